@@ -1,0 +1,61 @@
+"""Port: what a story asks of role agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from fleet.ids import Digest, Principal
+from fleet.models import Sampling, TokenUsage
+
+__all__ = ["AgentAnswer", "AgentRequest", "Agents", "WorkKind"]
+
+WorkKind = Literal["propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document"]
+"""What is asked; each has a prompt `config/prompts/<kind>.md` and a reply form in `fleet.models.replies`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRequest:
+    """One piece of work for one seat. Everything that reaches the prompt is here, so its digest pins the request.
+
+    `shared` comes first in the prompt and is byte-identical for all members of a council (prefix cache); `own` comes
+    last. `profile` is a role or profile of config/roles.yaml; `principal` is the seat and never reaches the prompt.
+    """
+
+    kind: WorkKind
+    role: str
+    principal: Principal
+    shared: str
+    own: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    model: str | None = None
+    """Model profile of the run: stands first in every chain that is not pinned (MB-2)."""
+    json_schema: dict[str, Any] | None = None
+    """Schema of a structured reply, None where the reply is code in fenced blocks."""
+    variant: int = 0
+    """Prompt variant of the seat (CN-14)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAnswer:
+    """The reply as parsed by the reply form of its kind, and what it cost. All texts are stored blobs (MB-12)."""
+
+    value: dict[str, Any]
+    prompt: Digest
+    reply: Digest
+    usage: TokenUsage
+    engine: str
+    model: str
+    revision: str
+    latency_ms: int
+    calls: int = 1
+    """Model calls made, the repair of a malformed reply included."""
+
+
+class Agents(Protocol):
+    """Role agents by role. Stateless: asking again after a crash is allowed, and only one answer is ever recorded."""
+
+    async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
+        """A validated answer. Raises ModelUnavailable, ModelTimeout, ContextTooLarge, ReplyMalformed (after one repair
+        and every fallback), ReplyRefused; InvalidInput for a role that config/roles.yaml does not have."""
+        ...

@@ -1,0 +1,43 @@
+"""Port: what a role may see of a story (CX-6, CX-22)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fleet.ids import Digest, EntityId, StoryId
+
+__all__ = ["Pack", "PackRequest", "Packs"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackRequest:
+    """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25)."""
+
+    story_id: StoryId
+    role: str
+    phase: str
+    as_of: int
+    task_id: EntityId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The text for one role in one phase; `hash` covers it, `dropped` counts what did not fit, by scope."""
+
+    text: str
+    scopes: tuple[str, ...]
+    token_count: int
+    budget: int
+    hash: Digest
+    dropped: tuple[tuple[str, int], ...]
+    as_of: int
+
+
+class Packs(Protocol):
+    """Context packs, built from the log alone."""
+
+    async def pack(self, request: PackRequest) -> Pack:
+        """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
+        ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable when `as_of` is not reached in 2 s."""
+        ...
