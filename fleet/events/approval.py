@@ -1,0 +1,82 @@
+"""Approval events (EV-120..EV-124)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import Count, EventGroup, GateName, Millis, Origin, Risk, RoleName, SubjectKind
+from fleet.ids import Digest, EntityId, Principal
+
+__all__ = [
+    "ApprovalExpired",
+    "ApprovalGranted",
+    "ApprovalRejected",
+    "ApprovalRequested",
+    "ApprovalRevoked",
+    "Subject",
+]
+
+
+class Subject(Value):
+    """Exactly what an approval is about: a grant holds only while this digest is the current one (LC-7)."""
+
+    kind: SubjectKind
+    id: Annotated[str, Field(min_length=1)]
+    digest: Digest
+
+
+class _ApprovalEvent(Payload):
+    group: ClassVar[EventGroup] = "approval"
+    origin: ClassVar[Origin] = "approvals"
+    approval_id: EntityId
+
+
+class ApprovalRequested(_ApprovalEvent):
+    """A gate waits for a decision until `expires_at`; silence is never consent (LC-72)."""
+
+    gate: GateName
+    role: RoleName
+    actor: Literal["human", "any"]
+    subject: Subject
+    risk: Risk
+    expires_at: Millis
+    attempt: Count
+    card_digest: Digest
+    requested_by: Principal
+
+
+class ApprovalGranted(_ApprovalEvent):
+    """An authenticated principal holding the role said yes to this subject digest (LC-70)."""
+
+    principal: Principal
+    as_role: RoleName
+    subject_digest: Digest
+    notes: str | None = None
+    grant_expires_at: Millis
+    delegated: bool
+    delegation_id: EntityId | None = None
+
+
+class ApprovalRejected(_ApprovalEvent):
+    """A principal said no, and why."""
+
+    principal: Principal
+    as_role: RoleName
+    reason: str
+    delegated: bool
+
+
+class ApprovalExpired(_ApprovalEvent):
+    """Nobody answered in time; this is not a rejection."""
+
+    attempt: Count
+
+
+class ApprovalRevoked(_ApprovalEvent):
+    """A grant was taken back before it was used."""
+
+    principal: Principal
+    reason: str

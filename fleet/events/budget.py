@@ -1,0 +1,57 @@
+"""Budget events (EV-220..EV-222)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import BudgetLimit, BudgetScopeKind, Count, EventGroup, Origin
+from fleet.ids import EntityId, Principal, StepId
+
+__all__ = ["BudgetExhausted", "BudgetScope", "BudgetSet", "BudgetWarning", "UsageAdjusted"]
+
+
+class BudgetScope(Value):
+    """Whose budget it is (MB-20)."""
+
+    kind: BudgetScopeKind
+    id: Annotated[str, Field(min_length=1)]
+
+
+class _BudgetEvent(Payload):
+    group: ClassVar[EventGroup] = "budget"
+    origin: ClassVar[Origin] = "budget"
+
+
+class BudgetSet(_BudgetEvent):
+    """The scope has these limits; an absent one is unlimited. Usage is never reset (MB-24)."""
+
+    scope: BudgetScope
+    limits: dict[BudgetLimit, Count]
+    by: Principal
+    approval_id: EntityId | None = None
+
+
+class _BudgetMark(_BudgetEvent):
+    scope: BudgetScope
+    limit: BudgetLimit
+    used: Count
+    max: Count
+
+
+class BudgetWarning(_BudgetMark):
+    """80 % of a limit are used (MB-25)."""
+
+
+class BudgetExhausted(_BudgetMark):
+    """The limit is used up: no new call starts (MB-25)."""
+
+
+class UsageAdjusted(_BudgetEvent):
+    """The engine's own log settled a reservation (MB-23)."""
+
+    step_id: StepId
+    delta: dict[str, int]
+    source: str

@@ -1,0 +1,72 @@
+"""Context events (EV-190..EV-192)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import Count, DecimalText, EventGroup, Origin, Phase, RoleName, Version
+from fleet.ids import Digest, EntityId
+
+__all__ = ["ContextChange", "ContextChanged", "ContextPackBuilt", "DroppedScope", "SummaryRecorded"]
+
+
+class ContextChange(Value):
+    """One change of what roles see (CX-45)."""
+
+    operation: Literal["CREATE", "UPDATE", "DELETE"]
+    entity_type: Literal["DECISION", "TASK", "MILESTONE", "QUESTION", "SUMMARY"]
+    entity_id: EntityId
+    payload_digest: Digest
+    reason: str
+
+
+class DroppedScope(Value):
+    """Items of one scope that did not fit (CX-24)."""
+
+    scope: str
+    count: Count
+    ids: tuple[str, ...] = ()
+
+
+class _ContextEvent(Payload):
+    group: ClassVar[EventGroup] = "context"
+    origin: ClassVar[Origin] = "context"
+
+
+class ContextChanged(_ContextEvent):
+    """The context of the story is at `version` with snapshot `hash`."""
+
+    changes: tuple[ContextChange, ...]
+    version: Version
+    hash: Digest
+
+
+class ContextPackBuilt(_ContextEvent):
+    """A role was given this pack; its text is the blob `hash` (CX-6)."""
+
+    pack_id: EntityId
+    as_role: RoleName
+    phase: Phase
+    task_id: EntityId | None = None
+    scopes: tuple[str, ...]
+    token_count: Count
+    budget: Count
+    hash: Digest
+    dropped: tuple[DroppedScope, ...] = ()
+    as_of: Version
+
+
+class SummaryRecorded(_ContextEvent):
+    """Events `covers_from`..`covers_to` were compressed with full recall (CX-56)."""
+
+    summary_id: EntityId
+    covers_from: Version
+    covers_to: Version
+    summary_digest: Digest
+    tokens_before: Count
+    tokens_after: Count
+    ratio: DecimalText
+    recall: dict[str, DecimalText]
+    target_missed: str | None = None
+    """The class of items that is too large to reach the target."""

@@ -1,0 +1,93 @@
+"""Decision events (EV-180..EV-184)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import DecisionCategory, DecisionOrigin, EventGroup, EvidenceKind, Origin, RoleName
+from fleet.ids import EntityId, Principal
+
+__all__ = [
+    "DecisionAccepted",
+    "DecisionLink",
+    "DecisionLinked",
+    "DecisionProposed",
+    "DecisionRejected",
+    "DecisionSuperseded",
+    "EvidenceRef",
+]
+
+
+class DecisionLink(Value):
+    """A relation to another decision (GR-49)."""
+
+    rel: Literal["DEPENDS_ON", "GOVERNS", "RELATES_TO"]
+    decision_id: EntityId
+
+
+class EvidenceRef(Value):
+    """What a decision is based on: id of a report or run, digest of an artifact (GR-54)."""
+
+    kind: EvidenceKind
+    id: Annotated[str, Field(min_length=1)]
+
+
+class _DecisionEvent(Payload):
+    group: ClassVar[EventGroup] = "decision"
+    origin: ClassVar[Origin] = "tasks"
+    decision_id: EntityId
+
+
+class DecisionProposed(_DecisionEvent):
+    """A choice with its rationale, its alternatives and its author is on record (GR-70)."""
+
+    other_origins = ("council",)
+    title: str
+    rationale: Annotated[str, Field(min_length=10, max_length=4000)]
+    category: DecisionCategory
+    alternatives: tuple[str, ...] = ()
+    affects: tuple[EntityId, ...] = ()
+    """Tasks."""
+    links: tuple[DecisionLink, ...] = ()
+    plan_id: EntityId | None = None
+    based_on: tuple[EvidenceRef, ...] = ()
+    author: Principal
+    origin_: Annotated[DecisionOrigin, Field(alias="origin")]
+    council_id: EntityId | None = None
+
+
+class DecisionAccepted(_DecisionEvent):
+    """The choice holds."""
+
+    origin = "approvals"
+    other_origins = ("council",)
+    by: Principal
+    as_role: RoleName
+    approval_id: EntityId | None = None
+    council_id: EntityId | None = None
+    note: str | None = None
+
+
+class DecisionRejected(_DecisionEvent):
+    """The choice was turned down."""
+
+    origin = "approvals"
+    by: Principal
+    as_role: RoleName
+    reason: str
+
+
+class DecisionSuperseded(_DecisionEvent):
+    """Another decision stands in its place."""
+
+    by_decision_id: EntityId
+
+
+class DecisionLinked(_DecisionEvent):
+    """More tasks and decisions are known to hang together with it."""
+
+    affects: tuple[EntityId, ...] = ()
+    links: tuple[DecisionLink, ...] = ()

@@ -1,0 +1,40 @@
+"""What every event payload is: a frozen model with a type, a schema, an origin and a group."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.events.values import EventGroup, Origin
+
+__all__ = ["Payload", "Value"]
+
+
+class Value(BaseModel):
+    """A part of a payload. Frozen; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Payload(Value):
+    """One event type: the class is named exactly as the type, and its fields as in the catalogue (EV-100..EV-256).
+
+    `name_digest` fields hold digests; `from` and `origin` of the catalogue are `from_` and `origin_` in Python where
+    they would clash. Fields that are None are left out of the stored body.
+    """
+
+    type: ClassVar[str]
+    """The event type; set from the class name."""
+    schema_version: ClassVar[int] = 1
+    """Raised by one for a rename or a change of unit or meaning, together with an upcaster (EV-30)."""
+    origin: ClassVar[Origin]
+    """The service whose result is recorded."""
+    other_origins: ClassVar[tuple[Origin, ...]] = ()
+    """Further services that record this type; `encode` then takes the one that did."""
+    group: ClassVar[EventGroup]
+    """The group of the event stream (AP-101)."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.type = cls.__name__

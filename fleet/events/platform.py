@@ -1,0 +1,148 @@
+"""Events of the platform's stream (EV-250..EV-254, EV-256)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from fleet.events.payload import Payload
+from fleet.events.values import (
+    DelegateName,
+    EventGroup,
+    GateName,
+    Json,
+    Millis,
+    Origin,
+    Rigor,
+    RoleName,
+)
+from fleet.ids import Digest, EntityId, Principal
+
+__all__ = [
+    "AccessDenied",
+    "AgentRegistered",
+    "AgentUnregistered",
+    "ConfigActivated",
+    "CouncilPoolRemoved",
+    "CouncilPoolSet",
+    "DelegationGranted",
+    "DelegationRevoked",
+    "FleetPaused",
+    "FleetResumed",
+    "OverrideUsed",
+    "PrincipalChanged",
+    "PrincipalDisabled",
+    "PrincipalRegistered",
+]
+
+
+class _PlatformEvent(Payload):
+    group: ClassVar[EventGroup] = "platform"
+    origin: ClassVar[Origin] = "admin"
+
+
+class _PrincipalEvent(_PlatformEvent):
+    principal: Principal
+    kind: Literal["human", "agent", "system"]
+    roles: dict[str, tuple[RoleName, ...]]
+    """Roles by project id."""
+    by: Principal
+
+
+class PrincipalRegistered(_PrincipalEvent):
+    """The principal may act (RT-25)."""
+
+
+class PrincipalChanged(_PrincipalEvent):
+    """The principal has these roles from here on."""
+
+
+class PrincipalDisabled(_PrincipalEvent):
+    """The principal may no longer act."""
+
+
+class ConfigActivated(_PlatformEvent):
+    """This version of a config file is in force for new stories (GL-23)."""
+
+    file: str
+    digest: Digest
+    by: Principal
+
+
+class _DelegationEvent(_PlatformEvent):
+    delegation_id: EntityId
+    gate: GateName
+    delegate: DelegateName
+    granted_by: Principal
+    reason: str
+    valid_until: Millis
+    max_rigor: Rigor
+    projects: tuple[EntityId, ...] = ()
+
+
+class DelegationGranted(_DelegationEvent):
+    """The delegate may decide this gate until `valid_until` (LC-77)."""
+
+
+class DelegationRevoked(_DelegationEvent):
+    """The delegation no longer holds."""
+
+
+class _FleetEvent(_PlatformEvent):
+    scope: Literal["fleet", "project"]
+    id: EntityId | None = None
+    by: Principal
+    reason: str
+
+
+class FleetPaused(_FleetEvent):
+    """No step of the scope starts from here on (PL-50)."""
+
+
+class FleetResumed(_FleetEvent):
+    """Steps of the scope may start again."""
+
+
+class CouncilPoolSet(_PlatformEvent):
+    """Councils of this role are staffed like this (CN-16)."""
+
+    role: RoleName
+    config: dict[str, Json]
+
+
+class CouncilPoolRemoved(_PlatformEvent):
+    """The role has no pool of its own any more."""
+
+    role: RoleName
+
+
+class AgentRegistered(_PlatformEvent):
+    """An agent of the pool is known."""
+
+    role: RoleName
+    agent_id: EntityId
+    profile: RoleName
+    engine: str
+
+
+class AgentUnregistered(_PlatformEvent):
+    """The agent left the pool."""
+
+    role: RoleName
+    agent_id: EntityId
+
+
+class _AccessEvent(_PlatformEvent):
+    origin = "approvals"
+    principal: Principal
+    action: str
+    object: str
+    rule_id: str
+    reason: str | None = None
+
+
+class AccessDenied(_AccessEvent):
+    """A principal was refused (CX-16)."""
+
+
+class OverrideUsed(_AccessEvent):
+    """A principal used the incident override (CX-18)."""

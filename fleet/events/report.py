@@ -1,0 +1,52 @@
+"""Report and ownership events (EV-230, EV-240)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import Count, EventGroup, Json, Origin, Version
+from fleet.ids import Digest, EntityId
+
+__all__ = ["Orphan", "OwnershipTaken", "ReportGenerated", "Traceability"]
+
+
+class Orphan(Value):
+    """A record that lacks a required link (RP-20)."""
+
+    id: str
+    missing: str
+    rule: str | None = None
+
+
+class Traceability(Value):
+    """How many of the required links exist (RP-20)."""
+
+    linked: Count
+    total: Count
+    orphans: tuple[Orphan, ...] = ()
+
+
+class OwnershipTaken(Payload):
+    """The stream has a new owner; earlier epochs cannot write (EV-3)."""
+
+    group: ClassVar[EventGroup] = "platform"
+    origin: ClassVar[Origin] = "owner"
+    epoch: Count
+    previous_epoch: Count
+    owner: str
+    """`<shard>/<incarnation>`."""
+    cause: Literal["new", "expired", "restart"]
+
+
+class ReportGenerated(Payload):
+    """A report of the story as of this version is in the blob store (RP-3)."""
+
+    group: ClassVar[EventGroup] = "report"
+    origin: ClassVar[Origin] = "report"
+    report_id: EntityId
+    report_digest: Digest
+    as_of: Version
+    format: Literal["md", "html", "json"]
+    stats: dict[str, Json]
+    traceability: Traceability

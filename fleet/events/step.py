@@ -1,0 +1,175 @@
+"""Step events: what was done, by whom, under which rule, at which cost (EV-160..EV-166)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import (
+    Count,
+    EffectClass,
+    EventGroup,
+    Millis,
+    Origin,
+    RoleName,
+    StepKind,
+    StepOutcome,
+    StuckPattern,
+)
+from fleet.ids import Digest, EntityId, Principal, RunKey, StepId
+
+__all__ = [
+    "Cost",
+    "ModelFallbackUsed",
+    "PolicyRef",
+    "Provenance",
+    "Reserve",
+    "StepArtifact",
+    "StepFinished",
+    "StepOutcomeUnknown",
+    "StepResolved",
+    "StepStarted",
+    "StuckDetected",
+    "ToolDenied",
+]
+
+
+class PolicyRef(Value):
+    """The rule that allowed the call, and the digest of the policy that holds it."""
+
+    rule_id: Annotated[str, Field(min_length=1)]
+    digest: Digest
+
+
+class Reserve(Value):
+    """Upper bound of what the step may use, held in every budget scope until it is settled (MB-22)."""
+
+    tokens: Count = 0
+    gpu_ms: Millis = 0
+    wall_ms: Millis = 0
+
+
+class Cost(Value):
+    """What the step used. `priced` false: the cost is unknown, which is not the same as 0 (MB-31)."""
+
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    tokens_cached: Count = 0
+    gpu_ms: Millis = 0
+    latency_ms: Millis = 0
+    cost_microusd: Count | None = None
+    priced: bool = False
+
+
+class Provenance(Value):
+    """What produced the result: engine and prompt of a model call, image and trees of a run."""
+
+    engine: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    seed: int | None = None
+    prompt_digest: Digest | None = None
+    image_digest: Digest | None = None
+    tree_in_digest: Digest | None = None
+    tree_out_digest: Digest | None = None
+
+
+class StepArtifact(Value):
+    """A file that the step left."""
+
+    path: Annotated[str, Field(min_length=1)]
+    artifact_digest: Digest
+    size_bytes: Count
+
+
+class _StepEvent(Payload):
+    group: ClassVar[EventGroup] = "step"
+    origin: ClassVar[Origin] = "steps"
+
+
+class StepStarted(_StepEvent):
+    """The step may be dispatched from here on, not before (RC-55)."""
+
+    step_id: StepId
+    kind: StepKind
+    tool: str | None = None
+    op: str | None = None
+    effect: EffectClass
+    task_id: EntityId | None = None
+    council_id: EntityId | None = None
+    as_role: RoleName
+    principal: Principal
+    request_digest: Digest
+    key: RunKey
+    deadline_ms: Millis
+    policy: PolicyRef
+    approval_id: EntityId | None = None
+    reserve: Reserve
+
+
+class StepFinished(_StepEvent):
+    """The one recorded result of the step (RC-56)."""
+
+    step_id: StepId
+    outcome: StepOutcome
+    result_digest: Digest
+    excerpt: Annotated[str, Field(max_length=10_000)] | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    artifacts: tuple[StepArtifact, ...] = ()
+    cost: Cost
+    provenance: Provenance
+    error_code: str | None = None
+
+
+class StepOutcomeUnknown(_StepEvent):
+    """An UNSAFE step may or may not have happened; it is never repeated (RC-52)."""
+
+    step_id: StepId
+    sent_digest: Digest
+    sent_at: Millis
+    probe: str | None = None
+
+
+class StepResolved(_StepEvent):
+    """A probe or a person said whether the step happened (RC-57)."""
+
+    step_id: StepId
+    outcome: Literal["happened", "not_happened"]
+    by: Principal
+    note: str
+    probe_result: Literal["happened", "not_happened", "cannot_tell"] | None = None
+
+
+class ToolDenied(_StepEvent):
+    """A call was refused by the policy (RT-31)."""
+
+    tool: str
+    op: str
+    principal: Principal
+    as_role: RoleName
+    task_id: EntityId | None = None
+    rule_id: str
+    policy_digest: Digest
+    reason: str
+
+
+class ModelFallbackUsed(_StepEvent):
+    """Another entry of the model chain answered (MB-3)."""
+
+    step_id: StepId
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    reason: str
+
+
+class StuckDetected(_StepEvent):
+    """A task goes round in circles; `level` is the answer of MB-41 that follows."""
+
+    origin = "owner"
+    task_id: EntityId
+    pattern: StuckPattern
+    steps: tuple[StepId, ...]
+    level: Annotated[int, Field(ge=1, le=4)]

@@ -1,0 +1,291 @@
+"""Story and lifecycle events (EV-100..EV-115, and StoryStarted)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import (
+    Count,
+    DecimalText,
+    EventGroup,
+    EventName,
+    GateName,
+    Json,
+    Millis,
+    Origin,
+    ParkCause,
+    PriorityValue,
+    Rigor,
+    StateName,
+)
+from fleet.ids import Digest, EntityId, Principal
+
+__all__ = [
+    "AcceptanceCriterion",
+    "ConfigMigrated",
+    "Finding",
+    "GuardResult",
+    "MilestoneReached",
+    "QuestionAnswered",
+    "QuestionRaised",
+    "RepoSource",
+    "RigorChanged",
+    "RunDelegation",
+    "StoryArchived",
+    "StoryCancelled",
+    "StoryClosed",
+    "StoryCreated",
+    "StoryEdited",
+    "StoryParked",
+    "StoryPaused",
+    "StoryResumed",
+    "StoryScored",
+    "StoryStarted",
+    "StoryTransitioned",
+    "StoryUnparked",
+    "Topic",
+    "TransitionRefused",
+]
+
+
+class AcceptanceCriterion(Value):
+    """A numbered, testable statement of a story."""
+
+    ac_id: EntityId
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Finding(Value):
+    """Why points were lost: each lost point is explained by exactly one finding (SC-2)."""
+
+    code: str
+    dimension: str
+    points_lost: Count
+    field: str
+    span: tuple[int, int] | None = None
+    """Start and end in code points of the field's text."""
+    matched: str = ""
+    message: str
+    suggestion: str = ""
+
+
+class GuardResult(Value):
+    """Value of one guard; `evidence` names the events that it was computed from (LC-4)."""
+
+    name: EventName
+    ok: bool
+    message: str | None = None
+    evidence: tuple[str, ...] = ()
+
+
+class Topic(Value):
+    """What a question, a breach or a blocker is about."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    id: Annotated[str, Field(min_length=1)]
+
+
+class RepoSource(Value):
+    """Where the story's code comes from; `ref` None is the current branch."""
+
+    provider: Literal["local"]
+    url: Annotated[str, Field(min_length=1)]
+    ref: str | None = None
+
+
+class RunDelegation(Value):
+    """A gate delegated for this run (LC-77)."""
+
+    delegation_id: EntityId
+    gate: GateName
+    delegate: Principal
+    granted_by: Principal
+    max_rigor: Rigor
+    valid_until: Millis
+    reason: str
+
+
+class _StoryEvent(Payload):
+    group: ClassVar[EventGroup] = "story"
+    origin: ClassVar[Origin] = "planning"
+
+
+class StoryCreated(_StoryEvent):
+    """A story exists. `config` holds the digest of every config file it starts with (GL-23)."""
+
+    project_id: EntityId
+    epic_id: EntityId
+    title: Annotated[str, Field(max_length=200)]
+    description: Annotated[str, Field(max_length=20_000)]
+    acceptance_criteria: Annotated[tuple[AcceptanceCriterion, ...], Field(max_length=50)]
+    constraints: dict[str, Json]
+    tags: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=20)]
+    rigor: Rigor
+    lifecycle: str
+    language: str
+    priority: PriorityValue
+    requester: Principal
+    content_digest: Digest
+    config: dict[str, Digest]
+
+
+class StoryStarted(_StoryEvent):
+    """Work on the story was asked for: on which code, with which model, toolchain and delegated gates."""
+
+    repo: RepoSource
+    model: str | None = None
+    """Model profile that stands first in every chain that is not pinned (MB-2)."""
+    toolchain: str
+    delegations: tuple[RunDelegation, ...] = ()
+    record: bool
+    """Replies of models are kept for later replay."""
+
+
+class StoryEdited(_StoryEvent):
+    """Fields of the story have new values; its content digest changed (PL-5)."""
+
+    changes: dict[str, Json]
+    reason: str | None = None
+    content_digest: Digest
+    previous_content_digest: Digest
+
+
+class StoryScored(_StoryEvent):
+    """The readiness of this content was scored (SC-1, SC-31)."""
+
+    origin = "coach"
+    content_digest: Digest
+    score: DecimalText
+    threshold: DecimalText
+    dor_ok: bool
+    findings: tuple[Finding, ...] = ()
+    scorer_version: str
+
+
+class StoryTransitioned(_StoryEvent):
+    """The story is in state `to`; all guards were true (LC-8)."""
+
+    from_: Annotated[StateName, Field(alias="from")]
+    event: EventName
+    to: StateName
+    guards: tuple[GuardResult, ...] = ()
+    loopback: bool = False
+    skipped: tuple[StateName, ...] = ()
+    """States that this story's lifecycle leaves out (LC-46)."""
+    reason: str | None = None
+
+
+class TransitionRefused(_StoryEvent):
+    """A legal event was refused, because guards were false (LC-4)."""
+
+    state: StateName
+    event: EventName
+    guards: tuple[GuardResult, ...]
+    principal: Principal
+
+
+class RigorChanged(_StoryEvent):
+    """The story is worked on at another rigor level from here on (LC-96)."""
+
+    from_: Annotated[Rigor, Field(alias="from")]
+    to: Rigor
+    reason: str
+    approval_id: EntityId | None = None
+
+
+class ConfigMigrated(_StoryEvent):
+    """The story follows another version of a config file (GL-23)."""
+
+    origin = "admin"
+    file: str
+    from_digest: Digest
+    to_digest: Digest
+    by: Principal
+
+
+class StoryParked(_StoryEvent):
+    """The story waits for a person; everything is kept (LC-93, LC-94)."""
+
+    origin = "owner"
+    cause: ParkCause
+    code: str | None = None
+    """Error code, where an error was the cause."""
+    detail: str
+    ref: str | None = None
+    """Id of what to look at, e.g. a step or an approval."""
+
+
+class StoryUnparked(_StoryEvent):
+    """A person lets the story go on; no guard is skipped (LC-95)."""
+
+    origin = "owner"
+    by: Principal
+    note: str
+    cause: ParkCause
+
+
+class StoryCancelled(_StoryEvent):
+    """The story was given up for good."""
+
+    reason: str
+
+
+class StoryArchived(_StoryEvent):
+    """The story's bytes were exported (EV-25)."""
+
+    origin = "owner"
+    export_digest: Digest
+
+
+class StoryClosed(_StoryEvent):
+    """The story reached a terminal state."""
+
+    final_state: StateName
+    report_id: EntityId | None = None
+
+
+class QuestionRaised(_StoryEvent):
+    """Somebody needs an answer; a blocking one closes gates until it comes."""
+
+    origin = "tasks"
+    question_id: EntityId
+    kind: Literal["question", "clarification", "change_request"]
+    text: str
+    severity: Literal["normal", "blocking"]
+    about: Topic
+    asked_by: Principal
+
+
+class QuestionAnswered(_StoryEvent):
+    """The question has its answer."""
+
+    origin = "tasks"
+    question_id: EntityId
+    answer: str
+    answered_by: Principal
+
+
+class MilestoneReached(_StoryEvent):
+    """Something worth remembering happened; `ref` is the id of what it was."""
+
+    milestone_id: EntityId
+    name: str
+    ref: str
+
+
+class _Pause(_StoryEvent):
+    scope: Literal["task", "story"]
+    task_id: EntityId | None = None
+    by: Principal
+    reason: str | None = None
+
+
+class StoryPaused(_Pause):
+    """No step of the scope starts from here on (PL-50)."""
+
+
+class StoryResumed(_Pause):
+    """Steps of the scope may start again."""

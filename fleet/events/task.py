@@ -1,0 +1,148 @@
+"""Task events (EV-135..EV-141, EV-144, EV-145)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.plan import Task
+from fleet.events.story import Topic
+from fleet.events.values import (
+    ActorType,
+    CommitId,
+    Count,
+    DecimalText,
+    EventGroup,
+    Json,
+    Millis,
+    Origin,
+    RoleName,
+    TaskAction,
+    TaskState,
+)
+from fleet.ids import Digest, EntityId, Principal
+
+__all__ = [
+    "FileChange",
+    "MergeConflicted",
+    "SlaBreached",
+    "TaskAdded",
+    "TaskClaimReleased",
+    "TaskClaimed",
+    "TaskEstimated",
+    "TaskTransitioned",
+    "TaskUpdated",
+    "TreeMerged",
+]
+
+
+class FileChange(Value):
+    """What a merge did to one path of the story tree."""
+
+    path: Annotated[str, Field(min_length=1)]
+    change: Literal["added", "modified", "removed"]
+
+
+class _TaskEvent(Payload):
+    group: ClassVar[EventGroup] = "task"
+    origin: ClassVar[Origin] = "tasks"
+
+
+class TaskAdded(_TaskEvent):
+    """The story has this task."""
+
+    origin = "planning"
+    plan_id: EntityId
+    task: Task
+
+
+class TaskUpdated(_TaskEvent):
+    """Fields of the task have new values."""
+
+    origin = "planning"
+    task_id: EntityId
+    changes: dict[str, Json]
+
+
+class TaskTransitioned(_TaskEvent):
+    """The task is in state `to` (LC-121)."""
+
+    task_id: EntityId
+    from_: Annotated[TaskState, Field(alias="from")]
+    action: TaskAction
+    to: TaskState
+    actor_type: ActorType
+    principal: Principal
+    as_role: RoleName
+    feedback: str | None = None
+    evidence: tuple[str, ...] = ()
+    skipped_by_config: bool | None = None
+    """True when the system passed a review that this kind of task does not need (LC-119)."""
+
+
+class TaskClaimed(_TaskEvent):
+    """One principal alone may work on, or review, the task until `expires_at` (LC-130)."""
+
+    task_id: EntityId
+    state: TaskState
+    principal: Principal
+    expires_at: Millis
+
+
+class TaskClaimReleased(_TaskEvent):
+    """The claim is gone."""
+
+    task_id: EntityId
+    principal: Principal
+    reason: Literal["released", "expired", "finished"]
+
+
+class TaskEstimated(_TaskEvent):
+    """The task has an estimate; `converged` false is listed for the po (PL-81, PL-82)."""
+
+    origin = "council"
+    task_id: EntityId
+    points: Count
+    hours: Count | None = None
+    method: Literal["delphi", "planner"]
+    median: Count
+    iqr: DecimalText
+    rounds: Count
+    converged: bool
+    values: tuple[Count, ...] = ()
+    """Anonymous values of the last round."""
+    council_id: EntityId | None = None
+
+
+class SlaBreached(_TaskEvent):
+    """A time limit passed; nothing is decided by that (LC-131)."""
+
+    subject: Topic
+    state: str
+    limit_s: Count
+    elapsed_s: Count
+    notified: tuple[Principal, ...] = ()
+
+
+class TreeMerged(_TaskEvent):
+    """The story tree is `result_digest`; without a task it is the pinned base (RC-36) or a restored checkpoint."""
+
+    task_id: EntityId | None = None
+    base_digest: Digest
+    task_tree_digest: Digest | None = None
+    result_digest: Digest
+    commit: CommitId
+    files: tuple[FileChange, ...] = ()
+    restored_from: EntityId | None = None
+
+
+class MergeConflicted(_TaskEvent):
+    """The task's tree does not fit the story tree, or the merge failed its run (PL-42)."""
+
+    task_id: EntityId
+    base_digest: Digest
+    paths: tuple[str, ...]
+    run_id: EntityId | None = None
+    output_digest: Digest | None = None

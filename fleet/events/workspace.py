@@ -1,0 +1,238 @@
+"""Workspace and delivery events (EV-170..EV-177)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleet.events.payload import Payload, Value
+from fleet.events.values import (
+    Count,
+    DecimalText,
+    Dimension,
+    EventGroup,
+    Millis,
+    Origin,
+    Rigor,
+    StaticGate,
+    Verdict,
+)
+from fleet.ids import Digest, EntityId, Principal, StepId
+
+__all__ = [
+    "ArtifactStored",
+    "CoverageSummary",
+    "DeploymentRecorded",
+    "DimensionScore",
+    "DimensionWaived",
+    "DocFile",
+    "DocsProduced",
+    "GateScore",
+    "HealthCheck",
+    "HealthObserved",
+    "IncidentClosed",
+    "IncidentOpened",
+    "LintSummary",
+    "StaticSummary",
+    "TestSummary",
+    "WorkspaceReported",
+    "WorkspaceScored",
+    "WorkspaceSummary",
+]
+
+Measured = bool | int | str | None
+"""A measured value or a limit; ratios as decimal strings. None: nothing was measured, or there is no limit."""
+
+
+class TestSummary(Value):
+    """Counts of one test stage."""
+
+    __test__ = False
+
+    passed: Count
+    failed: Count
+    errored: Count
+    skipped: Count
+
+
+class CoverageSummary(Value):
+    """Coverage of new or changed lines, percent as a decimal string."""
+
+    new_pct: DecimalText | None = None
+    new_lines: Count
+    new_covered: Count
+    total_pct: DecimalText | None = None
+
+
+class StaticSummary(Value):
+    """Findings of static analysis that are new against the base tree."""
+
+    ok: bool
+    gate: StaticGate
+    new_critical: Count
+    new_major: Count
+    new_minor: Count = 0
+
+
+class LintSummary(Value):
+    """Lint findings that are new against the base tree."""
+
+    ok: bool
+    errors: Count
+    warnings: Count
+
+
+class WorkspaceSummary(Value):
+    """Sections of the report in short; None is missing evidence, never zero (RC-69)."""
+
+    build_ok: bool | None = None
+    unit: TestSummary | None = None
+    coverage: CoverageSummary | None = None
+    static: StaticSummary | None = None
+    lint: LintSummary | None = None
+    e2e: TestSummary | None = None
+    secrets_found: Count | None = None
+
+
+class GateScore(Value):
+    """One hard gate: its value against its limit."""
+
+    name: str
+    ok: bool
+    value: Measured = None
+    limit: Measured = None
+
+
+class DimensionScore(Value):
+    """One weighted dimension: `weight` as configured, `score` 0..100 as a decimal string."""
+
+    name: Dimension
+    weight: Count
+    score: DecimalText
+    evidence: Literal["present", "missing", "not_applicable", "waived"]
+    value: Measured = None
+    limit: Measured = None
+
+
+class DocFile(Value):
+    """One document of the result."""
+
+    path: Annotated[str, Field(min_length=1)]
+    artifact_digest: Digest
+
+
+class HealthCheck(Value):
+    """One check of a deployment in one window."""
+
+    name: str
+    ok: bool
+    value: str | None = None
+    threshold: str | None = None
+
+
+class _WorkspaceEvent(Payload):
+    group: ClassVar[EventGroup] = "workspace"
+    origin: ClassVar[Origin] = "steps"
+
+
+class WorkspaceReported(_WorkspaceEvent):
+    """The pipeline ran on this tree; the whole report is the blob `report_digest` (RC-60)."""
+
+    run_id: EntityId
+    task_id: EntityId | None = None
+    tree_digest: Digest
+    report_digest: Digest
+    complete: bool
+    summary: WorkspaceSummary
+
+
+class WorkspaceScored(_WorkspaceEvent):
+    """The verdict on this tree at this rigor (RG-45)."""
+
+    origin = "scorer"
+    run_id: EntityId
+    tree_digest: Digest
+    rigor: Rigor
+    score: DecimalText
+    verdict: Verdict
+    limited_by: Rigor
+    gates: tuple[GateScore, ...]
+    dimensions: tuple[DimensionScore, ...]
+    reasons: tuple[str, ...] = ()
+    waivers: tuple[Dimension, ...] = ()
+    inconsistent: bool = False
+
+
+class DimensionWaived(_WorkspaceEvent):
+    """A person took one dimension out of the score until `expires_at` (RG-43)."""
+
+    origin = "approvals"
+    dimension: Dimension
+    reason: str
+    principal: Principal
+    approval_id: EntityId
+    expires_at: Millis
+
+
+class ArtifactStored(_WorkspaceEvent):
+    """A result of a step is in the blob store."""
+
+    artifact_digest: Digest
+    kind: str
+    media_type: str
+    size_bytes: Count
+    path: str | None = None
+    step_id: StepId
+
+
+class DocsProduced(_WorkspaceEvent):
+    """The documents belong to this tree; `criteria` names the evidence of each acceptance criterion (LC-48)."""
+
+    origin = "tasks"
+    docs: tuple[DocFile, ...]
+    tree_digest: Digest
+    criteria: dict[EntityId, tuple[str, ...]]
+
+
+class DeploymentRecorded(_WorkspaceEvent):
+    """How a deployment of this tree ended; `unknown` does not count as succeeded (LC-62)."""
+
+    deployment_id: EntityId
+    environment: str
+    tree_digest: Digest
+    image_digest: Digest | None = None
+    revision: str | None = None
+    status: Literal["succeeded", "failed", "unknown", "rolled_back"]
+    step_id: StepId
+    rollback_ref: str | None = None
+
+
+class HealthObserved(_WorkspaceEvent):
+    """Health of an environment in one window, from and to in UTC milliseconds (LC-49)."""
+
+    environment: str
+    ok: bool
+    checks: tuple[HealthCheck, ...]
+    from_: Annotated[Millis, Field(alias="from")]
+    to: Millis
+
+
+class IncidentOpened(_WorkspaceEvent):
+    """Something is wrong in an environment."""
+
+    origin = "tasks"
+    incident_id: EntityId
+    severity: Literal["low", "medium", "high", "critical"]
+    summary: str
+    source: str
+    deployment_id: EntityId | None = None
+    task_id: EntityId | None = None
+
+
+class IncidentClosed(_WorkspaceEvent):
+    """The incident is over."""
+
+    origin = "tasks"
+    incident_id: EntityId
+    resolution: str | None = None
