@@ -1,0 +1,89 @@
+"""A story from a one-line goal, with every unknown kept as a placeholder and asked for (SC-50..SC-52)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.errors import InvalidInput
+from fleet.planning.coach import score_story
+from fleet.planning.coach_config import CoachConfig, LanguageBlock
+from fleet.planning.matching import has_scenario, prepare
+
+__all__ = ["StorySuggestion", "choose_suggestion", "suggest_story"]
+
+MIN_GOAL, MAX_GOAL = 5, 300
+_PLACEHOLDER = re.compile(r"<([^<>\n]{1,60})>")
+
+
+class StorySuggestion(BaseModel):
+    """A proposed story; nothing is stored until somebody creates it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    description: str
+    acceptance_criteria: tuple[str, ...]
+    questions: tuple[str, ...]
+    source: Literal["template", "model"]
+
+
+def suggest_story(goal: str, *, language: str, config: CoachConfig) -> StorySuggestion:
+    """The template story of a goal: the goal's words unchanged, one scenario, one question per placeholder.
+
+    Raises:
+        InvalidInput: an empty, over-long or multi-line goal, or a language that is not configured.
+    """
+    block, text = config.language(language), _checked(goal)
+    title = block.templates.title.replace("{title}", text)
+    if len(title) >= config.limits.title_below:
+        title = block.templates.short_title
+    scenario = block.templates.scenario
+    return StorySuggestion(
+        title=title,
+        description=text,
+        acceptance_criteria=(scenario,),
+        questions=_questions(block, title, text, scenario),
+        source="template",
+    )
+
+
+def choose_suggestion(
+    template: StorySuggestion, proposal: StorySuggestion, *, language: str, config: CoachConfig
+) -> StorySuggestion:
+    """The model's proposal when it has a scenario in the asked language and scores no lower, else the template."""
+    block = config.language(language)
+    criteria = [prepare(c) for c in proposal.acceptance_criteria if c.strip()]
+    if not has_scenario(criteria, given=block.given, when=block.when, then=block.then):
+        return template
+    try:
+        is_worse = _score(proposal, language, config) < _score(template, language, config)
+    except InvalidInput:  # over a limit of GL-14
+        return template
+    return template if is_worse else proposal
+
+
+def _score(story: StorySuggestion, language: str, config: CoachConfig) -> int:
+    criteria = story.acceptance_criteria
+    return score_story(story.title, story.description, criteria, language=language, threshold=0, config=config).score
+
+
+def _checked(goal: str) -> str:
+    text = unicodedata.normalize("NFC", goal.strip())
+    if not MIN_GOAL <= len(text) <= MAX_GOAL:
+        reason = f"has {len(text)} characters; it needs {MIN_GOAL} to {MAX_GOAL}"
+    elif len(text.splitlines()) > 1:
+        reason = "has several lines; write one"
+    elif any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        reason = "holds a control character; remove it"
+    else:
+        return text
+    raise InvalidInput(f"the goal {reason}", field="goal", value=text[:100])
+
+
+def _questions(block: LanguageBlock, *texts: str) -> tuple[str, ...]:
+    names = dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text))
+    return tuple(block.questions.get(name, f"<{name}>?") for name in names)

@@ -1,0 +1,295 @@
+"""WorkspaceReport, schema 1: what the pipeline measured on one tree (RC-60..RC-69).
+
+A section whose tool did not run is absent, and so is a field that nobody measured: missing evidence, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from fleet.digest import digest_of_json
+from fleet.errors import InvalidInput
+from fleet.ids import Digest, EntityId, StoryId
+from fleet.rigor.levels import Rigor, StaticGate
+
+__all__ = [
+    "BuildSection",
+    "CoverageSection",
+    "LintSection",
+    "PatchSection",
+    "PullRequest",
+    "SecuritySection",
+    "SonarResult",
+    "StageName",
+    "StageRun",
+    "StageStatus",
+    "StaticSection",
+    "TestFailure",
+    "TestSection",
+    "Timings",
+    "ToolRun",
+    "WorkspaceReport",
+    "parse_report",
+    "settle_stage",
+    "static_gate",
+]
+
+MAX_FAILURES = 50
+"""How many failures a section lists (RC-62)."""
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+# The bounds on digits keep an exact fraction of the value small.
+Percent = Annotated[Decimal, Field(ge=0, le=100, max_digits=9, decimal_places=6)]
+CommitId = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+StageName = Literal["checkout", "patch", "build", "unit", "static", "e2e", "report", "publish"]
+StageStatus = Literal["passed", "failed", "skipped", "error", "timeout"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageRun(_Frozen):
+    """How one stage of the pipeline ended (RC-78). Times are UTC milliseconds."""
+
+    name: StageName
+    status: StageStatus
+    exit_code: Annotated[int, Field(strict=True)] | None = None
+    started_at: Count | None = None
+    finished_at: Count | None = None
+    log: Digest | None = None
+
+
+class Timings(_Frozen):
+    """Wall time per stage, in milliseconds; None where the stage did not run."""
+
+    checkout_ms: Count | None = None
+    build_ms: Count | None = None
+    unit_ms: Count | None = None
+    static_ms: Count | None = None
+    e2e_ms: Count | None = None
+    total_ms: Count | None = None
+
+
+class BuildSection(_Frozen):
+    """RC-61."""
+
+    ok: StrictBool | None = None
+    exit_code: Annotated[int, Field(strict=True)] | None = None
+    log: Digest | None = None
+
+
+class TestFailure(_Frozen):
+    """One failed or errored test."""
+
+    __test__ = False
+
+    id: Annotated[str, Field(min_length=1)]
+    message: str = ""
+    file: str = ""
+    line: Count | None = None
+
+
+class TestSection(_Frozen):
+    """RC-62, RC-66: the counts leave out the tests of `known_failing`, which fail on the base tree too (PL-52)."""
+
+    __test__ = False
+
+    ok: StrictBool | None = None
+    passed: Count | None = None
+    failed: Count | None = None
+    errored: Count | None = None
+    skipped: Count | None = None
+    known_failing: tuple[str, ...] = ()
+    failures: Annotated[tuple[TestFailure, ...], Field(max_length=MAX_FAILURES)] = ()
+    junit: Digest | None = None
+    artifacts: tuple[Digest, ...] = ()
+
+
+class CoverageSection(_Frozen):
+    """RC-63: coverage of new or changed executable lines. `new_lines` 0 means measured, and none changed (RG-14)."""
+
+    new_pct: Percent | None = None
+    new_lines: Count | None = None
+    new_covered: Count | None = None
+    total_pct: Percent | None = None
+    tool: str = ""
+    report: Digest | None = None
+
+    @model_validator(mode="after")
+    def _covered_within_lines(self) -> Self:
+        if self.new_lines is not None and self.new_covered is not None and self.new_covered > self.new_lines:
+            raise ValueError(f"new_covered {self.new_covered} is more than new_lines {self.new_lines}")
+        return self
+
+
+class ToolRun(_Frozen):
+    """One analyser that ran, with the digest of its own findings."""
+
+    name: str
+    version: str = ""
+    findings: Digest | None = None
+
+
+class SonarResult(_Frozen):
+    """What a configured Sonar server said."""
+
+    project_key: str
+    quality_gate: StaticGate
+
+
+class StaticSection(_Frozen):
+    """RC-64: new findings against the base tree; those of `security` are counted in by severity (RG-15)."""
+
+    ok: StrictBool | None = None
+    gate: StaticGate | None = None
+    new_critical: Count | None = None
+    new_major: Count | None = None
+    new_minor: Count | None = None
+    tools: tuple[ToolRun, ...] = ()
+    sonar: SonarResult | None = None
+
+
+class LintSection(_Frozen):
+    """RC-65: new against the base tree."""
+
+    ok: StrictBool | None = None
+    errors: Count | None = None
+    warnings: Count | None = None
+    tool: str = ""
+
+
+class SecuritySection(_Frozen):
+    """RC-67."""
+
+    secrets_found: Count | None = None
+    critical: Count | None = None
+    high: Count | None = None
+    tools: tuple[ToolRun, ...] = ()
+
+
+class PatchSection(_Frozen):
+    """RC-68: the diff that was applied."""
+
+    applied: StrictBool
+    digest: Digest | None = None
+    files: tuple[str, ...] = ()
+    added: Count = 0
+    removed: Count = 0
+
+
+class PullRequest(_Frozen):
+    """RC-68: the change request at the forge."""
+
+    url: str
+    state: str
+
+
+class WorkspaceReport(_Frozen):
+    """Everything that was measured on one tree; the only input of a verdict (RG-10)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    run_id: EntityId
+    story_id: StoryId
+    task_id: EntityId | None = None
+    commit: CommitId | None = None
+    base_commit: CommitId | None = None
+    tree_digest: Digest
+    rigor: Rigor
+    complete: StrictBool
+    """False: the pipeline stopped early and sections are missing (RC-76)."""
+    stages: tuple[StageRun, ...] = ()
+    timings: Timings = Timings()
+    build: BuildSection | None = None
+    unit: TestSection | None = None
+    coverage: CoverageSection | None = None
+    static: StaticSection | None = None
+    lint: LintSection | None = None
+    e2e: TestSection | None = None
+    security: SecuritySection | None = None
+    patch: PatchSection | None = None
+    pr: PullRequest | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the report's canonical JSON."""
+        return digest_of_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The report's JSON form; what did not run is absent, not null (RC-69)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def stage(self, name: StageName) -> StageRun | None:
+        """The last record of one stage, None when the stage was never reached."""
+        return next((s for s in reversed(self.stages) if s.name == name), None)
+
+
+def parse_report(document: Mapping[str, Any]) -> WorkspaceReport:
+    """The report of a JSON object, edge aliases translated (RC-69): `job_id`, `case_id`, `unit.coverage`.
+
+    `unit.coverage` becomes coverage.total_pct only: it says nothing about new code.
+
+    Raises:
+        InvalidInput: the document is no report of schema 1; `problems` names every finding with its JSON pointer.
+    """
+    try:
+        return WorkspaceReport.model_validate(_canonical(document))
+    except ValidationError as error:
+        problems = [
+            {"field": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
+            for e in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        first = problems[0]
+        raise InvalidInput(
+            f"this is no workspace report: {first['field']}: {first['message']} ({len(problems)} problems in all)",
+            problems=problems,
+        ) from error
+
+
+def _canonical(document: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(document)
+    for alias, name in (("job_id", "run_id"), ("case_id", "story_id"), ("subtask_id", "task_id")):
+        if alias in found and name not in found:
+            found[name] = found.pop(alias)
+    unit = found.get("unit")
+    if isinstance(unit, Mapping) and "coverage" in unit:
+        known = cast("Mapping[str, Any]", unit)
+        found["unit"] = {k: v for k, v in known.items() if k != "coverage"}
+        section: Any = found.get("coverage") or {}
+        found["coverage"] = {"total_pct": known["coverage"], **section} if isinstance(section, Mapping) else section
+    return found
+
+
+def static_gate(*, ran: bool, new_critical: int, new_major: int, quality_gate: StaticGate | None = None) -> StaticGate:
+    """The static gate: Sonar's when configured, else ERROR on criticals, WARN on majors, OK; NONE when nothing ran."""
+    if quality_gate is not None:
+        return quality_gate
+    if not ran:
+        return "NONE"
+    if new_critical:
+        return "ERROR"
+    return "WARN" if new_major else "OK"
+
+
+def settle_stage(stage: StageRun, *, result_modified_ms: int | None) -> StageRun:
+    """The stage as it counts once its result file was looked at (RC-79).
+
+    A result file that is older than the stage's start, or that is missing after a stage that passed, turns the stage
+    into `error`; the caller then leaves the section out.
+
+    Args:
+        result_modified_ms: when the result file was written (UTC milliseconds), None when there is none.
+    """
+    if stage.status == "skipped":
+        return stage
+    if result_modified_ms is None:
+        is_sound = stage.status != "passed"
+    else:
+        is_sound = stage.started_at is not None and result_modified_ms >= stage.started_at
+    return stage if is_sound else stage.model_copy(update={"status": "error"})
