@@ -1,1 +1,29 @@
-__all__: list[str] = []
+"""In-memory twins of the ports: for tests, simulations and a first look. They pass the suites of the real adapters."""
+
+from fleet.adapters.memory.blobs import MemoryBlobStore
+from fleet.adapters.memory.chat_model import Hang, Rule, ScriptedChatModel
+from fleet.adapters.memory.clock import MemoryClock
+from fleet.adapters.memory.feed import MemoryFeed
+from fleet.adapters.memory.inbox import MemoryInbox
+from fleet.adapters.memory.lease import MemoryLeaseStore
+from fleet.adapters.memory.ledger import MemoryRunLedger
+from fleet.adapters.memory.log import MemoryEventLog
+from fleet.adapters.memory.sandbox import MemorySandboxBackend, Program, ProgramEnd, ProgramStart, by_argv
+
+__all__ = [
+    "Hang",
+    "MemoryBlobStore",
+    "MemoryClock",
+    "MemoryEventLog",
+    "MemoryFeed",
+    "MemoryInbox",
+    "MemoryLeaseStore",
+    "MemoryRunLedger",
+    "MemorySandboxBackend",
+    "Program",
+    "ProgramEnd",
+    "ProgramStart",
+    "Rule",
+    "ScriptedChatModel",
+    "by_argv",
+]

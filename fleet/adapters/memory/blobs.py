@@ -1,0 +1,35 @@
+"""In-memory twin of the port BlobStore."""
+
+from __future__ import annotations
+
+from fleet.digest import digest_of
+from fleet.errors import ArtifactNotFound
+from fleet.ids import Digest
+
+__all__ = ["MemoryBlobStore"]
+
+
+class MemoryBlobStore:
+    """Bytes by their digest, kept as long as the object. Implements the port BlobStore."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[Digest, bytes] = {}
+
+    async def put(self, data: bytes) -> Digest:
+        """The bytes are kept under their digest."""
+        digest = digest_of(data)
+        self._blobs.setdefault(digest, bytes(data))
+        return digest
+
+    async def get(self, digest: Digest) -> bytes:
+        """The bytes; ArtifactNotFound when there are none."""
+        try:
+            return self._blobs[digest]
+        except KeyError:
+            raise ArtifactNotFound(
+                f"no blob has digest {digest}: it was never stored here", digest=str(digest)
+            ) from None
+
+    async def has(self, digest: Digest) -> bool:
+        """Whether `get` would find it."""
+        return digest in self._blobs

@@ -1,0 +1,71 @@
+"""In-memory twin of the port RunLedger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet.adapters.claiming import key_reused, run_fenced
+from fleet.adapters.clock import SystemClock
+from fleet.ids import Digest, RunKey, StoryId
+from fleet.ports import Claimed, Clock, Done, Running
+
+__all__ = ["MemoryRunLedger"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    spec: Digest | None
+    state: Running | Done
+
+
+class MemoryRunLedger:
+    """Runs by key, kept as long as the object. Implements the port RunLedger.
+
+    Args:
+        clock: the store's clock, which deadlines are measured by.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._entries: dict[RunKey, _Entry] = {}
+        self._epochs: dict[StoryId, int] = {}
+
+    async def claim(
+        self, key: RunKey, *, story: StoryId, epoch: int, spec: Digest, supervisor: str, ttl_s: int
+    ) -> Claimed | Running | Done:
+        """Who runs the key (RC-54)."""
+        seen = self._epochs.get(story, 0)
+        if epoch < seen:
+            raise run_fenced(key, story=story, epoch=epoch, seen=seen)
+        entry = self._entries.get(key)
+        if entry is not None and entry.spec not in (None, spec):
+            raise key_reused(key, spec=spec, known=str(entry.spec))
+        self._epochs[story] = epoch
+        if (known := await self.lookup(key)) is not None:
+            return known
+        deadline_ms = self._clock.now_ms() + ttl_s * 1000
+        self._entries[key] = _Entry(spec, Running(supervisor=supervisor, deadline_ms=deadline_ms))
+        return Claimed()
+
+    async def finish(self, key: RunKey, *, epoch: int, supervisor: str, result: Digest) -> Digest:
+        """The recorded result of the key: the first one stays."""
+        entry = self._entries.get(key)
+        if entry is not None and isinstance(entry.state, Done):
+            return entry.state.result
+        self._entries[key] = _Entry(entry.spec if entry else None, Done(result=result))
+        return result
+
+    async def lookup(self, key: RunKey) -> Running | Done | None:
+        """What the ledger knows of the key; None also for a RUNNING entry whose deadline has passed."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if isinstance(entry.state, Running) and entry.state.deadline_ms <= self._clock.now_ms():
+            return None
+        return entry.state
+
+    async def forget(self, key: RunKey, *, supervisor: str) -> None:
+        """Drop this supervisor's RUNNING entry; anything else stays."""
+        entry = self._entries.get(key)
+        if entry is not None and isinstance(entry.state, Running) and entry.state.supervisor == supervisor:
+            del self._entries[key]

@@ -1,0 +1,82 @@
+"""In-memory twin of the port EventLog."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from fleet.adapters.appending import chain, fenced, moved, oversize, require_events, too_large
+from fleet.adapters.memory.waiting import Signal
+from fleet.events import Head, StoredEvent
+from fleet.ids import CommandId, StreamId
+from fleet.ports import Appended, AppendRequest, Duplicate, FeedHint
+
+__all__ = ["MemoryEventLog"]
+
+
+@dataclass(slots=True)
+class _Stream:
+    head: Head = field(default_factory=Head)
+    events: list[StoredEvent] = field(default_factory=list[StoredEvent])
+    commands: dict[CommandId, Duplicate] = field(default_factory=dict[CommandId, Duplicate])
+
+
+class MemoryEventLog:
+    """Streams kept as long as the object. Implements the port EventLog; MemoryLeaseStore and MemoryFeed share it."""
+
+    def __init__(self) -> None:
+        self._streams: dict[StreamId, _Stream] = {}
+        self._open: set[StreamId] = set()
+        self.hints: list[FeedHint] = []
+        """One hint for each append, as MemoryFeed hands them out."""
+        self.grown = Signal()
+        """Fires after each append."""
+
+    async def append(self, request: AppendRequest) -> Appended | Duplicate:
+        """Store all events of the request after `expected`, or nothing (EV-14)."""
+        await asyncio.sleep(0)
+        require_events(request)
+        stream = self._streams.get(request.stream, _Stream())
+        if known := stream.commands.get(request.command_id):
+            return known
+        if request.expected.epoch != stream.head.epoch:
+            raise fenced(request, epoch=stream.head.epoch)
+        if request.expected != stream.head:
+            raise moved(request, stream.head)
+        if finding := oversize(request):
+            raise too_large(request, finding)
+        return self._store(request, stream)
+
+    def _store(self, request: AppendRequest, stream: _Stream) -> Appended:
+        events = chain(request)
+        stream.events.extend(events)
+        stream.head = Head(version=events[-1].version, hash=events[-1].hash, epoch=stream.head.epoch)
+        stream.commands[request.command_id] = Duplicate(first=events[0].version, last=events[-1].version)
+        self._streams[request.stream] = stream
+        (self._open.discard if request.closes else self._open.add)(request.stream)
+        self.hints.append(FeedHint(stream=request.stream, version=stream.head.version))
+        self.grown.notify()
+        return Appended(head=stream.head, events=events)
+
+    async def read(self, stream: StreamId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
+        """Events with versions `after`+1.. in order, at most `limit`."""
+        events = self._streams.get(stream, _Stream()).events[max(after, 0) :]
+        return events if limit is None else events[: max(limit, 0)]
+
+    async def head(self, stream: StreamId) -> Head:
+        """Where the stream ends now."""
+        return self._streams.get(stream, _Stream()).head
+
+    async def open_streams(self) -> list[StreamId]:
+        """Streams that have events and are not closed, sorted."""
+        return sorted(self._open)
+
+    async def streams(self) -> list[StreamId]:
+        """Every stream that has events, sorted."""
+        return sorted(name for name, stream in self._streams.items() if stream.events)
+
+    def raise_epoch(self, stream: StreamId) -> int:
+        """The new epoch of the stream's head, one above the old one: what a granted lease does (EV-3)."""
+        entry = self._streams.setdefault(stream, _Stream())
+        entry.head = replace(entry.head, epoch=entry.head.epoch + 1)
+        return entry.head.epoch

@@ -1,0 +1,146 @@
+"""How the adapters talk to a server: once, several commands together, or again until the answer is definite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from fleet.adapters.redis.translation import is_reply_lost, translated
+from fleet.errors import CommitUnknown, ConfigError, FleetError
+
+__all__ = ["Send", "Word", "call", "call_together", "connect_redis", "pairs", "repeat"]
+
+T = TypeVar("T")
+Word: TypeAlias = str | bytes | int
+Send: TypeAlias = Callable[..., Awaitable[Any]]
+"""Sends one command, given as words, over one connection and returns its raw reply."""
+
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+
+
+def connect_redis(url: str, *, timeout_s: float = 5.0) -> Redis:
+    """A client of the server at `url` (redis://, rediss:// or unix://). It connects at its first call; close it with
+    `aclose()`.
+
+    The driver's own retries are off: what may be repeated is decided here, call by call.
+
+    Args:
+        timeout_s: longest wait for a connection and for each reply.
+
+    Raises:
+        ConfigError: `url` has no form that the driver knows.
+    """
+    try:
+        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            protocol=2,
+            decode_responses=False,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+        )
+    except ValueError:
+        # The cause and the address are left out: they may hold the password.
+        raise ConfigError(
+            "the address of Redis is malformed: write redis://[:password@]host:port[/db] or unix://[:password@]/path"
+        ) from None
+
+
+async def call(client: Redis, *words: Word, doing: str) -> Any:
+    """The raw reply to one command, sent once. Raises StoreUnavailable or StoreFull."""
+    with translated(doing):
+        async with _connection(client) as connection:
+            return await _sender(connection)(*words)
+
+
+async def call_together(client: Redis, commands: Sequence[Sequence[Word]], *, doing: str) -> list[Any]:
+    """The raw replies to several commands in one round trip; not a transaction. Raises like `call`."""
+    with translated(doing):
+        async with _connection(client) as connection:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            try:
+                return [await connection.read_response() for _ in commands]
+            except ResponseError:
+                # The replies that follow must not be taken for those of the next command.
+                await connection.disconnect()
+                raise
+
+
+async def repeat(client: Redis, attempt: Callable[[Send], Awaitable[T]], *, doing: str, margin_s: float) -> T:
+    """What `attempt` returns, called again after each lost reply; only for commands that may be carried out twice.
+
+    Raises:
+        StoreUnavailable: the server could not be reached, or it refused the first attempt; nothing was written.
+        StoreFull: the server had no room at the first attempt; nothing was written.
+        CommitUnknown: a reply was lost, and none came within `margin_s` (EV-18).
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + margin_s
+    pause_s = _FIRST_PAUSE_S
+    lost: _ReplyLost | None = None
+    while True:
+        try:
+            return await _attempt(client, attempt, doing=doing, deadline=deadline)
+        except _ReplyLost as error:
+            lost = error
+        except FleetError:
+            # Once a reply was lost, a refusal or a server that is down says nothing about the attempt before it.
+            if lost is None:
+                raise
+        if loop.time() + pause_s >= deadline:
+            raise CommitUnknown(
+                f"the reply was lost when it was time to {doing}, and none came in {margin_s} s: "
+                "repeat with the same command id"
+            ) from lost
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+class _ReplyLost(Exception):
+    """A command was sent, and its reply did not come."""
+
+
+async def _attempt(client: Redis, attempt: Callable[[Send], Awaitable[T]], *, doing: str, deadline: float) -> T:
+    is_connected = False
+    with translated(doing):
+        try:
+            async with asyncio.timeout_at(deadline), _connection(client) as connection:
+                is_connected = True
+                return await attempt(_sender(connection))
+        except Exception as error:
+            if is_connected and is_reply_lost(error):
+                raise _ReplyLost(f"{type(error).__name__}: {error}") from error
+            raise
+
+
+@asynccontextmanager
+async def _connection(client: Redis) -> AsyncGenerator[AbstractConnection]:
+    """A connection that stands. An error before it is handed out means that nothing was sent."""
+    pool = client.connection_pool
+    connection = await pool.get_connection()
+    try:
+        yield connection
+    finally:
+        await pool.release(connection)
+
+
+def _sender(connection: AbstractConnection) -> Send:
+    async def send(*words: Word) -> Any:
+        await connection.send_command(*words)
+        return cast(Any, await connection.read_response())
+
+    return send
+
+
+def pairs(flat: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """The fields of an entry, which a raw reply lists as name, value, name, value."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

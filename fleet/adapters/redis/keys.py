@@ -1,0 +1,79 @@
+"""Names of keys (EV-1..EV-10). The hash tag `{pNN}` keeps all keys of one stream in one slot."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from fleet.ids import CommandId, RunKey, StoryId, StreamId
+
+__all__ = [
+    "PARTITIONS",
+    "commands_key",
+    "dlq_key",
+    "feed_key",
+    "ledger_epoch_key",
+    "ledger_run_key",
+    "open_key",
+    "partition_of",
+    "reply_key",
+    "stream_key",
+    "streams_key",
+]
+
+PARTITIONS = tuple(f"{number:02d}" for number in range(16))
+"""The digits NN of every partition."""
+
+
+def _partition(name: str) -> str:
+    return PARTITIONS[crc32(name.encode()) % 16]
+
+
+def partition_of(stream: StreamId) -> str:
+    """NN of a stream: `platform:main` is in 00 (EV-2), any other where its CRC-32 puts it."""
+    return "00" if stream == "platform:main" else _partition(stream)
+
+
+def stream_key(stream: StreamId, part: str) -> str:
+    """A key of one stream: its `log`, `head`, `lease` or `cmds` (EV-1..EV-5)."""
+    return f"fleet:{{p{partition_of(stream)}}}:{stream}:{part}"
+
+
+def open_key(partition: str) -> str:
+    """The set of open streams of a partition (EV-7)."""
+    return f"fleet:{{p{partition}}}:open"
+
+
+def streams_key(partition: str) -> str:
+    """The set of all streams of a partition that have events."""
+    return f"fleet:{{p{partition}}}:streams"
+
+
+def feed_key(partition: str) -> str:
+    """The stream of hints of a partition (EV-7)."""
+    return f"fleet:{{p{partition}}}:feed"
+
+
+def commands_key(partition: str) -> str:
+    """The stream of inbound commands of a partition (EV-7)."""
+    return f"fleet:{{p{partition}}}:commands"
+
+
+def dlq_key(partition: str) -> str:
+    """The stream of parked hints and commands of a partition (EV-7)."""
+    return f"fleet:{{p{partition}}}:dlq"
+
+
+def reply_key(command_id: CommandId) -> str:
+    """The answer of a command, on the cache instance (EV-10)."""
+    return f"fleet:{{p{_partition(command_id)}}}:reply:{command_id}"
+
+
+# The claim script reads a run and its story together, so the whole ledger shares one slot.
+def ledger_run_key(key: RunKey) -> str:
+    """The ledger's entry of one run (RC-54)."""
+    return f"fleet:{{p00}}:ledger:run:{key}"
+
+
+def ledger_epoch_key(story: StoryId) -> str:
+    """The highest epoch that the ledger has seen for a story (RC-54)."""
+    return f"fleet:{{p00}}:ledger:epoch:{story}"

@@ -1,0 +1,121 @@
+"""The run ledger in Redis (RC-54)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from redis.asyncio import Redis
+
+from fleet.adapters.claiming import key_reused, run_fenced
+from fleet.adapters.redis.connection import Send, Word, repeat
+from fleet.adapters.redis.keys import ledger_epoch_key, ledger_run_key
+from fleet.adapters.redis.script import Script
+from fleet.ids import Digest, RunKey, StoryId
+from fleet.ports import Claimed, Done, Running
+
+__all__ = ["RedisRunLedger"]
+
+_LOOK = """
+local function look(key)
+  local entry = redis.call('HMGET', key, 'result', 'supervisor', 'deadline_ms')
+  if entry[1] then return {'DONE', entry[1]} end
+  local t = redis.call('TIME')
+  local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  if entry[3] and tonumber(entry[3]) > now then return {'RUNNING', entry[2], entry[3]} end
+  return {'NONE', now}
+end
+"""
+
+_CLAIM = Script(
+    _LOOK
+    + """
+local run, seen_key, epoch, spec, token = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2], ARGV[5]
+local seen = tonumber(redis.call('GET', seen_key) or '0')
+if epoch < seen then return {'FENCED', string.format('%d', seen)} end
+local known = redis.call('HMGET', run, 'spec', 'token')
+if known[1] and known[1] ~= spec then return {'OTHER', known[1]} end
+local found = look(run)
+redis.call('SET', seen_key, ARGV[1])
+if found[1] == 'RUNNING' and known[2] == token then return {'CLAIMED'} end
+if found[1] ~= 'NONE' then return found end
+redis.call('HSET', run, 'spec', spec, 'epoch', ARGV[1], 'supervisor', ARGV[3], 'token', token,
+  'deadline_ms', string.format('%d', found[2] + tonumber(ARGV[4])))
+return {'CLAIMED'}
+"""
+)
+
+_LOOKUP = Script(
+    _LOOK
+    + """
+local found = look(KEYS[1])
+if found[1] == 'NONE' then return {'NONE'} end
+return found
+"""
+)
+
+_FINISH = Script("""
+if redis.call('HSETNX', KEYS[1], 'result', ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], 'finished_epoch', ARGV[2], 'finished_by', ARGV[3])
+end
+return {redis.call('HGET', KEYS[1], 'result')}
+""")
+
+_FORGET = Script("""
+local entry = redis.call('HMGET', KEYS[1], 'result', 'supervisor')
+if not entry[1] and entry[2] == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return {'OK'}
+""")
+
+
+class RedisRunLedger:
+    """Implements the port RunLedger on the server that holds the event log. Entries have no TTL."""
+
+    def __init__(self, client: Redis, *, margin_s: float = 10.0) -> None:
+        self._client = client
+        self._margin_s = margin_s
+
+    async def claim(
+        self, key: RunKey, *, story: StoryId, epoch: int, spec: Digest, supervisor: str, ttl_s: int
+    ) -> Claimed | Running | Done:
+        """Who runs the key (RC-54)."""
+        # The token tells a repeat of this very call, whose reply was lost, from a second claim.
+        words: list[Word] = [epoch, spec, supervisor, ttl_s * 1000, secrets.token_hex(16)]
+        reply = await self._run(_CLAIM, [ledger_run_key(key), ledger_epoch_key(story)], words, doing=f"claim run {key}")
+        match reply:
+            case ["FENCED", seen]:
+                raise run_fenced(key, story=story, epoch=epoch, seen=int(seen))
+            case ["OTHER", known]:
+                raise key_reused(key, spec=spec, known=known)
+            case _:
+                return _state(reply) or Claimed()
+
+    async def finish(self, key: RunKey, *, epoch: int, supervisor: str, result: Digest) -> Digest:
+        """The recorded result of the key: the first one stays."""
+        reply = await self._run(_FINISH, [ledger_run_key(key)], [result, epoch, supervisor], doing=f"finish run {key}")
+        return Digest(reply[0])
+
+    async def lookup(self, key: RunKey) -> Running | Done | None:
+        """What the ledger knows of the key; None also for a RUNNING entry whose deadline has passed."""
+        return _state(await self._run(_LOOKUP, [ledger_run_key(key)], [], doing=f"look up run {key}"))
+
+    async def forget(self, key: RunKey, *, supervisor: str) -> None:
+        """Drop this supervisor's RUNNING entry; anything else stays."""
+        await self._run(_FORGET, [ledger_run_key(key)], [supervisor], doing=f"forget run {key}")
+
+    async def _run(self, script: Script, keys: list[str], words: list[Word], *, doing: str) -> list[str]:
+        async def attempt(send: Send) -> Any:
+            return await script.run(send, keys, words)
+
+        reply = await repeat(self._client, attempt, doing=doing, margin_s=self._margin_s)
+        return [part.decode() for part in reply]
+
+
+def _state(reply: list[str]) -> Running | Done | None:
+    match reply:
+        case ["DONE", result]:
+            return Done(result=Digest(result))
+        case ["RUNNING", supervisor, deadline_ms]:
+            return Running(supervisor=supervisor, deadline_ms=int(deadline_ms))
+        case _:
+            return None

@@ -1,0 +1,243 @@
+"""The contract of EventLog, on every adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fleet.errors import FleetError, InvalidInput, OwnershipLost, PayloadTooLarge, VersionConflict
+from fleet.events import GENESIS_HASH, Head
+from fleet.ids import StreamId
+from fleet.ports import MAX_APPEND_BYTES, MAX_BODY_BYTES, MAX_EVENTS, Appended, Duplicate
+from tests.support.stores import Stores, append_request, new_stream, open_stores, own_database
+
+
+async def appended(stores: Stores, stream: StreamId, expected: Head | None = None, **fields: object) -> Appended:
+    outcome = await stores.log.append(append_request(stream, expected, **fields))
+    assert isinstance(outcome, Appended)
+    return outcome
+
+
+@pytest.mark.rule("EV-1", "EV-11")
+async def test_append_numbers_events_without_gaps_and_links_them_by_hash(stores: Stores) -> None:
+    stream = new_stream()
+    first = await appended(stores, stream, bodies=[b'{"n":1}', b'{"n":2}'])
+    second = await appended(stores, stream, first.head, bodies=["ü\x00".encode()])
+    events = await stores.log.read(stream)
+    assert events == [*first.events, *second.events]
+    assert [event.version for event in events] == [1, 2, 3]
+    assert [event.prev_hash for event in events] == [GENESIS_HASH, events[0].hash, events[1].hash]
+    assert await stores.log.head(stream) == second.head == Head(3, events[2].hash, 0)
+
+
+async def test_read_pages_after_a_version_up_to_a_limit(stores: Stores) -> None:
+    stream = new_stream()
+    await appended(stores, stream, bodies=[b"%d" % n for n in range(5)])
+    assert [event.body for event in await stores.log.read(stream, after=1, limit=2)] == [b"1", b"2"]
+    assert [event.version for event in await stores.log.read(stream, after=3)] == [4, 5]
+    assert await stores.log.read(stream, after=5) == []
+    assert await stores.log.read(stream, limit=0) == []
+
+
+async def test_unknown_stream_reads_as_empty(stores: Stores) -> None:
+    stream = new_stream()
+    assert await stores.log.read(stream) == []
+    assert await stores.log.head(stream) == Head()
+    assert stream not in await stores.log.streams()
+
+
+@pytest.mark.rule("EV-2")
+async def test_project_and_platform_streams_hold_events_like_stories(stores: Stores) -> None:
+    names = [StreamId("platform:main"), StreamId("project:pr-one"), StreamId("story:st-one")]
+    for name in names:
+        await appended(stores, name)
+    assert await stores.log.streams() == names
+    assert [len(await stores.log.read(name)) for name in names] == [1, 1, 1]
+
+
+@pytest.mark.rule("EV-14", "EV-16")
+async def test_append_with_known_command_returns_the_recorded_versions_and_stores_nothing(stores: Stores) -> None:
+    stream = new_stream()
+    first = await appended(stores, stream, bodies=[b"1", b"2"], command_id="st-one/step-1/finish")
+    await appended(stores, stream, first.head)
+    again = append_request(stream, Head(77, "f" * 64, 9), bodies=[b"other"], command_id="st-one/step-1/finish")
+    assert await stores.log.append(again) == Duplicate(first=1, last=2)
+    assert len(await stores.log.read(stream)) == 3
+
+
+@pytest.mark.rule("EV-14")
+async def test_append_with_known_command_is_duplicate_even_after_a_takeover_and_over_the_limits(stores: Stores) -> None:
+    stream = new_stream()
+    await appended(stores, stream, command_id="st-one/step-1/finish")
+    await stores.leases.claim(stream, "main/2", ttl_s=5)
+    again = append_request(stream, bodies=[b"x" * (MAX_BODY_BYTES + 1)], command_id="st-one/step-1/finish")
+    assert await stores.log.append(again) == Duplicate(first=1, last=1)
+
+
+@pytest.mark.rule("EV-14", "EV-17")
+async def test_append_of_a_zombie_after_takeover_is_fenced(stores: Stores) -> None:
+    stream = new_stream()
+    old = await stores.leases.claim(stream, "main/1", ttl_s=5)
+    first = await appended(stores, stream, Head(epoch=old.epoch))
+    new = await stores.leases.claim(stream, "main/2", ttl_s=5)
+    with pytest.raises(OwnershipLost) as caught:
+        await stores.log.append(append_request(stream, first.head))
+    assert caught.value.details == {"stream": stream, "expected": old.epoch, "actual": new.epoch}
+    assert await stores.log.head(stream) == Head(1, first.head.hash, new.epoch)
+    await appended(stores, stream, await stores.log.head(stream))
+    assert [event.epoch for event in await stores.log.read(stream)] == [old.epoch, new.epoch]
+
+
+@pytest.mark.rule("EV-14")
+@pytest.mark.parametrize("expected", [Head(0), Head(2), Head(1, "f" * 64)])
+async def test_append_after_another_end_is_a_conflict_with_the_actual_one(stores: Stores, expected: Head) -> None:
+    stream = new_stream()
+    first = await appended(stores, stream)
+    with pytest.raises(VersionConflict) as caught:
+        await stores.log.append(append_request(stream, expected))
+    assert caught.value.details["actual"] == 1
+    assert caught.value.details["actual_hash"] == first.head.hash
+    assert await stores.log.read(stream) == list(first.events)
+
+
+TOO_LARGE = {
+    "events": [b"{}"] * (MAX_EVENTS + 1),
+    "body": [b"{}", b"x" * (MAX_BODY_BYTES + 1)],
+    "append": [b"x" * MAX_BODY_BYTES] * (MAX_APPEND_BYTES // MAX_BODY_BYTES) + [b"x"],
+}
+
+
+@pytest.mark.rule("EV-13")
+@pytest.mark.parametrize("bodies", TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_append_over_a_limit_writes_nothing(stores: Stores, bodies: list[bytes]) -> None:
+    stream = new_stream()
+    with pytest.raises(PayloadTooLarge):
+        await stores.log.append(append_request(stream, bodies=bodies))
+    assert await stores.log.head(stream) == Head()
+    assert await stores.log.read(stream) == []
+    assert await stores.log.streams() == []
+
+
+@pytest.mark.rule("EV-13")
+async def test_append_at_the_limits_is_stored(stores: Stores) -> None:
+    stream = new_stream()
+    full = [b"x" * MAX_BODY_BYTES] * (MAX_APPEND_BYTES // MAX_BODY_BYTES)
+    first = await appended(stores, stream, bodies=full)
+    await appended(stores, stream, first.head, bodies=[b"{}"] * MAX_EVENTS)
+    assert (await stores.log.head(stream)).version == len(full) + MAX_EVENTS
+
+
+@pytest.mark.rule("EV-14")
+async def test_stale_append_over_a_limit_is_refused_for_its_version_first(stores: Stores) -> None:
+    stream = new_stream()
+    await appended(stores, stream)
+    with pytest.raises(VersionConflict):
+        await stores.log.append(append_request(stream, bodies=TOO_LARGE["body"]))
+
+
+async def test_append_without_events_is_invalid(stores: Stores) -> None:
+    with pytest.raises(InvalidInput):
+        await stores.log.append(append_request(new_stream(), bodies=[]))
+
+
+@pytest.mark.rule("EV-7")
+async def test_closing_append_leaves_the_open_set_and_a_later_one_returns(stores: Stores) -> None:
+    one, two = new_stream("st-a"), new_stream("st-b")
+    first = await appended(stores, one)
+    await appended(stores, two)
+    assert await stores.log.open_streams() == [one, two]
+    closed = await appended(stores, one, first.head, closes=True)
+    assert await stores.log.open_streams() == [two]
+    assert await stores.log.streams() == [one, two]
+    await appended(stores, one, closed.head)
+    assert await stores.log.open_streams() == [one, two]
+
+
+async def test_claimed_stream_without_events_is_not_listed(stores: Stores) -> None:
+    stream = new_stream()
+    lease = await stores.leases.claim(stream, "main/1", ttl_s=5)
+    assert await stores.log.head(stream) == Head(epoch=lease.epoch)
+    assert await stores.log.streams() == await stores.log.open_streams() == []
+
+
+@pytest.mark.rule("EV-14")
+async def test_racing_appends_store_one_and_tell_the_others(stores: Stores) -> None:
+    stream = new_stream()
+    logs = [stores.log, stores.twin().log]
+    racing = [logs[n % 2].append(append_request(stream, bodies=[b"%d" % n])) for n in range(10)]
+    outcomes = await asyncio.gather(*racing, return_exceptions=True)
+    assert sum(isinstance(outcome, Appended) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, VersionConflict) for outcome in outcomes) == 9
+    assert len(await stores.log.read(stream)) == 1
+
+
+@pytest.mark.rule("EV-14")
+async def test_racing_appends_of_one_command_store_it_once(stores: Stores) -> None:
+    stream = new_stream()
+    logs = [stores.log, stores.twin().log]
+    same = append_request(stream, bodies=[b"1", b"2"])
+    outcomes = await asyncio.gather(*(logs[n % 2].append(same) for n in range(10)))
+    assert sum(isinstance(outcome, Appended) for outcome in outcomes) == 1
+    assert outcomes.count(Duplicate(1, 2)) == 9
+
+
+# One step: (stream, command, events, which head it was decided on, closes, claim first).
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.integers(0, 6),
+        st.integers(1, 3),
+        st.sampled_from(["now", "stale", "forked", "fenced"]),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+async def play(stores: Stores, steps: list[tuple[int, int, int, str, bool, bool]]) -> list[object]:
+    """What every step led to, and everything that can be seen at the end."""
+    names = [StreamId("story:st-left"), StreamId("story:st-right")]
+    seen: list[object] = []
+    for which, command, events, basis, closes, claims in steps:
+        stream = names[which]
+        if claims:
+            seen.append(await stores.leases.claim(stream, "main/1", ttl_s=30))
+        now = await stores.log.head(stream)
+        bases = {
+            "now": now,
+            "stale": Head(max(now.version - 1, 0), now.hash, now.epoch),
+            "forked": Head(now.version, "e" * 64, now.epoch),
+            "fenced": Head(now.version, now.hash, now.epoch + 1),
+        }
+        bodies = [b"%d.%d" % (command, n) for n in range(events)]
+        request = append_request(stream, bases[basis], bodies=bodies, command_id=f"c/{command}", closes=closes)
+        try:
+            seen.append(await stores.log.append(request))
+        except FleetError as error:
+            seen.append((type(error), error.message, error.details))
+    seen += [await stores.log.head(name) for name in names] + [await stores.log.read(name) for name in names]
+    return [*seen, await stores.log.open_streams(), await stores.log.streams()]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_memory_and_redis_answer_every_sequence_alike(
+    redis_url: str, run_alone: asyncio.Runner, steps: list[tuple[int, int, int, str, bool, bool]]
+) -> None:
+    async def both() -> tuple[list[object], list[object]]:
+        async with open_stores(None) as memory, open_stores(own_database(redis_url)) as redis:
+            return await play(memory, steps), await play(redis, steps)
+
+    in_memory, in_redis = run_alone.run(both())
+    assert in_memory == in_redis
+
+
+@pytest.fixture
+def run_alone() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner

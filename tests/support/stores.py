@@ -1,0 +1,174 @@
+"""The stores of one test: in memory, or in an empty database of a Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+
+from fleet.adapters.memory import (
+    MemoryEventLog,
+    MemoryFeed,
+    MemoryInbox,
+    MemoryLeaseStore,
+    MemoryRunLedger,
+)
+from fleet.adapters.redis import (
+    RedisEventLog,
+    RedisFeed,
+    RedisInbox,
+    RedisLeaseStore,
+    RedisRunLedger,
+    connect_redis,
+)
+from fleet.events import Head, NewEvent
+from fleet.ids import CommandId, Principal, StreamId
+from fleet.ports import AppendRequest, Command, EventLog, Feed, Inbox, LeaseStore, RunLedger
+
+T = TypeVar("T")
+
+__all__ = [
+    "ACTOR",
+    "Stores",
+    "append_request",
+    "command",
+    "empty_database",
+    "eventually",
+    "new_stream",
+    "open_stores",
+    "own_database",
+]
+
+ACTOR = Principal("system:council")
+_NUMBERS = count(1)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """One server's worth of stores. `twin` opens them again, as another process would."""
+
+    log: EventLog
+    leases: LeaseStore
+    feed: Feed
+    inbox: Inbox
+    hasty_inbox: Inbox
+    """Takes over what was left for 0.1 s."""
+    ledger: RunLedger
+    twin: Callable[[], Stores]
+
+
+def own_database(url: str, number: int = 9) -> str:
+    """The same server's database `number`, which the suites of the stores empty before each test."""
+    return urlsplit(url)._replace(path=f"/{number}").geturl()
+
+
+@asynccontextmanager
+async def empty_database(url: str) -> AsyncGenerator[Redis]:
+    """A client of the database, emptied first and closed at the end."""
+    client = connect_redis(url)
+    try:
+        await client.flushdb()
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def open_stores(url: str | None) -> AsyncGenerator[Stores]:
+    """All stores, empty: in memory when there is no URL."""
+    if url is None:
+        yield _in_memory()
+        return
+    clients: list[Redis] = []
+
+    def connect() -> Stores:
+        clients.append(connect_redis(url))
+        return _in_redis(clients[-1], connect)
+
+    async with empty_database(url):
+        try:
+            yield connect()
+        finally:
+            for client in clients:
+                await client.aclose()
+
+
+def _in_memory() -> Stores:
+    log = MemoryEventLog()
+    stores = Stores(
+        log=log,
+        leases=MemoryLeaseStore(log),
+        feed=MemoryFeed(log),
+        inbox=MemoryInbox(),
+        hasty_inbox=MemoryInbox(abandoned_after_s=0.1),
+        ledger=MemoryRunLedger(),
+        twin=lambda: stores,
+    )
+    return stores
+
+
+def _in_redis(client: Redis, twin: Callable[[], Stores]) -> Stores:
+    return Stores(
+        log=RedisEventLog(client, margin_s=2),
+        leases=RedisLeaseStore(client),
+        feed=RedisFeed(client),
+        inbox=RedisInbox(client, client),
+        hasty_inbox=RedisInbox(client, client, abandoned_after_s=0.1, block_s=0.05),
+        ledger=RedisRunLedger(client, margin_s=2),
+        twin=twin,
+    )
+
+
+def new_stream(name: str = "st-one") -> StreamId:
+    """A stream of a story that no other test uses."""
+    return StreamId(f"story:{name}-{next(_NUMBERS)}")
+
+
+def append_request(
+    stream: StreamId,
+    expected: Head | None = None,
+    *,
+    bodies: Sequence[bytes] = (b"{}",),
+    command_id: str = "",
+    closes: bool = False,
+) -> AppendRequest:
+    """An append of one event for each body, under a new command id unless one is given."""
+    return AppendRequest(
+        stream=stream,
+        events=[NewEvent(type="MilestoneReached", schema=1, body=body, causation="because") for body in bodies],
+        expected=expected or Head(),
+        command_id=CommandId(command_id or f"{stream.entity}/step-{next(_NUMBERS)}/finish"),
+        actor=ACTOR,
+        ts_ms=1_700_000_000_000,
+        closes=closes,
+    )
+
+
+def command(stream: StreamId, *, name: str = "score_story") -> Command:
+    """A new command for the owner of the stream."""
+    return Command(
+        command_id=CommandId(f"user:ada/{next(_NUMBERS)}"),
+        stream=stream,
+        name=name,
+        principal=Principal("user:ada"),
+        body={"title": "Zürich", "points": 3},
+    )
+
+
+async def eventually(look: Callable[[], T | Awaitable[T]], *, within_s: float) -> T:
+    """What `look` returns as soon as it is true; the last answer, or the last error, when the time is over."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = look()
+        value = await found if inspect.isawaitable(found) else found
+        if value or time.monotonic() >= deadline:
+            return value
+        await asyncio.sleep(0.02)

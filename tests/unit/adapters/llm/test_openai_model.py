@@ -1,0 +1,191 @@
+"""What only the adapter for OpenAI-compatible servers does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx2
+import openai
+import pytest
+
+from fleet.adapters.llm import OpenAIChatModel
+from fleet.adapters.llm.openai import MAPPING, translate
+from fleet.errors import ContextTooLarge, ModelError, ModelTimeout, ModelUnavailable, ReplyMalformed, ReplyRefused
+from fleet.models import ChatMessage, ChatRequest, HttpEngine, Sampling
+from tests.support.openai_server import FakeOpenAIServer, Scripted, serving
+
+SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+REQUEST = ChatRequest(
+    messages=(ChatMessage(role="user", content="hello"),),
+    sampling=Sampling(temperature="0.2", top_p="0.95", max_tokens=9000, seed=7, stop=("END",)),
+)
+STRUCTURED = REQUEST.model_copy(update={"json_schema": SCHEMA})
+ENGINE = HttpEngine(
+    engine_id="tiny",
+    kind="openai",
+    model="auto",
+    base_url="http://unused/v1",
+    base_url_env="TINY_URL",
+    api_key_env="TINY_KEY",
+    max_output=512,
+    max_concurrency=1,
+    revision="r1",
+    unpriced=True,
+)
+HTTP_REQUEST = httpx2.Request("POST", "http://t/v1/chat/completions")
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    *script: Scripted, model: str = "auto", models: list[str] | None = None
+) -> AsyncIterator[tuple[OpenAIChatModel, FakeOpenAIServer]]:
+    async with serving(*script, models=models) as server:
+        chat_model = OpenAIChatModel(ENGINE, base_url=server.base_url, model=model, api_key="sk-test")
+        yield chat_model, server
+        await chat_model.close()
+
+
+async def test_request_carries_sampling_key_and_a_bounded_output() -> None:
+    async with connected(Scripted("hi")) as (model, server):
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+    sent = server.requests[0]
+    assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.2, 0.95, 7, ["END"])
+    assert (sent["max_tokens"], sent["model"]) == (512, "tiny-1b")
+    assert "response_format" not in sent
+    assert server.headers[0]["authorization"] == "Bearer sk-test"
+    assert (reply.usage.tokens_in, reply.usage.tokens_out, reply.usage.tokens_cached) == (11, 7, 5)
+    assert (reply.engine, reply.model, reply.revision) == ("tiny", "tiny-1b", "r1")
+
+
+async def test_schema_is_sent_and_each_refusal_of_its_form_steps_down_for_good() -> None:
+    refused = Scripted(status=400, error="response_format of this type is not supported")
+    async with connected(refused, refused, Scripted("{}")) as (model, server):
+        await model.complete(STRUCTURED, request_id="r", timeout_s=5)
+        await model.complete(STRUCTURED, request_id="r", timeout_s=5)
+    forms = [sent.get("response_format", {}).get("type") for sent in server.requests]
+    assert forms == ["json_schema", "json_object", None, None]
+    assert server.requests[0]["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+async def test_server_that_wants_max_completion_tokens_gets_it() -> None:
+    refused = Scripted(status=400, error="Use 'max_completion_tokens' instead of 'max_tokens'")
+    async with connected(refused, Scripted("ok")) as (model, server):
+        await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert server.requests[1]["max_completion_tokens"] == 512
+    assert "max_tokens" not in server.requests[1]
+
+
+async def test_server_without_usage_is_counted_by_pieces_and_never_as_zero() -> None:
+    async with connected(Scripted("a\nb\nc\n", usage=False)) as (model, _):
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert (reply.usage.tokens_in, reply.usage.tokens_out) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("scripted", "error"),
+    [
+        (Scripted(status=400, error="This model's maximum context length is 4096 tokens"), ContextTooLarge),
+        (Scripted(status=400, error="request (5000 tokens) exceeds the available context size"), ContextTooLarge),
+        (Scripted(status=400, error="blocked by content policy"), ReplyRefused),
+        (Scripted(status=400, error="bad messages"), ModelUnavailable),
+        (Scripted(status=401, error="bad key"), ModelUnavailable),
+        (Scripted(status=404, error="no such model"), ModelUnavailable),
+        (Scripted(status=429, error="slow down"), ModelUnavailable),
+        (Scripted(status=500, error="boom"), ModelUnavailable),
+        (Scripted("some text", error="context window is full"), ContextTooLarge),
+        (Scripted("no", finish="content_filter"), ReplyRefused),
+        (Scripted(refusal="I cannot help with that"), ReplyRefused),
+        (Scripted("cut", finish=None), ModelUnavailable),
+        (Scripted(raw=b"data: {not json\n\n"), ModelUnavailable),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+async def test_failure_of_the_server_becomes_one_model_error(scripted: Scripted, error: type[ModelError]) -> None:
+    async with connected(scripted) as (model, _):
+        with pytest.raises(error):
+            await model.complete(REQUEST, request_id="r", timeout_s=5)
+
+
+async def test_refused_key_names_the_variable_to_set() -> None:
+    async with connected(Scripted(status=401, error="bad key")) as (model, _):
+        with pytest.raises(ModelUnavailable, match="set TINY_KEY to a valid key") as caught:
+            await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert caught.value.details["permanent"] is True
+    assert "sk-test" not in str(caught.value)
+
+
+async def test_server_that_is_not_there_names_address_and_variable() -> None:
+    model = OpenAIChatModel(ENGINE, base_url="http://127.0.0.1:9/v1", model="m")
+    with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:9.*TINY_URL"):
+        await model.complete(REQUEST, request_id="r", timeout_s=5)
+    await model.close()
+
+
+@pytest.mark.parametrize(
+    ("models", "model", "text"),
+    [(["a", "b"], "auto", "offers a, b"), ([], "auto", "no model"), (["a"], "c", "'c' is not among them")],
+)
+async def test_health_without_our_model_lists_what_the_server_has(models: list[str], model: str, text: str) -> None:
+    async with connected(model=model, models=models) as (chat_model, _):
+        with pytest.raises(ModelUnavailable, match=text):
+            await chat_model.health()
+
+
+async def test_connection_is_closed_when_a_request_times_out() -> None:
+    async with connected(Scripted("x", hang=True)) as (model, server):
+        with pytest.raises(ModelTimeout):
+            await model.complete(REQUEST, request_id="r", timeout_s=0.1)
+        # One slot only: a second request gets it, so the first one was really given back.
+        server.script = [Scripted("next")]
+        reply = await model.complete(REQUEST, request_id="r2", timeout_s=5)
+    assert reply.text == "next"
+    assert server.disconnects == 1
+
+
+def _instance(cls: type[openai.OpenAIError]) -> openai.OpenAIError:
+    response = httpx2.Response(418, request=HTTP_REQUEST)
+    for arguments in (
+        {"message": "m", "response": response, "body": None},
+        {"response": response, "body": None},
+        {"message": "m", "request": HTTP_REQUEST, "body": None},
+        {"message": "m", "request": HTTP_REQUEST},
+        {"request": HTTP_REQUEST},
+        {"message": "m", "unsent_messages": []},
+    ):
+        with contextlib.suppress(TypeError):
+            return cls(**arguments)  # type: ignore[arg-type]
+    return cls.__new__(cls)
+
+
+# A webhook check is no model call, and it is not in the tree of OpenAIError.
+NOT_CALLS = {openai.InvalidWebhookSignatureError}
+
+
+def test_every_exception_class_of_the_sdk_is_mapped_to_a_model_error() -> None:
+    classes = {
+        value
+        for name in dir(openai)
+        if not name.startswith("_")
+        and isinstance(value := getattr(openai, name), type)
+        and issubclass(value, Exception)
+        and value not in NOT_CALLS
+    }
+    assert classes == set(MAPPING)
+    for cls in classes:
+        error = translate(_instance(cls), ENGINE, "http://t/v1")
+        assert isinstance(error, ModelError)
+        assert error.details["engine"] == "tiny"
+
+
+def test_mapping_lists_the_most_specific_class_first() -> None:
+    order = list(MAPPING)
+    assert all(not issubclass(later, earlier) for i, earlier in enumerate(order) for later in order[i + 1 :])
+
+
+def test_cut_off_and_filtered_exceptions_keep_their_meaning() -> None:
+    length = openai.LengthFinishReasonError.__new__(openai.LengthFinishReasonError)
+    withheld = openai.ContentFilterFinishReasonError.__new__(openai.ContentFilterFinishReasonError)
+    assert isinstance(translate(length, ENGINE, "u"), ReplyMalformed)
+    assert isinstance(translate(withheld, ENGINE, "u"), ReplyRefused)
+    assert isinstance(translate(openai.APITimeoutError(HTTP_REQUEST), ENGINE, "u"), ModelTimeout)
