@@ -34,6 +34,10 @@ class AgentRequest:
     """Schema of a structured reply, None where the reply is code in fenced blocks."""
     variant: int = 0
     """Prompt variant of the seat (CN-14)."""
+    target_paths: tuple[str, ...] = ()
+    """Files that a code reply may change; a block that names no file is for the single one of them."""
+    new_paths: tuple[str, ...] = ()
+    """Those of them that do not exist yet, so that their block is the whole file."""
 
 
 @dataclass(frozen=True, slots=True)

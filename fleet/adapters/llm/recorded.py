@@ -1,0 +1,186 @@
+"""Recorded replies of a real model: written once beside the model, replayed without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fleet.errors import ModelUnavailable
+from fleet.ids import Digest
+from fleet.models import ChatChunk, ChatReply, ChatRequest
+from fleet.ports import ChatModel
+
+__all__ = ["RecordedChatModel", "RecordingChatModel"]
+
+_HOW = "record it with `--model PROFILE --record DIR`"
+
+
+class _Recording(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    request_digest: Digest
+    request: ChatRequest
+    """As sent, but for what redaction took out."""
+    reply: ChatReply
+    """With engine, model and revision of the model that answered."""
+
+
+def _path(directory: Path, request: ChatRequest) -> Path:
+    return directory / f"{request.digest.hex}.json"
+
+
+def _load(path: Path, request: ChatRequest) -> ChatReply | None:
+    try:
+        recording = _Recording.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ModelUnavailable(
+            f"the recording {path} cannot be read: {str(error)[:300]}; delete it and {_HOW}",
+            file=str(path),
+            permanent=True,
+        ) from error
+    if recording.request_digest != request.digest:
+        raise ModelUnavailable(
+            f"the recording {path} is for another request; delete it and {_HOW}", file=str(path), permanent=True
+        )
+    return recording.reply
+
+
+class RecordedChatModel:
+    """`ChatModel` that replays files `<request digest>.json` of one folder; it never invents a reply.
+
+    The reply names engine `recorded`, but model, revision and usage of the model that really answered; a replay takes
+    no model time, so its latency is 0.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+        """See `ChatModel.complete`. A miss names the digest, the folder, and where the nearest recording differs."""
+        reply = await asyncio.to_thread(_load, _path(self._directory, request), request)
+        if reply is None:
+            raise await asyncio.to_thread(self._miss, request)
+        return reply.model_copy(update={"engine": "recorded", "latency_ms": 0})
+
+    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+        """See `ChatModel.stream`."""
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        yield ChatChunk(text=reply.text)
+        yield ChatChunk(reply=reply)
+
+    async def abort(self, request_id: str) -> None:
+        """A replay is never under way for long: nothing to end."""
+
+    async def health(self) -> None:
+        """See `ChatModel.health`: the folder exists and holds recordings."""
+        if not await asyncio.to_thread(lambda: any(self._directory.glob("*.json"))):
+            raise ModelUnavailable(
+                f"the folder {self._directory} holds no recorded replies; name another one, or {_HOW}",
+                directory=str(self._directory),
+                permanent=True,
+            )
+
+    def _miss(self, request: ChatRequest) -> ModelUnavailable:
+        first = request.messages[0].content.split("\n", 1)[0][:80]
+        nearest = self._nearest(request)
+        hint = f" The nearest recording differs at: {nearest!r}." if nearest else ""
+        return ModelUnavailable(
+            f"no recorded reply for request {request.digest} ({first}) in {self._directory}: {_HOW}.{hint}",
+            request_digest=str(request.digest),
+            work=first,
+            directory=str(self._directory),
+            nearest=nearest,
+            permanent=True,
+        )
+
+    def _nearest(self, request: ChatRequest) -> str:
+        """The place where the most similar recorded request stops being equal to this one."""
+        wanted = _flat(request)
+        best, found = 0, ""
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                other = _flat(ChatRequest.model_validate(json.loads(path.read_bytes())["request"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            common = len(os.path.commonprefix([wanted, other]))
+            if common > best:
+                best, found = common, f"{wanted[max(0, common - 40) : common + 60]}"
+        return found
+
+
+def _flat(request: ChatRequest) -> str:
+    rest: dict[str, Any] = {"sampling": request.sampling.model_dump(mode="json"), "json_schema": request.json_schema}
+    return "\n".join([*(message.content for message in request.messages), json.dumps(rest, sort_keys=True)])
+
+
+class RecordingChatModel:
+    """A model whose replies are kept for replay. What is already recorded is replayed: the first recording wins.
+
+    So an interrupted recording goes on where it stopped, and a run while recording equals its replay. Errors and
+    aborted replies are not recorded.
+    """
+
+    def __init__(self, inner: ChatModel, directory: Path, *, redact: Callable[[str], str] = lambda text: text) -> None:
+        self._inner = inner
+        self._directory = directory
+        self._redact = redact
+
+    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+        """See `ChatModel.complete`."""
+        path = _path(self._directory, request)
+        known = await asyncio.to_thread(_load, path, request)
+        if known is not None:
+            return known
+        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s)
+        if reply.finish_reason == "abort":
+            return reply
+        kept = reply.model_copy(update={"text": self._redact(reply.text)})
+        return await asyncio.to_thread(self._keep, path, request, kept)
+
+    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+        """See `ChatModel.stream`; the text comes in one piece, since it is redacted as a whole."""
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        yield ChatChunk(text=reply.text)
+        yield ChatChunk(reply=reply)
+
+    async def abort(self, request_id: str) -> None:
+        """See `ChatModel.abort`."""
+        await self._inner.abort(request_id)
+
+    async def health(self) -> None:
+        """See `ChatModel.health`."""
+        await self._inner.health()
+
+    def _keep(self, path: Path, request: ChatRequest, reply: ChatReply) -> ChatReply:
+        recording = _Recording(request_digest=request.digest, request=self._redacted(request), reply=reply)
+        text = json.dumps(recording.model_dump(mode="json"), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self._directory, suffix=".part", delete=False, encoding="utf-8"
+        ) as part:
+            part.write(text)
+        try:
+            # A link fails when the name exists, so of two writers the first one wins, whole.
+            os.link(part.name, path)
+        except FileExistsError:
+            return _load(path, request) or reply
+        finally:
+            Path(part.name).unlink()
+        path.chmod(0o644)
+        return reply
+
+    def _redacted(self, request: ChatRequest) -> ChatRequest:
+        messages = tuple(
+            message.model_copy(update={"content": self._redact(message.content)}) for message in request.messages
+        )
+        return request.model_copy(update={"messages": messages})

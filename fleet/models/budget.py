@@ -1,0 +1,168 @@
+"""Budget arithmetic over totals: reserve before a call, settle after it (MB-20..MB-25)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.errors import BudgetExceeded
+
+__all__ = [
+    "MIN_USEFUL_TOKENS",
+    "BudgetLimits",
+    "BudgetTotals",
+    "Crossing",
+    "Spend",
+    "crossings",
+    "fit_max_tokens",
+    "reserve",
+    "settle",
+]
+
+MIN_USEFUL_TOKENS = 256
+"""A reply bound below this is not worth a call (MB-22)."""
+
+Quantity = Literal["tokens", "output_tokens", "calls", "cost_microusd", "gpu_ms", "wall_ms"]
+QUANTITIES: tuple[Quantity, ...] = ("tokens", "output_tokens", "calls", "cost_microusd", "gpu_ms", "wall_ms")
+Amount = Annotated[int, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BudgetLimits(_Frozen):
+    """Limits of one scope; an absent one is unlimited."""
+
+    tokens: Amount | None = None
+    output_tokens: Amount | None = None
+    calls: Amount | None = None
+    cost_microusd: Amount | None = None
+    gpu_ms: Amount | None = None
+    wall_ms: Amount | None = None
+
+    def of(self, quantity: Quantity) -> int | None:
+        """The limit of one quantity."""
+        return getattr(self, quantity)
+
+
+class Spend(_Frozen):
+    """Amounts of one call, or of many together."""
+
+    tokens: Amount = 0
+    output_tokens: Amount = 0
+    calls: Amount = 0
+    cost_microusd: Amount = 0
+    gpu_ms: Amount = 0
+    wall_ms: Amount = 0
+
+    def of(self, quantity: Quantity) -> int:
+        """The amount of one quantity."""
+        return getattr(self, quantity)
+
+    def plus(self, other: Spend) -> Spend:
+        """Both together."""
+        return Spend(**{name: self.of(name) + other.of(name) for name in QUANTITIES})
+
+    def minus(self, other: Spend) -> Spend:
+        """What is left; never below zero."""
+        return Spend(**{name: max(0, self.of(name) - other.of(name)) for name in QUANTITIES})
+
+
+class BudgetTotals(_Frozen):
+    """What one scope has spent and reserved. A reservation counts like spending until it is settled (MB-23)."""
+
+    spent: Spend = Spend()
+    reserved: Spend = Spend()
+
+    @property
+    def used(self) -> Spend:
+        """Spent and reserved together."""
+        return self.spent.plus(self.reserved)
+
+
+class Crossing(NamedTuple):
+    """A limit that was reached or nearly reached by one change (MB-25)."""
+
+    quantity: Quantity
+    level: Literal["warning", "exhausted"]
+
+
+def reserve(totals: BudgetTotals, need: Spend, *, limits: BudgetLimits, scope: str) -> BudgetTotals:
+    """The totals with `need` reserved.
+
+    Raises:
+        BudgetExceeded: a limit of the scope cannot hold it; nothing was reserved (MB-22).
+    """
+    used = totals.used
+    for name in QUANTITIES:
+        limit = limits.of(name)
+        if limit is not None and need.of(name) and used.of(name) + need.of(name) > limit:
+            raise BudgetExceeded(
+                f"the {scope} budget of {limit} {name} cannot hold {need.of(name)} more ({used.of(name)} used); "
+                "raise the budget or stop here",
+                scope=scope,
+                quantity=name,
+                limit=limit,
+                used=used.of(name),
+                need=need.of(name),
+            )
+    return BudgetTotals(spent=totals.spent, reserved=totals.reserved.plus(need))
+
+
+def settle(totals: BudgetTotals, reserved: Spend, actual: Spend) -> BudgetTotals:
+    """The totals with the reservation replaced by what the call really used."""
+    return BudgetTotals(spent=totals.spent.plus(actual), reserved=totals.reserved.minus(reserved))
+
+
+def fit_max_tokens(
+    prompt_tokens: int, max_tokens: int, *, scopes: Mapping[str, tuple[BudgetTotals, BudgetLimits]]
+) -> int:
+    """The largest reply bound, at most `max_tokens`, that every scope can hold beside the prompt (MB-22).
+
+    A reply bound that is smaller from the start is kept; it is only never lowered below `MIN_USEFUL_TOKENS`.
+
+    Raises:
+        BudgetExceeded: a scope has room for fewer tokens than that; it is named.
+    """
+    fitted = max_tokens
+    floor = min(max_tokens, MIN_USEFUL_TOKENS)
+    for scope, (totals, limits) in scopes.items():
+        used = totals.used
+        rooms = [
+            limit - taken
+            for limit, taken in (
+                (limits.tokens, used.tokens + prompt_tokens),
+                (limits.output_tokens, used.output_tokens),
+            )
+            if limit is not None
+        ]
+        room = min(rooms, default=fitted)
+        if room < floor:
+            raise BudgetExceeded(
+                f"the {scope} budget has room for {max(0, room)} reply tokens, a useful call needs {floor}; raise the "
+                "budget or stop here",
+                scope=scope,
+                quantity="tokens",
+                need=floor,
+                room=max(0, room),
+            )
+        fitted = min(fitted, room)
+    return fitted
+
+
+def crossings(before: Spend, after: Spend, limits: BudgetLimits) -> tuple[Crossing, ...]:
+    """The limits that this change took past 80 % or 100 %, each reported once (MB-25)."""
+    found: list[Crossing] = []
+    for name in QUANTITIES:
+        limit = limits.of(name)
+        if limit is None:
+            continue
+        old, new = before.of(name), after.of(name)
+        if old < limit <= new:
+            found.append(Crossing(name, "exhausted"))
+        elif old * 5 < limit * 4 <= new * 5 and new < limit:
+            found.append(Crossing(name, "warning"))
+    return tuple(found)

@@ -1,0 +1,317 @@
+"""config/models.yaml as types: engines, role policies, budgets, and the chain of engines for one role (MB-1, MB-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fleet.errors import ConfigError, InvalidInput, ModelUnavailable
+from fleet.models.budget import BudgetLimits
+
+__all__ = [
+    "Budgets",
+    "Chain",
+    "ChainEntry",
+    "EngineConfig",
+    "HttpEngine",
+    "MockEngine",
+    "MockMode",
+    "MockReply",
+    "ModelsConfig",
+    "OnMalformed",
+    "Policy",
+    "PolicyEntry",
+    "Price",
+    "RecordedEngine",
+    "explain_no_model",
+    "load_models",
+]
+
+RUN_PROFILE = "profile"
+"""Entry that stands for the engine a run names (`--model`); without one the entry is left out of the chain."""
+RECORDED_PREFIX = "recorded:"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _decimal_text(value: object) -> object:
+    # YAML reads 0.2 as a float; requests carry decimals as text, so that their digest is the same everywhere (GL-12).
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Decimal = Annotated[str, BeforeValidator(_decimal_text), Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+EngineId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
+Capability = Literal["json_schema", "tools", "seed"]
+MockMode = Literal["excellent", "poor", "stubborn", "verbose", "concise", "error_prone", "inconsistent"]
+
+
+class Price(_Frozen):
+    """What an engine costs, in 1e-6 USD per million tokens."""
+
+    in_microusd_per_mtok: Annotated[int, Field(ge=0)]
+    out_microusd_per_mtok: Annotated[int, Field(ge=0)]
+
+
+class _Engine(_Frozen):
+    engine_id: EngineId
+    """Name of the engine; also the model profile that `--model` takes."""
+    model: str
+    """Model name sent to the engine; `auto` takes the only model that the server offers."""
+    revision: str = ""
+    """Version or digest of the weights, recorded with every reply."""
+    tokenizer: str = ""
+    """Tokenizer name where it differs from the model."""
+    max_context: Annotated[int, Field(ge=256)] = 32_768
+    """Prompt and reply together, in tokens."""
+    max_output: Annotated[int, Field(ge=1)] = 4096
+    """Longest reply in tokens; a larger request is cut down to it."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs that the engine occupies."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Requests sent to the engine at one time by one process; the others wait."""
+    price: Price | None = None
+    """What it costs; leave out only with `unpriced: true`."""
+    unpriced: bool = False
+    """Declares that there is no price, so that tokens bound its use (MB-20)."""
+    external: bool = False
+    """Data leaves the owner's machines (MB-10)."""
+    capabilities: frozenset[Capability] = frozenset()
+    """What the engine can do beyond plain text."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if (self.price is None) == (not self.unpriced):
+            raise ValueError(f"engine {self.engine_id!r} needs either a price or `unpriced: true`, not both (MB-1)")
+        return self
+
+
+class HttpEngine(_Engine):
+    """Any server with the OpenAI wire format: a hosted one, vLLM, or a small model behind llama.cpp."""
+
+    kind: Literal["openai", "vllm", "local"]
+    base_url: str
+    """Address up to and including `/v1`."""
+    base_url_env: EnvironmentName | None = None
+    """Environment variable that replaces the address."""
+    model_env: EnvironmentName | None = None
+    """Environment variable that replaces the model name."""
+    api_key_env: EnvironmentName | None = None
+    """Environment variable that holds the key; the key itself never stands in a file."""
+
+
+class RecordedEngine(_Engine):
+    """Replies of a real model, recorded before and looked up by request digest."""
+
+    kind: Literal["recorded"]
+    directory: str
+    """Folder of the recordings."""
+
+
+class MockReply(_Frozen):
+    """The two answers of a mock to one kind of work."""
+
+    correct: str
+    wrong: str
+
+
+class MockEngine(_Engine):
+    """A deterministic stand-in for tests of the team itself (CN-80..CN-87)."""
+
+    kind: Literal["mock"]
+    mode: MockMode = "excellent"
+    """How well it works and votes."""
+    replies: dict[str, MockReply] = Field(default_factory=dict)
+    """Answers by kind of work; structured replies that are not listed are filled from their schema."""
+
+
+EngineConfig = Annotated[HttpEngine | RecordedEngine | MockEngine, Field(discriminator="kind")]
+
+
+class PolicyEntry(_Frozen):
+    """One link of a chain: an engine and how to call it."""
+
+    engine_id: str
+    """An engine, or `profile` for the engine that the run names."""
+    temperature: Decimal | None = None
+    """Replaces the request's temperature; left out, that of the seat is used (CN-14)."""
+    top_p: Decimal | None = None
+    """Replaces the request's top_p."""
+    max_tokens: Annotated[int, Field(ge=1)]
+    """Upper bound of a reply, in tokens."""
+    timeout_s: Annotated[int, Field(ge=1, le=3600)]
+    """Wall time of one call, in seconds."""
+    max_latency_ms: Annotated[int, Field(ge=1)] | None = None
+    """A slower reply is kept, and the next call goes to the next entry (MB-8)."""
+    max_tokens_per_step: Annotated[int, Field(ge=1)] | None = None
+    """Prompt and reply together; a larger step goes to the next entry."""
+    json_schema: Literal["required", "preferred", "off"] = "preferred"
+    """Whether the engine constrains structured replies; they are validated in any case."""
+
+
+class OnMalformed(_Frozen):
+    """What happens with a reply that is not of the asked form."""
+
+    repairs: Annotated[int, Field(ge=0, le=3)] = 1
+    """Further calls that show the parser's error, before the next entry (MB-6)."""
+
+
+def _as_policy(value: object) -> object:
+    return {"chain": value} if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
+
+
+class Policy(_Frozen):
+    """The chain of one role; a bare list in YAML is the chain."""
+
+    chain: Annotated[tuple[PolicyEntry, ...], Field(min_length=1)]
+    on_malformed: OnMalformed = OnMalformed()
+    pinned: bool = False
+    """No fallback and no model profile of a run replaces the first entry (MB-10)."""
+
+
+class Budgets(_Frozen):
+    """Limits by scope (MB-20, MB-21)."""
+
+    platform: BudgetLimits = BudgetLimits()
+    project: BudgetLimits = BudgetLimits()
+    story: BudgetLimits = BudgetLimits(tokens=2_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
+    task: BudgetLimits = BudgetLimits(tokens=300_000)
+    council: BudgetLimits = BudgetLimits(tokens=200_000, wall_ms=900_000)
+    step: BudgetLimits = BudgetLimits(tokens=32_000)
+
+    @model_validator(mode="after")
+    def _story_is_bound(self) -> Self:
+        if self.story.tokens is None and self.story.gpu_ms is None:
+            raise ValueError("budgets.story needs a limit on tokens or gpu_ms (MB-20)")
+        return self
+
+
+class ChainEntry(_Frozen):
+    """An entry with the facts of its engine: all that routing needs."""
+
+    entry: PolicyEntry
+    engine_id: str
+    max_context: int
+    capabilities: frozenset[Capability]
+
+
+class Chain(_Frozen):
+    """The engines to try for one role, best first, and how often a malformed reply is repaired."""
+
+    entries: Annotated[tuple[ChainEntry, ...], Field(min_length=1)]
+    repairs: int
+
+
+class ModelsConfig(_Frozen):
+    """config/models.yaml as a whole."""
+
+    engines: tuple[EngineConfig, ...]
+    policies: dict[str, Annotated[Policy, BeforeValidator(_as_policy)]]
+    budgets: Budgets = Budgets()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [engine.engine_id for engine in self.engines]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"engines named twice: {', '.join(twice)}")
+        if RUN_PROFILE in ids:
+            raise ValueError(f"no engine can be called {RUN_PROFILE!r}: the word stands for the engine a run names")
+        known = {*ids, RUN_PROFILE}
+        for role, policy in self.policies.items():
+            if missing := sorted({entry.engine_id for entry in policy.chain} - known):
+                raise ValueError(f"policies.{role} names unknown engines: {', '.join(missing)}")
+        if "default" not in self.policies:
+            raise ValueError("policies.default is missing: roles without a policy of their own use it (MB-2)")
+        return self
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The model profiles that a run may name, beside `recorded:DIR`."""
+        return tuple(engine.engine_id for engine in self.engines)
+
+    def engine(self, engine_id: str) -> HttpEngine | RecordedEngine | MockEngine:
+        """The engine of this id; `recorded:DIR` names a folder of recorded replies.
+
+        Raises:
+            InvalidInput: there is no such engine; `allowed` lists those that exist (MB-2).
+        """
+        if engine_id.startswith(RECORDED_PREFIX) and len(engine_id) > len(RECORDED_PREFIX):
+            directory = engine_id.removeprefix(RECORDED_PREFIX)
+            return RecordedEngine(
+                kind="recorded", engine_id="recorded", model="recorded", directory=directory, unpriced=True
+            )
+        for engine in self.engines:
+            if engine.engine_id == engine_id:
+                return engine
+        allowed = [*self.profiles, "recorded:DIR"]
+        raise InvalidInput(
+            f"unknown model profile {engine_id!r}: choose one of {', '.join(allowed)}, or add it to config/models.yaml",
+            field="model",
+            value=engine_id,
+            allowed=allowed,
+        )
+
+    def policy_for(self, role: str, *, inherits: Sequence[str] = ()) -> Policy:
+        """The policy of the role, else of the first of `inherits` that has one, else `default` (MB-2)."""
+        for name in (role, *inherits):
+            if name in self.policies:
+                return self.policies[name]
+        return self.policies["default"]
+
+    def chain_for(self, role: str, profile: str | None = None, *, inherits: Sequence[str] = ()) -> Chain:
+        """The engines for the role, the run's `profile` first unless the role's policy is pinned (MB-2, MB-10).
+
+        The profile's entry takes the values of the chain's first entry, so that a request has the same bytes on every
+        engine that stands first.
+
+        Raises:
+            InvalidInput: `profile` is unknown.
+            ModelUnavailable: neither the policy nor the run names an engine.
+        """
+        policy = self.policy_for(role, inherits=inherits)
+        if profile is not None:
+            self.engine(profile)
+        entries = [entry for entry in policy.chain if entry.engine_id != RUN_PROFILE]
+        if profile is not None and not (policy.pinned and entries):
+            others = [entry for entry in entries if entry.engine_id != profile]
+            entries = [policy.chain[0].model_copy(update={"engine_id": profile}), *others]
+        if not entries:
+            raise ModelUnavailable(explain_no_model(), role=role)
+        entries = entries[:1] if policy.pinned else entries
+        return Chain(entries=tuple(self._linked(entry) for entry in entries), repairs=policy.on_malformed.repairs)
+
+    def _linked(self, entry: PolicyEntry) -> ChainEntry:
+        engine = self.engine(entry.engine_id)
+        return ChainEntry(
+            entry=entry,
+            engine_id=entry.engine_id,
+            max_context=engine.max_context,
+            capabilities=engine.capabilities,
+        )
+
+
+def load_models(data: Mapping[str, Any], *, source: str = "config/models.yaml") -> ModelsConfig:
+    """The validated configuration; ConfigError names file, path and reason of every problem (GL-22)."""
+    try:
+        return ModelsConfig.model_validate(data)
+    except ValidationError as error:
+        found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise ConfigError(f"{source} is wrong: {'; '.join(found)}", file=source, problems=found) from error
+
+
+def explain_no_model() -> str:
+    """What a user can do when no model is configured (exit code 5)."""
+    return (
+        "no model is configured, so nobody can write code. Choose one and name it with --model:\n"
+        "  --model vllm    a vLLM server on a GPU: `vllm serve Qwen/Qwen2.5-Coder-7B-Instruct`, then set "
+        "FLEET_VLLM_BASE_URL if it is not at http://127.0.0.1:8000/v1\n"
+        "  --model openai  any OpenAI-compatible server: set FLEET_OPENAI_BASE_URL, FLEET_OPENAI_MODEL and, where it "
+        "wants one, OPENAI_API_KEY\n"
+        "  --model local   a small model on this machine: start a llama.cpp server (`llama-server -m MODEL.gguf`) and "
+        "set FLEET_LOCAL_BASE_URL if it is not at http://127.0.0.1:8080/v1\n"
+        "  --model recorded:DIR  replays recorded replies, for stories that were recorded before"
+    )

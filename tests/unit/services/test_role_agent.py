@@ -1,0 +1,279 @@
+"""A role at work: prompt, chain, repair, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fleet.adapters.llm import RecordedChatModel, RecordingChatModel
+from fleet.adapters.memory import MemoryBlobStore, MemoryClock
+from fleet.adapters.memory.chat_model import Hang, ScriptedChatModel
+from fleet.errors import (
+    ContextTooLarge,
+    InvalidInput,
+    ModelTimeout,
+    ModelUnavailable,
+    ReplyMalformed,
+    ReplyRefused,
+)
+from fleet.ids import Principal
+from fleet.models import ModelsConfig, PromptSet, Sampling, load_models, parse_prompts, review_schema
+from fleet.ports import AgentAnswer, AgentRequest, ChatModel
+from fleet.services.role_agent import LocalAgents, RoleAgent
+from fleet.tools.roles import load_roles
+
+CONFIG = Path(__file__).parents[3] / "config"
+CODE = "```python\ndef add(a, b):\n    return a + b\n```"
+REVIEW = json.dumps({"verdict": "approve", "reason": "all tests passed"})
+
+
+def prompts(**extra: str) -> PromptSet:
+    paths = [*CONFIG.glob("prompts/*.md"), *CONFIG.glob("prompts/roles/*.md")]
+    return parse_prompts({**{path.relative_to(CONFIG).as_posix(): path.read_text() for path in paths}, **extra})
+
+
+def policies(*engines: str, repairs: int = 1, **entry: Any) -> ModelsConfig:
+    listed = [
+        {"engine_id": name, "kind": "vllm", "base_url": "u", "model": "m", "unpriced": True, "max_context": 1000 * n}
+        for n, name in enumerate(engines, start=1)
+    ]
+    chain = [{"engine_id": name, "max_tokens": 500, "timeout_s": 60, **entry} for name in engines]
+    return load_models(
+        {"engines": listed, "policies": {"default": {"chain": chain, "on_malformed": {"repairs": repairs}}}}
+    )
+
+
+class Team:
+    """One developer agent over the given models, and all that a test looks at."""
+
+    def __init__(self, *, config: ModelsConfig | None = None, role: str = "developer", **models: ChatModel) -> None:
+        self.blobs, self.clock = MemoryBlobStore(), MemoryClock()
+        self.agent = RoleAgent(
+            load_roles(yaml.safe_load((CONFIG / "roles.yaml").read_text())).role(role),
+            models=models,
+            policies=config or policies(*models),
+            prompts=prompts(),
+            blobs=self.blobs,
+            clock=self.clock,
+        )
+
+    async def ask(self, request: AgentRequest, *, timeout_s: float = 300) -> AgentAnswer:
+        task = asyncio.create_task(self.agent.ask(request, request_id="r1", timeout_s=timeout_s))
+        while not task.done():
+            await asyncio.sleep(0)
+            if self.clock.sleepers:
+                self.clock.advance(1)
+        return task.result()
+
+
+def draft(**changes: Any) -> AgentRequest:
+    values: dict[str, Any] = {
+        "kind": "draft",
+        "role": "developer",
+        "principal": Principal("agent:developer-001"),
+        "shared": "Write add(a, b).",
+        "target_paths": ("calc.py",),
+        "sampling": Sampling(temperature="0.2", max_tokens=400, seed=1),
+    }
+    return AgentRequest(**{**values, **changes})
+
+
+def review(**changes: Any) -> AgentRequest:
+    return draft(**{"kind": "review", "json_schema": review_schema(), **changes})
+
+
+@pytest.mark.rule("MB-12")
+async def test_answer_holds_the_parsed_value_and_the_stored_texts() -> None:
+    model = ScriptedChatModel.of(CODE)
+    team = Team(one=model)
+    answer = await team.ask(draft(own="Signature: add(a, b)"))
+    assert answer.value["edits"][0]["path"] == "calc.py"
+    assert await team.blobs.get(answer.reply) == CODE.encode()
+    stored = json.loads(await team.blobs.get(answer.prompt))
+    assert stored == model.calls[0].model_dump(mode="json")
+    assert (answer.engine, answer.model, answer.revision, answer.calls) == ("scripted", "script", "1", 1)
+    assert answer.usage.tokens_out > 0
+
+
+async def test_prompt_names_no_principal_and_bounds_the_reply() -> None:
+    model = ScriptedChatModel.of(CODE)
+    await Team(one=model).ask(draft(sampling=Sampling(max_tokens=4000, temperature="0.9", seed=5)))
+    sent = model.calls[0]
+    assert "agent:" not in str(sent.messages)
+    assert (sent.sampling.max_tokens, sent.sampling.temperature, sent.sampling.seed) == (500, "0.9", 5)
+    await Team(config=policies("one", temperature="0.1"), one=model).ask(draft())
+    assert model.calls[1].sampling.temperature == "0.1"
+
+
+async def test_schema_goes_to_the_engine_unless_it_is_switched_off() -> None:
+    model = ScriptedChatModel.of(REVIEW)
+    await Team(one=model).ask(review())
+    answer = await Team(config=policies("one", json_schema="off"), one=model).ask(review())
+    assert [bool(sent.json_schema) for sent in model.calls] == [True, False]
+    assert answer.value["verdict"] == "approve"
+
+
+@pytest.mark.rule("MB-6")
+async def test_malformed_reply_is_repaired_once_with_the_findings_shown() -> None:
+    model = ScriptedChatModel.of("I would add the numbers.", CODE)
+    answer = await Team(one=model).ask(draft())
+    first, second = model.calls
+    assert second.messages[: len(first.messages)] == first.messages
+    assert second.messages[-2].content == "I would add the numbers."
+    assert "no code block" in second.messages[-1].content
+    assert answer.calls == 2
+    assert answer.usage.tokens_in > 2 * sum(len(message.content.split()) for message in first.messages) - 1
+
+
+@pytest.mark.rule("MB-6", "CN-47")
+async def test_ballot_that_stays_malformed_goes_to_the_next_engine_and_then_fails_with_all_attempts() -> None:
+    bad, good = ScriptedChatModel.of("{}"), ScriptedChatModel.of(REVIEW)
+    answer = await Team(bad=bad, good=good).ask(review())
+    assert (len(bad.calls), len(good.calls), answer.calls) == (2, 1, 3)
+    assert len(good.calls[0].messages) == 2
+    with pytest.raises(ReplyMalformed) as caught:
+        await Team(bad=bad).ask(review())
+    attempts = caught.value.details["attempts"]
+    assert [attempt["code"] for attempt in attempts] == ["reply_malformed", "reply_malformed"]
+    assert all(attempt["reply"].startswith("sha256:") for attempt in attempts)
+    assert caught.value.details["usage"]["tokens_out"] > 0
+
+
+@pytest.mark.rule("MB-6")
+async def test_cut_off_reply_is_malformed_even_when_it_parses() -> None:
+    long = "```python\n" + "x = 1\n" * 300 + "```"
+    with pytest.raises(ReplyMalformed, match="cut off"):
+        await Team(one=ScriptedChatModel.of(long)).ask(draft(sampling=Sampling(max_tokens=5)))
+
+
+@pytest.mark.rule("MB-4")
+async def test_unavailable_engine_is_asked_again_after_a_wait_and_then_the_next_answers() -> None:
+    flaky = ScriptedChatModel.of(ModelUnavailable("down"), CODE)
+    team = Team(flaky=flaky)
+    assert (await team.ask(draft())).calls == 2
+    assert team.clock.monotonic_ms() >= 500
+    down, good = ScriptedChatModel.of(ModelTimeout("late")), ScriptedChatModel.of(CODE)
+    assert (await Team(down=down, good=good).ask(draft())).calls == 3
+
+
+@pytest.mark.rule("MB-5")
+async def test_too_large_prompt_goes_to_an_engine_with_a_larger_context() -> None:
+    small, large = ScriptedChatModel.of(ContextTooLarge("4000 > 1000")), ScriptedChatModel.of(CODE)
+    assert (await Team(small=small, large=large).ask(draft())).calls == 2
+    with pytest.raises(ContextTooLarge):
+        await Team(small=small).ask(draft())
+
+
+@pytest.mark.rule("MB-3")
+async def test_prompt_that_fits_no_engine_is_refused_with_the_reasons_and_no_call() -> None:
+    model = ScriptedChatModel.of(CODE)
+    with pytest.raises(ModelUnavailable, match="context of 1000 tokens") as caught:
+        await Team(one=model).ask(draft(shared="x" * 9000))
+    assert not model.calls
+    assert caught.value.details["skipped"][0]["engine"] == "one"
+
+
+@pytest.mark.rule("MB-7")
+async def test_refusal_goes_to_the_next_engine_once() -> None:
+    refusing = ScriptedChatModel.of(ReplyRefused("no"))
+    last = ScriptedChatModel.of(CODE)
+    assert (await Team(a=refusing, b=last).ask(draft())).calls == 2
+    with pytest.raises(ReplyRefused):
+        await Team(a=refusing, b=refusing, c=last).ask(draft())
+
+
+@pytest.mark.rule("MB-9")
+async def test_exhausted_chain_fails_with_the_last_error_and_all_attempts() -> None:
+    lost = ModelUnavailable("no recorded reply", permanent=True, request_digest="sha256:1")
+    with pytest.raises(ModelUnavailable) as caught:
+        await Team(a=ScriptedChatModel.of(ModelTimeout("late")), b=ScriptedChatModel.of(lost)).ask(draft())
+    details = caught.value.details
+    assert [attempt["engine"] for attempt in details["attempts"]] == ["a", "a", "b"]
+    assert details["request_digest"] == "sha256:1"
+
+
+async def test_time_limit_of_the_request_ends_the_chain() -> None:
+    with pytest.raises(ModelUnavailable, match="down") as caught:
+        await Team(a=ScriptedChatModel.of(ModelUnavailable("down"))).ask(draft(), timeout_s=0.4)
+    assert len(caught.value.details["attempts"]) == 1
+    with pytest.raises(ModelTimeout, match="no time is left"):
+        await Team(a=ScriptedChatModel.of(CODE)).ask(draft(), timeout_s=0)
+
+
+async def test_engine_that_is_configured_but_not_running_is_named() -> None:
+    with pytest.raises(ModelUnavailable, match="'two' is not running here"):
+        await Team(config=policies("two"), one=ScriptedChatModel.of(CODE)).ask(draft())
+
+
+async def test_aborted_request_is_no_answer() -> None:
+    model = ScriptedChatModel.of(Hang("```python\nx = 1"))
+    task = asyncio.create_task(Team(one=model).ask(draft()))
+    while not task.done():
+        await model.abort("r1#1")
+        await asyncio.sleep(0)
+    with pytest.raises(ModelUnavailable, match="aborted"):
+        task.result()
+
+
+async def test_profile_of_the_run_is_asked_first_and_an_unknown_one_is_refused() -> None:
+    one, two = ScriptedChatModel.of(CODE), ScriptedChatModel.of(CODE)
+    team = Team(one=one, two=two)
+    await team.ask(draft(model="two"))
+    assert (len(one.calls), len(two.calls)) == (0, 1)
+    with pytest.raises(InvalidInput):
+        await team.ask(draft(model="three"))
+
+
+@pytest.mark.rule("CN-14")
+async def test_variant_of_the_seat_changes_the_request() -> None:
+    model = ScriptedChatModel.of(CODE)
+    team = Team(one=model)
+    await team.ask(draft(variant=0))
+    await team.ask(draft(variant=1))
+    assert model.calls[0].digest != model.calls[1].digest
+
+
+async def test_recorded_run_replays_to_the_same_answer_in_another_team(tmp_path: Path) -> None:
+    live = Team(one=RecordingChatModel(ScriptedChatModel.of("no code", CODE), tmp_path))
+    first = await live.ask(draft())
+    replay = Team(config=policies("one"), **{f"recorded:{tmp_path}": RecordedChatModel(tmp_path)})
+    again = await replay.ask(draft(model=f"recorded:{tmp_path}"))
+    assert (again.value, again.prompt, again.reply, again.calls) == (first.value, first.prompt, first.reply, 2)
+    assert again.engine == "recorded"
+
+
+async def test_request_for_another_role_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        await Team(one=ScriptedChatModel.of(CODE)).ask(draft(role="qa"))
+
+
+async def test_local_agents_route_by_role_and_refuse_unknown_ones() -> None:
+    agents = LocalAgents({"developer": Team(one=ScriptedChatModel.of(CODE)).agent})
+    answer = await agents.ask(draft(), request_id="r", timeout_s=5)
+    assert answer.value["edits"]
+    with pytest.raises(InvalidInput) as caught:
+        await agents.ask(draft(role="qa"), request_id="r", timeout_s=5)
+    assert caught.value.details["allowed"] == ["developer"]
+
+
+@pytest.mark.rule("RT-1")
+async def test_role_that_exists_in_yaml_only_does_its_work() -> None:
+    data = yaml.safe_load((CONFIG / "roles.yaml").read_text())
+    data["roles"]["security"] = {"extends": "qa", "prompt": "prompts/security.md", "actions": ["reject_tests"]}
+    model = ScriptedChatModel.of(REVIEW)
+    agent = RoleAgent(
+        load_roles(data).role("security"),
+        models={"one": model},
+        policies=policies("one"),
+        prompts=prompts(**{"prompts/security.md": "---\nversion: 1\n---\nYou look for attacks."}),
+        blobs=MemoryBlobStore(),
+        clock=MemoryClock(),
+    )
+    answer = await agent.ask(review(role="security"), request_id="r", timeout_s=5)
+    assert answer.value["verdict"] == "approve"
+    assert "You look for attacks." in model.calls[0].messages[1].content
