@@ -1,4 +1,4 @@
-"""The story coach's data: weights, limits, word lists and templates (SC-1, SC-28). Shipped values: config/coach.yaml."""
+"""The story coach's data: weights, limits, word lists and templates (SC-1, SC-28). Shipped: config/coach.yaml."""
 
 from __future__ import annotations
 

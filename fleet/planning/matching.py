@@ -46,7 +46,7 @@ _MASK = re.compile(
     | `[^`\n]+`                                                      # inline code
     | (?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}    # e-mail
     | (?<!\w)(?:[a-z][a-z0-9+.-]{1,20}://|www\.)(?:[^\s<>"]*[^\s<>".,;:!?)])?   # URL
-    | "[^"\n]*" | “[^”\n]*” | „[^“”\n]*[“”] | «[^»\n]*»              # text in double quotes
+    | "[^"\n]*" | “[^”\n]{0,999}” | „[^“”\n]{0,999}[“”] | «[^»\n]{0,999}»    # text in double quotes
     | (?<![\w/.~\\])(?:\.{0,2}/|~/|[a-z]:\\)[\w.@-][\w./\\@-]*(?<![.])   # path with a start
     | (?<![\w./-])(?:[\w.@-]{1,80}/){1,40}[\w.@-]{0,80}\.[a-z0-9]{1,8}(?!\w)     # path to a file with an extension
     | (?<![\w./-])[\w-]{1,80}(?:\.[\w-]{1,80}){0,3}
@@ -55,12 +55,14 @@ _MASK = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
-_EMPHASIS = re.compile(r"(?<!\w)[*_~]+|[*_~]+(?!\w)")
+_EMPHASIS = re.compile(r"(?<!\w)[*_~]+|[*_~]{1,8}(?!\w)")
 _PLACEHOLDER = re.compile(r"<[^<>\n]{1,60}>|\[CLARIFY[^\]\n]*\]")
 _MARKER = re.compile(r"(?<!\w)(?:TBD|TODO|FIXME)(?!\w)|\?\?\?|\[CLARIFY[^\]\n]*\]")
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 # Start of a line (after a bullet or list number) or after a mark that opens a clause; emphasis is blanked before.
 _CLAUSE = r"(?:^[^\S\n]*(?:(?:[-+•‣–]|\d{1,4}[.)])[^\S\n]+)?|[.;,:!?(]\s*)"
+_FAR = 1000
+"""Characters before a match that are looked at for words: keeps a text of thousands of matches linear."""
 _BEFORE, _AFTER = r"(?<!\w)(?<!\w['’])", r"(?!\w)(?!['’]\w)"
 
 
@@ -106,7 +108,8 @@ def is_open(prepared: Prepared, hit: Hit) -> bool:
 
 def is_negated(prepared: Prepared, hit: Hit, negation: Iterable[str], *, reach: int) -> bool:
     """True when a negation word is among the `reach` words before the match (SC-23)."""
-    words = _WORD.findall(prepared.masked[: hit.start])[-reach:]
+    before = prepared.masked[max(0, hit.start - _FAR) : hit.start]
+    words = _WORD.findall(before)[-reach:]
     pattern = _any_of(tuple(negation), False)
     return any(pattern.fullmatch(w) for w in words)
 

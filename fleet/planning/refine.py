@@ -53,10 +53,18 @@ class _Draft:
     config: CoachConfig
     changes: list[RefineChange] = field(default_factory=list[RefineChange])
     refused: dict[str, RefineChange] = field(default_factory=dict[str, RefineChange])
+    _points: int | None = None
 
     def score(self, text: StoryText | None = None) -> StoryScore:
         title, description, criteria = text or self.text
         return score_story(title, description, criteria, language=self.language, threshold=0, config=self.config)
+
+    @property
+    def points(self) -> int:
+        """The score, which no kept change moves."""
+        if self._points is None:
+            self._points = self.score().score
+        return self._points
 
     def reading(self) -> Reading:
         return Reading.of(*self.text, language=self.language, config=self.config)
@@ -64,7 +72,7 @@ class _Draft:
     def offer(self, text: StoryText, changes: Sequence[RefineChange]) -> None:
         """Keep the new text, or remember the first change as a question."""
         try:
-            is_neutral = self.score(text).score == self.score().score
+            is_neutral = self.score(text).score == self.points
         except InvalidInput:  # over a limit of GL-14
             is_neutral = False
         if is_neutral:
@@ -87,7 +95,7 @@ def refine_story(
         InvalidInput: a language that is not configured, or a text over the limits of GL-14.
     """
     draft = _Draft(StoryText(title, description, tuple(acceptance_criteria)), language, config)
-    before = draft.score().score
+    before = draft.points
     previous = None
     while previous != draft.text:
         previous = draft.text
@@ -131,15 +139,16 @@ def _wrap_title(draft: _Draft) -> None:
 
 
 def _mark_ambiguities(draft: _Draft) -> None:
-    _mark(draft, "title", draft.text.title)
-    _mark(draft, "description", draft.text.description)
+    reading = draft.reading()
+    _mark(draft, reading, "title", draft.text.title)
+    _mark(draft, reading, "description", draft.text.description)
     for i, text in enumerate(draft.text.acceptance_criteria):
-        _mark(draft, f"acceptance_criteria/{i}", text)
+        _mark(draft, reading, f"acceptance_criteria/{i}", text)
 
 
-def _mark(draft: _Draft, name: str, text: str) -> None:
+def _mark(draft: _Draft, reading: Reading, name: str, text: str) -> None:
     prepared = prepare(text)
-    hits = [h for h in draft.reading().ambiguities(prepared) if _lacks_marker(prepared, h)]
+    hits = [h for h in reading.ambiguities(prepared) if _lacks_marker(prepared, h)]
     # Positions are those of the NFC text: in any other form a marker could land inside a character.
     if not hits or not unicodedata.is_normalized("NFC", text):
         return

@@ -1,0 +1,186 @@
+"""The plan graph: validation, cycles, layers, critical path (PL-30..PL-32). No function here fails or loops."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from fleet.planning.problem import Problem
+
+__all__ = [
+    "PlanEdge",
+    "PlanLayers",
+    "PlanNode",
+    "critical_path",
+    "find_cycle",
+    "plan_layers",
+    "prerequisites_of",
+    "reaches",
+    "remaining_hours",
+    "validate_graph",
+]
+
+Node = TypeVar("Node", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNode:
+    """What the graph needs to know of a task; priority 1 is the highest."""
+
+    id: str
+    priority: int
+    estimated_hours: int
+    role: str = ""
+    paths: tuple[str, ...] = ()
+    """Repository-relative globs that the task may change; none counts as all (PL-41)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEdge:
+    """`task` cannot start before `depends_on` is done."""
+
+    task: str
+    depends_on: str
+    inferred: bool = False
+
+
+class PlanLayers(NamedTuple):
+    """Tasks that can run side by side, first to last; `cyclic` holds what stands on or behind a cycle."""
+
+    layers: tuple[tuple[str, ...], ...]
+    cyclic: tuple[str, ...]
+
+
+def prerequisites_of(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, set[str]]:
+    """Task -> the tasks it directly needs; edges with an unknown end are left out (they are a problem of their own)."""
+    found: dict[str, set[str]] = {n.id: set() for n in nodes}
+    for edge in edges:
+        if edge.task in found and edge.depends_on in found:
+            found[edge.task].add(edge.depends_on)
+    return found
+
+
+def validate_graph(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> list[Problem]:
+    """Every unknown end, self-dependency, duplicate edge, and one cycle with its tasks in order (PL-30)."""
+    known, seen = {n.id for n in nodes}, set[tuple[str, str]]()
+    found: list[Problem] = []
+    for edge in edges:
+        pair = (edge.task, edge.depends_on)
+        if unknown := [e for e in pair if e not in known]:
+            found.append(_edge_problem(edge, f"there is no task {unknown[0]}"))
+        elif edge.task == edge.depends_on:
+            found.append(_edge_problem(edge, "it depends on itself"))
+        elif pair in seen:
+            found.append(_edge_problem(edge, "the dependency is listed twice"))
+        seen.add(pair)
+    needs = {task: needed - {task} for task, needed in prerequisites_of(nodes, edges).items()}
+    if cycle := find_cycle(sorted(needs), needs):
+        path = " -> ".join((*cycle, cycle[0]))
+        found.append(Problem(code="plan_cycle", message=f"the dependencies form a cycle: {path}", ids=tuple(cycle)))
+    return found
+
+
+def _edge_problem(edge: PlanEdge, reason: str) -> Problem:
+    return Problem(
+        code="task_dependency",
+        message=f"task {edge.task} on {edge.depends_on}: {reason}",
+        ids=(edge.task, edge.depends_on),
+    )
+
+
+def find_cycle(order: Sequence[Node], needs: Mapping[Node, Collection[Node]]) -> list[Node]:
+    """The tasks of one cycle, each needing the next, from the one that is first in `order`; empty without a cycle."""
+    rank = {node: i for i, node in enumerate(order)}
+    finished: set[Node] = set()
+    for start in order:
+        cycle = _cycle_from(start, needs, rank, finished)
+        if cycle:
+            first = cycle.index(min(cycle, key=rank.__getitem__))
+            return cycle[first:] + cycle[:first]
+    return []
+
+
+def _cycle_from(
+    start: Node, needs: Mapping[Node, Collection[Node]], rank: Mapping[Node, int], finished: set[Node]
+) -> list[Node]:
+    """Depth-first search without recursion, so that a long chain cannot exhaust the stack."""
+    if start in finished:
+        return []
+    path, on_path = [start], {start}
+    pending = [iter(sorted(needs[start], key=rank.__getitem__))]
+    while path:
+        following = next(pending[-1], None)
+        if following is None:
+            finished.add(path[-1])
+            on_path.discard(path.pop())
+            pending.pop()
+        elif following in on_path:
+            return path[path.index(following) :]
+        elif following not in finished:
+            path.append(following)
+            on_path.add(following)
+            pending.append(iter(sorted(needs[following], key=rank.__getitem__)))
+    return []
+
+
+def reaches(start: Node, goal: Node, needs: Mapping[Node, Collection[Node]]) -> bool:
+    """True when `start` needs `goal`, directly or through others."""
+    seen: set[Node] = set()
+    todo = [start]
+    while todo:
+        for needed in needs[todo.pop()]:
+            if needed == goal:
+                return True
+            if needed not in seen:
+                seen.add(needed)
+                todo.append(needed)
+    return False
+
+
+def plan_layers(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> PlanLayers:
+    """Layers by Kahn's algorithm, ordered by (priority, id), so that every machine gives the same (PL-31)."""
+    needs = prerequisites_of(nodes, edges)
+    left = {n.id: n for n in sorted(nodes, key=_by_priority)}
+    found: list[tuple[str, ...]] = []
+    while ready := tuple(i for i in left if not needs[i] & left.keys()):
+        found.append(ready)
+        for task_id in ready:
+            del left[task_id]
+    return PlanLayers(tuple(found), tuple(left))
+
+
+def _by_priority(node: PlanNode) -> tuple[int, str]:
+    return node.priority, node.id
+
+
+def remaining_hours(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, int]:
+    """Task -> hours of the longest chain that starts with it; on a cycle only its own hours."""
+    hours = {n.id: n.estimated_hours for n in nodes}
+    following = _dependents(nodes, edges)
+    total = dict(hours)
+    for layer in reversed(plan_layers(nodes, edges).layers):
+        for task_id in layer:
+            total[task_id] += max((total[i] for i in following[task_id]), default=0)
+    return total
+
+
+def critical_path(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> tuple[str, ...]:
+    """The longest chain by estimated hours, ties by task id; tasks on or behind a cycle are left out (PL-32)."""
+    acyclic = {i for layer in plan_layers(nodes, edges).layers for i in layer}
+    kept = [n for n in nodes if n.id in acyclic]
+    total, following = remaining_hours(kept, edges), _dependents(kept, edges)
+    path: list[str] = []
+    candidates: Collection[str] = acyclic
+    while candidates:
+        path.append(min(candidates, key=lambda i: (-total[i], i)))
+        candidates = following[path[-1]]
+    return tuple(path)
+
+
+def _dependents(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {n.id: set() for n in nodes}
+    for task, needed in prerequisites_of(nodes, edges).items():
+        for other in needed:
+            found[other].add(task)
+    return found

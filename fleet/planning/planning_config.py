@@ -1,0 +1,170 @@
+"""The planning data: derivation bounds, execution, ceremonies, estimates (PL-1). Shipped: config/planning.yaml."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "Bounds",
+    "CeremonyConfig",
+    "CeremonyStep",
+    "CeremonyTimeouts",
+    "CeremonyTransition",
+    "DerivationConfig",
+    "EstimateConfig",
+    "ExecutionConfig",
+    "PlanningConfig",
+    "RetryPolicy",
+]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Bounds(_Settings):
+    """Least and most, both included."""
+
+    min: Natural
+    max: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+    def __contains__(self, value: int) -> bool:
+        return self.min <= value <= self.max
+
+    def __str__(self) -> str:
+        return f"{self.min}..{self.max}"
+
+
+class DerivationConfig(_Settings):
+    """How tasks are asked for (PL-23) and what one may hold (PL-20)."""
+
+    attempts: Positive
+    wait_s: Natural
+    """Seconds between two attempts."""
+    temperature: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+    """A decimal as text, 0..2: requests hold no floats (GL-12)."""
+    max_output_tokens: Positive
+    timeout_s: Positive
+    """Seconds for one attempt."""
+    tasks: Bounds
+    title_chars: Bounds
+    description_chars: Bounds
+    estimated_hours: Bounds
+    priority: Bounds
+    keywords: Bounds
+    keyword_chars: Bounds
+    paths: Bounds
+    shared_keywords: Positive
+    """From so many shared keywords on two tasks get an inferred dependency (PL-22)."""
+
+    @model_validator(mode="after")
+    def _temperature_in_range(self) -> Self:
+        if Decimal(self.temperature) > 2:
+            raise ValueError(f"temperature {self.temperature} is above 2")
+        return self
+
+
+class ExecutionConfig(_Settings):
+    """How an adopted plan runs."""
+
+    max_parallel_tasks: Positive
+    """Tasks of one story at one time (PL-40)."""
+    parallel: Literal["declared", "optimistic"]
+    """`optimistic`: a task that declares no paths overlaps nothing, instead of everything (PL-41)."""
+    checkpoint_every_s: Positive
+    """Seconds of activity (PL-47)."""
+
+
+class EstimateConfig(_Settings):
+    """Delphi estimates (PL-80)."""
+
+    scale: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    """Points, rising."""
+    max_rounds: Positive
+
+    @model_validator(mode="after")
+    def _scale_rises(self) -> Self:
+        if any(a >= b for a, b in pairwise(self.scale)):
+            raise ValueError(f"scale {list(self.scale)} does not rise")
+        return self
+
+
+class RetryPolicy(_Settings):
+    """How often a step of a ceremony is tried."""
+
+    max_attempts: Positive
+    backoff_s: Natural
+    exponential: bool
+
+
+class CeremonyStep(_Settings):
+    """One automated step: a handler by name, its time in seconds, its retries."""
+
+    name: str
+    handler: str
+    timeout_s: Positive
+    retry: RetryPolicy
+
+
+class CeremonyTransition(_Settings):
+    """One legal move; `guard` says whether a person or the system makes it."""
+
+    from_: Annotated[tuple[str, ...], Field(alias="from", min_length=1)]
+    trigger: str
+    to: str
+    guard: Literal["human", "automated"]
+    roles: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class CeremonyTimeouts(_Settings):
+    """Limits in seconds; a timeout ends a step as failed and never decides for a person (PL-71)."""
+
+    step_s: Positive
+    step_max_s: Positive
+    ceremony_max_s: Positive
+
+
+class CeremonyConfig(_Settings):
+    """A ceremony as data (PL-71)."""
+
+    stories: Bounds
+    councils: Annotated[tuple[str, ...], Field(min_length=1)]
+    initial: str
+    states: tuple[str, ...]
+    transitions: tuple[CeremonyTransition, ...]
+    steps: tuple[CeremonyStep, ...]
+    timeouts: CeremonyTimeouts
+
+    @model_validator(mode="after")
+    def _names_its_states(self) -> Self:
+        named = {self.initial} | {s for t in self.transitions for s in (*t.from_, t.to)}
+        if unknown := sorted(named - set(self.states)):
+            raise ValueError(f"states lacks {unknown}")
+        if slow := [s.name for s in self.steps if s.timeout_s > self.timeouts.step_max_s]:
+            raise ValueError(f"timeout_s of step {', '.join(slow)} is above timeouts.step_max_s")
+        return self
+
+
+class PlanningConfig(_Settings):
+    """config/planning.yaml."""
+
+    derivation: DerivationConfig
+    execution: ExecutionConfig
+    artifacts: Literal["on", "off"]
+    """`off` keeps the artifacts in the blob store only (PL-53)."""
+    estimates: EstimateConfig
+    ceremonies: dict[str, CeremonyConfig]
