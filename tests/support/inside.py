@@ -25,6 +25,8 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     """One script as the sandbox starts it, with an environment of its own."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(cwd), "LANG": "C.UTF-8", **(env or {})}
+    # The toolchain has pytest alone; the environment of these tests has plugins.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     command = [sys.executable, str(INSIDE / f"{name}.py"), *map(str, argv)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
 

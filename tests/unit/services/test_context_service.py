@@ -38,7 +38,7 @@ def request(log: StoryLog, *, as_of: int | None = None, role: str = "developer",
     )
 
 
-@pytest.mark.rule("CX-6", "CX-25")
+@pytest.mark.rule("CX-25")
 async def test_pack_is_stored_under_its_hash_and_the_same_on_another_machine(bench: Bench) -> None:
     log = story(until="task")
     await log.write_to(bench.log)

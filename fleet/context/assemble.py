@@ -1,0 +1,142 @@
+"""Put a pack together within its budget (CX-22..CX-25)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleet.context.budget import ceiling, estimate_tokens
+from fleet.context.item import MUST_KEEP, Item
+from fleet.context.scope import ContextConfig, scopes_for
+from fleet.context.sections import Reader, section, tasks_of
+from fleet.context.task_block import task_block
+from fleet.context.view import StoryView
+from fleet.errors import ContextTooLarge
+
+__all__ = ["HEADINGS", "BuiltPack", "Dropped", "assemble", "build_pack"]
+
+HEADINGS = (
+    "Story",
+    "Acceptance criteria",
+    "Constraints",
+    "Decisions",
+    "Dependencies",
+    "Plan",
+    "Tasks",
+    "Where the story stands",
+    "Milestones",
+    "Summary",
+    "Your task",
+    "Open questions",
+    "Feedback",
+    "What fails now",
+)
+"""Sections in the order shown: what changes least comes first, so that engines can reuse the prefix (CX-25)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Items of one scope that did not fit (CX-24)."""
+
+    scope: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPack:
+    """A pack as text; `scopes` are those of its cell, whether or not they hold anything."""
+
+    text: str
+    scopes: tuple[str, ...]
+    token_count: int
+    budget: int
+    dropped: tuple[Dropped, ...]
+
+
+def build_pack(
+    view: StoryView,
+    config: ContextConfig,
+    *,
+    role: str,
+    phase: str,
+    task_id: str | None = None,
+    token_budget: int | None = None,
+) -> BuiltPack:
+    """The pack of one role in one phase. Same arguments, same bytes.
+
+    Args:
+        task_id: the task of the step; adds its task block.
+        token_budget: replaces the hint of CX-21; at least 512.
+
+    Raises:
+        PolicyDenied: rule `scope_denied` (CX-3).
+        InvalidInput: the story has no such task.
+        ContextTooLarge: what may not be cut exceeds the budget.
+    """
+    scopes = scopes_for(config, phase, role, author=_author(view, task_id))
+    reader = Reader(role=role, base=config.base_role(role))
+    items = [item for scope in scopes for item in section(scope, view, reader)]
+    if task_id is not None:
+        # The task block tells the step's own task in full: telling it twice only costs tokens.
+        items = [item for item in items if item.id != task_id] + list(task_block(view.state, task_id))
+    hint = ceiling(
+        config.budget, base_role=reader.base, tasks=len(tasks_of(view.state)), decisions=len(view.state.decisions)
+    )
+    budget = min(token_budget, config.budget.max_tokens) if token_budget is not None else hint
+    text, dropped = assemble(items, budget=budget)
+    return BuiltPack(text=text, scopes=scopes, token_count=estimate_tokens(text), budget=budget, dropped=dropped)
+
+
+def _author(view: StoryView, task_id: str | None) -> str:
+    # Whose subject a critic looks at: the task's role, or the architect's where no task is named (the design).
+    task = view.state.tasks.get(task_id) if task_id is not None else None
+    return task.task.role if task is not None else "architect"
+
+
+def assemble(items: Sequence[Item], *, budget: int) -> tuple[str, tuple[Dropped, ...]]:
+    """The text of as many items as fit into `budget` tokens, in the order of CX-23, and what was left out.
+
+    Raises:
+        ContextTooLarge: levels 1-2 alone exceed the budget; `sizes` names each item with its tokens.
+    """
+    ordered = sorted(items, key=lambda item: (item.level, item.rank))
+    least = sum(item.level <= MUST_KEEP for item in ordered)
+    if estimate_tokens(_render(ordered[:least], items)) > budget:
+        raise _too_large(ordered[:least], budget)
+    kept, end = least, len(ordered)
+    while kept < end:
+        middle = (kept + end + 1) // 2
+        if estimate_tokens(_render(ordered[:middle], items)) <= budget:
+            kept = middle
+        else:
+            end = middle - 1
+    return _render(ordered[:kept], items), _dropped(ordered[kept:])
+
+
+def _render(kept: Sequence[Item], items: Sequence[Item]) -> str:
+    # Items are shown in the order they were cut in, not in the order of keeping.
+    chosen = {id(item) for item in kept}
+    blocks = list[str]()
+    for heading in HEADINGS:
+        texts = [item.text for item in items if item.heading == heading and id(item) in chosen]
+        if texts:
+            blocks.append("\n".join([f"## {heading}", *texts]))
+    return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _dropped(items: Sequence[Item]) -> tuple[Dropped, ...]:
+    by_scope: dict[str, list[str]] = {}
+    for item in items:
+        by_scope.setdefault(item.scope, []).append(item.id)
+    return tuple(Dropped(scope=scope, ids=tuple(ids)) for scope, ids in sorted(by_scope.items()))
+
+
+def _too_large(items: Sequence[Item], budget: int) -> ContextTooLarge:
+    sizes = {f"{item.scope}/{item.id}": estimate_tokens(item.text) for item in items}
+    total = sum(sizes.values())
+    return ContextTooLarge(
+        f"what a pack may not leave out takes about {total} tokens, {budget} are allowed: "
+        "shorten the criteria, the constraints or the task",
+        sizes=sizes,
+        budget=budget,
+    )

@@ -1,0 +1,157 @@
+"""Which scopes a role may see in a phase; everything that is not allowed is denied (CX-1..CX-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fleet.context.budget import BudgetRule
+from fleet.errors import InvalidInput, PolicyDenied
+
+__all__ = ["SCOPES", "ContextConfig", "ProfileRow", "Scope", "ScopeCheck", "check", "scopes_for"]
+
+Scope = Literal[
+    "CASE_HEADER",
+    "PLAN_HEADER",
+    "DECISIONS_GLOBAL",
+    "DECISIONS_GLOBAL_MIN",
+    "DECISIONS_RELEVANT_ROLE",
+    "DEPS_DECISIONS",
+    "DEPS_RELEVANT",
+    "SUBTASKS_ALL",
+    "SUBTASKS_ALL_MIN",
+    "SUBTASKS_ROLE",
+    "SUBTASKS_ROLE_MIN",
+    "MILESTONES",
+    "SUMMARY_LAST",
+]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+Phase = Literal["DESIGN", "BUILD", "TEST", "DOCS"]
+_PHASES: dict[str, Phase] = {name: name for name in get_args(Phase)}
+Rows = dict[Phase, tuple[Scope, ...]]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProfileRow(_Frozen):
+    """A profile: the base role whose row it uses, and where it differs."""
+
+    extends: str
+    rows: Rows = {}
+    """Phases in which it has a row of its own."""
+    as_author: bool = False
+    """It sees what the author of its subject saw."""
+    without: tuple[Scope, ...] = ()
+
+
+class ContextConfig(_Frozen):
+    """config/context.yaml as a whole."""
+
+    always: tuple[Scope, ...]
+    """Scopes that every allowed cell begins with."""
+    matrix: dict[Phase, dict[str, tuple[Scope, ...]]]
+    """Phase -> base role -> further scopes; a missing cell is denied."""
+    profiles: dict[str, ProfileRow]
+    budget: BudgetRule
+    milestones: Annotated[int, Field(ge=1, le=100)]
+
+    @model_validator(mode="after")
+    def _check(self) -> ContextConfig:
+        roles = self.roles
+        for name, profile in self.profiles.items():
+            if profile.extends not in roles:
+                raise ValueError(f"profile {name!r} extends {profile.extends!r}, which has no row in the matrix")
+            if name in roles:
+                raise ValueError(f"{name!r} stands in the matrix and among the profiles")
+        unknown = sorted(set(self.budget.base) - roles)
+        if unknown:
+            raise ValueError(f"budget.base names {', '.join(unknown)}, which have no row in the matrix")
+        return self
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The base roles."""
+        return frozenset(role for row in self.matrix.values() for role in row)
+
+    def base_role(self, role: str) -> str:
+        """The base role of a profile; a base role is its own."""
+        return self.profiles[role].extends if role in self.profiles else role
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeCheck:
+    """Whether exactly the right scopes were provided; what is missing and what is too much (CX-4)."""
+
+    allowed: bool
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+def scopes_for(config: ContextConfig, phase: str, role: str, *, author: str | None = None) -> tuple[Scope, ...]:
+    """The scopes of one cell of CX-2, in the order of CX-1.
+
+    Args:
+        author: role or profile of the author of the subject; what an `as_author` profile needs.
+
+    Raises:
+        PolicyDenied: rule `scope_denied`: an unknown role or phase, or a denied cell (CX-3).
+    """
+    cell = _cell(config, phase, role, author)
+    if cell is None:
+        raise PolicyDenied(
+            f"role {role!r} sees nothing of a story in phase {phase!r}: config/context.yaml has no such cell",
+            rule_id="scope_denied",
+            role=role,
+            phase=phase,
+        )
+    return cell
+
+
+def check(
+    config: ContextConfig, *, phase: str, role: str, provided: Iterable[str], author: str | None = None
+) -> ScopeCheck:
+    """Whether `provided` is exactly what the cell allows; a denied cell is never allowed, also with nothing provided.
+
+    Raises:
+        InvalidInput: a scope has an unknown name.
+    """
+    given = set(provided)
+    unknown = sorted(given.difference(SCOPES))
+    if unknown:
+        raise InvalidInput(
+            f"no scope is called {', '.join(unknown)}; scopes: {', '.join(SCOPES)}",
+            field="provided",
+            value=unknown,
+            allowed=list(SCOPES),
+        )
+    cell = _cell(config, phase, role, author)
+    missing = tuple(s for s in cell or () if s not in given)
+    extra = tuple(s for s in SCOPES if s in given and s not in (cell or ()))
+    return ScopeCheck(allowed=cell is not None and not missing and not extra, missing=missing, extra=extra)
+
+
+def _cell(config: ContextConfig, phase: str, role: str, author: str | None) -> tuple[Scope, ...] | None:
+    profile = config.profiles.get(role)
+    if profile is not None and profile.as_author and author is not None and author != role:
+        seen = _cell(config, phase, author, None)
+    else:
+        seen = _row(config, phase, role, profile)
+    if seen is None:
+        return None
+    wanted = set(seen).difference(profile.without if profile else ())
+    return tuple(s for s in SCOPES if s in wanted)
+
+
+def _row(config: ContextConfig, phase: str, role: str, profile: ProfileRow | None) -> tuple[Scope, ...] | None:
+    known = _PHASES.get(phase)
+    if known is None:
+        return None
+    own = profile.rows.get(known) if profile else None
+    row = own if own is not None else config.matrix.get(known, {}).get(profile.extends if profile else role)
+    return None if row is None else (*config.always, *row)

@@ -1,0 +1,110 @@
+"""What sections are cut from: the story's fold and the milestones, which the fold does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fleet.events import (
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalRequested,
+    DeploymentRecorded,
+    MilestoneReached,
+    Payload,
+    PlanAdopted,
+    PlanProposed,
+    PlanRejected,
+    StoredEvent,
+    StoryCreated,
+    StoryEdited,
+    StoryTransitioned,
+    SummaryRecorded,
+    decode,
+)
+from fleet.ids import Digest
+from fleet.story import StoryState
+
+__all__ = ["Milestone", "StoryView", "last_summary", "milestones"]
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """Something worth remembering, in words that hold no id and no time."""
+
+    version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoryView:
+    """One version of a story; `summary` is the last verified summary (CX-56)."""
+
+    state: StoryState
+    milestones: tuple[Milestone, ...] = ()
+    summary: str | None = None
+
+
+def milestones(events: Iterable[StoredEvent], *, last: int) -> tuple[Milestone, ...]:
+    """The newest milestones of the stream, in chronological order (CX-1, CX-30)."""
+    gates: dict[str, str] = {}
+    found = list[Milestone]()
+    for event in events:
+        if event.type not in _TYPES:
+            continue
+        payload = decode(event)
+        if isinstance(payload, ApprovalRequested):
+            gates[payload.approval_id] = payload.gate
+        else:
+            found.append(Milestone(version=event.version, text=_text(payload, gates)))
+    return tuple(found[-last:])
+
+
+def last_summary(events: Sequence[StoredEvent]) -> Digest | None:
+    """The blob of the last verified summary of the stream; None when there is none."""
+    recorded = next((e for e in reversed(events) if e.type == SummaryRecorded.type), None)
+    payload = decode(recorded) if recorded is not None else None
+    return payload.summary_digest if isinstance(payload, SummaryRecorded) else None
+
+
+_TYPES = frozenset(
+    cls.__name__
+    for cls in (
+        ApprovalGranted,
+        ApprovalRejected,
+        ApprovalRequested,
+        DeploymentRecorded,
+        MilestoneReached,
+        PlanAdopted,
+        PlanProposed,
+        PlanRejected,
+        StoryCreated,
+        StoryEdited,
+        StoryTransitioned,
+    )
+)
+
+
+def _text(payload: Payload, gates: dict[str, str]) -> str:
+    match payload:
+        case StoryEdited():
+            return f"story edited: {', '.join(sorted(payload.changes))}"
+        case StoryTransitioned():
+            return f"{payload.event}: {payload.from_} to {payload.to}" + (" (back)" if payload.loopback else "")
+        case PlanProposed():
+            return f"plan {payload.version} proposed with {len(payload.tasks)} tasks"
+        case PlanAdopted():
+            return f"plan {payload.version} adopted"
+        case PlanRejected():
+            return "plan rejected"
+        case ApprovalGranted():
+            how = " (delegated)" if payload.delegated else ""
+            return f"gate {gates.get(payload.approval_id, '?')} granted by role {payload.as_role}{how}"
+        case ApprovalRejected():
+            return f"gate {gates.get(payload.approval_id, '?')} rejected by role {payload.as_role}"
+        case DeploymentRecorded():
+            return f"deployment to {payload.environment} {payload.status}"
+        case MilestoneReached():
+            return payload.name
+        case _:
+            return "story created"

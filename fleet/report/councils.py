@@ -1,0 +1,217 @@
+"""What each council looked at, how it voted and what came of it (RP-17)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.events import (
+    BallotCast,
+    BallotRefused,
+    CouncilCancelled,
+    CouncilDecided,
+    CouncilOpened,
+    CouncilUndecided,
+    DraftFailed,
+    DraftReceived,
+    EvidenceRecorded,
+    Payload,
+    RepairReceived,
+    TestsAuthored,
+    TestsFiltered,
+)
+from fleet.events.values import Json
+from fleet.report.history import Events, of_type, step_records
+
+__all__ = ["CandidateRow", "CouncilSummary", "SeatRow", "council_summaries"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SeatRow(_Row):
+    """A member of the council."""
+
+    member_id: str
+    principal: str
+    role: str
+    model_policy: str
+    proposes: bool
+    votes: bool
+    writes_tests: bool
+
+
+class CandidateRow(_Row):
+    """A candidate with its last evidence and the ballots of the last round of voting."""
+
+    candidate_id: str
+    authors: tuple[str, ...]
+    won: bool
+    gates_ok: bool | None
+    """None: it was never measured."""
+    failed_gates: tuple[str, ...]
+    trusted_passed: int
+    trusted_total: int
+    cluster_size: int
+    diff_lines: int
+    lint_errors: int
+    repairs_kept: int
+    approve: int
+    reject: int
+    abstain: int
+    first_places: int
+
+
+class CouncilSummary(_Row):
+    """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
+
+    council_id: str
+    kind: str
+    output_kind: str
+    task_id: str | None
+    status: str
+    reason: str | None
+    decided_in: str | None
+    winner: str | None
+    quorum: int
+    roster: tuple[SeatRow, ...]
+    candidates: tuple[CandidateRow, ...]
+    drafts_failed: tuple[str, ...]
+    """`member: code`."""
+    tests_written: int
+    tests_kept: tuple[str, ...]
+    tests_dropped: tuple[tuple[str, str], ...]
+    """`(test, reason)`."""
+    ballots: int
+    """Valid ballots of the last round of voting."""
+    ballots_refused: tuple[str, ...]
+    """`voter: code`."""
+    counterfactuals: dict[str, Json]
+    decision_hash: str | None
+    minority_report: str | None
+    tokens: dict[str, int]
+    tokens_total: int
+    tokens_ledger: int
+    """Tokens of the recorded model calls of this council (CN-126)."""
+
+
+def council_summaries(events: Events) -> tuple[CouncilSummary, ...]:
+    """Every council of the story in the order of opening."""
+    ledger: dict[str, int] = {}
+    for step in step_records(events):
+        if step.is_model_call and step.started.council_id is not None:
+            council_id = step.started.council_id
+            ledger[council_id] = ledger.get(council_id, 0) + step.tokens
+    return tuple(
+        _summary(opened, _own(events, opened.council_id), ledger.get(opened.council_id, 0))
+        for _, opened in of_type(events, CouncilOpened)
+    )
+
+
+def _own(events: Events, council_id: str) -> list[Payload]:
+    return [payload for _, payload in events if getattr(payload, "council_id", None) == council_id]
+
+
+def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilSummary:
+    decided = next((p for p in own if isinstance(p, CouncilDecided)), None)
+    undecided = next((p for p in own if isinstance(p, CouncilUndecided)), None)
+    cancelled = next((p for p in own if isinstance(p, CouncilCancelled)), None)
+    authored = next((p for p in own if isinstance(p, TestsAuthored)), None)
+    filtered = [p for p in own if isinstance(p, TestsFiltered)]
+    end = decided or undecided
+    tokens = dict(decided.tokens) if decided else {}
+    return CouncilSummary(
+        council_id=opened.council_id,
+        kind=opened.kind,
+        output_kind=opened.output_kind,
+        task_id=opened.task_id,
+        status=_status(decided, undecided, cancelled),
+        reason=undecided.reason if undecided else (cancelled.reason if cancelled else None),
+        decided_in=decided.decided_in if decided else None,
+        winner=decided.winner if decided else None,
+        quorum=opened.quorum,
+        roster=tuple(_seats(opened)),
+        candidates=_candidates(own, decided.winner if decided else None),
+        drafts_failed=tuple(f"{p.member_id}: {p.code}" for p in own if isinstance(p, DraftFailed)),
+        tests_written=authored.count if authored else 0,
+        tests_kept=filtered[-1].kept if filtered and filtered[-1].trusted else (),
+        tests_dropped=tuple((d.test, d.reason) for d in filtered[-1].dropped) if filtered else (),
+        ballots=len(_last_ballots(own)),
+        ballots_refused=tuple(f"{p.voter}: {p.code}" for p in own if isinstance(p, BallotRefused)),
+        counterfactuals=dict(decided.counterfactuals) if decided else {},
+        decision_hash=end.decision_hash if end else None,
+        minority_report=end.minority_report_digest if end else None,
+        tokens=tokens,
+        tokens_total=sum(tokens.values()),
+        tokens_ledger=ledger,
+    )
+
+
+def _status(
+    decided: CouncilDecided | None, undecided: CouncilUndecided | None, cancelled: CouncilCancelled | None
+) -> str:
+    if decided:
+        return "decided"
+    if undecided:
+        return "undecided"
+    return "cancelled" if cancelled else "in progress"
+
+
+def _seats(opened: CouncilOpened) -> Iterable[SeatRow]:
+    for m in opened.roster:
+        yield SeatRow(
+            member_id=m.member_id,
+            principal=m.principal,
+            role=m.role,
+            model_policy=m.model_policy,
+            proposes=m.can_propose,
+            votes=m.can_vote,
+            writes_tests=m.test_author,
+        )
+
+
+def _last_ballots(own: list[Payload]) -> list[BallotCast]:
+    ballots = [p for p in own if isinstance(p, BallotCast)]
+    last = max((b.round for b in ballots), default=0)
+    first: dict[str, BallotCast] = {}
+    for ballot in ballots:
+        if ballot.round == last:
+            first.setdefault(ballot.voter, ballot)
+    return list(first.values())
+
+
+def _candidates(own: list[Payload], winner: str | None) -> tuple[CandidateRow, ...]:
+    authors: dict[str, list[str]] = {}
+    for payload in own:
+        if isinstance(payload, DraftReceived):
+            authors.setdefault(payload.candidate_id, []).append(payload.member_id)
+        elif isinstance(payload, EvidenceRecorded):
+            authors.setdefault(payload.evidence.candidate_id, [])
+    return tuple(_candidate(own, id, tuple(names), won=id == winner) for id, names in authors.items())
+
+
+def _candidate(own: list[Payload], candidate_id: str, authors: tuple[str, ...], *, won: bool) -> CandidateRow:
+    found = [p.evidence for p in own if isinstance(p, EvidenceRecorded) and p.evidence.candidate_id == candidate_id]
+    evidence = found[-1] if found else None
+    ballots = _last_ballots(own)
+    votes = [vote for b in ballots for id, vote in b.votes.items() if id == candidate_id]
+    repairs = [p for p in own if isinstance(p, RepairReceived) and p.candidate_id == candidate_id]
+    return CandidateRow(
+        candidate_id=candidate_id,
+        authors=authors,
+        won=won,
+        gates_ok=evidence.gates_ok if evidence else None,
+        failed_gates=tuple(g.name for g in evidence.gates if not g.ok) if evidence else (),
+        trusted_passed=evidence.trusted_passed if evidence else 0,
+        trusted_total=evidence.trusted_total if evidence else 0,
+        cluster_size=evidence.cluster_size if evidence else 0,
+        diff_lines=evidence.diff_lines if evidence else 0,
+        lint_errors=evidence.lint_errors if evidence else 0,
+        repairs_kept=sum(r.kept == "new" for r in repairs),
+        approve=votes.count("approve"),
+        reject=votes.count("reject"),
+        abstain=votes.count("abstain"),
+        first_places=sum(b.ranking[:1] == (candidate_id,) for b in ballots),
+    )

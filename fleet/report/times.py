@@ -1,0 +1,116 @@
+"""How long a story took: by phase, at work, and waiting for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.events import (
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalRequested,
+    ApprovalRevoked,
+    StoryClosed,
+    StoryCreated,
+    StoryParked,
+    StoryTransitioned,
+    StoryUnparked,
+)
+from fleet.report.history import Events, StepRecord, of_type, step_records
+
+__all__ = ["PhaseTime", "human_wait_ms", "phase_times"]
+
+
+class PhaseTime(BaseModel):
+    """Time in one state of the lifecycle, in milliseconds; steps count where they started and may overlap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phase: str
+    wall_ms: int
+    model_ms: int = 0
+    run_ms: int = 0
+    model_calls: int = 0
+    runs: int = 0
+
+
+def phase_times(events: Events) -> tuple[PhaseTime, ...]:
+    """Time per state in the order of the first visit; several visits are added up.
+
+    The open state of a running story counts up to its last event. What follows `StoryClosed` is no phase.
+    """
+    stays = _stays(events)
+    steps = step_records(events)
+    return tuple(_phase(name, stays, steps) for name in dict.fromkeys(name for name, _, _ in stays))
+
+
+def _phase(name: str, stays: list[tuple[str, int, int]], records: Iterable[StepRecord]) -> PhaseTime:
+    mine = [(begin, end) for state, begin, end in stays if state == name]
+    steps = [r for r in records if any(b <= r.started_ms < e for b, e in mine)]
+    calls, runs = [s for s in steps if s.is_model_call], [s for s in steps if not s.is_model_call]
+    return PhaseTime(
+        phase=name,
+        wall_ms=sum(end - begin for begin, end in mine),
+        model_ms=sum(s.took_ms for s in calls),
+        run_ms=sum(s.took_ms for s in runs),
+        model_calls=len(calls),
+        runs=len(runs),
+    )
+
+
+def _stays(events: Events) -> list[tuple[str, int, int]]:
+    moves = [(event.ts_ms, payload) for event, payload in of_type(events, StoryTransitioned)]
+    created = next(of_type(events, StoryCreated), None)
+    if created is None:
+        return []
+    state, since = ("BACKLOG" if created[1].lifecycle == "agile" else "NEW"), created[0].ts_ms
+    if moves:
+        state = moves[0][1].from_
+    stays = list[tuple[str, int, int]]()
+    for ts_ms, move in moves:
+        stays.append((state, since, max(since, ts_ms)))
+        state, since = move.to, max(since, ts_ms)
+    if next(of_type(events, StoryClosed), None) is None:
+        # One millisecond more, so that a step that starts with the last event still belongs to a phase.
+        stays.append((state, since, max(since, events[-1][0].ts_ms) + 1))
+    return stays
+
+
+def human_wait_ms(events: Events) -> int:
+    """Time in which an approval that no delegate gave was open, or the story was parked; overlaps count once."""
+    return _union([*_approval_waits(events), *_parks(events)])
+
+
+def _approval_waits(events: Events) -> Iterable[tuple[int, int]]:
+    last_ms = events[-1][0].ts_ms if events else 0
+    closed: dict[str, tuple[int, bool]] = {}
+    for kind in (ApprovalGranted, ApprovalRejected, ApprovalExpired, ApprovalRevoked):
+        for event, payload in of_type(events, kind):
+            delegated = isinstance(payload, ApprovalGranted | ApprovalRejected) and payload.delegated
+            closed.setdefault(payload.approval_id, (event.ts_ms, delegated))
+    for event, payload in of_type(events, ApprovalRequested):
+        end_ms, delegated = closed.get(payload.approval_id, (last_ms, False))
+        if not delegated:
+            yield event.ts_ms, end_ms
+
+
+def _parks(events: Events) -> Iterable[tuple[int, int]]:
+    since: int | None = None
+    for event, payload in events:
+        if isinstance(payload, StoryParked):
+            since = event.ts_ms if since is None else since
+        elif isinstance(payload, StoryUnparked) and since is not None:
+            yield since, event.ts_ms
+            since = None
+    if since is not None:
+        yield since, events[-1][0].ts_ms
+
+
+def _union(spans: Iterable[tuple[int, int]]) -> int:
+    total, reached = 0, -1
+    for begin, end in sorted(spans):
+        total += max(0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total

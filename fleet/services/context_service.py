@@ -1,0 +1,114 @@
+"""Context packs from the log alone: fold the story at one version and cut what a role may see (CX-22..CX-34)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from fleet.context import ContextConfig, StoryView, build_pack, last_summary, milestones
+from fleet.errors import StoreUnavailable, StoryNotFound
+from fleet.ids import StoryId, StreamId
+from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest
+from fleet.story import fold
+
+__all__ = ["MAX_WAIT_S", "ContextService"]
+
+MAX_WAIT_S = 2.0
+"""How long a pack waits for the log to reach the asked version (CX-34)."""
+_POLL_S = 0.05
+_PACKS, _VIEWS = 64, 8
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class ContextService:
+    """Implements the port Packs. `as_of` 0 in a request means the latest version.
+
+    Caches hold only what a version of a stream can never change, so they need no expiry and may vanish at any time.
+    """
+
+    def __init__(self, log: EventLog, blobs: BlobStore, config: ContextConfig, *, clock: Clock) -> None:
+        self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
+        self._packs = _Recent[tuple[str, int, str, str, str | None], Pack](_PACKS)
+        self._views = _Recent[tuple[str, int], StoryView](_VIEWS)
+
+    async def pack(self, request: PackRequest) -> Pack:
+        """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
+        as_of = await self._version(request)
+        key = (str(request.story_id), as_of, request.role, request.phase, request.task_id)
+        known = self._packs.get(key)
+        if known is None:
+            known = await self._build(request, as_of)
+            self._packs.put(key, known)
+        return known
+
+    async def _build(self, request: PackRequest, as_of: int) -> Pack:
+        view = await self._view(request.story_id, as_of)
+        built = build_pack(view, self._config, role=request.role, phase=request.phase, task_id=request.task_id)
+        return Pack(
+            text=built.text,
+            scopes=built.scopes,
+            token_count=built.token_count,
+            budget=built.budget,
+            hash=await self._blobs.put(built.text.encode()),
+            dropped=tuple((d.scope, len(d.ids)) for d in built.dropped),
+            as_of=as_of,
+        )
+
+    async def _version(self, request: PackRequest) -> int:
+        stream = StreamId.of_story(request.story_id)
+        deadline_ms = self._clock.monotonic_ms() + int(MAX_WAIT_S * 1000)
+        while True:
+            reached = (await self._log.head(stream)).version
+            if reached == 0:
+                raise StoryNotFound(
+                    f"there is no story {request.story_id}: `fleet story list` shows those there are",
+                    story_id=str(request.story_id),
+                )
+            if reached >= request.as_of:
+                return request.as_of or reached
+            if self._clock.monotonic_ms() >= deadline_ms:
+                raise StoreUnavailable(
+                    f"story {request.story_id} is at version {reached}, version {request.as_of} did not come "
+                    f"within {MAX_WAIT_S:g} s: ask again later",
+                    story_id=str(request.story_id),
+                    version=reached,
+                    as_of=request.as_of,
+                )
+            await self._clock.sleep(_POLL_S)
+
+    async def _view(self, story_id: StoryId, as_of: int) -> StoryView:
+        known = self._views.get((story_id, as_of))
+        if known is not None:
+            return known
+        events = await self._log.read(StreamId.of_story(story_id), limit=as_of)
+        state = fold(events)
+        assert state is not None, f"{story_id} has a head but no events"
+        digest = last_summary(events)
+        view = StoryView(
+            state=state,
+            milestones=milestones(events, last=self._config.milestones),
+            summary=(await self._blobs.get(digest)).decode() if digest is not None else None,
+        )
+        self._views.put((story_id, as_of), view)
+        return view
+
+
+class _Recent(Generic[_Key, _Value]):
+    """The values last used, at most `size`."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[_Key, _Value] = OrderedDict()
+
+    def get(self, key: _Key) -> _Value | None:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: _Key, value: _Value) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)

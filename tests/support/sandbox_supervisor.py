@@ -1,0 +1,34 @@
+"""A supervisor as a process of its own, for tests that kill it. Arguments: state root, token.
+
+Prints one JSON line with the health of its backend, then `starting`, and runs a program that never ends and carries
+the token in its command line. With `once` as third argument it runs a short program instead and prints its result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from fleet.adapters.memory import MemoryBlobStore
+from fleet.adapters.sandbox import BubblewrapBackend
+from fleet.tools import RunSpec
+
+
+async def main(root: Path, token: str, *, once: bool) -> None:
+    backend = BubblewrapBackend(root, MemoryBlobStore())
+    health = await backend.health()
+    print(json.dumps({"status": health.status, "unmet": health.unmet}), flush=True)
+    if once:
+        result = await backend.run(RunSpec(argv=("python", "-c", "import os; print(os.getuid())")), run_id="rn-once")
+        print(result.model_dump_json(), flush=True)
+        return
+    print("starting", flush=True)
+    await backend.run(
+        RunSpec(argv=("/bin/bash", "-c", f"touch started; setsid sleep 300 & sleep 300 # {token}")), run_id="rn-1"
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], once="once" in sys.argv[3:]))

@@ -1,0 +1,380 @@
+"""The report as a value: every section from events alone (RP-1..RP-28)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fleet import events as ev
+from fleet.digest import canonical_json
+from fleet.errors import InvalidInput
+from fleet.ids import EntityId, StepId
+from fleet.report import ReportOptions, TechnicalReport, build_report, council_summaries, describe, phase_times
+from fleet.report.history import decimal_text, span_ms, step_records
+from fleet.report.plan_layers import layers
+from fleet.report.times import human_wait_ms
+from tests.support.event_samples import samples
+from tests.support.story_events import (
+    AC_1,
+    ARCHITECT,
+    DECISION,
+    DEVELOPER,
+    DOC_TASK,
+    LOSER,
+    PLAN,
+    PO,
+    STORY,
+    T0,
+    TASK,
+    TASK_COUNCIL,
+    WINNER,
+    StoryLog,
+    created_payload,
+    decision_payload,
+    deliberate,
+    digest,
+    open_council,
+    story,
+)
+
+
+def report(log: StoryLog, **options: object) -> TechnicalReport:
+    return build_report(log.state, log.decoded, ReportOptions.model_validate(options))
+
+
+@pytest.mark.rule("RP-2", "RP-40")
+def test_same_events_give_the_same_bytes() -> None:
+    assert canonical_json(report(story())) == canonical_json(report(story()))
+
+
+@pytest.mark.rule("RP-10", "RP-11")
+def test_closed_story_reports_header_outcome_and_delivered_tree() -> None:
+    made = report(story())
+    assert (made.header.state, made.header.status, made.header.as_of) == ("DONE", "complete", story().version)
+    assert (made.header.plan_id, made.header.plan_status) == (PLAN, "ADOPTED")
+    assert (made.overview.outcome, made.overview.verdict, made.overview.score) == (
+        "Closed in state DONE",
+        "pass",
+        "98.7",
+    )
+    assert (made.overview.tests_passed, made.overview.tests_failed) == (12, 0)
+    assert made.overview.commit == "0c" * 20
+    assert made.next_steps == ()
+
+
+@pytest.mark.parametrize(
+    ("payload", "outcome"),
+    [
+        (samples()["StoryParked"], "Parked (council_undecided): 2 of 3 voters are silent"),
+        (samples()["StoryCancelled"], "The story was cancelled in state DESIGN"),
+        (samples()["QuestionAnswered"], "In state DESIGN"),
+    ],
+)
+def test_story_that_is_not_over_has_a_report_that_says_where_it_stands(payload: ev.Payload, outcome: str) -> None:
+    assert report(story(until="design").add(payload)).overview.outcome == outcome
+
+
+def test_bare_story_has_a_report_without_plan_quality_or_score() -> None:
+    made = report(story(until="created"))
+    assert made.overview.outcome == "Not started, in state BACKLOG"
+    assert (made.plan, made.quality, made.overview.score, made.header.plan_id) == (None, None, None, None)
+    assert (made.decisions, made.councils, made.approvals, made.steps) == ((), (), (), ())
+
+
+def test_report_without_events_or_of_another_version_is_refused() -> None:
+    log = story(until="scored")
+    with pytest.raises(InvalidInput):
+        build_report(log.state, [])
+    with pytest.raises(InvalidInput):
+        build_report(log.state, log.decoded[:-1])
+
+
+@pytest.mark.rule("RP-1")
+def test_options_leave_sections_out_and_bound_the_timeline() -> None:
+    names = ("timeline", "dependencies", "constraints", "acceptance", "analytics", "council", "costs")
+    made = report(story(), **{f"include_{name}": False for name in names})
+    empty = (made.timeline, made.impacts, made.criteria, made.analytics, made.councils, made.costs)
+    assert set(empty) == {()}
+    assert made.constraints == {}
+    for bad in (0, 2001):
+        with pytest.raises(ValidationError):
+            ReportOptions(max_events=bad)
+
+
+@pytest.mark.rule("RP-24")
+def test_timeline_keeps_what_people_did_before_the_newest_system_events() -> None:
+    made = report(story(), max_events=4)
+    assert [(row.human, row.event) for row in made.timeline] == [
+        (True, "StoryCreated"),
+        (True, "StoryStarted"),
+        (False, "StoryTransitioned"),
+        (False, "StoryClosed"),
+    ]
+    assert made.timeline_omitted == len(report(story(), max_events=2000).timeline) - 4
+
+
+def test_every_event_type_has_words() -> None:
+    for payload in samples().values():
+        assert describe(payload)
+    assert describe(samples()["MilestoneReached"]) == "milestone reached"
+
+
+@pytest.mark.rule("RP-12", "RP-14")
+def test_criteria_and_tasks_are_listed_with_their_links() -> None:
+    made = report(story())
+    assert made.criteria[0].tasks == (TASK, DOC_TASK)
+    assert made.criteria[0].evidence == ("tests/test_slug.py::test_umlaut",)
+    task = made.tasks[0]
+    assert (task.state, task.attempts, task.tokens, task.estimated_h) == ("done", 1, 3000, 2)
+    assert task.actual_h is not None
+    assert made.tasks[1].actual_h is None
+    assert made.plan is not None
+    assert made.plan.dependencies == ((DOC_TASK, TASK),)
+    assert made.plan.layers == ((TASK,), (DOC_TASK,))
+
+
+@pytest.mark.rule("RP-13")
+def test_plan_versions_keep_their_status() -> None:
+    log = story(until="planned")
+    plan = log.decoded_payloads("PlanProposed")[0].model_copy(update={"plan_id": EntityId("pv-next2"), "version": 2})
+    made = report(log.add(plan))
+    assert made.plan is not None
+    assert [(v.version, v.status) for v in made.plan.versions] == [(1, "ADOPTED"), (2, "PROPOSED")]
+    assert report(story(until="design").add(plan)).header.plan_status == "PROPOSED"
+    rejected = story(until="design").add(plan, ev.PlanRejected(plan_id=EntityId("pv-next2"), by=PO, reason="late"))
+    assert report(rejected).header.plan_status == "REJECTED"
+
+
+@pytest.mark.rule("RP-15", "RP-16")
+def test_decisions_are_ordered_by_time_and_name_what_they_touch() -> None:
+    log = story(until="merged")
+    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
+    log.add(decision_payload(EntityId("de-open2"), links=(link,), affects=(EntityId("tk-gone9"),)))
+    log.add(ev.DecisionLinked(decision_id=DECISION, affects=(DOC_TASK,)))
+    made = report(log)
+    assert [(d.decision_id, d.status) for d in made.decisions] == [(DECISION, "ACCEPTED"), ("de-open2", "PROPOSED")]
+    assert made.decision_edges[0].relation == "DEPENDS_ON"
+    first = made.impacts[0]
+    assert (first.tasks, first.criteria) == ((TASK, DOC_TASK), (AC_1, "ac-empty2"))
+    assert first.files == ("tests/test_slug.py", "text/slug.py")
+    assert ("Critical decisions", DECISION) in made.analytics
+
+
+def test_decision_by_delegated_approval_says_so() -> None:
+    log = story(until="scope").add(decision_payload())
+    approval = log.decoded_payloads("ApprovalGranted")[0]
+    assert isinstance(approval, ev.ApprovalGranted)
+    log.add(ev.DecisionAccepted(decision_id=DECISION, by=PO, as_role="po", approval_id=approval.approval_id))
+    assert report(log).decisions[0].delegated
+
+
+@pytest.mark.rule("RP-17")
+def test_council_summary_counts_candidates_votes_and_tokens() -> None:
+    summary = council_summaries(story().decoded)[1]
+    assert (summary.council_id, summary.status, summary.winner) == (TASK_COUNCIL, "decided", WINNER)
+    assert [(c.candidate_id, c.approve, c.reject, c.first_places) for c in summary.candidates] == [
+        (WINNER, 2, 0, 2),
+        (LOSER, 1, 1, 0),
+    ]
+    assert (summary.ballots, summary.ballots_refused) == (2, ("developer-001: invalid",))
+    assert (summary.tests_written, len(summary.tests_kept)) == (5, 4)
+    assert summary.tokens_total == summary.tokens_ledger == 3400
+    assert summary.counterfactuals["plurality"] == LOSER
+
+
+def test_council_summary_of_other_ends_says_how_it_ended() -> None:
+    def only(*payloads: ev.Payload) -> str:
+        log = story(until="scope").add(open_council(TASK_COUNCIL), *payloads)
+        summary = council_summaries(log.decoded)[0]
+        return f"{summary.status}: {summary.reason}"
+
+    undecided = samples()["CouncilUndecided"].model_copy(update={"council_id": TASK_COUNCIL})
+    cancelled = samples()["CouncilCancelled"].model_copy(update={"council_id": TASK_COUNCIL})
+    assert only() == "in progress: None"
+    assert only(undecided) == "undecided: no_quorum"
+    assert only(cancelled) == "cancelled: the task was discarded"
+
+
+def test_candidate_keeps_its_last_evidence_and_counts_kept_repairs() -> None:
+    log = story(until="task")
+    evidence = next(p for p in log.decoded_payloads("EvidenceRecorded") if isinstance(p, ev.EvidenceRecorded))
+    newer = evidence.evidence.model_copy(
+        update={
+            "candidate_id": EntityId("cd-third3"),
+            "gates": (ev.EvidenceGate(name="build", ok=False),),
+            "gates_ok": False,
+        }
+    )
+    log.add(evidence.model_copy(update={"council_id": TASK_COUNCIL, "evidence": newer}))
+    repair = samples()["RepairReceived"]
+    log.add(repair.model_copy(update={"council_id": TASK_COUNCIL, "candidate_id": WINNER, "kept": "new"}))
+    summary = council_summaries(log.decoded)[1]
+    assert (summary.candidates[2].failed_gates, summary.candidates[2].authors) == (("build",), ())
+    assert summary.candidates[0].repairs_kept == 1
+
+
+def test_candidate_without_evidence_was_not_measured() -> None:
+    draft = samples()["DraftReceived"].model_copy(update={"council_id": TASK_COUNCIL})
+    candidate = council_summaries(story(until="scope").add(open_council(TASK_COUNCIL), draft).decoded)[0].candidates[0]
+    assert (candidate.gates_ok, candidate.trusted_total) == (None, 0)
+
+
+@pytest.mark.rule("RP-18")
+def test_approvals_tell_who_decided_and_on_whose_behalf() -> None:
+    log = story(until="scope")
+    request = samples()["ApprovalRequested"]
+    assert isinstance(request, ev.ApprovalRequested)
+    for name in ("ap-a1", "ap-b2", "ap-c3", "ap-d4"):
+        log.add(request.model_copy(update={"approval_id": EntityId(name)}))
+    log.add(
+        ev.ApprovalRejected(approval_id=EntityId("ap-a1"), principal=PO, as_role="po", reason="no", delegated=False)
+    )
+    log.add(ev.ApprovalExpired(approval_id=EntityId("ap-b2"), attempt=1))
+    log.add(ev.ApprovalRevoked(approval_id=EntityId("ap-c3"), principal=PO, reason="wrong story"))
+    rows = {row.approval_id: row for row in report(log).approvals}
+    assert [(r.status, r.principal, r.notes) for r in list(rows.values())[1:]] == [
+        ("rejected", PO, "no"),
+        ("expired", None, None),
+        ("revoked", PO, "wrong story"),
+        ("requested", None, None),
+    ]
+    assert list(rows.values())[0].delegated
+    log.move("DESIGN", "reject_design", "DRAFT", loopback=True)
+    assert report(log).approvals[0].status == "voided"
+
+
+@pytest.mark.rule("RP-19")
+def test_executions_show_unfinished_resolved_and_denied_calls() -> None:
+    log = story(until="base")
+    started = samples()["StepStarted"]
+    assert isinstance(started, ev.StepStarted)
+    log.add(started, ev.StepResolved(step_id=started.step_id, outcome="happened", by=PO, note="seen"))
+    log.add(samples()["ToolDenied"])
+    made = report(log)
+    row = made.steps[-1]
+    assert (row.outcome, row.resolution, row.took_ms, row.what) == ("unfinished", "happened", 0, "tests.pytest")
+    assert made.denied[0].rule_id == "commands"
+    assert ("Unfinished steps", started.step_id) in made.analytics
+
+
+def test_first_recorded_result_of_a_step_counts() -> None:
+    log = story(until="base")
+    finished = samples()["StepFinished"].model_copy(update={"step_id": StepId("measure/base")})
+    assert [r.outcome for r in step_records(log.add(finished).decoded)] == ["succeeded"]
+
+
+@pytest.mark.rule("RP-23")
+def test_quality_shows_scores_over_time_and_the_last_measurement() -> None:
+    quality = report(story()).quality
+    assert quality is not None
+    assert [s.score for s in quality.scores] == ["92", "98.7", "98.7"]
+    assert quality.tests == (("unit", 12, 0, 0, 0),)
+    assert quality.gates == (("build", "true", "true", "ok"),)
+    scored = samples()["WorkspaceScored"]
+    lone = report(story(until="scope").add(scored)).quality
+    assert lone is not None
+    assert (lone.tests, lone.coverage_new_pct, lone.dimensions[1]) == ((), None, ("e2e", "-", "-", "0 (missing)"))
+
+
+@pytest.mark.rule("RP-26")
+def test_costs_are_grouped_by_kind_role_model_and_council() -> None:
+    rows = {(c.group, c.name): c for c in report(story()).costs}
+    assert rows["kind", "model"].tokens_in + rows["kind", "model"].tokens_out == 7800
+    assert rows["council", TASK_COUNCIL].calls == 5
+    assert rows["role", "developer"].tokens_unpriced == 4800
+    assert rows["kind", "run"].tokens_in == 0
+
+
+@pytest.mark.rule("RP-28")
+def test_next_steps_name_questions_gates_tasks_findings_and_the_park() -> None:
+    log = story(until="task").add(samples()["QuestionRaised"], samples()["ApprovalRequested"], samples()["StoryParked"])
+    scored = samples()["WorkspaceScored"]
+    log.add(
+        scored.model_copy(update={"tree_digest": digest("base tree"), "verdict": "block", "reasons": ("9 errors",)})
+    )
+    steps = "\n".join(report(log).next_steps)
+    for part in (
+        "Answer qu-days1",
+        "parked (council_undecided)",
+        "Decide gate tool:git.push_branch",
+        "Finish task tk-slug1",
+    ):
+        assert part in steps
+    assert "Mend: 9 errors" in steps
+
+
+def test_time_per_phase_adds_visits_and_counts_steps_where_they_started() -> None:
+    times = {p.phase: p for p in phase_times(story().decoded)}
+    assert list(times) == ["BACKLOG", "DRAFT", "DESIGN", "BUILD", "TEST", "DOCS"]
+    assert (times["BACKLOG"].wall_ms, times["DESIGN"].model_calls, times["DESIGN"].runs) == (4000, 5, 1)
+    assert times["BUILD"].run_ms == 8000
+    log = story(until="build").wait(9000).move("BUILD", "reject_build", "DESIGN", loopback=True).wait(5000)
+    log.move("DESIGN", "approve_design", "BUILD")
+    back = {p.phase: p.wall_ms for p in phase_times(log.decoded)}
+    assert back["DESIGN"] == times["DESIGN"].wall_ms + 6000
+    assert back["BUILD"] == 10_000 + 1
+
+
+def test_time_per_phase_of_a_story_that_never_moved_is_one_open_phase() -> None:
+    log = StoryLog().add(created_payload(lifecycle="sdlc")).wait(2000).add(samples()["StoryScored"])
+    assert [(p.phase, p.wall_ms) for p in phase_times(log.decoded)] == [("NEW", 3001)]
+    assert phase_times([]) == ()
+
+
+def test_waiting_for_people_counts_open_approvals_and_parks_once() -> None:
+    log = story(until="scope")
+    assert human_wait_ms(log.decoded) == 0
+    log.add(samples()["ApprovalRequested"]).wait(4000).add(samples()["StoryParked"]).wait(1000)
+    log.add(samples()["StoryParked"], samples()["StoryUnparked"]).wait(2000)
+    log.add(
+        ev.ApprovalRejected(approval_id=EntityId("ap-scope1"), principal=PO, as_role="po", reason="no", delegated=False)
+    )
+    assert human_wait_ms(log.decoded) == 10_000
+    assert (
+        human_wait_ms(log.wait(50_000).add(samples()["StoryParked"]).wait(1000).add(created_answer()).decoded) == 12_000
+    )
+    assert human_wait_ms([]) == 0
+
+
+def created_answer() -> ev.Payload:
+    return samples()["QuestionAnswered"]
+
+
+@pytest.mark.rule("PL-31")
+def test_layers_are_topological_and_end_with_the_cycle() -> None:
+    assert layers("abc", [("b", "a"), ("c", "b"), ("c", "gone")]) == ((("a",), ("b",), ("c",)), False)
+    assert layers("abc", [("a", "b"), ("b", "a")]) == ((("c",), ("a", "b")), True)
+    assert layers([], []) == ((), False)
+
+
+@given(st.fractions(min_value=-1000, max_value=1000), st.integers(1, 6))
+def test_decimal_text_is_the_nearest_decimal(value: Fraction, places: int) -> None:
+    text = decimal_text(value, places)
+    assert abs(Fraction(text) - value) * 2 <= Fraction(1, 10**places)
+    assert text == str(text).strip()
+    assert not text.endswith(".")
+
+
+def test_decimal_text_of_round_values_has_no_zeros_behind() -> None:
+    values = [Fraction(0), Fraction(1), Fraction(1, 2), Fraction(-3, 2), Fraction(1, 3), Fraction(100)]
+    assert [decimal_text(v) for v in values] == ["0", "1", "0.5", "-1.5", "0.3333", "100"]
+
+
+def test_span_of_no_events_is_zero() -> None:
+    assert span_ms([]) == 0
+    assert span_ms(story(until="scored").decoded) == 1000
+
+
+def test_builder_story_is_one_valid_chain() -> None:
+    previous = ev.GENESIS_HASH
+    for version, event in enumerate(story().events, start=1):
+        assert (event.version, event.prev_hash, event.ts_ms > T0) == (version, previous, True)
+        previous = event.hash
+    log = StoryLog().add(created_payload(), actor=PO)
+    deliberate(log, TASK_COUNCIL)
+    assert log.state.story_id == STORY
+    assert {DEVELOPER, ARCHITECT}.isdisjoint({log.events[0].actor})
