@@ -35,7 +35,7 @@ for d in '/ /etc /usr /usr/bin /usr/local /usr/lib /bin /lib /sbin /opt /boot /r
     if opens(d + '/made', os.O_CREAT | os.O_WRONLY): bad.append(d)
 """,
     "02 host files are absent": """
-for p in [CANARY, STATE, '/etc/shadow', '/proc/1/root/etc/shadow', '/root/.ssh', '/root/.bashrc', '/var/run/docker.sock', '/run/podman', '/run/dbus', '/tmp/ray', '/var/run/secrets', '/work']:
+for p in [CANARY, STATE, '/etc/shadow', '/proc/1/root/etc/shadow', '/root/.ssh', '/root/.bashrc', '/var/run/docker.sock', '/run/podman', '/run/dbus', '/tmp/ray', '/var/run/secrets']:
     if os.path.lexists(p): bad.append(p)
 """,
     "03 tmp is private": "bad += os.listdir('/tmp') + os.listdir('/var/tmp')\n",

@@ -1,0 +1,214 @@
+"""Which commands a TASK of agent_task runs in which language, and which result files they must leave (RC-40..RC-45)."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TASKS = ("unit", "integration", "e2e", "build", "lint", "static", "pipeline")
+LANGUAGES = ("python", "go", "node", "rust")
+PIPELINE = ("build", "unit", "lint", "static", "e2e")
+"""Order of the stages; the variable STAGES (names with commas) asks the pipeline for some of them."""
+LIMITS_S = {"build": 1200, "unit": 1200, "integration": 1200, "lint": 600, "static": 600, "e2e": 1800}
+TEST_VARIABLE = {"python": "TEST_CMD", "go": "GO_TEST_CMD", "node": "NODE_TEST_CMD", "rust": "RUST_TEST_CMD"}
+VARIABLE = {"build": "BUILD_CMD", "lint": "LINT_CMD", "static": "STATIC_CMD", "e2e": "E2E_CMD"}
+INSIDE = Path(__file__).resolve().parent
+
+JUNIT = "test-reports/junit.xml"
+E2E_JUNIT = "test-reports/e2e.xml"
+COVERAGE = "coverage/coverage.xml"
+BUILD_JSON = "out/build.json"
+LINT_JSON = "out/lint.json"
+STATIC_JSON = "out/static.json"
+
+DEFAULTS: dict[str, dict[str, str]] = {
+    "go": {"build": "go build ./...", "unit": "go test ./...", "lint": "gofmt -l .", "static": "go vet ./..."},
+    "node": {"build": "npm run build --if-present", "unit": "npm test"},
+    "rust": {"build": "cargo build --offline", "unit": "cargo test --offline", "static": "cargo clippy --offline"},
+}
+SECURITY_RULES = "S,B,PLE,F82,E9"
+"""Security (bandit's rules), bug patterns, errors pylint calls fatal, undefined names, syntax errors."""
+KEPT_OPTIONS = ("--import-mode", "--doctest-modules", "--doctest-glob", "--ignore", "--ignore-glob", "--deselect")
+RUFF_CONFIGS = ("ruff.toml", ".ruff.toml")
+
+
+@dataclass
+class Stage:
+    """One stage: what to run, the files it must leave (`expects`), those it may leave (`also`), its time in seconds."""
+
+    name: str
+    command: list[str]
+    expects: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    stdout: str | None = None
+    before: list[list[str]] = field(default_factory=list[list[str]])
+    after: list[list[str]] = field(default_factory=list[list[str]])
+    may_be_empty: bool = False
+
+    @property
+    def limit_s(self) -> int:
+        """Seconds of RC-78."""
+        return LIMITS_S[self.name]
+
+
+def override(name: str, lang: str, env: dict[str, str]) -> str | None:
+    """The command line that the environment sets for a stage (RC-44)."""
+    return env.get(variable_of(name, lang)) or None
+
+
+def chosen(env: dict[str, str]) -> tuple[str, ...]:
+    """The stages that the pipeline runs, in its own order; empty when STAGES names an unknown one."""
+    names = env["STAGES"].split(",") if env.get("STAGES") else list(PIPELINE)
+    return tuple(name for name in PIPELINE if name in names) if set(names) <= set(PIPELINE) else ()
+
+
+def variable_of(name: str, lang: str) -> str:
+    """The variable of RC-44 that replaces the stage's command."""
+    return TEST_VARIABLE[lang] if name in ("unit", "integration") else VARIABLE[name]
+
+
+def missing_command(task: str, lang: str, env: dict[str, str]) -> str | None:
+    """The variable that must be set because the language has no default for a required command (RC-46)."""
+    if lang == "python":
+        return None
+    names = [name for name in ("build", "unit") if name in chosen(env)] if task == "pipeline" else [task]
+    for name in names:
+        if not override(name, lang, env) and name not in DEFAULTS[lang]:
+            return variable_of(name, lang)
+    return None
+
+
+def stages_of(task: str, lang: str, env: dict[str, str], root: Path) -> list[Stage]:
+    """The stages of a task in their order: build, unit, lint, static, e2e for `pipeline`."""
+    names = chosen(env) if task == "pipeline" else (task,)
+    in_pipeline = task == "pipeline"
+    stages = [stage for name in names if (stage := _stage(name, lang, env, root, in_pipeline=in_pipeline))]
+    if lang == "python" and env.get("PY_SETUP"):
+        stages[0].before.append(_shell(env["PY_SETUP"]))
+    return stages
+
+
+def _stage(name: str, lang: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage | None:
+    if command := override(name, lang, env):
+        return _overridden(name, command)
+    if lang != "python":
+        default = DEFAULTS[lang].get(name)
+        return Stage(name, _shell(default)) if default else None
+    if name == "build":
+        return Stage(name, [sys.executable, str(INSIDE / "compile_files.py"), BUILD_JSON], expects=(BUILD_JSON,))
+    if name == "lint":
+        argv = _ruff(in_pipeline, *([] if _has_ruff_config(root) else ["--extend-select", "I"]))
+        return Stage(name, argv, expects=(LINT_JSON,), stdout=LINT_JSON)
+    if name == "static":
+        argv = _ruff(in_pipeline, "--isolated", "--select", SECURITY_RULES, "--ignore", "S101")
+        return Stage(name, argv, expects=(STATIC_JSON,), stdout=STATIC_JSON)
+    return _covered_tests(env, root) if name == "unit" else _marked_tests(name, env, root, in_pipeline=in_pipeline)
+
+
+def _marked_tests(name: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage:
+    marker = env.get("MARKERS") or {"integration": "integ"}.get(name, name)
+    junit = E2E_JUNIT if name == "e2e" else JUNIT
+    argv = [sys.executable, "-m", "pytest", *_pytest(root, marker, junit)]
+    return Stage(name, argv, expects=(junit,), may_be_empty=in_pipeline)
+
+
+def _overridden(name: str, command: str) -> Stage:
+    # A command of the project leaves its result files where RC-47 says, or gives no evidence (RC-79).
+    files = {"unit": (JUNIT,), "integration": (JUNIT,), "e2e": (E2E_JUNIT,)}
+    stdout = {"lint": LINT_JSON, "static": STATIC_JSON}.get(name)
+    expects = (stdout,) if stdout else files.get(name, ())
+    return Stage(name, _shell(command), expects=expects, also=(COVERAGE,) if name == "unit" else (), stdout=stdout)
+
+
+def _covered_tests(env: dict[str, str], root: Path) -> Stage:
+    config = INSIDE / "coverage.ini"
+    coverage = [sys.executable, "-m", "coverage"]
+    marker = "not e2e and not integ"
+    return Stage(
+        "unit",
+        [*coverage, "run", f"--rcfile={config}", "-m", "pytest", *_pytest(root, marker, JUNIT)],
+        expects=(JUNIT,),
+        also=(COVERAGE, "out/.coverage"),
+        after=[[*coverage, "xml", f"--rcfile={config}", "-q", "-i", "-o", COVERAGE]],
+    )
+
+
+def _pytest(root: Path, marker: str, junit: str) -> list[str]:
+    return [
+        *(
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            "--continue-on-collection-errors",
+            "-m",
+            marker,
+            f"--junitxml={junit}",
+        ),
+        # xunit1 is the form that names file and line of a test.
+        *("-o", "junit_family=xunit1", "-o", "addopts=", *kept_options(root)),
+        *("-W", "ignore::pytest.PytestUnknownMarkWarning", "-W", "ignore::pytest.PytestConfigWarning"),
+    ]
+
+
+def kept_options(root: Path) -> list[str]:
+    """Those of the project's own pytest options that decide what is a test.
+
+    The others are left out: they often name plugins that the toolchain does not have (coverage, parallel runs).
+    """
+    kept: list[str] = []
+    words = iter(_own_options(root))
+    for word in words:
+        if word == "-p":
+            plugin = next(words, "")
+            kept += ["-p", plugin] if plugin.startswith("no:") else []
+        elif word.split("=", 1)[0] in KEPT_OPTIONS:
+            bare = "=" not in word and word != "--doctest-modules"
+            kept += [word, next(words, "")] if bare else [word]
+    return kept
+
+
+def _own_options(root: Path) -> list[str]:
+    for name, section in (("pytest.ini", "pytest"), ("tox.ini", "pytest"), ("setup.cfg", "tool:pytest")):
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(root / name)
+            if parser.has_section(section):
+                return shlex.split(parser.get(section, "addopts", fallback=""))
+        except (configparser.Error, ValueError):
+            return []
+    value: Any = _pyproject(root).get("pytest", {})
+    value = (value.get("ini_options") or value).get("addopts", "") if isinstance(value, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    try:
+        return [str(word) for word in value] if isinstance(value, list) else shlex.split(str(value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    except ValueError:
+        return []
+
+
+def _pyproject(root: Path) -> dict[str, Any]:
+    try:
+        import tomllib  # absent from toolchains older than 3.11
+
+        return dict(tomllib.loads((root / "pyproject.toml").read_text()).get("tool", {}))
+    except (ImportError, OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _has_ruff_config(root: Path) -> bool:
+    return "ruff" in _pyproject(root) or any((root / name).is_file() for name in RUFF_CONFIGS)
+
+
+def _ruff(in_pipeline: bool, *options: str) -> list[str]:
+    # In the pipeline a finding is no failure of the stage: only findings that the base tree lacks count (RC-65).
+    zero = ["--exit-zero"] if in_pipeline else []
+    return [sys.executable, "-m", "ruff", "check", "--output-format", "json", "--no-cache", *zero, *options, os.curdir]
+
+
+def _shell(command: str) -> list[str]:
+    return ["/bin/sh", "-c", command]

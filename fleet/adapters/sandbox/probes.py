@@ -1,0 +1,160 @@
+"""The preflight: what the sandbox really holds on this machine, found by trying (notes, sections 11 and 12)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import socket
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fleet.adapters.sandbox.launch import FIXED_ENV
+from fleet.adapters.sandbox.limits import MECHANISMS
+from fleet.ports import SandboxHealth
+from fleet.tools import Limits
+
+__all__ = [
+    "PROBE_LIMITS",
+    "Probe",
+    "health_from",
+    "health_without_sandbox",
+    "mend_for",
+    "prepared_probe",
+    "processes_named",
+]
+
+PROBE_LIMITS = Limits(overall_s=20, idle_s=20, memory_bytes=256 << 20, pids=32, disk_bytes=16 << 20)
+
+_ITEMS = {
+    "00": "controls",
+    "01": "read_only_system",
+    "02": "hidden_host_files",
+    "13": "hidden_environment",
+    "16": "kernel_files",
+    "17": "privileges",
+    "21": "namespaces",
+    "25": "socket_families",
+    "27": "hidden_host_services",
+    "egress": "egress_denied",
+    "30": "pids",
+    "36": "kill_all",
+}
+
+_MENDS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("setting up uid map", "RTM_NEWADDR", "loopback:"),
+        "AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1): give this bubblewrap an "
+        "AppArmor profile with `userns,`, or install the system's package bubblewrap, which has one",
+    ),
+    (
+        ("No permissions to create", "Creating new namespace failed", "Operation not permitted"),
+        "user namespaces are refused: set sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces above "
+        "0; "
+        "inside a container use a seccomp profile that permits user namespaces, or run the fleet outside of it",
+    ),
+    (
+        ("No space left on device", "max_user_namespaces"),
+        "user namespaces are used up or off: raise sysctl user.max_user_namespaces",
+    ),
+    (
+        ("proc",),
+        "the container masks /proc: start it with an unmasked /proc, or use another backend; never bind the host's",
+    ),
+    (("prlimit",), "/usr/bin/prlimit is missing: install the system's package util-linux"),
+)
+_MEND_BY_CHECK = {
+    "00": "the sandbox breaks ordinary programs: see the probe's message; is the disk of the state root full?",
+    "02": "a file of the host is visible: report it, and use another backend until then",
+    "30": "the process limit does not hold: the kernel must count processes per user namespace (Linux 5.14 or newer)",
+}
+_MEND_DEFAULT = "the kernel or its configuration does not isolate this: use another backend on this machine"
+
+
+class Probe(NamedTuple):
+    """One prepared probe: the argument of the script inside, and the token in the command lines of its processes."""
+
+    argument: str
+    token: str
+
+
+@contextlib.contextmanager
+def prepared_probe() -> Generator[Probe]:
+    """Decoys and a canary stand on the host until the block ends."""
+    token = secrets.token_hex(16)
+    with (
+        tempfile.NamedTemporaryFile(prefix="fleet-canary-") as canary,
+        socket.create_server(("127.0.0.1", 0)) as decoy,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
+        canary.write(token.encode())
+        canary.flush()
+        abstract.bind(f"\0fleet-decoy-{token}")
+        abstract.listen()
+        given: dict[str, Any] = {
+            "token": token,
+            "environment": _environment_hashes(token),
+            "secret_path": canary.name,
+            "decoy_port": decoy.getsockname()[1],
+            "decoy_socket": f"fleet-decoy-{token}",
+            "pids": PROBE_LIMITS.pids,
+        }
+        yield Probe(json.dumps(given), token)
+
+
+def _environment_hashes(token: str) -> list[str]:
+    """Our own environment, salted and hashed: the probe looks for it inside, and no command line shows it."""
+    entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    foreign = [e for e in entries if e and e.partition(b"=")[0].decode(errors="replace") not in FIXED_ENV]
+    return [hashlib.sha256(token.encode() + e).hexdigest()[:16] for e in foreign]
+
+
+def processes_named(token: str) -> list[int]:
+    """Pids whose command line holds the token."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if token.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return found
+
+
+def health_from(output: str, exit_code: int | None, stderr: str, survivors: int) -> SandboxHealth:
+    """What the probe's report means: `down` when there is no report, `degraded` when a check does not hold."""
+    try:
+        report: dict[str, str] = json.loads(output)
+    except ValueError:
+        return health_without_sandbox(stderr or f"the probe ended with {exit_code} and no report")
+    if exit_code != 7:
+        report["00"] = f"exit code {exit_code} instead of 7"
+    if survivors:
+        report["36"] = f"{survivors} processes outlived their run"
+    failed = {check: problem for check, problem in report.items() if problem}
+    missing = sorted(set(_ITEMS) - set(report))
+    failed.update(dict.fromkeys(missing, "the probe did not run"))
+    return SandboxHealth(
+        status="degraded" if failed else "ok",
+        backend="bubblewrap",
+        enforced=dict(MECHANISMS),
+        unmet=tuple(f"{_ITEMS.get(check, check)} (check {check}): {problem}" for check, problem in failed.items()),
+        mend=tuple(_MEND_BY_CHECK.get(check, _MEND_DEFAULT) for check in failed),
+    )
+
+
+def health_without_sandbox(complaint: str) -> SandboxHealth:
+    """The health of a machine on which no sandbox can be built."""
+    return SandboxHealth(
+        status="down", backend="bubblewrap", unmet=(f"sandbox: {complaint}",), mend=(mend_for(complaint),)
+    )
+
+
+def mend_for(complaint: str) -> str:
+    """What to do about a complaint of bubblewrap."""
+    for signs, mend in _MENDS:
+        if any(sign in complaint for sign in signs):
+            return mend
+    return "see the message of bubblewrap; `fleet sandbox check` runs the probes again"

@@ -1,0 +1,113 @@
+"""Config files as strict YAML: safe types only, no duplicate key, bounded size (GL-22)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fleet.errors import ConfigError
+
+__all__ = ["MAX_DOCUMENT_BYTES", "parse_document", "validated"]
+
+MAX_DOCUMENT_BYTES = 1_048_576
+"""A config file over 1 MiB is refused."""
+_MAX_VALUES = 100_000
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses what reads one way and loads another: duplicate keys and keys that are no text."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        assert isinstance(node, yaml.MappingNode)
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = cast(Hashable, self.construct_object(key_node, deep=True))  # pyright: ignore[reportUnknownMemberType]
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is no text; put it in quotes", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_document(raw: bytes, *, file: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: not UTF-8, not YAML, over the size limit, a key twice, or no mapping; names file and line.
+    """
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise _error(file, "", f"has {len(raw)} bytes, more than {MAX_DOCUMENT_BYTES}")
+    try:
+        loaded: object = yaml.load(raw.decode(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as error:
+        raise _error(file, "", f"is not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise _error(file, f"line {line}", error.problem or "is not YAML") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise _error(file, "", f"is not YAML ({type(error).__name__})") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise _error(file, "", f"must hold keys and values, not a {type(loaded).__name__}")
+    if _is_too_large(cast(object, loaded)):
+        raise _error(file, "", f"holds more than {_MAX_VALUES} values once its aliases are written out")
+    return cast(dict[str, Any], loaded)
+
+
+def _is_too_large(document: object) -> bool:
+    """A few lines of aliases can stand for more values than memory holds, or for a value within itself."""
+    waiting, seen = [document], 0
+    while waiting:
+        seen += 1
+        if seen > _MAX_VALUES:
+            return True
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(cast(dict[str, object], value).values())
+        elif isinstance(value, list):
+            waiting.extend(cast(list[object], value))
+    return False
+
+
+def validated(model: type[M], document: dict[str, Any], *, file: str) -> M:
+    """The document as the model.
+
+    Raises:
+        ConfigError: names the file and, for every problem, path and reason (details: problems).
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise invalid(file, problems_of(error)) from error
+
+
+def problems_of(error: ValidationError) -> list[dict[str, str]]:
+    """Every problem as `{path, reason}`; values are left out, because they may be secret."""
+    return [
+        {
+            "path": ".".join(str(part) for part in item["loc"]) or "(whole file)",
+            "reason": item["msg"].removeprefix("Value error, "),
+        }
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def invalid(file: str, problems: list[dict[str, str]]) -> ConfigError:
+    """The error that lists all problems of one file."""
+    listed = "; ".join(f"{problem['path']}: {problem['reason']}" for problem in problems)
+    return ConfigError(f"{file}: {listed}; correct the file and start again", file=file, problems=problems)
+
+
+def _error(file: str, path: str, reason: str) -> ConfigError:
+    where = f"{file}, {path}" if path else file
+    problems = [{"path": path, "reason": reason}]
+    return ConfigError(f"{where}: {reason}; correct the file and start again", file=file, problems=problems)

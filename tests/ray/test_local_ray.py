@@ -1,0 +1,82 @@
+"""The local Ray: on loopback, behind its own token, joined by address, gone after the stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAD = """
+import json, os, subprocess, sys
+from pathlib import Path
+from cluster.local import RayHead, ray_environment
+from cluster.local.identity import descendants
+head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
+where = head.start()
+started = descendants(os.getpid())
+def join(environment):
+    argv = [sys.executable, "-c", sys.argv[2], where.address]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def refused(process):
+    # Ray tries for ever with a wrong token: wait for what it says about it, then end it.
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "InvalidAuthToken" in line:
+            break
+    process.kill()
+    process.communicate()
+    return "".join(said)
+plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+other = Path(sys.argv[1]) / "other-token"
+other.write_text("0" * 64)
+stranger = refused(join(plain | ray_environment(other)))
+member = join(plain | ray_environment(where.token_path))
+out, err = member.communicate(timeout=60)
+head.stop()
+print(json.dumps({
+    "address": where.address,
+    "token_mode": oct(where.token_path.stat().st_mode & 0o777),
+    "joined": [member.returncode, out, err[-2000:]],
+    "stranger": stranger[-500:],
+    "started": len(started),
+    "left": [p.pid for p in started if p.is_alive] + [p.pid for p in descendants(os.getpid())],
+    "temp_dir_left": where.temp_dir.exists(),
+    "logs": (Path(sys.argv[1]) / "ray-logs").is_dir(),
+}))
+"""
+JOIN = """
+import os, sys
+import ray
+ray.init(address=sys.argv[1], namespace="fleet", log_to_driver=False, configure_logging=False)
+@ray.remote(num_cpus=0.1)
+class Probe:
+    def nice(self): return os.nice(0)
+print("nice", ray.get(Probe.options(name="probe").remote().nice.remote(), timeout=60) - os.nice(0))
+"""
+
+
+def test_ray_is_joined_with_its_token_only_and_leaves_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    environ = {**os.environ, "PYTHONPATH": str(root), "RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD, str(tmp_path / "home"), JOIN],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=environ,
+        cwd=root,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["address"].startswith("127.0.0.1:")
+    assert seen["token_mode"] == "0o600"
+    assert seen["joined"][:2] == [0, "nice 0\n"], seen["joined"]
+    assert "InvalidAuthToken" in seen["stranger"]
+    assert seen["started"] > 3
+    assert seen["left"] == []
+    assert not seen["temp_dir_left"]
+    assert seen["logs"]
