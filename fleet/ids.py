@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _ENTITY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
-_PREFIXES = frozenset("pr ep st tk pv ac de qu ap rn co cd ce in dg rp".split())
+_PREFIXES = frozenset(["pr", "ep", "st", "tk", "pv", "ac", "de", "qu", "ap", "rn", "co", "cd", "ce", "in", "dg", "rp"])
 
 
 class _Id(str):
@@ -137,7 +137,7 @@ class CommandId(_Id):
 class StepId(_Id):
     """Id of one journaled step within its story, e.g. `task-1/draft/developer-002`."""
 
-    form = re.compile(r"[a-z0-9][a-z0-9._/-]*")
+    form = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
     max_length = 160
     what = "step id"
 

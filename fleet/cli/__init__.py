@@ -1,1 +1,5 @@
-__all__: list[str] = []
+"""The command line `fleet`."""
+
+from fleet.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -6,7 +6,7 @@ from fleet.ports.chat_model import ChatModel
 from fleet.ports.clock import Clock
 from fleet.ports.feed import Feed, FeedHint
 from fleet.ports.forge import Commit, Forge, StagedRepository
-from fleet.ports.graph import Cursor, DecisionGraph, GraphChange, NodeChange, RelationChange
+from fleet.ports.graph import Cursor, DecisionGraph, GraphChange, NodeChange, RelationChange, RelationsClosed
 from fleet.ports.inbox import Answer, Command, Delivery, Inbox
 from fleet.ports.lease import Lease, LeaseStore
 from fleet.ports.ledger import Claimed, Done, RunLedger, Running
@@ -56,6 +56,7 @@ __all__ = [
     "PackRequest",
     "Packs",
     "RelationChange",
+    "RelationsClosed",
     "RunLedger",
     "Running",
     "Sandbox",

@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fleet.graph import Cursor, GraphChange, NodeChange, RelationChange, RelationsClosed
 from fleet.ids import StreamId
 
-__all__ = ["Cursor", "DecisionGraph", "GraphChange", "NodeChange", "RelationChange"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far a stream is projected: version and that version's hash."""
-
-    version: int
-    hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeChange:
-    """MERGE the node by (label, id), then SET the properties (GR-3)."""
-
-    label: str
-    id: str
-    props: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True)
-class RelationChange:
-    """MERGE both end nodes (as stubs when unknown), then the relationship by (type, ends, key), then SET properties."""
-
-    type: str
-    from_label: str
-    from_id: str
-    to_label: str
-    to_id: str
-    key: dict[str, Any] = field(default_factory=dict[str, Any])
-    props: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-GraphChange = NodeChange | RelationChange
+__all__ = ["Cursor", "DecisionGraph", "GraphChange", "NodeChange", "RelationChange", "RelationsClosed"]
 
 
 class DecisionGraph(Protocol):
@@ -61,9 +28,12 @@ class DecisionGraph(Protocol):
         ...
 
     async def query(self, name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Rows of a named query (GR-80..GR-95), completely ordered and bounded. NotFound, InvalidInput, StoreUnavailable."""
+        """Rows of a named query (GR-80..GR-95), completely ordered and bounded.
+
+        Raises NotFound for an unknown id, InvalidInput for an unknown name or a bad bound, StoreUnavailable.
+        """
         ...
 
     async def digest(self) -> str:
-        """64 hex digits over all nodes and relationships without cursors: equal graphs have equal digests (GR-3, GR-7)."""
+        """64 hex digits over all nodes and relationships without cursors: equal graphs, equal digests (GR-3, GR-7)."""
         ...

@@ -64,7 +64,8 @@ class WorkspaceScore(_Frozen):
     dimensions: tuple[DimensionResult, ...]
     reasons: tuple[str, ...]
     inconsistent: bool
-    waivers: tuple[Waiver, ...]
+    waivers: tuple[Dimension, ...]
+    """The dimensions whose weight was spread over the others by a waiver (RG-43)."""
 
     def to_json(self) -> dict[str, Any]:
         """The score's JSON form."""
@@ -127,7 +128,7 @@ def score_workspace(
         dimensions=tuple(_result(d) for d in own.dimensions),
         reasons=tuple(reasons),
         inconsistent=is_inconsistent(report),
-        waivers=held,
+        waivers=tuple(w.dimension for w in held),
     )
 
 

@@ -79,7 +79,7 @@ class BlobMount(_Frozen):
 
 
 class RepoMount(_Frozen):
-    """The supervisor's own staged copy of a repository's objects and refs (no config, no hooks), read-only at /repo.git."""
+    """The supervisor's staged copy of a repository's objects and refs (no config, no hooks), at /repo.git."""
 
     kind: Literal["repo"] = "repo"
     repo: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -56,3 +56,14 @@ def add_hostile_settings(path: Path, marker: Path) -> None:
         script.parent.mkdir(exist_ok=True)
         script.write_text(f"#!/bin/sh\n{touch}\n")
         script.chmod(0o755)
+
+
+def packed_commit(source: Path, files: dict[str, str]) -> tuple[str, bytes, bytes]:
+    """A commit on HEAD that the repository itself does not have: its id, its pack, and the pack's index."""
+    clone = source.parent / f"{source.name}-clone"
+    git(source.parent, "clone", "-q", str(source), str(clone))
+    base = git(clone, "rev-parse", "HEAD")
+    commit = commit_all(clone, files)
+    name = git(clone, "pack-objects", "--revs", "-q", "made", stdin=f"{commit}\n^{base}\n".encode())
+    pack, index = (clone / f"made-{name}.{ending}" for ending in ("pack", "idx"))
+    return commit, pack.read_bytes(), index.read_bytes()

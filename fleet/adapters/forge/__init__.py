@@ -1,1 +1,6 @@
-__all__: list[str] = []
+"""Forges: where a story's code comes from and where its result goes; `local` serves folders of this machine."""
+
+from fleet.adapters.forge.dirty import DirtyPaths, dirty_paths
+from fleet.adapters.forge.local import LocalForge
+
+__all__ = ["DirtyPaths", "LocalForge", "dirty_paths"]

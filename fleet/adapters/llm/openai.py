@@ -38,7 +38,7 @@ _HEALTH_TIMEOUT_S = 10.0
 class _Dialect:
     """What the server was found to accept; each refusal takes one step down, for all later requests."""
 
-    schema_forms: list[str] = field(default_factory=lambda: ["json_schema", "json_object", "none"])
+    schema_forms: list[str] = field(default_factory=lambda: ["json_schema", "json_object_schema", "json_object", "none"])
     max_tokens_name: str = "max_tokens"
 
     def step_down(self, error: openai.APIStatusError, request: ChatRequest) -> bool:
@@ -55,6 +55,9 @@ class _Dialect:
             case "json_schema":
                 named = {"name": "reply", "strict": True, "schema": dict(schema)}
                 return {"type": "json_schema", "json_schema": named}
+            case "json_object_schema":
+                # The form of llama.cpp's Python server.
+                return {"type": "json_object", "schema": dict(schema)}
             case "json_object":
                 return {"type": "json_object"}
             case _:
@@ -157,7 +160,7 @@ class OpenAIChatModel:
             values = self._values(request, await self._model_name())
             try:
                 return await self._client.chat.completions.create(**values)  # pyright: ignore[reportUnknownVariableType]
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
                 if not self._dialect.step_down(error, request):
                     raise
 

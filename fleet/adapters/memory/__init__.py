@@ -4,6 +4,7 @@ from fleet.adapters.memory.blobs import MemoryBlobStore
 from fleet.adapters.memory.chat_model import Hang, Rule, ScriptedChatModel
 from fleet.adapters.memory.clock import MemoryClock
 from fleet.adapters.memory.feed import MemoryFeed
+from fleet.adapters.memory.graph import MemoryGraph
 from fleet.adapters.memory.inbox import MemoryInbox
 from fleet.adapters.memory.lease import MemoryLeaseStore
 from fleet.adapters.memory.ledger import MemoryRunLedger
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryClock",
     "MemoryEventLog",
     "MemoryFeed",
+    "MemoryGraph",
     "MemoryInbox",
     "MemoryLeaseStore",
     "MemoryRunLedger",

@@ -1,0 +1,21 @@
+"""`context`: builds what each role may see of a story."""
+
+from __future__ import annotations
+
+from actors.shell import Shell
+from fleet.ports import Pack, PackRequest
+from fleet.wiring import Endpoints, make_context_service
+
+__all__ = ["ContextShell"]
+
+
+class ContextShell(Shell):
+    """Thin shell over ContextService."""
+
+    def __init__(self, name: str, endpoints: Endpoints) -> None:
+        super().__init__(name, endpoints)
+        self._service = make_context_service(endpoints)
+
+    async def pack(self, request: PackRequest) -> Pack:
+        """The context pack of one role in one phase."""
+        return await self._service.pack(request)

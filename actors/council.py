@@ -1,0 +1,31 @@
+"""`council:<shard>`: owns the stories it holds leases for and works on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from actors.shell import Shell
+from fleet.wiring import Endpoints, make_council_shard
+
+__all__ = ["CouncilShell"]
+
+
+class CouncilShell(Shell):
+    """Thin shell over CouncilShard. Each process of the actor is an incarnation of its own."""
+
+    def __init__(self, name: str, endpoints: Endpoints) -> None:
+        super().__init__(name, endpoints)
+        self._shard = make_council_shard(endpoints, name=name, incarnation=f"{os.getpid()}-{time.time_ns()}")
+        self.background(self._shard.run())
+
+    async def status(self) -> dict[str, Any]:
+        """The shard's stories."""
+        status = self._shard.status()
+        return {"owner": status.owner, "state": status.state, "stories": list(status.stories)}
+
+    async def drain(self) -> None:
+        """No story is worked on here any more."""
+        await self._shard.drain()
+        await super().drain()

@@ -1,0 +1,7 @@
+MATCH p = (x:Decision)-[:DEPENDS_ON*0..6]->(d:Decision {id: $decision_id})
+WHERE length(p) <= $depth
+WITH x, min(length(p)) AS steps
+MATCH (x)-[:AFFECTS]->(t:Task)
+WITH t, min(steps) + 1 AS distance
+RETURN 'Task' AS kind, t.id AS id, distance, t.title AS title, t.state AS state
+ORDER BY distance, t.id LIMIT $limit

@@ -1,0 +1,71 @@
+"""The one resolver of actor names: finds actors, caches handles, unwraps errors (DESIGN.md 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray import exceptions as ray_errors
+
+from fleet.errors import FleetError, SandboxUnavailable, StoreUnavailable, ToolTimeout
+
+__all__ = ["NAMESPACE", "ActorResolver"]
+
+NAMESPACE = "fleet"
+
+
+class ActorResolver:
+    """Calls actors by name. A handle is dropped as soon as its actor is found dead, and looked up again."""
+
+    def __init__(self, *, wait_s: float = 60.0) -> None:
+        self._handles: dict[str, Any] = {}
+        self._wait_s = wait_s
+
+    async def call(self, name: str, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
+        """The method's result. Errors of ours arrive as themselves.
+
+        Raises:
+            SandboxUnavailable, StoreUnavailable: the actor is not there, or died during the call; the call may have
+                been executed, so repeat it under the same key.
+            ToolTimeout: no answer in time.
+        """
+        handle = await self._handle(name)
+        try:
+            return await asyncio.wait_for(_await(getattr(handle, method).remote(*args, **kwargs)), timeout_s)
+        except TimeoutError as error:
+            raise ToolTimeout(f"actor {name} did not answer {method} within {timeout_s:g} s", actor=name) from error
+        except ray_errors.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, FleetError):
+                raise cause from error
+            raise FleetError(f"actor {name} failed in {method}: {cause!r}", actor=name) from error
+        except (ray_errors.RayActorError, ray_errors.RaySystemError) as error:
+            self._handles.pop(name, None)
+            raise _gone(name, str(error)) from error
+
+    async def _handle(self, name: str) -> Any:
+        if name in self._handles:
+            return self._handles[name]
+        deadline = asyncio.get_running_loop().time() + self._wait_s
+        while True:
+            try:
+                handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+            except ValueError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise _gone(name, "it was never started") from error
+                await asyncio.sleep(0.2)
+                continue
+            self._handles[name] = handle
+            return handle
+
+
+async def _await(ref: Any) -> Any:
+    return await ref
+
+
+def _gone(name: str, why: str) -> FleetError:
+    text = (
+        f"actor {name} cannot be reached ({why.splitlines()[0] if why else 'no reason given'}); `fleet status` shows it"
+    )
+    return SandboxUnavailable(text, actor=name) if name.startswith("sandbox:") else StoreUnavailable(text, actor=name)

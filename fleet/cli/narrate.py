@@ -1,0 +1,78 @@
+"""Events as short lines for people who watch a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from fleet.events import Payload, StoredEvent
+
+__all__ = ["narrate"]
+
+
+def narrate(event: StoredEvent, payload: Payload) -> tuple[str, ...]:
+    """The lines for one event; none for those that say nothing new to a person."""
+    teller = _TELLERS.get(type(payload).__name__)
+    return () if teller is None else tuple(escape(line) for line in [teller(payload)] if line)
+
+
+def _steps(p: Any) -> str:
+    return "" if p.kind != "model" else f"  {p.as_role} thinks: {p.step_id}"
+
+
+def _grant(p: Any) -> str:
+    how = "delegated" if p.delegated else "in person"
+    return f"gate approved by {p.principal} as {p.as_role} ({how})"
+
+
+def _evidence(p: Any) -> str:
+    e = p.evidence
+    gates = "all gates ok" if e.gates_ok else "fails " + ", ".join(g.name for g in e.gates if not g.ok)
+    return f"  evidence round {p.round}: {e.candidate_id}: {gates}, trusted tests {e.trusted_passed}/{e.trusted_total}"
+
+
+def _filtered(p: Any) -> str:
+    return f"  tests: {len(p.kept)} kept, {len(p.dropped)} dropped" + ("" if p.trusted else " (not trusted)")
+
+
+def _ballot(p: Any) -> str:
+    votes = ", ".join(f"{k} {v}" for k, v in p.votes.items())
+    return f"  ballot of {p.voter}: {votes}"
+
+
+def _scored(p: Any) -> str:
+    return f"quality score {p.score}, verdict {p.verdict}" + (f" (limited by {p.limited_by})" if p.reasons else "")
+
+
+_TELLERS: Mapping[str, Callable[[Any], str]] = {
+    "StoryTransitioned": lambda p: f"state {p.from_} -> {p.to}",
+    "OwnershipTaken": lambda p: f"owned by {p.owner} (epoch {p.epoch}, {p.cause})",
+    "TreeMerged": lambda p: f"tree at commit {p.commit[:12]}" + (f", {len(p.files)} files changed" if p.files else ""),
+    "WorkspaceScored": _scored,
+    "CouncilOpened": lambda p: f"council on {p.output_kind}: {', '.join(m.member_id for m in p.roster)}",
+    "DraftReceived": lambda p: f"  draft of {p.member_id}",
+    "DraftFailed": lambda p: f"  no draft of {p.member_id}: {p.code}",
+    "TestsAuthored": lambda p: f"  {p.count} tests by {p.author}",
+    "TestsFiltered": _filtered,
+    "EvidenceRecorded": _evidence,
+    "RepairReceived": lambda p: f"  repair of {p.candidate_id}: kept {p.kept} ({p.reason})",
+    "CritiqueReceived": lambda p: f"  critique of {p.candidate_id} by {p.critic}",
+    "BallotCast": _ballot,
+    "BallotRefused": lambda p: f"  ballot of {p.voter} refused: {p.code}",
+    "CouncilDecided": lambda p: f"council decided in {p.decided_in}: {p.winner or p.verdict}",
+    "CouncilUndecided": lambda p: f"council undecided: {p.reason}",
+    "DecisionAccepted": lambda p: f"decision {p.decision_id} accepted by {p.by}",
+    "PlanAdopted": lambda p: f"plan version {p.version} adopted",
+    "TaskTransitioned": lambda p: f"  task {p.from_} -> {p.to}" + (f": {p.feedback}" if p.feedback else ""),
+    "ApprovalRequested": lambda p: f"gate {p.gate} waits for role {p.role}",
+    "ApprovalGranted": _grant,
+    "ApprovalRejected": lambda p: f"gate rejected by {p.principal}: {p.reason}",
+    "StepStarted": _steps,
+    "StoryParked": lambda p: f"parked ({p.cause}): {p.detail}",
+    "StoryUnparked": lambda p: f"goes on: {p.note}",
+    "DocsProduced": lambda p: f"{len(p.docs)} documents written",
+    "ReportGenerated": lambda p: f"report as of version {p.as_of}",
+    "StoryClosed": lambda p: f"closed in state {p.final_state}",
+}

@@ -1,0 +1,58 @@
+"""What the command line prints: people read standard error, machines the last line of standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from fleet.cli.exit_codes import exit_code
+from fleet.errors import FleetError
+
+__all__ = ["Output", "guarded"]
+
+
+class Output:
+    """With `as_json` one JSON object is the last line of standard output; everything else goes to standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._plain = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line for people; markup of rich is allowed."""
+        self._plain.print(text)
+
+    def note(self, text: str) -> None:
+        """One line of progress, on standard error."""
+        self.console.print(text)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """The machine-readable result, printed only with `--json`."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, sort_keys=True, default=str) + "\n")
+            sys.stdout.flush()
+
+    def fail(self, error: FleetError) -> NoReturn:
+        """One clear line and the exit code of the error."""
+        self.console.print(f"[bold red]error[/] {escape(error.message)} [dim]({error.code})[/]")
+        if self.as_json:
+            sys.stdout.write(json.dumps({"error": error.to_wire()}, sort_keys=True, default=str) + "\n")
+        raise SystemExit(exit_code(error))
+
+
+def guarded(output: Output, body: Callable[[], int]) -> NoReturn:
+    """Run a command; errors of ours end in one line, an interrupt in exit code 4."""
+    try:
+        code = body()
+    except FleetError as error:
+        output.fail(error)
+    except KeyboardInterrupt:
+        output.note("interrupted; what was recorded is kept, `fleet resume` continues it")
+        raise SystemExit(4) from None
+    raise SystemExit(code)

@@ -1,0 +1,168 @@
+"""`fleet run`: one story from its text to a branch or a gate, with live progress (DESIGN.md 10)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.local import LocalFleet, find_running
+from fleet.cli.exit_codes import DONE, FAILED, WAITING
+from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
+from fleet.cli.local_principals import local_principal
+from fleet.cli.narrate import narrate
+from fleet.cli.output import Output
+from fleet.cli.story_file import read_story
+from fleet.config import FleetSettings, config_files
+from fleet.errors import InvalidInput, ModelUnavailable
+from fleet.events import StoryClosed, decode
+from fleet.ids import StoryId
+from fleet.models import explain_no_model, load_models
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.summary import summarise
+from fleet.story import StoryState
+from fleet.wiring import Endpoints, make_desk, make_report_service
+
+__all__ = ["RunOptions", "run_story", "watch_to_end"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `fleet run` was asked for."""
+
+    story: Path | None
+    goal: str | None
+    repo: Path
+    model: str | None
+    record: Path | None
+    rigor: str | None
+    delegate: tuple[str, ...]
+    toolchain: str
+
+
+def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
+    """Runs the story to its end or to a gate; the exit code says which."""
+    story = read_story(options.story, options.goal, rigor=options.rigor)
+    _check_model(settings, options)
+    _check_repo(options.repo)
+    return asyncio.run(_run(settings, options, story, output))
+
+
+def _check_model(settings: FleetSettings, options: RunOptions) -> None:
+    models = load_models(config_files(settings).document("models.yaml"))
+    if options.model is None:
+        if all(entry.engine_id == "profile" for entry in models.policy_for("default").chain):
+            raise ModelUnavailable(explain_no_model())
+        return
+    models.engine(options.model)
+    if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
+        raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
+
+
+def _check_repo(repo: Path) -> None:
+    if not repo.is_dir():
+        raise InvalidInput(f"{repo} is no directory: name a local git repository with --repo", field="repo")
+
+
+async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
+    started = time.monotonic()
+    async with running_fleet(settings, options, output) as endpoints:
+        desk = make_desk(endpoints)
+        story_id = await desk.story_id_for(story)
+        who = local_principal()
+        output.note(f"[bold]{story_id}[/]: {story['title']}")
+        created = await desk.require(
+            story_id, "create_story", {"story": story}, principal=who, key=f"{story_id}/create"
+        )
+        output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
+        body = {
+            "repo": str(options.repo.resolve()),
+            "model": options.model,
+            "delegate": list(options.delegate),
+            "toolchain": options.toolchain,
+            "record": options.record is not None,
+        }
+        await desk.require(story_id, "start_story", body, principal=who, key=f"{story_id}/start")
+        return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
+
+
+@asynccontextmanager
+async def running_fleet(settings: FleetSettings, options: RunOptions, output: Output) -> AsyncIterator[Endpoints]:
+    """The fleet that is up, or one of this command's own that ends with it."""
+    found = find_running(settings.home)
+    if found is not None:
+        if options.record is not None:
+            raise InvalidInput("--record needs a fleet of its own: stop the running one with `fleet down` first")
+        yield endpoints_of(settings, found.addresses)
+        return
+    record = options.record.resolve() if options.record else None
+    hooks = FleetHooks(settings, progress=_quiet, with_serve=False, record_dir=record)
+    lean = settings.model_copy(update={"ray": settings.ray.model_copy(update={"dashboard": False})})
+    fleet = LocalFleet(lean, hooks=hooks, progress=lambda name, state: output.note(f"[dim]{name}: {state}[/]"))
+    running = await fleet.start()
+    watching = asyncio.create_task(fleet.supervise())
+    try:
+        yield endpoints_of(settings, running.addresses, record_dir=record)
+    finally:
+        fleet.ask_stop()
+        await watching
+        await fleet.stop()
+
+
+def _quiet(name: str, state: str) -> None:
+    """Actors are many; only trouble is worth a line, and that is raised."""
+
+
+async def watch_to_end(
+    desk: PlanningDesk, endpoints: Endpoints, story_id: StoryId, output: Output, *, after: int, started: float
+) -> int:
+    """Print what happens until the story is closed, parked, or waits for a person."""
+    async for event in desk.watch(story_id, after=after, idle_s=2.0):
+        if event is not None:
+            payload = decode(event)
+            for line in narrate(event, payload):
+                output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
+            if not isinstance(payload, StoryClosed):
+                continue
+        state = await desk.state(story_id)
+        if state.closed or desk.waiting_for(state) is not None:
+            return await _finish(desk, endpoints, state, output, started)
+    raise AssertionError("unreachable")
+
+
+async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:
+    waiting = desk.waiting_for(state)
+    digest, _, text = await make_report_service(endpoints).generate(state.story_id, format="md")
+    folder = Path(endpoints.home) / "reports" / state.story_id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.md"
+    path.write_bytes(text)
+    _, _, page = await make_report_service(endpoints).generate(state.story_id, format="html")
+    (folder / "report.html").write_bytes(page)
+    events = await desk.events(state.story_id)
+    result = summarise(state, events, waiting_for=waiting) | {
+        "report": str(path),
+        "report_digest": digest,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _print(result, output)
+    output.result(result)
+    if state.closed:
+        return DONE
+    return FAILED if state.disposition in ("parked", "cancelled") else WAITING
+
+
+def _print(result: dict[str, Any], output: Output) -> None:
+    mark = {"done": "[bold green]done[/]", "parked": "[bold red]parked[/]"}.get(
+        result["outcome"], "[bold yellow]waiting[/]"
+    )
+    output.say("")
+    output.say(f"{mark} {result['title']}")
+    for label, value in result["lines"]:
+        output.say(f"  {label:<9} {value}")
+    output.say(f"  {'report':<9} {result['report']}")
+    output.say(f"  {'time':<9} {result['seconds']} s")

@@ -1,0 +1,157 @@
+"""Commands on stories: they need the log of a running fleet, and its owner for what changes something."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fleet.cli.exit_codes import DONE
+from fleet.cli.fleet_hooks import endpoints_of
+from fleet.cli.local_principals import local_principal
+from fleet.cli.narrate import narrate
+from fleet.cli.output import Output
+from fleet.cli.run import watch_to_end
+from fleet.cli.settings import needed_addresses, settings
+from fleet.cli.story_file import read_story
+from fleet.errors import InvalidInput
+from fleet.events import decode, published
+from fleet.ids import StoryId
+from fleet.services.planning_desk import PlanningDesk
+from fleet.wiring import Endpoints, make_desk, make_report_service
+
+__all__ = ["create", "decide", "list_all", "resume_story", "show", "show_events", "show_report"]
+
+
+def _with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
+    async def body() -> int:
+        found = settings()
+        endpoints = endpoints_of(found, needed_addresses(found))
+        return await work(make_desk(endpoints), endpoints)
+
+    return asyncio.run(body())
+
+
+def create(output: Output, path: Path) -> int:
+    """The story of the file exists and has a score."""
+    text = read_story(path, None)
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        story_id = await desk.story_id_for(text)
+        result = await desk.require(
+            story_id, "create_story", {"story": text}, principal=local_principal(), key=f"{story_id}/create"
+        )
+        output.say(f"{story_id}: state {result['state']}, readiness score {result['score']}")
+        state = await desk.state(story_id)
+        for finding in state.score.findings if state.score else ():
+            output.say(f"  {finding.code} -{finding.points_lost}: {finding.message}")
+        output.result(result)
+        return DONE
+
+    return _with_desk(work)
+
+
+def list_all(output: Output) -> int:
+    """Every story is printed, one a line."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        lines = await desk.stories()
+        for line in lines:
+            output.say(f"{line.story_id}  {line.state:<8} {line.disposition:<9} {line.title}")
+        if not lines:
+            output.say("there is no story yet; `fleet story create STORY.yaml` makes one")
+        output.result({"stories": [asdict(line) for line in lines]})
+        return DONE
+
+    return _with_desk(work)
+
+
+def show(output: Output, story_id: str) -> int:
+    """One story is printed as recorded now."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        state = await desk.state(StoryId(story_id))
+        line = desk.line(state)
+        output.say(f"[bold]{line.title}[/]\n  id        {line.story_id}\n  state     {line.state} ({line.disposition})")
+        output.say(f"  rigor     {line.rigor}\n  score     {line.score}\n  version   {line.version}")
+        if line.waiting_for:
+            output.say(f"  next      {line.waiting_for}")
+        for task in state.tasks.values():
+            output.say(f"  task      {task.task.title}: {task.state}")
+        for approval in state.approvals.values():
+            output.say(f"  approval  {approval.request.gate}: {approval.status}")
+        output.result(asdict(line))
+        return DONE
+
+    return _with_desk(work)
+
+
+def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str) -> int:
+    """The gate is decided by the local user."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        body: dict[str, Any] = {"gate": gate, "notes" if approve else "reason": text}
+        key = f"{story_id}/{'approve' if approve else 'reject'}/{secrets.token_hex(8)}"
+        result = await desk.require(
+            StoryId(story_id), "approve" if approve else "reject", body, principal=local_principal(), key=key
+        )
+        output.say(f"{gate} {'approved' if approve else 'rejected'}; story {story_id} is in state {result['state']}")
+        output.result(result)
+        return DONE
+
+    return _with_desk(work)
+
+
+def show_events(output: Output, story_id: str, *, after: int) -> int:
+    """The events of the story are printed in order."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        for event in await desk.events(StoryId(story_id), after=after):
+            if output.as_json:
+                sys.stdout.write(json.dumps(published(event), ensure_ascii=False) + "\n")
+                continue
+            told = narrate(event, decode(event))
+            output.say(f"{event.version:>5}  {event.type:<24} {event.actor}" + (f"  {told[0].strip()}" if told else ""))
+        return DONE
+
+    return _with_desk(work)
+
+
+def show_report(output: Output, story_id: str, *, form: str) -> int:
+    """The report is printed on standard output."""
+    if form not in ("md", "html", "json"):
+        raise InvalidInput(f"{form!r} is no report format; allowed: md, html, json", field="format")
+
+    async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
+        await desk.state(StoryId(story_id))
+        digest, _, data = await make_report_service(endpoints).generate(StoryId(story_id), format=form)  # pyright: ignore[reportArgumentType]
+        sys.stdout.write(data.decode())
+        output.result({"story_id": story_id, "digest": digest})
+        return DONE
+
+    return _with_desk(work)
+
+
+def resume_story(output: Output, story_id: str, *, note: str) -> int:
+    """The story goes on and is watched to its end or the next gate."""
+
+    async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
+        wanted = StoryId(story_id)
+        state = await desk.state(wanted)
+        if state.disposition == "parked":
+            await desk.require(
+                wanted,
+                "unpark",
+                {"note": note or "continued by fleet resume"},
+                principal=local_principal(),
+                key=f"{story_id}/unpark/{state.version}",
+            )
+        return await watch_to_end(desk, endpoints, wanted, output, after=state.version, started=time.monotonic())
+
+    return _with_desk(work)

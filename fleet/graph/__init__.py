@@ -1,0 +1,54 @@
+"""The decision graph as data: its schema, what each event changes in it, and its digest."""
+
+from fleet.graph.batch import Batch, NodeKey, RelationKey, fold
+from fleet.graph.changes import Cursor, GraphChange, NodeChange, RelationChange, RelationsClosed
+from fleet.graph.digest import graph_digest
+from fleet.graph.effects import EFFECTS, NONE, Effect, effects
+from fleet.graph.queries import QUERIES, Query, QueryPlan, plan_query
+from fleet.graph.schema import (
+    BOOKKEEPING,
+    COMMON,
+    INDEXES,
+    NODES,
+    PROJECTION_VERSION,
+    RELATIONS,
+    Index,
+    Label,
+    Rel,
+    RelationType,
+    constraint_name,
+    schema_problems,
+)
+
+__all__ = [
+    "BOOKKEEPING",
+    "COMMON",
+    "EFFECTS",
+    "INDEXES",
+    "NODES",
+    "NONE",
+    "PROJECTION_VERSION",
+    "QUERIES",
+    "RELATIONS",
+    "Batch",
+    "Cursor",
+    "Effect",
+    "GraphChange",
+    "Index",
+    "Label",
+    "NodeChange",
+    "NodeKey",
+    "Query",
+    "QueryPlan",
+    "Rel",
+    "RelationChange",
+    "RelationKey",
+    "RelationType",
+    "RelationsClosed",
+    "constraint_name",
+    "effects",
+    "fold",
+    "graph_digest",
+    "plan_query",
+    "schema_problems",
+]

@@ -1,0 +1,281 @@
+"""The named queries: their parameters, bounds and order (GR-80..GR-98). Adapters answer them; nothing else is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fleet.digest import canonical_json
+from fleet.errors import InvalidInput, NotFound
+from fleet.graph.schema import Label
+
+__all__ = [
+    "MAX_IMPACT",
+    "MAX_PAGE",
+    "QUERIES",
+    "CouncilRecord",
+    "DecisionImpact",
+    "DecisionTrail",
+    "Query",
+    "QueryPlan",
+    "UnansweredQuestions",
+    "WhoApproved",
+    "plan_query",
+]
+
+MAX_PAGE = 200
+"""Rows of one page."""
+MAX_IMPACT = 500
+"""Rows of a decision's impact (GR-82)."""
+
+NodeId = Annotated[str, Field(min_length=1, max_length=300)]
+Millis = Annotated[int, Field(ge=0)]
+
+# Decisions without a time of decision come after all others.
+_NEVER = 2**53
+
+
+class Query(BaseModel):
+    """Parameters of one named query; every bound is checked before the graph is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rows: ClassVar[tuple[str, ...]] = ()
+    """Columns that hold sets, sorted after they are read so that the answer is completely ordered."""
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Names of what is asked, one after the other."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The node that must exist; None where the query names none."""
+        return None
+
+    @property
+    def max_rows(self) -> int:
+        """At most so many rows are returned."""
+        return MAX_PAGE
+
+    def params(self) -> dict[str, Any]:
+        """The parameters as the statements name them."""
+        return self.model_dump()
+
+
+class _Page(Query):
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = MAX_PAGE
+    skip: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+    @property
+    def max_rows(self) -> int:
+        """The page's size."""
+        return self.limit
+
+
+class DecisionTrail(_Page):
+    """Who decided what, when, why and on which evidence, by (decided_at, id); of a story, a task or a path (GR-80).
+
+    `from_` and `to` bound the time of the decision, in UTC milliseconds, both inclusive; they leave out what is not
+    decided yet.
+    """
+
+    rows = ("decided_by", "evidence", "supersedes", "tasks")
+
+    story_id: NodeId | None = None
+    task_id: NodeId | None = None
+    path: NodeId | None = None
+    status: Literal["PROPOSED", "ACCEPTED", "REJECTED", "SUPERSEDED"] | None = None
+    from_: Annotated[Millis | None, Field(alias="from")] = None
+    to: Millis | None = None
+
+    @model_validator(mode="after")
+    def _names_one_subject(self) -> Self:
+        if sum(x is not None for x in (self.story_id, self.task_id, self.path)) != 1:
+            raise ValueError("give exactly one of story_id, task_id and path")
+        return self
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One statement for each kind of subject."""
+        if self.story_id is not None:
+            return ("decision_trail_of_story",)
+        return ("decision_trail_of_task",) if self.task_id is not None else ("decision_trail_of_path",)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The story or the task; a path that nobody touched has an empty trail."""
+        if self.story_id is not None:
+            return Label.STORY, self.story_id
+        return None if self.task_id is None else (Label.TASK, self.task_id)
+
+    def params(self) -> dict[str, Any]:
+        """With the time that undecided ones are sorted by."""
+        return {**self.model_dump(by_alias=True), "never": _NEVER}
+
+
+class WhoApproved(_Page):
+    """The approvals of a story, by (requested_at, id) (GR-88)."""
+
+    rows = ("decided_by",)
+
+    story_id: NodeId
+    gate: NodeId | None = None
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One."""
+        return ("who_approved",)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The story."""
+        return Label.STORY, self.story_id
+
+
+class CouncilRecord(Query):
+    """One row: what the council considered, how it voted and what came of it (GR-89).
+
+    `tally`, `counterfactuals` and each ballot's `votes` are JSON text.
+    """
+
+    rows = ("candidates", "ballots", "about", "decisions")
+
+    council_id: NodeId
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One."""
+        return ("council_record",)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The council."""
+        return Label.COUNCIL, self.council_id
+
+
+class UnansweredQuestions(_Page):
+    """Open questions, blocking ones first, then by (asked_at, id) (GR-87). `now_ms` is what age is counted from."""
+
+    rows = ("asked_by", "blocking")
+
+    now_ms: Millis
+    story_id: NodeId | None = None
+    severity: Literal["normal", "blocking"] | None = None
+    older_than_s: Annotated[int, Field(ge=0, le=10**9)] | None = None
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One statement for a story, one for all."""
+        return ("unanswered_questions_of_story",) if self.story_id is not None else ("unanswered_questions",)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The story, where one is named."""
+        return None if self.story_id is None else (Label.STORY, self.story_id)
+
+    def params(self) -> dict[str, Any]:
+        """With the latest time at which a question may have been asked."""
+        before = self.now_ms - (self.older_than_s or 0) * 1000
+        return {**self.model_dump(), "asked_before": before if self.older_than_s is not None else _NEVER}
+
+
+class DecisionImpact(Query):
+    """What hangs on a decision, by (distance, id) (GR-82).
+
+    Dependent decisions within `depth` steps; the tasks that these and the decision itself affect, one step further;
+    files that those tasks touched, criteria that they cover and runs that belong to them, two steps further.
+    """
+
+    decision_id: NodeId
+    depth: Annotated[int, Field(ge=1, le=6)] = 3
+    limit: Annotated[int, Field(ge=1, le=MAX_IMPACT)] = MAX_IMPACT
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One for each ring."""
+        return ("decision_impact_decisions", "decision_impact_tasks", "decision_impact_around")
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The decision."""
+        return Label.DECISION, self.decision_id
+
+    @property
+    def max_rows(self) -> int:
+        """The bound of the whole answer."""
+        return self.limit
+
+
+QUERIES: Mapping[str, type[Query]] = MappingProxyType(
+    {
+        "decision_trail": DecisionTrail,
+        "decision_impact": DecisionImpact,
+        "unanswered_questions": UnansweredQuestions,
+        "who_approved": WhoApproved,
+        "council_record": CouncilRecord,
+    }
+)
+"""Every named query that the graph answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """A checked question: the statements to run, and how their rows become the answer."""
+
+    name: str
+    query: Query
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Names of the statements, whose rows are put together."""
+        return self.query.statements
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters of every statement."""
+        return self.query.params()
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The node that must exist."""
+        return self.query.subject
+
+    def not_found(self) -> NotFound:
+        """The error for a subject that does not exist."""
+        assert self.subject is not None
+        label, node_id = self.subject
+        return NotFound(
+            f"the graph holds no {label} {node_id!r}: check the id, or wait until it is projected", id=node_id
+        )
+
+    def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows, completely ordered and bounded."""
+        found = [{name: self._cell(name, value) for name, value in row.items()} for row in rows]
+        if len(self.statements) > 1:
+            found.sort(key=lambda row: (row["distance"], row["id"], row["kind"]))
+        return found[: self.query.max_rows]
+
+    def _cell(self, name: str, value: Any) -> Any:
+        return sorted(value, key=canonical_json) if name in self.query.rows else value
+
+
+def plan_query(name: str, params: Mapping[str, Any]) -> QueryPlan:
+    """The question behind a name and its parameters.
+
+    Raises:
+        InvalidInput: no query has this name, or parameters are missing, unknown or out of their bounds.
+    """
+    cls = QUERIES.get(name)
+    if cls is None:
+        allowed = sorted(QUERIES)
+        raise InvalidInput(f"no named query {name[:100]!r}: choose one of {', '.join(allowed)}", allowed=allowed)
+    try:
+        return QueryPlan(name, cls.model_validate(dict(params)))
+    except ValidationError as error:
+        problems = [f"{'/'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise InvalidInput(f"query {name}: {'; '.join(problems)}", problems=problems) from error

@@ -1,0 +1,76 @@
+"""What creating a story records: the story, its readiness score and its first transition, in one append (LC-12, SC-31)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fleet.errors import InvalidInput
+from fleet.events import AcceptanceCriterion, Finding, Payload, StoryCreated, StoryScored, StoryTransitioned
+from fleet.ids import Digest, EntityId
+from fleet.planning import CoachConfig, content_digest, score_story
+from fleet.services.workbench import Definitions
+from fleet.story import Caller, StoryText, parse
+
+__all__ = ["created_events", "scored_event"]
+
+
+def created_events(
+    data: Any, *, caller: Caller, rules: Definitions, coach: CoachConfig, config: Mapping[str, Digest]
+) -> tuple[Payload, ...]:
+    """The events of a new story; InvalidInput lists every problem of its text."""
+    text = parse(data)
+    if text.lifecycle not in rules.fsm.lifecycles:
+        allowed = sorted(rules.fsm.lifecycles)
+        raise InvalidInput(f"there is no lifecycle {text.lifecycle!r}; allowed: {', '.join(allowed)}", allowed=allowed)
+    # Deployments are off, so the full table would end in a state that nothing leaves (LC-46).
+    name = "sdlc-no-deploy" if text.lifecycle == "sdlc" else text.lifecycle
+    criteria = tuple(
+        AcceptanceCriterion(ac_id=EntityId(f"ac-{n}"), text=t) for n, t in enumerate(text.acceptance_criteria, 1)
+    )
+    digest = content_digest(text.title, text.description, text.acceptance_criteria, text.constraints, text.tags)
+    created = StoryCreated(
+        project_id=EntityId(text.project_id),
+        epic_id=EntityId(text.epic_id),
+        title=text.title,
+        description=text.description,
+        acceptance_criteria=criteria,
+        constraints=text.constraints,
+        tags=text.tags,
+        rigor=text.rigor,
+        lifecycle=name,
+        language=text.language,
+        priority=text.priority,
+        requester=caller.principal,
+        content_digest=digest,
+        config=dict(config),
+    )
+    scored = scored_event(text, digest, rules=rules, coach=coach)
+    return (created, scored, *_first_transition(text, name))
+
+
+def _first_transition(text: StoryText, lifecycle: str) -> tuple[Payload, ...]:
+    if text.hold or lifecycle != "agile":
+        return ()
+    return (StoryTransitioned(from_="BACKLOG", event="create_story", to="DRAFT"),)
+
+
+def scored_event(text: StoryText, digest: Digest, *, rules: Definitions, coach: CoachConfig) -> StoryScored:
+    """The readiness score of a text, as an event (SC-2)."""
+    threshold = rules.rigor.level(text.rigor).dor_min
+    score = score_story(
+        text.title,
+        text.description,
+        text.acceptance_criteria,
+        language=text.language,
+        threshold=threshold,
+        config=coach,
+    )
+    return StoryScored(
+        content_digest=digest,
+        score=str(score.score),
+        threshold=str(score.threshold),
+        dor_ok=score.dor_ok,
+        findings=tuple(Finding.model_validate(f.model_dump(exclude_none=True)) for f in score.findings),
+        scorer_version=str(score.scorer_version),
+    )

@@ -1,0 +1,53 @@
+"""Who may call: principals, their roles, and the bearer tokens that stand for them (AP-1, RT-25)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.errors import Unauthenticated
+from fleet.ids import Principal
+
+__all__ = ["PrincipalEntry", "PrincipalRegistry", "hash_token"]
+
+
+class PrincipalEntry(BaseModel):
+    """One principal of the local token file. The token itself is never stored, only its hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    principal: Principal
+    roles: frozenset[str]
+    token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    enabled: bool = True
+
+
+class PrincipalRegistry:
+    """Roles come from here and never from a request (GL-16)."""
+
+    def __init__(self, entries: tuple[PrincipalEntry, ...]) -> None:
+        self._by_principal: Mapping[str, PrincipalEntry] = {e.principal: e for e in entries}
+
+    def roles_of(self, principal: Principal) -> frozenset[str]:
+        """The roles that the principal holds; none for an unknown or disabled one."""
+        entry = self._by_principal.get(principal)
+        return entry.roles if entry is not None and entry.enabled else frozenset()
+
+    def authenticate(self, header: str | None) -> Principal:
+        """The principal whose bearer token this is; Unauthenticated otherwise."""
+        scheme, _, token = (header or "").partition(" ")
+        if scheme.lower() == "bearer" and token:
+            digest = hash_token(token.strip())
+            for entry in self._by_principal.values():
+                if hmac.compare_digest(entry.token_sha256, digest) and entry.enabled:
+                    return entry.principal
+        raise Unauthenticated("send `Authorization: Bearer <token>`; the token of a local fleet is in its token file")
+
+
+def hash_token(token: str) -> str:
+    """64 hex digits that stand for the token in the file."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,161 @@
+"""Derive the tasks of a plan from the accepted design (PL-20..PL-25)."""
+
+from __future__ import annotations
+
+import json
+
+from fleet.digest import digest_of_json
+from fleet.errors import ReplyMalformed, ReplyRefused
+from fleet.events import (
+    Dependency,
+    Payload,
+    PlanAdopted,
+    PlanProblem,
+    PlanProposed,
+    StoryParked,
+    Task,
+    TaskAdded,
+    TaskDecision,
+    TaskDerivationFailed,
+    TaskDerivationRequested,
+)
+from fleet.ids import EntityId
+from fleet.models import Sampling
+from fleet.planning import DerivedPlan, DerivedTask, Problem, derivation_schema, validate_derivation
+from fleet.ports import AgentRequest
+from fleet.services.journal import Work
+from fleet.services.procedures.texts import pack_text
+from fleet.services.workbench import Workbench, seat
+from fleet.story.intents import DerivePlan
+
+__all__ = ["derive_plan"]
+
+PLANNER = seat("planner")
+
+
+async def derive_plan(bench: Workbench, intent: DerivePlan) -> None:
+    """A plan is adopted, or the story is parked with every problem of every attempt (PL-23)."""
+    state = bench.state
+    number = len(state.plans) + 1
+    prefix = f"plan/{number}/{state.content.digest.hex[:12]}"
+    plan_id = bench.new_id("pv", prefix)
+    await bench.journal.record(
+        f"{prefix}/requested",
+        TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),
+    )
+    problems: list[PlanProblem] = []
+    for attempt in range(1, bench.rules.planning.derivation.attempts + 1):
+        found = await _attempt(bench, intent, prefix, attempt, problems)
+        if isinstance(found, DerivedPlan):
+            await _adopt(bench, intent, found, plan_id=plan_id, version=number, prefix=prefix)
+            return
+        problems += [
+            PlanProblem(code=p.code, message=p.message, task_index=p.task_index, attempt=attempt) for p in found
+        ]
+    attempts = bench.rules.planning.derivation.attempts
+    detail = "; ".join(dict.fromkeys(p.message for p in problems))
+    await bench.journal.record(
+        f"{prefix}/failed",
+        TaskDerivationFailed(plan_id=plan_id, attempts=attempts, problems=tuple(problems), requires_manual_review=True),
+        StoryParked(cause="derivation_failed", detail=f"{attempts} attempts gave no valid plan: {detail}"[:3900]),
+    )
+
+
+async def _attempt(
+    bench: Workbench, intent: DerivePlan, prefix: str, attempt: int, before: list[PlanProblem]
+) -> DerivedPlan | tuple[Problem, ...]:
+    rules, criteria = bench.rules, tuple(c.ac_id for c in bench.criteria)
+    decision = bench.state.decisions[intent.decision_id].proposed
+    told = "\n".join(f"- {p.message}" for p in before)
+    request = AgentRequest(
+        kind="derive",
+        role=PLANNER.role,
+        principal=PLANNER.principal,
+        shared=await pack_text(bench, "planner", "DESIGN", None),
+        own=f"Decided design: {decision.title}\n{decision.rationale}"
+        + (f"\n\nYour last answer had these problems:\n{told}" if told else ""),
+        sampling=Sampling(
+            temperature=rules.planning.derivation.temperature,
+            max_tokens=rules.planning.derivation.max_output_tokens,
+            seed=attempt,
+        ),
+        model=bench.model,
+        json_schema=derivation_schema(criteria, rules.assignable_roles, rules.planning),
+    )
+    work = Work(seat=PLANNER, tool="model", op="derive")
+    try:
+        answer = await bench.journal.ask(f"{prefix}/derive-{attempt}", request, work)
+    except (ReplyMalformed, ReplyRefused) as error:
+        return (Problem(code="reply", message=error.message[:500]),)
+    outcome = validate_derivation(
+        answer.value,
+        acceptance_ids=criteria,
+        decision_ids=(intent.decision_id,),
+        assignable_roles=rules.assignable_roles,
+        config=rules.planning,
+    )
+    return outcome if isinstance(outcome, DerivedPlan) else tuple(outcome)
+
+
+async def _adopt(
+    bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, plan_id: EntityId, version: int, prefix: str
+) -> None:
+    state = bench.state
+    ids = [bench.new_id("tk", prefix, n) for n in range(len(plan.tasks))]
+    needs = {n: tuple(ids[d.depends_on] for d in plan.dependencies if d.task == n) for n in range(len(ids))}
+    tasks = tuple(_task(bench, derived, needs[n], ids[n], plan_id) for n, derived in enumerate(plan.tasks))
+    edges = tuple(Dependency(from_=ids[e.task], to=ids[e.depends_on], inferred=e.inferred) for e in plan.dependencies)
+    decision = state.decisions[intent.decision_id]
+    digest = digest_of_json([json.loads(t.model_dump_json()) for t in tasks])
+    proposed = PlanProposed(
+        plan_id=plan_id,
+        version=version,
+        previous_plan_id=EntityId(state.plan_id) if state.plan_id else None,
+        author=PLANNER.principal,
+        rationale=decision.proposed.rationale,
+        tasks=tasks,
+        dependencies=edges,
+        estimated_complexity="LOW" if len(tasks) < 3 else "MEDIUM" if len(tasks) < 6 else "HIGH",
+        task_decisions=tuple(
+            TaskDecision(
+                task_index=n,
+                task_description=t.title,
+                decided_by=PLANNER.principal,
+                decision_reason=decision.proposed.title,
+                decided_at=bench.now_ms,
+            )
+            for n, t in enumerate(tasks)
+        ),
+        content_digest=state.content.digest,
+        plan_digest=digest,
+    )
+    adopted = PlanAdopted(
+        plan_id=plan_id,
+        version=version,
+        decision_id=EntityId(intent.decision_id),
+        supersedes=EntityId(state.plan_id) if state.plan_id else None,
+    )
+    added: tuple[Payload, ...] = tuple(TaskAdded(plan_id=plan_id, task=t) for t in tasks)
+    await bench.journal.record(f"{prefix}/adopted", proposed, *added, adopted, actor=PLANNER.principal)
+
+
+def _task(
+    bench: Workbench, derived: DerivedTask, needs: tuple[EntityId, ...], task_id: EntityId, plan_id: EntityId
+) -> Task:
+    return Task(
+        task_id=task_id,
+        story_id=bench.journal.story_id,
+        plan_id=plan_id,
+        title=derived.title,
+        description=derived.description,
+        role=derived.role,
+        kind=derived.kind,
+        estimated_hours=derived.estimated_hours,
+        priority=derived.priority,
+        keywords=derived.keywords,
+        depends_on=needs,
+        acceptance_refs=tuple(EntityId(r) for r in derived.acceptance_refs),
+        paths=derived.paths,
+        risk="low",
+        author=PLANNER.principal,
+    )

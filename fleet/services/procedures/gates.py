@@ -1,0 +1,172 @@
+"""Procedures at gates: ask for consent, let a delegate decide, move the story, park it."""
+
+from __future__ import annotations
+
+from fleet.digest import canonical_json
+from fleet.errors import GateClosed
+from fleet.events import ApprovalRequested, OwnershipTaken, Payload, StoryParked, Task, TaskAdded, TaskTransitioned
+from fleet.ids import Digest, EntityId, Principal
+from fleet.services.journal import SYSTEM
+from fleet.services.workbench import Workbench
+from fleet.story import Caller, decide_gate, delegation_for, fire, last_request, subject_of
+from fleet.story.intents import DecideGate, FireTransition, LoopBack, Park, RequestGate
+
+__all__ = ["decide_delegated_gate", "fire_transition", "loop_back", "park_story", "request_gate", "take_ownership"]
+
+REVIEWER = Principal("agent:reviewer-001")
+"""Decides delegated po gates; authors nothing (LC-75)."""
+
+
+async def request_gate(bench: Workbench, intent: RequestGate) -> None:
+    """The approval is requested, with the card that its decider will see (LC-79)."""
+    state = bench.state
+    gate = bench.rules.fsm.gate(state.lifecycle, intent.gate)
+    task = state.tasks.get(intent.task_id or "")
+    subject = subject_of(state, gate, task)
+    if subject is None or subject.digest != intent.subject:
+        return
+    before = last_request(state, intent.gate, subject.digest)
+    attempt = before.request.attempt + 1 if before else 1
+    name = f"gate/{intent.gate}/{subject.digest.hex[:16]}/{attempt}"
+    if intent.task_id:
+        name = f"{name}/{intent.task_id}"
+    await bench.journal.record(
+        name,
+        ApprovalRequested(
+            approval_id=bench.new_id("ap", name),
+            gate=intent.gate,
+            role=gate.role,
+            actor=gate.actor,
+            subject=subject,
+            risk="low",
+            expires_at=bench.now_ms + gate.request_ttl_s * 1000,
+            attempt=attempt,
+            card_digest=await _card(bench, intent),
+            requested_by=SYSTEM,
+        ),
+    )
+
+
+async def _card(bench: Workbench, intent: RequestGate) -> Digest:
+    state = bench.state
+    task = state.tasks.get(intent.task_id or "")
+    score = state.scores.get(intent.subject)
+    return await bench.blobs.put(
+        canonical_json(
+            {
+                "gate": intent.gate,
+                "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
+                "task": {"id": task.task.task_id, "title": task.task.title} if task else None,
+                "subject": intent.subject,
+                "score": score.score if score else None,
+                "verdict": score.verdict if score else None,
+                "limited_by": score.limited_by if score else None,
+                "councils": [
+                    {"id": c.opened.council_id, "kind": c.opened.output_kind, "status": c.status, "winner": c.winner}
+                    for c in state.councils.values()
+                ],
+                "tokens": state.tokens,
+                "feedback": list(task.feedback) if task else [],
+            }
+        )
+    )
+
+
+async def decide_delegated_gate(bench: Workbench, intent: DecideGate) -> None:
+    """The delegate of this run has decided the gate, and the record says that it was delegated (LC-77)."""
+    state = bench.state
+    approval = state.approvals[intent.approval_id]
+    delegation = delegation_for(state, intent.gate, now_ms=bench.now_ms)
+    if delegation is None:
+        return
+    caller = Caller(principal=delegation.delegate, roles=frozenset({approval.request.role}))
+    payloads = decide_gate(
+        state,
+        bench.rules.fsm,
+        intent.approval_id,
+        approve=True,
+        caller=caller,
+        now_ms=bench.now_ms,
+        notes=f"Delegated by {delegation.granted_by}: {delegation.reason}",
+        delegation_id=delegation.delegation_id,
+    )
+    await bench.journal.record(f"decide/{intent.approval_id}", *payloads, actor=delegation.delegate)
+
+
+async def fire_transition(bench: Workbench, intent: FireTransition) -> None:
+    """The story is in the next state; a guard that fell in the meantime leaves it where it is."""
+    state = bench.state
+    caller = Caller(principal=SYSTEM, roles=frozenset({"system"}))
+    try:
+        payloads = fire(state, bench.rules.fsm, intent.event, caller=caller, now_ms=bench.now_ms)
+    except GateClosed:
+        return
+    await bench.journal.record(f"fire/{state.state}/{intent.event}/{sum(state.loopbacks.values())}", *payloads)
+
+
+async def loop_back(bench: Workbench, intent: LoopBack) -> None:
+    """The story is back in an earlier state with one fix task that names the findings (LC-47, LC-91)."""
+    state = bench.state
+    score = state.scores.get(Digest(intent.tree))
+    findings = "; ".join(score.reasons) if score and score.reasons else "the pipeline blocks"
+    reason = f"The tree scored {score.score if score else 'nothing'} and blocks: {findings}"[:3900]
+    caller = Caller(principal=SYSTEM, roles=frozenset({"system"}))
+    moved = fire(state, bench.rules.fsm, intent.event, caller=caller, now_ms=bench.now_ms, reason=reason)
+    number = sum(state.loopbacks.values()) + 1
+    name = f"loopback/{intent.event}/{number}"
+    await bench.journal.record(name, *moved, *_fix_task(bench, name, reason))
+
+
+def _fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
+    state = bench.state
+    if state.plan is None:
+        return ()
+    plan_id = state.plan.proposal.plan_id
+    task = Task(
+        task_id=bench.new_id("tk", name),
+        story_id=state.story_id,
+        plan_id=plan_id,
+        title=f"Mend the findings of round {sum(state.loopbacks.values()) + 1}",
+        description=reason,
+        role="developer",
+        kind="fix",
+        estimated_hours=1,
+        priority=1,
+        keywords=("fix", "findings"),
+        acceptance_refs=tuple(c.ac_id for c in bench.criteria),
+        risk="medium",
+    )
+    return (TaskAdded(plan_id=plan_id, task=task),)
+
+
+async def park_story(bench: Workbench, intent: Park) -> None:
+    """The story waits for a person; everything done so far is kept (LC-94)."""
+    await record_park(bench, cause=intent.cause, detail=intent.detail)
+
+
+async def record_park(bench: Workbench, *, cause: str, detail: str, code: str | None = None) -> None:
+    """The park is on record, once per version of the story."""
+    payload = StoryParked(cause=cause, code=code, detail=detail[:4000])  # pyright: ignore[reportArgumentType]
+    await bench.journal.record(f"park/{cause}/{bench.state.version}", payload)
+
+
+async def take_ownership(bench: Workbench, *, epoch: int, previous: int, owner: str, cause: str) -> None:
+    """The stream says who owns it from here on (EV-230)."""
+    payload = OwnershipTaken(epoch=epoch, previous_epoch=previous, owner=owner, cause=cause)  # pyright: ignore[reportArgumentType]
+    await bench.journal.record(f"own/{epoch}", payload)
+
+
+def system_step(
+    task_id: EntityId, from_: str, action: str, to: str, *, evidence: tuple[str, ...] = ()
+) -> TaskTransitioned:
+    """A task transition that the system makes."""
+    return TaskTransitioned(
+        task_id=task_id,
+        from_=from_,  # pyright: ignore[reportArgumentType]
+        action=action,  # pyright: ignore[reportArgumentType]
+        to=to,  # pyright: ignore[reportArgumentType]
+        actor_type="system",
+        principal=SYSTEM,
+        as_role="system",
+        evidence=evidence,
+    )

@@ -1,0 +1,147 @@
+"""Approvals: which subject a gate is about, which grants are valid, who may grant (LC-70..LC-78)."""
+
+from __future__ import annotations
+
+from fleet.digest import digest_of_json
+from fleet.errors import InvalidInput, PolicyDenied
+from fleet.events import RunDelegation, Subject
+from fleet.ids import Digest, Principal
+from fleet.story.lifecycle import RIGORS, FsmConfig, Gate
+from fleet.story.state import Approval, StoryState, TaskState
+
+__all__ = [
+    "check_approver",
+    "check_delegable",
+    "check_notes",
+    "delegation_for",
+    "last_request",
+    "subject_authors",
+    "subject_of",
+    "supporting_fact",
+    "valid_grant",
+]
+
+
+def subject_of(state: StoryState, gate: Gate, task: TaskState | None = None) -> Subject | None:
+    """What the gate is about now; None while that does not exist yet (LC-7, LC-71)."""
+    match gate.subject:
+        case "content":
+            return Subject(kind="content", id=state.story_id, digest=state.content.digest)
+        case "plan" if state.plan is not None:
+            return Subject(kind="plan", id=state.plan.proposal.plan_id, digest=state.plan.proposal.plan_digest)
+        case "tree" if state.tree is not None:
+            return Subject(kind="tree", id=state.story_id, digest=state.tree)
+        case "docs" if state.docs is not None:
+            return Subject(kind="docs", id=state.story_id, digest=state.docs.digest)
+        case "task_tree" if task is not None and task.candidate_tree is not None:
+            return Subject(kind="tree", id=task.task.task_id, digest=task.candidate_tree)
+        case "report" if state.tree in state.scores:
+            score = state.scores[state.tree] if state.tree else None
+            return Subject(kind="report", id=state.story_id, digest=_score_digest(score)) if score else None
+        case _:
+            return None
+
+
+def _score_digest(score: object) -> Digest:
+    from fleet.events import WorkspaceScored
+
+    assert isinstance(score, WorkspaceScored)
+    return digest_of_json(score)
+
+
+def last_request(state: StoryState, name: str, subject: Digest) -> Approval | None:
+    """The newest request for this gate and subject, whatever came of it."""
+    found = [a for a in state.approvals.values() if a.request.gate == name and a.request.subject.digest == subject]
+    return found[-1] if found else None
+
+
+def valid_grant(state: StoryState, name: str, subject: Digest, *, now_ms: int) -> Approval | None:
+    """The grant that satisfies the gate for this subject now (LC-70), None when there is none."""
+    for approval in state.approvals.values():
+        grant = approval.grant
+        if approval.request.gate != name or approval.status != "granted" or approval.voided or grant is None:
+            continue
+        if grant.subject_digest == subject and grant.expires_at_ms > now_ms:
+            return approval
+    return None
+
+
+def subject_authors(state: StoryState, subject: Subject) -> frozenset[Principal]:
+    """Every principal that authored the subject (LC-75)."""
+    match subject.kind:
+        case "content":
+            return frozenset({state.author})
+        case "plan":
+            return frozenset({state.plan.proposal.author}) if state.plan else frozenset()
+        case "tree" if subject.id in state.tasks:
+            author = state.tasks[subject.id].author
+            return frozenset({author}) if author else frozenset()
+        case "tree" | "docs":
+            return frozenset(state.tree_authors)
+        case _:
+            return frozenset()
+
+
+def delegation_for(state: StoryState, name: str, *, now_ms: int) -> RunDelegation | None:
+    """The delegation of this run that covers the gate now (LC-77), None when a person has to decide."""
+    for delegation in state.start.delegations if state.start else ():
+        covers = delegation.gate == name and delegation.valid_until > now_ms
+        if covers and RIGORS.index(state.rigor) <= RIGORS.index(delegation.max_rigor):
+            return delegation
+    return None
+
+
+def supporting_fact(state: StoryState, subject: Subject) -> str | None:
+    """The recorded fact that a delegated grant for this subject rests on (LC-77); None when there is none."""
+    match subject.kind:
+        case "content" | "plan":
+            score = state.score
+            fits = score is not None and score.dor_ok and score.content_digest == state.content.digest
+            return f"readiness score {score.score}" if score is not None and fits else None
+        case "tree" | "docs":
+            tree = state.docs.tree if subject.kind == "docs" and state.docs else subject.digest
+            scored = state.scores.get(tree)
+            return (
+                f"run {scored.run_id} scored {scored.score}"
+                if scored is not None and scored.verdict == "pass"
+                else None
+            )
+        case _:
+            return None
+
+
+def check_delegable(config: FsmConfig, lifecycle: str, name: str, max_rigor: str) -> None:
+    """Returns when the gate may be delegated up to this rigor; PolicyDenied otherwise (LC-77)."""
+    limit = config.gate(lifecycle, name).delegable_up_to
+    if limit is None:
+        raise PolicyDenied(f"gate {name!r} can never be delegated", rule_id="LC-77", gate=name)
+    if RIGORS.index(limit) < next((i for i, r in enumerate(RIGORS) if r == max_rigor), len(RIGORS)):
+        raise PolicyDenied(
+            f"gate {name!r} can be delegated up to {limit}, this story has rigor {max_rigor}: approve it yourself",
+            rule_id="LC-77",
+            gate=name,
+            allowed=limit,
+        )
+
+
+def check_approver(
+    state: StoryState, gate: Gate, subject: Subject, *, principal: Principal, roles: frozenset[str], delegated: bool
+) -> None:
+    """Returns when this principal may decide about the subject; PolicyDenied names the rule otherwise."""
+    if gate.role not in roles:
+        raise PolicyDenied(
+            f"{principal} does not hold role {gate.role!r}, which decides this gate", rule_id="LC-11", allowed=gate.role
+        )
+    if gate.actor == "human" and not principal.is_human and not delegated:
+        raise PolicyDenied(f"this gate needs a person; {principal} is none", rule_id="LC-76")
+    authored = principal in subject_authors(state, subject)
+    if authored and (not principal.is_human or (state.rigor == "L3" and subject.kind != "content")):
+        raise PolicyDenied(f"{principal} is an author of {subject.kind} {subject.id}", rule_id="author_is_approver")
+
+
+def check_notes(text: str, what: str) -> str:
+    """The trimmed text; InvalidInput when it has not 10..4,000 characters (GL-14, LC-65)."""
+    trimmed = text.strip()
+    if not 10 <= len(trimmed) <= 4000:
+        raise InvalidInput(f"{what} has {len(trimmed)} characters; write 10 to 4,000", field=what)
+    return trimmed

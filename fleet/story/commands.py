@@ -1,0 +1,354 @@
+"""Decide what a person's command on a story records: pure functions from state and command to events (LC-*)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fleet.digest import digest_of_json
+from fleet.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, VersionConflict
+from fleet.events import (
+    ApprovalGranted,
+    ApprovalRejected,
+    Payload,
+    StoryCancelled,
+    StoryTransitioned,
+    StoryUnparked,
+    TaskTransitioned,
+    TransitionRefused,
+)
+from fleet.ids import Digest, Principal
+from fleet.story.approvals import check_approver, check_notes, subject_of
+from fleet.story.guards import GuardContext, evaluate
+from fleet.story.lifecycle import FsmConfig, Rigor, Transition
+from fleet.story.state import Approval, StoryState
+
+__all__ = ["Caller", "StoryText", "cancel", "decide_gate", "fire", "parse", "unpark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated principal and the roles it holds (GL-16: never taken from the request)."""
+
+    principal: Principal
+    roles: frozenset[str]
+
+
+class StoryText(BaseModel):
+    """The fields of a story as a person writes them (AP-53); aliases of GL-6 are accepted and translated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, str_strip_whitespace=True)
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    description: Annotated[str, Field(alias="brief", max_length=20_000)] = ""
+    acceptance_criteria: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(alias="ac", max_length=50)
+    ] = ()
+    constraints: dict[str, Any] = Field(default_factory=dict)
+    tags: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=40)], ...], Field(max_length=20)] = ()
+    rigor: Rigor = "L1"
+    lifecycle: str = "agile"
+    language: str = "en"
+    priority: Annotated[int, Field(ge=1, le=10)] = 5
+    hold: bool = False
+    project_id: str = "pr-default"
+    epic_id: str = "ep-inbox"
+
+    @field_validator("rigor", mode="before")
+    @classmethod
+    def _rigor(cls, value: Any) -> Any:
+        names = {"experimental": "L0", "standard": "L1", "high": "L2", "critical": "L3"}
+        return names.get(value.lower(), value.upper()) if isinstance(value, str) else value
+
+    @field_validator("title", "description", "acceptance_criteria", "tags")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        texts = [value] if isinstance(value, str) else value
+        if any(ord(c) < 32 and c not in "\n\t" for text in texts for c in text):
+            raise ValueError("control characters other than newline and tab are refused")
+        return value
+
+
+def parse(data: Any) -> StoryText:
+    """The story's text; InvalidInput lists every problem with its pointer (GL-7, GL-15)."""
+    import unicodedata
+
+    def nfc(value: Any) -> Any:
+        match value:
+            case str():
+                return unicodedata.normalize("NFC", value)
+            case list():
+                return [nfc(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+            case _:
+                return value
+
+    if not isinstance(data, dict):
+        raise InvalidInput("a story is a mapping with title, description and acceptance_criteria", problems=[])
+    try:
+        text = StoryText.model_validate({str(k): nfc(v) for k, v in data.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        digest_of_json(text.constraints)
+    except ValidationError as error:
+        problems = [
+            {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
+            for e in error.errors(include_url=False)
+        ]
+        first = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
+        raise InvalidInput(f"the story is not valid: {first}", problems=problems) from error
+    except TypeError as error:
+        raise InvalidInput(
+            f"/constraints: {error}", problems=[{"pointer": "/constraints", "message": str(error)}]
+        ) from error
+    return text
+
+
+def fire(
+    state: StoryState, config: FsmConfig, event: str, *, caller: Caller, now_ms: int, reason: str = ""
+) -> tuple[Payload, ...]:
+    """What firing this event records: the transition, together with the consent of a caller who holds the gate (LC-78).
+
+    Raises:
+        InvalidTransition: the event is not in the table for this state (LC-3).
+        GateClosed: guards are false; `refused` holds the TransitionRefused event to record (LC-4).
+    """
+    row = _row(state, config, event)
+    grant = _consent(state, config, row, caller, now_ms)
+    context = GuardContext(config=config, now_ms=now_ms, transition=row, reason=reason)
+    results = evaluate(_with_grant(state, grant), context)
+    if not all(r.ok for r in results):
+        failing = "; ".join(f"{r.name}: {r.message}" for r in results if not r.ok)
+        raise GateClosed(
+            f"story {state.story_id} stays in {state.state}: {failing}",
+            state=state.state,
+            event=event,
+            guards=[r.model_dump(mode="json") for r in results],
+        )
+    moved = StoryTransitioned(
+        from_=state.state,
+        event=event,
+        to=row.to,
+        guards=results,
+        loopback=row.kind == "loopback",
+        reason=reason.strip() or None,
+    )
+    return (grant, moved) if grant else (moved,)
+
+
+def refusal(state: StoryState, error: GateClosed, caller: Caller) -> TransitionRefused:
+    """The record of a refused but legal attempt (LC-4)."""
+    from fleet.events import GuardResult
+
+    return TransitionRefused(
+        state=state.state,
+        event=str(error.details["event"]),
+        guards=tuple(GuardResult.model_validate(g) for g in error.details["guards"]),
+        principal=caller.principal,
+    )
+
+
+def _row(state: StoryState, config: FsmConfig, event: str) -> Transition:
+    if state.disposition != "active" or state.closed:
+        raise InvalidTransition(
+            f"story {state.story_id} is {state.disposition if not state.closed else 'closed'}: unpark it first",
+            state=state.state,
+            event=event,
+            allowed=[],
+        )
+    rows = config.lifecycles[state.lifecycle].legal(state.state)
+    row = next((r for r in rows if r.event == event), None)
+    if row is None:
+        allowed = [r.event for r in rows]
+        raise InvalidTransition(
+            f"event {event!r} is not legal in state {state.state}; allowed: {', '.join(allowed) or 'none'}",
+            state=state.state,
+            event=event,
+            allowed=allowed,
+        )
+    return row
+
+
+def _consent(
+    state: StoryState, config: FsmConfig, row: Transition, caller: Caller, now_ms: int
+) -> ApprovalGranted | None:
+    pending = next(
+        (
+            a
+            for a in state.approvals.values()
+            if a.request.gate == row.gate and a.status == "requested" and not a.voided
+        ),
+        None,
+    )
+    if row.gate is None or pending is None or not caller.principal.is_human:
+        return None
+    if config.gate(state.lifecycle, row.gate).role not in caller.roles:
+        return None
+    return _grant(state, config, pending, caller, now_ms, notes=None)
+
+
+def _with_grant(state: StoryState, grant: ApprovalGranted | None) -> StoryState:
+    if grant is None:
+        return state
+    from dataclasses import replace
+
+    from fleet.story.state import Grant
+
+    approval = state.approvals[grant.approval_id]
+    granted = Grant(
+        principal=grant.principal,
+        as_role=grant.as_role,
+        subject_digest=grant.subject_digest,
+        expires_at_ms=grant.grant_expires_at,
+        delegated=grant.delegated,
+        notes=grant.notes,
+        version=state.version,
+    )
+    approval = replace(approval, status="granted", grant=granted)
+    return state.with_(approvals={**state.approvals, grant.approval_id: approval})
+
+
+def _grant(
+    state: StoryState,
+    config: FsmConfig,
+    approval: Approval,
+    caller: Caller,
+    now_ms: int,
+    *,
+    notes: str | None,
+    delegation_id: Any = None,
+) -> ApprovalGranted:
+    request = approval.request
+    gate = config.gate(state.lifecycle, request.gate)
+    delegated = delegation_id is not None
+    check_approver(state, gate, request.subject, principal=caller.principal, roles=caller.roles, delegated=delegated)
+    current = subject_of(state, gate, state.tasks.get(request.subject.id))
+    if current is not None and current.digest != request.subject.digest:
+        raise VersionConflict(
+            f"the subject of gate {request.gate} changed since it was requested: look at it again",
+            expected=request.subject.digest,
+            actual=current.digest,
+        )
+    return ApprovalGranted(
+        approval_id=request.approval_id,
+        principal=caller.principal,
+        as_role=gate.role,
+        subject_digest=request.subject.digest,
+        notes=notes,
+        grant_expires_at=now_ms + gate.grant_ttl_s * 1000,
+        delegated=delegated,
+        delegation_id=delegation_id,
+    )
+
+
+def find_approval(state: StoryState, name: str) -> Approval:
+    """The approval with this id, or the pending one of this gate; NotFound names what is pending."""
+    if name in state.approvals:
+        return state.approvals[name]
+    pending = [a for a in state.approvals.values() if a.status == "requested" and not a.voided]
+    found = [a for a in pending if a.request.gate == name]
+    if not found:
+        known = ", ".join(a.request.gate for a in pending) or "none"
+        raise NotFound(f"story {state.story_id} has no pending approval {name!r}; pending: {known}", pending=known)
+    return found[-1]
+
+
+def decide_gate(
+    state: StoryState,
+    config: FsmConfig,
+    name: str,
+    *,
+    approve: bool,
+    caller: Caller,
+    now_ms: int,
+    notes: str = "",
+    delegation_id: Any = None,
+) -> tuple[Payload, ...]:
+    """What a decision about a pending approval records; the first one wins (LC-74).
+
+    A granted gate whose transition has no other false guard moves the story in the same append, and a granted task
+    moves on in its workflow (LC-78, LC-112).
+    """
+    approval = find_approval(state, name)
+    if approval.status != "requested" or approval.voided:
+        raise VersionConflict(
+            f"approval {approval.request.approval_id} is already {approval.status}",
+            status=approval.status,
+            approval_id=approval.request.approval_id,
+        )
+    if not approve:
+        return _reject(state, config, approval, caller, notes)
+    grant = _grant(state, config, approval, caller, now_ms, notes=notes.strip() or None, delegation_id=delegation_id)
+    after = _with_grant(state, grant)
+    return (grant, *_follow(after, config, approval, caller, now_ms))
+
+
+def _follow(
+    state: StoryState, config: FsmConfig, approval: Approval, caller: Caller, now_ms: int
+) -> tuple[Payload, ...]:
+    request = approval.request
+    if request.gate == "task_acceptance":
+        return (_task_step(state, request.subject.id, "APPROVE_STORY", "po_approved", caller),)
+    row = next(
+        (r for r in config.lifecycles[state.lifecycle].legal(state.state) if request.gate in (r.gate, r.event)), None
+    )
+    if row is None or state.disposition != "active":
+        return ()
+    results = evaluate(state, GuardContext(config=config, now_ms=now_ms, transition=row))
+    if not all(r.ok for r in results):
+        return ()
+    return (StoryTransitioned(from_=state.state, event=row.event, to=row.to, guards=results),)
+
+
+def _task_step(
+    state: StoryState, task_id: str, action: Any, to: Any, caller: Caller, feedback: str | None = None
+) -> TaskTransitioned:
+    task = state.tasks[task_id]
+    tree = task.candidate_tree
+    return TaskTransitioned(
+        task_id=task.task.task_id,
+        from_=task.state,  # pyright: ignore[reportArgumentType]
+        action=action,
+        to=to,
+        actor_type="human" if caller.principal.is_human else "agent",
+        principal=caller.principal,
+        as_role="po",
+        feedback=feedback,
+        evidence=(tree,) if tree else (),
+    )
+
+
+def _reject(
+    state: StoryState, config: FsmConfig, approval: Approval, caller: Caller, reason: str
+) -> tuple[Payload, ...]:
+    request = approval.request
+    why = check_notes(reason, "reason")
+    gate = config.gate(state.lifecycle, request.gate)
+    check_approver(state, gate, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
+    rejected = ApprovalRejected(
+        approval_id=request.approval_id, principal=caller.principal, as_role=gate.role, reason=why, delegated=False
+    )
+    if request.gate == "task_acceptance" and request.subject.id in state.tasks:
+        return (rejected, _task_step(state, request.subject.id, "REQUEST_REWORK", "implementing", caller, why))
+    return (rejected,)
+
+
+def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ...]:
+    """What letting a parked story go on records (LC-95)."""
+    if state.disposition != "parked" or state.park is None:
+        raise InvalidTransition(f"story {state.story_id} is not parked", state=state.state, event="unpark", allowed=[])
+    why = check_notes(note, "note")
+    return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
+
+
+def cancel(state: StoryState, config: FsmConfig, *, reason: str) -> tuple[Payload, ...]:
+    """What giving up the story records (LC-93)."""
+    if state.closed or state.disposition in ("cancelled", "archived"):
+        raise InvalidTransition(
+            f"story {state.story_id} is over already", state=state.state, event="cancel", allowed=[]
+        )
+    return (StoryCancelled(reason=check_notes(reason, "reason")),)
+
+
+def content_key(digest: Digest) -> str:
+    """The part of a content digest that names a story: the same text gives the same id."""
+    return digest.hex[:12]

@@ -1,0 +1,323 @@
+"""Fold events into the state of a story. Pure: the same events give the same state on every machine (PL-48)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fleet.digest import digest_of_json
+from fleet.errors import LogCorrupted
+from fleet.events import (
+    EVENT_TYPES,
+    AcceptanceCriterion,
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalRequested,
+    ApprovalRevoked,
+    DecisionAccepted,
+    DecisionProposed,
+    DecisionRejected,
+    DecisionSuperseded,
+    DocsProduced,
+    OwnershipTaken,
+    Payload,
+    QuestionAnswered,
+    QuestionRaised,
+    ReportGenerated,
+    RigorChanged,
+    StepFinished,
+    StepStarted,
+    StoredEvent,
+    StoryArchived,
+    StoryCancelled,
+    StoryClosed,
+    StoryCreated,
+    StoryEdited,
+    StoryParked,
+    StoryScored,
+    StoryStarted,
+    StoryTransitioned,
+    StoryUnparked,
+    TreeMerged,
+    WorkspaceReported,
+    WorkspaceScored,
+    decode,
+)
+from fleet.ids import StoryId
+from fleet.story import evolve_council, evolve_tasks
+from fleet.story.state import Approval, Content, Decision, Docs, Grant, Park, Question, Step, StoryState
+
+__all__ = ["NO_STATE", "evolve", "fold"]
+
+Handler = Callable[[StoryState, Any, StoredEvent], StoryState]
+
+
+def fold(events: Iterable[StoredEvent], state: StoryState | None = None) -> StoryState | None:
+    """The state after these events; None when there are none."""
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def evolve(state: StoryState | None, event: StoredEvent) -> StoryState:
+    """The state after one more event, which must be the next version.
+
+    Raises:
+        UnsupportedSchema: the event is newer than this reader.
+        LogCorrupted: a gap in the versions, or a stream that does not begin with StoryCreated.
+    """
+    payload = decode(event)
+    if event.version != (state.version if state else 0) + 1:
+        raise LogCorrupted(
+            f"{event.event_id} does not follow version {state.version if state else 0}", event=event.event_id
+        )
+    if state is None:
+        if not isinstance(payload, StoryCreated):
+            raise LogCorrupted(
+                f"{event.event_id} is {event.type}, but a story begins with StoryCreated", event=event.event_id
+            )
+        return _created(payload, event)
+    handler = _HANDLERS.get(type(payload))
+    after = handler(state, payload, event) if handler else state
+    return after.with_(version=event.version)
+
+
+def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
+    return StoryState(
+        story_id=StoryId(event.stream.entity),
+        version=event.version,
+        created_ms=event.ts_ms,
+        author=event.actor,
+        project_id=p.project_id,
+        epic_id=p.epic_id,
+        content=Content(
+            title=p.title,
+            description=p.description,
+            acceptance_criteria=p.acceptance_criteria,
+            constraints=p.constraints,
+            tags=p.tags,
+            digest=p.content_digest,
+        ),
+        rigor=p.rigor,
+        lifecycle=p.lifecycle,
+        language=p.language,
+        priority=p.priority,
+        state="BACKLOG" if p.lifecycle == "agile" else "NEW",
+        config=p.config,
+    )
+
+
+def _edited(s: StoryState, p: StoryEdited, _: StoredEvent) -> StoryState:
+    allowed = {"title", "description", "constraints", "tags"}
+    changes: dict[str, Any] = {k: v for k, v in p.changes.items() if k in allowed}
+    if "tags" in changes:
+        changes["tags"] = tuple(changes["tags"])
+    criteria = p.changes.get("acceptance_criteria")
+    if isinstance(criteria, list):
+        changes["acceptance_criteria"] = tuple(AcceptanceCriterion.model_validate(c) for c in criteria)
+    return s.with_(content=replace(s.content, **changes, digest=p.content_digest))
+
+
+def _scored(s: StoryState, p: StoryScored, _: StoredEvent) -> StoryState:
+    return s.with_(score=p)
+
+
+def _started(s: StoryState, p: StoryStarted, event: StoredEvent) -> StoryState:
+    return s.with_(start=p, started_by=event.actor)
+
+
+def _transitioned(s: StoryState, p: StoryTransitioned, _: StoredEvent) -> StoryState:
+    if not p.loopback:
+        return s.with_(state=p.to)
+    # A loop-back ends the effect of every grant so far: gates after the target have to be passed anew (LC-90).
+    approvals = {k: _voided(a) if a.status == "granted" else a for k, a in s.approvals.items()}
+    count = {**s.loopbacks, p.event: s.loopbacks.get(p.event, 0) + 1}
+    return s.with_(state=p.to, approvals=approvals, loopbacks=count)
+
+
+def _voided(approval: Approval) -> Approval:
+    return replace(approval, voided=True)
+
+
+def _parked(s: StoryState, p: StoryParked, event: StoredEvent) -> StoryState:
+    return s.with_(disposition="parked", park=Park(cause=p.cause, detail=p.detail, version=event.version))
+
+
+def _unparked(s: StoryState, _p: StoryUnparked, _: StoredEvent) -> StoryState:
+    return s.with_(disposition="active", park=None, takeovers_without_progress=0)
+
+
+def _cancelled(s: StoryState, _p: StoryCancelled, _: StoredEvent) -> StoryState:
+    return s.with_(disposition="cancelled")
+
+
+def _archived(s: StoryState, _p: StoryArchived, _: StoredEvent) -> StoryState:
+    return s.with_(disposition="archived")
+
+
+def _closed(s: StoryState, _p: StoryClosed, _: StoredEvent) -> StoryState:
+    return s.with_(closed=True)
+
+
+def _rigor(s: StoryState, p: RigorChanged, _: StoredEvent) -> StoryState:
+    return s.with_(rigor=p.to)
+
+
+def _approval_requested(s: StoryState, p: ApprovalRequested, event: StoredEvent) -> StoryState:
+    return s.with_(approvals={**s.approvals, p.approval_id: Approval(request=p, requested_version=event.version)})
+
+
+def _approval_granted(s: StoryState, p: ApprovalGranted, event: StoredEvent) -> StoryState:
+    grant = Grant(
+        principal=p.principal,
+        as_role=p.as_role,
+        subject_digest=p.subject_digest,
+        expires_at_ms=p.grant_expires_at,
+        delegated=p.delegated,
+        notes=p.notes,
+        version=event.version,
+    )
+    return _approval(s, p.approval_id, status="granted", grant=grant)
+
+
+def _approval(s: StoryState, approval_id: str, **changes: Any) -> StoryState:
+    known = s.approvals.get(approval_id)
+    if known is None:
+        return s
+    return s.with_(approvals={**s.approvals, approval_id: replace(known, **changes)})
+
+
+def _approval_rejected(s: StoryState, p: ApprovalRejected, _: StoredEvent) -> StoryState:
+    return _approval(s, p.approval_id, status="rejected", reason=p.reason)
+
+
+def _approval_expired(s: StoryState, p: ApprovalExpired, _: StoredEvent) -> StoryState:
+    return _approval(s, p.approval_id, status="expired")
+
+
+def _approval_revoked(s: StoryState, p: ApprovalRevoked, _: StoredEvent) -> StoryState:
+    return _approval(s, p.approval_id, status="revoked", reason=p.reason)
+
+
+def _decision_proposed(s: StoryState, p: DecisionProposed, event: StoredEvent) -> StoryState:
+    return s.with_(
+        decisions={**s.decisions, p.decision_id: Decision(proposed=p, version=event.version, ts_ms=event.ts_ms)}
+    )
+
+
+def _decision(s: StoryState, decision_id: str, **changes: Any) -> StoryState:
+    known = s.decisions.get(decision_id)
+    return s if known is None else s.with_(decisions={**s.decisions, decision_id: replace(known, **changes)})
+
+
+def _decision_accepted(s: StoryState, p: DecisionAccepted, _: StoredEvent) -> StoryState:
+    return _decision(s, p.decision_id, status="ACCEPTED", decided_by=p.by, as_role=p.as_role)
+
+
+def _decision_rejected(s: StoryState, p: DecisionRejected, _: StoredEvent) -> StoryState:
+    return _decision(s, p.decision_id, status="REJECTED", decided_by=p.by, as_role=p.as_role)
+
+
+def _decision_superseded(s: StoryState, p: DecisionSuperseded, _: StoredEvent) -> StoryState:
+    return _decision(s, p.decision_id, status="SUPERSEDED")
+
+
+def _step_started(s: StoryState, p: StepStarted, event: StoredEvent) -> StoryState:
+    return s.with_(steps={**s.steps, p.step_id: Step(started=p, started_ms=event.ts_ms, epoch=event.epoch)})
+
+
+def _step_finished(s: StoryState, p: StepFinished, _: StoredEvent) -> StoryState:
+    step = s.steps.get(p.step_id)
+    if step is None or step.finished is not None:
+        return s
+    return s.with_(
+        steps={**s.steps, p.step_id: replace(step, finished=p)},
+        tokens=s.tokens + p.cost.tokens_in + p.cost.tokens_out,
+        calls=s.calls + (step.started.kind == "model"),
+        takeovers_without_progress=0,
+    )
+
+
+def _owned(s: StoryState, p: OwnershipTaken, _: StoredEvent) -> StoryState:
+    # A takeover counts against a story only when it found a step under way: then this story may be the cause (LC-94).
+    interrupted = p.cause != "new" and any(step.finished is None for step in s.steps.values())
+    return s.with_(takeovers_without_progress=s.takeovers_without_progress + 1) if interrupted else s
+
+
+def _merged(s: StoryState, p: TreeMerged, event: StoredEvent) -> StoryState:
+    if p.task_id is None and s.base_tree is None:
+        return s.with_(base_tree=p.result_digest, base_commit=p.commit, tree=p.result_digest, commit=p.commit)
+    task = s.tasks.get(p.task_id or "")
+    author = task.author if task else event.actor
+    authors = s.tree_authors if author is None or author in s.tree_authors else (*s.tree_authors, author)
+    return s.with_(tree=p.result_digest, commit=p.commit, tree_authors=authors)
+
+
+def _reported(s: StoryState, p: WorkspaceReported, _: StoredEvent) -> StoryState:
+    return s.with_(reports={**s.reports, p.tree_digest: p})
+
+
+def _workspace_scored(s: StoryState, p: WorkspaceScored, _: StoredEvent) -> StoryState:
+    return s.with_(scores={**s.scores, p.tree_digest: p})
+
+
+def _docs(s: StoryState, p: DocsProduced, event: StoredEvent) -> StoryState:
+    digest = digest_of_json([p.tree_digest, [[d.path, d.artifact_digest] for d in p.docs]])
+    criteria: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in p.criteria.items()}
+    return s.with_(docs=Docs(digest=digest, tree=p.tree_digest, criteria=criteria, version=event.version))
+
+
+def _report(s: StoryState, p: ReportGenerated, event: StoredEvent) -> StoryState:
+    return s.with_(report_version=event.version, report_digest=p.report_digest)
+
+
+def _question(s: StoryState, p: QuestionRaised, _: StoredEvent) -> StoryState:
+    question = Question(question_id=p.question_id, kind=p.kind, severity=p.severity, text=p.text)
+    return s.with_(questions={**s.questions, p.question_id: question})
+
+
+def _answered(s: StoryState, p: QuestionAnswered, _: StoredEvent) -> StoryState:
+    known = s.questions.get(p.question_id)
+    if known is None:
+        return s
+    return s.with_(questions={**s.questions, p.question_id: replace(known, answer=p.answer)})
+
+
+_HANDLERS: Mapping[type[Payload], Handler] = {
+    StoryEdited: _edited,
+    StoryScored: _scored,
+    StoryStarted: _started,
+    StoryTransitioned: _transitioned,
+    StoryParked: _parked,
+    StoryUnparked: _unparked,
+    StoryCancelled: _cancelled,
+    StoryArchived: _archived,
+    StoryClosed: _closed,
+    RigorChanged: _rigor,
+    ApprovalRequested: _approval_requested,
+    ApprovalGranted: _approval_granted,
+    ApprovalRejected: _approval_rejected,
+    ApprovalExpired: _approval_expired,
+    ApprovalRevoked: _approval_revoked,
+    DecisionProposed: _decision_proposed,
+    DecisionAccepted: _decision_accepted,
+    DecisionRejected: _decision_rejected,
+    DecisionSuperseded: _decision_superseded,
+    StepStarted: _step_started,
+    StepFinished: _step_finished,
+    OwnershipTaken: _owned,
+    TreeMerged: _merged,
+    WorkspaceReported: _reported,
+    WorkspaceScored: _workspace_scored,
+    DocsProduced: _docs,
+    ReportGenerated: _report,
+    QuestionRaised: _question,
+    QuestionAnswered: _answered,
+    **evolve_tasks.HANDLERS,
+    **evolve_council.HANDLERS,
+}
+
+NO_STATE: frozenset[str] = frozenset(EVENT_TYPES) - {cls.__name__ for cls in _HANDLERS} - {"StoryCreated"}
+"""Event types that leave the story's state as it is: facts for the graph and the report only (EV-31)."""

@@ -1,0 +1,173 @@
+"""Guards: pure functions over recorded facts (LC-50..LC-67). Missing evidence is failure (GL-18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fleet.events import GuardResult
+from fleet.ids import Digest
+from fleet.story.approvals import subject_of, valid_grant
+from fleet.story.lifecycle import FsmConfig, Transition
+from fleet.story.state import StoryState
+
+__all__ = ["GUARDS", "GuardContext", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardContext:
+    """What a guard may look at beside the state: the definitions, the clock's reading, and the command's reason."""
+
+    config: FsmConfig
+    now_ms: int
+    transition: Transition
+    reason: str = ""
+
+
+Verdict = tuple[bool, str, tuple[str, ...]]
+Guard = Callable[[StoryState, GuardContext], Verdict]
+
+
+def evaluate(state: StoryState, context: GuardContext) -> tuple[GuardResult, ...]:
+    """Every guard of the transition in declared order, with value and message (LC-4); unknown ones are false (LC-5)."""
+    found: list[GuardResult] = []
+    for name in context.transition.guards:
+        guard = GUARDS.get(name)
+        ok, message, evidence = guard(state, context) if guard else (False, f"there is no guard {name!r}", ())
+        found.append(GuardResult(name=name, ok=ok, message=message, evidence=evidence))
+    return tuple(found)
+
+
+def _dor_ok(s: StoryState, _: GuardContext) -> Verdict:
+    if s.score is None or s.score.content_digest != s.content.digest:
+        return False, "the story has no score for its present text", ()
+    message = f"readiness score {s.score.score}, needed {s.score.threshold}"
+    if not s.score.dor_ok:
+        message += "; " + ", ".join(sorted({str(f.code) for f in s.score.findings}))
+    return s.score.dor_ok, message, ()
+
+
+def _granted(s: StoryState, c: GuardContext, name: str) -> Verdict:
+    subject = subject_of(s, c.config.gate(s.lifecycle, name))
+    if subject is None:
+        return False, f"gate {name!r} has nothing to decide about yet", ()
+    grant = valid_grant(s, name, subject.digest, now_ms=c.now_ms)
+    if grant is None:
+        return False, f"no valid approval for gate {name!r}", ()
+    return True, f"approved for gate {name!r}", (grant.request.approval_id,)
+
+
+def _by_gate(s: StoryState, c: GuardContext) -> Verdict:
+    return _granted(s, c, c.transition.gate or c.transition.event)
+
+
+def _plan_valid(s: StoryState, _: GuardContext) -> Verdict:
+    if s.plan is None:
+        return False, "no plan is adopted", ()
+    ok = s.plan.proposal.content_digest == s.content.digest
+    return (
+        ok,
+        "the adopted plan fits the text" if ok else "the adopted plan was made for an earlier text",
+        (s.plan.proposal.plan_id,),
+    )
+
+
+def _design_complete(s: StoryState, c: GuardContext) -> Verdict:
+    ok, message, evidence = _plan_valid(s, c)
+    if not ok or s.plan is None:
+        return ok, message, evidence
+    decided = [k for k, d in s.decisions.items() if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE"]
+    covered = {ref for t in s.tasks.values() for ref in t.task.acceptance_refs}
+    missing = [a.ac_id for a in s.content.acceptance_criteria if a.ac_id not in covered]
+    blocking = [q.question_id for q in s.questions.values() if q.severity == "blocking" and q.answer is None]
+    if not decided:
+        return False, "no accepted decision of category ARCHITECTURE", ()
+    if missing:
+        return False, f"no task covers {', '.join(missing)}", ()
+    if blocking:
+        return False, f"blocking questions are open: {', '.join(blocking)}", tuple(blocking)
+    return True, "the design is decided and every criterion has a task", tuple(decided)
+
+
+def _all_tasks_done(s: StoryState, _: GuardContext) -> Verdict:
+    tasks = list(s.tasks.values())
+    open_ = [t.task.task_id for t in tasks if not t.is_terminal]
+    if open_ or not any(t.state == "done" for t in tasks):
+        return False, f"{len(open_)} of {len(tasks)} tasks are not done", tuple(open_)
+    return True, f"all {len(tasks)} tasks are done or cancelled", ()
+
+
+def _builds_passing(s: StoryState, _: GuardContext) -> Verdict:
+    report = s.reports.get(s.tree) if s.tree else None
+    if report is None:
+        return False, "no workspace report for the present tree", ()
+    return report.summary.build_ok is True, f"build of run {report.run_id}", (report.run_id,)
+
+
+def _tests_passing(s: StoryState, c: GuardContext) -> Verdict:
+    score = s.scores.get(s.tree) if s.tree else None
+    if score is None or score.rigor != s.rigor:
+        return False, "no score for the present tree at this rigor", ()
+    if score.verdict == "pass":
+        return True, f"verdict pass with {score.score}", (score.run_id,)
+    if score.verdict == "warn" and _granted(s, c, "accept_warning")[0]:
+        return True, f"verdict warn with {score.score}, accepted by a person", (score.run_id,)
+    return False, f"verdict {score.verdict} with {score.score}", (score.run_id,)
+
+
+def _qa_signoff(s: StoryState, c: GuardContext) -> Verdict:
+    return _granted(s, c, "qa_passed")
+
+
+def _no_change_requests(s: StoryState, _: GuardContext) -> Verdict:
+    open_ = [q.question_id for q in s.questions.values() if q.kind == "change_request" and q.answer is None]
+    return not open_, f"{len(open_)} change requests are open", tuple(open_)
+
+
+def _docs_complete(s: StoryState, _: GuardContext) -> Verdict:
+    if s.docs is None or s.docs.tree != s.tree:
+        return False, "no documentation for the present tree", ()
+    score = s.scores.get(s.docs.tree)
+    missing = [a.ac_id for a in s.content.acceptance_criteria if not s.docs.criteria.get(a.ac_id)]
+    if score is None or score.verdict == "block":
+        return False, "the documented tree has no passing score", ()
+    if missing:
+        return False, f"no evidence is linked to {', '.join(missing)}", ()
+    if s.report_version <= s.docs.version:
+        return False, "the report is older than the documentation", ()
+    return True, "documentation, evidence and report are there", ()
+
+
+def _feedback(_: StoryState, c: GuardContext) -> Verdict:
+    ok = 10 <= len(c.reason.strip()) <= 4000
+    return ok, "a reason is given" if ok else "write a reason of 10 to 4,000 characters", ()
+
+
+def _not_deployed(_: StoryState, __: GuardContext) -> Verdict:
+    return False, "no deployment is recorded", ()
+
+
+GUARDS: Mapping[str, Guard] = {
+    "dor_ok": _dor_ok,
+    "po_approved": _by_gate,
+    "plan_valid": _plan_valid,
+    "design_complete": _design_complete,
+    "all_tasks_done": _all_tasks_done,
+    "builds_passing": _builds_passing,
+    "tests_passing": _tests_passing,
+    "qa_signoff": _qa_signoff,
+    "design_signoff": _by_gate,
+    "review_signoff": _by_gate,
+    "no_open_change_requests": _no_change_requests,
+    "deploy_approved": lambda s, c: _granted(s, c, "approve_deploy"),
+    "deploy_recorded": _not_deployed,
+    "health_ok": _not_deployed,
+    "docs_complete": _docs_complete,
+    "feedback_given": _feedback,
+}
+
+
+def passing_tree(state: StoryState, tree: Digest) -> bool:
+    """Whether the tree has a score that does not block at the story's rigor."""
+    score = state.scores.get(tree)
+    return score is not None and score.rigor == state.rigor and score.verdict != "block"

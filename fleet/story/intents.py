@@ -1,0 +1,200 @@
+"""What a story still owes. Each intent is one procedure of the owner, and the same on every replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AdvanceCouncil",
+    "CheckoutBase",
+    "CloseStory",
+    "CommitWork",
+    "DecideGate",
+    "DerivePlan",
+    "FireTransition",
+    "GenerateReport",
+    "Intent",
+    "LoopBack",
+    "MeasureTree",
+    "MergeTask",
+    "OpenDesignCouncil",
+    "OpenTaskCouncil",
+    "Park",
+    "ProduceDocs",
+    "Publish",
+    "RequestGate",
+    "ReviewTask",
+    "StartTask",
+    "TestTask",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutBase:
+    """Pin the repository's commit and record its tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureTree:
+    """Run the whole pipeline on the tree and record report and score."""
+
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGate:
+    """Ask for the approval of a gate (attempt 1.. per subject)."""
+
+    gate: str
+    subject: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecideGate:
+    """Let the delegate of this run decide a requested gate (LC-77)."""
+
+    gate: str
+    approval_id: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FireTransition:
+    """All guards are true: move the story."""
+
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBack:
+    """The tree blocks: go back and add a fix task (LC-47)."""
+
+    event: str
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDesignCouncil:
+    """Convene the council that chooses the design."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTaskCouncil:
+    """Convene the council that writes and selects the work of one task."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceCouncil:
+    """Do what the deliberation owes next, until it is decided."""
+
+    council_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DerivePlan:
+    """Derive the tasks from the accepted design."""
+
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """Give the next ready task to its role."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitWork:
+    """Hand the council's choice over to review."""
+
+    task_id: str
+    council_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewTask:
+    """Have the architect review the work."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestTask:
+    """Have QA test the merge candidate."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTask:
+    """Merge the accepted work into the story tree."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceDocs:
+    """Write the documentation and the story's artifacts, merge them, link the evidence."""
+
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateReport:
+    """Build the technical report of the present version."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Create the branch in the repository; once, at the end (PL-43)."""
+
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStory:
+    """Record that the story is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Stop and ask a person."""
+
+    cause: str
+    detail: str
+
+
+Intent = (
+    CheckoutBase
+    | MeasureTree
+    | RequestGate
+    | DecideGate
+    | FireTransition
+    | LoopBack
+    | OpenDesignCouncil
+    | OpenTaskCouncil
+    | AdvanceCouncil
+    | DerivePlan
+    | StartTask
+    | CommitWork
+    | ReviewTask
+    | TestTask
+    | MergeTask
+    | ProduceDocs
+    | GenerateReport
+    | Publish
+    | CloseStory
+    | Park
+)

@@ -1,0 +1,194 @@
+"""Lifecycles, gates and the task workflow as data (LC-1, LC-71, LC-100..LC-119)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "RIGORS",
+    "FsmConfig",
+    "Gate",
+    "Lifecycle",
+    "Limits",
+    "Rigor",
+    "StateSpec",
+    "TaskTransition",
+    "TaskWorkflow",
+    "Transition",
+]
+
+Rigor = Literal["L0", "L1", "L2", "L3"]
+RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
+Phase = Literal["DESIGN", "BUILD", "TEST", "DOCS"]
+GUARD_NAMES = frozenset(
+    {
+        "all_tasks_done",
+        "builds_passing",
+        "deploy_approved",
+        "deploy_recorded",
+        "design_complete",
+        "design_signoff",
+        "docs_complete",
+        "dor_ok",
+        "feedback_given",
+        "health_ok",
+        "no_open_change_requests",
+        "plan_valid",
+        "po_approved",
+        "qa_signoff",
+        "review_signoff",
+        "tests_passing",
+    }
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StateSpec(_Frozen):
+    """One state: its phase, or the end."""
+
+    phase: Phase | None = None
+    terminal: bool = False
+
+
+class Transition(_Frozen):
+    """One row of a lifecycle table; `gate` names the approval that a human gate needs."""
+
+    from_: Annotated[str, Field(alias="from")]
+    event: str
+    to: str
+    guards: tuple[str, ...] = ()
+    by: tuple[str, ...]
+    kind: Literal["create", "auto", "gate", "loopback"]
+    gate: str | None = None
+
+
+class Gate(_Frozen):
+    """Who may approve, about which subject, and for how long (LC-71). No `delegable_up_to` means never."""
+
+    role: Literal["po", "qa", "architect", "devops"]
+    actor: Literal["human", "any"]
+    subject: Literal["content", "plan", "tree", "docs", "task_tree", "deployment", "report", "object"]
+    request_ttl_s: Annotated[int, Field(ge=60)]
+    grant_ttl_s: Annotated[int, Field(ge=60)]
+    delegable_up_to: Rigor | None = None
+
+
+class Lifecycle(_Frozen):
+    """States and transitions of one kind of story; every table is checked whole when it is loaded (LC-1)."""
+
+    initial: str
+    states: dict[str, StateSpec]
+    transitions: tuple[Transition, ...]
+    gates: dict[str, Gate] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Lifecycle:
+        names, problems = set(self.states), list[str]()
+        if self.initial not in names:
+            problems.append(f"initial state {self.initial!r} is not a state")
+        for name, spec in self.states.items():
+            if not spec.terminal and spec.phase is None:
+                problems.append(f"state {name!r} has no phase")
+        seen = set[tuple[str, str]]()
+        for row in self.transitions:
+            problems += [f"{row.event}: no state {s!r}" for s in (row.from_, row.to) if s not in names]
+            problems += [f"{row.event}: no guard {g!r}" for g in row.guards if g not in GUARD_NAMES]
+            if (row.from_, row.event) in seen:
+                problems.append(f"event {row.event!r} stands twice for state {row.from_!r}")
+            seen.add((row.from_, row.event))
+        if not problems:
+            problems += self._unreachable()
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _unreachable(self) -> list[str]:
+        forward = _closure({self.initial}, [(r.from_, r.to) for r in self.transitions])
+        ends = {n for n, s in self.states.items() if s.terminal}
+        backward = _closure(ends, [(r.to, r.from_) for r in self.transitions])
+        return [f"state {s!r} is never reached" for s in self.states if s not in forward] + [
+            f"no terminal state can be reached from {s!r}" for s in self.states if s not in backward
+        ]
+
+    def legal(self, state: str) -> tuple[Transition, ...]:
+        """The rows whose event may be fired in this state, in table order."""
+        return tuple(row for row in self.transitions if row.from_ == state)
+
+    def phase(self, state: str) -> Phase:
+        """The phase of a state; a terminal one counts as DOCS, the last phase."""
+        return self.states[state].phase or "DOCS"
+
+
+def _closure(start: set[str], edges: list[tuple[str, str]]) -> set[str]:
+    reached = set(start)
+    for _ in edges:
+        reached |= {b for a, b in edges if a in reached}
+    return reached
+
+
+class TaskTransition(_Frozen):
+    """One row of the task workflow."""
+
+    from_: Annotated[tuple[str, ...], Field(alias="from")]
+    action: str
+    to: str
+    by: Literal["system", "assignee", "architect", "qa", "po"]
+
+
+class TaskWorkflow(_Frozen):
+    """The 15 states of a task (LC-100..LC-117) and which reviews a kind of task needs (LC-119)."""
+
+    initial: str
+    terminal: tuple[str, ...]
+    transitions: tuple[TaskTransition, ...]
+    reviews_by_kind: dict[str, tuple[Literal["architect", "qa", "po"], ...]]
+    claim_ttl_s: dict[str, int]
+
+    @model_validator(mode="after")
+    def _check(self) -> TaskWorkflow:
+        pairs = [(state, row.action) for row in self.transitions for state in row.from_]
+        if len(pairs) != len(set(pairs)):
+            raise ValueError("an action stands twice for one task state")
+        empty = [kind for kind, reviews in self.reviews_by_kind.items() if not reviews]
+        if empty:
+            raise ValueError(f"task kinds {empty} have no review by anybody but the author")
+        return self
+
+    def find(self, state: str, action: str) -> TaskTransition | None:
+        """The row for this action in this state, None when it is not legal."""
+        return next((r for r in self.transitions if r.action == action and state in r.from_), None)
+
+
+class Limits(_Frozen):
+    """How often a story may go round before a person is asked."""
+
+    max_loopbacks: Annotated[int, Field(ge=0)] = 5
+    max_rework: Annotated[int, Field(ge=0)] = 3
+    expiries_before_park: Annotated[int, Field(ge=1)] = 3
+    auto_loopback: bool = True
+
+
+class FsmConfig(_Frozen):
+    """config/fsm.yaml as a whole."""
+
+    lifecycles: dict[str, Lifecycle]
+    gates: dict[str, Gate]
+    limits: Limits
+    task_workflow: TaskWorkflow
+
+    @model_validator(mode="after")
+    def _check(self) -> FsmConfig:
+        for name, lifecycle in self.lifecycles.items():
+            for row in lifecycle.transitions:
+                if row.gate is not None and row.gate not in self.gates and row.gate not in lifecycle.gates:
+                    raise ValueError(f"lifecycle {name!r}, event {row.event!r}: no gate {row.gate!r}")
+        return self
+
+    def gate(self, lifecycle: str, name: str) -> Gate:
+        """The gate as this lifecycle has it: its own override first."""
+        return self.lifecycles[lifecycle].gates.get(name) or self.gates[name]

@@ -1,0 +1,214 @@
+"""What a story owes next: a pure function of its state (PL-48, PL-49).
+
+The forward transition of the present state says which guards must become true; each false guard names the work that
+makes it true. So one planner serves every lifecycle of config/fsm.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fleet.story.approvals import delegation_for, last_request, subject_of, supporting_fact, valid_grant
+from fleet.story.guards import GuardContext, evaluate
+from fleet.story.intents import (
+    AdvanceCouncil,
+    CheckoutBase,
+    CloseStory,
+    DecideGate,
+    DerivePlan,
+    FireTransition,
+    GenerateReport,
+    Intent,
+    LoopBack,
+    MeasureTree,
+    OpenDesignCouncil,
+    Park,
+    ProduceDocs,
+    Publish,
+    RequestGate,
+)
+from fleet.story.lifecycle import FsmConfig, Transition
+from fleet.story.plan_tasks import plan_tasks
+from fleet.story.state import StoryState, TaskState
+
+__all__ = ["MAX_TAKEOVERS", "plan", "waiting_for"]
+
+MAX_TAKEOVERS = 3
+"""Takeovers without a newly finished step until the story is parked as a crash loop (LC-94)."""
+
+Owed = tuple[Intent, ...]
+
+
+def plan(state: StoryState, config: FsmConfig, *, now_ms: int) -> Owed:
+    """The intents owed now. Empty: the story is over, parked, not started, or waits for a person."""
+    if state.closed or state.disposition != "active" or state.start is None:
+        return ()
+    if state.takeovers_without_progress >= MAX_TAKEOVERS:
+        return (Park(cause="crash_loop", detail=f"{MAX_TAKEOVERS} restarts without a finished step"),)
+    if state.base_tree is None:
+        return (CheckoutBase(),)
+    if state.base_tree not in state.reports:
+        return (MeasureTree(tree=state.base_tree),)
+    running = tuple(AdvanceCouncil(k) for k, c in state.councils.items() if c.status == "IN_PROGRESS")
+    if running:
+        return running
+    lifecycle = config.lifecycles[state.lifecycle]
+    if lifecycle.states[state.state].terminal:
+        return _finish(state)
+    forward = next((t for t in lifecycle.legal(state.state) if t.kind != "loopback"), None)
+    assert forward is not None, state.state
+    return _towards(state, config, forward, now_ms)
+
+
+def _finish(state: StoryState) -> Owed:
+    step = state.steps.get("publish")
+    if state.commit != state.base_commit and state.commit is not None and (step is None or step.finished is None):
+        return (Publish(commit=state.commit),)
+    return (CloseStory(),)
+
+
+def _towards(state: StoryState, config: FsmConfig, row: Transition, now_ms: int) -> Owed:
+    context = GuardContext(config=config, now_ms=now_ms, transition=row)
+    results = evaluate(state, context)
+    failing = [r.name for r in results if not r.ok]
+    if not failing:
+        return (FireTransition(row.event),)
+    for name in failing:
+        if name in _APPROVALS:
+            continue
+        owed = _WORK[name](state, config, now_ms)
+        if owed:
+            return owed
+        return ()
+    return gate_intents(state, config, row.gate or row.event, now_ms=now_ms)
+
+
+_APPROVALS = frozenset({"po_approved", "qa_signoff", "design_signoff", "review_signoff", "deploy_approved"})
+
+
+def gate_intents(
+    state: StoryState, config: FsmConfig, name: str, *, now_ms: int, task: TaskState | None = None
+) -> Owed:
+    """Ask for the gate, or let its delegate decide; empty when a person is to decide."""
+    subject = subject_of(state, config.gate(state.lifecycle, name), task)
+    if subject is None or valid_grant(state, name, subject.digest, now_ms=now_ms):
+        return ()
+    task_id = task.task.task_id if task else None
+    request = last_request(state, name, subject.digest)
+    if request is None or request.status in ("expired", "revoked") or request.voided:
+        return (RequestGate(gate=name, subject=subject.digest, task_id=task_id),)
+    if request.status == "requested" and delegation_for(state, name, now_ms=now_ms) and supporting_fact(state, subject):
+        return (DecideGate(gate=name, approval_id=request.request.approval_id, task_id=task_id),)
+    return ()
+
+
+def _nothing(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
+    return ()
+
+
+def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
+    if s.plan is not None and s.plan.proposal.content_digest == s.content.digest:
+        return ()
+    accepted = [
+        k
+        for k, d in s.decisions.items()
+        if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE" and _is_current(s, d.proposed.council_id)
+    ]
+    if accepted:
+        return (DerivePlan(decision_id=accepted[-1]),)
+    councils = [
+        r
+        for r in s.councils.values()
+        if r.opened.output_kind == "design" and r.opened.subject_digest == s.content.digest
+    ]
+    if councils and councils[-1].status == "UNDECIDED":
+        return (
+            Park(
+                cause="council_undecided", detail=f"the design council ended without a decision: {councils[-1].reason}"
+            ),
+        )
+    return (OpenDesignCouncil(attempt=sum(r.opened.output_kind == "design" for r in s.councils.values()) + 1),)
+
+
+def _is_current(s: StoryState, council_id: str | None) -> bool:
+    council = s.councils.get(council_id or "")
+    return council is None or council.opened.subject_digest == s.content.digest
+
+
+def _tree_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
+    assert s.tree is not None
+    if s.tree not in s.reports or (s.tree in s.scores and s.scores[s.tree].rigor != s.rigor):
+        return (MeasureTree(tree=s.tree),)
+    return ()
+
+
+def _tests_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
+    owed = _tree_work(s, c, now_ms)
+    if owed or s.tree is None:
+        return owed
+    score = s.scores.get(s.tree)
+    if score is not None and score.verdict == "warn":
+        return gate_intents(s, c, "accept_warning", now_ms=now_ms)
+    if score is not None and score.verdict == "block" and c.limits.auto_loopback:
+        return _back(s, c)
+    return ()
+
+
+def _back(s: StoryState, c: FsmConfig) -> Owed:
+    rows = [t for t in c.lifecycles[s.lifecycle].legal(s.state) if t.kind == "loopback" and "system" in t.by]
+    if not rows or s.tree is None:
+        return (Park(cause="stuck", detail=f"the tree blocks and state {s.state} has no way back"),)
+    if s.loopbacks.get(rows[0].event, 0) >= c.limits.max_loopbacks:
+        return (Park(cause="loopback_limit", detail=f"{rows[0].event} was fired {c.limits.max_loopbacks} times"),)
+    return (LoopBack(event=rows[0].event, tree=s.tree),)
+
+
+def _docs_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
+    if s.docs is None or s.docs.tree != s.tree:
+        return (ProduceDocs(tree=s.tree or ""),)
+    owed = _tests_work(s, c, now_ms)
+    if owed:
+        return owed
+    if s.report_version <= s.docs.version:
+        return (GenerateReport(after=s.docs.version),)
+    return (Park(cause="stuck", detail="the documentation lacks evidence for a criterion"),)
+
+
+def _deploy_work(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
+    return (Park(cause="operator", detail="this installation deploys nothing: deploy.enabled is false"),)
+
+
+_WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
+    "dor_ok": _nothing,
+    "plan_valid": _plan_work,
+    "design_complete": _plan_work,
+    "all_tasks_done": plan_tasks,
+    "builds_passing": _tree_work,
+    "tests_passing": _tests_work,
+    "docs_complete": _docs_work,
+    "no_open_change_requests": _nothing,
+    "feedback_given": _nothing,
+    "deploy_recorded": _deploy_work,
+    "health_ok": _deploy_work,
+}
+
+
+def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | None:
+    """What a person has to do before the story can go on, in words; None when nothing waits for a person."""
+    if state.disposition == "parked" and state.park:
+        return f"parked ({state.park.cause}): {state.park.detail}"
+    if state.closed or state.disposition != "active":
+        return None
+    if state.start is None:
+        return "start the story"
+    if plan(state, config, now_ms=now_ms):
+        return None
+    pending = [a.request for a in state.approvals.values() if a.status == "requested" and not a.voided]
+    if pending:
+        return "; ".join(f"gate {r.gate} waits for role {r.role}" for r in pending)
+    lifecycle = config.lifecycles[state.lifecycle]
+    for row in lifecycle.legal(state.state):
+        if row.kind != "loopback":
+            results = evaluate(state, GuardContext(config=config, now_ms=now_ms, transition=row))
+            return "; ".join(f"{r.name}: {r.message}" for r in results if not r.ok) or None
+    return None

@@ -1,0 +1,97 @@
+"""What the tasks of the adopted plan owe, one task at a time (PL-40, LC-100..LC-116)."""
+
+from __future__ import annotations
+
+from fleet.story.approvals import delegation_for, last_request, subject_of, supporting_fact
+from fleet.story.intents import (
+    CommitWork,
+    DecideGate,
+    Intent,
+    MergeTask,
+    OpenTaskCouncil,
+    Park,
+    RequestGate,
+    ReviewTask,
+    StartTask,
+    TestTask,
+)
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.state import StoryState, TaskState
+
+__all__ = ["plan_tasks"]
+
+
+def plan_tasks(state: StoryState, config: FsmConfig, now_ms: int) -> tuple[Intent, ...]:
+    """The next intent of the task under way, or of the next ready one.
+
+    Tasks run one after the other: each starts from the tree that the one before left, so a prompt never depends on
+    the order in which two tasks happen to finish.
+    """
+    active = [t for t in state.tasks.values() if not t.is_terminal and t.state != "todo"]
+    if active:
+        return _task(state, config, active[0], now_ms)
+    ready = [t for t in state.tasks.values() if t.state == "todo" and _is_ready(state, t)]
+    if ready:
+        first = min(ready, key=lambda t: (t.task.priority, _position(state, t)))
+        return (StartTask(task_id=first.task.task_id),)
+    blocked = [t.task.task_id for t in state.tasks.values() if not t.is_terminal]
+    if blocked:
+        return (Park(cause="plan_stalled", detail=f"tasks {', '.join(blocked)} wait for a cancelled dependency"),)
+    return (Park(cause="plan_stalled", detail="every task of the plan is cancelled"),)
+
+
+def _position(state: StoryState, task: TaskState) -> int:
+    return list(state.tasks).index(task.task.task_id)
+
+
+def _is_ready(state: StoryState, task: TaskState) -> bool:
+    return all(state.tasks[d].state == "done" for d in task.task.depends_on if d in state.tasks)
+
+
+def _task(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) -> tuple[Intent, ...]:
+    task_id = task.task.task_id
+    rejected = max(task.rejections.values(), default=0)
+    if rejected > config.limits.max_rework:
+        return (Park(cause="rework_limit", detail=f"task {task_id} was rejected {rejected} times"),)
+    match task.state:
+        case "implementing":
+            return _implement(state, task)
+        case "pending_arch_review" | "arch_reviewing":
+            return (ReviewTask(task_id=task_id, attempt=task.attempt),)
+        case "pending_qa" | "qa_testing":
+            return (TestTask(task_id=task_id, attempt=task.attempt),)
+        case "pending_po_approval":
+            return _accept(state, config, task, now_ms)
+        case "po_approved":
+            return (MergeTask(task_id=task_id, attempt=task.attempt),)
+        case _:
+            return (Park(cause="internal_error", detail=f"task {task_id} rests in state {task.state}"),)
+
+
+def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:
+    councils = [c for c in state.councils.values() if c.opened.task_id == task.task.task_id]
+    if len(councils) < task.attempt:
+        return (OpenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt),)
+    last = councils[-1]
+    if last.status == "DECIDED":
+        return (CommitWork(task_id=task.task.task_id, council_id=last.opened.council_id),)
+    detail = f"the council on task {task.task.task_id} ended without a decision: {last.reason}"
+    return (Park(cause="council_undecided", detail=detail),)
+
+
+def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) -> tuple[Intent, ...]:
+    gate = config.gate(state.lifecycle, "task_acceptance")
+    subject = subject_of(state, gate, task)
+    if subject is None:
+        return (Park(cause="internal_error", detail=f"task {task.task.task_id} has no candidate tree"),)
+    request = last_request(state, "task_acceptance", subject.digest)
+    task_id = task.task.task_id
+    if request is None or request.status in ("expired", "revoked") or request.voided:
+        return (RequestGate(gate="task_acceptance", subject=subject.digest, task_id=task_id),)
+    if (
+        request.status == "requested"
+        and delegation_for(state, "task_acceptance", now_ms=now_ms)
+        and supporting_fact(state, subject)
+    ):
+        return (DecideGate(gate="task_acceptance", approval_id=request.request.approval_id, task_id=task_id),)
+    return ()

@@ -1,0 +1,277 @@
+"""The state of a story: a fold of its events and nothing else (LC-8, GL-16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fleet.events import (
+    AcceptanceCriterion,
+    ApprovalRequested,
+    BallotCast,
+    CouncilOpened,
+    DecisionProposed,
+    Evidence,
+    PlanProposed,
+    StepFinished,
+    StepStarted,
+    StoryScored,
+    StoryStarted,
+    Task,
+    TestsFiltered,
+    WorkspaceReported,
+    WorkspaceScored,
+)
+from fleet.ids import Digest, Principal, StoryId
+from fleet.story.lifecycle import Rigor
+
+__all__ = [
+    "Approval",
+    "Content",
+    "CouncilRecord",
+    "Decision",
+    "Docs",
+    "Draft",
+    "Grant",
+    "Park",
+    "Plan",
+    "Question",
+    "Step",
+    "StoryState",
+    "TaskState",
+]
+
+Disposition = Literal["active", "parked", "cancelled", "archived"]
+
+
+def _frozen_map() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the story asks for."""
+
+    title: str
+    description: str
+    acceptance_criteria: tuple[AcceptanceCriterion, ...]
+    constraints: Mapping[str, Any]
+    tags: tuple[str, ...]
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Why the story waits for a person (LC-94)."""
+
+    cause: str
+    detail: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A recorded consent: by whom, in which role, for which subject, until when."""
+
+    principal: Principal
+    as_role: str
+    subject_digest: Digest
+    expires_at_ms: int
+    delegated: bool
+    notes: str | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One request for consent and what came of it; `voided` is derived (LC-90), never an event."""
+
+    request: ApprovalRequested
+    requested_version: int
+    status: Literal["requested", "granted", "rejected", "expired", "revoked"] = "requested"
+    grant: Grant | None = None
+    reason: str | None = None
+    voided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One plan version and where it stands (PL-10)."""
+
+    proposal: PlanProposed
+    status: Literal["PROPOSED", "ADOPTED", "SUPERSEDED", "REJECTED"] = "PROPOSED"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """A task, its workflow state, and the work that is under review."""
+
+    task: Task
+    state: str = "todo"
+    attempt: int = 0
+    """How often the task has entered `implementing`."""
+    candidate_tree: Digest | None = None
+    """The merge candidate under review: story tree plus the chosen work."""
+    author: Principal | None = None
+    feedback: tuple[str, ...] = ()
+    rejections: Mapping[str, int] = field(default_factory=_frozen_map)
+    reviewers: tuple[Principal, ...] = ()
+
+    @property
+    def is_terminal(self) -> bool:
+        """Done or cancelled."""
+        return self.state in ("done", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision and its status."""
+
+    proposed: DecisionProposed
+    version: int
+    ts_ms: int
+    status: Literal["PROPOSED", "ACCEPTED", "REJECTED", "SUPERSEDED"] = "PROPOSED"
+    decided_by: Principal | None = None
+    as_role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A candidate as it stands now: who wrote it, and the blob of its content (a repair replaces it)."""
+
+    candidate_id: str
+    member_id: str
+    content: Digest
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CouncilRecord:
+    """A council: what was opened, everything its members delivered, and what came of it."""
+
+    opened: CouncilOpened
+    opened_version: int
+    status: Literal["IN_PROGRESS", "DECIDED", "UNDECIDED", "CANCELLED"] = "IN_PROGRESS"
+    winner: str | None = None
+    reason: str | None = None
+    drafts: Mapping[str, Draft] = field(default_factory=_frozen_map)
+    """By candidate id, in order of arrival; order never decides anything."""
+    failed: tuple[str, ...] = ()
+    """Members that gave no usable draft."""
+    tests: Digest | None = None
+    tests_done: bool = False
+    filtered: TestsFiltered | None = None
+    evidence: Mapping[str, Evidence] = field(default_factory=_frozen_map)
+    """The evidence of each candidate as it stands now."""
+    rounds_done: int = -1
+    """The last round whose evidence is complete; -1 before the first."""
+    critiques: Mapping[str, Digest] = field(default_factory=_frozen_map)
+    """Candidate id -> the critique of the round under way."""
+    repairs: Mapping[str, int] = field(default_factory=_frozen_map)
+    """Candidate id -> the last round in which its author repaired it."""
+    last_change: int = 0
+    """The last round in which any candidate got better."""
+    phase: str = "drafting"
+    round: int = 0
+    ballots: Mapping[str, BallotCast] = field(default_factory=_frozen_map)
+    """First valid ballot of each voter."""
+    refused: tuple[str, ...] = ()
+    """Voters whose ballot counts for nothing."""
+
+    def author_of(self, candidate_id: str) -> str:
+        """The member that wrote the candidate."""
+        return self.drafts[candidate_id].member_id
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A journaled effect: started, and finished once its result is recorded."""
+
+    started: StepStarted
+    started_ms: int
+    epoch: int
+    finished: StepFinished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, answered or not."""
+
+    question_id: str
+    kind: str
+    severity: str
+    text: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Docs:
+    """The documentation as produced, and the tree that it is part of."""
+
+    digest: Digest
+    tree: Digest
+    criteria: Mapping[str, tuple[str, ...]]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoryState:
+    """Everything that guards, plans and reports may look at."""
+
+    story_id: StoryId
+    version: int
+    created_ms: int
+    author: Principal
+    project_id: str
+    epic_id: str
+    content: Content
+    rigor: Rigor
+    lifecycle: str
+    language: str
+    priority: int
+    state: str
+    config: Mapping[str, Digest] = field(default_factory=_frozen_map)
+    disposition: Disposition = "active"
+    park: Park | None = None
+    closed: bool = False
+    score: StoryScored | None = None
+    start: StoryStarted | None = None
+    started_by: Principal | None = None
+    approvals: Mapping[str, Approval] = field(default_factory=_frozen_map)
+    plans: Mapping[str, Plan] = field(default_factory=_frozen_map)
+    plan_id: str | None = None
+    """The adopted plan."""
+    tasks: Mapping[str, TaskState] = field(default_factory=_frozen_map)
+    decisions: Mapping[str, Decision] = field(default_factory=_frozen_map)
+    councils: Mapping[str, CouncilRecord] = field(default_factory=_frozen_map)
+    steps: Mapping[str, Step] = field(default_factory=_frozen_map)
+    questions: Mapping[str, Question] = field(default_factory=_frozen_map)
+    base_tree: Digest | None = None
+    base_commit: str | None = None
+    tree: Digest | None = None
+    """The story tree; moves only by TreeMerged (RC-36)."""
+    commit: str | None = None
+    tree_authors: tuple[Principal, ...] = ()
+    """Everybody whose work is in the tree since the base."""
+    reports: Mapping[str, WorkspaceReported] = field(default_factory=_frozen_map)
+    """Tree digest -> its latest workspace report."""
+    scores: Mapping[str, WorkspaceScored] = field(default_factory=_frozen_map)
+    """Tree digest -> its latest score."""
+    docs: Docs | None = None
+    report_version: int = 0
+    report_digest: Digest | None = None
+    loopbacks: Mapping[str, int] = field(default_factory=_frozen_map)
+    takeovers_without_progress: int = 0
+    tokens: int = 0
+    calls: int = 0
+
+    @property
+    def plan(self) -> Plan | None:
+        """The adopted plan, None before there is one."""
+        return self.plans[self.plan_id] if self.plan_id else None
+
+    def with_(self, **changes: Any) -> StoryState:
+        """A copy with these fields changed."""
+        return replace(self, **changes)

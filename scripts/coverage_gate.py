@@ -1,0 +1,72 @@
+"""Coverage of `fleet/` by package, lines and branches together; fails below 95 % (pure core) or 90 % (the rest)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+OUTER = frozenset({"ports", "services", "adapters", "cli", "config", "wiring"})
+CORE_PERCENT, OUTER_PERCENT = 95.0, 90.0
+
+
+class Row(NamedTuple):
+    """One package: how much of it was run, and how much has to be."""
+
+    package: str
+    percent: float
+    branches: float
+    needed: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it is over its bar."""
+        return self.percent >= self.needed
+
+
+def package_of(path: str) -> str:
+    """`story` for fleet/story/plan.py, `errors` for fleet/errors.py, `adapters.redis` for an adapter."""
+    parts = Path(path).with_suffix("").parts[1:]
+    return ".".join(parts[:2]) if parts[0] == "adapters" and len(parts) > 2 else parts[0]
+
+
+def rows(report: Mapping[str, Any]) -> list[Row]:
+    """One row per package, the whole of `fleet` last."""
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for path, entry in report["files"].items():
+        summary = entry["summary"]
+        figures = [summary[k] for k in ("covered_lines", "num_statements", "covered_branches", "num_branches")]
+        for name in (package_of(path), "fleet, all of it"):
+            sums[name] = [a + b for a, b in zip(sums[name], figures, strict=True)]
+    last = sums.pop("fleet, all of it", [0, 1, 0, 0])
+    return [row_of(name, figures) for name, figures in sorted(sums.items())] + [row_of("fleet, all of it", last)]
+
+
+def row_of(name: str, figures: list[int]) -> Row:
+    """The percentages of one package."""
+    lines, all_lines, branches, all_branches = figures
+    is_core = name.split(".")[0] not in OUTER and "," not in name
+    total = all_lines + all_branches
+    return Row(
+        name,
+        100.0 * (lines + branches) / total if total else 100.0,
+        100.0 * branches / all_branches if all_branches else 100.0,
+        CORE_PERCENT if is_core else OUTER_PERCENT,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; 1 when a package is below its bar."""
+    found = rows(json.loads(Path(arguments[0]).read_text()))
+    sys.stdout.write(f"{'package':<22}{'covered':>9}{'branches':>10}{'needed':>8}\n")
+    for row in found:
+        mark = "" if row.is_enough else "  TOO LOW"
+        sys.stdout.write(f"{row.package:<22}{row.percent:>8.1f}%{row.branches:>9.1f}%{row.needed:>7.0f}%{mark}\n")
+    return 0 if all(row.is_enough for row in found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""The core maps values to values: no clock, no randomness, no environment, no input or output (GL-17)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("errors.py", "ids.py", "digest.py")
+PACKAGES = ("events", "story", "planning", "rigor", "council", "context", "tools", "models", "report", "audit", "graph")
+
+# Whoever needs more of the standard library shows first that it is pure, then adds it here.
+MODULES = frozenset(
+    """
+    __future__ abc base64 binascii bisect collections collections.abc copy dataclasses decimal difflib enum fractions
+    functools graphlib hashlib heapq html itertools json keyword math operator posixpath re statistics string struct
+    textwrap types typing unicodedata pydantic pydantic_core typing_extensions
+    """.split()  # noqa: SIM905 - a list of forty quoted words reads worse
+)
+NAMES_OF_OTHER_MODULES = frozenset(
+    {("datetime", n) for n in ("date", "datetime", "timedelta", "timezone", "UTC", "time")}
+    | {("pathlib", n) for n in ("PurePath", "PurePosixPath")}
+    | {("contextlib", n) for n in ("suppress", "contextmanager")}
+)
+# `hash` of text differs from process to process.
+CALLS = frozenset({"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint", "hash"})
+CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
+
+
+def sources() -> list[Path]:
+    """Every module of the core."""
+    found = [ROOT / "fleet" / name for name in FILES]
+    return found + [path for name in PACKAGES for path in sorted((ROOT / "fleet" / name).rglob("*.py"))]
+
+
+def impurities(source: str) -> list[str]:
+    """One line per place where this module reaches out of its arguments."""
+    return [line for node in ast.walk(ast.parse(source)) for line in _impurities_of(node)]
+
+
+def _impurities_of(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Import(names=names):
+            yield from (f"line {node.lineno}: import {a.name}" for a in names if a.name not in MODULES)
+        case ast.ImportFrom(module=str(module), names=names, level=0) if not _is_ours(module) and module not in MODULES:
+            foreign = [a.name for a in names if (module, a.name) not in NAMES_OF_OTHER_MODULES]
+            yield from (f"line {node.lineno}: from {module} import {name}" for name in foreign)
+        case ast.Call(func=ast.Name(id=name)) if name in CALLS:
+            yield f"line {node.lineno}: {name}()"
+        case ast.Call(func=ast.Attribute(attr=name, value=value)) if name in CLOCK_METHODS and "date" in ast.unparse(
+            value
+        ):
+            yield f"line {node.lineno}: {ast.unparse(value)}.{name}()"
+        case ast.AsyncFunctionDef() | ast.Await():
+            yield f"line {node.lineno}: async"
+        case _:
+            return
+
+
+def _is_ours(module: str) -> bool:
+    return module == "fleet" or module.startswith("fleet.")
+
+
+@pytest.mark.rule("GL-17")
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_core_module_reaches_for_nothing_but_its_arguments(path: Path) -> None:
+    assert impurities(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "import os.path",
+        "from random import choice",
+        "from datetime import tzinfo",
+        "from pathlib import Path",
+        "from datetime import datetime\nx = datetime.now()",
+        "x = open('a')",
+        "x = hash('a')",
+        "async def f(): ...",
+    ],
+)
+def test_impure_source_is_found(source: str) -> None:
+    assert impurities(source) != []
+
+
+@pytest.mark.parametrize("source", ["import json", "from fleet.ids import Digest", "from datetime import UTC"])
+def test_pure_source_is_left_alone(source: str) -> None:
+    assert impurities(source) == []

@@ -1,0 +1,154 @@
+"""What a clone has to be: no trace of a machine, a lock without hosts, a workflow that parses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts import coverage_gate, longest
+from scripts.transcript import placed
+
+ROOT = Path(__file__).resolve().parents[2]
+# Paths of one machine, and hosts that only an installer's configuration may name. Names that mean nobody are fine.
+MACHINE = re.compile(
+    r"(?<![\w.])(?:/root/(?!\.)|/work/|/var/tmp/|/home/(?!(?:agent|ann|me)\b)[a-z]+/|/Users/[A-Za-z]+/)"
+    r"|\bpypi\.(?:org|python)|pythonhosted"
+)
+EXCEPTIONS = frozenset({"tests/house/test_repository.py"})
+
+
+def shipped_files() -> list[Path]:
+    """Every file that git tracks or would track; in a tree without git, every file of the known folders."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def text_of(path: Path) -> str:
+    """Its text; empty for a binary file."""
+    try:
+        return path.read_text()
+    except UnicodeDecodeError:
+        return ""
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match.group()}"
+        for path in shipped_files()
+        if str(path.relative_to(ROOT)) not in EXCEPTIONS
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        for match in [MACHINE.search(line)]
+        if match
+    ]
+
+    assert found == []
+
+
+def test_no_file_is_large() -> None:
+    assert [str(p.relative_to(ROOT)) for p in shipped_files() if p.stat().st_size > 2_000_000] == []
+
+
+def test_lock_names_no_host_and_has_a_hash_for_every_package() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"\n(?=\S)", text)[1:]
+
+    assert "://" not in text
+    assert not [entry for entry in entries if entry.startswith("-")]
+    assert [entry.split(" ")[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_lock_holds_every_dependency_of_the_project() -> None:
+    project: dict[str, Any] = _toml("pyproject.toml")["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {_normal(re.split(r"[\[<>=! ]", requirement)[0]) for requirement in wanted}
+    locked = {
+        _normal(name)
+        for name in re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    }
+
+    assert names <= locked, "run `make lock`"
+
+
+def _toml(name: str) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads((ROOT / name).read_text())
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_workflow_runs_the_same_command_on_every_supported_version() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["test"]
+    supported = re.findall(r"Python :: (3\.\d+)\"", (ROOT / "pyproject.toml").read_text())
+
+    assert job["strategy"]["matrix"]["python"] == supported
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    # `on` is a boolean in YAML 1.1.
+    assert {"push", "pull_request"} <= set(workflow[True])
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().rstrip().endswith("make test")
+    assert "make test" in (ROOT / "README.md").read_text()
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.y*ml")), ids=lambda path: path.name)
+def test_github_file_is_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_longest_lists_modules_and_functions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert longest.main() == 0
+
+    printed = capsys.readouterr().out
+    assert re.search(r"^modules: \d+, median \d+ lines\n +\d+  \w+/", printed)
+    assert re.search(r"^functions: \d+, median \d+ lines\n +\d+  \w+/\S+:\d+ \w+$", printed, re.MULTILINE)
+
+
+def _report(**files: tuple[int, int, int, int]) -> dict[str, Any]:
+    keys = ("covered_lines", "num_statements", "covered_branches", "num_branches")
+    return {"files": {f"fleet/{n}.py": {"summary": dict(zip(keys, v, strict=True))} for n, v in files.items()}}
+
+
+def test_coverage_gate_asks_more_of_the_core_than_of_the_rest() -> None:
+    found = coverage_gate.rows(_report(errors=(93, 100, 0, 0), wiring=(93, 100, 0, 0)))
+
+    assert [(row.package, row.needed, row.is_enough) for row in found] == [
+        ("errors", 95.0, False),
+        ("wiring", 90.0, True),
+        ("fleet, all of it", 90.0, True),
+    ]
+
+
+def test_coverage_gate_counts_branches_and_sums_a_package() -> None:
+    report = _report(
+        **{"story/plan": (50, 50, 30, 40), "story/state": (10, 10, 0, 0), "adapters/redis/log": (9, 10, 0, 0)}
+    )
+    found = {row.package: row for row in coverage_gate.rows(report)}
+
+    assert found["story"].percent == pytest.approx(90.0)
+    assert found["story"].branches == pytest.approx(75.0)
+    assert found["adapters.redis"].percent == pytest.approx(90.0)
+
+
+def test_transcript_replaces_the_old_one_and_names_no_machine() -> None:
+    readme = "a\n<!-- transcript -->\nold\n<!-- /transcript -->\nb\n"
+
+    found = placed(readme, "\x1b[1mdone\x1b[0m /x/repo/report.md \n/y/me/file\n", root="/x/repo", home="/y/me")
+
+    assert found == (
+        "a\n<!-- transcript -->\n```text\n$ make demo\ndone report.md\n~/file\n```\n<!-- /transcript -->\nb\n"
+    )

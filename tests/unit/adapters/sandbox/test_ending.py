@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error, natural_reason
+from fleet.tools import FINAL_STATUSES, RunReason
+
+
+def test_status_of_every_reason_is_final() -> None:
+    assert set(STATUS_OF) == set(typing.get_args(RunReason))
+    assert set(STATUS_OF.values()) == FINAL_STATUSES
+
+
+@pytest.mark.rule("RC-13", "RC-14")
+@pytest.mark.parametrize(
+    ("code", "is_full", "reason"),
+    [
+        (0, False, "ok"),
+        (0, True, "ok"),
+        (2, False, "exit_nonzero"),
+        (128, False, "exit_nonzero"),
+        (137, False, "signal"),
+        (192, False, "signal"),
+        (193, False, "exit_nonzero"),
+        (1, True, "pids_limit"),
+    ],
+)
+def test_reason_of_a_natural_end(code: int, is_full: bool, reason: str) -> None:
+    assert natural_reason(code, is_full=is_full) == reason
+
+
+@pytest.mark.rule("RC-15")
+@pytest.mark.parametrize(
+    ("code", "line", "expected"),
+    [
+        (2, '{"code": "config", "started": false}', True),
+        (1, '{"code": "config", "started": false}', False),
+        (2, '{"code": "config", "started": true}', False),
+        (2, '{"code": "other", "started": false}', False),
+        (2, "[]", False),
+        (2, "usage: tool", False),
+        (None, "", False),
+    ],
+)
+def test_config_error_is_what_the_shim_says(code: int | None, line: str, expected: bool) -> None:
+    assert is_config_error(code, line) is expected

@@ -1,0 +1,270 @@
+"""The agent-task shim: stages, result files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.inside import INSIDE, load, read_json, run_script, write_files
+
+agent_task: Any = load("agent_task")
+task_commands: Any = load("task_commands")
+compile_files: Any = load("compile_files")
+
+CORE = "def one():\n    return 1\n\n\ndef two():\n    return 2\n"
+TEST = "from pkg.core import one\n\n\ndef test_one():\n    assert one() == 1\n"
+E2E = "import pytest\n\n\n@pytest.mark.e2e\ndef test_whole():\n    assert True\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    files = {"src/pkg/__init__.py": "", "src/pkg/core.py": CORE, "tests/test_core.py": TEST, "tests/test_e2e.py": E2E}
+    return write_files(tmp_path / "ws", files)
+
+
+def shim(root: Path, task: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return run_script("agent_task", cwd=root, env={"TASK": task, "TASK_LANG": "python", "WORKDIR": str(root), **env})
+
+
+def stages(root: Path) -> dict[str, tuple[str, int | None]]:
+    return {s["name"]: (s["status"], s["exit_code"]) for s in read_json(root / "out/summary.json")["stages"]}
+
+
+@pytest.mark.rule("RC-47", "RC-78")
+def test_pipeline_on_a_sound_project_leaves_all_result_files(root: Path) -> None:
+    done = shim(root, "pipeline")
+    assert done.returncode == 0, done.stderr
+    assert stages(root) == dict.fromkeys(("build", "unit", "lint", "static", "e2e"), ("passed", 0))
+    junit = ElementTree.parse(root / "test-reports/junit.xml")
+    cases = [case.attrib for case in junit.iter("testcase")]
+    assert [(case["name"], case["file"]) for case in cases] == [("test_one", "tests/test_core.py")]
+    lines = ElementTree.parse(root / "coverage/coverage.xml").iter("class")
+    assert "src/pkg/core.py" in {entry.attrib["filename"] for entry in lines}
+    assert read_json(root / "out/lint.json") == []
+    for line in done.stderr.splitlines():
+        assert {"timestamp", "level", "message", "task", "lang"} <= set(json.loads(line))
+
+
+def test_pipeline_leaves_no_cache_in_the_tree(root: Path) -> None:
+    shim(root, "pipeline")
+    made = {path.relative_to(root).parts[0] for path in root.rglob("*")}
+    assert made == {"src", "tests", "test-reports", "coverage", "out"}
+    assert not list(root.rglob("__pycache__"))
+
+
+@pytest.mark.rule("RC-72")
+def test_pipeline_after_a_failed_build_skips_the_rest(root: Path) -> None:
+    write_files(root, {"src/pkg/broken.py": "def (\n"})
+    assert shim(root, "pipeline").returncode == 1
+    assert stages(root) == {"build": ("failed", 1)} | dict.fromkeys(
+        ("unit", "lint", "static", "e2e"), ("skipped", None)
+    )
+    assert read_json(root / "out/build.json")["problems"][0]["path"] == "src/pkg/broken.py"
+
+
+def test_pipeline_with_chosen_stages_runs_those_in_their_order(root: Path) -> None:
+    write_files(root, {"tests/test_gone.py": "import no_such_module\n"})
+    assert shim(root, "pipeline", STAGES="lint,unit").returncode == 1
+    assert stages(root) == {"unit": ("failed", 1), "lint": ("passed", 0)}
+    cases = ElementTree.parse(root / "test-reports/junit.xml").iter("testcase")
+    assert {case.attrib["name"] for case in cases} == {"tests.test_gone", "test_one"}
+
+
+@pytest.mark.rule("RC-73")
+def test_pipeline_after_failed_tests_goes_on_and_exits_with_their_code(root: Path) -> None:
+    write_files(root, {"src/pkg/core.py": CORE.replace("return 1", "return 3")})
+    assert shim(root, "pipeline").returncode == 1
+    assert stages(root)["unit"] == ("failed", 1)
+    assert stages(root)["e2e"] == ("passed", 0)
+
+
+@pytest.mark.rule("RC-48")
+def test_unit_without_tests_exits_5_with_total_0(root: Path) -> None:
+    (root / "tests/test_core.py").unlink()
+    assert shim(root, "unit").returncode == 5
+    assert read_json(root / "out/summary.json")["total"] == 0
+    assert shim(root, "pipeline").returncode == 5
+
+
+def test_pipeline_without_e2e_tests_does_not_fail_for_that(root: Path) -> None:
+    (root / "tests/test_e2e.py").unlink()
+    assert shim(root, "pipeline").returncode == 0
+    assert stages(root)["e2e"] == ("skipped", 5)
+
+
+@pytest.mark.rule("RC-46")
+@pytest.mark.parametrize(
+    ("env", "variable"),
+    [
+        ({"TASK": "nothing", "TASK_LANG": "python"}, "TASK"),
+        ({"TASK_LANG": "python"}, "TASK"),
+        ({"TASK": "unit"}, "TASK_LANG"),
+        ({"TASK": "unit", "TASK_LANG": "cobol"}, "TASK_LANG"),
+        ({"TASK": "unit", "LANG": "en_US.UTF-8"}, "TASK_LANG"),
+        ({"TASK": "unit", "TASK_LANG": "python", "WORKDIR": "/nowhere"}, "WORKDIR"),
+        ({"TASK": "pipeline", "TASK_LANG": "python", "WORKDIR": "/tmp", "STAGES": "build,deploy"}, "STAGES"),
+        ({"TASK": "e2e", "TASK_LANG": "go", "WORKDIR": "/tmp"}, "E2E_CMD"),
+    ],
+)
+def test_wrong_environment_exits_2_and_starts_nothing(tmp_path: Path, env: dict[str, str], variable: str) -> None:
+    done = run_script("agent_task", cwd=tmp_path, env=env)
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == 2
+    assert (line["code"], line["started"], line["variable"]) == ("config", False, variable)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.rule("RC-41")
+def test_language_from_lang_counts_only_when_it_is_exactly_one_of_four() -> None:
+    assert agent_task.language({"LANG": "go"}) == "go"
+    assert agent_task.language({"LANG": "go", "TASK_LANG": "rust"}) == "rust"
+    with pytest.raises(agent_task.Misconfigured):
+        agent_task.language({"LANG": "python3"})
+
+
+@pytest.mark.rule("RC-79")
+def test_command_that_prints_success_but_writes_no_file_is_an_error(root: Path) -> None:
+    write_files(root, {"test-reports/junit.xml": "<testsuites/>"})
+    done = shim(root, "unit", TEST_CMD="echo 100 passed")
+    assert done.returncode == 1
+    assert stages(root)["unit"] == ("error", 0)
+    assert not (root / "test-reports/junit.xml").exists()
+
+
+@pytest.mark.rule("RC-44", "RC-49")
+def test_override_runs_in_workdir_and_its_exit_code_comes_through(root: Path) -> None:
+    assert shim(root, "build", BUILD_CMD="ls src > listing; exit 7").returncode == 7
+    assert (root / "listing").read_text() == "pkg\n"
+    assert shim(root, "build", BUILD_CMD="kill -9 $$").returncode == 137
+    assert shim(root, "lint", LINT_CMD="echo []").returncode == 0
+    assert read_json(root / "out/lint.json") == []
+
+
+def test_setup_command_runs_first_and_its_failure_is_the_result(root: Path) -> None:
+    assert shim(root, "unit", PY_SETUP="exit 4").returncode == 4
+    assert not (root / "test-reports/junit.xml").exists()
+
+
+@pytest.mark.rule("RC-45")
+def test_integration_and_markers_choose_the_tests(root: Path) -> None:
+    text = "import pytest\n@pytest.mark.integ\ndef test_i(): pass\n@pytest.mark.mine\ndef test_m(): pass\n"
+    write_files(root, {"tests/test_marks.py": text})
+    for env, name in (({}, "test_i"), ({"MARKERS": "mine"}, "test_m")):
+        assert shim(root, "integration", **env).returncode == 0
+        cases = ElementTree.parse(root / "test-reports/junit.xml").iter("testcase")
+        assert [case.attrib["name"] for case in cases] == [name]
+
+
+def test_single_lint_with_findings_exits_with_the_tools_code(root: Path) -> None:
+    write_files(root, {"src/pkg/bad.py": "import os\n"})
+    assert shim(root, "lint").returncode == 1
+    assert [finding["code"] for finding in read_json(root / "out/lint.json")] == ["F401"]
+    assert shim(root, "static").returncode == 0
+
+
+def test_static_finds_a_shell_call(root: Path) -> None:
+    write_files(root, {"src/pkg/bad.py": "import subprocess\n\nsubprocess.call('ls', shell=True)\n"})
+    shim(root, "static")
+    assert "S602" in {finding["code"] for finding in read_json(root / "out/static.json")}
+
+
+def test_project_with_foreign_options_still_runs(root: Path) -> None:
+    config = (
+        '[tool.pytest.ini_options]\naddopts = "--cov=pkg -n 4 --import-mode=importlib"\nfilterwarnings = ["error"]\n'
+    )
+    write_files(root, {"pyproject.toml": config})
+    assert shim(root, "unit").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        ({}, []),
+        (
+            {"pytest.ini": "[pytest]\naddopts = -n 4 --ignore=a --doctest-modules\n"},
+            ["--ignore=a", "--doctest-modules"],
+        ),
+        ({"tox.ini": "[pytest]\naddopts = -p no:x -p y --ignore b\n"}, ["-p", "no:x", "--ignore", "b"]),
+        ({"setup.cfg": "[tool:pytest]\naddopts = --deselect=c\n"}, ["--deselect=c"]),
+        ({"pyproject.toml": '[tool.pytest.ini_options]\naddopts = ["--ignore=d", "-v"]\n'}, ["--ignore=d"]),
+        ({"pyproject.toml": '[tool.pytest]\naddopts = ["--ignore=e"]\n'}, ["--ignore=e"]),
+        ({"pyproject.toml": "[tool]\npytest = 1\n"}, []),
+        ({"pyproject.toml": '[tool.pytest.ini_options]\naddopts = "\'"\n'}, []),
+        ({"pytest.ini": "nonsense"}, []),
+        ({"pyproject.toml": "nonsense"}, []),
+    ],
+)
+def test_kept_options_are_those_that_decide_what_is_a_test(
+    tmp_path: Path, files: dict[str, str], kept: list[str]
+) -> None:
+    assert task_commands.kept_options(write_files(tmp_path, files)) == kept
+
+
+def test_lint_rules_of_the_project_win() -> None:
+    argv = task_commands.stages_of("lint", "python", {}, INSIDE)[0].command
+    assert argv[-3:] == ["--extend-select", "I", "."]
+
+
+def test_lint_with_project_config_adds_no_rule(tmp_path: Path) -> None:
+    write_files(tmp_path, {"ruff.toml": ""})
+    assert "--extend-select" not in task_commands.stages_of("lint", "python", {}, tmp_path)[0].command
+
+
+@pytest.mark.parametrize("lang", ["go", "node", "rust"])
+def test_other_languages_have_build_and_unit_defaults(lang: str, tmp_path: Path) -> None:
+    names = [stage.name for stage in task_commands.stages_of("pipeline", lang, {}, tmp_path)]
+    assert names[:2] == ["build", "unit"]
+    assert task_commands.missing_command("pipeline", lang, {}) is None
+    assert task_commands.missing_command("e2e", lang, {"E2E_CMD": "true"}) is None
+
+
+def test_stage_over_its_time_is_killed_with_its_children(root: Path) -> None:
+    runner = agent_task.Runner(root, dict(os.environ))
+    code, late = runner.run(["/bin/sh", "-c", "sleep 60 & sleep 60"], timeout_s=0.2)
+    assert late
+    assert code == 137
+
+
+def test_missing_program_is_a_result(root: Path) -> None:
+    assert agent_task.Runner(root, {"PATH": ""}).run(["/no/such/program"], timeout_s=1) == (127, False)
+
+
+@pytest.mark.rule("RC-49")
+def test_signal_is_forwarded_and_later_stages_do_not_start(root: Path) -> None:
+    env = {"TASK": "pipeline", "TASK_LANG": "python", "WORKDIR": str(root), "PATH": os.environ["PATH"]}
+    command = "trap 'echo got > caught; exit 0' TERM; echo up > started; while :; do sleep 0.05; done"
+    child = subprocess.Popen(
+        [sys.executable, str(INSIDE / "agent_task.py")], env=env | {"BUILD_CMD": command}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while not (root / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 128 + signal.SIGTERM
+    assert (root / "caught").exists()
+    assert stages(root)["unit"] == ("skipped", None)
+
+
+def test_compile_files_leaves_out_broken_test_data_and_names_odd_sources(tmp_path: Path) -> None:
+    files = {
+        "tests/data/bad.py": "def (",
+        "tests/test_bad.py": "def (",
+        "venv/x.py": "def (",
+        "nul.py": "x\0",
+        "ok.py": "",
+    }
+    write_files(tmp_path, files)
+    done = run_script("compile_files", tmp_path / "build.json", cwd=tmp_path)
+    assert done.returncode == 1
+    problems = read_json(tmp_path / "build.json")["problems"]
+    assert {problem["path"] for problem in problems} == {"tests/test_bad.py", "nul.py"}

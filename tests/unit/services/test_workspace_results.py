@@ -1,0 +1,100 @@
+"""Result files are read by hardened parsers: what does not fit is no evidence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fleet.services.workspace_results import (
+    MAX_BYTES,
+    parse_coverage,
+    parse_edits,
+    parse_findings,
+    parse_junit,
+    parse_summary,
+    parse_tests,
+)
+
+JUNIT = b"""<?xml version="1.0"?><testsuites><testsuite>
+<testcase classname="tests.test_a" name="test_ok" file="tests/test_a.py" line="3" time="0.1"/>
+<testcase classname="tests.test_a.TestB.TestC" name="test_in" file="tests/test_a.py" line="x"/>
+<testcase classname="tests.test_a" name="test_bad" file="tests/test_a.py" line="9">
+  <failure message="AssertionError: assert 1 == 2&#10;more">text</failure><error message="failed on teardown"/></testcase>
+<testcase classname="tests.test_a" name="test_skip" file="tests/test_a.py"><skipped message="later"/></testcase>
+<testcase classname="" name="tests.test_gone"><error message="collection failure">no module</error></testcase>
+<testcase classname="" name=""/>
+<testcase classname="go/pkg" name="TestX"><failure/></testcase>
+</testsuite></testsuites>"""
+
+BOMB = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><testsuites>&b;</testsuites>'
+EXTERNAL = b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><testsuites>&a;</testsuites>'
+
+
+@pytest.mark.rule("RC-62", "RC-79")
+def test_junit_gives_every_test_its_id_and_worst_outcome() -> None:
+    suite = parse_junit(JUNIT)
+    assert suite is not None
+    assert [(c.id, c.outcome) for c in suite.cases] == [
+        ("tests/test_a.py::test_ok", "passed"),
+        ("tests/test_a.py::TestB::TestC::test_in", "passed"),
+        ("tests/test_a.py::test_bad", "errored"),
+        ("tests/test_a.py::test_skip", "skipped"),
+        ("tests.test_gone", "errored"),
+        ("unnamed", "passed"),
+        ("go/pkg::TestX", "failed"),
+    ]
+    assert (suite.cases[0].line, suite.cases[1].line) == (4, None)
+    assert suite.failing == ("go/pkg::TestX", "tests.test_gone", "tests/test_a.py::test_bad")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, b"", b"<testsuites>", b"<html/>", BOMB, EXTERNAL, b"100 passed", b'<?xml version="1.0" encoding="x"?><a/>'],
+)
+def test_junit_that_is_hostile_or_no_junit_is_no_evidence(data: bytes | None) -> None:
+    assert parse_junit(data) is None
+    assert parse_coverage(data) is None
+
+
+@pytest.mark.rule("RC-79")
+def test_oversized_files_are_no_evidence() -> None:
+    data = b" " * (MAX_BYTES + 1)
+    parsers = (parse_junit, parse_coverage, parse_findings, parse_summary, parse_tests, parse_edits)
+    assert [parse(data) for parse in parsers] == [None] * 6
+
+
+def test_deep_json_is_no_evidence() -> None:
+    deep = b"[" * 100_000
+    assert [parse(deep) for parse in (parse_findings, parse_summary, parse_tests, parse_edits)] == [None] * 4
+
+
+def test_coverage_gives_lines_by_file_and_leaves_out_nonsense() -> None:
+    lines = '<line number="1" hits="1"/><line number="2" hits="0"/><line number="x" hits="1"/><line hits="1"/>'
+    text = f'<coverage><packages><class filename="src/a.py"><lines>{lines}</lines></class></packages></coverage>'
+    found = parse_coverage(text.encode())
+    assert found is not None
+    assert found.files == {"src/a.py": {1: True, 2: False}}
+
+
+def test_findings_have_paths_of_the_repository_and_no_lines() -> None:
+    data = [
+        {"filename": "/workspace/a.py", "code": "F401", "message": "unused", "location": {"row": 1}},
+        {"filename": "./b.py", "code": None, "message": "SyntaxError"},
+    ]
+    found = parse_findings(json.dumps(data).encode())
+    assert found is not None
+    assert [(f.path, f.code) for f in found] == [("a.py", "F401"), ("b.py", "E999")]
+    assert parse_findings(b'{"a": 1}') is None
+
+
+def test_summary_and_tests_outside_of_their_form_are_no_evidence() -> None:
+    stage = {"name": "unit", "status": "passed", "exit_code": 0, "missing": []}
+    good = parse_summary(json.dumps({"schema": 1, "stages": [stage]}).encode())
+    assert good is not None
+    assert good.stage("unit") is not None
+    assert good.stage("e2e") is None
+    assert parse_summary(json.dumps({"schema": 1, "stages": [stage | {"status": "splendid"}]}).encode()) is None
+    assert parse_summary(json.dumps({"schema": 2, "stages": []}).encode()) is None
+    outcome = {"id": "test_a", "outcome": "fine"}
+    assert parse_tests(json.dumps({"files": [{"name": "a", "collected": True, "tests": [outcome]}]}).encode()) is None
