@@ -39,7 +39,7 @@ class _Id(str):
     def __new__(cls, value: str) -> Self:
         if len(value) > cls.max_length or not cls.form.fullmatch(value):
             raise InvalidInput(
-                f"{value[:100]!r} is no {cls.what}: it must match {cls.form.pattern} in at most {cls.max_length} characters",
+                f"{value[:100]!r} is no {cls.what}: it must match {cls.form.pattern}, at most {cls.max_length} long",
                 value=value[:100],
                 allowed=cls.form.pattern,
             )
@@ -127,7 +127,7 @@ class StreamId(_Id):
 
 
 class CommandId(_Id):
-    """Deterministic id of a command: `<story>/<step>/<phase>`, or an Idempotency-Key scoped by its principal (EV-16)."""
+    """Deterministic id of a command: `<story>/<step>/<phase>`, or an Idempotency-Key scoped by principal (EV-16)."""
 
     form = re.compile(r"[\x21-\x7e]+")
     max_length = 250

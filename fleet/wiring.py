@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.llm import ChatModels
-from fleet.adapters.neo4j import Neo4jGraph
 from fleet.adapters.redis import (
     RedisEventLog,
     RedisFeed,
@@ -21,7 +19,6 @@ from fleet.adapters.redis import (
     RedisRunLedger,
     connect_redis,
 )
-from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
 from fleet.config import ConfigFiles, packaged_directory
 from fleet.context import ContextConfig
 from fleet.council import CouncilConfig
@@ -38,13 +35,17 @@ from fleet.services.council_shard import CouncilShard
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry
-from fleet.services.projector import Projector
 from fleet.services.report import ReportService
 from fleet.services.role_agent import RoleAgent
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
 from fleet.story import FsmConfig
 from fleet.tools.roles import load_roles
+
+if TYPE_CHECKING:
+    from fleet.adapters.forge import LocalForge
+    from fleet.adapters.sandbox import BubblewrapBackend
+    from fleet.services.projector import Projector
 
 __all__ = [
     "Endpoints",
@@ -153,6 +154,9 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
 
 def make_role_agent(endpoints: Endpoints, *, role: str) -> RoleAgent:
     """The service behind actor `role:<role>:<n>`."""
+    # Drivers are imported by the one process that uses them: fifteen actors start faster and stay small.
+    from fleet.adapters.llm import ChatModels
+
     files = endpoints.files
     models = load_models(files.document("models.yaml"))
     texts = {n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")}
@@ -172,6 +176,9 @@ def make_role_agent(endpoints: Endpoints, *, role: str) -> RoleAgent:
 
 def make_projector(endpoints: Endpoints) -> Projector:
     """The service behind actor `projector`."""
+    from fleet.adapters.neo4j import Neo4jGraph
+    from fleet.services.projector import Projector
+
     redis = connect_redis(endpoints.redis_url)
     graph = Neo4jGraph.connect(
         endpoints.neo4j_uri,
@@ -194,6 +201,8 @@ class SandboxParts:
 
 def make_sandbox_parts(endpoints: Endpoints) -> SandboxParts:
     """The sandbox backend of this node; its state lies where the sandbox's own user can reach it."""
+    from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
+
     blobs = FileBlobStore(endpoints.blob_root)
     root = reachable_state_root(Path(endpoints.home) / "sandbox")
     return SandboxParts(BubblewrapBackend(root, blobs), blobs, root, SystemClock())
@@ -207,6 +216,8 @@ def make_supervisor(endpoints: Endpoints, parts: SandboxParts, *, name: str) -> 
 
 def make_forge(endpoints: Endpoints, parts: SandboxParts) -> LocalForge:
     """Local repositories, as the sandbox's node sees them."""
+    from fleet.adapters.forge import LocalForge
+
     return LocalForge(state_root=parts.state_root, blobs=parts.blobs)
 
 

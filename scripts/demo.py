@@ -23,9 +23,7 @@ def main() -> int:
     repo = fresh_repository()
     if model == "recorded":
         say("The team's answers are replayed: they were recorded from Qwen2.5-Coder-1.5B-Instruct, a small open model.")
-        say(
-            "Everything else is real: actors, sandbox, tests, votes, commits. `make demo MODEL=local` asks a live model."
-        )
+        say("All else is real: actors, sandbox, tests, votes, commits. `make demo MODEL=local` asks a live model.")
         model = f"recorded:{DEMO / 'replies'}"
     extra = ["--record", str(STAGE / "recording")] if os.environ.get("RECORD") else []
     home = os.environ.get("FLEET_HOME") or str(ROOT / ".fleet" / "home")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "tests" / "rules.txt"
 _ID = r"[A-Z]{2}-[0-9]+"
 _BOLD = re.compile(rf"\*\*({_ID})\*\*")
+_COMPREHENSION = (ast.ListComp, ast.GeneratorExp)
 _ROW = re.compile(rf"^\|\s*({_ID})\b[^|]*\|", re.MULTILINE)
 
 
@@ -45,14 +46,37 @@ def citations(folder: Path) -> dict[str, list[str]]:
 
 
 def cited_in(source: str) -> Iterator[tuple[str, int]]:
-    """Every (id, line) in a `...mark.rule("XX-1", ...)` of this module."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.rule"):
-            for argument in node.args:
-                if isinstance(argument, ast.Constant):
-                    yield str(argument.value), node.lineno
-                else:
-                    yield f"not a literal: {ast.unparse(argument)}", node.lineno
+    """Every (id, line) in a `...mark.rule("XX-1", ...)` of this module, or of a table that such marks are made from."""
+    tree = ast.parse(source)
+    tables = {
+        t.id: n.value for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)
+    }
+    rows_of = {
+        id(m): _rows(node, tables) for node in ast.walk(tree) if isinstance(node, _COMPREHENSION) for m in _marks(node)
+    }
+    for mark in _marks(tree):
+        for argument in mark.args:
+            yield from _ids_of(argument, mark.lineno, rows_of.get(id(mark), []))
+
+
+def _marks(tree: ast.AST) -> list[ast.Call]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func).endswith("mark.rule")]
+
+
+def _rows(node: ast.ListComp | ast.GeneratorExp, tables: Mapping[str, ast.expr]) -> list[ast.AST]:
+    """Everything in the tables that a comprehension goes through."""
+    names = [n.id for part in node.generators for n in ast.walk(part.iter) if isinstance(n, ast.Name)]
+    return [n for name in names if name in tables for n in ast.walk(tables[name])]
+
+
+def _ids_of(argument: ast.expr, line: int, rows: list[ast.AST]) -> Iterator[tuple[str, int]]:
+    if isinstance(argument, ast.Constant):
+        yield str(argument.value), line
+        return
+    texts = [(n.value, n.lineno) for n in rows if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    found = [(text, at) for text, at in texts if re.fullmatch(_ID, text)]
+    yield from found or [(f"not a literal: {ast.unparse(argument)}", line)]
 
 
 def unknown_citations(found: Mapping[str, list[str]], known: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ from fleet.cli.output import Output
 from fleet.cli.story_file import read_story
 from fleet.config import FleetSettings, config_files
 from fleet.errors import InvalidInput, ModelUnavailable
-from fleet.events import StoryClosed, decode
+from fleet.events import StoryClosed, TreeMerged, decode
 from fleet.ids import StoryId
 from fleet.models import explain_no_model, load_models
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.summary import summarise
 from fleet.story import StoryState
+from fleet.tools import decode_tree
 from fleet.wiring import Endpoints, make_desk, make_report_service
 
 __all__ = ["RunOptions", "run_story", "watch_to_end"]
@@ -66,6 +67,9 @@ def _check_model(settings: FleetSettings, options: RunOptions) -> None:
 def _check_repo(repo: Path) -> None:
     if not repo.is_dir():
         raise InvalidInput(f"{repo} is no directory: name a local git repository with --repo", field="repo")
+    from fleet.adapters.forge import check_repository
+
+    check_repository(str(repo))
 
 
 async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
@@ -91,7 +95,7 @@ async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, An
 
 
 @asynccontextmanager
-async def running_fleet(settings: FleetSettings, options: RunOptions, output: Output) -> AsyncIterator[Endpoints]:
+async def running_fleet(settings: FleetSettings, options: RunOptions, output: Output) -> AsyncGenerator[Endpoints]:
     """The fleet that is up, or one of this command's own that ends with it."""
     found = find_running(settings.home)
     if found is not None:
@@ -126,12 +130,29 @@ async def watch_to_end(
             payload = decode(event)
             for line in narrate(event, payload):
                 output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
+            if isinstance(payload, TreeMerged) and payload.task_id is None and not payload.files:
+                await _warn_of_dirt(endpoints, await desk.state(story_id), output)
             if not isinstance(payload, StoryClosed):
                 continue
         state = await desk.state(story_id)
         if state.closed or desk.waiting_for(state) is not None:
             return await _finish(desk, endpoints, state, output, started)
     raise AssertionError("unreachable")
+
+
+async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output) -> None:
+    """Name what lies in the user's working tree and is not part of the run; none of it is touched."""
+    from fleet.adapters.blobs import FileBlobStore
+    from fleet.adapters.forge import dirty_paths
+
+    if state.start is None or state.base_tree is None:
+        return
+    tree = decode_tree(await FileBlobStore(endpoints.blob_root).get(state.base_tree))
+    repo = Path(state.start.repo.url)
+    if (repo / ".git").exists():
+        found = await asyncio.to_thread(dirty_paths, repo, tree)
+        for warning in found.warnings():
+            output.note(f"[yellow]warning[/] {warning}")
 
 
 async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:

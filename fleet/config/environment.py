@@ -21,8 +21,8 @@ __all__ = ["Key", "config_files", "load_settings", "settings_keys"]
 
 _FILE = "fleet.yaml"
 _PREFIX = "FLEET_"
-# Read by the tests alone; see tests/support.
-_FOREIGN = ("FLEET_TEST_",)
+# Read by the tests (tests/support), and by the engines of config/models.yaml, which name their own variables.
+_FOREIGN = ("FLEET_TEST_", "FLEET_VLLM_", "FLEET_OPENAI_", "FLEET_LOCAL_")
 
 
 @dataclass(frozen=True)

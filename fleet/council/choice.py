@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
@@ -28,7 +28,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class VoterBallot:
-    """One valid ballot: a vote for each candidate and a ranking, best first. Pairs outside the ranking are abstained."""
+    """One valid ballot: a vote for each candidate and a ranking, best first; a pair not in the ranking is abstained."""
 
     voter: str
     votes: Mapping[str, Vote]
@@ -59,6 +59,7 @@ def choose(
         weights: weight of every voter of the original roster.
         quorum: valid ballots needed (CN-20).
     """
+    ballots = _countable(contenders, ballots, weights)
     passing = [c for c in contenders if c.gates_ok]
     if not passing:
         return Choice(None, "no_valid_candidate", valid=len(ballots))
@@ -77,9 +78,27 @@ def choose(
     return Choice(names[0], None, ranking=names, removed=removed, margins=margins, valid=len(ballots))
 
 
+def _countable(
+    contenders: Sequence[Contender], ballots: Sequence[VoterBallot], weights: Mapping[str, int]
+) -> list[VoterBallot]:
+    """The first ballot of each voter of the roster, without what it says of the voter's own work (CN-46, CN-48)."""
+    first: dict[str, VoterBallot] = {}
+    for ballot in ballots:
+        if ballot.voter in weights:
+            first.setdefault(ballot.voter, ballot)
+    own = {voter: {c.candidate_id for c in contenders if voter in c.authors} for voter in first}
+    return [
+        replace(
+            b,
+            votes={c: vote for c, vote in b.votes.items() if c not in own[b.voter]},
+            ranking=tuple(c for c in b.ranking if c not in own[b.voter]),
+        )
+        for b in first.values()
+    ]
+
+
 def _removal(c: Contender, ballots: Sequence[VoterBallot], weights: Mapping[str, int]) -> str | None:
-    counted = [b for b in ballots if b.voter not in c.authors]
-    rejecting = [b for b in counted if b.votes.get(c.candidate_id) == "reject"]
+    rejecting = [b for b in ballots if b.votes.get(c.candidate_id) == "reject"]
     if any(b.has_veto for b in rejecting):
         return "veto"
     eligible = sum(w for voter, w in weights.items() if voter not in c.authors)

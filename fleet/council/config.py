@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["CouncilConfig", "CouncilDefaults"]
+__all__ = [
+    "CouncilConfig",
+    "CouncilDefaults",
+    "CouncilPool",
+    "CouncilUse",
+    "EngineKind",
+    "MockMode",
+    "PassThreshold",
+    "Reliability",
+    "Rigor",
+]
+
+EngineKind = Literal["vllm", "openai", "anthropic", "local", "recorded", "mock"]
+MockMode = Literal["excellent", "poor", "stubborn", "verbose", "concise", "error_prone", "inconsistent"]
+PassThreshold = Literal["majority", "two_thirds"]
+Rigor = Literal["L0", "L1", "L2", "L3"]
+CouncilUse = Literal["code", "architecture", "design", "story_gate"]
+RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
+Temperature = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 
 
 class _Frozen(BaseModel):
@@ -30,19 +49,80 @@ class CouncilDefaults(_Frozen):
     """Candidates on a ballot."""
     max_tests: Annotated[int, Field(ge=1, le=10)] = 10
     """Generated tests."""
+    critiques: bool = True
+    """A repair is shown one critique by a member that is not the author."""
 
     @model_validator(mode="after")
-    def _odd(self) -> CouncilDefaults:
+    def _odd(self) -> Self:
         if self.num_agents % 2 == 0:
             raise ValueError("num_agents must be odd, so that a majority exists")
         return self
 
 
+class CouncilPool(_Frozen):
+    """Members that serve the councils of one role (CN-16)."""
+
+    num_agents: Annotated[int, Field(ge=1, le=99)] = 3
+    """Seats of the pool."""
+    kind: EngineKind
+    """Kind of engine that answers for the seats."""
+    model_policy: str | None = None
+    """Policy of config/models.yaml; unset: the one of the role."""
+    modes: tuple[MockMode, ...] = ()
+    """Behaviour of mock seats, repeating; only for kind mock."""
+
+    @model_validator(mode="after")
+    def _modes_are_for_mocks(self) -> Self:
+        if self.modes and self.kind != "mock":
+            raise ValueError(f"modes are for kind mock, not for {self.kind}: remove them or change the kind")
+        return self
+
+
+class Reliability(_Frozen):
+    """Measured weights of seats; versioned, because they change outcomes (CN-55)."""
+
+    version: Annotated[int, Field(ge=0)] = 0
+    """Raise it with every new measurement."""
+    weights: Mapping[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict[str, int])
+    """Member id -> weight; a seat that is not named has weight 1."""
+
+
 class CouncilConfig(_Frozen):
-    """Sizes, limits and veto roles of councils."""
+    """Sizes, limits, rules and pools of councils."""
 
     rule_version: Annotated[int, Field(ge=1)]
     """Recorded with each council; raise it when a rule of deciding changes."""
     defaults: CouncilDefaults
-    veto_roles: tuple[str, ...] = ("qa", "architect")
+    veto_roles: tuple[RoleName, ...] = ("qa", "architect")
     """Roles that may be given a veto."""
+    test_author_role: RoleName = "qa"
+    """Role of the extra member that writes the tests (CN-11)."""
+    ladder: Annotated[tuple[Temperature, ...], Field(min_length=1)] = ("0.2", "0.6", "0.9")
+    """Temperatures of the seats, repeating (CN-14)."""
+    prompt_variants: Annotated[int, Field(ge=1)] = 3
+    """Variants that a persona offers; seats use them in turn (CN-14)."""
+    pass_threshold: Mapping[Rigor, PassThreshold] = Field(
+        default_factory=lambda: {"L0": "majority", "L1": "majority", "L2": "majority", "L3": "two_thirds"}
+    )
+    """Share of the total weight that a gate needs to pass, by rigor (CN-21)."""
+    used_for: Mapping[Rigor, tuple[CouncilUse, ...]] = Field(
+        default_factory=lambda: {
+            "L0": (),
+            "L1": ("code", "architecture"),
+            "L2": ("code", "architecture", "design"),
+            "L3": ("code", "architecture", "design", "story_gate"),
+        }
+    )
+    """What gets a council without being asked for one, by rigor (CN-13)."""
+    reliability: Reliability = Reliability()
+    """Measured weights of seats."""
+    pools: Mapping[RoleName, CouncilPool] = Field(default_factory=dict[str, CouncilPool])
+    """Pools by role or profile."""
+
+    def threshold_at(self, rigor: Rigor) -> PassThreshold:
+        """The pass threshold of a gate at this level; without an entry, a majority."""
+        return self.pass_threshold.get(rigor, "majority")
+
+    def is_used(self, rigor: Rigor, use: CouncilUse) -> bool:
+        """Whether work of this kind gets a council at this level (CN-13)."""
+        return use in self.used_for.get(rigor, ())

@@ -14,7 +14,8 @@ __all__ = ["Payload", "Value"]
 class Value(BaseModel):
     """A part of a payload. Frozen; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # Built at first use: a process that meets ten of the hundred types does not pay for all.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Payload(Value):

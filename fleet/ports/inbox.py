@@ -43,11 +43,11 @@ class Inbox(Protocol):
     """A durable queue with one group of consumers, the council shards. Delivery is at least once."""
 
     async def submit(self, command: Command) -> None:
-        """The command is queued and will be delivered. A second submit of a command id that has an answer does nothing."""
+        """The command is queued and will be delivered; a second submit of an answered command id does nothing."""
         ...
 
     async def take(self, consumer: str, *, timeout_s: float) -> list[Delivery]:
-        """Commands for this consumer, those that a dead consumer left for 30 s included; empty when the time is over."""
+        """Commands for this consumer, those that a dead one left for 30 s included; empty when the time is over."""
         ...
 
     async def acknowledge(self, delivery: Delivery, answer: Answer) -> None:

@@ -39,7 +39,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """The command id is known: versions `first`..`last` hold what was recorded then. Reload; the bytes may differ (EV-15)."""
+    """The command id is known; versions `first`..`last` hold its events. Reload: the bytes may differ (EV-15)."""
 
     first: int
     last: int
@@ -62,7 +62,7 @@ class EventLog(Protocol):
         ...
 
     async def read(self, stream: StreamId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
-        """Events with versions `after`+1.. in order, at most `limit`; empty when there are none, also for an unknown stream."""
+        """Events with versions `after`+1.. in order, at most `limit`; none for an unknown stream."""
         ...
 
     async def head(self, stream: StreamId) -> Head:

@@ -13,7 +13,7 @@ __all__ = ["Sandbox", "SandboxBackend", "SandboxHealth"]
 
 @dataclass(frozen=True, slots=True)
 class SandboxHealth:
-    """What a backend enforces here and now, by probes and not by flags; `mend` says what to do about each `unmet` item."""
+    """What a backend enforces here and now, by probes and not by flags; `mend` says what to do about `unmet` items."""
 
     status: Literal["ok", "degraded", "down"]
     backend: str

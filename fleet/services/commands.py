@@ -71,7 +71,7 @@ class CommandHandler:
         """The story may be worked on: on which repository, with which model, with which gates delegated."""
         _needs(caller, "po")
         state, body = bench.state, command.body
-        if state.start is not None or state.closed:
+        if state.start is not None or state.closed or state.disposition != "active":
             raise InvalidTransition(
                 f"story {state.story_id} was started already; `fleet resume` continues it",
                 state=state.state,

@@ -1,4 +1,4 @@
-"""What creating a story records: the story, its readiness score and its first transition, in one append (LC-12, SC-31)."""
+"""What creating a story records: the story, its score and its first transition, in one append (LC-12, SC-31)."""
 
 from __future__ import annotations
 

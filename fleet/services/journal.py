@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter
 
@@ -302,7 +302,7 @@ class Journal:
         if known is not None:
             if known.started.request_digest != request:
                 raise NondeterministicPlan(
-                    f"step {step_id} was recorded with request {known.started.request_digest}, now it would be {request}",
+                    f"step {step_id} has request {known.started.request_digest} on record and would now have {request}",
                     step_id=step_id,
                 )
             return key
@@ -342,7 +342,7 @@ def _plain(value: Any) -> Any:
         case float():
             return repr(value)
         case dict():
-            return {str(k): _plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            return {str(k): _plain(v) for k, v in cast("dict[Any, Any]", value).items()}
         case list() | tuple():
             return [_plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
         case None | bool() | int() | str():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fleet.digest import digest_of_json
-from fleet.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, VersionConflict
+from fleet.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
 from fleet.events import (
     ApprovalGranted,
     ApprovalRejected,
@@ -110,9 +110,11 @@ def fire(
 
     Raises:
         InvalidTransition: the event is not in the table for this state (LC-3).
+        PolicyDenied: the caller holds no role that may fire it (LC-11).
         GateClosed: guards are false; `refused` holds the TransitionRefused event to record (LC-4).
     """
     row = _row(state, config, event)
+    _check_by(row, caller)
     grant = _consent(state, config, row, caller, now_ms)
     context = GuardContext(config=config, now_ms=now_ms, transition=row, reason=reason)
     results = evaluate(_with_grant(state, grant), context)
@@ -168,13 +170,25 @@ def _row(state: StoryState, config: FsmConfig, event: str) -> Transition:
     return row
 
 
+def _check_by(row: Transition, caller: Caller) -> None:
+    # The owner may carry out a gate too: the guards then say that the consent is on record (LC-10).
+    allowed = {*row.by, "system"} if row.kind == "gate" else {*row.by}
+    if not caller.roles & allowed:
+        raise PolicyDenied(
+            f"{caller.principal} may not fire {row.event!r}: it is for {', '.join(row.by)}",
+            rule_id="LC-11",
+            allowed=list(row.by),
+        )
+
+
 def _consent(
     state: StoryState, config: FsmConfig, row: Transition, caller: Caller, now_ms: int
 ) -> ApprovalGranted | None:
+    # The newest request is about the present subject; an older one may have been left behind by a loop-back.
     pending = next(
         (
             a
-            for a in state.approvals.values()
+            for a in reversed(list(state.approvals.values()))
             if a.request.gate == row.gate and a.status == "requested" and not a.voided
         ),
         None,
@@ -268,6 +282,10 @@ def decide_gate(
     A granted gate whose transition has no other false guard moves the story in the same append, and a granted task
     moves on in its workflow (LC-78, LC-112).
     """
+    if state.closed or state.disposition in ("cancelled", "archived"):
+        raise InvalidTransition(
+            f"story {state.story_id} is over: nothing is left to decide", state=state.state, event=name, allowed=[]
+        )
     approval = find_approval(state, name)
     if approval.status != "requested" or approval.voided:
         raise VersionConflict(

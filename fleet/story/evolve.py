@@ -131,8 +131,9 @@ def _started(s: StoryState, p: StoryStarted, event: StoredEvent) -> StoryState:
 def _transitioned(s: StoryState, p: StoryTransitioned, _: StoredEvent) -> StoryState:
     if not p.loopback:
         return s.with_(state=p.to)
-    # A loop-back ends the effect of every grant so far: gates after the target have to be passed anew (LC-90).
-    approvals = {k: _voided(a) if a.status == "granted" else a for k, a in s.approvals.items()}
+    # A loop-back ends the effect of every decision so far: gates after the target are asked for anew (LC-90). That
+    # holds for a refusal as well, or the same plan or tree could never be put forward again.
+    approvals = {k: _voided(a) for k, a in s.approvals.items()}
     count = {**s.loopbacks, p.event: s.loopbacks.get(p.event, 0) + 1}
     return s.with_(state=p.to, approvals=approvals, loopbacks=count)
 

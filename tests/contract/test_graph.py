@@ -11,11 +11,10 @@ import pytest
 from fleet.adapters.memory import MemoryGraph
 from fleet.errors import InvalidInput, NotFound
 from fleet.events import GENESIS_HASH, StoredEvent, decode
-from fleet.graph import EFFECTS, NONE, Cursor, NodeChange, RelationChange, RelationsClosed, effects
+from fleet.graph import Cursor, NodeChange, RelationChange, RelationsClosed
 from fleet.ids import StreamId
 from fleet.ports import DecisionGraph
-from tests.support.event_samples import samples
-from tests.support.graphs import T0, canonical, empty_graph, fresh, open_graph, project, sample_history, stored
+from tests.support.graphs import T0, canonical, empty_graph, fresh, history, open_graph, project, sample_history
 from tests.support.services import Neo4jAddress
 
 
@@ -37,10 +36,6 @@ async def empty(address: Neo4jAddress | None) -> AsyncGenerator[DecisionGraph]:
         empty_graph(address)
     async with open_graph(address) as opened:
         yield opened
-
-
-def changes_of(events: list[StoredEvent]) -> list[Any]:
-    return [change for event in events for change in effects(event, decode(event))]
 
 
 def at(version: int, text: str = "") -> Cursor:
@@ -133,16 +128,6 @@ async def test_closing_marks_open_relations_but_those_to_keep(empty: DecisionGra
 
 
 @pytest.mark.rule("GR-1", "GR-3")
-@pytest.mark.parametrize("name", sorted(name for name, effect in EFFECTS.items() if effect != NONE))
-def test_every_type_with_an_effect_changes_something(name: str) -> None:
-    payload = samples()[name]
-    scope = {"scope": "story"} if "scope" in type(payload).model_fields else {}
-    kept = {"kept": "new"} if name == "RepairReceived" else {}
-    event = stored(payload.model_copy(update={**scope, **kept}), stream="story:st-cart7", version=1)
-    assert effects(event, decode(event))
-
-
-@pytest.mark.rule("GR-1", "GR-3")
 async def test_projection_of_every_event_type_equals_the_twin(empty: DecisionGraph) -> None:
     twin = MemoryGraph()
     for kind in ("story", "project", "platform"):
@@ -199,8 +184,6 @@ async def test_decision_trail_says_who_decided_in_which_role_on_which_evidence(g
 
 def story_of(part: str, *types: str) -> list[StoredEvent]:
     chosen = {event.type: event for event in sample_history("story", part)}
-    from tests.support.graphs import history
-
     return history(f"story:st-{part}cart7", [decode(chosen[name]) for name in types])
 
 

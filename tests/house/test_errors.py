@@ -11,7 +11,7 @@ import pytest
 
 import fleet.errors
 from fleet.cli.exit_codes import exit_code
-from fleet.errors import FleetError, Retry, all_error_classes
+from fleet.errors import FleetError, ReplyMalformed, Retry, all_error_classes, from_wire
 from serve_apps.problems import HTTP_STATUS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +107,20 @@ def test_no_error_class_lives_outside_the_closed_tree() -> None:
     ]
 
     assert stray == []
+
+
+LEAVES = [cls for cls in CLASSES if "code" in vars(cls) and not any(cls in other.__bases__ for other in CLASSES)]
+
+
+@pytest.mark.rule("AP-47")
+@pytest.mark.parametrize("cls", LEAVES, ids=lambda cls: cls.__name__)
+def test_error_comes_back_from_the_wire_with_code_and_details(cls: type[FleetError]) -> None:
+    back = from_wire(cls("x is wrong; mend it", limit=3).to_wire())
+
+    assert (back.code, back.message, back.details) == (cls.code, "x is wrong; mend it", {"limit": 3})
+
+
+@pytest.mark.rule("AP-47")
+@pytest.mark.parametrize("document", [{}, {"code": "os.system"}, {"code": 3, "details": [1]}, {"code": "FleetError"}])
+def test_unknown_code_from_the_wire_becomes_reply_malformed(document: dict[str, object]) -> None:
+    assert type(from_wire(document)) is ReplyMalformed

@@ -47,6 +47,16 @@ def test_citations_are_read_without_importing(tmp_path: Path) -> None:
     ]
 
 
+def test_citations_are_read_from_a_table_that_makes_the_marks() -> None:
+    source = (
+        'ROWS = [\n  ("LC-1", "a"),\n  ("LC-2", "b"),\n]\n'
+        "@pytest.mark.parametrize('x', [pytest.param(r[1], marks=pytest.mark.rule(r[0])) for r in ROWS])\n"
+        "def test_a(x): ...\n"
+    )
+
+    assert sorted(rules.cited_in(source)) == [("LC-1", 2), ("LC-2", 3)]
+
+
 def test_table_counts_by_family() -> None:
     lines = rules.table({"GL-1": ["x"]}, ["AP-1", "GL-1", "GL-2", "GL-3"]).splitlines()
 

@@ -89,7 +89,19 @@ def test_run_of_the_example_ends_with_a_tested_branch_and_leaves_nothing_running
     checkout = tmp_path / "checkout"
     git(repo, "worktree", "add", "-q", str(checkout), result["branch"])
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-c", "pyproject.toml", "."],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            "-c",
+            "pyproject.toml",
+            ".",
+        ],
         cwd=checkout,
         capture_output=True,
         text=True,
@@ -183,9 +195,11 @@ def test_bad_input_gets_one_clear_line_and_starts_nothing(
     assert find_running(home) is None
 
 
-def test_story_on_something_that_is_no_repository_is_parked_with_the_reason(home: Path, tmp_path: Path) -> None:
+def test_run_on_a_folder_that_is_no_repository_is_refused_at_once(home: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     shutil.copytree(DEMO / "repo", plain)
     done = subprocess.run(command(home, plain), env=environment(home), capture_output=True, text=True, check=False)
-    assert done.returncode == 4, done.stderr[-2000:]
-    assert "repository" in result_of(done.stdout)["waiting_for"]
+    assert done.returncode == 2
+    assert "is not a git repository" in done.stderr
+    assert result_of(done.stdout)["error"]["code"] == "invalid_input"
+    assert find_running(home) is None

@@ -30,17 +30,6 @@ __all__ = [
     "sample_history",
     "stored",
 ]
-    "T0",
-    "canonical",
-    "empty_graph",
-    "fresh",
-    "history",
-    "open_graph",
-    "project",
-    "renamed",
-    "sample_history",
-    "stored",
-]
 
 T0 = 1_767_323_045_006
 _NUMBERS = count(1)

@@ -90,7 +90,11 @@ def local_agents(models: Mapping[str, ChatModel], blobs: FileBlobStore) -> Local
 
 @asynccontextmanager
 async def team(
-    root: Path, *, models: Mapping[str, ChatModel] | None = None, record_dir: Path | None = None, environ: Mapping[str, str] = {}
+    root: Path,
+    *,
+    models: Mapping[str, ChatModel] | None = None,
+    record_dir: Path | None = None,
+    environ: Mapping[str, str] = {},
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block."""
     files = ConfigFiles(packaged_directory())

@@ -13,7 +13,19 @@ from fleet.adapters.forge.staging import copy_repository, staged_name
 from fleet.errors import InvalidInput, StoreUnavailable
 from fleet.ports import BlobStore, Commit, StagedRepository
 
-__all__ = ["LocalForge"]
+__all__ = ["LocalForge", "check_repository"]
+
+
+def check_repository(url: str, ref: str | None = None) -> tuple[str, str]:
+    """Commit id and branch that a run on this repository would start from; nothing is copied.
+
+    Raises:
+        InvalidInput: as `Forge.stage`.
+    """
+    try:
+        return pinned(find_repository(url), ref, url)
+    except OSError as error:
+        raise InvalidInput(f"{url} cannot be read: {error.strerror} ({error.filename})", url=url) from error
 
 
 class LocalForge:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fleet.adapters.llm.mock import MockChatModel
-from fleet.adapters.llm.openai import OpenAIChatModel
 from fleet.adapters.llm.recorded import RecordedChatModel, RecordingChatModel
 from fleet.errors import InvalidInput
 from fleet.models.profiles import HttpEngine, MockEngine, ModelsConfig, RecordedEngine
@@ -42,7 +41,9 @@ def build_chat_model(
     return model if record_dir is None else RecordingChatModel(model, record_dir, redact=redact)
 
 
-def _http_model(engine: HttpEngine, environ: Mapping[str, str]) -> OpenAIChatModel:
+def _http_model(engine: HttpEngine, environ: Mapping[str, str]) -> ChatModel:
+    from fleet.adapters.llm.openai import OpenAIChatModel
+
     def of(name: str | None) -> str:
         return environ.get(name, "").strip() if name else ""
 

@@ -38,7 +38,9 @@ _HEALTH_TIMEOUT_S = 10.0
 class _Dialect:
     """What the server was found to accept; each refusal takes one step down, for all later requests."""
 
-    schema_forms: list[str] = field(default_factory=lambda: ["json_schema", "json_object_schema", "json_object", "none"])
+    schema_forms: list[str] = field(
+        default_factory=lambda: ["json_schema", "json_object_schema", "json_object", "none"]
+    )
     max_tokens_name: str = "max_tokens"
 
     def step_down(self, error: openai.APIStatusError, request: ChatRequest) -> bool:

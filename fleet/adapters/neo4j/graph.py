@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, LiteralString, cast
+from urllib.parse import urlsplit
 
 from neo4j import AsyncDriver, AsyncGraphDatabase, AsyncManagedTransaction, AsyncSession
 from neo4j.exceptions import ConfigurationError, ConstraintError, TransientError
@@ -27,6 +28,8 @@ from fleet.ids import StreamId
 
 __all__ = ["Neo4jGraph"]
 
+# The driver's HTTP form is a preview without managed transactions.
+_SCHEMES = frozenset({"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"})
 _ATTEMPTS = 5
 _PAUSE_S = 0.05
 
@@ -56,6 +59,8 @@ class Neo4jGraph:
         Raises:
             ConfigError: `uri` has no form that the driver knows.
         """
+        if urlsplit(uri).scheme not in _SCHEMES:
+            raise _malformed()
         try:
             driver = AsyncGraphDatabase.driver(  # pyright: ignore[reportUnknownMemberType]
                 uri,
@@ -69,7 +74,7 @@ class Neo4jGraph:
             )
         except (ConfigurationError, ValueError):
             # The cause and the address are left out: they may hold the password.
-            raise ConfigError("the address of the graph is malformed: write bolt://host:port") from None
+            raise _malformed() from None
         return cls(driver, database=database)
 
     async def close(self) -> None:
@@ -205,6 +210,10 @@ async def _run_repeatedly(session: AsyncSession, text: str) -> None:
             if attempt == _ATTEMPTS - 1:
                 raise
             await asyncio.sleep(_PAUSE_S * 2**attempt)
+
+
+def _malformed() -> ConfigError:
+    return ConfigError("the address of the graph is malformed: write bolt://host:port or neo4j://host:port")
 
 
 def _trusted(text: str) -> LiteralString:

@@ -21,8 +21,8 @@ _RESOLVE = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class TooLarge(NotFound):
-    """The file is over the cap of this read."""
+class TooLarge(Exception):
+    """The file is over the cap of this read; never leaves the backend."""
 
 
 class Found(NamedTuple):
@@ -99,7 +99,7 @@ def _read_all(descriptor: int, path: str, max_bytes: int) -> bytes:
         chunks.append(chunk)
         left -= len(chunk)
     if left <= 0:
-        raise TooLarge(f"{path!r} holds more than {max_bytes} bytes", path=path, max_bytes=max_bytes)
+        raise TooLarge(f"{path!r} holds more than {max_bytes} bytes")
     return b"".join(chunks)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.adapters.sandbox.beneath import Found, open_beneath, read_beneath, walk_beneath
+from fleet.adapters.sandbox.beneath import Found, TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.adapters.sandbox.identity import Identity
 from fleet.digest import digest_of
 from fleet.errors import FleetError, InvalidInput
@@ -49,7 +49,7 @@ _FREE_FLOOR_BYTES = 64 << 20
 _MAX_PATH_BYTES = 4_000
 
 
-class WorkspaceFull(FleetError):
+class WorkspaceFull(Exception):
     """The run left more than its disk limit; never leaves the backend, which turns it into `disk_limit`."""
 
 
@@ -274,7 +274,7 @@ async def _store(root: int, path: str, max_bytes: int, blobs: BlobStore) -> Arti
             return Artifact(path=path, size_bytes=size, truncated=True)
     try:
         content = read_beneath(root, path, max_bytes=max_bytes)
-    except FleetError:
+    except (FleetError, TooLarge):
         return Artifact(path=path)
     return Artifact(path=path, blob=await blobs.put(content), size_bytes=len(content))
 

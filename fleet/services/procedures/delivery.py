@@ -23,7 +23,7 @@ DESIGNER = seat("designer")
 
 
 async def produce_docs(bench: Workbench, intent: ProduceDocs) -> None:
-    """The documents are part of the tree, the tree was measured again, and each criterion names its evidence (LC-48)."""
+    """The documents are part of the tree, which was measured again; each criterion names its evidence (LC-48)."""
     state = bench.state
     prefix = f"docs/{Digest(intent.tree).hex[:16]}"
     files = await _documents(bench, prefix)

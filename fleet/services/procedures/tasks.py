@@ -148,7 +148,7 @@ async def _verdict(bench: Workbench, task: TaskState, attempt: int) -> tuple[boo
         role=ARCHITECT.role,
         principal=ARCHITECT.principal,
         shared=await pack_text(bench, "architect", "BUILD", None),
-        own=f"Diff of task {task.task.title!r}:\n{diff[:6000]}",
+        own=f"Diff of task {task.task.title!r}:\n{diff[:6000]}\n\n{_evidence_text(bench, task)}",
         sampling=Sampling(temperature="0", max_tokens=200, seed=1),
         model=bench.model,
         json_schema=review_schema(),
@@ -162,6 +162,19 @@ async def _verdict(bench: Workbench, task: TaskState, attempt: int) -> tuple[boo
         return False, f"the review could not be read: {error.message}"[:3000]
     reason = str(answer.value["reason"]).strip() or "no reason was given"
     return answer.value["verdict"] == "approve", reason
+
+
+def _evidence_text(bench: Workbench, task: TaskState) -> str:
+    """What was measured on the work: a reviewer judges by this and not by reading alone."""
+    for council in reversed(list(bench.state.councils.values())):
+        if council.opened.task_id == task.task.task_id and council.winner is not None:
+            found = council.evidence[council.winner]
+            gates = ", ".join(f"{g.name} {'passed' if g.ok else 'FAILED'}" for g in found.gates)
+            return (
+                f"Evidence from execution: {gates}. Tests written from the acceptance criteria by somebody else: "
+                f"{found.trusted_passed} of {found.trusted_total} pass."
+            )
+    return "Evidence from execution: none."
 
 
 async def test_task(bench: Workbench, intent: TestTask) -> None:

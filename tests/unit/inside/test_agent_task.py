@@ -227,6 +227,40 @@ def test_other_languages_have_build_and_unit_defaults(lang: str, tmp_path: Path)
     assert task_commands.missing_command("e2e", lang, {"E2E_CMD": "true"}) is None
 
 
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [
+        ({"TASK": "unit", "TEST_CMD": "exit 6", "PY_SETUP": "true"}, 6),
+        ({"TASK": "unit", "TEST_CMD": "true"}, 1),
+        ({"TASK": "build"}, 0),
+        ({"TASK": "pipeline", "BUILD_CMD": "exit 3"}, 3),
+        ({"TASK": "nothing"}, 2),
+    ],
+)
+def test_main_exit_codes(root: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], code: int) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    for name, value in {"TASK_LANG": "python", "WORKDIR": str(root), **env}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        assert agent_task.main() == code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_stages_of_a_pipeline_and_their_limits(root: Path) -> None:
+    found = task_commands.stages_of("pipeline", "python", {}, root)
+    assert {stage.name: stage.limit_s for stage in found} == {
+        "build": 1200,
+        "unit": 1200,
+        "lint": 600,
+        "static": 600,
+        "e2e": 1800,
+    }
+    assert found[4].may_be_empty
+    assert "--exit-zero" in found[2].command
+
+
 def test_stage_over_its_time_is_killed_with_its_children(root: Path) -> None:
     runner = agent_task.Runner(root, dict(os.environ))
     code, late = runner.run(["/bin/sh", "-c", "sleep 60 & sleep 60"], timeout_s=0.2)
@@ -255,7 +289,9 @@ def test_signal_is_forwarded_and_later_stages_do_not_start(root: Path) -> None:
     assert stages(root)["unit"] == ("skipped", None)
 
 
-def test_compile_files_leaves_out_broken_test_data_and_names_odd_sources(tmp_path: Path) -> None:
+def test_compile_files_leaves_out_broken_test_data_and_names_odd_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {
         "tests/data/bad.py": "def (",
         "tests/test_bad.py": "def (",
@@ -264,7 +300,7 @@ def test_compile_files_leaves_out_broken_test_data_and_names_odd_sources(tmp_pat
         "ok.py": "",
     }
     write_files(tmp_path, files)
-    done = run_script("compile_files", tmp_path / "build.json", cwd=tmp_path)
-    assert done.returncode == 1
+    monkeypatch.chdir(tmp_path)
+    assert compile_files.main([str(tmp_path / "build.json")]) == 1
     problems = read_json(tmp_path / "build.json")["problems"]
     assert {problem["path"] for problem in problems} == {"tests/test_bad.py", "nul.py"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.inside import load, read_json, run_script, write_files
+from tests.support.inside import load, read_json, write_files
 
 suite_source: Any = load("suite_source")
 run_tests: Any = load("run_tests")
@@ -34,15 +34,16 @@ def test_slow():
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # The toolchain has pytest alone; the environment of these tests has plugins.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return write_files(tmp_path / "ws", {"src/pkg/__init__.py": "", "src/pkg/core.py": "def one():\n    return 1\n"})
 
 
 def run(workspace: Path, *argv: str, **files: str) -> dict[str, Any]:
     inputs = write_files(workspace.parent / "inputs", {f"{name}.py": text for name, text in files.items()})
-    options = ("--workspace", workspace, "--inputs", inputs, "--test-limit", "1", *argv)
-    done = run_script("run_tests", *options, cwd=workspace)
-    assert done.returncode == 0, done.stderr
+    options = ("--workspace", str(workspace), "--inputs", str(inputs), "--test-limit", "1", *argv)
+    assert run_tests.main(options) == 0
     return {entry["name"]: entry for entry in read_json(workspace / "out" / "tests.json")["files"]}
 
 

@@ -20,7 +20,7 @@ JUNIT = b"""<?xml version="1.0"?><testsuites><testsuite>
 <testcase classname="tests.test_a" name="test_ok" file="tests/test_a.py" line="3" time="0.1"/>
 <testcase classname="tests.test_a.TestB.TestC" name="test_in" file="tests/test_a.py" line="x"/>
 <testcase classname="tests.test_a" name="test_bad" file="tests/test_a.py" line="9">
-  <failure message="AssertionError: assert 1 == 2&#10;more">text</failure><error message="failed on teardown"/></testcase>
+  <failure message="AssertionError: assert 1 == 2&#10;more">text</failure><error message="torn"/></testcase>
 <testcase classname="tests.test_a" name="test_skip" file="tests/test_a.py"><skipped message="later"/></testcase>
 <testcase classname="" name="tests.test_gone"><error message="collection failure">no module</error></testcase>
 <testcase classname="" name=""/>

@@ -177,7 +177,7 @@ def test_transition_with_a_gate_that_nobody_defined_is_refused():
 
 def test_workflow_with_an_action_twice_for_one_state_is_refused():
     data = fsm().task_workflow.model_dump(by_alias=True)
-    data["transitions"].append(data["transitions"][0])
+    data["transitions"] = [*data["transitions"], data["transitions"][0]]
     with pytest.raises(ValidationError, match="stands twice"):
         TaskWorkflow.model_validate(data)
 
