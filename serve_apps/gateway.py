@@ -17,7 +17,10 @@ from fleet.errors import (
     IdempotencyKeyRequired,
     InvalidInput,
     MalformedRequest,
+    NotFound,
+    OwnershipError,
     PayloadTooLarge,
+    StoreError,
     UnsupportedMediaType,
 )
 from fleet.ids import CommandId, Principal, StoryId, derive_id
@@ -177,7 +180,7 @@ def _story_routes(app: FastAPI) -> None:
         story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
         try:
             body = await request.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MalformedRequest(f"the body is not JSON: {error}") from error
         return await _answer(desk, story_id, "create_story", {"story": body}, who, key, created=True)
 
@@ -213,11 +216,17 @@ def _command_routes(app: FastAPI) -> None:
     @app.get("/api/commands/{command_id:path}", response_model=CommandView)
     async def command(desk: Desk, who: Caller, command_id: str) -> CommandView:
         """What came of a queued command."""
-        result = await desk.answer(CommandId(command_id))
+        if not command_id.startswith(f"{who}/"):
+            raise NotFound(f"{who} sent no command {command_id[:200]!r}")
+        url = f"/api/commands/{command_id}"
+        try:
+            result = await desk.answer(CommandId(command_id))
+        except (StoreError, OwnershipError):
+            raise
+        except FleetError as error:
+            return CommandView(command_id=command_id, status="refused", status_url=url, problem=error.to_wire())
         status = "pending" if result is None else "done"
-        return CommandView(
-            command_id=command_id, status=status, status_url=f"/api/commands/{command_id}", result=result
-        )
+        return CommandView(command_id=command_id, status=status, status_url=url, result=result)
 
     @app.get("/api/events/stream")
     async def stream(

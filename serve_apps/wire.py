@@ -110,12 +110,14 @@ class StoryList(_Wire):
 
 
 class CommandView(_Wire):
-    """A command that its owner has not decided yet (AP-4)."""
+    """A command and what came of it (AP-4)."""
 
     command_id: str
     status: Literal["pending", "done", "refused"]
     status_url: str
     result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+    """Code, message and details of the refusal."""
 
 
 def story_view(state: StoryState, waiting_for: str | None) -> StoryView:

@@ -135,7 +135,7 @@ async def watch_to_end(
             if not isinstance(payload, StoryClosed):
                 continue
         state = await desk.state(story_id)
-        if state.closed or desk.waiting_for(state) is not None:
+        if state.closed or state.disposition != "active" or desk.waiting_for(state) is not None:
             return await _finish(desk, endpoints, state, output, started)
     raise AssertionError("unreachable")
 

@@ -150,7 +150,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _votes_of(value: Any) -> list[tuple[str, str, str]]:
-    rows = [cast(Mapping[str, Any], row) if isinstance(row, Mapping) else {} for row in _list(value)]
+    rows: list[Mapping[str, Any]] = [row if isinstance(row, Mapping) else {} for row in _list(value)]
     return [(str(r.get("label")), str(r.get("vote")), str(r.get("reason", "")).strip()) for r in rows]
 
 

@@ -1,29 +1,17 @@
-"""Choose among candidates: evidence first, ranked pairs on what evidence leaves equal (CN-50..CN-54)."""
+"""Choose among candidates with one merged ballot per voter, for callers that keep no state machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
+
+from fleet.council.ballot import CountedBallot, Vote
+from fleet.council.evidence import Contender, order_key
+from fleet.council.pairs import lock_pairs
+from fleet.council.tally import NoDecision, UndecidedReason, tally_selection
 
 __all__ = ["Choice", "Contender", "Vote", "VoterBallot", "choose", "ranked_pairs"]
-
-Vote = Literal["approve", "reject", "abstain"]
-Undecided = Literal["no_quorum", "no_valid_candidate", "all_rejected"]
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One candidate with the evidence that decides: authors are excluded from voting on it (CN-46)."""
-
-    candidate_id: str
-    digest: str
-    authors: frozenset[str]
-    gates_ok: bool
-    trusted_passed: int
-    cluster_size: int
-    diff_lines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,105 +30,74 @@ class Choice:
     """What was chosen, or why nothing was; `tally` holds the counted numbers."""
 
     winner: str | None
-    reason: Undecided | None
+    reason: UndecidedReason | None
     ranking: tuple[str, ...] = ()
     removed: Mapping[str, str] = field(default_factory=dict[str, str])
     margins: Mapping[str, int] = field(default_factory=dict[str, int])
     valid: int = 0
 
 
+_WHY = {"vetoed": "veto", "rejected": "rejected by a majority"}
+
+
 def choose(
-    contenders: Sequence[Contender], ballots: Sequence[VoterBallot], *, weights: Mapping[str, int], quorum: int
+    contenders: Sequence[Contender],
+    ballots: Sequence[VoterBallot],
+    *,
+    weights: Mapping[str, int],
+    quorum: int,
+    max_on_ballot: int = 5,
 ) -> Choice:
     """The winner by CN-53 after the removals of CN-51, or the reason for none.
 
     Args:
         contenders: every candidate; those that failed a hard gate can never win (CN-54).
         weights: weight of every voter of the original roster.
-        quorum: valid ballots needed (CN-20).
+        quorum: voters needed (CN-20). A voter whose every candidate is its own counts as abstaining.
     """
-    ballots = _countable(contenders, ballots, weights)
-    passing = [c for c in contenders if c.gates_ok]
-    if not passing:
-        return Choice(None, "no_valid_candidate", valid=len(ballots))
-    if len(ballots) < quorum:
-        return Choice(None, "no_quorum", valid=len(ballots))
-    removed = {c.candidate_id: why for c in passing if (why := _removal(c, ballots, weights))}
-    left = [c for c in passing if c.candidate_id not in removed]
-    if not left:
-        return Choice(None, "all_rejected", removed=removed, valid=len(ballots))
-    order, margins = ranked_pairs(left, ballots)
-    position = {c: n for n, c in enumerate(order)}
-    ranking = sorted(
-        left, key=lambda c: (-c.trusted_passed, -c.cluster_size, position[c.candidate_id], c.diff_lines, c.digest)
-    )
-    names = tuple(c.candidate_id for c in ranking)
-    return Choice(names[0], None, ranking=names, removed=removed, margins=margins, valid=len(ballots))
+    counted = _counted(contenders, ballots)
+    result = tally_selection(contenders, counted, weights=weights, quorum=quorum, max_on_ballot=max_on_ballot)
+    tally = result.tally
+    removed = {r.candidate_id: _WHY[r.why] for r in tally.removed}
+    if isinstance(result, NoDecision):
+        return Choice(None, result.reason, removed=removed, valid=tally.valid)
+    left = [c for c in contenders if c.candidate_id in tally.ranking]
+    known = [b for b in counted if b.voter in weights]
+    return Choice(result.winner, None, tally.ranking, removed, _signed(left, known), tally.valid)
 
 
-def _countable(
-    contenders: Sequence[Contender], ballots: Sequence[VoterBallot], weights: Mapping[str, int]
-) -> list[VoterBallot]:
-    """The first ballot of each voter of the roster, without what it says of the voter's own work (CN-46, CN-48)."""
+def _counted(contenders: Sequence[Contender], ballots: Sequence[VoterBallot]) -> list[CountedBallot]:
+    # Only the first ballot of a voter counts (CN-109).
     first: dict[str, VoterBallot] = {}
     for ballot in ballots:
-        if ballot.voter in weights:
-            first.setdefault(ballot.voter, ballot)
-    own = {voter: {c.candidate_id for c in contenders if voter in c.authors} for voter in first}
-    return [
-        replace(
-            b,
-            votes={c: vote for c, vote in b.votes.items() if c not in own[b.voter]},
-            ranking=tuple(c for c in b.ranking if c not in own[b.voter]),
-        )
-        for b in first.values()
-    ]
+        first.setdefault(ballot.voter, ballot)
+    return [_count(ballot, contenders) for _, ballot in sorted(first.items())]
 
 
-def _removal(c: Contender, ballots: Sequence[VoterBallot], weights: Mapping[str, int]) -> str | None:
-    rejecting = [b for b in ballots if b.votes.get(c.candidate_id) == "reject"]
-    if any(b.has_veto for b in rejecting):
-        return "veto"
-    eligible = sum(w for voter, w in weights.items() if voter not in c.authors)
-    return "rejected by a majority" if sum(b.weight for b in rejecting) * 2 > eligible else None
+def _count(ballot: VoterBallot, contenders: Sequence[Contender]) -> CountedBallot:
+    allowed = {c.candidate_id for c in contenders if ballot.voter not in c.authors}
+    ranking = [c for c in ballot.ranking if c in allowed]
+    return CountedBallot(
+        voter=ballot.voter,
+        weight=ballot.weight,
+        has_veto=ballot.has_veto,
+        votes={c: v for c, v in ballot.votes.items() if c in allowed},
+        pairs=frozenset(combinations(ranking, 2)),
+        first=ranking[0] if ranking else None,
+    )
 
 
 def ranked_pairs(
     contenders: Sequence[Contender], ballots: Sequence[VoterBallot]
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Candidates in the order of the locked graph, and the margin of each pair as `a>b` (CN-52)."""
-    by_id = {c.candidate_id: c for c in contenders}
-    margins: dict[str, int] = {}
-    wins: list[tuple[int, int, str, str]] = []
-    for a, b in combinations(sorted(by_id), 2):
-        over, under = _preferring(ballots, a, b), _preferring(ballots, b, a)
-        margins[f"{a}>{b}"] = over - under
-        if over != under:
-            winner, loser = (a, b) if over > under else (b, a)
-            wins.append((abs(over - under), max(over, under), winner, loser))
-    wins.sort(key=lambda w: (-w[0], -w[1], by_id[w[2]].diff_lines, by_id[w[2]].digest, by_id[w[3]].digest))
-    locked: dict[str, set[str]] = {c: set() for c in by_id}
-    for _, _, winner, loser in wins:
-        if not _reaches(locked, loser, winner):
-            locked[winner].add(loser)
-    return tuple(sorted(by_id, key=lambda c: (-_depth(locked, c), by_id[c].diff_lines, by_id[c].digest))), margins
+    counted = _counted(contenders, ballots)
+    positions = lock_pairs(contenders, counted).positions
+    order = sorted(contenders, key=lambda c: (positions[c.candidate_id], order_key(c)))
+    return tuple(c.candidate_id for c in order), _signed(contenders, counted)
 
 
-def _preferring(ballots: Sequence[VoterBallot], a: str, b: str) -> int:
-    return sum(
-        x.weight for x in ballots if a in x.ranking and b in x.ranking and x.ranking.index(a) < x.ranking.index(b)
-    )
-
-
-def _reaches(graph: Mapping[str, set[str]], start: str, goal: str) -> bool:
-    seen, todo = {start}, [start]
-    while todo:
-        for node in graph[todo.pop()]:
-            if node not in seen:
-                seen.add(node)
-                todo.append(node)
-    return goal in seen
-
-
-def _depth(graph: Mapping[str, set[str]], node: str) -> int:
-    return 1 + max((_depth(graph, n) for n in graph[node]), default=0)
+def _signed(contenders: Sequence[Contender], counted: Sequence[CountedBallot]) -> dict[str, int]:
+    margins = lock_pairs(contenders, counted).margins
+    names = combinations(sorted(c.candidate_id for c in contenders), 2)
+    return {f"{a}>{b}": margins[f"{a}>{b}"] if f"{a}>{b}" in margins else -margins[f"{b}>{a}"] for a, b in names}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from fleet.council.ballot import CountedBallot, Vote
 from fleet.council.config import PassThreshold
 from fleet.council.evidence import Contender, on_ballot, order_key
-from fleet.council.ranked_pairs import ranked_pairs
+from fleet.council.pairs import lock_pairs
 from fleet.council.roster import passes
 
 __all__ = ["Decided", "NoDecision", "Removed", "Result", "Tally", "UndecidedReason", "tally_gate", "tally_selection"]
@@ -33,8 +33,10 @@ class Removed(_Frozen):
 
 
 class Tally(_Frozen):
-    """The counted numbers. Voters: `valid` gave a ballot (of them `abstained` said nothing in it), `invalid` gave only
-    broken ones, `missing` none; `excused` could not be asked because every candidate is their own. Weights per candidate.
+    """The counted numbers: voters by what they gave, and weights by candidate.
+
+    `valid` voters gave a ballot (of them `abstained` said nothing in it), `invalid` only broken ones, `missing` none;
+    `excused` could not be asked, because every candidate is their own.
     """
 
     valid: int = 0
@@ -154,7 +156,7 @@ def _choose(
 ) -> Result:
     if not left:
         return NoDecision("all_rejected", tally.model_copy(update={"removed": removed}))
-    order = ranked_pairs(left, ballots)
+    order = lock_pairs(left, ballots)
     ranking = sorted(left, key=lambda c: order_key(c, order.positions[c.candidate_id]))
     update = {
         "removed": removed,

@@ -29,10 +29,10 @@ class TestRuns:
 
 
 class DroppedTest(NamedTuple):
-    """A test that is not trusted, and why."""
+    """A test that is not trusted, and why: a DropReason, or what an older record says."""
 
     test: str
-    reason: DropReason
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class FilteredTests:
 def filter_tests(tests: Sequence[TestRuns]) -> FilteredTests:
     """Drop what cannot be believed; when more than half is dropped, believe nothing. Order of input is kept."""
     reasons = [(t.test_id, _reason(t)) for t in tests]
-    dropped = tuple(DroppedTest(test, reason) for test, reason in reasons if reason is not None)
+    dropped = tuple([DroppedTest(test, reason) for test, reason in reasons if reason is not None])
     trusted = bool(tests) and 2 * len(dropped) <= len(tests)
     kept = tuple(test for test, reason in reasons if reason is None) if trusted else ()
     return FilteredTests(kept, dropped, trusted)

@@ -98,9 +98,13 @@ def critique_schema() -> dict[str, Any]:
     return _closed({"severity": {"type": "string", "enum": ["none", "minor", "major"]}, "problem": _text(300)})
 
 
-def review_schema() -> dict[str, Any]:
-    """Approval or rejection with a reason."""
-    return _closed({"verdict": {"type": "string", "enum": ["approve", "reject"]}, "reason": _text(300)})
+def review_schema(acceptance_ids: Sequence[str]) -> dict[str, Any]:
+    """The criterion that the work breaks, or `none`, with a reason.
+
+    Small models asked for a verdict reject by reflex; asked to name what is broken, they look.
+    """
+    broken = {"type": "string", "enum": ["none", *acceptance_ids]}
+    return _closed({"broken_criterion": broken, "reason": _text(300)})
 
 
 def document_schema() -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fleet.ids import Digest
 from fleet.ports import BlobStore
 from fleet.tools import Tree, decode_tree
 
-__all__ = ["file_text", "keep_tests", "outline", "read_tree", "signatures", "unified_diff"]
+__all__ = ["file_text", "is_test", "keep_tests", "merge_modules", "outline", "read_tree", "signatures", "unified_diff"]
 
 _DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
 _TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
@@ -82,6 +82,24 @@ def keep_tests(code: str, kept: frozenset[str]) -> str:
             blocks.append([])
         blocks[-1].append(line)
     return "\n".join(line for block in blocks if _stays(block, kept) for line in block).strip() + "\n"
+
+
+def merge_modules(parts: Sequence[str]) -> str:
+    """One module from several: the single-line imports first, each once, then everything else in order."""
+    imports: list[str] = []
+    rest: list[str] = []
+    for part in parts:
+        body: list[str] = []
+        for line in part.splitlines():
+            if line.startswith(("import ", "from ")) and "(" not in line:
+                imports.append(line.rstrip())
+            else:
+                body.append(line)
+        rest.append("\n".join(body).strip())
+    if not any(rest):
+        return ""
+    head = "\n".join(dict.fromkeys(imports))
+    return "\n\n\n".join([head, *(r for r in rest if r)]).strip() + "\n"
 
 
 def _stays(block: list[str], kept: frozenset[str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.errors import FleetError, LeaseHeld, OwnershipError, StoreError
+from fleet.errors import FleetError, LeaseHeld, OwnershipError, Retry, StoreError
 from fleet.ids import StoryId, StreamId
 from fleet.ports import Answer, Clock, Delivery, EventLog, Inbox, Lease, LeaseStore
 from fleet.services.commands import CommandHandler
@@ -110,11 +110,18 @@ class CouncilShard:
                 )
             owned.owner.wake()
         except FleetError as error:
+            await self._forget_nothing(delivery.command.stream)
             return Answer(ok=False, problem=error.to_wire())
         except Exception as error:
             message = f"command {delivery.command.name} failed with {type(error).__name__}: {error}"
             return Answer(ok=False, problem=FleetError(message).to_wire())
         return Answer(ok=True, result=result)
+
+    async def _forget_nothing(self, stream: StreamId) -> None:
+        """A stream that a refused command left without any event is not owned any longer."""
+        owned = self._owned.get(stream)
+        if owned is not None and not owned.owner.bench.journal.exists:
+            await self._drop(stream, release=True)
 
     async def _claim(self, stream: StreamId) -> _Owned:
         async with self._claiming:
@@ -176,6 +183,10 @@ class CouncilShard:
                 await self._claim(stream)
             except LeaseHeld:
                 continue
+            except StoreError as error:
+                # A stream that cannot be read stays as it is; the others must not wait for it.
+                if error.retry is Retry.LATER:
+                    raise
 
     def result_of(self, stream: StreamId) -> dict[str, Any]:
         """State and version of an owned story, for the status page."""

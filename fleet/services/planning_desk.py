@@ -144,15 +144,20 @@ class PlanningDesk:
     ) -> AsyncIterator[StoredEvent | None]:
         """Events after a version as they are recorded, without gap or repeat; None after `idle_s` without one."""
         stream = StreamId.of_story(story_id)
-        cursor = await self._feed.position()
+        cursor, quiet_ms = await self._feed.position(), self._clock.monotonic_ms()
         while True:
             batch = await self._log.read(stream, after=after)
             for event in batch:
                 after = event.version
                 yield event
             if batch:
+                quiet_ms = self._clock.monotonic_ms()
                 continue
+            # Hints of other streams end this wait too, so silence is measured by the clock.
             _, cursor = await self._feed.wait(cursor, timeout_s=min(idle_s, 1.0))
+            if self._clock.monotonic_ms() - quiet_ms < idle_s * 1000:
+                continue
+            quiet_ms = self._clock.monotonic_ms()
             if not await self._log.read(stream, after=after, limit=1):
                 yield None
 

@@ -16,6 +16,7 @@ from fleet.ports import Clock, DecisionGraph, EventLog, Feed
 __all__ = ["Projector"]
 
 _BATCH = 200
+_MAX_FAILURES = 5
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 
@@ -52,11 +53,16 @@ class Projector:
         self._log, self._feed, self._graph, self._clock = log, feed, graph, clock
         self._sweep_s = sweep_s
         self._random = random.Random(seed)
-        self._set_aside: dict[StreamId, FleetError] = {}
+        self._set_aside: dict[StreamId, Exception] = {}
+        self._failed: dict[StreamId, int] = {}
+        self._pauses = 0
 
     @property
-    def set_aside(self) -> dict[StreamId, FleetError]:
-        """Streams that are not projected any further, and why; `resume` takes them up again."""
+    def set_aside(self) -> dict[StreamId, Exception]:
+        """Streams that are not projected any further, and why: regressed, unreadable, or failed five times in a row.
+
+        `resume` takes one up again.
+        """
         return dict(self._set_aside)
 
     async def run(self) -> None:
@@ -64,19 +70,17 @@ class Projector:
 
         A store that is down is waited for without limit and is never the fault of a stream (GR-6, EV-23).
         """
-        failures = 0
         while True:
             try:
                 await self._sweep_and_follow()
-                failures = 0
             except StoreUnavailable:
-                await self._clock.sleep(self._pause_s(failures))
-                failures += 1
+                await self._clock.sleep(self._pause_s())
 
     async def _sweep_and_follow(self) -> None:
         """One period: every stream is caught up, then those that hints name."""
         cursor = await self._feed.position()
         await self.sweep()
+        self._pauses = 0
         until_ms = self._clock.monotonic_ms() + int(self._sweep_s * 1000)
         while (left_ms := until_ms - self._clock.monotonic_ms()) > 0:
             hints, cursor = await self._feed.wait(cursor, timeout_s=left_ms / 1000)
@@ -94,8 +98,17 @@ class Projector:
     async def _attempt(self, stream: StreamId) -> None:
         try:
             await self.catch_up(stream)
+        except StoreUnavailable:
+            raise
         except (LogRegressed, UnsupportedSchema, LogCorrupted) as error:
             self._set_aside[stream] = error
+        except Exception as error:
+            # Poison: what fails each time must not stop the other streams (EV-22).
+            self._failed[stream] = self._failed.get(stream, 0) + 1
+            if self._failed[stream] >= _MAX_FAILURES:
+                self._set_aside[stream] = error
+        else:
+            self._failed.pop(stream, None)
 
     async def catch_up(self, stream: StreamId) -> int:
         """The graph holds the stream up to its head; returns the version reached.
@@ -152,10 +165,12 @@ class Projector:
     def resume(self, stream: StreamId) -> None:
         """The next sweep takes the stream up again: the cause of its being set aside was mended."""
         self._set_aside.pop(stream, None)
+        self._failed.pop(stream, None)
 
-    def _pause_s(self, failures: int) -> float:
-        """0.25 s * 2^n up to 30 s, of which a random half (GR-6)."""
-        longest = min(_FIRST_PAUSE_S * 2 ** min(failures, 10), _LONGEST_PAUSE_S)
+    def _pause_s(self) -> float:
+        """0.25 s * 2^n, at most 30 s, the upper half of it at random (GR-6)."""
+        longest = min(_FIRST_PAUSE_S * 2 ** min(self._pauses, 10), _LONGEST_PAUSE_S)
+        self._pauses += 1
         return longest * self._random.uniform(0.5, 1.0)
 
 

@@ -13,7 +13,7 @@ __all__ = ["phase_seconds", "summarise"]
 
 def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: str | None) -> dict[str, Any]:
     """Outcome, branch, commit, tests, votes and time per phase as recorded; `lines` is the same for people."""
-    outcome = "done" if state.closed else "parked" if state.disposition == "parked" else "waiting"
+    outcome = "done" if state.closed else "waiting" if state.disposition == "active" else state.disposition
     report = state.reports.get(state.tree) if state.tree else None
     unit = report.summary.unit if report else None
     e2e = report.summary.e2e if report else None

@@ -130,18 +130,19 @@ def early_exit(record: CouncilRecord) -> str | None:
         for e in record.evidence.values()
         if e.gates_ok and e.trusted_total and e.trusted_passed == e.trusted_total and e.cluster_size * 2 > invited
     ]
-    return min(found, key=_evidence_key).candidate_id if found else None
+    return min(found, key=lambda e: _evidence_key(record, e)).candidate_id if found else None
 
 
-def _evidence_key(e: Evidence) -> tuple[int, int, int, int, str]:
-    return (0 if e.gates_ok else 1, -e.trusted_passed, -e.cluster_size, e.diff_lines, e.candidate_id)
+def _evidence_key(record: CouncilRecord, e: Evidence) -> tuple[int, int, int, str]:
+    # The content's digest comes last: a candidate's id would favour the seat of its author (CN-53).
+    return (-e.trusted_passed, -e.cluster_size, e.diff_lines, record.drafts[e.candidate_id].content)
 
 
 def on_ballot(record: CouncilRecord) -> tuple[str, ...]:
     """Gate-passing candidates that no other beats in both tests and cluster size, at most five, by id (CN-44)."""
     passing = [e for e in record.evidence.values() if e.gates_ok]
     best = [e for e in passing if not any(_dominates(o, e) for o in passing)]
-    return tuple(sorted(e.candidate_id for e in sorted(best, key=_evidence_key)[:MAX_ON_BALLOT]))
+    return tuple(sorted(e.candidate_id for e in sorted(best, key=lambda e: _evidence_key(record, e))[:MAX_ON_BALLOT]))
 
 
 def _dominates(a: Evidence, b: Evidence) -> bool:

@@ -96,18 +96,24 @@ def _is_asked_for(node: Mapping[str, Any], p: Params) -> bool:
 
 def _decision(graph: GraphView, key: NodeKey) -> Row:
     decided = graph.outgoing(key, Rel.DECIDED_BY)
-    evidence = [(end, graph.nodes[end]) for end, _ in graph.outgoing(key, Rel.BASED_ON)]
     return {
         **_picked(graph.nodes[key], _DECISION),
         "author": next(iter(_ids(graph.outgoing(key, Rel.AUTHORED_BY))), None),
         "decided_by": [{"principal": a.id, **_picked(r, ("as_role", "verdict", "at"))} for a, r in decided],
         "evidence": [
-            {"kind": str(end.label), "id": end.id, "verdict": node.get("verdict", node.get("outcome"))}
-            for end, node in evidence
+            {"kind": str(end.label), "id": end.id, "verdict": _verdict(graph, end)}
+            for end, _ in graph.outgoing(key, Rel.BASED_ON)
         ],
         "tasks": _ids(graph.outgoing(key, Rel.AFFECTS)),
         "supersedes": _ids(graph.outgoing(key, Rel.SUPERSEDES)),
     }
+
+
+def _verdict(graph: GraphView, key: NodeKey) -> Any:
+    """The verdict of a report, that of the report of a run, or else the outcome of the run."""
+    node, reports = graph.nodes[key], (graph.nodes[end] for end, _ in graph.outgoing(key, Rel.REPORTED))
+    verdicts = [node.get("verdict"), *(report.get("verdict") for report in reports), node.get("outcome")]
+    return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
 def _who_approved(graph: GraphView, p: Params) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from fleet.graph import (
@@ -79,8 +80,8 @@ def schema_statements() -> dict[str, str]:
 
 def write_statements(batch: Batch) -> Iterator[Statement]:
     """What writes the batch, one statement for each label and each form of relationship; the order matters."""
-    for closed in batch.closed:
-        yield _close(closed)
+    for text, closed in groupby(batch.closed, key=_closing):
+        yield Statement(text, [_closing_row(one) for one in closed])
     by_label: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for node, props in batch.nodes.items():
         by_label[Label(node.label)].append({"id": str(node.id), "props": props})
@@ -116,18 +117,20 @@ def _form(relation: RelationKey) -> tuple[str, ...]:
     return relation.type, relation.start.label, relation.end.label, *(name for name, _ in relation.key)
 
 
-def _close(closed: RelationsClosed) -> Statement:
+def _closing(closed: RelationsClosed) -> str:
     ends = f"(other)-[r:{closed.type}]->(n)" if closed.incoming else f"(n)-[r:{closed.type}]->(other)"
-    text = (
+    return (
         f"UNWIND $rows AS row MATCH (n:{closed.label} {{id: row.id}}) MATCH {ends} "
         "WHERE (row.any OR other.id IN row.only) AND NOT other.id IN row.keep "
         f"AND r.{closed.mark} IS NULL SET r.{closed.mark} = row.value"
     )
-    row = {
+
+
+def _closing_row(closed: RelationsClosed) -> dict[str, Any]:
+    return {
         "id": str(closed.id),
         "any": closed.only is None,
         "only": list(closed.only or ()),
         "keep": list(closed.keep),
         "value": closed.value,
     }
-    return Statement(text, [row])

@@ -95,7 +95,7 @@ class At:
         A person stays a stub until the platform's stream registers them.
         """
         kind, name = principal.split(":", 1)
-        facts: dict[str, Any] = {"v": self.version, "kind": "human" if kind == "user" else kind, "name": name}
+        facts: dict[str, Any] = {"kind": "human" if kind == "user" else kind, "name": name}
         return NodeChange(Label.ACTOR, principal, facts if kind == "user" else {**facts, "stub": False})
 
     def by(

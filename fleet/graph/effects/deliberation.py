@@ -141,6 +141,8 @@ def evidence_recorded(at: At, e: EvidenceRecorded) -> Iterator[GraphChange]:
     """What the latest round measured of the candidate."""
     found = e.evidence
     candidate: Ref = (Label.CANDIDATE, found.candidate_id)
+    for run_id in found.run_ids:
+        yield at.describe(Label.RUN, run_id, kind="run", tree_in=found.tree_digest)
     yield at.describe(
         *candidate,
         round=e.round,

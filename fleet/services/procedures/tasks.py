@@ -9,7 +9,7 @@ from fleet.events import CheckpointSaved, Payload, TaskClaimed, TaskTransitioned
 from fleet.ids import Digest, EntityId
 from fleet.models import Sampling, review_schema
 from fleet.ports import AgentRequest
-from fleet.services.code_view import keep_tests, unified_diff
+from fleet.services.code_view import is_test, keep_tests, merge_modules, read_tree, unified_diff
 from fleet.services.journal import Seat, Work
 from fleet.services.procedures.base import measure, workspace_of
 from fleet.services.procedures.gates import system_step
@@ -17,11 +17,14 @@ from fleet.services.procedures.texts import examples_module, pack_text, test_pat
 from fleet.services.workbench import Workbench, seat
 from fleet.story import TaskState
 from fleet.story.intents import CommitWork, MergeTask, ReviewTask, StartTask, TestTask
+from fleet.tools.changes import changed_paths
 
 __all__ = ["commit_tree", "commit_work", "merge_task", "review_task", "start_task", "test_task"]
 
 ARCHITECT = seat("architect")
 QA = seat("qa")
+REVIEWER = seat("reviewer", 2)
+"""A second opinion; another seat than the delegate of po gates."""
 
 
 def agent_step(
@@ -98,7 +101,7 @@ async def _with_tests(bench: Workbench, task: TaskState, council_id: str, tree: 
     if council.tests is not None and council.filtered is not None and council.filtered.kept:
         code = str(json.loads(await bench.blobs.get(council.tests))["code"])
         parts.append(keep_tests(code, frozenset(council.filtered.kept)))
-    text = "\n\n".join(p for p in parts if p)
+    text = merge_modules([p for p in parts if p])
     if not text:
         return tree
     work = Work(seat=who, tool="files", op="write", task_id=task.task.task_id, council_id=EntityId(council_id))
@@ -120,7 +123,11 @@ async def review_task(bench: Workbench, intent: ReviewTask) -> None:
             actor=ARCHITECT.principal,
         )
         task = bench.state.tasks[intent.task_id]
-    approved, reason = await _verdict(bench, task, intent.attempt)
+    approved, reason = await _verdict(bench, task, intent.attempt, ARCHITECT)
+    if not approved:
+        # The work reached review with every gate green: one small model's doubt is not enough to throw it away.
+        agrees, second = await _verdict(bench, task, intent.attempt, REVIEWER)
+        approved, reason = agrees, f"{reason} Second opinion: {second}"[:3900]
     name = f"task/{intent.task_id}/review/{intent.attempt}"
     if approved:
         await bench.journal.record(
@@ -138,30 +145,39 @@ async def review_task(bench: Workbench, intent: ReviewTask) -> None:
     )
 
 
-async def _verdict(bench: Workbench, task: TaskState, attempt: int) -> tuple[bool, str]:
+async def _verdict(bench: Workbench, task: TaskState, attempt: int, who: Seat) -> tuple[bool, str]:
     state = bench.state
     assert state.tree is not None
     assert task.candidate_tree is not None
-    diff = await unified_diff(bench.blobs, state.tree, task.candidate_tree)
+    changed = await workspace_changes(bench, state.tree, task.candidate_tree)
+    diff = await unified_diff(
+        bench.blobs, state.tree, task.candidate_tree, paths=[p for p in changed if not is_test(p)]
+    )
     request = AgentRequest(
         kind="review",
-        role=ARCHITECT.role,
-        principal=ARCHITECT.principal,
-        shared=await pack_text(bench, "architect", "BUILD", None),
-        own=f"Diff of task {task.task.title!r}:\n{diff[:6000]}\n\n{_evidence_text(bench, task)}",
+        role=who.role,
+        principal=who.principal,
+        shared=await pack_text(bench, who.role, "BUILD", None),
+        own=f"{_evidence_text(bench, task)}\n\nDiff of task {task.task.title!r}:\n{diff[:6000]}",
         sampling=Sampling(temperature="0", max_tokens=200, seed=1),
         model=bench.model,
-        json_schema=review_schema(),
+        json_schema=review_schema([c.ac_id for c in bench.criteria]),
     )
-    work = Work(seat=ARCHITECT, tool="model", op="review", task_id=task.task.task_id)
+    work = Work(seat=who, tool="model", op="review", task_id=task.task.task_id)
     try:
-        answer = await bench.journal.ask(f"task/{task.task.task_id}/review-{attempt}", request, work)
+        answer = await bench.journal.ask(f"task/{task.task.task_id}/review-{attempt}-{who.role}", request, work)
     except ModelError as error:
         if error.retry.value == "later":
             raise
         return False, f"the review could not be read: {error.message}"[:3000]
-    reason = str(answer.value["reason"]).strip() or "no reason was given"
-    return answer.value["verdict"] == "approve", reason
+    broken, reason = str(answer.value["broken_criterion"]), str(answer.value["reason"]).strip() or "no reason was given"
+    return broken == "none", reason if broken == "none" else f"{broken} is broken: {reason}"
+
+
+async def workspace_changes(bench: Workbench, old: Digest, new: Digest) -> list[str]:
+    """The paths in which two trees differ."""
+    before, after = await read_tree(bench.blobs, old), await read_tree(bench.blobs, new)
+    return [c.path for c in changed_paths(before, after)]
 
 
 def _evidence_text(bench: Workbench, task: TaskState) -> str:

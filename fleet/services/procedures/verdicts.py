@@ -137,14 +137,18 @@ def _counterfactuals(record: CouncilRecord) -> dict[str, Any]:
     by_member = {d.member_id: k for k, d in record.drafts.items()}
     first = next((by_member[m.member_id] for m in record.opened.roster if m.member_id in by_member), None)
     ranked = sorted(
-        record.evidence.values(), key=lambda e: (not e.gates_ok, -e.trusted_passed, e.diff_lines, e.candidate_id)
+        record.evidence.values(), key=lambda e: (not e.gates_ok, -e.trusted_passed, *_size(record, e.candidate_id))
     )
     places: dict[str, int] = {}
     for ballot in record.ballots.values():
         for candidate in ballot.ranking[:1]:
             places[candidate] = places.get(candidate, 0) + 1
-    plurality = max(sorted(places), key=lambda c: places[c]) if places else None
+    plurality = min(places, key=lambda c: (-places[c], *_size(record, c))) if places else None
     return {"first_draft": first, "best_of_n": ranked[0].candidate_id if ranked else None, "plurality": plurality}
+
+
+def _size(record: CouncilRecord, candidate: str) -> tuple[int, str]:
+    return record.evidence[EntityId(candidate)].diff_lines, record.drafts[candidate].content
 
 
 def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:

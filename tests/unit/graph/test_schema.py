@@ -69,7 +69,7 @@ def test_every_label_has_a_unique_id_and_every_index_its_label_knows() -> None:
         (RelationChange("AFFECTS", "Task", "a", "Decision", "b"), "(Task)-[:AFFECTS]->(Decision)"),
         (RelationChange("AFFECTS", "Decision", "a", "Task", "b", key={"why": 1}), "AFFECTS.why"),
         (
-            RelationsClosed("AFFECTS", "Decision", "a", mark="removed_v", value=1),
+            RelationsClosed("AFFECTS", "Decision", "a", mark="at", value=1),
             "AFFECTS of Decision has no at",
         ),
     ],

@@ -29,10 +29,15 @@ class CountingGraph(MemoryGraph):
         super().__init__()
         self.applied: list[bool] = []
         self.sizes: list[int] = []
+        self.poisoned: StreamId | None = None
+        self.refusals = 0
 
     async def apply(
         self, stream: StreamId, changes: Sequence[GraphChange], *, expected: Cursor, reached: Cursor
     ) -> bool:
+        if stream == self.poisoned:
+            self.refusals += 1
+            raise ValueError("a defect")
         done = await super().apply(stream, changes, expected=expected, reached=reached)
         self.applied.append(done)
         self.sizes.append(reached.version - expected.version)
@@ -94,8 +99,10 @@ async def test_sweep_repairs_a_lost_hint() -> None:
     async with running(world.projector()):
         assert await eventually(lambda: world.clock.sleepers == 1, within_s=5)
         await append(world.log, STORY, CREATED)
-        await asyncio.sleep(0)
         world.log.hints.clear()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert world.graph.applied == []
         world.clock.advance(31)
         assert await eventually(lambda: world.graph.applied == [True], within_s=5)
 
@@ -202,3 +209,21 @@ async def test_body_that_cannot_be_read_sets_the_stream_aside() -> None:
     await projector.sweep()
     assert isinstance(projector.set_aside[STORY], LogCorrupted)
     assert world.graph.applied == []
+
+
+@pytest.mark.rule("EV-22")
+async def test_stream_that_always_fails_is_set_aside_after_five_attempts_and_others_go_on() -> None:
+    world = World()
+    await append(world.log, STORY, CREATED)
+    await append(world.log, OTHER, CREATED)
+    world.graph.poisoned = STORY
+    projector = world.projector()
+    for _ in range(7):
+        await projector.sweep()
+    assert world.graph.refusals == 5
+    assert list(projector.set_aside) == [STORY]
+    assert await projector.lag() == {str(STORY): 1, str(OTHER): 0}
+    world.graph.poisoned = None
+    projector.resume(STORY)
+    await projector.sweep()
+    assert await projector.lag() == {str(STORY): 0, str(OTHER): 0}

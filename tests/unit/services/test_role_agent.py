@@ -84,7 +84,7 @@ def draft(**changes: Any) -> AgentRequest:
 
 
 def review(**changes: Any) -> AgentRequest:
-    return draft(**{"kind": "review", "json_schema": review_schema(), **changes})
+    return draft(**{"kind": "review", "json_schema": review_schema(["ac-1"]), **changes})
 
 
 @pytest.mark.rule("MB-12")

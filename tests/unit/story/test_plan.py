@@ -30,7 +30,9 @@ from fleet.story.intents import (
     RequestGate,
     ReviewTask,
     StartTask,
-    TestTask,
+)
+from fleet.story.intents import (
+    TestTask as QaTestTask,
 )
 from tests.support.rules import fsm
 from tests.support.story_events import (
@@ -252,8 +254,8 @@ def in_task_state(name: str, **changes: Any) -> StoryState:
         ("implementing", CommitWork(task_id=TASK, council_id=TASK_COUNCIL)),
         ("pending_arch_review", ReviewTask(task_id=TASK, attempt=1)),
         ("arch_reviewing", ReviewTask(task_id=TASK, attempt=1)),
-        ("pending_qa", TestTask(task_id=TASK, attempt=1)),
-        ("qa_testing", TestTask(task_id=TASK, attempt=1)),
+        ("pending_qa", QaTestTask(task_id=TASK, attempt=1)),
+        ("qa_testing", QaTestTask(task_id=TASK, attempt=1)),
         ("pending_po_approval", RequestGate("task_acceptance", digest("candidate tree"), TASK)),
         ("po_approved", MergeTask(task_id=TASK, attempt=1)),
     ],

@@ -9,7 +9,8 @@ RETURN d.id AS id, d.story_id AS story_id, d.title AS title, d.category AS categ
        d.council_id AS council_id, d.approval_id AS approval_id, d.decision_hash AS decision_hash,
        head([(d)-[:AUTHORED_BY]->(a:Actor) | a.id]) AS author,
        [(d)-[r:DECIDED_BY]->(a:Actor) | {principal: a.id, as_role: r.as_role, verdict: r.verdict, at: r.at}] AS decided_by,
-       [(d)-[:BASED_ON]->(e) | {kind: labels(e)[0], id: e.id, verdict: coalesce(e.verdict, e.outcome)}] AS evidence,
+       [(d)-[:BASED_ON]->(e) | {kind: labels(e)[0], id: e.id,
+         verdict: coalesce(e.verdict, head([(e)-[:REPORTED]->(p:Report) | p.verdict]), e.outcome)}] AS evidence,
        [(d)-[:AFFECTS]->(t:Task) | t.id] AS tasks,
        [(d)-[:SUPERSEDES]->(o:Decision) | o.id] AS supersedes
 ORDER BY coalesce(d.decided_at, $never), d.id

@@ -9,7 +9,7 @@ from itertools import combinations
 from fleet.council.ballot import CountedBallot
 from fleet.council.evidence import Contender
 
-__all__ = ["Pair", "RankedPairs", "ranked_pairs"]
+__all__ = ["LockedPairs", "Pair", "lock_pairs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class RankedPairs:
+class LockedPairs:
     """Margins by `winner>loser` (a tie is 0), the locked pairs in order of locking, and each candidate's position."""
 
     margins: Mapping[str, int]
@@ -37,7 +37,7 @@ class RankedPairs:
     """0 for candidates that no locked pair puts below another; equal positions go on down the chain of CN-53."""
 
 
-def ranked_pairs(contenders: Sequence[Contender], ballots: Sequence[CountedBallot]) -> RankedPairs:
+def lock_pairs(contenders: Sequence[Contender], ballots: Sequence[CountedBallot]) -> LockedPairs:
     """Lock the pairs by margin, then winning weight, then the winner's diff size and digest, then the loser's digest.
 
     A pair that would close a cycle is skipped. Only pairs of equal evidence are locked: between others evidence has
@@ -52,7 +52,7 @@ def ranked_pairs(contenders: Sequence[Contender], ballots: Sequence[CountedBallo
         is_contest = by_id[pair.winner].evidence_class == by_id[pair.loser].evidence_class
         if is_contest and not _reaches(locked, pair.loser, pair.winner):
             locked.append(pair)
-    return RankedPairs({p.name: p.margin for p in pairs}, tuple(locked), {c: _above(locked, c) for c in by_id})
+    return LockedPairs({p.name: p.margin for p in pairs}, tuple(locked), {c: _above(locked, c) for c in by_id})
 
 
 def _pair(a: str, b: str, ballots: Sequence[CountedBallot]) -> Pair:

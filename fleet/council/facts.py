@@ -1,0 +1,232 @@
+"""The recorded facts that a deliberation is folded from. Each can be built from one event of EV-200..EV-212."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fleet.council.ballot import Ballot
+from fleet.council.config import PassThreshold
+from fleet.council.evidence import Evidence
+from fleet.council.roster import Member, OutputKind
+from fleet.council.tests_filter import DroppedTest
+from fleet.ids import Digest
+
+__all__ = [
+    "BallotCast",
+    "BallotRefused",
+    "Closed",
+    "CritiqueFailed",
+    "CritiqueReceived",
+    "DraftFailed",
+    "DraftReceived",
+    "EvidenceRecorded",
+    "Fact",
+    "Interrupted",
+    "Opened",
+    "RefusalCode",
+    "RepairFailed",
+    "RepairReceived",
+    "TestsAuthored",
+    "TestsFailed",
+    "TestsFiltered",
+]
+
+RefusalCode = Literal["invalid", "late", "ineligible", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that was fixed when the council opened (CN-20); a later change of config changes nothing here."""
+
+    council_id: str
+    kind: Literal["selection", "gate"]
+    output_kind: OutputKind
+    roster: tuple[Member, ...]
+    rounds: int
+    quorum: int
+    seed: int
+    rubric_digest: Digest
+    rule_version: int
+    pass_threshold: PassThreshold = "majority"
+    subject: Digest | None = None
+    """What a gate is about."""
+    double_ballot: bool = True
+    max_on_ballot: int = 5
+    critiques: bool = True
+
+    @property
+    def proposers(self) -> tuple[Member, ...]:
+        """Members that were invited to draft, in roster order."""
+        return tuple(m for m in self.roster if m.can_propose) if self.kind == "selection" else ()
+
+    @property
+    def voters(self) -> tuple[Member, ...]:
+        """Members with a vote, in roster order."""
+        return tuple(m for m in self.roster if m.can_vote)
+
+    @property
+    def test_author(self) -> Member | None:
+        """Who writes the tests; nobody for anything but a selection of code."""
+        if self.kind != "selection" or self.output_kind != "code_patch":
+            return None
+        return next((m for m in self.roster if m.test_author), None)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftReceived:
+    """A proposer delivered. Without `normal_digest` only equal bytes are one candidate (CN-34)."""
+
+    member_id: str
+    candidate_id: str
+    digest: Digest
+    normal_digest: Digest | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DraftFailed:
+    """A proposer gave no usable draft; it still counts as invited (CN-24)."""
+
+    member_id: str
+    code: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TestsAuthored:
+    """The test author delivered `count` tests (CN-23)."""
+
+    __test__ = False
+
+    author: str
+    digest: Digest
+    count: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TestsFailed:
+    """There are no generated tests, so the trusted set stays empty."""
+
+    __test__ = False
+
+    author: str
+    code: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TestsFiltered:
+    """The validity filter ran, once, in the first round with a gate-passing candidate (CN-33)."""
+
+    __test__ = False
+
+    kept: tuple[str, ...]
+    dropped: tuple[DroppedTest, ...]
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRecorded:
+    """One candidate was measured in `evidence.round`; for a gate the candidate is `SUBJECT_ID`."""
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class CritiqueReceived:
+    """A member that is not the author wrote a critique for the repair of this round (CN-41)."""
+
+    round: int
+    candidate_id: str
+    critic: str
+    ref: Digest
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CritiqueFailed:
+    """There is no critique; the author repairs from the failures alone."""
+
+    round: int
+    candidate_id: str
+    critic: str
+    code: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReceived:
+    """An author gave a new version. `kept` None or `new`: its evidence is owed, or comes with it; `old`: it was
+    measured and is not better. In any case the evidence decides, not this field (CN-42).
+    """
+
+    round: int
+    candidate_id: str
+    digest: Digest
+    normal_digest: Digest | None = None
+    kept: Literal["old", "new"] | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairFailed:
+    """The author gave no new version; the old one stays."""
+
+    round: int
+    candidate_id: str
+    code: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BallotCast:
+    """A valid answer to one ballot paper (CN-45)."""
+
+    ballot: Ballot
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BallotRefused:
+    """A ballot that counts for nothing; only `invalid` answers the paper (CN-47, CN-48)."""
+
+    voter: str
+    attempt: int
+    code: RefusalCode
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Budget or deadline is reached: no further call is started, what is recorded is decided on (CN-57)."""
+
+    cause: Literal["budget_exhausted", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The outcome is on record, or the council was cancelled; nothing after it changes anything."""
+
+    how: Literal["decided", "undecided", "cancelled"]
+    details: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+Fact = (
+    DraftReceived
+    | DraftFailed
+    | TestsAuthored
+    | TestsFailed
+    | TestsFiltered
+    | EvidenceRecorded
+    | CritiqueReceived
+    | CritiqueFailed
+    | RepairReceived
+    | RepairFailed
+    | BallotCast
+    | BallotRefused
+    | Interrupted
+    | Closed
+)

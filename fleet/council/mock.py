@@ -1,0 +1,178 @@
+"""Mock members: deterministic answers, good and bad, to test councils themselves (CN-80..CN-87)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+from fleet.council.ballot import MAX_REASON
+from fleet.council.config import MockMode
+from fleet.errors import InvalidInput
+
+__all__ = [
+    "MockCall",
+    "MockFailure",
+    "MockFixture",
+    "MockKind",
+    "MockReply",
+    "ShownCandidate",
+    "mock_mode",
+    "mock_reply",
+]
+
+MockKind = Literal["draft", "propose", "repair", "tests", "critique", "vote"]
+MockFailureCode = Literal["model_timeout", "model_unavailable"]
+MALFORMED = "I am not sure what to answer."
+_TOKENS: Mapping[MockMode, tuple[int, int]] = {"verbose": (5, 1), "concise": (2, 5)}
+_PADDING = "This sentence only makes the answer longer. "
+
+
+@dataclass(frozen=True, slots=True)
+class MockFixture:
+    """One correct and one wrong solution of a task, in the form in which a member answers; and its tests."""
+
+    correct: str
+    wrong: str
+    tests: str = ""
+    critique: str = "A case of the acceptance criteria fails."
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCandidate:
+    """A candidate as a ballot paper shows it."""
+
+    label: str
+    digest: str
+    gates_ok: bool
+    trusted_passed: int
+    cluster_size: int = 1
+    diff_lines: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MockCall:
+    """One call of a mock. The same call always gives the same answer; `attempt` counts the calls of one kind from 1."""
+
+    mode: MockMode
+    seed: int
+    council_id: str
+    member_id: str
+    kind: MockKind
+    attempt: int
+    fixture: MockFixture
+    shown: Sequence[ShownCandidate] = field(default=())
+    """For a vote: candidates in the order of the paper."""
+
+    def draw(self, *, of: int) -> int:
+        """A number 0..of-1 that depends on seed, member, council and attempt only."""
+        text = f"{self.seed}/{self.member_id}/{self.council_id}/{self.attempt}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % of
+
+
+@dataclass(frozen=True, slots=True)
+class MockReply:
+    """Text of code and malformed replies, a value of structured ones; tokens as a model would have counted them."""
+
+    content: str | dict[str, Any]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class MockFailure:
+    """The call failed as a real engine would have failed."""
+
+    code: MockFailureCode
+
+
+def mock_mode(name: str) -> MockMode:
+    """The mode of this name; InvalidInput for any other (CN-87)."""
+    if name not in get_args(MockMode):
+        raise InvalidInput(
+            f"{name!r} is no mode of a mock member: use one of {', '.join(get_args(MockMode))}",
+            field="mode",
+            value=name,
+            allowed=list(get_args(MockMode)),
+        )
+    return cast(MockMode, name)
+
+
+def mock_reply(call: MockCall) -> MockReply | MockFailure:
+    """What the mock answers. Half of the calls of `error_prone` fail: every second one, beginning by seed (CN-85)."""
+    if call.mode == "error_prone" and (failed := _failure(call)) is not None:
+        return failed
+    if call.kind == "vote":
+        content: str | dict[str, Any] = _ballot(call)
+    elif call.kind == "critique":
+        content = {"severity": "major", "problem": call.fixture.critique}
+    else:
+        content = _solution(call)
+    times, by = _TOKENS.get(call.mode, (1, 1))
+    return MockReply(content, max(1, len(call.fixture.correct) * times // (4 * by)))
+
+
+def _failure(call: MockCall) -> MockReply | MockFailure | None:
+    phase = int.from_bytes(
+        hashlib.sha256(f"{call.seed}/{call.member_id}/{call.council_id}".encode()).digest()[:4], "big"
+    )
+    if (phase + call.attempt) % 2:
+        return None
+    answers = (MockFailure("model_timeout"), MockReply(MALFORMED, 8), MockFailure("model_unavailable"))
+    return answers[(phase // 2 + call.attempt // 2) % len(answers)]
+
+
+def _solution(call: MockCall) -> str:
+    fixture = call.fixture
+    if call.kind == "tests":
+        return fixture.tests
+    if call.mode == "poor" or (call.mode == "inconsistent" and call.draw(of=2)):
+        return fixture.wrong
+    if call.mode == "verbose":
+        return fixture.correct + "\n" + _PADDING * (1 + 4 * len(fixture.correct) // len(_PADDING))
+    return fixture.correct
+
+
+def _ballot(call: MockCall) -> dict[str, Any]:
+    ranked = _ranking(call)
+    approved = _approved(call)
+    return {
+        "votes": [
+            {"label": c.label, "vote": "approve" if c.label in approved else "reject", "reason": _reason(call, c)}
+            for c in call.shown
+        ],
+        "ranking": [c.label for c in ranked],
+    }
+
+
+def _worth(c: ShownCandidate) -> tuple[bool, int, int]:
+    return (c.gates_ok, c.trusted_passed, c.cluster_size)
+
+
+def _ranking(call: MockCall) -> list[ShownCandidate]:
+    match call.mode:
+        case "stubborn":
+            return sorted(call.shown, key=lambda c: c.digest)
+        case "inconsistent":
+            # As shown: when the order is reversed, so is the ranking.
+            return list(call.shown)
+        case _:
+            best_first = sorted(call.shown, key=lambda c: (*(-x for x in _worth(c)), c.diff_lines, c.digest))
+            return best_first[::-1] if call.mode == "poor" else best_first
+
+
+def _approved(call: MockCall) -> set[str]:
+    match call.mode:
+        case "stubborn":
+            return set()
+        case "inconsistent":
+            return {c.label for c in call.shown}
+        case _:
+            best = max((_worth(c) for c in call.shown), default=None)
+            good = {c.label for c in call.shown if c.gates_ok and _worth(c) == best}
+            return {c.label for c in call.shown} - good if call.mode == "poor" else good
+
+
+def _reason(call: MockCall, c: ShownCandidate) -> str:
+    text = f"Gates {'pass' if c.gates_ok else 'fail'}; {c.trusted_passed} trusted tests pass."
+    return (f"{text} " + _PADDING * MAX_REASON)[:MAX_REASON] if call.mode == "verbose" else text

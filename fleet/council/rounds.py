@@ -1,0 +1,271 @@
+"""The procedure P0-P7: what a council owes next, as a pure function of what is recorded (CN-20..CN-57)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
+from fleet.council.candidate import Candidate
+from fleet.council.evidence import early_exit, on_ballot
+from fleet.council.facts import CritiqueReceived, RefusalCode, RepairReceived, TestsAuthored
+from fleet.council.roster import Member
+from fleet.council.state import CouncilState
+from fleet.ids import Digest
+
+__all__ = [
+    "CouncilPhase",
+    "Owed",
+    "OwedBallot",
+    "OwedCritique",
+    "OwedDecision",
+    "OwedDraft",
+    "OwedEvidence",
+    "OwedRepair",
+    "OwedTests",
+    "Progress",
+    "admit",
+    "owed",
+    "progress",
+]
+
+CouncilPhase = Literal["drafting", "evidence", "repairing", "balloting", "complete"]
+_PERCENT: dict[CouncilPhase, int] = {"drafting": 5, "evidence": 30, "repairing": 55, "balloting": 80, "complete": 100}
+
+
+@dataclass(frozen=True, slots=True)
+class OwedDraft:
+    """This proposer has not drafted; answer with DraftReceived or DraftFailed."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class OwedTests:
+    """The test author has not delivered; answer with TestsAuthored or TestsFailed."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class OwedEvidence:
+    """These candidates have to be measured; answer with one EvidenceRecorded each, of this round.
+
+    With `filter_tests` there are generated tests that nobody has filtered: if any candidate passes its gates, run them,
+    and record TestsFiltered together with the evidence. `candidates` is empty when only the filter is missing.
+    """
+
+    round: int
+    candidates: tuple[str, ...]
+    filter_tests: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OwedCritique:
+    """One critique of a failing candidate; answer with CritiqueReceived or CritiqueFailed under these names."""
+
+    round: int
+    candidate_id: str
+    critic: Member
+
+
+@dataclass(frozen=True, slots=True)
+class OwedRepair:
+    """The author may repair once; answer with RepairReceived (and its evidence, or let it be owed) or RepairFailed."""
+
+    round: int
+    candidate_id: str
+    author: Member
+    critique: Digest | None
+    """The critique to show, without its author."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwedBallot:
+    """This voter has not answered this paper; answer with BallotCast or BallotRefused invalid."""
+
+    voter: Member
+    paper: BallotPaper
+
+
+@dataclass(frozen=True, slots=True)
+class OwedDecision:
+    """Nothing else is owed: call `conclude` and record what it says."""
+
+
+Owed = OwedDraft | OwedTests | OwedEvidence | OwedCritique | OwedRepair | OwedBallot | OwedDecision
+
+
+def owed(state: CouncilState) -> tuple[Owed, ...]:
+    """Everything that may be done now, all of it in parallel; empty once the council is closed.
+
+    Depends on the recorded facts alone, so a restart owes exactly what is missing. Ends after at most `rounds` repair
+    rounds: each duty is answered by one fact and never owed again (CN-119).
+    """
+    if state.closed is not None:
+        return ()
+    if state.interrupted is not None:
+        return (OwedDecision(),)
+    return _drafting(state) or _measuring(state, 0) or _improving(state) or _balloting(state) or (OwedDecision(),)
+
+
+def _drafting(state: CouncilState) -> tuple[Owed, ...]:
+    drafts = [OwedDraft(m) for m in state.opened.proposers if m.member_id not in state.drafts]
+    author = state.opened.test_author
+    tests = [OwedTests(author)] if author is not None and state.tests is None else []
+    return (*drafts, *tests)
+
+
+def _measuring(state: CouncilState, number: int) -> tuple[Owed, ...]:
+    missing = _unmeasured(state, number)
+    tests_wait = isinstance(state.tests, TestsAuthored) and state.tests.count > 0 and state.filtered is None
+    passing = any(c.gates_ok for c in state.contenders(number))
+    if missing or (tests_wait and passing):
+        return (OwedEvidence(number, missing, tests_wait),)
+    return ()
+
+
+def _unmeasured(state: CouncilState, number: int) -> tuple[str, ...]:
+    if number == 0:
+        return tuple(c.candidate_id for c in state.candidates(0) if c.evidence is None)
+    before = state.versions(number - 1)
+    seen = {v.normal_digest for v in before}
+    missing: list[str] = []
+    for version in before:
+        repair = state.repairs.get((version.candidate_id, number))
+        if not isinstance(repair, RepairReceived) or repair.kept == "old":
+            continue
+        normal = repair.normal_digest or repair.digest
+        if normal not in seen and (version.candidate_id, number) not in state.evidence:
+            missing.append(version.candidate_id)
+        seen.add(normal)
+    return tuple(missing)
+
+
+def _improving(state: CouncilState) -> tuple[Owed, ...]:
+    if _is_settled(state, 0):
+        return ()
+    for number in range(1, state.rounds + 1):
+        if pending := _repairing(state, number) or _measuring(state, number):
+            return pending
+        changed = any(v.changed_in == number for v in state.versions(number))
+        if not changed or _is_settled(state, number):
+            return ()
+    return ()
+
+
+def _is_settled(state: CouncilState, upto: int) -> bool:
+    return bool(early_exit(state.contenders(upto), invited=len(state.opened.proposers)))
+
+
+def _repairing(state: CouncilState, number: int) -> tuple[Owed, ...]:
+    pending: list[Owed] = []
+    for candidate in state.failing(number - 1):
+        critic = _critic(state, candidate, number)
+        critique = state.critiques.get((candidate.candidate_id, number))
+        repairs = [v for v in candidate.versions if (v.candidate_id, number) not in state.repairs]
+        if critic is not None and critique is None and repairs:
+            pending.append(OwedCritique(number, candidate.candidate_id, critic))
+            continue
+        ref = critique.ref if isinstance(critique, CritiqueReceived) else None
+        pending += [OwedRepair(number, v.candidate_id, _member(state, v.author), ref) for v in repairs]
+    return tuple(pending)
+
+
+def _member(state: CouncilState, member_id: str) -> Member:
+    return next(m for m in state.opened.roster if m.member_id == member_id)
+
+
+def _critic(state: CouncilState, candidate: Candidate, number: int) -> Member | None:
+    others = [m for m in state.opened.voters if m.member_id not in candidate.authors]
+    if not state.opened.critiques or not others:
+        return None
+    draw = hashlib.sha256(f"{state.opened.seed}/{number}/{candidate.digest}".encode()).digest()
+    return others[int.from_bytes(draw[:4], "big") % len(others)]
+
+
+def _balloting(state: CouncilState) -> tuple[Owed, ...]:
+    if _is_settled(state, state.rounds):
+        return ()
+    papers = [(voter, paper) for voter in state.opened.voters for paper in _papers(state, voter)]
+    return tuple(OwedBallot(voter, paper) for voter, paper in papers if not _is_answered(state, paper))
+
+
+def _is_answered(state: CouncilState, paper: BallotPaper) -> bool:
+    key = (paper.voter, int(paper.attempt))
+    return key in state.ballots or key in state.refused
+
+
+def _papers(state: CouncilState, voter: Member) -> tuple[BallotPaper, ...]:
+    candidates = on_ballot(state.contenders(), max_on_ballot=state.opened.max_on_ballot)
+
+    def paper(attempt: Attempt) -> BallotPaper | None:
+        return ballot_paper(
+            candidates,
+            council_id=state.opened.council_id,
+            round=_last_round(state),
+            voter=str(voter.member_id),
+            attempt=attempt,
+            seed=state.opened.seed,
+        )
+
+    first, second = paper(1), paper(2)
+    if first is None or second is None:
+        return ()
+    # One candidate reversed is the same question: asking it twice would only cost tokens.
+    return (first, second) if state.opened.double_ballot and len(first.entries) > 1 else (first,)
+
+
+def _last_round(state: CouncilState) -> int:
+    return max((number for _, number in state.repairs), default=0)
+
+
+def admit(state: CouncilState, ballot: Ballot) -> RefusalCode | None:
+    """Why a ballot that came in does not count, None when it does: record BallotCast then, else BallotRefused."""
+    voter = next((m for m in state.opened.voters if m.member_id == ballot.voter), None)
+    if voter is None or ballot.council_id != state.opened.council_id:
+        return "ineligible"
+    if (str(ballot.voter), int(ballot.attempt)) in state.ballots:
+        return "duplicate"
+    papers = {p.attempt: p for p in _papers(state, voter)} if _is_balloting(state) else {}
+    paper = papers.get(ballot.attempt)
+    if paper is None or paper.round != ballot.round or _is_answered(state, paper):
+        return "late"
+    fits = set(ballot.votes) == set(paper.candidates) and sorted(ballot.ranking) == sorted(paper.candidates)
+    return None if fits else "invalid"
+
+
+def _is_balloting(state: CouncilState) -> bool:
+    return any(isinstance(duty, OwedBallot) for duty in owed(state))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the deliberation stands, for people (CN-15)."""
+
+    phase: CouncilPhase
+    round: int
+    percent: int
+    members: tuple[str, ...]
+    """Members that are being waited for."""
+
+
+def progress(state: CouncilState) -> Progress:
+    """Phase, round and who is being waited for; `complete` as soon as only the decision is left."""
+    duties = owed(state)
+    phase: CouncilPhase = "complete"
+    number, members = _last_round(state), list[str]()
+    for duty in duties:
+        match duty:
+            case OwedDraft(member) | OwedTests(member):
+                phase, _ = "drafting", members.append(str(member.member_id))
+            case OwedEvidence():
+                phase, number = ("evidence" if duty.round == 0 else "repairing"), duty.round
+            case OwedCritique(critic=member) | OwedRepair(author=member):
+                phase, number, _ = "repairing", duty.round, members.append(str(member.member_id))
+            case OwedBallot(voter=member):
+                phase, _ = "balloting", members.append(str(member.member_id))
+            case OwedDecision():
+                pass
+    return Progress(phase, number, _PERCENT[phase], tuple(dict.fromkeys(members)))

@@ -1,0 +1,187 @@
+"""The state of a deliberation: a pure fold of facts, each kept under its own key so that order of arrival is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, assert_never
+
+from fleet.council.candidate import Candidate, Version, contenders_of, merge_equal
+from fleet.council.evidence import Contender, Evidence, has_failure, is_better
+from fleet.council.facts import (
+    BallotCast,
+    BallotRefused,
+    Closed,
+    CritiqueFailed,
+    CritiqueReceived,
+    DraftFailed,
+    DraftReceived,
+    EvidenceRecorded,
+    Fact,
+    Interrupted,
+    Opened,
+    RepairFailed,
+    RepairReceived,
+    TestsAuthored,
+    TestsFailed,
+    TestsFiltered,
+)
+
+__all__ = ["SUBJECT_ID", "CouncilState", "evolve"]
+
+SUBJECT_ID = "cd-subject"
+"""Candidate id of what a gate is about."""
+MAX_ROUNDS = 2
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _empty() -> Mapping[Any, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class CouncilState:
+    """What is recorded of one council. Equal facts give an equal state and equal duties, whatever their order."""
+
+    opened: Opened
+    drafts: Mapping[str, DraftReceived | DraftFailed] = field(default_factory=_empty)
+    """By member id."""
+    tests: TestsAuthored | TestsFailed | None = None
+    filtered: TestsFiltered | None = None
+    evidence: Mapping[tuple[str, int], Evidence] = field(default_factory=_empty)
+    """By candidate id and round."""
+    critiques: Mapping[tuple[str, int], CritiqueReceived | CritiqueFailed] = field(default_factory=_empty)
+    """By candidate id and round."""
+    repairs: Mapping[tuple[str, int], RepairReceived | RepairFailed] = field(default_factory=_empty)
+    """By candidate id and round."""
+    ballots: Mapping[tuple[str, int], BallotCast] = field(default_factory=_empty)
+    """By voter and attempt."""
+    refused: Mapping[tuple[str, int], BallotRefused] = field(default_factory=_empty)
+    """Papers that only a broken answer came to, by voter and attempt."""
+    ignored: tuple[BallotRefused, ...] = ()
+    """Refused for being late, foreign or repeated: recorded, and without effect (CN-110)."""
+    interrupted: Interrupted | None = None
+    closed: Closed | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Repair rounds that may be held, never more than two (CN-41)."""
+        return min(self.opened.rounds, MAX_ROUNDS) if self.opened.kind == "selection" else 0
+
+    def versions(self, upto: int = MAX_ROUNDS) -> tuple[Version, ...]:
+        """Every author's version as it stood after round `upto`, in roster order; for a gate the subject alone."""
+        versions = _first_versions(self)
+        for number in range(1, upto + 1):
+            versions = _after_repairs(self, versions, number)
+        return versions
+
+    def candidates(self, upto: int = MAX_ROUNDS) -> tuple[Candidate, ...]:
+        """Distinct candidates after round `upto`, equal versions merged (CN-34)."""
+        return merge_equal(self.versions(upto))
+
+    def contenders(self, upto: int = MAX_ROUNDS) -> tuple[Contender, ...]:
+        """Measured candidates after round `upto` as the decision sees them."""
+        return contenders_of(self.candidates(upto))
+
+    def failing(self, upto: int) -> tuple[Candidate, ...]:
+        """Candidates with a failure that is left to repair after round `upto`."""
+        return tuple(c for c in self.candidates(upto) if c.evidence is not None and has_failure(c.evidence))
+
+
+def _first_versions(state: CouncilState) -> tuple[Version, ...]:
+    if state.opened.subject is not None:
+        return _measured(state, [Version(SUBJECT_ID, "", state.opened.subject, state.opened.subject)], 0)
+    drafts = [state.drafts.get(str(m.member_id)) for m in state.opened.proposers]
+    received = [
+        Version(d.candidate_id, d.member_id, d.digest, d.normal_digest or d.digest)
+        for d in drafts
+        if isinstance(d, DraftReceived)
+    ]
+    return _measured(state, received, 0)
+
+
+def _measured(state: CouncilState, versions: list[Version], number: int) -> tuple[Version, ...]:
+    # Versions that are equal in normal form behave alike: evidence of one is evidence of all.
+    known: dict[str, Evidence] = {}
+    for v in versions:
+        if (found := state.evidence.get((v.candidate_id, number))) is not None:
+            known.setdefault(v.normal_digest, found)
+    return tuple(replace(v, evidence=known.get(v.normal_digest, v.evidence)) for v in versions)
+
+
+def _after_repairs(state: CouncilState, old: tuple[Version, ...], number: int) -> tuple[Version, ...]:
+    known = {v.normal_digest: v.evidence for v in old}
+    tried = [(v, _attempt(state, v, number)) for v in old]
+    measured = _measured(state, [new for _, new in tried if new is not None], number)
+    found = {v.candidate_id: v.evidence or known.get(v.normal_digest) for v in measured}
+    return tuple(_better_of(v, new, found.get(v.candidate_id)) for v, new in tried)
+
+
+def _attempt(state: CouncilState, old: Version, number: int) -> Version | None:
+    repair = state.repairs.get((old.candidate_id, number))
+    if not isinstance(repair, RepairReceived) or repair.kept == "old":
+        return None
+    return Version(
+        old.candidate_id, old.author, repair.digest, repair.normal_digest or repair.digest, changed_in=number
+    )
+
+
+def _better_of(old: Version, new: Version | None, evidence: Evidence | None) -> Version:
+    if new is None or evidence is None or old.evidence is None or not is_better(evidence, old.evidence):
+        return old
+    return replace(new, evidence=evidence)
+
+
+def _first(known: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return known if key in known else {**known, key: value}
+
+
+def evolve(state: CouncilState, fact: Fact) -> CouncilState:
+    """The state with one more fact. The first fact under a key counts (CN-109); after the end nothing counts.
+
+    After `Interrupted` only the end itself is taken in. Nothing here checks a ballot: record what `admit` admits.
+    """
+    if isinstance(fact, BallotRefused) and fact.code != "invalid":
+        return replace(state, ignored=(*state.ignored, fact))
+    if state.closed is not None or (state.interrupted is not None and not isinstance(fact, Closed)):
+        return state
+    return _take(state, fact)
+
+
+def _take(s: CouncilState, fact: Fact) -> CouncilState:
+    match fact:
+        case DraftReceived() | DraftFailed():
+            return replace(s, drafts=_first(s.drafts, fact.member_id, fact))
+        case TestsAuthored() | TestsFailed():
+            return replace(s, tests=s.tests or fact)
+        case TestsFiltered():
+            return replace(s, filtered=s.filtered or fact)
+        case EvidenceRecorded():
+            key = (str(fact.evidence.candidate_id), fact.evidence.round)
+            return replace(s, evidence=_first(s.evidence, key, fact.evidence))
+        case CritiqueReceived() | CritiqueFailed():
+            return replace(s, critiques=_first(s.critiques, (fact.candidate_id, fact.round), fact))
+        case RepairReceived() | RepairFailed():
+            return replace(s, repairs=_first(s.repairs, (fact.candidate_id, fact.round), fact))
+        case BallotCast() | BallotRefused():
+            return _take_ballot(s, fact)
+        case Interrupted():
+            return replace(s, interrupted=fact)
+        case Closed():
+            return replace(s, closed=fact)
+        case _:
+            assert_never(fact)
+
+
+def _take_ballot(s: CouncilState, fact: BallotCast | BallotRefused) -> CouncilState:
+    voter, attempt = (
+        (fact.ballot.voter, fact.ballot.attempt) if isinstance(fact, BallotCast) else (fact.voter, fact.attempt)
+    )
+    key = (str(voter), int(attempt))
+    if key in s.ballots or key in s.refused or key[0] not in {m.member_id for m in s.opened.voters}:
+        return s
+    if isinstance(fact, BallotCast):
+        return replace(s, ballots={**s.ballots, key: fact})
+    return replace(s, refused={**s.refused, key: fact})

@@ -1,0 +1,163 @@
+"""One story's workbench over the in-memory twins, and role agents that answer from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from fleet.adapters.memory import (
+    MemoryBlobStore,
+    MemoryClock,
+    MemoryEventLog,
+    MemoryFeed,
+    MemoryInbox,
+    MemoryLeaseStore,
+    MemoryRunLedger,
+    MemorySandboxBackend,
+    Program,
+    ProgramEnd,
+)
+from fleet.adapters.memory.forge import MemoryForge
+from fleet.context import ContextConfig
+from fleet.errors import FleetError
+from fleet.events import PolicyRef, StoredEvent
+from fleet.ids import Digest, Principal, StoryId, StreamId
+from fleet.models import TokenUsage
+from fleet.planning import CoachConfig
+from fleet.ports import AgentAnswer, AgentRequest, Clock
+from fleet.services.commands import CommandHandler
+from fleet.services.context_service import ContextService
+from fleet.services.journal import Journal
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.report import ReportService
+from fleet.services.tool_supervisor import ToolSupervisor
+from fleet.services.workbench import Definitions, Workbench
+from fleet.wiring import load_definitions
+from tests.support.rules import files, fsm
+from tests.support.story_events import STORY, digest
+
+__all__ = ["PEOPLE", "ScriptedAgents", "World", "definitions"]
+
+PEOPLE: dict[str, frozenset[str]] = {
+    "user:ana": frozenset({"po"}),
+    "user:quinn": frozenset({"qa"}),
+    "user:root": frozenset({"po", "qa", "architect", "devops", "admin"}),
+    "user:dev": frozenset({"developer"}),
+}
+STORY_TEXT: dict[str, Any] = {
+    "title": "As an editor I want a slug for each title",
+    "description": "Editors want a slug for each title so that links stay readable for people.",
+    "acceptance_criteria": [
+        "Given 'Hello World', when slugify is called, then it returns 'hello-world'",
+        "Given an empty title, when slugify is called, then it raises ValueError",
+    ],
+}
+
+
+@cache
+def definitions() -> Definitions:
+    """The packaged rules."""
+    return load_definitions(files())
+
+
+@dataclass
+class ScriptedAgents:
+    """`Agents` that answer with what `answer` returns; an error that it returns is raised. `asked` lists the ids."""
+
+    answer: Callable[[AgentRequest], dict[str, Any] | BaseException]
+    asked: list[str] = field(default_factory=list[str])
+    requests: list[AgentRequest] = field(default_factory=list[AgentRequest])
+
+    async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
+        """See `Agents.ask`."""
+        self.asked.append(request_id)
+        self.requests.append(request)
+        value = self.answer(request)
+        if isinstance(value, BaseException):
+            raise value
+        return AgentAnswer(
+            value=value,
+            prompt=digest("prompt"),
+            reply=digest("reply"),
+            usage=TokenUsage(tokens_in=10, tokens_out=5),
+            engine="scripted",
+            model="scripted",
+            revision="1",
+            latency_ms=3,
+        )
+
+
+def _nobody(request: AgentRequest) -> FleetError:
+    return FleetError(f"nobody was to be asked for {request.kind}")
+
+
+def _nothing(_: object) -> ProgramEnd:
+    return ProgramEnd()
+
+
+class World:
+    """The stores of one test, and a workbench for each owner of a story."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        agents: ScriptedAgents | None = None,
+        program: Program = _nothing,
+        log: MemoryEventLog | None = None,
+    ) -> None:
+        self.clock = clock or MemoryClock()
+        self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
+        self.inbox = MemoryInbox(self.clock)
+        self.feed = MemoryFeed(self.log, self.clock)
+        self.leases = MemoryLeaseStore(self.log, self.clock)
+        self.agents = agents or ScriptedAgents(_nobody)
+        self.backend = MemorySandboxBackend(program, self.blobs)
+        self.sandbox = ToolSupervisor(self.backend, MemoryRunLedger(self.clock), self.blobs, self.clock, "sandbox:test")
+        self.forge = MemoryForge(self.blobs)
+        self.desk = PlanningDesk(log=self.log, inbox=self.inbox, feed=self.feed, clock=self.clock, fsm=fsm())
+        self.commands = CommandHandler(
+            roles_of=lambda p: PEOPLE.get(p, frozenset()),
+            coach=files().load("coach.yaml", CoachConfig),
+            config_digests=files().digests(),
+        )
+
+    async def journal(self, story_id: StoryId = STORY, *, epoch: int = 0) -> Journal:
+        """A journal of the story as an owner of this epoch has it."""
+        journal = Journal(
+            log=self.log,
+            blobs=self.blobs,
+            clock=self.clock,
+            sandbox=self.sandbox,
+            agents=self.agents,
+            story_id=story_id,
+            epoch=epoch,
+            policy=PolicyRef(rule_id="RT-30", digest=Digest(digest("policy"))),
+        )
+        await journal.load()
+        return journal
+
+    async def bench(self, story_id: StoryId = STORY, epoch: int = 0) -> Workbench:
+        """The workbench over that journal."""
+        return Workbench(
+            journal=await self.journal(story_id, epoch=epoch),
+            rules=definitions(),
+            packs=ContextService(self.log, self.blobs, files().load("context.yaml", ContextConfig), clock=self.clock),
+            forge=self.forge,
+            blobs=self.blobs,
+            clock=self.clock,
+            reports=ReportService(self.log, self.blobs),
+        )
+
+    async def events(self, story_id: StoryId = STORY) -> list[StoredEvent]:
+        """Every event of the story."""
+        return await self.log.read(StreamId.of_story(story_id))
+
+    async def types(self, story_id: StoryId = STORY) -> list[str]:
+        """The types of its events in order."""
+        return [e.type for e in await self.events(story_id)]
+
+
+ANA = Principal("user:ana")

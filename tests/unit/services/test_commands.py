@@ -1,0 +1,270 @@
+"""Commands on stories: decided once, by the owner, for a caller whose roles are not in the request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet import events as ev
+from fleet.errors import (
+    FleetError,
+    GateClosed,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    PolicyDenied,
+    StoryNotFound,
+)
+from fleet.events import decode
+from fleet.ids import CommandId, Principal, StoryId, StreamId
+from fleet.ports import Command
+from fleet.services.commands import DELEGATION_S
+from fleet.services.workbench import Workbench
+from tests.support.bench import STORY_TEXT, World
+from tests.support.story_events import STORY, story
+
+NEW = StoryId("st-new1")
+
+
+def command(name: str, body: dict[str, Any], *, who: str = "user:ana", key: str = "key-1") -> Command:
+    return Command(
+        command_id=CommandId(f"{who}/{key}"),
+        stream=StreamId.of_story(NEW),
+        name=name,
+        principal=Principal(who),
+        body=body,
+    )
+
+
+class Front:
+    """One story's bench, and commands on it."""
+
+    def __init__(self, world: World, bench: Workbench) -> None:
+        self.world, self.bench, self._keys = world, bench, 0
+
+    async def do(self, name: str, body: dict[str, Any] | None = None, *, who: str = "user:ana", key: str = "") -> Any:
+        self._keys += 1
+        sent = command(name, body or {}, who=who, key=key or f"key-{self._keys}")
+        return await self.world.commands.handle(self.bench, sent)
+
+
+async def front(*, created: bool = True, **changes: Any) -> Front:
+    world = World()
+    found = Front(world, await world.bench(NEW))
+    if created:
+        await found.do("create_story", {"story": STORY_TEXT | changes})
+    return found
+
+
+@pytest.mark.rule("LC-12", "SC-31")
+async def test_created_story_is_scored_and_in_its_first_state_by_one_append():
+    at = await front(created=False)
+    result = await at.do("create_story", {"story": STORY_TEXT})
+    events = await at.world.events(NEW)
+    assert [e.type for e in events] == ["StoryCreated", "StoryScored", "StoryTransitioned"]
+    assert len({e.command_id for e in events}) == 1
+    assert (result["state"], result["version"], result["story_id"]) == ("DRAFT", 3, NEW)
+    created = decode(events[0])
+    assert isinstance(created, ev.StoryCreated)
+    assert created.requester == "user:ana"
+    assert created.config
+
+
+@pytest.mark.rule("LC-12")
+async def test_story_on_hold_stays_in_the_backlog():
+    assert (await front(hold=True)).bench.state.state == "BACKLOG"
+
+
+@pytest.mark.rule("LC-46")
+async def test_sdlc_without_deployments_gets_the_shorter_table():
+    state = (await front(lifecycle="sdlc")).bench.state
+    assert (state.lifecycle, state.state) == ("sdlc-no-deploy", "NEW")
+
+
+@pytest.mark.rule("LC-2")
+async def test_unknown_lifecycle_is_refused():
+    at = await front(created=False)
+    with pytest.raises(InvalidInput, match="there is no lifecycle 'waterfall'"):
+        await at.do("create_story", {"story": STORY_TEXT | {"lifecycle": "waterfall"}})
+    assert await at.world.events(NEW) == []
+
+
+@pytest.mark.rule("LC-11", "GL-16")
+@pytest.mark.parametrize("name", ["create_story", "start_story", "cancel", "unpark"])
+@pytest.mark.parametrize("who", ["user:dev", "user:nobody", "agent:reviewer-001"])
+async def test_caller_without_the_role_is_refused_whatever_the_body_claims(name: str, who: str):
+    at = await front(created=name != "create_story")
+    with pytest.raises(PolicyDenied) as refused:
+        await at.do(name, {"story": STORY_TEXT, "actor": "po", "roles": ["po"], "repo": "/srv/x"}, who=who)
+    assert refused.value.details["rule_id"] == "LC-11"
+
+
+async def test_command_that_nobody_knows_and_story_that_is_not_there_are_refused():
+    at = await front(created=False)
+    with pytest.raises(InvalidInput, match="there is no command 'explode'"):
+        await at.do("explode")
+    with pytest.raises(StoryNotFound):
+        await at.do("approve", {"gate": "approve_scope"})
+
+
+async def test_story_is_created_once():
+    at = await front()
+    with pytest.raises(InvalidTransition, match="exists already"):
+        await at.do("create_story", {"story": STORY_TEXT}, key="another")
+
+
+@pytest.mark.rule("AP-2", "EV-16")
+async def test_repeated_command_id_records_nothing_again():
+    at = await front()
+    body = {"repo": "/srv/text", "delegate": ["po"]}
+    first = await at.do("start_story", body, key="start")
+    again = await at.do("start_story", body, key="start")
+    assert first == again
+    assert (await at.world.types(NEW)).count("StoryStarted") == 1
+    with pytest.raises(InvalidTransition, match="started already"):
+        await at.do("start_story", body, key="another")
+
+
+@pytest.mark.rule("LC-4")
+async def test_refused_attempt_is_on_record_once_and_stays_refused_when_it_comes_again():
+    at = await front()
+    for _ in range(2):
+        with pytest.raises(GateClosed):
+            await at.do("transition", {"event": "approve_scope"}, key="go")
+    types = await at.world.types(NEW)
+    assert types.count("TransitionRefused") == 1
+    assert at.bench.state.state == "DRAFT"
+
+
+@pytest.mark.rule("LC-3", "AP-2")
+async def test_illegal_event_records_nothing():
+    at = await front()
+    before = await at.world.types(NEW)
+    with pytest.raises(InvalidTransition):
+        await at.do("transition", {"event": "docs_ready"})
+    assert await at.world.types(NEW) == before
+
+
+@pytest.mark.rule("LC-77")
+async def test_delegation_names_each_gate_of_the_role_and_ends():
+    at = await front()
+    await at.do("start_story", {"repo": "/srv/text", "delegate": ["po", "qa"], "model": "recorded"})
+    start = at.bench.state.start
+    assert start is not None
+    gates = {d.gate: d.delegate for d in start.delegations}
+    assert set(gates) == {
+        "approve_scope",
+        "approve_plan",
+        "approve_design",
+        "docs_ready",
+        "task_acceptance",
+        "qa_passed",
+    }
+    assert (gates["qa_passed"], gates["docs_ready"]) == ("agent:qa-002", "agent:reviewer-001")
+    assert {d.granted_by for d in start.delegations} == {"user:ana"}
+    assert {d.valid_until for d in start.delegations} == {at.bench.now_ms + DELEGATION_S * 1000}
+    assert {d.max_rigor for d in start.delegations} == {"L1"}
+
+
+@pytest.mark.rule("LC-77")
+async def test_delegation_above_the_cap_of_the_gate_is_refused():
+    at = await front(rigor="L3")
+    with pytest.raises(PolicyDenied) as refused:
+        await at.do("start_story", {"repo": "/srv/text", "delegate": ["po"]})
+    assert refused.value.details["rule_id"] == "LC-77"
+    assert at.bench.state.start is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"repo": ""}, {"repo": 7}, {"repo": "/srv/text", "delegate": ["devops"]}],
+    ids=["none", "empty", "number", "role"],
+)
+async def test_start_with_bad_input_records_nothing(body: dict[str, Any]):
+    at = await front()
+    with pytest.raises(InvalidInput):
+        await at.do("start_story", body)
+    assert at.bench.state.start is None
+
+
+async def waiting() -> Front:
+    """The scope gate of a started story waits for the po."""
+    from fleet.services.procedures.gates import request_gate
+    from fleet.story.intents import RequestGate
+
+    at = await front()
+    await at.do("start_story", {"repo": "/srv/text"})
+    digest = at.bench.state.content.digest
+    await request_gate(at.bench, RequestGate(gate="approve_scope", subject=digest))
+    return at
+
+
+@pytest.mark.rule("LC-78", "LC-79")
+async def test_approved_gate_moves_the_story():
+    at = await waiting()
+    result = await at.do("approve", {"gate": "approve_scope", "notes": "go on"})
+    assert result["state"] == "DESIGN"
+    events = await at.world.events(NEW)
+    assert [e.type for e in events[-2:]] == ["ApprovalGranted", "StoryTransitioned"]
+    assert {e.actor for e in events[-2:]} == {"user:ana"}
+    assert len({e.command_id for e in events[-2:]}) == 1
+
+
+@pytest.mark.rule("LC-74")
+async def test_same_decision_under_the_same_key_is_answered_from_the_record():
+    at = await waiting()
+    first = await at.do("approve", {"gate": "approve_scope"}, key="yes")
+    assert await at.do("approve", {"gate": "approve_scope"}, key="yes") == first
+    with pytest.raises(NotFound):
+        await at.do("reject", {"gate": "approve_scope", "reason": "I see it differently"}, key="no")
+
+
+async def test_rejected_gate_needs_its_reason():
+    at = await waiting()
+    with pytest.raises(InvalidInput):
+        await at.do("reject", {"gate": "approve_scope", "reason": "no"})
+    await at.do("reject", {"gate": "approve_scope", "reason": "the scope is too wide"})
+    assert [a.status for a in at.bench.state.approvals.values()] == ["rejected"]
+
+
+async def test_gate_has_to_be_named():
+    at = await waiting()
+    for name in ("approve", "reject"):
+        with pytest.raises(InvalidInput, match="name the gate"):
+            await at.do(name, {})
+
+
+@pytest.mark.rule("LC-93", "LC-95")
+async def test_parked_story_goes_on_and_cancelled_story_leaves_the_open_set():
+    from fleet.services.procedures.gates import record_park
+
+    at = await waiting()
+    await record_park(at.bench, cause="stuck", detail="nothing moved")
+    assert (await at.do("unpark", {"note": "look at it again"}))["disposition"] == "active"
+    assert NEW in {s.entity for s in await at.world.log.open_streams()}
+    assert (await at.do("cancel", {"reason": "nobody needs it any more"}))["disposition"] == "cancelled"
+    assert await at.world.log.open_streams() == []
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("approve", {"gate": "approve_scope"}),
+        ("transition", {"event": "approve_scope"}),
+        ("start_story", {"repo": "/srv/text"}),
+        ("cancel", {"reason": "nobody needs it any more"}),
+    ]
+    for name, body in refused:
+        with pytest.raises(FleetError):
+            await at.do(name, body)
+
+
+async def test_story_of_another_day_answers_commands_after_a_restart():
+    world = World()
+    await story(until="base").write_to(world.log)
+    bench = await world.bench(STORY)
+    sent = Command(
+        command_id=CommandId("user:ana/stop"),
+        stream=StreamId.of_story(STORY),
+        name="cancel",
+        principal=Principal("user:ana"),
+        body={"reason": "nobody needs it any more"},
+    )
+    assert (await world.commands.handle(bench, sent))["disposition"] == "cancelled"

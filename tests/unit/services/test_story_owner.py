@@ -1,0 +1,136 @@
+"""The owner of a story carries out what is owed, waits outages out, and parks what it cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleet.adapters.memory import MemoryClock
+from fleet.errors import BudgetExceeded, FleetError, OutcomeUnknown, OwnershipLost, SandboxUnavailable, StoreUnavailable
+from fleet.events import StoryClosed, StoryParked
+from fleet.ids import StreamId
+from fleet.ports import Commit, StagedRepository
+from fleet.services.story_owner import StoryOwner
+from fleet.services.workbench import Workbench
+from tests.support.bench import World
+from tests.support.story_events import STORY, story
+
+
+class BrokenForge:
+    """Fails with each of these, then with the last one for ever."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors, self.calls = list(errors), 0
+
+    async def stage(self, url: str, ref: str | None = None) -> StagedRepository:
+        self.calls += 1
+        raise self.errors[min(self.calls, len(self.errors)) - 1]
+
+    async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
+        raise AssertionError("nothing is published here")
+
+
+async def bench_of(*errors: BaseException) -> tuple[World, Workbench, BrokenForge]:
+    """A started story whose repository cannot be read."""
+    world = World(clock=MemoryClock())
+    await story(until="started").write_to(world.log)
+    forge = BrokenForge(*errors)
+    return world, replace(await world.bench(), forge=forge), forge
+
+
+async def until_parked(world: World, owner: StoryOwner) -> Any:
+    clock = world.clock
+    assert isinstance(clock, MemoryClock)
+    task = asyncio.create_task(owner.run())
+    try:
+        for _ in range(100):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if task.done():
+                return task.result()
+            if owner.bench.state.park is not None:
+                return owner.bench.state.park
+            clock.advance(1)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    raise AssertionError("the story was not parked")
+
+
+@pytest.mark.rule("LC-94")
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OutcomeUnknown("the push may have happened"), "outcome_unknown"),
+        (BudgetExceeded("no tokens are left"), "budget_exhausted"),
+        (FleetError("something else"), "stuck"),
+        (RuntimeError("a defect"), "internal_error"),
+    ],
+)
+async def test_work_that_cannot_be_done_parks_the_story_with_its_cause(error: BaseException, cause: str):
+    world, bench, forge = await bench_of(error)
+    park = await until_parked(world, StoryOwner(bench))
+    assert (park.cause, forge.calls) == (cause, 1)
+    assert str(error) in park.detail
+
+
+async def test_outage_is_tried_three_times_before_the_story_parks():
+    world, bench, forge = await bench_of(SandboxUnavailable("no sandbox answers"))
+    park = await until_parked(world, StoryOwner(bench))
+    assert (park.cause, forge.calls) == ("stuck", 3)
+
+
+@pytest.mark.rule("EV-23")
+@pytest.mark.parametrize("error", [StoreUnavailable("the log does not answer"), OwnershipLost("a higher epoch exists")])
+async def test_outage_of_the_log_and_loss_of_the_story_end_the_owner_and_park_nothing(error: FleetError):
+    world, bench, _ = await bench_of(error)
+    with pytest.raises(type(error)):
+        await until_parked(world, StoryOwner(bench))
+    assert "StoryParked" not in await world.types()
+
+
+@pytest.mark.rule("GL-19")
+async def test_owner_of_an_older_epoch_ends_without_parking():
+    world, bench, _ = await bench_of(FleetError("whatever"))
+    world.log.raise_epoch(StreamId.of_story(STORY))
+    with pytest.raises(OwnershipLost):
+        await until_parked(world, StoryOwner(bench))
+    assert "StoryParked" not in await world.types()
+
+
+async def test_unknown_repository_parks_with_its_message():
+    world = World(clock=MemoryClock())
+    await story(until="started").write_to(world.log)
+    park = await until_parked(world, StoryOwner(await world.bench()))
+    assert (park.cause, "/srv/text does not exist" in park.detail) == ("stuck", True)
+
+
+async def test_owner_waits_until_it_is_woken_and_ends_with_the_story():
+    world = World(clock=MemoryClock())
+    await story(until="scored").write_to(world.log)
+    bench = await world.bench()
+    owner = StoryOwner(bench)
+    task = asyncio.create_task(owner.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (task.done(), owner.is_over) == (False, False)
+    await bench.journal.record("close", StoryClosed(final_state="DONE", report_id=None), closes=True)
+    owner.wake()
+    await asyncio.wait_for(task, timeout=5)
+    assert owner.is_over
+
+
+async def test_parked_story_is_left_alone():
+    world, bench, forge = await bench_of(FleetError("whatever"))
+    await bench.journal.record("park/1", StoryParked(cause="stuck", detail="nothing moved"))
+    owner = StoryOwner(bench)
+    task = asyncio.create_task(owner.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert forge.calls == 0
+    assert (await world.types()).count("StoryParked") == 1
