@@ -39,5 +39,5 @@ class Packs(Protocol):
 
     async def pack(self, request: PackRequest) -> Pack:
         """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
-        ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable when `as_of` is not there in 2 s."""
+        ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s."""
         ...

@@ -10,7 +10,19 @@ from typing import Any
 from fleet import council as cn
 from fleet.ids import Digest, EntityId, Principal
 
-__all__ = ["World", "contender", "counted", "evidence", "member", "opened", "run", "sha"]
+__all__ = [
+    "World",
+    "ballot",
+    "contender",
+    "counted",
+    "evidence",
+    "member",
+    "opened",
+    "quality_seat",
+    "run",
+    "sha",
+    "voters",
+]
 
 COUNCIL = "co-test1"
 
@@ -38,14 +50,14 @@ def voters(count: int, **changes: Any) -> tuple[cn.Member, ...]:
     return tuple(member(f"developer-{n:03d}", **changes) for n in range(1, count + 1))
 
 
-def tester() -> cn.Member:
+def quality_seat() -> cn.Member:
     """The test author."""
     return member("qa-001", can_propose=False, can_vote=False, test_author=True)
 
 
 def opened(*roster: cn.Member, **changes: Any) -> cn.Opened:
     """An opened selection of code with three voters and a test author, unless told otherwise."""
-    seats = roster or (*voters(3), tester())
+    seats = roster or (*voters(3), quality_seat())
     kind = changes.get("kind", "selection")
     known: dict[str, Any] = {
         "council_id": COUNCIL,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fleet.events import PolicyRef
 from fleet.ids import Digest, Principal, StoryId
 from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig
-from fleet.ports import Agents, ChatModel, EventLog
+from fleet.ports import Agents, ChatModel, EventLog, Inbox, LeaseStore
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
@@ -48,6 +48,29 @@ class Team:
     blobs: FileBlobStore
     shard: CouncilShard
     reports: ReportService
+    leases: LeaseStore
+    inbox: Inbox
+    make_shard: Callable[[str, EventLog], CouncilShard]
+    """A shard of this name and incarnation over the stores of the team, seeing them through this log."""
+    _running: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def begin(self, shard: CouncilShard) -> None:
+        """The shard runs, in place of one that was crashed before."""
+        self.shard, self._running = shard, asyncio.create_task(shard.run())
+
+    async def crash(self) -> None:
+        """The shard and its stories stop where they are: nothing is released, nothing is told to anybody."""
+        stories = [t for t in asyncio.all_tasks() if t.get_name().startswith("story ")]
+        running, self._running = self._running, None
+        dying = [*stories, *([running] if running else [])]
+        for task in dying:
+            task.cancel()
+        await asyncio.gather(*dying, return_exceptions=True)
+
+    async def end(self) -> None:
+        """The shard is drained and over."""
+        await self.shard.drain()
+        await self.crash()
 
     async def create(self, story: dict[str, Any]) -> StoryId:
         """A new story from its text."""
@@ -95,8 +118,9 @@ async def team(
     models: Mapping[str, ChatModel] | None = None,
     record_dir: Path | None = None,
     environ: Mapping[str, str] = {},
+    through: Callable[[EventLog], EventLog] = lambda log: log,
 ) -> AsyncIterator[Team]:
-    """A running team below `root`; everything of it ends with the block."""
+    """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`."""
     files = ConfigFiles(packaged_directory())
     blobs, clock, log = FileBlobStore(root / "blobs"), SystemClock(), MemoryEventLog()
     inbox, feed, leases = MemoryInbox(), MemoryFeed(log), MemoryLeaseStore(log)
@@ -109,42 +133,53 @@ async def team(
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)
 
-    async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
-        journal = Journal(
-            log=log,
-            blobs=blobs,
+    def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:
+        async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
+            journal = Journal(
+                log=seen,
+                blobs=blobs,
+                clock=clock,
+                sandbox=sandbox,
+                agents=agents,
+                story_id=story_id,
+                epoch=epoch,
+                policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
+            )
+            await journal.load()
+            return Workbench(
+                journal=journal, rules=rules, packs=packs, forge=forge, blobs=blobs, clock=clock, reports=reports
+            )
+
+        return CouncilShard(
+            name="council:0",
+            incarnation=incarnation,
+            log=seen,
+            leases=leases,
+            inbox=inbox,
             clock=clock,
-            sandbox=sandbox,
-            agents=agents,
-            story_id=story_id,
-            epoch=epoch,
-            policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
-        )
-        await journal.load()
-        return Workbench(
-            journal=journal, rules=rules, packs=packs, forge=forge, blobs=blobs, clock=clock, reports=reports
+            make_bench=make_bench,
+            commands=CommandHandler(
+                roles_of=lambda p: ROLES if p.is_human else frozenset(),
+                coach=files.load("coach.yaml", CoachConfig),
+                config_digests=files.digests(),
+            ),
+            sweep_s=0.5,
         )
 
-    shard = CouncilShard(
-        name="council:0",
-        incarnation="1",
+    desk = PlanningDesk(log=log, inbox=inbox, feed=feed, clock=clock, fsm=rules.fsm)
+    shard = make_shard("1", through(log))
+    made = Team(
+        desk=desk,
         log=log,
+        blobs=blobs,
+        shard=shard,
+        reports=reports,
         leases=leases,
         inbox=inbox,
-        clock=clock,
-        make_bench=make_bench,
-        commands=CommandHandler(
-            roles_of=lambda p: ROLES if p.is_human else frozenset(),
-            coach=files.load("coach.yaml", CoachConfig),
-            config_digests=files.digests(),
-        ),
-        sweep_s=0.5,
+        make_shard=make_shard,
     )
-    desk = PlanningDesk(log=log, inbox=inbox, feed=feed, clock=clock, fsm=rules.fsm)
-    running = asyncio.create_task(shard.run())
+    made.begin(shard)
     try:
-        yield Team(desk=desk, log=log, blobs=blobs, shard=shard, reports=reports)
+        yield made
     finally:
-        await shard.drain()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await made.end()

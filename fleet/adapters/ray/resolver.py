@@ -50,7 +50,7 @@ class ActorResolver:
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while True:
             try:
-                handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                handle: Any = await asyncio.to_thread(_look_up, name)
             except ValueError as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise _gone(name, "it was never started") from error
@@ -58,6 +58,10 @@ class ActorResolver:
                 continue
             self._handles[name] = handle
             return handle
+
+
+def _look_up(name: str) -> Any:
+    return ray.get_actor(name, NAMESPACE)  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _await(ref: Any) -> Any:

@@ -19,7 +19,7 @@ from fleet.council import (
     voter_weights,
 )
 from fleet.errors import InvalidInput
-from tests.support.council import member, tester, voters
+from tests.support.council import member, quality_seat, voters
 from tests.support.rules import files
 
 CONFIG = files().load("council.yaml", CouncilConfig)
@@ -91,16 +91,16 @@ def test_every_problem_of_a_request_is_named_at_once():
     ("changes", "part"),
     [
         ({"num_agents": 4}, "4 voters"),
-        ({"roster": [*voters(2), tester()]}, "2 voters"),
-        ({"roster": [*voters(5), tester()]}, "num_agents is 3"),
-        ({"roster": [*voters(3), voters(1)[0], voters(2)[1], tester()]}, "used more than once"),
-        ({"roster": [member("developer-009", weight=2), *voters(2), tester()]}, "at least half"),
-        ({"roster": [member("developer-009", veto=True), *voters(2), tester()]}, "role developer may have none"),
-        ({"roster": [*voters(3), member("qa-001", veto=True, can_vote=False), tester()]}, "a veto but no vote"),
+        ({"roster": [*voters(2), quality_seat()]}, "2 voters"),
+        ({"roster": [*voters(5), quality_seat()]}, "num_agents is 3"),
+        ({"roster": [*voters(3), voters(1)[0], voters(2)[1], quality_seat()]}, "used more than once"),
+        ({"roster": [member("developer-009", weight=2), *voters(2), quality_seat()]}, "at least half"),
+        ({"roster": [member("developer-009", veto=True), *voters(2), quality_seat()]}, "role developer may have none"),
+        ({"roster": [*voters(3), member("qa-001", veto=True, can_vote=False), quality_seat()]}, "a veto but no vote"),
         ({"roster": voters(3)}, "needs a test author"),
         ({"roster": [*voters(3), member("qa-001", test_author=True, can_vote=False)]}, "may neither propose nor vote"),
-        ({"roster": [*voters(3), tester(), tester()]}, "more than one test author"),
-        ({"roster": [*voters(3, can_propose=False), tester()]}, "nobody can propose"),
+        ({"roster": [*voters(3), quality_seat(), quality_seat()]}, "more than one test author"),
+        ({"roster": [*voters(3, can_propose=False), quality_seat()]}, "nobody can propose"),
     ],
 )
 def test_roster_that_breaks_a_rule_opens_nothing(changes: dict[str, Any], part: str):

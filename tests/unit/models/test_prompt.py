@@ -81,10 +81,12 @@ def test_empty_own_part_leaves_no_gap() -> None:
 def test_schema_is_described_in_the_prompt_and_sent_only_when_it_constrains() -> None:
     template = shipped().template("review")
     sent = build_request(template, "p", shared="s", sampling=Sampling(), json_schema=review_schema(["ac-1"]))
-    kept = build_request(template, "p", shared="s", sampling=Sampling(), json_schema=review_schema(["ac-1"]), constrain=False)
+    kept = build_request(
+        template, "p", shared="s", sampling=Sampling(), json_schema=review_schema(["ac-1"]), constrain=False
+    )
     assert sent.json_schema == review_schema(["ac-1"])
     assert kept.json_schema is None
-    assert '"verdict": "approve" or "reject"' in kept.messages[1].content
+    assert '"broken_criterion": "none" or "ac-1"' in kept.messages[1].content
 
 
 def test_proposal_prompt_of_a_small_story_fits_a_small_model() -> None:

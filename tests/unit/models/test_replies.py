@@ -221,13 +221,13 @@ def test_schema_outside_the_subset_is_refused_instead_of_ignored(schema: dict[st
 
 
 def test_structured_reply_is_validated_against_the_schema() -> None:
-    good = json.dumps({"verdict": "approve", "reason": "ok"})
+    good = json.dumps({"broken_criterion": "none", "reason": "ok"})
     assert parse_reply(good, "stop", kind="review", json_schema=review_schema(["ac-1"])) == {
-        "verdict": "approve",
+        "broken_criterion": "none",
         "reason": "ok",
     }
     with pytest.raises(ReplyMalformed) as caught:
-        parse_reply('{"verdict": "maybe"}', "stop", kind="review", json_schema=review_schema(["ac-1"]))
+        parse_reply('{"broken_criterion": "maybe"}', "stop", kind="review", json_schema=review_schema(["ac-1"]))
     assert len(problems_of(caught)) == 2
     assert parse_reply('{"x": 1}', "stop", kind="derive") == {"x": 1}
 
@@ -244,7 +244,10 @@ def test_proposal_needs_each_criterion_and_a_listed_path() -> None:
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        (review_schema(["ac-1"]), '{"verdict": "approve" or "reject", "reason": "text of at most 300 characters"}'),
+        (
+            review_schema(["ac-1"]),
+            '{"broken_criterion": "none" or "ac-1", "reason": "text of at most 300 characters"}',
+        ),
         ({"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 3}}, "[whole number 1 to 3, ...]"),
         ({"type": "integer"}, "whole number"),
         ({"type": "boolean"}, "true or false"),

@@ -29,7 +29,7 @@ from fleet.tools.roles import load_roles
 
 CONFIG = Path(__file__).parents[3] / "config"
 CODE = "```python\ndef add(a, b):\n    return a + b\n```"
-REVIEW = json.dumps({"verdict": "approve", "reason": "all tests passed"})
+REVIEW = json.dumps({"broken_criterion": "none", "reason": "all tests passed"})
 
 
 def prompts(**extra: str) -> PromptSet:
@@ -115,7 +115,7 @@ async def test_schema_goes_to_the_engine_unless_it_is_switched_off() -> None:
     await Team(one=model).ask(review())
     answer = await Team(config=policies("one", json_schema="off"), one=model).ask(review())
     assert [bool(sent.json_schema) for sent in model.calls] == [True, False]
-    assert answer.value["verdict"] == "approve"
+    assert answer.value["broken_criterion"] == "none"
 
 
 @pytest.mark.rule("MB-6")
@@ -275,5 +275,5 @@ async def test_role_that_exists_in_yaml_only_does_its_work() -> None:
         clock=MemoryClock(),
     )
     answer = await agent.ask(review(role="security"), request_id="r", timeout_s=5)
-    assert answer.value["verdict"] == "approve"
+    assert answer.value["broken_criterion"] == "none"
     assert "You look for attacks." in model.calls[0].messages[1].content

@@ -60,11 +60,12 @@ async def test_request_carries_sampling_key_and_a_bounded_output() -> None:
 
 async def test_schema_is_sent_and_each_refusal_of_its_form_steps_down_for_good() -> None:
     refused = Scripted(status=400, error="response_format of this type is not supported")
-    async with connected(refused, refused, Scripted("{}")) as (model, server):
+    async with connected(refused, refused, refused, Scripted("{}")) as (model, server):
         await model.complete(STRUCTURED, request_id="r", timeout_s=5)
         await model.complete(STRUCTURED, request_id="r", timeout_s=5)
     forms = [sent.get("response_format", {}).get("type") for sent in server.requests]
-    assert forms == ["json_schema", "json_object", None, None]
+    assert forms == ["json_schema", "json_object", "json_object", None, None]
+    assert [sent.get("response_format", {}).get("schema") for sent in server.requests[1:3]] == [SCHEMA, None]
     assert server.requests[0]["response_format"]["json_schema"]["schema"] == SCHEMA
 
 

@@ -1,0 +1,259 @@
+"""The story loop from the measured base to the gate of the design, killed at every append (PL-48, CN-122).
+
+The design phase needs role agents alone, so the whole loop runs in memory: council, ballots, derivation, gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fleet import events as ev
+from fleet.adapters.memory import MemoryEventLog
+from fleet.errors import ReplyMalformed
+from fleet.ids import EntityId
+from fleet.ports import AgentRequest, Appended, AppendRequest, Duplicate
+from fleet.services.story_owner import StoryOwner
+from fleet.story import StoryState, fold, plan, waiting_for
+from fleet.tools import FileEntry, encode_tree
+from tests.support.bench import ScriptedAgents, World
+from tests.support.rules import fsm
+from tests.support.story_events import AC_1, AC_2, STORY, digest, story
+
+
+class Crash(BaseException):
+    """The process ended here; no handler of ours may survive it."""
+
+
+class MortalLog(MemoryEventLog):
+    """Ends the process at one append: before it is stored, or after."""
+
+    def __init__(self, *, at: int = 0, stored: bool = True) -> None:
+        super().__init__()
+        self.at, self.stored, self.count, self.is_armed = at, stored, 0, False
+
+    async def append(self, request: AppendRequest) -> Appended | Duplicate:
+        if not self.is_armed:
+            return await super().append(request)
+        self.count += 1
+        if self.count != self.at:
+            return await super().append(request)
+        if self.stored:
+            await super().append(request)
+        raise Crash
+
+
+def proposal(request: AgentRequest) -> dict[str, Any]:
+    criteria = [{"ac": ac, "how": "by folding letters"} for ac in (AC_1, AC_2)]
+    path = "text/slug.py" if request.role != "devops" else "text/other.py"
+    return {
+        "summary": f"Fold with a table, as {request.role} sees it",
+        "interface": "slugify(title: str) -> str",
+        "path": path,
+        "criteria": criteria,
+        "risk": "none",
+    }
+
+
+def ballot(request: AgentRequest) -> dict[str, Any]:
+    labels = [label for label in "ABCDE" if f"Candidate {label}:" in request.own]
+    votes = [{"label": label, "vote": "approve", "reason": "it fits"} for label in labels]
+    # The better candidate is known by its text, so that both orders of asking agree.
+    best_first = sorted(labels, key=lambda label: request.own.split(f"Candidate {label}:")[1].strip()[:80])
+    return {"votes": votes, "ranking": best_first}
+
+
+TASKS = {
+    "tasks": [
+        {
+            "title": "Write slugify",
+            "description": "Fold umlauts, lower the case, join words with hyphens.",
+            "role": "developer",
+            "kind": "code",
+            "estimated_hours": 2,
+            "priority": 1,
+            "keywords": ["slug", "text"],
+            "depends_on": [],
+            "acceptance_refs": [AC_1, AC_2],
+            "paths": ["text/slug.py"],
+        }
+    ]
+}
+
+
+def team(request: AgentRequest) -> dict[str, Any] | BaseException:
+    match request.kind:
+        case "propose":
+            return proposal(request)
+        case "critique":
+            return {"severity": "minor", "problem": "digits are not mentioned"}
+        case "vote":
+            return ballot(request)
+        case "derive":
+            return TASKS
+        case _:
+            return AssertionError(f"nobody was to be asked for {request.kind}")
+
+
+async def world_of(log: MortalLog, answer: Any = team) -> World:
+    """A story in DESIGN whose base tree is measured."""
+    world = World(log=log, agents=ScriptedAgents(answer))
+    blob = await world.blobs.put(b"def old():\n    return 1\n")
+    files = {"text/slug.py": FileEntry("100644", blob), "text/other.py": FileEntry("100644", blob)}
+    tree = await world.blobs.put(encode_tree(files))
+    written = story(until="scope").add(
+        ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
+        ev.WorkspaceReported(
+            run_id=EntityId("rn-base1"),
+            tree_digest=tree,
+            report_digest=digest("report"),
+            complete=True,
+            summary=ev.WorkspaceSummary(build_ok=True),
+        ),
+    )
+    await written.write_to(log)
+    log.is_armed = True
+    return world
+
+
+async def work(world: World) -> StoryState:
+    """What the story came to: it waits for a person, or is parked."""
+    owner = StoryOwner(await world.bench())
+    task = asyncio.create_task(owner.run())
+    try:
+        for _ in range(20_000):
+            await asyncio.sleep(0)
+            if task.done():
+                task.result()
+            state = owner.bench.state
+            if state.park is not None or waiting_for(state, fsm(), now_ms=owner.bench.now_ms) is not None:
+                return state
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    raise AssertionError("the story neither waits nor is parked")
+
+
+def outcome(state: StoryState) -> dict[str, Any]:
+    """What must not depend on crashes: decisions, tasks, ballots and hash."""
+    return {
+        "state": state.state,
+        "decisions": {k: (d.status, d.proposed.title) for k, d in state.decisions.items()},
+        "tasks": {k: t.task.title for k, t in state.tasks.items()},
+        "councils": {k: (c.status, c.winner, sorted(c.ballots)) for k, c in state.councils.items()},
+        "plan": state.plan.proposal.plan_digest if state.plan else None,
+        "gates": sorted(a.request.gate for a in state.approvals.values()),
+    }
+
+
+async def test_story_is_designed_planned_and_put_to_the_po():
+    world = await world_of(MortalLog())
+    state = await work(world)
+    assert waiting_for(state, fsm(), now_ms=world.clock.now_ms()) == "gate approve_design waits for role po"
+    (council,) = state.councils.values()
+    assert (council.status, len(council.drafts), len(council.ballots)) == ("DECIDED", 3, 3)
+    assert [t.task.title for t in state.tasks.values()] == ["Write slugify"]
+    assert len(world.agents.asked) == len(set(world.agents.asked))
+
+
+@pytest.mark.rule("CN-125", "CN-22")
+async def test_voters_see_neither_authors_nor_votes_and_proposers_nothing_of_each_other():
+    world = await world_of(MortalLog())
+    await work(world)
+    asked = world.agents.requests
+    assert {r.kind for r in asked} == {"propose", "critique", "vote", "derive"}
+    for request in asked:
+        if request.kind == "propose":
+            assert "Fold with a table" not in request.shared + request.own
+        if request.kind == "vote":
+            assert "agent:" not in request.own
+            assert "approve" not in request.own
+
+
+@pytest.mark.rule("CN-61", "CN-126")
+async def test_tokens_of_the_council_are_those_of_its_calls():
+    world = await world_of(MortalLog())
+    state = await work(world)
+    payloads = [ev.decode(e) for e in await world.events()]
+    (decided,) = [p for p in payloads if isinstance(p, ev.CouncilDecided)]
+    calls = [r for r in world.agents.requests if r.kind in ("propose", "critique", "vote")]
+    assert sum(decided.tokens.values()) == 15 * len(calls)
+    assert state.calls - 2 == len(world.agents.requests) - len([s for s in state.steps if s == "none"]) - 2
+
+
+@pytest.mark.rule("PL-48", "CN-122", "CN-121")
+@pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])
+async def test_owner_killed_at_any_append_comes_to_the_same_end_and_pays_no_recorded_answer_twice(stored: bool):
+    plain = MortalLog()
+    expected = outcome(await work(await world_of(plain)))
+    assert plain.count > 30
+    for at in range(1, plain.count + 1):
+        log = MortalLog(at=at, stored=stored)
+        world = await world_of(log)
+        with pytest.raises(Crash):
+            await work(world)
+        state = fold(await world.events())
+        assert state is not None
+        recorded = {f"{STORY}/{k}" for k, s in state.steps.items() if s.finished is not None}
+        before = len(world.agents.asked)
+        assert outcome(await work(world)) == expected, at
+        assert not recorded & set(world.agents.asked[before:]), at
+
+
+@pytest.mark.rule("PL-49", "CN-121")
+async def test_replanning_every_prefix_of_the_recorded_story_gives_the_same_intents():
+    world = await world_of(MortalLog())
+    await work(world)
+    events = await world.events()
+    state: StoryState | None = None
+    for cut, event in enumerate(events, start=1):
+        state = fold([event], state)
+        assert state is not None
+        if cut % 5 == 0:
+            again = fold(events[:cut])
+            assert again == state
+            assert plan(state, fsm(), now_ms=1) == plan(again, fsm(), now_ms=1)
+
+
+@pytest.mark.rule("PL-23")
+async def test_plan_that_stays_invalid_parks_with_every_problem():
+    def useless(request: AgentRequest) -> Any:
+        return {"tasks": []} if request.kind == "derive" else team(request)
+
+    world = await world_of(MortalLog(), useless)
+    state = await work(world)
+    assert state.park is not None
+    assert state.park.cause == "derivation_failed"
+    (failed,) = [p for p in map(ev.decode, await world.events()) if isinstance(p, ev.TaskDerivationFailed)]
+    assert (failed.attempts, failed.requires_manual_review) == (3, True)
+    assert {p.attempt for p in failed.problems} == {1, 2, 3}
+
+
+@pytest.mark.rule("CN-24", "CN-56")
+async def test_council_without_a_single_draft_is_undecided_and_escalated():
+    def silent(request: AgentRequest) -> Any:
+        return ReplyMalformed("no usable reply") if request.kind == "propose" else team(request)
+
+    world = await world_of(MortalLog(), silent)
+    state = await work(world)
+    (council,) = state.councils.values()
+    assert (council.status, council.reason) == ("UNDECIDED", "no_valid_candidate")
+    assert state.park is not None
+    assert state.park.cause == "council_undecided"
+    assert "council_escalation" in [a.request.gate for a in state.approvals.values()]
+
+
+@pytest.mark.rule("CN-111", "CN-47", "CN-113")
+async def test_ballots_that_stay_broken_are_refused_and_give_no_quorum():
+    def broken(request: AgentRequest) -> Any:
+        if request.kind != "vote":
+            return team(request)
+        return {"votes": [], "ranking": []}
+
+    world = await world_of(MortalLog(), broken)
+    state = await work(world)
+    (council,) = state.councils.values()
+    assert (council.status, council.reason, dict(council.ballots)) == ("UNDECIDED", "no_quorum", {})
+    assert len(council.refused) == 3

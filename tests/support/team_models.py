@@ -1,0 +1,165 @@
+"""Models for whole stories: replies by kind of work, recorded ones with exceptions, and one that counts its calls."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fleet.adapters.llm import RecordedChatModel
+from fleet.adapters.memory import ScriptedChatModel
+from fleet.adapters.memory.chat_model import Outcome
+from fleet.models import ChatChunk, ChatReply, ChatRequest, kind_of
+from fleet.ports import ChatModel
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "examples" / "demo"
+REPLIES = DEMO / "replies"
+
+RECORDED = f"recorded:{REPLIES}"
+"""The model profile of the demo."""
+
+GOOD = "```python\nimport re\n\n\ndef slugify(text: str) -> str:\n    " + (
+    '"""The text as a slug."""\n    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))\n```\n'
+)
+WRONG = '```python\ndef slugify(text: str) -> str:\n    """The text, not as a slug."""\n    return text\n```\n'
+TESTS = (
+    "```python\nfrom textkit.words import slugify\n\n\n"
+    'def test_ac_1():\n    assert slugify("Hello, World!") == "hello-world"\n\n\n'
+    'def test_ac_2():\n    assert slugify("a   b") == "a-b"\n\n\n'
+    'def test_ac_3():\n    assert slugify("!!!") == ""\n```\n'
+)
+
+
+def demo_story() -> dict[str, Any]:
+    """The text of the example story."""
+    return yaml.safe_load((DEMO / "story.yaml").read_text())
+
+
+def demo_repository(folder: Path) -> Path:
+    """A fresh copy of the example repository below `folder`, with the same commit id everywhere."""
+    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "scripts" / "demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    demo.STAGE = folder
+    return demo.fresh_repository()
+
+
+def _proposal() -> str:
+    criteria = [{"ac": f"ac-{n}", "how": "a test checks it"} for n in (1, 2, 3)]
+    return json.dumps(
+        {
+            "summary": "slugify joins the runs of letters and digits with hyphens",
+            "interface": "def slugify(text: str) -> str",
+            "path": "textkit/words.py",
+            "criteria": criteria,
+            "risk": "none",
+        }
+    )
+
+
+def _derived() -> str:
+    task = {
+        "title": "Add slugify to the words module",
+        "description": "Add slugify(text) to textkit/words.py.",
+        "role": "developer",
+        "kind": "code",
+        "estimated_hours": 2,
+        "priority": 1,
+        "keywords": ["slug", "text"],
+        "depends_on": [],
+        "acceptance_refs": ["ac-1", "ac-2", "ac-3"],
+        "paths": ["textkit/words.py"],
+    }
+    return json.dumps({"tasks": [task]})
+
+
+def ballot(*labels: str) -> str:
+    """A vote that approves these candidates in this order."""
+    votes = [{"label": label, "vote": "approve", "reason": "it meets the criteria"} for label in labels]
+    return json.dumps({"votes": votes, "ranking": list(labels)})
+
+
+GOOD_REPLIES: Mapping[str, Outcome] = {
+    "propose": _proposal(),
+    "critique": json.dumps({"severity": "none", "problem": "nothing is wrong with it"}),
+    "derive": _derived(),
+    "draft": GOOD,
+    "repair": GOOD,
+    "tests": TESTS,
+    "review": json.dumps({"broken_criterion": "none", "reason": "the tests pass"}),
+    "document": json.dumps({"title": "Slugs", "summary": "slugify makes a slug.", "usage": "slugify(text)"}),
+}
+"""What a team answers that makes no mistake."""
+
+BROKEN_REVIEW = json.dumps({"broken_criterion": "ac-2", "reason": "two hyphens stand between the words"})
+
+
+def _of(kind: str) -> Any:
+    return lambda request: kind_of(request) == kind
+
+
+def _votes_on(last: str) -> Any:
+    def matches(request: ChatRequest) -> bool:
+        text = request.messages[-1].content
+        return kind_of(request) == "vote" and f"Candidate {last}:" in text
+
+    return matches
+
+
+def scripted(**instead: Outcome | list[Outcome]) -> ScriptedChatModel:
+    """A model without mistakes, but for the kinds of work that are answered otherwise."""
+    replies: dict[str, Outcome | list[Outcome]] = {**GOOD_REPLIES, **instead}
+    votes: list[tuple[Any, Outcome | list[Outcome]]] = [
+        (_votes_on("C"), ballot("A", "B", "C")),
+        (_votes_on("B"), ballot("A", "B")),
+        (_votes_on("A"), ballot("A")),
+    ]
+    return ScriptedChatModel.when(*((_of(kind), what) for kind, what in replies.items()), *votes)
+
+
+class EveryEngine(Mapping[str, ChatModel]):
+    """One model under every engine id."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self.model = model
+
+    def __getitem__(self, engine_id: str) -> ChatModel:
+        return self.model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class CountingModel:
+    """The recorded replies of the demo; `answered` counts how often each request was answered."""
+
+    def __init__(self) -> None:
+        self._inner = RecordedChatModel(REPLIES)
+        self.answered: Counter[str] = Counter()
+
+    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+        """See `ChatModel.complete`."""
+        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s)
+        self.answered[request_id] += 1
+        return reply
+
+    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+        """See `ChatModel.stream`."""
+        yield ChatChunk(reply=await self.complete(request, request_id=request_id, timeout_s=timeout_s))
+
+    async def abort(self, request_id: str) -> None:
+        """A replay is never under way for long."""
+
+    async def health(self) -> None:
+        """The recordings are always there."""

@@ -1,0 +1,110 @@
+"""What commands print, the story file, and the local token."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+
+from fleet.cli.local_principals import ensure_principals, local_principal, read_token
+from fleet.cli.narrate import narrate
+from fleet.cli.output import Output, guarded
+from fleet.cli.settings import absolute_model
+from fleet.cli.story_file import read_story
+from fleet.errors import GateClosed, InvalidInput
+from fleet.events import StoryParked
+from fleet.wiring import load_principals
+from tests.support.event_samples import samples
+from tests.support.story_events import story
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_only_the_result_is_on_standard_output_with_json(capsys: pytest.CaptureFixture[str], as_json: bool):
+    output = Output(as_json=as_json)
+    output.note("working ...")
+    output.say("for people")
+    output.result({"b": 1, "a": Path("x")})
+    found = capsys.readouterr()
+    assert "working ..." in found.err
+    assert ("for people" in found.out) is not as_json
+    if as_json:
+        assert json.loads(found.out.splitlines()[-1]) == {"a": "x", "b": 1}
+        assert len(found.out.splitlines()) == 1
+
+
+def test_error_is_one_line_whose_markup_is_text(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        Output(as_json=True).fail(GateClosed("gate [bold]closed[/] here", state="DRAFT"))
+    found = capsys.readouterr()
+    assert ended.value.code == 3
+    assert "gate [bold]closed[/] here" in found.err
+    assert json.loads(found.out)["error"]["details"] == {"state": "DRAFT"}
+
+
+def test_command_ends_with_its_code_or_that_of_its_error(capsys: pytest.CaptureFixture[str]):
+    def refuse() -> int:
+        raise InvalidInput("no")
+
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    for body, code in ((lambda: 3, 3), (refuse, 2), (interrupt, 4)):
+        with pytest.raises(SystemExit) as ended:
+            guarded(Output(as_json=False), body)
+        assert ended.value.code == code
+    assert "fleet resume" in capsys.readouterr().err
+
+
+def test_every_kind_of_event_can_be_told():
+    event = story(until="created").events[0]
+    told = {name: narrate(event, payload) for name, payload in samples().items()}
+    assert told["StoryTransitioned"]
+    assert told["ContextPackBuilt"] == ()
+    for lines in told.values():
+        for line in lines:
+            assert "\n" not in Text.from_markup(line).plain.strip()
+
+
+def test_whole_story_can_be_told_and_its_text_is_no_markup():
+    log = story()
+    lines = [line for event, payload in log.decoded for line in narrate(event, payload)]
+    assert "state DRAFT -> DESIGN" in lines
+    (parked,) = narrate(log.events[0], StoryParked(cause="stuck", detail="list[int] [red]no[/]"))
+    assert Text.from_markup(parked).plain == "parked (stuck): list[int] [red]no[/]"
+
+
+def test_goal_becomes_a_story_and_rigor_replaces_that_of_the_file(tmp_path: Path):
+    assert read_story(None, "make slugs") == {"title": "make slugs", "description": "make slugs"}
+    path = tmp_path / "s.yaml"
+    path.write_text("title: x\nrigor: L1\n")
+    assert read_story(path, None, rigor="L2") == {"title": "x", "rigor": "L2"}
+    with pytest.raises(InvalidInput, match="the goal: "):
+        read_story(None, "")
+
+
+@pytest.mark.rule("AP-1")
+def test_local_token_is_made_once_for_the_user_alone_and_stored_as_a_hash(tmp_path: Path):
+    path = tmp_path / "home" / "principals.json"
+    token_file = ensure_principals(path)
+    token = read_token(path.parent)
+    assert token_file.read_text().strip() == token
+    assert token not in path.read_text()
+    assert {stat.S_IMODE(f.stat().st_mode) for f in (path, token_file)} == {0o600}
+    registry = load_principals(path)
+    assert registry.authenticate(f"Bearer {token}") == local_principal()
+    assert "po" in registry.roles_of(local_principal())
+    ensure_principals(path)
+    assert read_token(path.parent) == token
+
+
+def test_registry_without_a_file_knows_nobody(tmp_path: Path):
+    assert load_principals(tmp_path / "none.json").roles_of(local_principal()) == frozenset()
+
+
+def test_recording_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_model("recorded:replies") == f"recorded:{tmp_path / 'replies'}"
+    assert (absolute_model("qwen"), absolute_model(None)) == ("qwen", None)
