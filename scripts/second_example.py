@@ -21,7 +21,7 @@ SHA256 = "1a29730d366e996aaacffb2f1f1cb9593dc38e2ddd30c91250c6dde09ea9b417"
 def fetch(folder: Path) -> Path:
     """The source distribution below `folder`; CalledProcessError when no package index can be reached."""
     folder.mkdir(parents=True, exist_ok=True)
-    # The package client reads an archive's metadata by running its build; with a hash it refuses any other archive first.
+    # The package client runs an archive's build to read its metadata; with a hash it refuses any other archive first.
     pinned = folder / "pinned.txt"
     pinned.write_text(f"{NAME}=={VERSION} --hash=sha256:{SHA256}\n")
     command = [_python_with_pip(), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]

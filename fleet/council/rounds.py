@@ -254,18 +254,34 @@ class Progress:
 def progress(state: CouncilState) -> Progress:
     """Phase, round and who is being waited for; `complete` as soon as only the decision is left."""
     duties = owed(state)
-    phase: CouncilPhase = "complete"
-    number, members = _last_round(state), list[str]()
-    for duty in duties:
-        match duty:
-            case OwedDraft(member) | OwedTests(member):
-                phase, _ = "drafting", members.append(str(member.member_id))
-            case OwedEvidence():
-                phase, number = ("evidence" if duty.round == 0 else "repairing"), duty.round
-            case OwedCritique(critic=member) | OwedRepair(author=member):
-                phase, number, _ = "repairing", duty.round, members.append(str(member.member_id))
-            case OwedBallot(voter=member):
-                phase, _ = "balloting", members.append(str(member.member_id))
-            case OwedDecision():
-                pass
+    members = [str(member.member_id) for duty in duties if (member := _awaited(duty)) is not None]
+    phase = _phase(duties[0]) if duties else "complete"
+    number = max((d.round for d in duties if isinstance(d, _OF_A_ROUND)), default=_last_round(state))
     return Progress(phase, number, _PERCENT[phase], tuple(dict.fromkeys(members)))
+
+
+_OF_A_ROUND = (OwedEvidence, OwedCritique, OwedRepair)
+
+
+def _phase(duty: Owed) -> CouncilPhase:
+    match duty:
+        case OwedDraft() | OwedTests():
+            return "drafting"
+        case OwedEvidence(round=0):
+            return "evidence"
+        case OwedEvidence() | OwedCritique() | OwedRepair():
+            return "repairing"
+        case OwedBallot():
+            return "balloting"
+        case OwedDecision():
+            return "complete"
+
+
+def _awaited(duty: Owed) -> Member | None:
+    match duty:
+        case OwedDraft(member) | OwedTests(member) | OwedCritique(critic=member) | OwedRepair(author=member):
+            return member
+        case OwedBallot(voter=member):
+            return member
+        case OwedEvidence() | OwedDecision():
+            return None

@@ -77,8 +77,7 @@ def keep_tests(code: str, kept: frozenset[str]) -> str:
     blocks: list[list[str]] = [[]]
     for line in code.splitlines():
         starts = bool(line) and not line[0].isspace() and not line.startswith((")", "]", "}"))
-        follows_decorator = bool(blocks[-1]) and blocks[-1][-1].startswith("@")
-        if starts and not follows_decorator:
+        if starts and not _is_decorator(blocks[-1]):
             blocks.append([])
         blocks[-1].append(line)
     return "\n".join(line for block in blocks if _stays(block, kept) for line in block).strip() + "\n"
@@ -100,6 +99,11 @@ def merge_modules(parts: Sequence[str]) -> str:
         return ""
     head = "\n".join(dict.fromkeys(imports))
     return "\n\n\n".join([head, *(r for r in rest if r)]).strip() + "\n"
+
+
+def _is_decorator(block: list[str]) -> bool:
+    # A decorator may go over several lines; what it decorates belongs to it.
+    return bool(block) and block[0].startswith("@") and not any(_TOP_DEF.match(x) or x[:6] == "class " for x in block)
 
 
 def _stays(block: list[str], kept: frozenset[str]) -> bool:

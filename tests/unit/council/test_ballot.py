@@ -137,6 +137,9 @@ def test_repeated_ballot_changes_nothing():
     assert count(cast(V1, "abcd"), cast(V1, "dcba", reject="a")) == count(cast(V1, "abcd"))
 
 
+TWICE = ("abcd", "bacd")
+
+
 @pytest.mark.rule("CN-107")
 @given(
     order=st.permutations([cast(f"developer-00{n}", r, a) for n in (1, 2, 3) for a, r in ((1, "abcd"), (2, "bacd"))])

@@ -448,4 +448,5 @@ def test_progress_goes_through_the_phases_in_order():
             seen.append((found.phase, found.round))
 
     run(world("good", ["bad", "better"], "bad", worth=WORTH), opened(), stop=watch)
-    assert seen == [("drafting", 0), ("evidence", 0), ("repairing", 0), ("repairing", 1), ("balloting", 1), ("complete", 1)]
+    phases = ["drafting", "evidence", "repairing", "balloting", "complete"]
+    assert seen == list(zip(phases, (0, 0, 1, 1, 1), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fleet.services.code_view as code_view
 from fleet.adapters.memory import MemoryBlobStore
 from fleet.ids import Digest
-from fleet.services.code_view import file_text, is_test, keep_tests, outline, read_tree, unified_diff
+from fleet.services.code_view import file_text, is_test, keep_tests, merge_modules, outline, read_tree, unified_diff
 from fleet.tools import FileEntry, encode_tree
 
 CODE = "import re\n\n\ndef slug(text):\n    return text\n\n\nclass Folder:\n    def inner(self): ...\n"
@@ -97,6 +97,18 @@ def test_dropped_tests_leave_with_their_decorators_and_the_rest_stays():
     compile(kept, "kept.py", "exec")
     both = keep_tests(TESTS, frozenset({"test_one", "test_two"}))
     assert both == TESTS
+
+
+def test_decorator_over_several_lines_goes_or_stays_with_its_test():
+    code = "@mark(\n    [1, 2],\n)\n@other\ndef test_one(x):\n    pass\n\n\ndef test_two():\n    pass\n"
+    assert keep_tests(code, frozenset({"test_two"})) == "def test_two():\n    pass\n"
+    assert keep_tests(code, frozenset({"test_one", "test_two"})) == code
+
+
+def test_merged_modules_import_each_name_once_and_first():
+    merged = merge_modules(["import a\n\nx = 1\n", "", "import a\nfrom b import c\n\ny = 2\n"])
+    assert merged == "import a\nfrom b import c\n\n\nx = 1\n\n\ny = 2\n"
+    assert merge_modules(["import a\n", ""]) == ""
 
 
 def test_no_test_kept_leaves_imports_and_helpers():

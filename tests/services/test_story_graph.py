@@ -1,0 +1,53 @@
+"""The decision graph of a whole story: who decided what, and why (GR-80), from the embedded Bolt server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.memory import MemoryFeed, MemoryGraph
+from fleet.adapters.neo4j import Neo4jGraph
+from fleet.cli.story_file import read_story
+from fleet.ids import StreamId
+from fleet.services.projector import Projector
+from tests.ray.test_fleet_run import DEMO, example_repository
+from tests.support.services import Neo4jAddress
+from tests.support.team import team
+
+
+@pytest.mark.rule("GR-80", "GR-3", "GR-4", "GR-88")
+@pytest.mark.timeout(150)
+async def test_graph_of_a_delivered_story_says_who_decided_what_and_why(
+    tmp_path: Path, neo4j_address: Neo4jAddress
+) -> None:
+    repo = example_repository(tmp_path)
+    async with team(tmp_path / "home") as found:
+        story_id = await found.create(read_story(DEMO / "story.yaml", None))
+        await found.start(story_id, repo, model=f"recorded:{DEMO / 'replies'}")
+        state = await found.settled(story_id)
+        assert state.closed, state.park
+        graph = Neo4jGraph.connect(
+            neo4j_address.uri, user=neo4j_address.user, password=neo4j_address.password, database="neo4j"
+        )
+        stream = StreamId.of_story(story_id)
+        try:
+            projector = Projector(found.log, MemoryFeed(found.log), graph, SystemClock())
+            await projector.catch_up(stream)
+            assert (await graph.cursor(stream)).version == state.version
+            trail = await graph.query("decision_trail", {"story_id": story_id})
+            approvals = await graph.query("who_approved", {"story_id": story_id})
+            twin = MemoryGraph()
+            await Projector(found.log, MemoryFeed(found.log), twin, SystemClock()).catch_up(stream)
+            assert len(await twin.query("decision_trail", {"story_id": story_id})) == len(trail)
+        finally:
+            await graph.close()
+    assert [row["category"] for row in trail] == ["ARCHITECTURE", "IMPLEMENTATION"]
+    for row in trail:
+        assert [by["principal"] for by in row["decided_by"]] == ["system:council"]
+        assert row["rationale"]
+        assert row["status"] == "ACCEPTED"
+    granted = {row["gate"]: row for row in approvals if row["status"] == "granted"}
+    assert set(granted) == {"approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready"}
+    assert all(row["delegated"] for row in granted.values())

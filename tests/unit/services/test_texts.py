@@ -1,0 +1,84 @@
+"""Texts for prompts and files: the same tree and story give the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.adapters.memory import MemoryEventLog
+from fleet.events import TreeMerged
+from fleet.ids import Digest
+from fleet.services.procedures import texts
+from fleet.services.workbench import Workbench
+from fleet.tools import FileEntry, encode_tree
+from tests.support.bench import World
+from tests.support.story_events import PO, StoryLog, created_payload
+
+
+async def bench_of(files: dict[str, str], **constraints: Any) -> tuple[Workbench, Digest]:
+    """A story on a tree of these files."""
+    world = World(log=MemoryEventLog())
+    entries = {path: FileEntry("100644", await world.blobs.put(text.encode())) for path, text in files.items()}
+    tree = await world.blobs.put(encode_tree(entries))
+    log = StoryLog().add(created_payload(constraints=constraints), actor=PO)
+    log.add(TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20))
+    await log.write_to(world.log)
+    return await world.bench(), tree
+
+
+async def test_work_may_change_the_files_that_the_story_names_else_all_sources():
+    bench, tree = await bench_of({"b.py": "", "a.py": "", "tests/test_a.py": "", "README.md": ""})
+    assert await texts.source_paths(bench, tree) == ("a.py", "b.py")
+    named, tree = await bench_of({"b.py": ""}, paths=["b.py"])
+    assert await texts.source_paths(named, tree) == ("b.py",)
+
+
+async def test_views_show_definitions_to_designers_and_whole_files_to_developers():
+    bench, _ = await bench_of({"a.py": "def slug(text):\n    return text\n"})
+    assert await texts.design_view(bench) == "Repository:\na.py\n  def slug(text):"
+    shown = await texts.task_view(bench, ("a.py", "new.py"))
+    assert "File a.py:\ndef slug(text):\n    return text\n" in shown
+    assert "File new.py does not exist yet." in shown
+
+
+def test_examples_become_a_test_module_that_compiles():
+    constraints = {
+        "examples": {
+            "import": "from a import slug",
+            "cases": [{"call": "slug('A b')", "equals": "'a-b'"}, {"call": "slug('')", "equals": "''"}],
+        }
+    }
+    code = texts.examples_module(constraints)
+    compile(code, "examples.py", "exec")
+    assert code.startswith("from a import slug\n")
+    assert "    assert slug('A b') == 'a-b'" in code
+    assert code.count("def test_example_") == 2
+
+
+@pytest.mark.parametrize("constraints", [{}, {"examples": "none"}, {"examples": None}])
+def test_story_without_examples_gives_no_module(constraints: dict[str, Any]):
+    assert texts.examples_module(constraints) == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "path"),
+    [
+        (["a.py"], "tests/test_write_slugify.py"),
+        (["tests/unit/test_x.py", "tests/unit/test_y.py", "tests/test_z.py"], "tests/unit/test_write_slugify.py"),
+        (["test_x.py"], "test_write_slugify.py"),
+        (["tests/test_write_slugify.py"], "tests/test_write_slugify_2.py"),
+    ],
+)
+async def test_new_tests_go_beside_those_that_are_there_and_replace_none(files: list[str], path: str):
+    bench, tree = await bench_of(dict.fromkeys(files, ""))
+    assert await texts.test_path(bench, tree, "Write: slugify!") == path
+
+
+async def test_pack_that_was_shown_is_on_record_once():
+    bench, _ = await bench_of({"a.py": ""})
+    version = bench.state.version
+    first = await texts.pack_text(bench, "developer", "DESIGN", None, as_of=version)
+    again = await texts.pack_text(bench, "developer", "DESIGN", None, as_of=version)
+    assert first == again
+    assert bench.state.version == version + 1
