@@ -7,19 +7,32 @@ from typing import Any
 
 from rich.markup import escape
 
-from fleet.events import Payload, StoredEvent
+from fleet.events import DraftReceived, Payload, StoredEvent
 
 __all__ = ["narrate"]
 
 
-def narrate(event: StoredEvent, payload: Payload) -> tuple[str, ...]:
-    """The lines for one event; none for those that say nothing new to a person."""
+def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None = None) -> tuple[str, ...]:
+    """The lines for one event; none for those that say nothing new to a person.
+
+    Args:
+        names: candidate id -> author, filled as drafts arrive. A watcher may know who wrote what; a voter may not.
+    """
     teller = _TELLERS.get(type(payload).__name__)
-    return () if teller is None else tuple(escape(line) for line in [teller(payload)] if line)
+    if teller is None:
+        return ()
+    known = {} if names is None else names
+    line = teller(payload)
+    if isinstance(payload, DraftReceived):
+        known[payload.candidate_id] = payload.member_id
+    for candidate, author in known.items():
+        line = line.replace(candidate, f"the draft of {author}")
+    return (escape(line),) if line else ()
 
 
 def _steps(p: Any) -> str:
-    return "" if p.kind != "model" else f"  {p.as_role} thinks: {p.step_id}"
+    who, what = p.principal.split(":", 1)[1], p.op or "work"
+    return "" if p.kind != "model" else f"  {who} is asked: {what}"
 
 
 def _grant(p: Any) -> str:
@@ -30,7 +43,8 @@ def _grant(p: Any) -> str:
 def _evidence(p: Any) -> str:
     e = p.evidence
     gates = "all gates ok" if e.gates_ok else "fails " + ", ".join(g.name for g in e.gates if not g.ok)
-    return f"  evidence round {p.round}: {e.candidate_id}: {gates}, trusted tests {e.trusted_passed}/{e.trusted_total}"
+    tests = f", trusted tests {e.trusted_passed}/{e.trusted_total}" if e.trusted_total else ""
+    return f"  evidence, round {p.round}: {e.candidate_id}: {gates}{tests}"
 
 
 def _filtered(p: Any) -> str:

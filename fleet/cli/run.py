@@ -125,10 +125,11 @@ async def watch_to_end(
     desk: PlanningDesk, endpoints: Endpoints, story_id: StoryId, output: Output, *, after: int, started: float
 ) -> int:
     """Print what happens until the story is closed, parked, or waits for a person."""
+    names: dict[str, str] = {}
     async for event in desk.watch(story_id, after=after, idle_s=2.0):
         if event is not None:
             payload = decode(event)
-            for line in narrate(event, payload):
+            for line in narrate(event, payload, names):
                 output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
             if isinstance(payload, TreeMerged) and payload.task_id is None and not payload.files:
                 await _warn_of_dirt(endpoints, await desk.state(story_id), output)

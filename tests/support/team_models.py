@@ -142,14 +142,20 @@ class EveryEngine(Mapping[str, ChatModel]):
 
 
 class CountingModel:
-    """The recorded replies of the demo; `answered` counts how often each request was answered."""
+    """The recorded replies of the demo. `answered` counts the answers to each request of a step.
 
-    def __init__(self) -> None:
-        self._inner = RecordedChatModel(REPLIES)
+    `recorded` holds the command ids stored so far: a request whose answer is among them was `paid_again`.
+    """
+
+    def __init__(self, recorded: set[str]) -> None:
+        self._inner, self._recorded = RecordedChatModel(REPLIES), recorded
         self.answered: Counter[str] = Counter()
+        self.paid_again: list[str] = []
 
     async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
         """See `ChatModel.complete`."""
+        if f"{request_id.partition('#')[0]}/finish" in self._recorded:
+            self.paid_again.append(request_id)
         reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s)
         self.answered[request_id] += 1
         return reply
