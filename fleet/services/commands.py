@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fleet.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied, StoryNotFound
-from fleet.events import Payload, RepoSource, RunDelegation, StoryStarted
+from fleet.events import Payload, RepoSource, RunDelegation, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, Principal
 from fleet.ports import Command
 from fleet.services.create_story import created_events
+from fleet.services.procedures.gates import fix_task
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, cancel, check_delegable, decide_gate, fire, refusal, unpark
 
@@ -111,7 +112,12 @@ class CommandHandler:
     async def transition(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """An event of the lifecycle is fired."""
         event, reason = str(command.body.get("event")), str(command.body.get("reason") or "")
-        return fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
+        moved = fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
+        last = moved[-1]
+        if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
+            number = sum(bench.state.loopbacks.values()) + 1
+            return (*moved, *fix_task(bench, f"loopback/{event}/{number}", reason.strip()))
+        return moved
 
     async def unpark(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A parked story goes on."""

@@ -8,17 +8,30 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fleet.adapters.memory import ScriptedChatModel
+from fleet.adapters.memory.chat_model import Rule
+from fleet.errors import InvalidInput, InvalidTransition, ModelUnavailable, PolicyDenied, StoryNotFound
 from fleet.events import StoredEvent
-from fleet.ids import StoryId
+from fleet.ids import Principal, StoryId
+from fleet.models import kind_of
+from fleet.ports import ChatModel
 from fleet.story import StoryState, fold
-from tests.support.team import ADA, team
-from tests.support.team_models import RECORDED, demo_repository, demo_story
+from tests.support.team import ADA, Team, team
+from tests.support.team_models import (
+    BROKEN_REVIEW,
+    GOOD,
+    RECORDED,
+    WRONG,
+    EveryEngine,
+    demo_repository,
+    demo_story,
+    scripted,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -161,9 +174,7 @@ def test_demo_story_accounts_for_all_tokens_of_its_councils(demo: Finished) -> N
             for s in demo.state.steps.values()
             if s.finished and s.started.council_id == council.opened.council_id
         )
-        decided = next(
-            b for b in of_type(demo, "CouncilDecided") if b["council_id"] == council.opened.council_id
-        )
+        decided = next(b for b in of_type(demo, "CouncilDecided") if b["council_id"] == council.opened.council_id)
         assert isinstance(decided["tokens"], dict)
         assert sum(decided["tokens"].values()) == spent > 0
 
@@ -191,3 +202,208 @@ def test_demo_story_ends_with_a_report_that_names_commit_and_decisions(demo: Fin
 def test_create_command_that_comes_again_is_answered_from_its_record(demo: Finished) -> None:
     assert demo.again["story_id"] == demo.story_id
     assert sum(e.type == "StoryCreated" for e in demo.events) == 1
+
+
+# A person holds the gates.
+
+
+async def decide(t: Team, story_id: StoryId, name: str, gate: str, *, key: str, **body: str) -> None:
+    """The person approves or rejects the gate; `settled` may be asked again once the owner has looked."""
+    await t.desk.require(story_id, name, {"gate": gate, **body}, principal=ADA, key=f"{story_id}/{key}")
+
+
+def pending(state: StoryState) -> str:
+    """The gate that waits for a person."""
+    return next(a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided)
+
+
+@pytest.mark.rule("LC-78")
+async def test_story_without_delegation_waits_at_each_gate_for_a_person(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model=RECORDED, delegate=())
+        passed: list[str] = []
+        state = await t.settled(story_id)
+        assert t.desk.waiting_for(state) == "gate approve_scope waits for role po"
+        assert not state.councils
+        while not state.closed and len(passed) < 8:
+            passed.append(pending(state))
+            await decide(t, story_id, "approve", passed[-1], key=f"approve-{len(passed)}")
+            state = await t.settled(story_id)
+    assert state.closed, state.park
+    assert passed == ["approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready"]
+    assert all(a.status == "granted" for a in state.approvals.values())
+    assert git(repo, "rev-parse", f"fleet/{story_id}") == state.commit
+
+
+async def test_rejected_work_goes_back_to_its_task_and_the_missing_recording_is_named(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model=RECORDED, delegate=())
+        for gate in ("approve_scope", "approve_design"):
+            assert pending(await t.settled(story_id)) == gate
+            await decide(t, story_id, "approve", gate, key=gate)
+        assert pending(await t.settled(story_id)) == "task_acceptance"
+        await decide(t, story_id, "reject", "task_acceptance", key="reject", reason="Say what a run is.")
+        state = await t.settled(story_id)
+        (task,) = state.tasks.values()
+        assert (task.state, task.attempt) == ("implementing", 2)
+        assert "Say what a run is." in task.feedback[-1]
+        assert state.park is not None
+        assert "no recorded reply for request sha256:" in state.park.detail
+        assert "--record" in state.park.detail
+        before = state.version
+        await t.desk.require(story_id, "unpark", {"note": "Try again."}, principal=ADA, key=f"{story_id}/unpark")
+        again = await t.settled(story_id)
+        events = await t.desk.events(story_id, after=before)
+        assert events[0].type == "StoryUnparked"
+        assert again.park is not None
+        assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads") == "main"
+
+
+# Models that fail.
+
+
+async def run_to_rest(root: Path, model: ChatModel) -> tuple[StoryState, list[StoredEvent], Path]:
+    """The demo story with this model, until it is closed or waits for a person."""
+    repo = demo_repository(root / "stage")
+    async with team(root, models=EveryEngine(model)) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model="mock")
+        state = await t.settled(story_id)
+        return state, await t.desk.events(story_id), repo
+
+
+def bodies(events: list[StoredEvent], name: str) -> list[dict[str, object]]:
+    return [json.loads(e.body) for e in events if e.type == name]
+
+
+def assert_parked_without_result(state: StoryState, repo: Path, cause: str) -> None:
+    assert state.park is not None
+    assert state.park.cause == cause, state.park
+    assert not state.closed
+    assert state.state != "DONE"
+    assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads") == "main"
+    assert all(t.state != "done" for t in state.tasks.values())
+
+
+async def test_team_without_mistakes_decides_by_evidence_and_closes_the_story(tmp_path: Path) -> None:
+    model = scripted()
+    state, events, repo = await run_to_rest(tmp_path, model)
+    assert state.closed, state.park
+    design, code = bodies(events, "CouncilDecided")
+    assert (design["decided_in"], code["decided_in"]) == ("P6", "P3")
+    assert git(repo, "rev-parse", f"fleet/{state.story_id}") == state.commit
+    assert "repair" not in {kind_of(c) for c in model.calls}
+
+
+async def test_drafts_that_are_always_wrong_leave_a_parked_story_with_the_evidence(tmp_path: Path) -> None:
+    state, events, repo = await run_to_rest(tmp_path, scripted(draft=WRONG, repair=WRONG))
+    assert_parked_without_result(state, repo, "council_undecided")
+    council = list(state.councils.values())[-1]
+    assert council.status == "UNDECIDED"
+    assert council.winner is None
+    assert len(council.evidence) == 3
+    for found in council.evidence.values():
+        assert [g.name for g in found.gates if not g.ok] == ["examples"]
+    assert {b["kept"] for b in bodies(events, "RepairReceived")} == {"old"}
+    assert "council_escalation" in {a.request.gate for a in state.approvals.values()}
+
+
+async def test_drafts_that_cannot_be_read_are_recorded_as_failed_and_park_the_story(tmp_path: Path) -> None:
+    state, events, repo = await run_to_rest(tmp_path, scripted(draft="I cannot write code.", tests="Nor tests."))
+    assert_parked_without_result(state, repo, "council_undecided")
+    failed = bodies(events, "DraftFailed")
+    assert len(failed) == 4
+    assert {b["code"] for b in failed} == {"reply_malformed"}
+    assert not bodies(events, "EvidenceRecorded")[3:]
+
+
+async def test_plan_that_never_validates_parks_the_story_with_the_problems(tmp_path: Path) -> None:
+    model = scripted(derive=json.dumps({"tasks": []}))
+    state, events, repo = await run_to_rest(tmp_path, model)
+    assert_parked_without_result(state, repo, "derivation_failed")
+    (failed,) = bodies(events, "TaskDerivationFailed")
+    assert failed["requires_manual_review"] is True
+    assert failed["problems"]
+    assert not state.tasks
+
+
+async def test_designs_without_valid_ballots_park_the_story(tmp_path: Path) -> None:
+    state, events, repo = await run_to_rest(tmp_path, scripted(vote="No comment."))
+    assert_parked_without_result(state, repo, "council_undecided")
+    assert len(bodies(events, "BallotRefused")) == 3
+    assert not bodies(events, "BallotCast")
+
+
+async def test_reviewer_that_always_names_a_broken_criterion_parks_at_the_rework_limit(tmp_path: Path) -> None:
+    model = scripted(review=BROKEN_REVIEW)
+    first = model.rules.index(next(r for r in model.rules if r.outcomes == [GOOD]))
+    model.rules.insert(first, Rule(lambda c: kind_of(c) == "draft" and c.sampling.seed > 1, ["No code from me."]))
+    state, events, repo = await run_to_rest(tmp_path, model)
+    assert_parked_without_result(state, repo, "rework_limit")
+    (task,) = state.tasks.values()
+    assert task.rejections == {"arch_reviewing": 4} or max(task.rejections.values()) == 4
+    assert all("ac-2 is broken" in f for f in task.feedback)
+    rejected = [b for b in bodies(events, "TaskTransitioned") if b["action"] == "REJECT_DESIGN"]
+    assert len(rejected) == 4
+    assert "Second opinion" in str(rejected[0]["feedback"])
+
+
+async def test_model_that_is_down_parks_the_story_which_goes_on_with_a_model_that_works(tmp_path: Path) -> None:
+    down = ScriptedChatModel.of(ModelUnavailable("engine 'mock' does not answer", engine="mock"))
+    engines = EveryEngine(down)
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path, models=engines) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model="mock")
+        state = await t.settled(story_id)
+        assert_parked_without_result(state, repo, "stuck")
+        assert state.park is not None
+        assert "does not answer" in state.park.detail
+        engines.model = scripted()
+        await t.desk.require(story_id, "unpark", {"note": "It is up."}, principal=ADA, key=f"{story_id}/unpark")
+        state = await t.settled(story_id)
+        assert state.closed, state.park
+        finished = Counter(b["step_id"] for b in bodies(await t.desk.events(story_id), "StepFinished"))
+    assert set(finished.values()) == {1}
+
+
+# Commands that are refused.
+
+
+async def test_commands_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path, models=EveryEngine(scripted())) as t:
+        story_id = await t.create(demo_story())
+        with pytest.raises(PolicyDenied):
+            await t.desk.require(
+                story_id, "start_story", {"repo": str(repo)}, principal=Principal("agent:po-001"), key="a"
+            )
+        with pytest.raises(InvalidInput):
+            await t.desk.require(story_id, "start_story", {}, principal=ADA, key="b")
+        with pytest.raises(InvalidInput):
+            await t.desk.require(story_id, "dance", {}, principal=ADA, key="c")
+        with pytest.raises(StoryNotFound):
+            await t.desk.require(StoryId("st-nowhere"), "unpark", {"note": "Go."}, principal=ADA, key="d")
+        assert t.shard.status().stories == (story_id,)
+        with pytest.raises(InvalidTransition):
+            await t.desk.require(story_id, "unpark", {"note": "Go on."}, principal=ADA, key="e")
+        with pytest.raises(InvalidInput):
+            await t.start(story_id, repo, model="mock", delegate=("architect",))
+        assert (await t.desk.state(story_id)).start is None
+        await t.desk.require(story_id, "cancel", {"reason": "Not wanted."}, principal=ADA, key="f")
+        state = await t.desk.state(story_id)
+        assert state.disposition == "cancelled"
+    assert t.shard.status().state == "draining"
+
+
+async def test_story_on_a_repository_that_is_not_there_parks_and_says_so(tmp_path: Path) -> None:
+    async with team(tmp_path, models=EveryEngine(scripted())) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, tmp_path / "nothing", model="mock")
+        state = await t.settled(story_id)
+    assert state.park is not None
+    assert "nothing" in state.park.detail

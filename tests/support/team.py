@@ -128,7 +128,9 @@ async def team(
     backend = BubblewrapBackend(state_root, blobs)
     sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local")
     config = load_models(files.document("models.yaml"))
-    agents: Agents = local_agents(models or ChatModels(config, environ=environ, record_dir=record_dir), blobs)
+    agents: Agents = local_agents(
+        ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs
+    )
     rules, reports = load_definitions(files), ReportService(log, blobs)
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)

@@ -53,8 +53,10 @@ async def measure_tree(bench: Workbench, intent: MeasureTree) -> None:
     await measure(bench, tree, prefix=f"measure/{tree.hex[:16]}/{bench.state.rigor}/{round_}", task_id=None)
 
 
-async def measure(bench: Workbench, tree: Digest, *, prefix: str, task_id: EntityId | None) -> WorkspaceReport:
-    """As `measure_tree`; the report itself is returned."""
+async def measure(
+    bench: Workbench, tree: Digest, *, prefix: str, task_id: EntityId | None, commit: str | None = None
+) -> WorkspaceReport:
+    """As `measure_tree`; the report itself is returned. `commit` is the tree's own one, if it has one already."""
     state = bench.state
     work = Work(seat=seat("qa"), tool="tests", op="pipeline", task_id=task_id)
     run_id = bench.new_id("rn", prefix)
@@ -64,7 +66,7 @@ async def measure(bench: Workbench, tree: Digest, *, prefix: str, task_id: Entit
         story_id=state.story_id,
         task_id=task_id,
         base=await base_measurement(bench, tree),
-        commit=state.commit or state.base_commit or "0" * 40,
+        commit=commit or state.commit or state.base_commit or "0" * 40,
         base_commit=state.base_commit or "0" * 40,
         rigor=state.rigor,
         toolchain=bench.toolchain,

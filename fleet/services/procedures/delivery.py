@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fleet.errors import ModelError
-from fleet.events import DocFile, DocsProduced, ReportGenerated, StoryClosed
+from fleet.events import DocFile, DocsProduced, Payload, ReportGenerated, StoryClosed, TreeMerged
 from fleet.ids import Digest, EntityId
 from fleet.models import Sampling, document_schema
 from fleet.ports import AgentRequest, Commit
@@ -34,15 +34,18 @@ async def produce_docs(bench: Workbench, intent: ProduceDocs) -> None:
     )
     if applied.tree is None:
         raise ModelError(f"the documents could not be written: {'; '.join(applied.problems)}")
+    merged: TreeMerged | None = None
     if state.tree != applied.tree:
         message = f"Document {state.content.title}\n\nStory: {state.story_id}"
         merged = await commit_tree(bench, applied.tree, prefix=prefix, message=message, who=DESIGNER, task_id=None)
-        await bench.journal.record(f"{prefix}/merged", merged, actor=DESIGNER.principal)
     if applied.tree not in bench.state.scores:
-        await measure(bench, applied.tree, prefix=f"{prefix}/measure", task_id=None)
+        commit = merged.commit if merged else None
+        await measure(bench, applied.tree, prefix=f"{prefix}/measure", task_id=None, commit=commit)
     docs = tuple([DocFile(path=p, artifact_digest=await bench.blobs.put(t.encode())) for p, t in files.items()])
     produced = DocsProduced(docs=docs, tree_digest=applied.tree, criteria=_criteria(bench, applied.tree))
-    await bench.journal.record(f"{prefix}/produced", produced, actor=DESIGNER.principal)
+    # One append: a tree that moved without its documents would be documented again after a crash, on top of itself.
+    payloads: tuple[Payload, ...] = (merged, produced) if merged else (produced,)
+    await bench.journal.record(f"{prefix}/produced", *payloads, actor=DESIGNER.principal)
 
 
 def _criteria(bench: Workbench, tree: Digest) -> dict[EntityId, tuple[str, ...]]:

@@ -114,10 +114,11 @@ async def loop_back(bench: Workbench, intent: LoopBack) -> None:
     moved = fire(state, bench.rules.fsm, intent.event, caller=caller, now_ms=bench.now_ms, reason=reason)
     number = sum(state.loopbacks.values()) + 1
     name = f"loopback/{intent.event}/{number}"
-    await bench.journal.record(name, *moved, *_fix_task(bench, name, reason))
+    await bench.journal.record(name, *moved, *fix_task(bench, name, reason))
 
 
-def _fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
+def fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
+    """The task that a loop-back to BUILD adds, so that the build is not done again at once (LC-91)."""
     state = bench.state
     if state.plan is None:
         return ()

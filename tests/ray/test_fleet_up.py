@@ -1,0 +1,252 @@
+"""A fleet that stays up, as its users meet it: the command line, the HTTP front and its event stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.local import find_running
+from fleet.cli.fleet_hooks import endpoints_of
+from fleet.config import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "examples" / "demo"
+STORIES = "/api/planner/stories"
+TEXT = {
+    "title": "As a reader, I want a word count of an article",
+    "description": "Add a function count_words(text) to textkit/words.py that counts runs of letters and digits.",
+    "acceptance_criteria": ['Given the text "one two", when count_words is called, then the result is 2'],
+    "constraints": {"paths": ["textkit/words.py"]},
+    "rigor": "L1",
+}
+pytestmark = pytest.mark.timeout(280)
+
+
+@dataclass(frozen=True)
+class Up:
+    """A running fleet: its home, and a client of its front with the token of the local user."""
+
+    home: Path
+    client: httpx.Client
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return environment(self.home)
+
+    def fleet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One call of the command line."""
+        return fleet(self.home, *arguments)
+
+    def create(self, key: str, **changes: Any) -> httpx.Response:
+        return self.client.post(STORIES, json=TEXT | changes, headers={"Idempotency-Key": key})
+
+    def recorded(self, story_id: str) -> list[str]:
+        """Ids of the events on record, by the command line."""
+        done = self.fleet("events", story_id, "--json")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line)["event_id"] for line in done.stdout.splitlines()]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "FLEET_HOME": str(home), "FLEET_MEMORY_FLOOR_MB": "500"}
+
+
+def fleet(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "fleet.cli", *arguments]
+    return subprocess.run(argv, env=environment(home), capture_output=True, text=True, check=False, timeout=240)
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout.strip(), done.stderr[-4000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def processes_below(home: Path) -> list[str]:
+    """Command lines of living processes that name this home."""
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(home) in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One fleet for all tests of this module; afterwards nothing of it is left."""
+    home = tmp_path_factory.mktemp("u")
+    try:
+        started = fleet(home, "up", "--detach", "--json")
+        assert started.returncode == 0, started.stderr[-4000:]
+        token = (home / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=last_line(started)["api"], headers=headers, timeout=30) as client:
+            yield Up(home, client)
+    finally:
+        stopped = fleet(home, "down", "--json")
+    assert (stopped.returncode, last_line(stopped)) == (0, {"stopped": True})
+    assert processes_below(home) == []
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code)
+    return body
+
+
+def frames(up: Up, story_id: str, *, last: str | None = None, count: int) -> list[dict[str, Any]]:
+    """The first frames that the stream sends, over a connection of their own."""
+    headers = {} if last is None else {"Last-Event-ID": last}
+    with up.client.stream("GET", "/api/events/stream", params={"storyId": story_id}, headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return take(response.iter_lines(), count)
+
+
+def take(lines: Iterator[str], count: int) -> list[dict[str, Any]]:
+    """The next frames of an open stream: the id of each and its envelope."""
+    found: list[dict[str, Any]] = []
+    event_id, deadline = "", time.monotonic() + 60
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"only {len(found)} of {count} frames came"
+        line = next(lines)
+        if line.startswith("id: "):
+            event_id = line.removeprefix("id: ")
+        elif line.startswith("data: "):
+            envelope = json.loads(line.removeprefix("data: "))
+            assert envelope["event_id"] == event_id
+            found.append(envelope)
+    return found
+
+
+def ids(envelopes: list[dict[str, Any]]) -> list[str]:
+    return [e["event_id"] for e in envelopes]
+
+
+@pytest.mark.rule("LC-77", "GL-19")
+def test_run_while_a_fleet_is_up_uses_it_and_leaves_it_up(up: Up, tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import demo; from pathlib import Path; "
+    code += f"demo.STAGE = Path({str(tmp_path)!r}); demo.fresh_repository()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    before = find_running(up.home)
+    story, model = str(DEMO / "story.yaml"), f"recorded:{DEMO / 'replies'}"
+    repo = str(tmp_path / "repo")
+    done = up.fleet("run", story, "--repo", repo, "--model", model, "--yes", "po,qa", "--json")
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = last_line(done)
+    assert (result["outcome"], result["verdict"]) == ("done", "pass")
+    shown = up.client.get(f"{STORIES}/{result['story_id']}")
+    assert (shown.status_code, shown.json()["title"]) == (200, result["title"])
+    after = find_running(up.home)
+    assert before is not None
+    assert after is not None
+    assert after.supervisor == before.supervisor
+    assert up.fleet("status", "--json").returncode == 0
+
+
+def test_status_names_every_part_and_actor_within_four_gigabytes(up: Up) -> None:
+    done = up.fleet("status", "--json")
+    assert done.returncode == 0, done.stdout
+    found = last_line(done)
+    parts = {p["name"]: p["state"] for p in found["parts"]}
+    assert parts == dict.fromkeys(("log store", "cache store", "graph store", "ray", "front"), "ok")
+    assert 0 < found["total_kb"] < 4 * 1024 * 1024
+    # Ray cuts the name of a process after the method that runs in it just now.
+    shells = Counter(p["role"].split(".")[0] for p in found["processes"])
+    running = find_running(up.home)
+    assert running is not None
+    pools = endpoints_of(load_settings(up.environ), running.addresses).pools
+    assert shells["RoleShell"] == sum(pools.values())
+    for name in ("CouncilShell", "SandboxShell", "ContextShell", "ProjectorShell", "supervisor"):
+        assert shells[name] == 1, shells
+
+
+def test_second_up_says_that_a_fleet_is_up(up: Up) -> None:
+    before = find_running(up.home)
+    again = up.fleet("up", "--detach", "--json")
+    assert again.returncode == 0
+    assert "a fleet is up already" in again.stderr
+    assert before is not None
+    assert last_line(again)["pid"] == before.supervisor.pid
+
+
+@pytest.mark.rule("AP-1")
+def test_front_is_healthy_and_knows_nobody_without_a_token(up: Up) -> None:
+    base = str(up.client.base_url)
+    assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{base}/readyz").json() == {"status": "ready"}
+    problem(httpx.get(f"{base}{STORIES}"), 401, "unauthenticated")
+    problem(httpx.get(f"{base}{STORIES}", headers={"Authorization": "Bearer wrong"}), 401, "unauthenticated")
+
+
+@pytest.mark.rule("AP-2", "AP-3", "AP-53")
+def test_story_created_twice_with_one_key_is_one_story_in_every_list(up: Up) -> None:
+    first, again = up.create("key-of-one-story"), up.create("key-of-one-story")
+    assert first.status_code == again.status_code == 201, first.text + again.text
+    story_id = first.json()["story_id"]
+    assert again.json()["story_id"] == story_id
+    shown = up.client.get(f"{STORIES}/{story_id}")
+    assert (shown.json()["title"], shown.json()["state"]) == (TEXT["title"], "DRAFT")
+    assert shown.headers["etag"] == f'"v{shown.json()["version"]}"'
+    over_http = [line["story_id"] for line in up.client.get(STORIES).json()["items"]]
+    listed = up.fleet("story", "list", "--json")
+    assert listed.returncode == 0
+    by_command = [line["story_id"] for line in last_line(listed)["stories"]]
+    assert over_http.count(story_id) == by_command.count(story_id) == 1
+
+
+@pytest.mark.rule("AP-7", "AP-36")
+def test_story_with_problems_is_refused_with_every_pointer(up: Up) -> None:
+    body = problem(up.create("key-of-a-bad-story", title="", stray=1), 422, "invalid_input")
+    assert {e["pointer"] for e in body["errors"]} == {"/title", "/stray"}
+
+
+@pytest.mark.rule("AP-101", "AP-102")
+def test_stream_sends_events_in_order_and_resumes_without_gap_or_repeat(up: Up) -> None:
+    story_id = up.create("key-of-a-streamed-story").json()["story_id"]
+    known = up.recorded(story_id)
+    assert known == [f"story:{story_id}/{n}" for n in range(1, len(known) + 1)]
+    assert len(known) >= 2
+    assert ids(frames(up, story_id, count=len(known))) == known
+    resumed = up.client.stream(
+        "GET", "/api/events/stream", params={"storyId": story_id}, headers={"Last-Event-ID": known[0]}
+    )
+    with resumed as response:
+        lines = response.iter_lines()
+        assert ids(take(lines, len(known) - 1)) == known[1:]
+        closed = up.client.post(
+            f"{STORIES}/{story_id}/transition",
+            json={"event": "approve_scope"},
+            headers={"Idempotency-Key": "key-of-a-closed-gate"},
+        )
+        problem(closed, 409, "gate_closed")
+        (live,) = take(lines, 1)
+    assert live["event_id"] == f"story:{story_id}/{len(known) + 1}"
+    assert up.recorded(story_id) == [*known, live["event_id"]]
+    assert ids(frames(up, story_id, last=known[-1], count=1)) == [live["event_id"]]
+
+
+def test_approval_of_a_gate_that_is_not_pending_is_bad_input(up: Up) -> None:
+    story_id = up.create("key-of-an-unasked-gate").json()["story_id"]
+    known = up.recorded(story_id)
+    done = up.fleet("story", "approve", story_id, "approve_scope", "--json")
+    assert done.returncode == 2
+    assert last_line(done)["error"]["code"] == "not_found"
+    assert "Traceback" not in done.stderr
+    assert up.recorded(story_id) == known
