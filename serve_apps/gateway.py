@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -19,13 +21,13 @@ from fleet.errors import (
     MalformedRequest,
     NotFound,
     OwnershipError,
-    PayloadTooLarge,
+    ReplyMalformed,
     StoreError,
-    UnsupportedMediaType,
 )
 from fleet.ids import CommandId, Principal, StoryId, derive_id
 from fleet.services.planning_desk import Pending, PlanningDesk
 from fleet.services.principals import PrincipalRegistry
+from serve_apps.bounds import RequestBounds, internal_error
 from serve_apps.problems import http_problem, problem_response, validation_problem
 from serve_apps.stream import event_frames, resume_point
 from serve_apps.wire import (
@@ -39,6 +41,8 @@ from serve_apps.wire import (
 )
 
 __all__ = ["build_gateway"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def build_gateway(desk: PlanningDesk, registry: PrincipalRegistry, settings: ServeSettings) -> FastAPI:
@@ -60,29 +64,21 @@ def build_gateway(desk: PlanningDesk, registry: PrincipalRegistry, settings: Ser
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(HTTPException, http_problem)  # pyright: ignore[reportArgumentType]
-    app.middleware("http")(_bounds)
+    app.add_middleware(RequestBounds, max_body_bytes=settings.max_body_bytes)
     _routes(app)
     return app
 
 
 async def _fleet_problem(request: Request, error: FleetError) -> JSONResponse:
-    return problem_response(error, instance=request.url.path)
+    return problem_response(_told(error, request), instance=request.url.path)
 
 
-async def _bounds(request: Request, call_next: Any) -> Response:
-    settings: ServeSettings = request.app.state.settings
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > settings.max_body_bytes:
-        error = PayloadTooLarge(f"the body may have {settings.max_body_bytes} bytes", limit=settings.max_body_bytes)
-        return problem_response(error, instance=request.url.path)
-    kind = request.headers.get("content-type", "").split(";")[0].strip()
-    if request.method in ("POST", "PUT", "PATCH") and int(length) and kind != "application/json":
-        error = UnsupportedMediaType("send application/json", allowed=["application/json"])
-        return problem_response(error, instance=request.url.path)
-    response: Response = await call_next(request)
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+def _told(error: FleetError, request: Request) -> FleetError:
+    """The error as a caller may see it: of a fault of the owner nothing but that it happened (AP-7)."""
+    if error.code not in (FleetError.code, ReplyMalformed.code):
+        return error
+    _LOG.error("%s %s failed: %s", request.method, request.url.path, error.message)
+    return internal_error()
 
 
 def _caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
@@ -90,7 +86,31 @@ def _caller(request: Request, authorization: Annotated[str | None, Header()] = N
     return registry.authenticate(authorization)
 
 
-def _key(idempotency_key: Annotated[str | None, Header()] = None) -> str:
+Caller = Annotated[Principal, Depends(_caller)]
+
+
+async def _json(request: Request, who: Caller) -> Any:
+    """The body of a known caller; a key that stands twice reads one way and loads another, so it is refused."""
+    raw = await request.body()
+    try:
+        return json.loads(raw, object_pairs_hook=_once) if raw else None
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"key {name[:80]!r} stands twice")
+        found[name] = value
+    return found
+
+
+Json = Annotated[Any, Depends(_json)]
+
+
+def _key(checked: Json, idempotency_key: Annotated[str | None, Header()] = None) -> str:
     if idempotency_key is None:
         raise IdempotencyKeyRequired("send an Idempotency-Key header of 8 to 128 visible characters")
     if not 8 <= len(idempotency_key) <= 128 or not all("!" <= c <= "~" for c in idempotency_key):
@@ -98,7 +118,6 @@ def _key(idempotency_key: Annotated[str | None, Header()] = None) -> str:
     return idempotency_key
 
 
-Caller = Annotated[Principal, Depends(_caller)]
 Key = Annotated[str, Depends(_key)]
 
 
@@ -175,13 +194,9 @@ def _story_routes(app: FastAPI) -> None:
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
 
     @app.post("/api/planner/stories", status_code=201, response_model=StoryView)
-    async def create_story(desk: Desk, who: Caller, key: Key, request: Request) -> Response:
+    async def create_story(desk: Desk, who: Caller, key: Key, body: Json) -> Response:
         """Create a story; the same Idempotency-Key creates it once."""
         story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
-        try:
-            body = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise MalformedRequest(f"the body is not JSON: {error}") from error
         return await _answer(desk, story_id, "create_story", {"story": body}, who, key, created=True)
 
     @app.get("/api/planner/stories/{story_id}", response_model=StoryView)
@@ -214,7 +229,7 @@ def _story_routes(app: FastAPI) -> None:
 
 def _command_routes(app: FastAPI) -> None:
     @app.get("/api/commands/{command_id:path}", response_model=CommandView)
-    async def command(desk: Desk, who: Caller, command_id: str) -> CommandView:
+    async def command(request: Request, desk: Desk, who: Caller, command_id: str) -> CommandView:
         """What came of a queued command."""
         if not command_id.startswith(f"{who}/"):
             raise NotFound(f"{who} sent no command {command_id[:200]!r}")
@@ -224,7 +239,8 @@ def _command_routes(app: FastAPI) -> None:
         except (StoreError, OwnershipError):
             raise
         except FleetError as error:
-            return CommandView(command_id=command_id, status="refused", status_url=url, problem=error.to_wire())
+            problem = _told(error, request).to_wire()
+            return CommandView(command_id=command_id, status="refused", status_url=url, problem=problem)
         status = "pending" if result is None else "done"
         return CommandView(command_id=command_id, status=status, status_url=url, result=result)
 

@@ -60,9 +60,12 @@ HTTP_STATUS: Mapping[str, int] = {
 assert {cls.code for cls in all_error_classes()} <= set(HTTP_STATUS)
 
 
-def problem_response(error: FleetError, *, instance: str) -> JSONResponse:
-    """The problem document of an error, with `Retry-After` where the same call may come again."""
-    status = HTTP_STATUS[error.code]
+def problem_response(error: FleetError, *, instance: str, status: int | None = None) -> JSONResponse:
+    """The problem document of an error, with `Retry-After` where the same call may come again.
+
+    `status` replaces that of the error's row where the web framework has a more precise one.
+    """
+    status = HTTP_STATUS[error.code] if status is None else status
     details: dict[str, Any] = {k: v for k, v in error.details.items() if k not in ("problems",)}
     body = {
         **details,
@@ -98,6 +101,6 @@ def http_problem(request: Request, error: HTTPException) -> JSONResponse:
     found: FleetError = NotFound(f"there is nothing at {request.url.path}")
     if error.status_code != 404:
         found = MalformedRequest(f"{request.method} {request.url.path}: {error.detail}")
-    response = problem_response(found, instance=request.url.path)
-    response.status_code = error.status_code
+    response = problem_response(found, instance=request.url.path, status=error.status_code)
+    response.headers.update(error.headers or {})
     return response

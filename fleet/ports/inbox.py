@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.ids import CommandId, Principal, StreamId
+from fleet.digest import digest_of
+from fleet.ids import CommandId, Digest, Principal, StreamId
 
 __all__ = ["Answer", "Command", "Delivery", "Inbox"]
 
@@ -19,6 +21,12 @@ class Command:
     name: str
     principal: Principal
     body: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def request(self) -> Digest:
+        """Digest of what is asked, without the id it is asked under; the same before and after the queue (AP-2)."""
+        # No canonical JSON: a body may hold what the owner is still to refuse, such as floats.
+        return digest_of(json.dumps([self.stream, self.name, self.body], sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Answer:
     ok: bool
     result: dict[str, Any] = field(default_factory=dict[str, Any])
     problem: dict[str, Any] = field(default_factory=dict[str, Any])
+    request: str = ""
+    """`Command.request` of the command that was answered."""
 
 
 class Inbox(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.errors import FleetError, LeaseHeld, OwnershipError, Retry, StoreError
@@ -97,7 +97,8 @@ class CouncilShard:
 
     async def _serve(self) -> None:
         for delivery in await self._inbox.take(self.owner_id, timeout_s=2.0):
-            await self._inbox.acknowledge(delivery, await self._answer(delivery))
+            answer = replace(await self._answer(delivery), request=delivery.command.request)
+            await self._inbox.acknowledge(delivery, answer)
 
     async def _answer(self, delivery: Delivery) -> Answer:
         try:
@@ -143,8 +144,9 @@ class CouncilShard:
     async def _work(self, stream: StreamId, owner: StoryOwner) -> None:
         try:
             await owner.run()
-        except (OwnershipError, StoreError):
-            # Somebody else owns the story, or the log is out of reach: write nothing more, the sweep looks again.
+        except Exception:
+            # The task boundary of a story. Usually somebody else owns it, or the log is out of reach: write nothing
+            # more, and let the lease end; the sweep of a shard looks at the story again.
             self._owned.pop(stream, None)
             return
         await self._release(stream)

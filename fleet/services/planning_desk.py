@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.digest import digest_of_json
-from fleet.errors import StoreUnavailable, StoryNotFound, from_wire
+from fleet.errors import IdempotencyMismatch, StoreUnavailable, StoryNotFound, from_wire
 from fleet.events import StoredEvent
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Answer, Clock, Command, EventLog, Feed, Inbox
@@ -70,14 +70,21 @@ class PlanningDesk:
         key: str,
         timeout_s: float = ANSWER_S,
     ) -> dict[str, Any] | Pending:
-        """The owner's result, or Pending when it did not decide in time. Errors of the owner arrive as themselves."""
+        """The owner's result, or Pending when it did not decide in time. Errors of the owner arrive as themselves.
+
+        IdempotencyMismatch when the key's stored answer is that to another request (AP-2).
+        """
         command_id = CommandId(f"{principal}/{key}")
         command = Command(
             command_id=command_id, stream=StreamId.of_story(story_id), name=name, principal=principal, body=body
         )
         await self._inbox.submit(command)
         answer = await self._inbox.answer(command_id, timeout_s=timeout_s)
-        return Pending(command_id) if answer is None else _result(answer)
+        if answer is None:
+            return Pending(command_id)
+        if answer.request not in ("", command.request):
+            raise IdempotencyMismatch(f"key {key!r} was used for another request: send a new one with a new key")
+        return _result(answer)
 
     async def require(
         self, story_id: StoryId, name: str, body: dict[str, Any], *, principal: Principal, key: str

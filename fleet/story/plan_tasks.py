@@ -86,7 +86,8 @@ def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) 
         return (Park(cause="internal_error", detail=f"task {task.task.task_id} has no candidate tree"),)
     request = last_request(state, "task_acceptance", subject.digest)
     task_id = task.task.task_id
-    if request is None or request.status in ("expired", "revoked") or request.voided:
+    # A rejection sent the task back, so this is its next attempt, and it may have ended in the very same tree.
+    if request is None or request.status in ("expired", "revoked", "rejected") or request.voided:
         return (RequestGate(gate="task_acceptance", subject=subject.digest, task_id=task_id),)
     if (
         request.status == "requested"

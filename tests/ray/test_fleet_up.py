@@ -139,7 +139,6 @@ def ids(envelopes: list[dict[str, Any]]) -> list[str]:
     return [e["event_id"] for e in envelopes]
 
 
-@pytest.mark.rule("LC-77", "GL-19")
 def test_run_while_a_fleet_is_up_uses_it_and_leaves_it_up(up: Up, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import demo; from pathlib import Path; "
     code += f"demo.STAGE = Path({str(tmp_path)!r}); demo.fresh_repository()"
@@ -167,7 +166,7 @@ def test_status_names_every_part_and_actor_within_four_gigabytes(up: Up) -> None
     parts = {p["name"]: p["state"] for p in found["parts"]}
     assert parts == dict.fromkeys(("log store", "cache store", "graph store", "ray", "front"), "ok")
     assert 0 < found["total_kb"] < 4 * 1024 * 1024
-    # Ray cuts the name of a process after the method that runs in it just now.
+    # Ray puts the method that runs just now behind the name of a process.
     shells = Counter(p["role"].split(".")[0] for p in found["processes"])
     running = find_running(up.home)
     assert running is not None
@@ -195,12 +194,13 @@ def test_front_is_healthy_and_knows_nobody_without_a_token(up: Up) -> None:
     problem(httpx.get(f"{base}{STORIES}", headers={"Authorization": "Bearer wrong"}), 401, "unauthenticated")
 
 
-@pytest.mark.rule("AP-2", "AP-3", "AP-53")
+@pytest.mark.rule("AP-2", "AP-3", "AP-37", "AP-53")
 def test_story_created_twice_with_one_key_is_one_story_in_every_list(up: Up) -> None:
     first, again = up.create("key-of-one-story"), up.create("key-of-one-story")
     assert first.status_code == again.status_code == 201, first.text + again.text
     story_id = first.json()["story_id"]
     assert again.json()["story_id"] == story_id
+    problem(up.create("key-of-one-story", title="As a reader, I want something else"), 422, "idempotency_mismatch")
     shown = up.client.get(f"{STORIES}/{story_id}")
     assert (shown.json()["title"], shown.json()["state"]) == (TEXT["title"], "DRAFT")
     assert shown.headers["etag"] == f'"v{shown.json()["version"]}"'

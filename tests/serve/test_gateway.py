@@ -10,15 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from fleet.adapters.clock import SystemClock
+from fleet.adapters.memory import MemoryEventLog
 from fleet.config import ServeSettings
-from fleet.errors import all_error_classes
+from fleet.errors import FleetError, all_error_classes
 from fleet.events import StoryCancelled
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Answer, Command
 from fleet.services.council_shard import CouncilShard
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from serve_apps.bounds import RequestBounds
 from serve_apps.gateway import build_gateway
 from serve_apps.problems import HTTP_STATUS
 from serve_apps.stream import event_frames, frame, resume_point
@@ -144,6 +147,31 @@ async def test_same_key_creates_once_and_another_person_may_use_it_too():
         assert problem(denied, 403, "policy_denied")["rule_id"] == "LC-11"
 
 
+@pytest.mark.rule("AP-2", "AP-37")
+async def test_same_key_for_another_request_is_refused_and_changes_nothing():
+    async with front() as at:
+        created = await at.create()
+        other = await at.client.post(STORIES, json=STORY_TEXT | {"title": "Another title of a story"}, headers=keyed())
+        problem(other, 422, "idempotency_mismatch")
+        url = f"{STORIES}/{created['story_id']}"
+        problem(
+            await at.client.post(f"{url}/transition", json={"event": "approve_scope"}, headers=keyed()),
+            422,
+            "idempotency_mismatch",
+        )
+        shown = (await at.client.get(url, headers=ANA)).json()
+        assert (shown["title"], shown["version"]) == (created["title"], created["version"])
+
+
+@pytest.mark.rule("AP-2", "AP-37")
+async def test_same_key_after_a_refusal_repeats_the_refusal_for_the_same_request_alone():
+    async with front() as at:
+        for _ in range(2):
+            problem(await at.client.post(STORIES, json={"title": ""}, headers=keyed()), 422, "invalid_input")
+        problem(await at.client.post(STORIES, json=STORY_TEXT, headers=keyed()), 422, "idempotency_mismatch")
+        assert await at.world.log.streams() == []
+
+
 @pytest.mark.rule("AP-2")
 @pytest.mark.parametrize(
     ("key", "code"),
@@ -191,6 +219,137 @@ async def test_body_over_the_limit_is_too_large():
         headers = keyed() | {"Content-Type": "application/json"}
         response = await at.client.post(STORIES, content=b" " * 1_048_577, headers=headers)
         problem(response, 413, "payload_too_large")
+
+
+@pytest.mark.rule("AP-9", "AP-34")
+@pytest.mark.parametrize(("chunks", "taken"), [(20, 17), (1000, 17)])
+async def test_chunked_body_over_the_limit_is_too_large_and_is_not_read_to_its_end(chunks: int, taken: int):
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(chunks):
+            sent += 1
+            yield b" " * 65_536
+
+    async with front(with_owner=False) as at:
+        headers = keyed() | {"Content-Type": "application/json"}
+        problem(await at.client.post(STORIES, content=body(), headers=headers), 413, "payload_too_large")
+        assert sent == taken
+
+
+@pytest.mark.rule("AP-9")
+async def test_chunked_body_within_the_limit_is_read_whole():
+    whole = json.dumps(STORY_TEXT).encode()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield whole[:7]
+        yield whole[7:]
+
+    async with front() as at:
+        headers = keyed() | {"Content-Type": "application/json"}
+        response = await at.client.post(STORIES, content=body(), headers=headers)
+        assert (response.status_code, response.json()["title"]) == (201, STORY_TEXT["title"])
+
+
+@pytest.mark.rule("AP-9", "AP-20")
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (STORIES, b'{"title": "one", "title": "two"}'),
+        (STORIES, b'{"constraints": {"paths": [], "paths": ["a"]}}'),
+        (f"{STORIES}/{STORY}/transition", b'{"event": "approve_scope", "event": "docs_ready"}'),
+    ],
+)
+async def test_key_that_stands_twice_is_malformed(path: str, content: bytes):
+    async with front(with_owner=False) as at:
+        headers = keyed() | {"Content-Type": "application/json"}
+        body = problem(await at.client.post(path, content=content, headers=headers), 400, "malformed_request")
+        assert "stands twice" in body["detail"]
+
+
+@pytest.mark.rule("AP-7")
+async def test_method_that_a_path_does_not_know_has_the_same_status_in_body_and_answer():
+    async with front(with_owner=False) as at:
+        response = await at.client.put(f"{STORIES}/{STORY}", json={}, headers=keyed())
+        problem(response, 405, "malformed_request")
+        assert response.headers["allow"] == "GET"
+
+
+async def test_length_that_is_no_number_is_malformed():
+    async with front(with_owner=False) as at:
+        headers = keyed() | {"Content-Length": "many"}
+        problem(await at.client.post(STORIES, content=b"{}", headers=headers), 400, "malformed_request")
+
+
+class BrokenLog(MemoryEventLog):
+    """A log with a fault of its own, whose text must not reach a caller."""
+
+    async def streams(self) -> list[StreamId]:
+        raise RuntimeError("connection to 10.0.0.7 lost")
+
+
+@pytest.mark.rule("AP-7")
+async def test_unexpected_fault_is_a_problem_without_its_inside(caplog: pytest.LogCaptureFixture):
+    world = World(log=BrokenLog(), clock=SystemClock())
+    app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        response = await client.get(STORIES, headers=ANA)
+    body = problem(response, 500, "internal_error")
+    assert "10.0.0.7" not in response.text
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "retry", "errors"}
+    assert response.headers["cache-control"] == "no-store"
+    assert "10.0.0.7" in caplog.text
+
+
+@pytest.mark.rule("AP-7")
+async def test_fault_of_the_owner_is_a_problem_without_its_inside(caplog: pytest.LogCaptureFixture):
+    async with front(with_owner=False) as at:
+        posted = asyncio.create_task(at.client.post(STORIES, json=STORY_TEXT, headers=keyed()))
+        (delivery,) = await at.world.inbox.take("council:0/a1", timeout_s=5)
+        fault = FleetError("command create_story failed with OSError: /srv/secret", place="10.0.0.7").to_wire()
+        await at.world.inbox.acknowledge(delivery, Answer(ok=False, problem=fault))
+        response = await posted
+        later = await at.client.get("/api/commands/user:ana/key-number-1", headers=ANA)
+    problem(response, 500, "internal_error")
+    assert later.json()["problem"]["code"] == "internal_error"
+    for said in (response.text, later.text):
+        assert "secret" not in said
+        assert "10.0.0.7" not in said
+    assert "/srv/secret" in caplog.text
+
+
+async def test_fault_after_the_first_byte_is_raised():
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("too late")
+
+    app = RequestBounds(half, max_body_bytes=10)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        with pytest.raises(RuntimeError, match="too late"):
+            await client.get("/")
+
+
+async def test_client_that_leaves_in_the_middle_of_its_body_is_passed_on():
+    seen: list[Message] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(await receive())
+
+    arriving: list[Message] = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return arriving.pop(0)
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await RequestBounds(behind, max_body_bytes=10)(scope, receive, send)
+    assert seen == [{"type": "http.disconnect"}]
 
 
 @pytest.mark.rule("AP-9", "AP-35")

@@ -15,9 +15,9 @@ import pytest
 
 from fleet.adapters.memory import ScriptedChatModel
 from fleet.adapters.memory.chat_model import Rule
-from fleet.errors import InvalidInput, InvalidTransition, ModelUnavailable, PolicyDenied, StoryNotFound
+from fleet.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
 from fleet.events import StoredEvent
-from fleet.ids import Principal, StoryId
+from fleet.ids import EntityId, Principal, StoryId
 from fleet.models import kind_of
 from fleet.ports import ChatModel
 from fleet.story import StoryState, fold
@@ -144,7 +144,7 @@ def test_demo_story_has_one_start_and_one_result_for_each_step(demo: Finished) -
 @pytest.mark.rule("LC-77")
 def test_demo_story_marks_every_delegated_consent_with_its_delegation(demo: Finished) -> None:
     granted = of_type(demo, "ApprovalGranted")
-    gates = {a.request.approval_id: a.request.gate for a in demo.state.approvals.values()}
+    gates = {str(a.request.approval_id): a.request.gate for a in demo.state.approvals.values()}
     assert {gates[str(g["approval_id"])] for g in granted} == {
         "approve_scope",
         "approve_design",
@@ -183,7 +183,7 @@ def test_demo_story_accounts_for_all_tokens_of_its_councils(demo: Finished) -> N
 def test_demo_story_chooses_work_that_passes_every_gate(demo: Finished) -> None:
     for council in demo.state.councils.values():
         assert council.winner is not None
-        assert council.evidence[council.winner].gates_ok
+        assert council.evidence[EntityId(council.winner)].gates_ok
 
 
 @pytest.mark.rule("RP-3")
@@ -214,53 +214,54 @@ async def decide(t: Team, story_id: StoryId, name: str, gate: str, *, key: str, 
 
 def pending(state: StoryState) -> str:
     """The gate that waits for a person."""
-    return next(a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided)
+    gates = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
+    assert len(gates) == 1, (gates, state.park)
+    return gates[0]
 
 
 @pytest.mark.rule("LC-78")
-async def test_story_without_delegation_waits_at_each_gate_for_a_person(tmp_path: Path) -> None:
+async def test_story_without_delegation_waits_at_each_gate_and_mends_what_a_person_rejects(tmp_path: Path) -> None:
     repo = demo_repository(tmp_path / "stage")
-    async with team(tmp_path) as t:
+    async with team(tmp_path, models=EveryEngine(scripted())) as t:
         story_id = await t.create(demo_story())
-        await t.start(story_id, repo, model=RECORDED, delegate=())
+        await t.start(story_id, repo, model="mock", delegate=())
         passed: list[str] = []
         state = await t.settled(story_id)
         assert t.desk.waiting_for(state) == "gate approve_scope waits for role po"
         assert not state.councils
         while not state.closed and len(passed) < 8:
             passed.append(pending(state))
-            await decide(t, story_id, "approve", passed[-1], key=f"approve-{len(passed)}")
+            body = {"reason": "Say what a run is."} if passed.count("task_acceptance") == 1 == len(passed) - 2 else {}
+            await decide(t, story_id, "reject" if body else "approve", passed[-1], key=f"gate-{len(passed)}", **body)
             state = await t.settled(story_id)
+        events = await t.desk.events(story_id)
     assert state.closed, state.park
-    assert passed == ["approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready"]
-    assert all(a.status == "granted" for a in state.approvals.values())
+    assert passed == ["approve_scope", "approve_design", *["task_acceptance"] * 2, "qa_passed", "docs_ready"]
+    granted = bodies(events, "ApprovalGranted")
+    assert [(g["principal"], g["delegated"]) for g in granted] == [("user:ada", False)] * 5
+    (task,) = state.tasks.values()
+    assert task.attempt == 2
+    assert any("Say what a run is." in f for f in task.feedback)
     assert git(repo, "rev-parse", f"fleet/{story_id}") == state.commit
 
 
-async def test_rejected_work_goes_back_to_its_task_and_the_missing_recording_is_named(tmp_path: Path) -> None:
+async def test_request_without_a_recording_parks_the_story_and_names_the_request(tmp_path: Path) -> None:
     repo = demo_repository(tmp_path / "stage")
     async with team(tmp_path) as t:
-        story_id = await t.create(demo_story())
-        await t.start(story_id, repo, model=RECORDED, delegate=())
-        for gate in ("approve_scope", "approve_design"):
-            assert pending(await t.settled(story_id)) == gate
-            await decide(t, story_id, "approve", gate, key=gate)
-        assert pending(await t.settled(story_id)) == "task_acceptance"
-        await decide(t, story_id, "reject", "task_acceptance", key="reject", reason="Say what a run is.")
+        story_id = await t.create(demo_story() | {"title": "Another title than the one that was recorded"})
+        await t.start(story_id, repo, model=RECORDED)
         state = await t.settled(story_id)
-        (task,) = state.tasks.values()
-        assert (task.state, task.attempt) == ("implementing", 2)
-        assert "Say what a run is." in task.feedback[-1]
         assert state.park is not None
         assert "no recorded reply for request sha256:" in state.park.detail
         assert "--record" in state.park.detail
-        before = state.version
-        await t.desk.require(story_id, "unpark", {"note": "Try again."}, principal=ADA, key=f"{story_id}/unpark")
+        note = {"note": "Try it once more."}
+        await t.desk.require(story_id, "unpark", note, principal=ADA, key=f"{story_id}/unpark")
         again = await t.settled(story_id)
-        events = await t.desk.events(story_id, after=before)
-        assert events[0].type == "StoryUnparked"
-        assert again.park is not None
-        assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads") == "main"
+        events = await t.desk.events(story_id, after=state.version)
+    assert events[0].type == "StoryUnparked"
+    assert again.park is not None
+    assert again.park.version > state.version
+    assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads") == "main"
 
 
 # Models that fail.
@@ -338,6 +339,7 @@ async def test_designs_without_valid_ballots_park_the_story(tmp_path: Path) -> N
     assert not bodies(events, "BallotCast")
 
 
+@pytest.mark.slow
 async def test_reviewer_that_always_names_a_broken_criterion_parks_at_the_rework_limit(tmp_path: Path) -> None:
     model = scripted(review=BROKEN_REVIEW)
     first = model.rules.index(next(r for r in model.rules if r.outcomes == [GOOD]))
@@ -345,7 +347,7 @@ async def test_reviewer_that_always_names_a_broken_criterion_parks_at_the_rework
     state, events, repo = await run_to_rest(tmp_path, model)
     assert_parked_without_result(state, repo, "rework_limit")
     (task,) = state.tasks.values()
-    assert task.rejections == {"arch_reviewing": 4} or max(task.rejections.values()) == 4
+    assert max(task.rejections.values()) == 4
     assert all("ac-2 is broken" in f for f in task.feedback)
     rejected = [b for b in bodies(events, "TaskTransitioned") if b["action"] == "REJECT_DESIGN"]
     assert len(rejected) == 4
@@ -364,7 +366,9 @@ async def test_model_that_is_down_parks_the_story_which_goes_on_with_a_model_tha
         assert state.park is not None
         assert "does not answer" in state.park.detail
         engines.model = scripted()
-        await t.desk.require(story_id, "unpark", {"note": "It is up."}, principal=ADA, key=f"{story_id}/unpark")
+        await t.desk.require(
+            story_id, "unpark", {"note": "The engine is up again."}, principal=ADA, key=f"{story_id}/unpark"
+        )
         state = await t.settled(story_id)
         assert state.closed, state.park
         finished = Counter(b["step_id"] for b in bodies(await t.desk.events(story_id), "StepFinished"))
@@ -386,15 +390,15 @@ async def test_commands_that_do_not_fit_are_refused_and_change_nothing(tmp_path:
             await t.desk.require(story_id, "start_story", {}, principal=ADA, key="b")
         with pytest.raises(InvalidInput):
             await t.desk.require(story_id, "dance", {}, principal=ADA, key="c")
-        with pytest.raises(StoryNotFound):
-            await t.desk.require(StoryId("st-nowhere"), "unpark", {"note": "Go."}, principal=ADA, key="d")
+        with pytest.raises(NotFound):
+            await t.desk.require(StoryId("st-nowhere"), "unpark", {"note": "Go on with it."}, principal=ADA, key="d")
         assert t.shard.status().stories == (story_id,)
         with pytest.raises(InvalidTransition):
-            await t.desk.require(story_id, "unpark", {"note": "Go on."}, principal=ADA, key="e")
+            await t.desk.require(story_id, "unpark", {"note": "Go on with it."}, principal=ADA, key="e")
         with pytest.raises(InvalidInput):
             await t.start(story_id, repo, model="mock", delegate=("architect",))
         assert (await t.desk.state(story_id)).start is None
-        await t.desk.require(story_id, "cancel", {"reason": "Not wanted."}, principal=ADA, key="f")
+        await t.desk.require(story_id, "cancel", {"reason": "Nobody wants it any more."}, principal=ADA, key="f")
         state = await t.desk.state(story_id)
         assert state.disposition == "cancelled"
     assert t.shard.status().state == "draining"

@@ -48,7 +48,7 @@ def demo_repository(folder: Path) -> Path:
     assert spec.loader is not None
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    demo.STAGE = folder
+    demo.__dict__["STAGE"] = folder
     return demo.fresh_repository()
 
 

@@ -61,7 +61,7 @@ class ActorResolver:
 
 
 def _look_up(name: str) -> Any:
-    return ray.get_actor(name, NAMESPACE)  # pyright: ignore[reportUnknownVariableType]
+    return ray.get_actor(name, NAMESPACE)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 async def _await(ref: Any) -> Any:
