@@ -19,6 +19,10 @@ LONG_FILE = 3500
 """Characters above which a developer is shown what a file defines, and not all of its text."""
 
 
+WHOLE_FILE = 200_000
+"""Characters of a file that are read for its definitions."""
+
+
 async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId | None, *, as_of: int = 0) -> str:
     """What this role may see of the story in this phase; that it was shown is on record (CX-6)."""
     request = PackRequest(
@@ -70,7 +74,7 @@ async def task_view(bench: Workbench, paths: tuple[str, ...]) -> str:
     files = await read_tree(bench.blobs, bench.state.tree)
     parts: list[str] = []
     for path in paths:
-        text = await file_text(bench.blobs, files, path)
+        text = await file_text(bench.blobs, files, path, limit=WHOLE_FILE)
         if text is None:
             parts.append(f"File {path} does not exist yet.")
         elif len(text) > LONG_FILE:
