@@ -84,7 +84,7 @@ def _derived() -> str:
 def ballot(*labels: str) -> str:
     """A vote that approves these candidates in this order."""
     votes = [{"label": label, "vote": "approve", "reason": "it meets the criteria"} for label in labels]
-    return json.dumps({"votes": votes, "ranking": list(labels)})
+    return json.dumps({"votes": votes} | ({"ranking": list(labels)} if len(labels) > 1 else {}))
 
 
 GOOD_REPLIES: Mapping[str, Outcome] = {

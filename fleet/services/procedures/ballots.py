@@ -119,13 +119,13 @@ def _schema(labels: str) -> dict[str, Any]:
         "required": ["label", "vote", "reason"],
         "additionalProperties": False,
     }
+    properties: dict[str, Any] = {"votes": {"type": "array", "minItems": count, "maxItems": count, "items": vote}}
+    if count > 1:  # asked to rank a single label, a small model that rejects it invents another one to put first
+        properties["ranking"] = {"type": "array", "minItems": count, "maxItems": count, "items": label}
     return {
         "type": "object",
-        "properties": {
-            "votes": {"type": "array", "minItems": count, "maxItems": count, "items": vote},
-            "ranking": {"type": "array", "minItems": count, "maxItems": count, "items": label},
-        },
-        "required": ["votes", "ranking"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
 
@@ -133,12 +133,13 @@ def _schema(labels: str) -> dict[str, Any]:
 def _by_candidate(value: dict[str, Any], labels: str, order: tuple[str, ...]) -> dict[str, Any] | None:
     names = dict(zip(labels, order, strict=True))
     voted = {names[v["label"]]: (v["vote"], v["reason"]) for v in value["votes"] if v["label"] in names}
-    if set(voted) != set(order) or sorted(value["ranking"]) != sorted(labels):
+    ranking = value.get("ranking", labels)
+    if set(voted) != set(order) or sorted(ranking) != sorted(labels):
         return None
     return {
         "votes": {c: v for c, (v, _) in voted.items()},
         "reasons": {c: r for c, (_, r) in voted.items()},
-        "ranking": tuple(names[label] for label in value["ranking"]),
+        "ranking": tuple(names[label] for label in ranking),
     }
 
 
