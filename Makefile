@@ -10,7 +10,7 @@ FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types imports rules docs lock chaos bench e2e-slow longest clean
+.PHONY: help setup demo test test-fast test-real lint types imports rules docs lock chaos bench e2e-slow longest clean
 # Steps of `make test` run in the order written, even under -j.
 .NOTPARALLEL:
 
@@ -18,6 +18,7 @@ help: ## this list
 	@echo "make demo       run the main job on the example repository (MODEL=<profile> asks a live model)"
 	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests, coverage"
 	@echo "make test-fast  tests that start no service"
+	@echo "make test-real  the suites of the stores against a real Redis and Neo4j (FLEET_REDIS_URL, FLEET_NEO4J_URI)"
 	@echo "make lint | types | imports | rules | docs | longest      one check each"
 	@echo "make e2e-slow | chaos | bench                            long runs"
 	@echo "make setup      the environment in .venv/ alone"
@@ -70,11 +71,14 @@ lock: $(READY)
 e2e-slow: $(READY)
 	$(PYTEST) -m slow tests --ignore=tests/chaos $(ARGS)
 
+test-real: $(READY)
+	$(BIN)/python scripts/test_real.py $(ARGS)
+
 chaos: $(READY)
 	$(PYTEST) -m slow tests/chaos $(ARGS)
 
 bench: $(READY)
-	@if [ -f benchmarks/__main__.py ]; then $(BIN)/python -m benchmarks; else echo "There is no benchmark yet."; fi
+	@$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from actors.context import ContextShell
 from actors.council import CouncilShell
+from actors.notary import NotaryShell
 from actors.projector import ProjectorShell
 from actors.role import RoleShell
 from actors.sandbox import SandboxShell
@@ -39,12 +40,13 @@ _SHELLS: Mapping[str, Any] = {
     "context": ContextShell,
     "sandbox": SandboxShell,
     "projector": ProjectorShell,
+    "notary": NotaryShell,
 }
 
 
 def actor_names(endpoints: Endpoints) -> list[str]:
     """The names of all actors of this fleet, in the order in which they start."""
-    names = [f"sandbox:{endpoints.node}", "context", "projector"]
+    names = [f"sandbox:{endpoints.node}", "context", "projector", "notary"]
     for role, size in endpoints.pools.items():
         names += [f"role:{role}:{n}" for n in range(size)]
     return [*names, *(f"council:{n}" for n in range(endpoints.council_shards))]

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ray.util.metrics import Gauge
 
 from actors.shell import Shell
+from fleet.errors import FleetError
+from fleet.services.projector import GraphStatus
 from fleet.wiring import Endpoints, make_projector
 
-__all__ = ["ProjectorShell"]
+__all__ = ["ProjectorShell", "lag_gauges", "show_lag"]
+
+_MEASURE_S = 5.0
+
+
+class Shown(Protocol):
+    """A figure that somebody exports."""
+
+    def set(self, value: float) -> None:
+        """The figure has this value now."""
+        ...
+
+
+def lag_gauges() -> dict[str, Gauge]:
+    """The figures of the projection by name, as Ray exports them."""
+    described = {
+        "fleet_projection_lag_events": "Events that are in the log and not yet in the decision graph.",
+        "fleet_projection_streams_behind": "Streams whose last events are not yet in the decision graph.",
+        "fleet_projection_streams_set_aside": "Streams that are parked, or wait for a rebuild of the graph.",
+    }
+    return {name: Gauge(name, description=text) for name, text in described.items()}
+
+
+def show_lag(gauges: Mapping[str, Shown], status: GraphStatus) -> None:
+    """The gauges say what the status says."""
+    gauges["fleet_projection_lag_events"].set(status.lag_total)
+    gauges["fleet_projection_streams_behind"].set(status.streams_behind)
+    gauges["fleet_projection_streams_set_aside"].set(len(status.set_aside))
 
 
 class ProjectorShell(Shell):
@@ -15,9 +50,24 @@ class ProjectorShell(Shell):
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        self._projector = make_projector(endpoints)
+        self._projector = make_projector(endpoints, consumer=f"{name}-{os.getpid()}")
         self.background(self._projector.run())
+        self.background(self._measure())
 
     async def lag(self) -> dict[str, Any]:
         """How many events each stream of the log is ahead of the graph."""
         return await self._projector.lag()
+
+    async def health(self) -> dict[str, Any]:
+        """As of every actor; with what keeps a rebuild of the graph from going on."""
+        found = await super().health()
+        problem = self._projector.rebuild_problem
+        return {**found, "rebuild": problem} if problem else found
+
+    async def _measure(self) -> None:
+        gauges = lag_gauges()
+        while True:
+            # While a store is away the gauges keep what was last known; the projector itself waits for it.
+            with contextlib.suppress(FleetError):
+                show_lag(gauges, await self._projector.status())
+            await asyncio.sleep(_MEASURE_S)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,18 @@ from pydantic import TypeAdapter
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import (
+    RedisBlobStore,
+    RedisCheckpointStore,
+    RedisClient,
+    RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
+    RedisFeedGroup,
     RedisInbox,
     RedisLeaseStore,
+    RedisRawLog,
     RedisRunLedger,
+    RedisSnapshotStore,
     connect_redis,
 )
 from fleet.config import ConfigFiles, packaged_directory
@@ -27,7 +35,7 @@ from fleet.events import PolicyRef
 from fleet.ids import StoryId
 from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig, PlanningConfig
-from fleet.ports import Clock
+from fleet.ports import BlobStore, Clock, DeadLetters, DecisionGraph
 from fleet.rigor import RigorConfig
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
@@ -44,23 +52,42 @@ from fleet.tools.roles import load_roles
 
 if TYPE_CHECKING:
     from fleet.adapters.forge import LocalForge
+    from fleet.adapters.neo4j import Neo4jGraph
     from fleet.adapters.sandbox import BubblewrapBackend
+    from fleet.adapters.witness import FolderWitness
+    from fleet.audit import NoteKey
+    from fleet.services.archive import Archivist
+    from fleet.services.auditor import Auditor
+    from fleet.services.losses import LossDesk
+    from fleet.services.notary import Notary
     from fleet.services.projector import Projector
 
 __all__ = [
+    "AuditPlaces",
     "Endpoints",
     "SandboxParts",
+    "audit_places",
     "load_definitions",
     "load_principals",
+    "make_blobs",
     "make_context_service",
     "make_council_shard",
     "make_desk",
     "make_forge",
+    "make_graph",
+    "make_notary",
     "make_projector",
-    "make_report_service",
     "make_role_agent",
     "make_sandbox_parts",
     "make_supervisor",
+    "make_witness",
+    "open_archivist",
+    "open_auditor",
+    "open_dead_letters",
+    "open_desk",
+    "open_loss_desk",
+    "open_projector",
+    "open_reports",
 ]
 
 
@@ -89,6 +116,11 @@ class Endpoints:
     code_digest: str
     environ: Mapping[str, str]
     """The variables that engines of config/models.yaml name: addresses, model names, keys."""
+    audit_export: str | None = None
+    """Where checkpoints are exported to; None is below the home."""
+    audit_interval_s: int = 60
+    blobs: str = "file"
+    """Where blobs are: `file` or `redis`."""
 
     @property
     def files(self) -> ConfigFiles:
@@ -101,9 +133,29 @@ class Endpoints:
         return Path(self.home) / "blobs"
 
     @property
+    def audit(self) -> AuditPlaces:
+        """Where the audit keeps its key and its copies."""
+        return audit_places(Path(self.home), self.audit_export)
+
+    @property
     def principals_file(self) -> Path:
         """The local token file."""
         return Path(self.home) / "principals.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlaces:
+    """Files of the audit: the notary's key, its public half, and the folder of exported checkpoints."""
+
+    key: Path
+    public: Path
+    folder: Path
+
+
+def audit_places(home: Path, export: str | Path | None = None) -> AuditPlaces:
+    """The places below the home, but for a folder that is given; usable without a running fleet."""
+    root = home / "audit"
+    return AuditPlaces(root / "notary.key", root / "notary.pub", Path(export) if export else root / "exported")
 
 
 def load_definitions(files: ConfigFiles) -> Definitions:
@@ -126,8 +178,11 @@ def load_principals(path: Path) -> PrincipalRegistry:
 
 
 def make_desk(endpoints: Endpoints) -> PlanningDesk:
-    """What the command line and the gateway use."""
-    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    """What the gateway uses for as long as it lives."""
+    return _desk(endpoints, connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url))
+
+
+def _desk(endpoints: Endpoints, log: RedisClient, cache: RedisClient) -> PlanningDesk:
     return PlanningDesk(
         log=RedisEventLog(log),
         inbox=RedisInbox(log, cache),
@@ -137,16 +192,39 @@ def make_desk(endpoints: Endpoints) -> PlanningDesk:
     )
 
 
-def make_report_service(endpoints: Endpoints) -> ReportService:
-    """Reports from the log alone."""
-    return ReportService(RedisEventLog(connect_redis(endpoints.redis_url)), FileBlobStore(endpoints.blob_root))
+def make_blobs(endpoints: Endpoints, client: RedisClient | None = None) -> BlobStore:
+    """The blobs of this fleet, through `client` when they are in the log store."""
+    if endpoints.blobs == "redis":
+        return RedisBlobStore(client or connect_redis(endpoints.redis_url))
+    return FileBlobStore(endpoints.blob_root)
+
+
+@asynccontextmanager
+async def open_desk(endpoints: Endpoints) -> AsyncGenerator[PlanningDesk]:
+    """The desk for one command; its connections are closed at the end."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    try:
+        yield _desk(endpoints, log, cache)
+    finally:
+        await log.aclose()
+        await cache.aclose()
+
+
+@asynccontextmanager
+async def open_reports(endpoints: Endpoints) -> AsyncGenerator[ReportService]:
+    """Reports from the log alone, for one command; its connection is closed at the end."""
+    log = connect_redis(endpoints.redis_url)
+    try:
+        yield ReportService(RedisEventLog(log), make_blobs(endpoints, log))
+    finally:
+        await log.aclose()
 
 
 def make_context_service(endpoints: Endpoints) -> ContextService:
     """The service behind actor `context`."""
     return ContextService(
         RedisEventLog(connect_redis(endpoints.redis_url)),
-        FileBlobStore(endpoints.blob_root),
+        make_blobs(endpoints),
         endpoints.files.load("context.yaml", ContextConfig),
         clock=SystemClock(),
     )
@@ -169,24 +247,160 @@ def make_role_agent(endpoints: Endpoints, *, role: str) -> RoleAgent:
         ),
         policies=models,
         prompts=parse_prompts(texts),
-        blobs=FileBlobStore(endpoints.blob_root),
+        blobs=make_blobs(endpoints),
         clock=SystemClock(),
     )
 
 
-def make_projector(endpoints: Endpoints) -> Projector:
-    """The service behind actor `projector`."""
-    from fleet.adapters.neo4j import Neo4jGraph
-    from fleet.services.projector import Projector
+def make_projector(endpoints: Endpoints, *, consumer: str) -> Projector:
+    """The service behind actor `projector`; `consumer` tells its processes apart."""
+    redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return _projector(endpoints, redis, cache, make_graph(endpoints), consumer=consumer)
 
-    redis = connect_redis(endpoints.redis_url)
-    graph = Neo4jGraph.connect(
+
+@asynccontextmanager
+async def open_projector(endpoints: Endpoints) -> AsyncGenerator[Projector]:
+    """What the command line asks about the graph; its connections are closed at the end."""
+    redis, cache, graph = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url), make_graph(endpoints)
+    try:
+        yield _projector(endpoints, redis, cache, graph, consumer="command-line")
+    finally:
+        await redis.aclose()
+        await cache.aclose()
+        await graph.close()
+
+
+def make_graph(endpoints: Endpoints) -> Neo4jGraph:
+    """The decision graph; whoever asked for it closes it."""
+    from fleet.adapters.neo4j import Neo4jGraph
+
+    return Neo4jGraph.connect(
         endpoints.neo4j_uri,
         user=endpoints.neo4j_user,
         password=endpoints.neo4j_password,
         database=endpoints.neo4j_database,
     )
-    return Projector(log=RedisEventLog(redis), feed=RedisFeed(redis), graph=graph, clock=SystemClock())
+
+
+def _projector(
+    endpoints: Endpoints, redis: RedisClient, cache: RedisClient, graph: DecisionGraph, *, consumer: str
+) -> Projector:
+    from fleet.services.projector import Projector
+
+    return Projector(
+        RedisEventLog(redis),
+        graph,
+        feed=RedisFeedGroup(redis),
+        letters=RedisDeadLetters(redis, cache),
+        clock=SystemClock(),
+        blobs=make_blobs(endpoints, redis),
+        consumer=consumer,
+    )
+
+
+@asynccontextmanager
+async def open_dead_letters(endpoints: Endpoints) -> AsyncGenerator[DeadLetters]:
+    """What was set aside, for one command; its connections are closed at the end."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    try:
+        yield RedisDeadLetters(log, cache)
+    finally:
+        await log.aclose()
+        await cache.aclose()
+
+
+@asynccontextmanager
+async def open_archivist(endpoints: Endpoints, *, owner: str) -> AsyncGenerator[Archivist]:
+    """What archives stories, for one command; its connections are closed at the end."""
+    from fleet.services.archive import Archivist
+
+    redis, graph = connect_redis(endpoints.redis_url), make_graph(endpoints)
+    try:
+        yield Archivist(
+            log=RedisEventLog(redis),
+            leases=RedisLeaseStore(redis),
+            blobs=make_blobs(endpoints, redis),
+            clock=SystemClock(),
+            owner=owner,
+            graph=graph,
+        )
+    finally:
+        await redis.aclose()
+        await graph.close()
+
+
+def make_notary(endpoints: Endpoints) -> Notary:
+    """The service behind actor `notary`."""
+    from fleet.adapters.signing import Ed25519Verifier, KeyFile
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.notary import Notary
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    return Notary(
+        RedisEventLog(redis),
+        RedisRawLog(redis),
+        RedisCheckpointStore(redis),
+        CheckpointFolder(places.folder, announce=_announce),
+        signer=KeyFile(places.key),
+        verifier=Ed25519Verifier(),
+        clock=SystemClock(),
+        interval_s=endpoints.audit_interval_s,
+        announce=_announce,
+    )
+
+
+def _announce(line: str) -> None:
+    # Checkpoints leave the machine with the actor's output too, wherever that is collected.
+    print(f"audit {line}", flush=True)
+
+
+@asynccontextmanager
+async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
+    """What `fleet audit verify` and `fleet audit proof` run; the key is the one in the home unless one is given."""
+    from fleet.adapters.signing import Ed25519Verifier, read_public_key
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.auditor import Auditor
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    try:
+        yield Auditor(
+            RedisRawLog(redis),
+            RedisCheckpointStore(redis),
+            CheckpointFolder(places.folder),
+            key=key or read_public_key(places.public),
+            verifier=Ed25519Verifier(),
+        )
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def open_loss_desk(endpoints: Endpoints) -> AsyncGenerator[LossDesk]:
+    """What `fleet accept-loss` runs."""
+    from fleet.adapters.signing import Ed25519Verifier, KeyFile
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.losses import LossDesk
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    try:
+        yield LossDesk(
+            RedisEventLog(redis),
+            RedisRawLog(redis),
+            RedisCheckpointStore(redis),
+            CheckpointFolder(places.folder),
+            signer=KeyFile(places.key),
+            verifier=Ed25519Verifier(),
+            clock=SystemClock(),
+        )
+    finally:
+        await redis.aclose()
+
+
+def make_witness(endpoints: Endpoints) -> FolderWitness:
+    """What owners of stories ask before they believe the log."""
+    from fleet.adapters.witness import FolderWitness
+
+    return FolderWitness(endpoints.audit.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +408,7 @@ class SandboxParts:
     """What the sandbox supervisor and the forge of one node share."""
 
     backend: BubblewrapBackend
-    blobs: FileBlobStore
+    blobs: BlobStore
     state_root: Path
     clock: Clock
 
@@ -203,7 +417,7 @@ def make_sandbox_parts(endpoints: Endpoints) -> SandboxParts:
     """The sandbox backend of this node; its state lies where the sandbox's own user can reach it."""
     from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
 
-    blobs = FileBlobStore(endpoints.blob_root)
+    blobs = make_blobs(endpoints)
     root = reachable_state_root(Path(endpoints.home) / "sandbox")
     return SandboxParts(BubblewrapBackend(root, blobs), blobs, root, SystemClock())
 
@@ -228,7 +442,8 @@ def make_council_shard(endpoints: Endpoints, *, name: str, incarnation: str) -> 
 
     files, clock = endpoints.files, SystemClock()
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
-    log, blobs, resolver = RedisEventLog(redis), FileBlobStore(endpoints.blob_root), ActorResolver()
+    log, blobs, resolver = RedisEventLog(redis), make_blobs(endpoints, redis), ActorResolver()
+    snapshots = RedisSnapshotStore(redis)
     rules, digests = load_definitions(files), files.digests()
     policy = PolicyRef(rule_id="RT-30", digest=digest_of_json({"roles": digests["roles.yaml"]}))
     registry = load_principals(endpoints.principals_file)
@@ -243,6 +458,7 @@ def make_council_shard(endpoints: Endpoints, *, name: str, incarnation: str) -> 
             story_id=story_id,
             epoch=epoch,
             policy=policy,
+            snapshots=snapshots,
         )
         await journal.load()
         return Workbench(
@@ -268,4 +484,5 @@ def make_council_shard(endpoints: Endpoints, *, name: str, incarnation: str) -> 
         ),
         ttl_s=endpoints.lease_ttl_s,
         sweep_s=endpoints.sweep_s,
+        witness=make_witness(endpoints),
     )

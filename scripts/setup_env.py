@@ -127,6 +127,8 @@ def run(*command: str) -> None:
     """Run a command in the open. Raises CalledProcessError when it fails."""
     # Settings of a foreign active environment would redirect the installation.
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")}
+    # pip trusts the certificates of the system; uv would bring its own and fail behind a proxy that has one of those.
+    environment.setdefault("UV_SYSTEM_CERTS", "1")
     subprocess.run(command, check=True, env=environment)
 
 

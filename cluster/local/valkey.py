@@ -27,7 +27,8 @@ from fleet.errors import StoreUnavailable
 __all__ = ["StoreKind", "Valkey"]
 
 _SOCKET_PATH_MAX = 107
-_START_S = 20.0
+# Most of it is for a machine that starts Ray and a graph store at the same moment.
+_START_S = 60.0
 _STOP_S = 10.0
 
 

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from fleet.errors import InvalidInput, LogCorrupted, OwnershipLost, PayloadTooLarge, VersionConflict
+from fleet.errors import InvalidInput, LogCorrupted, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
 from fleet.events import Head, NewEvent, StoredEvent, event_hash
 from fleet.ids import StreamId
 from fleet.ports import MAX_APPEND_BYTES, MAX_BODY_BYTES, MAX_EVENTS, AppendRequest
 
-__all__ = ["chain", "check_entry", "corrupted", "fenced", "moved", "oversize", "require_events", "too_large"]
+__all__ = [
+    "chain",
+    "check_entry",
+    "corrupted",
+    "fenced",
+    "moved",
+    "not_erased",
+    "oversize",
+    "regressed",
+    "require_events",
+    "require_reason",
+    "too_large",
+]
 
 
 def require_events(request: AppendRequest) -> None:
     """The request holds at least one event. Raises InvalidInput."""
     if not request.events:
         raise InvalidInput(f"the append to {request.stream} holds no event: send at least one", stream=request.stream)
+
+
+def require_reason(stream: StreamId, reason: str) -> None:
+    """A stream is refused for a reason that an operator can read. Raises InvalidInput."""
+    if not reason.strip():
+        raise InvalidInput(f"{stream} was to be refused without a reason: say what went back", stream=stream)
 
 
 def oversize(request: AppendRequest) -> str | None:
@@ -87,6 +105,16 @@ def corrupted(stream: StreamId, version: int, problem: str) -> LogCorrupted:
     )
 
 
+def regressed(stream: StreamId, reason: str) -> LogRegressed:
+    """The error for an append to a stream that is refused (EV-19)."""
+    return LogRegressed(
+        f"{stream} takes no appends: {reason}; restore the log, or accept what is lost with "
+        f"`fleet accept-loss {stream}`",
+        stream=stream,
+        reason=reason,
+    )
+
+
 def fenced(request: AppendRequest, *, epoch: int) -> OwnershipLost:
     """The error for an append under an epoch that the head does not have."""
     return OwnershipLost(
@@ -108,6 +136,21 @@ def moved(request: AppendRequest, actual: Head) -> VersionConflict:
         actual=actual.version,
         expected_hash=request.expected.hash,
         actual_hash=actual.hash,
+    )
+
+
+def not_erased(stream: StreamId, *, expected: Head, actual: Head) -> VersionConflict:
+    """The error for erasing a stream that ends elsewhere than what was exported."""
+    return VersionConflict(
+        f"{stream} is at version {actual.version} under epoch {actual.epoch}, it was to be erased at version "
+        f"{expected.version} under epoch {expected.epoch}: nothing was erased; export it anew",
+        stream=stream,
+        expected=expected.version,
+        actual=actual.version,
+        expected_hash=expected.hash,
+        actual_hash=actual.hash,
+        expected_epoch=expected.epoch,
+        actual_epoch=actual.epoch,
     )
 
 

@@ -37,7 +37,16 @@ def endpoints_of(settings: FleetSettings, addresses: Addresses, *, record_dir: P
     known = {"home": str(settings.home), "config": str(settings.config) if settings.config else None}
     pools = {**_BASE_POOLS, **settings.pools}
     environ = {n: os.environ[n] for n in sorted(names) if n in os.environ}
-    digest = digest_of_json({"files": files.digests(), "home": known["home"], "pools": pools, "environ": environ})
+    export = str(settings.audit.export) if settings.audit.export else None
+    audit = {"export": export, "interval_s": settings.audit.interval_s}
+    known_to_actors = {
+        "home": known["home"],
+        "pools": pools,
+        "environ": environ,
+        "audit": audit,
+        "blobs": settings.blobs,
+    }
+    digest = digest_of_json({"files": files.digests(), **known_to_actors})
     return Endpoints(
         home=str(settings.home),
         config=known["config"],
@@ -55,6 +64,9 @@ def endpoints_of(settings: FleetSettings, addresses: Addresses, *, record_dir: P
         record_dir=str(record_dir) if record_dir else None,
         code_digest=digest,
         environ=environ,
+        audit_export=export,
+        audit_interval_s=settings.audit.interval_s,
+        blobs=settings.blobs,
     )
 
 

@@ -18,11 +18,13 @@ from cluster.local import (
     stop_running,
 )
 from cluster.local import doctor as local_checks
+from fleet.cli.dlq import dead_letters
 from fleet.cli.exit_codes import DONE, MISSING
-from fleet.cli.fleet_hooks import FleetHooks
+from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
 from fleet.cli.output import Output
 from fleet.cli.settings import settings
 from fleet.config import FleetSettings
+from fleet.errors import StoreError
 
 __all__ = ["examine", "show_status", "start", "stop"]
 
@@ -93,10 +95,13 @@ def show_status(output: Output) -> int:
         return MISSING
     parts = asyncio.run(check_parts(running))
     memory = memory_report(running.supervisor, running.services)
+    letters = _dead_letters(found, running)
     output.say(f"api        {running.serve_url}")
     output.say(f"dashboard  {running.addresses.dashboard_url}")
     for part in parts:
         output.say(f"{part.name:<10} {part.state} {part.found}")
+    if letters:
+        output.say(f"dlq        {letters} dead letter{'s' if letters > 1 else ''}; `fleet dlq list` shows them")
     for process in memory.processes:
         output.say(f"  {process.pss_kb // 1024:>5} MB  {process.role} (pid {process.pid})")
     output.say(f"  {memory.total_kb // 1024:>5} MB  in all (PSS)")
@@ -106,11 +111,20 @@ def show_status(output: Output) -> int:
             "api": running.serve_url,
             "dashboard": running.addresses.dashboard_url,
             "parts": [p.model_dump() for p in parts],
+            "dead_letters": letters,
             "processes": [p.model_dump() for p in memory.processes],
             "total_kb": memory.total_kb,
         }
     )
     return DONE if all(p.state == "ok" for p in parts) else MISSING
+
+
+def _dead_letters(found: FleetSettings, running: RunningFleet) -> int | None:
+    """How many there are; None when the log store does not answer, which its own line tells."""
+    try:
+        return len(asyncio.run(dead_letters(endpoints_of(found, running.addresses))))
+    except StoreError:
+        return None
 
 
 def examine(output: Output) -> int:

@@ -26,7 +26,7 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.services.summary import summarise
 from fleet.story import StoryState
 from fleet.tools import decode_tree
-from fleet.wiring import Endpoints, make_desk, make_report_service
+from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
 
 __all__ = ["RunOptions", "run_story", "watch_to_end"]
 
@@ -74,8 +74,7 @@ def _check_repo(repo: Path) -> None:
 
 async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
     started = time.monotonic()
-    async with running_fleet(settings, options, output) as endpoints:
-        desk = make_desk(endpoints)
+    async with running_fleet(settings, options, output) as endpoints, open_desk(endpoints) as desk:
         story_id = await desk.story_id_for(story)
         who = local_principal()
         output.note(f"[bold]{story_id}[/]: {story['title']}")
@@ -143,12 +142,11 @@ async def watch_to_end(
 
 async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output) -> None:
     """Name what lies in the user's working tree and is not part of the run; none of it is touched."""
-    from fleet.adapters.blobs import FileBlobStore
     from fleet.adapters.forge import dirty_paths
 
     if state.start is None or state.base_tree is None:
         return
-    tree = decode_tree(await FileBlobStore(endpoints.blob_root).get(state.base_tree))
+    tree = decode_tree(await make_blobs(endpoints).get(state.base_tree))
     repo = Path(state.start.repo.url)
     if (repo / ".git").exists():
         found = await asyncio.to_thread(dirty_paths, repo, tree)
@@ -158,12 +156,13 @@ async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output)
 
 async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:
     waiting = desk.waiting_for(state)
-    digest, _, text = await make_report_service(endpoints).generate(state.story_id, format="md")
+    async with open_reports(endpoints) as reports:
+        digest, _, text = await reports.generate(state.story_id, format="md")
+        _, _, page = await reports.generate(state.story_id, format="html")
     folder = Path(endpoints.home) / "reports" / state.story_id
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
     path.write_bytes(text)
-    _, _, page = await make_report_service(endpoints).generate(state.story_id, format="html")
     (folder / "report.html").write_bytes(page)
     events = await desk.events(state.story_id)
     result = summarise(state, events, waiting_for=waiting) | {

@@ -24,16 +24,17 @@ from fleet.errors import InvalidInput
 from fleet.events import decode, published
 from fleet.ids import StoryId
 from fleet.services.planning_desk import PlanningDesk
-from fleet.wiring import Endpoints, make_desk, make_report_service
+from fleet.wiring import Endpoints, open_desk, open_reports
 
-__all__ = ["create", "decide", "list_all", "resume_story", "show", "show_events", "show_report"]
+__all__ = ["create", "decide", "list_all", "resolve", "resume_story", "show", "show_events", "show_report"]
 
 
 def _with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
     async def body() -> int:
         found = settings()
         endpoints = endpoints_of(found, needed_addresses(found))
-        return await work(make_desk(endpoints), endpoints)
+        async with open_desk(endpoints) as desk:
+            return await work(desk, endpoints)
 
     return asyncio.run(body())
 
@@ -108,6 +109,20 @@ def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str
     return _with_desk(work)
 
 
+def resolve(output: Output, story_id: str, step_id: str, *, outcome: str, note: str) -> int:
+    """The local user has said whether a step of unknown outcome happened."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        body: dict[str, Any] = {"step_id": step_id, "outcome": outcome, "note": note}
+        key = f"{story_id}/resolve/{secrets.token_hex(8)}"
+        result = await desk.require(StoryId(story_id), "resolve_step", body, principal=local_principal(), key=key)
+        output.say(f"step {step_id} is resolved as {outcome}; `fleet resume {story_id}` lets the story go on")
+        output.result(result)
+        return DONE
+
+    return _with_desk(work)
+
+
 def show_events(output: Output, story_id: str, *, after: int) -> int:
     """The events of the story are printed in order."""
 
@@ -130,7 +145,8 @@ def show_report(output: Output, story_id: str, *, form: str) -> int:
 
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
         await desk.state(StoryId(story_id))
-        digest, _, data = await make_report_service(endpoints).generate(StoryId(story_id), format=form)  # pyright: ignore[reportArgumentType]
+        async with open_reports(endpoints) as reports:
+            digest, _, data = await reports.generate(StoryId(story_id), format=form)  # pyright: ignore[reportArgumentType]
         sys.stdout.write(data.decode())
         output.result({"story_id": story_id, "digest": digest})
         return DONE

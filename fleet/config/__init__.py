@@ -5,6 +5,7 @@ from fleet.config.environment import Key, config_files, load_settings, settings_
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.reference import settings_reference
 from fleet.config.settings import (
+    AuditSettings,
     DeploySettings,
     FleetSettings,
     LeaseSettings,
@@ -20,6 +21,7 @@ from fleet.config.settings import (
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
+    "AuditSettings",
     "ConfigFiles",
     "DeploySettings",
     "FleetSettings",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.functional_validators import AfterValidator
 
 __all__ = [
+    "AuditSettings",
     "DeploySettings",
     "FleetSettings",
     "LeaseSettings",
@@ -128,6 +129,15 @@ class LeaseSettings(Settings):
         return self
 
 
+class AuditSettings(Settings):
+    """Signed checkpoints over the log (EV-9)."""
+
+    export: AbsolutePath | None = None
+    """Directory of the exported checkpoints, best on another disk or machine; unset is `audit/exported` in the home."""
+    interval_s: int = Field(default=60, ge=1)
+    """Seconds between two checkpoints."""
+
+
 class DeploySettings(Settings):
     """Deployments."""
 
@@ -152,6 +162,9 @@ class FleetSettings(Settings):
     ray: RaySettings = RaySettings()
     lease: LeaseSettings = LeaseSettings()
     deploy: DeploySettings = DeploySettings()
+    audit: AuditSettings = AuditSettings()
+    blobs: Literal["file", "redis"] = "file"
+    """Where trees, prompts and reports are kept: files in the home, or the log store, at most 64 MiB each."""
     council_shards: int = Field(default=1, ge=1)
     """Number of council actors."""
     context_replicas: int = Field(default=1, ge=1)

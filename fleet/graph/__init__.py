@@ -2,8 +2,9 @@
 
 from fleet.graph.batch import Batch, NodeKey, RelationKey, fold
 from fleet.graph.changes import Cursor, GraphChange, NodeChange, RelationChange, RelationsClosed
-from fleet.graph.digest import graph_digest
+from fleet.graph.digest import GraphDigest, graph_digest
 from fleet.graph.effects import EFFECTS, NONE, Effect, effects
+from fleet.graph.projection import Comparison, ProjectionState, Spare
 from fleet.graph.queries import QUERIES, Query, QueryPlan, plan_query
 from fleet.graph.schema import (
     BOOKKEEPING,
@@ -31,13 +32,16 @@ __all__ = [
     "QUERIES",
     "RELATIONS",
     "Batch",
+    "Comparison",
     "Cursor",
     "Effect",
     "GraphChange",
+    "GraphDigest",
     "Index",
     "Label",
     "NodeChange",
     "NodeKey",
+    "ProjectionState",
     "Query",
     "QueryPlan",
     "Rel",
@@ -45,6 +49,7 @@ __all__ = [
     "RelationKey",
     "RelationType",
     "RelationsClosed",
+    "Spare",
     "constraint_name",
     "effects",
     "fold",

@@ -9,7 +9,30 @@ from typing import Any
 from fleet.digest import canonical_json
 from fleet.graph.schema import BOOKKEEPING
 
-__all__ = ["graph_digest"]
+__all__ = ["GraphDigest", "graph_digest"]
+
+
+class GraphDigest:
+    """Takes the nodes and relationships of a graph in any order, 32 bytes each, so that a large graph fits."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+
+    def node(self, label: str, props: dict[str, Any]) -> None:
+        """One node; those that keep the books are left out."""
+        if label not in BOOKKEEPING:
+            self._add(["node", label, _present(props)])
+
+    def relation(self, *ends: str, props: dict[str, Any]) -> None:
+        """One relationship: type, from label, from id, to label, to id, and its properties with keys."""
+        self._add(["relation", *ends, _present(props)])
+
+    def _add(self, line: list[Any]) -> None:
+        self._lines.append(hashlib.sha256(canonical_json(line)).digest())
+
+    def hexdigest(self) -> str:
+        """64 hex digits over everything that was taken."""
+        return hashlib.sha256(b"".join(sorted(self._lines))).hexdigest()
 
 
 def graph_digest(
@@ -22,12 +45,11 @@ def graph_digest(
         nodes: (label, properties with `id`).
         relations: (type, from label, from id, to label, to id, properties with keys).
     """
-    lines = [canonical_json(["node", label, _present(props)]) for label, props in nodes if label not in BOOKKEEPING]
-    lines += [canonical_json(["relation", *ends, _present(props)]) for *ends, props in relations]
-    digest = hashlib.sha256()
-    for line in sorted(lines):
-        digest.update(len(line).to_bytes(8, "big"))
-        digest.update(line)
+    digest = GraphDigest()
+    for label, props in nodes:
+        digest.node(label, props)
+    for *ends, props in relations:
+        digest.relation(*ends, props=props)
     return digest.hexdigest()
 
 

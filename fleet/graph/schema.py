@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 PROJECTION_VERSION = 1
-"""Part of every cursor's id: another version is built beside this one (GR-7)."""
+"""Version of the rules by which events become a graph; a graph of an older one is rebuilt (GR-7)."""
 
 
 class Label(StrEnum):
@@ -161,8 +161,8 @@ NODES: Mapping[Label, frozenset[str]] = MappingProxyType(
         Label.DEPLOYMENT: _names("environment status revision tree_digest at"),
         Label.INCIDENT: _names("severity summary summary_digest status opened_at closed_at"),
         Label.CEREMONY: _names("status opened_at completed_at"),
-        Label.CURSOR: _names("stream h projection_version lock"),
-        Label.PROJECTION: _names("active"),
+        Label.CURSOR: _names("stream h projection_version lock held"),
+        Label.PROJECTION: _names("active wanted spare version spare_version comparison lock"),
     }
 )
 """Properties of each label beyond COMMON."""

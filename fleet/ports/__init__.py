@@ -1,12 +1,25 @@
 """Ports: what the services need from the outside. Each docstring is the contract that every adapter passes."""
 
 from fleet.ports.agents import AgentAnswer, AgentRequest, Agents, WorkKind
+from fleet.ports.backlog import Backlog, HasBacklog
 from fleet.ports.blobs import BlobStore
 from fleet.ports.chat_model import ChatModel
+from fleet.ports.checkpoints import CheckpointExport, CheckpointStore, StoredNote
 from fleet.ports.clock import Clock
-from fleet.ports.feed import Feed, FeedHint
+from fleet.ports.dead_letters import MAX_ATTEMPTS, DeadLetter, DeadLetters, Failure, LetterSource
+from fleet.ports.feed import Feed, FeedGroup, FeedHint, HintDelivery
 from fleet.ports.forge import Commit, Forge, StagedRepository
-from fleet.ports.graph import Cursor, DecisionGraph, GraphChange, NodeChange, RelationChange, RelationsClosed
+from fleet.ports.graph import (
+    Comparison,
+    Cursor,
+    DecisionGraph,
+    GraphChange,
+    NodeChange,
+    ProjectionState,
+    RelationChange,
+    RelationsClosed,
+    Spare,
+)
 from fleet.ports.inbox import Answer, Command, Delivery, Inbox
 from fleet.ports.lease import Lease, LeaseStore
 from fleet.ports.ledger import Claimed, Done, RunLedger, Running
@@ -20,10 +33,15 @@ from fleet.ports.log import (
     EventLog,
 )
 from fleet.ports.packs import Pack, PackRequest, Packs
+from fleet.ports.raw_log import RawLog
 from fleet.ports.sandbox import Sandbox, SandboxBackend, SandboxHealth
+from fleet.ports.signing import Signer, Verifier
+from fleet.ports.snapshots import Snapshot, SnapshotStore
+from fleet.ports.witness import Witness
 
 __all__ = [
     "MAX_APPEND_BYTES",
+    "MAX_ATTEMPTS",
     "MAX_BODY_BYTES",
     "MAX_EVENTS",
     "AgentAnswer",
@@ -32,29 +50,42 @@ __all__ = [
     "Answer",
     "AppendRequest",
     "Appended",
+    "Backlog",
     "BlobStore",
     "ChatModel",
+    "CheckpointExport",
+    "CheckpointStore",
     "Claimed",
     "Clock",
     "Command",
     "Commit",
+    "Comparison",
     "Cursor",
+    "DeadLetter",
+    "DeadLetters",
     "DecisionGraph",
     "Delivery",
     "Done",
     "Duplicate",
     "EventLog",
+    "Failure",
     "Feed",
+    "FeedGroup",
     "FeedHint",
     "Forge",
     "GraphChange",
+    "HasBacklog",
+    "HintDelivery",
     "Inbox",
     "Lease",
     "LeaseStore",
+    "LetterSource",
     "NodeChange",
     "Pack",
     "PackRequest",
     "Packs",
+    "ProjectionState",
+    "RawLog",
     "RelationChange",
     "RelationsClosed",
     "RunLedger",
@@ -62,6 +93,13 @@ __all__ = [
     "Sandbox",
     "SandboxBackend",
     "SandboxHealth",
+    "Signer",
+    "Snapshot",
+    "SnapshotStore",
+    "Spare",
     "StagedRepository",
+    "StoredNote",
+    "Verifier",
+    "Witness",
     "WorkKind",
 ]

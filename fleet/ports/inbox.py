@@ -57,7 +57,19 @@ class Inbox(Protocol):
         ...
 
     async def take(self, consumer: str, *, timeout_s: float) -> list[Delivery]:
-        """Commands for this consumer, those that a dead one left for 30 s included; empty when the time is over."""
+        """Commands for this consumer, those that a dead one left for 30 s included; empty when the time is over.
+
+        A command that comes again comes alone, so that whoever dies of it takes no other command along. One that was
+        delivered `MAX_ATTEMPTS` times and never answered is set aside instead: one dead letter, and a problem that
+        names it as the answer (EV-22).
+        """
+        ...
+
+    async def defer(self, delivery: Delivery) -> None:
+        """The command comes again soon and this delivery does not count: an outage kept it from being handled (EV-23).
+
+        Nothing happens when the delivery was acknowledged or taken over meanwhile.
+        """
         ...
 
     async def acknowledge(self, delivery: Delivery, answer: Answer) -> None:

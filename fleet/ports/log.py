@@ -57,6 +57,7 @@ class EventLog(Protocol):
 
         Checks in this order (EV-14): command id known -> Duplicate; epoch differs from the head's -> OwnershipLost;
         version or hash differ -> VersionConflict (details: expected, actual); limits -> PayloadTooLarge.
+        A stream that is refused (see `refuse`) -> LogRegressed, right after the check of the command id.
         StoreUnavailable: nothing was sent. CommitUnknown: repeat with the same command id. StoreFull: no room.
         """
         ...
@@ -75,4 +76,28 @@ class EventLog(Protocol):
 
     async def streams(self) -> list[StreamId]:
         """Every stream that has events, sorted."""
+        ...
+
+    async def refuse(self, stream: StreamId, *, reason: str) -> None:
+        """The stream takes no appends until `accept_loss`; reads go on. The first reason stays (EV-19)."""
+        ...
+
+    async def refused(self) -> dict[StreamId, str]:
+        """Streams that take no appends, and why."""
+        ...
+
+    async def accept_loss(self, stream: StreamId) -> None:
+        """The stream takes appends again, from its present head; nothing happens when it was not refused."""
+        ...
+
+    async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
+        """Every command id of the stream with the first and last version that it wrote."""
+        ...
+
+    async def erase(self, stream: StreamId, *, expected: Head) -> None:
+        """Entries, commands, lease and snapshot are gone; VersionConflict unless the head is `expected`.
+
+        Of the head the epoch is left, and no epoch of it is ever granted again (EV-3); the stream is in neither list.
+        Only for a stream whose bytes were exported (EV-25). Erasing again does nothing.
+        """
         ...

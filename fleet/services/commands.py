@@ -6,20 +6,29 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fleet.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied, StoryNotFound
+from fleet.errors import (
+    GateClosed,
+    InvalidInput,
+    InvalidTransition,
+    PolicyDenied,
+    StoryNotFound,
+    VersionConflict,
+)
 from fleet.events import Payload, RepoSource, RunDelegation, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, Principal
 from fleet.ports import Command
 from fleet.services.create_story import created_events
 from fleet.services.procedures.gates import fix_task
+from fleet.services.step_records import finished_effect
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, cancel, check_delegable, decide_gate, fire, refusal, unpark
+from fleet.story import Caller, cancel, check_delegable, decide_gate, fire, refusal, resolve_step, unpark
 
 __all__ = ["COMMANDS", "CommandHandler"]
 
 RolesOf = Callable[[Principal], frozenset[str]]
 DELEGATION_S = 30 * 24 * 3600
 """How long a delegation of a run holds at most (LC-77)."""
+_TRIES = 3
 
 
 class CommandHandler:
@@ -36,17 +45,7 @@ class CommandHandler:
                 raise InvalidInput(f"there is no command {command.name!r}", allowed=sorted(COMMANDS))
             if not bench.journal.exists and command.name != "create_story":
                 raise StoryNotFound(f"there is no story {bench.journal.story_id}", story_id=bench.journal.story_id)
-            caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
-            try:
-                payloads = await decide(self, bench, command, caller)
-            except GateClosed as error:
-                record = refusal(bench.state, error, caller)
-                # Not under the command's own id: a known id means that the command was carried out.
-                attempt = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]
-                await bench.journal.record(f"refused/{attempt}", record, actor=caller.principal)
-                raise
-            closes = command.name == "cancel"
-            await bench.journal.record_command(command.command_id, payloads, actor=caller.principal, closes=closes)
+            await self._record(bench, command, decide)
         state = bench.state
         return {
             "story_id": state.story_id,
@@ -56,6 +55,27 @@ class CommandHandler:
             "score": state.score.score if state.score else None,
             "dor_ok": state.score.dor_ok if state.score else False,
         }
+
+    async def _record(self, bench: Workbench, command: Command, decide: Decide) -> None:
+        caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
+        for attempt in range(1, _TRIES + 1):
+            try:
+                payloads = await decide(self, bench, command, caller)
+            except GateClosed as error:
+                record = refusal(bench.state, error, caller)
+                # Not under the command's own id: a known id means that the command was carried out.
+                name = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]
+                await bench.journal.record(f"refused/{name}", record, actor=caller.principal)
+                raise
+            closes = command.name == "cancel"
+            try:
+                await bench.journal.record_command(command.command_id, payloads, actor=caller.principal, closes=closes)
+            except VersionConflict:
+                # The stream had grown; the journal has reloaded it, so the command is decided on what is there (LC-8).
+                if attempt == _TRIES:
+                    raise
+            else:
+                return
 
     async def create(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A new story with its score, in its first state (LC-12, SC-31)."""
@@ -124,6 +144,22 @@ class CommandHandler:
         _needs(caller, "po")
         return unpark(bench.state, caller=caller, note=str(command.body.get("note") or ""))
 
+    async def resolve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A person says whether an unknown step happened; one that did has its result by that (RC-52, AP-86)."""
+        _needs(caller, "po", "devops")
+        body = command.body
+        resolved = resolve_step(
+            bench.state,
+            str(body.get("step_id") or ""),
+            outcome=str(body.get("outcome") or ""),
+            caller=caller,
+            note=str(body.get("note") or ""),
+        )
+        if resolved.outcome == "not_happened":
+            return (resolved,)
+        result = {"outcome": resolved.outcome, "by": resolved.by, "note": resolved.note}
+        return (resolved, await finished_effect(bench.blobs, resolved.step_id, result, reason="resolved"))
+
     async def cancel(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story is given up."""
         _needs(caller, "po")
@@ -138,13 +174,15 @@ COMMANDS: Mapping[str, Decide] = {
     "reject": CommandHandler.reject,
     "transition": CommandHandler.transition,
     "unpark": CommandHandler.unpark,
+    "resolve_step": CommandHandler.resolve,
     "cancel": CommandHandler.cancel,
 }
 
 
-def _needs(caller: Caller, role: str) -> None:
-    if role not in caller.roles:
-        raise PolicyDenied(f"{caller.principal} does not hold role {role!r}", rule_id="LC-11", allowed=role)
+def _needs(caller: Caller, *roles: str) -> None:
+    if not caller.roles & {*roles}:
+        wanted = " or ".join(repr(r) for r in roles)
+        raise PolicyDenied(f"{caller.principal} does not hold role {wanted}", rule_id="LC-11", allowed=" ".join(roles))
 
 
 def _gate_name(command: Command) -> str:

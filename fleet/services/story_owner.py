@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fleet.errors import FleetError, OwnershipError, Retry, StoreError
+from fleet.errors import FleetError, LogRegressed, OwnershipError, Retry, StoreError
 from fleet.services.procedures import base, councils, delivery, derivation, gates, tasks
 from fleet.services.workbench import Workbench
 from fleet.story import Intent, plan
@@ -49,7 +49,8 @@ class StoryOwner:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self._wake = asyncio.Event()
-        self._last: Intent | None = None
+        self._failures = 0
+        self._doing = "planning"
 
     def wake(self) -> None:
         """Something was recorded: look again at what is owed."""
@@ -58,46 +59,70 @@ class StoryOwner:
     @property
     def is_over(self) -> bool:
         """Whether nothing will ever be owed again."""
-        return self.bench.journal.exists and self.bench.state.closed
+        return self.bench.journal.exists and self.bench.state.is_over
 
     async def run(self) -> None:
-        """Returns when the story is closed. Raises OwnershipError when somebody else owns it."""
+        """Returns when the story is over. What goes wrong in a story parks that story (LC-94).
+
+        Raises OwnershipError when somebody else owns it or the tenure is over, LogRegressed when the log lost events,
+        and the StoreError of an outage of the log: then nothing more is to be written, and a next owner goes on.
+        """
         while not self.is_over:
             self._wake.clear()
-            intents = self._owed()
-            if intents:
-                await self._perform(intents[0])
-            else:
+            before = self._version
+            try:
+                is_idle = await self._advance()
+            except (OwnershipError, LogRegressed):
+                raise
+            except Exception as error:
+                # The task boundary of a story: a defect of ours is met again a few times, and then parks this story.
+                self._failures = 1 if self._version > before else self._failures + 1
+                await self._settle(error)
+                continue
+            self._failures = 0
+            if is_idle:
                 await self._wake.wait()
+
+    @property
+    def _version(self) -> int:
+        return self.bench.state.version if self.bench.journal.exists else 0
+
+    async def _advance(self) -> bool:
+        """Carry out the first intent; True when there is none."""
+        self._doing = "planning"
+        intents = self._owed()
+        if not intents:
+            return True
+        before, self._doing = self._version, type(intents[0]).__name__
+        await _PROCEDURES[type(intents[0])](self.bench, intents[0])
+        if self._version == before:
+            await gates.record_park(self.bench, cause="stuck", detail=f"{self._doing} changed nothing")
+        return False
 
     def _owed(self) -> tuple[Intent, ...]:
         if not self.bench.journal.exists:
             return ()
         return plan(self.bench.state, self.bench.rules.fsm, now_ms=self.bench.now_ms)
 
-    async def _perform(self, intent: Intent) -> None:
-        before = self.bench.state.version
-        for attempt in range(1, _TRIES + 1):
-            try:
-                await _PROCEDURES[type(intent)](self.bench, intent)
-            except OwnershipError:
-                raise
-            except FleetError as error:
-                # An outage of the log is not the story's fault: the lease ends, and the next owner continues.
-                if isinstance(error, StoreError) and error.retry is Retry.LATER:
-                    raise
-                if error.retry is Retry.LATER and attempt < _TRIES:
-                    await self.bench.clock.sleep(_BACKOFF_S * attempt)
-                    continue
-                await gates.record_park(self.bench, cause=_cause(error), detail=error.message, code=error.code)
-            except Exception as error:
-                # The task boundary of an actor: a defect of ours parks this one story and names itself.
-                detail = f"{type(intent).__name__} failed with {type(error).__name__}: {error}"
-                await gates.record_park(self.bench, cause="internal_error", detail=detail)
-            break
-        if self.bench.state.version == before:
-            detail = f"{type(intent).__name__} changed nothing"
-            await gates.record_park(self.bench, cause="stuck", detail=detail)
+    async def _settle(self, error: Exception) -> None:
+        """Try again, later if need be, or park. An outage of the log is not the story's fault and is raised."""
+        if isinstance(error, StoreError) and error.retry is Retry.LATER:
+            raise error
+        is_final = isinstance(error, FleetError) and error.retry is Retry.NEVER
+        if not is_final and self._failures < _TRIES:
+            # What was decided on an older state is only to be decided again; the rest needs time.
+            if not (isinstance(error, FleetError) and error.retry is Retry.RELOAD):
+                await self.bench.clock.sleep(_BACKOFF_S * self._failures)
+            return
+        self._failures = 0
+        if isinstance(error, FleetError):
+            ref = error.details.get("step_id")
+            await gates.record_park(
+                self.bench, cause=_cause(error), detail=error.message, code=error.code, ref=str(ref) if ref else None
+            )
+        else:
+            detail = f"{self._doing} failed {_TRIES} times with {type(error).__name__}: {error}"
+            await gates.record_park(self.bench, cause="internal_error", detail=detail)
 
 
 def _cause(error: FleetError) -> str:

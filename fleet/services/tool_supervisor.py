@@ -84,8 +84,11 @@ class ToolSupervisor:
                     key, story=story, epoch=epoch, spec=spec.digest, supervisor=self._name, ttl_s=ttl_s
                 )
                 match found:
-                    case Claimed():
+                    case Claimed() if key not in self._live:
                         return self._start(spec, key, epoch)
+                    case Claimed():
+                        # The clock of the store ran ahead of our deadline: the run goes on, and is the one of its key.
+                        return self._live[key]
                     case Running(supervisor) if supervisor == self._name and key in self._live:
                         return self._live[key]
                     case Running(supervisor) if supervisor == self._name:

@@ -9,16 +9,31 @@ from fleet.story.approvals import (
     subject_of,
     valid_grant,
 )
-from fleet.story.commands import Caller, StoryText, cancel, decide_gate, find_approval, fire, parse, refusal, unpark
+from fleet.story.commands import (
+    Caller,
+    StoryText,
+    cancel,
+    decide_gate,
+    find_approval,
+    fire,
+    parse,
+    refusal,
+    resolve_step,
+    unpark,
+)
 from fleet.story.evolve import NO_STATE, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate
 from fleet.story.intents import Intent
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
+from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
 from fleet.story.plan import plan, waiting_for
+from fleet.story.replay import Replayed, replay
+from fleet.story.snapshot import decode_state, encode_state, state_schema
 from fleet.story.state import Approval, CouncilRecord, Decision, Plan, Step, StoryState, TaskState
 
 __all__ = [
     "GUARDS",
+    "MAX_TAKEOVERS",
     "NO_STATE",
     "RIGORS",
     "Approval",
@@ -31,29 +46,39 @@ __all__ = [
     "Intent",
     "Lifecycle",
     "Plan",
+    "Replayed",
     "Rigor",
     "Step",
     "StoryState",
     "StoryText",
     "TaskState",
+    "TakeoverCause",
     "TaskWorkflow",
     "Transition",
     "cancel",
     "check_approver",
     "check_delegable",
     "check_notes",
+    "counts_against",
     "decide_gate",
+    "decode_state",
     "delegation_for",
+    "encode_state",
     "evaluate",
     "evolve",
     "find_approval",
     "fire",
     "fold",
+    "is_suspect",
     "last_request",
     "parse",
     "plan",
     "refusal",
+    "replay",
+    "resolve_step",
+    "state_schema",
     "subject_of",
+    "takeover_cause",
     "unpark",
     "valid_grant",
     "waiting_for",

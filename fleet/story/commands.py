@@ -8,11 +8,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fleet.digest import digest_of_json
-from fleet.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
+from fleet.errors import (
+    GateClosed,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    OutcomeUnknown,
+    PolicyDenied,
+    VersionConflict,
+)
 from fleet.events import (
     ApprovalGranted,
     ApprovalRejected,
     Payload,
+    StepResolved,
     StoryCancelled,
     StoryTransitioned,
     StoryUnparked,
@@ -25,7 +34,7 @@ from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Rigor, Transition
 from fleet.story.state import Approval, StoryState
 
-__all__ = ["Caller", "StoryText", "cancel", "decide_gate", "fire", "parse", "unpark"]
+__all__ = ["Caller", "StoryText", "cancel", "decide_gate", "fire", "parse", "resolve_step", "unpark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,9 +360,17 @@ def _reject(
 
 
 def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ...]:
-    """What letting a parked story go on records (LC-95)."""
+    """What letting a parked story go on records (LC-95); OutcomeUnknown while a step waits to be resolved (RC-52)."""
     if state.disposition != "parked" or state.park is None:
         raise InvalidTransition(f"story {state.story_id} is not parked", state=state.state, event="unpark", allowed=[])
+    if state.unresolved_steps:
+        step_id = state.unresolved_steps[0]
+        raise OutcomeUnknown(
+            f"nobody knows whether step {step_id} happened: look at what it was sent to, then run `fleet story resolve "
+            f"{state.story_id} {step_id} --outcome happened|not_happened --note ...` before the story goes on",
+            step_id=step_id,
+            story_id=state.story_id,
+        )
     why = check_notes(note, "note")
     return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
 
@@ -365,6 +382,38 @@ def cancel(state: StoryState, config: FsmConfig, *, reason: str) -> tuple[Payloa
             f"story {state.story_id} is over already", state=state.state, event="cancel", allowed=[]
         )
     return (StoryCancelled(reason=check_notes(reason, "reason")),)
+
+
+def resolve_step(state: StoryState, step_id: str, *, outcome: str, caller: Caller, note: str) -> StepResolved:
+    """What a person's word on an unknown step records (RC-52, AP-86); the first word stays.
+
+    Raises:
+        NotFound: the story has no such step.
+        InvalidTransition: the outcome of the step is known.
+        InvalidInput: the outcome or the note is not one.
+    """
+    step = state.steps.get(step_id)
+    if step is None:
+        raise NotFound(f"story {state.story_id} has no step {step_id!r}", step_id=step_id)
+    if not step.is_unresolved:
+        raise InvalidTransition(
+            f"step {step_id} of story {state.story_id} does not wait for a word: "
+            f"{step.resolution or (step.finished.outcome if step.finished else 'it is under way')}",
+            state=state.state,
+            event="resolve_step",
+            allowed=list(state.unresolved_steps),
+        )
+    match outcome:
+        case "happened" | "not_happened":
+            return StepResolved(
+                step_id=step.started.step_id, outcome=outcome, by=caller.principal, note=check_notes(note, "note")
+            )
+        case _:
+            raise InvalidInput(
+                f"{outcome!r} is no outcome: say happened or not_happened",
+                field="outcome",
+                allowed=["happened", "not_happened"],
+            )
 
 
 def content_key(digest: Digest) -> str:

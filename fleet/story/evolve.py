@@ -28,6 +28,8 @@ from fleet.events import (
     ReportGenerated,
     RigorChanged,
     StepFinished,
+    StepOutcomeUnknown,
+    StepResolved,
     StepStarted,
     StoredEvent,
     StoryArchived,
@@ -47,6 +49,7 @@ from fleet.events import (
 )
 from fleet.ids import StoryId
 from fleet.story import evolve_council, evolve_tasks
+from fleet.story.ownership import counts_against
 from fleet.story.state import Approval, Content, Decision, Docs, Grant, Park, Question, Step, StoryState
 
 __all__ = ["NO_STATE", "evolve", "fold"]
@@ -81,7 +84,9 @@ def evolve(state: StoryState | None, event: StoredEvent) -> StoryState:
         return _created(payload, event)
     handler = _HANDLERS.get(type(payload))
     after = handler(state, payload, event) if handler else state
-    return after.with_(version=event.version)
+    # Whatever is recorded is progress: the same crash would not have let it be recorded again and again (LC-94).
+    takeovers = after.takeovers_without_progress if isinstance(payload, OwnershipTaken) else 0
+    return after.with_(version=event.version, takeovers_without_progress=takeovers)
 
 
 def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
@@ -147,7 +152,7 @@ def _parked(s: StoryState, p: StoryParked, event: StoredEvent) -> StoryState:
 
 
 def _unparked(s: StoryState, _p: StoryUnparked, _: StoredEvent) -> StoryState:
-    return s.with_(disposition="active", park=None, takeovers_without_progress=0)
+    return s.with_(disposition="active", park=None)
 
 
 def _cancelled(s: StoryState, _p: StoryCancelled, _: StoredEvent) -> StoryState:
@@ -226,7 +231,10 @@ def _decision_superseded(s: StoryState, p: DecisionSuperseded, _: StoredEvent) -
 
 
 def _step_started(s: StoryState, p: StepStarted, event: StoredEvent) -> StoryState:
-    return s.with_(steps={**s.steps, p.step_id: Step(started=p, started_ms=event.ts_ms, epoch=event.epoch)})
+    before = s.steps.get(p.step_id)
+    attempt = before.attempt + 1 if before else 1
+    step = Step(started=p, started_ms=event.ts_ms, epoch=event.epoch, attempt=attempt)
+    return s.with_(steps={**s.steps, p.step_id: step})
 
 
 def _step_finished(s: StoryState, p: StepFinished, _: StoredEvent) -> StoryState:
@@ -237,14 +245,22 @@ def _step_finished(s: StoryState, p: StepFinished, _: StoredEvent) -> StoryState
         steps={**s.steps, p.step_id: replace(step, finished=p)},
         tokens=s.tokens + p.cost.tokens_in + p.cost.tokens_out,
         calls=s.calls + (step.started.kind == "model"),
-        takeovers_without_progress=0,
     )
 
 
-def _owned(s: StoryState, p: OwnershipTaken, _: StoredEvent) -> StoryState:
-    # A takeover counts against a story only when it found a step under way: then this story may be the cause (LC-94).
-    interrupted = p.cause != "new" and any(step.finished is None for step in s.steps.values())
-    return s.with_(takeovers_without_progress=s.takeovers_without_progress + 1) if interrupted else s
+def _step_unknown(s: StoryState, p: StepOutcomeUnknown, _: StoredEvent) -> StoryState:
+    step = s.steps.get(p.step_id)
+    return s if step is None else s.with_(steps={**s.steps, p.step_id: replace(step, unknown=p)})
+
+
+def _step_resolved(s: StoryState, p: StepResolved, _: StoredEvent) -> StoryState:
+    step = s.steps.get(p.step_id)
+    return s if step is None else s.with_(steps={**s.steps, p.step_id: replace(step, resolution=p.outcome)})
+
+
+def _owned(s: StoryState, p: OwnershipTaken, event: StoredEvent) -> StoryState:
+    count = s.takeovers_without_progress + (p.cause != "new" and counts_against(s, p.owner))
+    return s.with_(owner=p.owner, epoch=p.epoch, owned_version=event.version, takeovers_without_progress=count)
 
 
 def _merged(s: StoryState, p: TreeMerged, event: StoredEvent) -> StoryState:
@@ -308,6 +324,8 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     DecisionSuperseded: _decision_superseded,
     StepStarted: _step_started,
     StepFinished: _step_finished,
+    StepOutcomeUnknown: _step_unknown,
+    StepResolved: _step_resolved,
     OwnershipTaken: _owned,
     TreeMerged: _merged,
     WorkspaceReported: _reported,

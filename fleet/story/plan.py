@@ -28,13 +28,11 @@ from fleet.story.intents import (
     RequestGate,
 )
 from fleet.story.lifecycle import FsmConfig, Transition
+from fleet.story.ownership import MAX_TAKEOVERS
 from fleet.story.plan_tasks import plan_tasks
 from fleet.story.state import StoryState, TaskState
 
 __all__ = ["MAX_TAKEOVERS", "plan", "waiting_for"]
-
-MAX_TAKEOVERS = 3
-"""Takeovers without a newly finished step until the story is parked as a crash loop (LC-94)."""
 
 Owed = tuple[Intent, ...]
 
@@ -43,8 +41,22 @@ def plan(state: StoryState, config: FsmConfig, *, now_ms: int) -> Owed:
     """The intents owed now. Empty: the story is over, parked, not started, or waits for a person."""
     if state.closed or state.disposition != "active" or state.start is None:
         return ()
-    if state.takeovers_without_progress >= MAX_TAKEOVERS:
-        return (Park(cause="crash_loop", detail=f"{MAX_TAKEOVERS} restarts without a finished step"),)
+    owed = _owed(state, config, now_ms)
+    # A story that owes nothing was only standing by when its owners died.
+    return (_crash_loop(state),) if owed and state.takeovers_without_progress >= MAX_TAKEOVERS else owed
+
+
+def _crash_loop(state: StoryState) -> Park:
+    steps = ", ".join(state.open_steps[:5]) or "none"
+    detail = (
+        f"{state.takeovers_without_progress} owners in a row ended while they worked on this story and nothing came "
+        f"of it; steps under way: {steps}. Look at the logs of the council shards, mend the cause, then run "
+        f"`fleet resume {state.story_id}`"
+    )
+    return Park(cause="crash_loop", detail=detail)
+
+
+def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
     if state.base_tree is None:
         return (CheckoutBase(),)
     if state.base_tree not in state.reports:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
 from fleet.events import (
@@ -16,6 +15,7 @@ from fleet.events import (
     Evidence,
     PlanProposed,
     StepFinished,
+    StepOutcomeUnknown,
     StepStarted,
     StoryScored,
     StoryStarted,
@@ -47,7 +47,8 @@ Disposition = Literal["active", "parked", "cancelled", "archived"]
 
 
 def _frozen_map() -> Mapping[Any, Any]:
-    return MappingProxyType({})
+    # A plain dict, because a snapshot is written from it; `Mapping` is what keeps everybody from changing it.
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,17 @@ class Step:
     started_ms: int
     epoch: int
     finished: StepFinished | None = None
+    attempt: int = 1
+    """How often the step was started; more than once only after somebody said that it did not happen (RC-52)."""
+    unknown: StepOutcomeUnknown | None = None
+    """Set when nobody knows whether the step happened."""
+    resolution: Literal["happened", "not_happened"] | None = None
+    """What a probe or a person said of it."""
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether somebody has to say what came of the step before the story can go on."""
+        return self.unknown is not None and self.resolution is None and self.finished is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +275,12 @@ class StoryState:
     report_version: int = 0
     report_digest: Digest | None = None
     loopbacks: Mapping[str, int] = field(default_factory=_frozen_map)
+    owner: str = ""
+    """The shard and incarnation that took the story last; empty before the first."""
+    epoch: int = 0
+    """The epoch under which that owner took it."""
+    owned_version: int = 0
+    """The version at which it did."""
     takeovers_without_progress: int = 0
     tokens: int = 0
     calls: int = 0
@@ -271,6 +289,21 @@ class StoryState:
     def plan(self) -> Plan | None:
         """The adopted plan, None before there is one."""
         return self.plans[self.plan_id] if self.plan_id else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will ever be owed again: closed, cancelled or archived."""
+        return self.closed or self.disposition in ("cancelled", "archived")
+
+    @property
+    def open_steps(self) -> tuple[str, ...]:
+        """The steps that were started and have no result."""
+        return tuple(name for name, step in self.steps.items() if step.finished is None)
+
+    @property
+    def unresolved_steps(self) -> tuple[str, ...]:
+        """The steps of which nobody knows whether they happened (RC-52)."""
+        return tuple(name for name, step in self.steps.items() if step.is_unresolved)
 
     def with_(self, **changes: Any) -> StoryState:
         """A copy with these fields changed."""

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.memory import MemoryBlobStore
+from fleet.adapters.redis import RedisBlobStore
 from fleet.digest import digest_of
 from fleet.errors import ArtifactNotFound
 from fleet.ports import BlobStore
+from tests.support.stores import empty_database, own_database
 
 
-@pytest.fixture(params=["memory", "files"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return MemoryBlobStore() if request.param == "memory" else FileBlobStore(tmp_path / "blobs")
+@pytest.fixture(params=["memory", "files", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
+    """Where the blobs of one test are: nowhere, in a directory, or in a database."""
+    match request.param:
+        case "memory":
+            return None
+        case "files":
+            return tmp_path / "blobs"
+        case _:
+            return own_database(request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+async def blobs(place: Path | str | None) -> AsyncGenerator[BlobStore]:
+    match place:
+        case None:
+            yield MemoryBlobStore()
+        case Path():
+            yield FileBlobStore(place)
+        case str():
+            async with empty_database(place) as client:
+                yield RedisBlobStore(client)
 
 
 @pytest.mark.rule("GL-13")

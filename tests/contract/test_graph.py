@@ -11,10 +11,34 @@ import pytest
 from fleet.adapters.memory import MemoryGraph
 from fleet.errors import InvalidInput, NotFound
 from fleet.events import GENESIS_HASH, StoredEvent, decode
-from fleet.graph import Cursor, NodeChange, RelationChange, RelationsClosed
+from fleet.graph import (
+    EFFECTS,
+    NONE,
+    Comparison,
+    Cursor,
+    NodeChange,
+    ProjectionState,
+    RelationChange,
+    RelationsClosed,
+    Spare,
+    effects,
+    graph_digest,
+)
 from fleet.ids import StreamId
 from fleet.ports import DecisionGraph
-from tests.support.graphs import T0, canonical, empty_graph, fresh, history, open_graph, project, sample_history
+from tests.support.graphs import (
+    T0,
+    canonical,
+    empty_graph,
+    fresh,
+    golden_graph,
+    history,
+    open_graph,
+    project,
+    sample_history,
+    shortest_history,
+)
+from tests.support.projection import Projections, append
 from tests.support.services import Neo4jAddress
 
 
@@ -259,3 +283,165 @@ async def test_query_with_bad_bound_or_name_is_invalid_input(graph: DecisionGrap
         await graph.query("decision_impact", {"decision_id": "de-a", "depth": 7})
     with pytest.raises(InvalidInput):
         await graph.query("MATCH (n) DETACH DELETE n", {})
+
+
+BUILDING = ProjectionState(active=1, wanted=2, spare=Spare.BUILDING)
+
+
+async def building(graph: DecisionGraph) -> ProjectionState:
+    """Projection 2 is built beside projection 1."""
+    assert await graph.move_projection(ProjectionState(), BUILDING)
+    return await graph.projection()
+
+
+@pytest.mark.rule("GR-7", "GR-32")
+async def test_projection_moves_only_from_the_state_that_was_seen(empty: DecisionGraph) -> None:
+    first = await empty.projection()
+    assert first == ProjectionState()
+    assert await empty.move_projection(first, first.asked())
+    assert not await empty.move_projection(first, first.asked().begun(1))
+    asked = first.asked()
+    done = await asyncio.gather(*(empty.move_projection(asked, asked.begun(version)) for version in range(2, 6)))
+    assert sorted(done) == [False, False, False, True]
+    assert (await empty.projection()).spare is Spare.BUILDING
+
+
+@pytest.mark.rule("GR-7")
+async def test_projections_have_nodes_and_cursors_of_their_own(empty: DecisionGraph) -> None:
+    stream = StreamId(f"story:st-{fresh()}")
+    assert not await empty.apply(stream, [], expected=at(0), reached=at(1), projection=2)
+    await building(empty)
+    for number, title in ((1, "live"), (2, "new")):
+        change = NodeChange("Task", "tk-a", {"title": title, "stub": False})
+        assert await empty.apply(stream, [change], expected=at(0), reached=at(number), projection=number)
+    assert await empty.cursor(stream) == at(1)
+    assert await empty.cursor(stream, projection=2) == at(2)
+    assert await empty.cursors() == {stream: at(1)}
+    assert await empty.cursors(projection=2) == {stream: at(2)}
+    assert await empty.digest() != await empty.digest(projection=2)
+    assert await empty.move_projection(BUILDING, BUILDING.switched(Comparison.DIFFERENT))
+    twin = MemoryGraph()
+    await twin.apply(
+        stream, [NodeChange("Task", "tk-a", {"title": "new", "stub": False})], expected=at(0), reached=at(2)
+    )
+    assert await empty.digest() == await twin.digest()
+    assert await empty.cursor(stream) == at(2)
+
+
+@pytest.mark.rule("GR-7")
+async def test_apply_to_a_projection_that_is_not_written_any_more_does_nothing(empty: DecisionGraph) -> None:
+    old, new = StreamId(f"story:st-{fresh()}"), StreamId(f"story:st-{fresh()}")
+    change = [NodeChange("Task", "tk-late", {"title": "late"})]
+    assert not await empty.apply(new, change, expected=at(0), reached=at(1), projection=2)
+    assert await empty.apply(old, [], expected=at(0), reached=at(1))
+    state = await building(empty)
+    state = state.switched(Comparison.EQUAL)
+    assert await empty.move_projection(BUILDING, state)
+    while await empty.clear_spare(limit=10):
+        pass
+    assert not await empty.apply(old, change, expected=at(1), reached=at(2), projection=1)
+    assert not await empty.apply(new, change, expected=at(0), reached=at(1), projection=1)
+    assert await empty.digest(projection=1) == await MemoryGraph().digest()
+
+
+@pytest.mark.rule("GR-7")
+async def test_clear_removes_the_other_projection_in_pieces_and_only_while_it_is_dirty(empty: DecisionGraph) -> None:
+    events = sample_history("story", fresh())
+    await project(empty, events)
+    live = await empty.digest()
+    await building(empty)
+    changes = [change for event in events for change in effects(event, decode(event))]
+    reached = Cursor(events[-1].version, events[-1].hash)
+    assert await empty.apply(events[0].stream, changes, expected=at(0), reached=reached, projection=2)
+    assert await empty.digest(projection=2) == live
+    assert await empty.clear_spare(limit=10) == 0, "what is being built is not dirty"
+    assert await empty.move_projection(BUILDING, BUILDING.abandoned())
+    pieces: list[int] = []
+    while gone := await empty.clear_spare(limit=10):
+        pieces.append(gone)
+    assert max(pieces) <= 10
+    assert len(pieces) > 2
+    assert await empty.digest(projection=2) == await MemoryGraph().digest()
+    assert await empty.cursors(projection=2) == {}
+    assert await empty.digest() == live
+
+
+@pytest.mark.rule("GR-6")
+async def test_hold_keeps_the_first_reason_until_another_projection_is_active(empty: DecisionGraph) -> None:
+    held, other = StreamId(f"story:st-{fresh()}"), StreamId(f"story:st-{fresh()}")
+    for stream in (held, other):
+        assert await empty.apply(stream, [], expected=at(0), reached=at(3))
+    await empty.hold(held, reason="the log went back")
+    await empty.hold(held, reason="something else")
+    assert await empty.held() == {held: "the log went back"}
+    await building(empty)
+    await empty.move_projection(BUILDING, BUILDING.switched(Comparison.IMPOSSIBLE))
+    assert await empty.held() == {}
+
+
+@pytest.mark.rule("GR-7", "GR-80", "GR-82", "GR-88", "GR-89")
+async def test_rebuilt_graph_equals_the_live_one_and_answers_alike_meanwhile_and_after(empty: DecisionGraph) -> None:
+    world, part = Projections(empty), fresh()
+    for kind in ("story", "project", "platform"):
+        for event in sample_history(kind, part):
+            await append(world.log, event.stream, decode(event))
+    projector = world.projector()
+    await projector.sweep()
+    before, live = await answers(empty, part), await empty.digest()
+    await projector.ask_for_rebuild()
+    steps = 0
+    while await projector.rebuild_step():
+        steps += 1
+        assert await answers(empty, part) == before
+    assert steps >= 4
+    state = await empty.projection()
+    assert (state.active, state.spare, state.comparison) == (2, Spare.EMPTY, Comparison.EQUAL)
+    assert await empty.digest() == live
+    assert await answers(empty, part) == before
+
+
+@pytest.mark.rule("GR-7")
+async def test_query_during_a_rebuild_reads_from_one_projection(empty: DecisionGraph) -> None:
+    world, part = Projections(empty), fresh()
+    for event in sample_history("story", part):
+        await append(world.log, event.stream, decode(event))
+    projector = world.projector()
+    await projector.sweep()
+    before = await answers(empty, part)
+    seen: list[str] = []
+    rebuilding = asyncio.create_task(_rebuild_twice(world))
+    while not rebuilding.done():
+        seen.append(await answers(empty, part))
+    await rebuilding
+    assert (await empty.projection()).active == 3
+    assert set(seen) == {before}
+
+
+async def _rebuild_twice(world: Projections) -> None:
+    for _ in range(2):
+        await world.projector().ask_for_rebuild()
+        await world.rebuilt()
+
+
+async def answers(graph: DecisionGraph, part: str) -> str:
+    """What the named queries say about the sample story."""
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("decision_trail", {"story_id": f"st-{part}cart7"}),
+        ("decision_trail", {"path": "shop/cart/store.py"}),
+        ("who_approved", {"story_id": f"st-{part}cart7"}),
+        ("council_record", {"council_id": f"co-{part}pick1"}),
+        ("decision_impact", {"decision_id": f"de-{part}base1"}),
+    ]
+    found = [await graph.query(name, params) for name, params in asked]
+    assert all(found)
+    return "\n".join(canonical(rows) for rows in found)
+
+
+@pytest.mark.rule("GR-1", "EV-31")
+@pytest.mark.parametrize("name", sorted(EFFECTS))
+async def test_event_is_read_back_as_exactly_the_nodes_it_stands_for(empty: DecisionGraph, name: str) -> None:
+    await project(empty, shortest_history(name))
+    expected = golden_graph(name)
+    assert (EFFECTS[name] == NONE) == (expected is None)
+    nodes, relations = expected or ([], [])
+    assert await empty.digest() == graph_digest(nodes, relations)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fleet.ids import CommandId
-from fleet.ports import Answer, Delivery, Inbox
+from fleet.ports import MAX_ATTEMPTS, Answer, Backlog, Delivery, HasBacklog, Inbox
 from tests.support.stores import Stores, command, eventually, new_stream
 
 DONE = Answer(ok=True, result={"story_id": "st-one", "score": "98.7"})
@@ -141,3 +141,64 @@ async def test_command_id_with_braces_and_slashes_finds_its_answer(stores: Store
     await stores.inbox.submit(odd)
     await stores.inbox.acknowledge(await take_one(stores.inbox), DONE)
     assert await eventually(lambda: stores.inbox.answer(odd.command_id, timeout_s=0), within_s=1) == DONE
+
+
+async def test_abandoned_command_comes_alone_and_before_new_ones(stores: Stores) -> None:
+    sent = [command(new_stream(f"st-{number}")) for number in range(3)]
+    for one in sent:
+        await stores.hasty_inbox.submit(one)
+    assert len(await stores.hasty_inbox.take("dead/1", timeout_s=2)) == 3
+    again: list[Delivery] = []
+    fresh = command(new_stream())
+    while len(again) < 3:
+        (delivery,) = await stores.hasty_inbox.take("main/1", timeout_s=5)
+        await stores.hasty_inbox.acknowledge(delivery, DONE)
+        again.append(delivery)
+        if len(again) == 1:
+            await stores.hasty_inbox.submit(fresh)
+    assert {delivery.command.command_id for delivery in again} == {one.command_id for one in sent}
+    assert {delivery.attempts for delivery in again} == {2}
+    assert (await take_one(stores.hasty_inbox)).command == fresh
+
+
+@pytest.mark.rule("EV-23")
+async def test_command_that_outages_defer_is_delivered_without_limit(stores: Stores) -> None:
+    sent = command(new_stream())
+    await stores.hasty_inbox.submit(sent)
+    for _ in range(MAX_ATTEMPTS + 3):
+        delivery = await take_one(stores.hasty_inbox, timeout_s=5)
+        assert (delivery.command, delivery.attempts) == (sent, 1)
+        await stores.hasty_inbox.defer(delivery)
+        await stores.hasty_inbox.defer(delivery)
+    assert await stores.letters.letters() == []
+    assert await stores.hasty_inbox.answer(sent.command_id, timeout_s=0) is None
+
+
+async def test_defer_of_a_delivery_that_another_consumer_has_now_changes_nothing(stores: Stores) -> None:
+    await stores.hasty_inbox.submit(command(new_stream()))
+    first = await take_one(stores.hasty_inbox, "slow/1")
+    second = await take_one(stores.hasty_inbox, "main/1", timeout_s=5)
+    await stores.hasty_inbox.defer(first)
+    third = await take_one(stores.hasty_inbox, "main/1", timeout_s=5)
+    assert (second.attempts, third.attempts) == (2, 3)
+    await stores.hasty_inbox.acknowledge(third, DONE)
+    await stores.hasty_inbox.defer(third)
+    assert await stores.hasty_inbox.take("main/1", timeout_s=0.3) == []
+
+
+async def older(queue: HasBacklog) -> bool:
+    return 0 < (await queue.backlog()).oldest_ms < 10_000
+
+
+@pytest.mark.rule("AP-121")
+async def test_backlog_counts_commands_until_they_are_answered(stores: Stores) -> None:
+    inbox: HasBacklog = stores.inbox  # type: ignore[assignment]
+    assert await inbox.backlog() == Backlog(pending=0, oldest_ms=0)
+    for _ in range(3):
+        await stores.inbox.submit(command(new_stream()))
+    taken = await stores.inbox.take("main/1", timeout_s=2)
+    assert (await inbox.backlog()).pending == 3
+    assert await eventually(lambda: older(inbox), within_s=2)
+    for delivery in taken:
+        await stores.inbox.acknowledge(delivery, DONE)
+    assert await inbox.backlog() == Backlog(pending=0, oldest_ms=0)

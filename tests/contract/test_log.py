@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import FleetError, InvalidInput, OwnershipLost, PayloadTooLarge, VersionConflict
+from fleet.errors import FleetError, InvalidInput, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
 from fleet.events import GENESIS_HASH, Head
 from fleet.ids import StreamId
 from fleet.ports import MAX_APPEND_BYTES, MAX_BODY_BYTES, MAX_EVENTS, Appended, Duplicate
@@ -183,6 +185,148 @@ async def test_racing_appends_of_one_command_store_it_once(stores: Stores) -> No
     outcomes = await asyncio.gather(*(logs[n % 2].append(same) for n in range(10)))
     assert sum(isinstance(outcome, Appended) for outcome in outcomes) == 1
     assert outcomes.count(Duplicate(1, 2)) == 9
+
+
+@pytest.mark.rule("EV-19")
+async def test_refused_stream_is_read_but_takes_no_append_until_the_loss_is_accepted(stores: Stores) -> None:
+    stream, other = new_stream(), new_stream()
+    first = await appended(stores, stream)
+    await stores.log.refuse(stream, reason="a checkpoint names version 7")
+    with pytest.raises(LogRegressed, match=f"names version 7; .*`fleet accept-loss {stream}`") as caught:
+        await stores.twin().log.append(append_request(stream, first.head))
+    assert caught.value.details == {"stream": stream, "reason": "a checkpoint names version 7"}
+    assert await stores.log.read(stream) == list(first.events)
+    assert await stores.log.head(stream) == first.head
+    await appended(stores, other)
+    await stores.log.accept_loss(stream)
+    assert await stores.log.refused() == {}
+    assert (await appended(stores, stream, first.head)).head.version == 2
+
+
+@pytest.mark.rule("EV-14", "EV-19")
+async def test_refused_stream_answers_a_known_command_and_no_other_check(stores: Stores) -> None:
+    stream = new_stream()
+    await appended(stores, stream, command_id="st-one/step-1/finish")
+    await stores.log.refuse(stream, reason="the log went back")
+    known = append_request(stream, command_id="st-one/step-1/finish")
+    assert await stores.log.append(known) == Duplicate(1, 1)
+    for stale in (Head(9, "f" * 64, 9), Head()):
+        with pytest.raises(LogRegressed):
+            await stores.log.append(append_request(stream, stale, bodies=TOO_LARGE["body"]))
+    assert len(await stores.log.read(stream)) == 1
+
+
+@pytest.mark.rule("EV-19")
+async def test_refused_names_every_stream_with_its_first_reason(stores: Stores) -> None:
+    lost, back = new_stream("st-b"), new_stream("st-a")
+    await appended(stores, back)
+    await stores.log.refuse(lost, reason="Ä: all of it is gone")
+    await stores.log.refuse(back, reason="first")
+    await stores.log.refuse(back, reason="second")
+    assert await stores.twin().log.refused() == {back: "first", lost: "Ä: all of it is gone"}
+    assert list(await stores.log.refused()) == [back, lost]
+    with pytest.raises(LogRegressed):
+        await stores.log.append(append_request(lost))
+
+
+async def test_refusal_without_a_reason_is_invalid(stores: Stores) -> None:
+    with pytest.raises(InvalidInput):
+        await stores.log.refuse(new_stream(), reason=" ")
+    assert await stores.log.refused() == {}
+
+
+async def test_accepting_the_loss_of_a_stream_that_is_not_refused_changes_nothing(stores: Stores) -> None:
+    stream = new_stream()
+    first = await appended(stores, stream)
+    await stores.log.accept_loss(stream)
+    await stores.log.accept_loss(new_stream())
+    assert await stores.log.head(stream) == first.head
+    assert await stores.log.streams() == [stream]
+
+
+@pytest.mark.rule("EV-5")
+async def test_commands_lists_every_command_with_its_versions_in_order(stores: Stores) -> None:
+    stream = new_stream()
+    first = await appended(stores, stream, bodies=[b"1", b"2"], command_id="st-z/first")
+    await appended(stores, stream, first.head, command_id="st-a/second")
+    await stores.log.append(append_request(stream, command_id="st-z/first"))
+    found = await stores.twin().log.commands(stream)
+    assert found == {"st-z/first": (1, 2), "st-a/second": (3, 3)}
+    assert list(found) == ["st-z/first", "st-a/second"]
+    assert await stores.log.commands(new_stream()) == {}
+
+
+@pytest.mark.rule("EV-3", "EV-25")
+async def test_erased_stream_reads_as_unknown_and_keeps_its_epoch(stores: Stores) -> None:
+    stream, other = new_stream(), new_stream()
+    lease = await stores.leases.claim(stream, "main/1", ttl_s=30)
+    written = await appended(stores, stream, Head(epoch=lease.epoch), bodies=[b"1", b"2"], command_id="st-one/a")
+    await appended(stores, other)
+    await stores.log.erase(stream, expected=written.head)
+    assert await stores.log.read(stream) == []
+    assert await stores.log.commands(stream) == {}
+    assert await stores.log.streams() == await stores.log.open_streams() == [other]
+    assert await stores.log.head(stream) == Head(epoch=lease.epoch)
+    with pytest.raises(OwnershipLost):
+        await stores.leases.renew(lease)
+
+
+@pytest.mark.rule("EV-3", "EV-25")
+async def test_stream_made_anew_after_erasing_never_gets_an_old_epoch(stores: Stores) -> None:
+    stream = new_stream()
+    old = await stores.leases.claim(stream, "main/1", ttl_s=30)
+    written = await appended(stores, stream, Head(epoch=old.epoch), command_id="st-one/a")
+    await stores.log.erase(stream, expected=written.head)
+    # The lease is gone with the stream, so another shard need not wait for its end.
+    new = await stores.leases.claim(stream, "other/1", ttl_s=30)
+    assert new.epoch == old.epoch + 1
+    with pytest.raises(OwnershipLost):
+        await stores.log.append(append_request(stream, Head(epoch=old.epoch)))
+    again = await appended(stores, stream, Head(epoch=new.epoch), command_id="st-one/a")
+    assert (again.head.version, again.head.epoch) == (1, new.epoch)
+
+
+@pytest.mark.rule("EV-25")
+async def test_zombie_of_an_erased_stream_writes_nothing(stores: Stores) -> None:
+    stream = new_stream()
+    written = await appended(stores, stream)
+    await stores.log.erase(stream, expected=written.head)
+    with pytest.raises(VersionConflict):
+        await stores.log.append(append_request(stream, written.head))
+    assert await stores.log.streams() == []
+
+
+@pytest.mark.rule("EV-25")
+@pytest.mark.parametrize("change", [{"version": 1}, {"hash": "e" * 64}, {"epoch": 0}], ids=["version", "hash", "epoch"])
+async def test_erase_of_a_stream_that_ends_elsewhere_changes_nothing(stores: Stores, change: dict[str, Any]) -> None:
+    stream = new_stream()
+    lease = await stores.leases.claim(stream, "main/1", ttl_s=30)
+    written = await appended(stores, stream, Head(epoch=lease.epoch), bodies=[b"1", b"2"])
+    with pytest.raises(VersionConflict, match="nothing was erased") as caught:
+        await stores.log.erase(stream, expected=replace(written.head, **change))
+    assert (caught.value.details["actual"], caught.value.details["actual_epoch"]) == (2, lease.epoch)
+    assert await stores.log.read(stream) == list(written.events)
+    await stores.leases.renew(lease)
+
+
+@pytest.mark.rule("EV-25")
+async def test_erasing_again_or_what_never_was_does_nothing(stores: Stores) -> None:
+    stream, claimed = new_stream(), new_stream()
+    written = await appended(stores, stream)
+    for _ in range(2):
+        await stores.log.erase(stream, expected=written.head)
+    await stores.log.erase(new_stream(), expected=Head(3, "a" * 64, 1))
+    lease = await stores.leases.claim(claimed, "main/1", ttl_s=30)
+    await stores.log.erase(claimed, expected=Head(3, "a" * 64, 1))
+    await stores.leases.renew(lease)
+
+
+async def test_erasing_a_refused_stream_ends_its_refusal(stores: Stores) -> None:
+    stream = new_stream()
+    written = await appended(stores, stream)
+    await stores.log.refuse(stream, reason="the log went back")
+    await stores.log.erase(stream, expected=written.head)
+    assert await stores.log.refused() == {}
 
 
 # One step: (stream, command, events, which head it was decided on, closes, claim first).

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import coverage
 import httpx
 import pytest
 
 from cluster.local import find_running
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.config import load_settings
+from tests.support.team_models import demo_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
@@ -250,3 +252,28 @@ def test_approval_of_a_gate_that_is_not_pending_is_bad_input(up: Up) -> None:
     assert last_line(done)["error"]["code"] == "not_found"
     assert "Traceback" not in done.stderr
     assert up.recorded(story_id) == known
+
+
+@pytest.mark.rule("RC-51", "GL-19")
+def test_ports_of_actors_answer_another_process_with_results_and_typed_errors(up: Up, tmp_path: Path):
+    repository = demo_repository(tmp_path)
+    # Ray reads its variables at import, so this is a process of its own; it is measured when this one is.
+    measured = ["-m", "coverage", "run", "--parallel-mode"] if coverage.Coverage.current() else []
+    caller = [sys.executable, *measured, "-m", "tests.support.ray_ports_caller", str(up.home), str(repository)]
+    done = subprocess.run(caller, env=up.environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = last_line(done)
+    assert (found["health"], found["cancelled"]) == (["ok", "bubblewrap"], False)
+    assert found["staged"][1] == "main"
+    assert "status='passed'" in found["first"], found["first"]
+    refused = {name: answer[0] for name, answer in found.items() if isinstance(answer, list)}
+    assert (
+        refused.items()
+        >= {
+            "stale epoch": "ownership_lost",
+            "no node": "sandbox_unavailable",
+            "no actor": "model_unavailable",
+            "no role": "invalid_input",
+        }.items()
+    ), found
+    assert {"no repository", "absent commit", "no story", "no profile"} <= refused.keys(), found

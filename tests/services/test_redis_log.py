@@ -10,11 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from cluster.local import StoreKind, Valkey
-from fleet.adapters.redis import RedisEventLog, RedisLeaseStore, connect_redis
-from fleet.errors import CommitUnknown, LogCorrupted, OwnershipLost, StoreFull, StoreUnavailable
+from fleet.adapters.redis import RedisEventLog, RedisLeaseStore, RedisSnapshotStore, connect_redis
+from fleet.errors import CommitUnknown, LogCorrupted, LogRegressed, OwnershipLost, StoreFull, StoreUnavailable
 from fleet.events import Head, StoredEvent
 from fleet.ids import StreamId
-from fleet.ports import Appended, AppendRequest, Duplicate
+from fleet.ports import Appended, AppendRequest, Duplicate, Snapshot
 from tests.support.fault_proxy import proxied
 from tests.support.stores import append_request, empty_database, new_stream, own_database
 
@@ -287,3 +287,64 @@ async def test_read_of_a_foreign_entry_id_is_corrupted(client: Redis) -> None:
     with pytest.raises(LogCorrupted) as caught:
         await RedisEventLog(client).read(STREAM)
     assert caught.value.details["version"] == 3
+
+
+@pytest.mark.rule("EV-3", "EV-25")
+async def test_erase_leaves_the_epoch_and_the_hints_alone(client: Redis) -> None:
+    log, leases = RedisEventLog(client), RedisLeaseStore(client)
+    lease = await leases.claim(STREAM, "main/1", ttl_s=15)
+    outcome = await log.append(append_request(STREAM, Head(epoch=lease.epoch)))
+    await RedisSnapshotStore(client).put(STREAM, Snapshot(version=1, hash="a" * 64, schema="story/1", data=b"fold"))
+    await log.erase(STREAM, expected=outcome.head)
+    keys = sorted(key.decode().split("}:")[1] for key in await client.keys("*"))
+    assert keys == ["feed", "story:st-keys:head"]
+    (head,) = await client.keys("*:head")
+    assert await client.hgetall(head) == {b"epoch": b"1", b"status": b"erased"}
+
+
+@pytest.mark.rule("EV-18", "EV-25")
+async def test_erase_whose_reply_is_lost_is_repeated(redis_url: str, client: Redis) -> None:
+    outcome = await RedisEventLog(client).append(append_request(STREAM))
+    async with proxied(own_database(redis_url)) as (proxy, url):
+        through = connect_redis(url)
+        try:
+            proxy.lose_reply_to(b"EVALSHA")
+            await RedisEventLog(through).erase(STREAM, expected=outcome.head)
+        finally:
+            await through.aclose()
+        assert proxy.lost == 1
+    assert await RedisEventLog(client).streams() == []
+
+
+@pytest.mark.rule("EV-19")
+async def test_refusal_outlives_the_stream_and_its_head(client: Redis) -> None:
+    log = RedisEventLog(client)
+    await log.append(append_request(STREAM))
+    await log.refuse(STREAM, reason="the cursor is ahead")
+    # What a server that was restored from an older backup would hold of this stream.
+    await client.delete(*await client.keys("*:story:st-keys:*"))
+    with pytest.raises(LogRegressed):
+        await log.append(append_request(STREAM))
+    assert await log.refused() == {STREAM: "the cursor is ahead"}
+
+
+@pytest.mark.parametrize("entry", [(b"st-keys/a", b"1"), (b"st-keys/a", b"1-x"), (b"two words", b"1-1")])
+async def test_damaged_command_table_is_corrupted(client: Redis, entry: tuple[bytes, bytes]) -> None:
+    log = RedisEventLog(client)
+    await log.append(append_request(STREAM))
+    (key,) = await client.keys("*:cmds")
+    await client.hset(key, entry[0], entry[1])
+    with pytest.raises(LogCorrupted, match="holds a command"):
+        await log.commands(STREAM)
+
+
+@pytest.mark.rule("EV-6")
+@pytest.mark.parametrize("damage", ["v", "h", "s", "d", "text"])
+async def test_damaged_snapshot_is_none_and_is_replaced(client: Redis, damage: str) -> None:
+    snapshots, whole = RedisSnapshotStore(client), Snapshot(version=1, hash="a" * 64, schema="story/1", data=b"fold")
+    await snapshots.put(STREAM, whole)
+    (key,) = await client.keys("*:snap")
+    await (client.hset(key, "v", "one") if damage == "text" else client.hdel(key, damage))
+    assert await snapshots.get(STREAM) is None
+    await snapshots.put(STREAM, whole)
+    assert await snapshots.get(STREAM) == whole

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryFeed, MemoryGraph
+from fleet.adapters.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeedGroup, MemoryGraph
 from fleet.adapters.neo4j import Neo4jGraph
 from fleet.cli.story_file import read_story
 from fleet.ids import StreamId
+from fleet.ports import DecisionGraph
 from fleet.services.projector import Projector
 from tests.ray.test_fleet_run import DEMO, example_repository
 from tests.support.services import Neo4jAddress
 from tests.support.team import team
+
+
+def over(log: MemoryEventLog, graph: DecisionGraph) -> Projector:
+    """A projector of this log."""
+    return Projector(log, graph, feed=MemoryFeedGroup(log), letters=MemoryDeadLetters(), clock=SystemClock())
 
 
 @pytest.mark.rule("GR-80", "GR-3", "GR-4", "GR-88")
@@ -33,13 +39,12 @@ async def test_graph_of_a_delivered_story_says_who_decided_what_and_why(
         )
         stream = StreamId.of_story(story_id)
         try:
-            projector = Projector(found.log, MemoryFeed(found.log), graph, SystemClock())
-            await projector.catch_up(stream)
+            await over(found.log, graph).catch_up(stream)
             assert (await graph.cursor(stream)).version == state.version
             trail = await graph.query("decision_trail", {"story_id": story_id})
             approvals = await graph.query("who_approved", {"story_id": story_id})
             twin = MemoryGraph()
-            await Projector(found.log, MemoryFeed(found.log), twin, SystemClock()).catch_up(stream)
+            await over(found.log, twin).catch_up(stream)
             assert len(await twin.query("decision_trail", {"story_id": story_id})) == len(trail)
         finally:
             await graph.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.events import Head, StoredEvent
-from fleet.ids import StreamId
+from fleet.ids import CommandId, StreamId
 from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
 from fleet.story import StoryState
 from tests.support.team import Team, team
@@ -57,6 +57,26 @@ class HaltingLog:
     async def streams(self) -> list[StreamId]:
         """See `EventLog.streams`."""
         return await self._inner.streams()
+
+    async def refuse(self, stream: StreamId, *, reason: str) -> None:
+        """See `EventLog.refuse`."""
+        await self._inner.refuse(stream, reason=reason)
+
+    async def refused(self) -> dict[StreamId, str]:
+        """See `EventLog.refused`."""
+        return await self._inner.refused()
+
+    async def accept_loss(self, stream: StreamId) -> None:
+        """See `EventLog.accept_loss`."""
+        await self._inner.accept_loss(stream)
+
+    async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
+        """See `EventLog.commands`."""
+        return await self._inner.commands(stream)
+
+    async def erase(self, stream: StreamId, *, expected: Head) -> None:
+        """See `EventLog.erase`."""
+        await self._inner.erase(stream, expected=expected)
 
 
 @dataclass(frozen=True)

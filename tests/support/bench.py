@@ -16,6 +16,7 @@ from fleet.adapters.memory import (
     MemoryLeaseStore,
     MemoryRunLedger,
     MemorySandboxBackend,
+    MemorySnapshotStore,
     Program,
     ProgramEnd,
 )
@@ -112,6 +113,7 @@ class World:
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
         self.feed = MemoryFeed(self.log, self.clock)
+        self.snapshots = MemorySnapshotStore(self.log)
         self.leases = MemoryLeaseStore(self.log, self.clock)
         self.agents = agents or ScriptedAgents(_nobody)
         self.backend = MemorySandboxBackend(program, self.blobs)
@@ -135,6 +137,7 @@ class World:
             story_id=story_id,
             epoch=epoch,
             policy=PolicyRef(rule_id="RT-30", digest=Digest(digest("policy"))),
+            snapshots=self.snapshots,
         )
         await journal.load()
         return journal

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import neo4j
 
@@ -23,11 +25,14 @@ __all__ = [
     "canonical",
     "empty_graph",
     "fresh",
+    "golden_graph",
     "history",
     "open_graph",
     "project",
     "renamed",
     "sample_history",
+    "shortest_history",
+    "shown",
     "stored",
 ]
 
@@ -109,8 +114,24 @@ def sample_history(kind: str, part: str = "one") -> list[StoredEvent]:
         for name, payload in samples().items()
         if _kind_of(name) == kind
     ]
-    streams = {"story": f"story:st-{part}cart7", "project": "project:pr-default", "platform": "platform:main"}
-    return history(streams[kind], chosen)
+    return history(_stream_of(kind, part), chosen)
+
+
+def _stream_of(kind: str, part: str = "") -> str:
+    return {"story": f"story:st-{part}cart7", "project": "project:pr-default", "platform": "platform:main"}[kind]
+
+
+def shown(name: str) -> Payload:
+    """The sample of a type, in the form that changes the graph."""
+    payload = samples()[name]
+    changed = {"StoryPaused": {"scope": "story"}, "StoryResumed": {"scope": "story"}, "RepairReceived": {"kept": "new"}}
+    return payload.model_copy(update=changed.get(name, {}))
+
+
+def shortest_history(name: str) -> list[StoredEvent]:
+    """The stream that ends with an event of this type and shows what it means."""
+    first = {"TaskClaimReleased": ["TaskClaimed"]}.get(name, [])
+    return history(_stream_of(_kind_of(name)), [shown(one) for one in (*first, name)])
 
 
 _OWN = [
@@ -166,6 +187,23 @@ def empty_graph(address: Neo4jAddress) -> None:
     auth = (address.user, address.password)
     with neo4j.GraphDatabase.driver(address.uri, auth=auth, initial_retry_delay=0.03) as driver:
         driver.execute_query("MATCH (n) DETACH DELETE n", database_="neo4j")
+
+
+_GOLDEN = Path(__file__).parents[1] / "golden" / "graph_effects.json"
+
+
+def golden_graph(
+    name: str,
+) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, str, str, str, str, dict[str, Any]]]] | None:
+    """Nodes and relationships that `shortest_history` leaves in an empty graph; None when the type changes nothing.
+
+    As `graph_digest` takes them. The file was read by a person: it says what each event means in the graph.
+    """
+    found = json.loads(_GOLDEN.read_text(encoding="utf-8"))[name]
+    if found == "none":
+        return None
+    nodes = [(label, {"id": node_id, **props}) for label, node_id, props in found["nodes"]]
+    return nodes, [tuple(relation) for relation in found["relations"]]
 
 
 def canonical(rows: list[dict[str, object]]) -> str:

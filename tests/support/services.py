@@ -1,7 +1,9 @@
 """Embedded stores for tests: started once for a whole run, or replaced by the servers that the environment names.
 
 `FLEET_TEST_REDIS_URL` and `FLEET_TEST_NEO4J_URI` (with `FLEET_TEST_NEO4J_USER`, `FLEET_TEST_NEO4J_PASSWORD`) run the
-same suites against real servers, which the tests may empty.
+same suites against real servers. With `FLEET_TEST_REAL=1` (`make test-real`) the same names without `TEST_` count too,
+which name a fleet's own stores otherwise. The tests empty what they use: database 9 of the Redis, and the database
+`neo4j` of the graph. They refuse a server that holds anything there, unless `FLEET_TEST_MAY_EMPTY=1` allows it.
 """
 
 from __future__ import annotations
@@ -11,9 +13,15 @@ import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
+
+import neo4j
+import neo4j.exceptions
+import pytest
+import redis
 
 from cluster.local import ArcadeDb, StoreKind, Valkey
+from tests.support.stores import own_database
 
 T = TypeVar("T")
 
@@ -41,9 +49,14 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
 @contextmanager
 def log_server(directory: Path) -> Iterator[str]:
     """URL of a log store (append-only, fsync at every write)."""
-    given = os.environ.get("FLEET_TEST_REDIS_URL")
+    given = _given("REDIS_URL")
     if given:
-        yield given
+        _require_empty_redis(given)
+        try:
+            yield given
+        finally:
+            with redis.Redis.from_url(own_database(given)) as client:
+                client.flushdb()
         return
     server = Valkey(StoreKind.LOG, directory)
     run_apart(server.start())
@@ -56,10 +69,15 @@ def log_server(directory: Path) -> Iterator[str]:
 @contextmanager
 def graph_server(directory: Path) -> Iterator[Neo4jAddress]:
     """Address of a graph with the database `neo4j`."""
-    given = os.environ.get("FLEET_TEST_NEO4J_URI")
+    given = _given("NEO4J_URI")
     if given:
-        env = os.environ
-        yield Neo4jAddress(given, env.get("FLEET_TEST_NEO4J_USER", "neo4j"), env.get("FLEET_TEST_NEO4J_PASSWORD", ""))
+        address = Neo4jAddress(given, _given("NEO4J_USER") or "neo4j", _given("NEO4J_PASSWORD"))
+        _require_empty_graph(address)
+        try:
+            yield address
+        finally:
+            with neo4j.GraphDatabase.driver(address.uri, auth=(address.user, address.password)) as driver:
+                driver.execute_query("MATCH (n) DETACH DELETE n", database_="neo4j")
         return
     server = ArcadeDb(directory)
     run_apart(server.start())
@@ -67,3 +85,39 @@ def graph_server(directory: Path) -> Iterator[Neo4jAddress]:
         yield Neo4jAddress(server.address, "root", server.password)
     finally:
         run_apart(server.stop())
+
+
+def _given(name: str) -> str:
+    """What the environment says for the tests; empty when it says nothing."""
+    names = [f"FLEET_TEST_{name}", *([f"FLEET_{name}"] if os.environ.get("FLEET_TEST_REAL") == "1" else [])]
+    return next((value for one in names if (value := os.environ.get(one, ""))), "")
+
+
+def _require_empty_redis(url: str) -> None:
+    try:
+        with redis.Redis.from_url(own_database(url), socket_timeout=5, socket_connect_timeout=5) as client:
+            held = cast(int, client.dbsize())
+    except redis.RedisError as error:
+        pytest.exit(f"the Redis that the tests were given does not answer: {error}", returncode=4)
+    _require_empty(held, "database 9 of the Redis that the tests were given", "keys")
+
+
+def _require_empty_graph(address: Neo4jAddress) -> None:
+    try:
+        with neo4j.GraphDatabase.driver(
+            address.uri, auth=(address.user, address.password), connection_timeout=5, max_transaction_retry_time=5
+        ) as driver:
+            records, _, _ = driver.execute_query("MATCH (n) RETURN count(n) AS n", database_="neo4j")
+    except (neo4j.exceptions.Neo4jError, neo4j.exceptions.DriverError) as error:
+        pytest.exit(f"the graph that the tests were given does not answer: {error}", returncode=4)
+    _require_empty(records[0]["n"], "the database neo4j of the graph that the tests were given", "nodes")
+
+
+def _require_empty(held: int, place: str, what: str) -> None:
+    """The tests would lose somebody's data: they run only where there is none, or where it was allowed."""
+    if held and os.environ.get("FLEET_TEST_MAY_EMPTY") != "1":
+        pytest.exit(
+            f"{place} holds {held} {what}, and the tests would delete them: give them a server of their own, or set "
+            "FLEET_TEST_MAY_EMPTY=1",
+            returncode=4,
+        )

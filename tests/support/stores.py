@@ -15,28 +15,46 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from fleet.adapters.memory import (
+    MemoryDeadLetters,
     MemoryEventLog,
     MemoryFeed,
+    MemoryFeedGroup,
     MemoryInbox,
     MemoryLeaseStore,
     MemoryRunLedger,
+    MemorySnapshotStore,
 )
 from fleet.adapters.redis import (
+    RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
+    RedisFeedGroup,
     RedisInbox,
     RedisLeaseStore,
     RedisRunLedger,
+    RedisSnapshotStore,
     connect_redis,
 )
 from fleet.events import Head, NewEvent
 from fleet.ids import CommandId, Principal, StreamId
-from fleet.ports import AppendRequest, Command, EventLog, Feed, Inbox, LeaseStore, RunLedger
+from fleet.ports import (
+    AppendRequest,
+    Command,
+    DeadLetters,
+    EventLog,
+    Feed,
+    FeedGroup,
+    Inbox,
+    LeaseStore,
+    RunLedger,
+    SnapshotStore,
+)
 
 T = TypeVar("T")
 
 __all__ = [
     "ACTOR",
+    "SNAPSHOT_BYTES",
     "Stores",
     "append_request",
     "command",
@@ -49,6 +67,8 @@ __all__ = [
 
 ACTOR = Principal("system:council")
 _NUMBERS = count(1)
+SNAPSHOT_BYTES = 1000
+"""Largest snapshot that the stores of a test keep."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,14 @@ class Stores:
     inbox: Inbox
     hasty_inbox: Inbox
     """Takes over what was left for 0.1 s."""
+    group: FeedGroup
+    hasty_group: FeedGroup
+    """Takes over what was left for 0.1 s."""
+    letters: DeadLetters
+    """Lists what `hasty_inbox` sets aside, too."""
     ledger: RunLedger
+    snapshots: SnapshotStore
+    """Keeps at most `SNAPSHOT_BYTES`."""
     twin: Callable[[], Stores]
 
 
@@ -103,13 +130,18 @@ async def open_stores(url: str | None) -> AsyncGenerator[Stores]:
 
 def _in_memory() -> Stores:
     log = MemoryEventLog()
+    hasty_inbox = MemoryInbox(abandoned_after_s=0.1)
     stores = Stores(
         log=log,
         leases=MemoryLeaseStore(log),
         feed=MemoryFeed(log),
         inbox=MemoryInbox(),
-        hasty_inbox=MemoryInbox(abandoned_after_s=0.1),
+        hasty_inbox=hasty_inbox,
+        group=MemoryFeedGroup(log),
+        hasty_group=MemoryFeedGroup(log, abandoned_after_s=0.1),
+        letters=MemoryDeadLetters(inbox=hasty_inbox),
         ledger=MemoryRunLedger(),
+        snapshots=MemorySnapshotStore(log, max_bytes=SNAPSHOT_BYTES),
         twin=lambda: stores,
     )
     return stores
@@ -122,7 +154,11 @@ def _in_redis(client: Redis, twin: Callable[[], Stores]) -> Stores:
         feed=RedisFeed(client),
         inbox=RedisInbox(client, client),
         hasty_inbox=RedisInbox(client, client, abandoned_after_s=0.1, block_s=0.05),
+        group=RedisFeedGroup(client),
+        hasty_group=RedisFeedGroup(client, abandoned_after_s=0.1, block_s=0.05),
+        letters=RedisDeadLetters(client, client, margin_s=2),
         ledger=RedisRunLedger(client, margin_s=2),
+        snapshots=RedisSnapshotStore(client, max_bytes=SNAPSHOT_BYTES),
         twin=twin,
     )
 

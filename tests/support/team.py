@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
+
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.forge import LocalForge
 from fleet.adapters.llm import ChatModels
 from fleet.adapters.memory import MemoryEventLog, MemoryFeed, MemoryInbox, MemoryLeaseStore, MemoryRunLedger
+from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, RedisLeaseStore
 from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
 from fleet.config import ConfigFiles, packaged_directory
 from fleet.context import ContextConfig
@@ -21,7 +24,7 @@ from fleet.events import PolicyRef
 from fleet.ids import Digest, Principal, StoryId
 from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig
-from fleet.ports import Agents, ChatModel, EventLog, Inbox, LeaseStore
+from fleet.ports import Agents, ChatModel, EventLog, Feed, Inbox, LeaseStore
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
@@ -111,6 +114,13 @@ def local_agents(models: Mapping[str, ChatModel], blobs: FileBlobStore) -> Local
     )
 
 
+def _stores(redis: Redis | None) -> tuple[EventLog, Inbox, Feed, LeaseStore]:
+    if redis is not None:
+        return RedisEventLog(redis), RedisInbox(redis, redis), RedisFeed(redis), RedisLeaseStore(redis)
+    log = MemoryEventLog()
+    return log, MemoryInbox(), MemoryFeed(log), MemoryLeaseStore(log)
+
+
 @asynccontextmanager
 async def team(
     root: Path,
@@ -119,11 +129,15 @@ async def team(
     record_dir: Path | None = None,
     environ: Mapping[str, str] = {},
     through: Callable[[EventLog], EventLog] = lambda log: log,
+    redis: Redis | None = None,
 ) -> AsyncIterator[Team]:
-    """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`."""
+    """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
+
+    Its log, queues and leases are in memory, or on the server of `redis`.
+    """
     files = ConfigFiles(packaged_directory())
-    blobs, clock, log = FileBlobStore(root / "blobs"), SystemClock(), MemoryEventLog()
-    inbox, feed, leases = MemoryInbox(), MemoryFeed(log), MemoryLeaseStore(log)
+    blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
+    log, inbox, feed, leases = _stores(redis)
     state_root = reachable_state_root(root / "sandbox")
     backend = BubblewrapBackend(state_root, blobs)
     sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fleet.adapters.blobs import FileBlobStore
+from fleet.adapters.redis import RedisBlobStore
 from fleet.cli.local_principals import ensure_principals, local_principal
 from fleet.errors import InvalidInput
 from fleet.services.context_service import ContextService
@@ -14,11 +17,12 @@ from fleet.wiring import (
     Endpoints,
     load_definitions,
     load_principals,
+    make_blobs,
     make_context_service,
     make_council_shard,
     make_desk,
     make_forge,
-    make_report_service,
+    make_notary,
     make_role_agent,
     make_sandbox_parts,
     make_supervisor,
@@ -49,7 +53,7 @@ def endpoints(tmp_path: Path) -> Endpoints:
 
 def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> None:
     assert make_desk(endpoints)
-    assert make_report_service(endpoints)
+    assert make_notary(endpoints).last is None
     assert isinstance(make_context_service(endpoints), ContextService)
     assert isinstance(make_role_agent(endpoints, role="developer"), RoleAgent)
     parts = make_sandbox_parts(endpoints)
@@ -57,6 +61,11 @@ def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> No
     assert make_forge(endpoints, parts)
     shard = make_council_shard(endpoints, name="council:0", incarnation="1-1")
     assert shard.status().owner == "council:0/1-1"
+
+
+def test_blobs_are_where_the_settings_say(endpoints: Endpoints) -> None:
+    assert isinstance(make_blobs(endpoints), FileBlobStore)
+    assert isinstance(make_blobs(replace(endpoints, blobs="redis")), RedisBlobStore)
 
 
 def test_definitions_give_tasks_only_to_roles_that_change_files(endpoints: Endpoints) -> None:

@@ -7,19 +7,25 @@ from itertools import count
 
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.memory.waiting import Signal
+from fleet.adapters.parking import command_failure, letter_id_of, set_aside, set_aside_by
 from fleet.ids import CommandId
-from fleet.ports import Answer, Clock, Command, Delivery
+from fleet.ports import MAX_ATTEMPTS, Answer, Backlog, Clock, Command, DeadLetter, Delivery
 
 __all__ = ["MemoryInbox"]
 
 _ANSWER_TTL_MS = 86_400_000
+_DEFER_MS = 1_000
 
 
 @dataclass(slots=True)
 class _Queued:
     command: Command
+    first_seen_ms: int
+    since_ms: int
     attempts: int = 0
-    taken_ms: int = 0
+    is_taken: bool = False
+    due_ms: int = 0
+    """When it may be delivered again, once it was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,62 +35,119 @@ class _Kept:
 
 
 class MemoryInbox:
-    """A queue kept as long as the object. Implements the port Inbox.
+    """A queue kept as long as the object. Implements the port Inbox; deliveries count as in RedisInbox.
 
     Args:
         abandoned_after_s: a command that was taken and not acknowledged for so long is delivered again.
         batch: most commands that one `take` returns.
+        max_attempts: deliveries without an answer after which a command is set aside.
     """
 
-    def __init__(self, clock: Clock | None = None, *, abandoned_after_s: float = 30.0, batch: int = 32) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        abandoned_after_s: float = 30.0,
+        batch: int = 32,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> None:
         self._clock = clock or SystemClock()
         self._abandoned_after_ms = int(abandoned_after_s * 1000)
         self._batch = batch
+        self._max_attempts = max_attempts
         self._receipts = count(1)
         self._queue: dict[str, _Queued] = {}
         self._answers: dict[CommandId, _Kept] = {}
         self._arrived, self._answered = Signal(), Signal()
+        self.set_aside: dict[str, DeadLetter] = {}
+        """Commands that are dead letters, by the letter's id, as MemoryDeadLetters lists them."""
 
     async def submit(self, command: Command) -> None:
         """The command is queued; nothing happens when its id has an answer."""
         if self._kept(command.command_id) is None:
-            self._queue[str(next(self._receipts))] = _Queued(command)
-            self._arrived.notify()
+            self._enqueue(command)
+
+    def _enqueue(self, command: Command) -> None:
+        self._queue[str(next(self._receipts))] = _Queued(command, self._clock.now_ms(), self._clock.monotonic_ms())
+        self._arrived.notify()
 
     async def take(self, consumer: str, *, timeout_s: float) -> list[Delivery]:
-        """New and abandoned commands; empty when the time is over."""
+        """New commands, or one abandoned one; empty when the time is over."""
         until_ms = self._clock.monotonic_ms() + int(timeout_s * 1000)
         while True:
             if found := self._deliver():
                 return found
-            look_again_ms = min([until_ms, *self._abandoned_at()])
+            look_again_ms = min([until_ms, *(queued.due_ms for queued in self._queue.values() if queued.is_taken)])
             if not await self._arrived.wait(self._clock, until_ms=look_again_ms) and look_again_ms == until_ms:
                 return []
 
     def _deliver(self) -> list[Delivery]:
         """Hand out what waits; a command that was answered meanwhile leaves the queue instead."""
-        now_ms = self._clock.monotonic_ms()
+        for receipt in [r for r, queued in self._queue.items() if queued.is_taken]:
+            if self._queue[receipt].due_ms > self._clock.monotonic_ms():
+                continue
+            if self._queue[receipt].attempts >= self._max_attempts:
+                self._park(receipt)
+            elif delivery := self._delivery(receipt):
+                return [delivery]
         found: list[Delivery] = []
-        for receipt, queued in list(self._queue.items()):
-            if len(found) == self._batch or (queued.attempts and queued.taken_ms + self._abandoned_after_ms > now_ms):
-                continue
-            if self._kept(queued.command.command_id) is not None:
-                del self._queue[receipt]
-                continue
-            queued.attempts, queued.taken_ms = queued.attempts + 1, now_ms
-            found.append(Delivery(receipt=receipt, command=queued.command, attempts=queued.attempts))
+        for receipt in [r for r, queued in self._queue.items() if not queued.is_taken]:
+            if len(found) < self._batch and (delivery := self._delivery(receipt)):
+                found.append(delivery)
         return found
 
-    def _abandoned_at(self) -> list[int]:
-        return [queued.taken_ms + self._abandoned_after_ms for queued in self._queue.values() if queued.attempts]
+    def _delivery(self, receipt: str) -> Delivery | None:
+        queued = self._queue[receipt]
+        if self._kept(queued.command.command_id) is not None:
+            del self._queue[receipt]
+            return None
+        queued.attempts, queued.is_taken = queued.attempts + 1, True
+        queued.due_ms = self._clock.monotonic_ms() + self._abandoned_after_ms
+        return Delivery(receipt=receipt, command=queued.command, attempts=queued.attempts)
+
+    def _park(self, receipt: str) -> None:
+        queued = self._queue.pop(receipt)
+        command = queued.command
+        letter_id = letter_id_of("00", "commands", command.stream, command.command_id)
+        answer = self._first_answer(command.command_id, set_aside(command, letter_id, attempts=queued.attempts))
+        if set_aside_by(answer) == letter_id and letter_id not in self.set_aside:
+            failure = command_failure(command, attempts=queued.attempts)
+            self.set_aside[letter_id] = DeadLetter(
+                letter_id, failure, queued.attempts, queued.first_seen_ms, self._clock.now_ms()
+            )
+
+    def put_back(self, command: Command, letter_id: str) -> None:
+        """The command of a letter is queued again, without the answer that the letter had given it."""
+        self.set_aside.pop(letter_id, None)
+        kept = self._answers.get(command.command_id)
+        if kept is not None and set_aside_by(kept.answer) == letter_id:
+            del self._answers[command.command_id]
+        self._enqueue(command)
 
     async def acknowledge(self, delivery: Delivery, answer: Answer) -> None:
         """The first answer of the command id is kept for 24 h; this delivery does not come again."""
-        command_id = delivery.command.command_id
-        if self._kept(command_id) is None:
-            self._answers[command_id] = _Kept(answer, self._clock.monotonic_ms() + _ANSWER_TTL_MS)
+        self._first_answer(delivery.command.command_id, answer)
         self._queue.pop(delivery.receipt, None)
-        self._answered.notify()
+
+    def _first_answer(self, command_id: CommandId, answer: Answer) -> Answer:
+        kept = self._kept(command_id)
+        if kept is None:
+            kept = self._answers[command_id] = _Kept(answer, self._clock.monotonic_ms() + _ANSWER_TTL_MS)
+            self._answered.notify()
+        return kept.answer
+
+    async def defer(self, delivery: Delivery) -> None:
+        """The command comes again after a second, and this delivery does not count (EV-23)."""
+        queued = self._queue.get(delivery.receipt)
+        if queued is not None and queued.attempts == delivery.attempts:
+            queued.attempts -= 1
+            queued.due_ms = self._clock.monotonic_ms() + min(_DEFER_MS, self._abandoned_after_ms)
+            self._arrived.notify()
+
+    async def backlog(self) -> Backlog:
+        """Commands without an answer, and how long the oldest waits."""
+        oldest = [queued.since_ms for queued in self._queue.values()]
+        return Backlog(len(oldest), self._clock.monotonic_ms() - min(oldest) if oldest else 0)
 
     async def answer(self, command_id: CommandId, *, timeout_s: float) -> Answer | None:
         """The stored answer, waiting at most `timeout_s` for it."""

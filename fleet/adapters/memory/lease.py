@@ -27,6 +27,7 @@ class MemoryLeaseStore:
         self._log = log
         self._clock = clock or SystemClock()
         self._held: dict[StreamId, _Held] = {}
+        log.on_erase.append(lambda stream: self._held.pop(stream, None))
 
     async def claim(self, stream: StreamId, owner: str, *, ttl_s: int) -> Lease:
         """The caller owns the stream for `ttl_s` under a new epoch; LeaseHeld while another shard's lease lives."""

@@ -1,37 +1,51 @@
-"""The decision graph in Neo4j, or in any server that speaks Bolt and its Cypher (GR-3, GR-4)."""
+"""The decision graph in Neo4j, or in any server that speaks Bolt and its Cypher (GR-3, GR-4, GR-7)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, LiteralString, cast
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
-from neo4j import AsyncDriver, AsyncGraphDatabase, AsyncManagedTransaction, AsyncSession
-from neo4j.exceptions import ConfigurationError, ConstraintError, TransientError
+from neo4j import AsyncDriver, AsyncManagedTransaction
 
+from fleet.adapters.neo4j.bolt import Bolt, Row, connect_bolt, rows_of, trusted
 from fleet.adapters.neo4j.queries import cypher_of
+from fleet.adapters.neo4j.slots import in_slot, label_of, labels_of, suffix_of
 from fleet.adapters.neo4j.statements import (
-    ALL_NODES,
-    ALL_RELATIONS,
-    MOVE_CURSOR,
+    ALL_CURSORS,
+    CREATE_STATE,
+    FIRST_CURSOR,
+    HELD_CURSORS,
+    HOLD_CURSOR,
+    MOVE_STATE,
+    NEXT_CURSOR,
+    READ_ACTIVE,
     READ_CURSOR,
+    READ_STATE,
+    clear_statement,
     cursor_id,
-    schema_statements,
+    nodes_statement,
+    relations_statement,
     write_statements,
 )
-from fleet.adapters.neo4j.translation import translated
-from fleet.errors import ConfigError
+from fleet.errors import StoreUnavailable
 from fleet.events import GENESIS_HASH
-from fleet.graph import PROJECTION_VERSION, Cursor, GraphChange, QueryPlan, fold, graph_digest, plan_query
+from fleet.graph import (
+    Comparison,
+    Cursor,
+    GraphChange,
+    GraphDigest,
+    ProjectionState,
+    QueryPlan,
+    Spare,
+    fold,
+    plan_query,
+)
 from fleet.ids import StreamId
 
 __all__ = ["Neo4jGraph"]
 
-# The driver's HTTP form is a preview without managed transactions.
-_SCHEMES = frozenset({"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"})
 _ATTEMPTS = 5
-_PAUSE_S = 0.05
 
 
 class Neo4jGraph:
@@ -40,17 +54,25 @@ class Neo4jGraph:
     Args:
         driver: whoever made it closes it, or `close` does.
         database: name of the database.
+        state: what a graph that has none yet starts with.
     """
 
-    def __init__(self, driver: AsyncDriver, *, database: str) -> None:
-        self._driver = driver
-        self._database = database
-        # Held while the schema is created, so that it is created once for each object.
-        self._preparing = asyncio.Lock()
-        self._is_prepared = False
+    def __init__(self, driver: AsyncDriver | Bolt, *, database: str, state: ProjectionState | None = None) -> None:
+        self._bolt = driver if isinstance(driver, Bolt) else Bolt(driver, database=database)
+        self._initial = state or ProjectionState()
+        self._has_state = False
 
     @classmethod
-    def connect(cls, uri: str, *, user: str, password: str, database: str, timeout_s: float = 5.0) -> Neo4jGraph:
+    def connect(
+        cls,
+        uri: str,
+        *,
+        user: str,
+        password: str,
+        database: str,
+        timeout_s: float = 5.0,
+        state: ProjectionState | None = None,
+    ) -> Neo4jGraph:
         """A graph at this address. It connects at its first call; close it with `close()`.
 
         Args:
@@ -59,163 +81,190 @@ class Neo4jGraph:
         Raises:
             ConfigError: `uri` has no form that the driver knows.
         """
-        if urlsplit(uri).scheme not in _SCHEMES:
-            raise _malformed()
-        try:
-            driver = AsyncGraphDatabase.driver(  # pyright: ignore[reportUnknownMemberType]
-                uri,
-                auth=(user, password),
-                # The driver's first retry sleeps 1 s, which is what a conflict between two batches would cost.
-                initial_retry_delay=0.03,
-                max_transaction_retry_time=2 * timeout_s,
-                connection_timeout=timeout_s,
-                connection_acquisition_timeout=2 * timeout_s,
-                notifications_min_severity="OFF",
-            )
-        except (ConfigurationError, ValueError):
-            # The cause and the address are left out: they may hold the password.
-            raise _malformed() from None
-        return cls(driver, database=database)
+        bolt = connect_bolt(uri, user=user, password=password, database=database, timeout_s=timeout_s)
+        return cls(bolt, database=database, state=state)
 
     async def close(self) -> None:
         """Every connection is closed."""
-        await self._driver.close()
+        await self._bolt.close()
 
-    async def cursor(self, stream: StreamId) -> Cursor:
+    async def projection(self) -> ProjectionState:
+        """Which projection is active, and which is wanted."""
+        await self._bolt.prepare(suffix_of(self._initial.active))
+        rows = await self._bolt.rows(READ_STATE, {}, doing="read which projection is active")
+        if not rows:
+            await self._bolt.write(self._create_state, doing="create its first projection")
+            rows = await self._bolt.rows(READ_STATE, {}, doing="read which projection is active")
+        return _state(rows[0])
+
+    async def _create_state(self, tx: AsyncManagedTransaction) -> None:
+        await (await tx.run(CREATE_STATE, asdict(self._initial))).consume()
+
+    async def move_projection(self, expected: ProjectionState, to: ProjectionState) -> bool:
+        """The state is `to`, in one statement, if it still was `expected`."""
+        if await self.projection() != expected:
+            return False
+        await self._bolt.prepare(suffix_of(to.active))
+        params = {"from": asdict(expected), "to": asdict(to)}
+
+        async def work(tx: AsyncManagedTransaction) -> bool:
+            return bool(await rows_of(tx, MOVE_STATE, params))
+
+        if await self._bolt.write(work, doing=f"move to projection {to.wanted}"):
+            return True
+        # The reply to a first try may have been lost after its commit.
+        return expected != to and await self.projection() == to
+
+    async def clear_spare(self, *, limit: int) -> int:
+        """At most `limit` nodes of the place beside the active projection are gone; how many."""
+        active = (await self.projection()).active
+
+        async def work(tx: AsyncManagedTransaction) -> int:
+            gone = 0
+            for label in labels_of(suffix_of(active + 1)):
+                if gone == limit:
+                    break
+                rows = await rows_of(tx, clear_statement(label), {"active": active, "limit": limit - gone})
+                gone += rows[0]["gone"] if rows else 0
+            return gone
+
+        return await self._bolt.write(work, doing="drop a projection")
+
+    async def cursor(self, stream: StreamId, *, projection: int | None = None) -> Cursor:
         """How far the stream is projected."""
-        rows = await self._read(READ_CURSOR, {"id": cursor_id(stream)}, doing=f"read {stream}'s cursor")
+        number = await self._number(projection)
+        text = in_slot(READ_CURSOR, suffix_of(number))
+        rows = await self._bolt.rows(text, {"id": cursor_id(stream, number)}, doing=f"read {stream}'s cursor")
         return Cursor(rows[0]["v"], rows[0]["h"]) if rows else Cursor(0, GENESIS_HASH)
 
+    async def cursors(self, *, projection: int | None = None) -> dict[StreamId, Cursor]:
+        """The cursor of every stream that has one."""
+        number = await self._number(projection)
+        text = in_slot(ALL_CURSORS, suffix_of(number))
+        rows = await self._bolt.rows(text, {"projection": number}, doing="read its cursors")
+        return {StreamId(row["stream"]): Cursor(row["v"], row["h"]) for row in rows}
+
+    async def hold(self, stream: StreamId, *, reason: str) -> None:
+        """The stream waits for a rebuild; the first reason stays."""
+        number = await self._number(None)
+        text = in_slot(HOLD_CURSOR, suffix_of(number))
+
+        async def work(tx: AsyncManagedTransaction) -> None:
+            await (await tx.run(trusted(text), id=cursor_id(stream, number), reason=reason)).consume()
+
+        await self._bolt.write(work, doing=f"hold {stream}")
+
+    async def held(self) -> dict[StreamId, str]:
+        """Streams of the active projection that wait for a rebuild, and why."""
+        number = await self._number(None)
+        text = in_slot(HELD_CURSORS, suffix_of(number))
+        rows = await self._bolt.rows(text, {"projection": number}, doing="read which streams are held")
+        return {StreamId(row["stream"]): row["reason"] for row in rows}
+
     async def apply(
-        self, stream: StreamId, changes: Sequence[GraphChange], *, expected: Cursor, reached: Cursor
+        self,
+        stream: StreamId,
+        changes: Sequence[GraphChange],
+        *,
+        expected: Cursor,
+        reached: Cursor,
+        projection: int | None = None,
     ) -> bool:
         """The changes and `reached` are stored in one transaction if the cursor still is `expected`."""
-        statements = tuple(write_statements(fold(changes)))
-        move = {
-            "id": cursor_id(stream),
-            "stream": str(stream),
-            "projection": PROJECTION_VERSION,
-            "genesis": GENESIS_HASH,
-            "from_v": expected.version,
-            "from_h": expected.hash,
-            "to_v": reached.version,
-            "to_h": reached.hash,
-        }
+        number = await self._number(projection)
+        suffix = suffix_of(number)
+        statements = tuple((in_slot(text, suffix), rows) for text, rows in write_statements(fold(changes)))
+        move = trusted(in_slot(NEXT_CURSOR if expected.version else FIRST_CURSOR, suffix))
+        params = _move(stream, number, expected, reached)
 
         async def work(tx: AsyncManagedTransaction) -> bool:
             # Decided by the row of this statement: a batch without graph effects has no other one.
-            if await (await tx.run(MOVE_CURSOR, move)).single() is None:
+            if await (await tx.run(move, params)).single() is None:
                 return False
             for text, rows in statements:
-                await (await tx.run(_trusted(text), rows=rows)).consume()
+                await (await tx.run(trusted(text), rows=rows)).consume()
             return True
 
-        await self._prepare()
-        with translated(f"apply {stream} up to {reached.version}"):
-            return await self._write(work)
+        return await self._bolt.write(work, doing=f"apply {stream} up to {reached.version}")
 
-    async def _write(self, work: Callable[[AsyncManagedTransaction], Awaitable[bool]]) -> bool:
-        """What `work` returned. A writer that merged the same new node first costs a repetition, not an error."""
-        attempt = 1
-        while True:
-            try:
-                async with self._session() as session:
-                    return await session.execute_write(work)
-            except ConstraintError:
-                if attempt == _ATTEMPTS:
-                    raise
-                await asyncio.sleep(_PAUSE_S * 2**attempt)
-                attempt += 1
+    async def _number(self, projection: int | None) -> int:
+        """The projection that is meant, whose place has its constraints and indexes."""
+        if projection is None or not self._has_state:
+            active = (await self.projection()).active
+            self._has_state = True
+            projection = active if projection is None else projection
+        await self._bolt.prepare(suffix_of(projection))
+        return projection
 
     async def query(self, name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Rows of a named query (GR-80..GR-95)."""
+        """Rows of a named query (GR-80..GR-95), all of them from one projection."""
         plan = plan_query(name, params)
-        await self._require(plan)
-        rows: list[dict[str, Any]] = []
-        for statement in plan.statements:
-            rows += await self._read(cypher_of(statement), plan.params, doing=f"answer {name}")
-        return plan.answer(rows)
+        for _ in range(_ATTEMPTS):
+            active = await self._number(None)
+            rows = await self._bolt.read(lambda tx, n=active: _answer(tx, plan, n), doing=f"answer {name}")
+            if rows is not None:
+                return plan.answer(rows)
+        raise StoreUnavailable(f"the graph was rebuilt {_ATTEMPTS} times during query {name}: ask again")
 
-    async def _require(self, plan: QueryPlan) -> None:
-        """NotFound unless the node that the query is about exists."""
-        if plan.subject is None:
-            return
-        label, node_id = plan.subject
-        text = f"MATCH (n:{label} {{id: $id}}) RETURN n.id AS id"
-        if not await self._read(text, {"id": node_id}, doing=f"find {node_id}"):
-            raise plan.not_found()
-
-    async def digest(self) -> str:
+    async def digest(self, *, projection: int | None = None) -> str:
         """64 hex digits over all nodes and relationships without cursors."""
-        nodes = await self._read(ALL_NODES, {}, doing="read its nodes")
-        relations = await self._read(ALL_RELATIONS, {}, doing="read its relationships")
-        ends = ("type", "from_label", "from_id", "to_label", "to_id", "props")
-        return graph_digest(
-            [(n["label"], n["props"]) for n in nodes],
-            [cast(tuple[str, str, str, str, str, dict[str, Any]], tuple(r[e] for e in ends)) for r in relations],
-        )
-
-    async def _read(self, text: str, params: dict[str, Any], *, doing: str) -> list[dict[str, Any]]:
-        async def work(tx: AsyncManagedTransaction) -> list[dict[str, Any]]:
-            return await (await tx.run(_trusted(text), params)).data()
-
-        await self._prepare()
-        with translated(doing):
-            async with self._session() as session:
-                return await session.execute_read(work)
-
-    def _session(self) -> AsyncSession:
-        return self._driver.session(database=self._database)  # pyright: ignore[reportUnknownMemberType]
-
-    async def _prepare(self) -> None:
-        """Every constraint and index of the schema exists (GR-33)."""
-        if self._is_prepared:
-            return
-        async with self._preparing:
-            if self._is_prepared:
-                return
-            with translated("create its constraints and indexes"):
-                await self._create_schema()
-            self._is_prepared = True
-
-    async def _create_schema(self) -> None:
-        wanted = schema_statements()
-        async with self._session() as session:
-            existing = await self._names(session)
-            for name in wanted.keys() - existing:
-                await _run_repeatedly(session, wanted[name])
-            missing = sorted(wanted.keys() - await self._names(session))
-        if missing:
-            raise ConfigError(
-                f"the graph has no {', '.join(missing)} although they were created: give its user the right to create "
-                "constraints and indexes",
-                missing=missing,
-            )
-
-    async def _names(self, session: AsyncSession) -> set[str]:
-        found: set[str] = set()
-        for what in ("CONSTRAINTS", "INDEXES"):
-            result = await session.run(_trusted(f"SHOW {what} YIELD name"))
-            found |= {row["name"] async for row in result}
-        return found
+        number = await self._number(projection)
+        return await self._bolt.read(lambda tx: _digest(tx, suffix_of(number)), doing="read all of it")
 
 
-async def _run_repeatedly(session: AsyncSession, text: str) -> None:
-    """The statement was carried out; another process that creates the same gives way to it or it to that one."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            await (await session.run(_trusted(text))).consume()
-            return
-        except (TransientError, ConstraintError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-            await asyncio.sleep(_PAUSE_S * 2**attempt)
+def _state(row: Row) -> ProjectionState:
+    return ProjectionState(
+        active=row["active"],
+        wanted=row["wanted"],
+        spare=Spare(row["spare"]),
+        version=row["version"],
+        spare_version=row["spare_version"],
+        comparison=Comparison(row["comparison"]),
+    )
 
 
-def _malformed() -> ConfigError:
-    return ConfigError("the address of the graph is malformed: write bolt://host:port or neo4j://host:port")
+def _move(stream: StreamId, projection: int, expected: Cursor, reached: Cursor) -> Row:
+    return {
+        "id": cursor_id(stream, projection),
+        "stream": str(stream),
+        "projection": projection,
+        "genesis": GENESIS_HASH,
+        "from_v": expected.version,
+        "from_h": expected.hash,
+        "to_v": reached.version,
+        "to_h": reached.hash,
+    }
 
 
-def _trusted(text: str) -> LiteralString:
-    """Statements hold names of the schema only; values travel as parameters (GR-98)."""
-    return cast(LiteralString, text)
+async def _answer(tx: AsyncManagedTransaction, plan: QueryPlan, projection: int) -> list[Row] | None:
+    """The rows of the plan; None when the projection did not stay the active one while they were read."""
+    suffix = suffix_of(projection)
+    found: list[Row] = []
+    is_known = plan.subject is None or await _exists(tx, *plan.subject, suffix=suffix)
+    if is_known:
+        for statement in plan.statements:
+            found += await rows_of(tx, in_slot(cypher_of(statement), suffix), plan.params)
+    # A projection is dropped only after another one became active, so what was read before that is whole.
+    state = await rows_of(tx, READ_ACTIVE, {})
+    if not state or state[0]["active"] != projection:
+        return None
+    if not is_known:
+        raise plan.not_found()
+    return found
+
+
+async def _exists(tx: AsyncManagedTransaction, label: str, node_id: str, *, suffix: str) -> bool:
+    text = in_slot(f"MATCH (n:{label} {{id: $id}}) RETURN n.id AS id", suffix)
+    return bool(await rows_of(tx, text, {"id": node_id}))
+
+
+async def _digest(tx: AsyncManagedTransaction, suffix: str) -> str:
+    digest = GraphDigest()
+    for stored in labels_of(suffix)[1:]:
+        label = label_of(stored)
+        async for row in await tx.run(trusted(nodes_statement(stored))):
+            digest.node(label, row["props"])
+        async for row in await tx.run(trusted(relations_statement(stored))):
+            ends = (row["type"], label, row["from_id"], label_of(row["to_label"]), row["to_id"])
+            digest.relation(*ends, props=row["props"])
+    return digest.hexdigest()

@@ -16,9 +16,11 @@ from redis.exceptions import ResponseError
 from fleet.adapters.redis.translation import is_reply_lost, translated
 from fleet.errors import CommitUnknown, ConfigError, FleetError
 
-__all__ = ["Send", "Word", "call", "call_together", "connect_redis", "pairs", "repeat"]
+__all__ = ["RedisClient", "Send", "Word", "call", "call_together", "connect_redis", "pairs", "repeat"]
 
 T = TypeVar("T")
+RedisClient: TypeAlias = Redis
+"""What `connect_redis` returns, for those above that only hand it on."""
 Word: TypeAlias = str | bytes | int
 Send: TypeAlias = Callable[..., Awaitable[Any]]
 """Sends one command, given as words, over one connection and returns its raw reply."""

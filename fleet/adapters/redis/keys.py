@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from fleet.ids import CommandId, RunKey, StoryId, StreamId
+from fleet.ids import CommandId, Digest, RunKey, StoryId, StreamId
 
 __all__ = [
     "PARTITIONS",
+    "blob_key",
     "commands_key",
     "dlq_key",
     "feed_key",
     "ledger_epoch_key",
     "ledger_run_key",
+    "letter_key",
     "open_key",
     "partition_of",
+    "refused_key",
     "reply_key",
+    "retried_key",
     "stream_key",
     "streams_key",
 ]
@@ -34,7 +38,7 @@ def partition_of(stream: StreamId) -> str:
 
 
 def stream_key(stream: StreamId, part: str) -> str:
-    """A key of one stream: its `log`, `head`, `lease` or `cmds` (EV-1..EV-5)."""
+    """A key of one stream: its `log`, `head`, `lease`, `cmds` or `snap` (EV-1..EV-6)."""
     return f"fleet:{{p{partition_of(stream)}}}:{stream}:{part}"
 
 
@@ -46,6 +50,16 @@ def open_key(partition: str) -> str:
 def streams_key(partition: str) -> str:
     """The set of all streams of a partition that have events."""
     return f"fleet:{{p{partition}}}:streams"
+
+
+def refused_key(partition: str) -> str:
+    """The hash of streams of a partition that take no appends, with the reasons (EV-19)."""
+    return f"fleet:{{p{partition}}}:refused"
+
+
+def blob_key(digest: Digest) -> str:
+    """The bytes of one digest, in the partition of its first hexadecimal digit."""
+    return f"fleet:{{p{PARTITIONS[int(digest.hex[0], 16)]}}}:blob:{digest.hex}"
 
 
 def feed_key(partition: str) -> str:
@@ -61,6 +75,16 @@ def commands_key(partition: str) -> str:
 def dlq_key(partition: str) -> str:
     """The stream of parked hints and commands of a partition (EV-7)."""
     return f"fleet:{{p{partition}}}:dlq"
+
+
+def letter_key(partition: str, letter_id: str) -> str:
+    """Failed attempts at one piece of work, and its entry in the dlq once it is parked (EV-22)."""
+    return f"fleet:{{p{partition}}}:dlq:{letter_id}"
+
+
+def retried_key(partition: str, token: str) -> str:
+    """That one call of `retry` was carried out, for as long as it may be repeated."""
+    return f"fleet:{{p{partition}}}:dlq:retried:{token}"
 
 
 def reply_key(command_id: CommandId) -> str:

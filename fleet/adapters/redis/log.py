@@ -6,13 +6,34 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from fleet.adapters.appending import chain, check_entry, corrupted, fenced, moved, oversize, require_events, too_large
+from fleet.adapters.appending import (
+    chain,
+    check_entry,
+    corrupted,
+    fenced,
+    moved,
+    not_erased,
+    oversize,
+    regressed,
+    require_events,
+    require_reason,
+    too_large,
+)
 from fleet.adapters.redis.connection import Send, Word, call, call_together, pairs, repeat
 from fleet.adapters.redis.entries import decode, words_of
-from fleet.adapters.redis.keys import PARTITIONS, feed_key, open_key, partition_of, stream_key, streams_key
+from fleet.adapters.redis.keys import (
+    PARTITIONS,
+    feed_key,
+    open_key,
+    partition_of,
+    refused_key,
+    stream_key,
+    streams_key,
+)
 from fleet.adapters.redis.script import Script
+from fleet.errors import FleetError
 from fleet.events import GENESIS_HASH, Head, StoredEvent
-from fleet.ids import StreamId
+from fleet.ids import CommandId, StreamId
 from fleet.ports import Appended, AppendRequest, Duplicate
 
 __all__ = ["RedisEventLog"]
@@ -22,11 +43,13 @@ _PAGE = 500
 # Lua has no rollback: every check comes before the first write. XLEN equals the version because versions have no gaps;
 # if it did not, XADD would fail in the middle.
 _APPEND = Script("""
-local log, head, cmds, open, streams, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local log, head, cmds, open, streams, feed, refused = unpack(KEYS)
 local stream, command, epoch, version, hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local oversize, closes, hints = ARGV[6], ARGV[7], ARGV[8]
 local known = redis.call('HGET', cmds, command)
 if known then return {'DUP', known} end
+local reason = redis.call('HGET', refused, stream)
+if reason then return {'REFUSED', reason} end
 local now = redis.call('HMGET', head, 'v', 'h', 'epoch')
 local v, h, e = now[1] or '0', now[2] or string.rep('0', 64), now[3] or '0'
 if e ~= epoch then return {'FENCED', e} end
@@ -47,6 +70,30 @@ redis.call('HSET', cmds, command, string.format('%d-%d', tonumber(v) + 1, last))
 redis.call(closes == '1' and 'SREM' or 'SADD', open, stream)
 redis.call('SADD', streams, stream)
 redis.call('XADD', feed, 'MAXLEN', '~', hints, '*', 's', stream, 'v', reached)
+return {'OK'}
+""")
+
+
+# The epoch stays for ever: a stream that is made anew under the same id must not accept an owner of the old one (EV-3).
+_ERASE = Script("""
+local log, head, cmds, lease, snap, open, streams, refused = unpack(KEYS)
+local stream, version, hash, epoch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local now = redis.call('HMGET', head, 'v', 'h', 'epoch')
+if not now[1] then return {'OK'} end
+local e = now[3] or '0'
+if now[1] ~= version or now[2] ~= hash or e ~= epoch then return {'CONFLICT', now[1], now[2], e} end
+redis.call('UNLINK', log, cmds, lease, snap)
+redis.call('HDEL', head, 'v', 'h')
+redis.call('HSET', head, 'epoch', e, 'status', 'erased')
+redis.call('SREM', open, stream)
+redis.call('SREM', streams, stream)
+redis.call('HDEL', refused, stream)
+return {'OK'}
+""")
+
+# A snapshot of what was lost must not outlive the acceptance of the loss: no older one could ever replace it.
+_ACCEPT = Script("""
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('UNLINK', KEYS[2]) end
 return {'OK'}
 """)
 
@@ -130,6 +177,57 @@ class RedisEventLog:
         """Every stream that has events, sorted."""
         return await self._members([streams_key(partition) for partition in PARTITIONS], doing="list the streams")
 
+    async def refuse(self, stream: StreamId, *, reason: str) -> None:
+        """The stream takes no appends until `accept_loss`; the first reason stays (EV-19)."""
+        require_reason(stream, reason)
+
+        async def attempt(send: Send) -> Any:
+            return await send("HSETNX", refused_key(partition_of(stream)), stream, reason)
+
+        await repeat(self._client, attempt, doing=f"refuse {stream}", margin_s=self._margin_s)
+
+    async def refused(self) -> dict[StreamId, str]:
+        """Streams that take no appends, sorted, and why."""
+        commands = [("HGETALL", refused_key(partition)) for partition in PARTITIONS]
+        tables: list[Any] = await call_together(self._client, commands, doing="list the refused streams")
+        return dict(sorted((StreamId(k.decode()), v.decode()) for table in tables for k, v in pairs(table).items()))
+
+    async def accept_loss(self, stream: StreamId) -> None:
+        """The stream takes appends again, from its present head."""
+        keys = [refused_key(partition_of(stream)), stream_key(stream, "snap")]
+
+        async def attempt(send: Send) -> Any:
+            return await _ACCEPT.run(send, keys, [stream])
+
+        await repeat(self._client, attempt, doing=f"accept the loss of {stream}", margin_s=self._margin_s)
+
+    async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
+        """Every command id of the stream with the versions that it wrote, by version.
+
+        Raises LogCorrupted when the table holds something else.
+        """
+        key, doing = stream_key(stream, "cmds"), f"read the commands of {stream}"
+        flat: list[bytes] = await call(self._client, "HGETALL", key, doing=doing)
+        found = [_command(stream, name, value) for name, value in pairs(flat).items()]
+        return dict(sorted(found, key=lambda entry: entry[1]))
+
+    async def erase(self, stream: StreamId, *, expected: Head) -> None:
+        """Entries, commands, lease and snapshot of the stream are gone; of the head only the epoch is left."""
+        partition = partition_of(stream)
+        keys = [stream_key(stream, part) for part in ("log", "head", "cmds", "lease", "snap")]
+        keys += [open_key(partition), streams_key(partition), refused_key(partition)]
+        words: list[Word] = [stream, expected.version, expected.hash, expected.epoch]
+
+        async def attempt(send: Send) -> list[bytes]:
+            return await _ERASE.run(send, keys, words)
+
+        reply = await repeat(self._client, attempt, doing=f"erase {stream}", margin_s=self._margin_s)
+        match [part.decode() for part in reply]:
+            case ["CONFLICT", version, hash_, epoch]:
+                raise not_erased(stream, expected=expected, actual=Head(int(version), hash_, int(epoch)))
+            case _:
+                return
+
     async def _members(self, keys: list[str], *, doing: str) -> list[StreamId]:
         sets: list[Any] = await call_together(self._client, [("SMEMBERS", key) for key in keys], doing=doing)
         return sorted(StreamId(member.decode()) for members in sets for member in members)
@@ -138,7 +236,15 @@ class RedisEventLog:
 def _keys(stream: StreamId) -> list[str]:
     partition = partition_of(stream)
     own = [stream_key(stream, part) for part in ("log", "head", "cmds")]
-    return [*own, open_key(partition), streams_key(partition), feed_key(partition)]
+    return [*own, open_key(partition), streams_key(partition), feed_key(partition), refused_key(partition)]
+
+
+def _command(stream: StreamId, name: bytes, value: bytes) -> tuple[CommandId, tuple[int, int]]:
+    try:
+        first, last = value.decode().split("-")
+        return CommandId(name.decode()), (int(first), int(last))
+    except (ValueError, FleetError) as error:
+        raise corrupted(stream, 0, f"holds a command {name!r} with versions {value!r}") from error
 
 
 def _outcome(
@@ -151,6 +257,8 @@ def _outcome(
         case ["DUP", known]:
             first, last_version = known.split("-")
             return Duplicate(first=int(first), last=int(last_version))
+        case ["REFUSED", reason]:
+            raise regressed(request.stream, reason)
         case ["FENCED", epoch]:
             raise fenced(request, epoch=int(epoch))
         case ["CONFLICT", version, hash_, epoch]:

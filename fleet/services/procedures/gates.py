@@ -8,10 +8,19 @@ from fleet.events import ApprovalRequested, OwnershipTaken, Payload, StoryParked
 from fleet.ids import Digest, EntityId, Principal
 from fleet.services.journal import SYSTEM
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, decide_gate, delegation_for, fire, last_request, subject_of
+from fleet.story import Caller, decide_gate, delegation_for, fire, last_request, subject_of, takeover_cause
 from fleet.story.intents import DecideGate, FireTransition, LoopBack, Park, RequestGate
 
-__all__ = ["decide_delegated_gate", "fire_transition", "loop_back", "park_story", "request_gate", "take_ownership"]
+__all__ = [
+    "decide_delegated_gate",
+    "fire_transition",
+    "fix_task",
+    "loop_back",
+    "park_story",
+    "record_park",
+    "request_gate",
+    "take_ownership",
+]
 
 REVIEWER = Principal("agent:reviewer-001")
 """Decides delegated po gates; authors nothing (LC-75)."""
@@ -145,15 +154,21 @@ async def park_story(bench: Workbench, intent: Park) -> None:
     await record_park(bench, cause=intent.cause, detail=intent.detail)
 
 
-async def record_park(bench: Workbench, *, cause: str, detail: str, code: str | None = None) -> None:
+async def record_park(
+    bench: Workbench, *, cause: str, detail: str, code: str | None = None, ref: str | None = None
+) -> None:
     """The park is on record, once per version of the story."""
-    payload = StoryParked(cause=cause, code=code, detail=detail[:4000])  # pyright: ignore[reportArgumentType]
+    payload = StoryParked(cause=cause, code=code, detail=detail[:4000], ref=ref)  # pyright: ignore[reportArgumentType]
     await bench.journal.record(f"park/{cause}/{bench.state.version}", payload)
 
 
-async def take_ownership(bench: Workbench, *, epoch: int, previous: int, owner: str, cause: str) -> None:
-    """The stream says who owns it from here on (EV-230)."""
-    payload = OwnershipTaken(epoch=epoch, previous_epoch=previous, owner=owner, cause=cause)  # pyright: ignore[reportArgumentType]
+async def take_ownership(bench: Workbench, *, epoch: int, owner: str) -> None:
+    """The stream says who owns it from here on, and why (EV-230); not for a story that is over or is not there."""
+    if not bench.journal.exists or bench.state.is_over or bench.state.epoch == epoch:
+        return
+    before = bench.state
+    cause = takeover_cause(before.owner, owner)
+    payload = OwnershipTaken(epoch=epoch, previous_epoch=before.epoch, owner=owner, cause=cause)
     await bench.journal.record(f"own/{epoch}", payload)
 
 

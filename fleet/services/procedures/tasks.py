@@ -274,7 +274,7 @@ async def commit_tree(
         tree,
         staged,
         parent=state.commit,
-        previous=last_packs(state),
+        previous=last_packs(state, before=prefix),
         message=message,
         author=who.principal.split(":", 1)[1],
         date_s=state.created_ms // 1000,
@@ -290,14 +290,17 @@ async def commit_tree(
     )
 
 
-def last_packs(state: object) -> tuple[Digest, ...]:
-    """The pack that holds everything committed since the base, none before the first merge."""
+def last_packs(state: object, *, before: str) -> tuple[Digest, ...]:
+    """The pack that holds everything committed since the base, none before the first merge.
+
+    Steps below `before` are left out: a commit that is asked for again after a crash must be the same request.
+    """
     from fleet.story import StoryState
 
     assert isinstance(state, StoryState)
     found: tuple[Digest, ...] = ()
-    for step in state.steps.values():
-        for artifact in step.finished.artifacts if step.finished else ():
+    for step_id, step in state.steps.items():
+        for artifact in step.finished.artifacts if step.finished and not step_id.startswith(f"{before}/") else ():
             if artifact.path == "out/new.pack":
                 found = (artifact.artifact_digest,)
     return found

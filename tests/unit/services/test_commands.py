@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +16,10 @@ from fleet.errors import (
     NotFound,
     PolicyDenied,
     StoryNotFound,
+    VersionConflict,
 )
 from fleet.events import decode
-from fleet.ids import CommandId, Principal, StoryId, StreamId
+from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
 from fleet.ports import Command
 from fleet.services.commands import DELEGATION_S
 from fleet.services.workbench import Workbench
@@ -268,3 +270,46 @@ async def test_story_of_another_day_answers_commands_after_a_restart():
         body={"reason": "nobody needs it any more"},
     )
     assert (await world.commands.handle(bench, sent))["disposition"] == "cancelled"
+
+
+class Racing:
+    """A stream on which another writer of the same epoch is faster: `ahead` times something is recorded first."""
+
+    def __init__(self, bench: Workbench, other: Workbench, ahead: int) -> None:
+        self.bench, self.other, self.ahead, self.decided = bench, other, ahead, 0
+
+    async def handle(self, world: World, sent: Command) -> Any:
+        record = self.bench.journal.record_command
+
+        async def slower(*args: Any, **more: Any) -> bool:
+            self.decided += 1
+            if self.decided <= self.ahead:
+                note = ev.MilestoneReached(milestone_id=EntityId("mi-note1"), name="note", ref=str(self.decided))
+                await self.other.journal.load()
+                await self.other.journal.record(f"note/{self.decided}", note)
+            return await record(*args, **more)
+
+        journal = _Slower(self.bench.journal, slower)
+        return await world.commands.handle(replace(self.bench, journal=cast(Any, journal)), sent)
+
+
+class _Slower:
+    def __init__(self, journal: Any, slower: Any) -> None:
+        self._journal, self.record_command = journal, slower
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+
+@pytest.mark.rule("LC-8")
+@pytest.mark.parametrize(("ahead", "is_carried_out"), [(1, True), (2, True), (3, False)])
+async def test_command_on_a_story_that_moved_is_decided_again_on_what_is_there(ahead: int, is_carried_out: bool):
+    at = await front()
+    racing = Racing(at.bench, await at.world.bench(NEW), ahead)
+    sent = command("cancel", {"reason": "nobody needs it any more"}, key="stop")
+    if is_carried_out:
+        assert (await racing.handle(at.world, sent))["disposition"] == "cancelled"
+        assert racing.decided == ahead + 1
+    else:
+        with pytest.raises(VersionConflict):
+            await racing.handle(at.world, sent)

@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryClock, MemoryEventLog
+from fleet.adapters.memory import MemoryEventLog
 from fleet.errors import InvalidInput, LeaseHeld, LogCorrupted, NotFound, StoreUnavailable
-from fleet.events import OwnershipTaken, StoredEvent, decode
-from fleet.ids import Principal, StoryId, StreamId
-from fleet.services.council_shard import CouncilShard
-from tests.support.bench import STORY_TEXT, World
-
-ANA = Principal("user:ana")
-ONE, TWO = StoryId("st-one1"), StoryId("st-two2")
-STREAM_ONE, STREAM_TWO = StreamId.of_story(ONE), StreamId.of_story(TWO)
-
-
-class Town(World):
-    """A world whose clock the test turns."""
-
-    clock: MemoryClock
-
-    def __init__(self, log: MemoryEventLog | None = None) -> None:
-        super().__init__(clock=MemoryClock(), log=log)
-
-    def shard(self, name: str = "council:0", incarnation: str = "a1", *, sweep_s: float = 3.0) -> CouncilShard:
-        return CouncilShard(
-            name=name,
-            incarnation=incarnation,
-            log=self.log,
-            leases=self.leases,
-            inbox=self.inbox,
-            clock=self.clock,
-            make_bench=self.bench,
-            commands=self.commands,
-            ttl_s=15,
-            sweep_s=sweep_s,
-        )
-
-    async def until(self, condition: Callable[[], bool], *, within_s: float = 60) -> None:
-        """Time passes until the condition holds."""
-        for _ in range(int(within_s * 2)):
-            await self.pass_time(0.5)
-            if condition():
-                return
-        raise AssertionError(f"not within {within_s} s of the clock")
-
-    async def pass_time(self, seconds: float) -> None:
-        """This much time passes, in small steps."""
-        for _ in range(max(1, int(seconds * 2))):
-            for _ in range(40):
-                await asyncio.sleep(0)
-            self.clock.advance(0.5)
-        for _ in range(40):
-            await asyncio.sleep(0)
-
-    async def do(self, story_id: StoryId, name: str, body: dict[str, Any], *, key: str = "key-1") -> Any:
-        """The answer to a command, while time passes."""
-        asked = asyncio.create_task(self.desk.require(story_id, name, body, principal=ANA, key=f"{story_id}/{key}"))
-        await self.until(asked.done)
-        return asked.result()
-
-    async def create(self, story_id: StoryId) -> Any:
-        return await self.do(story_id, "create_story", {"story": STORY_TEXT})
-
-    async def owners(self, story_id: StoryId) -> list[OwnershipTaken]:
-        found = [decode(e) for e in await self.events(story_id)]
-        return [p for p in found if isinstance(p, OwnershipTaken)]
-
-
-@asynccontextmanager
-async def running(shard: CouncilShard) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(shard.run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await shard.drain()
+from fleet.events import StoredEvent
+from fleet.ids import StreamId
+from tests.support.bench import STORY_TEXT
+from tests.support.town import ONE, STREAM_ONE, STREAM_TWO, TWO, Town, running
 
 
 @pytest.mark.rule("EV-17")
@@ -160,7 +89,8 @@ async def test_restarted_shard_takes_its_own_stories_at_once():
     again = town.shard(incarnation="a2")
     async with running(again):
         await town.until(lambda: again.status().stories == (ONE,), within_s=5)
-        assert (await town.owners(ONE))[-1].owner == "council:0/a2"
+        taken = (await town.owners(ONE))[-1]
+        assert (taken.owner, taken.cause) == ("council:0/a2", "restart")
 
 
 @pytest.mark.rule("GL-19")

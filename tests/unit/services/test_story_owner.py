@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from fleet.adapters.memory import MemoryClock
-from fleet.errors import BudgetExceeded, FleetError, OutcomeUnknown, OwnershipLost, SandboxUnavailable, StoreUnavailable
-from fleet.events import StoryClosed, StoryParked
+from fleet.errors import (
+    BudgetExceeded,
+    FleetError,
+    LogRegressed,
+    NondeterministicPlan,
+    OutcomeUnknown,
+    OwnershipLost,
+    SandboxUnavailable,
+    StoreUnavailable,
+    VersionConflict,
+)
+from fleet.events import StoryCancelled, StoryClosed, StoryParked, decode
 from fleet.ids import StreamId
 from fleet.ports import Commit, StagedRepository
 from fleet.services.story_owner import StoryOwner
@@ -62,19 +72,63 @@ async def until_parked(world: World, owner: StoryOwner) -> Any:
 
 @pytest.mark.rule("LC-94")
 @pytest.mark.parametrize(
-    ("error", "cause"),
+    ("error", "cause", "tries"),
     [
-        (OutcomeUnknown("the push may have happened"), "outcome_unknown"),
-        (BudgetExceeded("no tokens are left"), "budget_exhausted"),
-        (FleetError("something else"), "stuck"),
-        (RuntimeError("a defect"), "internal_error"),
+        (OutcomeUnknown("the push may have happened"), "outcome_unknown", 1),
+        (NondeterministicPlan("step base/x has another request on record"), "nondeterministic_plan", 1),
+        (BudgetExceeded("no tokens are left"), "budget_exhausted", 1),
+        (FleetError("something else"), "stuck", 1),
+        (VersionConflict("the branch moved"), "stuck", 3),
+        (RuntimeError("a defect"), "internal_error", 3),
     ],
 )
-async def test_work_that_cannot_be_done_parks_the_story_with_its_cause(error: BaseException, cause: str):
+async def test_work_that_cannot_be_done_parks_the_story_with_its_cause(error: BaseException, cause: str, tries: int):
     world, bench, forge = await bench_of(error)
     park = await until_parked(world, StoryOwner(bench))
-    assert (park.cause, forge.calls) == (cause, 1)
+    assert (park.cause, forge.calls) == (cause, tries)
     assert str(error) in park.detail
+
+
+async def test_park_names_the_step_that_it_is_about():
+    world, bench, _ = await bench_of(OutcomeUnknown("it may have happened", step_id="deploy/1"))
+    await until_parked(world, StoryOwner(bench))
+    (parked,) = [p for p in map(decode, await world.events()) if isinstance(p, StoryParked)]
+    assert parked.ref == "deploy/1"
+
+
+@pytest.mark.rule("LC-94")
+async def test_decider_that_raises_parks_its_story_after_three_tries():
+    world, bench, _ = await bench_of(FleetError("nobody gets so far"))
+
+    class Broken:
+        """Rules that cannot be applied; `looked` counts how often they were."""
+
+        looked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            type(self).looked += 1
+            raise KeyError(name)
+
+    await story(until="base").write_to(world.log, after=bench.state.version)
+    await bench.journal.load()
+    owner = StoryOwner(replace(bench, rules=replace(bench.rules, fsm=cast(Any, Broken()))))
+    park = await until_parked(world, owner)
+    assert (park.cause, Broken.looked) == ("internal_error", 3)
+    assert "planning failed 3 times with KeyError" in park.detail
+
+
+async def test_log_that_went_back_ends_the_owner_and_parks_nothing():
+    world, bench, _ = await bench_of(LogRegressed("the log ends before version 9"))
+    with pytest.raises(LogRegressed):
+        await until_parked(world, StoryOwner(bench))
+    assert "StoryParked" not in await world.types()
+
+
+async def test_cancelled_story_needs_no_owner():
+    world, bench, _ = await bench_of(FleetError("nobody gets so far"))
+    await bench.journal.record("stop", StoryCancelled(reason="nobody needs it"), closes=True)
+    await asyncio.wait_for(StoryOwner(bench).run(), timeout=5)
+    assert (await world.types())[-1] == "StoryCancelled"
 
 
 async def test_outage_is_tried_three_times_before_the_story_parks():

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from fleet.adapters.redis import keys
-from fleet.ids import CommandId, RunKey, StoryId, StreamId
+from fleet.ids import CommandId, Digest, RunKey, StoryId, StreamId
 
 
 @pytest.mark.rule("EV-1", "EV-2")
@@ -24,7 +24,18 @@ def test_keys_of_a_partition_and_of_an_answer() -> None:
     assert keys.feed_key("07") == "fleet:{p07}:feed"
     assert keys.commands_key("07") == "fleet:{p07}:commands"
     assert keys.dlq_key("07") == "fleet:{p07}:dlq"
+    assert keys.refused_key("07") == "fleet:{p07}:refused"
     assert keys.reply_key(CommandId("user:ada/1")).endswith(":reply:user:ada/1")
+
+
+@pytest.mark.rule("EV-6")
+def test_key_of_a_snapshot_shares_the_slot_of_its_stream() -> None:
+    assert keys.stream_key(StreamId("story:st-auth-7"), "snap") == "fleet:{p14}:story:st-auth-7:snap"
+
+
+def test_keys_of_blobs_spread_by_their_first_digit() -> None:
+    assert keys.blob_key(Digest(f"sha256:{'0' * 64}")) == f"fleet:{{p00}}:blob:{'0' * 64}"
+    assert keys.blob_key(Digest(f"sha256:f{'0' * 63}")) == f"fleet:{{p15}}:blob:f{'0' * 63}"
 
 
 def test_streams_spread_over_all_sixteen_partitions() -> None:

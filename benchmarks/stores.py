@@ -1,0 +1,73 @@
+"""A log store and a graph of their own for one benchmark, and streams of ordinary events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cluster.local import ArcadeDb, StoreKind, Valkey
+from fleet.adapters.neo4j import Neo4jGraph
+from fleet.events import Head, NewEvent, QuestionAnswered, QuestionRaised, encode
+from fleet.ids import CommandId, EntityId, Principal, StreamId
+from fleet.ports import Appended, AppendRequest, EventLog
+
+__all__ = ["append_one", "graph_store", "log_store", "question"]
+
+ACTOR = Principal("user:bench")
+
+
+@asynccontextmanager
+async def log_store(folder: Path) -> AsyncGenerator[str]:
+    """URL of a log store with fsync at every write, gone afterwards."""
+    server = Valkey(StoreKind.LOG, folder / "log")
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def graph_store(folder: Path) -> AsyncGenerator[Neo4jGraph]:
+    """A graph of its own, gone afterwards."""
+    server = ArcadeDb(folder / "graph")
+    await server.start()
+    graph = Neo4jGraph.connect(server.address, user="root", password=server.password, database="neo4j")
+    try:
+        yield graph
+    finally:
+        await graph.close()
+        await server.stop()
+
+
+def question(number: int) -> NewEvent:
+    """An event of about 300 bytes that changes the graph: a question, then its answer."""
+    name = EntityId(f"qu-{number // 2:06d}")
+    if number % 2:
+        return encode(QuestionAnswered(question_id=name, answer="It is as the story says. " * 4, answered_by=ACTOR))
+    return encode(
+        QuestionRaised(
+            question_id=name,
+            kind="question",
+            text="What is meant by this line of the story? " * 3,
+            severity="normal",
+            about={"kind": "story", "id": "st-bench"},  # pyright: ignore[reportArgumentType]
+            asked_by=ACTOR,
+        )
+    )
+
+
+async def append_one(log: EventLog, stream: StreamId, head: Head, event: NewEvent, *, ts_ms: int) -> Head:
+    """The new head after one event."""
+    request = AppendRequest(
+        stream=stream,
+        events=[event],
+        expected=head,
+        command_id=CommandId(f"{stream}/{head.version + 1}"),
+        actor=ACTOR,
+        ts_ms=ts_ms,
+    )
+    outcome = await log.append(request)
+    assert isinstance(outcome, Appended)
+    return outcome.head

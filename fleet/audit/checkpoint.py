@@ -1,0 +1,188 @@
+"""Checkpoints: one signed text that commits to where every stream of the log ends (EV-9, EV-32)."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fleet.audit.merkle import leaf_hash, merkle_root
+from fleet.audit.note import NoteKey, SignCheck, open_note, sign_note
+from fleet.digest import digest_of
+from fleet.errors import InvalidInput
+from fleet.events import rfc3339
+from fleet.ids import Digest, StreamId
+
+__all__ = [
+    "MAX_EXPORT_BYTES",
+    "Checkpoint",
+    "Leaf",
+    "LeafMark",
+    "SignedCheckpoint",
+    "open_checkpoint",
+    "parse_checkpoint",
+    "sign_checkpoint",
+]
+
+MAX_EXPORT_BYTES = 256 * 1024 * 1024
+"""An exported checkpoint that is longer is refused: about a million streams."""
+
+EventHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LeafMark(StrEnum):
+    """What is special about a stream."""
+
+    LIVE = "live"
+    ARCHIVED = "archived"
+    """Its bytes were exported and deleted; the tombstone names its last head (EV-25)."""
+    REFUSED = "refused"
+    """It takes no appends: the log did not hold any more what this leaf attests (EV-19)."""
+
+
+class Leaf(BaseModel):
+    """Where one stream ended: its version and the hash of its last event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stream: StreamId
+    version: int = Field(ge=1)
+    hash: EventHash
+    mark: LeafMark = LeafMark.LIVE
+
+    @property
+    def encoded(self) -> bytes:
+        """The bytes that the tree commits to; no part can hold a space, so that they are read in one way only."""
+        return f"swe-fleet/leaf/1 {self.stream} {self.version} {self.hash} {self.mark.value}".encode()
+
+
+class Checkpoint(BaseModel):
+    """All heads at one time. `previous` is the digest of the signed note before this one; sequence 1 has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str
+    size: int = Field(ge=0)
+    root: bytes = Field(min_length=32, max_length=32)
+    sequence: int = Field(ge=1)
+    previous: Digest | None
+    time: str
+    versions: int = Field(ge=0)
+    """The number of events under all leaves."""
+
+    @property
+    def text(self) -> str:
+        """Origin, size and root as in C2SP tlog-checkpoint; then four extension lines of ours."""
+        lines = (
+            self.origin,
+            str(self.size),
+            base64.b64encode(self.root).decode(),
+            f"sequence {self.sequence}",
+            f"previous {self.previous or 'none'}",
+            f"time {self.time}",
+            f"versions {self.versions}",
+        )
+        return "\n".join(lines) + "\n"
+
+
+class SignedCheckpoint(BaseModel):
+    """A signed note and the leaves that its root commits to: the form in which checkpoints are exported.
+
+    Nothing in it is verified by being of this form; `open_checkpoint` does that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["swe-fleet/checkpoint/1"] = "swe-fleet/checkpoint/1"
+    note: str
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """What the next checkpoint names as `previous`."""
+        return digest_of(self.note.encode())
+
+    @property
+    def leaf_hashes(self) -> list[bytes]:
+        """The leaves of the tree."""
+        return [leaf_hash(leaf.encoded) for leaf in self.leaves]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> SignedCheckpoint:
+        """The document of an exported file. Raises InvalidInput."""
+        if len(raw) > MAX_EXPORT_BYTES:
+            raise InvalidInput(f"a checkpoint of {len(raw)} bytes is not read: at most {MAX_EXPORT_BYTES} are")
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InvalidInput(f"this is no exported checkpoint: {place}: {first['msg']}") from error
+
+
+def sign_checkpoint(
+    leaves: Sequence[Leaf],
+    *,
+    sequence: int,
+    previous: Digest | None,
+    time_ms: int,
+    key: NoteKey,
+    sign: Callable[[bytes], bytes],
+) -> SignedCheckpoint:
+    """The signed checkpoint over these leaves, sorted by stream; the origin is the key's name."""
+    ordered = tuple(sorted(leaves, key=lambda leaf: leaf.stream))
+    checkpoint = Checkpoint(
+        origin=key.name,
+        size=len(ordered),
+        root=merkle_root([leaf_hash(leaf.encoded) for leaf in ordered]),
+        sequence=sequence,
+        previous=previous,
+        time=rfc3339(time_ms),
+        versions=sum(leaf.version for leaf in ordered),
+    )
+    return SignedCheckpoint(note=sign_note(checkpoint.text, key, sign), leaves=ordered)
+
+
+def open_checkpoint(note: str, key: NoteKey, check: SignCheck) -> Checkpoint:
+    """The checkpoint of a signed note. Raises InvalidInput (not of the form), LogCorrupted (not signed by the key)."""
+    found = parse_checkpoint(open_note(note, key, check))
+    if found.origin != key.name:
+        raise InvalidInput(f"the checkpoint is one of {found.origin[:80]!r}, not of {key.name}")
+    return found
+
+
+_NUMBER = r"0|[1-9][0-9]{0,15}"
+_FORM = re.compile(
+    r"(?P<origin>[^\s+]{1,200})\n"
+    rf"(?P<size>{_NUMBER})\n"
+    r"(?P<root>[A-Za-z0-9+/]{43}=)\n"
+    rf"sequence (?P<sequence>[1-9][0-9]{{0,15}})\n"
+    r"previous (?P<previous>none|sha256:[0-9a-f]{64})\n"
+    r"time (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\n"
+    rf"versions (?P<versions>{_NUMBER})\n",
+    re.ASCII,
+)
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint that this text says, and no other text says. Raises InvalidInput."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"this is no checkpoint of a fleet's log: {text[:120]!r}")
+    previous = match["previous"]
+    found = Checkpoint(
+        origin=match["origin"],
+        size=int(match["size"]),
+        root=base64.b64decode(match["root"]),
+        sequence=int(match["sequence"]),
+        previous=None if previous == "none" else Digest(previous),
+        time=match["time"],
+        versions=int(match["versions"]),
+    )
+    if found.text != text or (found.previous is None) != (found.sequence == 1):
+        raise InvalidInput(f"checkpoint {found.sequence} is not written in its one form, or its previous one is wrong")
+    return found

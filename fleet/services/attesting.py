@@ -1,0 +1,174 @@
+"""What the notary, the auditor and whoever accepts a loss need of checkpoints alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fleet.audit import (
+    AttestedHead,
+    Checkpoint,
+    Finding,
+    Leaf,
+    Loss,
+    NoteKey,
+    Opened,
+    RawEntry,
+    SignedCheckpoint,
+    Verdict,
+    check_note,
+    check_order,
+    check_root,
+    loss_id,
+    open_loss,
+)
+from fleet.errors import FleetError, InvalidInput, LogCorrupted
+from fleet.events import GENESIS_HASH, Head
+from fleet.ids import StreamId
+from fleet.ports import CheckpointExport, CheckpointStore, RawLog, Verifier
+
+__all__ = ["GENESIS", "Archive", "Newest", "open_losses", "restore_copies", "tombstones"]
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest checkpoint: `sequence` 0 and no heads before the first."""
+
+    sequence: int
+    signed: SignedCheckpoint | None
+    leaves: tuple[Leaf, ...]
+    restored: int
+    """How many checkpoints the store had lost, and got back from the exported copies."""
+
+
+async def restore_copies(store: CheckpointStore, export: CheckpointExport, key: NoteKey, verifier: Verifier) -> Newest:
+    """Store and export hold the same checkpoints again, as far as they can be trusted; returns the newest.
+
+    A crash after the store and before the export is repaired here, and so is a store that went back in time.
+
+    Raises:
+        LogCorrupted: a signature does not hold, heads are not those that were signed, or the two name different
+            checkpoints under one number.
+    """
+    # The copies first: each checkpoint is stored before it is exported, so that none can seem lost meanwhile.
+    copies = await export.sequences()
+    stored = await _latest(store, key, verifier)
+    last, number = (copies[-1] if copies else 0), (stored.checkpoint.sequence if stored else 0)
+    if stored and number > last:
+        await export.write(stored.signed, sequence=number)
+    restored = range(number + 1, last + 1)
+    if number and last >= number and (await export.read(number)).digest != (stored.signed.digest if stored else None):
+        raise LogCorrupted(
+            f"checkpoint {number} in the store is not the one that was exported: run `fleet audit verify`",
+            sequence=number,
+        )
+    for sequence in restored:
+        stored = await _restore(store, export, key, verifier, sequence=sequence, before=stored)
+    found = stored.signed if stored else None
+    return Newest(max(number, last), found, found.leaves if found else (), len(restored))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    signed: SignedCheckpoint
+    checkpoint: Checkpoint
+
+    @property
+    def opened(self) -> Opened:
+        return Opened(self.checkpoint, self.signed.digest)
+
+
+async def _latest(store: CheckpointStore, key: NoteKey, verifier: Verifier) -> _Held | None:
+    signed = await store.latest()
+    if signed is None:
+        return None
+    return _trusted(signed, key, verifier, sequence=None)
+
+
+def _trusted(signed: SignedCheckpoint, key: NoteKey, verifier: Verifier, *, sequence: int | None) -> _Held:
+    found = check_note(signed.note, key, verifier.check, sequence=sequence)
+    problem = found if isinstance(found, Finding) else check_root(found, signed)
+    if isinstance(found, Finding) or problem is not None:
+        raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
+    return _Held(signed, found)
+
+
+async def _restore(
+    store: CheckpointStore,
+    export: CheckpointExport,
+    key: NoteKey,
+    verifier: Verifier,
+    *,
+    sequence: int,
+    before: _Held | None,
+) -> _Held:
+    held = _trusted(await export.read(sequence), key, verifier, sequence=sequence)
+    if problem := check_order(before.opened if before else None, held.checkpoint):
+        raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
+    await store.append(held.signed, sequence=sequence)
+    return held
+
+
+async def open_losses(
+    store: CheckpointStore, export: CheckpointExport, key: NoteKey, verifier: Verifier, *, repair: bool
+) -> tuple[list[Loss], list[Finding]]:
+    """Every accepted loss that is signed, and a finding for each record that is not.
+
+    Args:
+        repair: whether a record that only one of the two holds is added to the other.
+    """
+    in_store, copied = await store.losses(), await export.losses()
+    losses: list[Loss] = []
+    findings: list[Finding] = []
+    for note in dict.fromkeys([*in_store, *copied]):
+        try:
+            losses.append(open_loss(note, key, verifier.check))
+        except (LogCorrupted, InvalidInput) as error:
+            verdict = Verdict.BAD_SIGNATURE if isinstance(error, LogCorrupted) else Verdict.ALTERED
+            findings.append(Finding(verdict, "loss", None, error.message))
+            continue
+        if repair and note not in copied:
+            await export.add_loss(note, loss=loss_id(note))
+        if repair and note not in in_store:
+            await store.add_loss(note)
+    return sorted(losses, key=lambda loss: (loss.sequence, loss.time)), findings
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Where archived stories ended, by stream."""
+
+    heads: dict[StreamId, Head]
+
+    def add(self, entries: Iterable[RawEntry]) -> None:
+        """Tombstones among these entries are known afterwards; anything that is none is passed over."""
+        for entry in entries:
+            if entry.fields.get("t") == b"StoryTombstoned" and (found := _tombstone(entry.fields.get("b", b""))):
+                self.heads[found[0]] = found[1]
+
+
+def _tombstone(body: bytes) -> tuple[StreamId, Head] | None:
+    try:
+        value = json.loads(body)
+        head = AttestedHead(version=value["last_version"], hash=value["last_hash"])
+        return StreamId.of_story(value["story_id"]), Head(head.version, head.hash)
+    except (ValueError, KeyError, TypeError, FleetError):
+        return None
+
+
+async def tombstones(raw: RawLog, streams: Sequence[StreamId]) -> Archive:
+    """The tombstones in these project streams."""
+    found = Archive({})
+    for stream in streams:
+        after = 0
+        while page := await raw.entries(stream, after=after, limit=_PAGE):
+            found.add(page)
+            after = max(after + 1, int(page[-1].entry_id.split("-")[0]))
+    return found
+
+
+GENESIS = AttestedHead(version=0, hash=GENESIS_HASH)
+"""Where a stream stands before its first event."""

@@ -1,0 +1,169 @@
+"""A person accepts that a stream went back: recorded and signed first, then the stream takes appends again (EV-19)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fleet.audit import AttestedHead, ChainCheck, Leaf, Loss, excused, loss_id, sign_loss
+from fleet.errors import InvalidInput, LogCorrupted
+from fleet.events import rfc3339
+from fleet.ids import Principal, StreamId
+from fleet.ports import CheckpointExport, CheckpointStore, Clock, EventLog, RawLog, Signer, Verifier
+from fleet.services.attesting import GENESIS, Newest, open_losses, restore_copies
+from fleet.services.chains import follow
+
+__all__ = ["AcceptedLoss", "LossDesk"]
+
+_SHORTEST, _LONGEST = 10, 4000
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedLoss:
+    """The record; `is_new` is False when the same loss was accepted before."""
+
+    loss: Loss
+    is_new: bool
+
+
+class _Attested(NamedTuple):
+    """The newest head that was attested of a stream, and the newest one that the log still holds."""
+
+    head: AttestedHead
+    kept: AttestedHead
+
+
+class LossDesk:
+    """Accepts losses. The record is in the checkpoint store and among the exported copies before anything else.
+
+    A crash in between leaves the stream refused; accepting again finds the record and goes on.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        raw: RawLog,
+        store: CheckpointStore,
+        export: CheckpointExport,
+        *,
+        signer: Signer,
+        verifier: Verifier,
+        clock: Clock,
+    ) -> None:
+        self._log, self._raw, self._store, self._export = log, raw, store, export
+        self._signer, self._verifier, self._clock = signer, verifier, clock
+
+    async def accept(self, stream: StreamId, *, by: Principal, reason: str) -> AcceptedLoss:
+        """The stream takes appends again from its present head; checkpoints no longer demand what is gone.
+
+        Raises:
+            InvalidInput: nothing of the stream was lost, or the reason is too short or too long.
+            LogCorrupted: what is left of the stream is damaged in itself; a backup has to be restored first.
+            StoreUnavailable, StoreFull, CommitUnknown: repeat it.
+        """
+        words = _checked(reason)
+        done = await self._accept(stream, by, words)
+        # A notary may have signed in between: the record has to excuse that checkpoint too.
+        while await self._is_demanded(done.loss):
+            done = await self._accept(stream, by, words)
+        await self._log.accept_loss(stream)
+        return done
+
+    async def _newest(self) -> Newest:
+        return await restore_copies(self._store, self._export, self._signer.key, self._verifier)
+
+    async def _is_demanded(self, loss: Loss) -> bool:
+        """Whether a checkpoint after the record attests what is gone."""
+        newest = await self._newest()
+        leaf = next((leaf for leaf in newest.leaves if leaf.stream == loss.stream), None)
+        if leaf is None or newest.sequence <= loss.sequence:
+            return False
+        return not await self._holds(AttestedHead(version=leaf.version, hash=leaf.hash), loss.stream)
+
+    async def _accept(self, stream: StreamId, by: Principal, reason: str) -> AcceptedLoss:
+        newest = await self._newest()
+        losses, _ = await open_losses(self._store, self._export, self._signer.key, self._verifier, repair=True)
+        attested = await self._attested(stream, newest.leaves, losses, sequence=newest.sequence)
+        present = await self._present(stream)
+        refusal = (await self._log.refused()).get(stream)
+        if refusal is None and attested.head == attested.kept:
+            raise InvalidInput(
+                f"nothing of {stream} was lost: it holds what checkpoint {newest.sequence} attests, and takes appends",
+                stream=str(stream),
+            )
+        wanted = Loss(
+            stream=stream,
+            attested=attested.head,
+            kept=attested.kept,
+            present=present,
+            sequence=newest.sequence,
+            refusal=refusal or "",
+            accepted_by=by,
+            reason=reason,
+            time=rfc3339(self._clock.now_ms()),
+        )
+        known = next((loss for loss in reversed(losses) if _is_same(loss, wanted)), None)
+        if known is None:
+            await self._record(wanted)
+        return AcceptedLoss(known or wanted, known is None)
+
+    async def _record(self, loss: Loss) -> None:
+        note = sign_loss(loss, self._signer.key, self._signer.sign)
+        await self._export.add_loss(note, loss=loss_id(note))
+        await self._store.add_loss(note)
+
+    async def _present(self, stream: StreamId) -> AttestedHead:
+        chain = ChainCheck(stream)
+        await follow(self._raw, chain)
+        if chain.findings:
+            raise LogCorrupted(
+                f"what is left of {stream} is damaged ({chain.findings[0]}): restore it from a backup first",
+                stream=str(stream),
+            )
+        return AttestedHead(version=chain.end.version, hash=chain.end.hash)
+
+    async def _attested(
+        self, stream: StreamId, leaves: tuple[Leaf, ...], losses: list[Loss], *, sequence: int
+    ) -> _Attested:
+        leaf = next((leaf for leaf in leaves if leaf.stream == stream), None)
+        if leaf is None:
+            return _Attested(GENESIS, GENESIS)
+        head = AttestedHead(version=leaf.version, hash=leaf.hash)
+        if loss := excused(losses, stream, version=leaf.version, sequence=sequence):
+            # Accepted before, and no checkpoint was made since; it may have gone back once more.
+            holds = loss.kept.version == 0 or await self._holds(loss.kept, stream)
+            return _Attested(head, loss.kept if holds else await self._kept(stream))
+        if await self._holds(head, stream):
+            return _Attested(head, head)
+        return _Attested(head, await self._kept(stream))
+
+    async def _kept(self, stream: StreamId) -> AttestedHead:
+        """The newest attested head that the log still holds: what was lost lies after it."""
+        for sequence in reversed(await self._export.sequences()):
+            for leaf in (await self._export.read(sequence)).leaves:
+                if leaf.stream == stream:
+                    head = AttestedHead(version=leaf.version, hash=leaf.hash)
+                    if await self._holds(head, stream):
+                        return head
+        return GENESIS
+
+    async def _holds(self, head: AttestedHead, stream: StreamId) -> bool:
+        found = await self._raw.entries(stream, after=head.version - 1, limit=1)
+        return (
+            bool(found) and found[0].entry_id == f"{head.version}-0" and found[0].fields.get("h") == head.hash.encode()
+        )
+
+
+def _is_same(loss: Loss, other: Loss) -> bool:
+    named = ("stream", "attested", "kept", "present", "sequence")
+    return all(getattr(loss, name) == getattr(other, name) for name in named)
+
+
+def _checked(reason: str) -> str:
+    words = " ".join(reason.split())
+    if not _SHORTEST <= len(words) <= _LONGEST:
+        raise InvalidInput(
+            f"the reason has {len(words)} characters: say in {_SHORTEST} to {_LONGEST} why the loss is accepted",
+            field="reason",
+        )
+    return words

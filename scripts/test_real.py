@@ -1,0 +1,102 @@
+"""The suites of the stores against real servers: contract, projection and the fast faults (`make test-real`).
+
+`FLEET_REDIS_URL` and `FLEET_NEO4J_URI` name the servers. Without the first one, the machine's own `redis-server` is
+started on a free port of the loopback for the run, and ended afterwards. Arguments go to pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SUITES = (
+    "tests/contract/test_log.py",
+    "tests/contract/test_log_stateful.py",
+    "tests/contract/test_lease.py",
+    "tests/contract/test_ledger.py",
+    "tests/contract/test_inbox.py",
+    "tests/contract/test_feed.py",
+    "tests/contract/test_feed_group.py",
+    "tests/contract/test_dead_letters.py",
+    "tests/contract/test_snapshots.py",
+    "tests/contract/test_checkpoints.py",
+    "tests/contract/test_blobs.py",
+    "tests/contract/test_graph.py",
+    "tests/services/test_redis_log.py",
+    "tests/services/test_redis_queues.py",
+    "tests/services/test_redis_blobs.py",
+    "tests/services/test_story_graph.py",
+    "tests/services/test_audit.py",
+    "tests/chaos",
+)
+_START_S = 10.0
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status of pytest; 5 when there is no real server to test against."""
+    environ = {**os.environ, "FLEET_TEST_REAL": "1"}
+    if environ.get("FLEET_REDIS_URL") or environ.get("FLEET_NEO4J_URI"):
+        return run(arguments, environ)
+    if shutil.which("redis-server") is None:
+        print(
+            "There is no real server to test against: install redis-server, or set FLEET_REDIS_URL or FLEET_NEO4J_URI.",
+            file=sys.stderr,
+        )
+        return 5
+    with tempfile.TemporaryDirectory(prefix="fleet-real-") as folder, own_redis(Path(folder)) as url:
+        return run(arguments, {**environ, "FLEET_REDIS_URL": url})
+
+
+def run(arguments: list[str], environ: dict[str, str]) -> int:
+    """pytest over the suites; what needs Ray brings its own stores and is left out."""
+    chosen = ["-m", "not slow", *SUITES]
+    ignored = [f"--ignore={path}" for path in sorted(Path("tests/chaos").glob("test_ray_*.py"))]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *chosen, *ignored, *arguments], env=environ, check=False
+    ).returncode
+
+
+@contextmanager
+def own_redis(folder: Path) -> Iterator[str]:
+    """URL of the machine's redis-server, with fsync at every write and a password."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    password = secrets.token_hex(16)
+    config = folder / "redis.conf"
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\nappendonly yes\nappendfsync always\n"
+        'maxmemory-policy noeviction\nsave ""\n'
+    )
+    config.chmod(0o600)
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(["redis-server", str(config)], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _await(server, port)
+        yield f"redis://:{password}@127.0.0.1:{port}/0"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _await(server: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit("redis-server did not start; run it by hand to see why")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""The commands on stories as a person types them, on a team that is up: real Redis, real sandbox (DESIGN.md 10)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import Result
+
+from tests.support.served_team import ServedTeam, served_team
+from tests.support.stores import own_database
+from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
+
+DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo"
+REPLIES = f"recorded:{DEMO / 'replies'}"
+OTHER = {
+    "title": "As a reader, I want a word count of an article",
+    "description": "Add a function count_words(text) to textkit/words.py that counts runs of letters and digits.",
+    "acceptance_criteria": ['Given the text "one two", when count_words is called, then the result is 2'],
+    "constraints": {"paths": ["textkit/words.py"]},
+    "rigor": "L1",
+}
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[ServedTeam]:
+    with served_team(tmp_path_factory.mktemp("served") / "home", own_database(redis_url, 11)) as found:
+        yield found
+
+
+@pytest.fixture
+def story_file(tmp_path: Path) -> Path:
+    path = tmp_path / "story.yaml"
+    path.write_text(yaml.safe_dump(OTHER))
+    return path
+
+
+def said(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def test_story_runs_on_a_fleet_that_is_up_from_its_file_to_a_branch_and_a_report(fleet: ServedTeam, tmp_path: Path):
+    repo = demo_repository(tmp_path)
+    story = str(DEMO / "story.yaml")
+    result = fleet("run", story, "--repo", str(repo), "--model", REPLIES, "--yes", "po,qa", "--json")
+    done = said(result)
+    assert (done["outcome"], done["verdict"]) == ("done", "pass")
+    assert "council decided in" in result.stderr
+    story_id = done["story_id"]
+    assert Path(done["report"]).read_text().startswith("#")
+    shown = said(fleet("story", "show", story_id, "--json"))
+    assert (shown["state"], shown["version"]) == ("DONE", len(fleet("events", story_id, "--json").stdout.splitlines()))
+    for form, start in (("md", "#"), ("html", "<!"), ("json", "{")):
+        assert fleet("report", story_id, "--format", form).stdout.lstrip().startswith(start)
+    first = fleet("replay", story_id, "--json")
+    assert first.stdout == fleet("replay", story_id, "--json").stdout
+    assert said(first)["versions"][-1]["owed"] == []
+    again = fleet("resume", story_id, "--json")
+    assert said(again)["outcome"] == "done"
+
+
+def test_dirty_repository_gets_a_warning_and_is_left_alone(fleet: ServedTeam, tmp_path: Path):
+    repo = demo_repository(tmp_path)
+    (repo / "notes.txt").write_text("mine")
+    story = tmp_path / "dirty.yaml"
+    story.write_text(yaml.safe_dump(OTHER | {"title": "As a reader, I want to see my own files kept"}))
+    result = fleet("run", str(story), "--repo", str(repo), "--model", REPLIES, "--yes", "po", "--json")
+    assert result.exit_code == 4, result.output
+    assert "warning" in result.stderr
+    assert "no recorded reply" in result.stderr + result.stdout
+    assert (repo / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.rule("AP-2")
+def test_story_is_created_listed_shown_and_put_to_its_gate(fleet: ServedTeam, story_file: Path, tmp_path: Path):
+    created = said(fleet("story", "create", str(story_file), "--json"))
+    story_id = created["story_id"]
+    assert created["state"] == "DRAFT"
+    assert story_id in fleet("story", "list").stdout
+    assert story_id in [line["story_id"] for line in said(fleet("story", "list", "--json"))["stories"]]
+    text = fleet("story", "show", story_id).stdout
+    assert "DRAFT" in text
+    told = fleet("events", story_id).stdout
+    assert "StoryCreated" in told
+    assert fleet("events", story_id, "--after", "2").stdout in told
+
+
+def test_run_without_delegates_waits_at_the_first_gate_until_a_person_decides(fleet: ServedTeam, tmp_path: Path):
+    repo = demo_repository(tmp_path)
+    story = tmp_path / "gated.yaml"
+    story.write_text(yaml.safe_dump(OTHER | {"title": "As a reader, I want a gate that a person decides"}))
+    waiting = fleet("run", str(story), "--repo", str(repo), "--model", REPLIES, "--json")
+    assert waiting.exit_code == 3, waiting.output
+    story_id = json.loads(waiting.stdout.splitlines()[-1])["story_id"]
+    refused = fleet("story", "reject", story_id, "approve_scope", "--reason", "no", "--json")
+    assert refused.exit_code == 2
+    rejected = said(
+        fleet("story", "reject", story_id, "approve_scope", "--reason", "The text says too little.", "--json")
+    )
+    assert rejected["state"] == "DRAFT"
+    again = fleet("story", "approve", story_id, "approve_scope", "--json")
+    assert again.exit_code in (2, 4)
+    assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["story", "show", "st-nobody"], 2, "st-nobody"),
+        (["story", "show", "Not An Id"], 2, "is no story id"),
+        (["events", "st-nobody"], 2, "st-nobody"),
+        (["report", "st-nobody"], 2, "st-nobody"),
+        (["report", "st-nobody", "--format", "pdf"], 2, "pdf"),
+        (["resume", "st-nobody"], 2, "st-nobody"),
+        (["replay", "st-nobody"], 2, "st-nobody"),
+        (["story", "approve", "st-nobody", "approve_scope"], 2, "st-nobody"),
+    ],
+)
+def test_unknown_story_or_form_is_one_line_and_exit_code_two(
+    fleet: ServedTeam, arguments: list[str], code: int, says: str
+):
+    result = fleet(*arguments)
+    assert result.exit_code == code, result.output
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_recording_needs_a_fleet_of_its_own(fleet: ServedTeam, story_file: Path, tmp_path: Path):
+    repo = demo_repository(tmp_path)
+    asked = ["run", str(story_file), "--repo", str(repo), "--model", REPLIES, "--record", str(tmp_path / "rec")]
+    result = fleet(*asked)
+    assert (result.exit_code, "fleet down" in result.stderr) == (2, True)
+
+
+def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, redis_url: str):
+    repo = demo_repository(tmp_path)
+    story = tmp_path / "demo.yaml"
+    story.write_text(yaml.safe_dump(demo_story()))
+    silent = EveryEngine(scripted(propose="nothing that is JSON"))
+    with served_team(tmp_path / "home", own_database(redis_url, 12), models=silent) as fleet:
+        parked = fleet("run", str(story), "--repo", str(repo), "--model", REPLIES, "--yes", "po,qa", "--json")
+        assert parked.exit_code == 4, parked.output
+        done = json.loads(parked.stdout.splitlines()[-1])
+        assert done["outcome"] == "parked"
+        assert "parked" in fleet("story", "list").stdout
+        again = fleet("resume", done["story_id"], "--note", "try once more", "--json")
+        assert again.exit_code == 4
+        assert "StoryUnparked" in fleet("events", done["story_id"]).stdout

@@ -1,0 +1,437 @@
+"""A small fleet in one simulated run: council shards, a sandbox, projectors, people, over stores that never lie.
+
+    outcome = simulate(seed, LEAN)
+
+Everything of the product is real but for the stores, which are the in-memory twins behind faulty wires, the role agents
+and the programs of the sandbox, which are scripted. What goes wrong, and when, is drawn from the seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from fleet.adapters.memory import (
+    MemorySandboxBackend,
+    ProgramEnd,
+    ProgramStart,
+)
+from fleet.errors import FleetError, StoreUnavailable
+from fleet.events import PolicyRef, StoredEvent
+from fleet.ids import Digest, StoryId, StreamId
+from fleet.ports import (
+    DecisionGraph,
+    Forge,
+    Sandbox,
+)
+from fleet.services.context_service import ContextService
+from fleet.services.council_shard import CouncilShard
+from fleet.services.journal import Journal
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.projector import Projector
+from fleet.services.report import ReportService
+from fleet.services.tool_supervisor import ToolSupervisor
+from fleet.services.workbench import Workbench
+from fleet.story import StoryState, fold
+from tests.support import sim_story
+from tests.support.bench import definitions
+from tests.support.faulty_ports import (
+    FaultyPort,
+    Wire,
+    faulty_agents,
+    faulty_blobs,
+    faulty_feed,
+    faulty_inbox,
+    faulty_leases,
+    faulty_ledger,
+    faulty_log,
+    faulty_port,
+    faulty_sandbox,
+)
+from tests.support.rules import fsm
+from tests.support.sim_faults import RandomFaults
+from tests.support.sim_stores import Stores
+from tests.support.simulation import Process, SimLoop, simulated
+
+__all__ = ["FULL", "LEAN", "Aim", "Outcome", "Scenario", "World", "simulate"]
+
+
+Aim = Literal["scope", "design", "branch"]
+"""Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is run: how many of each, for how long things go wrong, and how soon all must be healed after that."""
+
+    name: str
+    stories: tuple[Aim, ...]
+    shards: int = 2
+    projectors: int = 1
+    faults_until_s: float = 45.0
+    heals_in_s: float = 300.0
+    ttl_s: int = 15
+
+
+LEAN = Scenario("lean", stories=("design", "scope"), faults_until_s=30.0)
+FULL = Scenario("full", stories=("branch", "scope"), shards=3, projectors=2, faults_until_s=90.0)
+
+
+@dataclass
+class Outcome:
+    """One run, at its end."""
+
+    seed: int | str
+    scenario: Scenario
+    stores: Stores
+    acknowledged: list[StoredEvent]
+    trace: str
+    faults: list[str]
+    seen: Counter[str]
+    stories: tuple[StoryId, ...]
+    healed: bool
+    virtual_s: float
+    last: list[str] = field(default_factory=list[str], repr=False)
+    failures: list[str] = field(default_factory=list[str])
+
+    def told(self) -> str:
+        """The faults of the run, and how to run it again."""
+        lines = "\n".join(self.faults) or "no fault"
+        again = (
+            f"FLEET_SIM_FIRST={self.seed} FLEET_SIM_SEEDS=1 pytest tests/sim/test_simulation.py "
+            f"-k {self.scenario.name} -p no:randomly"
+        )
+        return f"seed {self.seed} ({self.scenario.name}), {self.virtual_s:.1f} s simulated\n{lines}\nagain: {again}"
+
+
+class World:
+    """The processes of one run and what connects them."""
+
+    def __init__(self, loop: SimLoop, scenario: Scenario, stores: Stores, faults: RandomFaults) -> None:
+        self.loop, self.scenario, self.stores, self.faults = loop, scenario, stores, faults
+        self.acknowledged: list[StoredEvent] = []
+        self.stories = tuple(StoryId(f"st-sim{n}") for n, _ in enumerate(scenario.stories, 1))
+        self.shards: dict[str, tuple[Process, CouncilShard]] = {}
+        self.sandbox = self._new_sandbox(1)
+        self._incarnations: Counter[str] = Counter()
+        self._ended: set[StoryId] = set()
+        self._projecting: list[Process] = []
+
+    # What lives in each process.
+
+    def _process(self, name: str) -> tuple[Process, Wire]:
+        process = Process(self.loop, name)
+        process.clock.gate = process.pass_gate
+        return process, Wire(process, self.faults)
+
+    def _new_sandbox(self, life: int) -> tuple[Process, ToolSupervisor]:
+        process, wire = self._process(f"sandbox:n1/{life}")
+        process.when_killed = lambda: self._later(lambda: self._renew_sandbox(life + 1))
+        chance = self.faults.chance
+
+        async def program(start: ProgramStart) -> ProgramEnd:
+            await asyncio.sleep(chance.uniform(0.2, 3.0))
+            return sim_story.toolchain(start)
+
+        blobs = faulty_blobs(self.stores.blobs, wire)
+        supervisor = ToolSupervisor(
+            MemorySandboxBackend(program, blobs),
+            faulty_ledger(self.stores.ledger, wire),
+            blobs,
+            process.clock,
+            "sandbox:n1",
+        )
+        return process, supervisor
+
+    def _renew_sandbox(self, life: int) -> None:
+        self.sandbox = self._new_sandbox(life)
+
+    def start_shard(self, name: str) -> None:
+        """The next incarnation of this shard runs."""
+        self._incarnations[name] += 1
+        incarnation = str(self._incarnations[name])
+        process, wire = self._process(f"{name}/{incarnation}")
+        process.when_killed = lambda: self._later(lambda: self._restart_shard(name, process))
+        log, blobs = faulty_log(self.stores.log, wire, self.acknowledged), faulty_blobs(self.stores.blobs, wire)
+        agents, forge = (
+            faulty_agents(self.stores.agents, wire),
+            faulty_port(cast("Forge", self.stores.forge), wire, "forge"),
+        )
+        snapshots = faulty_port(self.stores.snapshots, wire, "snapshots")
+        sandbox = faulty_sandbox(lambda: cast("tuple[Process, Sandbox]", self.sandbox), wire)
+        packs = faulty_port(
+            ContextService(self.stores.log, self.stores.blobs, sim_story.context_config(), clock=process.clock),
+            wire,
+            "packs",
+        )
+
+        async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
+            journal = Journal(
+                log=log,
+                blobs=blobs,
+                clock=process.clock,
+                sandbox=sandbox,
+                agents=agents,
+                story_id=story_id,
+                epoch=epoch,
+                policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
+                snapshots=snapshots,
+            )
+            await journal.load()
+            return Workbench(
+                journal=journal,
+                rules=definitions(),
+                packs=packs,
+                forge=forge,
+                blobs=blobs,
+                clock=process.clock,
+                reports=ReportService(log, blobs),
+            )
+
+        shard = CouncilShard(
+            name=name,
+            incarnation=incarnation,
+            log=log,
+            leases=faulty_leases(self.stores.leases, wire),
+            inbox=faulty_inbox(self.stores.inbox, wire),
+            clock=process.clock,
+            make_bench=make_bench,
+            commands=sim_story.commands(),
+            ttl_s=self.scenario.ttl_s,
+            sweep_s=3.0,
+        )
+        self.shards[name] = (process, shard)
+        process.spawn(self._run_shard(process, shard), name=process.name)
+
+    async def _run_shard(self, process: Process, shard: CouncilShard) -> None:
+        try:
+            await shard.run()
+        except Exception as error:
+            # A real process would end and be started again; that is a defect all the same.
+            self.loop.failures.append(f"{process.name} ended with {error!r}")
+            process.kill()
+
+    def _restart_shard(self, name: str, dead: Process) -> None:
+        if self.shards[name][0] is dead:
+            self.start_shard(name)
+
+    def start_projector(self, number: int) -> None:
+        """A projector runs; it is started again when it dies."""
+        process, wire = self._process(f"projector:{number}/{self.faults.chance.randrange(10_000)}")
+        process.when_killed = lambda: self._later(lambda: self.start_projector(number))
+        chance = self.faults.chance
+        projector = Projector(
+            faulty_log(self.stores.log, wire, []),
+            self._graph(wire),
+            feed=faulty_feed(self.stores.hints, wire, chance, lose=0.2, repeat=0.2),
+            letters=faulty_port(self.stores.letters, wire, "letters"),
+            clock=process.clock,
+            consumer=process.name,
+            sweep_s=10.0,
+            poll_s=4.0,
+            seed=number,
+        )
+        process.spawn(projector.run(), name=process.name)
+
+    def _graph(self, wire: Wire) -> DecisionGraph:
+        async def watch(op: str, outcome: Any) -> Any:
+            wire.faults.seen["cursor lost race"] += op == "apply" and outcome is False
+            return outcome
+
+        return cast("DecisionGraph", FaultyPort(self.stores.graph, wire, "graph", watch=watch))
+
+    def _later(self, start: Callable[[], None]) -> None:
+        """Something that died is started again after a while, as Ray does it."""
+        self.loop.call_later(self.faults.chance.uniform(0.5, 6.0), start)
+
+    # What goes wrong besides calls.
+
+    async def strike(self) -> None:
+        """Now and then a process is killed, frozen, cut off or replaced, or a clock jumps."""
+        chance, faults = self.faults.chance, self.faults
+        strikes = chance.choice((0, 1, 2, 4))
+        for _ in range(strikes):
+            await asyncio.sleep(chance.uniform(0, 2 * self.scenario.faults_until_s / (strikes + 1)))
+            if faults.is_over:
+                return
+            name = chance.choice(sorted(self.shards))
+            process = self.shards[name][0]
+            match chance.randrange(6):
+                case 0:
+                    faults.note(f"{process.name}: killed")
+                    faults.seen["killed at any moment"] += 1
+                    process.kill()
+                case 1:
+                    seconds = chance.choice((0.5, 1.2, 2.5)) * self.scenario.ttl_s
+                    faults.note(f"{process.name}: frozen for {seconds:.1f} s")
+                    process.freeze(seconds)
+                    if chance.random() < 0.5:
+                        self._replace(name, process, seconds)
+                case 2:
+                    faults.cut_off(process, chance.uniform(0.7, 2.0) * self.scenario.ttl_s)
+                    self._watch_fence(name)
+                case 3:
+                    seconds = chance.choice((-600, -30, 30, 600))
+                    faults.note(f"{process.name}: its clock jumps by {seconds} s")
+                    faults.seen["clock of a shard jumped"] += 1
+                    process.clock.jump(seconds)
+                case 4:
+                    faults.note("the store's clock jumps by 3600 s")
+                    faults.seen["clock of the store jumped"] += 1
+                    self.stores.clock.jump(3600)
+                case _:
+                    faults.note(f"{self.sandbox[0].name}: killed")
+                    faults.seen["sandbox killed"] += 1
+                    self.sandbox[0].kill()
+
+    def _replace(self, name: str, zombie: Process, wakes_in_s: float) -> None:
+        """The frozen shard is taken for dead and replaced; it wakes up all the same, and is killed some time later."""
+        self.faults.seen["zombie"] += 1
+        zombie.when_killed = lambda: None
+        self.loop.call_later(1.0, lambda: self.start_shard(name))
+        self.loop.call_later(wakes_in_s + self.faults.chance.uniform(1, 6), zombie.kill)
+
+    def _watch_fence(self, name: str) -> None:
+        process, shard = self.shards[name]
+        before = set(shard.status().stories)
+
+        def look() -> None:
+            # Gone from the shard although it lives and nobody else was granted the lease yet: it let go by itself.
+            if before and process.is_alive and not before & set(shard.status().stories):
+                self.faults.seen["self-fenced"] += 1
+
+        self.loop.call_later(0.9 * self.scenario.ttl_s, look)
+
+    # What people do.
+
+    async def person(self, number: int, story_id: StoryId) -> None:
+        """One person brings one story to its end, and comes again whatever happens."""
+        process, wire = self._process(f"client:{number}")
+        log = faulty_log(self.stores.log, wire, [])
+        desk = PlanningDesk(
+            log=log,
+            inbox=faulty_inbox(self.stores.inbox, wire),
+            feed=faulty_port(self.stores.feed, wire, "feed"),
+            clock=process.clock,
+            fsm=fsm(),
+        )
+        chance = self.faults.chance
+        state: StoryState | None = None
+        asked = Counter[str]()
+        while True:
+            try:
+                state = fold(await log.read(StreamId.of_story(story_id), after=state.version if state else 0), state)
+                if self._is_over(state):
+                    self._ended.add(story_id)
+                    return
+                command = self._next_command(number, state)
+                if command is not None:
+                    name, body = command
+                    key = f"{story_id}/{name}/{state.version if state and name != 'start_story' else 0}"
+                    await self._send(desk, story_id, name, body, f"{key}/{asked[key]}", asked, key)
+            except StoreUnavailable:
+                pass
+            await asyncio.sleep(chance.uniform(0.5, 2.5))
+
+    async def _send(
+        self,
+        desk: PlanningDesk,
+        story_id: StoryId,
+        name: str,
+        body: dict[str, Any],
+        key: str,
+        asked: Counter[str],
+        stem: str,
+    ) -> None:
+        chance = self.faults.chance
+        try:
+            for _ in range(chance.choice((1, 1, 2, 3))):
+                await desk.command(story_id, name, body, principal=sim_story.PERSON, key=key, timeout_s=5.0)
+        except StoreUnavailable:
+            raise
+        except FleetError as error:
+            # An answer: asked again under a new key, if the state still wants it.
+            self.faults.seen[f"refused: {error.code}"] += 1
+            asked[stem] += 1
+
+    def _is_over(self, state: StoryState | None) -> bool:
+        return state is not None and (state.closed or state.disposition == "cancelled")
+
+    def _next_command(self, number: int, state: StoryState | None) -> tuple[str, dict[str, Any]] | None:
+        """What a person would do now, None when it is not their turn."""
+        aim = self.scenario.stories[number - 1]
+        if state is None:
+            return "create_story", {"story": sim_story.story_text(number)}
+        if state.disposition == "parked":
+            # A person looks after a parked story when the trouble is over.
+            return ("unpark", {"note": "the trouble is over"}) if self.faults.is_over else None
+        if state.start is None:
+            delegate = ["po", "qa"] if aim == "branch" else []
+            return "start_story", {"repo": sim_story.REPOSITORY, "delegate": delegate}
+        pending = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
+        if f"approve_{aim}" in pending:
+            return "cancel", {"reason": f"the {aim} was all that was wanted"}
+        if "approve_scope" in pending and aim == "design":
+            return "approve", {"gate": "approve_scope"}
+        return None
+
+    # The run.
+
+    async def run(self) -> bool:
+        """True once every story ended and the graph caught up; False when that took too long."""
+        for number in range(self.scenario.shards):
+            self.start_shard(f"council:{number}")
+        for number in range(self.scenario.projectors):
+            self.start_projector(number)
+        people = [asyncio.create_task(self.person(n, s)) for n, s in enumerate(self.stories, 1)]
+        striking = asyncio.create_task(self.strike())
+        until = self.scenario.faults_until_s + self.scenario.heals_in_s
+        try:
+            while self.loop.time() < until:
+                await asyncio.sleep(1.0)
+                if all(p.done() for p in people) and await self._is_projected():
+                    return True
+            return False
+        finally:
+            for task in (*people, striking):
+                task.cancel()
+            await asyncio.gather(*people, striking, return_exceptions=True)
+
+    async def _is_projected(self) -> bool:
+        for stream in await self.stores.log.streams():
+            if (await self.stores.graph.cursor(stream)).version != (await self.stores.log.head(stream)).version:
+                return False
+        return True
+
+
+def simulate(
+    seed: int | str,
+    scenario: Scenario,
+    *,
+    stores: Callable[[SimLoop], Stores] = Stores,
+    faults: Callable[[SimLoop], RandomFaults] | None = None,
+) -> Outcome:
+    """One run of the scenario under this seed, from nothing to its end."""
+    name = f"{scenario.name}/{seed}"
+    with simulated(name) as loop:
+        drawn = RandomFaults(loop, name, until_s=scenario.faults_until_s, ttl_s=scenario.ttl_s)
+        world = World(loop, scenario, stores(loop), faults(loop) if faults else drawn)
+        healed = loop.run_until_complete(world.run())
+        outcome = Outcome(
+            seed=seed,
+            scenario=scenario,
+            stores=world.stores,
+            acknowledged=world.acknowledged,
+            trace=loop.trace.digest,
+            faults=world.faults.list,
+            seen=world.faults.seen,
+            stories=world.stories,
+            healed=healed,
+            virtual_s=loop.time(),
+            last=loop.trace.last,
+        )
+    outcome.failures = loop.failures
+    return outcome
