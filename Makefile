@@ -38,7 +38,7 @@ demo: $(READY)
 
 test: lint imports types rules docs
 	@mkdir -p $(REPORTS)
-	$(PYTEST) -m "not slow" --durations=15 --cov --cov-report= $(ARGS)
+	$(BIN)/python scripts/run_tests.py $(ARGS)
 	$(BIN)/coverage json -q -o $(REPORTS)/coverage.json
 	$(BIN)/python scripts/coverage_gate.py $(REPORTS)/coverage.json
 

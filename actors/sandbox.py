@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from actors.shell import Shell
+from fleet.errors import FleetError
 from fleet.ids import RunKey, StoryId
 from fleet.ports import Commit, SandboxHealth, StagedRepository
 from fleet.tools import RunResult, RunSpec
@@ -28,7 +30,9 @@ class SandboxShell(Shell):
 
     async def _sweep(self) -> None:
         while True:
-            await self._supervisor.sweep()
+            # A search that failed is made again: what is left over stays until one succeeds.
+            with contextlib.suppress(FleetError):
+                await self._supervisor.sweep()
             await asyncio.sleep(_SWEEP_S)
 
     async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:

@@ -83,10 +83,15 @@ class Bolt:
 
     async def _create_schema(self, wanted: dict[str, str]) -> None:
         async with self._session() as session:
-            existing = await self._names(session)
-            for name in wanted.keys() - existing:
-                await _run_repeatedly(session, wanted[name])
-            missing = sorted(wanted.keys() - await self._names(session))
+            missing = wanted.keys() - await self._names(session)
+            # A server that was killed while it created them may list one and lose it again when it recovers.
+            for attempt in range(_ATTEMPTS):
+                for name in missing:
+                    await _run_repeatedly(session, wanted[name])
+                missing = sorted(wanted.keys() - await self._names(session))
+                if not missing:
+                    return
+                await asyncio.sleep(_PAUSE_S * 2**attempt)
         if missing:
             raise ConfigError(
                 f"the graph has no {', '.join(missing)} although they were created: give its user the right to create "

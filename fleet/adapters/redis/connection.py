@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -68,7 +68,8 @@ async def call_together(client: Redis, commands: Sequence[Sequence[Word]], *, do
     """The raw replies to several commands in one round trip; not a transaction. Raises like `call`."""
     with translated(doing):
         async with _connection(client) as connection:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            async with _undivided(connection):
+                await connection.send_packed_command(connection.pack_commands(commands))
             try:
                 return [await connection.read_response() for _ in commands]
             except ResponseError:
@@ -127,17 +128,53 @@ async def _attempt(client: Redis, attempt: Callable[[Send], Awaitable[T]], *, do
 @asynccontextmanager
 async def _connection(client: Redis) -> AsyncGenerator[AbstractConnection]:
     """A connection that stands. An error before it is handed out means that nothing was sent."""
-    pool = client.connection_pool
-    connection = await pool.get_connection()
+    pool, connection = client.connection_pool, None
     try:
-        yield connection
+        with _cancellation_kept():
+            connection = await pool.get_connection()
+        with _cancellation_kept():
+            yield connection
     finally:
-        await pool.release(connection)
+        if connection is not None:
+            await pool.release(connection)
+
+
+@asynccontextmanager
+async def _undivided(connection: AbstractConnection) -> AsyncGenerator[None]:
+    """What is sent inside has a reply that this task waits for; a cancelled one leaves no reply behind."""
+    try:
+        with _cancellation_kept():
+            yield
+    except asyncio.CancelledError:
+        await connection.disconnect(nowait=True)
+        raise
+
+
+@contextmanager
+def _cancellation_kept() -> Generator[None]:
+    """A task that is cancelled inside is cancelled afterwards.
+
+    The driver sends through `asyncio.wait_for`, which in Python 3.11 drops a cancellation that comes in the same turn
+    of the loop as the end of what it waits for: the task would run on, and whoever cancelled it would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _sender(connection: AbstractConnection) -> Send:
     async def send(*words: Word) -> Any:
-        await connection.send_command(*words)
+        async with _undivided(connection):
+            await connection.send_command(*words)
         return cast(Any, await connection.read_response())
 
     return send
