@@ -12,6 +12,7 @@ from fleet.errors import IdempotencyMismatch, StoreUnavailable, StoryNotFound, f
 from fleet.events import StoredEvent
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Answer, Clock, Command, EventLog, Feed, Inbox
+from fleet.services.archive import tombstone_of
 from fleet.story import FsmConfig, StoryState, fold, parse, waiting_for
 
 __all__ = ["Pending", "PlanningDesk", "StoryLine"]
@@ -56,9 +57,15 @@ class PlanningDesk:
         slug = "-".join(re.findall(r"[a-z0-9]+", text.title.lower()))[:32].strip("-") or "story"
         stem = f"st-{slug}-{digest_of_json(text.model_dump(mode='json')).hex[:6]}"
         attempt = 1
-        while (await self._log.head(StreamId.of_story(stem if attempt == 1 else f"{stem}-{attempt}"))).version:
+        while await self._is_used(wanted := StoryId(stem if attempt == 1 else f"{stem}-{attempt}")):
             attempt += 1
-        return StoryId(stem if attempt == 1 else f"{stem}-{attempt}")
+        return wanted
+
+    async def _is_used(self, story_id: StoryId) -> bool:
+        """Whether it names a story, or named one that is archived: the graph and the checkpoints still know that."""
+        head = await self._log.head(StreamId.of_story(story_id))
+        # Who never owned a stream cannot have archived it: most new stories need no look at the project's stream.
+        return bool(head.version) or (head.epoch > 0 and await tombstone_of(self._log, story_id) is not None)
 
     async def command(
         self,

@@ -20,6 +20,7 @@ from fleet.adapters.redis import RedisEventLog, connect_redis
 from fleet.events import StoredEvent
 from fleet.ids import StreamId
 from fleet.story import fold
+from tests.support.processes import processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
@@ -55,20 +56,6 @@ def result_of(output: str) -> dict[str, Any]:
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("h")
-
-
-def processes_below(home: Path) -> list[str]:
-    """Command lines of living processes that name this home."""
-    found: list[str] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(home) in line:
-                found.append(line)
-    return found
 
 
 @pytest.mark.rule("PL-43", "LC-77", "GL-19")

@@ -20,6 +20,7 @@ import pytest
 from cluster.local import find_running
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.config import load_settings
+from tests.support.processes import processes_below
 from tests.support.team_models import demo_repository
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,20 +73,6 @@ def fleet(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.stdout.strip(), done.stderr[-4000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def processes_below(home: Path) -> list[str]:
-    """Command lines of living processes that name this home."""
-    found: list[str] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(home) in line:
-                found.append(line)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -11,24 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from fleet.events import Head, StoredEvent
-from fleet.ids import CommandId, StreamId
+from fleet.events import StoredEvent
 from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
 from fleet.story import StoryState
 from tests.support.team import Team, team
 from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story
+from tests.support.through_log import ThroughLog
 
 pytestmark = pytest.mark.timeout(200)
 
 
-class HaltingLog:
+class HaltingLog(ThroughLog):
     """A log whose caller dies right after an append whose command id matches `point`: it never learns of it.
 
     `recorded` collects the command ids of everything that was stored.
     """
 
     def __init__(self, inner: EventLog, point: str | None, recorded: set[str]) -> None:
-        self._inner, self._point, self._recorded = inner, point, recorded
+        super().__init__(inner)
+        self._point, self._recorded = point, recorded
         self.halted = asyncio.Event()
 
     async def append(self, request: AppendRequest) -> Appended | Duplicate:
@@ -41,42 +42,6 @@ class HaltingLog:
             self.halted.set()
             await asyncio.Event().wait()
         return outcome
-
-    async def read(self, stream: StreamId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
-        """See `EventLog.read`."""
-        return await self._inner.read(stream, after=after, limit=limit)
-
-    async def head(self, stream: StreamId) -> Head:
-        """See `EventLog.head`."""
-        return await self._inner.head(stream)
-
-    async def open_streams(self) -> list[StreamId]:
-        """See `EventLog.open_streams`."""
-        return await self._inner.open_streams()
-
-    async def streams(self) -> list[StreamId]:
-        """See `EventLog.streams`."""
-        return await self._inner.streams()
-
-    async def refuse(self, stream: StreamId, *, reason: str) -> None:
-        """See `EventLog.refuse`."""
-        await self._inner.refuse(stream, reason=reason)
-
-    async def refused(self) -> dict[StreamId, str]:
-        """See `EventLog.refused`."""
-        return await self._inner.refused()
-
-    async def accept_loss(self, stream: StreamId) -> None:
-        """See `EventLog.accept_loss`."""
-        await self._inner.accept_loss(stream)
-
-    async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
-        """See `EventLog.commands`."""
-        return await self._inner.commands(stream)
-
-    async def erase(self, stream: StreamId, *, expected: Head) -> None:
-        """See `EventLog.erase`."""
-        await self._inner.erase(stream, expected=expected)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from fleet.adapters.memory import MemoryGraph
 from fleet.events import GENESIS_HASH, Head, OwnershipTaken, StoredEvent, decode, event_hash
 from fleet.graph import Cursor
 from fleet.graph import effects as effects_of
-from fleet.ids import CommandId, StoryId, StreamId
+from fleet.ids import StoryId, StreamId
 from fleet.ports import Appended, AppendRequest, DecisionGraph, Duplicate, EventLog
 from fleet.story import FsmConfig, StoryState, fold, plan, waiting_for
 from tests.support.rules import fsm as packaged_fsm
+from tests.support.through_log import ThroughLog
 
 __all__ = [
     "ALWAYS_IGNORED",
@@ -68,11 +69,11 @@ class Verdict:
         return sum(max(0, sum(e.type == "OwnershipTaken" for e in events) - 1) for events in self.events.values())
 
 
-class RecordingLog:
+class RecordingLog(ThroughLog):
     """An `EventLog` that keeps what its callers were told: `acknowledged` is what must never be lost."""
 
     def __init__(self, inner: EventLog) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.acknowledged: list[StoredEvent] = []
         self.outcomes: Counter[str] = Counter()
         """`Appended`, `Duplicate` and the codes of refusals."""
@@ -92,42 +93,6 @@ class RecordingLog:
             limit = outcome.last - outcome.first + 1
             self.acknowledged += await self._inner.read(request.stream, after=outcome.first - 1, limit=limit)
         return outcome
-
-    async def read(self, stream: StreamId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
-        """See `EventLog.read`."""
-        return await self._inner.read(stream, after=after, limit=limit)
-
-    async def head(self, stream: StreamId) -> Head:
-        """See `EventLog.head`."""
-        return await self._inner.head(stream)
-
-    async def open_streams(self) -> list[StreamId]:
-        """See `EventLog.open_streams`."""
-        return await self._inner.open_streams()
-
-    async def streams(self) -> list[StreamId]:
-        """See `EventLog.streams`."""
-        return await self._inner.streams()
-
-    async def refuse(self, stream: StreamId, *, reason: str) -> None:
-        """See `EventLog.refuse`."""
-        await self._inner.refuse(stream, reason=reason)
-
-    async def refused(self) -> dict[StreamId, str]:
-        """See `EventLog.refused`."""
-        return await self._inner.refused()
-
-    async def accept_loss(self, stream: StreamId) -> None:
-        """See `EventLog.accept_loss`."""
-        await self._inner.accept_loss(stream)
-
-    async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
-        """See `EventLog.commands`."""
-        return await self._inner.commands(stream)
-
-    async def erase(self, stream: StreamId, *, expected: Head) -> None:
-        """See `EventLog.erase`."""
-        await self._inner.erase(stream, expected=expected)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever the port grows: as the inner log has it."""

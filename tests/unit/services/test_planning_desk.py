@@ -8,10 +8,12 @@ import pytest
 
 from fleet.adapters.memory import MemoryClock
 from fleet.errors import GateClosed, InvalidInput, StoreUnavailable, StoryNotFound
-from fleet.events import StoredEvent
-from fleet.ids import Principal, StoryId
+from fleet.events import StoredEvent, StoryCancelled
+from fleet.ids import Principal, StoryId, StreamId
 from fleet.ports import Answer
+from fleet.services.archive import Archivist
 from fleet.services.planning_desk import Pending
+from fleet.story import Caller
 from tests.support.bench import STORY_TEXT, World
 from tests.support.story_events import STORY, StoryLog, created_payload, story
 
@@ -32,6 +34,18 @@ async def test_same_text_gives_the_same_id_until_it_is_used_up():
     assert await world.desk.story_id_for(STORY_TEXT) == f"{first}-2"
     await StoryLog(StoryId(f"{first}-2")).add(created_payload()).write_to(world.log)
     assert await world.desk.story_id_for(STORY_TEXT) == f"{first}-3"
+
+
+@pytest.mark.rule("EV-25")
+async def test_id_of_an_archived_story_is_not_given_again():
+    world = World()
+    first = await world.desk.story_id_for(STORY_TEXT)
+    await StoryLog(first).add(created_payload(), StoryCancelled(reason="nobody wants it")).write_to(world.log)
+    archivist = Archivist(log=world.log, leases=world.leases, blobs=world.blobs, clock=world.clock, owner="archive/1")
+    po = Caller(principal=Principal("user:ana"), roles=frozenset({"po"}))
+    await archivist.archive(first, caller=po)
+    assert (await world.log.head(StreamId.of_story(first))).version == 0
+    assert await world.desk.story_id_for(STORY_TEXT) == f"{first}-2"
 
 
 async def test_title_without_a_latin_letter_still_gives_an_id():
