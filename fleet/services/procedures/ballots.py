@@ -10,7 +10,7 @@ from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed, Retry
 from fleet.events import BallotCast, BallotRefused, Payload, RosterMember
 from fleet.ids import EntityId
-from fleet.services.procedures import councils
+from fleet.services.procedures.members import ask_member
 from fleet.services.workbench import Workbench, together
 from fleet.story import CouncilRecord
 from fleet.story import deliberation as due
@@ -88,7 +88,7 @@ async def _ask(
     shown = "\n\n".join(f"Candidate {label}:\n{texts[c]}" for label, c in zip(labels, order, strict=True))
     problem = ""
     for repair in (0, 1):
-        answer = await councils.ask_member(
+        answer = await ask_member(
             bench,
             record,
             voter,

@@ -20,8 +20,8 @@ from fleet.events import (
 from fleet.ids import Digest, EntityId
 from fleet.models import normalise_output
 from fleet.services.journal import Work
-from fleet.services.procedures import councils
 from fleet.services.procedures.base import base_measurement, workspace_of
+from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.texts import examples_module
 from fleet.services.workbench import Workbench, seat, together
 from fleet.services.workspace import PROTECTED_FROM_AUTHORS, TestRun, WorkspaceService
@@ -258,15 +258,15 @@ async def _repair(bench: Workbench, record: CouncilRecord, candidate: str, *, nu
     name = f"repair/{number}/{candidate}"
     content, new, reason = record.drafts[candidate].content, None, "the author gave no usable repair"
     try:
-        answer = await councils.ask_member(
+        answer = await ask_member(
             bench,
             record,
             author,
             "repair",
             step=name,
-            shared=await councils.material(bench, record),
+            shared=await material(bench, record),
             own=f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}",
-            target_paths=await councils.task_paths(bench, record),
+            target_paths=await task_paths(bench, record),
         )
         content = await bench.blobs.put(canonical_json(answer.value))
         new = await _execute(bench, record, candidate, number=number, content=content)

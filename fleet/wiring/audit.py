@@ -1,0 +1,86 @@
+"""The notary, and what the command line asks about the audit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisRawLog, connect_redis
+from fleet.wiring.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from fleet.audit import NoteKey
+    from fleet.services.auditor import Auditor
+    from fleet.services.losses import LossDesk
+    from fleet.services.notary import Notary
+
+__all__ = ["make_notary", "open_auditor", "open_loss_desk"]
+
+
+def make_notary(endpoints: Endpoints) -> Notary:
+    """The service behind actor `notary`."""
+    from fleet.adapters.signing import Ed25519Verifier, KeyFile
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.notary import Notary
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    return Notary(
+        RedisEventLog(redis),
+        RedisRawLog(redis),
+        RedisCheckpointStore(redis),
+        CheckpointFolder(places.folder, announce=_announce),
+        signer=KeyFile(places.key),
+        verifier=Ed25519Verifier(),
+        clock=SystemClock(),
+        interval_s=endpoints.audit_interval_s,
+        announce=_announce,
+    )
+
+
+def _announce(line: str) -> None:
+    # Checkpoints leave the machine with the actor's output too, wherever that is collected.
+    print(f"audit {line}", flush=True)
+
+
+@asynccontextmanager
+async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
+    """What `fleet audit verify` and `fleet audit proof` run; the key is the one in the home unless one is given."""
+    from fleet.adapters.signing import Ed25519Verifier, read_public_key
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.auditor import Auditor
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    try:
+        yield Auditor(
+            RedisRawLog(redis),
+            RedisCheckpointStore(redis),
+            CheckpointFolder(places.folder),
+            key=key or read_public_key(places.public),
+            verifier=Ed25519Verifier(),
+        )
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def open_loss_desk(endpoints: Endpoints) -> AsyncGenerator[LossDesk]:
+    """What `fleet accept-loss` runs."""
+    from fleet.adapters.signing import Ed25519Verifier, KeyFile
+    from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.losses import LossDesk
+
+    redis, places = connect_redis(endpoints.redis_url), endpoints.audit
+    try:
+        yield LossDesk(
+            RedisEventLog(redis),
+            RedisRawLog(redis),
+            RedisCheckpointStore(redis),
+            CheckpointFolder(places.folder),
+            signer=KeyFile(places.key),
+            verifier=Ed25519Verifier(),
+            clock=SystemClock(),
+        )
+    finally:
+        await redis.aclose()

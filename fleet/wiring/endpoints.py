@@ -1,0 +1,106 @@
+"""Where a running fleet is, and the rules that it works under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from fleet.config import ConfigFiles, packaged_directory
+from fleet.council import CouncilConfig
+from fleet.planning import PlanningConfig
+from fleet.rigor import RigorConfig
+from fleet.services.principals import PrincipalEntry, PrincipalRegistry
+from fleet.services.workbench import Definitions
+from fleet.story import FsmConfig
+from fleet.tools.roles import load_roles
+
+__all__ = ["Endpoints", "AuditPlaces", "audit_places", "load_definitions", "load_principals"]
+
+
+_CODERS = frozenset({"developer", "devops", "data"})
+"""Roles whose work is a change of files; tasks go to these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the parts of a running fleet are; handed to every actor, so it holds plain values only."""
+
+    home: str
+    config: str | None
+    redis_url: str
+    cache_url: str
+    neo4j_uri: str
+    neo4j_user: str
+    neo4j_password: str
+    neo4j_database: str
+    node: str
+    pools: Mapping[str, int]
+    council_shards: int
+    lease_ttl_s: int
+    sweep_s: int
+    record_dir: str | None
+    code_digest: str
+    environ: Mapping[str, str]
+    """The variables that engines of config/models.yaml name: addresses, model names, keys."""
+    audit_export: str | None = None
+    """Where checkpoints are exported to; None is below the home."""
+    audit_interval_s: int = 60
+    blobs: str = "file"
+    """Where blobs are: `file` or `redis`."""
+
+    @property
+    def files(self) -> ConfigFiles:
+        """The config files: packaged ones, and those that replace them."""
+        return ConfigFiles(packaged_directory(), Path(self.config) if self.config else None)
+
+    @property
+    def blob_root(self) -> Path:
+        """Where blobs are."""
+        return Path(self.home) / "blobs"
+
+    @property
+    def audit(self) -> AuditPlaces:
+        """Where the audit keeps its key and its copies."""
+        return audit_places(Path(self.home), self.audit_export)
+
+    @property
+    def principals_file(self) -> Path:
+        """The local token file."""
+        return Path(self.home) / "principals.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlaces:
+    """Files of the audit: the notary's key, its public half, and the folder of exported checkpoints."""
+
+    key: Path
+    public: Path
+    folder: Path
+
+
+def audit_places(home: Path, export: str | Path | None = None) -> AuditPlaces:
+    """The places below the home, but for a folder that is given; usable without a running fleet."""
+    root = home / "audit"
+    return AuditPlaces(root / "notary.key", root / "notary.pub", Path(export) if export else root / "exported")
+
+
+def load_definitions(files: ConfigFiles) -> Definitions:
+    """The rules that stories are worked on under; ConfigError names file, path and reason."""
+    roles = load_roles(files.document("roles.yaml"))
+    return Definitions(
+        fsm=files.load("fsm.yaml", FsmConfig),
+        rigor=files.load("rigor.yaml", RigorConfig),
+        council=files.load("council.yaml", CouncilConfig),
+        planning=files.load("planning.yaml", PlanningConfig),
+        assignable_roles=tuple(r for r in roles.assignable if r in _CODERS),
+    )
+
+
+def load_principals(path: Path) -> PrincipalRegistry:
+    """The principals of the local token file; nobody when there is none yet."""
+    if not path.exists():
+        return PrincipalRegistry(())
+    return PrincipalRegistry(TypeAdapter(tuple[PrincipalEntry, ...]).validate_json(path.read_bytes()))
