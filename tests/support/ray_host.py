@@ -1,0 +1,219 @@
+"""A Ray of its own with the actors of a fleet on it, in a process of its own: `python -m tests.support.ray_host PLAN`.
+
+PLAN is the JSON of `HostPlan`. One line of JSON on standard output says that the actors answer; then each line of
+standard input asks something and gets one line back. When standard input ends, everything is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import BaseModel, ConfigDict
+
+from cluster.local import Addresses, RayHead, ray_environment
+from cluster.local.identity import descendants, end_all
+from fleet.cli.fleet_hooks import endpoints_of
+from fleet.cli.local_principals import ensure_principals
+from fleet.config import load_settings
+from fleet.wiring import Endpoints
+
+__all__ = ["HostPlan"]
+
+ROLES = ("planner", "developer", "qa", "architect", "devops", "designer")
+"""Roles that the example story asks."""
+
+_LEFT_OUT = ("projector", "notary")
+
+
+class HostPlan(BaseModel):
+    """What the host starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    redis_url: str
+    """Log store of the actors, perhaps through a proxy."""
+    cache_url: str
+    shards: int = 1
+    ttl_s: int = 4
+    sweep_s: int = 1
+    council_env: dict[str, str] = {}
+    """Variables of the council processes alone."""
+    workers: int = 0
+    """Nodes beside the head; the actors live on the first of them, the others come later. 0: all on one node."""
+
+
+def main() -> None:
+    """Start, answer, and stop when nobody asks any more."""
+    plan = HostPlan.model_validate_json(sys.argv[1])
+    # Ray prints into standard output what it has to say of its actors; the answers get a way of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    head = _ManyNodes(plan) if plan.workers else _OneNode(plan)
+    try:
+        head.start()
+        _boot(plan, pinned=bool(plan.workers))
+        head.complete()
+        _say(answers, {"ready": True, "raylets": head.raylets()})
+        for line in sys.stdin:
+            _say(answers, {"councils": _councils(plan.shards)} if line.strip() == "councils" else {"error": line})
+    finally:
+        # A cluster that came up by half stops nothing of itself.
+        started = descendants(os.getpid())
+        head.stop()
+        end_all(started, grace_s=5)
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def endpoints(plan: HostPlan) -> Endpoints:
+    """What the actors are told: one of each role, short leases, no graph."""
+    settings = load_settings({"FLEET_HOME": str(plan.home), "PATH": os.environ["PATH"]})
+    addresses = Addresses(
+        redis_url=plan.redis_url,
+        cache_url=plan.cache_url,
+        neo4j_uri="bolt://127.0.0.1:1",
+        neo4j_user="none",
+        neo4j_password="none",
+        neo4j_database="neo4j",
+    )
+    return replace(
+        endpoints_of(settings, addresses),
+        pools=dict.fromkeys(ROLES, 1),
+        council_shards=plan.shards,
+        lease_ttl_s=plan.ttl_s,
+        sweep_s=plan.sweep_s,
+    )
+
+
+def _boot(plan: HostPlan, *, pinned: bool) -> None:
+    import ray
+
+    from actors import actor_names, boot
+    from actors.bootstrap import _COMMON, _SHELLS
+    from actors.shell import Shell
+
+    where = endpoints(plan)
+    ensure_principals(where.principals_file)
+    known = {**_COMMON, **({"label_selector": {"pool": "agents"}} if pinned else {})}
+    # Started before `boot`, which keeps what it finds: stand-ins without work for actors that need a graph or a key,
+    # and on several nodes all others, with the label of the nodes that they belong on.
+    for name in actor_names(where):
+        kind = name.split(":")[0]
+        own_env = plan.council_env if kind == "council" else {}
+        if pinned or own_env or kind in _LEFT_OUT:
+            shell = Shell if kind in _LEFT_OUT else _SHELLS[kind]
+            options = {**known, "runtime_env": {"env_vars": own_env}} if own_env else known
+            ray.remote(shell).options(name=name, **options).remote(name, where)
+    boot(where, progress=lambda name, state: None, timeout_s=120)
+
+
+def _councils(shards: int) -> list[dict[str, Any] | None]:
+    import ray
+    from ray.exceptions import RayError
+
+    found: list[dict[str, Any] | None] = []
+    for number in range(shards):
+        try:
+            handle = ray.get_actor(f"council:{number}", "fleet")
+            told: Any = ray.get(handle.status.remote(), timeout=3)
+            found.append(told)
+        except (RayError, ValueError):
+            found.append(None)
+    return found
+
+
+class _OneNode:
+    """The local Ray of the product."""
+
+    def __init__(self, plan: HostPlan) -> None:
+        self._head = RayHead(plan.home, dashboard=False, cpus=4, store_mb=80)
+
+    def start(self) -> None:
+        self._head.start()
+
+    def complete(self) -> None:
+        """Nothing is to come."""
+
+    def raylets(self) -> list[int]:
+        return []
+
+    def stop(self) -> None:
+        self._head.stop()
+
+
+class _ManyNodes:
+    """A head that carries no actor, one node with all of them, and nodes to flee to."""
+
+    def __init__(self, plan: HostPlan) -> None:
+        self._plan = plan
+        self._cluster: Any = None
+
+    def start(self) -> None:
+        token = self._plan.home / "ray-token"
+        token.write_text(os.urandom(32).hex())
+        token.chmod(0o600)
+        os.environ.update(ray_environment(token))
+        os.environ.update(RAY_health_check_period_ms="1000", RAY_health_check_failure_threshold="3")
+        # `Cluster` notes its address in Ray's default folder, where `address="auto"` of anybody would find it.
+        (self._plan.home / "ray").mkdir()
+        os.environ["RAY_TMPDIR"] = str(self._plan.home)
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(
+            initialize_head=True,
+            shutdown_at_exit=False,
+            head_node_args={**self._node(), "num_cpus": 0, "include_dashboard": False},
+        )
+        ray.init(address=self._cluster.address, namespace="fleet", log_to_driver=False, configure_logging=False)
+        self._add()
+        threading.Thread(target=self._reap, name="reaper", daemon=True).start()
+
+    def _reap(self) -> None:
+        # Workers end when their raylet is gone; to the kernel it is there until its parent has asked for its status.
+        while True:
+            for node in self._cluster.list_all_nodes():
+                for started in list(node.all_processes.values()):
+                    for one in started:
+                        one.process.poll()
+            time.sleep(0.1)
+
+    def _node(self) -> dict[str, Any]:
+        return {
+            "object_store_memory": 80_000_000,
+            "node_ip_address": "127.0.0.1",
+            "temp_dir": str(self._plan.home / "ray"),
+        }
+
+    def _add(self) -> None:
+        self._cluster.add_node(**self._node(), num_cpus=4, labels={"pool": "agents"})
+
+    def complete(self) -> None:
+        for _ in range(self._plan.workers - 1):
+            self._add()
+
+    def raylets(self) -> list[int]:
+        nodes = self._cluster.list_all_nodes()
+        return [node.all_processes["raylet"][0].process.pid for node in nodes]
+
+    def stop(self) -> None:
+        import ray
+
+        ray.shutdown()
+        if self._cluster is not None:
+            self._cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
