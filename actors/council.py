@@ -18,7 +18,7 @@ class CouncilShell(Shell):
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
         self._shard = make_council_shard(endpoints, name=name, incarnation=f"{os.getpid()}-{time.time_ns()}")
-        self.background(self._shard.run())
+        self.background(self._shard.run)
 
     async def status(self) -> dict[str, Any]:
         """The shard's stories."""

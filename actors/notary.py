@@ -17,7 +17,7 @@ class NotaryShell(Shell):
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
         self._notary = make_notary(endpoints)
-        self.background(self._notary.run())
+        self.background(self._notary.run)
 
     async def checkpoint(self) -> dict[str, Any]:
         """Attest everything that is in the log now."""

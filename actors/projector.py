@@ -51,8 +51,8 @@ class ProjectorShell(Shell):
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
         self._projector = make_projector(endpoints, consumer=f"{name}-{os.getpid()}")
-        self.background(self._projector.run())
-        self.background(self._measure())
+        self.background(self._projector.run)
+        self.background(self._measure)
 
     async def lag(self) -> dict[str, Any]:
         """How many events each stream of the log is ahead of the graph."""

@@ -26,7 +26,7 @@ class SandboxShell(Shell):
         parts = make_sandbox_parts(endpoints)
         self._supervisor = make_supervisor(endpoints, parts, name=name)
         self._forge = make_forge(endpoints, parts)
-        self.background(self._sweep())
+        self.background(self._sweep)
 
     async def _sweep(self) -> None:
         while True:
