@@ -166,6 +166,7 @@ class HoldStep:
         self._fleet.send(self.pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.rule("GL-19", "EV-3")
 @pytest.mark.parametrize("where", ["before", "after"])
 async def test_frozen_owner_is_fenced_when_it_comes_back_and_gives_the_story_up(

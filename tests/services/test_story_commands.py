@@ -152,3 +152,27 @@ def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, red
         again = fleet("resume", done["story_id"], "--note", "try once more", "--json")
         assert again.exit_code == 4
         assert "StoryUnparked" in fleet("events", done["story_id"]).stdout
+
+
+def test_second_up_says_that_a_fleet_is_up_and_where(fleet: ServedTeam):
+    result = fleet("up", "--json")
+    assert said(result)["home"] == str(fleet.home)
+    assert "is up already" in result.stderr
+
+
+def test_doctor_names_every_check_and_its_mend(fleet: ServedTeam):
+    told, machine = fleet("doctor"), fleet("doctor", "--json")
+    checks = json.loads(machine.stdout.splitlines()[-1])["checks"]
+    assert {"sandbox", "python"} <= {check["name"] for check in checks}
+    assert told.exit_code == machine.exit_code == (0 if all(check["ok"] for check in checks) else 5)
+    assert all(check["mend"] in told.stdout for check in checks)
+
+
+def test_step_that_is_not_unknown_cannot_be_resolved(fleet: ServedTeam, tmp_path: Path):
+    story = tmp_path / "resolved.yaml"
+    story.write_text(yaml.safe_dump(OTHER | {"title": "As a reader, I want nothing to be resolved twice"}))
+    story_id = said(fleet("story", "create", str(story), "--json"))["story_id"]
+    asked = ["story", "resolve", story_id, f"{story_id}/deploy", "--outcome", "happened", "--note", "I looked there."]
+    result = fleet(*asked)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
