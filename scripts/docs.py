@@ -49,6 +49,7 @@ _PURPOSES = {
     "policy.yaml": "what tools may do",
     "rigor.yaml": "levels L0 to L3: weights, thresholds, gates",
     "roles.yaml": "roles, their tools, personas and prompts",
+    "secrets.yaml": "where secrets are, who may use them",
     "serve.yaml": "the HTTP front",
 }
 

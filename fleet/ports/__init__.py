@@ -3,6 +3,14 @@
 from fleet.ports.agents import AgentAnswer, AgentRequest, Agents, WorkKind
 from fleet.ports.backlog import Backlog, HasBacklog
 from fleet.ports.blobs import BlobStore
+from fleet.ports.change_requests import (
+    ChangeOutcome,
+    ChangeRequest,
+    ChangeRequests,
+    CommitState,
+    EndedChange,
+    OpenedChange,
+)
 from fleet.ports.chat_model import ChatModel
 from fleet.ports.checkpoints import CheckpointExport, CheckpointStore, StoredNote
 from fleet.ports.clock import Clock
@@ -35,6 +43,7 @@ from fleet.ports.log import (
 from fleet.ports.packs import Pack, PackRequest, Packs
 from fleet.ports.raw_log import RawLog
 from fleet.ports.sandbox import Sandbox, SandboxBackend, SandboxHealth
+from fleet.ports.secrets import MAX_SECRET_BYTES, SecretProvider, SecretValue
 from fleet.ports.signing import Signer, Verifier
 from fleet.ports.snapshots import Snapshot, SnapshotStore
 from fleet.ports.witness import Witness
@@ -44,6 +53,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "MAX_BODY_BYTES",
     "MAX_EVENTS",
+    "MAX_SECRET_BYTES",
     "AgentAnswer",
     "AgentRequest",
     "Agents",
@@ -52,6 +62,9 @@ __all__ = [
     "Appended",
     "Backlog",
     "BlobStore",
+    "ChangeOutcome",
+    "ChangeRequest",
+    "ChangeRequests",
     "ChatModel",
     "CheckpointExport",
     "CheckpointStore",
@@ -59,6 +72,7 @@ __all__ = [
     "Clock",
     "Command",
     "Commit",
+    "CommitState",
     "Comparison",
     "Cursor",
     "DeadLetter",
@@ -67,6 +81,7 @@ __all__ = [
     "Delivery",
     "Done",
     "Duplicate",
+    "EndedChange",
     "EventLog",
     "Failure",
     "Feed",
@@ -81,6 +96,7 @@ __all__ = [
     "LeaseStore",
     "LetterSource",
     "NodeChange",
+    "OpenedChange",
     "Pack",
     "PackRequest",
     "Packs",
@@ -93,6 +109,8 @@ __all__ = [
     "Sandbox",
     "SandboxBackend",
     "SandboxHealth",
+    "SecretProvider",
+    "SecretValue",
     "Signer",
     "Snapshot",
     "SnapshotStore",

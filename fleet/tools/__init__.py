@@ -1,7 +1,36 @@
 """Tools: what runs, on which tree, under which limits, and what repeating it may do."""
 
+from fleet.tools.capabilities import PRODUCT_OPS, ArgSpec, Capability, Declaration, ToolGate, gate_name
 from fleet.tools.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
+from fleet.tools.grants import tool_approvals
+from fleet.tools.policy import decide, decide_step, enforce
+from fleet.tools.policy_calls import (
+    Allowed,
+    ApprovalRecord,
+    CallFacts,
+    Denied,
+    NeedsApproval,
+    Obligations,
+    PolicyDecision,
+    ToolCall,
+    parse_call,
+    request_digest,
+)
+from fleet.tools.policy_config import DatabaseTarget, Policy, Targets, load_policy
+from fleet.tools.policy_matrix import offered, permissions
+from fleet.tools.policy_rules import ArgMatch, Rule
 from fleet.tools.roles import Action, Granted, Grants, Role, RoleEntry, RolesConfig, ToolGrant, Visibility, load_roles
+from fleet.tools.secret_grants import SECRET_RULE, SecretAccess, SecretGrant, SecretOutcome, SecretPolicy
+from fleet.tools.secret_refs import (
+    SCHEME,
+    SECRETS_FOLDER,
+    FoundReference,
+    SecretName,
+    SecretPlan,
+    parse_reference,
+    plan_delivery,
+    references_in,
+)
 from fleet.tools.spec import (
     FINAL_STATUSES,
     Artifact,
@@ -18,14 +47,46 @@ from fleet.tools.spec import (
 from fleet.tools.tree import FileEntry, Mode, Tree, check_path, decode_tree, encode_tree, tree_digest
 
 __all__ = [
+    "PRODUCT_OPS",
+    "ArgSpec",
+    "Capability",
+    "Declaration",
+    "ToolGate",
+    "gate_name",
+    "tool_approvals",
+    "decide",
+    "decide_step",
+    "enforce",
+    "Allowed",
+    "ApprovalRecord",
+    "CallFacts",
+    "Denied",
+    "NeedsApproval",
+    "Obligations",
+    "PolicyDecision",
+    "ToolCall",
+    "parse_call",
+    "request_digest",
+    "DatabaseTarget",
+    "Policy",
+    "Targets",
+    "load_policy",
+    "offered",
+    "permissions",
+    "ArgMatch",
+    "Rule",
     "FINAL_STATUSES",
     "READ_OPS",
+    "SCHEME",
+    "SECRETS_FOLDER",
+    "SECRET_RULE",
     "TOOL_OPS",
     "WRITE_OPS",
     "Action",
     "Artifact",
     "BlobMount",
     "FileEntry",
+    "FoundReference",
     "Granted",
     "Grants",
     "Limits",
@@ -39,6 +100,12 @@ __all__ = [
     "RunResult",
     "RunSpec",
     "RunStatus",
+    "SecretAccess",
+    "SecretGrant",
+    "SecretName",
+    "SecretOutcome",
+    "SecretPlan",
+    "SecretPolicy",
     "ToolGrant",
     "Tree",
     "Usage",
@@ -47,5 +114,8 @@ __all__ = [
     "decode_tree",
     "encode_tree",
     "load_roles",
+    "parse_reference",
+    "plan_delivery",
+    "references_in",
     "tree_digest",
 ]

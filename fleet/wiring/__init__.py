@@ -5,6 +5,7 @@ from fleet.wiring.council import make_council_shard
 from fleet.wiring.desk import make_desk, open_archivist, open_dead_letters, open_desk, open_reports
 from fleet.wiring.endpoints import AuditPlaces, Endpoints, audit_places, load_definitions, load_principals
 from fleet.wiring.projection import make_projector, open_projector
+from fleet.wiring.secrets import make_secret_broker
 from fleet.wiring.services import (
     SandboxParts,
     make_context_service,
@@ -32,6 +33,7 @@ __all__ = [
     "make_projector",
     "make_role_agent",
     "make_sandbox_parts",
+    "make_secret_broker",
     "make_supervisor",
     "make_witness",
     "open_archivist",

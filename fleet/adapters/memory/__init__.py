@@ -14,6 +14,7 @@ from fleet.adapters.memory.ledger import MemoryRunLedger
 from fleet.adapters.memory.log import MemoryEventLog
 from fleet.adapters.memory.raw_log import MemoryRawLog
 from fleet.adapters.memory.sandbox import MemorySandboxBackend, Program, ProgramEnd, ProgramStart, by_argv
+from fleet.adapters.memory.secrets import MemorySecrets
 from fleet.adapters.memory.snapshots import MemorySnapshotStore
 from fleet.adapters.memory.witness import MemoryWitness
 
@@ -33,6 +34,7 @@ __all__ = [
     "MemoryRawLog",
     "MemoryRunLedger",
     "MemorySandboxBackend",
+    "MemorySecrets",
     "MemorySnapshotStore",
     "MemoryWitness",
     "Program",

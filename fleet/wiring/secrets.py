@@ -1,0 +1,123 @@
+"""The providers of config/secrets.yaml, and the broker in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, assert_never
+
+from fleet.adapters.clock import SystemClock
+from fleet.config import (
+    EnvironmentSecretsSettings,
+    FileSecretsSettings,
+    KubernetesSecretsSettings,
+    MountedSecretsSettings,
+    SecretsSettings,
+    VaultSecretsSettings,
+    VaultTokenAuth,
+)
+from fleet.errors import ConfigError
+from fleet.ports import Clock, SecretProvider
+from fleet.services.known_secrets import KnownSecrets
+from fleet.services.secret_broker import RecordAccess, SecretBroker
+from fleet.tools import SecretPolicy, load_roles
+from fleet.wiring.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from fleet.adapters.secrets import KubernetesSecrets, VaultSecrets
+
+__all__ = ["make_secret_broker"]
+
+_FILE = "secrets.yaml"
+
+
+def make_secret_broker(
+    endpoints: Endpoints,
+    *,
+    environ: Mapping[str, str],
+    record: RecordAccess,
+    known: KnownSecrets,
+    clock: Clock | None = None,
+) -> SecretBroker:
+    """The one way from `secret://<name>` to a value. Nothing is read or connected before the first use.
+
+    Args:
+        endpoints: of the fleet; its config directory holds secrets.yaml.
+        environ: where the environment provider looks, at each use.
+        record: writes the audit lines.
+        known: where values are registered for redaction.
+        clock: of the machine, when none is given.
+
+    Raises:
+        ConfigError: secrets.yaml is wrong, or a grant names a role that roles.yaml does not have.
+    """
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    policy = SecretPolicy(grants=settings.grants)
+    unknown = sorted(policy.roles - load_roles(endpoints.files.document("roles.yaml")).roles.keys())
+    if unknown:
+        path = str(endpoints.files.path(_FILE))
+        raise ConfigError(f"{path}: grants name unknown roles {', '.join(unknown)}; use names of roles.yaml", file=path)
+    ticking = clock or SystemClock()
+    providers: dict[str, SecretProvider] = {}
+    for entry in settings.providers:
+        providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
+    return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+
+
+def _provider(
+    entry: FileSecretsSettings
+    | EnvironmentSecretsSettings
+    | MountedSecretsSettings
+    | KubernetesSecretsSettings
+    | VaultSecretsSettings,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock,
+    ttl_s: int,
+) -> SecretProvider:
+    # Imported by the one process that uses them: an HTTP client is no small thing.
+    from fleet.adapters.secrets import EnvironmentSecrets, FileSecrets, MountedSecrets
+
+    match entry:
+        case FileSecretsSettings():
+            return FileSecrets(entry.label, entry.path, entry.secrets, ttl_s=ttl_s)
+        case EnvironmentSecretsSettings():
+            return EnvironmentSecrets(entry.label, environ, prefix=entry.prefix, names=entry.secrets, ttl_s=ttl_s)
+        case MountedSecretsSettings():
+            return MountedSecrets(entry.label, entry.mount, entry.secrets, ttl_s=ttl_s)
+        case KubernetesSecretsSettings():
+            return _kubernetes(entry, ttl_s=ttl_s)
+        case VaultSecretsSettings():
+            return _vault(entry, clock=clock, ttl_s=ttl_s)
+        case _:
+            assert_never(entry)
+
+
+def _kubernetes(entry: KubernetesSecretsSettings, *, ttl_s: int) -> KubernetesSecrets:
+    from fleet.adapters.secrets import KubernetesKey, KubernetesSecrets, SecretHttp
+
+    return KubernetesSecrets(
+        entry.label,
+        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
+        namespace=entry.namespace,
+        token_file=entry.token_file,
+        keys={name: KubernetesKey(where.secret, where.key) for name, where in entry.secrets.items()},
+        ttl_s=ttl_s,
+    )
+
+
+def _vault(entry: VaultSecretsSettings, *, clock: Clock, ttl_s: int) -> VaultSecrets:
+    from fleet.adapters.secrets import KubernetesLogin, SecretHttp, TokenFile, VaultKey, VaultSecrets
+
+    auth = entry.auth
+    return VaultSecrets(
+        entry.label,
+        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
+        mount=entry.mount,
+        namespace=entry.namespace,
+        auth=TokenFile(auth.token_file)
+        if isinstance(auth, VaultTokenAuth)
+        else KubernetesLogin(auth.role, auth.mount, auth.token_file),
+        keys={name: VaultKey(where.path, where.key, where.version) for name, where in entry.secrets.items()},
+        clock=clock,
+        ttl_s=ttl_s,
+    )
