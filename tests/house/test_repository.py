@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import coverage_gate, longest
+from scripts import coverage_gate, longest, run_tests
 from scripts.transcript import placed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,3 +152,11 @@ def test_transcript_replaces_the_old_one_and_names_no_machine() -> None:
     assert found == (
         "a\n<!-- transcript -->\n```text\n$ make demo\ndone report.md\n~/file\n```\n<!-- /transcript -->\nb\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("codes", "is_narrowed", "expected"),
+    [([0, 0, 0], False, 0), ([0, 1, 0], False, 1), ([0, 5, 0], False, 5), ([5, 0, 5], True, 0), ([5, 2, 0], True, 2)],
+)
+def test_tests_pass_only_when_every_process_passed(codes: list[int], is_narrowed: bool, expected: int) -> None:
+    assert run_tests.verdict(codes, is_narrowed=is_narrowed) == expected
