@@ -163,7 +163,7 @@ class CommandHandler:
     async def cancel(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story is given up."""
         _needs(caller, "po")
-        return cancel(bench.state, bench.rules.fsm, reason=str(command.body.get("reason") or ""))
+        return cancel(bench.state, reason=str(command.body.get("reason") or ""))
 
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]

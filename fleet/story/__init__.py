@@ -9,21 +9,11 @@ from fleet.story.approvals import (
     subject_of,
     valid_grant,
 )
-from fleet.story.commands import (
-    Caller,
-    StoryText,
-    cancel,
-    decide_gate,
-    find_approval,
-    fire,
-    parse,
-    refusal,
-    resolve_step,
-    unpark,
-)
+from fleet.story.commands import Caller, StoryText, decide_gate, find_approval, fire, parse, refusal
 from fleet.story.evolve import NO_STATE, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate
 from fleet.story.intents import Intent
+from fleet.story.interventions import cancel, resolve_step, unpark
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
 from fleet.story.plan import plan, waiting_for

@@ -10,7 +10,6 @@ from fleet import events as ev
 from fleet.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied
 from fleet.ids import EntityId, Principal
 from fleet.story import Caller, cancel, fire, parse, refusal, unpark
-from fleet.story.commands import content_key
 from tests.support.rules import fsm
 from tests.support.story_events import CONTENT, MERGED, PO, STORY, SYSTEM, T0, StoryLog, digest, story, subject
 
@@ -145,13 +144,13 @@ def test_unparking_needs_a_parked_story_and_a_note():
 
 @pytest.mark.rule("LC-93")
 def test_cancelling_needs_a_reason_and_a_story_that_is_not_over():
-    (payload,) = cancel(story(until="base").state, fsm(), reason="nobody needs it any more")
+    (payload,) = cancel(story(until="base").state, reason="nobody needs it any more")
     assert isinstance(payload, ev.StoryCancelled)
     with pytest.raises(InvalidInput):
-        cancel(story(until="base").state, fsm(), reason="no")
+        cancel(story(until="base").state, reason="no")
     for over in (story(), story(until="base").add(payload)):
         with pytest.raises(InvalidTransition):
-            cancel(over.state, fsm(), reason="nobody needs it any more")
+            cancel(over.state, reason="nobody needs it any more")
 
 
 def text(**changes: Any) -> dict[str, Any]:
@@ -212,7 +211,3 @@ def test_every_problem_is_listed_at_once():
 def test_story_that_is_no_mapping_is_refused(data: Any):
     with pytest.raises(InvalidInput, match="a story is a mapping"):
         parse(data)
-
-
-def test_content_key_is_the_beginning_of_the_digest():
-    assert content_key(CONTENT) == CONTENT.hex[:12]

@@ -1,0 +1,68 @@
+"""What a person's word on a story that cannot go on by itself records: let it go on, give it up, say what happened."""
+
+from __future__ import annotations
+
+from fleet.errors import InvalidInput, InvalidTransition, NotFound, OutcomeUnknown
+from fleet.events import Payload, StepResolved, StoryCancelled, StoryUnparked
+from fleet.story.approvals import check_notes
+from fleet.story.commands import Caller
+from fleet.story.state import StoryState
+
+__all__ = ["cancel", "resolve_step", "unpark"]
+
+
+def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ...]:
+    """What letting a parked story go on records (LC-95); OutcomeUnknown while a step waits to be resolved (RC-52)."""
+    if state.disposition != "parked" or state.park is None:
+        raise InvalidTransition(f"story {state.story_id} is not parked", state=state.state, event="unpark", allowed=[])
+    if state.unresolved_steps:
+        step_id = state.unresolved_steps[0]
+        raise OutcomeUnknown(
+            f"nobody knows whether step {step_id} happened: look at what it was sent to, then run `fleet story resolve "
+            f"{state.story_id} {step_id} --outcome happened|not_happened --note ...` before the story goes on",
+            step_id=step_id,
+            story_id=state.story_id,
+        )
+    why = check_notes(note, "note")
+    return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
+
+
+def cancel(state: StoryState, *, reason: str) -> tuple[Payload, ...]:
+    """What giving up the story records (LC-93)."""
+    if state.closed or state.disposition in ("cancelled", "archived"):
+        raise InvalidTransition(
+            f"story {state.story_id} is over already", state=state.state, event="cancel", allowed=[]
+        )
+    return (StoryCancelled(reason=check_notes(reason, "reason")),)
+
+
+def resolve_step(state: StoryState, step_id: str, *, outcome: str, caller: Caller, note: str) -> StepResolved:
+    """What a person's word on an unknown step records (RC-52, AP-86); the first word stays.
+
+    Raises:
+        NotFound: the story has no such step.
+        InvalidTransition: the outcome of the step is known.
+        InvalidInput: the outcome or the note is not one.
+    """
+    step = state.steps.get(step_id)
+    if step is None:
+        raise NotFound(f"story {state.story_id} has no step {step_id!r}", step_id=step_id)
+    if not step.is_unresolved:
+        raise InvalidTransition(
+            f"step {step_id} of story {state.story_id} does not wait for a word: "
+            f"{step.resolution or (step.finished.outcome if step.finished else 'it is under way')}",
+            state=state.state,
+            event="resolve_step",
+            allowed=list(state.unresolved_steps),
+        )
+    match outcome:
+        case "happened" | "not_happened":
+            return StepResolved(
+                step_id=step.started.step_id, outcome=outcome, by=caller.principal, note=check_notes(note, "note")
+            )
+        case _:
+            raise InvalidInput(
+                f"{outcome!r} is no outcome: say happened or not_happened",
+                field="outcome",
+                allowed=["happened", "not_happened"],
+            )
