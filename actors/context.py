@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from actors.shell import Shell
+from fleet.adapters.clock import SystemClock
 from fleet.ports import Pack, PackRequest
+from fleet.services.observing import TimedPacks
 from fleet.wiring import Endpoints, make_context_service
 
 __all__ = ["ContextShell"]
@@ -14,7 +16,8 @@ class ContextShell(Shell):
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        self._service = make_context_service(endpoints)
+        service = make_context_service(endpoints)
+        self._service = TimedPacks(service, meter=self.telemetry.meter, clock=SystemClock())
 
     async def pack(self, request: PackRequest) -> Pack:
         """The context pack of one role in one phase."""

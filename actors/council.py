@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from actors.shell import Shell
-from fleet.wiring import Endpoints, make_council_shard
+from fleet.wiring import Endpoints, make_council_parts
 
 __all__ = ["CouncilShell"]
 
@@ -17,8 +17,11 @@ class CouncilShell(Shell):
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        self._shard = make_council_shard(endpoints, name=name, incarnation=f"{os.getpid()}-{time.time_ns()}")
+        incarnation = f"{os.getpid()}-{time.time_ns()}"
+        parts = make_council_parts(endpoints, name=name, incarnation=incarnation, telemetry=self.telemetry)
+        self._shard = parts.shard
         self.background(self._shard.run)
+        self.background(parts.figures.run)
 
     async def status(self) -> dict[str, Any]:
         """The shard's stories."""

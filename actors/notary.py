@@ -23,6 +23,11 @@ class NotaryShell(Shell):
         """Attest everything that is in the log now."""
         return asdict(await self._notary.checkpoint())
 
+    async def drain(self) -> None:
+        """Background work has ended, and what the log holds by now is attested: a run may stop right after a story."""
+        await super().drain()
+        await self._notary.conclude()
+
     async def status(self) -> dict[str, Any]:
         """What the newest look at the log gave, and why there was none if there was none."""
         last = self._notary.last

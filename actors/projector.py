@@ -8,9 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ray.util.metrics import Gauge
-
 from actors.shell import Shell
+from fleet.adapters.ray import gauge
 from fleet.errors import FleetError
 from fleet.services.projector import GraphStatus
 from fleet.wiring import Endpoints, make_projector
@@ -28,14 +27,10 @@ class Shown(Protocol):
         ...
 
 
-def lag_gauges() -> dict[str, Gauge]:
-    """The figures of the projection by name, as Ray exports them."""
-    described = {
-        "fleet_projection_lag_events": "Events that are in the log and not yet in the decision graph.",
-        "fleet_projection_streams_behind": "Streams whose last events are not yet in the decision graph.",
-        "fleet_projection_streams_set_aside": "Streams that are parked, or wait for a rebuild of the graph.",
-    }
-    return {name: Gauge(name, description=text) for name, text in described.items()}
+def lag_gauges() -> dict[str, Shown]:
+    """The figures by name."""
+    names = ("fleet_projection_lag_events", "fleet_projection_streams_behind", "fleet_projection_streams_set_aside")
+    return {name: gauge(name) for name in names}
 
 
 def show_lag(gauges: Mapping[str, Shown], status: GraphStatus) -> None:

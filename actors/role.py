@@ -1,10 +1,19 @@
-"""`role:<role>:<n>`: one role agent; answers draft, critique, repair, vote and other requests of councils."""
+"""`role:<role>:<n>`: one role agent; answers draft, critique, repair, vote, act and other requests of councils.
+
+It thinks here: persona, models, prompts and the repair of what a model writes wrongly. What it wants done is its
+answer; the owner of the story decides on it, has it carried out and keeps the record, so nothing here could be lost.
+"""
 
 from __future__ import annotations
 
+from actors.model_gauges import model_gauges, shown_as
 from actors.shell import Shell
+from fleet.models import ModelFigures
 from fleet.ports import AgentAnswer, AgentRequest
-from fleet.wiring import Endpoints, make_role_agent
+from fleet.services.model_reporter import figures_of_routers
+from fleet.wiring import Endpoints
+from fleet.wiring.model_figures import make_model_reporter
+from fleet.wiring.services import make_role_parts
 
 __all__ = ["RoleShell"]
 
@@ -14,8 +23,14 @@ class RoleShell(Shell):
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        self._agent = make_role_agent(endpoints, role=name.split(":")[1])
+        parts = make_role_parts(endpoints, role=name.split(":")[1], telemetry=self.telemetry)
+        self._agent, self._models = parts.agent, parts.models
+        show = shown_as(model_gauges())
+        self.background(make_model_reporter(endpoints, name, look=self._figures, show=show).run)
 
     async def ask(self, request: AgentRequest, *, request_id: str, budget_s: float) -> AgentAnswer:
         """Answer one request within `budget_s` seconds."""
         return await self._agent.ask(request, request_id=request_id, timeout_s=budget_s)
+
+    async def _figures(self) -> tuple[ModelFigures, ...]:
+        return figures_of_routers(self._models.stats())

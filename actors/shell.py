@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 import os
-import sys
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from actors.causes import carrying_causes
+from fleet.adapters.ray import RayMeter
+from fleet.errors import FleetError
+from fleet.services.redaction import redact_logs
 from fleet.wiring import Endpoints
+from fleet.wiring.redaction import use_configured_redaction
+from fleet.wiring.telemetry import make_telemetry
 
 __all__ = ["Shell"]
 
+_LOG = logging.getLogger("actors.shell")
 _LONGEST_PAUSE_S = 60.0
+_LAST_S = 5.0
 _WELL_S = 30.0
 """Work that has run for so long is well."""
 
@@ -27,18 +35,27 @@ class Shell:
     """Seconds before work that failed starts again; twice as many after each further failure."""
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
+        use_configured_redaction(endpoints.files)
+        redact_logs()
         self.name, self.endpoints = name, endpoints
+        self.telemetry = make_telemetry(endpoints.observability, name, meter=RayMeter())
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: str | None = None
         self._again_at = math.inf
         """When the work that failed last was started again; never so far."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        carrying_causes(cls)
 
     def __repr__(self) -> str:
         return self.name
 
     def background(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Keep this running beside the calls of the actor: work that fails starts again, and `health` says why."""
-        task = asyncio.get_running_loop().create_task(self._kept_running(work))
+        self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(self._kept_running(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -52,7 +69,8 @@ class Shell:
             except Exception as error:
                 # The task boundary of an actor: the failure shows in `fleet status` and goes to the actor's log.
                 self._failure = f"{type(error).__name__}: {error}"
-                traceback.print_exc(file=sys.stderr)
+                self.telemetry.meter.add("fleet_actor_failures_total", labels={"actor": self.name})
+                _LOG.exception("background work failed; it starts again in %g s", pause_s)
             if time.monotonic() - started > _WELL_S:
                 pause_s = self.first_pause_s
             await asyncio.sleep(pause_s)
@@ -71,3 +89,15 @@ class Shell:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self.telemetry.close)
+
+    def __ray_shutdown__(self) -> None:
+        """What this process holds is given back: Ray calls it before a process ends, by SIGTERM or with its node too.
+
+        At most a few seconds; what was not given back then is taken over when its lease has ended.
+        """
+        loop = self._loop
+        if loop is None or not loop.is_running() or loop is asyncio._get_running_loop():
+            return
+        with contextlib.suppress(TimeoutError, FleetError):
+            asyncio.run_coroutine_threadsafe(self.drain(), loop).result(_LAST_S)

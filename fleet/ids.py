@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 _ENTITY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
-_PREFIXES = frozenset(["pr", "ep", "st", "tk", "pv", "ac", "de", "qu", "ap", "rn", "co", "cd", "ce", "in", "dg", "rp"])
+_PREFIXES = frozenset(
+    ["pr", "ep", "st", "tk", "pv", "ac", "de", "qu", "ap", "rn", "co", "cd", "ce", "in", "dg", "rp", "se", "di"]
+)
 
 
 class _Id(str):

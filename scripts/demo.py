@@ -32,6 +32,8 @@ def main() -> int:
     code = subprocess.run(command, env={**os.environ, "FLEET_HOME": home}, check=False).returncode
     if code == 0:
         show_result(repo)
+    if code == 5 and model == "local":
+        say("`make local` fetches the model (1.1 GB) and builds llama.cpp, once (15 minutes); then run this again.")
     return code
 
 

@@ -1,12 +1,18 @@
-"""The default tests, in two processes at once (`make test`): one computes, most of the other one is waiting.
+"""The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
 
-What the computing one says follows the rest. Coverage is measured but for the simulation, which it makes three times
+What two of them say follows the rest. Coverage is measured but for the simulation, which it makes three times
 as slow; the bars are met without it. Arguments go to pytest.
+
+When a few tests fail beside the others, they run once more, alone, only to say which of them pass there: time was
+short, or a race is real. The run has failed either way.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +23,12 @@ from typing import IO
 REPORTS = Path("build/reports")
 COMPUTING = ("tests/house", "tests/unit")
 SIMULATION = ("tests/sim",)
-WAITING = ("tests/contract", "tests/services", "tests/serve", "tests/ray", "tests/chaos")
+STORES = ("tests/contract", "tests/serve", "tests/chaos")
+FLEETS = ("tests/services", "tests/ray")
+LANES = {"computing": COMPUTING, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
+MOST_AGAIN = 5
+_FAILED = 1
+"""What pytest ends with when tests failed, and nothing else went wrong."""
 _NOTHING_SELECTED = 5
 """What pytest ends with then; only right where an argument such as `-k` asked for it."""
 
@@ -25,27 +36,59 @@ _NOTHING_SELECTED = 5
 def main(arguments: list[str]) -> int:
     """0 when every process passed; else the status of one that did not."""
     left = {path.name for path in Path("tests").iterdir() if list(path.glob("**/test_*.py"))}
-    assert left == {Path(folder).name for folder in (*COMPUTING, *SIMULATION, *WAITING)}, "a folder would not run"
+    known = {Path(folder).name for folder in itertools.chain(*LANES.values())}
+    assert left == known, "a folder would not run"
     REPORTS.mkdir(parents=True, exist_ok=True)
     for old in REPORTS.glob(".coverage*"):
         old.unlink()
-    started, codes, told = time.monotonic(), list[int](), REPORTS / "computing.log"
-    with told.open("wb") as output:
+    for lane in LANES:
+        shutil.rmtree(_cache(lane), ignore_errors=True)
+    started, codes = time.monotonic(), dict[str, int]()
 
-        def compute() -> None:
-            codes.append(_run("computing", COMPUTING, arguments, output))
-            codes.append(_run("", SIMULATION, arguments, output))
+    def run_apart(*lanes: str) -> threading.Thread:
+        def run_lanes() -> None:
+            with (REPORTS / f"{lanes[0]}.log").open("wb") as output:
+                for lane in lanes:
+                    codes[lane] = _run(lane, arguments, output)
 
-        beside = threading.Thread(target=compute)
-        beside.start()
-        codes.append(_run("waiting", WAITING, arguments, None))
-        print(f"... {', '.join((*COMPUTING, *SIMULATION))}", flush=True)
-        beside.join()
-    sys.stdout.write(told.read_text(errors="replace"))
+        thread = threading.Thread(target=run_lanes)
+        thread.start()
+        return thread
+
+    computing = run_apart("computing", "simulation")
+    stores = run_apart("stores")
+    codes["fleets"] = _run("fleets", arguments, None)
+    for name, thread in (("stores", stores), ("computing", computing)):
+        print(f"... {name}", flush=True)
+        thread.join()
+        sys.stdout.write((REPORTS / f"{name}.log").read_text(errors="replace"))
+    unstable = _try_again(codes, arguments)
     subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", *_data()], check=True)
     print(f"all tests in {time.monotonic() - started:.0f} s", flush=True)
+    for test in unstable:
+        print(f"failed beside others, passed alone: {test}", flush=True)
     # A process that could not even be started has no code.
-    return verdict(codes, is_narrowed=bool(arguments)) if len(codes) == 3 else 1
+    return verdict(list(codes.values()), is_narrowed=bool(arguments)) if codes.keys() == LANES.keys() else 1
+
+
+def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
+    """The tests that failed beside others and pass alone."""
+    failed = {lane: failed_of(_cache(lane)) for lane, code in codes.items() if code == _FAILED}
+    if sum(map(len, failed.values())) > MOST_AGAIN:
+        return []
+    unstable: list[str] = []
+    for lane, tests in failed.items():
+        print(f"... {lane}, again and alone: {', '.join(tests)}", flush=True)
+        alone = _run(lane, [*arguments, "--last-failed", "--cov-append"], None)
+        still = failed_of(_cache(lane)) if alone else []
+        unstable += [test for test in tests if test not in still]
+    return unstable
+
+
+def failed_of(cache: Path) -> list[str]:
+    """What pytest noted there as failed, in the order of the alphabet."""
+    noted = cache / "v/cache/lastfailed"
+    return sorted(json.loads(noted.read_text())) if noted.exists() else []
 
 
 def verdict(codes: list[int], *, is_narrowed: bool) -> int:
@@ -54,12 +97,19 @@ def verdict(codes: list[int], *, is_narrowed: bool) -> int:
     return next((code for code in codes if code not in fine), 0)
 
 
-def _run(measured_as: str, folders: tuple[str, ...], arguments: list[str], output: IO[bytes] | None) -> int:
-    measure = ["--cov", "--cov-report="] if measured_as else []
-    command = ["-m", "pytest", "-m", "not slow", "--durations=15", *measure, *arguments, *folders]
-    environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{measured_as}").absolute())}
-    process = subprocess.run([sys.executable, *command], env=environ, stdout=output, stderr=output, check=False)
+def _run(lane: str, arguments: list[str], output: IO[bytes] | None) -> int:
+    measure = [] if lane == "simulation" else ["--cov", "--cov-report="]
+    cache = ["-o", f"cache_dir={_cache(lane)}"]
+    command = ["-m", "pytest", "-m", "not slow and not wide", "--durations=15", *measure, *cache, *arguments]
+    environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
+    process = subprocess.run(
+        [sys.executable, *command, *LANES[lane]], env=environ, stdout=output, stderr=output, check=False
+    )
     return process.returncode
+
+
+def _cache(lane: str) -> Path:
+    return (REPORTS / f"cache.{lane}").absolute()
 
 
 def _data() -> list[str]:

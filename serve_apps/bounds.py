@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.errors import FleetError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
-from serve_apps.problems import problem_response
+from serve_apps.problems import internal_error, problem_response
+from serve_apps.tracing import TRACE_HEADER, known_trace
 
-__all__ = ["RequestBounds", "internal_error"]
+__all__ = ["RequestBounds"]
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _LOG = logging.getLogger(__name__)
 
 
-def internal_error() -> FleetError:
-    """What a caller is told of a fault of ours: that it happened, and nothing of its inside (AP-7)."""
-    return FleetError("something went wrong inside the front; its log has the cause")
+def _problem(error: FleetError, path: str) -> Response:
+    return problem_response(error, instance=path)
 
 
 class RequestBounds:
@@ -28,28 +30,45 @@ class RequestBounds:
     Args:
         app: the application behind it.
         max_body_bytes: longest body; of a longer one at most one chunk beyond the bound is taken in.
+        refuse: the answer for an error and the path of the request; a problem document unless given.
+        is_private: bodies and answers are nobody's business, so that of a fault only its class is logged.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        refuse: Callable[[FleetError, str], Response] = _problem,
+        is_private: bool = False,
+    ) -> None:
         self._app, self._max_body_bytes = app, max_body_bytes
+        self._refuse, self._is_private = refuse, is_private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The request is answered; a fault after the first byte of an answer is raised."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, known_trace(Headers(scope=scope).get(TRACE_HEADER)))
         try:
             if scope["method"] in _WITH_BODY:
                 receive = await self._bounded(Headers(scope=scope), receive)
             await self._app(scope, receive, answer.send)
         except FleetError as error:
-            await problem_response(error, instance=scope["path"])(scope, receive, answer.send)
-        except Exception:
+            await self._refuse(error, scope["path"])(scope, receive, answer.send)
+        except Exception as error:
             if answer.started:
                 raise
+            self._log(scope, error)
+            await self._refuse(internal_error(), scope["path"])(scope, receive, answer.send)
+
+    def _log(self, scope: Scope, error: Exception) -> None:
+        if self._is_private:
+            # A traceback shows the message of the error, which may quote the body.
+            _LOG.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
+        else:
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
-            await problem_response(internal_error(), instance=scope["path"])(scope, receive, answer.send)
 
     async def _bounded(self, headers: Headers, receive: Receive) -> Receive:
         """A receive that gives the whole body at once, after its length and type were checked."""
@@ -90,8 +109,8 @@ class RequestBounds:
 class _Answer:
     """The way out: adds the headers that every answer has, and knows whether one has begun."""
 
-    def __init__(self, send: Send) -> None:
-        self._send, self.started = send, False
+    def __init__(self, send: Send, trace: str | None) -> None:
+        self._send, self._trace, self.started = send, trace, False
 
     async def send(self, message: Message | dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -99,4 +118,6 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers.setdefault("X-Content-Type-Options", "nosniff")
             headers.setdefault("Cache-Control", "no-store")
+            if self._trace is not None:
+                headers[TRACE_HEADER] = self._trace
         await self._send(message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -12,153 +10,119 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from fleet.config import ServeSettings
-from fleet.errors import (
-    FleetError,
-    IdempotencyKeyRequired,
-    InvalidInput,
-    MalformedRequest,
-    NotFound,
-    OwnershipError,
-    ReplyMalformed,
-    StoreError,
-)
-from fleet.ids import CommandId, Principal, StoryId, derive_id
-from fleet.services.planning_desk import Pending, PlanningDesk
+from fleet.errors import FleetError, InvalidInput, NotFound, OwnershipError, StoreError
+from fleet.events import EVENT_TYPES, published
+from fleet.ids import CommandId, EntityId, Principal, StoryId, derive_id
+from fleet.services.budget_desk import BudgetDesk
+from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
-from serve_apps.bounds import RequestBounds, internal_error
-from serve_apps.problems import http_problem, problem_response, validation_problem
-from serve_apps.stream import event_frames, resume_point
+from fleet.services.tool_desk import ToolDesk
+from serve_apps.audit import audit_router
+from serve_apps.board import BoardFilter, board_filter
+from serve_apps.bounds import RequestBounds
+from serve_apps.budgets import budget_router
+from serve_apps.ceremonies import ceremony_router
+from serve_apps.coach import coach_router
+from serve_apps.commanding import answered, shown, view_of
+from serve_apps.gates import gates_router
+from serve_apps.insight import insight_router
+from serve_apps.interventions import intervention_router
+from serve_apps.mcp import MCP_PATH, McpFront
+from serve_apps.operations import operations_router
+from serve_apps.parts import FrontParts
+from serve_apps.planner import planner_router
+from serve_apps.problems import http_problem, problem_response, told, validation_problem
+from serve_apps.projects import project_router
+from serve_apps.rates import PrincipalRates
+from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
+from serve_apps.sight import Sight, require_sight, sees_project
+from serve_apps.site import read_site, site_routes
+from serve_apps.socket import socket_router
+from serve_apps.sse import event_stream
+from serve_apps.stream import Choice, event_frames, many_frames, resume_point, start_of
+from serve_apps.tool_gateway import tool_router
 from serve_apps.wire import (
+    ClaimRequest,
     CommandView,
     DecisionRequest,
+    EventList,
     StartRequest,
     StoryList,
     StoryView,
     TransitionRequest,
-    story_view,
 )
 
 __all__ = ["build_gateway"]
 
-_LOG = logging.getLogger(__name__)
 
+def build_gateway(
+    desk: PlanningDesk,
+    registry: PrincipalRegistry,
+    settings: ServeSettings,
+    *,
+    tools: ToolDesk | None = None,
+    budgets: BudgetDesk | None = None,
+    parts: FrontParts | None = None,
+) -> FastAPI:
+    """The application; it keeps no state of its own, so any number of replicas may answer.
 
-def build_gateway(desk: PlanningDesk, registry: PrincipalRegistry, settings: ServeSettings) -> FastAPI:
-    """The application; it keeps no state of its own, so any number of replicas may answer."""
+    Args:
+        tools: None answers everything about tools and runs with `sandbox_unavailable`.
+        budgets: None answers everything about budgets with `store_unavailable`.
+        parts: what else people read; what is missing of it is answered with `store_unavailable`.
+    """
+
+    mcp = McpFront(desk, registry, tools)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with mcp.run():
+            yield
 
     app = FastAPI(
         title="SWE Fleet",
         version="1",
         lifespan=lifespan,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # A redirect to the same path without its slash would go to whatever host the request names.
+        redirect_slashes=False,
     )
-    app.state.desk, app.state.registry, app.state.settings = desk, registry, settings
+    app.state.desk, app.state.registry, app.state.settings, app.state.tools = desk, registry, settings, tools
+    app.state.budgets = budgets
+    found = parts or FrontParts()
+    app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
+    app.state.letters, app.state.projects = found.letters, found.projects
+    app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(HTTPException, http_problem)  # pyright: ignore[reportArgumentType]
     app.add_middleware(RequestBounds, max_body_bytes=settings.max_body_bytes)
     _routes(app)
+    app.include_router(tool_router)
+    app.include_router(budget_router)
+    app.include_router(intervention_router)
+    app.include_router(gates_router)
+    app.include_router(coach_router)
+    app.include_router(planner_router)
+    app.include_router(project_router)
+    app.include_router(ceremony_router)
+    app.include_router(audit_router)
+    app.include_router(operations_router)
+    app.include_router(insight_router)
+    app.include_router(socket_router)
+    app.router.routes.append(Route(MCP_PATH, mcp, methods=["POST"], include_in_schema=False))
+    app.router.routes.extend(site_routes(read_site()))
     return app
 
 
 async def _fleet_problem(request: Request, error: FleetError) -> JSONResponse:
-    return problem_response(_told(error, request), instance=request.url.path)
-
-
-def _told(error: FleetError, request: Request) -> FleetError:
-    """The error as a caller may see it: of a fault of the owner nothing but that it happened (AP-7)."""
-    if error.code not in (FleetError.code, ReplyMalformed.code):
-        return error
-    _LOG.error("%s %s failed: %s", request.method, request.url.path, error.message)
-    return internal_error()
-
-
-def _caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
-    registry: PrincipalRegistry = request.app.state.registry
-    return registry.authenticate(authorization)
-
-
-Caller = Annotated[Principal, Depends(_caller)]
-
-
-async def _json(request: Request, who: Caller) -> Any:
-    """The body of a known caller; a key that stands twice reads one way and loads another, so it is refused."""
-    raw = await request.body()
-    try:
-        return json.loads(raw, object_pairs_hook=_once) if raw else None
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"key {name[:80]!r} stands twice")
-        found[name] = value
-    return found
-
-
-Json = Annotated[Any, Depends(_json)]
-
-
-def _key(checked: Json, idempotency_key: Annotated[str | None, Header()] = None) -> str:
-    if idempotency_key is None:
-        raise IdempotencyKeyRequired("send an Idempotency-Key header of 8 to 128 visible characters")
-    if not 8 <= len(idempotency_key) <= 128 or not all("!" <= c <= "~" for c in idempotency_key):
-        raise MalformedRequest("Idempotency-Key must have 8 to 128 visible ASCII characters")
-    return idempotency_key
-
-
-Key = Annotated[str, Depends(_key)]
-
-
-def _story_id(story_id: str) -> StoryId:
-    return StoryId(story_id)
-
-
-Story = Annotated[StoryId, Depends(_story_id)]
-
-
-def _desk(request: Request) -> PlanningDesk:
-    return request.app.state.desk
-
-
-Desk = Annotated[PlanningDesk, Depends(_desk)]
-
-
-async def _answer(
-    desk: PlanningDesk,
-    story_id: StoryId,
-    name: str,
-    body: dict[str, Any],
-    who: Principal,
-    key: str,
-    *,
-    created: bool = False,
-) -> Response:
-    found = await desk.command(story_id, name, body, principal=who, key=key)
-    if isinstance(found, Pending):
-        view = CommandView(
-            command_id=found.command_id, status="pending", status_url=f"/api/commands/{found.command_id}"
-        )
-        return JSONResponse(view.model_dump(), status_code=202)
-    view_ = await _view(desk, story_id)
-    headers = {"ETag": f'"v{view_.version}"', "X-Fleet-As-Of": str(view_.version)}
-    return JSONResponse(view_.model_dump(mode="json"), status_code=201 if created else 200, headers=headers)
-
-
-async def _view(desk: PlanningDesk, story_id: StoryId) -> StoryView:
-    state = await desk.state(story_id)
-    return story_view(state, desk.waiting_for(state))
+    shown = told(error, f"{request.method} {request.url.path}")
+    return problem_response(shown, instance=request.url.path)
 
 
 def _routes(app: FastAPI) -> None:
@@ -167,11 +131,23 @@ def _routes(app: FastAPI) -> None:
     _command_routes(app)
 
 
+def _require_project(request: Request, who: Principal, body: Any) -> None:
+    """Returns when the story is to be in a project that the caller sees."""
+    project: Any = body.get("project_id", "pr-default") if isinstance(body, dict) else "pr-default"  # pyright: ignore[reportUnknownMemberType]
+    if not sees_project(request, who, str(project)):
+        raise NotFound(f"there is no project {str(project)[:80]!r}", project_id=str(project)[:80])
+
+
 def _health_routes(app: FastAPI) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the front itself lives."""
         return {"status": "ok"}
+
+    @app.get("/api/openapi.json", include_in_schema=False)
+    async def openapi(who: Caller) -> JSONResponse:
+        """The description of the interface."""
+        return JSONResponse(app.openapi())
 
     @app.get("/readyz")
     async def readyz(desk: Desk) -> dict[str, str]:
@@ -183,48 +159,80 @@ def _health_routes(app: FastAPI) -> None:
 def _story_routes(app: FastAPI) -> None:
     @app.get("/api/planner/stories", response_model=StoryList)
     async def list_stories(
+        request: Request,
         desk: Desk,
         who: Caller,
+        choice: Annotated[BoardFilter, Depends(board_filter)],
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=80)] = None,
     ) -> StoryList:
-        """Stories by id, a page at a time."""
-        lines = [line for line in await desk.stories() if cursor is None or line.story_id > cursor]
+        """Stories by id, a page at a time; filters are all to be met."""
+        seen = [line for line in await desk.stories() if sees_project(request, who, line.project_id)]
+        lines = [line for line in seen if choice.takes(line) and (cursor is None or line.story_id > cursor)]
         following = lines[limit - 1].story_id if len(lines) > limit else None
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
 
     @app.post("/api/planner/stories", status_code=201, response_model=StoryView)
-    async def create_story(desk: Desk, who: Caller, key: Key, body: Json) -> Response:
+    async def create_story(request: Request, desk: Desk, who: Caller, key: Key, body: Json) -> Response:
         """Create a story; the same Idempotency-Key creates it once."""
         story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
-        return await _answer(desk, story_id, "create_story", {"story": body}, who, key, created=True)
+        _require_project(request, who, body)
+        return await answered(request, desk, story_id, "create_story", {"story": body}, who=who, key=key, created=True)
 
     @app.get("/api/planner/stories/{story_id}", response_model=StoryView)
-    async def show_story(desk: Desk, who: Caller, story_id: Story) -> Response:
-        """One story as recorded now."""
-        view = await _view(desk, story_id)
-        headers = {"ETag": f'"v{view.version}"', "X-Fleet-As-Of": str(view.version)}
-        return JSONResponse(view.model_dump(mode="json"), headers=headers)
+    async def show_story(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
+        """One story as recorded now; `If-None-Match` with its version gives 304."""
+        view = await view_of(desk, story_id)
+        if request.headers.get("if-none-match") == f'"v{view.version}"':
+            return Response(status_code=304, headers={"ETag": f'"v{view.version}"'})
+        return shown(view)
 
     @app.post("/api/planner/stories/{story_id}/start", response_model=StoryView)
-    async def start_story(desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest) -> Response:
+    async def start_story(
+        request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
+    ) -> Response:
         """Start the work on a story (the HTTP form of `fleet run`)."""
-        return await _answer(desk, story_id, "start_story", body.model_dump(mode="json"), who, key)
+        return await answered(request, desk, story_id, "start_story", body.model_dump(mode="json"), who=who, key=key)
 
     @app.post("/api/planner/stories/{story_id}/transition", response_model=StoryView)
-    async def transition(desk: Desk, who: Caller, key: Key, story_id: Story, body: TransitionRequest) -> Response:
+    async def transition(
+        request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: TransitionRequest
+    ) -> Response:
         """Fire an event of the story's lifecycle."""
-        return await _answer(desk, story_id, "transition", body.model_dump(mode="json"), who, key)
+        return await answered(request, desk, story_id, "transition", body.model_dump(mode="json"), who=who, key=key)
+
+    @app.post("/api/planner/stories/{story_id}/tasks/{task_id}/claim", response_model=StoryView)
+    async def claim_task(
+        request: Request,
+        desk: Desk,
+        who: Caller,
+        key: Key,
+        selected: SelectedRole,
+        story_id: Story,
+        task_id: str,
+        body: ClaimRequest,
+    ) -> Response:
+        """Take a task that is being implemented; operations that write need it."""
+        check_role(selected, body.role)
+        claim = {"task_id": EntityId(task_id), "as_role": body.role}
+        return await answered(request, desk, story_id, "claim_task", claim, who=who, key=key)
 
     @app.post("/api/planner/stories/{story_id}/approvals/{gate}/{decision}", response_model=StoryView)
     async def decide(
-        desk: Desk, who: Caller, key: Key, story_id: Story, gate: str, decision: str, body: DecisionRequest
+        request: Request,
+        desk: Desk,
+        who: Caller,
+        key: Key,
+        story_id: Story,
+        gate: str,
+        decision: str,
+        body: DecisionRequest,
     ) -> Response:
         """Grant or reject a pending approval of this story, by gate or approval id."""
         if decision not in ("grant", "reject"):
             raise InvalidInput(f"{decision!r} is no decision", allowed=["grant", "reject"])
         name = "approve" if decision == "grant" else "reject"
-        return await _answer(desk, story_id, name, {"gate": gate, **body.model_dump()}, who, key)
+        return await answered(request, desk, story_id, name, {"gate": gate, **body.model_dump()}, who=who, key=key)
 
 
 def _command_routes(app: FastAPI) -> None:
@@ -239,7 +247,7 @@ def _command_routes(app: FastAPI) -> None:
         except (StoreError, OwnershipError):
             raise
         except FleetError as error:
-            problem = _told(error, request).to_wire()
+            problem = told(error, f"{request.method} {request.url.path}").to_wire()
             return CommandView(command_id=command_id, status="refused", status_url=url, problem=problem)
         status = "pending" if result is None else "done"
         return CommandView(command_id=command_id, status=status, status_url=url, result=result)
@@ -249,14 +257,51 @@ def _command_routes(app: FastAPI) -> None:
         request: Request,
         desk: Desk,
         who: Caller,
-        story_id: Annotated[str, Query(alias="storyId")],
-        after: Annotated[str | None, Query()] = None,
+        story_id: Annotated[list[str] | None, Query(alias="storyId", max_length=50)] = None,
+        project_id: Annotated[str | None, Query(alias="projectId", max_length=80)] = None,
+        types: Annotated[list[str] | None, Query(max_length=50)] = None,
+        after: Annotated[str | None, Query(max_length=16_000)] = None,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> StreamingResponse:
-        """The events of a story as they are recorded; `Last-Event-ID` resumes without gap or repeat."""
-        story = StoryId(story_id)
-        start = resume_point(story, last_event_id or after)
-        await desk.events(story, limit=1)
+        """The events of stories as they are recorded; `Last-Event-ID` resumes without gap or repeat.
+
+        One story begins at its first event, several and projects at the present; `after=0` begins at the first.
+        """
         settings: ServeSettings = request.app.state.settings
-        frames = event_frames(desk, story, after=start, heartbeat_s=settings.heartbeat_s)
-        return StreamingResponse(frames, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        wanted, heartbeat_s = _event_types(types), settings.heartbeat_s
+        named = [await require_sight(request, who, StoryId(one)) for one in dict.fromkeys(story_id or ())]
+        for one in named:
+            await desk.events(one, limit=1)
+        if len(named) == 1 and project_id is None:
+            start = resume_point(named[0], last_event_id or after)
+            return event_stream(event_frames(desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted))
+        if not named and project_id is None:
+            raise InvalidInput("name what to watch: storyId or projectId", field="storyId")
+        if project_id is not None and not sees_project(request, who, project_id):
+            raise NotFound(f"there is no project {project_id!r}", project_id=project_id)
+        sight = Sight(request.app.state.registry, desk)
+        choice = Choice(sight, who, stories=frozenset(named), projects=frozenset({project_id} if project_id else ()))
+        reached = await start_of(desk, choice, last_event_id or after)
+        return event_stream(many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted))
+
+    @app.get("/api/events", response_model=EventList)
+    async def history(
+        request: Request,
+        desk: Desk,
+        who: Caller,
+        stream: Annotated[str, Query(max_length=100)],
+        after: Annotated[int, Query(ge=0, le=10**9)] = 0,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> EventList:
+        """The events of a story behind a version; `stream` is its id."""
+        story = await require_sight(request, who, StoryId(stream.removeprefix("story:")))
+        found = await desk.events(story, after=after, limit=limit)
+        items = tuple(published(event) for event in found)
+        return EventList(items=items, next_after=found[-1].version if len(found) == limit else None)
+
+
+def _event_types(names: list[str] | None) -> frozenset[str]:
+    unknown = [name for name in names or () if name not in EVENT_TYPES]
+    if unknown:
+        raise InvalidInput(f"there is no event type {unknown[0][:60]!r}", field="types", value=unknown[0][:60])
+    return frozenset(names or ())

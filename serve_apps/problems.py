@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from fleet.errors import FleetError, InvalidInput, MalformedRequest, NotFound, Retry, all_error_classes
+from fleet.context import redact_json
+from fleet.errors import FleetError, InvalidInput, MalformedRequest, NotFound, ReplyMalformed, Retry, all_error_classes
 
-__all__ = ["HTTP_STATUS", "problem_response", "validation_problem"]
+__all__ = ["HTTP_STATUS", "http_problem", "internal_error", "problem_response", "told", "validation_problem"]
+
+_LOG = logging.getLogger(__name__)
 
 HTTP_STATUS: Mapping[str, int] = {
     "malformed_request": 400,
@@ -60,6 +64,19 @@ HTTP_STATUS: Mapping[str, int] = {
 assert {cls.code for cls in all_error_classes()} <= set(HTTP_STATUS)
 
 
+def internal_error() -> FleetError:
+    """What a caller is told of a fault of ours: that it happened, and nothing of its inside (AP-7)."""
+    return FleetError("something went wrong inside the front; its log has the cause")
+
+
+def told(error: FleetError, doing: str) -> FleetError:
+    """The error as a caller may see it: of a fault of the owner nothing but that it happened (AP-7)."""
+    if error.code not in (FleetError.code, ReplyMalformed.code):
+        return error
+    _LOG.error("%s failed: %s", doing, error.message)
+    return internal_error()
+
+
 def problem_response(error: FleetError, *, instance: str, status: int | None = None) -> JSONResponse:
     """The problem document of an error, with `Retry-After` where the same call may come again.
 
@@ -78,7 +95,9 @@ def problem_response(error: FleetError, *, instance: str, status: int | None = N
         "retry": error.retry.value,
         "errors": error.details.get("problems", []),
     }
-    headers = {"Retry-After": "2"} if error.retry is Retry.LATER else {}
+    body = redact_json(body)
+    wait_s = error.details.get("retry_after_s", 2)
+    headers = {"Retry-After": str(wait_s)} if error.retry is Retry.LATER else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")

@@ -1,16 +1,24 @@
-"""Server-sent events: one story's stream as frames (AP-100..AP-103)."""
+"""Server-sent events: one story's stream, or several at once (AP-100..AP-104)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+import base64
+import hashlib
+import struct
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 
 from fleet.errors import InvalidInput
 from fleet.events import EVENT_TYPES, StoredEvent, published
-from fleet.ids import StoryId
+from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
+from serve_apps.sight import Sight
+from serve_apps.sse import HEARTBEAT, RETRY, sse_frame
 
-__all__ = ["event_frames", "frame", "resume_point"]
+__all__ = ["Choice", "encode_cursor", "event_frames", "frame", "group_of", "many_frames", "resume_point", "start_of"]
+
+_CURSOR = "c1."
+_ENTRY = struct.Struct(">6sI")
 
 
 def resume_point(story_id: StoryId, last_event_id: str | None) -> int:
@@ -19,7 +27,7 @@ def resume_point(story_id: StoryId, last_event_id: str | None) -> int:
         return 0
     stream, _, version = last_event_id.rpartition("/")
     known = stream in ("", f"story:{story_id}", story_id)
-    if not known or not version.isdecimal() or len(version) > 15:
+    if not known or not (version.isascii() and version.isdecimal()) or len(version) > 15:
         raise InvalidInput(
             f"{last_event_id[:80]!r} is no event id of this stream; it looks like story:{story_id}/12",
             field="Last-Event-ID",
@@ -27,18 +35,109 @@ def resume_point(story_id: StoryId, last_event_id: str | None) -> int:
     return int(version)
 
 
-def frame(event: StoredEvent) -> str:
+def group_of(event: StoredEvent) -> str:
+    """The group of the event's type (AP-101)."""
+    return EVENT_TYPES[event.type].group if event.type in EVENT_TYPES else "platform"
+
+
+def frame(event: StoredEvent, *, event_id: str | None = None) -> str:
     """One event as a frame: id, group, envelope of EV-12."""
-    group = EVENT_TYPES[event.type].group if event.type in EVENT_TYPES else "platform"
-    data = json.dumps(published(event), ensure_ascii=False, separators=(",", ":"))
-    return f"id: {event.event_id}\nevent: {group}\ndata: {data}\n\n"
+    return sse_frame(published(event), event=group_of(event), event_id=event_id or event.event_id)
 
 
-async def event_frames(desk: PlanningDesk, story_id: StoryId, *, after: int, heartbeat_s: int) -> AsyncIterator[str]:
+async def event_frames(
+    desk: PlanningDesk,
+    story_id: StoryId,
+    *,
+    after: int,
+    heartbeat_s: int,
+    types: Collection[str] = (),
+) -> AsyncIterator[str]:
     """Frames until the client goes away; a comment says that the line lives when nothing happens.
 
     The log is read at the client's own pace, so a slow client costs no memory here (AP-103).
     """
-    yield "retry: 3000\n\n"
+    yield RETRY
     async for event in desk.watch(story_id, after=after, idle_s=heartbeat_s):
-        yield ": still here\n\n" if event is None else frame(event)
+        if event is None:
+            yield HEARTBEAT
+        elif not types or event.type in types:
+            yield frame(event)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which stories somebody watches: those that are named, and those of projects; only what they may see."""
+
+    sight: Sight
+    who: Principal
+    stories: frozenset[StoryId] = frozenset()
+    projects: frozenset[str] = frozenset()
+
+    async def takes(self, story_id: StoryId) -> bool:
+        """Whether the story is watched."""
+        project = await self.sight.desk.project_of(story_id)
+        if project is None or not self.sight.sees(self.who, project):
+            return False
+        return story_id in self.stories or project in self.projects
+
+
+async def start_of(desk: PlanningDesk, choice: Choice, cursor: str | None) -> dict[StoryId, int]:
+    """Where a watch of several stories begins: behind the cursor; now without one; at every first event for `0`.
+
+    InvalidInput for what is no cursor.
+    """
+    if cursor == "0":
+        return {}
+    heads = await desk.heads(choice.takes)
+    if not cursor:
+        return heads
+    marks = _decode(cursor)
+    return {story_id: marks[key] for story_id in heads if (key := _short(story_id)) in marks}
+
+
+def encode_cursor(reached: Mapping[StoryId, int]) -> str:
+    """One text that says how far each of several stories was read (AP-102)."""
+    raw = b"".join(sorted(_ENTRY.pack(_short(story_id), version) for story_id, version in reached.items()))
+    return _CURSOR + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> dict[bytes, int]:
+    text = cursor.removeprefix(_CURSOR)
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        if cursor.startswith(_CURSOR) and base64.urlsafe_b64encode(raw).decode().rstrip("=") == text:
+            return {bytes(key): version for key, version in _ENTRY.iter_unpack(raw)}
+    except (ValueError, struct.error):
+        pass
+    raise InvalidInput(f"{cursor[:40]!r} is no cursor of several streams", field="Last-Event-ID")
+
+
+def _short(story_id: StoryId) -> bytes:
+    """Stands for the story in a cursor: so few bytes that the id of an event stays small with hundreds of stories."""
+    return hashlib.blake2s(story_id.encode(), digest_size=6).digest()
+
+
+async def many_frames(
+    desk: PlanningDesk,
+    choice: Choice,
+    *,
+    after: dict[StoryId, int],
+    heartbeat_s: int,
+    types: Collection[str] = (),
+) -> AsyncIterator[str]:
+    """Frames of several stories; the id of each is a cursor of all of them. A lost right ends it with `denied`."""
+    reached = dict(after)
+    # A client that loses its line before the first event resumes from here, and misses nothing.
+    yield f"{RETRY.rstrip()}\nid: {encode_cursor(reached)}\n\n"
+    async for event in desk.watch_many(choice.takes, after=reached, idle_s=heartbeat_s):
+        if event is None:
+            yield HEARTBEAT
+            continue
+        story_id = StoryId(event.stream.entity)
+        if not await choice.takes(story_id):
+            yield sse_frame({"story_id": story_id}, event="denied")
+            return
+        reached[story_id] = event.version
+        if not types or event.type in types:
+            yield frame(event, event_id=encode_cursor(reached))

@@ -8,27 +8,34 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.services.planning_desk import StoryLine
 from fleet.story import StoryState
+from serve_apps.times import at
 
 __all__ = [
+    "ClaimRequest",
     "CommandView",
     "DecisionRequest",
+    "EventList",
+    "RedactionView",
     "StartRequest",
     "StoryList",
     "StoryView",
     "TransitionRequest",
+    "Wire",
     "story_view",
 ]
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """What goes over the wire: frozen, and no field is unknown."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StartRequest(_Wire):
+class StartRequest(Wire):
     """Start the work on a story (AP-57)."""
 
     repo: Annotated[str, Field(min_length=1, max_length=4096)]
-    """Path of a local git repository."""
+    """Path of a local git repository, or the https address of one that `targets.git` lists."""
     ref: str | None = None
     """Branch, tag or commit; the current branch when left out."""
     model: str | None = None
@@ -37,28 +44,35 @@ class StartRequest(_Wire):
     """Roles whose gates agents may decide in this run (LC-77)."""
 
 
-class TransitionRequest(_Wire):
+class TransitionRequest(Wire):
     """Fire an event of the story's lifecycle (AP-56)."""
 
     event: Annotated[str, Field(min_length=1, max_length=60)]
     reason: Annotated[str, Field(max_length=4000)] = ""
 
 
-class DecisionRequest(_Wire):
+class ClaimRequest(Wire):
+    """Take a task (LC-130)."""
+
+    role: Annotated[str, Field(min_length=1, max_length=40)]
+    """That of the task, which the caller holds."""
+
+
+class DecisionRequest(Wire):
     """Decide a pending approval (AP-75)."""
 
     notes: Annotated[str, Field(max_length=4000)] = ""
     reason: Annotated[str, Field(max_length=4000)] = ""
 
 
-class Criterion(_Wire):
+class Criterion(Wire):
     """One acceptance criterion."""
 
     ac_id: str
     text: str
 
 
-class TaskView(_Wire):
+class TaskView(Wire):
     """One task and where it stands."""
 
     task_id: str
@@ -67,7 +81,7 @@ class TaskView(_Wire):
     state: str
 
 
-class ApprovalView(_Wire):
+class ApprovalView(Wire):
     """One approval and what came of it."""
 
     approval_id: str
@@ -77,7 +91,29 @@ class ApprovalView(_Wire):
     delegated: bool
 
 
-class StoryView(_Wire):
+class FindingView(Wire):
+    """Why points were lost; `span` is in the text of `field`."""
+
+    code: str
+    dimension: str
+    points_lost: int
+    field: str
+    span: tuple[int, int] | None
+    matched: str
+    message: str
+    suggestion: str
+
+
+class RedactionView(Wire):
+    """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
+
+    field: str
+    """Of the request, as a JSON pointer."""
+    kind: str
+    count: int
+
+
+class StoryView(Wire):
     """A story as the API shows it."""
 
     story_id: str
@@ -100,16 +136,47 @@ class StoryView(_Wire):
     tasks: tuple[TaskView, ...]
     approvals: tuple[ApprovalView, ...]
     tokens: int
+    project_id: str
+    epic_id: str
+    author: str
+    language: str
+    priority: int
+    created_at: str
+    updated_at: str
+    threshold: str | None
+    """The readiness score that the story's rigor needs."""
+    findings: tuple[FindingView, ...]
+    """Why points of the readiness score were lost, one finding for each."""
+    is_started: bool
+    is_paused: bool
+    park_cause: str | None
+    unresolved_steps: tuple[str, ...]
+    """Steps of which a person has to say whether they happened."""
+    model: str | None
+    plan_id: str | None
+    base_tree: str | None
+    tree: str | None
+    open_questions: int
+    calls: int
+    redactions: tuple[RedactionView, ...] = ()
+    """What was taken out of the request that this answers; of a reading nothing is told."""
 
 
-class StoryList(_Wire):
+class StoryList(Wire):
     """One page of stories."""
 
     items: tuple[StoryLine, ...]
     next_cursor: str | None = None
 
 
-class CommandView(_Wire):
+class EventList(Wire):
+    """Events of one story as EV-12 envelopes; `next_after` is the version to go on from."""
+
+    items: tuple[dict[str, Any], ...]
+    next_after: int | None
+
+
+class CommandView(Wire):
     """A command and what came of it (AP-4)."""
 
     command_id: str
@@ -118,6 +185,7 @@ class CommandView(_Wire):
     result: dict[str, Any] | None = None
     problem: dict[str, Any] | None = None
     """Code, message and details of the refusal."""
+    redactions: tuple[RedactionView, ...] = ()
 
 
 def story_view(state: StoryState, waiting_for: str | None) -> StoryView:
@@ -156,4 +224,23 @@ def story_view(state: StoryState, waiting_for: str | None) -> StoryView:
             for a in state.approvals.values()
         ),
         tokens=state.tokens,
+        project_id=state.project_id,
+        epic_id=state.epic_id,
+        author=state.author,
+        language=state.language,
+        priority=state.priority,
+        created_at=at(state.created_ms),
+        updated_at=at(state.updated_ms),
+        threshold=state.score.threshold if state.score else None,
+        findings=tuple(FindingView(**f.model_dump()) for f in state.score.findings) if state.score else (),
+        is_started=state.start is not None,
+        is_paused=state.is_paused,
+        park_cause=state.park.cause if state.park else None,
+        unresolved_steps=tuple(state.unresolved_steps),
+        model=state.start.model if state.start else None,
+        plan_id=state.plan_id,
+        base_tree=state.base_tree,
+        tree=state.tree,
+        open_questions=sum(q.answer is None for q in state.questions.values()),
+        calls=state.calls,
     )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
+from tests.support.sandbox_leftovers import remove_sandbox_files_of
 from tests.support.services import Neo4jAddress, graph_server, log_server
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("fleet", deadline=None)
+settings.load_profile("fleet")
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,25 @@ def neo4j_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jAdd
     """Address of one graph for the whole run; tests keep apart by ids, or empty it first."""
     with graph_server(tmp_path_factory.mktemp("graph")) as address:
         yield address
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_sandbox_files_are_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What sandboxes of root keep outside a closed home goes with the homes of this run, and with lost ones."""
+    yield
+    remove_sandbox_files_of(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a test has set up for the log of its process, as an actor does, is gone after it."""
+    root = logging.getLogger()
+    ours = [logging.getLogger(name) for name in ("fleet", "actors", "serve_apps", "cluster")]
+    handlers, levels = list(root.handlers), [logger.level for logger in ours]
+    yield
+    for handler in [
+        handler for handler in root.handlers if handler not in handlers and "Fleet" in type(handler).__name__
+    ]:
+        root.removeHandler(handler)
+    for logger, level in zip(ours, levels, strict=True):
+        logger.setLevel(level)

@@ -9,7 +9,7 @@ from cluster.local.ray_head import NAMESPACE, RayAddress, RayHead, ray_environme
 from cluster.local.record import Addresses, RunningFleet, find_running, stop_running
 from cluster.local.service import EmbeddedService
 from cluster.local.status import MemoryReport, PartHealth, ProcessMemory, check_parts, memory_report
-from cluster.local.supervisor import Hooks, LocalFleet, NoHooks, Progress, State, run_until_stopped
+from cluster.local.supervisor import Hooks, LocalFleet, NoHooks, Progress, State, run_until_stopped, supervised
 from cluster.local.valkey import StoreKind, Valkey
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "spawn",
     "spawn_detached",
     "stop_running",
+    "supervised",
 ]

@@ -16,6 +16,7 @@ __all__ = ["spawn_detached"]
 
 _POLL_S = 0.05
 _BAD_INPUT = 2
+_GRACE_S = 60.0
 
 
 def spawn_detached(argv: Sequence[str], home: Path, *, environ: Mapping[str, str], within_s: float) -> RunningFleet:
@@ -42,7 +43,8 @@ def spawn_detached(argv: Sequence[str], home: Path, *, environ: Mapping[str, str
             raise _failed(os.waitstatus_to_exitcode(status), log)
         if time.monotonic() > deadline:
             if identity is not None:
-                identity.end(grace_s=10.0)
+                # Killed before it has stopped its parts, it would leave them.
+                identity.end(grace_s=_GRACE_S)
             os.waitpid(pid, 0)
             raise StoreUnavailable(f"the fleet was not ready within {within_s:g} s; it said:\n{last_lines(log, 8)}")
         time.sleep(_POLL_S)

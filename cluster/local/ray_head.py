@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cluster.local.identity import ProcessIdentity, descendants, end_all
 from cluster.local.process import free_port, private_directory, write_private
 from fleet.errors import StoreUnavailable
 
-__all__ = ["NAMESPACE", "RayAddress", "RayHead", "ray_environment"]
+__all__ = ["NAMESPACE", "Head", "RayAddress", "RayHead", "ray_environment"]
 
 NAMESPACE = "fleet"
 """Ray namespace of all actors of a fleet."""
@@ -23,6 +27,10 @@ NAMESPACE = "fleet"
 _TEMP_DIR_MAX = 107 - 70
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _GONE_S = 5.0
+_A_SERVICE_IS_MISSING = 5
+"""The exit code of the command line for a fleet without Ray."""
+_VITAL = ("gcs_server", "raylet")
+"""Programs without which Ray is no more; nothing starts them again on one machine."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,28 @@ def ray_environment(token_path: Path) -> dict[str, str]:
     }
 
 
+class Head(Protocol):
+    """The Ray of a fleet, as `RayHead` is."""
+
+    @property
+    def temp_dir(self) -> Path | None:
+        """Its directory while it runs."""
+        ...
+
+    @property
+    def dead_part(self) -> str | None:
+        """What ended it, if it ended by itself."""
+        ...
+
+    def start(self) -> RayAddress:
+        """Ray answers. Raises StoreUnavailable."""
+        ...
+
+    def stop(self) -> None:
+        """Ray and all its processes are gone."""
+        ...
+
+
 class RayHead:
     """Ray with this process as its driver: what it started dies with this process."""
 
@@ -73,11 +103,20 @@ class RayHead:
         self._store_mb = store_mb
         self._temp_dir: Path | None = None
         self._before: frozenset[ProcessIdentity] = frozenset()
+        self._vital: dict[str, ProcessIdentity] = {}
 
     @property
     def temp_dir(self) -> Path | None:
         """Ray's directory while it runs."""
         return self._temp_dir
+
+    @property
+    def dead_part(self) -> str | None:
+        """The program whose end was the end of Ray; None while Ray lives or was not started.
+
+        Ray itself finds out a minute later, and then ends this process without a word to anybody.
+        """
+        return next((name for name, process in self._vital.items() if not process.is_alive), None)
 
     def start(self) -> RayAddress:
         """Ray answers on loopback, apart from every other Ray of this machine.
@@ -110,6 +149,8 @@ class RayHead:
         context = ray.init(
             address="local",
             namespace=NAMESPACE,
+            # What the dashboard calls this driver.
+            job_config=ray.job_config.JobConfig(metadata={"job_name": NAMESPACE}),
             num_cpus=self._cpus,
             object_store_memory=self._store_mb * 1_000_000,
             include_dashboard=self._dashboard,
@@ -122,6 +163,7 @@ class RayHead:
         )
         address = str(context.address_info["gcs_address"])  # pyright: ignore[reportAttributeAccessIssue]
         assert address.startswith("127."), address
+        self._vital = _vital_of(process for process in descendants(os.getpid()) if process not in self._before)
         url = f"http://127.0.0.1:{port}" if port else None
         return RayAddress(address, token, url, self._temp_dir)
 
@@ -132,11 +174,31 @@ class RayHead:
         if self._temp_dir is None:
             return
         started = [process for process in descendants(os.getpid()) if process not in self._before]
-        ray.shutdown()
+        if self.dead_part is None:
+            ray.shutdown()
+        else:
+            atexit.register(_leave)
         # Helpers of the dashboard outlive `ray.shutdown` for a second or two.
         end_all(started, grace_s=_GONE_S)
         keep_logs(self._temp_dir, self._home)
-        self._temp_dir = None
+        self._temp_dir, self._vital = None, {}
+
+
+def _leave() -> None:
+    """Ends this process before Ray's own last words, which may wait a minute for a head that is no more."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_A_SERVICE_IS_MISSING)
+
+
+def _vital_of(processes: Iterable[ProcessIdentity]) -> dict[str, ProcessIdentity]:
+    found: dict[str, ProcessIdentity] = {}
+    for process in processes:
+        with suppress(OSError):
+            program = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            if (name := Path(program).name) in _VITAL:
+                found[name] = process
+    return found
 
 
 def _short_directory(home: Path) -> Path:

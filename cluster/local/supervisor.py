@@ -6,22 +6,23 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
 from cluster.local.arcadedb import USER, ArcadeDb
-from cluster.local.identity import ProcessIdentity, descendants
+from cluster.local.identity import ProcessIdentity, descendants, end_all
 from cluster.local.preflight import check_given_stores, check_machine
-from cluster.local.ray_head import RayAddress, RayHead
+from cluster.local.ray_head import Head, RayAddress, RayHead
 from cluster.local.record import Addresses, HomeLock, Remains, RunningFleet, clean_stale, forget_fleet, save_fleet
 from cluster.local.service import EmbeddedService
 from cluster.local.valkey import StoreKind, Valkey
 from fleet.config import FleetSettings
 from fleet.errors import FleetError, StoreUnavailable
 
-__all__ = ["Hooks", "LocalFleet", "NoHooks", "Progress", "State", "run_until_stopped"]
+__all__ = ["Hooks", "LocalFleet", "NoHooks", "Progress", "State", "run_until_stopped", "supervised"]
 
 State = Literal["starting", "ready", "restarting", "failed", "stopping", "stopped"]
 Progress = Callable[[str, State], None]
@@ -32,6 +33,7 @@ _WATCH_S = 0.2
 _RECORD_S = 2.0
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 60.0
+_ORPHANS_S = 2.0
 
 
 class Hooks(Protocol):
@@ -62,7 +64,11 @@ def _silent(name: str, state: State) -> None:
 
 
 class LocalFleet:
-    """One fleet in one FLEET_HOME. `start`, then `supervise` until a signal, then `stop`; all from the main thread."""
+    """One fleet in one FLEET_HOME. `start`, then `supervise` until a signal, then `stop`; all from the main thread.
+
+    Args:
+        head: in the place of a `RayHead` made from the settings.
+    """
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class LocalFleet:
         hooks: Hooks | None = None,
         progress: Progress = _silent,
         with_ray: bool = True,
+        head: Head | None = None,
     ) -> None:
         self._settings = settings
         self._home = settings.home
@@ -78,7 +85,7 @@ class LocalFleet:
         self._progress = progress
         self._lock: HomeLock | None = None
         self._services: list[EmbeddedService] = []
-        self._ray = _ray_head(settings) if with_ray else None
+        self._ray = (head or _ray_head(settings)) if with_ray else None
         self._running: RunningFleet | None = None
         self._addresses: Addresses | None = None
         self._recorded = Remains()
@@ -193,15 +200,21 @@ class LocalFleet:
         return address
 
     async def supervise(self) -> None:
-        """Return when a stop was asked for (SIGTERM, SIGINT, `ask_stop`); until then dead services are restarted."""
+        """Return when a stop was asked for (SIGTERM, SIGINT, `ask_stop`); until then dead services are restarted.
+
+        Raises StoreUnavailable when Ray died: the actors are gone with it, and only a new start brings them back.
+        """
         watchers = [asyncio.create_task(self._watch(service)) for service in self._services]
         watchers.append(asyncio.create_task(self._keep_record()))
+        ends = [asyncio.create_task(self._stop_asked.wait()), asyncio.create_task(self._until_ray_dies())]
         try:
-            await self._stop_asked.wait()
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()
         finally:
-            for watcher in watchers:
+            for watcher in (*watchers, *ends):
                 watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            await asyncio.gather(*watchers, *ends, return_exceptions=True)
 
     def ask_stop(self) -> None:
         """`supervise` returns soon; a `start` in progress is given up."""
@@ -216,12 +229,17 @@ class LocalFleet:
     async def stop(self) -> None:
         """Nothing of the fleet runs, its home holds data only; harmless when nothing ran."""
         if self._addresses is not None:
-            self._progress("actors", "stopping")
-            await self._stop_hooks(self._addresses)
+            # Without Ray nobody is there to be stopped.
+            if self._ray is None or self._ray.dead_part is None:
+                self._progress("actors", "stopping")
+                await self._stop_hooks(self._addresses)
             self._addresses = None
         if self._ray is not None and self._ray.temp_dir is not None:
             self._progress("ray", "stopping")
             self._ray.stop()
+            # Workers whose raylet died are nobody's children any more; the record still names them.
+            below = set(descendants(os.getpid()))
+            end_all([process for process in self._recorded.processes if process not in below], grace_s=_ORPHANS_S)
             self._progress("ray", "stopped")
         await asyncio.gather(*(self._stop_one(service) for service in self._services))
         self._services = []
@@ -264,6 +282,16 @@ class LocalFleet:
                 continue
             self._progress(service.name, "ready")
             self._renew_record()
+
+    async def _until_ray_dies(self) -> Literal[True]:
+        while self._ray is None or (dead := self._ray.dead_part) is None:
+            await asyncio.sleep(_WATCH_S)
+        self._progress("ray", "failed")
+        raise StoreUnavailable(
+            f"Ray's {dead} has ended, and every actor with it; nothing that was recorded is lost. Start the fleet "
+            f"again with `fleet up`: it goes on with every open story. Ray's logs: {self._home / 'ray-logs'}",
+            part=dead,
+        )
 
     async def _keep_record(self) -> None:
         while True:
@@ -326,5 +354,36 @@ async def run_until_stopped(fleet: LocalFleet, *, on_ready: Callable[[RunningFle
     try:
         await on_ready(running)
         await fleet.supervise()
+    finally:
+        await fleet.stop()
+
+
+@asynccontextmanager
+async def supervised(fleet: LocalFleet) -> AsyncGenerator[None]:
+    """The block ran beside the supervision of a fleet that was started, and the fleet is gone.
+
+    Raises:
+        StoreUnavailable: Ray died; the block was cancelled.
+        CancelledError: a signal asked for the stop; the block was cancelled.
+    """
+    block = asyncio.current_task()
+    assert block is not None
+    is_ended = False
+
+    async def until_stopped() -> None:
+        await fleet.supervise()
+        if not is_ended:
+            block.cancel()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(until_stopped())
+            try:
+                yield
+            finally:
+                is_ended = True
+                fleet.ask_stop()
+    except BaseExceptionGroup as found:
+        raise _leaf(found) from None
     finally:
         await fleet.stop()

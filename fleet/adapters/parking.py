@@ -60,6 +60,7 @@ def decode_command(raw: str | bytes) -> Command:
             name=_of_type(document, "name", str),
             principal=Principal(document["principal"]),
             body=_of_type(document, "body", dict),
+            trace_id=str(document.get("trace_id", "")),
         )
     except (ValueError, KeyError, TypeError, FleetError) as error:
         raise InvalidInput(f"this is no command: {type(error).__name__}: {error}", value=str(raw[:100])) from error

@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 from fleet.audit import NoteKey
 from fleet.errors import ConfigError
 
-__all__ = ["Ed25519Verifier", "KeyFile", "read_public_key"]
+__all__ = ["HANDOVERS", "Ed25519Verifier", "KeyFile", "read_handovers", "read_public_key"]
 
 _NAME = "swe-fleet/log/"
+HANDOVERS = "handovers"
 
 
 class Ed25519Verifier:
@@ -42,7 +43,8 @@ class KeyFile:
     """The private key in one file that its owner alone may read. Implements the port Signer.
 
     The key is made at the first use. The public half lies beside it as `<name>.pub`, in the form in which it is handed
-    to those who check.
+    to those who check; a key that shall follow it as `<name>.next.key`; and in the folder `handovers` the notes of the
+    checkpoints that retired earlier keys.
 
     Args:
         path: of the private key (PEM, PKCS #8), mode 0600.
@@ -51,6 +53,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._private: Ed25519PrivateKey | None = None
+        self._seen: tuple[int, int] | None = None
 
     @property
     def public_path(self) -> Path:
@@ -69,10 +72,49 @@ class KeyFile:
         """The Ed25519 signature over the message, 64 bytes."""
         return self._loaded().sign(message)
 
+    @property
+    def handovers(self) -> tuple[str, ...]:
+        """See `Signer.handovers`."""
+        return read_handovers(self._path.parent)
+
+    @property
+    def successor(self) -> KeyFile | None:
+        """See `Signer.successor`."""
+        path = _next(self._path)
+        return KeyFile(path) if path.exists() else None
+
+    def prepare_successor(self) -> NoteKey:
+        """A key that shall follow this one lies beside it; the same one when it is asked for again.
+
+        Raises ConfigError: this key cannot be used, or there is none: a wrong home is told, and gets no key.
+        """
+        if not self._path.exists() and not self.public_path.exists():
+            raise ConfigError(
+                f"there is no audit key {self._path} to rotate: a fleet makes it at its first start; look whether "
+                "FLEET_HOME names the right home",
+                file=str(self._path),
+            )
+        self._loaded()
+        return KeyFile(_next(self._path)).key
+
+    def succeed(self, handover: str) -> None:
+        """See `Signer.succeed`. The retired private key is gone afterwards."""
+        path = self._path.parent / HANDOVERS / f"{hashlib.sha256(handover.encode()).hexdigest()}.note"
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        if not path.exists():
+            _write_once(path, handover.encode(), mode=0o644)
+        for kept in (self._path, self.public_path):
+            # The private half first: it finds its public half under the old name too.
+            with suppress(FileNotFoundError):
+                _next(kept).replace(kept)
+
     def _loaded(self) -> Ed25519PrivateKey:
-        if self._private is None:
+        # Another process may have handed over to a successor.
+        seen = _seen(self._path)
+        if self._private is None or (seen is not None and seen != self._seen):
             try:
                 self._private = self._load()
+                self._seen = _seen(self._path)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"the audit key {self._path} cannot be used: {error}; restore it from a backup",
@@ -119,6 +161,28 @@ def read_public_key(path: Path) -> NoteKey:
         ) from error
 
 
+def read_handovers(folder: Path) -> tuple[str, ...]:
+    """The notes of handovers beside a public key, in no order; those who use them check them. ConfigError."""
+    try:
+        return tuple(path.read_text() for path in sorted((folder / HANDOVERS).glob("*.note")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the handovers of audit keys in {folder / HANDOVERS} cannot be read: {error}", file=str(folder)
+        ) from error
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.next{path.suffix}")
+
+
+def _seen(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _note_key(private: Ed25519PrivateKey) -> NoteKey:
     public = private.public_key().public_bytes_raw()
     return NoteKey(_NAME + hashlib.sha256(public).hexdigest()[:16], public)
@@ -127,7 +191,13 @@ def _note_key(private: Ed25519PrivateKey) -> NoteKey:
 def _publish(path: Path, key: NoteKey) -> None:
     if not path.exists():
         _write_once(path, key.text.encode() + b"\n", mode=0o644)
-    if read_public_key(path) != key:
+    if read_public_key(path) == key:
+        return
+    left = _next(path)
+    if left.exists() and read_public_key(left) == key:
+        # The process that handed over to this key died before it published it.
+        left.replace(path)
+    else:
         raise ConfigError(
             f"{path} is not the public half of the audit key beside it: restore both from a backup", file=str(path)
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.audit.checkpoint import Checkpoint, Leaf, LeafMark, SignedCheckpoint, open_checkpoint
+from fleet.audit.checkpoint import Checkpoint, Leaf, LeafMark, SignedCheckpoint
 from fleet.audit.finding import Finding, Verdict
+from fleet.audit.key_ring import KeyRing
 from fleet.audit.loss import Loss, excused
 from fleet.audit.merkle import merkle_root
-from fleet.audit.note import NoteKey, SignCheck
+from fleet.audit.note import SignCheck
 from fleet.errors import InvalidInput, LogCorrupted
 from fleet.events import Head
 from fleet.ids import Digest, StreamId
@@ -36,10 +37,10 @@ class Opened:
     digest: Digest
 
 
-def check_note(note: str, key: NoteKey, check: SignCheck, *, sequence: int | None) -> Checkpoint | Finding:
+def check_note(note: str, keys: KeyRing, check: SignCheck, *, sequence: int | None) -> Checkpoint | Finding:
     """The checkpoint of the note that is kept as number `sequence` (None: any), or what is wrong with it."""
     try:
-        found = open_checkpoint(note, key, check)
+        found = keys.open(note, check)
     except LogCorrupted as error:
         return Finding(Verdict.BAD_SIGNATURE, _SUBJECT, sequence, error.message)
     except InvalidInput as error:
@@ -99,6 +100,8 @@ class StreamState:
     hashes: Mapping[int, str]
     tombstone: Head | None = None
     """Where it ended when it was archived."""
+    archived: frozenset[tuple[int, str]] | None = None
+    """Version and hash of every archived event; None when the archive was not opened."""
 
 
 def check_leaf(
@@ -113,6 +116,8 @@ def check_leaf(
     end = state.end.version if state else 0
     claimed = state.head.version if state and state.head else 0
     at = f"checkpoint {sequence} attests version {leaf.version}"
+    if end == 0 and state and state.archived:
+        return _not_in_archive(leaf, max(version for version, _ in state.archived), at)
     if actual is not None:
         return _finding(Verdict.FORKED, leaf, f"{at}, the log holds another event there")
     if end >= leaf.version or claimed >= leaf.version > end > 0:
@@ -125,9 +130,17 @@ def check_leaf(
 def _is_archived(leaf: Leaf, state: StreamState | None) -> bool:
     if state is None or state.tombstone is None or state.end.version:
         return False
+    if state.archived is not None:
+        return (leaf.version, leaf.hash) in state.archived
     if leaf.mark is LeafMark.ARCHIVED or leaf.version == state.tombstone.version:
         return (leaf.version, leaf.hash) == (state.tombstone.version, state.tombstone.hash)
     return leaf.version < state.tombstone.version
+
+
+def _not_in_archive(leaf: Leaf, last: int, at: str) -> Finding:
+    if leaf.version > last:
+        return _finding(Verdict.ROLLED_BACK, leaf, f"{at}, the archive ends at {last}")
+    return _finding(Verdict.FORKED, leaf, f"{at}, the archive holds another event there")
 
 
 def _finding(verdict: Verdict, leaf: Leaf, detail: str) -> Finding:

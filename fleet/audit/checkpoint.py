@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet.audit.merkle import leaf_hash, merkle_root
-from fleet.audit.note import NoteKey, SignCheck, open_note, sign_note
+from fleet.audit.note import NoteKey, SignCheck, cosign_note, open_note, sign_note
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput
 from fleet.events import rfc3339
@@ -20,6 +21,7 @@ from fleet.ids import Digest, StreamId
 __all__ = [
     "MAX_EXPORT_BYTES",
     "Checkpoint",
+    "Handover",
     "Leaf",
     "LeafMark",
     "SignedCheckpoint",
@@ -60,6 +62,14 @@ class Leaf(BaseModel):
         return f"swe-fleet/leaf/1 {self.stream} {self.version} {self.hash} {self.mark.value}".encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The checkpoint is the last one of `retired`; the ones after it are signed by `successor`."""
+
+    retired: NoteKey
+    successor: NoteKey
+
+
 class Checkpoint(BaseModel):
     """All heads at one time. `previous` is the digest of the signed note before this one; sequence 1 has none."""
 
@@ -73,10 +83,13 @@ class Checkpoint(BaseModel):
     time: str
     versions: int = Field(ge=0)
     """The number of events under all leaves."""
+    handover: Handover | None = None
+    """Only in a checkpoint that its key is retired with; both keys have signed it."""
 
     @property
     def text(self) -> str:
-        """Origin, size and root as in C2SP tlog-checkpoint; then four extension lines of ours."""
+        """Origin, size and root as in C2SP tlog-checkpoint; then extension lines of ours."""
+        keys = self.handover
         lines = (
             self.origin,
             str(self.size),
@@ -85,6 +98,7 @@ class Checkpoint(BaseModel):
             f"previous {self.previous or 'none'}",
             f"time {self.time}",
             f"versions {self.versions}",
+            *((f"retires {keys.retired.text}", f"successor {keys.successor.text}") if keys else ()),
         )
         return "\n".join(lines) + "\n"
 
@@ -132,8 +146,13 @@ def sign_checkpoint(
     time_ms: int,
     key: NoteKey,
     sign: Callable[[bytes], bytes],
+    successor: tuple[NoteKey, Callable[[bytes], bytes]] | None = None,
 ) -> SignedCheckpoint:
-    """The signed checkpoint over these leaves, sorted by stream; the origin is the key's name."""
+    """The signed checkpoint over these leaves, sorted by stream; the origin is the key's name.
+
+    Args:
+        successor: the key that signs from the next checkpoint on, and this one beside `key`.
+    """
     ordered = tuple(sorted(leaves, key=lambda leaf: leaf.stream))
     checkpoint = Checkpoint(
         origin=key.name,
@@ -143,8 +162,10 @@ def sign_checkpoint(
         previous=previous,
         time=rfc3339(time_ms),
         versions=sum(leaf.version for leaf in ordered),
+        handover=Handover(key, successor[0]) if successor else None,
     )
-    return SignedCheckpoint(note=sign_note(checkpoint.text, key, sign), leaves=ordered)
+    note = sign_note(checkpoint.text, key, sign)
+    return SignedCheckpoint(note=cosign_note(note, *successor) if successor else note, leaves=ordered)
 
 
 def open_checkpoint(note: str, key: NoteKey, check: SignCheck) -> Checkpoint:
@@ -163,7 +184,8 @@ _FORM = re.compile(
     rf"sequence (?P<sequence>[1-9][0-9]{{0,15}})\n"
     r"previous (?P<previous>none|sha256:[0-9a-f]{64})\n"
     r"time (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\n"
-    rf"versions (?P<versions>{_NUMBER})\n",
+    rf"versions (?P<versions>{_NUMBER})\n"
+    r"(?:retires (?P<retired>\S{1,400})\nsuccessor (?P<successor>\S{1,400})\n)?",
     re.ASCII,
 )
 
@@ -182,7 +204,17 @@ def parse_checkpoint(text: str) -> Checkpoint:
         previous=None if previous == "none" else Digest(previous),
         time=match["time"],
         versions=int(match["versions"]),
+        handover=_handover(match["origin"], match["retired"], match["successor"]),
     )
     if found.text != text or (found.previous is None) != (found.sequence == 1):
         raise InvalidInput(f"checkpoint {found.sequence} is not written in its one form, or its previous one is wrong")
+    return found
+
+
+def _handover(origin: str, retired: str | None, successor: str | None) -> Handover | None:
+    if retired is None or successor is None:
+        return None
+    found = Handover(NoteKey.parse(retired), NoteKey.parse(successor))
+    if found.retired.name != origin or found.successor.name == origin:
+        raise InvalidInput(f"a checkpoint of {origin} retires {found.retired.name} for {found.successor.name}")
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fleet.errors import InvalidInput, LogCorrupted
 
-__all__ = ["MAX_NOTE_BYTES", "NoteKey", "SignCheck", "note_text", "open_note", "sign_note"]
+__all__ = ["MAX_NOTE_BYTES", "NoteKey", "SignCheck", "cosign_note", "note_text", "open_note", "sign_note"]
 
 MAX_NOTE_BYTES = 64 * 1024
 """A note is short; whatever is longer is refused before it is looked at."""
@@ -79,8 +79,16 @@ def sign_note(text: str, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
     """
     assert text.endswith("\n")
     assert not _CONTROL.search(text)
-    signature = base64.b64encode(key.id + sign(text.encode())).decode()
-    return f"{text}\n— {key.name} {signature}\n"
+    return f"{text}\n{_signature(text, key, sign)}"
+
+
+def cosign_note(note: str, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
+    """The note with one more signature over the same text."""
+    return note + _signature(_parts(note)[0], key, sign)
+
+
+def _signature(text: str, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
+    return f"— {key.name} {base64.b64encode(key.id + sign(text.encode())).decode()}\n"
 
 
 def open_note(raw: str, key: NoteKey, check: SignCheck) -> str:

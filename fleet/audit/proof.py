@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet.audit.chain import ChainCheck, RawEntry
-from fleet.audit.checkpoint import Checkpoint, Leaf, SignedCheckpoint, open_checkpoint
+from fleet.audit.checkpoint import Checkpoint, Leaf, SignedCheckpoint
+from fleet.audit.key_ring import KeyRing
 from fleet.audit.merkle import inclusion_path, is_included, leaf_hash
-from fleet.audit.note import NoteKey, SignCheck
+from fleet.audit.note import SignCheck
 from fleet.errors import InvalidInput, LogCorrupted
 from fleet.events import Head
 
@@ -83,14 +84,14 @@ def make_proof(signed: SignedCheckpoint, leaf: Leaf, entries: Sequence[RawEntry]
     )
 
 
-def check_proof(proof: Proof, key: NoteKey, check: SignCheck) -> Proven:
+def check_proof(proof: Proof, keys: KeyRing, check: SignCheck) -> Proven:
     """The event that the proof shows.
 
     Raises:
         LogCorrupted: signature, tree or chain do not hold; says which.
         InvalidInput: the checkpoint has not the form of one.
     """
-    checkpoint = open_checkpoint(proof.checkpoint, key, check)
+    checkpoint = keys.open(proof.checkpoint, check)
     path = [bytes.fromhex(sibling) for sibling in proof.path]
     leaf = leaf_hash(proof.leaf.encoded)
     if not is_included(leaf, index=proof.index, size=checkpoint.size, path=path, root=checkpoint.root):

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
+from fleet.cli.capacity import capacity_command
+from fleet.cli.groups import add_groups
+from fleet.cli.log_lines import LogJson
 from fleet.cli.output import Output, guarded
+from fleet.cli.parameters import AsJson, StoryArg
+from fleet.cli.submit import submit_command
 
 __all__ = ["app", "main"]
 
@@ -20,17 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-story = typer.Typer(help="Create, list, show and decide stories.", no_args_is_help=True)
-app.add_typer(story, name="story")
-audit = typer.Typer(help="Check what was recorded, and prove it to others.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
-graph = typer.Typer(help="The decision graph: how far it is, and its rebuild.", no_args_is_help=True)
-app.add_typer(graph, name="graph")
-dlq = typer.Typer(help="Work that failed each time it was tried, and was set aside.", no_args_is_help=True)
-app.add_typer(dlq, name="dlq")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
-StoryArg = Annotated[str, typer.Argument(help="Id of a story.", metavar="STORY")]
+add_groups(app)
+app.command("submit")(submit_command)
+app.command("capacity")(capacity_command)
 
 
 def main() -> None:
@@ -42,6 +39,7 @@ def main() -> None:
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    log_json: LogJson = False,
 ) -> None:
     """An autonomous software-engineering team on your own Ray cluster."""
     if version:
@@ -55,13 +53,15 @@ def root(
 @app.command()
 def run(
     story_file: Annotated[Path | None, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")] = None,
-    repo: Annotated[Path, typer.Option(help="Local git repository to work on.")] = Path(),
+    repo: Annotated[str, typer.Option(help="Git repository to work on: a folder, or its https address.")] = ".",
     goal: Annotated[str | None, typer.Option(help="One line instead of a story file.")] = None,
     model: Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR.")] = None,
     record: Annotated[Path | None, typer.Option(help="Keep every model reply in this folder.")] = None,
     rigor: Annotated[str | None, typer.Option(help="L0 to L3; replaces that of the file.")] = None,
     yes: Annotated[str, typer.Option("--yes", help="Roles whose gates agents may decide: po,qa.")] = "",
     python: Annotated[Path | None, typer.Option(help="Python environment of the repository.")] = None,
+    answers: Annotated[list[str] | None, typer.Option("--answer", help="qu-1=TEXT, a question about the goal.")] = None,
+    limits: Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
@@ -78,6 +78,8 @@ def run(
         rigor=rigor,
         delegate=tuple(r.strip() for r in yes.split(",") if r.strip()),
         toolchain=f"env:{python.absolute()}" if python else "python",
+        limits=limits,
+        answers=tuple(answers or ()),
     )
     guarded(output, lambda: run_story(settings(), options, output))
 
@@ -163,6 +165,19 @@ def replay(
 
 
 @app.command()
+def export(
+    parquet: Annotated[Path, typer.Option(help="New or empty folder for the tables.", metavar="DIR")],
+    story: Annotated[list[str] | None, typer.Option(help="Only this story; may be given again.", metavar="ID")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the trajectories of stories as Parquet: messages, tool calls, evidence, votes, outcomes, tokens."""
+    from fleet.cli.export import export_trajectories
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: export_trajectories(output, parquet, story or []))
+
+
+@app.command()
 def resume(
     story_id: StoryArg,
     note: Annotated[str, typer.Option(help="Why a parked story may go on.")] = "",
@@ -173,185 +188,6 @@ def resume(
 
     output = Output(as_json=as_json)
     guarded(output, lambda: resume_story(output, story_id, note=note))
-
-
-@story.command("create")
-def story_create(
-    story_file: Annotated[Path, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")], as_json: AsJson = False
-) -> None:
-    """Create a story and score its readiness."""
-    from fleet.cli.stories import create
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: create(output, story_file))
-
-
-@story.command("list")
-def story_list(as_json: AsJson = False) -> None:
-    """List all stories."""
-    from fleet.cli.stories import list_all
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_all(output))
-
-
-@story.command("show")
-def story_show(story_id: StoryArg, as_json: AsJson = False) -> None:
-    """Show one story."""
-    from fleet.cli.stories import show
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show(output, story_id))
-
-
-@story.command("approve")
-def story_approve(
-    story_id: StoryArg,
-    gate: Annotated[str, typer.Argument(help="Gate or approval id.")],
-    notes: Annotated[str, typer.Option(help="Why.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Approve a pending gate of a story."""
-    from fleet.cli.stories import decide
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: decide(output, story_id, gate, approve=True, text=notes))
-
-
-@story.command("reject")
-def story_reject(
-    story_id: StoryArg,
-    gate: Annotated[str, typer.Argument(help="Gate or approval id.")],
-    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Reject a pending gate of a story, with a reason."""
-    from fleet.cli.stories import decide
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: decide(output, story_id, gate, approve=False, text=reason))
-
-
-@story.command("resolve")
-def story_resolve(
-    story_id: StoryArg,
-    step_id: Annotated[str, typer.Argument(help="Id of the step that nobody knows the outcome of.", metavar="STEP")],
-    outcome: Annotated[str, typer.Option(help="happened or not_happened; the latter lets it run again.")],
-    note: Annotated[str, typer.Option(help="How you know; 10 characters or more.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Say whether a step with an unknown outcome happened."""
-    from fleet.cli.stories import resolve
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: resolve(output, story_id, step_id, outcome=outcome, note=note))
-
-
-@story.command("archive")
-def story_archive(
-    story_id: StoryArg,
-    proof: Annotated[Path | None, typer.Option(help="File of `fleet audit proof`, kept with the story.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Move a closed or cancelled story out of the log, into a blob that replays and verifies."""
-    from fleet.cli.archive import archive_story
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: archive_story(output, story_id, proof=proof))
-
-
-@graph.command("status")
-def graph_status(as_json: AsJson = False) -> None:
-    """Show how far the decision graph is, and the streams that are set aside."""
-    from fleet.cli.graph import show_graph
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: show_graph(output))
-
-
-@graph.command("rebuild")
-def graph_rebuild(as_json: AsJson = False) -> None:
-    """Build the decision graph anew from the log, beside the old one, and switch to it."""
-    from fleet.cli.graph import rebuild_graph
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: rebuild_graph(output))
-
-
-@dlq.command("list")
-def dlq_list(as_json: AsJson = False) -> None:
-    """List the dead letters, the oldest first."""
-    from fleet.cli.dlq import list_letters
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: list_letters(output))
-
-
-@dlq.command("retry")
-def dlq_retry(
-    letter_id: Annotated[str, typer.Argument(help="Id of a dead letter.", metavar="ID")], as_json: AsJson = False
-) -> None:
-    """Try the work of a dead letter again, once its cause is mended."""
-    from fleet.cli.dlq import retry_letter
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: retry_letter(output, letter_id))
-
-
-KeyFileOption = Annotated[
-    Path | None, typer.Option("--key", help="Public key of the notary (notary.pub); that of the home unless given.")
-]
-
-
-@audit.command("verify")
-def audit_verify(
-    checkpoint: Annotated[Path | None, typer.Option(help="Also compare with this exported checkpoint.")] = None,
-    key: KeyFileOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Recompute the whole log from its bytes and compare it with all signed checkpoints; exit code 4 on any finding."""
-    from fleet.cli.audit import verify
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: verify(output, checkpoint=checkpoint, key=key))
-
-
-@audit.command("export")
-def audit_export(
-    out: Annotated[Path, typer.Option(help="Folder to copy to; made when it is not there.")], as_json: AsJson = False
-) -> None:
-    """Copy all signed checkpoints, accepted losses and the public key to a folder."""
-    from fleet.cli.audit import export
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: export(output, out=out))
-
-
-@audit.command("proof")
-def audit_proof(
-    story_id: StoryArg,
-    version: Annotated[int, typer.Argument(help="Version of the event.", metavar="VERSION")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write the proof that one event was recorded."""
-    from fleet.cli.audit import prove
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: prove(output, story_id, version, out=out))
-
-
-@audit.command("check-proof")
-def audit_check_proof(
-    file: Annotated[Path, typer.Argument(help="Proof from `fleet audit proof`.", metavar="FILE")],
-    key: KeyFileOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check a proof; needs no fleet, only the public key."""
-    from fleet.cli.audit import check
-
-    output = Output(as_json=as_json)
-    guarded(output, lambda: check(output, file, key=key))
 
 
 @app.command("accept-loss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +13,9 @@ from rich.markup import escape
 from rich.progress import Progress as RichProgress
 from rich.progress import TaskID
 
-from fleet.adapters.signing import Ed25519Verifier, read_public_key
+from fleet.adapters.signing import HANDOVERS, Ed25519Verifier, KeyFile, read_handovers, read_public_key
 from fleet.adapters.witness import CheckpointFolder
-from fleet.audit import NoteKey, Proof, SignedCheckpoint, check_proof
+from fleet.audit import KeyRing, Proof, SignedCheckpoint, check_proof
 from fleet.cli.exit_codes import DONE, FAILED
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.cli.local_principals import local_principal
@@ -25,7 +26,7 @@ from fleet.ids import StreamId
 from fleet.services.auditor import AuditReport, Progress, copy_checkpoints
 from fleet.wiring import AuditPlaces, Endpoints, audit_places, open_auditor, open_loss_desk
 
-__all__ = ["accept_loss", "check", "export", "prove", "report_of", "verify"]
+__all__ = ["accept_loss", "check", "export", "prove", "report_of", "rotate_key", "verify"]
 
 T = TypeVar("T")
 
@@ -64,8 +65,8 @@ def verify(output: Output, *, checkpoint: Path | None, key: Path | None) -> int:
 def report_of(output: Output, found: AuditReport) -> int:
     """The report is printed; the exit code that it stands for."""
     output.say(
-        f"{found.streams} streams with {found.events} events, {found.checkpoints} checkpoints, {found.exported} "
-        f"exported, newest signed checkpoint: {found.newest or 'none'}"
+        f"{found.streams} streams with {found.events} events, {found.archives} archived stories, {found.checkpoints} "
+        f"checkpoints, {found.exported} exported, newest signed checkpoint: {found.newest or 'none'}"
     )
     for line in (*(loss.told() for loss in found.accepted), *found.remarks):
         output.say(f"  note: {escape(line)}")
@@ -80,6 +81,7 @@ def report_of(output: Output, found: AuditReport) -> int:
             "ok": found.is_clean,
             "streams": found.streams,
             "events": found.events,
+            "archives": found.archives,
             "checkpoints": found.checkpoints,
             "exported": found.exported,
             "newest": found.newest,
@@ -112,7 +114,7 @@ class _Bars:
 
 
 def export(output: Output, *, out: Path) -> int:
-    """Every exported checkpoint, accepted loss and the public key lie in the folder; needs no running fleet."""
+    """Every exported checkpoint, accepted loss, the public key and its handovers lie there; needs no running fleet."""
     places = _places()
     key = read_public_key(places.public)
 
@@ -122,6 +124,8 @@ def export(output: Output, *, out: Path) -> int:
 
     count = asyncio.run(work())
     (out / places.public.name).write_text(key.text + "\n")
+    if (places.public.parent / HANDOVERS).is_dir():
+        shutil.copytree(places.public.parent / HANDOVERS, out / HANDOVERS, dirs_exist_ok=True)
     output.say(f"{count} checkpoints and {places.public.name} are in {escape(str(out))}")
     output.result({"checkpoints": count, "folder": str(out), "key": key.text})
     return DONE
@@ -147,9 +151,11 @@ def prove(output: Output, name: str, version: int, *, out: Path) -> int:
 
 def check(output: Output, path: Path, *, key: Path | None) -> int:
     """The proof of the file holds; needs no fleet."""
-    public: NoteKey = read_public_key(key or _places().public)
+    place = key or _places().public
+    public, check_signature = read_public_key(place), Ed25519Verifier().check
     proof = Proof.parse(_bytes(path))
-    proven = check_proof(proof, public, Ed25519Verifier().check)
+    keys = KeyRing.trusting(public, read_handovers(place.parent), check=check_signature)
+    proven = check_proof(proof, keys, check_signature)
     fields = proven.entry.fields
     told = {name: fields[field].decode() for name, field in (("type", "t"), ("actor", "a"), ("hash", "h"))}
     output.say(
@@ -167,6 +173,18 @@ def check(output: Output, path: Path, *, key: Path | None) -> int:
             **told,
         }
     )
+    return DONE
+
+
+def rotate_key(output: Output) -> int:
+    """A new key of the notary lies in the home; the notary changes to it with its next checkpoint."""
+    keys = KeyFile(_places().key)
+    successor, retiring = keys.prepare_successor(), keys.key
+    output.say(f"{retiring.name} will be retired for {successor.name}, with the next checkpoint that the notary signs:")
+    output.say(f"  within {settings().audit.interval_s:g} s while the fleet runs, else soon after it starts")
+    output.say("  then keep a copy of audit/notary.pub and audit/handovers where the fleet cannot change them:")
+    output.say(f"  [bold]{escape(successor.text)}[/]")
+    output.result({"retiring": retiring.text, "successor": successor.text})
     return DONE
 
 

@@ -6,73 +6,32 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cluster.local import Addresses, free_port
+from fleet.adapters.memory import NoMeter
 from fleet.cli.local_principals import ensure_principals
-from fleet.config import FleetSettings, config_files
-from fleet.digest import digest_of_json
-from fleet.models import load_models
+from fleet.config import FleetSettings
 from fleet.wiring import Endpoints
+from fleet.wiring.checks import check_configuration
+from fleet.wiring.places import StorePlaces, endpoints_at
+from fleet.wiring.redaction import use_configured_redaction
+from fleet.wiring.telemetry import set_up_logs
 
 __all__ = ["FleetHooks", "endpoints_of"]
 
-_BASE_POOLS: Mapping[str, int] = {
-    "architect": 1,
-    "developer": 3,
-    "qa": 1,
-    "devops": 1,
-    "reviewer": 1,
-    "data": 1,
-    "planner": 1,
-    "designer": 1,
-}
-"""One actor per role that a story asks; seats of councils share them (CN-11)."""
 
-
-def endpoints_of(settings: FleetSettings, addresses: Addresses, *, record_dir: Path | None = None) -> Endpoints:
-    """What actors and commands need to know of this fleet."""
-    files = config_files(settings)
-    models = load_models(files.document("models.yaml"))
-    names = {n for e in models.engines for n in _variables(e)}
-    known = {"home": str(settings.home), "config": str(settings.config) if settings.config else None}
-    pools = {**_BASE_POOLS, **settings.pools}
-    environ = {n: os.environ[n] for n in sorted(names) if n in os.environ}
-    export = str(settings.audit.export) if settings.audit.export else None
-    audit = {"export": export, "interval_s": settings.audit.interval_s}
-    known_to_actors = {
-        "home": known["home"],
-        "pools": pools,
-        "environ": environ,
-        "audit": audit,
-        "blobs": settings.blobs,
-    }
-    digest = digest_of_json({"files": files.digests(), **known_to_actors})
-    return Endpoints(
-        home=str(settings.home),
-        config=known["config"],
-        redis_url=addresses.redis_url,
-        cache_url=addresses.cache_url,
-        neo4j_uri=addresses.neo4j_uri,
-        neo4j_user=addresses.neo4j_user,
-        neo4j_password=addresses.neo4j_password,
-        neo4j_database=addresses.neo4j_database,
-        node="local",
-        pools=pools,
-        council_shards=settings.council_shards,
-        lease_ttl_s=settings.lease.ttl_s,
-        sweep_s=settings.lease.sweep_s,
-        record_dir=str(record_dir) if record_dir else None,
-        code_digest=digest,
-        environ=environ,
-        audit_export=export,
-        audit_interval_s=settings.audit.interval_s,
-        blobs=settings.blobs,
-    )
-
-
-def _variables(engine: object) -> list[str]:
-    fields = ("base_url_env", "model_env", "api_key_env")
-    return [name for f in fields if isinstance(name := getattr(engine, f, None), str)]
+def endpoints_of(
+    settings: FleetSettings,
+    addresses: StorePlaces,
+    *,
+    record_dir: Path | None = None,
+    served: Mapping[str, str] = MappingProxyType({}),
+) -> Endpoints:
+    """What actors and commands need to know of this fleet; `served` are variables of engines that were started."""
+    endpoints = endpoints_at(settings, addresses, environ=os.environ, record_dir=record_dir, served=served)
+    use_configured_redaction(endpoints.files)
+    return endpoints
 
 
 class FleetHooks:
@@ -85,7 +44,9 @@ class FleetHooks:
         progress: Callable[[str, str], None],
         with_serve: bool,
         record_dir: Path | None = None,
+        served: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._served = served
         self._settings, self._progress = settings, progress
         self._with_serve, self._record_dir = with_serve, record_dir
         self._names: list[str] = []
@@ -95,9 +56,14 @@ class FleetHooks:
         # Ray reads its variables at import, so nothing of it may be imported before the supervisor has set them.
         from actors import boot
 
-        endpoints = endpoints_of(self._settings, addresses, record_dir=self._record_dir)
+        endpoints = endpoints_of(self._settings, addresses, record_dir=self._record_dir, served=self._served)
+        if endpoints.observability.log_form != "auto":
+            set_up_logs(endpoints.observability, "driver", meter=NoMeter())
+        check_configuration(endpoints)
         ensure_principals(endpoints.principals_file)
-        self._names = await asyncio.to_thread(boot, endpoints, progress=self._progress)
+        # What the actors have of the whole start: who raises `start_timeout_s` on a slow machine raises this too.
+        within_s = max(90.0, self._settings.start_timeout_s - 30.0)
+        self._names = await asyncio.to_thread(boot, endpoints, progress=self._progress, timeout_s=within_s)
         if not self._with_serve:
             return None
         from serve_apps import start_serve

@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 
+from rich.markup import escape
+
 from cluster.local import (
     Check,
     LocalFleet,
@@ -18,6 +20,8 @@ from cluster.local import (
     stop_running,
 )
 from cluster.local import doctor as local_checks
+from fleet.cli.actor_states import ActorLine, read_actor_lines
+from fleet.cli.desk_address import desk_address, is_desk_built
 from fleet.cli.dlq import dead_letters
 from fleet.cli.exit_codes import DONE, MISSING
 from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
@@ -25,8 +29,13 @@ from fleet.cli.output import Output
 from fleet.cli.settings import settings
 from fleet.config import FleetSettings
 from fleet.errors import StoreError
+from fleet.models import EngineFigures
+from fleet.wiring.model_figures import read_model_figures
 
 __all__ = ["examine", "show_status", "start", "stop"]
+
+_ENDS_ITSELF_S = 60.0
+"""A supervisor in the background that is not ready in time stops its parts, and says why, before it is stopped."""
 
 
 def start(output: Output, *, detach: bool) -> int:
@@ -40,7 +49,7 @@ def start(output: Output, *, detach: bool) -> int:
     if detach:
         output.note("starting the fleet in the background ...")
         argv = [sys.executable, "-m", "fleet.cli", "up"]
-        running = spawn_detached(argv, found.home, environ=os.environ, within_s=found.start_timeout_s)
+        running = spawn_detached(argv, found.home, environ=os.environ, within_s=found.start_timeout_s + _ENDS_ITSELF_S)
         _describe(running, output)
         return DONE
     hooks = FleetHooks(found, progress=_line(output), with_serve=True)
@@ -62,9 +71,15 @@ def _line(output: Output):  # noqa: ANN202 - a progress callback of either super
 
 
 def _describe(running: RunningFleet, output: Output) -> None:
+    token_file = running.home / "token"
     output.say(f"api        {running.serve_url}")
     output.say(f"dashboard  {running.addresses.dashboard_url}")
-    output.say(f"token      {running.home / 'token'}")
+    output.say(f"token      {token_file}")
+    desk = desk_address(running.serve_url, token_file, is_terminal=output.is_terminal)
+    if desk is not None:
+        output.say(f"desk       {escape(desk)}")
+        if not is_desk_built():
+            output.say("           its pages are not built: run `make desk` once, and start the fleet again")
     output.result(
         {
             "home": str(running.home),
@@ -96,12 +111,19 @@ def show_status(output: Output) -> int:
     parts = asyncio.run(check_parts(running))
     memory = memory_report(running.supervisor, running.services)
     letters = _dead_letters(found, running)
+    engines = _engines(found, running)
+    actors = _actors(running)
     output.say(f"api        {running.serve_url}")
     output.say(f"dashboard  {running.addresses.dashboard_url}")
     for part in parts:
         output.say(f"{part.name:<10} {part.state} {part.found}")
     if letters:
         output.say(f"dlq        {letters} dead letter{'s' if letters > 1 else ''}; `fleet dlq list` shows them")
+    for engine in engines or ():
+        output.say(f"engine     {engine.engine}: {engine.line}")
+    for actor in actors or ():
+        if actor.state != "running":
+            output.say(f"actor      {actor.name}: {actor.state} {actor.why}")
     for process in memory.processes:
         output.say(f"  {process.pss_kb // 1024:>5} MB  {process.role} (pid {process.pid})")
     output.say(f"  {memory.total_kb // 1024:>5} MB  in all (PSS)")
@@ -112,17 +134,36 @@ def show_status(output: Output) -> int:
             "dashboard": running.addresses.dashboard_url,
             "parts": [p.model_dump() for p in parts],
             "dead_letters": letters,
+            "engines": None if engines is None else [e.model_dump() for e in engines],
+            "actors": None if actors is None else [a.model_dump() for a in actors],
             "processes": [p.model_dump() for p in memory.processes],
             "total_kb": memory.total_kb,
         }
     )
-    return DONE if all(p.state == "ok" for p in parts) else MISSING
+    is_waiting = any(actor.state == "waiting" for actor in actors or ())
+    return DONE if all(p.state == "ok" for p in parts) and not is_waiting else MISSING
+
+
+def _actors(running: RunningFleet) -> tuple[ActorLine, ...] | None:
+    """Every actor; None without a dashboard, or when it does not answer, which its own line tells."""
+    addresses = running.addresses
+    if addresses.dashboard_url is None or addresses.ray_token_path is None:
+        return None
+    return read_actor_lines(addresses.dashboard_url, addresses.ray_token_path.read_text().strip())
 
 
 def _dead_letters(found: FleetSettings, running: RunningFleet) -> int | None:
     """How many there are; None when the log store does not answer, which its own line tells."""
     try:
         return len(asyncio.run(dead_letters(endpoints_of(found, running.addresses))))
+    except StoreError:
+        return None
+
+
+def _engines(found: FleetSettings, running: RunningFleet) -> tuple[EngineFigures, ...] | None:
+    """The models that were used of late; None when the cache store does not answer, which its own line tells."""
+    try:
+        return asyncio.run(read_model_figures(endpoints_of(found, running.addresses)))
     except StoreError:
         return None
 
@@ -138,12 +179,10 @@ def examine(output: Output) -> int:
 
 
 async def _sandbox_check(found: FleetSettings) -> list[Check]:
-    from fleet.adapters.blobs import FileBlobStore
-    from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
+    from fleet.wiring.lone_sandbox import open_lone_sandbox
 
-    home = found.home
-    backend = BubblewrapBackend(reachable_state_root(home / "sandbox"), FileBlobStore(home / "blobs"))
-    health = await backend.health()
+    async with open_lone_sandbox(found) as lone:
+        health = await lone.supervisor.health()
     said = ", ".join(f"{k} by {v}" for k, v in health.enforced.items()) or "nothing is enforced"
     if health.unmet:
         said = f"not enforced: {', '.join(health.unmet)}"

@@ -53,11 +53,16 @@ def _filtered(p: Any) -> str:
 
 def _ballot(p: Any) -> str:
     votes = ", ".join(f"{k} {v}" for k, v in p.votes.items())
-    return f"  ballot of {p.voter}: {votes}"
+    return f"  ballot of {p.voter}{' in reversed order' if p.attempt > 1 else ''}: {votes}"
 
 
 def _scored(p: Any) -> str:
     return f"quality score {p.score}, verdict {p.verdict}" + (f" (limited by {p.limited_by})" if p.reasons else "")
+
+
+def _budget(p: Any) -> str:
+    limits = ", ".join(f"{name} {limit}" for name, limit in p.limits.items())
+    return f"budget of {p.scope.kind} {p.scope.id} set by {p.by}: {limits}"
 
 
 _TELLERS: Mapping[str, Callable[[Any], str]] = {
@@ -86,6 +91,9 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "StepStarted": _steps,
     "StoryParked": lambda p: f"parked ({p.cause}): {p.detail}",
     "StoryUnparked": lambda p: f"goes on: {p.note}",
+    "BudgetWarning": lambda p: f"budget: {p.used} of {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used",
+    "BudgetExhausted": lambda p: f"budget: {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used up",
+    "BudgetSet": _budget,
     "DocsProduced": lambda p: f"{len(p.docs)} documents written",
     "ReportGenerated": lambda p: f"report as of version {p.as_of}",
     "StoryClosed": lambda p: f"closed in state {p.final_state}",

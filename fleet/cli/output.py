@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -23,6 +24,11 @@ class Output:
         self.as_json = as_json
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._plain = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads what `say` prints, and nothing keeps it."""
+        return self._plain.is_terminal
 
     def say(self, text: str) -> None:
         """One line for people; markup of rich is allowed."""
@@ -52,7 +58,9 @@ def guarded(output: Output, body: Callable[[], int]) -> NoReturn:
         code = body()
     except FleetError as error:
         output.fail(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        # A fleet of the command's own takes the signal and cancels the command.
         output.note("interrupted; what was recorded is kept, `fleet resume` continues it")
+        output.result({"outcome": "interrupted"})
         raise SystemExit(4) from None
     raise SystemExit(code)

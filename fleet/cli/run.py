@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.local import LocalFleet, find_running
+from cluster.local import LocalFleet, find_running, supervised
+from fleet.cli.budget_limits import parse_limits
 from fleet.cli.exit_codes import DONE, FAILED, WAITING
 from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
+from fleet.cli.local_engine import Engine, check_served, served, with_actors
 from fleet.cli.local_principals import local_principal
 from fleet.cli.narrate import narrate
 from fleet.cli.output import Output
 from fleet.cli.story_file import read_story
 from fleet.config import FleetSettings, config_files
-from fleet.errors import InvalidInput, ModelUnavailable
-from fleet.events import StoryClosed, TreeMerged, decode
+from fleet.errors import InvalidInput, ModelUnavailable, StoreUnavailable
+from fleet.events import StoredEvent, StoryClosed, TreeMerged, decode
 from fleet.ids import StoryId
-from fleet.models import explain_no_model, load_models
+from fleet.models import ActorEngine, explain_no_model, load_models
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.summary import summarise
 from fleet.story import StoryState
-from fleet.tools import decode_tree
+from fleet.tools import decode_tree, git_address
 from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
 
-__all__ = ["RunOptions", "run_story", "watch_to_end"]
+__all__ = ["RunOptions", "run_story", "running_fleet", "start_body", "watch_patiently", "watch_to_end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,32 @@ class RunOptions:
 
     story: Path | None
     goal: str | None
-    repo: Path
+    repo: str
+    """A folder, or the address of a repository on another machine."""
     model: str | None
     record: Path | None
     rigor: str | None
     delegate: tuple[str, ...]
     toolchain: str
+    limits: str = ""
+    """`tokens=N,cost_usd=N,...` of the story; empty leaves those of config/models.yaml."""
+    answers: tuple[str, ...] = ()
+    """`qu-1=TEXT`: answers to questions about the goal."""
 
 
 def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
     """Runs the story to its end or to a gate; the exit code says which."""
     story = read_story(options.story, options.goal, rigor=options.rigor)
+    parse_limits(options.limits)
+    # An address of a wrong form is refused before anything is looked up or made.
+    git_address(options.repo)
     _check_model(settings, options)
+    if options.goal is not None:
+        from fleet.cli.goal import prepare, run_goal
+
+        prepare(settings, options)
+        _check_repo(options.repo)
+        return asyncio.run(run_goal(settings, options, output))
     _check_repo(options.repo)
     return asyncio.run(_run(settings, options, story, output))
 
@@ -59,17 +76,23 @@ def _check_model(settings: FleetSettings, options: RunOptions) -> None:
         if all(entry.engine_id == "profile" for entry in models.policy_for("default").chain):
             raise ModelUnavailable(explain_no_model())
         return
-    models.engine(options.model)
+    engine = models.engine(options.model)
+    if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
+        check_served(engine, settings)
     if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
         raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
 
 
-def _check_repo(repo: Path) -> None:
-    if not repo.is_dir():
-        raise InvalidInput(f"{repo} is no directory: name a local git repository with --repo", field="repo")
+def _check_repo(repo: str) -> None:
+    if git_address(repo) is not None:
+        return
+    if not Path(repo).is_dir():
+        raise InvalidInput(
+            f"{repo} is no directory: name a local git repository, or an https address, with --repo", field="repo"
+        )
     from fleet.adapters.forge import check_repository
 
-    check_repository(str(repo))
+    check_repository(repo)
 
 
 async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
@@ -82,15 +105,21 @@ async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, An
             story_id, "create_story", {"story": story}, principal=who, key=f"{story_id}/create"
         )
         output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
-        body = {
-            "repo": str(options.repo.resolve()),
-            "model": options.model,
-            "delegate": list(options.delegate),
-            "toolchain": options.toolchain,
-            "record": options.record is not None,
-        }
+        body = start_body(options)
         await desk.require(story_id, "start_story", body, principal=who, key=f"{story_id}/start")
         return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
+
+
+def start_body(options: RunOptions) -> dict[str, Any]:
+    """What `start_story` is sent for these options."""
+    return {
+        "repo": options.repo if git_address(options.repo) else str(Path(options.repo).resolve()),
+        "model": options.model,
+        "delegate": list(options.delegate),
+        "toolchain": options.toolchain,
+        "record": options.record is not None,
+        "budget": parse_limits(options.limits),
+    }
 
 
 @asynccontextmanager
@@ -102,18 +131,32 @@ async def running_fleet(settings: FleetSettings, options: RunOptions, output: Ou
             raise InvalidInput("--record needs a fleet of its own: stop the running one with `fleet down` first")
         yield endpoints_of(settings, found.addresses)
         return
+    engine = _named_engine(settings, options)
+    async with (
+        served(engine, settings, output) as variables,
+        _own_fleet(with_actors(settings, engine), options, output, variables) as endpoints,
+    ):
+        yield endpoints
+
+
+def _named_engine(settings: FleetSettings, options: RunOptions) -> Engine | None:
+    if options.model is None:
+        return None
+    return load_models(config_files(settings).document("models.yaml")).engine(options.model)
+
+
+@asynccontextmanager
+async def _own_fleet(
+    settings: FleetSettings, options: RunOptions, output: Output, variables: Mapping[str, str]
+) -> AsyncGenerator[Endpoints]:
+    """A fleet that ends with the block; `variables` name the engines that were started for it."""
     record = options.record.resolve() if options.record else None
-    hooks = FleetHooks(settings, progress=_quiet, with_serve=False, record_dir=record)
+    hooks = FleetHooks(settings, progress=_quiet, with_serve=False, record_dir=record, served=variables)
     lean = settings.model_copy(update={"ray": settings.ray.model_copy(update={"dashboard": False})})
     fleet = LocalFleet(lean, hooks=hooks, progress=lambda name, state: output.note(f"[dim]{name}: {state}[/]"))
     running = await fleet.start()
-    watching = asyncio.create_task(fleet.supervise())
-    try:
-        yield endpoints_of(settings, running.addresses, record_dir=record)
-    finally:
-        fleet.ask_stop()
-        await watching
-        await fleet.stop()
+    async with supervised(fleet):
+        yield endpoints_of(settings, running.addresses, record_dir=record, served=variables)
 
 
 def _quiet(name: str, state: str) -> None:
@@ -125,7 +168,7 @@ async def watch_to_end(
 ) -> int:
     """Print what happens until the story is closed, parked, or waits for a person."""
     names: dict[str, str] = {}
-    async for event in desk.watch(story_id, after=after, idle_s=2.0):
+    async for event in watch_patiently(desk, story_id, output, after=after):
         if event is not None:
             payload = decode(event)
             for line in narrate(event, payload, names):
@@ -140,6 +183,27 @@ async def watch_to_end(
     raise AssertionError("unreachable")
 
 
+async def watch_patiently(
+    desk: PlanningDesk, story_id: StoryId, output: Output, *, after: int, patience_s: float = 60.0
+) -> AsyncGenerator[StoredEvent | None]:
+    """As `desk.watch`; stores that are away end it after `patience_s` only: the story goes on without who watches.
+
+    Raises:
+        StoreUnavailable: no store answered for that long.
+    """
+    good = time.monotonic()
+    while True:
+        try:
+            async for event in desk.watch(story_id, after=after, idle_s=2.0):
+                good, after = time.monotonic(), event.version if event else after
+                yield event
+        except StoreUnavailable as error:
+            if time.monotonic() - good >= patience_s:
+                raise
+            output.note(f"[yellow]warning[/] {error.message}; trying again")
+            await asyncio.sleep(1.0)
+
+
 async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output) -> None:
     """Name what lies in the user's working tree and is not part of the run; none of it is touched."""
     from fleet.adapters.forge import dirty_paths
@@ -148,7 +212,7 @@ async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output)
         return
     tree = decode_tree(await make_blobs(endpoints).get(state.base_tree))
     repo = Path(state.start.repo.url)
-    if (repo / ".git").exists():
+    if state.start.repo.provider == "local" and (repo / ".git").exists():
         found = await asyncio.to_thread(dirty_paths, repo, tree)
         for warning in found.warnings():
             output.note(f"[yellow]warning[/] {warning}")

@@ -26,10 +26,23 @@ from fleet.ids import StoryId
 from fleet.services.planning_desk import PlanningDesk
 from fleet.wiring import Endpoints, open_desk, open_reports
 
-__all__ = ["create", "decide", "list_all", "resolve", "resume_story", "show", "show_events", "show_report"]
+__all__ = [
+    "create",
+    "decide",
+    "list_all",
+    "resolve",
+    "resume_story",
+    "revoke",
+    "show",
+    "show_events",
+    "show_report",
+    "with_desk",
+]
 
 
-def _with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
+def with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
+    """The exit code of the work, done with the desk of the running fleet; StoreUnavailable when none runs."""
+
     async def body() -> int:
         found = settings()
         endpoints = endpoints_of(found, needed_addresses(found))
@@ -55,7 +68,7 @@ def create(output: Output, path: Path) -> int:
         output.result(result)
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
 def list_all(output: Output) -> int:
@@ -70,7 +83,7 @@ def list_all(output: Output) -> int:
         output.result({"stories": [asdict(line) for line in lines]})
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
 def show(output: Output, story_id: str) -> int:
@@ -85,19 +98,20 @@ def show(output: Output, story_id: str) -> int:
             output.say(f"  next      {line.waiting_for}")
         for task in state.tasks.values():
             output.say(f"  task      {task.task.title}: {task.state}")
-        for approval in state.approvals.values():
-            output.say(f"  approval  {approval.request.gate}: {approval.status}")
+        for name, approval in state.approvals.items():
+            output.say(f"  approval  {approval.request.gate}: {approval.status} ({name})")
         output.result(asdict(line))
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
-def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str) -> int:
-    """The gate is decided by the local user."""
+def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str, back: str | None = None) -> int:
+    """The gate is decided by the local user; a rejection takes the story back by the event `back`, if one is named."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         body: dict[str, Any] = {"gate": gate, "notes" if approve else "reason": text}
+        body |= {"back": back} if back is not None else {}
         key = f"{story_id}/{'approve' if approve else 'reject'}/{secrets.token_hex(8)}"
         result = await desk.require(
             StoryId(story_id), "approve" if approve else "reject", body, principal=local_principal(), key=key
@@ -106,7 +120,21 @@ def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str
         output.result(result)
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
+
+
+def revoke(output: Output, story_id: str, approval: str, *, reason: str) -> int:
+    """The local user's yes to a tool call, or another person's, holds no longer (LC-71)."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        body: dict[str, Any] = {"gate": approval, "reason": reason}
+        key = f"{story_id}/revoke/{secrets.token_hex(8)}"
+        result = await desk.require(StoryId(story_id), "revoke", body, principal=local_principal(), key=key)
+        output.say(f"{approval} is revoked; the call needs a new approval")
+        output.result(result)
+        return DONE
+
+    return with_desk(work)
 
 
 def resolve(output: Output, story_id: str, step_id: str, *, outcome: str, note: str) -> int:
@@ -120,7 +148,7 @@ def resolve(output: Output, story_id: str, step_id: str, *, outcome: str, note: 
         output.result(result)
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
 def show_events(output: Output, story_id: str, *, after: int) -> int:
@@ -135,7 +163,7 @@ def show_events(output: Output, story_id: str, *, after: int) -> int:
             output.say(f"{event.version:>5}  {event.type:<24} {event.actor}" + (f"  {told[0].strip()}" if told else ""))
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
 def show_report(output: Output, story_id: str, *, form: str) -> int:
@@ -151,7 +179,7 @@ def show_report(output: Output, story_id: str, *, form: str) -> int:
         output.result({"story_id": story_id, "digest": digest})
         return DONE
 
-    return _with_desk(work)
+    return with_desk(work)
 
 
 def resume_story(output: Output, story_id: str, *, note: str) -> int:
@@ -170,4 +198,4 @@ def resume_story(output: Output, story_id: str, *, note: str) -> int:
             )
         return await watch_to_end(desk, endpoints, wanted, output, after=state.version, started=time.monotonic())
 
-    return _with_desk(work)
+    return with_desk(work)

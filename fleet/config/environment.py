@@ -22,7 +22,17 @@ __all__ = ["Key", "config_files", "load_settings", "settings_keys"]
 _FILE = "fleet.yaml"
 _PREFIX = "FLEET_"
 # Read by the tests (tests/support), and by the engines of config/models.yaml, which name their own variables.
-_FOREIGN = ("FLEET_TEST_", "FLEET_VLLM_", "FLEET_OPENAI_", "FLEET_LOCAL_")
+_FOREIGN = (
+    "FLEET_TEST_",
+    "FLEET_VLLM_",
+    "FLEET_OPENAI_",
+    "FLEET_LOCAL_",
+    "FLEET_ANTHROPIC_",
+    "FLEET_GOOGLE_",
+    "FLEET_GROQ_",
+    "FLEET_OPENROUTER_",
+    "FLEET_OLLAMA_",
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ def _value(key: Key, raw: str) -> object:
     """Text for a plain field (pydantic converts it), YAML for a list or mapping."""
     if key.path[-1] in {"home", "config"}:
         return str(Path(raw).expanduser().absolute())
-    if not isinstance(origin := get_origin(key.field.annotation), type) or not issubclass(origin, Mapping):
+    if not isinstance(origin := get_origin(key.field.annotation), type) or not issubclass(origin, Mapping | tuple):
         return raw
     try:
         return yaml.safe_load(raw)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fleet.config.settings import AbsolutePath, Settings
+from fleet.config.values import AbsolutePath, Settings
 from fleet.tools import SecretGrant, SecretName
 
 __all__ = [

@@ -6,54 +6,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic.functional_validators import AfterValidator
+from pydantic import Field, SecretStr, model_validator
+from pydantic.functional_validators import BeforeValidator
+
+from fleet.config.blobs import BlobSettings, FileBlobSettings
+from fleet.config.labels import LabelChoice, LabelKey
+from fleet.config.observability import ObservabilitySettings
+from fleet.config.values import AbsolutePath, BoltUri, Port, RedisUrl, SecretReference, Settings, kind_alone
+from fleet.tools import SecretName, WaivableItem
 
 __all__ = [
+    "ActorKind",
     "AuditSettings",
+    "BubblewrapBackendSettings",
+    "ChatFrontSettings",
+    "ContainerBackendSettings",
     "DeploySettings",
     "FleetSettings",
+    "KubernetesBackendSettings",
+    "ForgeSettings",
+    "HostedForgeSettings",
     "LeaseSettings",
+    "LlamaSettings",
+    "LocalForgeSettings",
     "MemorySettings",
+    "ModelsSettings",
     "Neo4jSettings",
     "PortSettings",
     "RateSettings",
     "RaySettings",
+    "SandboxBackendSettings",
+    "SandboxSettings",
     "ServeAppSettings",
     "ServeSettings",
-    "Settings",
 ]
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, the sentence under a field is its description."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must start with redis://, rediss:// or unix://")
-    return value
-
-
-def _bolt_uri(value: str) -> str:
-    schemes = ("bolt://", "bolt+s://", "bolt+ssc://", "neo4j://", "neo4j+s://", "neo4j+ssc://")
-    if not value.startswith(schemes):
-        raise ValueError(f"must start with one of {', '.join(schemes)}")
-    return value
-
-
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-BoltUri = Annotated[str, AfterValidator(_bolt_uri)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class Neo4jSettings(Settings):
@@ -112,6 +98,24 @@ class RaySettings(Settings):
     """CPUs that Ray may plan with; unset takes those of the machine."""
 
 
+class LlamaSettings(Settings):
+    """What runs small models on the CPU of a machine (engines of kind `local`)."""
+
+    python: AbsolutePath | None = None
+    """Interpreter that has `llama_cpp`; unset is this one, or the one that `fleet models pull --engine` made."""
+    server: AbsolutePath | None = None
+    """A `llama-server` binary of llama.cpp, used instead of the Python package."""
+
+
+class ModelsSettings(Settings):
+    """Models that run in actors of the fleet."""
+
+    serve: tuple[str, ...] = ()
+    """Engines of models.yaml, of kind `vllm` or `local` without `base_url`, that are loaded with the fleet."""
+    python: AbsolutePath | None = None
+    """Interpreter of their actors, where vLLM has an environment of its own; unset is that of the fleet."""
+
+
 class LeaseSettings(Settings):
     """Ownership of stories (EV-4)."""
 
@@ -145,6 +149,120 @@ class DeploySettings(Settings):
     """Lifecycles may deploy; when false, stories of lifecycle `sdlc` get `sdlc-no-deploy` (LC-46)."""
 
 
+class BubblewrapBackendSettings(Settings):
+    """Runs are held by bubblewrap: no root, no daemon, no image."""
+
+    kind: Literal["bubblewrap"] = "bubblewrap"
+
+
+class ContainerBackendSettings(Settings):
+    """Runs are held by containers of an engine on the node, made of the node's own /usr: no image is pulled."""
+
+    kind: Literal["podman", "docker"]
+
+
+class KubernetesBackendSettings(Settings):
+    """Runs are Jobs of a Kubernetes cluster, one each; the cluster pulls their image."""
+
+    kind: Literal["kubernetes"]
+    image: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,200}@sha256:[0-9a-f]{64}$")
+    """Image of the runs by digest (`name@sha256:...`): it holds Python 3 as `python3` and the programs of the team."""
+    namespace: str = Field(default="swe-fleet-runs", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """Where the Jobs are made; it should hold nothing else."""
+    url: str = "https://kubernetes.default.svc"
+    """Address of the API server; `http` for `kubectl proxy` on this machine alone."""
+    token_file: AbsolutePath | None = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    """Token of the account that makes the Jobs, read at each call; null asks without one (`kubectl proxy`)."""
+    ca_file: AbsolutePath | None = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+    """Certificate of the cluster's authority; null trusts the usual ones."""
+    runtime_class: str | None = None
+    """Runtime of the pods, such as `gvisor`; unset is that of the cluster."""
+    seccomp_profile: str | None = None
+    """Profile on the nodes that filters system calls; unset is the runtime's default."""
+    node_labels: Mapping[str, str] = {}
+    """Runs are placed only on nodes with these labels."""
+    has_user_namespaces: bool = False
+    """The nodes can give each pod a user namespace of its own."""
+    max_parallel: int = Field(default=16, ge=1, le=1_000)
+    """Jobs at one time for each supervisor; more runs wait."""
+    start_timeout_s: int = Field(default=180, ge=1, le=3_600)
+    """How long a pod may take until it runs: nodes may have to be added, images be pulled."""
+    max_input_bytes: int = Field(default=16 << 20, ge=1 << 20, le=256 << 20)
+    """Tree and inputs of one run, packed; they are kept in the cluster's store as long as the run goes on."""
+    max_return_bytes: int = Field(default=8 << 20, ge=1 << 20, le=256 << 20)
+    """What one run may give back, packed; keep it below the size at which nodes rotate logs (10 MiB as a rule)."""
+
+
+SandboxBackendSettings = Annotated[
+    BubblewrapBackendSettings | ContainerBackendSettings | KubernetesBackendSettings,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_alone),
+]
+
+
+class SandboxSettings(Settings):
+    """The sandbox of every node."""
+
+    backend: SandboxBackendSettings = BubblewrapBackendSettings()
+    """What holds the runs: `kind` bubblewrap, podman, docker or kubernetes; each but the last may be given as text."""
+
+    max_waiting: int = Field(default=64, ge=0, le=10_000)
+    """Runs that wait beside those under way, which are two for each core; one more is refused and may come later."""
+    allow_weak_isolation: bool = False
+    """Runs may start where the items of `waived` cannot be enforced; every result then names them (RC-32)."""
+    waived: tuple[WaivableItem, ...] = ()
+    """What may be missing; time, memory, processes and output are always enforced."""
+
+    @model_validator(mode="after")
+    def _said_twice(self) -> Self:
+        if self.allow_weak_isolation != bool(self.waived):
+            raise ValueError("allow_weak_isolation: true and the list waived belong together; give both or neither")
+        return self
+
+
+BranchName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
+
+ActorKind = Literal["council", "role", "context", "sandbox", "projector", "notary", "engine"]
+
+
+class LocalForgeSettings(Settings):
+    """Change requests are files of this machine, for the repository that the story works on."""
+
+    kind: Literal["local"]
+    folder: AbsolutePath | None = None
+    """Where they are written; unset is `change-requests` in the home."""
+    base: BranchName = "main"
+    """Branch that the change shall be merged into."""
+
+
+class HostedForgeSettings(Settings):
+    """Change requests are made at a forge, over its REST interface."""
+
+    kind: Literal["github", "gitlab", "gitea"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)]
+    """Root of the interface: `https://api.github.com`, `https://<host>/api/v4`, `https://<host>/api/v1`."""
+    repository: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)+$", max_length=300)]
+    """`owner/name`; GitLab takes any number of groups."""
+    base: BranchName = "main"
+    """Branch that the change shall be merged into."""
+    token: SecretReference
+    """`secret://<name>`; secrets.yaml grants it to role devops for git.open_change_request (and git.push_branch)."""
+    git: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+$")] | None = None
+    """Address that git pushes branches to, `https://<host>/owner/name.git`; unset pushes none: something else must."""
+    git_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "git"
+    """User name beside the token; GitHub takes any, GitLab `oauth2` or the token's own name."""
+
+    @property
+    def secret(self) -> SecretName:
+        """The name of the token's secret."""
+        return self.token.removeprefix("secret://")
+
+
+ForgeSettings = Annotated[
+    LocalForgeSettings | HostedForgeSettings, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]
+
+
 class FleetSettings(Settings):
     """Everything that config/fleet.yaml may say; a FLEET_* variable wins over the file."""
 
@@ -161,17 +279,28 @@ class FleetSettings(Settings):
     memory: MemorySettings = MemorySettings()
     ray: RaySettings = RaySettings()
     lease: LeaseSettings = LeaseSettings()
+    llama: LlamaSettings = LlamaSettings()
+    models: ModelsSettings = ModelsSettings()
     deploy: DeploySettings = DeploySettings()
     audit: AuditSettings = AuditSettings()
-    blobs: Literal["file", "redis"] = "file"
-    """Where trees, prompts and reports are kept: files in the home, or the log store, at most 64 MiB each."""
+    sandbox: SandboxSettings = SandboxSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+    forge: ForgeSettings | None = None
+    """Where stories open their change requests: `kind` local, github, gitlab or gitea; unset opens none."""
+    blobs: BlobSettings = FileBlobSettings()
+    """Where trees, prompts and reports are kept: `kind` file, redis or s3; the first two may be given as text."""
     council_shards: int = Field(default=1, ge=1)
     """Number of council actors."""
     context_replicas: int = Field(default=1, ge=1)
     """Number of context actors."""
     pools: Mapping[str, Annotated[int, Field(ge=0, le=64)]] = {}
     """Number of agents by role or profile; a role that is not named has one."""
-    start_timeout_s: int = Field(default=120, ge=10)
+    placement: Mapping[ActorKind, Mapping[LabelKey, LabelChoice]] = {}
+    """Labels of the nodes of a kind of actor, as `{sandbox: {pool: sandbox}}`; a kind that is not named goes anywhere.
+
+    A value may be `!spot`, `in(a,b)` or `!in(a,b)`. Labels of an engine in models.yaml win over those here.
+    """
+    start_timeout_s: int = Field(default=300, ge=10)
     """A fleet that is not ready after this is stopped again."""
     stop_timeout_s: int = Field(default=30, ge=1)
     """How long actors may take to finish when the fleet stops."""
@@ -198,7 +327,7 @@ class RateSettings(Settings):
     requests_per_minute: int = Field(ge=1)
     """HTTP requests."""
     streams: int = Field(ge=1)
-    """Event streams open at once."""
+    """Event streams open at once; answers of `/v1` that are under way."""
 
 
 class ServeAppSettings(Settings):
@@ -210,6 +339,17 @@ class ServeAppSettings(Settings):
     """Requests and open streams that one replica holds at once."""
     graceful_shutdown_s: int = Field(ge=0)
     """How long a redeployment or shutdown waits for open streams."""
+
+
+class ChatFrontSettings(Settings):
+    """What `/v1` offers, to whom, and for how long a reply may take (AP-122)."""
+
+    also_offered: tuple[str, ...] = ()
+    """Engines of kind `recorded` and `mock` that are offered too; those of real models always are."""
+    roles: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Engine -> roles of which a caller needs one; an engine that is not named is open to every principal."""
+    timeout_s: int = Field(default=600, ge=1, le=3600)
+    """Time of one reply, its wait for an engine included."""
 
 
 class ServeSettings(Settings):
@@ -230,5 +370,17 @@ class ServeSettings(Settings):
     stream_queue: int = Field(ge=1)
     """Events kept for a slow client before its stream is closed (AP-103)."""
     rate: RateSettings
+    chat: ChatFrontSettings = ChatFrontSettings()
+    rpc_port: int | None = Field(default=None, ge=1, le=65_535)
+    """Port of gRPC; null leaves it off. Ray Serve listens there on every address, without TLS (docs/api.md)."""
     apps: Mapping[str, ServeAppSettings]
     """The applications by name."""
+
+    @model_validator(mode="after")
+    def _rpc_is_meant(self) -> ServeSettings:
+        if self.rpc_port is not None and self.host in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError(
+                "rpc_port: Ray Serve listens for gRPC on every address of the machine, without TLS; set host to "
+                "0.0.0.0 to say that this is meant, or leave rpc_port out"
+            )
+        return self

@@ -2,45 +2,91 @@
 
 from fleet.context.assemble import HEADINGS, BuiltPack, Dropped, assemble, build_pack
 from fleet.context.budget import BudgetRule, ceiling, estimate_tokens
+from fleet.context.compress import CompressedSession, compress, recall_of
+from fleet.context.extract import facts_of, ids_in, paths_in
+from fleet.context.high_entropy import is_high_entropy
 from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.known_values import KNOWN_SECRET, MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
+from fleet.context.lessons import LESSONS, Lesson, LessonRule, lesson_items, lessons_of, nearest
+from fleet.context.operator_patterns import OperatorPattern, OperatorRedaction, check_speed
+from fleet.context.redact import Redaction, SecretSpan, find_spans, placeholder, redact, use_operator_patterns
+from fleet.context.redact_counts import RedactedField, redacted_fields
+from fleet.context.redact_json import redact_json, redact_model
+from fleet.context.redact_stream import RedactingStream
 from fleet.context.scope import SCOPES, ContextConfig, ProfileRow, Scope, ScopeCheck, check, scopes_for
+from fleet.context.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
+from fleet.context.secrets import find_secrets, redact_secrets
 from fleet.context.sections import Reader, section, tasks_of
+from fleet.context.session import FACT_CLASSES, Fact, Turn
 from fleet.context.task_block import task_block
-from fleet.context.view import Milestone, StoryView, last_summary, milestones
+from fleet.context.view import Milestone, StoryView, milestones
 
 __all__ = [
+    "FACT_CLASSES",
     "HEADINGS",
+    "KINDS",
     "KNOWN_SECRET",
+    "LESSONS",
     "MIN_SECRET_CHARS",
     "MUST_KEEP",
     "SCOPES",
+    "SECRET_PATTERNS",
     "TASK_BLOCK",
     "BudgetRule",
     "BuiltPack",
+    "CompressedSession",
     "ContextConfig",
     "Dropped",
+    "Fact",
     "Item",
+    "Lesson",
+    "LessonRule",
     "Milestone",
+    "OperatorPattern",
+    "OperatorRedaction",
     "ProfileRow",
     "Reader",
+    "RedactedField",
     "RedactedText",
+    "RedactingStream",
+    "Redaction",
     "Scope",
     "ScopeCheck",
+    "SecretPattern",
+    "SecretSpan",
     "StoryView",
+    "Turn",
     "assemble",
     "build_pack",
     "ceiling",
     "check",
+    "check_speed",
+    "compress",
     "estimate_tokens",
+    "facts_of",
     "fence",
+    "find_secrets",
+    "find_spans",
     "forms_of",
-    "last_summary",
+    "ids_in",
+    "is_high_entropy",
+    "lesson_items",
+    "lessons_of",
     "milestones",
+    "nearest",
     "one_line",
+    "paths_in",
+    "placeholder",
+    "recall_of",
+    "redact",
+    "redact_json",
     "redact_known",
+    "redact_model",
+    "redact_secrets",
+    "redacted_fields",
     "scopes_for",
     "section",
     "task_block",
     "tasks_of",
+    "use_operator_patterns",
 ]

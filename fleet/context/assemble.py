@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from fleet.context.budget import ceiling, estimate_tokens
 from fleet.context.item import MUST_KEEP, Item
+from fleet.context.lessons import lesson_items
 from fleet.context.scope import ContextConfig, scopes_for
 from fleet.context.sections import Reader, section, tasks_of
+from fleet.context.shorten import shortened
 from fleet.context.task_block import task_block
 from fleet.context.view import StoryView
 from fleet.errors import ContextTooLarge
+from fleet.knowledge import Note, ask, rank_notes
 
 __all__ = ["HEADINGS", "BuiltPack", "Dropped", "assemble", "build_pack"]
 
@@ -26,12 +29,17 @@ HEADINGS = (
     "Where the story stands",
     "Milestones",
     "Summary",
+    "Lessons from earlier stories",
     "Your task",
     "Open questions",
     "Feedback",
     "What fails now",
 )
 """Sections in the order shown: what changes least comes first, so that engines can reuse the prefix (CX-25)."""
+
+
+FIRM = 4
+"""Items up to this level of CX-23 are not shortened to make room for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +84,32 @@ def build_pack(
     scopes = scopes_for(config, phase, role, author=_author(view, task_id))
     reader = Reader(role=role, base=config.base_role(role))
     items = [item for scope in scopes for item in section(scope, view, reader)]
+    about = view.state.content.title
     if task_id is not None:
         # The task block tells the step's own task in full: telling it twice only costs tokens.
         items = [item for item in items if item.id != task_id] + list(task_block(view.state, task_id))
+        task = view.state.tasks[task_id].task
+        about = f"{task.title}\n{task.description}\n{' '.join(task.paths)}"
+    if config.lessons.enabled:
+        items += lesson_items(view.lessons, about, base_role=reader.base, most=config.lessons.most)
     hint = ceiling(
         config.budget, base_role=reader.base, tasks=len(tasks_of(view.state)), decisions=len(view.state.decisions)
     )
     budget = min(token_budget, config.budget.max_tokens) if token_budget is not None else hint
+    if sum(estimate_tokens(item.text) for item in items) > budget:
+        items = _by_relevance(items, about)
     text, dropped = assemble(items, budget=budget)
     return BuiltPack(text=text, scopes=scopes, token_count=estimate_tokens(text), budget=budget, dropped=dropped)
+
+
+def _by_relevance(items: Sequence[Item], about: str) -> list[Item]:
+    """The items, in the order they came; of decisions those that say most about the task are kept first (CX-24)."""
+    notes = [Note(item.id, item.text) for item in items if item.heading == "Decisions"]
+    ranked = rank_notes(notes, ask(about), limit=len(notes))
+    place = {row.note.ref: number for number, row in enumerate(ranked)}
+    return [
+        replace(item, rank=place.get(item.id, len(notes))) if item.heading == "Decisions" else item for item in items
+    ]
 
 
 def _author(view: StoryView, task_id: str | None) -> str:
@@ -94,7 +119,9 @@ def _author(view: StoryView, task_id: str | None) -> str:
 
 
 def assemble(items: Sequence[Item], *, budget: int) -> tuple[str, tuple[Dropped, ...]]:
-    """The text of as many items as fit into `budget` tokens, in the order of CX-23, and what was left out.
+    """The text of as many items as fit into `budget` tokens, in the order of CX-23, and what is not shown whole.
+
+    Where not all fit, later ones are shown in a short form if that shows more of them.
 
     Raises:
         ContextTooLarge: levels 1-2 alone exceed the budget; `sizes` names each item with its tokens.
@@ -103,22 +130,53 @@ def assemble(items: Sequence[Item], *, budget: int) -> tuple[str, tuple[Dropped,
     least = sum(item.level <= MUST_KEEP for item in ordered)
     if estimate_tokens(_render(ordered[:least], items)) > budget:
         raise _too_large(ordered[:least], budget)
-    kept, end = least, len(ordered)
-    while kept < end:
-        middle = (kept + end + 1) // 2
-        if estimate_tokens(_render(ordered[:middle], items)) <= budget:
-            kept = middle
+
+    def fits(shown: Sequence[Item]) -> bool:
+        return estimate_tokens(_render(shown, items)) <= budget
+
+    kept = _most(least, len(ordered), lambda n: fits(ordered[:n]))
+    shown: Sequence[Item] = ordered[:kept]
+    if kept < len(ordered):
+        kept, shown = _with_short_ones(ordered, kept, least=least, fits=fits)
+    return _render(shown, items), _dropped(ordered[kept:])
+
+
+def _with_short_ones(
+    ordered: Sequence[Item], kept: int, *, least: int, fits: Callable[[Sequence[Item]], bool]
+) -> tuple[int, Sequence[Item]]:
+    """How many of the first items stay whole, and all that is shown: the choice that shows most items.
+
+    Decisions and what comes before them are never shortened for the sake of what comes after.
+    """
+    short = [shortened(item) for item in ordered]
+    firm = max(least, min(kept, sum(item.level <= FIRM for item in ordered)))
+
+    def shown(whole: int, until: int) -> list[Item]:
+        return [*ordered[:whole], *(item for item in short[whole:until] if item is not None)]
+
+    roomy = _most(firm, kept, lambda n: fits(shown(n, len(ordered))))
+    choices = [(n, shown(n, _most(n, len(ordered), lambda m, n=n: fits(shown(n, m))))) for n in (kept, roomy)]
+    return max(choices, key=lambda choice: (len(choice[1]), choice[0]))
+
+
+def _most(least: int, most: int, holds: Callable[[int], bool]) -> int:
+    """The largest number up to `most` for which it holds; `least` when it holds for none above."""
+    while least < most:
+        middle = (least + most + 1) // 2
+        if holds(middle):
+            least = middle
         else:
-            end = middle - 1
-    return _render(ordered[:kept], items), _dropped(ordered[kept:])
+            most = middle - 1
+    return least
 
 
 def _render(kept: Sequence[Item], items: Sequence[Item]) -> str:
     # Items are shown in the order they were cut in, not in the order of keeping.
-    chosen = {id(item) for item in kept}
+    texts_of = {(item.scope, item.id, item.heading): item.text for item in kept}
     blocks = list[str]()
     for heading in HEADINGS:
-        texts = [item.text for item in items if item.heading == heading and id(item) in chosen]
+        keys = ((item.scope, item.id, heading) for item in items if item.heading == heading)
+        texts = [texts_of[key] for key in keys if key in texts_of]
         if texts:
             blocks.append("\n".join([f"## {heading}", *texts]))
     return "\n\n".join(blocks) + "\n" if blocks else ""

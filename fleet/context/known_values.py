@@ -13,7 +13,6 @@ __all__ = ["KNOWN_SECRET", "MIN_SECRET_CHARS", "RedactedText", "forms_of", "reda
 KNOWN_SECRET = "[REDACTED:KNOWN_SECRET]"
 MIN_SECRET_CHARS = 6
 """A shorter value cannot be told from ordinary text, so it cannot be kept out of it."""
-_MARK = r"\[REDACTED:[A-Z_]{1,40}\]"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -44,8 +43,9 @@ def forms_of(value: str) -> frozenset[str]:
 
 
 def redact_known(text: str, forms: Collection[str]) -> RedactedText:
-    """Every form replaced by KNOWN_SECRET, the longest first; marks that are there already stay as they are.
+    """Every form replaced by KNOWN_SECRET, the longest first; a KNOWN_SECRET that is there already stays as it is.
 
+    No other text of the form of a mark is left alone: a program can print a value as `[REDACTED:<value>]`.
     Doing it again changes nothing. Overlapping values go out from the first one's begin to its end.
     """
     if not forms:
@@ -60,7 +60,7 @@ def redact_known(text: str, forms: Collection[str]) -> RedactedText:
         count += 1
         return KNOWN_SECRET
 
-    return RedactedText(re.sub(f"{_MARK}|(?P<known>{values})", replaced, text), count)
+    return RedactedText(re.sub(f"{re.escape(KNOWN_SECRET)}|(?P<known>{values})", replaced, text), count)
 
 
 def _base64_forms(data: bytes) -> set[str]:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.context.budget import BudgetRule
+from fleet.context.lessons import LessonRule
+from fleet.context.operator_patterns import OperatorRedaction
 from fleet.errors import InvalidInput, PolicyDenied
 
 __all__ = ["SCOPES", "ContextConfig", "ProfileRow", "Scope", "ScopeCheck", "check", "scopes_for"]
@@ -60,6 +62,10 @@ class ContextConfig(_Frozen):
     profiles: dict[str, ProfileRow]
     budget: BudgetRule
     milestones: Annotated[int, Field(ge=1, le=100)]
+    lessons: LessonRule = LessonRule()
+    """Lessons of earlier stories; switched off unless the site switches them on."""
+    redaction: OperatorRedaction = OperatorRedaction()
+    """Patterns of secrets beside the shipped catalogue (CX-76)."""
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:

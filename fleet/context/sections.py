@@ -101,13 +101,16 @@ def _decision_item(scope: Scope, decision: Decision, *, relevant: bool, full: bo
 
 
 def _decisions_global(view: StoryView, reader: Reader) -> Iterable[Item]:
-    relevant = _relevant(view.state, reader)
-    return [_decision_item("DECISIONS_GLOBAL", d, relevant=d in relevant, full=True) for d in _live(view.state)]
+    return _decisions(view, reader, "DECISIONS_GLOBAL", full=True)
 
 
 def _decisions_global_min(view: StoryView, reader: Reader) -> Iterable[Item]:
-    relevant = _relevant(view.state, reader)
-    return [_decision_item("DECISIONS_GLOBAL_MIN", d, relevant=d in relevant, full=False) for d in _live(view.state)]
+    return _decisions(view, reader, "DECISIONS_GLOBAL_MIN", full=False)
+
+
+def _decisions(view: StoryView, reader: Reader, scope: Scope, *, full: bool) -> list[Item]:
+    relevant = {d.proposed.decision_id for d in _relevant(view.state, reader)}
+    return [_decision_item(scope, d, relevant=d.proposed.decision_id in relevant, full=full) for d in _live(view.state)]
 
 
 def _decisions_role(view: StoryView, reader: Reader) -> Iterable[Item]:

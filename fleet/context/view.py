@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from fleet.context.lessons import Lesson
 from fleet.events import (
     ApprovalGranted,
     ApprovalRejected,
@@ -19,13 +20,11 @@ from fleet.events import (
     StoryCreated,
     StoryEdited,
     StoryTransitioned,
-    SummaryRecorded,
     decode,
 )
-from fleet.ids import Digest
 from fleet.story import StoryState
 
-__all__ = ["Milestone", "StoryView", "last_summary", "milestones"]
+__all__ = ["Milestone", "StoryView", "milestones"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,23 @@ class Milestone:
 
 @dataclass(frozen=True, slots=True)
 class StoryView:
-    """One version of a story; `summary` is the last verified summary (CX-56)."""
+    """One version of a story; `summary` is the last verified summary (CX-56), `lessons` are of earlier stories."""
 
     state: StoryState
     milestones: tuple[Milestone, ...] = ()
     summary: str | None = None
+    lessons: tuple[Lesson, ...] = ()
 
 
-def milestones(events: Iterable[StoredEvent], *, last: int) -> tuple[Milestone, ...]:
-    """The newest milestones of the stream, in chronological order (CX-1, CX-30)."""
-    gates: dict[str, str] = {}
+def milestones(
+    events: Iterable[StoredEvent], *, last: int, gates: Mapping[str, str] | None = None
+) -> tuple[Milestone, ...]:
+    """The newest milestones of these events, in chronological order (CX-1, CX-30).
+
+    Args:
+        gates: by approval that was asked for before the events, its gate.
+    """
+    gates = dict(gates or {})
     found = list[Milestone]()
     for event in events:
         if event.type not in _TYPES:
@@ -58,13 +64,6 @@ def milestones(events: Iterable[StoredEvent], *, last: int) -> tuple[Milestone, 
         else:
             found.append(Milestone(version=event.version, text=_text(payload, gates)))
     return tuple(found[-last:])
-
-
-def last_summary(events: Sequence[StoredEvent]) -> Digest | None:
-    """The blob of the last verified summary of the stream; None when there is none."""
-    recorded = next((e for e in reversed(events) if e.type == SummaryRecorded.type), None)
-    payload = decode(recorded) if recorded is not None else None
-    return payload.summary_digest if isinstance(payload, SummaryRecorded) else None
 
 
 _TYPES = frozenset(

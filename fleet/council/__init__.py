@@ -4,90 +4,97 @@
 `conclude` gives the outcome with its record.
 """
 
-from fleet.council.ballot import (
-    Attempt,
-    Ballot,
-    BallotPaper,
-    CountedBallot,
-    Vote,
-    ballot_paper,
-    ballot_schema,
-    count_ballots,
-    read_ballot,
-)
-from fleet.council.candidate import Candidate, Version, cluster_id_of, cluster_sizes, contenders_of, merge_equal
-from fleet.council.choice import Choice, VoterBallot, choose, ranked_pairs
-from fleet.council.conclusion import (
-    CandidateResult,
-    Checks,
-    Conclusion,
-    MinorityReport,
-    RejectingReason,
-    conclude,
-    tokens_by_phase,
-)
-from fleet.council.config import CouncilConfig, CouncilDefaults, CouncilPool, MockMode, PassThreshold, Reliability
-from fleet.council.counterfactuals import Counterfactual
-from fleet.council.evidence import (
-    Contender,
-    Evidence,
-    GateCheck,
-    early_exit,
-    has_failure,
-    is_better,
-    on_ballot,
-    order_key,
-)
-from fleet.council.facts import (
-    BallotCast,
-    BallotRefused,
-    Closed,
-    CritiqueFailed,
-    CritiqueReceived,
-    DraftFailed,
-    DraftReceived,
-    EvidenceRecorded,
-    Fact,
-    Interrupted,
-    Opened,
-    RefusalCode,
-    RepairFailed,
-    RepairReceived,
-    TestsAuthored,
-    TestsFailed,
-    TestsFiltered,
-)
-from fleet.council.mock import MockCall, MockFailure, MockFixture, MockReply, ShownCandidate, mock_mode, mock_reply
-from fleet.council.pairs import LockedPairs, Pair, lock_pairs
-from fleet.council.request import Constraints, CouncilBudget, CouncilRequest, RubricEntry, parse_request
-from fleet.council.roster import (
-    CouncilKind,
-    Member,
-    OutputKind,
-    build_roster,
-    derive_seed,
-    passes,
-    quorum_of,
-    roster_problems,
-    voter_weights,
-)
-from fleet.council.rounds import (
-    Owed,
-    OwedBallot,
-    OwedCritique,
-    OwedDecision,
-    OwedDraft,
-    OwedEvidence,
-    OwedRepair,
-    OwedTests,
-    Progress,
-    admit,
-    owed,
-    progress,
-)
-from fleet.council.state import SUBJECT_ID, CouncilState, evolve
-from fleet.council.tally import Decided, NoDecision, Removed, Result, Tally, tally_gate, tally_selection
-from fleet.council.tests_filter import DroppedTest, FilteredTests, TestRuns, filter_tests
+from typing import TYPE_CHECKING
+
+from fleet.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from fleet.council.ballot import (
+        Attempt,
+        Ballot,
+        BallotPaper,
+        CountedBallot,
+        Vote,
+        ballot_paper,
+        ballot_schema,
+        count_ballots,
+        read_ballot,
+    )
+    from fleet.council.candidate import Candidate, Version, cluster_id_of, cluster_sizes, contenders_of, merge_equal
+    from fleet.council.conclusion import (
+        CandidateResult,
+        Checks,
+        Conclusion,
+        MinorityReport,
+        RejectingReason,
+        conclude,
+        tokens_by_phase,
+    )
+    from fleet.council.config import CouncilConfig, CouncilDefaults, CouncilPool, MockMode, PassThreshold, Reliability
+    from fleet.council.counterfactuals import Counterfactual
+    from fleet.council.evidence import (
+        Contender,
+        Evidence,
+        GateCheck,
+        early_exit,
+        has_failure,
+        is_better,
+        on_ballot,
+        order_key,
+    )
+    from fleet.council.facts import (
+        BallotCast,
+        BallotRefused,
+        Closed,
+        CritiqueFailed,
+        CritiqueReceived,
+        DraftFailed,
+        DraftReceived,
+        EvidenceRecorded,
+        Fact,
+        Interrupted,
+        Opened,
+        RefusalCode,
+        RepairFailed,
+        RepairReceived,
+        TestsAuthored,
+        TestsFailed,
+        TestsFiltered,
+    )
+    from fleet.council.mock import MockCall, MockFailure, MockFixture, MockReply, ShownCandidate, mock_mode, mock_reply
+    from fleet.council.pairs import LockedPairs, Pair, lock_pairs
+    from fleet.council.request import Constraints, CouncilBudget, CouncilRequest, RubricEntry, parse_request
+    from fleet.council.roster import (
+        CouncilKind,
+        Member,
+        OutputKind,
+        build_roster,
+        derive_seed,
+        passes,
+        quorum_of,
+        roster_problems,
+        seats,
+        voter_weights,
+    )
+    from fleet.council.rounds import (
+        Owed,
+        OwedBallot,
+        OwedCritique,
+        OwedDecision,
+        OwedDraft,
+        OwedEvidence,
+        OwedRepair,
+        OwedTests,
+        Progress,
+        admit,
+        owed,
+        progress,
+    )
+    from fleet.council.state import SUBJECT_ID, CouncilState, evolve
+    from fleet.council.tally import Decided, NoDecision, Removed, Result, Tally, tally_gate, tally_selection
+    from fleet.council.tests_filter import DroppedTest, FilteredTests, TestRuns, filter_tests
+else:
+    __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
     "Attempt",
@@ -98,7 +105,6 @@ __all__ = [
     "Candidate",
     "CandidateResult",
     "Checks",
-    "Choice",
     "Closed",
     "Conclusion",
     "Constraints",
@@ -163,12 +169,10 @@ __all__ = [
     "TestsFiltered",
     "Version",
     "Vote",
-    "VoterBallot",
     "admit",
     "ballot_paper",
     "ballot_schema",
     "build_roster",
-    "choose",
     "cluster_id_of",
     "cluster_sizes",
     "conclude",
@@ -191,9 +195,9 @@ __all__ = [
     "passes",
     "progress",
     "quorum_of",
-    "ranked_pairs",
     "read_ballot",
     "roster_problems",
+    "seats",
     "tally_gate",
     "tally_selection",
     "tokens_by_phase",

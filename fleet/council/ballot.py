@@ -86,17 +86,12 @@ def ballot_paper(
 ) -> BallotPaper | None:
     """The paper of one voter, None when every candidate is its own (CN-46).
 
-    The shuffle depends on seed, council, round, voter and candidate digests, never on the order of `contenders`.
+    The shuffle depends on the seed, the voter and the candidates' ids, never on the order of `contenders`.
     """
-    order_seed = _hash(f"{seed}/{council_id}/{round}/{voter}") >> 33
-    shown = [c for c in contenders if voter not in c.authors]
-    shown.sort(key=lambda c: (_hash(f"{order_seed}/{c.digest}"), c.digest), reverse=attempt == 2)
-    entries = tuple(Label(chr(ord("A") + n), c.candidate_id) for n, c in enumerate(shown))
-    return BallotPaper(council_id, round, voter, attempt, order_seed, entries) if entries else None
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    shown = [c.candidate_id for c in contenders if voter not in c.authors]
+    shown.sort(key=lambda c: hashlib.sha256(f"{seed}/{voter}/{c}".encode()).digest(), reverse=attempt == 2)
+    entries = tuple(Label(chr(ord("A") + n), c) for n, c in enumerate(shown))
+    return BallotPaper(council_id, round, voter, attempt, seed, entries) if entries else None
 
 
 def ballot_schema(labels: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +105,9 @@ def ballot_schema(labels: Sequence[str]) -> dict[str, Any]:
         }
     )
     size = {"type": "array", "minItems": len(labels), "maxItems": len(labels)}
-    return _closed({"votes": {**size, "items": vote}, "ranking": {**size, "items": label, "uniqueItems": True}})
+    votes = {"votes": {**size, "items": vote}}
+    # Asked to rank a single label, a small model that rejects it invents another one to put first.
+    return _closed(votes if len(labels) == 1 else {**votes, "ranking": {**size, "items": label}})
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -123,14 +120,14 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_ballot(answer: Mapping[str, Any], paper: BallotPaper) -> Ballot:
-    """The ballot that an answer casts.
+    """The ballot that an answer casts; a single candidate is voted on and not ranked.
 
     Raises:
         ReplyMalformed: a label is missing, repeated or unknown, a vote is none of the three, a reason is missing or
             too long; `problems` lists all, for the one repair request of CN-47.
     """
     votes = _votes_of(answer.get("votes"))
-    ranking = [str(item) for item in _list(answer.get("ranking"))]
+    ranking = [str(item) for item in _list(answer.get("ranking"))] if len(paper.entries) > 1 else [*paper.labels]
     if problems := [*_vote_problems(votes, paper), *_label_problems("ranking", ranking, paper)]:
         raise ReplyMalformed(f"the ballot cannot be counted: {'; '.join(problems)}", problems=problems)
     names = {e.label: e.candidate_id for e in paper.entries}

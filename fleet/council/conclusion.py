@@ -147,7 +147,9 @@ def _decision_hash(state: CouncilState, result: Result) -> Digest:
                 [m.member_id, m.role, m.weight, m.can_propose, m.can_vote, m.veto, m.test_author] for m in opened.roster
             ],
             "candidates": sorted([c.candidate_id, c.digest] for c in state.candidates()),
-            "evidence": [e for _, e in sorted(state.evidence.items())],
+            "evidence": [
+                e.model_dump(mode="json", exclude={"normal_digest"}) for _, e in sorted(state.evidence.items())
+            ],
             "ballots": [
                 c.ballot.model_dump(mode="json", exclude={"reasons"}) for _, c in sorted(state.ballots.items())
             ],

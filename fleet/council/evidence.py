@@ -55,6 +55,8 @@ class Evidence(_Frozen):
     lint_errors: Count = 0
     diff_lines: Count = 0
     run_ids: tuple[EntityId, ...] = ()
+    normal_digest: Digest | None = None
+    """Digest of the content in normal form, where execution told it (CN-34)."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -55,6 +55,9 @@ class Opened:
     double_ballot: bool = True
     max_on_ballot: int = 5
     critiques: bool = True
+    """A repair is shown one critique by a member that is not the author."""
+    is_reviewed: bool = False
+    """Each candidate on the ballot gets one critique before anybody votes, and voters see it."""
 
     @property
     def proposers(self) -> tuple[Member, ...]:

@@ -20,6 +20,7 @@ __all__ = [
     "passes",
     "quorum_of",
     "roster_problems",
+    "seats",
     "voter_weights",
 ]
 
@@ -59,23 +60,33 @@ def build_roster(
 
     In a gate nobody proposes. Weights are those of `config.reliability`, 1 for a seat that it does not name.
     """
-    policy = model_policy or proposer_role
     voters = [
-        Member(
-            member_id=EntityId(f"{proposer_role}-{number + 1:03d}"),
-            role=proposer_role,
-            principal=Principal(f"agent:{proposer_role}-{number + 1:03d}"),
-            model_policy=policy,
-            temperature=config.ladder[number % len(config.ladder)],
-            prompt_variant=number % config.prompt_variants,
-            weight=config.reliability.weights.get(f"{proposer_role}-{number + 1:03d}", 1),
-            can_propose=kind == "selection",
-        )
-        for number in range(num_agents)
+        m.model_copy(update={"can_propose": kind == "selection", "model_policy": model_policy or m.model_policy})
+        for m in seats([proposer_role] * num_agents, config=config)
     ]
     if kind == "selection" and output_kind == "code_patch":
         voters.append(_test_author(config, taken=num_agents if config.test_author_role == proposer_role else 0))
     return tuple(voters)
+
+
+def seats(roles: Sequence[str], *, config: CouncilConfig) -> tuple[Member, ...]:
+    """A seat for each of the roles, which proposes and votes; those of one role are numbered in order.
+
+    Temperatures and prompt variants are taken in turn, so that drafts differ (CN-14).
+    """
+    names = [f"{role}-{roles[: n + 1].count(role):03d}" for n, role in enumerate(roles)]
+    return tuple(
+        Member(
+            member_id=EntityId(name),
+            role=role,
+            principal=Principal(f"agent:{name}"),
+            model_policy=role,
+            temperature=config.ladder[number % len(config.ladder)],
+            prompt_variant=number % config.prompt_variants,
+            weight=config.reliability.weights.get(name, 1),
+        )
+        for number, (role, name) in enumerate(zip(roles, names, strict=True))
+    )
 
 
 def _test_author(config: CouncilConfig, *, taken: int) -> Member:
@@ -108,8 +119,8 @@ def passes(approving: int, total: int, threshold: PassThreshold) -> bool:
 
 
 def derive_seed(council_id: str) -> int:
-    """The seed of a council that was given none: 0..2^31-1, from its id (CN-9)."""
-    return int.from_bytes(hashlib.sha256(council_id.encode()).digest()[:4], "big") >> 1
+    """The seed of a council that was given none: 0..2^28-1, from its id (CN-9)."""
+    return int(hashlib.sha256(council_id.encode()).hexdigest()[:7], 16)
 
 
 def roster_problems(

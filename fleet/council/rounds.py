@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +62,10 @@ class OwedEvidence:
 
 @dataclass(frozen=True, slots=True)
 class OwedCritique:
-    """One critique of a failing candidate; answer with CritiqueReceived or CritiqueFailed under these names."""
+    """One critique of a failing candidate, or of one that is put to the vote.
+
+    Answer with CritiqueReceived or CritiqueFailed under these names.
+    """
 
     round: int
     candidate_id: str
@@ -107,7 +109,8 @@ def owed(state: CouncilState) -> tuple[Owed, ...]:
         return ()
     if state.interrupted is not None:
         return (OwedDecision(),)
-    return _drafting(state) or _measuring(state, 0) or _improving(state) or _balloting(state) or (OwedDecision(),)
+    improving = _drafting(state) or _measuring(state, 0) or _improving(state)
+    return improving or _reviewing(state) or _balloting(state) or (OwedDecision(),)
 
 
 def _drafting(state: CouncilState) -> tuple[Owed, ...]:
@@ -162,7 +165,7 @@ def _is_settled(state: CouncilState, upto: int) -> bool:
 def _repairing(state: CouncilState, number: int) -> tuple[Owed, ...]:
     pending: list[Owed] = []
     for candidate in state.failing(number - 1):
-        critic = _critic(state, candidate, number)
+        critic = _critic(state, candidate) if state.opened.critiques else None
         critique = state.critiques.get((candidate.candidate_id, number))
         repairs = [v for v in candidate.versions if (v.candidate_id, number) not in state.repairs]
         if critic is not None and critique is None and repairs:
@@ -177,12 +180,19 @@ def _member(state: CouncilState, member_id: str) -> Member:
     return next(m for m in state.opened.roster if m.member_id == member_id)
 
 
-def _critic(state: CouncilState, candidate: Candidate, number: int) -> Member | None:
-    others = [m for m in state.opened.voters if m.member_id not in candidate.authors]
-    if not state.opened.critiques or not others:
-        return None
-    draw = hashlib.sha256(f"{state.opened.seed}/{number}/{candidate.digest}".encode()).digest()
-    return others[int.from_bytes(draw[:4], "big") % len(others)]
+def _critic(state: CouncilState, candidate: Candidate) -> Member | None:
+    """The next voter of the roster after an author that is none itself."""
+    voters = state.opened.voters
+    after = next((n for n, m in enumerate(voters) if m.member_id in candidate.authors), 0) + 1
+    return next((m for m in (*voters[after:], *voters[:after]) if m.member_id not in candidate.authors), None)
+
+
+def _reviewing(state: CouncilState) -> tuple[Owed, ...]:
+    if not state.opened.is_reviewed:
+        return ()
+    shown = {c.candidate_id for c in on_ballot(state.contenders(), max_on_ballot=state.opened.max_on_ballot)}
+    waiting = [c for c in state.candidates() if c.candidate_id in shown and (c.candidate_id, 1) not in state.critiques]
+    return tuple(OwedCritique(1, c.candidate_id, m) for c in waiting if (m := _critic(state, c)) is not None)
 
 
 def _balloting(state: CouncilState) -> tuple[Owed, ...]:

@@ -81,6 +81,10 @@ class CouncilState:
         """Distinct candidates after round `upto`, equal versions merged (CN-34)."""
         return merge_equal(self.versions(upto))
 
+    def version(self, candidate_id: str, upto: int = MAX_ROUNDS) -> Version:
+        """The author's version of this name as it stood after round `upto`."""
+        return next(v for v in self.versions(upto) if v.candidate_id == candidate_id)
+
     def contenders(self, upto: int = MAX_ROUNDS) -> tuple[Contender, ...]:
         """Measured candidates after round `upto` as the decision sees them."""
         return contenders_of(self.candidates(upto))
@@ -108,10 +112,13 @@ def _measured(state: CouncilState, versions: list[Version], number: int) -> tupl
     for v in versions:
         if (found := state.evidence.get((v.candidate_id, number))) is not None:
             known.setdefault(v.normal_digest, found)
-    return tuple(replace(v, evidence=known.get(v.normal_digest, v.evidence)) for v in versions)
+    found = [(v, known.get(v.normal_digest, v.evidence)) for v in versions]
+    return tuple(v if evidence is v.evidence else replace(v, evidence=evidence) for v, evidence in found)
 
 
 def _after_repairs(state: CouncilState, old: tuple[Version, ...], number: int) -> tuple[Version, ...]:
+    if not any(of_round == number for _, of_round in state.repairs):
+        return old
     known = {v.normal_digest: v.evidence for v in old}
     tried = [(v, _attempt(state, v, number)) for v in old]
     measured = _measured(state, [new for _, new in tried if new is not None], number)

@@ -148,23 +148,25 @@ def tally_selection(
         return NoDecision("no_quorum", tally)
     removed = tuple(r for c in candidates if (r := _removal(c, eligible, weights)) is not None)
     out = {r.candidate_id for r in removed}
-    return _choose([c for c in candidates if c.candidate_id not in out], eligible, tally, removed)
+    left = [c for c in candidates if c.candidate_id not in out]
+    tally = tally.model_copy(update={"removed": removed})
+    # Where every voter is an author of all that is left, evidence alone decides.
+    return _choose(left, eligible, tally, "P6" if turnout.asked else "P3")
 
 
 def _choose(
-    left: Sequence[Contender], ballots: Sequence[CountedBallot], tally: Tally, removed: tuple[Removed, ...]
+    left: Sequence[Contender], ballots: Sequence[CountedBallot], tally: Tally, phase: Literal["P3", "P6"]
 ) -> Result:
     if not left:
-        return NoDecision("all_rejected", tally.model_copy(update={"removed": removed}))
+        return NoDecision("all_rejected", tally)
     order = lock_pairs(left, ballots)
     ranking = sorted(left, key=lambda c: order_key(c, order.positions[c.candidate_id]))
     update = {
-        "removed": removed,
         "margins": dict(order.margins),
         "locked": tuple(p.name for p in order.locked),
         "ranking": tuple(c.candidate_id for c in ranking),
     }
-    return Decided("P6", tally.model_copy(update=update), winner=ranking[0].candidate_id)
+    return Decided(phase, tally.model_copy(update=update), winner=ranking[0].candidate_id)
 
 
 def _removal(c: Contender, ballots: Sequence[CountedBallot], weights: Mapping[str, int]) -> Removed | None:

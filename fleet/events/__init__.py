@@ -8,27 +8,9 @@ from fleet.events.approval import (
     ApprovalRevoked,
     Subject,
 )
-from fleet.events.budget import (
-    BudgetExhausted,
-    BudgetScope,
-    BudgetSet,
-    BudgetWarning,
-    UsageAdjusted,
-)
-from fleet.events.codec import (
-    MAX_BODY_BYTES,
-    decode,
-    encode,
-    published,
-    rfc3339,
-)
-from fleet.events.context import (
-    ContextChange,
-    ContextChanged,
-    ContextPackBuilt,
-    DroppedScope,
-    SummaryRecorded,
-)
+from fleet.events.budget import BudgetExhausted, BudgetScope, BudgetSet, BudgetWarning, UsageAdjusted
+from fleet.events.codec import MAX_BODY_BYTES, decode, encode, published, rfc3339
+from fleet.events.context import ContextChange, ContextChanged, ContextPackBuilt, DroppedScope, SummaryRecorded
 from fleet.events.council import (
     BallotCast,
     BallotRefused,
@@ -60,17 +42,8 @@ from fleet.events.decision import (
     DecisionSuperseded,
     EvidenceRef,
 )
-from fleet.events.envelope import (
-    GENESIS_HASH,
-    Head,
-    NewEvent,
-    StoredEvent,
-    event_hash,
-)
-from fleet.events.payload import (
-    Payload,
-    Value,
-)
+from fleet.events.envelope import GENESIS_HASH, Head, NewEvent, StoredEvent, event_hash
+from fleet.events.payload import Payload, Value
 from fleet.events.plan import (
     Blocker,
     CheckpointSaved,
@@ -107,7 +80,13 @@ from fleet.events.project import (
     CeremonyOpened,
     CeremonyStarted,
     CeremonyStoryDecided,
+    CeremonyStoryEstimated,
     CeremonyStoryReviewed,
+    DiscoveryAccepted,
+    DiscoveryAnswered,
+    DiscoveryProposed,
+    DiscoveryRejected,
+    DiscoveryRequested,
     EpicCreated,
     EpicUpdated,
     ProjectCreated,
@@ -115,15 +94,8 @@ from fleet.events.project import (
     ProjectUpdated,
     StoryTombstoned,
 )
-from fleet.events.registry import (
-    EVENT_TYPES,
-)
-from fleet.events.report import (
-    Orphan,
-    OwnershipTaken,
-    ReportGenerated,
-    Traceability,
-)
+from fleet.events.registry import EVENT_TYPES
+from fleet.events.report import Orphan, OwnershipTaken, ReportGenerated, Traceability
 from fleet.events.step import (
     Cost,
     ModelFallbackUsed,
@@ -176,11 +148,7 @@ from fleet.events.task import (
     TaskUpdated,
     TreeMerged,
 )
-from fleet.events.upcasters import (
-    UPCASTERS,
-    Upcaster,
-    upcast,
-)
+from fleet.events.upcasters import UPCASTERS, Upcaster, upcast
 from fleet.events.values import (
     ActorType,
     BudgetLimit,
@@ -274,6 +242,7 @@ __all__ = [
     "CeremonyOpened",
     "CeremonyStarted",
     "CeremonyStoryDecided",
+    "CeremonyStoryEstimated",
     "CeremonyStoryReviewed",
     "CheckpointSaved",
     "CommitId",
@@ -312,6 +281,11 @@ __all__ = [
     "Dimension",
     "DimensionScore",
     "DimensionWaived",
+    "DiscoveryAccepted",
+    "DiscoveryAnswered",
+    "DiscoveryProposed",
+    "DiscoveryRejected",
+    "DiscoveryRequested",
     "DocFile",
     "DocsProduced",
     "DraftFailed",

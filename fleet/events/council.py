@@ -93,6 +93,8 @@ class Evidence(Value):
     lint_errors: Count
     diff_lines: Count
     run_ids: tuple[EntityId, ...] = ()
+    normal_digest: Digest | None = None
+    """Digest of the content in normal form, where execution told it (CN-34)."""
 
 
 class DroppedTest(Value):
@@ -124,6 +126,10 @@ class CouncilOpened(_CouncilEvent):
     budget: CouncilBudget
     seed: int
     deadline_at: Millis
+    double_ballot: bool | None = None
+    """None is true: each voter is asked in both orders (CN-46)."""
+    max_on_ballot: Count | None = None
+    """None is five (CN-44)."""
     retry_of: EntityId | None = None
 
 
@@ -246,6 +252,8 @@ class CouncilDecided(_CouncilEvent):
     tokens: dict[str, Count]
     """Tokens per phase (CN-61)."""
     decision_id: EntityId | None = None
+    record_digest: Digest | None = None
+    """The whole decision record: candidates, evidence, ballots with reasons, rules, seed, tokens (CN-58)."""
 
 
 class CouncilUndecided(_CouncilEvent):
@@ -256,6 +264,8 @@ class CouncilUndecided(_CouncilEvent):
     decision_hash: Digest
     minority_report_digest: Digest
     approval_id: EntityId | None = None
+    record_digest: Digest | None = None
+    """The whole record, as of a decision (CN-58)."""
 
 
 class CouncilCancelled(_CouncilEvent):

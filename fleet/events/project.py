@@ -16,7 +16,13 @@ __all__ = [
     "CeremonyOpened",
     "CeremonyStarted",
     "CeremonyStoryDecided",
+    "CeremonyStoryEstimated",
     "CeremonyStoryReviewed",
+    "DiscoveryAccepted",
+    "DiscoveryAnswered",
+    "DiscoveryProposed",
+    "DiscoveryRejected",
+    "DiscoveryRequested",
     "EpicCreated",
     "EpicUpdated",
     "ProjectCreated",
@@ -123,6 +129,19 @@ class CeremonyStoryReviewed(_CeremonyEvent):
     failed: str | None = None
 
 
+class CeremonyStoryEstimated(_CeremonyEvent):
+    """What the councils think that the story takes, in points; none where too few of them said so (PL-80..PL-83)."""
+
+    origin = "council"
+    story_id: StoryId
+    points: Annotated[int, Field(ge=1)] | None = None
+    iqr: int = 0
+    rounds: Annotated[int, Field(ge=1)]
+    converged: bool = False
+    values: tuple[int, ...] = ()
+    """Of the last round, rising, without names."""
+
+
 class CeremonyStoryDecided(_CeremonyEvent):
     """The po decided on one story: `po_notes` when approved, `reason` when rejected (PL-68)."""
 
@@ -134,6 +153,55 @@ class CeremonyStoryDecided(_CeremonyEvent):
     priority_adjustment: Literal["HIGH", "MEDIUM", "LOW"] | None = None
     priority_reason: str | None = None
     plan_id: EntityId | None = None
+
+
+class _DiscoveryEvent(_ProjectEvent):
+    discovery_id: EntityId
+
+
+class DiscoveryRequested(_DiscoveryEvent):
+    """A goal is to become stories; the proposal of the rules alone is stored already (PL-54)."""
+
+    goal: str
+    language: str
+    is_empty: bool
+    model: str | None = None
+    proposal_digest: Digest
+
+
+class DiscoveryProposed(_DiscoveryEvent):
+    """There is a proposal to decide on; `note` says why it is that of the rules where a model was asked (PL-54)."""
+
+    proposal_digest: Digest
+    source: Literal["template", "model"]
+    note: str | None = None
+    engine: str | None = None
+    prompt_digest: Digest | None = None
+    reply_digest: Digest | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class DiscoveryAnswered(_DiscoveryEvent):
+    """Questions of the proposal have their answers, which are in its text now."""
+
+    question_ids: tuple[EntityId, ...]
+    proposal_digest: Digest
+
+
+class DiscoveryAccepted(_DiscoveryEvent):
+    """The po took the proposal: its epic stands, and its stories are created under these ids, in this order."""
+
+    epic_id: EntityId
+    story_ids: Annotated[tuple[StoryId, ...], Field(min_length=1, max_length=12)]
+    proposal_digest: Digest
+    note: str | None = None
+
+
+class DiscoveryRejected(_DiscoveryEvent):
+    """The po did not take the proposal."""
+
+    reason: str
 
 
 class StoryTombstoned(_ProjectEvent):

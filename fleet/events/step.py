@@ -49,6 +49,10 @@ class Reserve(Value):
     tokens: Count = 0
     gpu_ms: Millis = 0
     wall_ms: Millis = 0
+    output_tokens: Count | None = None
+    """The part of `tokens` that is for the reply: the bound that the call was really made with."""
+    cost_microusd: Count | None = None
+    """At the dearest price that the call may be charged; absent when nothing that may answer has a price."""
 
 
 class Cost(Value):
@@ -61,6 +65,10 @@ class Cost(Value):
     latency_ms: Millis = 0
     cost_microusd: Count | None = None
     priced: bool = False
+    calls: Count | None = None
+    """Model calls made for the step, repairs and fallbacks included."""
+    queue_ms: Millis | None = None
+    """Time in queues before an engine began, part of `latency_ms`."""
 
 
 class Provenance(Value):
@@ -74,6 +82,10 @@ class Provenance(Value):
     image_digest: Digest | None = None
     tree_in_digest: Digest | None = None
     tree_out_digest: Digest | None = None
+    unmet: tuple[str, ...] | None = None
+    """Isolation that its sandbox lacked and that was waived (RC-32); absent when there was none."""
+    contacts: tuple[str, ...] | None = None
+    """What it asked for outside, as `host:port allowed|refused reason count`; absent when it asked for nothing."""
 
 
 class StepArtifact(Value):
@@ -154,6 +166,8 @@ class ToolDenied(_StepEvent):
     rule_id: str
     policy_digest: Digest
     reason: str
+    call_digest: Digest | None = None
+    """Digest of tool, operation and arguments: equal ones are the same call (RT-67)."""
 
 
 class ModelFallbackUsed(_StepEvent):

@@ -91,7 +91,8 @@ class Topic(Value):
 class RepoSource(Value):
     """Where the story's code comes from; `ref` None is the current branch."""
 
-    provider: Literal["local"]
+    provider: Literal["local", "git"]
+    """`local`: a folder of the sandbox's node; `git`: an address on another machine."""
     url: Annotated[str, Field(min_length=1)]
     ref: str | None = None
 

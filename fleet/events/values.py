@@ -125,7 +125,7 @@ SubjectKind = Literal[
     "request",
 ]
 """What the digest of an approval's subject is taken over (LC-71)."""
-BudgetScopeKind = Literal["platform", "project", "story", "task", "council", "step"]
+BudgetScopeKind = Literal["platform", "project", "story", "task", "council", "role", "principal", "step"]
 BudgetLimit = Literal["tokens", "output_tokens", "calls", "cost_microusd", "gpu_ms", "wall_ms"]
 StuckPattern = Literal[
     "repeated_result",

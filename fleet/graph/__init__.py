@@ -20,6 +20,7 @@ from fleet.graph.schema import (
     constraint_name,
     schema_problems,
 )
+from fleet.graph.story_graph import GraphEdge, GraphNode, StoryGraph, story_graph
 
 __all__ = [
     "BOOKKEEPING",
@@ -37,6 +38,8 @@ __all__ = [
     "Effect",
     "GraphChange",
     "GraphDigest",
+    "GraphEdge",
+    "GraphNode",
     "Index",
     "Label",
     "NodeChange",
@@ -50,10 +53,12 @@ __all__ = [
     "RelationType",
     "RelationsClosed",
     "Spare",
+    "StoryGraph",
     "constraint_name",
     "effects",
     "fold",
     "graph_digest",
     "plan_query",
     "schema_problems",
+    "story_graph",
 ]

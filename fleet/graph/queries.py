@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fleet.digest import canonical_json
 from fleet.errors import InvalidInput, NotFound
+from fleet.graph.query import MAX_PAGE, NEVER, Millis, NodeId, Page, Query
+from fleet.graph.record_queries import ActorActivity, Orphans
 from fleet.graph.schema import Label
+from fleet.graph.story_queries import OpenWork, RehydrationPack, ReportData, TaskBlockers
+from fleet.graph.structure import CriticalDecisions, DecisionCycles, PathHistory, PlanLayerRows, SimilarDecisions
 
 __all__ = [
     "MAX_IMPACT",
@@ -27,57 +31,11 @@ __all__ = [
     "plan_query",
 ]
 
-MAX_PAGE = 200
-"""Rows of one page."""
 MAX_IMPACT = 500
 """Rows of a decision's impact (GR-82)."""
 
-NodeId = Annotated[str, Field(min_length=1, max_length=300)]
-Millis = Annotated[int, Field(ge=0)]
 
-# Decisions without a time of decision come after all others.
-_NEVER = 2**53
-
-
-class Query(BaseModel):
-    """Parameters of one named query; every bound is checked before the graph is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    rows: ClassVar[tuple[str, ...]] = ()
-    """Columns that hold sets, sorted after they are read so that the answer is completely ordered."""
-
-    @property
-    def statements(self) -> tuple[str, ...]:
-        """Names of what is asked, one after the other."""
-        raise NotImplementedError
-
-    @property
-    def subject(self) -> tuple[Label, str] | None:
-        """The node that must exist; None where the query names none."""
-        return None
-
-    @property
-    def max_rows(self) -> int:
-        """At most so many rows are returned."""
-        return MAX_PAGE
-
-    def params(self) -> dict[str, Any]:
-        """The parameters as the statements name them."""
-        return self.model_dump()
-
-
-class _Page(Query):
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = MAX_PAGE
-    skip: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-
-    @property
-    def max_rows(self) -> int:
-        """The page's size."""
-        return self.limit
-
-
-class DecisionTrail(_Page):
+class DecisionTrail(Page):
     """Who decided what, when, why and on which evidence, by (decided_at, id); of a story, a task or a path (GR-80).
 
     `from_` and `to` bound the time of the decision, in UTC milliseconds, both inclusive; they leave out what is not
@@ -115,10 +73,10 @@ class DecisionTrail(_Page):
 
     def params(self) -> dict[str, Any]:
         """With the time that undecided ones are sorted by."""
-        return {**self.model_dump(by_alias=True), "never": _NEVER}
+        return {**self.model_dump(by_alias=True), "never": NEVER}
 
 
-class WhoApproved(_Page):
+class WhoApproved(Page):
     """The approvals of a story, by (requested_at, id) (GR-88)."""
 
     rows = ("decided_by",)
@@ -158,7 +116,7 @@ class CouncilRecord(Query):
         return Label.COUNCIL, self.council_id
 
 
-class UnansweredQuestions(_Page):
+class UnansweredQuestions(Page):
     """Open questions, blocking ones first, then by (asked_at, id) (GR-87). `now_ms` is what age is counted from."""
 
     rows = ("asked_by", "blocking")
@@ -181,7 +139,7 @@ class UnansweredQuestions(_Page):
     def params(self) -> dict[str, Any]:
         """With the latest time at which a question may have been asked."""
         before = self.now_ms - (self.older_than_s or 0) * 1000
-        return {**self.model_dump(), "asked_before": before if self.older_than_s is not None else _NEVER}
+        return {**self.model_dump(), "asked_before": before if self.older_than_s is not None else NEVER}
 
 
 class DecisionImpact(Query):
@@ -210,6 +168,10 @@ class DecisionImpact(Query):
         """The bound of the whole answer."""
         return self.limit
 
+    def shaped(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All rings in one order."""
+        return sorted(rows, key=lambda row: (row["distance"], row["id"], row["kind"]))
+
 
 QUERIES: Mapping[str, type[Query]] = MappingProxyType(
     {
@@ -218,6 +180,17 @@ QUERIES: Mapping[str, type[Query]] = MappingProxyType(
         "unanswered_questions": UnansweredQuestions,
         "who_approved": WhoApproved,
         "council_record": CouncilRecord,
+        "critical_decisions": CriticalDecisions,
+        "decision_cycles": DecisionCycles,
+        "plan_layers": PlanLayerRows,
+        "path_history": PathHistory,
+        "similar_decisions": SimilarDecisions,
+        "rehydration_pack": RehydrationPack,
+        "report_data": ReportData,
+        "task_blockers": TaskBlockers,
+        "actor_activity": ActorActivity,
+        "orphans": Orphans,
+        "open_work": OpenWork,
     }
 )
 """Every named query that the graph answers."""
@@ -256,9 +229,7 @@ class QueryPlan:
     def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows, completely ordered and bounded."""
         found = [{name: self._cell(name, value) for name, value in row.items()} for row in rows]
-        if len(self.statements) > 1:
-            found.sort(key=lambda row: (row["distance"], row["id"], row["kind"]))
-        return found[: self.query.max_rows]
+        return self.query.shaped(found)[: self.query.max_rows]
 
     def _cell(self, name: str, value: Any) -> Any:
         return sorted(value, key=canonical_json) if name in self.query.rows else value

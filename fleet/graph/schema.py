@@ -257,6 +257,8 @@ INDEXES: tuple[Index, ...] = (
     # Beyond GR-33: what GR-87 and GR-88 start from.
     Index(Label.QUESTION, ("status",)),
     Index(Label.APPROVAL, ("story_id",)),
+    # GR-86 and GR-93 list the councils of a story.
+    Index(Label.COUNCIL, ("story_id",)),
 )
 """Indexes beside the unique id of each label (GR-33)."""
 

@@ -1,84 +1,183 @@
 """Models: requests, replies, routing and budgets (pure)."""
 
-from fleet.models.budget import (
-    MIN_USEFUL_TOKENS,
-    BudgetLimits,
-    BudgetTotals,
-    Crossing,
-    Spend,
-    crossings,
-    fit_max_tokens,
-    reserve,
-    settle,
-)
-from fleet.models.chat import ChatChunk, ChatMessage, ChatReply, ChatRequest, FinishReason, Sampling, TokenUsage
-from fleet.models.code_reply import CodeBlock, authored_tests, code_blocks, edits_of
-from fleet.models.json_reply import json_object
-from fleet.models.json_schema import describe_schema, schema_problems
-from fleet.models.output_text import normalise_output
-from fleet.models.profiles import (
-    Chain,
-    ChainEntry,
-    EngineConfig,
-    HttpEngine,
-    MockEngine,
-    MockMode,
-    MockReply,
-    ModelsConfig,
-    OnMalformed,
-    Policy,
-    PolicyEntry,
-    Price,
-    RecordedEngine,
-    explain_no_model,
-    load_models,
-)
-from fleet.models.prompt import Persona, PromptSet, PromptTemplate, build_request, kind_of, parse_prompts, with_problems
-from fleet.models.replies import (
-    ReplyKind,
-    critique_schema,
-    document_schema,
-    parse_reply,
-    proposal_schema,
-    review_schema,
-)
-from fleet.models.routing import Attempt, Call, Exhausted, Skip, backoff_ms, estimate_tokens, next_call, skips_for
+from typing import TYPE_CHECKING
+
+from fleet.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from fleet.models.affinity import Choice, StickyKeys, choose, rank
+    from fleet.models.budget import (
+        MIN_USEFUL_TOKENS,
+        QUANTITIES,
+        BudgetLimits,
+        BudgetTotals,
+        Crossing,
+        Quantity,
+        Spend,
+        crossings,
+        fit_max_tokens,
+        reserve,
+        settle,
+        spent_out,
+    )
+    from fleet.models.busy import BusyMeter
+    from fleet.models.chat import (
+        NO_TAG,
+        CallTag,
+        ChatChunk,
+        ChatMessage,
+        ChatReply,
+        ChatRequest,
+        FinishReason,
+        Priority,
+        Sampling,
+        TokenUsage,
+        ToolOffer,
+        ToolUse,
+    )
+    from fleet.models.circuit import Circuit, CircuitState
+    from fleet.models.code_reply import CodeBlock, authored_tests, code_blocks, edits_of
+    from fleet.models.engines import (
+        ActorEngine,
+        EngineConfig,
+        HttpEngine,
+        LoraAdapter,
+        MockEngine,
+        MockMode,
+        MockReply,
+        Price,
+        RecordedEngine,
+        UrlSource,
+        Weights,
+        WheelSource,
+    )
+    from fleet.models.fair_queue import Admitted, FairQueue, Full, Ticket, estimate_call
+    from fleet.models.figures import EngineFigures, ModelFigures, sum_figures
+    from fleet.models.json_reply import json_object
+    from fleet.models.json_schema import describe_schema, schema_problems
+    from fleet.models.output_text import normalise_output
+    from fleet.models.presets import PRESETS, Capability, Dialect, Preset, ProviderPreset, SchemaForm
+    from fleet.models.profiles import (
+        Budgets,
+        Chain,
+        ChainEntry,
+        ModelsConfig,
+        OnMalformed,
+        Policy,
+        PolicyEntry,
+        explain_no_model,
+        load_models,
+    )
+    from fleet.models.prompt import (
+        Persona,
+        PromptSet,
+        PromptTemplate,
+        build_request,
+        kind_of,
+        parse_prompts,
+        with_problems,
+        with_turns,
+    )
+    from fleet.models.rate_caps import RateCap, RateLimiter, RateNeed
+    from fleet.models.rate_line import HeldCall, RateLine
+    from fleet.models.replies import (
+        ReplyKind,
+        critique_schema,
+        document_schema,
+        parse_reply,
+        proposal_schema,
+        review_schema,
+    )
+    from fleet.models.routing import Attempt, Call, Exhausted, Skip, backoff_ms, estimate_tokens, next_call, skips_for
+    from fleet.models.tool_calls import (
+        TextToolForm,
+        ToolProblem,
+        offer_of,
+        offered_name,
+        parse_tool_use,
+        parse_tool_uses,
+    )
+    from fleet.models.tool_text import TextUses, tool_uses_in, with_tools_as_text
+    from fleet.models.usage import cost_of, dearest
+else:
+    __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
     "MIN_USEFUL_TOKENS",
+    "NO_TAG",
+    "PRESETS",
+    "QUANTITIES",
+    "Quantity",
+    "cost_of",
+    "dearest",
+    "spent_out",
+    "ActorEngine",
+    "Admitted",
     "Attempt",
     "BudgetLimits",
     "BudgetTotals",
+    "Budgets",
+    "BusyMeter",
     "Call",
+    "CallTag",
+    "Capability",
     "Chain",
     "ChainEntry",
     "ChatChunk",
     "ChatMessage",
     "ChatReply",
     "ChatRequest",
+    "Choice",
+    "Circuit",
+    "CircuitState",
     "CodeBlock",
     "Crossing",
+    "Dialect",
     "EngineConfig",
     "Exhausted",
+    "EngineFigures",
+    "FairQueue",
     "FinishReason",
+    "Full",
+    "HeldCall",
     "HttpEngine",
+    "LoraAdapter",
     "MockEngine",
     "MockMode",
     "MockReply",
+    "ModelFigures",
     "ModelsConfig",
     "OnMalformed",
     "Persona",
     "Policy",
     "PolicyEntry",
+    "Preset",
     "Price",
+    "Priority",
     "PromptSet",
     "PromptTemplate",
+    "ProviderPreset",
+    "RateCap",
+    "RateLimiter",
+    "RateLine",
+    "RateNeed",
     "RecordedEngine",
     "ReplyKind",
     "Sampling",
+    "SchemaForm",
     "Skip",
     "Spend",
+    "TextToolForm",
+    "TextUses",
+    "StickyKeys",
+    "Ticket",
     "TokenUsage",
+    "ToolOffer",
+    "ToolProblem",
+    "ToolUse",
+    "UrlSource",
+    "Weights",
+    "WheelSource",
     "authored_tests",
     "backoff_ms",
     "build_request",
@@ -88,7 +187,10 @@ __all__ = [
     "describe_schema",
     "document_schema",
     "edits_of",
+    "choose",
+    "estimate_call",
     "estimate_tokens",
+    "rank",
     "explain_no_model",
     "fit_max_tokens",
     "json_object",
@@ -96,13 +198,21 @@ __all__ = [
     "load_models",
     "next_call",
     "normalise_output",
+    "offer_of",
+    "offered_name",
     "parse_prompts",
     "parse_reply",
+    "parse_tool_use",
+    "parse_tool_uses",
     "proposal_schema",
     "reserve",
     "review_schema",
     "schema_problems",
     "settle",
     "skips_for",
+    "tool_uses_in",
     "with_problems",
+    "with_turns",
+    "with_tools_as_text",
+    "sum_figures",
 ]

@@ -8,13 +8,18 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.errors import BudgetExceeded
+from fleet.models.engines import Price
+from fleet.models.usage import affordable_tokens
 
 __all__ = [
     "MIN_USEFUL_TOKENS",
+    "QUANTITIES",
     "BudgetLimits",
     "BudgetTotals",
     "Crossing",
+    "Quantity",
     "Spend",
+    "spent_out",
     "crossings",
     "fit_max_tokens",
     "reserve",
@@ -118,39 +123,66 @@ def settle(totals: BudgetTotals, reserved: Spend, actual: Spend) -> BudgetTotals
 
 
 def fit_max_tokens(
-    prompt_tokens: int, max_tokens: int, *, scopes: Mapping[str, tuple[BudgetTotals, BudgetLimits]]
+    prompt_tokens: int,
+    max_tokens: int,
+    *,
+    scopes: Mapping[str, tuple[BudgetTotals, BudgetLimits]],
+    price: Price | None = None,
 ) -> int:
     """The largest reply bound, at most `max_tokens`, that every scope can hold beside the prompt (MB-22).
 
     A reply bound that is smaller from the start is kept; it is only never lowered below `MIN_USEFUL_TOKENS`.
 
+    Args:
+        price: of the dearest engine that may answer; None leaves money out.
+
     Raises:
-        BudgetExceeded: a scope has room for fewer tokens than that; it is named.
+        BudgetExceeded: a scope has room for fewer tokens than that; it is named, with the quantity that is short.
     """
     fitted = max_tokens
     floor = min(max_tokens, MIN_USEFUL_TOKENS)
     for scope, (totals, limits) in scopes.items():
-        used = totals.used
-        rooms = [
-            limit - taken
-            for limit, taken in (
-                (limits.tokens, used.tokens + prompt_tokens),
-                (limits.output_tokens, used.output_tokens),
-            )
-            if limit is not None
-        ]
-        room = min(rooms, default=fitted)
+        rooms = _rooms(totals.used, limits, prompt_tokens=prompt_tokens, price=price)
+        if not rooms:
+            continue
+        quantity = min(rooms, key=lambda name: rooms[name])
+        room = rooms[quantity]
         if room < floor:
             raise BudgetExceeded(
-                f"the {scope} budget has room for {max(0, room)} reply tokens, a useful call needs {floor}; raise the "
-                "budget or stop here",
+                f"the {scope} budget of {limits.of(quantity)} {quantity} has room for {max(0, room)} reply tokens "
+                f"({totals.used.of(quantity)} used), a useful call needs {floor}; raise the budget or stop here",
                 scope=scope,
-                quantity="tokens",
+                quantity=quantity,
+                limit=limits.of(quantity),
+                used=totals.used.of(quantity),
                 need=floor,
                 room=max(0, room),
             )
         fitted = min(fitted, room)
     return fitted
+
+
+def _rooms(used: Spend, limits: BudgetLimits, *, prompt_tokens: int, price: Price | None) -> Mapping[Quantity, int]:
+    """The reply tokens that each limited quantity leaves."""
+    found: dict[Quantity, int] = {}
+    if limits.tokens is not None:
+        found["tokens"] = limits.tokens - used.tokens - prompt_tokens
+    if limits.output_tokens is not None:
+        found["output_tokens"] = limits.output_tokens - used.output_tokens
+    if limits.cost_microusd is not None and price is not None:
+        room = affordable_tokens(price, max(0, limits.cost_microusd - used.cost_microusd), tokens_in=prompt_tokens)
+        if room is not None:
+            found["cost_microusd"] = room
+    return found
+
+
+def spent_out(totals: BudgetTotals, limits: BudgetLimits) -> Quantity | None:
+    """The first quantity whose limit is used up, None while there is room: no new call starts then (MB-25)."""
+    for name in QUANTITIES:
+        limit = limits.of(name)
+        if limit is not None and totals.used.of(name) >= limit:
+            return name
+    return None
 
 
 def crossings(before: Spend, after: Spend, limits: BudgetLimits) -> tuple[Crossing, ...]:

@@ -4,26 +4,78 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fleet.digest import digest_of_json
 from fleet.ids import Digest
 
-__all__ = ["ChatChunk", "ChatMessage", "ChatReply", "ChatRequest", "FinishReason", "Sampling", "TokenUsage"]
+__all__ = [
+    "NO_TAG",
+    "CallTag",
+    "ChatChunk",
+    "ChatMessage",
+    "ChatReply",
+    "ChatRequest",
+    "FinishReason",
+    "Priority",
+    "Sampling",
+    "TokenUsage",
+    "ToolOffer",
+    "ToolUse",
+]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "tool_use"]
+
+Priority = Literal["person", "story", "batch"]
+"""Who waits for the reply: a person at a screen, a running story, or nobody in particular. Served in this order."""
+
+
+class CallTag(_Frozen):
+    """Who asks, for queues, budgets and metrics. Never part of the prompt or of the request's digest."""
+
+    tenant: str = "default"
+    """Whose share of an engine the call takes; tenants are served in turn."""
+    priority: Priority = "story"
+    affinity: str = ""
+    """Calls with the same value go to the same replica, so that its prefix cache serves them all."""
+    story: str = ""
+    role: str = ""
+
+
+NO_TAG = CallTag()
+"""A call of which nothing is known."""
+
+
+class ToolOffer(_Frozen):
+    """A tool that the model may ask for."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=1024)]
+    parameters: dict[str, Any]
+    """JSON Schema of the arguments."""
+
+
+class ToolUse(_Frozen):
+    """A tool that the model asked for, as it wrote it: nothing of it is checked yet (MB-14)."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text, perhaps broken."""
 
 
 class ChatMessage(_Frozen):
-    """One message of the conversation."""
+    """One message of the conversation; one of role `tool` answers the use `tool_use_id`."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_uses: tuple[ToolUse, ...] = ()
+    tool_use_id: str | None = None
 
 
 class Sampling(_Frozen):
@@ -42,11 +94,24 @@ class ChatRequest(_Frozen):
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     sampling: Sampling = Sampling()
     json_schema: dict[str, Any] | None = None
+    tools: tuple[ToolOffer, ...] = ()
 
     @property
     def digest(self) -> Digest:
-        """Covers messages, sampling, schema and seed, not the engine's id."""
+        """Covers messages, sampling, schema, seed and tools, not the engine's id."""
         return digest_of_json(self.model_dump(mode="json"))
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What a request does not use is left out, so that its digest is the one it had before the field existed.
+        dumped: dict[str, Any] = handler(self)
+        if not dumped["tools"]:
+            del dumped["tools"]
+        for message in dumped["messages"]:
+            for name in ("tool_uses", "tool_use_id"):
+                if not message[name]:
+                    del message[name]
+        return dumped
 
 
 class TokenUsage(_Frozen):
@@ -75,6 +140,11 @@ class ChatReply(_Frozen):
     model: str
     revision: str = ""
     latency_ms: int = 0
+    tool_uses: tuple[ToolUse, ...] = ()
+    queue_ms: int = 0
+    """Time in queues before the engine began, part of `latency_ms`."""
+    gpu_ms: int = 0
+    """Share of the engine's busy time, times its GPUs (MB-15); 0 without a GPU."""
 
 
 class ChatChunk(_Frozen):

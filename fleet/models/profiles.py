@@ -9,22 +9,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fleet.errors import ConfigError, InvalidInput, ModelUnavailable
 from fleet.models.budget import BudgetLimits
+from fleet.models.engines import ActorEngine, Decimal, EngineConfig, HttpEngine, MockEngine, RecordedEngine
+from fleet.models.presets import Capability
 
 __all__ = [
     "Budgets",
     "Chain",
     "ChainEntry",
-    "EngineConfig",
-    "HttpEngine",
-    "MockEngine",
-    "MockMode",
-    "MockReply",
     "ModelsConfig",
     "OnMalformed",
     "Policy",
     "PolicyEntry",
-    "Price",
-    "RecordedEngine",
     "explain_no_model",
     "load_models",
 ]
@@ -36,100 +31,6 @@ RECORDED_PREFIX = "recorded:"
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _decimal_text(value: object) -> object:
-    # YAML reads 0.2 as a float; requests carry decimals as text, so that their digest is the same everywhere (GL-12).
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Decimal = Annotated[str, BeforeValidator(_decimal_text), Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
-EngineId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
-Capability = Literal["json_schema", "tools", "seed"]
-MockMode = Literal["excellent", "poor", "stubborn", "verbose", "concise", "error_prone", "inconsistent"]
-
-
-class Price(_Frozen):
-    """What an engine costs, in 1e-6 USD per million tokens."""
-
-    in_microusd_per_mtok: Annotated[int, Field(ge=0)]
-    out_microusd_per_mtok: Annotated[int, Field(ge=0)]
-
-
-class _Engine(_Frozen):
-    engine_id: EngineId
-    """Name of the engine; also the model profile that `--model` takes."""
-    model: str
-    """Model name sent to the engine; `auto` takes the only model that the server offers."""
-    revision: str = ""
-    """Version or digest of the weights, recorded with every reply."""
-    tokenizer: str = ""
-    """Tokenizer name where it differs from the model."""
-    max_context: Annotated[int, Field(ge=256)] = 32_768
-    """Prompt and reply together, in tokens."""
-    max_output: Annotated[int, Field(ge=1)] = 4096
-    """Longest reply in tokens; a larger request is cut down to it."""
-    gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs that the engine occupies."""
-    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Requests sent to the engine at one time by one process; the others wait."""
-    price: Price | None = None
-    """What it costs; leave out only with `unpriced: true`."""
-    unpriced: bool = False
-    """Declares that there is no price, so that tokens bound its use (MB-20)."""
-    external: bool = False
-    """Data leaves the owner's machines (MB-10)."""
-    capabilities: frozenset[Capability] = frozenset()
-    """What the engine can do beyond plain text."""
-
-    @model_validator(mode="after")
-    def _priced(self) -> Self:
-        if (self.price is None) == (not self.unpriced):
-            raise ValueError(f"engine {self.engine_id!r} needs either a price or `unpriced: true`, not both (MB-1)")
-        return self
-
-
-class HttpEngine(_Engine):
-    """Any server with the OpenAI wire format: a hosted one, vLLM, or a small model behind llama.cpp."""
-
-    kind: Literal["openai", "vllm", "local"]
-    base_url: str
-    """Address up to and including `/v1`."""
-    base_url_env: EnvironmentName | None = None
-    """Environment variable that replaces the address."""
-    model_env: EnvironmentName | None = None
-    """Environment variable that replaces the model name."""
-    api_key_env: EnvironmentName | None = None
-    """Environment variable that holds the key; the key itself never stands in a file."""
-
-
-class RecordedEngine(_Engine):
-    """Replies of a real model, recorded before and looked up by request digest."""
-
-    kind: Literal["recorded"]
-    directory: str
-    """Folder of the recordings."""
-
-
-class MockReply(_Frozen):
-    """The two answers of a mock to one kind of work."""
-
-    correct: str
-    wrong: str
-
-
-class MockEngine(_Engine):
-    """A deterministic stand-in for tests of the team itself (CN-80..CN-87)."""
-
-    kind: Literal["mock"]
-    mode: MockMode = "excellent"
-    """How well it works and votes."""
-    replies: dict[str, MockReply] = Field(default_factory=dict)
-    """Answers by kind of work; structured replies that are not listed are filled from their schema."""
-
-
-EngineConfig = Annotated[HttpEngine | RecordedEngine | MockEngine, Field(discriminator="kind")]
 
 
 class PolicyEntry(_Frozen):
@@ -177,10 +78,16 @@ class Budgets(_Frozen):
     """Limits by scope (MB-20, MB-21)."""
 
     platform: BudgetLimits = BudgetLimits()
+    """Of all stories together, per day (UTC)."""
     project: BudgetLimits = BudgetLimits()
+    """Of the stories of one project together, per day (UTC)."""
     story: BudgetLimits = BudgetLimits(tokens=2_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
     task: BudgetLimits = BudgetLimits(tokens=300_000)
     council: BudgetLimits = BudgetLimits(tokens=200_000, wall_ms=900_000)
+    role: BudgetLimits = BudgetLimits()
+    """Of each role within one story."""
+    principal: BudgetLimits = BudgetLimits(tokens=20_000_000)
+    """Of each principal's own calls at `/v1`, per day (UTC)."""
     step: BudgetLimits = BudgetLimits(tokens=32_000)
 
     @model_validator(mode="after")
@@ -212,6 +119,8 @@ class ModelsConfig(_Frozen):
     engines: tuple[EngineConfig, ...]
     policies: dict[str, Annotated[Policy, BeforeValidator(_as_policy)]]
     budgets: Budgets = Budgets()
+    tenant_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)
+    """Shares of tenants (projects, or principals without one) where calls wait for an engine; 1 for all others."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -233,7 +142,7 @@ class ModelsConfig(_Frozen):
         """The model profiles that a run may name, beside `recorded:DIR`."""
         return tuple(engine.engine_id for engine in self.engines)
 
-    def engine(self, engine_id: str) -> HttpEngine | RecordedEngine | MockEngine:
+    def engine(self, engine_id: str) -> HttpEngine | ActorEngine | RecordedEngine | MockEngine:
         """The engine of this id; `recorded:DIR` names a folder of recorded replies.
 
         Raises:
@@ -300,7 +209,8 @@ def load_models(data: Mapping[str, Any], *, source: str = "config/models.yaml") 
         return ModelsConfig.model_validate(data)
     except ValidationError as error:
         found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(f"{source} is wrong: {'; '.join(found)}", file=source, problems=found) from error
+        allowed = {k: v for item in error.errors() for k, v in item.get("ctx", {}).items() if k == "allowed"}
+        raise ConfigError(f"{source} is wrong: {'; '.join(found)}", file=source, problems=found, **allowed) from error
 
 
 def explain_no_model() -> str:
@@ -311,7 +221,8 @@ def explain_no_model() -> str:
         "FLEET_VLLM_BASE_URL if it is not at http://127.0.0.1:8000/v1\n"
         "  --model openai  any OpenAI-compatible server: set FLEET_OPENAI_BASE_URL, FLEET_OPENAI_MODEL and, where it "
         "wants one, OPENAI_API_KEY\n"
-        "  --model local   a small model on this machine: start a llama.cpp server (`llama-server -m MODEL.gguf`) and "
-        "set FLEET_LOCAL_BASE_URL if it is not at http://127.0.0.1:8080/v1\n"
+        "  --model local   a small model on this machine: `fleet models pull local` fetches it (1.1 GB); or set "
+        "FLEET_LOCAL_BASE_URL to a server that runs already\n"
+        "  --model anthropic, google, groq, openrouter or ollama: set the provider's key and FLEET_<PROVIDER>_MODEL\n"
         "  --model recorded:DIR  replays recorded replies, for stories that were recorded before"
     )

@@ -10,12 +10,21 @@ from typing import Any
 from fleet.digest import digest_of
 from fleet.errors import ConfigError, InvalidInput
 from fleet.ids import Digest
-from fleet.models.chat import ChatMessage, ChatRequest, Sampling
+from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolOffer, ToolUse
 from fleet.models.json_schema import describe_schema
 
-__all__ = ["Persona", "PromptSet", "PromptTemplate", "build_request", "kind_of", "parse_prompts", "with_problems"]
+__all__ = [
+    "Persona",
+    "PromptSet",
+    "PromptTemplate",
+    "build_request",
+    "kind_of",
+    "parse_prompts",
+    "with_problems",
+    "with_turns",
+]
 
-KINDS = ("propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document")
+KINDS = ("propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise")
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _PLACES = frozenset({"shared", "own", "persona", "form"})
@@ -180,8 +189,31 @@ def _fenced(tag: str, data: str) -> str:
     return f"<{tag}>\n{closed}\n</{tag}>"
 
 
-def with_problems(request: ChatRequest, reply: str, problems: Sequence[str]) -> ChatRequest:
-    """The request again, with the bad reply and what is wrong with it (MB-6)."""
+def with_turns(request: ChatRequest, turns: Sequence[ChatMessage], tools: Sequence[ToolOffer]) -> ChatRequest:
+    """The request with what was said and done after it, and the tools that may be asked for."""
+    messages, rest = list(request.messages), list(turns)
+    if rest and rest[0].role == messages[-1].role:
+        # Many chat templates refuse two messages of the user in a row.
+        joined = f"{messages[-1].content}\n\n{rest.pop(0).content}"
+        messages[-1] = messages[-1].model_copy(update={"content": joined})
+    return request.model_copy(update={"messages": (*messages, *rest), "tools": tuple(tools)})
+
+
+def with_problems(
+    request: ChatRequest, reply: str, problems: Sequence[str], uses: Sequence[ToolUse] = ()
+) -> ChatRequest:
+    """The request again, with the bad reply and what is wrong with it (MB-6).
+
+    Args:
+        uses: tools that the reply asked for; each is answered with its problem, as models and servers expect.
+    """
+    if uses:
+        answers = [
+            ChatMessage(role="tool", content=problem, tool_use_id=use.id)
+            for use, problem in zip(uses, [*problems, *["Not executed."] * len(uses)], strict=False)
+        ]
+        asked = ChatMessage(role="assistant", content=reply[:_MAX_QUOTED], tool_uses=tuple(uses))
+        return request.model_copy(update={"messages": (*request.messages, asked, *answers)})
     listed = "\n".join(f"- {problem}" for problem in problems)
     ask = f"Your reply cannot be used:\n{listed}\nAnswer again, in the asked form, and add nothing else."
     quoted = reply if len(reply) <= _MAX_QUOTED else f"{reply[:_MAX_QUOTED]}\n[...]"

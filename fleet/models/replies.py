@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, assert_never
 
 from fleet.errors import ReplyMalformed
-from fleet.models.chat import FinishReason
+from fleet.models.acting.reply import act_reply
+from fleet.models.chat import FinishReason, ToolOffer, ToolUse
 from fleet.models.code_reply import authored_tests, edits_of
 from fleet.models.json_reply import json_object
 from fleet.models.json_schema import schema_problems
@@ -20,7 +21,9 @@ __all__ = [
     "review_schema",
 ]
 
-ReplyKind = Literal["propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document"]
+ReplyKind = Literal[
+    "propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"
+]
 """The kinds of work of `fleet.ports.agents`; the two lists are equal."""
 
 CUT_OFF = "the reply was cut off at its length limit: answer again, shorter"
@@ -34,8 +37,11 @@ def parse_reply(
     json_schema: Mapping[str, Any] | None = None,
     target_paths: Sequence[str] = (),
     new_paths: Sequence[str] = (),
+    uses: Sequence[ToolUse] = (),
+    offers: Sequence[ToolOffer] = (),
 ) -> dict[str, Any]:
-    """The reply's value: edits for draft and repair, code and names for tests, the JSON object for all others.
+    """The reply's value: edits for draft and repair, code and names for tests, an `ActReply` for act, the JSON object
+    for all others.
 
     Raises:
         ReplyMalformed: the reply was cut off, or is not of the form; `problems` lists what to show the model (MB-6).
@@ -47,7 +53,9 @@ def parse_reply(
             return edits_of(text, target_paths=target_paths, new_paths=new_paths)
         case "tests":
             return authored_tests(text)
-        case "propose" | "critique" | "vote" | "derive" | "review" | "document":
+        case "act":
+            return act_reply(text, uses, offers).model_dump(mode="json")
+        case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise":
             return _structured(text, json_schema or {"type": "object"})
         case _:
             assert_never(kind)

@@ -97,6 +97,8 @@ def next_call(
             if failures < 2 and not last.is_permanent:
                 repeats = len(same) > 1 and same[-2] == "reply_malformed"
                 return Call(last.entry, backoff_ms(failures, key=request_id), shows_problems=repeats)
+        case "rate_limited":
+            pass  # the next engine may have room for it; without one the step comes again later (MB-28)
         case "context_too_large":
             return _advance(chain, last.entry, skips, larger_than=chain.entries[last.entry].max_context)
         case "reply_malformed":

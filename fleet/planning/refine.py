@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +30,11 @@ class RefineChange(BaseModel):
     span: tuple[int, int] | None
     text: str
 
+    @property
+    def proposal(self) -> str:
+        """What it is applied by: all changes of one kind in one field are one proposal."""
+        return f"{self.field}/{self.kind}"
+
 
 class RefinedStory(BaseModel):
     """What refine proposes; nothing is stored until somebody sends it as an edit (SC-40)."""
@@ -51,6 +56,8 @@ class _Draft:
     text: StoryText
     language: str
     config: CoachConfig
+    only: frozenset[str] | None = None
+    """The proposals that are wanted; None wants all of them."""
     changes: list[RefineChange] = field(default_factory=list[RefineChange])
     refused: dict[str, RefineChange] = field(default_factory=dict[str, RefineChange])
     _points: int | None = None
@@ -71,6 +78,8 @@ class _Draft:
 
     def offer(self, text: StoryText, changes: Sequence[RefineChange]) -> None:
         """Keep the new text, or remember the first change as a question."""
+        if self.only is not None and changes[0].proposal not in self.only:
+            return
         try:
             is_neutral = self.score(text).score == self.points
         except InvalidInput:  # over a limit of GL-14
@@ -84,17 +93,27 @@ class _Draft:
 
 
 def refine_story(
-    title: str, description: str, acceptance_criteria: Sequence[str], *, language: str, config: CoachConfig
+    title: str,
+    description: str,
+    acceptance_criteria: Sequence[str],
+    *,
+    language: str,
+    config: CoachConfig,
+    only: Collection[str] | None = None,
 ) -> RefinedStory:
     """The same story with markers, templates and questions added; refining the result changes nothing (SC-43).
 
     Placeholders earn nothing, so a change is applied only if it leaves the score as it is; any other becomes a
     question, among them a template for a story without a single acceptance criterion.
 
+    Args:
+        only: the proposals that are applied, by `RefineChange.proposal`; None applies all.
+
     Raises:
         InvalidInput: a language that is not configured, or a text over the limits of GL-14.
     """
-    draft = _Draft(StoryText(title, description, tuple(acceptance_criteria)), language, config)
+    text = StoryText(title, description, tuple(acceptance_criteria))
+    draft = _Draft(text, language, config, only=None if only is None else frozenset(only))
     before = draft.points
     previous = None
     while previous != draft.text:

@@ -13,7 +13,7 @@ from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig, LanguageBlock
 from fleet.planning.matching import has_scenario, prepare
 
-__all__ = ["StorySuggestion", "choose_suggestion", "suggest_story"]
+__all__ = ["StorySuggestion", "check_goal", "choose_suggestion", "suggest_story"]
 
 MIN_GOAL, MAX_GOAL = 5, 300
 _PLACEHOLDER = re.compile(r"<([^<>\n]{1,60})>")
@@ -37,7 +37,7 @@ def suggest_story(goal: str, *, language: str, config: CoachConfig) -> StorySugg
     Raises:
         InvalidInput: an empty, over-long or multi-line goal, or a language that is not configured.
     """
-    block, text = config.language(language), _checked(goal)
+    block, text = config.language(language), check_goal(goal)
     title = block.templates.title.replace("{title}", text)
     if len(title) >= config.limits.title_below:
         title = block.templates.short_title
@@ -71,7 +71,8 @@ def _score(story: StorySuggestion, language: str, config: CoachConfig) -> int:
     return score_story(story.title, story.description, criteria, language=language, threshold=0, config=config).score
 
 
-def _checked(goal: str) -> str:
+def check_goal(goal: str) -> str:
+    """The goal in NFC without space around it; InvalidInput for one that is empty, over-long or of several lines."""
     text = unicodedata.normalize("NFC", goal.strip())
     if not MIN_GOAL <= len(text) <= MAX_GOAL:
         reason = f"has {len(text)} characters; it needs {MIN_GOAL} to {MAX_GOAL}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from fleet.ids import Digest, Principal
-from fleet.models import Sampling, TokenUsage
+from fleet.models import NO_TAG, CallTag, ChatMessage, Sampling, TokenUsage, ToolOffer
 
-__all__ = ["AgentAnswer", "AgentRequest", "Agents", "WorkKind"]
+__all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 
-WorkKind = Literal["propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document"]
+WorkKind = Literal[
+    "propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"
+]
 """What is asked; each has a prompt `config/prompts/<kind>.md` and a reply form in `fleet.models.replies`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """One piece of work for one seat. Everything that reaches the prompt is here, so its digest pins the request.
+    """One piece of work for one seat. Everything that reaches the prompt is here, so `pinned` pins the request.
 
     `shared` comes first in the prompt and is byte-identical for all members of a council (prefix cache); `own` comes
     last. `profile` is a role or profile of config/roles.yaml; `principal` is the seat and never reaches the prompt.
@@ -38,6 +40,28 @@ class AgentRequest:
     """Files that a code reply may change; a block that names no file is for the single one of them."""
     new_paths: tuple[str, ...] = ()
     """Those of them that do not exist yet, so that their block is the whole file."""
+    tools: tuple[ToolOffer, ...] = ()
+    """What an acting agent may ask for (RT-35)."""
+    turns: tuple[ChatMessage, ...] = ()
+    """The conversation after the prompt: earlier replies of an acting agent, and what came of them."""
+    tag: CallTag = NO_TAG
+    """For queues and caches of engines; never part of the prompt, nor of what pins the request."""
+
+    def pinned(self) -> dict[str, Any]:
+        """The fields that a recorded answer belongs to; the same as before there were tags and tools."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tag"}
+        return {name: value for name, value in values.items() if value or name not in ("tools", "turns")}
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """An engine of the chain that did not give the answer, and why (MB-3)."""
+
+    engine: str
+    reason: str
+    """An error code after a call; words where it was not asked at all."""
+    asked: bool = True
+    """Whether it was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,14 @@ class AgentAnswer:
     latency_ms: int
     calls: int = 1
     """Model calls made, the repair of a malformed reply included."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Calls without a usable reply, and engines that were skipped, in the order of the chain."""
+    gpu_ms: int = 0
+    """Share of the engines' busy time, times their GPUs, of all calls together (MB-15)."""
+    queue_ms: int = 0
+    """Time in queues before an engine began, part of `latency_ms`."""
+    cost_microusd: int | None = None
+    """What all calls together cost; None when an engine that was asked has no price (MB-31)."""
 
 
 class Agents(Protocol):
@@ -61,5 +93,5 @@ class Agents(Protocol):
 
     async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
         """A validated answer. Raises ModelUnavailable, ModelTimeout, ContextTooLarge, ReplyMalformed (after one repair
-        and every fallback), ReplyRefused; InvalidInput for a role that config/roles.yaml does not have."""
+        and every fallback), ReplyRefused, RateLimited; InvalidInput for a role that config/roles.yaml does not have."""
         ...

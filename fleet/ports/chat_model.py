@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from fleet.models import ChatChunk, ChatReply, ChatRequest
+from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
 
 __all__ = ["ChatModel"]
 
@@ -13,7 +13,9 @@ __all__ = ["ChatModel"]
 class ChatModel(Protocol):
     """One engine. Usage is always counted. Stateless: the same request may be sent again after a crash."""
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """The whole reply. A reply cut off at `max_tokens` is a reply with `finish_reason` `length`, not an error.
 
         Raises ModelUnavailable, ModelTimeout, ContextTooLarge, ReplyRefused. A recorded engine that lacks the request
@@ -21,7 +23,9 @@ class ChatModel(Protocol):
         """
         ...
 
-    def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """The reply in pieces; the last chunk carries the whole reply. Errors as in `complete`."""
         ...
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fleet.ids import Digest
 
-__all__ = ["Commit", "Forge", "StagedRepository"]
+__all__ = ["Commit", "FetchedRepository", "Forge", "StagedRepository"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,36 @@ class Commit:
     pack_index: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedRepository:
+    """What a run brought of a repository on another machine: one pack with the whole history of the commit (RC-70)."""
+
+    url: str
+    """In its one form (`GitAddress.url`)."""
+    commit: str
+    branch: str
+    pack: Digest
+    pack_index: Digest
+    refs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Full name -> object id of the refs that were fetched."""
+
+
 class Forge(Protocol):
-    """Local repositories now; hosted forges later. Never runs git itself: git is a tool inside the sandbox."""
+    """Repositories of this machine, and copies of those that runs fetched. Never runs git itself."""
 
     async def stage(self, url: str, ref: str | None = None) -> StagedRepository:
         """Pin the commit of `ref` (the current branch when None) and copy what a run needs to see of the repository.
 
         Raises InvalidInput: missing path, not a repository, bare repository without commits, unborn branch, unknown
         ref, unsupported object format. The user's repository is only read.
+        """
+        ...
+
+    async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
+        """What was fetched, as a staged copy; the same again changes nothing, and a lost copy is made anew.
+
+        Raises InvalidInput when pack and index are damaged, do not fit or do not hold the commit; ArtifactNotFound
+        when they are no longer stored.
         """
         ...
 

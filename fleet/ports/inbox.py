@@ -21,6 +21,8 @@ class Command:
     name: str
     principal: Principal
     body: dict[str, Any] = field(default_factory=dict[str, Any])
+    trace_id: str = ""
+    """Trace of the caller, which the events that the command records carry (AP-8)."""
 
     @property
     def request(self) -> Digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,10 @@ class LeaseStore(Protocol):
 
     async def renew(self, lease: Lease) -> None:
         """The lease lives for another `ttl_s`; OwnershipLost when owner or epoch are no longer those of the lease."""
+        ...
+
+    async def renew_all(self, leases: Sequence[Lease]) -> frozenset[StreamId]:
+        """As `renew` for each of them, in one call; the streams whose lease is lost."""
         ...
 
     async def release(self, lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""Port: which run of a key is under way or done (RC-54)."""
+"""Port: which run of a key is under way or done, and which of them somebody wants to end (RC-26, RC-54)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,23 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Another supervisor runs the key until `deadline_ms` of the store's clock."""
+    """Another supervisor runs the key until `deadline_ms` of the store's clock.
+
+    `is_cancel_requested`: somebody asked for its end. `is_detached`: nobody waits for it, so whoever finds it without a
+    supervisor records that it is lost.
+    """
 
     supervisor: str
     deadline_ms: int
+    is_cancel_requested: bool = False
+    is_detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A detached run whose deadline has passed without a result."""
+
+    supervisor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +47,19 @@ class RunLedger(Protocol):
     """One RUNNING or DONE entry per key. The result is stored before the ledger says DONE."""
 
     async def claim(
-        self, key: RunKey, *, story: StoryId, epoch: int, spec: Digest, supervisor: str, ttl_s: int
+        self,
+        key: RunKey,
+        *,
+        story: StoryId,
+        epoch: int,
+        spec: Digest,
+        supervisor: str,
+        ttl_s: int,
+        is_detached: bool = False,
     ) -> Claimed | Running | Done:
         """Who runs the key. A RUNNING entry of a dead supervisor is claimed anew once its deadline has passed.
+
+        A new claim knows nothing of a cancel request that an earlier one got.
 
         Raises OwnershipLost when a higher epoch was seen for the story; IdempotencyMismatch when the key was claimed
         with another spec digest (RC-12).
@@ -47,8 +70,16 @@ class RunLedger(Protocol):
         """The recorded result of the key: the first one stays, and is returned also to a later caller."""
         ...
 
-    async def lookup(self, key: RunKey) -> Running | Done | None:
-        """What the ledger knows of the key."""
+    async def lookup(self, key: RunKey) -> Running | Lost | Done | None:
+        """What the ledger knows of the key; None also for one that a caller waits for and whose deadline has passed."""
+        ...
+
+    async def renew(self, key: RunKey, *, supervisor: str, ttl_s: int) -> None:
+        """This supervisor's RUNNING entry has a new deadline, `ttl_s` seconds from now; any other entry stays."""
+        ...
+
+    async def request_cancel(self, key: RunKey) -> bool:
+        """Whoever runs the key finds `is_cancel_requested` at its next lookup; false when nobody does. Idempotent."""
         ...
 
     async def forget(self, key: RunKey, *, supervisor: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from fleet.errors import PolicyDenied
 
-__all__ = ["MAX_SECRET_BYTES", "SecretProvider", "SecretValue"]
+__all__ = ["MAX_SECRET_BYTES", "SecretDelivery", "SecretProvider", "SecretValue"]
 
 MAX_SECRET_BYTES = 65_536
 """A larger value is no secret but a file."""
@@ -75,6 +77,19 @@ class SecretValue:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretDelivery:
+    """What the sandbox puts where for one run. Its values reveal themselves to the launch alone."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """Variables that hold no secret."""
+    secret_env: Mapping[str, SecretValue]
+    """Variables to be set to a secret."""
+    secret_files: Mapping[str, SecretValue]
+    """Absolute path inside the sandbox -> content; mode 0400, in memory, gone with the run."""
 
 
 class SecretProvider(Protocol):

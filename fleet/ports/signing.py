@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fleet.audit import NoteKey
@@ -19,6 +20,24 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature over the message, 64 bytes (RFC 8032)."""
+        ...
+
+    @property
+    def handovers(self) -> Sequence[str]:
+        """The notes of the checkpoints that retired the keys before this one."""
+        ...
+
+    @property
+    def successor(self) -> Signer | None:
+        """The key that a person has asked to have in place of this one; None most of the time."""
+        ...
+
+    def succeed(self, handover: str) -> None:
+        """The successor is the key now. Done again, it changes nothing.
+
+        Args:
+            handover: the note of the checkpoint that both have signed, and that can be found already.
+        """
         ...
 
 

@@ -6,12 +6,65 @@ from fleet.report.history import Events
 from fleet.report.html import render_html
 from fleet.report.markdown import render_markdown
 from fleet.report.model import ReportOptions, TechnicalReport, TraceClass
+from fleet.report.reconcile import EngineUse, UsageDifference, comparable, differences, settlements
 from fleet.report.stats import statistics
 from fleet.report.timeline import describe
 from fleet.report.times import PhaseTime, human_wait_ms, phase_times
 from fleet.report.trace import trace, traceability
+from fleet.report.trajectory import (
+    TRAJECTORY_SCHEMA,
+    TRAJECTORY_TABLES,
+    BallotRow,
+    ContributionRow,
+    CouncilRow,
+    Criterion,
+    EventRow,
+    EvidenceRow,
+    GateOutcome,
+    JsonText,
+    MessageRow,
+    PhaseTokens,
+    SeatOfCouncil,
+    StepRow,
+    StoryRow,
+    TestDropped,
+    ToolAsked,
+    TrajectoryRow,
+    VoteOn,
+)
+from fleet.report.usage import USAGE_KEYS, UsageKey, UsageRow, UsageSum, sum_usage, usage_rows
 
 __all__ = [
+    "TRAJECTORY_SCHEMA",
+    "TRAJECTORY_TABLES",
+    "BallotRow",
+    "ContributionRow",
+    "CouncilRow",
+    "Criterion",
+    "EventRow",
+    "EvidenceRow",
+    "GateOutcome",
+    "JsonText",
+    "MessageRow",
+    "PhaseTokens",
+    "SeatOfCouncil",
+    "StepRow",
+    "StoryRow",
+    "TestDropped",
+    "ToolAsked",
+    "TrajectoryRow",
+    "VoteOn",
+    "EngineUse",
+    "UsageDifference",
+    "comparable",
+    "differences",
+    "settlements",
+    "USAGE_KEYS",
+    "UsageKey",
+    "UsageRow",
+    "UsageSum",
+    "sum_usage",
+    "usage_rows",
     "CandidateRow",
     "CouncilSummary",
     "Events",

@@ -29,6 +29,7 @@ from fleet.report.model import (
 from fleet.report.plan_layers import layers
 from fleet.report.rows import (
     approval_rows,
+    budget_rows,
     cost_rows,
     criterion_rows,
     decision_rows,
@@ -84,6 +85,7 @@ def build_report(state: StoryState, events: Events, options: ReportOptions | Non
         timeline_omitted=omitted,
         analytics=_analytics(state, events) if wanted.include_analytics else (),
         costs=cost_rows(events) if wanted.include_costs else (),
+        budgets=budget_rows(state) if wanted.include_costs else (),
         traceability=traceability(classes),
         trace_classes=classes,
         next_steps=_next_steps(state),
@@ -257,5 +259,16 @@ def _next_steps(state: StoryState) -> tuple[str, ...]:
             if not t.is_terminal
         ]
     score = state.scores.get(state.tree) if state.tree else None
+    found += _change_request(state)
     found += [f"Mend: {reason}" for reason in (score.reasons if score and score.verdict != "pass" else ())]
     return tuple(found)
+
+
+def _change_request(state: StoryState) -> tuple[str, ...]:
+    """What is to be done with the story's change request: look at it, or open it because the forge did not."""
+    step = state.steps.get("change_request")
+    if step is None or step.finished is None or step.finished.excerpt is None:
+        return ()
+    if step.finished.outcome == "succeeded":
+        return (step.finished.excerpt,)
+    return (f"Open the change request of branch fleet/{state.story_id} by hand: {step.finished.excerpt}",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -85,7 +86,7 @@ class CouncilSummary(_Row):
     tests_dropped: tuple[tuple[str, str], ...]
     """`(test, reason)`."""
     ballots: int
-    """Valid ballots of the last round of voting."""
+    """Voters with a valid ballot in the last round of voting."""
     ballots_refused: tuple[str, ...]
     """`voter: code`."""
     counterfactuals: dict[str, Json]
@@ -172,14 +173,28 @@ def _seats(opened: CouncilOpened) -> Iterable[SeatRow]:
         )
 
 
-def _last_ballots(own: list[Payload]) -> list[BallotCast]:
+class _Voted(NamedTuple):
+    """What a voter said on all its papers: where they differ, it abstains (CN-46)."""
+
+    votes: dict[str, str]
+    first: str | None
+
+
+def _last_ballots(own: list[Payload]) -> list[_Voted]:
     ballots = [p for p in own if isinstance(p, BallotCast)]
     last = max((b.round for b in ballots), default=0)
-    first: dict[str, BallotCast] = {}
+    papers: dict[str, dict[int, BallotCast]] = {}
     for ballot in ballots:
         if ballot.round == last:
-            first.setdefault(ballot.voter, ballot)
-    return list(first.values())
+            papers.setdefault(ballot.voter, {}).setdefault(ballot.attempt, ballot)
+    return [_voted(list(cast.values())) for cast in papers.values()]
+
+
+def _voted(cast: list[BallotCast]) -> _Voted:
+    votes = {c: {b.votes.get(c, "abstain") for b in cast} for c in cast[0].votes}
+    firsts = {b.ranking[0] if b.ranking else None for b in cast}
+    agreed = {str(c): said.pop() if len(said) == 1 else "abstain" for c, said in votes.items()}
+    return _Voted(agreed, firsts.pop() if len(firsts) == 1 else None)
 
 
 def _candidates(own: list[Payload], winner: str | None) -> tuple[CandidateRow, ...]:
@@ -213,5 +228,5 @@ def _candidate(own: list[Payload], candidate_id: str, authors: tuple[str, ...], 
         approve=votes.count("approve"),
         reject=votes.count("reject"),
         abstain=votes.count("abstain"),
-        first_places=sum(b.ranking[:1] == (candidate_id,) for b in ballots),
+        first_places=sum(b.first == candidate_id for b in ballots),
     )

@@ -9,6 +9,7 @@ from fleet.events import rfc3339
 from fleet.report.blocks import Block, Bullets, Cell, Document, Paragraph, Picture, Ref, Section, Table, duration_text
 from fleet.report.councils import CandidateRow, CouncilSummary
 from fleet.report.model import TechnicalReport
+from fleet.report.phrases import counterfactuals, seat
 from fleet.report.pictures import decisions_picture, phases_picture, votes_picture
 
 __all__ = ["document_of", "resource"]
@@ -205,11 +206,11 @@ class _Page:
             ("Task", self._ref(c.task_id)),
             ("Outcome", outcome),
             ("Winner", self._ref(c.winner)),
-            ("Members", ", ".join(_seat(s.member_id, s.proposes, s.votes, s.writes_tests) for s in c.roster)),
+            ("Members", ", ".join(seat(s.member_id, s.proposes, s.votes, s.writes_tests) for s in c.roster)),
             ("Ballots", f"{c.ballots} valid, quorum {c.quorum}; refused: {', '.join(c.ballots_refused) or 'none'}"),
             ("Drafts that failed", ", ".join(c.drafts_failed) or "none"),
             ("Tests", f"{c.tests_written} written, {len(c.tests_kept)} trusted"),
-            ("Without the council", _counterfactuals(c)),
+            ("Without the council", counterfactuals(c)),
             ("Tokens", f"{c.tokens_total} ({tokens}); {c.tokens_ledger} in recorded calls"),
             ("Decision hash", c.decision_hash or "-"),
             ("Minority report", self._ref(c.minority_report)),
@@ -282,6 +283,12 @@ class _Page:
         )
         head = ("Step", "Tool", "By", "Outcome", "Exit", "Tree in", "Tree out", "Took", "Rule")
         yield Table(head, rows) if rows else Paragraph("Nothing was run.")
+        weak = tuple((s.step_id, ", ".join(s.unmet)) for s in runs if s.unmet)
+        if weak:
+            yield Table(("Step", "Isolation that was missing and waived"), weak)
+        reached = tuple((s.step_id, contact) for s in runs for contact in s.contacts)
+        if reached:
+            yield Table(("Step", "Asked for outside"), reached)
         calls = [s for s in self._r.steps if s.kind == "model"]
         yield Paragraph(f"{len(calls)} model calls, {sum(s.tokens for s in calls)} tokens.")
         denied = tuple((d.what, d.principal, d.rule_id, d.reason) for d in self._r.denied)
@@ -349,6 +356,19 @@ class _Page:
         )
         head = ("By", "Name", "Steps", "Tokens in", "Tokens out", "Cached", "Unpriced", "GPU", "Cost (microusd)")
         yield Table(head, rows) if rows else Paragraph("Nothing was used.")
+        used = tuple(
+            (
+                b.scope,
+                self._ref(b.id) if b.scope in ("story", "task", "council") else b.id,
+                b.quantity,
+                str(b.spent),
+                str(b.reserved),
+                str(b.limit) if b.limit is not None else "as configured",
+            )
+            for b in self._r.budgets
+        )
+        if used:
+            yield Table(("Budget", "Of", "Quantity", "Spent", "Reserved", "Limit"), used)
 
     def traceability(self) -> Iterable[Block]:
         classes = self._r.trace_classes
@@ -361,16 +381,3 @@ class _Page:
     def next_steps(self) -> Iterable[Block]:
         steps = self._r.next_steps
         yield Bullets(steps) if steps else Paragraph("Nothing is left to do.")
-
-
-def _seat(member_id: str, proposes: bool, votes: bool, writes_tests: bool) -> str:
-    parts = [name for name, on in (("drafts", proposes), ("votes", votes), ("writes tests", writes_tests)) if on]
-    return f"{member_id} ({', '.join(parts) or 'watches'})"
-
-
-def _counterfactuals(council: CouncilSummary) -> str:
-    return ", ".join(f"{k}: {_plain(v)}" for k, v in sorted(council.counterfactuals.items())) or "-"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -13,6 +13,7 @@ from fleet.report.times import PhaseTime
 
 __all__ = [
     "ApprovalRow",
+    "BudgetRow",
     "CostRow",
     "CriterionRow",
     "DecisionEdge",
@@ -207,6 +208,10 @@ class StepRow(_Row):
     tokens: int
     rule_id: str
     resolution: str | None
+    unmet: tuple[str, ...] = ()
+    """Isolation that its sandbox lacked (RC-32)."""
+    contacts: tuple[str, ...] = ()
+    """What it asked for outside: `host:port allowed|refused reason count`."""
 
 
 class DeniedRow(_Row):
@@ -267,6 +272,19 @@ class CostRow(_Row):
     cost_microusd: int
 
 
+class BudgetRow(_Row):
+    """What one scope used of one quantity (RP-26)."""
+
+    scope: str
+    id: str
+    quantity: str
+    spent: int
+    reserved: int
+    """Held for calls that no result settled (MB-23)."""
+    limit: int | None
+    """As set, or as the council was opened with; None when only the configuration has one."""
+
+
 class TraceClass(_Row):
     """How many objects of one class have all their required links (RP-20, RP-30..RP-38)."""
 
@@ -301,6 +319,7 @@ class TechnicalReport(_Row):
     analytics: tuple[tuple[str, str], ...]
     """`(finding, value)` lines (RP-25)."""
     costs: tuple[CostRow, ...]
+    budgets: tuple[BudgetRow, ...]
     traceability: Traceability
     """All classes together (RP-20)."""
     trace_classes: tuple[TraceClass, ...]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -21,6 +22,7 @@ from fleet.events import (
 from fleet.report.history import Events, StepRecord, decimal_text, of_type, step_records
 from fleet.report.model import (
     ApprovalRow,
+    BudgetRow,
     CostRow,
     CriterionRow,
     DecisionImpact,
@@ -30,10 +32,12 @@ from fleet.report.model import (
     TaskRow,
 )
 from fleet.report.stats import actual_ms, impacts
-from fleet.story import Approval, Decision, StoryState
+from fleet.report.usage import UsageRow, UsageSum, sum_usage, usage_rows
+from fleet.story import Approval, Decision, StoryState, budget_lines
 
 __all__ = [
     "approval_rows",
+    "budget_rows",
     "cost_rows",
     "criterion_rows",
     "decision_rows",
@@ -196,6 +200,8 @@ def _step(record: StepRecord) -> StepRow:
         tokens=record.tokens,
         rule_id=started.policy.rule_id,
         resolution=record.resolved.outcome if record.resolved else None,
+        unmet=(finished.provenance.unmet or ()) if finished else (),
+        contacts=(finished.provenance.contacts or ()) if finished else (),
     )
 
 
@@ -211,36 +217,42 @@ _Group = Literal["kind", "role", "model", "council"]
 
 
 def cost_rows(events: Events) -> tuple[CostRow, ...]:
-    """Usage of all finished steps by kind, and of model calls by role, model and council."""
-    steps = [r for r in step_records(events) if r.finished is not None]
-    calls = [r for r in steps if r.is_model_call]
-    groups: tuple[tuple[_Group, list[StepRecord], Callable[[StepRecord], str | None]], ...] = (
-        ("kind", steps, lambda r: r.started.kind),
-        ("role", calls, lambda r: r.started.as_role),
-        ("model", calls, lambda r: (r.finished.provenance.model if r.finished else None) or "unknown"),
-        ("council", calls, lambda r: r.started.council_id),
+    """Usage of all steps by kind, and of model calls by role, model and council (RP-26)."""
+    rows = usage_rows(events)
+    calls = [replace(row, model=row.model or "unknown") for row in rows if row.kind == "model"]
+    groups: tuple[tuple[_Group, Sequence[UsageRow]], ...] = (
+        ("kind", rows),
+        ("role", calls),
+        ("model", calls),
+        ("council", calls),
     )
-    return tuple(row for name, records, key in groups for row in _grouped(name, records, key))
+    return tuple(_cost(group, summed) for group, found in groups for summed in sum_usage(found, by=group))
 
 
-def _grouped(
-    group: _Group, records: Iterable[StepRecord], key: Callable[[StepRecord], str | None]
-) -> Iterable[CostRow]:
-    by_name: dict[str, list[StepRecord]] = {}
-    for record in records:
-        name = key(record)
-        if name is not None:
-            by_name.setdefault(name, []).append(record)
-    for name, members in sorted(by_name.items()):
-        costs = [m.finished.cost for m in members if m.finished is not None]
-        yield CostRow(
-            group=group,
-            name=name,
-            calls=len(members),
-            tokens_in=sum(c.tokens_in for c in costs),
-            tokens_out=sum(c.tokens_out for c in costs),
-            tokens_cached=sum(c.tokens_cached for c in costs),
-            tokens_unpriced=sum(c.tokens_in + c.tokens_out for c in costs if not c.priced),
-            gpu_ms=sum(c.gpu_ms for c in costs),
-            cost_microusd=sum(c.cost_microusd or 0 for c in costs),
+def _cost(group: _Group, found: UsageSum) -> CostRow:
+    return CostRow(
+        group=group,
+        name=found.key,
+        calls=found.steps,
+        tokens_in=found.tokens_in,
+        tokens_out=found.tokens_out,
+        tokens_cached=found.tokens_cached,
+        tokens_unpriced=found.tokens_unpriced,
+        gpu_ms=found.gpu_ms,
+        cost_microusd=found.cost_microusd,
+    )
+
+
+def budget_rows(state: StoryState) -> tuple[BudgetRow, ...]:
+    """What each scope used, beside the limits that are on record; configured ones are not part of a story's events."""
+    return tuple(
+        BudgetRow(
+            scope=line.scope,
+            id=line.id,
+            quantity=line.quantity,
+            spent=line.spent,
+            reserved=line.reserved,
+            limit=line.limit,
         )
+        for line in budget_lines(state, None)
+    )

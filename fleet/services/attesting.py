@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.audit import (
     AttestedHead,
     Checkpoint,
     Finding,
+    KeyRing,
     Leaf,
     Loss,
-    NoteKey,
     Opened,
     RawEntry,
     SignedCheckpoint,
@@ -21,14 +21,13 @@ from fleet.audit import (
     check_order,
     check_root,
     loss_id,
-    open_loss,
 )
 from fleet.errors import FleetError, InvalidInput, LogCorrupted
 from fleet.events import GENESIS_HASH, Head
-from fleet.ids import StreamId
-from fleet.ports import CheckpointExport, CheckpointStore, RawLog, Verifier
+from fleet.ids import Digest, StreamId
+from fleet.ports import CheckpointExport, CheckpointStore, RawLog, Signer, Verifier
 
-__all__ = ["GENESIS", "Archive", "Newest", "open_losses", "restore_copies", "tombstones"]
+__all__ = ["GENESIS", "Archive", "Buried", "Newest", "keys_of", "open_losses", "restore_copies", "tombstones"]
 
 _PAGE = 1000
 
@@ -44,7 +43,12 @@ class Newest:
     """How many checkpoints the store had lost, and got back from the exported copies."""
 
 
-async def restore_copies(store: CheckpointStore, export: CheckpointExport, key: NoteKey, verifier: Verifier) -> Newest:
+def keys_of(signer: Signer, verifier: Verifier) -> KeyRing:
+    """The signer's key and those that it has followed. ConfigError when the key cannot be used."""
+    return KeyRing.trusting(signer.key, signer.handovers, check=verifier.check)
+
+
+async def restore_copies(store: CheckpointStore, export: CheckpointExport, keys: KeyRing, verifier: Verifier) -> Newest:
     """Store and export hold the same checkpoints again, as far as they can be trusted; returns the newest.
 
     A crash after the store and before the export is repaired here, and so is a store that went back in time.
@@ -55,7 +59,7 @@ async def restore_copies(store: CheckpointStore, export: CheckpointExport, key: 
     """
     # The copies first: each checkpoint is stored before it is exported, so that none can seem lost meanwhile.
     copies = await export.sequences()
-    stored = await _latest(store, key, verifier)
+    stored = await _latest(store, keys, verifier)
     last, number = (copies[-1] if copies else 0), (stored.checkpoint.sequence if stored else 0)
     if stored and number > last:
         await export.write(stored.signed, sequence=number)
@@ -66,7 +70,7 @@ async def restore_copies(store: CheckpointStore, export: CheckpointExport, key: 
             sequence=number,
         )
     for sequence in restored:
-        stored = await _restore(store, export, key, verifier, sequence=sequence, before=stored)
+        stored = await _restore(store, export, keys, verifier, sequence=sequence, before=stored)
     found = stored.signed if stored else None
     return Newest(max(number, last), found, found.leaves if found else (), len(restored))
 
@@ -81,15 +85,15 @@ class _Held:
         return Opened(self.checkpoint, self.signed.digest)
 
 
-async def _latest(store: CheckpointStore, key: NoteKey, verifier: Verifier) -> _Held | None:
+async def _latest(store: CheckpointStore, keys: KeyRing, verifier: Verifier) -> _Held | None:
     signed = await store.latest()
     if signed is None:
         return None
-    return _trusted(signed, key, verifier, sequence=None)
+    return _trusted(signed, keys, verifier, sequence=None)
 
 
-def _trusted(signed: SignedCheckpoint, key: NoteKey, verifier: Verifier, *, sequence: int | None) -> _Held:
-    found = check_note(signed.note, key, verifier.check, sequence=sequence)
+def _trusted(signed: SignedCheckpoint, keys: KeyRing, verifier: Verifier, *, sequence: int | None) -> _Held:
+    found = check_note(signed.note, keys, verifier.check, sequence=sequence)
     problem = found if isinstance(found, Finding) else check_root(found, signed)
     if isinstance(found, Finding) or problem is not None:
         raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
@@ -99,13 +103,13 @@ def _trusted(signed: SignedCheckpoint, key: NoteKey, verifier: Verifier, *, sequ
 async def _restore(
     store: CheckpointStore,
     export: CheckpointExport,
-    key: NoteKey,
+    keys: KeyRing,
     verifier: Verifier,
     *,
     sequence: int,
     before: _Held | None,
 ) -> _Held:
-    held = _trusted(await export.read(sequence), key, verifier, sequence=sequence)
+    held = _trusted(await export.read(sequence), keys, verifier, sequence=sequence)
     if problem := check_order(before.opened if before else None, held.checkpoint):
         raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
     await store.append(held.signed, sequence=sequence)
@@ -113,7 +117,7 @@ async def _restore(
 
 
 async def open_losses(
-    store: CheckpointStore, export: CheckpointExport, key: NoteKey, verifier: Verifier, *, repair: bool
+    store: CheckpointStore, export: CheckpointExport, keys: KeyRing, verifier: Verifier, *, repair: bool
 ) -> tuple[list[Loss], list[Finding]]:
     """Every accepted loss that is signed, and a finding for each record that is not.
 
@@ -125,7 +129,7 @@ async def open_losses(
     findings: list[Finding] = []
     for note in dict.fromkeys([*in_store, *copied]):
         try:
-            losses.append(open_loss(note, key, verifier.check))
+            losses.append(keys.open_loss(note, verifier.check))
         except (LogCorrupted, InvalidInput) as error:
             verdict = Verdict.BAD_SIGNATURE if isinstance(error, LogCorrupted) else Verdict.ALTERED
             findings.append(Finding(verdict, "loss", None, error.message))
@@ -138,23 +142,39 @@ async def open_losses(
 
 
 @dataclass(frozen=True, slots=True)
+class Buried:
+    """What one tombstone says: where the stream ended, and under which digest its bytes are kept."""
+
+    stream: StreamId
+    head: Head
+    export: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
-    """Where archived stories ended, by stream."""
+    """Where archived stories ended, by stream, and every tombstone that says so."""
 
     heads: dict[StreamId, Head]
+    buried: list[Buried] = field(default_factory=list[Buried])
 
     def add(self, entries: Iterable[RawEntry]) -> None:
         """Tombstones among these entries are known afterwards; anything that is none is passed over."""
         for entry in entries:
             if entry.fields.get("t") == b"StoryTombstoned" and (found := _tombstone(entry.fields.get("b", b""))):
-                self.heads[found[0]] = found[1]
+                self.heads[found.stream] = found.head
+                self.buried.append(found)
+
+    def of(self, stream: StreamId) -> list[Buried]:
+        """The tombstones of this stream, the newest last."""
+        return [found for found in self.buried if found.stream == stream]
 
 
-def _tombstone(body: bytes) -> tuple[StreamId, Head] | None:
+def _tombstone(body: bytes) -> Buried | None:
     try:
         value = json.loads(body)
         head = AttestedHead(version=value["last_version"], hash=value["last_hash"])
-        return StreamId.of_story(value["story_id"]), Head(head.version, head.hash)
+        export = Digest(value["export_digest"])
+        return Buried(StreamId.of_story(value["story_id"]), Head(head.version, head.hash), export)
     except (ValueError, KeyError, TypeError, FleetError):
         return None
 

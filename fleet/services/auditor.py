@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from fleet.audit import (
     ChainCheck,
     Checkpoint,
     Finding,
+    KeyRing,
     Leaf,
     Loss,
     NoteKey,
     Opened,
     Proof,
-    RawEntry,
     SignedCheckpoint,
     StreamState,
     Verdict,
@@ -24,14 +24,16 @@ from fleet.audit import (
     check_order,
     check_root,
     check_successor,
+    is_handover,
     loss_id,
-    make_proof,
 )
 from fleet.errors import ArtifactNotFound, InvalidInput, LogCorrupted, NotFound
 from fleet.ids import StreamId
-from fleet.ports import CheckpointExport, CheckpointStore, RawLog, StoredNote, Verifier
+from fleet.ports import BlobStore, CheckpointExport, CheckpointStore, RawLog, StoredNote, Verifier
+from fleet.services.archive_audit import open_archive
 from fleet.services.attesting import Archive, open_losses
 from fleet.services.chains import follow
+from fleet.services.proving import prove
 
 __all__ = ["AuditReport", "Auditor", "Progress", "copy_checkpoints"]
 
@@ -50,6 +52,8 @@ class AuditReport:
     events: int
     checkpoints: int
     """Those in the store."""
+    archives: int
+    """Archived stories that were opened and verified."""
     exported: int
     newest: int
     """The highest sequence whose signature holds; 0 when there is none."""
@@ -85,6 +89,11 @@ class _Audit:
     exported: dict[int, str] = field(default_factory=dict[int, str])
     states: dict[StreamId, StreamState] = field(default_factory=dict[StreamId, StreamState])
     archive: Archive = field(default_factory=lambda: Archive({}))
+    opened: dict[StreamId, frozenset[tuple[int, str]]] = field(
+        default_factory=dict[StreamId, frozenset[tuple[int, str]]]
+    )
+    """What the archives of a stream hold, if all of them could be opened."""
+    archives: int = 0
     events: int = 0
     newest: int = 0
 
@@ -97,17 +106,28 @@ class _Audit:
 
 
 class Auditor:
-    """Checks log, stored checkpoints and exported ones against each other. Only reads.
+    """Checks log, archived stories, stored checkpoints and exported ones against each other. Only reads.
 
     Args:
-        key: the notary's public key, from where the reader trusts it.
+        blobs: where archived stories are.
+        key: the notary's public key, from where the reader trusts it; also one that has been retired since.
+        handovers: notes that retired a key, beside those in the store.
     """
 
     def __init__(
-        self, raw: RawLog, store: CheckpointStore, export: CheckpointExport, *, key: NoteKey, verifier: Verifier
+        self,
+        raw: RawLog,
+        store: CheckpointStore,
+        export: CheckpointExport,
+        *,
+        blobs: BlobStore,
+        key: NoteKey,
+        verifier: Verifier,
+        handovers: Sequence[str] = (),
     ) -> None:
-        self._raw, self._store, self._export = raw, store, export
-        self._key, self._verifier = key, verifier
+        self._raw, self._store, self._export, self._blobs = raw, store, export, blobs
+        self._key, self._verifier, self._handovers = key, verifier, handovers
+        self._keys = KeyRing.trusting(key, handovers, check=verifier.check)
 
     async def verify(self, *, extra: SignedCheckpoint | None = None, progress: Progress | None = None) -> AuditReport:
         """What differs, as far as signatures, chains and attested heads tell. StoreUnavailable.
@@ -117,7 +137,9 @@ class Auditor:
         """
         tell = progress or _tell_nobody
         audit = _Audit()
-        audit.losses, bad = await open_losses(self._store, self._export, self._key, self._verifier, repair=False)
+        known = [found.note for found in await self._notes() if is_handover(found.note)]
+        self._keys = KeyRing.trusting(self._key, [*self._handovers, *known], check=self._verifier.check)
+        audit.losses, bad = await open_losses(self._store, self._export, self._keys, self._verifier, repair=False)
         audit.findings += bad
         # The copies first: each checkpoint is stored before it is exported, so that none can seem lost meanwhile.
         await self._look_at_copies(audit, tell)
@@ -125,11 +147,13 @@ class Auditor:
         if extra is not None:
             self._look_at_extra(audit, extra, stored)
         await self._look_at_streams(audit, tell)
+        await self._look_at_archives(audit, tell)
         accepted = self._compare(audit)
         return AuditReport(
             streams=sum(state.end.version > 0 for state in audit.states.values()),
             events=audit.events,
             checkpoints=len(stored),
+            archives=audit.archives,
             exported=len(audit.exported),
             newest=audit.newest,
             findings=tuple(_without_repeats(audit.findings)),
@@ -166,7 +190,7 @@ class Auditor:
             return None
 
     def _opened(self, audit: _Audit, note: str, sequence: int | None) -> Checkpoint | None:
-        found = check_note(note, self._key, self._verifier.check, sequence=sequence)
+        found = check_note(note, self._keys, self._verifier.check, sequence=sequence)
         if isinstance(found, Finding):
             audit.findings.append(found)
             return None
@@ -217,7 +241,7 @@ class Auditor:
             return
         if signed is None:
             return
-        found = check_note(signed.note, self._key, self._verifier.check, sequence=None)
+        found = check_note(signed.note, self._keys, self._verifier.check, sequence=None)
         if not isinstance(found, Finding):
             self._attest(audit, found, signed)
 
@@ -272,12 +296,28 @@ class Auditor:
             detail = "it is in the list of streams, but has no entry"
             audit.findings.append(Finding(Verdict.DELETED, str(stream), None, detail))
 
+    async def _look_at_archives(self, audit: _Audit, tell: Progress) -> None:
+        """Every story that left the log is whole where its tombstone says that it is."""
+        unread: set[StreamId] = set()
+        for done, buried in enumerate(audit.archive.buried, start=1):
+            tell("archived stories", done, len(audit.archive.buried))
+            found = await open_archive(self._blobs, buried)
+            if isinstance(found, Finding):
+                audit.findings.append(found)
+                unread.add(buried.stream)
+                continue
+            audit.archives += 1
+            audit.opened[buried.stream] = audit.opened.get(buried.stream, frozenset()) | found.events
+        for stream in unread:
+            audit.opened.pop(stream, None)
+
     def _compare(self, audit: _Audit) -> list[Loss]:
         """The log holds what was attested; returns the losses that excuse where it does not."""
         excuses: dict[Loss, None] = {}
         for stream, attested in sorted(audit.attested.items()):
             seen = audit.states[stream]
-            state = StreamState(seen.end, seen.head, seen.hashes, audit.archive.heads.get(stream))
+            tombstone, archived = audit.archive.heads.get(stream), audit.opened.get(stream)
+            state = StreamState(seen.end, seen.head, seen.hashes, tombstone, archived)
             known = {finding.verdict for finding in audit.findings if finding.subject == stream}
             wrong: dict[Verdict, Finding] = {}
             for leaf, sequence in sorted(attested.values(), key=lambda a: a.leaf.version):
@@ -291,38 +331,13 @@ class Auditor:
             audit.findings += wrong.values()
         return list(excuses)
 
+    async def notes(self, *, after: int = 0, limit: int | None = None) -> list[StoredNote]:
+        """Stored checkpoints with a number above `after`, in order, at most `limit`; nothing in them is checked."""
+        return await self._store.notes(after=after, limit=limit)
+
     async def proof(self, stream: StreamId, *, version: int) -> Proof:
-        """The proof for one event, by the oldest checkpoint that covers it.
-
-        Raises:
-            NotFound: the event, or a checkpoint that covers it, is not there.
-            LogCorrupted: the log does not hold any more what that checkpoint attests.
-        """
-        signed, leaf = await self._covering(stream, version=version)
-        entries: list[RawEntry] = []
-        chain = ChainCheck(stream, wanted=frozenset({leaf.version}))
-        await follow(self._raw, chain, each=entries.extend)
-        if chain.findings or chain.hashes.get(leaf.version) != leaf.hash:
-            raise LogCorrupted(
-                f"{stream} does not hold any more what checkpoint attests at version {leaf.version}: run `fleet audit "
-                "verify`",
-                stream=str(stream),
-                version=leaf.version,
-            )
-        return make_proof(signed, leaf, entries, version=version)
-
-    async def _covering(self, stream: StreamId, *, version: int) -> tuple[SignedCheckpoint, Leaf]:
-        for sequence in await self._export.sequences():
-            signed = await self._export.read(sequence)
-            for leaf in signed.leaves:
-                if leaf.stream == stream and leaf.version >= version >= 1:
-                    return signed, leaf
-        raise NotFound(
-            f"no exported checkpoint covers {stream} version {version}: look with `fleet events`, or wait a minute for "
-            "the next checkpoint",
-            stream=str(stream),
-            version=version,
-        )
+        """The proof for one event; NotFound and LogCorrupted as `prove` says."""
+        return await prove(self._raw, self._export, self._blobs, stream=stream, version=version)
 
 
 async def copy_checkpoints(
@@ -335,7 +350,7 @@ async def copy_checkpoints(
     tell = progress or _tell_nobody
     sequences = await source.sequences()
     if not sequences:
-        raise NotFound("there is no exported checkpoint yet: the notary makes one a minute while the fleet runs")
+        raise NotFound("there is no exported checkpoint yet: the notary makes them while the fleet runs")
     for done, sequence in enumerate(sequences, start=1):
         tell("checkpoints", done, len(sequences))
         await target.write(await source.read(sequence), sequence=sequence)

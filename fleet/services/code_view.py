@@ -40,10 +40,14 @@ def signatures(text: str) -> str:
     return "\n".join([*imports[:20], *_DEFINITION.findall(text)[:60]])
 
 
-async def outline(blobs: BlobStore, tree: Tree, *, max_files: int = 30) -> str:
-    """Every source file with the first lines of its top-level definitions, in order of path."""
+async def outline(blobs: BlobStore, tree: Tree, *, paths: Sequence[str] | None = None, max_files: int = 30) -> str:
+    """Every source file with the first lines of its top-level definitions, in order of path.
+
+    Args:
+        paths: the files to show, in this order, instead of the first `max_files`.
+    """
     lines: list[str] = []
-    for path in _sources(tree)[:max_files]:
+    for path in _sources(tree)[:max_files] if paths is None else paths:
         lines.append(path)
         text = await file_text(blobs, tree, path, limit=100_000) or ""
         lines += [f"  {found}" for found in _DEFINITION.findall(text)[:12]]

@@ -15,27 +15,83 @@ from fleet.errors import (
     VersionConflict,
 )
 from fleet.events import Payload, RepoSource, RunDelegation, StoryStarted, StoryTransitioned
-from fleet.ids import Digest, Principal
-from fleet.ports import Command
-from fleet.services.create_story import created_events
+from fleet.ids import Digest, EntityId, Principal
+from fleet.planning import DEFAULT_PROJECT, ProjectState
+from fleet.ports import Command, EventLog
+from fleet.services.budget_requests import decide_budget, run_budget
+from fleet.services.create_story import created_events, parented
+from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
 from fleet.services.step_records import finished_effect
+from fleet.services.story_commands import (
+    answer_question,
+    apply_advice,
+    ask_question,
+    edit_story,
+    request_approval,
+    set_rigor,
+)
+from fleet.services.tool_calls import end_calls
+from fleet.services.tool_requests import request_call, request_claim
+from fleet.services.tool_run_requests import request_cancel, request_run
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, cancel, check_delegable, decide_gate, fire, refusal, resolve_step, unpark
+from fleet.story import (
+    Caller,
+    StoryState,
+    cancel,
+    check_delegable,
+    decide_gate,
+    fire,
+    fold,
+    pause,
+    refusal,
+    require_unpaused,
+    resolve_step,
+    resume,
+    revoke,
+    unpark,
+)
+from fleet.tools import git_address
 
-__all__ = ["COMMANDS", "CommandHandler"]
+__all__ = ["COMMANDS", "CommandHandler", "recorded_result"]
 
 RolesOf = Callable[[Principal], frozenset[str]]
+ProjectOf = Callable[[str], Awaitable[ProjectState]]
 DELEGATION_S = 30 * 24 * 3600
 """How long a delegation of a run holds at most (LC-77)."""
 _TRIES = 3
 
 
+def _result(state: StoryState) -> dict[str, Any]:
+    """What a command answers with: story id, version and state of its story."""
+    return {
+        "story_id": state.story_id,
+        "version": state.version,
+        "state": state.state,
+        "disposition": state.disposition,
+        "score": state.score.score if state.score else None,
+        "dor_ok": state.score.dor_ok if state.score else False,
+    }
+
+
+async def recorded_result(log: EventLog, command: Command) -> dict[str, Any] | None:
+    """The result of a command that is on record, whoever owns the story; None when it is not.
+
+    An owner that died between storing a command and answering it told nobody.
+    """
+    if command.command_id not in await log.commands(command.stream):
+        return None
+    state = fold(await log.read(command.stream))
+    return _result(state) if state else None
+
+
 class CommandHandler:
     """Turns one command into events of its story. The same command id never records twice."""
 
-    def __init__(self, *, roles_of: RolesOf, coach: Any, config_digests: Mapping[str, Digest]) -> None:
-        self._roles_of, self._coach, self._config = roles_of, coach, config_digests
+    def __init__(
+        self, *, roles_of: RolesOf, coach: Any, config_digests: Mapping[str, Digest], projects: ProjectOf
+    ) -> None:
+        self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
 
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
@@ -46,15 +102,7 @@ class CommandHandler:
             if not bench.journal.exists and command.name != "create_story":
                 raise StoryNotFound(f"there is no story {bench.journal.story_id}", story_id=bench.journal.story_id)
             await self._record(bench, command, decide)
-        state = bench.state
-        return {
-            "story_id": state.story_id,
-            "version": state.version,
-            "state": state.state,
-            "disposition": state.disposition,
-            "score": state.score.score if state.score else None,
-            "dor_ok": state.score.dor_ok if state.score else False,
-        }
+        return _result(bench.state)
 
     async def _record(self, bench: Workbench, command: Command, decide: Decide) -> None:
         caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
@@ -69,7 +117,9 @@ class CommandHandler:
                 raise
             closes = command.name == "cancel"
             try:
-                await bench.journal.record_command(command.command_id, payloads, actor=caller.principal, closes=closes)
+                await bench.journal.record_command(
+                    command.command_id, payloads, actor=caller.principal, closes=closes, trace_id=command.trace_id
+                )
             except VersionConflict:
                 # The stream had grown; the journal has reloaded it, so the command is decided on what is there (LC-8).
                 if attempt == _TRIES:
@@ -87,9 +137,11 @@ class CommandHandler:
                 event="create_story",
                 allowed=[],
             )
-        return created_events(
-            command.body.get("story"), caller=caller, rules=bench.rules, coach=self._coach, config=self._config
-        )
+        story: Any = command.body.get("story")
+        if isinstance(story, dict):
+            named = str(story.get("project_id", DEFAULT_PROJECT))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            story = parented(story, await self._projects(EntityId(named)))
+        return created_events(story, caller=caller, rules=bench.rules, coach=self._coach, config=self._config)
 
     async def start(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story may be worked on: on which repository, with which model, with which gates delegated."""
@@ -104,15 +156,21 @@ class CommandHandler:
             )
         repo = body.get("repo")
         if not isinstance(repo, str) or not repo:
-            raise InvalidInput("start needs the path of a repository", field="repo")
+            raise InvalidInput("start needs a repository: its path, or its address on another machine", field="repo")
+        address = git_address(repo)
+        if address is not None:
+            listed_target(bench, address)
         return (
             StoryStarted(
-                repo=RepoSource(provider="local", url=repo, ref=body.get("ref")),
+                repo=RepoSource(
+                    provider="git" if address else "local", url=address.url if address else repo, ref=body.get("ref")
+                ),
                 model=body.get("model"),
                 toolchain=body.get("toolchain") or "python",
                 delegations=_delegations(bench, command, caller),
                 record=bool(body.get("record")),
             ),
+            *await run_budget(bench, command, caller),
         )
 
     async def approve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
@@ -125,19 +183,15 @@ class CommandHandler:
     async def reject(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A pending approval is rejected, with a reason."""
         name, reason = _gate_name(command), str(command.body.get("reason") or "")
-        return decide_gate(
-            bench.state, bench.rules.fsm, name, approve=False, caller=caller, now_ms=bench.now_ms, notes=reason
-        )
+        state, fsm = bench.state, bench.rules.fsm
+        rejected = decide_gate(state, fsm, name, approve=False, caller=caller, now_ms=bench.now_ms, notes=reason)
+        back = command.body.get("back")
+        return rejected if back is None else (*rejected, *_back(bench, str(back), caller, reason))
 
     async def transition(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """An event of the lifecycle is fired."""
         event, reason = str(command.body.get("event")), str(command.body.get("reason") or "")
-        moved = fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
-        last = moved[-1]
-        if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
-            number = sum(bench.state.loopbacks.values()) + 1
-            return (*moved, *fix_task(bench, f"loopback/{event}/{number}", reason.strip()))
-        return moved
+        return _fired(bench, event, caller, reason)
 
     async def unpark(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A parked story goes on."""
@@ -163,7 +217,72 @@ class CommandHandler:
     async def cancel(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story is given up."""
         _needs(caller, "po")
-        return cancel(bench.state, reason=str(command.body.get("reason") or ""))
+        cancelled = cancel(bench.state, reason=str(command.body.get("reason") or ""))
+        await end_calls(bench)
+        return cancelled
+
+    async def revoke(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A yes to a tool call is taken back before it was used."""
+        name, reason = _gate_name(command), str(command.body.get("reason") or "")
+        return revoke(bench.state, bench.rules.fsm, name, caller=caller, reason=reason)
+
+    async def pause(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """No step of the story starts from here on."""
+        _needs(caller, "po")
+        return (pause(bench.state, caller=caller, reason=str(command.body.get("reason") or "")),)
+
+    async def resume(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A paused story goes on."""
+        _needs(caller, "po")
+        return (resume(bench.state, caller=caller, note=str(command.body.get("note") or "")),)
+
+    async def edit(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story has another text, and a score for it."""
+        _needs(caller, "po")
+        return edit_story(bench, command, caller, self._coach)
+
+    async def apply_advice(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story has what the coach proposed, beside every word of its author."""
+        _needs(caller, "po")
+        return apply_advice(bench, command, caller, self._coach)
+
+    async def set_rigor(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story is worked on at another rigor level."""
+        return await set_rigor(bench, command, caller, self._coach)
+
+    async def ask(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A question is on record."""
+        return ask_question(bench, command, caller)
+
+    async def answer(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A question has its answer."""
+        return answer_question(bench, command, caller)
+
+    async def request_approval(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A gate is asked for, also again."""
+        return await request_approval(bench, command, caller)
+
+    async def invoke_tool(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A tool is to be called."""
+        require_unpaused(bench.state)
+        return await request_call(bench, command, caller)
+
+    async def start_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A command is to be run in the sandbox."""
+        require_unpaused(bench.state)
+        return await request_run(bench, command, caller)
+
+    async def cancel_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A run is ended."""
+        return await request_cancel(bench, command, caller)
+
+    async def claim_task(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A person or agent takes a task that is being implemented."""
+        return await request_claim(bench, command, caller)
+
+    async def set_budget(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A scope of the story has other limits; a story that was parked because of its budget goes on (MB-24)."""
+        return await decide_budget(bench, command, caller)
 
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
@@ -176,7 +295,45 @@ COMMANDS: Mapping[str, Decide] = {
     "unpark": CommandHandler.unpark,
     "resolve_step": CommandHandler.resolve,
     "cancel": CommandHandler.cancel,
+    "revoke": CommandHandler.revoke,
+    "invoke_tool": CommandHandler.invoke_tool,
+    "start_run": CommandHandler.start_run,
+    "cancel_run": CommandHandler.cancel_run,
+    "claim_task": CommandHandler.claim_task,
+    "set_budget": CommandHandler.set_budget,
+    "pause_story": CommandHandler.pause,
+    "resume_story": CommandHandler.resume,
+    "edit_story": CommandHandler.edit,
+    "apply_advice": CommandHandler.apply_advice,
+    "set_rigor": CommandHandler.set_rigor,
+    "ask_question": CommandHandler.ask,
+    "answer_question": CommandHandler.answer,
+    "request_approval": CommandHandler.request_approval,
 }
+
+
+def _fired(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
+    """The transition; one back to BUILD adds the task that it is about (LC-91)."""
+    moved = fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
+    last = moved[-1]
+    if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
+        number = sum(bench.state.loopbacks.values()) + 1
+        return (*moved, *fix_task(bench, f"loopback/{event}/{number}", reason.strip()))
+    return moved
+
+
+def _back(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
+    """The way back that the rejection is followed by, in the same append; InvalidInput for one that leads forward."""
+    state = bench.state
+    rows = bench.rules.fsm.lifecycles[state.lifecycle].legal(state.state)
+    ways = [row.event for row in rows if row.kind == "loopback"]
+    if event not in ways:
+        raise InvalidInput(
+            f"{event[:60]!r} leads not back from {state.state}; events that do: {', '.join(ways) or 'none'}",
+            field="back",
+            allowed=ways,
+        )
+    return _fired(bench, event, caller, reason)
 
 
 def _needs(caller: Caller, *roles: str) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Generic, TypeVar
 
-from fleet.context import ContextConfig, StoryView, build_pack, last_summary, milestones
+from fleet.context import ContextConfig, build_pack
 from fleet.errors import StoreUnavailable, StoryNotFound
-from fleet.ids import StoryId, StreamId
-from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest
-from fleet.story import fold
+from fleet.ids import StreamId
+from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest, SnapshotStore
+from fleet.services.lessons import LessonBook
+from fleet.services.story_views import StoryViews
 
 __all__ = ["MAX_WAIT_S", "ContextService"]
 
 MAX_WAIT_S = 2.0
 """How long a pack waits for the log to reach the asked version (CX-34)."""
 _POLL_S = 0.05
-_PACKS, _VIEWS = 64, 8
+_PACKS = 64
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -26,12 +28,24 @@ class ContextService:
     """Implements the port Packs. `as_of` 0 in a request means the latest version.
 
     Caches hold only what a version of a stream can never change, so they need no expiry and may vanish at any time.
+
+    Args:
+        snapshots: of the owners of stories: with them a long story need not be folded from its first event.
     """
 
-    def __init__(self, log: EventLog, blobs: BlobStore, config: ContextConfig, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        blobs: BlobStore,
+        config: ContextConfig,
+        *,
+        clock: Clock,
+        snapshots: SnapshotStore | None = None,
+    ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
         self._packs = _Recent[tuple[str, int, str, str, str | None], Pack](_PACKS)
-        self._views = _Recent[tuple[str, int], StoryView](_VIEWS)
+        self._lessons = LessonBook(log, config.lessons)
+        self._views = StoryViews(log, blobs, milestones=config.milestones, snapshots=snapshots)
 
     async def pack(self, request: PackRequest) -> Pack:
         """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
@@ -44,7 +58,9 @@ class ContextService:
         return known
 
     async def _build(self, request: PackRequest, as_of: int) -> Pack:
-        view = await self._view(request.story_id, as_of)
+        view = await self._views.at(request.story_id, as_of)
+        if self._config.lessons.enabled:
+            view = replace(view, lessons=await self._lessons.before(view.state))
         built = build_pack(view, self._config, role=request.role, phase=request.phase, task_id=request.task_id)
         return Pack(
             text=built.text,
@@ -77,22 +93,6 @@ class ContextService:
                     as_of=request.as_of,
                 )
             await self._clock.sleep(_POLL_S)
-
-    async def _view(self, story_id: StoryId, as_of: int) -> StoryView:
-        known = self._views.get((story_id, as_of))
-        if known is not None:
-            return known
-        events = await self._log.read(StreamId.of_story(story_id), limit=as_of)
-        state = fold(events)
-        assert state is not None, f"{story_id} has a head but no events"
-        digest = last_summary(events)
-        view = StoryView(
-            state=state,
-            milestones=milestones(events, last=self._config.milestones),
-            summary=(await self._blobs.get(digest)).decode() if digest is not None else None,
-        )
-        self._views.put((story_id, as_of), view)
-        return view
 
 
 class _Recent(Generic[_Key, _Value]):

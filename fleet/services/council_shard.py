@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -23,8 +23,9 @@ from fleet.errors import (
 )
 from fleet.ids import CommandId, StoryId, StreamId
 from fleet.ports import Answer, Clock, Delivery, EventLog, Inbox, Lease, LeaseStore, Witness
-from fleet.services.commands import CommandHandler
+from fleet.services.commands import CommandHandler, recorded_result
 from fleet.services.procedures.gates import take_ownership
+from fleet.services.project_owner import ProjectOwner
 from fleet.services.story_owner import StoryOwner
 from fleet.services.takeover import Defects, Patience, incarnations_of, may_be_the_killer, require_attested
 from fleet.services.tenure import Tenure
@@ -38,6 +39,8 @@ _COMMAND_PATIENCE_MS = 30_000
 """How long a command waits for a story of another shard before its sender is told."""
 _PROBATION_TTLS = 10
 """How many times the life of a lease one suspect is waited for at most, when it neither gets on nor kills anything."""
+_RENEWED_TOGETHER = 64
+"""Leases that one call renews."""
 _OUTAGE = 3
 """Streams in a row that the store does not answer for: then the whole store is away, and the sweep ends."""
 
@@ -94,11 +97,12 @@ class CouncilShard:
         witness: Witness | None = None,
         random: Random | None = None,
         max_claims: int = 128,
+        projects: ProjectOwner | None = None,
     ) -> None:
         self.name, self.owner_id = name, f"{name}/{incarnation}"
         self._log, self._leases, self._inbox, self._clock = log, leases, inbox, clock
         self._make_bench, self._commands, self._witness = make_bench, commands, witness
-        self._ttl_s, self._sweep_s, self._max_claims = ttl_s, sweep_s, max_claims
+        self._ttl_s, self._sweep_s, self._max_claims, self._projects = ttl_s, sweep_s, max_claims, projects
         self._random = random or Random(self.owner_id)
         self._patience = Patience(clock, self._random)
         self._owned: dict[StreamId, _Owned] = {}
@@ -124,6 +128,8 @@ class CouncilShard:
             group.create_task(self._forever(self._renew, pause_s=self._ttl_s / 3))
             group.create_task(self._forever(self._guard, pause_s=self._ttl_s / 15))
             group.create_task(self._forever(self._sweep, pause_s=self._sweep_s))
+            if self._projects is not None:
+                group.create_task(self._forever(self._projects.work, pause_s=self._sweep_s))
 
     async def drain(self) -> None:
         """No story is worked on any more, and every lease is free."""
@@ -171,6 +177,8 @@ class CouncilShard:
     async def _answer(self, delivery: Delivery) -> Answer:
         command = delivery.command
         try:
+            if self._projects is not None and command.stream.startswith("project:"):
+                return Answer(ok=True, result=await self._projects.handle(command))
             owned = await self._claim(command.stream, for_command=True)
             assert owned is not None
             bench = owned.owner.bench
@@ -183,6 +191,8 @@ class CouncilShard:
             if self._is_to_wait(command.command_id, error):
                 raise
             await self._forget_nothing(command.stream)
+            if isinstance(error, LeaseHeld) and (known := await recorded_result(self._log, command)):
+                return Answer(ok=True, result=known)
             return Answer(ok=False, problem=error.to_wire())
         except Exception as error:
             message = f"command {command.name} failed with {type(error).__name__}: {error}"
@@ -310,21 +320,25 @@ class CouncilShard:
         await asyncio.gather(owned.task, return_exceptions=True)
 
     async def _renew(self) -> None:
-        # Side by side: one answer that does not come must not cost the other stories their leases.
+        # Side by side: one answer that does not come must not cost the other stories their leases. Many in one call: a
+        # shard of a thousand stories that asked for each by itself would be late with all of them, lose them to the
+        # other shards, and they to it.
+        held = list(self._owned.items())
         async with asyncio.TaskGroup() as group:
-            for stream, owned in list(self._owned.items()):
-                group.create_task(self._renew_one(stream, owned))
+            for start in range(0, len(held), _RENEWED_TOGETHER):
+                group.create_task(self._renew_some(held[start : start + _RENEWED_TOGETHER]))
 
-    async def _renew_one(self, stream: StreamId, owned: _Owned) -> None:
+    async def _renew_some(self, some: Sequence[tuple[StreamId, _Owned]]) -> None:
         asked_ms = self._clock.monotonic_ms()
         try:
-            await self._leases.renew(owned.lease)
-        except OwnershipError:
-            await self._lose(stream, owned)
+            lost = await self._leases.renew_all([owned.lease for _, owned in some])
         except StoreError:
-            return  # `_guard` ends the story when this goes on for too long
-        else:
-            owned.tenure.renewed(asked_ms=asked_ms)
+            return  # `_guard` ends the stories when this goes on for too long
+        for stream, owned in some:
+            if stream in lost:
+                await self._lose(stream, owned)
+            else:
+                owned.tenure.renewed(asked_ms=asked_ms)
 
     async def _guard(self) -> None:
         """Stories whose lease could not be renewed in time are let go, well before it ends (EV-4)."""
@@ -339,9 +353,17 @@ class CouncilShard:
         self._random.shuffle(free)
         outages = 0
         for stream in free[: self._max_claims]:
+            if self._is_late:
+                return
             outages = 0 if await self._take_over(stream) else outages + 1
             if outages == _OUTAGE:
                 return
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether a renewal is overdue: who cannot keep up with what it has takes nothing more."""
+        now_ms = self._clock.monotonic_ms()
+        return any(now_ms - owned.tenure.good_ms > self._ttl_s * 500 for owned in self._owned.values())
 
     def _is_free(self, stream: StreamId) -> bool:
         known = stream in self._owned or stream in self._defects.left_alone

@@ -5,14 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.errors import InvalidInput
+from fleet.errors import InvalidInput, InvalidTransition, NotFound
 from fleet.events import AcceptanceCriterion, Finding, Payload, StoryCreated, StoryScored, StoryTransitioned
 from fleet.ids import Digest, EntityId
-from fleet.planning import CoachConfig, content_digest, score_story
+from fleet.planning import DEFAULT_EPIC, CoachConfig, ProjectState, content_digest, score_story
 from fleet.services.workbench import Definitions
 from fleet.story import Caller, StoryText, parse
 
-__all__ = ["created_events", "scored_event"]
+__all__ = ["created_events", "parented", "scored_event"]
+
+
+def parented(data: Any, project: ProjectState) -> Any:
+    """The story's fields with the defaults of its project; its parents exist and are open (PL-1, PL-2).
+
+    Raises:
+        NotFound: there is no such project, or it has no such epic.
+        InvalidTransition: the project is archived, or the epic is closed.
+    """
+    if not isinstance(data, dict):
+        return data  # pyright: ignore[reportUnknownVariableType]
+    if not project.exists:
+        raise NotFound(f"there is no project {project.project_id}", project_id=project.project_id)
+    fields: dict[str, Any] = {"rigor": project.default_rigor, "lifecycle": project.default_lifecycle, **data}
+    if fields.get("epic_id", DEFAULT_EPIC) == DEFAULT_EPIC:
+        fields["epic_id"] = project.inbox
+    epic = project.epics.get(str(fields["epic_id"]))
+    if epic is None:
+        raise NotFound(
+            f"project {project.project_id} has no epic {str(fields['epic_id'])[:80]!r}", project_id=project.project_id
+        )
+    for name, status in ((project.project_id, project.status), (epic.epic_id, epic.status)):
+        if status in ("archived", "cancelled", "completed"):
+            raise InvalidTransition(
+                f"{name} is {status}: it takes no more stories", state=status, event="create_story", allowed=[]
+            )
+    return fields
 
 
 def created_events(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from fleet.context import MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
+from fleet.context import MIN_SECRET_CHARS, RedactedText, forms_of, redact, redact_known
 from fleet.ports import SecretValue
 
 __all__ = ["KnownSecrets"]
@@ -14,7 +14,7 @@ _KEPT_VERSIONS = 8
 
 
 class KnownSecrets:
-    """Redacts every value that was registered, and its usual encodings (CX-60). It shows none of them."""
+    """Redacts every value that was registered, its usual encodings, and what looks like a secret (CX-60)."""
 
     def __init__(self) -> None:
         self._values: dict[str, deque[str]] = {}
@@ -40,8 +40,10 @@ class KnownSecrets:
         return max(map(len, self._forms), default=0)
 
     def redact(self, text: str) -> RedactedText:
-        """The text without any of the values, and how many places were taken out."""
-        return redact_known(text, self._forms)
+        """The text without any of the values or what looks like a secret, and how many places were taken out."""
+        known = redact_known(text, self._forms)
+        found = redact(known.text)
+        return RedactedText(found.text, known.places + len(found.spans))
 
     def __repr__(self) -> str:
         return f"KnownSecrets({len(self._values)} names)"

@@ -10,7 +10,7 @@ from fleet.errors import InvalidInput, LogCorrupted
 from fleet.events import rfc3339
 from fleet.ids import Principal, StreamId
 from fleet.ports import CheckpointExport, CheckpointStore, Clock, EventLog, RawLog, Signer, Verifier
-from fleet.services.attesting import GENESIS, Newest, open_losses, restore_copies
+from fleet.services.attesting import GENESIS, Newest, keys_of, open_losses, restore_copies
 from fleet.services.chains import follow
 
 __all__ = ["AcceptedLoss", "LossDesk"]
@@ -70,7 +70,7 @@ class LossDesk:
         return done
 
     async def _newest(self) -> Newest:
-        return await restore_copies(self._store, self._export, self._signer.key, self._verifier)
+        return await restore_copies(self._store, self._export, keys_of(self._signer, self._verifier), self._verifier)
 
     async def _is_demanded(self, loss: Loss) -> bool:
         """Whether a checkpoint after the record attests what is gone."""
@@ -82,7 +82,8 @@ class LossDesk:
 
     async def _accept(self, stream: StreamId, by: Principal, reason: str) -> AcceptedLoss:
         newest = await self._newest()
-        losses, _ = await open_losses(self._store, self._export, self._signer.key, self._verifier, repair=True)
+        keys = keys_of(self._signer, self._verifier)
+        losses, _ = await open_losses(self._store, self._export, keys, self._verifier, repair=True)
         attested = await self._attested(stream, newest.leaves, losses, sequence=newest.sequence)
         present = await self._present(stream)
         refusal = (await self._log.refused()).get(stream)

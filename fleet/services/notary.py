@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fleet.audit import (
@@ -17,13 +18,15 @@ from fleet.audit import (
     Verdict,
     check_leaf,
     excused,
+    note_text,
+    parse_checkpoint,
     sign_checkpoint,
 )
-from fleet.errors import FleetError, VersionConflict
+from fleet.errors import ConfigError, FleetError, StoreError, VersionConflict
 from fleet.events import Head
 from fleet.ids import StreamId
 from fleet.ports import CheckpointExport, CheckpointStore, Clock, EventLog, RawLog, Signer, Verifier
-from fleet.services.attesting import Newest, open_losses, restore_copies, tombstones
+from fleet.services.attesting import Newest, keys_of, open_losses, restore_copies, tombstones
 from fleet.services.chains import follow
 
 __all__ = ["Notarized", "Notary"]
@@ -59,7 +62,10 @@ class _Look:
 
 
 class Notary:
-    """Makes a checkpoint over all streams when it is asked and every `interval_s`.
+    """Makes a checkpoint over all streams when it starts, soon after a story closed, and every `interval_s`.
+
+    Nobody has to tell it that a story closed: the append that closes a story takes it out of the open set, and that is
+    the request. It stands until a look has seen the story closed, whoever dies before; so nothing is asked in vain.
 
     It signs only what it has recomputed from stored bytes, and only if every stream still holds what the checkpoint
     before attests; a stream that does not takes no appends from then on, keeps its old leaf, and the others go on. Two
@@ -67,7 +73,8 @@ class Notary:
     and is exported then; what a crash left undone in between is done at the start of the next one.
 
     Args:
-        interval_s: seconds between two looks at the log.
+        interval_s: seconds between two looks at the log, when no story closes.
+        closing_s: seconds between two looks for stories that closed.
         announce: gets one line for each stream that is refused, and when nothing can be signed.
     """
 
@@ -82,11 +89,13 @@ class Notary:
         verifier: Verifier,
         clock: Clock,
         interval_s: float = 60.0,
+        closing_s: float = 2.0,
         announce: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log, self._raw, self._store, self._export = log, raw, store, export
         self._signer, self._verifier, self._clock = signer, verifier, clock
-        self._interval_s, self._announce = interval_s, announce
+        self._interval_s, self._closing_s, self._announce = interval_s, closing_s, announce
+        self._seen_closed: frozenset[StreamId] = frozenset()
         # Two looks at once would only race each other for the same sequence.
         self._one_at_a_time = asyncio.Lock()
         self.last: Notarized | None = None
@@ -96,13 +105,43 @@ class Notary:
 
     async def run(self) -> None:
         """Never returns. A store that is down, or a damaged checkpoint, is met again at the next look."""
+        pause_s = self._closing_s
         while True:
-            try:
-                await self.checkpoint()
-            except FleetError as error:
-                self.problem = f"{error.code}: {error.message}"
-                self._announce(f"no checkpoint: {self.problem}")
-            await self._clock.sleep(self._interval_s)
+            began_ms = self._clock.monotonic_ms()
+            is_done = await self._try()
+            # A look reads from every stream: when stories close all the time, half of the time is left to others.
+            took_s = (self._clock.monotonic_ms() - began_ms) / 1000
+            pause_s = self._closing_s if is_done else min(2 * pause_s, self._interval_s)
+            await self._until_due(at_least_s=max(took_s, pause_s))
+
+    async def conclude(self) -> None:
+        """What the log holds now is attested too, if the stores allow it: the last thing before the fleet stops."""
+        await self._try()
+
+    async def _try(self) -> bool:
+        try:
+            await self.checkpoint()
+        except FleetError as error:
+            problem = f"{error.code}: {error.message}"
+            if problem != self.problem:
+                self._announce(f"no checkpoint: {problem}")
+            self.problem = problem
+            return False
+        return True
+
+    async def _until_due(self, *, at_least_s: float) -> None:
+        """The interval is over, or a story closed that the newest look has not seen closed."""
+        end_ms = self._clock.monotonic_ms() + int(self._interval_s * 1000)
+        await self._clock.sleep(min(at_least_s, self._interval_s))
+        while (left_ms := end_ms - self._clock.monotonic_ms()) > 0:
+            with suppress(StoreError):
+                if await self._closed() - self._seen_closed:
+                    return
+            await self._clock.sleep(min(self._closing_s, left_ms / 1000))
+
+    async def _closed(self) -> frozenset[StreamId]:
+        present, still_open = await self._log.streams(), set(await self._log.open_streams())
+        return frozenset(s for s in present if s.startswith("story:") and s not in still_open)
 
     async def checkpoint(self) -> Notarized:
         """Everything that is in the log now is attested, but for streams that are refused.
@@ -114,26 +153,30 @@ class Notary:
         """
         async with self._one_at_a_time:
             for _ in range(_TRIES):
+                # Before the look: a story that closes while it goes on is looked at once more.
+                closed = await self._closed()
                 try:
                     self.last = await self._look()
                 except VersionConflict:
                     # Another notary was first: its checkpoint is the one to go on from.
                     continue
-                self.problem = None
+                self._seen_closed, self.problem = closed, None
                 return self.last
         raise VersionConflict(
             f"other notaries were first {_TRIES} times: run one notary only", sequence=self.last and self.last.sequence
         )
 
     async def _look(self) -> Notarized:
-        key = self._signer.key
-        newest = await restore_copies(self._store, self._export, key, self._verifier)
-        losses, _ = await open_losses(self._store, self._export, key, self._verifier, repair=True)
+        keys = keys_of(self._signer, self._verifier)
+        newest = await restore_copies(self._store, self._export, keys, self._verifier)
+        if newest.signed is not None and self._hand_over(newest.signed):
+            keys = keys_of(self._signer, self._verifier)
+        losses, _ = await open_losses(self._store, self._export, keys, self._verifier, repair=True)
         look = _Look(newest, losses, await self._log.refused())
         before = {leaf.stream: leaf for leaf in newest.leaves}
         for stream in sorted({*before, *await self._raw.listed()}):
             await self._visit(look, stream, before.get(stream))
-        is_new = tuple(look.leaves) != newest.leaves
+        is_new = tuple(look.leaves) != newest.leaves or self._signer.successor is not None
         if is_new:
             await self._sign(look)
         return Notarized(
@@ -146,7 +189,7 @@ class Notary:
         )
 
     async def _sign(self, look: _Look) -> SignedCheckpoint:
-        before = look.newest
+        before, successor = look.newest, self._signer.successor
         signed = sign_checkpoint(
             look.leaves,
             sequence=before.sequence + 1,
@@ -154,10 +197,28 @@ class Notary:
             time_ms=self._clock.now_ms(),
             key=self._signer.key,
             sign=self._signer.sign,
+            successor=(successor.key, successor.sign) if successor else None,
         )
         await self._store.append(signed, sequence=before.sequence + 1)
         await self._export.write(signed, sequence=before.sequence + 1)
+        self._hand_over(signed)
         return signed
+
+    def _hand_over(self, newest: SignedCheckpoint) -> bool:
+        """Whether this checkpoint retired our key: then its successor is the one in use."""
+        handover = parse_checkpoint(note_text(newest.note)).handover
+        if handover is None or handover.retired != self._signer.key:
+            return False
+        successor = self._signer.successor
+        if successor is None or successor.key != handover.successor:
+            raise ConfigError(
+                f"the newest checkpoint retired the audit key {handover.retired.name} for {handover.successor.name}, "
+                "which is not in the home: restore the folder `audit` from a backup",
+                key=handover.successor.text,
+            )
+        self._signer.succeed(newest.note)
+        self._announce(f"the key {handover.retired.name} is retired; {handover.successor.text} signs from now on")
+        return True
 
     async def _visit(self, look: _Look, stream: StreamId, leaf: Leaf | None) -> None:
         """The stream's leaf for the next checkpoint is in the look; a stream that does not verify is refused."""

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.context import redact_json
 from fleet.digest import digest_of_json
 from fleet.errors import IdempotencyMismatch, StoreUnavailable, StoryNotFound, from_wire
 from fleet.events import StoredEvent
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Answer, Clock, Command, EventLog, Feed, Inbox
 from fleet.services.archive import tombstone_of
-from fleet.story import FsmConfig, StoryState, fold, parse, waiting_for
+from fleet.story import FsmConfig, StoryState, fold, parse, pending_approvals, waiting_for
 
-__all__ = ["Pending", "PlanningDesk", "StoryLine"]
+__all__ = ["Pending", "PlanningDesk", "StoryLine", "recorded_body"]
 
 ANSWER_S = 5.0
 """How long a command waits for its owner before the caller is told to come back (AP-4)."""
+
+_VERBATIM = frozenset(["invoke_tool", "start_run", "start_story"])
+"""Commands that carry files, arguments of programs and addresses, which are redacted where they are shown (CX-60)."""
+
+SWEEP_S = 30
+"""Between two looks at every watched story (EV-20)."""
+_BATCH = 200
+_PROJECTS = 20_000
+"""Stories whose project is kept at hand."""
+_REMEMBERED = 500
+"""Stories whose state is kept at hand."""
+
+
+Takes = Callable[[StoryId], Awaitable[bool]]
+"""Whether a story is among those that somebody watches."""
+
+Again = Callable[[CommandId, bool], bool]
+"""Whether a story is meant, by the command that created it and by whether it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,27 @@ class StoryLine:
     score: str | None
     version: int
     waiting_for: str | None
+    project_id: str = "pr-default"
+    epic_id: str = "ep-inbox"
+    priority: int = 5
+    tags: tuple[str, ...] = ()
+    dor_ok: bool = False
+    is_started: bool = False
+    is_paused: bool = False
+    tasks_done: int = 0
+    tasks: int = 0
+    gates: tuple[str, ...] = ()
+    """Gates that wait for a decision."""
+    parked: str | None = None
+    """Why it is parked."""
+    tokens: int = 0
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+def recorded_body(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a command as it is queued and recorded: without secrets, but for files and addresses (CX-60)."""
+    return body if name in _VERBATIM else redact_json(body)
 
 
 class PlanningDesk:
@@ -47,9 +88,15 @@ class PlanningDesk:
 
     def __init__(self, *, log: EventLog, inbox: Inbox, feed: Feed, clock: Clock, fsm: FsmConfig) -> None:
         self._log, self._inbox, self._feed, self._clock, self._fsm = log, inbox, feed, clock, fsm
+        self._states = _States(_REMEMBERED)
+        self._projects: dict[StoryId, str] = {}
 
-    async def story_id_for(self, data: Any) -> StoryId:
+    async def story_id_for(self, data: Any, *, again: Again | None = None) -> StoryId:
         """A free id for this text: the same text gives the same id, and a number behind it once that one is used up.
+
+        Args:
+            again: says of a story with such an id, by the command that created it and whether it is over, that it is
+                the one that is meant; its id is given once more. One that is archived is not asked for.
 
         Raises InvalidInput when the text is no story.
         """
@@ -58,8 +105,17 @@ class PlanningDesk:
         stem = f"st-{slug}-{digest_of_json(text.model_dump(mode='json')).hex[:6]}"
         attempt = 1
         while await self._is_used(wanted := StoryId(stem if attempt == 1 else f"{stem}-{attempt}")):
+            if again is not None and await self._is_meant(wanted, again):
+                break
             attempt += 1
         return wanted
+
+    async def _is_meant(self, story_id: StoryId, again: Again) -> bool:
+        first = await self._log.read(StreamId.of_story(story_id), limit=1)
+        if not first:
+            return False
+        state = await self.state(story_id)
+        return again(first[0].command_id, state.closed or state.disposition == "cancelled")
 
     async def _is_used(self, story_id: StoryId) -> bool:
         """Whether it names a story, or named one that is archived: the graph and the checkpoints still know that."""
@@ -76,14 +132,21 @@ class PlanningDesk:
         principal: Principal,
         key: str,
         timeout_s: float = ANSWER_S,
+        trace_id: str = "",
     ) -> dict[str, Any] | Pending:
         """The owner's result, or Pending when it did not decide in time. Errors of the owner arrive as themselves.
 
         IdempotencyMismatch when the key's stored answer is that to another request (AP-2).
         """
         command_id = CommandId(f"{principal}/{key}")
+        sent = recorded_body(name, body)
         command = Command(
-            command_id=command_id, stream=StreamId.of_story(story_id), name=name, principal=principal, body=body
+            command_id=command_id,
+            stream=StreamId.of_story(story_id),
+            name=name,
+            principal=principal,
+            body=sent,
+            trace_id=trace_id,
         )
         await self._inbox.submit(command)
         answer = await self._inbox.answer(command_id, timeout_s=timeout_s)
@@ -112,17 +175,56 @@ class PlanningDesk:
 
     async def state(self, story_id: StoryId, *, as_of: int | None = None) -> StoryState:
         """The story as recorded, at a version if one is named; StoryNotFound when there is none."""
-        state = fold(await self._log.read(StreamId.of_story(story_id), limit=as_of))
+        state = await (self._latest(story_id) if as_of is None else self._at(story_id, as_of))
         if state is None:
             raise StoryNotFound(
                 f"there is no story {story_id}; `fleet story list` shows those that exist", story_id=story_id
             )
         return state
 
+    async def _at(self, story_id: StoryId, version: int) -> StoryState | None:
+        return fold(await self._log.read(StreamId.of_story(story_id), limit=version))
+
+    async def _latest(self, story_id: StoryId) -> StoryState | None:
+        """The present state: what is remembered of it, and the events since."""
+        stream = StreamId.of_story(story_id)
+        head = await self._log.head(stream)
+        known = self._states.get(story_id)
+        if known is not None and known.version == head.version and known.hash == head.hash:
+            return known.state
+        events = await self._log.read(stream, after=known.version) if known is not None else []
+        if known is None or not events or events[0].prev_hash != known.hash:
+            # Nothing is known, or the stream is another one than it was: archived, or gone back in time (EV-19).
+            known, events = None, await self._log.read(stream)
+        state = fold(events, known.state if known else None)
+        if state is None:
+            self._states.forget(story_id)
+        else:
+            self._states.put(story_id, _Known(state, events[-1].hash))
+        return state
+
     async def stories(self) -> list[StoryLine]:
         """Every story, by id."""
-        streams = [s for s in await self._log.streams() if s.startswith("story:")]
-        return [self.line(await self.state(StoryId(s.entity))) for s in streams]
+        return [self.line(state) for state in await self.states()]
+
+    async def states(self) -> list[StoryState]:
+        """Every story as recorded, by id; one that is being archived meanwhile is left out."""
+        ids = [StoryId(s.entity) for s in await self._log.streams() if s.startswith("story:")]
+        found = [await self._latest(story_id) for story_id in ids]
+        return [state for state in found if state is not None]
+
+    async def project_of(self, story_id: StoryId) -> str | None:
+        """The project of the story, which never changes; None when there is no such story."""
+        known = self._projects.get(story_id)
+        if known is not None:
+            return known
+        first = fold(await self._log.read(StreamId.of_story(story_id), limit=1))
+        if first is None:
+            return None
+        if len(self._projects) >= _PROJECTS:
+            self._projects.clear()
+        self._projects[story_id] = first.project_id
+        return first.project_id
 
     async def stories_exist(self) -> bool:
         """Whether the log holds any stream; StoreUnavailable when it does not answer."""
@@ -139,6 +241,20 @@ class PlanningDesk:
             score=state.score.score if state.score else None,
             version=state.version,
             waiting_for=self.waiting_for(state),
+            project_id=state.project_id,
+            epic_id=state.epic_id,
+            priority=state.priority,
+            tags=state.content.tags,
+            dor_ok=state.score.dor_ok if state.score else False,
+            is_started=state.start is not None,
+            is_paused=state.is_paused,
+            tasks_done=sum(task.state == "done" for task in state.tasks.values()),
+            tasks=sum(task.state != "cancelled" for task in state.tasks.values()),
+            gates=tuple(a.request.gate for a in pending_approvals(state)),
+            parked=state.park.cause if state.park else None,
+            tokens=state.tokens,
+            created_ms=state.created_ms,
+            updated_ms=state.updated_ms,
         )
 
     def waiting_for(self, state: StoryState) -> str | None:
@@ -174,6 +290,88 @@ class PlanningDesk:
             quiet_ms = self._clock.monotonic_ms()
             if not await self._log.read(stream, after=after, limit=1):
                 yield None
+
+    async def heads(self, takes: Takes) -> dict[StoryId, int]:
+        """The versions that the chosen stories have reached."""
+        ids = [StoryId(s.entity) for s in await self._log.streams() if s.startswith("story:")]
+        chosen = [story_id for story_id in ids if await takes(story_id)]
+        return {story_id: (await self._log.head(StreamId.of_story(story_id))).version for story_id in chosen}
+
+    async def watch_many(
+        self, takes: Takes, *, after: Mapping[StoryId, int], idle_s: float = 15.0
+    ) -> AsyncIterator[StoredEvent | None]:
+        """Events of the chosen stories as they are recorded, in order for each story, without gap or repeat.
+
+        None after `idle_s` without one. A story that `after` does not name begins at its first event.
+
+        Args:
+            takes: whether a story is chosen; asked again at times, because stories begin.
+        """
+        reached = dict(after)
+        hints, quiet_ms, swept_ms = await self._feed.position(), self._clock.monotonic_ms(), 0
+        due = await self._chosen(takes)
+        while True:
+            for story_id in sorted(due):
+                async for event in self._behind(story_id, reached):
+                    quiet_ms = self._clock.monotonic_ms()
+                    yield event
+            found, hints = await self._feed.wait(hints, timeout_s=min(idle_s, 1.0))
+            due = {StoryId(hint.stream.entity) for hint in found if hint.stream.startswith("story:")}
+            due = {story_id for story_id in due if story_id in reached or await takes(story_id)}
+            now_ms = self._clock.monotonic_ms()
+            if now_ms - swept_ms >= SWEEP_S * 1000:
+                # A hint that was lost is made good by looking at every chosen story (EV-20).
+                due, swept_ms = due | await self._chosen(takes), now_ms
+            if not due and now_ms - quiet_ms >= idle_s * 1000:
+                quiet_ms = now_ms
+                yield None
+
+    async def _chosen(self, takes: Takes) -> set[StoryId]:
+        ids = [StoryId(s.entity) for s in await self._log.streams() if s.startswith("story:")]
+        return {story_id for story_id in ids if await takes(story_id)}
+
+    async def _behind(self, story_id: StoryId, reached: dict[StoryId, int]) -> AsyncIterator[StoredEvent]:
+        """What the story has behind its mark, which moves on with every event."""
+        while batch := await self._log.read(StreamId.of_story(story_id), after=reached.get(story_id, 0), limit=_BATCH):
+            for event in batch:
+                reached[story_id] = event.version
+                yield event
+            if len(batch) < _BATCH:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A state, and the hash of the event that it ends with."""
+
+    state: StoryState
+    hash: str
+
+    @property
+    def version(self) -> int:
+        return self.state.version
+
+
+class _States:
+    """The states last looked at: reading a story again costs the events since. It may be lost at any time."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._known: OrderedDict[StoryId, _Known] = OrderedDict()
+
+    def get(self, story_id: StoryId) -> _Known | None:
+        if story_id in self._known:
+            self._known.move_to_end(story_id)
+        return self._known.get(story_id)
+
+    def put(self, story_id: StoryId, known: _Known) -> None:
+        self._known[story_id] = known
+        self._known.move_to_end(story_id)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+    def forget(self, story_id: StoryId) -> None:
+        self._known.pop(story_id, None)
 
 
 def _result(answer: Answer) -> dict[str, Any]:

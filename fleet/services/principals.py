@@ -24,6 +24,8 @@ class PrincipalEntry(BaseModel):
     roles: frozenset[str]
     token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     enabled: bool = True
+    projects: frozenset[str] | None = None
+    """The projects that the principal sees; None sees all of them."""
 
 
 class PrincipalRegistry:
@@ -36,6 +38,11 @@ class PrincipalRegistry:
         """The roles that the principal holds; none for an unknown or disabled one."""
         entry = self._by_principal.get(principal)
         return entry.roles if entry is not None and entry.enabled else frozenset()
+
+    def projects_of(self, principal: Principal) -> frozenset[str] | None:
+        """The projects that the principal sees, None for all; none for an unknown or disabled one."""
+        entry = self._by_principal.get(principal)
+        return entry.projects if entry is not None and entry.enabled else frozenset()
 
     def authenticate(self, header: str | None) -> Principal:
         """The principal whose bearer token this is; Unauthenticated otherwise."""

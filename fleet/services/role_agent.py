@@ -1,13 +1,17 @@
-"""One role at work: prompt, chain of engines, parsed reply (MB-3..MB-12). Nothing here is kept between requests."""
+"""One role at work: prompt, chain of engines, parsed reply (MB-3..MB-12).
+
+Between requests it only remembers which engines were slow (MB-8): a new process asks them again, and nothing is lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.context import redact
 from fleet.digest import canonical_json
-from fleet.errors import InvalidInput, ModelError, ModelTimeout, ModelUnavailable, ReplyMalformed
+from fleet.errors import InvalidInput, ModelError, ModelTimeout, ModelUnavailable, RateLimited, ReplyMalformed
 from fleet.ids import Digest
 from fleet.models import (
     Attempt,
@@ -17,22 +21,35 @@ from fleet.models import (
     ChatRequest,
     Exhausted,
     ModelsConfig,
+    Price,
     PromptSet,
     Sampling,
     Skip,
     TokenUsage,
+    ToolUse,
     build_request,
+    cost_of,
     estimate_tokens,
     next_call,
     parse_reply,
     skips_for,
     with_problems,
+    with_turns,
 )
 from fleet.models.profiles import ChainEntry
-from fleet.ports import AgentAnswer, AgentRequest, BlobStore, ChatModel, Clock
+from fleet.ports import AgentAnswer, AgentRequest, BlobStore, ChatModel, Clock, PassedOver
+from fleet.services.redaction import redacted_chat, redacted_value
 from fleet.tools.roles import Role
 
 __all__ = ["LocalAgents", "RoleAgent"]
+
+SLOW_FOR_MS = 120_000
+"""How long the other engines of a chain are asked before one that was too slow."""
+_Failure = ModelError | RateLimited
+
+
+def _always_well(engine_id: str) -> ModelUnavailable | None:
+    return None
 
 
 @dataclass
@@ -48,10 +65,21 @@ class _Work:
     """The attempts as they stand in the final error (MB-9)."""
     usage: TokenUsage = TokenUsage()
     latency_ms: int = 0
+    gpu_ms: int = 0
+    queue_ms: int = 0
+    cost_microusd: int | None = 0
+    """None once an engine without a price answered."""
     calls: int = 0
     bad_reply: str = ""
+    bad_uses: tuple[ToolUse, ...] = ()
+    """Tools that it asked for."""
     problems: tuple[str, ...] = ()
-    error: ModelError | None = None
+    error: _Failure | None = None
+    slow: tuple[Skip, ...] = ()
+    """Engines that were put behind the others."""
+    skips: Mapping[int, Skip] = field(default_factory=dict[int, Skip])
+    come_later_s: list[int] = field(default_factory=list[int])
+    """When engines that were only busy want to be asked again."""
 
 
 class RoleAgent:
@@ -62,6 +90,7 @@ class RoleAgent:
         models: every engine by id; `recorded:DIR` included where runs may replay.
         policies: config/models.yaml, for the chain of the role.
         prompts: all prompts of config/prompts.
+        refusal: why an engine is not to be asked now, None when it may be (MB-3).
     """
 
     def __init__(
@@ -73,6 +102,7 @@ class RoleAgent:
         prompts: PromptSet,
         blobs: BlobStore,
         clock: Clock,
+        refusal: Callable[[str], ModelUnavailable | None] = _always_well,
     ) -> None:
         self._role = role
         self._models = models
@@ -80,7 +110,10 @@ class RoleAgent:
         self._prompts = prompts
         self._blobs = blobs
         self._clock = clock
+        self._refusal = refusal
         self._persona = prompts.persona(role.prompt)
+        self._slow: dict[str, tuple[int, str]] = {}
+        """Until when an engine stands behind the others, and why."""
 
     async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
         """See `Agents.ask`. The engines of the chain are tried by the rules of `fleet.models.routing`.
@@ -96,25 +129,48 @@ class RoleAgent:
             )
         names = (self._role.name, *self._role.lineage)
         chain = self._policies.chain_for(self._role.model_policy, request.model, inherits=names)
-        work = _Work(request, request_id, chain, self._clock.monotonic_ms() + round(timeout_s * 1000))
-        skips = self._skips(work)
+        chain, slow = self._slow_last(chain)
+        work = _Work(request, request_id, chain, self._clock.monotonic_ms() + round(timeout_s * 1000), slow=slow)
+        work.skips = self._skips(work)
         while True:
-            decision = next_call(chain, work.attempts, skips=skips, request_id=request_id)
+            decision = next_call(chain, work.attempts, skips=work.skips, request_id=request_id)
             if isinstance(decision, Exhausted):
-                raise _final(work, decision, list(skips.values()))
+                raise _final(work, decision)
             answer = await self._try(work, decision)
             if answer is not None:
                 return answer
 
+    def _slow_last(self, chain: Chain) -> tuple[Chain, tuple[Skip, ...]]:
+        """The chain with engines that were too slow behind the others, and which those are (MB-8)."""
+        now_ms = self._clock.monotonic_ms()
+        self._slow = {name: found for name, found in self._slow.items() if found[0] > now_ms}
+        slow = [link for link in chain.entries if link.engine_id in self._slow]
+        quick = [link for link in chain.entries if link.engine_id not in self._slow]
+        if not slow or not quick:
+            return chain, ()
+        moved = tuple(Skip(link.engine_id, self._slow[link.engine_id][1]) for link in slow)
+        return chain.model_copy(update={"entries": (*quick, *slow)}), moved
+
     def _skips(self, work: _Work) -> Mapping[int, Skip]:
         chat = self._chat_request(work.request, work.chain.entries[0])
         text = "".join(message.content for message in chat.messages)
-        return skips_for(
+        found = skips_for(
             work.chain,
             prompt_tokens=estimate_tokens(text),
             max_tokens=chat.sampling.max_tokens,
             needs_schema=work.request.json_schema is not None,
         )
+        return {**self._refused(work), **found}
+
+    def _refused(self, work: _Work) -> Mapping[int, Skip]:
+        """The entries whose engine is known to be down; the chain does not wait for them (MB-3)."""
+        found: dict[int, Skip] = {}
+        for index, link in enumerate(work.chain.entries):
+            refusal = self._refusal(link.engine_id)
+            if refusal is not None:
+                found[index] = Skip(link.engine_id, refusal.message)
+                work.come_later_s.append(int(refusal.details.get("retry_after_s", 1)))
+        return found
 
     async def _try(self, work: _Work, call: Call) -> AgentAnswer | None:
         """The answer, or None after a failure that was noted in `work`."""
@@ -124,16 +180,17 @@ class RoleAgent:
         left_s = (work.deadline_ms - self._clock.monotonic_ms()) / 1000
         if left_s <= 0:
             late = ModelTimeout(f"no time is left for request {work.request_id}: the engines took it all")
-            raise _listing(work.error or late, work, skips=())
+            raise _listing(work.error or late, work)
         chat = self._chat_request(work.request, link)
         if call.shows_problems:
-            chat = with_problems(chat, work.bad_reply, work.problems)
+            chat = redacted_chat(with_problems(chat, work.bad_reply, work.problems, work.bad_uses))
         prompt = await self._blobs.put(canonical_json(chat))
         try:
             reply = await self._call(link, chat, work, timeout_s=min(left_s, link.entry.timeout_s))
-        except ModelError as error:
+        except (ModelError, RateLimited) as error:
             _note(work, call, error, link)
             return None
+        self._time(link, reply)
         return await self._read(work, call, link, prompt, reply)
 
     async def _call(self, link: ChainEntry, chat: ChatRequest, work: _Work, *, timeout_s: float) -> ChatReply:
@@ -142,15 +199,27 @@ class RoleAgent:
             model = self._models[link.engine_id]
         except KeyError as error:
             raise ModelUnavailable(f"engine {link.engine_id!r} is not running here", permanent=True) from error
-        reply = await model.complete(chat, request_id=f"{work.request_id}#{work.calls}", timeout_s=timeout_s)
+        tag = work.request.tag.model_copy(update={"role": self._role.name})
+        name = f"{work.request_id}#{work.calls}"
+        reply = await model.complete(chat, request_id=name, timeout_s=timeout_s, tag=tag)
         work.usage += reply.usage
         work.latency_ms += reply.latency_ms
+        work.gpu_ms += reply.gpu_ms
+        work.queue_ms += reply.queue_ms
+        work.cost_microusd = _charged(work.cost_microusd, self._policies.engine(link.engine_id).price, reply.usage)
         return reply
+
+    def _time(self, link: ChainEntry, reply: ChatReply) -> None:
+        """A reply that took too long is kept, and its engine stands behind the others for a while (MB-8)."""
+        most = link.entry.max_latency_ms
+        if most is not None and reply.latency_ms > most:
+            reason = f"its last reply took {reply.latency_ms} ms where {most} are allowed"
+            self._slow[link.engine_id] = (self._clock.monotonic_ms() + SLOW_FOR_MS, reason)
 
     async def _read(
         self, work: _Work, call: Call, link: ChainEntry, prompt: Digest, reply: ChatReply
     ) -> AgentAnswer | None:
-        stored = await self._blobs.put(reply.text.encode())
+        stored = await self._blobs.put(redact(reply.text).text.encode())
         request = work.request
         try:
             if reply.finish_reason == "abort":
@@ -162,12 +231,14 @@ class RoleAgent:
                 json_schema=request.json_schema,
                 target_paths=request.target_paths,
                 new_paths=request.new_paths,
+                uses=reply.tool_uses,
+                offers=request.tools,
             )
         except ModelError as error:
-            _note(work, call, error, link, reply=stored, text=reply.text)
+            _note(work, call, error, link, stored=stored, reply=reply)
             return None
         return AgentAnswer(
-            value=value,
+            value=redacted_value(value, kind=request.kind),
             prompt=prompt,
             reply=stored,
             usage=work.usage,
@@ -176,6 +247,10 @@ class RoleAgent:
             revision=reply.revision,
             latency_ms=work.latency_ms,
             calls=work.calls,
+            gpu_ms=work.gpu_ms,
+            queue_ms=work.queue_ms,
+            cost_microusd=work.cost_microusd,
+            passed_over=_passed_over(work, link, reply),
         )
 
     def _chat_request(self, request: AgentRequest, link: ChainEntry) -> ChatRequest:
@@ -188,7 +263,7 @@ class RoleAgent:
             seed=asked.seed,
             stop=asked.stop,
         )
-        return build_request(
+        chat = build_request(
             template,
             self._persona.variant(request.variant),
             shared=request.shared,
@@ -197,32 +272,74 @@ class RoleAgent:
             json_schema=request.json_schema,
             constrain=entry.json_schema != "off",
         )
+        return redacted_chat(with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat)
 
 
 def _note(
-    work: _Work, call: Call, error: ModelError, link: ChainEntry, *, reply: Digest | None = None, text: str = ""
+    work: _Work,
+    call: Call,
+    error: _Failure,
+    link: ChainEntry,
+    *,
+    stored: Digest | None = None,
+    reply: ChatReply | None = None,
 ) -> None:
     """Keep the failure for routing, for the repair and for the final error."""
     work.error = error
-    work.attempts.append(Attempt(call.entry, error.code, is_permanent=bool(error.details.get("permanent"))))
+    is_busy = bool(error.details.get("queued"))
+    if is_busy:
+        work.come_later_s.append(int(error.details.get("retry_after_s", 1)))
+    # A busy engine is not asked again at once; one of which two replicas were asked had its second call (MB-4).
+    is_permanent = is_busy or any(error.details.get(name) for name in ("permanent", "repeated"))
+    work.attempts.append(Attempt(call.entry, error.code, is_permanent=is_permanent))
     listed = {"engine": link.engine_id, "code": error.code, "message": error.message}
-    work.listed.append(listed if reply is None else {**listed, "reply": str(reply)})
+    work.listed.append(listed if stored is None else {**listed, "reply": str(stored)})
     if isinstance(error, ReplyMalformed):
-        work.bad_reply = text
+        work.bad_reply, work.bad_uses = (reply.text, reply.tool_uses) if reply is not None else ("", ())
         work.problems = tuple(error.details.get("problems") or (error.message,))
 
 
-def _final(work: _Work, decision: Exhausted, skips: Sequence[Skip]) -> ModelError:
-    nothing = ModelUnavailable(
-        f"{decision.reason}: {'; '.join(f'{skip.engine_id}: {skip.reason}' for skip in skips) or 'the chain is empty'}"
-    )
-    return _listing(work.error or nothing, work, skips)
+def _passed_over(work: _Work, link: ChainEntry, reply: ChatReply) -> tuple[PassedOver, ...]:
+    """Why other engines did not answer, and which calls of this one failed before (MB-3)."""
+    found = [
+        PassedOver(skip.engine_id, skip.reason, asked=False) for skip in work.slow if skip.engine_id != link.engine_id
+    ]
+    for index, entry in enumerate(work.chain.entries):
+        if index in work.skips:
+            found.append(PassedOver(entry.engine_id, work.skips[index].reason, asked=False))
+        # The engine that answered has the name that it has in the reply.
+        name = reply.engine if entry.engine_id == link.engine_id else entry.engine_id
+        found += [PassedOver(name, attempt.code) for attempt in work.attempts if attempt.entry == index]
+    return tuple(found)
 
 
-def _listing(error: ModelError, work: _Work, skips: Sequence[Skip]) -> ModelError:
-    """The same error, with all attempts in its details (MB-9)."""
-    skipped = [{"engine": skip.engine_id, "reason": skip.reason} for skip in skips]
-    facts = {"attempts": work.listed, "skipped": skipped, "usage": work.usage.model_dump()}
+def _final(work: _Work, decision: Exhausted) -> _Failure:
+    skips = "; ".join(f"{skip.engine_id}: {skip.reason}" for skip in work.skips.values())
+    return _listing(work.error or ModelUnavailable(f"{decision.reason}: {skips or 'the chain is empty'}"), work)
+
+
+def _charged(so_far: int | None, price: Price | None, usage: TokenUsage) -> int | None:
+    if so_far is None or price is None:
+        return None
+    return so_far + cost_of(price, tokens_in=usage.tokens_in, tokens_out=usage.tokens_out)
+
+
+def _listing(error: _Failure, work: _Work) -> _Failure:
+    """The same error, with all attempts in its details (MB-9), and when to come again where an engine was only busy."""
+    facts: dict[str, Any] = {
+        "attempts": work.listed,
+        "skipped": [{"engine": skip.engine_id, "reason": skip.reason} for skip in work.skips.values()],
+        "usage": work.usage.model_dump(),
+        "spent": {
+            "calls": work.calls,
+            "latency_ms": work.latency_ms,
+            "gpu_ms": work.gpu_ms,
+            "queue_ms": work.queue_ms,
+            "cost_microusd": work.cost_microusd,
+        },
+    }
+    if work.come_later_s:
+        facts["retry_after_s"] = min(work.come_later_s)
     listed = type(error)(error.message, **{**error.details, **facts})
     listed.__cause__ = error
     return listed

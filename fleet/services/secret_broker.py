@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from fleet.context import MIN_SECRET_CHARS
 from fleet.errors import FleetError, InvalidInput, NotFound, PolicyDenied
-from fleet.ports import Clock, SecretProvider, SecretValue
+from fleet.ports import Clock, SecretDelivery, SecretProvider, SecretValue
 from fleet.services.known_secrets import KnownSecrets
 from fleet.tools import (
     SECRET_RULE,
@@ -24,23 +23,10 @@ from fleet.tools import (
     references_in,
 )
 
-__all__ = ["RecordAccess", "SecretBroker", "SecretDelivery"]
+__all__ = ["RecordAccess", "SecretBroker"]
 
 RecordAccess = Callable[[SecretAccess], Awaitable[None]]
 """Writes one audit line. When it fails, no value is handed out."""
-
-
-@dataclass(frozen=True, slots=True)
-class SecretDelivery:
-    """What the sandbox puts where for one run. Its values reveal themselves to the launch alone."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    """Variables that hold no secret."""
-    secret_env: Mapping[str, SecretValue]
-    """Variables to be set to a secret."""
-    secret_files: Mapping[str, SecretValue]
-    """Absolute path inside the sandbox -> content; mode 0400, in memory, gone with the run."""
 
 
 class _Use(NamedTuple):

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fleet.errors import FleetError, LogRegressed, OwnershipError, Retry, StoreError
+from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
 from fleet.services.procedures import base, councils, delivery, derivation, gates, tasks
+from fleet.services.reconciling import Reconciler
+from fleet.services.tool_calls import ToolCalls, end_calls
 from fleet.services.workbench import Workbench
-from fleet.story import Intent, plan
+from fleet.story import Intent, pending_consents, plan, unanswered_gates
 from fleet.story import intents as owed
 
 __all__ = ["StoryOwner"]
@@ -20,6 +22,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.CheckoutBase: base.checkout_base,
     owed.MeasureTree: base.measure_tree,
     owed.RequestGate: gates.request_gate,
+    owed.ExpireGate: gates.expire_gate,
     owed.DecideGate: gates.decide_delegated_gate,
     owed.FireTransition: gates.fire_transition,
     owed.LoopBack: gates.loop_back,
@@ -41,6 +44,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
 
 _TRIES = 3
 _BACKOFF_S = 2.0
+_LONGEST_PAUSE_S = 60
 
 
 class StoryOwner:
@@ -51,10 +55,15 @@ class StoryOwner:
         self._wake = asyncio.Event()
         self._failures = 0
         self._doing = "planning"
+        self._calls = ToolCalls(bench, changed=self.wake)
+        self._reconciler = bench.usage and Reconciler(bench.journal, bench.usage, bench.clock)
+        self._is_running = False
 
     def wake(self) -> None:
-        """Something was recorded: look again at what is owed."""
+        """Something was recorded: look again at what is owed, and at the tool calls that were asked for."""
         self._wake.set()
+        if self._is_running:
+            self._calls.look()
 
     @property
     def is_over(self) -> bool:
@@ -66,7 +75,24 @@ class StoryOwner:
 
         Raises OwnershipError when somebody else owns it or the tenure is over, LogRegressed when the log lost events,
         and the StoreError of an outage of the log: then nothing more is to be written, and a next owner goes on.
+        Tool calls that were asked for are carried out beside all that, and end with this; so do the looks at what
+        engines say of calls that an earlier owner lost.
         """
+        self._is_running = True
+        looks = asyncio.create_task(self._reconciler.run()) if self._reconciler else None
+        try:
+            self._calls.look()
+            await self._work()
+            if self.is_over:
+                await end_calls(self.bench)
+        finally:
+            self._is_running = False
+            await self._calls.close()
+            if looks is not None:
+                looks.cancel()
+                await asyncio.gather(looks, return_exceptions=True)
+
+    async def _work(self) -> None:
         while not self.is_over:
             self._wake.clear()
             before = self._version
@@ -81,7 +107,35 @@ class StoryOwner:
                 continue
             self._failures = 0
             if is_idle:
-                await self._wake.wait()
+                await self._idle()
+
+    async def _idle(self) -> None:
+        """Returns once something was recorded, or the first request that the story waits for has expired (LC-73)."""
+        now_ms, ends = self.bench.now_ms, self._ends()
+        if not ends:
+            await self._wake.wait()
+            return
+        left_s = (min(ends) - now_ms) / 1000
+        waits: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._wake.wait()),
+            asyncio.ensure_future(self.bench.clock.sleep(left_s)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    def _ends(self) -> list[int]:
+        """When the requests end that the story waits for; those at gates only while the story may ask again."""
+        if not self.bench.journal.exists:
+            return []
+        state = self.bench.state
+        ends = [request.expires_at for request in pending_consents(state, now_ms=self.bench.now_ms)]
+        if state.start is not None and state.disposition == "active" and not state.is_paused:
+            ends += [approval.request.expires_at for approval in unanswered_gates(state)[:1]]
+        return ends
 
     @property
     def _version(self) -> int:
@@ -93,6 +147,9 @@ class StoryOwner:
         intents = self._owed()
         if not intents:
             return True
+        if self._reconciler and isinstance(intents[0], owed.CloseStory):
+            # Before the last report, which then has what engines know; a closed story takes no more of it.
+            await self._reconciler.last()
         before, self._doing = self._version, type(intents[0]).__name__
         await _PROCEDURES[type(intents[0])](self.bench, intents[0])
         if self._version == before:
@@ -108,11 +165,18 @@ class StoryOwner:
         """Try again, later if need be, or park. An outage of the log is not the story's fault and is raised."""
         if isinstance(error, StoreError) and error.retry is Retry.LATER:
             raise error
+        if isinstance(error, ApprovalRequired) and not self._owed():
+            return  # the request is on record, and the story waits for its answer (RT-34)
+        if isinstance(error, FleetError) and error.details.get("queued"):
+            # The engines had no room: nothing failed, and the step comes again as often as it takes (MB-28).
+            self._failures = 0
+            await self.bench.clock.sleep(max(1.0, _wanted_pause_s(error)))
+            return
         is_final = isinstance(error, FleetError) and error.retry is Retry.NEVER
         if not is_final and self._failures < _TRIES:
             # What was decided on an older state is only to be decided again; the rest needs time.
             if not (isinstance(error, FleetError) and error.retry is Retry.RELOAD):
-                await self.bench.clock.sleep(_BACKOFF_S * self._failures)
+                await self.bench.clock.sleep(max(_BACKOFF_S * self._failures, _wanted_pause_s(error)))
             return
         self._failures = 0
         if isinstance(error, FleetError):
@@ -123,6 +187,12 @@ class StoryOwner:
         else:
             detail = f"{self._doing} failed {_TRIES} times with {type(error).__name__}: {error}"
             await gates.record_park(self.bench, cause="internal_error", detail=detail)
+
+
+def _wanted_pause_s(error: Exception) -> float:
+    """When to come again, as far as the error says it; bounded, since it may come from elsewhere."""
+    wanted = error.details.get("retry_after_s") if isinstance(error, FleetError) else None
+    return max(0.0, min(float(wanted), _LONGEST_PAUSE_S)) if isinstance(wanted, int | float) else 0.0
 
 
 def _cause(error: FleetError) -> str:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from fleet.context import redact_model
 from fleet.errors import CommitUnknown, FleetError, LogRegressed, OwnershipLost, StoreError, VersionConflict
-from fleet.events import Head, NewEvent, Payload, StoredEvent, encode
+from fleet.events import Head, NewEvent, Payload, StoredEvent, decode, encode
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Appended, AppendRequest, Clock, Duplicate, EventLog, Snapshot, SnapshotStore
 from fleet.services.tenure import Tenure
@@ -46,6 +47,11 @@ class StoryStream:
         self._lock = asyncio.Lock()
 
     @property
+    def epoch(self) -> int:
+        """Under which this owner holds the story."""
+        return self._epoch
+
+    @property
     def exists(self) -> bool:
         """Whether the story has any event."""
         return self._state is not None
@@ -55,6 +61,14 @@ class StoryStream:
         """The fold of everything recorded so far."""
         assert self._state is not None, f"story {self.story_id} has no events"
         return self._state
+
+    async def payloads(self) -> list[Payload]:
+        """Everything on record, in order; read from the log, for what the state does not keep."""
+        return [payload for _, payload in await self.history()]
+
+    async def history(self) -> list[tuple[StoredEvent, Payload]]:
+        """As `payloads`, each with its event."""
+        return [(event, decode(event)) for event in await self._log.read(self.stream)]
 
     def knows(self, command_id: CommandId) -> bool:
         """Whether events of this command are on record."""
@@ -122,9 +136,15 @@ class StoryStream:
         return await self.record_command(command_id, payloads, actor=actor, closes=closes)
 
     async def record_command(
-        self, command_id: CommandId, payloads: tuple[Payload, ...], *, actor: Principal, closes: bool = False
+        self,
+        command_id: CommandId,
+        payloads: tuple[Payload, ...],
+        *,
+        actor: Principal,
+        closes: bool = False,
+        trace_id: str = "",
     ) -> bool:
-        """As `record`, for a command that brings its own id (an API command).
+        """As `record`, for a command that brings its own id (an API command), and its trace.
 
         Raises:
             OwnershipLost: the tenure is over, or a higher epoch exists; nothing was stored.
@@ -132,7 +152,7 @@ class StoryStream:
             LogRegressed: the log lost events that this owner knows of; it takes no appends from here on (EV-19).
             CommitUnknown: every reply was lost; the same command id later (EV-18).
         """
-        events = [encode(p) for p in payloads]
+        events = [encode(redact_model(p), trace_id=trace_id) for p in payloads]
         async with self._lock:
             self.admit()
             try:

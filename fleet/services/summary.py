@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.events import BallotCast, StoredEvent, StoryTransitioned, decode
+from fleet.events import BallotCast, DraftReceived, StoredEvent, StoryTransitioned, decode
 from fleet.story import StoryState
 
 __all__ = ["phase_seconds", "summarise"]
@@ -18,9 +18,11 @@ def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: 
     unit = report.summary.unit if report else None
     e2e = report.summary.e2e if report else None
     score = state.scores.get(state.tree) if state.tree else None
-    votes = sum(isinstance(decode(e), BallotCast) for e in events)
+    cast = [p for p in map(decode, events) if isinstance(p, BallotCast)]
+    votes = len({(p.council_id, p.round, p.voter) for p in cast})
     phases = phase_seconds(events)
     published = state.closed and state.commit is not None and state.commit != state.base_commit
+    asked = state.steps.get("change_request")
     facts: dict[str, Any] = {
         "story_id": state.story_id,
         "title": state.content.title,
@@ -30,6 +32,7 @@ def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: 
         "waiting_for": waiting_for,
         "branch": f"fleet/{state.story_id}" if published else None,
         "commit": state.commit if published else None,
+        "change_request": asked.finished.excerpt if asked and asked.finished else None,
         "tests": {
             "unit": unit.model_dump() if unit else None,
             "e2e": e2e.model_dump() if e2e else None,
@@ -51,7 +54,7 @@ def _council(record: Any) -> dict[str, Any]:
         "status": record.status,
         "winner": record.winner,
         "reason": record.reason,
-        "drafts": len(record.drafts),
+        "drafts": sum(isinstance(p, DraftReceived) for p in record.said.values()),
     }
 
 
@@ -59,6 +62,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     if facts["branch"]:
         lines += [("branch", facts["branch"]), ("commit", facts["commit"])]
+    if facts["change_request"]:
+        lines.append(("request", facts["change_request"]))
     for name in ("unit", "e2e"):
         tests = facts["tests"][name]
         if tests:

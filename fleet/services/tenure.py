@@ -21,21 +21,22 @@ class Tenure:
     def __init__(self, lease: Lease, clock: Clock, *, since_ms: int) -> None:
         self.lease = lease
         self._clock = clock
-        self._good_ms = since_ms
+        self.good_ms = since_ms
+        """Monotonic time at which the last good renewal was asked for."""
         self._margin_ms = lease.ttl_s * 1000 * 2 // 3
         self._ended = False
 
     @property
     def is_over(self) -> bool:
         """Whether the owner has to stop. Once true, it stays true."""
-        if self._clock.monotonic_ms() - self._good_ms > self._margin_ms:
+        if self._clock.monotonic_ms() - self.good_ms > self._margin_ms:
             self._ended = True
         return self._ended
 
     def renewed(self, *, asked_ms: int) -> None:
         """A renewal that was asked for at this monotonic time succeeded; it counts unless the tenure is over."""
         if not self.is_over:
-            self._good_ms = max(self._good_ms, asked_ms)
+            self.good_ms = max(self.good_ms, asked_ms)
 
     def end(self) -> None:
         """The owner stops from here on."""

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fleet.council import CouncilConfig
+from fleet.errors import BudgetExceeded
 from fleet.events import AcceptanceCriterion
 from fleet.ids import EntityId, Principal, derive_id
 from fleet.planning import PlanningConfig
-from fleet.ports import BlobStore, Clock, Forge, Packs
+from fleet.ports import BlobStore, ChangeRequests, Clock, Forge, Packs, ToolHost
 from fleet.rigor import RigorConfig
+from fleet.services.code_knowledge import CodeKnowledge
 from fleet.services.journal import Journal, Seat
 from fleet.services.report import ReportService
+from fleet.services.usage_logs import UsageLogs
 from fleet.story import FsmConfig, StoryState
 
-__all__ = ["Definitions", "Workbench", "seat", "together"]
+__all__ = ["ChangeTarget", "Definitions", "PushTarget", "Workbench", "seat", "together"]
 
 
 T = TypeVar("T")
@@ -35,6 +38,32 @@ class Definitions:
 
 
 @dataclass(frozen=True, slots=True)
+class PushTarget:
+    """The hosted repository that branches of stories are pushed to (RC-77)."""
+
+    url: str
+    """`https://<host>/...`, without user and token."""
+    user: str
+    token: str | None
+    """`secret://<name>`, granted to role devops for git.push_branch; None pushes without."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTarget:
+    """Where a story that is done asks for its change to be taken in (RC-105)."""
+
+    changes: ChangeRequests
+    base: str
+    """Branch that the change shall be merged into."""
+    repository: str | None = None
+    """`owner/name` at the forge; None is the repository that the story works on."""
+    push: PushTarget | None = None
+    """Where the branch is pushed to before; None pushes none, because the forge has it already."""
+    waits_s: tuple[float, ...] = (2, 10, 60)
+    """Seconds between the tries while the forge is down; after the last one the story closes without it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Workbench:
     """One story's journal and the ports its procedures use."""
 
@@ -45,6 +74,14 @@ class Workbench:
     blobs: BlobStore
     clock: Clock
     reports: ReportService
+    tools: ToolHost | None = None
+    """Carries out tool calls that were asked for within the story; None refuses them all."""
+    target: ChangeTarget | None = None
+    """Where the change request is opened; None opens none."""
+    knowledge: CodeKnowledge | None = None
+    """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
+    usage: UsageLogs | None = None
+    """The logs of the engines that this fleet runs itself; None where it runs none."""
 
     @property
     def state(self) -> StoryState:
@@ -82,13 +119,38 @@ def seat(role: str, number: int = 1) -> Seat:
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order. The first failure cancels the rest and is raised as itself, not in a group."""
+    """The results in order. The first failure cancels the rest and is raised as itself, not in a group.
+
+    A call that the budget refuses cancels nothing: it costs nothing, and those under way may finish (MB-25).
+    """
+    coroutines = list(calls)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
+            tasks = [group.create_task(_within_budget(call)) for call in coroutines]
     except BaseExceptionGroup as failures:
         raise _first(failures) from failures
-    return [task.result() for task in tasks]
+    finally:
+        for call in coroutines:
+            call.close()  # one that was cancelled before it began would be taken for forgotten
+    results: list[T] = []
+    for task in tasks:
+        result = task.result()
+        if isinstance(result, _Refused):
+            raise result.error
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    error: BudgetExceeded
+
+
+async def _within_budget(call: Coroutine[Any, Any, T]) -> T | _Refused:
+    try:
+        return await call
+    except BudgetExceeded as error:
+        return _Refused(error)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -21,6 +21,7 @@ from fleet.ids import Digest, EntityId, StoryId
 from fleet.ports import BlobStore, Commit, StagedRepository
 from fleet.rigor import PatchSection, Rigor
 from fleet.services import workspace_specs as specs
+from fleet.services.project_language import language_of, toolchain_for
 from fleet.services.workspace_report import Head, Measurement, Outputs, build_measurement
 from fleet.services.workspace_results import (
     MAX_BYTES,
@@ -33,7 +34,7 @@ from fleet.services.workspace_results import (
     parse_summary,
     parse_tests,
 )
-from fleet.tools import RunResult, RunSpec, Tree, decode_tree
+from fleet.tools import Language, RunResult, RunSpec, Tree, decode_tree
 from fleet.tools.changes import LineChanges, PathChange, changed_lines, changed_paths
 
 __all__ = ["PROTECTED_FROM_AUTHORS", "Applied", "Edit", "Measurement", "SandboxRun", "TestRun", "WorkspaceService"]
@@ -196,12 +197,23 @@ class WorkspaceService:
         stages: Sequence[str] = specs.ALL_STAGES,
         commands: Mapping[str, str] | None = None,
         toolchain: str = "python",
+        language: Language | None = None,
     ) -> Measurement:
         """The report of the pipeline on the tree, compared with the measurement of the base tree (RC-60..RC-69).
 
         Without a base everything counts as new. A pipeline that ran out of time gives a report that is not complete.
+
+        Args:
+            language: what the project is written in; None looks at the tree's root.
         """
-        spec = specs.pipeline_spec(tree, stages=stages, commands=commands, toolchain=toolchain)
+        language = language or language_of(await self._tree(tree))
+        spec = specs.pipeline_spec(
+            tree,
+            stages=stages,
+            language=language,
+            commands=commands,
+            toolchain=toolchain_for(language, toolchain),
+        )
         result = await self._held(spec)
         head = Head(
             run_id=run_id,
@@ -267,7 +279,8 @@ class WorkspaceService:
             return result
         if result.reason == "config":
             raise ToolFailed(f"the run was refused before it started: {_last_words(result)}", reason=result.reason)
-        raise SandboxUnavailable(f"the sandbox could not hold the run: {result.reason}", reason=result.reason)
+        why = f"{result.reason}: {_last_words(result)}" if result.reason == "image_unavailable" else result.reason
+        raise SandboxUnavailable(f"the sandbox could not hold the run: {why}", reason=result.reason)
 
     @staticmethod
     def _tree_of(result: RunResult, problem: str) -> Digest:
@@ -297,9 +310,9 @@ class WorkspaceService:
         files = {name: await self._artifact(result, path) for name, path in paths.items()}
         return Outputs(
             summary=parse_summary(await self._artifact(result, specs.SUMMARY)),
-            suite=parse_junit(files["unit"]),
-            e2e=parse_junit(files["e2e"]),
-            coverage=parse_coverage(files["coverage"]),
+            suite=await asyncio.to_thread(parse_junit, files["unit"]),
+            e2e=await asyncio.to_thread(parse_junit, files["e2e"]),
+            coverage=await asyncio.to_thread(parse_coverage, files["coverage"]),
             lint=parse_findings(files["lint"]),
             static=parse_findings(files["static"]),
             blobs={name: blob for name, path in paths.items() if (blob := result.artifact(path))},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,12 +31,10 @@ from fleet.rigor import (
     static_gate,
 )
 from fleet.services.code_view import is_test
-from fleet.services.workspace_results import Finding, LineHits, StageRecord, Suite, Summary
+from fleet.services.workspace_results import Finding, LineHits, Severity, StageRecord, Suite, Summary
 from fleet.services.workspace_specs import ALL_STAGES
 
 __all__ = ["Head", "Measurement", "Outputs", "build_measurement", "severity"]
-
-Severity = Literal["critical", "major", "minor"]
 
 _CRITICAL = frozenset(
     {"S102", "S202", "S307", "S501", "S502", "S506", "S507", "S602", "S604", "S605", "S608", "S701", "E999", "F821"}
@@ -128,7 +126,7 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
         unit=unit,
         coverage=_coverage(out) if unit is not None else None,
         static=_static(new_static, out),
-        lint=_lint(lint, base),
+        lint=_lint(lint, base, out),
         e2e=e2e,
         security=_security(new_static, out),
         patch=out.patch,
@@ -237,7 +235,7 @@ def _coverage(out: Outputs) -> CoverageSection | None:
     """Coverage of the changed lines of product code; tests do not cover themselves (RG-14)."""
     if out.coverage is None:
         return None
-    product = {path: lines for path, lines in out.coverage.files.items() if not is_test(path)}
+    product = {path: lines for path, lines in out.coverage.files.items() if not _is_test(path)}
     new = [
         product[path][n]
         for path, numbers in out.changed.items()
@@ -251,9 +249,17 @@ def _coverage(out: Outputs) -> CoverageSection | None:
         new_lines=len(new),
         new_covered=sum(new),
         total_pct=_percent(every),
-        tool="coverage",
+        tool=out.summary.coverage_tool if out.summary else "",
         report=out.blobs.get("coverage"),
     )
+
+
+def _is_test(path: str) -> bool:
+    """Whether the path names a test file by the conventions of any of the four languages."""
+    folder, _, name = f"/{path}".rpartition("/")
+    is_script = re.search(r"\.[cm]?[jt]sx?$", name) is not None
+    is_node_test = is_script and ("/test" in folder or re.search(r"[.\-_](?:test|spec|e2e|integ)\.", name) is not None)
+    return is_test(path) or name.endswith("_test.go") or is_node_test
 
 
 def _percent(hits: Sequence[bool]) -> Decimal | None:
@@ -286,29 +292,50 @@ def _static(new: Sequence[Finding] | None, out: Outputs) -> StaticSection | None
         new_critical=counts["critical"],
         new_major=counts["major"],
         new_minor=counts["minor"],
-        tools=(ToolRun(name="ruff", version=_version(out), findings=out.blobs.get("static")),),
+        tools=(_tool_run(out).model_copy(update={"findings": out.blobs.get("static")}),),
     )
 
 
 def _severities(new: Sequence[Finding]) -> Counter[Severity]:
     # A test may open a shell or use a fixed password: security rules are about the product.
-    return Counter(severity(f.code) for f in new if not (f.code.startswith("S") and is_test(f.path)))
+    return Counter(_severity(f) for f in new if not (_is_security(f) and _is_test(f.path)))
 
 
-def _version(out: Outputs) -> str:
-    return out.summary.tools.get("ruff", "") if out.summary else ""
+def _severity(finding: Finding) -> Severity:
+    return finding.severity or severity(finding.code)
 
 
-def _lint(found: Sequence[Finding] | None, base: Measurement | None) -> LintSection | None:
+def _is_security(finding: Finding) -> bool:
+    """Whether it is one of bandit's rules, as ruff numbers them; other analysers have codes of other forms."""
+    return re.fullmatch(r"S\d{3}", finding.code) is not None
+
+
+def _tool(out: Outputs, stage: str) -> str:
+    """What measured in the stage; summaries of the first form name no tool, it was ruff."""
+    record = out.summary.stage(stage) if out.summary else None
+    return (record.tool if record else "") or "ruff"
+
+
+def _tool_run(out: Outputs) -> ToolRun:
+    name = _tool(out, "static")
+    return ToolRun(name=name, version=out.summary.tools.get(name, "") if out.summary else "")
+
+
+def _lint(found: Sequence[Finding] | None, base: Measurement | None, out: Outputs) -> LintSection | None:
     if found is None:
         return None
-    errors = len(_new(found, base.lint if base else ()))
-    return LintSection(ok=errors == 0, errors=errors, warnings=0, tool="ruff")
+    new = _new(found, base.lint if base else ())
+    warnings = sum(f.severity == "minor" for f in new)
+    errors = len(new) - warnings
+    return LintSection(ok=errors == 0, errors=errors, warnings=warnings, tool=_tool(out, "lint"))
 
 
 def _security(new: Sequence[Finding] | None, out: Outputs) -> SecuritySection:
-    counts = _severities([f for f in new if f.code.startswith("S")]) if new is not None else None
-    tools = [ToolRun(name="secrets")] + ([ToolRun(name="ruff", version=_version(out))] if counts is not None else [])
+    """Secrets by our own patterns, on every language; rules about security only where an analyser has such (ruff)."""
+    tools, counts = [ToolRun(name="secrets")], None
+    if new is not None and _tool(out, "static") == "ruff":
+        counts = _severities([f for f in new if _is_security(f)])
+        tools.append(_tool_run(out))
     return SecuritySection(
         secrets_found=out.secrets,
         critical=counts["critical"] if counts is not None else None,

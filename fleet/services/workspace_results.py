@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar, cast
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
-import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from defusedxml.ElementTree import DefusedXMLParser
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 __all__ = [
     "EditReport",
@@ -36,9 +36,14 @@ __all__ = [
 MAX_BYTES = 32 << 20
 """Larger result files are no evidence."""
 MAX_TEXT = 4000
+MAX_ELEMENTS, MAX_DEPTH = 500_000, 64
+"""An XML file with more elements, or deeper ones, is no evidence: the parsed form is many times its size."""
 
 _T = TypeVar("_T", bound=BaseModel)
 Text = Annotated[str, Field(max_length=200_000)]
+Severity = Literal["critical", "major", "minor"]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Milliseconds = Count
 
 
 class _Read(BaseModel):
@@ -51,9 +56,11 @@ class StageRecord(_Read):
 
     name: Annotated[str, Field(max_length=40)]
     status: Literal["passed", "failed", "skipped", "error", "timeout"]
-    exit_code: int | None = None
-    started_at_ms: Annotated[int, Field(ge=0)] | None = None
-    finished_at_ms: Annotated[int, Field(ge=0)] | None = None
+    exit_code: Annotated[int, Field(ge=-(1 << 31), lt=1 << 32)] | None = None
+    started_at_ms: Milliseconds | None = None
+    finished_at_ms: Milliseconds | None = None
+    tool: Annotated[str, Field(max_length=80)] = ""
+    """What measured; "" in summaries that did not name it yet."""
 
 
 class Summary(_Read):
@@ -61,7 +68,11 @@ class Summary(_Read):
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
     stages: Annotated[tuple[StageRecord, ...], Field(max_length=20)]
-    tools: dict[str, Annotated[str, Field(max_length=80)]] = {}
+    tools: Annotated[
+        dict[Annotated[str, Field(max_length=80)], Annotated[str, Field(max_length=80)]], Field(max_length=50)
+    ] = {}
+    """Name of a tool -> its version."""
+    coverage_tool: Annotated[str, Field(max_length=80)] = "coverage"
 
     def stage(self, name: str) -> StageRecord | None:
         """The record of one stage."""
@@ -76,6 +87,8 @@ class Finding(BaseModel):
     path: str
     code: str
     message: str
+    severity: Severity | None = None
+    """What the analyser's own reader said; None leaves it to the code."""
 
 
 class EditProblem(_Read):
@@ -92,9 +105,9 @@ class EditReport(_Read):
     problems: tuple[EditProblem, ...] = ()
     files: tuple[Text, ...] = ()
     normal_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    diff_lines: Annotated[int, Field(ge=0)]
-    added: Annotated[int, Field(ge=0)] = 0
-    removed: Annotated[int, Field(ge=0)] = 0
+    diff_lines: Count
+    added: Count = 0
+    removed: Count = 0
 
 
 class TestOutcome(_Read):
@@ -126,8 +139,26 @@ class _Tests(_Read):
 
 class _RuffFinding(_Read):
     filename: Text
-    code: str | None = None
+    code: Annotated[str, Field(max_length=200)] | None = None
     message: Text
+    severity: Severity | None = None
+
+    @field_validator("severity", mode="before")
+    @classmethod
+    def _one_of_ours(cls, value: object) -> object:
+        # ruff's preview and other tools use this name for words of their own.
+        return value if value in ("critical", "major", "minor") else None
+
+
+class _EslintMessage(_Read):
+    rule: str | None = Field(default=None, alias="ruleId", max_length=200)
+    message: Text
+    severity: Literal[1, 2]
+
+
+class _EslintFile(_Read):
+    path: Text = Field(alias="filePath")
+    messages: Annotated[tuple[_EslintMessage, ...], Field(max_length=200_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,21 +208,44 @@ def parse_tests(data: bytes | None) -> tuple[TestFile, ...] | None:
 
 
 _FINDINGS = TypeAdapter(Annotated[list[_RuffFinding], Field(max_length=200_000)])
+_ESLINT = TypeAdapter(Annotated[list[_EslintFile], Field(max_length=200_000)])
 
 
 def parse_findings(data: bytes | None, *, root: str = "/workspace/") -> tuple[Finding, ...] | None:
-    """The findings of ruff's JSON; paths relative to the workspace."""
+    """The findings of an analyser, in ruff's JSON or in ESLint's; paths relative to the workspace."""
     if data is None or len(data) > MAX_BYTES:
         return None
     try:
         found = _FINDINGS.validate_json(data)
     except ValidationError:
-        return None
+        return _eslint(data, root)
     # A file that does not parse has findings without a code.
     return tuple(
-        Finding(path=f.filename.removeprefix(root).removeprefix("./"), code=f.code or "E999", message=f.message[:500])
+        Finding(path=_inside(f.filename, root), code=f.code or "E999", message=f.message[:500], severity=f.severity)
         for f in found
     )
+
+
+def _eslint(data: bytes, root: str) -> tuple[Finding, ...] | None:
+    """A warning of ESLint is minor; a file that does not parse has a finding without a rule."""
+    try:
+        files = _ESLINT.validate_json(data)
+    except ValidationError:
+        return None
+    return tuple(
+        Finding(
+            path=_inside(file.path, root),
+            code=one.rule or "syntax",
+            message=one.message[:500],
+            severity="minor" if one.severity == 1 else None,
+        )
+        for file in files
+        for one in file.messages
+    )
+
+
+def _inside(path: str, root: str) -> str:
+    return path.removeprefix(root).removeprefix("./")
 
 
 def _json(model: type[_T], data: bytes | None) -> _T | None:
@@ -257,10 +311,34 @@ def _lines(entry: Element) -> Iterator[tuple[int, bool]]:
             yield int(number), hits.strip("0") != ""
 
 
+class _Bounded(TreeBuilder):
+    """Builds the tree until it has too many elements or they lie too deep; then ValueError."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._elements = self._depth = 0
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> Element:
+        self._elements += 1
+        self._depth += 1
+        if self._elements > MAX_ELEMENTS or self._depth > MAX_DEPTH:
+            raise ValueError("too many elements, or too deep")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str, /) -> Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
 def _xml(data: bytes | None) -> Element | None:
     if data is None or len(data) > MAX_BYTES:
         return None
+    # Every element has a start tag, and most an end tag: this is cheap, and spares the parser what it would refuse.
+    if data.count(b"<") > 2 * MAX_ELEMENTS:
+        return None
+    parser = DefusedXMLParser(target=_Bounded(), forbid_dtd=True)
     try:
-        return defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+        parser.feed(data)
+        return parser.close()
     except (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError):
         return None

@@ -2,24 +2,111 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from fleet.digest import digest_of_json
 from fleet.errors import InvalidInput, PolicyDenied
-from fleet.events import RunDelegation, Subject
+from fleet.events import ApprovalRequested, RunDelegation, Subject
 from fleet.ids import Digest, Principal
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate
 from fleet.story.state import Approval, StoryState, TaskState
+from fleet.tools.capabilities import MAX_GRANT_S
 
 __all__ = [
+    "Terms",
     "check_approver",
     "check_delegable",
     "check_notes",
+    "check_requester",
     "delegation_for",
+    "expiries_in_a_row",
+    "is_consumed",
+    "is_tool_gate",
     "last_request",
+    "pending_approvals",
+    "pending_consents",
     "subject_authors",
     "subject_of",
     "supporting_fact",
+    "terms_of",
+    "unanswered_gates",
     "valid_grant",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who may answer a request, and for how long a yes holds."""
+
+    role: str
+    actor: Literal["human", "any"]
+    grant_ttl_s: int
+
+
+def is_tool_gate(name: str) -> bool:
+    """Whether the gate is that of a tool operation, `tool:<tool>.<op>`, and not one of config/fsm.yaml."""
+    return name.startswith("tool:")
+
+
+def terms_of(state: StoryState, config: FsmConfig, request: ApprovalRequested) -> Terms:
+    """The terms of a request; those of a tool gate are its own, as the policy set them when it asked (RT-22)."""
+    if is_tool_gate(request.gate):
+        return Terms(role=request.role, actor="human", grant_ttl_s=MAX_GRANT_S)
+    gate = config.gate(state.lifecycle, request.gate)
+    return Terms(role=gate.role, actor=gate.actor, grant_ttl_s=gate.grant_ttl_s)
+
+
+def is_consumed(state: StoryState, approval_id: str) -> bool:
+    """Whether a step was started on this approval, which uses it up (RT-33)."""
+    return any(step.started.approval_id == approval_id for step in state.steps.values())
+
+
+def pending_consents(state: StoryState, *, now_ms: int) -> tuple[ApprovalRequested, ...]:
+    """Tool calls of the story's own procedures that wait for a person now.
+
+    Those that people and agents asked for hold up nothing but themselves (RT-34).
+    """
+    return tuple(
+        a.request
+        for a in state.approvals.values()
+        if is_tool_gate(a.request.gate)
+        and a.request.requested_by.kind == "system"
+        and a.status == "requested"
+        and not a.voided
+        and a.request.expires_at > now_ms
+    )
+
+
+def pending_approvals(state: StoryState) -> tuple[Approval, ...]:
+    """The requests that wait for a decision, oldest first; none of a story that is over."""
+    if state.is_over:
+        return ()
+    return tuple(a for a in state.approvals.values() if a.status == "requested" and not a.voided)
+
+
+def unanswered_gates(state: StoryState) -> tuple[Approval, ...]:
+    """The requests at gates of the story that wait, those that expire first at the front; not those of tool calls."""
+    waiting = [a for a in pending_approvals(state) if not is_tool_gate(a.request.gate)]
+    return tuple(sorted(waiting, key=lambda a: (a.request.expires_at, a.request.approval_id)))
+
+
+def expiries_in_a_row(state: StoryState, approval: Approval) -> int:
+    """How many requests before this one, at its gate and for its subject, ended without any answer."""
+    request = approval.request
+    before = [
+        a
+        for a in state.approvals.values()
+        if a.request.gate == request.gate
+        and a.request.subject.digest == request.subject.digest
+        and a.requested_version < approval.requested_version
+    ]
+    count = 0
+    for earlier in reversed(before):
+        if earlier.status != "expired":
+            break
+        count += 1
+    return count
 
 
 def subject_of(state: StoryState, gate: Gate, task: TaskState | None = None) -> Subject | None:
@@ -124,8 +211,24 @@ def check_delegable(config: FsmConfig, lifecycle: str, name: str, max_rigor: str
         )
 
 
+def check_requester(request: ApprovalRequested, *, principal: Principal) -> None:
+    """Returns unless the principal asked for the tool call itself; PolicyDenied then."""
+    if is_tool_gate(request.gate) and principal == request.requested_by:
+        raise PolicyDenied(
+            f"{principal} asked for this call of {request.gate}: somebody else in role {request.role!r} has to decide",
+            rule_id="requester_is_approver",
+            gate=request.gate,
+        )
+
+
 def check_approver(
-    state: StoryState, gate: Gate, subject: Subject, *, principal: Principal, roles: frozenset[str], delegated: bool
+    state: StoryState,
+    gate: Gate | Terms,
+    subject: Subject,
+    *,
+    principal: Principal,
+    roles: frozenset[str],
+    delegated: bool,
 ) -> None:
     """Returns when this principal may decide about the subject; PolicyDenied names the rule otherwise."""
     if gate.role not in roles:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from fleet.digest import digest_of_json
 from fleet.errors import (
     GateClosed,
     InvalidInput,
@@ -19,18 +16,27 @@ from fleet.errors import (
 from fleet.events import (
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRevoked,
     Payload,
     StoryTransitioned,
     TaskTransitioned,
     TransitionRefused,
 )
 from fleet.ids import Principal
-from fleet.story.approvals import check_approver, check_notes, subject_of
+from fleet.story.approvals import (
+    check_approver,
+    check_notes,
+    check_requester,
+    is_consumed,
+    is_tool_gate,
+    subject_of,
+    terms_of,
+)
 from fleet.story.guards import GuardContext, evaluate
-from fleet.story.lifecycle import FsmConfig, Rigor, Transition
+from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import Approval, StoryState
 
-__all__ = ["Caller", "StoryText", "decide_gate", "fire", "parse"]
+__all__ = ["Caller", "decide_gate", "find_approval", "fire", "refusal", "revoke"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,73 +45,6 @@ class Caller:
 
     principal: Principal
     roles: frozenset[str]
-
-
-class StoryText(BaseModel):
-    """The fields of a story as a person writes them (AP-53); aliases of GL-6 are accepted and translated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, str_strip_whitespace=True)
-
-    title: Annotated[str, Field(min_length=1, max_length=200)]
-    description: Annotated[str, Field(alias="brief", max_length=20_000)] = ""
-    acceptance_criteria: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(alias="ac", max_length=50)
-    ] = ()
-    constraints: dict[str, Any] = Field(default_factory=dict)
-    tags: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=40)], ...], Field(max_length=20)] = ()
-    rigor: Rigor = "L1"
-    lifecycle: str = "agile"
-    language: str = "en"
-    priority: Annotated[int, Field(ge=1, le=10)] = 5
-    hold: bool = False
-    project_id: str = "pr-default"
-    epic_id: str = "ep-inbox"
-
-    @field_validator("rigor", mode="before")
-    @classmethod
-    def _rigor(cls, value: Any) -> Any:
-        names = {"experimental": "L0", "standard": "L1", "high": "L2", "critical": "L3"}
-        return names.get(value.lower(), value.upper()) if isinstance(value, str) else value
-
-    @field_validator("title", "description", "acceptance_criteria", "tags")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        texts = [value] if isinstance(value, str) else value
-        if any(ord(c) < 32 and c not in "\n\t" for text in texts for c in text):
-            raise ValueError("control characters other than newline and tab are refused")
-        return value
-
-
-def parse(data: Any) -> StoryText:
-    """The story's text; InvalidInput lists every problem with its pointer (GL-7, GL-15)."""
-    import unicodedata
-
-    def nfc(value: Any) -> Any:
-        match value:
-            case str():
-                return unicodedata.normalize("NFC", value)
-            case list():
-                return [nfc(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
-            case _:
-                return value
-
-    if not isinstance(data, dict):
-        raise InvalidInput("a story is a mapping with title, description and acceptance_criteria", problems=[])
-    try:
-        text = StoryText.model_validate({str(k): nfc(v) for k, v in data.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        digest_of_json(text.constraints)
-    except ValidationError as error:
-        problems = [
-            {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
-            for e in error.errors(include_url=False)
-        ]
-        first = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
-        raise InvalidInput(f"the story is not valid: {first}", problems=problems) from error
-    except TypeError as error:
-        raise InvalidInput(
-            f"/constraints: {error}", problems=[{"pointer": "/constraints", "message": str(error)}]
-        ) from error
-    return text
 
 
 def fire(
@@ -237,10 +176,15 @@ def _grant(
     delegation_id: Any = None,
 ) -> ApprovalGranted:
     request = approval.request
-    gate = config.gate(state.lifecycle, request.gate)
+    terms = terms_of(state, config, request)
     delegated = delegation_id is not None
-    check_approver(state, gate, request.subject, principal=caller.principal, roles=caller.roles, delegated=delegated)
-    current = subject_of(state, gate, state.tasks.get(request.subject.id))
+    check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=delegated)
+    check_requester(request, principal=caller.principal)
+    current = None
+    # The digest of a tool call holds all that the consent is about, so it cannot change under it.
+    if not is_tool_gate(request.gate):
+        gate = config.gate(state.lifecycle, request.gate)
+        current = subject_of(state, gate, state.tasks.get(request.subject.id))
     if current is not None and current.digest != request.subject.digest:
         raise VersionConflict(
             f"the subject of gate {request.gate} changed since it was requested: look at it again",
@@ -250,10 +194,10 @@ def _grant(
     return ApprovalGranted(
         approval_id=request.approval_id,
         principal=caller.principal,
-        as_role=gate.role,
+        as_role=terms.role,
         subject_digest=request.subject.digest,
         notes=notes,
-        grant_expires_at=now_ms + gate.grant_ttl_s * 1000,
+        grant_expires_at=now_ms + terms.grant_ttl_s * 1000,
         delegated=delegated,
         delegation_id=delegation_id,
     )
@@ -268,6 +212,9 @@ def find_approval(state: StoryState, name: str) -> Approval:
     if not found:
         known = ", ".join(a.request.gate for a in pending) or "none"
         raise NotFound(f"story {state.story_id} has no pending approval {name!r}; pending: {known}", pending=known)
+    if is_tool_gate(name) and len(found) > 1:
+        ids = ", ".join(a.request.approval_id for a in found)
+        raise InvalidInput(f"{len(found)} calls wait at gate {name}: name the one you mean: {ids}", allowed=ids)
     return found[-1]
 
 
@@ -298,11 +245,40 @@ def decide_gate(
             status=approval.status,
             approval_id=approval.request.approval_id,
         )
+    if is_tool_gate(approval.request.gate) and approval.request.expires_at <= now_ms:
+        raise VersionConflict(
+            f"approval {approval.request.approval_id} expired: nobody answered in time, the call has to be made again",
+            status="expired",
+            approval_id=approval.request.approval_id,
+        )
     if not approve:
         return _reject(state, config, approval, caller, notes)
     grant = _grant(state, config, approval, caller, now_ms, notes=notes.strip() or None, delegation_id=delegation_id)
     after = _with_grant(state, grant)
     return (grant, *_follow(after, config, approval, caller, now_ms))
+
+
+def revoke(
+    state: StoryState, config: FsmConfig, name: str, *, caller: Caller, reason: str
+) -> tuple[ApprovalRevoked, ...]:
+    """What taking back a yes to a tool call records, before the call was started on it (LC-71).
+
+    Raises:
+        NotFound: the story has no such approval of a tool call.
+        VersionConflict: it is not granted, or was used up.
+        PolicyDenied: the caller does not hold the role that decides it.
+    """
+    approval = state.approvals.get(name)
+    if approval is None or not is_tool_gate(approval.request.gate):
+        raise NotFound(f"story {state.story_id} has no approval {name!r} of a tool call", approval_id=name)
+    request = approval.request
+    if approval.status != "granted" or is_consumed(state, name):
+        status = "used up" if approval.status == "granted" else approval.status
+        raise VersionConflict(f"approval {name} is {status}: there is nothing to take back", status=status)
+    terms = terms_of(state, config, request)
+    check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
+    why = check_notes(reason, "reason")
+    return (ApprovalRevoked(approval_id=request.approval_id, principal=caller.principal, reason=why),)
 
 
 def _follow(
@@ -345,10 +321,10 @@ def _reject(
 ) -> tuple[Payload, ...]:
     request = approval.request
     why = check_notes(reason, "reason")
-    gate = config.gate(state.lifecycle, request.gate)
-    check_approver(state, gate, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
+    terms = terms_of(state, config, request)
+    check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
     rejected = ApprovalRejected(
-        approval_id=request.approval_id, principal=caller.principal, as_role=gate.role, reason=why, delegated=False
+        approval_id=request.approval_id, principal=caller.principal, as_role=terms.role, reason=why, delegated=False
     )
     if request.gate == "task_acceptance" and request.subject.id in state.tasks:
         return (rejected, _task_step(state, request.subject.id, "REQUEST_REWORK", "implementing", caller, why))

@@ -38,17 +38,20 @@ from fleet.events import (
     StoryCreated,
     StoryEdited,
     StoryParked,
+    StoryPaused,
+    StoryResumed,
     StoryScored,
     StoryStarted,
     StoryTransitioned,
     StoryUnparked,
+    SummaryRecorded,
     TreeMerged,
     WorkspaceReported,
     WorkspaceScored,
     decode,
 )
 from fleet.ids import StoryId
-from fleet.story import evolve_council, evolve_tasks
+from fleet.story import evolve_budgets, evolve_council, evolve_tasks
 from fleet.story.ownership import counts_against
 from fleet.story.state import Approval, Content, Decision, Docs, Grant, Park, Question, Step, StoryState
 
@@ -86,7 +89,10 @@ def evolve(state: StoryState | None, event: StoredEvent) -> StoryState:
     after = handler(state, payload, event) if handler else state
     # Whatever is recorded is progress: the same crash would not have let it be recorded again and again (LC-94).
     takeovers = after.takeovers_without_progress if isinstance(payload, OwnershipTaken) else 0
-    return after.with_(version=event.version, takeovers_without_progress=takeovers)
+    budgets = evolve_budgets.account(state, payload, event)
+    return after.with_(
+        version=event.version, updated_ms=event.ts_ms, takeovers_without_progress=takeovers, budgets=budgets
+    )
 
 
 def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
@@ -94,6 +100,7 @@ def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
         story_id=StoryId(event.stream.entity),
         version=event.version,
         created_ms=event.ts_ms,
+        updated_ms=event.ts_ms,
         author=event.actor,
         project_id=p.project_id,
         epic_id=p.epic_id,
@@ -153,6 +160,14 @@ def _parked(s: StoryState, p: StoryParked, event: StoredEvent) -> StoryState:
 
 def _unparked(s: StoryState, _p: StoryUnparked, _: StoredEvent) -> StoryState:
     return s.with_(disposition="active", park=None)
+
+
+def _paused(s: StoryState, p: StoryPaused, _: StoredEvent) -> StoryState:
+    return s.with_(is_paused=s.is_paused or p.scope == "story")
+
+
+def _resumed(s: StoryState, p: StoryResumed, _: StoredEvent) -> StoryState:
+    return s.with_(is_paused=s.is_paused and p.scope != "story")
 
 
 def _cancelled(s: StoryState, _p: StoryCancelled, _: StoredEvent) -> StoryState:
@@ -302,6 +317,10 @@ def _answered(s: StoryState, p: QuestionAnswered, _: StoredEvent) -> StoryState:
     return s.with_(questions={**s.questions, p.question_id: replace(known, answer=p.answer)})
 
 
+def _summary(s: StoryState, p: SummaryRecorded, _: StoredEvent) -> StoryState:
+    return s.with_(summary=p.summary_digest)
+
+
 _HANDLERS: Mapping[type[Payload], Handler] = {
     StoryEdited: _edited,
     StoryScored: _scored,
@@ -309,6 +328,8 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     StoryTransitioned: _transitioned,
     StoryParked: _parked,
     StoryUnparked: _unparked,
+    StoryPaused: _paused,
+    StoryResumed: _resumed,
     StoryCancelled: _cancelled,
     StoryArchived: _archived,
     StoryClosed: _closed,
@@ -334,8 +355,10 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     ReportGenerated: _report,
     QuestionRaised: _question,
     QuestionAnswered: _answered,
+    SummaryRecorded: _summary,
     **evolve_tasks.HANDLERS,
     **evolve_council.HANDLERS,
+    **evolve_budgets.HANDLERS,
 }
 
 NO_STATE: frozenset[str] = frozenset(EVENT_TYPES) - {cls.__name__ for cls in _HANDLERS} - {"StoryCreated"}

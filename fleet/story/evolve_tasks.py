@@ -13,10 +13,12 @@ from fleet.events import (
     PlanRejected,
     StoredEvent,
     TaskAdded,
+    TaskClaimed,
+    TaskClaimReleased,
     TaskTransitioned,
 )
 from fleet.ids import Digest
-from fleet.story.state import Plan, StoryState, TaskState
+from fleet.story.state import Claim, Plan, StoryState, TaskState
 
 __all__ = ["HANDLERS"]
 
@@ -59,6 +61,21 @@ def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StorySt
     return s.with_(tasks={**s.tasks, p.task_id: task})
 
 
+def _claimed(s: StoryState, p: TaskClaimed, _: StoredEvent) -> StoryState:
+    return _with_claim(s, p.task_id, Claim(principal=p.principal, expires_at_ms=p.expires_at))
+
+
+def _released(s: StoryState, p: TaskClaimReleased, _: StoredEvent) -> StoryState:
+    task = s.tasks.get(p.task_id)
+    is_held = task is not None and task.claim is not None and task.claim.principal == p.principal
+    return _with_claim(s, p.task_id, None) if is_held else s
+
+
+def _with_claim(s: StoryState, task_id: str, claim: Claim | None) -> StoryState:
+    task = s.tasks.get(task_id)
+    return s if task is None else s.with_(tasks={**s.tasks, task_id: replace(task, claim=claim)})
+
+
 def _tree_in(evidence: tuple[str, ...]) -> Digest | None:
     # COMMIT_CODE names the tree of the chosen work as its evidence (LC-118 work_recorded).
     return next((Digest(e) for e in evidence if e.startswith("sha256:")), None)
@@ -70,4 +87,6 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     PlanRejected: _rejected,
     TaskAdded: _added,
     TaskTransitioned: _transitioned,
+    TaskClaimed: _claimed,
+    TaskClaimReleased: _released,
 }

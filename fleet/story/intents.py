@@ -11,6 +11,7 @@ __all__ = [
     "CommitWork",
     "DecideGate",
     "DerivePlan",
+    "ExpireGate",
     "FireTransition",
     "GenerateReport",
     "Intent",
@@ -57,6 +58,13 @@ class DecideGate:
     gate: str
     approval_id: str
     task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireGate:
+    """Nobody answered this request in time: say so, so that it can be asked again (LC-73)."""
+
+    approval_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,7 @@ Intent = (
     | MeasureTree
     | RequestGate
     | DecideGate
+    | ExpireGate
     | FireTransition
     | LoopBack
     | OpenDesignCouncil

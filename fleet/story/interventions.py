@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from fleet.errors import InvalidInput, InvalidTransition, NotFound, OutcomeUnknown
-from fleet.events import Payload, StepResolved, StoryCancelled, StoryUnparked
+from fleet.errors import ApprovalRequired, InvalidInput, InvalidTransition, NotFound, OutcomeUnknown
+from fleet.events import Payload, StepResolved, StoryCancelled, StoryPaused, StoryResumed, StoryUnparked
 from fleet.story.approvals import check_notes
 from fleet.story.commands import Caller
 from fleet.story.state import StoryState
 
-__all__ = ["cancel", "resolve_step", "unpark"]
+__all__ = ["cancel", "pause", "require_unpaused", "resolve_step", "resume", "unpark"]
+
+
+def pause(state: StoryState, *, caller: Caller, reason: str) -> StoryPaused:
+    """What holding a story back records: no step of it starts from here on (PL-50)."""
+    if state.is_over or state.is_paused:
+        is_now = "paused already" if state.is_paused and not state.is_over else "over"
+        raise InvalidTransition(f"story {state.story_id} is {is_now}", state=state.state, event="pause", allowed=[])
+    return StoryPaused(scope="story", by=caller.principal, reason=check_notes(reason, "reason"))
+
+
+def resume(state: StoryState, *, caller: Caller, note: str) -> StoryResumed:
+    """What letting a paused story go on records (PL-50)."""
+    if state.is_over or not state.is_paused:
+        raise InvalidTransition(f"story {state.story_id} is not paused", state=state.state, event="resume", allowed=[])
+    return StoryResumed(scope="story", by=caller.principal, reason=check_notes(note, "note") if note.strip() else None)
+
+
+def require_unpaused(state: StoryState) -> None:
+    """Returns when a new step may start; ApprovalRequired while the story is paused: it waits for a person (PL-50)."""
+    if state.is_paused:
+        raise ApprovalRequired(f"story {state.story_id} is paused: no step starts until a person resumes it")
 
 
 def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ...]:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fleet.story.approvals import delegation_for, last_request, subject_of, supporting_fact, valid_grant
+from fleet.story.approvals import (
+    delegation_for,
+    last_request,
+    pending_consents,
+    subject_of,
+    supporting_fact,
+    unanswered_gates,
+    valid_grant,
+)
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.intents import (
     AdvanceCouncil,
@@ -16,6 +24,7 @@ from fleet.story.intents import (
     CloseStory,
     DecideGate,
     DerivePlan,
+    ExpireGate,
     FireTransition,
     GenerateReport,
     Intent,
@@ -39,8 +48,10 @@ Owed = tuple[Intent, ...]
 
 def plan(state: StoryState, config: FsmConfig, *, now_ms: int) -> Owed:
     """The intents owed now. Empty: the story is over, parked, not started, or waits for a person."""
-    if state.closed or state.disposition != "active" or state.start is None:
+    if state.closed or state.disposition != "active" or state.start is None or state.is_paused:
         return ()
+    if pending_consents(state, now_ms=now_ms):
+        return ()  # the step that comes next waits for a person
     owed = _owed(state, config, now_ms)
     # A story that owes nothing was only standing by when its owners died.
     return (_crash_loop(state),) if owed and state.takeovers_without_progress >= MAX_TAKEOVERS else owed
@@ -57,6 +68,9 @@ def _crash_loop(state: StoryState) -> Park:
 
 
 def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
+    unanswered = unanswered_gates(state)
+    if unanswered and unanswered[0].request.expires_at <= now_ms:
+        return (ExpireGate(approval_id=unanswered[0].request.approval_id),)
     if state.base_tree is None:
         return (CheckoutBase(),)
     if state.base_tree not in state.reports:
@@ -211,6 +225,8 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
         return f"parked ({state.park.cause}): {state.park.detail}"
     if state.closed or state.disposition != "active":
         return None
+    if state.is_paused:
+        return "paused: resume the story"
     if state.start is None:
         return "start the story"
     if plan(state, config, now_ms=now_ms):

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from fleet.council import CouncilState, Version
 from fleet.events import (
     AcceptanceCriterion,
     ApprovalRequested,
-    BallotCast,
     CouncilOpened,
     DecisionProposed,
-    Evidence,
     PlanProposed,
     StepFinished,
     StepOutcomeUnknown,
@@ -20,20 +19,21 @@ from fleet.events import (
     StoryScored,
     StoryStarted,
     Task,
-    TestsFiltered,
     WorkspaceReported,
     WorkspaceScored,
 )
 from fleet.ids import Digest, Principal, StoryId
+from fleet.story.budgets import StoryBudgets
+from fleet.story.council_facts import CouncilSaid, council_state
 from fleet.story.lifecycle import Rigor
 
 __all__ = [
     "Approval",
+    "Claim",
     "Content",
     "CouncilRecord",
     "Decision",
     "Docs",
-    "Draft",
     "Grant",
     "Park",
     "Plan",
@@ -106,6 +106,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """Who alone works on a task, or reviews it, and until when (LC-130)."""
+
+    principal: Principal
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskState:
     """A task, its workflow state, and the work that is under review."""
 
@@ -119,6 +127,8 @@ class TaskState:
     feedback: tuple[str, ...] = ()
     rejections: Mapping[str, int] = field(default_factory=_frozen_map)
     reviewers: tuple[Principal, ...] = ()
+    claim: Claim | None = None
+    """The last claim that was not released; it may have expired."""
 
     @property
     def is_terminal(self) -> bool:
@@ -139,51 +149,27 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A candidate as it stands now: who wrote it, and the blob of its content (a repair replaces it)."""
-
-    candidate_id: str
-    member_id: str
-    content: Digest
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class CouncilRecord:
-    """A council: what was opened, everything its members delivered, and what came of it."""
+    """A council: what was opened, everything that was delivered to it, and what came of it."""
 
     opened: CouncilOpened
     opened_version: int
+    said: Mapping[str, CouncilSaid] = field(default_factory=_frozen_map)
+    """By duty, the first answer of each; order of arrival never decides anything."""
     status: Literal["IN_PROGRESS", "DECIDED", "UNDECIDED", "CANCELLED"] = "IN_PROGRESS"
     winner: str | None = None
     reason: str | None = None
-    drafts: Mapping[str, Draft] = field(default_factory=_frozen_map)
-    """By candidate id, in order of arrival; order never decides anything."""
-    failed: tuple[str, ...] = ()
-    """Members that gave no usable draft."""
-    tests: Digest | None = None
-    tests_done: bool = False
-    filtered: TestsFiltered | None = None
-    evidence: Mapping[str, Evidence] = field(default_factory=_frozen_map)
-    """The evidence of each candidate as it stands now."""
-    rounds_done: int = -1
-    """The last round whose evidence is complete; -1 before the first."""
-    critiques: Mapping[str, Digest] = field(default_factory=_frozen_map)
-    """Candidate id -> the critique of the round under way."""
-    repairs: Mapping[str, int] = field(default_factory=_frozen_map)
-    """Candidate id -> the last round in which its author repaired it."""
-    last_change: int = 0
-    """The last round in which any candidate got better."""
-    phase: str = "drafting"
-    round: int = 0
-    ballots: Mapping[str, BallotCast] = field(default_factory=_frozen_map)
-    """First valid ballot of each voter."""
-    refused: tuple[str, ...] = ()
-    """Voters whose ballot counts for nothing."""
 
-    def author_of(self, candidate_id: str) -> str:
-        """The member that wrote the candidate."""
-        return self.drafts[candidate_id].member_id
+    @property
+    def deliberation(self) -> CouncilState:
+        """Where the procedure stands."""
+        return council_state(self.opened, self.said.values())
+
+    @property
+    def chosen(self) -> Version:
+        """What the council decided for: its author, its content and its evidence."""
+        assert self.winner is not None, "only a decided council has chosen"
+        return self.deliberation.version(self.winner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +221,8 @@ class StoryState:
     story_id: StoryId
     version: int
     created_ms: int
+    updated_ms: int
+    """When its last event was recorded, by its owner's clock."""
     author: Principal
     project_id: str
     epic_id: str
@@ -248,6 +236,8 @@ class StoryState:
     disposition: Disposition = "active"
     park: Park | None = None
     closed: bool = False
+    is_paused: bool = False
+    """No step starts until a person resumes the story (PL-50)."""
     score: StoryScored | None = None
     start: StoryStarted | None = None
     started_by: Principal | None = None
@@ -274,6 +264,8 @@ class StoryState:
     docs: Docs | None = None
     report_version: int = 0
     report_digest: Digest | None = None
+    summary: Digest | None = None
+    """The blob of the last verified summary (CX-56)."""
     loopbacks: Mapping[str, int] = field(default_factory=_frozen_map)
     owner: str = ""
     """The shard and incarnation that took the story last; empty before the first."""
@@ -284,6 +276,7 @@ class StoryState:
     takeovers_without_progress: int = 0
     tokens: int = 0
     calls: int = 0
+    budgets: StoryBudgets = StoryBudgets()
 
     @property
     def plan(self) -> Plan | None:

@@ -24,13 +24,15 @@ MAX_GRANT_S = 900
 _REQUEST_S = 3600
 
 PRODUCT_OPS: Mapping[str, frozenset[str]] = {
-    "model": frozenset(["critique", "derive", "document", "draft", "propose", "repair", "review", "tests", "vote"]),
+    "model": frozenset(
+        ["act", "advise", "critique", "derive", "document", "draft", "propose", "repair", "review", "tests", "vote"]
+    ),
     "tests": frozenset({"pipeline"}),
 }
 """Operations that only the product's own steps use: no role can be granted them, no caller can name them."""
 
 ArgType = Literal["text", "line", "path", "url", "choice", "integer", "boolean", "argv", "lines", "paths", "object"]
-Target = Literal["host", "database", "image", "namespace", "chart", "mcp_server"]
+Target = Literal["host", "repository", "database", "image", "namespace", "chart", "mcp_server"]
 Risk = Literal["low", "medium", "high"]
 _RISKS: tuple[Risk, ...] = ("low", "medium", "high")
 Rigor = Literal["L0", "L1", "L2", "L3"]

@@ -15,13 +15,14 @@ READ_OPS: Mapping[str, frozenset[str]] = _sets(
     files="read list info search diff",
     git="status log diff show branch_list ls_remote fetch",
     lint="lint typecheck format_check code_scan dependency_scan secret_scan",
-    search="text symbols references outline semantic",
+    search="text symbols references outline semantic structure code",
     http="get head",
     db="postgresql_query redis_read neo4j_read",
     docker="ps logs images inspect",
     kubectl="get describe logs diff rollout_status",
     helm="list status history template lint diff",
     browser="open check dom console screenshot",
+    cloud="aws_read gcloud_read az_read",
     mcp="list_tools",
 )
 """Operations that read only and run no project code."""
@@ -40,6 +41,7 @@ WRITE_OPS: Mapping[str, frozenset[str]] = _sets(
     helm="upgrade rollback uninstall",
     browser="click fill",
     exec="run",
+    cloud="aws_write gcloud_write az_write",
     mcp="call",
 )
 """Operations that write or run project code."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from fleet.errors import ApprovalRequired, PolicyDenied
 from fleet.ids import Digest, EntityId, Principal
 from fleet.tools.arguments import host_of, texts_of
-from fleet.tools.capabilities import Rigor, ToolGate
+from fleet.tools.capabilities import ArgSpec, Rigor, ToolGate
+from fleet.tools.git_targets import parse_git_address
 from fleet.tools.policy_calls import (
     Allowed,
     ApprovalRecord,
@@ -23,7 +24,7 @@ from fleet.tools.policy_checks import CHECKS, Case, Refusal, open_case
 from fleet.tools.policy_config import Policy
 from fleet.tools.roles import Phase
 
-__all__ = ["decide", "decide_step", "enforce"]
+__all__ = ["decide", "decide_step", "enforce", "obligations_of"]
 
 _RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
 _RISKS = ("low", "medium", "high")
@@ -118,6 +119,22 @@ def decide_step(
     return decide(call, facts, policy=policy, approvals=approvals, now_ms=now_ms)
 
 
+def obligations_of(
+    call: ToolCall, facts: CallFacts, *, policy: Policy, consumes: EntityId | None = None
+) -> Obligations:
+    """The obligations of a call whose decision is on record, for whoever has to carry it out again.
+
+    Raises:
+        PolicyDenied: principal, role or operation are not there any more.
+    """
+    case = open_case(call, facts, policy)
+    if isinstance(case, Refusal):
+        raise PolicyDenied(
+            f"{case.reason} (rule {case.rule_id})", rule_id=case.rule_id, policy_digest=str(policy.digest)
+        )
+    return _obligations(case, consumes)
+
+
 def enforce(decision: Allowed | NeedsApproval | Denied) -> Allowed:
     """The decision itself when the call may start.
 
@@ -203,9 +220,9 @@ def _obligations(case: Case, consumes: EntityId | None) -> Obligations:
     declared, args = case.capability.declared, case.call.args
     specs = case.capability.args
     hosts = [
-        host_of(text) if spec.type == "url" else text.lower()
+        _host(spec, text)
         for name, spec in specs.items()
-        if spec.target == "host"
+        if spec.target in ("host", "repository")
         for text in texts_of(args.get(name))
     ]
     return Obligations(
@@ -220,3 +237,9 @@ def _obligations(case: Case, consumes: EntityId | None) -> Obligations:
         postconditions=declared.postconditions,
         consumes=consumes,
     )
+
+
+def _host(spec: ArgSpec, text: str) -> str | None:
+    if spec.target == "repository":
+        return parse_git_address(text).authority
+    return host_of(text) if spec.type == "url" else text.lower()

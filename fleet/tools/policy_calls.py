@@ -29,6 +29,7 @@ __all__ = [
     "ToolCall",
     "parse_call",
     "request_digest",
+    "request_document",
 ]
 
 
@@ -175,6 +176,9 @@ PolicyDecision = Annotated[Allowed | NeedsApproval | Denied, Field(discriminator
 
 def request_digest(call: ToolCall, facts: CallFacts) -> Digest:
     """What an approval is about; changing any argument, the tree or the environment needs a new one (RT-33)."""
-    return digest_of_json(
-        {"tool": call.tool, "op": call.op, "args": call.args, "tree": facts.tree, "environment": facts.environment}
-    )
+    return digest_of_json(request_document(call, facts))
+
+
+def request_document(call: ToolCall, facts: CallFacts) -> dict[str, JsonValue]:
+    """What `request_digest` is taken over; its canonical JSON is what a person is shown (RT-33)."""
+    return {"tool": call.tool, "op": call.op, "args": call.args, "tree": facts.tree, "environment": facts.environment}

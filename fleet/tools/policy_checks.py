@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fleet.errors import InvalidInput
 from fleet.tools.arguments import argument_problems, glob_matches, host_of, path_problems, texts_of
 from fleet.tools.capabilities import ArgSpec, Capability
+from fleet.tools.git_targets import git_target, parse_git_address
 from fleet.tools.policy_calls import CallFacts, ToolCall
 from fleet.tools.policy_config import Policy
 from fleet.tools.policy_rules import Rule
@@ -182,6 +184,8 @@ def _is_listed(case: Case, spec: ArgSpec, text: str) -> bool:
             return host is not None and all(
                 _has_host(hosts, host) for hosts in (targets.hosts, sorted(grant.hosts) or targets.hosts)
             )
+        case "repository":
+            return _is_listed_repository(case, text)
         case "database":
             found = targets.databases.get(text)
             is_granted = not grant.dbs or text in grant.dbs
@@ -194,6 +198,15 @@ def _is_listed(case: Case, spec: ArgSpec, text: str) -> bool:
             return text in targets.charts
         case _:
             return text in targets.mcp_servers
+
+
+def _is_listed_repository(case: Case, text: str) -> bool:
+    try:
+        address = parse_git_address(text)
+    except InvalidInput:
+        return False
+    hosts = sorted(case.grant.hosts) or [address.host]
+    return git_target(case.policy.targets.git, address) is not None and _has_host(hosts, address.host)
 
 
 def _has_host(listed: Iterable[str], host: str) -> bool:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fleet.digest import digest_of_json
 from fleet.errors import ConfigError
 from fleet.ids import Digest
 from fleet.tools.capabilities import PRODUCT_OPS, Capability, Declaration, contradictions
 from fleet.tools.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
+from fleet.tools.plugin_tools import plugin_ops, with_plugins
 from fleet.tools.policy_rules import PHASES, Effect, Origin, Rule, is_call_pattern, names_call
 from fleet.tools.roles import Phase, Role, RolesConfig
+from fleet.tools.services_config import ServicesConfig
+from fleet.tools.targets import Targets
+from fleet.tools.toolchains_config import DEFAULT_TOOLCHAINS, ToolchainConfig, ToolchainName
 
-__all__ = ["DatabaseTarget", "Policy", "Targets", "load_policy"]
+__all__ = ["Policy", "load_policy"]
 
 _ANY = "*"
 
@@ -25,31 +29,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DatabaseTarget(_Frozen):
-    """A database that tools may address."""
-
-    allow_write: bool = False
-    """Whether statements that change it may be asked for (RT-60)."""
-
-
-class Targets(_Frozen):
-    """What tools may address outside the workspace. What is not listed is refused; the shipped lists are empty."""
-
-    hosts: tuple[str, ...] = ()
-    """Exact names in lower case, or `.suffix` for all names below it (RT-59)."""
-    databases: dict[str, DatabaseTarget] = Field(default_factory=dict)
-    images: tuple[str, ...] = ()
-    """By digest: `name@sha256:...` (RT-61)."""
-    namespaces: tuple[str, ...] = ()
-    """`<environment>/<namespace>` (RT-62)."""
-    charts: tuple[str, ...] = ()
-    mcp_servers: tuple[str, ...] = ()
-
-
 class _Document(_Frozen):
     targets: Targets = Targets()
+    toolchains: dict[ToolchainName, ToolchainConfig] = Field(default_factory=lambda: dict(DEFAULT_TOOLCHAINS))
+    services: ServicesConfig = ServicesConfig()
     tools: Annotated[dict[str, tuple[Declaration, ...]], Field(min_length=1)]
     rules: tuple[Rule, ...]
+
+    @field_validator("toolchains")
+    @classmethod
+    def _keeps_python(cls, found: dict[str, ToolchainConfig]) -> dict[str, ToolchainConfig]:
+        if "python" in found and found["python"].language != "python":
+            raise ValueError("python runs the product's own scripts: give another name to this toolchain")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +53,11 @@ class Policy:
     """By `<tool>.<op>`."""
     rules: tuple[Rule, ...]
     targets: Targets
+    toolchains: Mapping[str, ToolchainConfig] = field(default_factory=lambda: DEFAULT_TOOLCHAINS)
+    """What runs may name (RC-34). No decision depends on it, so the digest leaves it out; a run records its image."""
+
+    services: ServicesConfig = ServicesConfig()
+    """Recipes of side services (RC-101). Looked at when a run starts, not when a call is decided."""
 
     digest: Digest = field(init=False)
     """Digest of all of it: equal calls under equal digests get equal decisions (RT-31)."""
@@ -102,18 +99,23 @@ def load_policy(
     *,
     roles: RolesConfig,
     tool_ops: Mapping[str, frozenset[str]] = TOOL_OPS,
+    plugins: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     source: str = "config/policy.yaml",
 ) -> Policy:
     """The validated policy for these roles.
 
     Args:
         tool_ops: all operations that exist, by tool; those of PRODUCT_OPS exist as well.
+        plugins: declarations of tools that plug-ins bring, by tool, in the form of the file (RT-69).
 
     Raises:
         ConfigError: names file, path and reason of every problem (details: file, problems): a contradiction within a
             declaration, an operation that a role has and nobody declares, an unknown role, tool, operation, phase,
             argument or target, a gate that does not exist, a rule that is never reached, an id that stands twice.
     """
+    if plugins:
+        data = with_plugins(data, plugins, shipped=tool_ops, source=source)
+        tool_ops = {**tool_ops, **plugin_ops(plugins)}
     try:
         document = _Document.model_validate(_with_shared(data, source))
     except ValidationError as error:
@@ -128,6 +130,9 @@ def load_policy(
         capabilities={c.name: c for c in capabilities},
         rules=document.rules,
         targets=document.targets,
+        # The product's own scripts run in this one, so it is always there.
+        toolchains={"python": DEFAULT_TOOLCHAINS["python"], **document.toolchains},
+        services=document.services,
     )
     problems = [*_declaration_problems(document, roles, tool_ops), *_undeclared(policy), *_reference_problems(policy)]
     # Whether a rule is reached can be said only when all that it names exists.

@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fleet.errors import ConfigError, InvalidInput
 from fleet.tools.catalogue import TOOL_OPS
 
-__all__ = ["Action", "Granted", "Grants", "Role", "RoleEntry", "RolesConfig", "ToolGrant", "Visibility", "load_roles"]
+__all__ = [
+    "Acting",
+    "Action",
+    "Granted",
+    "Grants",
+    "Role",
+    "RoleEntry",
+    "RolesConfig",
+    "ToolGrant",
+    "Visibility",
+    "load_roles",
+]
 
 
 class Action(StrEnum):
@@ -124,6 +135,26 @@ class Visibility(_Frozen):
     decisions: Literal["all"] | frozenset[Category]
 
 
+class Acting(_Frozen):
+    """How far a role looks around with tools before it drafts; everything that this may cost is bounded here."""
+
+    steps: Annotated[int, Field(ge=2, le=50)]
+    """Replies of the model; the last one is for what it found."""
+    tools: tuple[str, ...] = ("files.list", "files.read", "search.text", "tests.pytest")
+    """Operations, as `<tool>.<op>`; those that the role may not call, or that leave something behind, are left out."""
+    tokens: Annotated[int, Field(ge=1_000)] = 32_000
+    """Of all prompts and replies together; once they are used, no further reply is asked for."""
+    wall_s: Annotated[int, Field(ge=1, le=14_400)] = 900
+    """Seconds of replies and calls together."""
+    calls_per_reply: Annotated[int, Field(ge=1, le=8)] = 3
+    result_chars: Annotated[int, Field(ge=200, le=10_000)] = 2_000
+    """Characters of one result that the model is shown."""
+    transcript_chars: Annotated[int, Field(ge=1_000, le=200_000)] = 8_000
+    """Characters of all results together; older ones are cut first."""
+    findings_chars: Annotated[int, Field(ge=500, le=20_000)] = 3_000
+    """Characters of notes and results that the draft is shown."""
+
+
 class Grants(_Frozen):
     """Permissions of a profile beyond its base role; start-up prints them (RT-3)."""
 
@@ -145,10 +176,13 @@ class RoleEntry(_Frozen):
     prompt: Annotated[str, Field(pattern=r"^prompts/[a-z0-9_/-]+\.md$")] | None = None
     model_policy: str | None = None
     visibility: Visibility | None = None
+    acts: Acting | None = None
+    """How it looks around with tools before it drafts; without it, it drafts from its prompt alone."""
     grants: Grants = Grants()
 
 
 _INHERITED = tuple(name for name in RoleEntry.model_fields if name not in ("extends", "grants"))
+_NEEDED = tuple(name for name in _INHERITED if name != "acts")
 
 
 class Role(_Frozen):
@@ -167,6 +201,8 @@ class Role(_Frozen):
     prompt: str
     model_policy: str
     visibility: Visibility
+    acts: Annotated[Acting | None, Field(exclude=True)] = None
+    """Not part of what a policy's digest covers: no decision depends on it."""
 
     def may(self, action: str) -> bool:
         """Whether the role may do this (RT-4); what is not named is refused."""
@@ -270,6 +306,10 @@ def _unknowns(
                 yield f"roles.{name}: unknown tool {tool}"
             elif extra := sorted(grant.ops - tool_ops[tool]):
                 yield f"roles.{name}: tool {tool} has no operation {', '.join(extra)}"
+    for called in entry.acts.tools if entry.acts is not None else ():
+        tool, _, op = called.partition(".")
+        if op not in tool_ops.get(tool, frozenset[str]()):
+            yield f"roles.{name}: acts.tools names {called}, which does not exist"
 
 
 def _lineage_problems(name: str, entries: Mapping[str, RoleEntry]) -> Iterator[str]:
@@ -296,7 +336,7 @@ def _resolve(name: str, entries: Mapping[str, RoleEntry], resolved: dict[str, Ro
             return problems
         base = resolved[entry.extends]
     values = {field: _value(entry, base, field) for field in _INHERITED}
-    problems = [f"roles.{name}: {field} is missing" for field, value in values.items() if value is None]
+    problems = [f"roles.{name}: {field} is missing" for field in _NEEDED if values[field] is None]
     if base is None and entry.grants != Grants():
         problems.append(f"roles.{name}: grants are for profiles; a base role lists its actions and tools")
     if base is not None:

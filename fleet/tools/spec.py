@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,8 @@ __all__ = [
     "FINAL_STATUSES",
     "Artifact",
     "BlobMount",
+    "EgressDecision",
+    "Grantee",
     "Limits",
     "OutputStream",
     "RepoMount",
@@ -20,6 +22,8 @@ __all__ = [
     "RunResult",
     "RunSpec",
     "RunStatus",
+    "ServiceReady",
+    "ServiceSpec",
     "Usage",
 ]
 
@@ -68,6 +72,10 @@ class Limits(_Frozen):
     """Largest single file, in bytes."""
     output_bytes: Annotated[int, Field(ge=1024)] = 10 << 20
     """Bytes of standard output and error together until the run is ended with `output_limit`."""
+    cpu_millis: Annotated[int, Field(ge=100, le=64_000)] = 2_000
+    """Thousandths of a CPU (RC-6)."""
+    grace_s: Annotated[int, Field(ge=0, le=300)] = 10
+    """Seconds between SIGTERM to the command and SIGKILL to everything, when the run is cancelled (RC-24)."""
 
 
 class BlobMount(_Frozen):
@@ -84,6 +92,36 @@ class RepoMount(_Frozen):
     kind: Literal["repo"] = "repo"
     repo: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Name of the staged copy, as returned by `Forge.stage`."""
+
+
+class ServiceReady(_Frozen):
+    """How it is found out that a side service can be used: this command ends with 0."""
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    timeout_s: Annotated[int, Field(ge=1, le=600)] = 60
+
+
+class ServiceSpec(_Frozen):
+    """A program beside the command, in the same sandbox and under the same limits (RC-101..RC-104)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    """A recipe of config/policy.yaml (`redis`, `postgres`, `neo4j`), or `command` for a program of its own."""
+    version: str | None = None
+    env_prefix: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,31}$")]
+    """`<PREFIX>_HOST`, `<PREFIX>_PORT` and `<PREFIX>_URL` tell the command where it is."""
+    argv: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """The program of kind `command`; empty for a recipe."""
+    ready: ServiceReady | None = None
+    """None takes that of the recipe."""
+
+
+class Grantee(_Frozen):
+    """For whom and for what a run may use secrets (RT-65); set by the product, never by a caller."""
+
+    role: str
+    tool: str
+    op: str
 
 
 class RunSpec(_Frozen):
@@ -108,11 +146,44 @@ class RunSpec(_Frozen):
     """Top-level names that never belong to the recorded tree: the shim's own outputs."""
     toolchain: str = "python"
     """Named read-only toolchain of config/policy.yaml, or `env:<path>` for the repository's own (`--python ENV`)."""
+    cwd: str = "."
+    """Folder below /workspace in which the command starts."""
+    stdin: Digest | None = None
+    """Blob that the command reads as its standard input, at most 10 MB; None is an empty input."""
+    hosts: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Reachable through the egress proxy: `host`, `host:port` or `.suffix`; without a port 443. None: no network."""
+    services: Annotated[tuple[ServiceSpec, ...], Field(max_length=4)] = ()
+    grantee: Grantee | None = None
+    """Who may have the `secret://` references that stand in `argv` and `env`; None allows none."""
+    interactive: bool = False
+    """The command's input stays open and is written while it runs (port SandboxSessions); then `stdin` is None."""
 
     @property
     def digest(self) -> Digest:
-        """`specDigest` of RC-12: same key and same digest is the same run."""
-        return digest_of_json(self.model_dump(mode="json"))
+        """`specDigest` of RC-12: same key and same digest is the same run.
+
+        What a specification of the first version did not have counts only where it says something, so that runs which
+        were recorded then keep their digests.
+        """
+        return digest_of_json(self.document)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The specification as JSON, without what a later version added and this one leaves at its default.
+
+        Its canonical JSON has the digest `digest`.
+        """
+        whole = self.model_dump(mode="json")
+        for model, values in ((self, whole), (self.limits, whole["limits"])):
+            for name in _SINCE_SECOND_VERSION & values.keys():
+                if getattr(model, name) == type(model).model_fields[name].default:
+                    del values[name]
+        return whole
+
+
+_SINCE_SECOND_VERSION = frozenset(
+    {"cpu_millis", "grace_s", "cwd", "stdin", "hosts", "services", "grantee", "interactive"}
+)
 
 
 class OutputStream(_Frozen):
@@ -152,6 +223,21 @@ class Usage(_Frozen):
     max_pids: int = 0
 
 
+class EgressDecision(_Frozen):
+    """One connection that a run asked the egress proxy for."""
+
+    host: str
+    port: int
+    allowed: bool
+    reason: str
+    """`ok`, or which rule refused it."""
+    address: str | None = None
+    """The checked address that was connected to."""
+    bytes_out: int = 0
+    bytes_in: int = 0
+    at_ms: int = 0
+
+
 class RunResult(_Frozen):
     """How a run ended. A program that is missing, fails or hits a limit is a result; its partial output is kept."""
 
@@ -170,6 +256,12 @@ class RunResult(_Frozen):
     backend: str = ""
     image: Digest | None = None
     """Digest of the toolchain's description (RC-34)."""
+    log: Digest | None = None
+    """Blob of all lines of both streams as NDJSON (RC-35), redacted; None when nothing was printed."""
+    unmet: tuple[str, ...] = ()
+    """What the backend could not enforce and `allow_weak_isolation` waived (RC-32)."""
+    egress: tuple[EgressDecision, ...] = ()
+    """Every connection that was asked for, in order; the last of at most 1,000."""
 
     def artifact(self, path: str) -> Digest | None:
         """Digest of a declared artifact, None when the run left none."""

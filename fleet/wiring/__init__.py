@@ -1,42 +1,104 @@
 """The one composition root: settings and addresses become stores, models and services (STYLE.md 1, rule 7)."""
 
-from fleet.wiring.audit import make_notary, open_auditor, open_loss_desk
-from fleet.wiring.council import make_council_shard
-from fleet.wiring.desk import make_desk, open_archivist, open_dead_letters, open_desk, open_reports
-from fleet.wiring.endpoints import AuditPlaces, Endpoints, audit_places, load_definitions, load_principals
-from fleet.wiring.projection import make_projector, open_projector
-from fleet.wiring.secrets import make_secret_broker
-from fleet.wiring.services import (
-    SandboxParts,
-    make_context_service,
-    make_forge,
-    make_role_agent,
-    make_sandbox_parts,
-    make_supervisor,
-)
-from fleet.wiring.stores import make_blobs, make_graph, make_witness
+from typing import TYPE_CHECKING
+
+from fleet.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from fleet.wiring.audit import make_notary, open_auditor, open_loss_desk
+    from fleet.wiring.blob_store import check_blob_keys, check_blobs_answer, check_blobs_reach
+    from fleet.wiring.change_requests import (
+        change_target,
+        check_forge,
+        hosted_change_requests,
+        make_change_requests,
+    )
+    from fleet.wiring.chat_desk import make_chat_desk
+    from fleet.wiring.contexts import make_context_service
+    from fleet.wiring.council import CouncilParts, make_council_parts, make_council_shard
+    from fleet.wiring.desk import (
+        make_audit_desk,
+        make_budget_desk,
+        make_coach_desk,
+        make_dead_letters,
+        make_desk,
+        make_gate_desk,
+        make_story_desk,
+        make_tool_desk,
+        open_archivist,
+        open_budget_desk,
+        open_dead_letters,
+        open_desk,
+        open_reports,
+    )
+    from fleet.wiring.endpoints import AuditPlaces, Endpoints, audit_places, load_definitions, load_principals
+    from fleet.wiring.knowledge import make_knowledge
+    from fleet.wiring.plugins import active_policy, active_roles, find_plugins
+    from fleet.wiring.projection import make_projector, open_projector
+    from fleet.wiring.projects import make_project_desk
+    from fleet.wiring.secrets import make_secret_broker, open_access_trail, recorded_accesses
+    from fleet.wiring.services import (
+        SandboxParts,
+        make_forge,
+        make_role_agent,
+        make_sandbox_parts,
+        make_sessions,
+        make_supervisor,
+    )
+    from fleet.wiring.stores import make_blobs, make_graph, make_witness
+    from fleet.wiring.tools import make_node_toolbox, make_toolbox
+else:
+    __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
     "AuditPlaces",
+    "CouncilParts",
     "Endpoints",
     "SandboxParts",
+    "active_policy",
+    "active_roles",
     "audit_places",
+    "change_target",
+    "check_blob_keys",
+    "check_blobs_answer",
+    "check_blobs_reach",
+    "check_forge",
+    "find_plugins",
+    "hosted_change_requests",
     "load_definitions",
     "load_principals",
+    "make_audit_desk",
     "make_blobs",
+    "make_coach_desk",
+    "make_dead_letters",
+    "make_project_desk",
+    "make_gate_desk",
+    "make_story_desk",
+    "make_budget_desk",
+    "open_budget_desk",
+    "make_change_requests",
+    "make_chat_desk",
     "make_context_service",
+    "make_council_parts",
     "make_council_shard",
     "make_desk",
     "make_forge",
     "make_graph",
+    "make_knowledge",
+    "make_node_toolbox",
     "make_notary",
     "make_projector",
     "make_role_agent",
     "make_sandbox_parts",
     "make_secret_broker",
+    "make_sessions",
+    "make_tool_desk",
     "make_supervisor",
+    "make_toolbox",
     "make_witness",
+    "recorded_accesses",
     "open_archivist",
+    "open_access_trail",
     "open_auditor",
     "open_dead_letters",
     "open_desk",

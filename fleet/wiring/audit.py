@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisRawLog, connect_redis
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.stores import make_blobs
 
 if TYPE_CHECKING:
     from fleet.audit import NoteKey
@@ -47,7 +48,7 @@ def _announce(line: str) -> None:
 @asynccontextmanager
 async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
     """What `fleet audit verify` and `fleet audit proof` run; the key is the one in the home unless one is given."""
-    from fleet.adapters.signing import Ed25519Verifier, read_public_key
+    from fleet.adapters.signing import Ed25519Verifier, read_handovers, read_public_key
     from fleet.adapters.witness import CheckpointFolder
     from fleet.services.auditor import Auditor
 
@@ -57,8 +58,10 @@ async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> Asyn
             RedisRawLog(redis),
             RedisCheckpointStore(redis),
             CheckpointFolder(places.folder),
+            blobs=make_blobs(endpoints, redis),
             key=key or read_public_key(places.public),
             verifier=Ed25519Verifier(),
+            handovers=read_handovers(places.public.parent),
         )
     finally:
         await redis.aclose()

@@ -2,71 +2,157 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisInbox, RedisLeaseStore, RedisSnapshotStore, connect_redis
-from fleet.digest import digest_of_json
-from fleet.events import PolicyRef
+from fleet.adapters.redis import (
+    RedisDaySpending,
+    RedisDeadLetters,
+    RedisEventLog,
+    RedisInbox,
+    RedisLeaseStore,
+    RedisSnapshotStore,
+    connect_redis,
+)
 from fleet.ids import StoryId
+from fleet.models import load_models
 from fleet.planning import CoachConfig
+from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.council_shard import CouncilShard
 from fleet.services.journal import Journal
+from fleet.services.observing import (
+    ObservedLog,
+    ShardFigures,
+    TracedAgents,
+    TracedPacks,
+    TracedSandbox,
+    TracedToolHost,
+)
+from fleet.services.project_owner import project_state
 from fleet.services.report import ReportService
+from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
+from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
+from fleet.wiring.engines import engine_usage
+from fleet.wiring.knowledge import make_knowledge
+from fleet.wiring.plugins import active_policy
+from fleet.wiring.projects import make_project_owner
 from fleet.wiring.stores import make_blobs, make_witness
+from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
-__all__ = ["make_council_shard"]
+__all__ = ["CouncilParts", "make_council_parts", "make_council_shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class CouncilParts:
+    """What a council actor holds."""
+
+    shard: CouncilShard
+    figures: ShardFigures
 
 
 def make_council_shard(endpoints: Endpoints, *, name: str, incarnation: str) -> CouncilShard:
-    """The service behind actor `council:<shard>`."""
+    """The service behind actor `council:<shard>`, alone."""
+    return make_council_parts(endpoints, name=name, incarnation=incarnation).shard
+
+
+def make_council_parts(
+    endpoints: Endpoints, *, name: str, incarnation: str, telemetry: Telemetry = NO_TELEMETRY
+) -> CouncilParts:
+    """What is behind actor `council:<shard>`."""
     # Only council actors call other actors; the command line must not import Ray before it has set Ray's variables.
-    from fleet.adapters.ray import ActorResolver, RayAgents, RayForge, RayPacks, RaySandbox
+    from fleet.adapters.ray import (
+        ActorResolver,
+        RayAgents,
+        RayChangeRequests,
+        RayForge,
+        RayPacks,
+        RaySandbox,
+        RayToolHost,
+    )
 
     files, clock = endpoints.files, SystemClock()
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
-    log, blobs, resolver = RedisEventLog(redis), make_blobs(endpoints, redis), ActorResolver()
+    log = ObservedLog(RedisEventLog(redis), meter=telemetry.meter, clock=clock, tracer=telemetry.tracer)
+    blobs, resolver = make_blobs(endpoints, redis), ActorResolver()
     snapshots = RedisSnapshotStore(redis)
     rules, digests = load_definitions(files), files.digests()
-    policy = PolicyRef(rule_id="RT-30", digest=digest_of_json({"roles": digests["roles.yaml"]}))
+    policy = StepPolicy(active_policy(files), rules.fsm)
     registry = load_principals(endpoints.principals_file)
+    models = load_models(files.document("models.yaml"))
+    usage = engine_usage(endpoints)
+    knowledge = make_knowledge(endpoints, blobs)
+    budgeting = Budgeting(limits=models.budgets, models=models, spending=RedisDaySpending(redis))
 
     async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
         journal = Journal(
             log=log,
             blobs=blobs,
             clock=clock,
-            sandbox=RaySandbox(resolver, endpoints.node),
-            agents=RayAgents(resolver, endpoints.pools),
+            sandbox=TracedSandbox(RaySandbox(resolver, endpoints.node), log),
+            agents=TracedAgents(RayAgents(resolver, endpoints.pools), log),
             story_id=story_id,
             epoch=epoch,
             policy=policy,
             snapshots=snapshots,
+            budgeting=budgeting,
         )
         await journal.load()
         return Workbench(
             journal=journal,
             rules=rules,
-            packs=RayPacks(resolver),
+            packs=TracedPacks(RayPacks(resolver), log),
             forge=RayForge(resolver, endpoints.node),
             blobs=blobs,
             clock=clock,
             reports=ReportService(log, blobs),
+            tools=TracedToolHost(RayToolHost(resolver, endpoints.node), log),
+            target=change_target(endpoints, RayChangeRequests(resolver, endpoints.node)),
+            usage=usage,
+            knowledge=knowledge,
         )
 
-    return CouncilShard(
+    leases, inbox = RedisLeaseStore(redis), RedisInbox(redis, cache)
+    projects = make_project_owner(
+        endpoints,
+        owner=f"{name}/{incarnation}",
+        log=log,
+        leases=leases,
+        inbox=inbox,
+        blobs=blobs,
+        agents=RayAgents(resolver, endpoints.pools),
+        models=models,
+        registry=registry,
+        clock=clock,
+    )
+    shard = CouncilShard(
         name=name,
         incarnation=incarnation,
         log=log,
-        leases=RedisLeaseStore(redis),
-        inbox=RedisInbox(redis, cache),
+        leases=leases,
+        inbox=inbox,
         clock=clock,
         make_bench=make_bench,
         commands=CommandHandler(
-            roles_of=registry.roles_of, coach=files.load("coach.yaml", CoachConfig), config_digests=digests
+            roles_of=registry.roles_of,
+            coach=files.load("coach.yaml", CoachConfig),
+            config_digests=digests,
+            projects=partial(project_state, log),
         ),
+        projects=projects,
         ttl_s=endpoints.lease_ttl_s,
         sweep_s=endpoints.sweep_s,
         witness=make_witness(endpoints),
     )
+    figures = ShardFigures(
+        shard.status,
+        log,
+        meter=telemetry.meter,
+        clock=clock,
+        inbox=inbox,
+        letters=RedisDeadLetters(redis, cache),
+    )
+    return CouncilParts(shard, figures)

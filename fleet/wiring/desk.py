@@ -4,34 +4,120 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import (
     RedisClient,
+    RedisDaySpending,
     RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
     RedisInbox,
     RedisLeaseStore,
+    RedisToolSessions,
     connect_redis,
 )
+from fleet.context import ContextConfig
+from fleet.models import load_models
+from fleet.planning import CoachConfig
 from fleet.ports import DeadLetters
+from fleet.rigor import RigorConfig
+from fleet.services.audit_desk import AuditDesk
+from fleet.services.budget_desk import BudgetDesk
+from fleet.services.coach_desk import CoachDesk
+from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportService
+from fleet.services.story_desk import StoryDesk
 from fleet.story import FsmConfig
-from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.audit import open_auditor
+from fleet.wiring.contexts import make_context_service
+from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
+from fleet.wiring.plugins import active_policy
 from fleet.wiring.stores import make_blobs, make_graph
 
 if TYPE_CHECKING:
     from fleet.services.archive import Archivist
+    from fleet.services.tool_desk import ToolDesk
 
-__all__ = ["make_desk", "open_desk", "open_reports", "open_dead_letters", "open_archivist"]
+__all__ = [
+    "make_budget_desk",
+    "make_desk",
+    "make_tool_desk",
+    "make_audit_desk",
+    "make_coach_desk",
+    "make_dead_letters",
+    "make_gate_desk",
+    "make_story_desk",
+    "open_budget_desk",
+    "open_desk",
+    "open_reports",
+    "open_dead_letters",
+    "open_archivist",
+]
 
 
 def make_desk(endpoints: Endpoints) -> PlanningDesk:
     """What the gateway uses for as long as it lives."""
     return _desk(endpoints, connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url))
+
+
+def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
+    """Tool sessions, calls and runs for a front, for as long as it lives."""
+    from fleet.adapters.ray import ActorResolver, RaySandbox
+    from fleet.services.tool_desk import ToolDesk
+
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return ToolDesk(
+        planning=_desk(endpoints, log, cache),
+        sessions=RedisToolSessions(cache),
+        blobs=make_blobs(endpoints, log),
+        sandbox=RaySandbox(ActorResolver(), endpoints.node),
+        clock=SystemClock(),
+        policy=active_policy(endpoints.files),
+        fsm=endpoints.files.load("fsm.yaml", FsmConfig),
+        roles_of=load_principals(endpoints.principals_file).roles_of,
+    )
+
+
+def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:
+    """Reads of stories for a front, for as long as it lives."""
+    log, blobs, clock = RedisEventLog(connect_redis(endpoints.redis_url)), make_blobs(endpoints), SystemClock()
+    context = endpoints.files.load("context.yaml", ContextConfig)
+    return StoryDesk(
+        planning=planning,
+        blobs=blobs,
+        packs=make_context_service(endpoints),
+        reports=ReportService(log, blobs),
+        rules=load_definitions(endpoints.files),
+        context=context,
+        clock=clock,
+        digests=endpoints.files.digests(),
+    )
+
+
+def make_gate_desk(endpoints: Endpoints, planning: PlanningDesk) -> GateDesk:
+    """The gates inbox for a front, for as long as it lives."""
+    return GateDesk(planning=planning, blobs=make_blobs(endpoints))
+
+
+def make_dead_letters(endpoints: Endpoints) -> DeadLetters:
+    """Dead letters for a front, for as long as it lives."""
+    return RedisDeadLetters(connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url))
+
+
+def make_coach_desk(endpoints: Endpoints) -> CoachDesk:
+    """The story coach for a front."""
+    files = endpoints.files
+    return CoachDesk(files.load("coach.yaml", CoachConfig), files.load("rigor.yaml", RigorConfig))
+
+
+def make_audit_desk(endpoints: Endpoints) -> AuditDesk:
+    """The audit for a front, for as long as it lives."""
+    log = RedisEventLog(connect_redis(endpoints.redis_url))
+    return AuditDesk(log=log, clock=SystemClock(), auditor=partial(open_auditor, endpoints))
 
 
 def _desk(endpoints: Endpoints, log: RedisClient, cache: RedisClient) -> PlanningDesk:
@@ -53,6 +139,27 @@ async def open_desk(endpoints: Endpoints) -> AsyncGenerator[PlanningDesk]:
     finally:
         await log.aclose()
         await cache.aclose()
+
+
+def make_budget_desk(endpoints: Endpoints, client: RedisClient | None = None) -> BudgetDesk:
+    """Budgets and usage, for a front, for as long as it lives."""
+    redis = client or connect_redis(endpoints.redis_url)
+    return BudgetDesk(
+        log=RedisEventLog(redis),
+        spending=RedisDaySpending(redis),
+        limits=load_models(endpoints.files.document("models.yaml")).budgets,
+        clock=SystemClock(),
+    )
+
+
+@asynccontextmanager
+async def open_budget_desk(endpoints: Endpoints) -> AsyncGenerator[BudgetDesk]:
+    """Budgets and usage, for one command; its connection is closed at the end."""
+    redis = connect_redis(endpoints.redis_url)
+    try:
+        yield make_budget_desk(endpoints, redis)
+    finally:
+        await redis.aclose()
 
 
 @asynccontextmanager

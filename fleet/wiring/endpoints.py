@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from fleet.config import ConfigFiles, packaged_directory
+from fleet.config import (
+    ActorKind,
+    BlobSettings,
+    BubblewrapBackendSettings,
+    ConfigFiles,
+    FileBlobSettings,
+    ForgeSettings,
+    LlamaSettings,
+    ModelsSettings,
+    ObservabilitySettings,
+    SandboxBackendSettings,
+    packaged_directory,
+)
 from fleet.council import CouncilConfig
+from fleet.errors import ConfigError
 from fleet.planning import PlanningConfig
 from fleet.rigor import RigorConfig
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry
 from fleet.services.workbench import Definitions
 from fleet.story import FsmConfig
-from fleet.tools.roles import load_roles
+from fleet.wiring.plugins import active_roles
 
 __all__ = ["Endpoints", "AuditPlaces", "audit_places", "load_definitions", "load_principals"]
 
@@ -48,8 +61,24 @@ class Endpoints:
     audit_export: str | None = None
     """Where checkpoints are exported to; None is below the home."""
     audit_interval_s: int = 60
-    blobs: str = "file"
-    """Where blobs are: `file` or `redis`."""
+    blobs: BlobSettings = FileBlobSettings()
+    """Where blobs are; names the keys of a store and never holds them."""
+    sandbox_waiting: int = 64
+    """Runs that may wait for their turn on one node."""
+    sandbox_waived: tuple[str, ...] = ()
+    """Isolation that may be missing (RC-32)."""
+    sandbox_backend: SandboxBackendSettings = BubblewrapBackendSettings()
+    """What holds the runs."""
+    forge: ForgeSettings | None = None
+    """Where change requests are opened; None opens none. Names its token and never holds it."""
+    models: ModelsSettings = ModelsSettings()
+    """Engines that run in actors of the fleet."""
+    llama: LlamaSettings = LlamaSettings()
+    """What runs engines of kind `local`."""
+    placement: Mapping[ActorKind, Mapping[str, str]] = field(default_factory=dict[ActorKind, Mapping[str, str]])
+    """Labels of the nodes that each kind of actor goes to."""
+    observability: ObservabilitySettings = ObservabilitySettings()
+    """What every process tells of itself."""
 
     @property
     def files(self) -> ConfigFiles:
@@ -89,7 +118,7 @@ def audit_places(home: Path, export: str | Path | None = None) -> AuditPlaces:
 
 def load_definitions(files: ConfigFiles) -> Definitions:
     """The rules that stories are worked on under; ConfigError names file, path and reason."""
-    roles = load_roles(files.document("roles.yaml"))
+    roles = active_roles(files)
     return Definitions(
         fsm=files.load("fsm.yaml", FsmConfig),
         rigor=files.load("rigor.yaml", RigorConfig),
@@ -100,7 +129,19 @@ def load_definitions(files: ConfigFiles) -> Definitions:
 
 
 def load_principals(path: Path) -> PrincipalRegistry:
-    """The principals of the local token file; nobody when there is none yet."""
+    """The principals of the local token file; nobody when there is none yet.
+
+    Raises:
+        ConfigError: it is no such list; names the file and the reason of every problem, and no value.
+    """
     if not path.exists():
         return PrincipalRegistry(())
-    return PrincipalRegistry(TypeAdapter(tuple[PrincipalEntry, ...]).validate_json(path.read_bytes()))
+    try:
+        return PrincipalRegistry(TypeAdapter(tuple[PrincipalEntry, ...]).validate_json(path.read_bytes()))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = [
+            {"path": ".".join(map(str, item["loc"])) or "(whole file)", "reason": item["msg"]} for item in found
+        ]
+        listed = "; ".join(f"{problem['path']}: {problem['reason']}" for problem in problems)
+        raise ConfigError(f"{path}: {listed}; docs/api.md shows its form", file=str(path), problems=problems) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, assert_never
 
 from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import RedisAccessTrail, connect_redis
 from fleet.config import (
     EnvironmentSecretsSettings,
     FileSecretsSettings,
@@ -16,16 +19,19 @@ from fleet.config import (
     VaultTokenAuth,
 )
 from fleet.errors import ConfigError
-from fleet.ports import Clock, SecretProvider
+from fleet.ports import AccessTrail, Clock, SecretProvider
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.secret_broker import RecordAccess, SecretBroker
-from fleet.tools import SecretPolicy, load_roles
+from fleet.tools import SecretAccess, SecretPolicy
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import active_roles
 
 if TYPE_CHECKING:
     from fleet.adapters.secrets import KubernetesSecrets, VaultSecrets
 
-__all__ = ["make_secret_broker"]
+__all__ = ["make_secret_broker", "open_access_trail", "recorded_accesses"]
+
+_LOG = logging.getLogger("fleet.secrets")
 
 _FILE = "secrets.yaml"
 
@@ -52,7 +58,7 @@ def make_secret_broker(
     """
     settings = endpoints.files.load(_FILE, SecretsSettings)
     policy = SecretPolicy(grants=settings.grants)
-    unknown = sorted(policy.roles - load_roles(endpoints.files.document("roles.yaml")).roles.keys())
+    unknown = sorted(policy.roles - active_roles(endpoints.files).roles.keys())
     if unknown:
         path = str(endpoints.files.path(_FILE))
         raise ConfigError(f"{path}: grants name unknown roles {', '.join(unknown)}; use names of roles.yaml", file=path)
@@ -61,6 +67,26 @@ def make_secret_broker(
     for entry in settings.providers:
         providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
     return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+
+
+def recorded_accesses(trail: AccessTrail) -> RecordAccess:
+    """Writes an audit line to the log of the process, as JSON, and then to the trail, which has to keep it."""
+
+    async def record(line: SecretAccess) -> None:
+        _LOG.info("%s", line.model_dump_json())
+        await trail.record(line)
+
+    return record
+
+
+@asynccontextmanager
+async def open_access_trail(endpoints: Endpoints) -> AsyncGenerator[AccessTrail]:
+    """The audit lines of secrets; the connection ends with the block."""
+    redis = connect_redis(endpoints.redis_url)
+    try:
+        yield RedisAccessTrail(redis)
+    finally:
+        await redis.aclose()
 
 
 def _provider(

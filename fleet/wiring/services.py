@@ -1,74 +1,91 @@
-"""The services behind the actors `context`, `role` and `sandbox`."""
+"""The services behind the actors `role` and `sandbox`."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisRunLedger, connect_redis
-from fleet.context import ContextConfig
+from fleet.adapters.redis import (
+    RedisAccessTrail,
+    RedisRunLedger,
+    RedisRunLogs,
+    connect_redis,
+)
 from fleet.models import load_models, parse_prompts
 from fleet.ports import BlobStore, Clock
-from fleet.services.context_service import ContextService
+from fleet.services.known_secrets import KnownSecrets
+from fleet.services.observing import TimedBackend, TimedModels
 from fleet.services.role_agent import RoleAgent
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools.roles import load_roles
+from fleet.services.sandbox_sessions import SessionDesk
+from fleet.services.tool_supervisor import SupervisorLimits, ToolSupervisor
+from fleet.wiring.backend import make_backend
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import active_policy, active_roles
+from fleet.wiring.secrets import make_secret_broker, recorded_accesses
 from fleet.wiring.stores import make_blobs
+from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
 if TYPE_CHECKING:
     from fleet.adapters.forge import LocalForge
-    from fleet.adapters.sandbox import BubblewrapBackend
+    from fleet.wiring.backend import AnyBackend
+    from fleet.wiring.models import EngineModels
 
 __all__ = [
-    "make_context_service",
+    "RoleParts",
     "make_role_agent",
+    "make_role_parts",
     "SandboxParts",
     "make_sandbox_parts",
     "make_supervisor",
+    "make_sessions",
     "make_forge",
 ]
 
 
-def make_context_service(endpoints: Endpoints) -> ContextService:
-    """The service behind actor `context`."""
-    return ContextService(
-        RedisEventLog(connect_redis(endpoints.redis_url)),
-        make_blobs(endpoints),
-        endpoints.files.load("context.yaml", ContextConfig),
-        clock=SystemClock(),
-    )
+@dataclass(frozen=True, slots=True)
+class RoleParts:
+    """What a role actor holds."""
+
+    agent: RoleAgent
+    models: EngineModels
 
 
 def make_role_agent(endpoints: Endpoints, *, role: str) -> RoleAgent:
-    """The service behind actor `role:<role>:<n>`."""
+    """The agent of one role alone."""
+    return make_role_parts(endpoints, role=role).agent
+
+
+def make_role_parts(endpoints: Endpoints, *, role: str, telemetry: Telemetry = NO_TELEMETRY) -> RoleParts:
+    """What is behind actor `role:<role>:<n>`."""
     # Drivers are imported by the one process that uses them: fifteen actors start faster and stay small.
-    from fleet.adapters.llm import ChatModels
+    from fleet.wiring.engines import engine_replicas
+    from fleet.wiring.models import make_models
 
     files = endpoints.files
-    models = load_models(files.document("models.yaml"))
+    policies = load_models(files.document("models.yaml"))
+    models = make_models(endpoints, policies, role=role, replicas=partial(engine_replicas, endpoints))
     texts = {n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")}
-    return RoleAgent(
-        load_roles(files.document("roles.yaml")).role(role),
-        models=ChatModels(
-            models,
-            environ=endpoints.environ,
-            record_dir=Path(endpoints.record_dir) if endpoints.record_dir else None,
-        ),
-        policies=models,
+    agent = RoleAgent(
+        active_roles(files).role(role),
+        models=TimedModels(models, meter=telemetry.meter, clock=SystemClock(), tracer=telemetry.tracer),
+        policies=policies,
         prompts=parse_prompts(texts),
         blobs=make_blobs(endpoints),
         clock=SystemClock(),
+        refusal=models.refusal,
     )
+    return RoleParts(agent, models)
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxParts:
     """What the sandbox supervisor and the forge of one node share."""
 
-    backend: BubblewrapBackend
+    backend: AnyBackend
     blobs: BlobStore
     state_root: Path
     clock: Clock
@@ -76,17 +93,42 @@ class SandboxParts:
 
 def make_sandbox_parts(endpoints: Endpoints) -> SandboxParts:
     """The sandbox backend of this node; its state lies where the sandbox's own user can reach it."""
-    from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
+    from fleet.adapters.sandbox import reachable_state_root
 
     blobs = make_blobs(endpoints)
     root = reachable_state_root(Path(endpoints.home) / "sandbox")
-    return SandboxParts(BubblewrapBackend(root, blobs), blobs, root, SystemClock())
+    policy = active_policy(endpoints.files)
+    backend = make_backend(endpoints.sandbox_backend, root, blobs, policy=policy, waived=endpoints.sandbox_waived)
+    return SandboxParts(backend, blobs, root, SystemClock())
 
 
-def make_supervisor(endpoints: Endpoints, parts: SandboxParts, *, name: str) -> ToolSupervisor:
+def make_supervisor(
+    endpoints: Endpoints, parts: SandboxParts, *, name: str, telemetry: Telemetry = NO_TELEMETRY
+) -> ToolSupervisor:
     """The service behind actor `sandbox:<node>`."""
-    ledger = RedisRunLedger(connect_redis(endpoints.redis_url))
-    return ToolSupervisor(parts.backend, ledger, parts.blobs, parts.clock, name)
+    client, known = connect_redis(endpoints.redis_url), KnownSecrets()
+    return ToolSupervisor(
+        TimedBackend(parts.backend, endpoints.node, meter=telemetry.meter, clock=parts.clock, tracer=telemetry.tracer),
+        RedisRunLedger(client),
+        parts.blobs,
+        parts.clock,
+        name,
+        logs=RedisRunLogs(connect_redis(endpoints.cache_url)),
+        secrets=make_secret_broker(
+            endpoints, environ=os.environ, record=recorded_accesses(RedisAccessTrail(client)), known=known
+        ),
+        known=known,
+        limits=SupervisorLimits(max_runs=2 * (os.cpu_count() or 1) + endpoints.sandbox_waiting),
+    )
+
+
+def make_sessions(parts: SandboxParts, supervisor: ToolSupervisor) -> SessionDesk | None:
+    """Interactive sessions of this node; None where its backend holds none."""
+    from fleet.adapters.sandbox import BubblewrapBackend
+
+    if not isinstance(parts.backend, BubblewrapBackend):
+        return None
+    return SessionDesk(supervisor, parts.backend, parts.clock)
 
 
 def make_forge(endpoints: Endpoints, parts: SandboxParts) -> LocalForge:

@@ -29,8 +29,8 @@ async def test_log_killed_under_sixteen_writers_keeps_every_acknowledged_event(t
         connected(server.url) as client,
         connected(url) as through,
     ):
-        # A short margin, so that lost replies come out as CommitUnknown here instead of being repeated inside.
-        logs = [RedisEventLog(through, margin_s=0.1), *[RedisEventLog(client, margin_s=0.1)] * (WRITERS - 1)]
+        # A short margin, so that a lost reply comes out as CommitUnknown here instead of being repeated inside.
+        logs = [RedisEventLog(through, margin_s=0.1), *[RedisEventLog(client, margin_s=0.5)] * (WRITERS - 1)]
         writers = [StoryWriter(log) for log in logs]
         kills = await _write_under_kills(server, proxy, writers, rounds=rounds)
 

@@ -30,7 +30,7 @@ from tests.support.stores import append_request, empty_database, eventually, own
 pytestmark = pytest.mark.timeout(300)
 
 Fault = Literal["silent", "held", "half_open"]
-TAKEOVER_S = 5
+TAKEOVER_S = 15
 """How long after the end of a lease its story may be without an owner."""
 SOME_EFFECTS = 8
 
@@ -57,6 +57,12 @@ async def begun_by(shard: RunningShard, client: Redis, outside: Outside) -> Stor
     assert await eventually(lambda: len(outside.started) >= SOME_EFFECTS, within_s=60)
     assert shard.stories == (story_id,)
     return story_id
+
+
+def hands(events: list[StoredEvent]) -> list[str]:
+    """The shards that held the story, one after the other."""
+    owners = [json.loads(e.body)["owner"].partition("/")[0] for e in events if e.type == "OwnershipTaken"]
+    return [owner for n, owner in enumerate(owners) if n == 0 or owner != owners[n - 1]]
 
 
 def acknowledged(*shards: RunningShard) -> list[StoredEvent]:
@@ -117,7 +123,8 @@ async def test_owner_cut_off_from_the_log_starts_nothing_more_and_is_fenced_on_r
                 "both started effects": len({effect.owner for effect in outside.started}) == 2,
             },
         )
-        assert verdict.takeovers == 1
+        # It changed hands once: nobody else takes it back from the second, who may renew its short lease too late.
+        assert hands(verdict.events[stream]) == ["council:first", "council:second"]
 
 
 @pytest.mark.parametrize("compares", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fast", "compared"])

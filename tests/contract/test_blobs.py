@@ -14,17 +14,20 @@ from fleet.adapters.redis import RedisBlobStore
 from fleet.digest import digest_of
 from fleet.errors import ArtifactNotFound
 from fleet.ports import BlobStore
+from tests.support.s3_server import open_s3
 from tests.support.stores import empty_database, own_database
 
 
-@pytest.fixture(params=["memory", "files", "redis"])
+@pytest.fixture(params=["memory", "files", "redis", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """Where the blobs of one test are: nowhere, in a directory, or in a database."""
+    """Where the blobs of one test are: nowhere, in a directory, in a bucket, or in a database."""
     match request.param:
         case "memory":
             return None
         case "files":
             return tmp_path / "blobs"
+        case "s3":
+            return "s3"
         case _:
             return own_database(request.getfixturevalue("redis_url"))
 
@@ -36,6 +39,9 @@ async def blobs(place: Path | str | None) -> AsyncGenerator[BlobStore]:
             yield MemoryBlobStore()
         case Path():
             yield FileBlobStore(place)
+        case "s3":
+            async with open_s3() as opened:
+                yield opened.blobs
         case str():
             async with empty_database(place) as client:
                 yield RedisBlobStore(client)

@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.llm import MockChatModel, OpenAIChatModel, RecordedChatModel, RecordingChatModel
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.llm import MockChatModel, OpenAIChatModel, RecordedChatModel, RecordingChatModel, build_chat_model
 from fleet.adapters.memory.chat_model import Hang, ScriptedChatModel
 from fleet.errors import ModelTimeout, ModelUnavailable
 from fleet.models import ChatMessage, ChatReply, ChatRequest, HttpEngine, MockEngine, MockReply, Sampling, TokenUsage
 from fleet.ports import ChatModel
+from fleet.services.queued_model import QueuedModel
+from fleet.services.routed_model import RoutedModel
+from tests.support.model_server import Scene, playing
 from tests.support.openai_server import Scripted, serving
+from tests.support.providers import reply, stream_of
 
 TEXT = "def add(a, b):\n    return a + b\n"
 REQUEST = ChatRequest(
@@ -58,15 +63,36 @@ async def over_http(tmp_path: Path, *, cut: bool = False) -> AsyncIterator[ChatM
 
 
 @contextlib.asynccontextmanager
+async def over_messages(tmp_path: Path, *, cut: bool = False) -> AsyncIterator[ChatModel]:
+    pytest.importorskip("anthropic", reason="extra `anthropic` is not installed")
+    async with playing(reply("anthropic", TEXT, finish="length" if cut else "stop")) as server:
+        engine = http_engine(kind="anthropic", base_url=server.url)
+        model = build_chat_model(engine, environ={})
+        yield model
+        await model.close()  # type: ignore[attr-defined]
+
+
+@contextlib.asynccontextmanager
 async def mock(tmp_path: Path) -> AsyncIterator[ChatModel]:
     replies = {"draft": MockReply(correct=TEXT, wrong="pass")}
     yield MockChatModel(MockEngine(engine_id="mock", kind="mock", model="m", unpriced=True, replies=replies))
 
 
+@contextlib.asynccontextmanager
+async def routed(tmp_path: Path, *, cut: bool = False) -> AsyncIterator[ChatModel]:
+    """Two servers, each behind its queue, behind the router of their engine."""
+    clock = SystemClock()
+    async with over_http(tmp_path, cut=cut) as one, over_http(tmp_path, cut=cut) as other:
+        replicas = {"0": QueuedModel(one, clock, "tiny"), "1": QueuedModel(other, clock, "tiny")}
+        yield RoutedModel(replicas, clock, "tiny")
+
+
 Opening = Callable[..., AbstractAsyncContextManager[ChatModel]]
 
 
-@pytest.fixture(params=[scripted, recorded, recording, over_http, mock], ids=lambda param: param.__name__)
+@pytest.fixture(
+    params=[scripted, recorded, recording, over_http, over_messages, mock, routed], ids=lambda param: param.__name__
+)
 def opening(request: pytest.FixtureRequest) -> Opening:
     return request.param
 
@@ -91,7 +117,9 @@ async def test_stream_gives_the_same_text_in_pieces_and_then_the_whole_reply(ope
 
 
 # A mock's replies are never cut off.
-@pytest.mark.parametrize("cutting", [scripted, recorded, recording, over_http], ids=lambda param: param.__name__)
+@pytest.mark.parametrize(
+    "cutting", [scripted, recorded, recording, over_http, over_messages, routed], ids=lambda param: param.__name__
+)
 async def test_cut_off_reply_is_a_reply_with_finish_reason_length(cutting: Opening, tmp_path: Path) -> None:
     async with cutting(tmp_path, cut=True) as model:
         reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
@@ -140,7 +168,18 @@ async def hanging_server(tmp_path: Path) -> AsyncIterator[ChatModel]:
         await model.close()
 
 
-@pytest.fixture(params=[hanging_script, hanging_recorder, hanging_server], ids=lambda param: param.__name__)
+@contextlib.asynccontextmanager
+async def hanging_messages(tmp_path: Path) -> AsyncIterator[ChatModel]:
+    pytest.importorskip("anthropic", reason="extra `anthropic` is not installed")
+    async with playing(Scene(stream_of("anthropic", "def ", finish=None), end="hang")) as server:
+        model = build_chat_model(http_engine(kind="anthropic", base_url=server.url), environ={})
+        yield model
+        await model.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(
+    params=[hanging_script, hanging_recorder, hanging_server, hanging_messages], ids=lambda param: param.__name__
+)
 def hanging(request: pytest.FixtureRequest) -> Opening:
     return request.param
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from fleet.adapters.memory.forge import MemoryForge
 from fleet.digest import digest_of
 from fleet.errors import ArtifactNotFound, InvalidInput, VersionConflict
 from fleet.ids import Digest
-from fleet.ports import Commit, Forge
+from fleet.ports import Commit, FetchedRepository, Forge
 from tests.support.repositories import git, make_repository, packed_commit
 
 
@@ -149,3 +149,22 @@ async def test_publish_without_repository_base_or_pack_is_refused(world: World) 
     lost: Digest = digest_of(b"never stored")
     with pytest.raises(ArtifactNotFound):
         await world.forge.publish(world.url, "b", Commit("a" * 40, world.base, lost, lost), expected_old=None)
+
+
+@pytest.mark.rule("RC-70")
+async def test_stage_of_what_was_fetched_is_one_copy_per_address_and_commit(world: World) -> None:
+    made = world.commit
+    fetched = FetchedRepository(
+        "https://git.example/a", made.commit, "main", made.pack, made.pack_index, {"refs/heads/main": made.commit}
+    )
+    staged = await world.forge.stage_fetched(fetched)
+    assert (staged.commit, staged.branch, len(staged.name)) == (made.commit, "main", 64)
+    assert await world.forge.stage_fetched(fetched) == staged
+    other = await world.forge.stage_fetched(replace(fetched, url="https://git.example/b"))
+    assert other.name != staged.name
+
+
+async def test_stage_of_a_fetch_whose_pack_is_gone_is_an_error(world: World) -> None:
+    gone = digest_of(b"nobody stored this")
+    with pytest.raises(ArtifactNotFound):
+        await world.forge.stage_fetched(FetchedRepository("https://git.example/a", world.base, "main", gone, gone))

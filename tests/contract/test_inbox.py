@@ -186,6 +186,30 @@ async def test_defer_of_a_delivery_that_another_consumer_has_now_changes_nothing
     assert await stores.hasty_inbox.take("main/1", timeout_s=0.3) == []
 
 
+@pytest.mark.rule("EV-23")
+async def test_command_that_one_consumer_defers_again_and_again_comes_to_the_other(stores: Stores) -> None:
+    sent = command(new_stream())
+    await stores.inbox.submit(sent)
+    await stores.inbox.defer(await take_one(stores.inbox, "wrong/1"))
+
+    async def defer_all() -> None:
+        while True:
+            for delivery in await stores.inbox.take("wrong/1", timeout_s=2):
+                await stores.inbox.defer(delivery)
+
+    deferring = asyncio.create_task(defer_all())
+    try:
+        # The other one looks a little after the first has deferred, in step with it.
+        await asyncio.sleep(0.4)
+        async with asyncio.timeout(20):
+            while not (found := await stores.inbox.take("right/1", timeout_s=2)):
+                pass
+    finally:
+        deferring.cancel()
+        await asyncio.gather(deferring, return_exceptions=True)
+    assert [d.command for d in found] == [sent]
+
+
 async def older(queue: HasBacklog) -> bool:
     return 0 < (await queue.backlog()).oldest_ms < 10_000
 

@@ -80,6 +80,20 @@ async def test_renewed_lease_outlives_its_first_time(stores: Stores) -> None:
     assert caught.value.details["expires_in_ms"] > 1000
 
 
+async def test_many_leases_are_renewed_in_one_call_which_names_those_that_are_lost(stores: Stores) -> None:
+    held = [await stores.leases.claim(new_stream(), "main/1", ttl_s=5) for _ in range(3)]
+    taken, ended, _ = held
+    await stores.leases.claim(taken.stream, "main/2", ttl_s=5)
+    await stores.leases.release(ended)
+    longer = [Lease(lease.stream, lease.owner, lease.epoch, ttl_s=60) for lease in held]
+
+    assert await stores.leases.renew_all(longer) == {taken.stream, ended.stream}
+    assert await stores.leases.renew_all([]) == frozenset()
+    with pytest.raises(LeaseHeld) as caught:
+        await stores.leases.claim(held[2].stream, "other/1", ttl_s=1)
+    assert caught.value.details["expires_in_ms"] > 5000
+
+
 async def test_released_stream_is_free_and_keeps_its_epoch(stores: Stores) -> None:
     stream = new_stream()
     lease = await stores.leases.claim(stream, "main/1", ttl_s=5)

@@ -12,7 +12,7 @@ import pytest
 from fleet.digest import digest_of
 from fleet.errors import IdempotencyMismatch, OwnershipLost
 from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Claimed, Done, RunLedger, Running
+from fleet.ports import Claimed, Done, Lost, RunLedger, Running
 from tests.support.stores import Stores, eventually
 
 STORY = StoryId("st-one")
@@ -25,9 +25,18 @@ def run_key(name: str = "run") -> RunKey:
 
 
 async def claim(
-    ledger: RunLedger, key: RunKey, *, epoch: int = 1, spec: Digest = SPEC, supervisor: str = "node-a", ttl_s: int = 30
+    ledger: RunLedger,
+    key: RunKey,
+    *,
+    epoch: int = 1,
+    spec: Digest = SPEC,
+    supervisor: str = "node-a",
+    ttl_s: int = 30,
+    is_detached: bool = False,
 ) -> Claimed | Running | Done:
-    return await ledger.claim(key, story=STORY, epoch=epoch, spec=spec, supervisor=supervisor, ttl_s=ttl_s)
+    return await ledger.claim(
+        key, story=STORY, epoch=epoch, spec=spec, supervisor=supervisor, ttl_s=ttl_s, is_detached=is_detached
+    )
 
 
 @pytest.mark.rule("RC-54")
@@ -168,3 +177,81 @@ async def test_two_supervisors_racing_for_keys_execute_each_once_and_agree(store
 async def finished(ledger: RunLedger, key: RunKey) -> Done | None:
     found = await ledger.lookup(key)
     return found if isinstance(found, Done) else None
+
+
+@pytest.mark.rule("RC-24", "RC-26")
+async def test_cancel_request_of_another_instance_is_seen_by_whoever_runs_it(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key)
+    assert await stores.twin().ledger.request_cancel(key)
+    assert await stores.twin().ledger.request_cancel(key)
+    seen = await stores.ledger.lookup(key)
+    assert isinstance(seen, Running)
+    assert seen.is_cancel_requested
+
+
+@pytest.mark.rule("RC-24")
+async def test_cancel_request_changes_nothing_where_nobody_runs_the_key(stores: Stores) -> None:
+    assert not await stores.ledger.request_cancel(run_key("unknown"))
+    assert await stores.ledger.lookup(run_key("unknown")) is None
+    await claim(stores.ledger, run_key("silent"), ttl_s=0)
+    assert not await stores.ledger.request_cancel(run_key("silent"))
+    await stores.ledger.finish(run_key("over"), epoch=1, supervisor="node-a", result=FIRST)
+    assert not await stores.ledger.request_cancel(run_key("over"))
+    assert await stores.ledger.lookup(run_key("over")) == Done(FIRST)
+
+
+@pytest.mark.rule("RC-24")
+async def test_new_claim_knows_nothing_of_an_earlier_cancel_request(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key)
+    await stores.ledger.request_cancel(key)
+    await stores.ledger.renew(key, supervisor="node-a", ttl_s=0)
+    assert await claim(stores.ledger, key, supervisor="node-b") == Claimed()
+    again = await stores.ledger.lookup(key)
+    assert isinstance(again, Running)
+    assert not again.is_cancel_requested
+
+
+@pytest.mark.rule("RC-27")
+async def test_detached_run_past_its_deadline_is_lost_until_it_is_claimed_or_finished(stores: Stores) -> None:
+    key, other = run_key(), run_key("other")
+    for one in (key, other):
+        await claim(stores.ledger, one, is_detached=True)
+        running = await stores.ledger.lookup(one)
+        assert isinstance(running, Running)
+        assert running.is_detached
+        await stores.ledger.renew(one, supervisor="node-a", ttl_s=0)
+        assert await stores.ledger.lookup(one) == Lost("node-a")
+    assert await claim(stores.ledger, key, supervisor="node-b") == Claimed()
+    running = await stores.ledger.lookup(key)
+    assert isinstance(running, Running)
+    assert not running.is_detached
+    assert await stores.ledger.finish(other, epoch=0, supervisor="node-b", result=FIRST) == FIRST
+    assert await stores.ledger.lookup(other) == Done(FIRST)
+
+
+async def test_renewed_run_has_a_new_deadline_and_keeps_its_cancel_request(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key, ttl_s=5)
+    await stores.ledger.request_cancel(key)
+    before = await stores.ledger.lookup(key)
+    await stores.ledger.renew(key, supervisor="node-a", ttl_s=500)
+    after = await stores.ledger.lookup(key)
+    assert isinstance(before, Running)
+    assert isinstance(after, Running)
+    assert after.deadline_ms - before.deadline_ms > 400_000
+    assert after.is_cancel_requested
+
+
+async def test_renewal_leaves_what_another_runs_what_is_done_and_what_is_unknown(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key)
+    running = await stores.ledger.lookup(key)
+    await stores.ledger.renew(key, supervisor="node-b", ttl_s=500)
+    assert await stores.ledger.lookup(key) == running
+    await stores.ledger.finish(key, epoch=1, supervisor="node-a", result=FIRST)
+    await stores.ledger.renew(key, supervisor="node-a", ttl_s=500)
+    assert await stores.ledger.lookup(key) == Done(FIRST)
+    await stores.ledger.renew(run_key("unknown"), supervisor="node-a", ttl_s=500)
+    assert await stores.ledger.lookup(run_key("unknown")) is None

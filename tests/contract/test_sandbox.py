@@ -1,4 +1,4 @@
-"""The suite of the port SandboxBackend, on the scripted twin and on bubblewrap.
+"""The suite of the port SandboxBackend, on the scripted twin, bubblewrap, containers and Jobs.
 
 The twin runs no program, so what needs an operating system (limits, isolation, links, modes) is in the suites
 `test_sandbox_bubblewrap.py` and `test_sandbox_containment.py`, on the real backend alone.
@@ -14,13 +14,16 @@ import pytest
 import pytest_asyncio
 
 from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend
-from fleet.adapters.sandbox import BubblewrapBackend
+from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend
+from fleet.context import KNOWN_SECRET
 from fleet.digest import digest_of
 from fleet.errors import ArtifactNotFound, InvalidInput
-from fleet.ports import SandboxBackend
-from fleet.tools import BlobMount, Limits, RunResult, RunSpec, decode_tree
+from fleet.ports import SandboxBackend, SecretDelivery, SecretValue
+from fleet.tools import BlobMount, Limits, LogLine, RunResult, RunSpec, decode_tree
+from tests.support.kubernetes_jobs import FakeCluster, FakeNode, kubernetes_on, serving_cluster
 from tests.support.sandbox import SMALL, argv_of, put_tree, scripted, state_folder
 
+WIDE = [pytest.param(name, marks=pytest.mark.wide) for name in ("podman", "docker", "kubernetes")]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -35,14 +38,21 @@ def blobs() -> MemoryBlobStore:
     return MemoryBlobStore()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "bubblewrap"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "bubblewrap", *WIDE])
 async def backend(
     request: pytest.FixtureRequest, state_root: Path, blobs: MemoryBlobStore
 ) -> AsyncGenerator[SandboxBackend]:
     if request.param == "memory":
         yield MemorySandboxBackend(scripted, blobs)
         return
-    real = BubblewrapBackend(state_root, blobs)
+    if request.param == "kubernetes":
+        async with serving_cluster(FakeCluster(FakeNode(state_root / "node"))) as url:
+            yield kubernetes_on(url, state_root / "kubernetes", blobs)
+        return
+    if request.param == "bubblewrap":
+        real: SandboxBackend = BubblewrapBackend(state_root, blobs)
+    else:
+        real = ContainerBackend(request.param, state_root, blobs)
     health = await real.health()
     if health.status == "down":
         pytest.skip(f"no sandbox can be built here: {'; '.join((*health.unmet, *health.mend))}")
@@ -63,6 +73,7 @@ async def test_run_of_a_program_that_ends_well_passes(backend: SandboxBackend) -
     assert result.tree_out is None
 
 
+@pytest.mark.check("S19", "41")
 @pytest.mark.rule("RC-14")
 @pytest.mark.parametrize(("name", "reason", "code"), [("fail", "exit_nonzero", 3), ("killed", "signal", 137)])
 async def test_run_of_a_program_that_fails_is_a_result(
@@ -73,10 +84,12 @@ async def test_run_of_a_program_that_fails_is_a_result(
     assert (result.status, result.reason, result.exit_code) == ("failed", reason, code)
 
 
-async def test_run_of_a_missing_program_is_a_result_with_127(backend: SandboxBackend) -> None:
+@pytest.mark.check("S1")
+async def test_run_of_a_missing_program_is_a_typed_result_with_127(backend: SandboxBackend) -> None:
     result = await backend.run(RunSpec(argv=("no-such-program",), limits=SMALL), run_id="rn-missing")
 
-    assert (result.status, result.reason, result.exit_code) == ("failed", "exit_nonzero", 127)
+    assert (result.status, result.reason, result.exit_code) == ("error", "config", 127)
+    assert result.limits["program"] == "not_found"
 
 
 @pytest.mark.rule("RC-15")
@@ -112,6 +125,7 @@ async def test_output_between_the_caps_is_cut_in_the_middle_and_whole_in_the_blo
     assert len(await blobs.get(result.stdout.blob)) == 200_001
 
 
+@pytest.mark.check("S19")
 @pytest.mark.rule("RC-18")
 async def test_cancelled_run_ends_as_cancelled(backend: SandboxBackend) -> None:
     task = asyncio.create_task(run(backend, "forever"))
@@ -204,6 +218,7 @@ async def test_variable_of_the_request_arrives(backend: SandboxBackend) -> None:
     assert (await run(backend, "variable", env={"TASK": "unit"})).stdout.text == "unit"
 
 
+@pytest.mark.check("44")
 @pytest.mark.rule("RC-3")
 @pytest.mark.parametrize(
     "env",
@@ -223,6 +238,7 @@ async def test_forbidden_variables_are_refused(backend: SandboxBackend, env: dic
         await run(backend, "hello", env=env)
 
 
+@pytest.mark.check("S28")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -240,6 +256,37 @@ async def test_forbidden_variables_are_refused(backend: SandboxBackend, env: dic
 async def test_impossible_requests_are_refused(backend: SandboxBackend, fields: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         await run(backend, "hello", **fields)
+
+
+@pytest.mark.rule("RC-22", "RC-35")
+async def test_lines_are_told_and_kept_as_ndjson(backend: SandboxBackend, blobs: MemoryBlobStore) -> None:
+    lines: list[LogLine] = []
+    spec = RunSpec(argv=argv_of("hello"), limits=SMALL)
+    result = await backend.run(spec, run_id="rn-lines", log=lines.append)
+
+    assert [(line.n, line.stream, line.line) for line in lines] == [(1, "stdout", "hello")]
+    assert result.log is not None
+    assert [LogLine.model_validate_json(row) for row in (await blobs.get(result.log)).splitlines()] == lines
+
+
+@pytest.mark.rule("RC-35", "RT-65")
+async def test_secret_reaches_the_command_and_is_taken_out_of_its_output(backend: SandboxBackend) -> None:
+    value = SecretValue("planted-value", name="token", provider="test", version=None, ttl_s=60)
+    lines: list[LogLine] = []
+    spec = RunSpec(argv=argv_of("variable"), env={"TASK": "secret://token"}, limits=SMALL)
+    delivery = SecretDelivery(spec.argv, {}, {"TASK": value}, {})
+    result = await backend.run(spec, run_id="rn-secret", log=lines.append, secrets=delivery)
+
+    assert (result.reason, result.stdout.text) == ("ok", KNOWN_SECRET)
+    assert [line.line for line in lines] == [KNOWN_SECRET]
+
+
+@pytest.mark.check("S1")
+async def test_check_s1_missing_folder_is_a_typed_result(backend: SandboxBackend) -> None:
+    result = await run(backend, "hello", cwd="missing")
+
+    assert (result.status, result.reason, result.exit_code) == ("error", "config", None)
+    assert result.limits["cwd"] == "bad_cwd"
 
 
 @pytest.mark.rule("RC-9")

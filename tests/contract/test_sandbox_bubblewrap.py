@@ -21,8 +21,9 @@ from fleet.adapters.memory import MemoryBlobStore
 from fleet.adapters.sandbox import BubblewrapBackend, is_root
 from fleet.adapters.sandbox.beneath import open_beneath, read_beneath
 from fleet.errors import FleetError, InvalidInput, SandboxUnavailable
-from fleet.tools import FileEntry, RepoMount, RunResult, RunSpec, Tree, decode_tree, encode_tree
+from fleet.tools import FileEntry, LogLine, RepoMount, RunResult, RunSpec, Tree, decode_tree, encode_tree
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
+from tests.support.sandbox_cancels import leftovers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -98,6 +99,7 @@ async def test_changes_below_a_submodule_are_not_recorded(backend: BubblewrapBac
     assert set(await tree_after(blobs, result)) == {"sub", "f", "g"}
 
 
+@pytest.mark.check("S5")
 @pytest.mark.parametrize(
     "files", [{"a": ("120000", b"/tmp"), "a/b": b"x"}, {"a": b"x", "a/b/c": b"y"}], ids=["link", "file"]
 )
@@ -208,6 +210,7 @@ async def test_environment_that_the_user_cannot_reach_names_the_mend(
 # File access.
 
 
+@pytest.mark.check("S3")
 async def test_check_s3_reads_beneath_never_follow_a_swapped_folder(tmp_path: Path) -> None:
     outside, root = tmp_path / "outside", tmp_path / "root"
     for folder in (outside, root / "a"):
@@ -242,6 +245,7 @@ async def test_check_s3_reads_beneath_never_follow_a_swapped_folder(tmp_path: Pa
     assert {b"inside", b"refused"} == set(seen)
 
 
+@pytest.mark.check("S3")
 async def test_file_opened_through_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     descriptor = os.open(tmp_path, os.O_RDONLY)
@@ -274,6 +278,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+@pytest.mark.check("37", "S20")
 @pytest.mark.rule("RC-27")
 async def test_check_37_sandbox_dies_with_its_supervisor(backend: BubblewrapBackend, state_root: Path) -> None:
     token = secrets.token_hex(8)
@@ -288,8 +293,10 @@ async def test_check_37_sandbox_dies_with_its_supervisor(backend: BubblewrapBack
     await eventually(lambda: survivors(token) == [], within_s=2)
     assert await backend.sweep() >= 2  # its run folder and its staged files
     assert await backend.sweep() == 0
+    assert leftovers(state_root, token) == []
 
 
+@pytest.mark.check("S17")
 @pytest.mark.rule("RC-27")
 async def test_check_s17_crash_right_after_the_start_is_swept(backend: BubblewrapBackend, state_root: Path) -> None:
     token = secrets.token_hex(8)
@@ -305,6 +312,7 @@ async def test_check_s17_crash_right_after_the_start_is_swept(backend: Bubblewra
     assert await backend.sweep() == 0
 
 
+@pytest.mark.check("S20")
 async def test_check_s20_sweep_leaves_live_runs_alone(backend: BubblewrapBackend, state_root: Path) -> None:
     task = asyncio.create_task(run(backend, "bash", "-c", "echo here; sleep 1; echo there"))
     await eventually(lambda: any(state_root.glob("runs/*/*/task/workspace")))
@@ -357,16 +365,17 @@ async def test_runs_beyond_the_parallel_limit_wait_and_can_be_cancelled(
 ) -> None:
     narrow = BubblewrapBackend(state_root, blobs, max_parallel=1)
     await narrow.health()
-    spec = RunSpec(argv=("sleep", "30"), limits=SMALL)
-    first = asyncio.create_task(narrow.run(spec, run_id="rn-first"))
-    await eventually(lambda: any(state_root.glob("runs/*/*/task/workspace")))
+    spec = RunSpec(argv=("/bin/bash", "-c", "echo up; exec sleep 30"), limits=SMALL)
+    lines: list[LogLine] = []
+    first = asyncio.create_task(narrow.run(spec, run_id="rn-first", log=lines.append))
+    await eventually(lambda: bool(lines), within_s=20)
     second = asyncio.create_task(narrow.run(spec, run_id="rn-second"))
     await asyncio.sleep(0.05)
     assert await narrow.cancel("rn-second")
     assert await narrow.cancel("rn-first")
     results = await asyncio.gather(first, second)
 
-    assert [(r.reason, r.exit_code) for r in results] == [("cancelled", 137), ("cancelled", None)]
+    assert [(r.reason, r.exit_code) for r in results] == [("cancelled", 143), ("cancelled", None)]
 
 
 # What goes wrong before and beside the command.
@@ -459,6 +468,7 @@ async def test_disk_that_fails_in_a_run_is_unavailable(state_root: Path, backend
         (state_root / "moved").rename(runs)
 
 
+@pytest.mark.check("S19")
 @pytest.mark.rule("RC-19")
 async def test_run_whose_sandbox_is_killed_from_outside_is_lost(backend: BubblewrapBackend, state_root: Path) -> None:
     token = secrets.token_hex(8)

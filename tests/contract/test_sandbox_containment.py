@@ -18,8 +18,10 @@ import pytest_asyncio
 from fleet.adapters.memory import MemoryBlobStore
 from fleet.adapters.sandbox import BubblewrapBackend, is_root
 from fleet.tools import Limits, RunResult, RunSpec
-from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
+from tests.support.containment import probe_params
+from tests.support.sandbox import SMALL, eventually, state_folder, survivors
 from tests.support.sandbox_probes import PROBES, PROLOGUE
+from tests.support.sandbox_ways import WAYS, Way, limited_by_cgroup
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -83,9 +85,14 @@ def decoys(state_root: Path) -> Generator[Decoys]:
             del os.environ["FLEET_PLANTED"]
 
 
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    return request.param
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend(state_root: Path, blobs: MemoryBlobStore) -> AsyncGenerator[BubblewrapBackend]:
-    backend = BubblewrapBackend(state_root, blobs)
+async def backend(state_root: Path, blobs: MemoryBlobStore, way: Way) -> AsyncGenerator[BubblewrapBackend]:
+    backend = BubblewrapBackend(state_root, blobs, use_cgroups=way == "cgroups")
     health = await backend.health()
     if health.status == "down":
         pytest.skip(f"no sandbox can be built here: {'; '.join((*health.unmet, *health.mend))}")
@@ -109,15 +116,15 @@ async def shell(backend: BubblewrapBackend, code: str, **fields: object) -> RunR
 
 
 @pytest.mark.rule("RC-31")
-async def test_preflight_finds_everything_in_order(backend: BubblewrapBackend) -> None:
+async def test_preflight_finds_everything_in_order(backend: BubblewrapBackend, way: Way) -> None:
     health = await backend.health()
 
     assert (health.status, health.unmet) == ("ok", ())
-    assert health.enforced["memory"] == "watchdog"
+    assert health.enforced["memory"] == ("cgroup" if "memory" in limited_by_cgroup(way) else "watchdog")
 
 
 @pytest.mark.rule("RC-31")
-@pytest.mark.parametrize("check", PROBES)
+@pytest.mark.parametrize("check", probe_params())
 async def test_containment_check_holds(
     backend: BubblewrapBackend, blobs: MemoryBlobStore, decoys: Decoys, check: str
 ) -> None:
@@ -138,6 +145,7 @@ async def test_containment_check_holds(
     assert decoys.canary.read_bytes() == b"canary"
 
 
+@pytest.mark.check("04")
 async def test_check_04_files_belong_to_an_unprivileged_user(backend: BubblewrapBackend, state_root: Path) -> None:
     task = asyncio.create_task(shell(backend, "touch made; sleep 20"))
     made: list[Path] = []
@@ -151,24 +159,28 @@ async def test_check_04_files_belong_to_an_unprivileged_user(backend: Bubblewrap
     assert not made[0].exists()
 
 
+def held(check: str, code: str, limits: dict[str, int], reason: str) -> object:
+    return pytest.param(check, code, limits, reason, id=f"{check} {code[:12]}")
+
+
 FILL = "for i in $(seq 60); do head -c 10M /dev/zero > f$i; sleep 0.02; done; sleep 20"
 
 
+@pytest.mark.check("11", "30", "31", "32", "34", "41", "S19")
 @pytest.mark.rule("RC-16", "RC-30")
 @pytest.mark.parametrize(
     ("check", "code", "limits", "reason"),
     [
-        ("11", FILL, {"disk_bytes": 60 << 20}, "disk_limit"),
-        ("11 many files", "for i in $(seq 5000); do echo x > $i; done; sleep 9", {"disk_bytes": 1 << 20}, "disk_limit"),
-        ("31", "python -c 'x = bytearray(1 << 30); input()'; sleep 20", {"memory_bytes": 200 << 20}, "oom_killed"),
-        ("32 tmpfs", "head -c 100M /dev/zero > /tmp/f; sleep 20", {"memory_bytes": 64 << 20}, "oom_killed"),
-        ("34", "yes", {"output_bytes": 1 << 20}, "output_limit"),
-        ("30 fork bomb", "f() { f | f & }; while :; do f; done", {"pids": 48}, "pids_limit"),
-        ("S19 idle", "echo before; sleep 60", {"idle_s": 1}, "idle_timeout"),
-        ("S19 timeout", "echo before; while :; do echo -n .; sleep 0.1; done", {"overall_s": 1}, "timeout"),
+        held("11", FILL, {"disk_bytes": 60 << 20}, "disk_limit"),
+        held("11", "for i in $(seq 5000); do echo x > $i; done; sleep 9", {"disk_bytes": 1 << 20}, "disk_limit"),
+        held("31", "python -c 'x = bytearray(1 << 30); input()'; sleep 20", {"memory_bytes": 200 << 20}, "oom_killed"),
+        held("32", "head -c 100M /dev/zero > /tmp/f; sleep 20", {"memory_bytes": 64 << 20}, "oom_killed"),
+        held("34", "yes", {"output_bytes": 1 << 20}, "output_limit"),
+        held("30", "f() { f | f & }; while :; do f; done", {"pids": 48}, "pids_limit"),
+        held("S19", "echo before; sleep 60", {"idle_s": 1}, "idle_timeout"),
+        held("S19", "echo before; while :; do echo -n .; sleep 0.1; done", {"overall_s": 1}, "timeout"),
     ],
-    ids=lambda value: value if isinstance(value, str) and value[:1] in "0123S" else "",
-)  # fmt: skip
+)
 async def test_limit_ends_the_run_with_its_own_reason(
     backend: BubblewrapBackend, check: str, code: str, limits: dict[str, int], reason: str
 ) -> None:
@@ -181,6 +193,7 @@ async def test_limit_ends_the_run_with_its_own_reason(
     assert (await shell(backend, "echo usable")).stdout.text == "usable\n"
 
 
+@pytest.mark.check("11")
 async def test_check_11_full_disk_at_the_end_is_reported(backend: BubblewrapBackend) -> None:
     limits = SMALL.model_copy(update={"disk_bytes": 1 << 20})
     result = await shell(backend, "head -c 3M /dev/zero > f", limits=limits, keep_tree=True)
@@ -188,6 +201,7 @@ async def test_check_11_full_disk_at_the_end_is_reported(backend: BubblewrapBack
     assert (result.status, result.reason, result.tree_out) == ("failed", "disk_limit", None)
 
 
+@pytest.mark.check("30")
 async def test_check_30_full_sandbox_does_not_starve_another(backend: BubblewrapBackend) -> None:
     task = asyncio.create_task(shell(backend, "for i in $(seq 60); do sleep 5 & done 2>/dev/null; wait"))
     await asyncio.sleep(0.2)
@@ -198,6 +212,7 @@ async def test_check_30_full_sandbox_does_not_starve_another(backend: Bubblewrap
     assert result.stdout.text == "fine\n"
 
 
+@pytest.mark.check("35")
 async def test_check_35_child_that_holds_the_output_does_not_hold_the_run(backend: BubblewrapBackend) -> None:
     token = secrets.token_hex(8)
     result = await shell(backend, f"bash -c 'sleep 71 # {token}' & echo hi")
@@ -223,6 +238,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.check("36")
 @pytest.mark.rule("RC-17")
 async def test_check_36_nothing_outlives_a_timeout(backend: BubblewrapBackend) -> None:
     token = secrets.token_hex(8)
@@ -232,6 +248,7 @@ async def test_check_36_nothing_outlives_a_timeout(backend: BubblewrapBackend) -
     assert survivors(token) == []
 
 
+@pytest.mark.check("38")
 async def test_check_38_stopped_programs_are_still_timed_out(backend: BubblewrapBackend) -> None:
     limits = SMALL.model_copy(update={"overall_s": 1})
     result = await shell(backend, "kill -STOP 1; kill -STOP $$; echo woke", limits=limits)
@@ -239,6 +256,7 @@ async def test_check_38_stopped_programs_are_still_timed_out(backend: Bubblewrap
     assert (result.reason, result.stdout.text) == ("timeout", "")
 
 
+@pytest.mark.check("40")
 async def test_check_40_no_zombies_are_left(backend: BubblewrapBackend) -> None:
     await asyncio.gather(*(shell(backend, "true") for _ in range(4)))
     own = Path(f"/proc/{os.getpid()}/task").glob("*/children")
@@ -247,6 +265,7 @@ async def test_check_40_no_zombies_are_left(backend: BubblewrapBackend) -> None:
     assert [s for s in states if s.rpartition(")")[2].split()[0] == "Z" and "bwrap" in s] == []
 
 
+@pytest.mark.check("42", "S26")
 async def test_check_42_hostile_output_arrives_whole(backend: BubblewrapBackend, blobs: MemoryBlobStore) -> None:
     hostile = b"\0\xff\xfe\x1b]52;c;eA==\x07\x1b[2J\r" + b"x" * 1_000_000
     code = "import sys; sys.stdout.buffer.write(b'\\0\\xff\\xfe\\x1b]52;c;eA==\\x07\\x1b[2J\\r' + b'x' * 1_000_000)"
@@ -271,6 +290,7 @@ open('deep', 'w').close()
 """
 
 
+@pytest.mark.check("43", "S6")
 @pytest.mark.rule("RC-36")
 async def test_check_43_hostile_names_are_walked_recorded_and_deleted(
     backend: BubblewrapBackend, blobs: MemoryBlobStore, state_root: Path
@@ -295,6 +315,7 @@ async def test_check_43_hostile_names_are_walked_recorded_and_deleted(
     assert list(state_root.glob("runs/*/*")) == []
 
 
+@pytest.mark.check("43")
 async def test_check_43_two_thousand_levels_are_deleted(backend: BubblewrapBackend, state_root: Path) -> None:
     code = "import os\nfor _ in range(2500): os.mkdir('d'); os.chdir('d')\nopen('f', 'w').close()"
     result = await python(backend, code, keep_tree=True)
@@ -304,12 +325,15 @@ async def test_check_43_two_thousand_levels_are_deleted(backend: BubblewrapBacke
     assert list(state_root.glob("runs/*/*")) == []
 
 
-async def test_check_s1_missing_program_is_the_commands_failure(backend: BubblewrapBackend) -> None:
+@pytest.mark.check("S1")
+async def test_check_s1_program_that_cannot_be_executed_is_a_typed_result(backend: BubblewrapBackend) -> None:
     result = await backend.run(RunSpec(argv=("/workspace",), limits=SMALL), run_id="rn-folder")
 
-    assert (result.status, result.exit_code) == ("failed", 126)
+    assert (result.status, result.reason, result.exit_code) == ("error", "config", 126)
+    assert result.limits["program"] == "not_found"
 
 
+@pytest.mark.check("S9")
 async def test_check_s9_tasks_do_not_see_each_other(backend: BubblewrapBackend, state_root: Path) -> None:
     other = asyncio.create_task(shell(backend, "echo secret > /tmp/f; echo secret > f; sleep 20"))
     await eventually(lambda: any(p.read_text() for p in state_root.glob("runs/*/*/task/workspace/f")))
@@ -321,6 +345,7 @@ async def test_check_s9_tasks_do_not_see_each_other(backend: BubblewrapBackend, 
     assert list(state_root.glob("runs/*/*")) == []
 
 
+@pytest.mark.check("S16")
 @pytest.mark.rule("RC-18")
 async def test_check_s16_cancel_right_after_the_start_leaves_nothing(backend: BubblewrapBackend) -> None:
     token = secrets.token_hex(8)
@@ -335,22 +360,14 @@ async def test_check_s16_cancel_right_after_the_start_leaves_nothing(backend: Bu
     assert survivors(token) == []
 
 
-async def test_check_s21_hostile_repository_is_data(
-    backend: BubblewrapBackend, blobs: MemoryBlobStore, decoys: Decoys
-) -> None:
-    files = {"conftest.py": b"raise SystemExit", "sitecustomize.py": b"raise SystemExit(1)", ".envrc": b"exit 1"}
-    tree = await put_tree(blobs, files)
-    result = await python(backend, "print('fine')", tree=tree, keep_tree=True)
-
-    assert (result.stdout.text, result.tree_out) == ("fine\n", tree)
-
-
-async def test_limits_of_a_result_say_which_mechanism_enforced_them(backend: BubblewrapBackend) -> None:
+async def test_limits_of_a_result_say_which_mechanism_enforced_them(backend: BubblewrapBackend, way: Way) -> None:
     result = await shell(backend, "true")
 
-    assert {k: result.limits[k] for k in ("memory", "pids", "disk", "network", "syscalls")} == {
-        "memory": "watchdog", "pids": "rlimit", "disk": "watchdog", "network": "namespace", "syscalls": "seccomp",
+    expected = {
+        "memory": "watchdog", "pids": "rlimit", "cpu": "rlimit+nice", "disk": "watchdog", "network": "namespace",
+        "syscalls": "seccomp", **dict.fromkeys(limited_by_cgroup(way), "cgroup"),
     }  # fmt: skip
+    assert {k: result.limits[k] for k in expected} == expected
     assert result.image is not None
 
 

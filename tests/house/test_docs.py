@@ -15,11 +15,12 @@ import pytest
 import typer.main
 import yaml
 
+from fleet.adapters.sandbox.kubernetes_job import deny_all_policy
 from fleet.cli.app import app
-from fleet.config import ServeSettings, config_files, load_settings, settings_keys
+from fleet.config import FleetSettings, SecretsSettings, config_files, load_settings, settings_keys
 from fleet.models import load_models
 from fleet.story import parse
-from scripts import docs
+from scripts import docs, openapi
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,15 +90,27 @@ def test_json_block_parses(block: Block) -> None:
 
 @of("yaml")
 def test_yaml_block_is_a_valid_story_or_configuration(block: Block) -> None:
-    document: dict[str, Any] = yaml.safe_load(block.text)
+    for document in yaml.safe_load_all(block.text):
+        check_document(document, block.place)
 
+
+def check_document(document: dict[str, Any], place: str) -> None:
+    """The document is what its page says that it is."""
     if "title" in document:
         parse(document)
     elif "engines" in document:
         packaged = config_files(load_settings({"HOME": "/tmp"})).document("models.yaml")
         load_models({**packaged, **document})
+    elif {"forge", "models"} & set(document):
+        FleetSettings.model_validate({"home": "/tmp", **document})
+    elif "providers" in document:
+        SecretsSettings.model_validate(document)
+    elif document.get("kind") == "NetworkPolicy":
+        assert document == deny_all_policy(document["metadata"]["namespace"])
+    elif document.get("kind") == "Role":
+        assert all(rule["verbs"] and rule["resources"] for rule in document["rules"])
     else:
-        assert block.place.startswith("CONTRIBUTING"), f"{block.place}: nothing checks this block"
+        assert place.startswith("CONTRIBUTING"), f"{place}: nothing checks this block"
 
 
 def commands() -> dict[str, set[str]]:
@@ -193,17 +206,22 @@ def test_configuration_page_is_up_to_date() -> None:
     assert docs.main(["--check"]) == 0
 
 
-def test_every_endpoint_is_documented_and_every_documented_one_exists() -> None:
-    from serve_apps.gateway import build_gateway
-
-    front = config_files(load_settings({"HOME": "/tmp"})).load("serve.yaml", ServeSettings)
-    paths: dict[str, dict[str, Any]] = build_gateway(None, None, front).openapi()["paths"]  # pyright: ignore[reportArgumentType]
-    exist = {f"{method.upper()} {path.replace(':path', '')}" for path, item in paths.items() for method in item}
-    documented = re.findall(
-        r"^\| `((?:GET|POST|PUT|PATCH|DELETE) [^`]+)`", _section("api.md", "Endpoints"), re.MULTILINE
-    )
+@pytest.mark.parametrize(
+    ("page", "section"), [(openapi.GATEWAY, "Endpoints"), (openapi.MODELS, "Models for other programs: `/v1`")]
+)
+def test_every_endpoint_is_documented_and_every_documented_one_exists(page: str, section: str) -> None:
+    document = openapi.documents()[page]
+    paths: dict[str, dict[str, Any]] = document["paths"]
+    prefix = document.get("servers", [{"url": ""}])[0]["url"]
+    exist = {f"{method.upper()} {prefix}{path}" for path, item in paths.items() for method in item}
+    documented = re.findall(r"^\| `((?:GET|POST|PUT|PATCH|DELETE) [^`]+)`", _section("api.md", section), re.MULTILINE)
 
     assert sorted(documented) == sorted(exist)
+
+
+@pytest.mark.rule("AP-11")
+def test_openapi_documents_in_the_repository_are_those_of_the_running_front() -> None:
+    assert openapi.main(["--check"]) == 0
 
 
 def test_every_page_is_in_the_navigation() -> None:

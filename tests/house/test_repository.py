@@ -160,3 +160,11 @@ def test_transcript_replaces_the_old_one_and_names_no_machine() -> None:
 )
 def test_tests_pass_only_when_every_process_passed(codes: list[int], is_narrowed: bool, expected: int) -> None:
     assert run_tests.verdict(codes, is_narrowed=is_narrowed) == expected
+
+
+def test_failed_tests_are_those_that_pytest_noted(tmp_path: Path) -> None:
+    assert run_tests.failed_of(tmp_path) == []
+    noted = tmp_path / "v/cache/lastfailed"
+    noted.parent.mkdir(parents=True)
+    noted.write_text('{"tests/b.py::test_b": true, "tests/a.py::test_a": true}')
+    assert run_tests.failed_of(tmp_path) == ["tests/a.py::test_a", "tests/b.py::test_b"]

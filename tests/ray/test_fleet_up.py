@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import coverage
 import httpx
+import openai
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import (
+    create_mcp_http_client,  # pyright: ignore[reportPrivateImportUsage]
+    streamable_http_client,
+)
 
 from cluster.local import find_running
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.config import load_settings
+from tests.support.openai_server import FakeOpenAIServer, Scripted, served_in_thread
 from tests.support.processes import processes_below
 from tests.support.team_models import demo_repository
 
@@ -76,7 +84,15 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def engine() -> Iterator[FakeOpenAIServer]:
+    """A model server that the fleet's engine `openai` is pointed at."""
+    with served_in_thread() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEET_OPENAI_BASE_URL", server.base_url)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, engine: FakeOpenAIServer) -> Iterator[Up]:
     """One fleet for all tests of this module; afterwards nothing of it is left."""
     home = tmp_path_factory.mktemp("u")
     try:
@@ -90,6 +106,47 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         stopped = fleet(home, "down", "--json")
     assert (stopped.returncode, last_line(stopped)) == (0, {"stopped": True})
     assert processes_below(home) == []
+
+
+@pytest.mark.rule("AP-122")
+def test_other_programs_use_the_models_of_the_fleet(up: Up, engine: FakeOpenAIServer) -> None:
+    token, address = (up.home / "token").read_text().strip(), str(up.client.base_url.join("/v1"))
+    ask: Any = {"model": "openai", "messages": [{"role": "user", "content": "Grüß mich 👋"}]}
+    with openai.OpenAI(base_url=address, api_key=token, max_retries=0, timeout=60) as client:
+        assert "openai" in [model.id for model in client.models.list()]
+        engine.script = [Scripted("Hallo\nWelt 👋")]
+        reply = client.chat.completions.create(**ask)
+        assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == ("Hallo\nWelt 👋", "stop")
+        assert engine.requests[-1]["messages"][-1]["content"] == "Grüß mich 👋"
+        with client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}) as stream:
+            chunks = list(stream)
+        assert [c.choices[0].delta.content for c in chunks[1:3]] == ["Hallo\n", "Welt 👋"]
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 18
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(**ask, n=2)
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(**{**ask, "model": "mock"})
+        engine.script = [Scripted("Hallo\n", hang=True)]
+        # A client that goes away is noticed behind Serve's proxy too, and the request at the model server ends.
+        with client.chat.completions.create(**ask, stream=True) as stream:
+            assert [next(stream).choices[0].delta.content for _ in range(2)] == ["", "Hallo\n"]
+            ended = engine.disconnects
+        wait_until(lambda: engine.disconnects > ended)
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=2).chat.completions.create(**ask)
+        wait_until(lambda: engine.disconnects > ended + 1)
+    stranger = openai.OpenAI(base_url=address, api_key="nobody", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+    assert up.client.get("/v1/openapi.json").json()["servers"][0] == {"url": "/v1"}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -181,6 +238,27 @@ def test_front_is_healthy_and_knows_nobody_without_a_token(up: Up) -> None:
     assert httpx.get(f"{base}/readyz").json() == {"status": "ready"}
     problem(httpx.get(f"{base}{STORIES}"), 401, "unauthenticated")
     problem(httpx.get(f"{base}{STORIES}", headers={"Authorization": "Bearer wrong"}), 401, "unauthenticated")
+
+
+@pytest.mark.rule("AP-81", "AP-85", "AP-113")
+def test_tools_and_runs_are_served_over_http_and_mcp(up: Up) -> None:
+    story_id = up.create("key-of-tools").json()["story_id"]
+    assert up.client.get("/api/tools").json()["policy_digest"].startswith("sha256:")
+    body = {"story_id": story_id, "role": "qa"}
+    opened = up.client.post("/api/tools/sessions", json=body, headers={"Idempotency-Key": "key-of-a-session"})
+    assert opened.status_code == 201, opened.text
+    url = f"/api/tools/sessions/{opened.json()['session_id']}"
+    assert up.client.get(url).json() == opened.json()
+    spec = {"image": "python", "cmd": ["pytest"], "context": {"case_id": story_id, "role": "qa"}}
+    refused = up.client.post("/api/runs", json=spec, headers={"Idempotency-Key": "key-of-a-run"})
+    problem(refused, 403, "policy_denied")
+
+    async def health() -> Any:
+        http = create_mcp_http_client(headers={"Authorization": up.client.headers["authorization"]})
+        async with http, Client(streamable_http_client(f"{up.client.base_url}/api/mcp", http_client=http)) as client:
+            return (await client.call_tool("health", {})).structured_content
+
+    assert asyncio.run(health())["runtime"] == "bubblewrap"
 
 
 @pytest.mark.rule("AP-2", "AP-3", "AP-37", "AP-53")

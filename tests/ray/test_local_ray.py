@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 HEAD = """
 import json, os, subprocess, sys
@@ -56,6 +59,49 @@ class Probe:
     def nice(self): return os.nice(0)
 print("nice", ray.get(Probe.options(name="probe").remote().nice.remote(), timeout=60) - os.nice(0))
 """
+
+
+DYING = """
+import json, os, signal, sys, time
+from pathlib import Path
+from cluster.local import RayHead
+from cluster.local.identity import descendants
+head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
+where = head.start()
+started = descendants(os.getpid())
+before = head.dead_part
+for process in started:
+    if Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\\0")[0].endswith(b"/gcs_server"):
+        process.send(signal.SIGKILL)
+        process.wait_gone(10)
+began = time.monotonic()
+print(json.dumps({"before": before, "after": head.dead_part}), flush=True)
+head.stop()
+left = [p.pid for p in started if p.is_alive]
+print(json.dumps({"left": left, "stopped_s": time.monotonic() - began, "again": head.dead_part}), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ray_without_its_gcs_is_known_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(tmp_path / "home")],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=environ,
+        cwd=root,
+        check=False,
+    )
+    assert done.returncode == 5, (done.returncode, done.stdout, done.stderr[-3000:])
+    found, ended = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert found == {"before": None, "after": "gcs_server"}
+    assert (ended["left"], ended["again"]) == ([], None)
+    assert ended["stopped_s"] < 30, "it waited for what is gone"
+    assert time.monotonic() - began < 100
 
 
 def test_ray_is_joined_with_its_token_only_and_leaves_nothing(tmp_path: Path) -> None:

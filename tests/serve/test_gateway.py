@@ -525,7 +525,8 @@ async def test_stream_without_a_story_or_of_an_unknown_one_is_refused():
 
 async def test_description_of_the_interface_lists_the_operations():
     async with front(with_owner=False) as at:
-        document = (await at.client.get("/api/openapi.json")).json()
+        assert (await at.client.get("/api/openapi.json")).status_code == 401
+        document = (await at.client.get("/api/openapi.json", headers=ANA)).json()
         assert document["openapi"].startswith("3.1")
         assert {STORIES, "/api/events/stream", "/healthz"} <= set(document["paths"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from typer.testing import CliRunner, Result
 from cluster.local import Addresses, ProcessIdentity, RunningFleet
 from cluster.local.record import forget_fleet, save_fleet
 from fleet.adapters.appending import chain
+from fleet.adapters.blobs import FileBlobStore
+from fleet.adapters.clock import SystemClock
 from fleet.adapters.memory import MemoryClock
-from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisRawLog
+from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisLeaseStore, RedisRawLog
 from fleet.adapters.redis.entries import words_of
 from fleet.adapters.redis.keys import partition_of, stream_key, streams_key
 from fleet.adapters.signing import Ed25519Verifier, KeyFile, read_public_key
@@ -26,12 +28,15 @@ from fleet.adapters.witness import CheckpointFolder, FolderWitness
 from fleet.audit import FIELDS, RawEntry
 from fleet.cli import app
 from fleet.errors import LogRegressed
-from fleet.events import Head
+from fleet.events import Head, StoryCancelled, StoryTombstoned
 from fleet.ids import StreamId
-from fleet.ports import Appended
+from fleet.ports import Appended, Clock
+from fleet.services.archive import Archivist
 from fleet.services.auditor import Auditor
 from fleet.services.notary import Notary
-from tests.support.stores import append_request, empty_database, own_database
+from fleet.story import Caller
+from tests.support.stores import ACTOR, append_request, empty_database, eventually, own_database
+from tests.support.story_events import STORY, StoryLog, story
 
 ONE, TWO = StreamId("story:st-one"), StreamId("story:st-two")
 LOG_ONE = stream_key(ONE, "log")
@@ -52,9 +57,25 @@ class Fleet:
     def folder(self) -> Path:
         return self.home / "audit" / "exported"
 
-    def notary(self) -> Notary:
-        clock = MemoryClock()
-        clock.advance(60.0 * len(self.announced))
+    @property
+    def blobs(self) -> FileBlobStore:
+        return FileBlobStore(self.home / "blobs")
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses(
+            redis_url=self.url,
+            cache_url=self.url,
+            neo4j_uri="bolt://x",
+            neo4j_user="",
+            neo4j_password="",
+            neo4j_database="neo4j",
+        )
+
+    def notary(self, clock: Clock | None = None) -> Notary:
+        if clock is None:
+            clock = MemoryClock()
+            clock.advance(60.0 * len(self.announced))
         return Notary(
             RedisEventLog(self.client),
             RedisRawLog(self.client),
@@ -63,6 +84,7 @@ class Fleet:
             signer=KeyFile(self.home / "audit" / "notary.key"),
             verifier=Ed25519Verifier(),
             clock=clock,
+            interval_s=3600,
             announce=self.announced.append,
         )
 
@@ -71,13 +93,14 @@ class Fleet:
             RedisRawLog(self.client),
             RedisCheckpointStore(self.client),
             CheckpointFolder(self.folder),
+            blobs=self.blobs,
             key=read_public_key(self.home / "audit" / "notary.pub"),
             verifier=Ed25519Verifier(),
         )
 
-    async def append(self, stream: StreamId, *bodies: bytes) -> None:
+    async def append(self, stream: StreamId, *bodies: bytes, closes: bool = False) -> None:
         head = await RedisEventLog(self.client).head(stream)
-        outcome = await RedisEventLog(self.client).append(append_request(stream, head, bodies=bodies))
+        outcome = await RedisEventLog(self.client).append(append_request(stream, head, bodies=bodies, closes=closes))
         assert isinstance(outcome, Appended)
         self.heads[stream] = outcome.head
 
@@ -118,11 +141,8 @@ async def fleet(redis_url: str, tmp_path: Path) -> AsyncGenerator[Fleet]:
     async with empty_database(url) as client:
         made = Fleet(client, url, tmp_path / "home")
         made.home.mkdir()
-        addresses = Addresses(
-            redis_url=url, cache_url=url, neo4j_uri="bolt://x", neo4j_user="", neo4j_password="", neo4j_database="neo4j"
-        )
         running = RunningFleet(
-            home=made.home, supervisor=ProcessIdentity.of_self(), started_at_ms=1, addresses=addresses
+            home=made.home, supervisor=ProcessIdentity.of_self(), started_at_ms=1, addresses=made.addresses
         )
         save_fleet(running)
         await made.append(ONE, *(b'{"n":%d}' % n for n in range(1, 7)))
@@ -379,6 +399,27 @@ async def test_verify_without_a_running_fleet_names_the_missing_service(fleet: F
 
 
 @pytest.mark.rule("EV-9")
+async def test_story_that_closes_is_attested_within_seconds_although_the_period_is_an_hour(fleet: Fleet) -> None:
+    witness = FolderWitness(fleet.folder)
+
+    async def attested(stream: StreamId) -> int:
+        return (await witness.attested(stream) or Head()).version
+
+    for stream, closed_at in ((ONE, 11), (TWO, 6)):
+        # The second notary takes the place of one that was ended in the middle of its work.
+        task = asyncio.create_task(fleet.notary(SystemClock()).run())
+        await fleet.append(stream, b"the end", closes=True)
+        assert await eventually(lambda at=closed_at, of=stream: _equals(attested(of), at), within_s=30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await fleet.found() == set()
+
+
+async def _equals(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
+
+
+@pytest.mark.rule("EV-9")
 async def test_two_notaries_write_each_sequence_once(fleet: Fleet) -> None:
     for number in range(5):
         await fleet.append(ONE, b"%d" % number)
@@ -386,6 +427,65 @@ async def test_two_notaries_write_each_sequence_once(fleet: Fleet) -> None:
         assert {n.sequence for n in both} == {3 + number}
 
     assert await fleet.found() == set()
+
+
+@pytest.fixture
+async def archived(fleet: Fleet) -> StoryTombstoned:
+    """A story that was attested, given up and archived, and then attested as archived."""
+    log = RedisEventLog(fleet.client)
+    await given_up().write_to(log)
+    await fleet.notary().checkpoint()
+    archivist = Archivist(
+        log=log, leases=RedisLeaseStore(fleet.client), blobs=fleet.blobs, clock=SystemClock(), owner="archive/test"
+    )
+    done = await archivist.archive(STORY, caller=Caller(principal=ACTOR, roles=frozenset({"po"})))
+    assert (await fleet.notary().checkpoint()).findings == ()
+    return done
+
+
+def given_up() -> StoryLog:
+    log = StoryLog()
+    for _, payload in story(until="scored").decoded:
+        log.add(payload)
+    return log.add(StoryCancelled(reason="nobody wants it any more"))
+
+
+@pytest.mark.rule("EV-25", "EV-32")
+async def test_archive_of_a_story_is_opened_and_a_changed_or_lost_one_is_named(
+    fleet: Fleet, archived: StoryTombstoned, tmp_path: Path
+) -> None:
+    code, told = await fleet.verify()
+    assert (code, told["findings"], told["archives"]) == (0, [], 1)
+    proof = await fleet.command("audit", "proof", STORY, "2", "--out", str(tmp_path / "proof.json"))
+    assert proof.exit_code == 0, proof.output
+    assert (await fleet.command("audit", "check-proof", str(tmp_path / "proof.json"))).exit_code == 0
+
+    path = fleet.blobs.path(archived.export_digest)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert await fleet.found() == {("altered", f"story:{STORY}")}
+    result = await fleet.command("audit", "verify")
+    assert f"altered: story:{STORY} version {archived.last_version}" in " ".join(result.stdout.split())
+
+    path.unlink()
+    assert await fleet.found() == {("missing", f"story:{STORY}")}
+    path.write_bytes(whole)
+    assert await fleet.found() == set()
+
+
+@pytest.mark.rule("EV-25", "EV-32")
+async def test_tombstone_that_was_turned_to_a_rewritten_archive_is_altered(
+    fleet: Fleet, archived: StoryTombstoned
+) -> None:
+    forged = await fleet.blobs.put(b"another story altogether")
+    stream = next(name for name in await RedisRawLog(fleet.client).listed() if name.startswith("project:"))
+    entries = await fleet.entries(stream)
+    body = entries[-1].fields["b"].replace(archived.export_digest.encode(), forged.encode())
+    assert body != entries[-1].fields["b"]
+    await fleet.rewrite(stream, [*entries[:-1], changed(entries[-1], b=body)])
+
+    assert await fleet.found() == {("altered", stream), ("altered", f"story:{STORY}")}
 
 
 async def test_stream_that_is_hidden_from_the_list_is_found(fleet: Fleet) -> None:
@@ -402,3 +502,29 @@ async def test_damaged_head_and_foreign_keys_do_not_stop_the_audit(fleet: Fleet)
     await fleet.client.set("fleet:audit:heads", "[")
 
     assert await fleet.found() == {("missing", ONE), ("altered", "checkpoint")}
+
+
+@pytest.mark.rule("EV-32")
+async def test_key_is_rotated_while_the_fleet_runs_and_everything_still_verifies(fleet: Fleet, tmp_path: Path) -> None:
+    notary = fleet.notary()
+    await notary.checkpoint()
+    old, proof, late = tmp_path / "old.pub", tmp_path / "before.json", tmp_path / "after.json"
+    old.write_bytes((fleet.home / "audit" / "notary.pub").read_bytes())
+    assert (await fleet.command("audit", "proof", str(ONE), "1", "--out", str(proof))).exit_code == 0
+    told = json.loads((await fleet.command("audit", "rotate-key", "--json")).stdout)
+
+    await notary.checkpoint()
+    await fleet.append(ONE, b"after")
+    await notary.checkpoint()
+    assert read_public_key(fleet.home / "audit" / "notary.pub").text == told["successor"]
+    assert await fleet.found() == set()
+    assert await fleet.found("--key", str(old)) == set()
+    assert (await fleet.command("audit", "proof", str(ONE), "11", "--out", str(late))).exit_code == 0
+    for made in (proof, late):
+        assert (await fleet.command("audit", "check-proof", str(made))).exit_code == 0
+    out = tmp_path / "out"
+    assert (await fleet.command("audit", "export", "--out", str(out))).exit_code == 0
+    assert len(list((out / "handovers").iterdir())) == 1
+    for made in (proof, late):
+        checked = await fleet.command("audit", "check-proof", str(made), "--key", str(out / "notary.pub"))
+        assert checked.exit_code == 0, checked.output

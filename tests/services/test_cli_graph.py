@@ -22,11 +22,11 @@ from fleet.cli import app
 from fleet.cli import graph as command
 from fleet.cli.output import Output
 from fleet.errors import StoreUnavailable
-from fleet.events import NewEvent, encode
+from fleet.events import NewEvent, decode, encode
 from fleet.ids import StreamId
 from fleet.ports import MAX_ATTEMPTS
 from fleet.services.projector import Projector
-from tests.support.graphs import empty_graph, open_graph
+from tests.support.graphs import empty_graph, open_graph, sample_history
 from tests.support.projection import CREATED, MOVED, STORY, Projections, append, running
 from tests.support.services import Neo4jAddress
 from tests.support.stores import empty_database, own_database
@@ -146,3 +146,25 @@ async def test_gauges_say_what_the_status_says() -> None:
         "fleet_projection_streams_behind": 2,
         "fleet_projection_streams_set_aside": 0,
     }
+
+
+async def test_graph_ask_prints_the_rows_of_a_named_query(projector: Projector, tmp_path: Path, redis_url: str) -> None:
+    async with empty_database(own_database(redis_url, 8)) as redis:
+        for event in sample_history("story"):
+            await append(RedisEventLog(redis), event.stream, decode(event))
+        await projector.sweep()
+        asked = await fleet(tmp_path, "ask", "decision_impact", "decision_id=de-onebase1", "depth=1", "--json")
+        found = answer(asked)
+        assert (found["query"], len(found["rows"])) == ("decision_impact", 7)
+        told = await fleet(tmp_path, "ask", "critical_decisions", "story_id=st-onecart7")
+        assert told.exit_code == 0, told.stderr
+        nothing = await fleet(tmp_path, "ask", "unanswered_questions", "story_id=st-onecart7", "severity=blocking")
+        assert "nothing found" in nothing.stdout
+        unknown = await fleet(tmp_path, "ask", "plan_layers", "plan_id=pv-nobody")
+        assert (unknown.exit_code, "the graph holds no PlanVersion" in unknown.stderr) == (2, True)
+
+
+async def test_graph_ask_out_of_its_bounds_is_bad_input_without_a_fleet(tmp_path: Path) -> None:
+    for args in (["no_such"], ["decision_impact"], ["decision_impact", "depth"], ["decision_impact", "depth=x"]):
+        refused = await fleet(tmp_path, "ask", *args)
+        assert refused.exit_code == 2, refused.stderr

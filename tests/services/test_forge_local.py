@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fleet.adapters.forge import LocalForge, dirty_paths
 from fleet.adapters.memory import MemoryBlobStore
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput, StoreUnavailable, VersionConflict
-from fleet.ports import Commit
+from fleet.ports import Commit, FetchedRepository
 from fleet.tools import FileEntry
 from tests.support.inside import write_files
 from tests.support.repositories import FILES, add_hostile_settings, commit_all, git, make_repository, packed_commit
@@ -45,6 +46,7 @@ def listing(root: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(root)): (path.stat().st_mode, path.read_bytes()) for path in files}
 
 
+@pytest.mark.check("S21")
 @pytest.mark.rule("RC-70")
 async def test_stage_copies_objects_and_refs_but_no_config_or_hook(
     tmp_path: Path, source: Path, forge: LocalForge
@@ -102,6 +104,7 @@ async def test_stage_of_a_shallow_clone_keeps_its_boundary(tmp_path: Path, sourc
     assert (tmp_path / "state" / "repos" / staged.name / "shallow").is_file()
 
 
+@pytest.mark.check("S23")
 async def test_stage_takes_only_regular_files_and_follows_no_link(
     tmp_path: Path, source: Path, forge: LocalForge
 ) -> None:
@@ -197,6 +200,29 @@ async def test_stage_warns_of_submodules_and_a_merge_under_way(source: Path, for
     warnings = (await forge.stage(str(source))).warnings
     assert warnings[0] == "submodules are not part of the run"
     assert warnings[1].startswith("a merge is under way")
+
+
+@pytest.mark.rule("RC-70")
+async def test_stage_of_a_fetch_is_a_store_of_its_own_and_refuses_a_damaged_one(
+    tmp_path: Path, source: Path, forge: LocalForge, blobs: MemoryBlobStore
+) -> None:
+    made = await new_commit(source, blobs)
+    fetched = FetchedRepository(
+        "https://h/a", made.commit, "main", made.pack, made.pack_index, {"refs/heads/main": made.commit}
+    )
+    staged = await forge.stage_fetched(fetched)
+    copy = tmp_path / "state" / "repos" / staged.name
+    assert {p.name for p in copy.iterdir()} == {"HEAD", "objects", "packed-refs", "refs"}
+    assert git(copy, "--git-dir", str(copy), "cat-file", "-t", made.commit) == "commit"
+    assert (copy / "packed-refs").read_text().endswith(f"{made.commit} refs/heads/main\n")
+    shutil.rmtree(copy)
+    assert (await forge.stage_fetched(fetched)).name == staged.name
+    assert copy.is_dir()
+
+    for damaged in (replace(fetched, commit="0c" * 20), replace(fetched, pack=await blobs.put(b"PACK" + bytes(40)))):
+        with pytest.raises(InvalidInput):
+            await forge.stage_fetched(replace(damaged, url="https://h/b"))
+    assert [p.name for p in copy.parent.iterdir()] == [staged.name]
 
 
 @pytest.mark.rule("PL-43")

@@ -17,6 +17,7 @@ from cluster.local import (
     Addresses,
     LocalFleet,
     ProcessIdentity,
+    RayAddress,
     RunningFleet,
     State,
     StoreKind,
@@ -28,10 +29,11 @@ from cluster.local import (
     run_until_stopped,
     spawn_detached,
     stop_running,
+    supervised,
 )
 from cluster.local.identity import descendants
 from fleet.config import FleetSettings, load_settings
-from fleet.errors import ConfigError, StoreUnavailable
+from fleet.errors import ConfigError, InvalidInput, StoreUnavailable
 from tests.support.services import Neo4jAddress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,99 @@ async def test_service_that_dies_is_restarted_and_recorded_again(settings: Fleet
         fleet.ask_stop()
         await watching
         await fleet.stop()
+
+
+class OneProcess:
+    """A Ray that is one process without work."""
+
+    temp_dir: Path | None = None
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dead_part(self) -> str | None:
+        return "gcs_server" if self.process and self.process.poll() is not None else None
+
+    def start(self) -> RayAddress:
+        self.process = subprocess.Popen(["/bin/sleep", "600"])
+        self.temp_dir = Path("nowhere")
+        return RayAddress("127.0.0.1:1", Path("no-token"), None, Path("nowhere"))
+
+    def die(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+async def test_fleet_whose_ray_died_ends_at_once_and_says_what_to_do(settings: FleetSettings) -> None:
+    before = set(descendants(os.getpid()))
+    ray, hooks, seen = OneProcess(), Recorder(), list[tuple[str, State]]()
+    fleet = LocalFleet(settings, hooks=hooks, progress=lambda name, state: seen.append((name, state)), head=ray)
+
+    async def kill(running: RunningFleet) -> None:
+        ray.die()
+
+    with pytest.raises(StoreUnavailable, match=r"gcs_server has ended.*nothing that was recorded is lost.*`fleet up`"):
+        await run_until_stopped(fleet, on_ready=kill)
+    assert ("ray", "failed") in seen
+    assert (len(hooks.booted), hooks.stopped) == (1, []), "actors that are gone were asked to stop"
+    assert nothing_lives(settings.home, before)
+
+
+async def test_work_beside_a_fleet_is_cancelled_when_its_ray_dies(settings: FleetSettings) -> None:
+    before = set(descendants(os.getpid()))
+    ray = OneProcess()
+    fleet = LocalFleet(settings, head=ray)
+    await fleet.start()
+
+    async def work() -> None:
+        async with supervised(fleet):
+            ray.die()
+            await asyncio.Event().wait()
+
+    with pytest.raises(StoreUnavailable, match="gcs_server has ended"):
+        await work()
+    assert nothing_lives(settings.home, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signal_ends_the_work_beside_a_fleet(settings: FleetSettings, number: signal.Signals) -> None:
+    before = set(descendants(os.getpid()))
+    fleet = LocalFleet(settings, with_ray=False)
+    await fleet.start()
+
+    async def work() -> None:
+        async with supervised(fleet):
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(30)
+            pytest.fail("the work went on")
+
+    with pytest.raises(asyncio.CancelledError):
+        await work()
+    assert nothing_lives(settings.home, before)
+
+
+async def test_work_beside_a_fleet_ends_it_and_fails_as_itself(settings: FleetSettings) -> None:
+    before = set(descendants(os.getpid()))
+    for error in (None, InvalidInput("no story", field="story")):
+        hooks = Recorder()
+        fleet = LocalFleet(settings, hooks=hooks, with_ray=False)
+        await fleet.start()
+        found: InvalidInput | None = None
+        try:
+            async with supervised(fleet):
+                if error:
+                    raise error
+        except InvalidInput as raised:
+            found = raised
+        assert found is error
+        assert hooks.stopped == hooks.booted
+        assert nothing_lives(settings.home, before)
 
 
 async def test_fleet_with_all_addresses_given_starts_nothing(settings: FleetSettings, redis_url: str) -> None:

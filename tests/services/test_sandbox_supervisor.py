@@ -191,7 +191,7 @@ async def test_refused_run_frees_its_key(world: World) -> None:
 class NoSandbox:
     """A backend on a machine without user namespaces."""
 
-    async def run(self, spec: RunSpec, *, run_id: str) -> RunResult:
+    async def run(self, spec: RunSpec, *, run_id: str, **_: object) -> RunResult:
         raise SandboxUnavailable("user namespaces are off", missing="userns")
 
     async def cancel(self, run_id: str) -> bool:

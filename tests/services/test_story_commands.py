@@ -11,6 +11,10 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from fleet.cli import submitted
+from fleet.cli.local_principals import local_principal
+from fleet.cli.story_file import read_story
+from fleet.cli.submit_plan import PLAN_FILE, SubmittedPlan
 from tests.support.served_team import ServedTeam, served_team
 from tests.support.stores import own_database
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
@@ -107,6 +111,13 @@ def test_run_without_delegates_waits_at_the_first_gate_until_a_person_decides(fl
     again = fleet("story", "approve", story_id, "approve_scope", "--json")
     assert again.exit_code == 2, again.output
     assert "Traceback" not in again.stderr
+    wrong = fleet("story", "revoke", story_id, "ap-nothing-1", "--reason", "it was a mistake", "--json")
+    assert (wrong.exit_code, "ap-nothing-1" in wrong.stderr) == (2, True), wrong.output
+
+
+def test_nobody_used_a_secret_yet_is_an_empty_list(fleet: ServedTeam):
+    assert said(fleet("audit", "access", "--json")) == {"accesses": [], "read": 0}
+    assert "no use of a secret" in fleet("audit", "access").stdout
 
 
 @pytest.mark.parametrize(
@@ -120,6 +131,8 @@ def test_run_without_delegates_waits_at_the_first_gate_until_a_person_decides(fl
         (["resume", "st-nobody"], 2, "st-nobody"),
         (["replay", "st-nobody"], 2, "st-nobody"),
         (["story", "approve", "st-nobody", "approve_scope"], 2, "st-nobody"),
+        (["story", "revoke", "st-nobody", "ap-1", "--reason", "it was a mistake"], 2, "st-nobody"),
+        (["run", "--goal", "A word count", "--repo", "https://me:tok@forge.example/a"], 2, "no address"),
     ],
 )
 def test_unknown_story_or_form_is_one_line_and_exit_code_two(
@@ -176,3 +189,58 @@ def test_step_that_is_not_unknown_cannot_be_resolved(fleet: ServedTeam, tmp_path
     result = fleet(*asked)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
+
+
+def job(fleet: ServedTeam, folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The exit code of what `fleet submit` runs on the cluster, on the plan in this folder."""
+    monkeypatch.setenv("FLEET_HOME", str(fleet.home))
+    monkeypatch.delenv("FLEET_CONFIG", raising=False)
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        submitted.main()
+    return ended.value.code
+
+
+def test_submitted_story_waits_for_a_person_as_one_that_is_run(
+    fleet: ServedTeam,
+    story_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    story = read_story(story_file, None, rigor=None) | {"title": "As a reader, I want a count of words I submit"}
+    plan = SubmittedPlan(
+        story=story, repo=str(demo_repository(tmp_path / "at")), principal=local_principal(), model=REPLIES
+    )
+    told = [waiting_job(fleet, tmp_path, plan.model_copy(update={"submission": "a"}), monkeypatch, capsys)]
+    assert told[0]["outcome"] == "waiting"
+    # Ray runs the job once more, and then its owner submits the same plan again: the story is the same.
+    for submission in ("a", "b"):
+        again = plan.model_copy(update={"submission": submission})
+        told.append(waiting_job(fleet, tmp_path, again, monkeypatch, capsys))
+    assert {(one["story_id"], one["version"]) for one in told} == {(told[0]["story_id"], told[0]["version"])}
+    # One that is closed is run anew.
+    cancelled = said(fleet("story", "cancel", told[0]["story_id"], "--reason", "not wanted any more", "--json"))
+    assert cancelled["story_id"] == told[0]["story_id"]
+    anew = waiting_job(fleet, tmp_path, plan.model_copy(update={"submission": "c"}), monkeypatch, capsys)
+    assert anew["story_id"] == f"{told[0]['story_id']}-2"
+
+
+def waiting_job(
+    fleet: ServedTeam,
+    folder: Path,
+    plan: SubmittedPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> dict[str, Any]:
+    (folder / PLAN_FILE).write_text(plan.model_dump_json())
+    assert job(fleet, folder, monkeypatch) == 3
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_submitted_plan_of_another_version_is_refused_in_one_line(
+    fleet: ServedTeam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / PLAN_FILE).write_text('{"story": {}, "further": 1}')
+    assert job(fleet, tmp_path, monkeypatch) == 2
+    assert "is no plan of this version of the fleet" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from fleet.adapters.memory import ScriptedChatModel
 from fleet.adapters.memory.chat_model import Rule
 from fleet.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
 from fleet.events import StoredEvent
-from fleet.ids import EntityId, Principal, StoryId
+from fleet.ids import Principal, StoryId
 from fleet.models import kind_of
 from fleet.ports import ChatModel
 from fleet.story import StoryState, fold
@@ -182,8 +182,8 @@ def test_demo_story_accounts_for_all_tokens_of_its_councils(demo: Finished) -> N
 @pytest.mark.rule("CN-31")
 def test_demo_story_chooses_work_that_passes_every_gate(demo: Finished) -> None:
     for council in demo.state.councils.values():
-        assert council.winner is not None
-        assert council.evidence[EntityId(council.winner)].gates_ok
+        assert council.chosen.evidence is not None
+        assert council.chosen.evidence.gates_ok
 
 
 @pytest.mark.rule("RP-3")
@@ -306,8 +306,9 @@ async def test_drafts_that_are_always_wrong_leave_a_parked_story_with_the_eviden
     council = list(state.councils.values())[-1]
     assert council.status == "UNDECIDED"
     assert council.winner is None
-    assert len(council.evidence) == 3
-    for found in council.evidence.values():
+    evidence = council.deliberation.evidence
+    assert len(evidence) == 3
+    for found in evidence.values():
         assert [g.name for g in found.gates if not g.ok] == ["examples"]
     assert {b["kept"] for b in bodies(events, "RepairReceived")} == {"old"}
     assert "council_escalation" in {a.request.gate for a in state.approvals.values()}
@@ -335,7 +336,7 @@ async def test_plan_that_never_validates_parks_the_story_with_the_problems(tmp_p
 async def test_designs_without_valid_ballots_park_the_story(tmp_path: Path) -> None:
     state, events, repo = await run_to_rest(tmp_path, scripted(vote="No comment."))
     assert_parked_without_result(state, repo, "council_undecided")
-    assert len(bodies(events, "BallotRefused")) == 3
+    assert len(bodies(events, "BallotRefused")) == 6
     assert not bodies(events, "BallotCast")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.adapters.memory import MemoryBlobStore, MemoryEventLog, MemoryRunLedger, MemorySandboxBackend, ProgramEnd
 from fleet.errors import FleetError, OutcomeUnknown, Retry
-from fleet.events import PolicyRef, StoredEvent
+from fleet.events import StoredEvent
 from fleet.ids import RunKey, StreamId
 from fleet.services.journal import Journal, Probe, Work
 from fleet.services.tool_supervisor import ToolSupervisor
@@ -20,18 +20,20 @@ from fleet.services.workbench import seat
 from tests.support.bench import ScriptedAgents
 from tests.support.faulty_ports import Fault, Wire, faulty_blobs, faulty_log
 from tests.support.oracle import acknowledged_are_kept, steps_count_once, stream_verifies
+from tests.support.rules import step_policy
 from tests.support.sim_faults import OneFault
 from tests.support.sim_judge import expected_ends, judge, parks_of
 from tests.support.sim_world import Aim, Outcome, Scenario, simulate
 from tests.support.simulation import Crashed, Process, SimClock, SimLoop, simulated
-from tests.support.story_events import STORY, digest, story
+from tests.support.story_events import STORY, story
 
 MODES = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.LOST_REPLY)
 PORTS_OF_A_STORY = frozenset(
     {"log", "lease", "inbox", "blobs", "packs", "agents", "forge", "sandbox", "ledger", "snapshots"}
 )
-SIDE_BY_SIDE = 4
-"""Members of a council that are asked at the same moment: one crash can cost each of them the answer on its way."""
+SIDE_BY_SIDE = 6
+"""Questions of a council that are asked at the same moment, at most the two papers of three voters: one crash can cost
+each of them the answer on its way."""
 
 
 @cache
@@ -170,7 +172,7 @@ async def _deployed(loop: SimLoop, faults: OneFault, *, probed: bool) -> Deploym
             agents=ScriptedAgents(lambda request: FleetError("nobody was to be asked")),
             story_id=STORY,
             epoch=0,
-            policy=PolicyRef(rule_id="RT-30", digest=digest("policy")),
+            policy=step_policy(),
         )
         try:
             result = await process.spawn(_deploy(journal, wire, host, probed=probed))

@@ -12,12 +12,14 @@ import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory import MemoryEventLog
+from fleet.adapters.memory.chat_model import ScriptedChatModel
 from fleet.errors import ReplyMalformed
 from fleet.ids import EntityId
 from fleet.ports import AgentRequest, Appended, AppendRequest, Duplicate
 from fleet.services.story_owner import StoryOwner
 from fleet.story import StoryState, fold, plan, waiting_for
 from fleet.tools import FileEntry, encode_tree
+from tests.support.acting import Acted, acting_policy, calling, role_agent, toolbox
 from tests.support.bench import ScriptedAgents, World
 from tests.support.rules import fsm
 from tests.support.story_events import AC_1, AC_2, STORY, digest, story
@@ -142,7 +144,7 @@ def outcome(state: StoryState) -> dict[str, Any]:
         "state": state.state,
         "decisions": {k: (d.status, d.proposed.title) for k, d in state.decisions.items()},
         "tasks": {k: t.task.title for k, t in state.tasks.items()},
-        "councils": {k: (c.status, c.winner, sorted(c.ballots)) for k, c in state.councils.items()},
+        "councils": {k: (c.status, c.winner, sorted(c.deliberation.ballots)) for k, c in state.councils.items()},
         "plan": state.plan.proposal.plan_digest if state.plan else None,
         "gates": sorted(a.request.gate for a in state.approvals.values()),
     }
@@ -153,7 +155,8 @@ async def test_story_is_designed_planned_and_put_to_the_po():
     state = await work(world)
     assert waiting_for(state, fsm(), now_ms=world.clock.now_ms()) == "gate approve_design waits for role po"
     (council,) = state.councils.values()
-    assert (council.status, len(council.drafts), len(council.ballots)) == ("DECIDED", 3, 3)
+    held = council.deliberation
+    assert (council.status, len(held.versions()), len(held.ballots)) == ("DECIDED", 3, 4)
     assert [t.task.title for t in state.tasks.values()] == ["Write slugify"]
     assert len(world.agents.asked) == len(set(world.agents.asked))
 
@@ -200,6 +203,26 @@ async def test_owner_killed_at_any_append_comes_to_the_same_end_and_pays_no_reco
         before = len(world.agents.asked)
         assert outcome(await work(world)) == expected, at
         assert not recorded & set(world.agents.asked[before:]), at
+
+
+@pytest.mark.rule("CN-61")
+async def test_members_that_look_around_first_come_to_the_same_design_and_it_counts_as_drafting():
+    expected = outcome(await work(await world_of(MortalLog())))
+    world = await world_of(MortalLog())
+    look = calling("files__read", path="text/other.py")
+    model = ScriptedChatModel.when((lambda r: len(r.messages) < 3, look), (lambda r: True, "old() returns 1"))
+    world.agents = Acted(team, agent=role_agent(model))
+    world.policy = acting_policy("architect", "devops")
+    world.tools = toolbox(world.blobs, world.sandbox, world.clock)
+    state = await work(world)
+    assert outcome(state) == expected
+    proposals = {r.role: r.own for r in world.agents.requests if r.kind == "propose"}
+    assert {role for role, own in proposals.items() if "def old()" in own} == {"architect", "devops"}
+    assert len(world.agents.acted) == 4
+    (decided,) = [p for p in map(ev.decode, await world.events()) if isinstance(p, ev.CouncilDecided)]
+    spent = sum(s.finished.cost.tokens_in + s.finished.cost.tokens_out for s in state.steps.values() if s.finished)
+    assert sum(decided.tokens.values()) <= spent
+    assert decided.tokens["draft"] > 3 * 15
 
 
 @pytest.mark.rule("PL-49", "CN-121")
@@ -255,5 +278,5 @@ async def test_ballots_that_stay_broken_are_refused_and_give_no_quorum():
     world = await world_of(MortalLog(), broken)
     state = await work(world)
     (council,) = state.councils.values()
-    assert (council.status, council.reason, dict(council.ballots)) == ("UNDECIDED", "no_quorum", {})
-    assert len(council.refused) == 3
+    assert (council.status, council.reason, dict(council.deliberation.ballots)) == ("UNDECIDED", "no_quorum", {})
+    assert len(council.deliberation.refused) == 4

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet.adapters.appending import chain
 from fleet.adapters.memory import (
+    MemoryBlobStore,
     MemoryCheckpointExport,
     MemoryCheckpointStore,
     MemoryClock,
@@ -15,10 +16,10 @@ from fleet.adapters.memory import (
     MemoryRawLog,
 )
 from fleet.adapters.signing import Ed25519Verifier
-from fleet.audit import NoteKey, RawEntry, raw_entry
+from fleet.audit import KeyRing, NoteKey, RawEntry, raw_entry
 from fleet.events import Head, NewEvent, Payload, encode
 from fleet.ids import CommandId, StreamId
-from fleet.ports import Appended, AppendRequest
+from fleet.ports import Appended, AppendRequest, Signer
 from fleet.services.auditor import Auditor, AuditReport
 from fleet.services.losses import LossDesk
 from fleet.services.notary import Notary
@@ -47,6 +48,25 @@ class KeyInMemory:
         """See `Signer.sign`."""
         return self._private.sign(message)
 
+    @property
+    def ring(self) -> KeyRing:
+        """This key alone, for those who check."""
+        return KeyRing.trusting(self.key, check=Ed25519Verifier().check)
+
+    @property
+    def handovers(self) -> tuple[str, ...]:
+        """See `Signer.handovers`."""
+        return ()
+
+    @property
+    def successor(self) -> None:
+        """See `Signer.successor`."""
+        return
+
+    def succeed(self, handover: str) -> None:
+        """Never called: it has no successor."""
+        raise AssertionError(handover)
+
 
 SIGNER = KeyInMemory("swe-fleet/log/test", 1)
 OTHER_SIGNER = KeyInMemory("swe-fleet/log/other", 2)
@@ -64,9 +84,10 @@ class AuditWorld:
         self.log, self.clock = MemoryEventLog(), MemoryClock()
         self.raw = MemoryRawLog(self.log)
         self.store, self.export = MemoryCheckpointStore(), MemoryCheckpointExport()
+        self.blobs = MemoryBlobStore()
         self.announced: list[str] = []
 
-    def notary(self, signer: KeyInMemory = SIGNER) -> Notary:
+    def notary(self, signer: Signer = SIGNER) -> Notary:
         """A notary as a new process has it."""
         return Notary(
             self.log,
@@ -81,7 +102,7 @@ class AuditWorld:
 
     def auditor(self, key: NoteKey = SIGNER.key) -> Auditor:
         """An auditor that trusts this key."""
-        return Auditor(self.raw, self.store, self.export, key=key, verifier=Ed25519Verifier())
+        return Auditor(self.raw, self.store, self.export, blobs=self.blobs, key=key, verifier=Ed25519Verifier())
 
     def desk(self) -> LossDesk:
         """Where losses are accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fleet.adapters.memory import (
@@ -23,20 +23,27 @@ from fleet.adapters.memory import (
 from fleet.adapters.memory.forge import MemoryForge
 from fleet.context import ContextConfig
 from fleet.errors import FleetError
-from fleet.events import PolicyRef, StoredEvent
-from fleet.ids import Digest, Principal, StoryId, StreamId
+from fleet.events import StoredEvent
+from fleet.ids import Principal, StoryId, StreamId
 from fleet.models import TokenUsage
 from fleet.planning import CoachConfig
-from fleet.ports import AgentAnswer, AgentRequest, Clock
+from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, ToolHost
+from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
+from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_commands import Deciding
+from fleet.services.project_desk import ProjectDesk
+from fleet.services.project_owner import ProjectOwner, project_state
 from fleet.services.report import ReportService
+from fleet.services.reviewing import Reviewer
+from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
 from fleet.wiring import load_definitions
-from tests.support.rules import files, fsm
+from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STORY, digest
 
 __all__ = ["PEOPLE", "ScriptedAgents", "World", "definitions"]
@@ -108,13 +115,18 @@ class World:
         agents: ScriptedAgents | None = None,
         program: Program = _nothing,
         log: MemoryEventLog | None = None,
+        policy: StepPolicy | None = None,
+        tools: ToolHost | None = None,
+        budgeting: Budgeting | None = None,
     ) -> None:
+        self.budgeting = budgeting
         self.clock = clock or MemoryClock()
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
         self.feed = MemoryFeed(self.log, self.clock)
         self.snapshots = MemorySnapshotStore(self.log)
         self.leases = MemoryLeaseStore(self.log, self.clock)
+        self.policy, self.tools = policy or step_policy(), tools
         self.agents = agents or ScriptedAgents(_nobody)
         self.backend = MemorySandboxBackend(program, self.blobs)
         self.sandbox = ToolSupervisor(self.backend, MemoryRunLedger(self.clock), self.blobs, self.clock, "sandbox:test")
@@ -124,7 +136,46 @@ class World:
             roles_of=lambda p: PEOPLE.get(p, frozenset()),
             coach=files().load("coach.yaml", CoachConfig),
             config_digests=files().digests(),
+            projects=partial(project_state, self.log),
         )
+
+    def project_owner(
+        self, owner: str = "council:0/a1", *, with_model: bool = False, agents: Agents | None = None
+    ) -> ProjectOwner:
+        """What answers commands on projects; with a model, role agents are asked for proposals."""
+        coach = files().load("coach.yaml", CoachConfig)
+        planning = definitions().planning
+        ceremony = planning.ceremonies["backlog_review"]
+        return ProjectOwner(
+            log=self.log,
+            leases=self.leases,
+            inbox=self.inbox,
+            clock=self.clock,
+            owner=owner,
+            roles_of=lambda p: PEOPLE.get(p, frozenset()),
+            deciding=Deciding(
+                coach=coach,
+                ceremony=ceremony,
+                log=self.log,
+                blobs=self.blobs,
+                lifecycles=frozenset(fsm().lifecycles),
+                has_model=lambda profile: with_model,
+            ),
+            discoverer=Discoverer(agents or self.agents, self.blobs, coach),
+            reviewer=Reviewer(
+                agents or self.agents,
+                self.log,
+                self.blobs,
+                self.clock,
+                ceremony=ceremony,
+                estimates=planning.estimates,
+            ),
+        )
+
+    @property
+    def projects(self) -> ProjectDesk:
+        """What people ask of projects."""
+        return ProjectDesk(log=self.log, inbox=self.inbox, blobs=self.blobs, planning=self.desk)
 
     async def journal(self, story_id: StoryId = STORY, *, epoch: int = 0) -> Journal:
         """A journal of the story as an owner of this epoch has it."""
@@ -136,8 +187,9 @@ class World:
             agents=self.agents,
             story_id=story_id,
             epoch=epoch,
-            policy=PolicyRef(rule_id="RT-30", digest=Digest(digest("policy"))),
+            policy=self.policy,
             snapshots=self.snapshots,
+            budgeting=self.budgeting,
         )
         await journal.load()
         return journal
@@ -152,6 +204,7 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
             reports=ReportService(self.log, self.blobs),
+            tools=self.tools,
         )
 
     async def events(self, story_id: StoryId = STORY) -> list[StoredEvent]:

@@ -19,8 +19,7 @@ from fleet.adapters.redis import (
     RedisRunLedger,
     RedisSnapshotStore,
 )
-from fleet.events import PolicyRef
-from fleet.ids import Digest, RunKey, StoryId
+from fleet.ids import RunKey, StoryId
 from fleet.ports import AgentAnswer, AgentRequest, SandboxHealth
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
@@ -36,7 +35,7 @@ from tests.support.bench import ScriptedAgents, definitions
 from tests.support.chaos_servers import connected
 from tests.support.chaos_stories import killed, patiently
 from tests.support.oracle import RecordingLog
-from tests.support.rules import fsm
+from tests.support.rules import fsm, step_policy
 from tests.support.sim_stores import CountingForge
 
 __all__ = ["Effect", "Outside", "RunningShard", "SkewedClock", "deliver", "desk_of", "running_shard", "state_of"]
@@ -159,7 +158,7 @@ async def running_shard(
                 agents=seen,
                 story_id=story_id,
                 epoch=epoch,
-                policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
+                policy=step_policy(),
                 snapshots=snapshots,
             )
             await journal.load()

@@ -38,6 +38,7 @@ CANDIDATE = EntityId("cd-aaa1")
 CANDIDATE_2 = EntityId("cd-bbb2")
 RUN = EntityId("rn-5k2a")
 CEREMONY = EntityId("ce-week1")
+DISCOVERY = EntityId("di-shop1")
 DELEGATION = EntityId("dg-po1")
 INCIDENT = EntityId("in-slow1")
 REPORT = EntityId("rp-final1")
@@ -740,6 +741,39 @@ def _project() -> list[ev.Payload]:
             priority_reason="the sale starts soon",
             plan_id=PLAN,
         ),
+        ev.CeremonyStoryEstimated(
+            ceremony_id=CEREMONY, story_id=STORY, points=5, iqr=3, rounds=2, converged=True, values=(3, 5, 5)
+        ),
+        ev.DiscoveryRequested(
+            discovery_id=DISCOVERY,
+            goal="A shop with a cart and a search",
+            language="en",
+            is_empty=True,
+            model="local",
+            proposal_digest=digest("template"),
+        ),
+        ev.DiscoveryProposed(
+            discovery_id=DISCOVERY,
+            proposal_digest=digest("proposal"),
+            source="model",
+            note="none",
+            engine="local",
+            prompt_digest=digest("prompt"),
+            reply_digest=digest("reply"),
+            tokens_in=310,
+            tokens_out=520,
+        ),
+        ev.DiscoveryAnswered(
+            discovery_id=DISCOVERY, question_ids=(EntityId("qu-1"),), proposal_digest=digest("answered")
+        ),
+        ev.DiscoveryAccepted(
+            discovery_id=DISCOVERY,
+            epic_id=EPIC,
+            story_ids=(STORY,),
+            proposal_digest=digest("answered"),
+            note="for the sale",
+        ),
+        ev.DiscoveryRejected(discovery_id=DISCOVERY, reason="the goal has changed"),
         ev.StoryTombstoned(story_id=STORY, export_digest=digest("export"), last_version=87, last_hash="cd" * 32),
     ]
 

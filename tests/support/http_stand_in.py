@@ -38,6 +38,10 @@ class Reply:
     drip: bool = False
     """Send the head, then one byte of white space after the other, for ever."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_lost: bool = False
+    """Close the connection instead: what was asked for is done, and its answer never arrives."""
+    stream: AsyncIterator[bytes] | None = None
+    """A body of unknown length instead of the document, part by part as it comes; then the connection is closed."""
 
 
 @contextlib.asynccontextmanager
@@ -76,16 +80,30 @@ async def _serve(
         if reply.hang:
             await reader.read()
             return
+        if reply.is_lost:
+            return
+        if reply.stream is not None:
+            await _stream(reply, reply.stream, writer)
+            return
         body = reply.raw if reply.raw is not None else json.dumps(reply.document).encode()
         size = 10_000_000 if reply.drip else len(body)
-        extra = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        head = f"HTTP/1.1 {reply.status} X\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n{extra}\r\n"
+        headers = {"content-type": "application/json", **reply.headers}
+        extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {reply.status} X\r\ncontent-length: {size}\r\n{extra}\r\n"
         writer.write(head.encode() + (b"" if reply.drip else body))
         await writer.drain()
         while reply.drip:
             writer.write(b" ")
             await writer.drain()
             await asyncio.sleep(0.01)
+
+
+async def _stream(reply: Reply, parts: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
+    writer.write(f"HTTP/1.1 {reply.status} X\r\nconnection: close\r\n\r\n".encode())
+    await writer.drain()
+    async for part in parts:
+        writer.write(part)
+        await writer.drain()
 
 
 async def _request(reader: asyncio.StreamReader) -> Request | None:

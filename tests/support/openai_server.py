@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FakeOpenAIServer", "Scripted", "serving"]
+__all__ = ["FakeOpenAIServer", "Scripted", "served_in_thread", "serving"]
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,23 @@ async def serving(*script: Scripted, models: list[str] | None = None) -> AsyncIt
     finally:
         server.close()
         await asyncio.sleep(0)
+
+
+@contextlib.contextmanager
+def served_in_thread(*script: Scripted) -> Iterator[FakeOpenAIServer]:
+    """The server in a thread with a loop of its own, for tests that block."""
+    ready: Future[FakeOpenAIServer] = Future()
+    over = threading.Event()
+
+    async def serve() -> None:
+        async with serving(*script) as fake:
+            ready.set_result(fake)
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="model server")
+    thread.start()
+    try:
+        yield ready.result(10)
+    finally:
+        over.set()
+        thread.join(10)

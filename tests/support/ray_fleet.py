@@ -155,10 +155,21 @@ class RayFleet:
 
     def councils(self) -> list[Mapping[str, Any] | None]:
         """What each council shard says of itself; None for one that does not answer now."""
+        return self._asked("councils")["councils"]
+
+    def metrics(self) -> list[str]:
+        """Where the nodes serve their metrics."""
+        return self._asked("metrics")["metrics"]
+
+    def logs(self) -> Path:
+        """Where the processes of the head node write what they print."""
+        return Path(self._asked("logs")["logs"])
+
+    def _asked(self, what: str) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write("councils\n")
+        self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
-        return self._answer()["councils"]
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -180,6 +191,7 @@ def ray_fleet(
     ttl_s: int = 4,
     workers: int = 0,
     council_env: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[RayFleet]:
     """A fleet below `home` (a short path: sockets lie there); afterwards no process of it is left."""
     store = Valkey(StoreKind.LOG, home / "log")
@@ -194,6 +206,7 @@ def ray_fleet(
                 ttl_s=ttl_s,
                 workers=workers,
                 council_env=dict(council_env or {}),
+                settings=dict(settings or {}),
             )
             yield from _hosted(plan, store.url, proxy)
     finally:

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +21,7 @@ from cluster.local import Addresses, RayHead, ray_environment
 from cluster.local.identity import descendants, end_all
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.cli.local_principals import ensure_principals
-from fleet.config import load_settings
+from fleet.config import ActorKind, load_settings
 from fleet.wiring import Endpoints
 
 __all__ = ["HostPlan"]
@@ -30,6 +30,7 @@ ROLES = ("planner", "developer", "qa", "architect", "devops", "designer")
 """Roles that the example story asks."""
 
 _LEFT_OUT = ("projector", "notary")
+_KINDS = get_args(ActorKind)
 
 
 class HostPlan(BaseModel):
@@ -46,6 +47,8 @@ class HostPlan(BaseModel):
     sweep_s: int = 1
     council_env: dict[str, str] = {}
     """Variables of the council processes alone."""
+    settings: dict[str, str] = {}
+    """Further FLEET_* variables, for all of them."""
     workers: int = 0
     """Nodes beside the head; the actors live on the first of them, the others come later. 0: all on one node."""
 
@@ -63,7 +66,7 @@ def main() -> None:
         head.complete()
         _say(answers, {"ready": True, "raylets": head.raylets()})
         for line in sys.stdin:
-            _say(answers, {"councils": _councils(plan.shards)} if line.strip() == "councils" else {"error": line})
+            _say(answers, _answer(line.strip(), plan))
     finally:
         # A cluster that came up by half stops nothing of itself.
         started = descendants(os.getpid())
@@ -78,7 +81,7 @@ def _say(answers: TextIO, answer: dict[str, Any]) -> None:
 
 def endpoints(plan: HostPlan) -> Endpoints:
     """What the actors are told: one of each role, short leases, no graph."""
-    settings = load_settings({"FLEET_HOME": str(plan.home), "PATH": os.environ["PATH"]})
+    settings = load_settings({"FLEET_HOME": str(plan.home), "PATH": os.environ["PATH"], **plan.settings})
     addresses = Addresses(
         redis_url=plan.redis_url,
         cache_url=plan.cache_url,
@@ -100,22 +103,38 @@ def _boot(plan: HostPlan, *, pinned: bool) -> None:
     import ray
 
     from actors import actor_names, boot
-    from actors.bootstrap import _COMMON, _SHELLS
+    from actors.council import CouncilShell
+    from actors.placement import _COMMON
     from actors.shell import Shell
 
-    where = endpoints(plan)
+    labels = {"pool": "agents"}
+    where = replace(endpoints(plan), placement=dict.fromkeys(_KINDS, labels) if pinned else {})
     ensure_principals(where.principals_file)
-    known = {**_COMMON, **({"label_selector": {"pool": "agents"}} if pinned else {})}
+    known = {**_COMMON, **({"label_selector": labels} if pinned else {})}
     # Started before `boot`, which keeps what it finds: stand-ins without work for actors that need a graph or a key,
-    # and on several nodes all others, with the label of the nodes that they belong on.
+    # and councils with variables of their own.
     for name in actor_names(where):
         kind = name.split(":")[0]
         own_env = plan.council_env if kind == "council" else {}
-        if pinned or own_env or kind in _LEFT_OUT:
-            shell = Shell if kind in _LEFT_OUT else _SHELLS[kind]
+        if own_env or kind in _LEFT_OUT:
+            shell = Shell if kind in _LEFT_OUT else CouncilShell
             options = {**known, "runtime_env": {"env_vars": own_env}} if own_env else known
             ray.remote(shell).options(name=name, **options).remote(name, where)
     boot(where, progress=lambda name, state: None, timeout_s=120)
+
+
+def _answer(asked: str, plan: HostPlan) -> dict[str, Any]:
+    import ray
+
+    match asked:
+        case "councils":
+            return {"councils": _councils(plan.shards)}
+        case "metrics":
+            return {"metrics": [f"http://127.0.0.1:{node['MetricsExportPort']}/metrics" for node in ray.nodes()]}
+        case "logs":
+            return {"logs": ray._private.worker._global_node.get_logs_dir_path()}
+        case _:
+            return {"error": asked}
 
 
 def _councils(shards: int) -> list[dict[str, Any] | None]:
@@ -158,6 +177,8 @@ class _ManyNodes:
     def __init__(self, plan: HostPlan) -> None:
         self._plan = plan
         self._cluster: Any = None
+        self._workers: list[Any] = []
+        """In the order of their start; the cluster itself keeps a set."""
 
     def start(self) -> None:
         token = self._plan.home / "ray-token"
@@ -197,14 +218,14 @@ class _ManyNodes:
         }
 
     def _add(self) -> None:
-        self._cluster.add_node(**self._node(), num_cpus=4, labels={"pool": "agents"})
+        self._workers.append(self._cluster.add_node(**self._node(), num_cpus=4, labels={"pool": "agents"}))
 
     def complete(self) -> None:
         for _ in range(self._plan.workers - 1):
             self._add()
 
     def raylets(self) -> list[int]:
-        nodes = self._cluster.list_all_nodes()
+        nodes = (self._cluster.head_node, *self._workers)
         return [node.all_processes["raylet"][0].process.pid for node in nodes]
 
     def stop(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 from fleet.config import ConfigFiles, packaged_directory
+from fleet.services.step_policy import StepPolicy
 from fleet.story import FsmConfig
+from fleet.tools import TOOL_OPS, load_policy, load_roles
 
-__all__ = ["files", "fsm"]
+__all__ = ["files", "fsm", "step_policy"]
 
 
 @cache
@@ -20,3 +23,56 @@ def files() -> ConfigFiles:
 def fsm() -> FsmConfig:
     """config/fsm.yaml."""
     return files().load("fsm.yaml", FsmConfig)
+
+
+_DEPLOYS = {
+    "deploy": [
+        {
+            "ops": {"apply": {}, "release": {}},
+            "access": "write",
+            "scope": "external",
+            "side_effects": "irreversible",
+            "effect": "UNSAFE",
+            "risk": "medium",
+            "approval": "by_rule",
+            "idempotency": "none",
+            "timeout_s": 300,
+            "output_limit_kb": 64,
+        }
+    ]
+}
+
+
+@cache
+def step_policy(*more_rules: str, namespaces: tuple[str, ...] = (), clusters: tuple[str, ...] = ()) -> StepPolicy:
+    """The packaged policy, and a tool `deploy` of UNSAFE operations that the product's own steps may use.
+
+    Args:
+        more_rules: as JSON.
+        namespaces: listed ones, `<environment>/<namespace>`.
+        clusters: environments that have one.
+    """
+    document = files().document("policy.yaml")
+    rules = [
+        *document["rules"],
+        {"id": "deploys", "effect": "allow", "origin": "product", "roles": ["devops"], "calls": ["deploy"]},
+        *(json.loads(rule) for rule in more_rules),
+    ]
+    policy = load_policy(
+        {
+            **document,
+            "targets": {
+                **document["targets"],
+                "namespaces": namespaces,
+                "clusters": {
+                    name: {"context": name, "kubeconfig": f"secret://{name}", "server": f"{name}.example"}
+                    for name in clusters
+                },
+            },
+            "tools": {**document["tools"], **_DEPLOYS},
+            "rules": rules,
+        },
+        roles=load_roles(files().document("roles.yaml")),
+        tool_ops={**TOOL_OPS, "deploy": frozenset({"apply", "release"})},
+    )
+    return StepPolicy(policy, fsm())

@@ -65,7 +65,7 @@ async def scripted(start: ProgramStart) -> ProgramEnd:
         await asyncio.sleep(600)
     known = {argv_of(name): program for name, (_, program) in PROGRAMS.items()}
     program = known.get(start.argv)
-    return program(start) if program else ProgramEnd(exit_code=127, stderr=b"not found\n")
+    return program(start) if program else ProgramEnd(exit_code=127, stderr=b"twin: failed to execute it\n")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 Prints one JSON line with the health of its backend, then `starting`, and runs a program that never ends and carries
 the token in its command line. With `once` as third argument it runs a short program instead and prints its result.
+With `engine=podman` or `engine=docker` last it uses containers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import sys
 from pathlib import Path
 
 from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
+from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend
 from fleet.tools import RunSpec
 
 
-async def main(root: Path, token: str, *, once: bool) -> None:
-    backend = BubblewrapBackend(root, MemoryBlobStore())
+async def main(root: Path, token: str, *, once: bool, engine: str) -> None:
+    backend = _backend(root, engine)
     health = await backend.health()
     print(json.dumps({"status": health.status, "unmet": health.unmet}), flush=True)
     if once:
@@ -30,5 +31,13 @@ async def main(root: Path, token: str, *, once: bool) -> None:
     )
 
 
+def _backend(root: Path, engine: str) -> BubblewrapBackend | ContainerBackend:
+    if engine == "podman" or engine == "docker":
+        return ContainerBackend(engine, root, MemoryBlobStore())
+    return BubblewrapBackend(root, MemoryBlobStore())
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], once="once" in sys.argv[3:]))
+    asyncio.run(
+        main(Path(sys.argv[1]), sys.argv[2], once="once" in sys.argv[3:], engine=sys.argv[-1].partition("engine=")[2])
+    )

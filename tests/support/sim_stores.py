@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fleet.adapters.memory import (
     MemoryBlobStore,
@@ -89,6 +89,14 @@ class WatchedLeases:
         """See `LeaseStore.renew`."""
         await self._inner.renew(lease)
         self._lives[lease.stream] = (lease.owner, self._clock.now_ms() + lease.ttl_s * 1000)
+
+    async def renew_all(self, leases: Sequence[Lease]) -> frozenset[StreamId]:
+        """See `LeaseStore.renew_all`."""
+        lost = await self._inner.renew_all(leases)
+        for lease in leases:
+            if lease.stream not in lost:
+                self._lives[lease.stream] = (lease.owner, self._clock.now_ms() + lease.ttl_s * 1000)
+        return lost
 
     async def release(self, lease: Lease) -> None:
         """See `LeaseStore.release`."""

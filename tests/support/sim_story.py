@@ -15,7 +15,7 @@ from typing import Any
 from fleet.adapters.memory import ProgramEnd, ProgramStart
 from fleet.context import ContextConfig
 from fleet.ids import Principal
-from fleet.planning import CoachConfig
+from fleet.planning import CoachConfig, ProjectState, fold_project
 from fleet.ports import AgentRequest
 from fleet.services import workspace_specs as specs
 from fleet.services.commands import CommandHandler
@@ -59,7 +59,13 @@ def commands() -> CommandHandler:
         roles_of=lambda principal: roles if principal.is_human else frozenset[str](),
         coach=files().load("coach.yaml", CoachConfig),
         config_digests=files().digests(),
+        projects=built_in_project,
     )
+
+
+async def built_in_project(project_id: str) -> ProjectState:
+    """The project as it is without any event."""
+    return fold_project(project_id, ())
 
 
 @cache

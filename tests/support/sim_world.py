@@ -20,13 +20,14 @@ from fleet.adapters.memory import (
     ProgramStart,
 )
 from fleet.errors import FleetError, StoreUnavailable
-from fleet.events import PolicyRef, StoredEvent
-from fleet.ids import Digest, StoryId, StreamId
+from fleet.events import StoredEvent
+from fleet.ids import StoryId, StreamId
 from fleet.ports import (
     DecisionGraph,
     Forge,
     Sandbox,
 )
+from fleet.services.budgeting import Budgeting
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
 from fleet.services.journal import Journal
@@ -51,7 +52,7 @@ from tests.support.faulty_ports import (
     faulty_port,
     faulty_sandbox,
 )
-from tests.support.rules import fsm
+from tests.support.rules import fsm, step_policy
 from tests.support.sim_faults import RandomFaults
 from tests.support.sim_stores import Stores
 from tests.support.simulation import Process, SimLoop, simulated
@@ -116,6 +117,8 @@ class World:
         self.stories = tuple(StoryId(f"st-sim{n}") for n, _ in enumerate(scenario.stories, 1))
         self.shards: dict[str, tuple[Process, CouncilShard]] = {}
         self.sandbox = self._new_sandbox(1)
+        self.budgeting: Budgeting | None = None
+        """Of the shards that start from now on."""
         self._incarnations: Counter[str] = Counter()
         self._ended: set[StoryId] = set()
         self._projecting: list[Process] = []
@@ -177,8 +180,9 @@ class World:
                 agents=agents,
                 story_id=story_id,
                 epoch=epoch,
-                policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
+                policy=step_policy(),
                 snapshots=snapshots,
+                budgeting=self.budgeting,
             )
             await journal.load()
             return Workbench(

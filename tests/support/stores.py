@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from fleet.adapters.memory import (
+    MemoryAccessTrail,
+    MemoryDaySpending,
     MemoryDeadLetters,
     MemoryEventLog,
     MemoryFeed,
@@ -22,9 +24,13 @@ from fleet.adapters.memory import (
     MemoryInbox,
     MemoryLeaseStore,
     MemoryRunLedger,
+    MemoryRunLogs,
     MemorySnapshotStore,
+    MemoryToolSessions,
 )
 from fleet.adapters.redis import (
+    RedisAccessTrail,
+    RedisDaySpending,
     RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
@@ -32,14 +38,18 @@ from fleet.adapters.redis import (
     RedisInbox,
     RedisLeaseStore,
     RedisRunLedger,
+    RedisRunLogs,
     RedisSnapshotStore,
+    RedisToolSessions,
     connect_redis,
 )
 from fleet.events import Head, NewEvent
 from fleet.ids import CommandId, Principal, StreamId
 from fleet.ports import (
+    AccessTrail,
     AppendRequest,
     Command,
+    DaySpending,
     DeadLetters,
     EventLog,
     Feed,
@@ -47,7 +57,9 @@ from fleet.ports import (
     Inbox,
     LeaseStore,
     RunLedger,
+    RunLogs,
     SnapshotStore,
+    ToolSessions,
 )
 
 T = TypeVar("T")
@@ -87,8 +99,13 @@ class Stores:
     letters: DeadLetters
     """Lists what `hasty_inbox` sets aside, too."""
     ledger: RunLedger
+    run_logs: RunLogs
+    """Keeps about 20,000 lines of a run."""
+    trail: AccessTrail
     snapshots: SnapshotStore
     """Keeps at most `SNAPSHOT_BYTES`."""
+    sessions: ToolSessions
+    spending: DaySpending
     twin: Callable[[], Stores]
 
 
@@ -141,7 +158,11 @@ def _in_memory() -> Stores:
         hasty_group=MemoryFeedGroup(log, abandoned_after_s=0.1),
         letters=MemoryDeadLetters(inbox=hasty_inbox),
         ledger=MemoryRunLedger(),
+        run_logs=MemoryRunLogs(),
+        trail=MemoryAccessTrail(),
         snapshots=MemorySnapshotStore(log, max_bytes=SNAPSHOT_BYTES),
+        sessions=MemoryToolSessions(),
+        spending=MemoryDaySpending(),
         twin=lambda: stores,
     )
     return stores
@@ -158,7 +179,11 @@ def _in_redis(client: Redis, twin: Callable[[], Stores]) -> Stores:
         hasty_group=RedisFeedGroup(client, abandoned_after_s=0.1, block_s=0.05),
         letters=RedisDeadLetters(client, client, margin_s=2),
         ledger=RedisRunLedger(client, margin_s=2),
+        run_logs=RedisRunLogs(client, block_s=0.2),
+        trail=RedisAccessTrail(client, margin_s=2),
         snapshots=RedisSnapshotStore(client, max_bytes=SNAPSHOT_BYTES),
+        sessions=RedisToolSessions(client, margin_s=2),
+        spending=RedisDaySpending(client, margin_s=2),
         twin=twin,
     )
 

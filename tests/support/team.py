@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,42 @@ from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.forge import LocalForge
 from fleet.adapters.llm import ChatModels
-from fleet.adapters.memory import MemoryEventLog, MemoryFeed, MemoryInbox, MemoryLeaseStore, MemoryRunLedger
+from fleet.adapters.memory import (
+    MemoryEventLog,
+    MemoryFeed,
+    MemoryInbox,
+    MemoryLeaseStore,
+    MemoryRunLedger,
+    MemoryRunLogs,
+)
 from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, RedisLeaseStore
 from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
 from fleet.config import ConfigFiles, packaged_directory
 from fleet.context import ContextConfig
-from fleet.events import PolicyRef
-from fleet.ids import Digest, Principal, StoryId
+from fleet.ids import Principal, StoryId
 from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig
-from fleet.ports import Agents, ChatModel, EventLog, Feed, Inbox, LeaseStore
+from fleet.ports import Agents, BlobStore, ChatModel, EventLog, Feed, Inbox, LeaseStore
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
+from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
+from fleet.services.observing import ObservedLog, TracedAgents, TracedSandbox
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_commands import Deciding
+from fleet.services.project_owner import ProjectOwner, project_state
 from fleet.services.report import ReportService
+from fleet.services.reviewing import Reviewer
 from fleet.services.role_agent import LocalAgents, RoleAgent
+from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import Workbench
+from fleet.services.usage_logs import UsageLogs
+from fleet.services.workbench import ChangeTarget, Workbench
 from fleet.story import StoryState
 from fleet.tools.roles import load_roles
 from fleet.wiring import load_definitions
+from tests.support.rules import step_policy
 
 ADA = Principal("user:ada")
 ROLES = frozenset({"po", "qa", "architect", "devops", "admin"})
@@ -55,6 +70,7 @@ class Team:
     inbox: Inbox
     make_shard: Callable[[str, EventLog], CouncilShard]
     """A shard of this name and incarnation over the stores of the team, seeing them through this log."""
+    sandbox: ToolSupervisor
     _running: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def begin(self, shard: CouncilShard) -> None:
@@ -82,7 +98,7 @@ class Team:
         return story_id
 
     async def start(
-        self, story_id: StoryId, repo: Path, *, model: str | None, delegate: tuple[str, ...] = ("po", "qa")
+        self, story_id: StoryId, repo: Path | str, *, model: str | None, delegate: tuple[str, ...] = ("po", "qa")
     ) -> None:
         """The story is started on this repository."""
         body = {"repo": str(repo), "model": model, "delegate": list(delegate)}
@@ -130,6 +146,10 @@ async def team(
     environ: Mapping[str, str] = {},
     through: Callable[[EventLog], EventLog] = lambda log: log,
     redis: Redis | None = None,
+    target: ChangeTarget | None = None,
+    usage: UsageLogs | None = None,
+    policy: StepPolicy | None = None,
+    make_sandbox: Callable[[Path, BlobStore], Awaitable[ToolSupervisor]] | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
@@ -139,8 +159,11 @@ async def team(
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
     log, inbox, feed, leases = _stores(redis)
     state_root = reachable_state_root(root / "sandbox")
-    backend = BubblewrapBackend(state_root, blobs)
-    sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local")
+    if make_sandbox is None:
+        backend = BubblewrapBackend(state_root, blobs)
+        sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local", logs=MemoryRunLogs())
+    else:
+        sandbox = await make_sandbox(state_root, blobs)
     config = load_models(files.document("models.yaml"))
     agents: Agents = local_agents(
         ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs
@@ -149,21 +172,54 @@ async def team(
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)
 
+    def project_owner(log: EventLog, incarnation: str, asked: Agents) -> ProjectOwner:
+        coach, planning = files.load("coach.yaml", CoachConfig), rules.planning
+        ceremony = planning.ceremonies["backlog_review"]
+        return ProjectOwner(
+            log=log,
+            leases=leases,
+            inbox=inbox,
+            clock=clock,
+            owner=f"council:0/{incarnation}",
+            roles_of=lambda p: ROLES if p.is_human else frozenset(),
+            deciding=Deciding(
+                coach=coach,
+                ceremony=ceremony,
+                log=log,
+                blobs=blobs,
+                lifecycles=frozenset(rules.fsm.lifecycles),
+                has_model=lambda profile: False,
+            ),
+            discoverer=Discoverer(asked, blobs, coach),
+            reviewer=Reviewer(asked, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+        )
+
     def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:
+        asked: Agents = TracedAgents(agents, seen) if isinstance(seen, ObservedLog) else agents
+        held = TracedSandbox(sandbox, seen) if isinstance(seen, ObservedLog) else sandbox
+
         async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
             journal = Journal(
                 log=seen,
                 blobs=blobs,
                 clock=clock,
-                sandbox=sandbox,
-                agents=agents,
+                sandbox=held,
+                agents=asked,
                 story_id=story_id,
                 epoch=epoch,
-                policy=PolicyRef(rule_id="RT-30", digest=Digest("sha256:" + "0" * 64)),
+                policy=policy or step_policy(),
             )
             await journal.load()
             return Workbench(
-                journal=journal, rules=rules, packs=packs, forge=forge, blobs=blobs, clock=clock, reports=reports
+                journal=journal,
+                rules=rules,
+                packs=packs,
+                forge=forge,
+                blobs=blobs,
+                clock=clock,
+                reports=reports,
+                target=target,
+                usage=usage,
             )
 
         return CouncilShard(
@@ -178,7 +234,10 @@ async def team(
                 roles_of=lambda p: ROLES if p.is_human else frozenset(),
                 coach=files.load("coach.yaml", CoachConfig),
                 config_digests=files.digests(),
+                projects=partial(project_state, log),
             ),
+            # People reach a team by commands only where it is served, and only they ask anything of projects.
+            projects=None if redis is None else project_owner(seen, incarnation, asked),
             sweep_s=0.5,
         )
 
@@ -193,6 +252,7 @@ async def team(
         leases=leases,
         inbox=inbox,
         make_shard=make_shard,
+        sandbox=sandbox,
     )
     made.begin(shard)
     try:

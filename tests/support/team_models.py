@@ -14,7 +14,7 @@ import yaml
 from fleet.adapters.llm import RecordedChatModel
 from fleet.adapters.memory import ScriptedChatModel
 from fleet.adapters.memory.chat_model import Outcome
-from fleet.models import ChatChunk, ChatReply, ChatRequest, kind_of
+from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, kind_of
 from fleet.ports import ChatModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def demo_repository(folder: Path) -> Path:
     return demo.fresh_repository()
 
 
-def _proposal() -> str:
+def _proposal(risk: str) -> str:
     criteria = [{"ac": f"ac-{n}", "how": "a test checks it"} for n in (1, 2, 3)]
     return json.dumps(
         {
@@ -60,7 +60,7 @@ def _proposal() -> str:
             "interface": "def slugify(text: str) -> str",
             "path": "textkit/words.py",
             "criteria": criteria,
-            "risk": "none",
+            "risk": risk,
         }
     )
 
@@ -87,8 +87,8 @@ def ballot(*labels: str) -> str:
     return json.dumps({"votes": votes} | ({"ranking": list(labels)} if len(labels) > 1 else {}))
 
 
-GOOD_REPLIES: Mapping[str, Outcome] = {
-    "propose": _proposal(),
+GOOD_REPLIES: Mapping[str, Outcome | list[Outcome]] = {
+    "propose": [_proposal(risk) for risk in ("none", "titles in other scripts", "very long titles")],
     "critique": json.dumps({"severity": "none", "problem": "nothing is wrong with it"}),
     "derive": _derived(),
     "draft": GOOD,
@@ -152,17 +152,21 @@ class CountingModel:
         self.answered: Counter[str] = Counter()
         self.paid_again: list[str] = []
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """See `ChatModel.complete`."""
         if f"{request_id.partition('#')[0]}/finish" in self._recorded:
             self.paid_again.append(request_id)
-        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         self.answered[request_id] += 1
         return reply
 
-    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    async def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """See `ChatModel.stream`."""
-        yield ChatChunk(reply=await self.complete(request, request_id=request_id, timeout_s=timeout_s))
+        yield ChatChunk(reply=await self.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag))
 
     async def abort(self, request_id: str) -> None:
         """A replay is never under way for long."""

@@ -10,18 +10,23 @@ import pytest
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.redis import RedisBlobStore
 from fleet.cli.local_principals import ensure_principals, local_principal
-from fleet.errors import InvalidInput
+from fleet.config import ChatFrontSettings, RedisBlobSettings
+from fleet.errors import ConfigError, InvalidInput
+from fleet.ids import Principal
 from fleet.services.context_service import ContextService
 from fleet.services.role_agent import RoleAgent
+from fleet.tools import FileEntry, encode_tree
 from fleet.wiring import (
     Endpoints,
     load_definitions,
     load_principals,
     make_blobs,
+    make_chat_desk,
     make_context_service,
     make_council_shard,
     make_desk,
     make_forge,
+    make_knowledge,
     make_notary,
     make_role_agent,
     make_sandbox_parts,
@@ -63,9 +68,20 @@ def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> No
     assert shard.status().owner == "council:0/1-1"
 
 
+def test_models_for_other_programs_are_those_of_the_configuration(endpoints: Endpoints) -> None:
+    ana = Principal("user:ana")
+    desk = make_chat_desk(endpoints, ChatFrontSettings(also_offered=("mock",), roles={"openai": ("po",)}))
+    offered = [engine.engine_id for engine in desk.offered(ana)]
+    assert "mock" in offered
+    assert "openai" not in offered
+    with pytest.raises(ConfigError) as caught:
+        make_chat_desk(endpoints, ChatFrontSettings(also_offered=("nothing",), roles={"nobody": ("po",)}))
+    assert caught.value.details["engines"] == ["nobody", "nothing"]
+
+
 def test_blobs_are_where_the_settings_say(endpoints: Endpoints) -> None:
     assert isinstance(make_blobs(endpoints), FileBlobStore)
-    assert isinstance(make_blobs(replace(endpoints, blobs="redis")), RedisBlobStore)
+    assert isinstance(make_blobs(replace(endpoints, blobs=RedisBlobSettings(kind="redis"))), RedisBlobStore)
 
 
 def test_definitions_give_tasks_only_to_roles_that_change_files(endpoints: Endpoints) -> None:
@@ -83,3 +99,13 @@ def test_principals_are_nobody_until_the_local_file_exists(endpoints: Endpoints)
 def test_role_without_entry_is_refused(endpoints: Endpoints) -> None:
     with pytest.raises(InvalidInput, match="unknown role"):
         make_role_agent(endpoints, role="nobody")
+
+
+async def test_knowledge_of_a_node_is_kept_below_the_home_in_a_file_of_its_own(endpoints: Endpoints) -> None:
+    blobs = FileBlobStore(Path(endpoints.home) / "blobs")
+    entry = FileEntry("100644", await blobs.put(b"def reserve(): ...\n"))
+    tree = await blobs.put(encode_tree({"cart.py": entry}))
+    for node in ("local", "../other"):
+        knowledge = make_knowledge(replace(endpoints, node=node), blobs)
+        assert [file.path for file in await knowledge.choose_files(tree, "reserve")] == ["cart.py"]
+    assert len(list((Path(endpoints.home) / "knowledge").glob("*.sqlite"))) == 2

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import MemoryClock
+from fleet.adapters.memory import MemoryAccessTrail, MemoryClock
 from fleet.errors import ConfigError, NotFound, PolicyDenied, StoreUnavailable
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.secret_broker import SecretBroker
 from fleet.tools import SecretAccess
-from fleet.wiring import Endpoints, make_secret_broker
+from fleet.wiring import Endpoints, make_secret_broker, recorded_accesses
 from tests.support.secret_places import secret_file
 
 USE = {"as_role": "devops", "tool": "kubectl", "op": "apply"}
@@ -110,3 +110,14 @@ def test_grant_to_a_role_that_does_not_exist_stops_the_start(broker_of: Callable
 providers: [{kind: file, label: f, path: /x, secrets: [a]}]
 grants: [{secret: a, roles: [devopps], tool: kubectl, ops: [apply]}]
 """)
+
+
+async def test_audit_line_goes_to_the_process_log_and_to_the_trail(caplog: pytest.LogCaptureFixture) -> None:
+    trail = MemoryAccessTrail()
+    line = SecretAccess(
+        name="deploy-token", provider="vault", role="devops", tool="kubectl", op="apply", outcome="resolved", at_ms=1
+    )
+    with caplog.at_level("INFO", logger="fleet.secrets"):
+        await recorded_accesses(trail)(line)
+    assert await trail.newest() == [line]
+    assert [SecretAccess.model_validate_json(r.getMessage()) for r in caplog.records] == [line]

@@ -9,9 +9,9 @@ from fleet.adapters.forge.layout import Layout, find_repository
 from fleet.adapters.forge.objects import check_pack, has_object
 from fleet.adapters.forge.publishing import add_pack, check_name, check_old, move_branch
 from fleet.adapters.forge.refs import all_refs, check_branch, pinned, read_ref
-from fleet.adapters.forge.staging import copy_repository, staged_name
+from fleet.adapters.forge.staging import copy_repository, fetched_name, staged_name, write_fetched
 from fleet.errors import InvalidInput, StoreUnavailable
-from fleet.ports import BlobStore, Commit, StagedRepository
+from fleet.ports import BlobStore, Commit, FetchedRepository, StagedRepository
 
 __all__ = ["LocalForge", "check_repository"]
 
@@ -53,6 +53,14 @@ class LocalForge:
         except OSError as error:
             raise StoreUnavailable(f"{url} cannot be read: {error.strerror} ({error.filename})", url=url) from error
         return StagedRepository(name=name, commit=commit, branch=branch, warnings=_warnings(layout))
+
+    async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
+        """What was fetched, as a staged copy; one that is there is left as it is."""
+        name = fetched_name(fetched)
+        if not (self._repos / name).is_dir():
+            pack, index = await self._blobs.get(fetched.pack), await self._blobs.get(fetched.pack_index)
+            await asyncio.to_thread(write_fetched, fetched, pack, index, self._repos / name)
+        return StagedRepository(name=name, commit=fetched.commit, branch=fetched.branch)
 
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         """The branch is at the commit; the same again changes nothing."""

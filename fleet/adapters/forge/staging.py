@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fleet.adapters.forge.layout import Layout
+from fleet.adapters.forge.objects import check_pack
 from fleet.errors import InvalidInput, StoreFull, StoreUnavailable
+from fleet.ports import FetchedRepository
 
-__all__ = ["copy_repository", "staged_name"]
+__all__ = ["copy_repository", "fetched_name", "staged_name", "write_fetched"]
 
 _LOOSE_FOLDER = re.compile(r"[0-9a-f]{2}")
 _LOOSE = re.compile(r"[0-9a-f]{38}")
@@ -27,6 +29,33 @@ def staged_name(layout: Layout, commit: str) -> str:
     return hashlib.sha256(f"{layout.common_dir.resolve()}\0{commit}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def fetched_name(fetched: FetchedRepository) -> str:
+    """As `staged_name`, for a repository of another machine: one copy per address and commit."""
+    return hashlib.sha256(f"{fetched.url}\0{fetched.commit}".encode()).hexdigest()
+
+
+def write_fetched(fetched: FetchedRepository, pack: bytes, index: bytes, target: Path) -> None:
+    """The pack is a bare store at `target`, whole, and every user may read it.
+
+    Raises:
+        InvalidInput: pack or index are damaged, or do not hold the commit. StoreFull, StoreUnavailable: as above.
+    """
+    name = check_pack(pack, index, fetched.commit)
+    try:
+        _prepare(target)
+        temporary = Path(tempfile.mkdtemp(prefix=".staging-", dir=target.parent))
+        try:
+            _make_folders(temporary)
+            for ending, data in (("pack", pack), ("idx", index)):
+                (temporary / "objects" / "pack" / f"pack-{name}.{ending}").write_bytes(data)
+            _write_refs(fetched.refs, fetched.commit, temporary)
+            _settle(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise _translated(error, target) from error
+
+
 def copy_repository(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) -> None:
     """The copy exists at `target`, whole, and every user may read it; an existing one is left as it is.
 
@@ -35,8 +64,7 @@ def copy_repository(layout: Layout, refs: Mapping[str, str], commit: str, target
     """
     if target.is_dir():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.parent.chmod(0o755)
+    _prepare(target)
     for attempt in range(_ATTEMPTS):
         temporary = Path(tempfile.mkdtemp(prefix=".staging-", dir=target.parent))
         try:
@@ -62,18 +90,31 @@ def _translated(error: OSError, source: Path) -> StoreFull | StoreUnavailable:
     return cls(f"{source} could not be staged: {error.strerror} ({error.filename})")
 
 
-def _fill(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) -> None:
+def _prepare(target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.chmod(0o755)
+
+
+def _make_folders(target: Path) -> None:
     for folder in ("objects/pack", "objects/info", "refs/heads"):
         (target / folder).mkdir(parents=True)
+
+
+def _write_refs(refs: Mapping[str, str], commit: str, target: Path) -> None:
+    lines = [f"{object_id} {name}\n" for name, object_id in sorted(refs.items())]
+    (target / "packed-refs").write_text("# pack-refs with: sorted\n" + "".join(lines), "utf-8", "replace")
+    (target / "HEAD").write_text(f"{commit}\n")
+
+
+def _fill(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) -> None:
+    _make_folders(target)
     for source in _object_files(layout.objects):
         copy = target / "objects" / source.parent.name / source.name
         copy.parent.mkdir(exist_ok=True)
         _link_or_copy(source, copy)
     if (layout.common_dir / "shallow").is_file():
         shutil.copyfile(layout.common_dir / "shallow", target / "shallow")
-    lines = [f"{object_id} {name}\n" for name, object_id in sorted(refs.items())]
-    (target / "packed-refs").write_text("# pack-refs with: sorted\n" + "".join(lines), "utf-8", "replace")
-    (target / "HEAD").write_text(f"{commit}\n")
+    _write_refs(refs, commit, target)
 
 
 def _object_files(objects: Path) -> Iterator[Path]:

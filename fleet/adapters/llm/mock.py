@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fleet.errors import ModelError, ModelTimeout, ModelUnavailable
-from fleet.models import ChatChunk, ChatReply, ChatRequest, TokenUsage
-from fleet.models.profiles import MockEngine, MockMode
+from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage
+from fleet.models.engines import MockEngine, MockMode
 from fleet.models.prompt import kind_of
 
 __all__ = ["MockChatModel"]
@@ -27,7 +27,9 @@ class MockChatModel:
     def __init__(self, engine: MockEngine) -> None:
         self._engine = engine
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """See `ChatModel.complete`; mode `error_prone` fails half of the calls (CN-85)."""
         mode = self._engine.mode
         draw = hashlib.sha256(f"{request.sampling.seed}/{request.digest}".encode()).digest()[0]
@@ -36,9 +38,11 @@ class MockChatModel:
         is_wrong = mode == "poor" or (mode == "inconsistent" and draw % 2 == 1)
         return self._reply(request, self._text(request, is_wrong=is_wrong))
 
-    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    async def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """See `ChatModel.stream`."""
-        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         yield ChatChunk(text=reply.text)
         yield ChatChunk(reply=reply)
 
@@ -64,6 +68,8 @@ class MockChatModel:
         if answer is not None:
             text = answer.wrong if is_wrong else answer.correct
             return text + _PADDING * 20 if self._engine.mode == "verbose" and request.json_schema is None else text
+        if kind == "act":
+            return "Nothing more has to be looked at."
         if request.json_schema is None:
             raise ModelUnavailable(
                 f"mock engine {self._engine.engine_id!r} has no reply for work {kind!r}: put one under `replies` in "

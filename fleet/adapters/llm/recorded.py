@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleet.errors import ModelUnavailable
 from fleet.ids import Digest
-from fleet.models import ChatChunk, ChatReply, ChatRequest
+from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, ToolUse
 from fleet.ports import ChatModel
 
 __all__ = ["RecordedChatModel", "RecordingChatModel"]
@@ -65,16 +65,20 @@ class RecordedChatModel:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """See `ChatModel.complete`. A miss names the digest, the folder, and where the nearest recording differs."""
         reply = await asyncio.to_thread(_load, _path(self._directory, request), request)
         if reply is None:
             raise await asyncio.to_thread(self._miss, request)
         return reply.model_copy(update={"engine": "recorded", "latency_ms": 0})
 
-    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    async def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """See `ChatModel.stream`."""
-        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         yield ChatChunk(text=reply.text)
         yield ChatChunk(reply=reply)
 
@@ -135,21 +139,25 @@ class RecordingChatModel:
         self._directory = directory
         self._redact = redact
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """See `ChatModel.complete`."""
         path = _path(self._directory, request)
         known = await asyncio.to_thread(_load, path, request)
         if known is not None:
             return known
-        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self._inner.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         if reply.finish_reason == "abort":
             return reply
-        kept = reply.model_copy(update={"text": self._redact(reply.text)})
+        kept = reply.model_copy(update={"text": self._redact(reply.text), "tool_uses": self._without(reply.tool_uses)})
         return await asyncio.to_thread(self._keep, path, request, kept)
 
-    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    async def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """See `ChatModel.stream`; the text comes in one piece, since it is redacted as a whole."""
-        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         yield ChatChunk(text=reply.text)
         yield ChatChunk(reply=reply)
 
@@ -181,6 +189,13 @@ class RecordingChatModel:
 
     def _redacted(self, request: ChatRequest) -> ChatRequest:
         messages = tuple(
-            message.model_copy(update={"content": self._redact(message.content)}) for message in request.messages
+            message.model_copy(
+                update={"content": self._redact(message.content), "tool_uses": self._without(message.tool_uses)}
+            )
+            for message in request.messages
         )
         return request.model_copy(update={"messages": messages})
+
+    def _without(self, uses: tuple[ToolUse, ...]) -> tuple[ToolUse, ...]:
+        """The same uses, without secrets in what the model wrote as their arguments."""
+        return tuple(use.model_copy(update={"arguments": self._redact(use.arguments)}) for use in uses)

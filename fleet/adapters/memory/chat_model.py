@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet.errors import FleetError, ModelTimeout, ModelUnavailable
 from fleet.ids import Digest
-from fleet.models import ChatChunk, ChatReply, ChatRequest, FinishReason, TokenUsage
+from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, FinishReason, TokenUsage
 
 __all__ = ["Hang", "Rule", "ScriptedChatModel"]
 
@@ -64,7 +64,9 @@ class ScriptedChatModel:
         """A model with one rule per pair of condition and outcome (or outcomes in turn)."""
         return cls([Rule(when, what if isinstance(what, list) else [what]) for when, what in rules], engine=engine)
 
-    async def complete(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> ChatReply:
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
         """See `ChatModel.complete`."""
         self.calls.append(request)
         rule = next((rule for rule in self.rules if rule.matches(request)), None)
@@ -84,9 +86,11 @@ class ScriptedChatModel:
             case str():
                 return self._reply(request, outcome)
 
-    async def stream(self, request: ChatRequest, *, request_id: str, timeout_s: float) -> AsyncIterator[ChatChunk]:
+    async def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
         """See `ChatModel.stream`; the text comes line by line."""
-        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s)
+        reply = await self.complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
         for piece in reply.text.splitlines(keepends=True):
             yield ChatChunk(text=piece)
         yield ChatChunk(reply=reply)

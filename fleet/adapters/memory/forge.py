@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from fleet.errors import InvalidInput, VersionConflict
-from fleet.ports import BlobStore, Commit, StagedRepository
+from fleet.ports import BlobStore, Commit, FetchedRepository, StagedRepository
 
 __all__ = ["MemoryForge"]
 
@@ -45,6 +45,13 @@ class MemoryForge:
             raise InvalidInput(f"{url} {why}", url=url, ref=ref)
         name = hashlib.sha256(f"{url}\0{commit}".encode()).hexdigest()
         return StagedRepository(name=name, commit=commit, branch=branch)
+
+    async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
+        """What was fetched, as a staged copy; only that it is stored is looked at."""
+        await self._blobs.get(fetched.pack)
+        await self._blobs.get(fetched.pack_index)
+        name = hashlib.sha256(f"{fetched.url}\0{fetched.commit}".encode()).hexdigest()
+        return StagedRepository(name=name, commit=fetched.commit, branch=fetched.branch)
 
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         """The branch is at the commit; the same again changes nothing."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
+from fleet.adapters.memory.graph_stories import STORY_ANSWERS
+from fleet.adapters.memory.graph_structure import STRUCTURE_ANSWERS
+from fleet.adapters.memory.graph_view import GraphView, Params, Row, ends_of, ids_of, picked
 from fleet.graph import Label, NodeKey, Rel
 
 __all__ = ["ANSWERS", "GraphView"]
-
-Row = dict[str, Any]
-Params = dict[str, Any]
 
 
 def _columns(text: str) -> tuple[str, ...]:
@@ -35,48 +35,22 @@ _CANDIDATE = _columns(
 _QUESTION = _columns("id story_id kind text severity about_kind about_id asked_at")
 
 
-class GraphView(Protocol):
-    """What the answers look at."""
-
-    nodes: dict[NodeKey, dict[str, Any]]
-
-    def outgoing(self, start: NodeKey, kind: str) -> Iterator[tuple[NodeKey, dict[str, Any]]]:
-        """Ends and properties of the relationships of this type that start here."""
-        ...
-
-    def incoming(self, end: NodeKey, kind: str) -> Iterator[tuple[NodeKey, dict[str, Any]]]:
-        """Starts and properties of the relationships of this type that end here."""
-        ...
-
-
-def _ids(ends: Iterable[tuple[NodeKey, dict[str, Any]]]) -> list[str]:
-    return [key.id for key, _ in ends]
-
-
-def _picked(node: Mapping[str, Any], names: Iterable[str]) -> Row:
-    return {name: node.get(name) for name in names}
-
-
 def _page(rows: list[Row], p: Params, key: Callable[[Row], Any]) -> list[Row]:
     return sorted(rows, key=key)[p["skip"] : p["skip"] + p["limit"]]
 
 
 def _trail_of_story(graph: GraphView, p: Params) -> list[Row]:
-    return _trail(graph, p, _ends(graph.outgoing(NodeKey(Label.STORY, p["story_id"]), Rel.HAS_DECISION)))
+    return _trail(graph, p, ends_of(graph.outgoing(NodeKey(Label.STORY, p["story_id"]), Rel.HAS_DECISION)))
 
 
 def _trail_of_task(graph: GraphView, p: Params) -> list[Row]:
-    return _trail(graph, p, _ends(graph.incoming(NodeKey(Label.TASK, p["task_id"]), Rel.AFFECTS)))
+    return _trail(graph, p, ends_of(graph.incoming(NodeKey(Label.TASK, p["task_id"]), Rel.AFFECTS)))
 
 
 def _trail_of_path(graph: GraphView, p: Params) -> list[Row]:
     files = [key for key, props in graph.nodes.items() if key.label == Label.FILE and props.get("path") == p["path"]]
-    tasks = {key for file in files for key in _ends(graph.incoming(file, Rel.TOUCHED))}
-    return _trail(graph, p, {key for task in tasks for key in _ends(graph.incoming(task, Rel.AFFECTS))})
-
-
-def _ends(found: Iterable[tuple[NodeKey, dict[str, Any]]]) -> set[NodeKey]:
-    return {key for key, _ in found}
+    tasks = {key for file in files for key in ends_of(graph.incoming(file, Rel.TOUCHED))}
+    return _trail(graph, p, {key for task in tasks for key in ends_of(graph.incoming(task, Rel.AFFECTS))})
 
 
 def _trail(graph: GraphView, p: Params, decisions: set[NodeKey]) -> list[Row]:
@@ -97,15 +71,15 @@ def _is_asked_for(node: Mapping[str, Any], p: Params) -> bool:
 def _decision(graph: GraphView, key: NodeKey) -> Row:
     decided = graph.outgoing(key, Rel.DECIDED_BY)
     return {
-        **_picked(graph.nodes[key], _DECISION),
-        "author": next(iter(_ids(graph.outgoing(key, Rel.AUTHORED_BY))), None),
-        "decided_by": [{"principal": a.id, **_picked(r, ("as_role", "verdict", "at"))} for a, r in decided],
+        **picked(graph.nodes[key], _DECISION),
+        "author": next(iter(ids_of(graph.outgoing(key, Rel.AUTHORED_BY))), None),
+        "decided_by": [{"principal": a.id, **picked(r, ("as_role", "verdict", "at"))} for a, r in decided],
         "evidence": [
             {"kind": str(end.label), "id": end.id, "verdict": _verdict(graph, end)}
             for end, _ in graph.outgoing(key, Rel.BASED_ON)
         ],
-        "tasks": _ids(graph.outgoing(key, Rel.AFFECTS)),
-        "supersedes": _ids(graph.outgoing(key, Rel.SUPERSEDES)),
+        "tasks": ids_of(graph.outgoing(key, Rel.AFFECTS)),
+        "supersedes": ids_of(graph.outgoing(key, Rel.SUPERSEDES)),
     }
 
 
@@ -119,9 +93,9 @@ def _verdict(graph: GraphView, key: NodeKey) -> Any:
 def _who_approved(graph: GraphView, p: Params) -> list[Row]:
     rows = [
         {
-            **_picked(node, _APPROVAL),
+            **picked(node, _APPROVAL),
             "decided_by": [
-                {"principal": a.id, **_picked(r, ("as_role", "at"))} for a, r in graph.outgoing(key, Rel.DECIDED_BY)
+                {"principal": a.id, **picked(r, ("as_role", "at"))} for a, r in graph.outgoing(key, Rel.DECIDED_BY)
             ],
         }
         for key, node in graph.nodes.items()
@@ -137,12 +111,12 @@ def _council_record(graph: GraphView, p: Params) -> list[Row]:
     key = NodeKey(Label.COUNCIL, p["council_id"])
     return [
         {
-            **_picked(graph.nodes[key], _COUNCIL),
-            "about": _ids(graph.outgoing(key, Rel.ABOUT)),
-            "decisions": _ids(graph.incoming(key, Rel.RESULT_OF)),
+            **picked(graph.nodes[key], _COUNCIL),
+            "about": ids_of(graph.outgoing(key, Rel.ABOUT)),
+            "decisions": ids_of(graph.incoming(key, Rel.RESULT_OF)),
             "candidates": [_candidate(graph, end, r) for end, r in graph.outgoing(key, Rel.CONSIDERED)],
             "ballots": [
-                _picked(graph.nodes[end], ("id", "round", "voter", "votes", "ranking"))
+                picked(graph.nodes[end], ("id", "round", "voter", "votes", "ranking"))
                 for end, _ in graph.outgoing(key, Rel.HAS_BALLOT)
             ],
         }
@@ -150,9 +124,9 @@ def _council_record(graph: GraphView, p: Params) -> list[Row]:
 
 
 def _candidate(graph: GraphView, key: NodeKey, considered: Mapping[str, Any]) -> Row:
-    author = next(iter(_ids(graph.outgoing(key, Rel.AUTHORED_BY))), None)
+    author = next(iter(ids_of(graph.outgoing(key, Rel.AUTHORED_BY))), None)
     return {
-        **_picked(graph.nodes[key], _CANDIDATE),
+        **picked(graph.nodes[key], _CANDIDATE),
         "author": author,
         "winner": considered.get("winner", False),
     }
@@ -161,9 +135,9 @@ def _candidate(graph: GraphView, key: NodeKey, considered: Mapping[str, Any]) ->
 def _unanswered_questions(graph: GraphView, p: Params) -> list[Row]:
     rows = [
         {
-            **_picked(node, _QUESTION),
+            **picked(node, _QUESTION),
             "age_ms": p["now_ms"] - node["asked_at"],
-            "asked_by": _ids(graph.outgoing(key, Rel.ASKED_BY)),
+            "asked_by": ids_of(graph.outgoing(key, Rel.ASKED_BY)),
             "blocking": [t.id for t, b in graph.incoming(key, Rel.BLOCKED_BY) if b.get("removed_v") is None],
         }
         for key, node in graph.nodes.items()
@@ -189,8 +163,8 @@ def _impact_tasks(graph: GraphView, p: Params) -> list[Row]:
 def _impact_around(graph: GraphView, p: Params) -> list[Row]:
     found: dict[NodeKey, int] = {}
     for task, steps in _tasks(graph, p).items():
-        near = _ends(graph.outgoing(task, Rel.TOUCHED)) | _ends(graph.outgoing(task, Rel.COVERS))
-        for key in near | _ends(graph.incoming(task, Rel.PART_OF)):
+        near = ends_of(graph.outgoing(task, Rel.TOUCHED)) | ends_of(graph.outgoing(task, Rel.COVERS))
+        for key in near | ends_of(graph.incoming(task, Rel.PART_OF)):
             found[key] = min(steps + 2, found.get(key, steps + 2))
     return _nearest([_reached(graph, key, n, "path text tool", "status outcome") for key, n in found.items()], p)
 
@@ -198,7 +172,7 @@ def _impact_around(graph: GraphView, p: Params) -> list[Row]:
 def _tasks(graph: GraphView, p: Params) -> dict[NodeKey, int]:
     found: dict[NodeKey, int] = {}
     for decision, steps in _dependents(graph, p).items():
-        for task in _ends(graph.outgoing(decision, Rel.AFFECTS)):
+        for task in ends_of(graph.outgoing(decision, Rel.AFFECTS)):
             found[task] = min(steps, found.get(task, steps))
     return found
 
@@ -208,7 +182,7 @@ def _dependents(graph: GraphView, p: Params) -> dict[NodeKey, int]:
     found = {NodeKey(Label.DECISION, p["decision_id"]): 0}
     ring = list(found)
     for distance in range(1, p["depth"] + 1):
-        ring = [x for key in ring for x in _ends(graph.incoming(key, Rel.DEPENDS_ON)) if x not in found]
+        ring = [x for key in ring for x in ends_of(graph.incoming(key, Rel.DEPENDS_ON)) if x not in found]
         found |= dict.fromkeys(ring, distance)
     return found
 
@@ -240,6 +214,8 @@ ANSWERS: Mapping[str, Callable[[GraphView, Params], list[Row]]] = MappingProxyTy
         "decision_impact_decisions": _impact_decisions,
         "decision_impact_tasks": _impact_tasks,
         "decision_impact_around": _impact_around,
+        **STRUCTURE_ANSWERS,
+        **STORY_ANSWERS,
     }
 )
 """Each statement of a named query by its name, as the Cypher files are named."""

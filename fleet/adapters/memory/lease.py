@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.adapters.claiming import lease_held, lease_lost, shard_of
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.memory.log import MemoryEventLog
+from fleet.errors import OwnershipLost
 from fleet.ids import StreamId
 from fleet.ports import Clock, Lease
 
@@ -43,6 +45,16 @@ class MemoryLeaseStore:
         if not self._holds(lease):
             raise lease_lost(lease)
         self._held[lease.stream] = _Held(lease.owner, lease.epoch, self._clock.now_ms() + lease.ttl_s * 1000)
+
+    async def renew_all(self, leases: Sequence[Lease]) -> frozenset[StreamId]:
+        """The leases live for another `ttl_s`; the streams of those that were lost."""
+        lost: set[StreamId] = set()
+        for lease in leases:
+            try:
+                await self.renew(lease)
+            except OwnershipLost:
+                lost.add(lease.stream)
+        return frozenset(lost)
 
     async def release(self, lease: Lease) -> None:
         """The stream is free if the lease still held it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet.adapters.claiming import key_reused, run_fenced
 from fleet.adapters.clock import SystemClock
 from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Claimed, Clock, Done, Running
+from fleet.ports import Claimed, Clock, Done, Lost, Running
 
 __all__ = ["MemoryRunLedger"]
 
@@ -31,7 +31,15 @@ class MemoryRunLedger:
         self._epochs: dict[StoryId, int] = {}
 
     async def claim(
-        self, key: RunKey, *, story: StoryId, epoch: int, spec: Digest, supervisor: str, ttl_s: int
+        self,
+        key: RunKey,
+        *,
+        story: StoryId,
+        epoch: int,
+        spec: Digest,
+        supervisor: str,
+        ttl_s: int,
+        is_detached: bool = False,
     ) -> Claimed | Running | Done:
         """Who runs the key (RC-54)."""
         seen = self._epochs.get(story, 0)
@@ -41,10 +49,11 @@ class MemoryRunLedger:
         if entry is not None and entry.spec not in (None, spec):
             raise key_reused(key, spec=spec, known=str(entry.spec))
         self._epochs[story] = epoch
-        if (known := await self.lookup(key)) is not None:
+        known = await self.lookup(key)
+        if isinstance(known, Running | Done):
             return known
-        deadline_ms = self._clock.now_ms() + ttl_s * 1000
-        self._entries[key] = _Entry(spec, Running(supervisor=supervisor, deadline_ms=deadline_ms))
+        running = Running(supervisor=supervisor, deadline_ms=self._deadline_ms(ttl_s), is_detached=is_detached)
+        self._entries[key] = _Entry(spec, running)
         return Claimed()
 
     async def finish(self, key: RunKey, *, epoch: int, supervisor: str, result: Digest) -> Digest:
@@ -55,17 +64,33 @@ class MemoryRunLedger:
         self._entries[key] = _Entry(entry.spec if entry else None, Done(result=result))
         return result
 
-    async def lookup(self, key: RunKey) -> Running | Done | None:
-        """What the ledger knows of the key; None also for a RUNNING entry whose deadline has passed."""
+    async def lookup(self, key: RunKey) -> Running | Lost | Done | None:
+        """What the ledger knows of the key; None also for one that is not detached and whose deadline has passed."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if isinstance(entry.state, Running) and entry.state.deadline_ms <= self._clock.now_ms():
-            return None
-        return entry.state
+        if entry is None or isinstance(entry.state, Done):
+            return entry and entry.state
+        if entry.state.deadline_ms > self._clock.now_ms():
+            return entry.state
+        return Lost(entry.state.supervisor) if entry.state.is_detached else None
+
+    async def renew(self, key: RunKey, *, supervisor: str, ttl_s: int) -> None:
+        """This supervisor's RUNNING entry has a new deadline."""
+        entry = self._entries.get(key)
+        if entry is not None and isinstance(entry.state, Running) and entry.state.supervisor == supervisor:
+            self._entries[key] = _Entry(entry.spec, replace(entry.state, deadline_ms=self._deadline_ms(ttl_s)))
+
+    async def request_cancel(self, key: RunKey) -> bool:
+        """Whoever runs the key finds the request at its next lookup."""
+        found = await self.lookup(key)
+        if isinstance(found, Running):
+            self._entries[key] = _Entry(self._entries[key].spec, replace(found, is_cancel_requested=True))
+        return isinstance(found, Running)
 
     async def forget(self, key: RunKey, *, supervisor: str) -> None:
         """Drop this supervisor's RUNNING entry; anything else stays."""
         entry = self._entries.get(key)
         if entry is not None and isinstance(entry.state, Running) and entry.state.supervisor == supervisor:
             del self._entries[key]
+
+    def _deadline_ms(self, ttl_s: int) -> int:
+        return self._clock.now_ms() + ttl_s * 1000

@@ -6,14 +6,33 @@ import hashlib
 from collections.abc import Mapping
 
 from fleet.adapters.ray.resolver import ActorResolver
-from fleet.errors import InvalidInput, ModelUnavailable, StoreError
+from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreError, ToolTimeout
 from fleet.ids import RunKey, StoryId
-from fleet.ports import AgentAnswer, AgentRequest, Commit, Pack, PackRequest, SandboxHealth, StagedRepository
-from fleet.tools import RunResult, RunSpec
+from fleet.ports import (
+    AgentAnswer,
+    AgentRequest,
+    ChangeRequest,
+    Commit,
+    CommitState,
+    EndedChange,
+    FetchedRepository,
+    LogPage,
+    OpenedChange,
+    Pack,
+    PackRequest,
+    RunProgress,
+    SandboxHealth,
+    StagedRepository,
+    ToolContext,
+)
+from fleet.tools import RunResult, RunSpec, ToolCall, ToolOutcome
 
-__all__ = ["RayAgents", "RayForge", "RayPacks", "RaySandbox"]
+__all__ = ["RayAgents", "RayChangeRequests", "RayForge", "RayPacks", "RaySandbox", "RayToolHost"]
 
 _CALL_MARGIN_S = 30.0
+_FORGE_S = 120.0
+_QUEUE_S = 120.0
+"""Seconds that a tool call may wait for its place."""
 
 
 class RayAgents:
@@ -64,6 +83,22 @@ class RaySandbox:
             self._name, "run", spec, story=story, key=key, epoch=epoch, timeout_s=timeout_s
         )
 
+    async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
+        """See the port."""
+        return await self._resolver.call(
+            self._name, "submit", spec, story=story, key=key, epoch=epoch, timeout_s=_CALL_MARGIN_S
+        )
+
+    async def progress(self, key: RunKey, *, wait_s: float = 0) -> RunProgress:
+        """See the port."""
+        return await self._resolver.call(self._name, "progress", key, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S)
+
+    async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
+        """See the port."""
+        return await self._resolver.call(
+            self._name, "logs", key, after=after, limit=limit, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S
+        )
+
     async def cancel(self, key: RunKey) -> bool:
         """See the port."""
         return await self._resolver.call(self._name, "cancel", key, timeout_s=15.0)
@@ -71,6 +106,41 @@ class RaySandbox:
     async def health(self) -> SandboxHealth:
         """See the port."""
         return await self._resolver.call(self._name, "sandbox_health", timeout_s=60.0)
+
+
+class RayToolHost:
+    """Port ToolHost over the actor `sandbox:<node>`. A call that was cut off is repeated under its key (RC-51)."""
+
+    def __init__(self, resolver: ActorResolver, node: str) -> None:
+        self._resolver, self._name = resolver, f"sandbox:{node}"
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """See the port. Of an UNSAFE call whose answer was lost the record is asked once, by its key."""
+        try:
+            return await self._ask(call, context)
+        except (SandboxUnavailable, ToolTimeout) as error:
+            if context.obligations.effect != "UNSAFE" or "actor" not in error.details:
+                raise
+        try:
+            return await self._ask(call, context)
+        except (SandboxUnavailable, ToolTimeout) as error:
+            raise OutcomeUnknown(
+                f"{call.tool}.{call.op} may have happened, and its node does not answer: {error.message}",
+                **error.details,
+            ) from error
+
+    async def _ask(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        timeout_s = context.obligations.timeout_s + _QUEUE_S + _CALL_MARGIN_S
+        return await self._resolver.call(self._name, "call_tool", call, context, timeout_s=timeout_s)
+
+    async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
+        """See the port."""
+        timeout_s = context.obligations.timeout_s + _CALL_MARGIN_S
+        return await self._resolver.call(self._name, "preview_tool", call, context, timeout_s=timeout_s)
+
+    async def cancel(self, key: RunKey) -> bool:
+        """End the call of this key if it is under way; False when it is not, or is UNSAFE."""
+        return await self._resolver.call(self._name, "cancel_tool", key, timeout_s=15.0)
 
 
 class RayForge:
@@ -83,8 +153,38 @@ class RayForge:
         """See the port."""
         return await self._resolver.call(self._name, "stage", url, ref, timeout_s=300.0)
 
+    async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
+        """See the port."""
+        return await self._resolver.call(self._name, "stage_fetched", fetched, timeout_s=300.0)
+
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         """See the port."""
         await self._resolver.call(
             self._name, "publish", url, branch, commit, expected_old=expected_old, timeout_s=300.0
+        )
+
+
+class RayChangeRequests:
+    """Port ChangeRequests over the actor `sandbox:<node>`, which alone has the token of the forge."""
+
+    def __init__(self, resolver: ActorResolver, node: str) -> None:
+        self._resolver, self._name = resolver, f"sandbox:{node}"
+
+    async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
+        """See the port."""
+        return await self._resolver.call(self._name, "open_change_request", change, timeout_s=_FORGE_S)
+
+    async def set_status(
+        self, repository: str, commit: str, *, state: CommitState, description: str, link: str = ""
+    ) -> None:
+        """See the port."""
+        await self._resolver.call(
+            self._name,
+            "set_commit_status",
+            repository,
+            commit,
+            state=state,
+            description=description,
+            link=link,
+            timeout_s=_FORGE_S,
         )

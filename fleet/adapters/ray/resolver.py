@@ -9,6 +9,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from fleet.errors import FleetError, SandboxUnavailable, StoreUnavailable, ToolTimeout
+from fleet.services.observing import carried
 
 __all__ = ["NAMESPACE", "ActorResolver"]
 
@@ -30,7 +31,9 @@ class ActorResolver:
                 been executed, so repeat it under the same key.
             ToolTimeout: no answer in time.
         """
-        handle = await self._handle(name)
+        handle = await self.handle(name)
+        if (cause := carried()) is not None:
+            kwargs["caused_by"] = cause
         try:
             return await asyncio.wait_for(_await(getattr(handle, method).remote(*args, **kwargs)), timeout_s)
         except TimeoutError as error:
@@ -41,10 +44,15 @@ class ActorResolver:
                 raise cause from error
             raise FleetError(f"actor {name} failed in {method}: {cause!r}", actor=name) from error
         except (ray_errors.RayActorError, ray_errors.RaySystemError) as error:
-            self._handles.pop(name, None)
+            self.forget(name)
             raise _gone(name, str(error)) from error
 
-    async def _handle(self, name: str) -> Any:
+    def forget(self, name: str) -> None:
+        """The handle of this name is looked up again before its next use."""
+        self._handles.pop(name, None)
+
+    async def handle(self, name: str) -> Any:
+        """The actor's handle; StoreUnavailable or SandboxUnavailable when it is not there in time."""
         if name in self._handles:
             return self._handles[name]
         deadline = asyncio.get_running_loop().time() + self._wait_s

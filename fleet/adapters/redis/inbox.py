@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from random import uniform
 from typing import Any
 
 from redis.asyncio import Redis
@@ -94,8 +95,8 @@ class RedisInbox:
         cache: client of the server that holds answers; may be the same.
         abandoned_after_s: a command that was taken and not acknowledged for so long is delivered again.
         batch: most commands of one partition that one `take` returns.
-        block_s: longest single wait in the server; must be below the client's timeout. Abandoned commands are
-            looked for as often.
+        block_s: longest single wait in the server; must be below the client's timeout. Abandoned and deferred
+            commands are looked for as often, at uneven times.
         max_attempts: deliveries without an answer after which a command is set aside.
     """
 
@@ -106,7 +107,7 @@ class RedisInbox:
         *,
         abandoned_after_s: float = 30.0,
         batch: int = 16,
-        block_s: float = 2.0,
+        block_s: float = 0.8,
         margin_s: float = 10.0,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
@@ -137,7 +138,10 @@ class RedisInbox:
         async def look() -> list[Delivery]:
             if abandoned := await self._abandoned(consumer):
                 return [abandoned]
-            fresh = await self._group.fresh(consumer, block_s=min(deadline - loop.time(), self._block_s))
+            # Two consumers in step would meet a deferred command always in the same order: the one that cannot carry
+            # it out would take it each time, and the one that can would never see it.
+            block_s = self._block_s * uniform(0.4, 1.0)
+            fresh = await self._group.fresh(consumer, block_s=min(deadline - loop.time(), block_s))
             return [delivery for taken in fresh if (delivery := await self._wanted(taken))]
 
         while True:

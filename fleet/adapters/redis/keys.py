@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from fleet.ids import CommandId, Digest, RunKey, StoryId, StreamId
+from fleet.events import BudgetScope
+from fleet.ids import CommandId, Digest, EntityId, RunKey, StoryId, StreamId
 
 __all__ = [
     "PARTITIONS",
@@ -15,13 +16,20 @@ __all__ = [
     "ledger_epoch_key",
     "ledger_run_key",
     "letter_key",
+    "model_board_key",
     "open_key",
     "partition_of",
     "refused_key",
     "reply_key",
     "retried_key",
+    "run_out_key",
+    "secret_accesses_key",
+    "spending_day_key",
+    "spending_open_key",
+    "spending_settled_key",
     "stream_key",
     "streams_key",
+    "tool_session_key",
 ]
 
 PARTITIONS = tuple(f"{number:02d}" for number in range(16))
@@ -92,6 +100,31 @@ def reply_key(command_id: CommandId) -> str:
     return f"fleet:{{p{_partition(command_id)}}}:reply:{command_id}"
 
 
+def run_out_key(key: RunKey) -> str:
+    """The live lines of one run, on the cache instance (EV-8)."""
+    return f"fleet:{{p{_partition(key)}}}:run:{key}:out"
+
+
+def model_board_key(reporter: str = "") -> str:
+    """What one process says of the models that it calls, on the cache instance; without a name, who said something."""
+    return f"fleet:{{p00}}:model-board{f':{reporter}' if reporter else ''}"
+
+
+def tool_session_key(session: EntityId) -> str:
+    """One tool session, on the cache instance (RT-68)."""
+    return f"fleet:{{p{_partition(session)}}}:tool-session:{session}"
+
+
+def tool_origin_key(entity: EntityId) -> str:
+    """To which story a session or run belongs, on the cache instance (RT-68)."""
+    return f"fleet:{{p{_partition(entity)}}}:tool-origin:{entity}"
+
+
+def secret_accesses_key() -> str:
+    """The stream of audit lines, one for each use of a secret (RT-65)."""
+    return "fleet:{p00}:secrets:accesses"
+
+
 # The claim script reads a run and its story together, so the whole ledger shares one slot.
 def ledger_run_key(key: RunKey) -> str:
     """The ledger's entry of one run (RC-54)."""
@@ -101,3 +134,19 @@ def ledger_run_key(key: RunKey) -> str:
 def ledger_epoch_key(story: StoryId) -> str:
     """The highest epoch that the ledger has seen for a story (RC-54)."""
     return f"fleet:{{p00}}:ledger:epoch:{story}"
+
+
+# One reservation counts in several scopes at once, so all of the day's spending shares one slot.
+def spending_day_key(scope: BudgetScope, day: str) -> str:
+    """What one scope spent and reserved on one day (MB-20)."""
+    return f"fleet:{{p00}}:spending:{day}:{scope.kind}:{scope.id}"
+
+
+def spending_open_key(story: StoryId) -> str:
+    """The reservations of one story that are not settled (MB-23)."""
+    return f"fleet:{{p00}}:spending:open:{story}"
+
+
+def spending_settled_key(story: StoryId) -> str:
+    """The ids of those that are."""
+    return f"fleet:{{p00}}:spending:settled:{story}"

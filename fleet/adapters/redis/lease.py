@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -40,12 +41,19 @@ return {'OK', epoch}
 _RENEW = Script(
     _NOW
     + """
-local lease, owner, epoch, ttl_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local held, now = redis.call('HMGET', lease, 'owner', 'epoch', 'exp_ms'), now_ms()
-if held[1] ~= owner or held[2] ~= epoch or tonumber(held[3]) <= now then return {'LOST'} end
-redis.call('HSET', lease, 'exp_ms', string.format('%d', now + ttl_ms))
-redis.call('PEXPIRE', lease, ttl_ms)
-return {'OK'}
+local now, answers = now_ms(), {}
+for n, lease in ipairs(KEYS) do
+  local owner, epoch, ttl_ms = ARGV[3 * n - 2], ARGV[3 * n - 1], tonumber(ARGV[3 * n])
+  local held = redis.call('HMGET', lease, 'owner', 'epoch', 'exp_ms')
+  if held[1] ~= owner or held[2] ~= epoch or tonumber(held[3]) <= now then
+    answers[n] = 'LOST'
+  else
+    redis.call('HSET', lease, 'exp_ms', string.format('%d', now + ttl_ms))
+    redis.call('PEXPIRE', lease, ttl_ms)
+    answers[n] = 'OK'
+  end
+end
+return answers
 """
 )
 
@@ -76,12 +84,18 @@ class RedisLeaseStore:
 
     async def renew(self, lease: Lease) -> None:
         """The lease lives for another `ttl_s`; OwnershipLost when it is no longer this owner's."""
-        words: list[Word] = [lease.owner, lease.epoch, lease.ttl_s * 1000]
-        reply = await self._run(
-            _RENEW, [stream_key(lease.stream, "lease")], words, doing=f"renew the lease of {lease.stream}"
-        )
-        if reply[0] == "LOST":
+        if await self._renewed([lease], doing=f"renew the lease of {lease.stream}"):
             raise lease_lost(lease)
+
+    async def renew_all(self, leases: Sequence[Lease]) -> frozenset[StreamId]:
+        """The leases live for another `ttl_s`; the streams of those that were lost."""
+        return await self._renewed(leases, doing=f"renew {len(leases)} leases") if leases else frozenset()
+
+    async def _renewed(self, leases: Sequence[Lease], *, doing: str) -> frozenset[StreamId]:
+        keys = [stream_key(lease.stream, "lease") for lease in leases]
+        words: list[Word] = [w for lease in leases for w in (lease.owner, lease.epoch, lease.ttl_s * 1000)]
+        answers = await self._run(_RENEW, keys, words, doing=doing)
+        return frozenset(lease.stream for lease, said in zip(leases, answers, strict=True) if said == "LOST")
 
     async def release(self, lease: Lease) -> None:
         """The stream is free if the lease still held it."""

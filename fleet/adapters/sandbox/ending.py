@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
+from fleet.adapters.sandbox.output import RunOutput
 from fleet.tools import RunReason, RunStatus
 
-__all__ = ["STATUS_OF", "is_config_error", "natural_reason"]
+__all__ = ["STATUS_OF", "is_config_error", "is_missing_program", "natural_reason"]
+
+_NOT_EXECUTED = re.compile(r"[a-z][a-z_-]{0,31}: failed to execute .{1,300}\n?", re.DOTALL)
 
 STATUS_OF: dict[RunReason, RunStatus] = {
     "ok": "passed",
@@ -47,3 +51,13 @@ def is_config_error(exit_code: int | None, last_line: str) -> bool:
         return line.get("code") == "config" and line.get("started") is False
     except (ValueError, AttributeError):
         return False
+
+
+def is_missing_program(exit_code: int | None, output: RunOutput) -> bool:
+    """Check S1: the launcher inside could not execute the program, and that is all that was printed.
+
+    A program that says the same of itself makes its failure an error, never a success.
+    """
+    if exit_code not in (126, 127) or output.stdout.total_bytes or output.stderr.total_bytes > 2_000:
+        return False
+    return _NOT_EXECUTED.fullmatch(output.stderr.tail.decode(errors="replace")) is not None

@@ -24,6 +24,7 @@ __all__ = [
     "lease_identity",
     "process_name",
     "reachable_state_root",
+    "toolchain_root",
 ]
 
 FIRST_UID = 61_000
@@ -32,6 +33,7 @@ UID_COUNT = 184
 
 _LOCKS = Path("/run/swe-fleet/uids")
 SHARED_STATE = Path("/var/lib/swe-fleet")
+_OWNER = "home"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def is_reachable(path: Path, *, execute: bool = False) -> bool:
 def reachable_state_root(preferred: Path) -> Path:
     """Where a sandbox may keep its files: `preferred`, or a folder of the machine when we are root and it is hidden.
 
-    A root supervisor drops to another user, and that user cannot pass a home directory of mode 0700.
+    A root supervisor drops to another user, and that user cannot pass a home directory of mode 0700. A folder of the
+    machine says in its file `home` whose it is, so that a person knows what may go when a fleet is gone.
     """
     if not is_root():
         return preferred
@@ -99,7 +102,34 @@ def reachable_state_root(preferred: Path) -> Path:
         present = present.parent
     if all(folder.stat().st_mode & stat.S_IXOTH for folder in (present.resolve(), *present.resolve().parents)):
         return preferred
-    return SHARED_STATE / hashlib.sha256(os.fsencode(preferred.absolute())).hexdigest()[:16]
+    moved = SHARED_STATE / hashlib.sha256(os.fsencode(preferred.absolute())).hexdigest()[:16]
+    if not (moved / _OWNER).is_file():
+        # Where it cannot be written, the sandbox says so itself when it is built.
+        with contextlib.suppress(OSError):
+            _make_open(moved)
+            (moved / _OWNER).write_bytes(os.fsencode(preferred.absolute()) + b"\n")
+    return moved
+
+
+def _make_open(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_open(folder.parent)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+
+
+def toolchain_root(state: Path) -> Path:
+    """Where toolchains lie: one folder for all fleets of a machine when we are root, else with the sandbox's files.
+
+    They are named after their content and take some 100 MB and seconds of work; nobody but root writes there.
+    """
+    if is_root():
+        shared = SHARED_STATE / "toolchain"
+        with contextlib.suppress(OSError):
+            _make_open(shared)
+            if os.access(shared, os.W_OK) and shared.stat().st_uid == 0 and is_reachable(shared):
+                return shared
+    return state / "toolchain"
 
 
 def process_name(pid: int) -> str:

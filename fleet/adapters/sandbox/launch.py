@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fleet.adapters.sandbox.limits import RAM_FOLDERS
 from fleet.adapters.sandbox.stage import Stage
@@ -46,6 +46,10 @@ class Layout:
     workspace: Path
     inputs: Path | None = None
     repo: Path | None = None
+    binds: tuple[tuple[Path, str], ...] = ()
+    """Further read-only binds: host path, path inside."""
+    cwd: str = "."
+    """Folder below /workspace in which the command starts."""
 
 
 def bubblewrap_args(stage: Stage, toolchain: Toolchain, layout: Layout, env: Mapping[str, str]) -> list[str]:
@@ -60,8 +64,10 @@ def bubblewrap_args(stage: Stage, toolchain: Toolchain, layout: Layout, env: Map
     args += _tmpfs("/home/agent", "0700")
     binds = [(stage.inside, "/fleet/inside"), *toolchain.binds]
     binds += [(path, target) for path, target in ((layout.inputs, "/inputs"), (layout.repo, "/repo.git")) if path]
+    binds += layout.binds
     args += [a for source, target in binds for a in ("--ro-bind", str(source), target)]
-    args += ["--bind", str(layout.workspace), "/workspace", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
+    args += ["--bind", str(layout.workspace), "/workspace", "--remount-ro", "/"]
+    args += ["--chdir", str(PurePosixPath("/workspace", layout.cwd)), "--clearenv"]
     values = {**FIXED_ENV, "PATH": toolchain.path, **dict(toolchain.env), **env}
     return args + [a for name, value in values.items() for a in ("--setenv", name, value)]
 

@@ -1,19 +1,21 @@
-"""How limits hold without a cgroup: rlimits set inside the user namespace, a watchdog outside (notes, section 6)."""
+"""How limits hold: rlimits set inside the user namespace, a watchdog outside, cgroups where they can be made."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from fleet.tools import Limits
 
-__all__ = ["MECHANISMS", "PRLIMIT", "RAM_FOLDERS", "Sample", "rlimit_argv", "sample_processes"]
+__all__ = ["MECHANISMS", "PRLIMIT", "RAM_FOLDERS", "Sample", "mechanisms", "rlimit_argv", "sample_processes"]
 
 PRLIMIT = "/usr/bin/prlimit"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _OPEN_FILES = 4096
+_ROOM = 64
 RAM_FOLDERS = {"/tmp": 256 << 20, "/dev/shm": 64 << 20, "/home/agent": 64 << 20, "/run": 1 << 20}
 """Memory-backed folder inside -> its size in bytes."""
 
@@ -33,7 +35,12 @@ MECHANISMS: dict[str, str] = {
     "filesystem": "namespace",
     "syscalls": "seccomp",
 }
-"""Limit or isolation -> what enforces it."""
+"""Limit or isolation -> what enforces it where there is no cgroup."""
+
+
+def mechanisms(controllers: Collection[str] = ()) -> dict[str, str]:
+    """Limit or isolation -> what enforces it, when cgroups have these controllers."""
+    return MECHANISMS | dict.fromkeys(controllers, "cgroup")
 
 
 class Sample(NamedTuple):
@@ -44,11 +51,16 @@ class Sample(NamedTuple):
     cpu_ms: int
 
 
-def rlimit_argv(limits: Limits) -> tuple[str, ...]:
-    """The command prefix that sets the rlimits. Inside, because RLIMIT_NPROC counts per user namespace only there."""
-    cpu_s = limits.overall_s * (os.cpu_count() or 1) + 5
+def rlimit_argv(limits: Limits, *, by_cgroup: Collection[str] = ()) -> tuple[str, ...]:
+    """The command prefix that sets the rlimits. Inside, because RLIMIT_NPROC counts per user namespace only there.
+
+    Args:
+        by_cgroup: what a cgroup limits; then the rlimit is looser, so that the cgroup's counter tells.
+    """
+    cores = min(limits.cpu_millis / 1000, os.cpu_count() or 1)
+    cpu_s = int(limits.overall_s * cores) + 5
     values = {
-        "nproc": limits.pids,
+        "nproc": limits.pids + (_ROOM if "pids" in by_cgroup else 0),
         "nofile": _OPEN_FILES,
         "core": 0,
         "fsize": limits.file_bytes,

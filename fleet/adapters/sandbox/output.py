@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from fleet.adapters.sandbox.line_log import MAX_LOG_BYTES, LineLog, StreamName
+from fleet.adapters.sandbox.redaction import RedactingBytes, StreamRedactor
 from fleet.ids import Digest
-from fleet.ports import BlobStore
+from fleet.ports import BlobStore, LogSink
 from fleet.tools import OutputStream
 
-__all__ = ["EDGE_BYTES", "StreamBuffer"]
+__all__ = ["EDGE_BYTES", "RunOutput", "StreamBuffer"]
 
 EDGE_BYTES = 32 << 10
 """Bytes of head and of tail that a result carries per stream."""
@@ -57,3 +61,51 @@ class StreamBuffer:
             truncated=truncated,
             blob=blob,
         )
+
+
+class RunOutput:
+    """Both streams of one run, redacted before anything is kept or told.
+
+    Args:
+        max_bytes: of both streams together, as the program printed them; `is_over` beyond.
+        forms: of the run's secrets, as `forms_in` finds them.
+        log: is told every line.
+    """
+
+    def __init__(self, max_bytes: int, *, forms: Collection[str] = (), log: LogSink | None = None) -> None:
+        kept = min(max_bytes, MAX_LOG_BYTES)
+        self.stdout, self.stderr = StreamBuffer(kept), StreamBuffer(kept)
+        self._lines = LineLog(log)
+        self._redactors: dict[StreamName, StreamRedactor] = {
+            "stdout": StreamRedactor(forms),
+            "stderr": StreamRedactor(forms),
+        }
+        self._texts: dict[StreamName, RedactingBytes] = {"stdout": RedactingBytes(), "stderr": RedactingBytes()}
+        self._max_bytes = max_bytes
+        self._printed_bytes = 0
+
+    def feed(self, stream: StreamName, data: bytes) -> None:
+        """The program printed `data`."""
+        self._printed_bytes += len(data)
+        self._take(stream, self._texts[stream].feed(self._redactors[stream].feed(data)))
+
+    def finish(self) -> None:
+        """Nothing more comes: what was held back is kept and told. Idempotent."""
+        for stream, redactor in self._redactors.items():
+            text = self._texts[stream]
+            self._take(stream, text.feed(redactor.flush()) + text.flush())
+        self._lines.finish()
+
+    @property
+    def is_over(self) -> bool:
+        """True when more was printed than the run may print, or its lines are more than are kept (RC-33)."""
+        return self._printed_bytes > self._max_bytes or self._lines.is_full
+
+    async def store_log(self, blobs: BlobStore) -> Digest | None:
+        """Blob of all lines as NDJSON; None when nothing was printed."""
+        return await blobs.put(self._lines.ndjson) if self._lines.ndjson else None
+
+    def _take(self, stream: StreamName, data: bytes) -> None:
+        if data:
+            (self.stdout if stream == "stdout" else self.stderr).feed(data)
+            self._lines.feed(stream, data)

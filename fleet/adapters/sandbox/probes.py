@@ -8,26 +8,35 @@ import json
 import secrets
 import socket
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from fleet.adapters.sandbox.launch import FIXED_ENV
 from fleet.adapters.sandbox.limits import MECHANISMS
 from fleet.ports import SandboxHealth
-from fleet.tools import Limits
+from fleet.tools import Limits, RunResult
 
 __all__ = [
+    "LIMITS_PROBE_LIMITS",
     "PROBE_LIMITS",
     "Probe",
+    "found_limits",
     "health_from",
     "health_without_sandbox",
+    "limits_that_failed",
     "mend_for",
     "prepared_probe",
     "processes_named",
 ]
 
-PROBE_LIMITS = Limits(overall_s=20, idle_s=20, memory_bytes=256 << 20, pids=32, disk_bytes=16 << 20)
+PROBE_LIMITS = Limits(overall_s=20, idle_s=20, memory_bytes=256 << 20, pids=32, disk_bytes=16 << 20, file_bytes=1 << 20)
+LIMITS_PROBE_LIMITS = Limits(
+    overall_s=20, idle_s=20, memory_bytes=64 << 20, pids=32, disk_bytes=16 << 20, cpu_millis=300
+)
+"""Of the run that uses more processor time and more memory than it may."""
+_SLACK_MS = 150
 
 _ITEMS = {
     "00": "controls",
@@ -40,9 +49,13 @@ _ITEMS = {
     "25": "socket_families",
     "27": "hidden_host_services",
     "egress": "egress_denied",
+    "12": "file_size",
     "30": "pids",
+    "33": "open_files",
     "36": "kill_all",
 }
+
+_LIMIT_ITEMS = {"31": "memory", "cpu": "cpu"}
 
 _MENDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -69,6 +82,7 @@ _MENDS: tuple[tuple[tuple[str, ...], str], ...] = (
 _MEND_BY_CHECK = {
     "00": "the sandbox breaks ordinary programs: see the probe's message; is the disk of the state root full?",
     "02": "a file of the host is visible: report it, and use another backend until then",
+    "31": "the memory limit does not hold: the kernel killed nothing, and the watchdog saw nothing in /proc",
     "30": "the process limit does not hold: the kernel must count processes per user namespace (Linux 5.14 or newer)",
 }
 _MEND_DEFAULT = "the kernel or its configuration does not isolate this: use another backend on this machine"
@@ -101,6 +115,7 @@ def prepared_probe() -> Generator[Probe]:
             "decoy_port": decoy.getsockname()[1],
             "decoy_socket": f"fleet-decoy-{token}",
             "pids": PROBE_LIMITS.pids,
+            "file_bytes": PROBE_LIMITS.file_bytes,
         }
         yield Probe(json.dumps(given), token)
 
@@ -123,14 +138,50 @@ def processes_named(token: str) -> list[int]:
     return found
 
 
-def health_from(output: str, exit_code: int | None, stderr: str, survivors: int) -> SandboxHealth:
-    """What the probe's report means: `down` when there is no report, `degraded` when a check does not hold."""
+def found_limits(result: RunResult) -> dict[str, str]:
+    """What the run showed that used more memory and processor time than it may: check -> problem, empty when it holds.
+
+    Without a cgroup processor time is not limited from moment to moment, so only cgroups are asked for that.
+    """
+    report = {"31": "" if result.reason == "oom_killed" else f"the run ended as {result.reason} instead of oom_killed"}
+    if result.limits.get("cpu") != "cgroup":
+        return report | {"cpu": ""}
+    try:
+        used: dict[str, int] = json.loads(result.stdout.text)
+        allowed = used["wall_ms"] * LIMITS_PROBE_LIMITS.cpu_millis // 1000 + _SLACK_MS
+        problem = f"used {used['cpu_ms']} ms of {allowed}" if used["cpu_ms"] > allowed else ""
+    except (ValueError, KeyError):
+        problem = "the probe did not run"
+    return report | {"cpu": problem}
+
+
+def limits_that_failed(report: Mapping[str, str]) -> frozenset[Literal["memory", "pids", "cpu"]]:
+    """The limits of `found_limits` that did not hold."""
+    failed: dict[str, Literal["memory", "pids", "cpu"]] = {"31": "memory", "cpu": "cpu"}
+    return frozenset(failed[check] for check, problem in report.items() if problem)
+
+
+def health_from(
+    output: str,
+    exit_code: int | None,
+    stderr: str,
+    survivors: int,
+    limits: Mapping[str, str] = MappingProxyType({}),
+    enforced: Mapping[str, str] = MECHANISMS,
+) -> SandboxHealth:
+    """What the probes' reports mean: `down` when there is none, `degraded` when a check does not hold.
+
+    Args:
+        limits: what `found_limits` says, of a backend that runs that probe.
+        enforced: limit -> mechanism.
+    """
     try:
         report: dict[str, str] = json.loads(output)
     except ValueError:
         return health_without_sandbox(stderr or f"the probe ended with {exit_code} and no report")
     if exit_code != 7:
         report["00"] = f"exit code {exit_code} instead of 7"
+    report |= limits
     if survivors:
         report["36"] = f"{survivors} processes outlived their run"
     failed = {check: problem for check, problem in report.items() if problem}
@@ -139,8 +190,11 @@ def health_from(output: str, exit_code: int | None, stderr: str, survivors: int)
     return SandboxHealth(
         status="degraded" if failed else "ok",
         backend="bubblewrap",
-        enforced=dict(MECHANISMS),
-        unmet=tuple(f"{_ITEMS.get(check, check)} (check {check}): {problem}" for check, problem in failed.items()),
+        enforced=dict(enforced),
+        unmet=tuple(
+            f"{(_ITEMS | _LIMIT_ITEMS).get(check, check)} (check {check}): {problem}"
+            for check, problem in failed.items()
+        ),
         mend=tuple(_MEND_BY_CHECK.get(check, _MEND_DEFAULT) for check in failed),
     )
 

@@ -14,14 +14,20 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from fleet.adapters.sandbox.cgroups import Cgroup
+from fleet.adapters.sandbox.command import terminate_command
 from fleet.adapters.sandbox.ending import natural_reason
-from fleet.adapters.sandbox.identity import Identity
-from fleet.adapters.sandbox.limits import Sample, rlimit_argv, sample_processes
-from fleet.adapters.sandbox.output import StreamBuffer
+from fleet.adapters.sandbox.limits import rlimit_argv
+from fleet.adapters.sandbox.line_log import StreamName
+from fleet.adapters.sandbox.memory_files import memory_file
+from fleet.adapters.sandbox.output import RunOutput, StreamBuffer
+from fleet.adapters.sandbox.signals import default_signals_argv, nothing_blocked
+from fleet.adapters.sandbox.start import Launch, secret_options, stdin_of
+from fleet.adapters.sandbox.stop import Stop
+from fleet.adapters.sandbox.use import UseWatch
 from fleet.errors import InvalidInput, SandboxUnavailable
-from fleet.tools import Limits, RunReason, Usage
+from fleet.tools import RunReason, Usage
 
 __all__ = ["Ended", "Launch", "Stop", "run_process"]
 
@@ -30,25 +36,8 @@ _DRAIN_S = 2.0
 _DEAD_S = 10.0
 _TICK_S = 0.1
 _DISK_TICK_S = 0.5
-_FULL_SAMPLES = 8
 _NICENESS = 5
-_STORED_BYTES = 64 << 20
-_CHUNK = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What to start: options for `--args`, the command, the filter, who it is, and the name shown in `ps`."""
-
-    bwrap: Path
-    name: str
-    options: Sequence[str]
-    argv: Sequence[str]
-    seccomp: bytes
-    identity: Identity
-    limits: Limits
-    disk_usage: Callable[[], int]
-    """Bytes in the workspace; called in a thread."""
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +46,8 @@ class Ended:
 
     reason: RunReason
     exit_code: int | None
-    stdout: StreamBuffer
-    stderr: StreamBuffer
+    output: RunOutput
     usage: Usage
-
-
-class Stop:
-    """A request to end a run; the first cause stays."""
-
-    def __init__(self) -> None:
-        self.cause: RunReason | None = None
-        self.listener: Callable[[], None] | None = None
-
-    def request(self, cause: RunReason) -> None:
-        """The run ends with `cause`, unless it was asked to end before."""
-        if self.cause is None:
-            self.cause = cause
-            if self.listener is not None:
-                self.listener()
 
 
 async def run_process(launch: Launch, stop: Stop) -> Ended:
@@ -85,7 +58,7 @@ async def run_process(launch: Launch, stop: Stop) -> Ended:
         InvalidInput: the kernel does not take this command line.
     """
     if stop.cause is not None:
-        return Ended(stop.cause, None, StreamBuffer(0), StreamBuffer(0), Usage())
+        return Ended(stop.cause, None, RunOutput(0), Usage())
     sandbox = _Sandbox(launch, stop)
     try:
         sandbox.start()
@@ -107,23 +80,19 @@ class _Sandbox:
     def __init__(self, launch: Launch, stop: Stop) -> None:
         self._launch, self._stop, self._limits = launch, stop, launch.limits
         self._loop = asyncio.get_running_loop()
-        kept = min(launch.limits.output_bytes, _STORED_BYTES)
-        self.stdout, self.stderr = StreamBuffer(kept), StreamBuffer(kept)
+        self._output = RunOutput(launch.limits.output_bytes, forms=launch.forms, log=launch.log)
         self._info, self._status = StreamBuffer(0), StreamBuffer(0)
         self._changed = asyncio.Event()
         self._owned = contextlib.ExitStack()
         self._reading: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._first: int | None = None
-        self._first_fd = -1
-        self._block = -1
-        self._exit_code: int | None = None
+        self._first_fd = self._block = -1
         self._over = asyncio.Event()
-        self._is_killed = self._is_dead = False
+        self._is_killed = self._is_dead = self._is_beyond = False
         self._begun = self._heard = self._next_sample = self._loop.time()
         self._finished = self._begun
-        self._peak = Sample(0, 0, 0)
-        self._full_samples = 0
+        self._use = UseWatch(launch.limits, launch.cgroup)
         self._disk_watch: asyncio.Task[None] | None = None
         stop.listener = self._changed.set
 
@@ -132,42 +101,50 @@ class _Sandbox:
     def start(self) -> None:
         """bubblewrap runs, and what it says is read; its command has not started."""
         with contextlib.ExitStack() as theirs:
-            filter_fd = _memory_file(theirs, self._launch.seccomp)
+            filter_fd = memory_file(theirs, self._launch.seccomp)
             info, info_w = self._pipe(theirs)
             status, status_w = self._pipe(theirs)
             block_r, self._block = _pipe_to(self._owned, theirs)
-            options = [*self._launch.options, "--seccomp", str(filter_fd), "--info-fd", str(info_w)]
+            placed, secret_fds = secret_options(theirs, self._launch)
+            options = [*self._launch.options, *placed, "--seccomp", str(filter_fd), "--info-fd", str(info_w)]
             options += ["--json-status-fd", str(status_w), "--block-fd", str(block_r)]
-            args_fd = _memory_file(theirs, b"".join(_bytes(o) + b"\0" for o in options))
-            self._process = self._spawn(args_fd, (args_fd, filter_fd, info_w, status_w, block_r))
+            args_fd = memory_file(theirs, b"".join(_bytes(o) + b"\0" for o in options))
+            theirs_alone = (args_fd, filter_fd, info_w, status_w, block_r, *secret_fds)
+            self._process = self._spawn(
+                args_fd, (*theirs_alone, *self._launch.inherited), stdin_of(theirs, self._launch)
+            )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._read_from(info, self._info)
-        self._read_from(status, self._status)
-        self._read_from(self._process.stdout.fileno(), self.stdout)
-        self._read_from(self._process.stderr.fileno(), self.stderr)
+        self._read_from(info, self._take_note(self._info))
+        self._read_from(status, self._take_note(self._status))
+        self._read_from(self._process.stdout.fileno(), self._take_output("stdout"))
+        self._read_from(self._process.stderr.fileno(), self._take_output("stderr"))
         over = self._own(os.pidfd_open(self._process.pid))
         self._loop.add_reader(over, self._note_over, over)
 
-    def _spawn(self, args_fd: int, inherited: Sequence[int]) -> subprocess.Popen[bytes]:
-        command = [self._launch.name, "--args", str(args_fd), "--", *rlimit_argv(self._limits), *self._launch.argv]
+    def _spawn(self, args_fd: int, inherited: Sequence[int], stdin: int) -> subprocess.Popen[bytes]:
+        by_cgroup = self._launch.cgroup.controllers if self._launch.cgroup else ()
+        rlimits = rlimit_argv(self._limits, by_cgroup=by_cgroup)
+        inside = (*default_signals_argv(), *rlimits, *self._launch.prefix, *self._launch.argv)
+        command = [self._launch.name, "--args", str(args_fd), "--", *inside]
         who = self._launch.identity
         try:
-            return subprocess.Popen(
-                [_bytes(part) for part in command],
-                executable=self._launch.bwrap,
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                pass_fds=inherited,
-                start_new_session=True,
-                user=who.uid if who.is_dropped else None,
-                group=who.gid if who.is_dropped else None,
-                extra_groups=[] if who.is_dropped else None,
-            )
+            with nothing_blocked():
+                return subprocess.Popen(
+                    [_bytes(part) for part in command],
+                    executable=self._launch.bwrap,
+                    env={},
+                    cwd="/",
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    pass_fds=inherited,
+                    start_new_session=True,
+                    user=who.uid if who.is_dropped else None,
+                    group=who.gid if who.is_dropped else None,
+                    extra_groups=[] if who.is_dropped else None,
+                )
         except OSError as error:
             if error.errno == errno.E2BIG:
                 raise InvalidInput("argv of the run is too long for the kernel", field="argv") from error
@@ -186,11 +163,23 @@ class _Sandbox:
             await self._until(self._over.is_set, _DRAIN_S)
             return False
         self._loop.add_reader(self._first_fd, self._note_dead)
+        if self._launch.cgroup is not None and not await self._attach(self._launch.cgroup, self._first):
+            return False
         self._begun = self._heard = self._loop.time()
         self._next_sample = self._begun + _TICK_S / 4
         if self._stop.cause is None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._block, b"1")
+        return True
+
+    async def _attach(self, cgroup: Cgroup, pid: int) -> bool:
+        """True once the sandbox is limited; in a thread, because the kernel may take its time to move a process."""
+        try:
+            await asyncio.to_thread(cgroup.attach, pid)
+        except ProcessLookupError:
+            return False
+        except OSError as error:
+            raise SandboxUnavailable(f"the run cannot be put into its cgroup: {error}", missing="cgroup") from error
         return True
 
     def _child_pid(self) -> int | None:
@@ -204,6 +193,7 @@ class _Sandbox:
         self._disk_watch = asyncio.create_task(self._watch_disk())
         while not self._over.is_set():
             if self._stop.cause is not None:
+                await self._ask_to_end()
                 self._kill()
                 await self._until(self._over.is_set, _DEAD_S)
                 break
@@ -222,12 +212,30 @@ class _Sandbox:
         moments = (self._next_sample, self._begun + limits.overall_s, self._heard + limits.idle_s)
         return max(0.001, min(moments) - now)
 
+    async def _ask_to_end(self) -> None:
+        """A cancelled command gets SIGTERM and its time to tidy up (RC-24); its limits hold all the while."""
+        grace = self._limits.grace_s if self._stop.cause == "cancelled" else 0
+        if self._stop.is_urgent or not grace or self._first is None or not terminate_command(self._first):
+            return
+        deadline = self._loop.time() + grace
+        while not (self._over.is_set() or self._stop.is_urgent or self._is_beyond):
+            now = self._loop.time()
+            if now >= deadline:
+                return
+            pause = min(deadline, max(self._next_sample, now + 0.001)) - now
+            await self._until(lambda: self._over.is_set() or self._stop.is_urgent or self._is_beyond, pause)
+            self._check_limits()
+
+    def _end_for(self, cause: RunReason) -> None:
+        self._is_beyond = True
+        self._stop.request(cause)
+
     def _check_limits(self) -> None:
         now = self._loop.time()
         if now >= self._begun + self._limits.overall_s:
-            self._stop.request("timeout")
+            self._end_for("timeout")
         elif now >= self._heard + self._limits.idle_s:
-            self._stop.request("idle_timeout")
+            self._end_for("idle_timeout")
         elif now >= self._next_sample:
             self._take_sample()
             # A sandbox full of processes costs its watcher at most a tenth of a core.
@@ -235,20 +243,15 @@ class _Sandbox:
 
     def _take_sample(self) -> None:
         assert self._first is not None
-        sample = sample_processes(self._first)
-        self._peak = Sample(*(max(pair) for pair in zip(self._peak, sample, strict=True)))
-        self._full_samples = self._full_samples + 1 if sample.processes >= self._limits.pids else 0
-        if sample.memory_bytes > self._limits.memory_bytes:
-            self._stop.request("oom_killed")
-        elif self._full_samples >= _FULL_SAMPLES:
-            self._stop.request("pids_limit")
+        if (cause := self._use.sample(self._first)) is not None:
+            self._end_for(cause)
 
     async def _watch_disk(self) -> None:
         pause = _DISK_TICK_S
         while not await _happens(self._over, within_s=pause):
             begun = self._loop.time()
             if await asyncio.to_thread(self._launch.disk_usage) > self._limits.disk_bytes:
-                self._stop.request("disk_limit")
+                self._end_for("disk_limit")
             pause = max(_DISK_TICK_S, 10 * (self._loop.time() - begun))
 
     # The end.
@@ -275,22 +278,22 @@ class _Sandbox:
     @property
     def complaint(self) -> str:
         """What bubblewrap said about its own failure, at most 2,000 characters."""
-        return self.stderr.tail.decode(errors="replace").strip()[:2000] or "it ended without a word"
+        return self._output.stderr.tail.decode(errors="replace").strip()[:2000] or "it ended without a word"
 
     def ended(self) -> Ended:
         """The result; the status document of bubblewrap names the exit code, else it did not end by itself."""
+        self._output.finish()
         cause = self._stop.cause
         match = re.search(rb'"exit-code":\s*(\d+)', self._status.tail)
         code = int(match.group(1)) if match else 137
-        if cause is None:
-            cause = natural_reason(code, is_full=self._peak.processes >= self._limits.pids) if match else "sandbox_lost"
-        usage = Usage(
-            wall_ms=int((self._finished - self._begun) * 1000),
-            cpu_ms=self._peak.cpu_ms,
-            max_memory_bytes=self._peak.memory_bytes,
-            max_pids=self._peak.processes,
-        )
-        return Ended(cause, code, self.stdout, self.stderr, usage)
+        if cause is None and self._use.was_oom_killed:
+            cause = "oom_killed"
+        elif cause is None and self._output.is_over:
+            cause = "output_limit"
+        elif cause is None:
+            cause = natural_reason(code, is_full=self._use.was_full) if match else "sandbox_lost"
+        usage = self._use.usage(wall_ms=int((self._finished - self._begun) * 1000))
+        return Ended(cause, code, self._output, usage)
 
     async def close(self) -> None:
         """No process and no descriptor of the sandbox is left, however it went."""
@@ -337,12 +340,12 @@ class _Sandbox:
         theirs.callback(os.close, write)
         return self._own(read), write
 
-    def _read_from(self, descriptor: int, buffer: StreamBuffer) -> None:
+    def _read_from(self, descriptor: int, take: Callable[[bytes], None]) -> None:
         os.set_blocking(descriptor, False)
         self._reading.add(descriptor)
-        self._loop.add_reader(descriptor, self._read, descriptor, buffer)
+        self._loop.add_reader(descriptor, self._read, descriptor, take)
 
-    def _read(self, descriptor: int, buffer: StreamBuffer) -> None:
+    def _read(self, descriptor: int, take: Callable[[bytes], None]) -> None:
         try:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:
@@ -350,14 +353,24 @@ class _Sandbox:
         if not data:
             self._loop.remove_reader(descriptor)
             self._reading.discard(descriptor)
-        buffer.feed(data)
-        if buffer is self.stdout or buffer is self.stderr:
+            self._changed.set()
+        take(data)
+
+    def _take_note(self, buffer: StreamBuffer) -> Callable[[bytes], None]:
+        def take(data: bytes) -> None:
+            buffer.feed(data)
+            self._changed.set()
+
+        return take
+
+    def _take_output(self, stream: StreamName) -> Callable[[bytes], None]:
+        def take(data: bytes) -> None:
+            self._output.feed(stream, data)
             self._heard = self._loop.time()
-            if self.stdout.total_bytes + self.stderr.total_bytes > self._limits.output_bytes:
-                self._stop.request("output_limit")
-            if data:
-                return
-        self._changed.set()
+            if self._output.is_over:
+                self._end_for("output_limit")
+
+        return take
 
     def _note_over(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)
@@ -376,16 +389,6 @@ async def _happens(event: asyncio.Event, *, within_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
-    descriptor = os.memfd_create("fleet")
-    stack.callback(os.close, descriptor)
-    written = 0
-    while written < len(content):
-        written += os.write(descriptor, content[written:])
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
 
 
 def _pipe_to(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

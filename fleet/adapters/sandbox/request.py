@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fleet.adapters.sandbox.launch import FIXED_ENV
 from fleet.errors import InvalidInput
-from fleet.tools import BlobMount, RunSpec, check_path
+from fleet.ports import SecretDelivery
+from fleet.tools import DEFAULT_TOOLCHAINS, SECRETS_FOLDER, BlobMount, RunSpec, check_path, plan_delivery
 
-__all__ = ["check_command", "check_env", "check_spec"]
+__all__ = ["MAX_STDIN_BYTES", "check_command", "check_delivery", "check_env", "check_spec"]
+
+MAX_STDIN_BYTES = 10_000_000
+"""A larger input is mounted as a blob."""
 
 _OVERRIDABLE = frozenset({"LANG", "TERM", "PYTHONDONTWRITEBYTECODE"})
 _REFUSED_NAMES = frozenset({"GLIBC_TUNABLES", "GCONV_PATH", "BASH_ENV", "ENV", "PYTHONSTARTUP", "PYTHONHOME"})
@@ -18,24 +22,60 @@ _MAX_ARGUMENT_BYTES = 128 << 10
 _MAX_COMMAND_BYTES = 1 << 20
 
 
-def check_spec(spec: RunSpec) -> None:
-    """Return when the specification asks for nothing that no run may have; InvalidInput names what it is (S28)."""
+def check_spec(
+    spec: RunSpec, *, toolchains: Collection[str] = tuple(DEFAULT_TOOLCHAINS), has_sessions: bool = False
+) -> None:
+    """Return when the specification asks for nothing that no run may have; InvalidInput names what it is (S28).
+
+    Args:
+        toolchains: names of the configured toolchains (RC-34).
+        has_sessions: the backend can hold interactive runs.
+    """
     check_command(spec.argv)
+    if spec.interactive and not has_sessions:
+        raise InvalidInput("this sandbox holds no interactive runs: use the bubblewrap backend", field="interactive")
+    if spec.interactive and spec.stdin is not None:
+        raise InvalidInput("an interactive run gets its input while it runs: leave stdin out", field="stdin")
     check_env(spec.env)
-    for path in spec.artifacts:
+    for path in (*spec.artifacts, *(() if spec.cwd == "." else (spec.cwd,))):
         check_path(path)
     targets = [m.target if isinstance(m, BlobMount) else "/repo.git" for m in spec.mounts]
     if len(set(targets)) != len(targets) or any(t.endswith(("/.", "/..")) for t in targets):
         raise InvalidInput(
             f"mounts of the run: two of them have one target, or one has no name: {targets}", field="mounts"
         )
-    if spec.toolchain != "python" and not spec.toolchain.startswith("env:"):
+    if spec.toolchain not in toolchains and not spec.toolchain.startswith("env:"):
+        allowed = [*toolchains, "env:<path>"]
         raise InvalidInput(
-            f"{spec.toolchain!r} is no toolchain: use python or env:<path>",
+            f"{spec.toolchain!r} is no toolchain: use one of {', '.join(allowed)}",
             field="toolchain",
             value=spec.toolchain,
-            allowed=["python", "env:<path>"],
+            allowed=allowed,
         )
+
+
+def check_delivery(spec: RunSpec, secrets: SecretDelivery | None) -> None:
+    """Return when exactly what the specification refers to was resolved for it, and can be put in place (RT-65).
+
+    Raises:
+        InvalidInput: a reference has no value, a value has no reference, or a path is not below SECRETS_FOLDER.
+    """
+    plan = plan_delivery(spec.argv, spec.env)
+    wanted = (frozenset(plan.secret_env), frozenset(plan.secret_files))
+    given = (frozenset(secrets.secret_env), frozenset(secrets.secret_files)) if secrets else None
+    if wanted != (given or (frozenset[str](), frozenset[str]())):
+        raise InvalidInput(
+            "the secrets of the run are not those that its arguments and variables refer to: resolve them first",
+            field="secrets",
+            wanted=sorted(wanted[0] | wanted[1]),
+        )
+    if secrets is not None:
+        check_command(secrets.argv)
+        check_env({**secrets.env, **dict.fromkeys(secrets.secret_env, "")})
+        for path in secrets.secret_files:
+            folder, _, name = path.rpartition("/")
+            if folder != SECRETS_FOLDER or name in ("", ".", ".."):
+                raise InvalidInput(f"{path!r} is no file in {SECRETS_FOLDER}", field="secrets")
 
 
 def check_env(env: Mapping[str, str]) -> None:

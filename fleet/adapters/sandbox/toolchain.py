@@ -1,4 +1,4 @@
-"""The read-only programs of a run: Python with pytest, coverage and ruff at /toolchain, or the user's own environment.
+"""The read-only programs of a run: Python with pytest, coverage, ruff, ast-grep at /toolchain, or the user's own.
 
 A root supervisor drops to a user who cannot pass a 0700 home, where a pyenv interpreter lives (notes, section 2): then
 the system's Python of the same version serves, else a copy of our own installation.
@@ -36,11 +36,22 @@ __all__ = [
     "user_environment",
 ]
 
-TOOLS = ("pytest", "coverage", "ruff")
+TOOLS = ("pytest", "coverage", "ruff", "ast-grep-cli")
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MODULES = ("pytest", "coverage")
-_RESERVED = ("/proc", "/sys", "/dev", "/etc", "/workspace", "/inputs", "/fleet", "/toolchain", "/repo.git")
+_RESERVED = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc",
+    "/workspace",
+    "/inputs",
+    "/fleet",
+    "/repo.git",
+    "/toolchain",
+    "/toolchains",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +219,17 @@ def _copy_distribution(distribution: importlib.metadata.Distribution, site: Path
             continue
         if file.parts[0] != "..":
             target = site.joinpath(*file.parts)
-        elif source.parent.name == "bin" and source.read_bytes()[:4] == b"\x7fELF":
+        elif source.parent.name == "bin" and _is_program(source):
             target = programs / source.name
         else:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
+
+
+def _is_program(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(4) == b"\x7fELF"
 
 
 def user_environment(text: str, *, python: Toolchain, is_dropped: bool) -> Toolchain:

@@ -159,8 +159,9 @@ def evidence_recorded(at: At, e: EvidenceRecorded) -> Iterator[GraphChange]:
 
 
 def ballot_cast(at: At, e: BallotCast) -> Iterator[GraphChange]:
-    """The voter's valid ballot of this round."""
-    ballot: Ref = (Label.BALLOT, f"{e.council_id}/{e.round}/{e.voter}")
+    """The voter's valid ballot of this round; the one on the second paper, in reversed order, is another."""
+    paper = f"/{e.attempt}" if e.attempt > 1 else ""
+    ballot: Ref = (Label.BALLOT, f"{e.council_id}/{e.round}/{e.voter}{paper}")
     votes = json_text(dict(e.votes))
     yield at.describe(*ballot, round=e.round, voter=e.voter, valid=True, ranking=e.ranking, **texts(votes=votes))
     yield link(Rel.HAS_BALLOT, (Label.COUNCIL, e.council_id), ballot, round=e.round)

@@ -7,6 +7,8 @@ from fleet.events import WorkspaceSummary as Summary
 from fleet.ids import Digest, EntityId
 from fleet.rigor import WorkspaceReport, score_workspace
 from fleet.services.journal import Work
+from fleet.services.procedures.fetching import fetch_repository
+from fleet.services.story_repository import hosted_at
 from fleet.services.workbench import Workbench, seat
 from fleet.services.workspace import Measurement, WorkspaceService
 from fleet.story.intents import CheckoutBase, MeasureTree
@@ -39,7 +41,11 @@ async def checkout_base(bench: Workbench, intent: CheckoutBase) -> None:
     """The repository's commit is pinned and its tree recorded; the repository itself was only read (RC-70)."""
     start = bench.state.start
     assert start is not None
-    staged = await bench.forge.stage(start.repo.url, start.repo.ref)
+    address = hosted_at(bench)
+    if address is None:
+        staged = await bench.forge.stage(start.repo.url, start.repo.ref)
+    else:
+        staged = await fetch_repository(bench, address)
     work = Work(seat=DEVOPS, tool="git", op="checkout")
     tree = await workspace_of(bench, "base", work).checkout(staged, toolchain=bench.toolchain)
     merged = TreeMerged(base_digest=tree, result_digest=tree, commit=staged.commit, files=())

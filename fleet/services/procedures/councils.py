@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
 from typing import Any
 
+from fleet import council as cn
 from fleet.digest import canonical_json
-from fleet.errors import ModelError, Retry
+from fleet.errors import BudgetExceeded, ModelError
 from fleet.events import (
+    BudgetScope,
     CouncilBudget,
     CouncilOpened,
     CritiqueReceived,
@@ -20,42 +22,45 @@ from fleet.events import (
     TestsAuthored,
 )
 from fleet.ids import EntityId
-from fleet.models import critique_schema, proposal_schema
+from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
 from fleet.services.procedures import ballots, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
+from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.texts import source_paths
-from fleet.services.workbench import Workbench, seat, together
-from fleet.story import CouncilRecord
-from fleet.story import deliberation as due
+from fleet.services.workbench import Workbench, together
+from fleet.story import CouncilRecord, limits_of
 from fleet.story.intents import AdvanceCouncil, OpenDesignCouncil, OpenTaskCouncil
 
 __all__ = ["advance_council", "open_design_council", "open_task_council"]
 
-_LADDER = ("0.2", "0.6", "0.9")
+_FREE = (cn.OwedEvidence, cn.OwedDecision)
+"""Duties that call no model; runs have limits of their own, and what they measure is paid for."""
 _DESIGNERS = ("architect", "developer", "devops")
 
 
 async def open_design_council(bench: Workbench, intent: OpenDesignCouncil) -> None:
-    """A council of three roles is convened on the design of the story."""
-    roster = tuple(_member(role, 1, n) for n, role in enumerate(_DESIGNERS))
-    name = f"council/design/{intent.attempt}"
-    await _open(bench, name, roster, output_kind="design", rounds=1, subject=bench.state.content.digest)
+    """Three roles are convened on the design of the story; where rigor asks for no council, the architect alone."""
+    config = bench.rules.council
+    designers = _DESIGNERS if config.is_used(bench.state.rigor, "architecture") else _DESIGNERS[:1]
+    await _open(
+        bench,
+        f"council/design/{intent.attempt}",
+        cn.seats(designers, config=config),
+        output_kind="design",
+        rounds=1,
+        subject=bench.state.content.digest,
+    )
 
 
 async def open_task_council(bench: Workbench, intent: OpenTaskCouncil) -> None:
-    """Three developers and a separate test author are convened on one task."""
-    task = bench.state.tasks[intent.task_id].task
-    size = bench.rules.council.defaults.num_agents
-    developers = tuple(_member(task.role, n + 1, n) for n in range(size))
-    author = _member("qa", 1, 0).model_copy(
-        update={"can_propose": False, "can_vote": False, "test_author": True, "temperature": "0.2"}
-    )
-    name = f"council/{intent.task_id}/{intent.attempt}"
+    """Developers and a separate test author are convened on one task; without a council, one developer (CN-13)."""
+    task, config = bench.state.tasks[intent.task_id].task, bench.rules.council
+    size = config.defaults.num_agents if config.is_used(bench.state.rigor, "code") else 1
     assert bench.state.tree is not None
     await _open(
         bench,
-        name,
-        (*developers, author),
+        f"council/{intent.task_id}/{intent.attempt}",
+        cn.build_roster("selection", "code_patch", proposer_role=task.role, num_agents=size, config=config),
         output_kind="code_patch",
         rounds=2,
         subject=bench.state.tree,
@@ -63,22 +68,10 @@ async def open_task_council(bench: Workbench, intent: OpenTaskCouncil) -> None:
     )
 
 
-def _member(role: str, number: int, variant: int) -> RosterMember:
-    who = seat(role, number)
-    return RosterMember(
-        member_id=EntityId(f"{role}-{number:03d}"),
-        principal=who.principal,
-        role=role,
-        model_policy="default",
-        temperature=_LADDER[variant % len(_LADDER)],
-        prompt_variant=variant,
-    )
-
-
 async def _open(
     bench: Workbench,
     name: str,
-    roster: tuple[RosterMember, ...],
+    roster: tuple[cn.Member, ...],
     *,
     output_kind: Any,
     rounds: int,
@@ -87,7 +80,6 @@ async def _open(
 ) -> None:
     council_id = bench.new_id("co", name)
     defaults = bench.rules.council.defaults
-    voters = sum(m.can_vote for m in roster)
     rubric = [{"name": "criteria", "text": c.text, "weight": 1} for c in bench.criteria]
     opened = CouncilOpened(
         council_id=council_id,
@@ -95,15 +87,17 @@ async def _open(
         output_kind=output_kind,
         task_id=task_id,
         subject_digest=subject,
-        roster=roster,
+        roster=tuple(RosterMember.model_validate(m.model_dump()) for m in roster),
         rubric_digest=await bench.blobs.put(canonical_json(rubric)),
         rule_version=bench.rules.council.rule_version,
-        quorum=voters // 2 + 1,
+        quorum=cn.quorum_of("selection", sum(m.can_vote for m in roster)),
         pass_threshold="majority",
         rounds=rounds,
         budget=CouncilBudget(tokens=defaults.tokens, wall_s=defaults.timeout_seconds),
-        seed=int(hashlib.sha256(council_id.encode()).hexdigest()[:7], 16),
+        seed=cn.derive_seed(council_id),
         deadline_at=bench.now_ms + defaults.timeout_seconds * 1000,
+        double_ballot=defaults.double_ballot,
+        max_on_ballot=defaults.max_on_ballot,
     )
     await bench.journal.record(f"{name}/opened", opened, _phase(council_id, 0, "drafting"))
 
@@ -114,104 +108,154 @@ def _phase(council_id: EntityId, number: int, phase: Any) -> RoundOpened:
 
 async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
     """The council is decided or undecided; every call on the way is journaled."""
-    council_id = intent.council_id
-    before = -1
+    before, is_late = -1, False
     # A pass that records nothing would repeat for ever; the owner parks a story whose intent changed nothing.
-    while (record := bench.state.councils[council_id]).status == "IN_PROGRESS" and bench.state.version > before:
-        before = bench.state.version
-        owed = due.owed(record)
-        if not isinstance(owed, due.OwedDecision) and _is_spent(bench, record):
-            await verdicts.decide(bench, record, owed=due.OwedDecision("P6"), is_spent=True)
-            continue
-        match owed:
-            case due.OwedDrafts():
-                await _drafts(bench, record, owed)
-            case due.OwedEvidence():
-                await _announce(bench, record, 0, "evidence")
-                await evidence.gather_first(bench, record)
-            case due.OwedCritiques():
-                await _critiques(bench, record, owed)
-            case due.OwedRepairs():
-                await _announce(bench, record, owed.round, "repairing")
-                await evidence.repair_round(bench, record, owed)
-            case due.OwedBallots():
-                await _announce(bench, record, record.rounds_done, "balloting")
-                await ballots.collect(bench, record, owed)
-            case due.OwedDecision():
-                await verdicts.decide(bench, record, owed=owed)
+    while (record := bench.state.councils[intent.council_id]).status == "IN_PROGRESS" and (
+        bench.state.version > before or is_late
+    ):
+        before, state = bench.state.version, record.deliberation
+        if not isinstance(cn.owed(state)[0], _FREE):
+            cause = cn.Interrupted("deadline") if is_late else _interruption(bench, record)
+            state = cn.evolve(state, cause) if cause is not None else state
+        duties = cn.owed(state)
+        if isinstance(duties[0], cn.OwedDecision):
+            await verdicts.decide(Sitting(bench, record, state))
+        else:
+            is_late = await _do(bench, record, state, duties)
 
 
-async def _announce(bench: Workbench, record: CouncilRecord, number: int, phase: Any) -> None:
-    council_id = record.opened.council_id
-    await bench.journal.record(f"{council_id}/round/{number}/{phase}", _phase(council_id, number, phase))
+async def _do(bench: Workbench, record: CouncilRecord, state: cn.CouncilState, duties: tuple[cn.Owed, ...]) -> bool:
+    """Everything owed now is answered, all of it at once; whether the deadline came before the last answer (CN-57)."""
+    sitting = Sitting(bench, record, state, await material(bench, record))
+    await _announce(sitting, duties)
+    limit = asyncio.timeout(None if isinstance(duties[0], _FREE) else _left_s(bench, record))
+    try:
+        async with limit:
+            await together(_answer(sitting, duty) for duty in duties)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return True
+    except BudgetExceeded as error:
+        # What the others answered is on record; the council decides on that (CN-57).
+        if (error.details.get("kind"), error.details.get("id")) != ("council", sitting.council_id):
+            raise
+    return False
 
 
-def _is_spent(bench: Workbench, record: CouncilRecord) -> bool:
-    """Whether the council's tokens are used up: no further call is started then (CN-57)."""
-    return sum(verdicts.tokens_by_phase(bench.state, record).values()) >= record.opened.budget.tokens
+async def _answer(sitting: Sitting, duty: cn.Owed) -> None:
+    match duty:
+        case cn.OwedDraft(member):
+            await _draft(sitting, sitting.seat(str(member.member_id)))
+        case cn.OwedTests(member):
+            await _tests(sitting, sitting.seat(str(member.member_id)))
+        case cn.OwedEvidence():
+            await evidence.measure_candidates(sitting, duty)
+        case cn.OwedCritique():
+            await _critique(sitting, duty)
+        case cn.OwedRepair():
+            await evidence.repair(sitting, duty)
+        case cn.OwedBallot():
+            await ballots.cast_ballot(sitting, duty)
+        case cn.OwedDecision():
+            raise AssertionError("decided before")
 
 
-async def _drafts(bench: Workbench, record: CouncilRecord, owed: due.OwedDrafts) -> None:
-    shared = await material(bench, record)
-    calls = [_draft(bench, record, member, shared) for member in owed.members]
-    if owed.test_author is not None:
-        calls.append(_tests(bench, record, owed.test_author, shared))
-    await together(calls)
+async def _announce(sitting: Sitting, duties: tuple[cn.Owed, ...]) -> None:
+    if isinstance(duties[0], cn.OwedDraft | cn.OwedTests | cn.OwedCritique):
+        return
+    where = cn.progress(sitting.state)
+    name = f"{sitting.council_id}/round/{where.round}/{where.phase}"
+    await sitting.bench.journal.record(name, _phase(sitting.council_id, where.round, where.phase))
 
 
-async def _draft(bench: Workbench, record: CouncilRecord, member: RosterMember, shared: str) -> None:
-    council_id = record.opened.council_id
-    name = f"draft/{member.member_id}"
-    is_design = record.opened.output_kind == "design"
+def _usage(bench: Workbench, record: CouncilRecord) -> tuple[BudgetTotals, BudgetLimits, set[str]]:
+    """What the council has used, its limits, and those of them that stopped a call: a raised one stops nothing more."""
+    scope = BudgetScope(kind="council", id=record.opened.council_id)
+    usage = bench.state.budgets.usage(scope)
+    limits = limits_of(bench.state, bench.journal.budgeting.limits, scope)
+    stopped = {name for name, limit in usage.exhausted.items() if limits.of(name) == limit}
+    return usage.totals(now_ms=bench.now_ms), limits, stopped
+
+
+def _interruption(bench: Workbench, record: CouncilRecord) -> cn.Interrupted | None:
+    """Why no further call is started, if so (CN-57).
+
+    The deadline is reached when the council has worked for so long. Time in which nobody worked, because the owner was
+    down or a person was asked, does not count: else each restart would end the councils under way.
+    """
+    totals, limits, stopped = _usage(bench, record)
+    stopped.add(spent_out(totals, limits) or "")
+    if "wall_ms" in stopped:
+        return cn.Interrupted("deadline")
+    return cn.Interrupted("budget_exhausted") if stopped - {""} else None
+
+
+def _left_s(bench: Workbench, record: CouncilRecord) -> float | None:
+    totals, limits, _ = _usage(bench, record)
+    return None if limits.wall_ms is None else (limits.wall_ms - totals.used.wall_ms) / 1000
+
+
+async def _draft(sitting: Sitting, member: RosterMember) -> None:
+    bench, name = sitting.bench, f"draft/{member.member_id}"
     assert bench.state.tree is not None
+    schema = None
+    if not sitting.is_code:
+        schema = proposal_schema([c.ac_id for c in bench.criteria], await source_paths(bench, bench.state.tree))
     payload: Payload
     try:
         answer = await ask_member(
             bench,
-            record,
+            sitting.record,
             member,
-            "propose" if is_design else "draft",
+            "draft" if sitting.is_code else "propose",
             step=name,
-            shared=shared,
-            schema=proposal_schema([c.ac_id for c in bench.criteria], await source_paths(bench, bench.state.tree))
-            if is_design
-            else None,
-            target_paths=() if is_design else await task_paths(bench, record),
+            shared=sitting.shared,
+            schema=schema,
+            target_paths=await task_paths(bench, sitting.record) if sitting.is_code else (),
         )
         payload = DraftReceived(
-            council_id=council_id,
+            council_id=sitting.council_id,
             member_id=member.member_id,
             attempt=1,
-            candidate_id=bench.new_id("cd", f"{council_id}/{member.member_id}"),
+            candidate_id=bench.new_id("cd", f"{sitting.council_id}/{member.member_id}"),
             candidate_digest=await bench.blobs.put(canonical_json(answer.value)),
             tokens=answer.usage.tokens_in + answer.usage.tokens_out,
         )
     except ModelError as error:
-        if error.retry is Retry.LATER:
-            raise
-        payload = DraftFailed(council_id=council_id, member_id=member.member_id, attempt=1, code=error.code)
-    await bench.journal.record(f"{council_id}/{name}/received", payload, actor=member.principal)
+        payload = _failed(sitting, member, error)
+    await sitting.say(f"{name}/received", payload, by=member.principal)
 
 
-async def _tests(bench: Workbench, record: CouncilRecord, member: RosterMember, shared: str) -> None:
+def _failed(sitting: Sitting, member: RosterMember, error: ModelError) -> DraftFailed:
+    unless_final(error)
+    return DraftFailed(council_id=sitting.council_id, member_id=member.member_id, attempt=1, code=error.code)
+
+
+async def _tests(sitting: Sitting, member: RosterMember) -> None:
     """The test author sees story, interface and the code as it is, never a draft (CN-23)."""
-    council_id = record.opened.council_id
+    bench = sitting.bench
     payload: Payload
     try:
         answer = await ask_member(
-            bench, record, member, "tests", step="tests", shared=shared, own=await _interface(bench), max_tokens=900
+            bench,
+            sitting.record,
+            member,
+            "tests",
+            step="tests",
+            shared=sitting.shared,
+            own=await _interface(bench),
+            max_tokens=900,
         )
         payload = TestsAuthored(
-            council_id=council_id,
+            council_id=sitting.council_id,
             author=member.member_id,
             tests_digest=await bench.blobs.put(canonical_json(answer.value)),
             count=len(answer.value["names"]),
         )
     except ModelError as error:
-        if error.retry is Retry.LATER:
-            raise
-        payload = DraftFailed(council_id=council_id, member_id=member.member_id, attempt=1, code=error.code)
-    await bench.journal.record(f"{council_id}/tests/received", payload, actor=member.principal)
+        payload = _failed(sitting, member, error)
+    await sitting.say("tests/received", payload, by=member.principal)
 
 
 async def _interface(bench: Workbench) -> str:
@@ -226,24 +270,19 @@ async def _interface(bench: Workbench) -> str:
     return "\n".join(lines)
 
 
-async def _critiques(bench: Workbench, record: CouncilRecord, owed: due.OwedCritiques) -> None:
-    shared = await material(bench, record)
-    await together(critique(bench, record, c, number=owed.round, shared=shared) for c in owed.candidates)
-
-
-async def critique(bench: Workbench, record: CouncilRecord, candidate: str, *, number: int, shared: str) -> None:
+async def _critique(sitting: Sitting, duty: cn.OwedCritique) -> None:
     """One member that is not the author says what is wrong with the candidate; it never learns who wrote it (CN-41)."""
-    council_id = record.opened.council_id
-    critic = due.critic_of(record, candidate)
-    draft = json.loads(await bench.blobs.get(record.drafts[candidate].content))
+    critic = sitting.seat(str(duty.critic.member_id))
+    name = f"critique/{duty.round}/{duty.candidate_id}"
+    draft = await sitting.load(sitting.state.version(duty.candidate_id).digest)
     try:
         answer = await ask_member(
-            bench,
-            record,
+            sitting.bench,
+            sitting.record,
             critic,
             "critique",
-            step=f"critique/{number}/{candidate}",
-            shared=shared,
+            step=name,
+            shared=sitting.shared,
             own=json.dumps(draft, indent=1, sort_keys=True),
             schema=critique_schema(),
             max_tokens=200,
@@ -251,14 +290,13 @@ async def critique(bench: Workbench, record: CouncilRecord, candidate: str, *, n
         )
         value = answer.value
     except ModelError as error:
-        if error.retry is Retry.LATER:
-            raise
+        unless_final(error)
         value = {"severity": "none", "problem": "the critique could not be read"}
     payload = CritiqueReceived(
-        council_id=council_id,
-        round=number,
-        candidate_id=EntityId(candidate),
+        council_id=sitting.council_id,
+        round=duty.round,
+        candidate_id=EntityId(duty.candidate_id),
         critic=critic.member_id,
-        critique_digest=await bench.blobs.put(canonical_json(value)),
+        critique_digest=await sitting.bench.blobs.put(canonical_json(value)),
     )
-    await bench.journal.record(f"{council_id}/critique/{number}/{candidate}/received", payload, actor=critic.principal)
+    await sitting.say(f"{name}/received", payload, by=critic.principal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fleet.errors import ModelError
@@ -12,8 +13,13 @@ from fleet.models import Sampling, document_schema
 from fleet.ports import AgentRequest, Commit
 from fleet.services.journal import Work
 from fleet.services.procedures.base import measure, workspace_of
+from fleet.services.procedures.change_request import open_change_request
+from fleet.services.procedures.checkpoints import checkpoint
+from fleet.services.procedures.pushing import push_to_source
 from fleet.services.procedures.tasks import commit_tree
 from fleet.services.procedures.texts import pack_text
+from fleet.services.story_repository import hosted_at
+from fleet.services.tool_calls import end_calls
 from fleet.services.workbench import Workbench, seat
 from fleet.story.intents import CloseStory, GenerateReport, ProduceDocs, Publish
 
@@ -23,29 +29,41 @@ DESIGNER = seat("designer")
 
 
 async def produce_docs(bench: Workbench, intent: ProduceDocs) -> None:
-    """The documents are part of the tree, which was measured again; each criterion names its evidence (LC-48)."""
+    """The documents are part of the tree, which was measured again; each criterion names its evidence (LC-48).
+
+    With `artifacts: off` they are in the blob store only, and the tree stays as it is (PL-53).
+    """
     state = bench.state
     prefix = f"docs/{Digest(intent.tree).hex[:16]}"
     files = await _documents(bench, prefix)
+    tree = Digest(intent.tree)
+    if bench.rules.planning.artifacts == "on":
+        tree = await _written(bench, tree, files, prefix)
+    merged: TreeMerged | None = None
+    if state.tree != tree:
+        message = f"Document {state.content.title}\n\nStory: {state.story_id}"
+        merged = await commit_tree(bench, tree, prefix=prefix, message=message, who=DESIGNER, task_id=None)
+    if tree not in bench.state.scores:
+        commit = merged.commit if merged else None
+        await measure(bench, tree, prefix=f"{prefix}/measure", task_id=None, commit=commit)
+    docs = tuple([DocFile(path=p, artifact_digest=await bench.blobs.put(t.encode())) for p, t in files.items()])
+    produced = DocsProduced(docs=docs, tree_digest=tree, criteria=_criteria(bench, tree))
+    # One append: a tree that moved without its documents would be documented again after a crash, on top of itself.
+    name = f"{prefix}/produced"
+    payloads: list[Payload] = [merged, produced] if merged else [produced]
+    if merged and state.plan_id:
+        payloads.append(checkpoint(bench, name, merged, plan_id=EntityId(state.plan_id), note="after the documents"))
+    await bench.journal.record(name, *payloads, actor=DESIGNER.principal)
+
+
+async def _written(bench: Workbench, tree: Digest, files: Mapping[str, str], prefix: str) -> Digest:
+    """The tree with the documents in it."""
     work = Work(seat=DESIGNER, tool="files", op="write")
     edits = [{"path": path, "mode": "file", "content": text} for path, text in files.items()]
-    applied = await workspace_of(bench, f"{prefix}/write", work).apply(
-        Digest(intent.tree), edits, toolchain=bench.toolchain
-    )
+    applied = await workspace_of(bench, f"{prefix}/write", work).apply(tree, edits, toolchain=bench.toolchain)
     if applied.tree is None:
         raise ModelError(f"the documents could not be written: {'; '.join(applied.problems)}")
-    merged: TreeMerged | None = None
-    if state.tree != applied.tree:
-        message = f"Document {state.content.title}\n\nStory: {state.story_id}"
-        merged = await commit_tree(bench, applied.tree, prefix=prefix, message=message, who=DESIGNER, task_id=None)
-    if applied.tree not in bench.state.scores:
-        commit = merged.commit if merged else None
-        await measure(bench, applied.tree, prefix=f"{prefix}/measure", task_id=None, commit=commit)
-    docs = tuple([DocFile(path=p, artifact_digest=await bench.blobs.put(t.encode())) for p, t in files.items()])
-    produced = DocsProduced(docs=docs, tree_digest=applied.tree, criteria=_criteria(bench, applied.tree))
-    # One append: a tree that moved without its documents would be documented again after a crash, on top of itself.
-    payloads: tuple[Payload, ...] = (merged, produced) if merged else (produced,)
-    await bench.journal.record(f"{prefix}/produced", *payloads, actor=DESIGNER.principal)
+    return applied.tree
 
 
 def _criteria(bench: Workbench, tree: Digest) -> dict[EntityId, tuple[str, ...]]:
@@ -175,11 +193,15 @@ async def publish(bench: Workbench, intent: Publish) -> None:
     url = state.start.repo.url
 
     async def send() -> dict[str, Any]:
-        await bench.forge.publish(url, branch, commit, expected_old=None)
+        if (address := hosted_at(bench)) is None:
+            await bench.forge.publish(url, branch, commit, expected_old=None)
+        else:
+            await push_to_source(bench, address, branch, commit.commit)
         return {"branch": branch, "commit": commit.commit}
 
-    work = Work(seat=seat("devops"), tool="git", op="push_branch")
-    await bench.journal.act("publish", {"branch": branch, "commit": commit.commit, "repo": url}, work, send)
+    args = {"branch": branch, "commit": commit.commit}
+    work = Work(seat=seat("devops"), tool="git", op="push_branch", args=args)
+    await bench.journal.act("publish", {**args, "repo": url}, work, send)
 
 
 def _last_commit(bench: Workbench, commit: str) -> Commit:
@@ -196,6 +218,8 @@ def _last_commit(bench: Workbench, commit: str) -> Commit:
 
 async def close_story(bench: Workbench, intent: CloseStory) -> None:
     """The story is over: its last report and its end are on record, and its stream leaves the open set."""
+    await open_change_request(bench)
+    await end_calls(bench)
     report = await _report(bench)
     closed = StoryClosed(final_state=bench.state.state, report_id=report.report_id)
     await bench.journal.record("close", report, closed, closes=True)

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fleet import council as cn
 from fleet.digest import canonical_json, digest_of_json
-from fleet.errors import ModelError, Retry
-from fleet.events import (
-    DroppedTest,
-    Evidence,
-    EvidenceGate,
-    EvidenceRecorded,
-    Payload,
-    RepairReceived,
-    TestsFiltered,
-)
+from fleet.errors import ModelError
+from fleet.events import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, RepairReceived, TestsFiltered
 from fleet.ids import Digest, EntityId
 from fleet.models import normalise_output
 from fleet.services.journal import Work
 from fleet.services.procedures.base import base_measurement, workspace_of
-from fleet.services.procedures.members import ask_member, material, task_paths
+from fleet.services.procedures.members import ask_member, task_paths
+from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.texts import examples_module
 from fleet.services.workbench import Workbench, seat, together
 from fleet.services.workspace import PROTECTED_FROM_AUTHORS, TestRun, WorkspaceService
-from fleet.story import CouncilRecord
-from fleet.story import deliberation as due
+from fleet.story import CouncilSaid, council_state
 
-__all__ = ["gather_first", "repair_round"]
+__all__ = ["measure_candidates", "repair"]
 
 QA = seat("qa")
 
@@ -39,7 +31,8 @@ class Executed:
 
     candidate: str
     tree: Digest | None
-    normal: str
+    normal: Digest | None
+    """Of the content in normal form (CN-34)."""
     diff_lines: int
     gates: tuple[EvidenceGate, ...]
     lint_errors: int
@@ -48,7 +41,7 @@ class Executed:
     outcomes: Mapping[str, str]
     """Test id -> outcome and exception type, over given examples and generated tests: its observed behaviour."""
     failures: str
-    runs: tuple[EntityId, ...]
+    run: EntityId
 
     @property
     def gates_ok(self) -> bool:
@@ -56,75 +49,109 @@ class Executed:
         return all(g.ok for g in self.gates)
 
 
-async def gather_first(bench: Workbench, record: CouncilRecord) -> None:
-    """Every draft has evidence, and the validity filter of the tests is on record."""
-    if record.opened.output_kind != "code_patch":
-        await _structural(bench, record)
-        return
-    executed = await together(_execute(bench, record, c, number=0) for c in sorted(record.drafts))
-    filtered = _filter(record, executed)
-    council_id = record.opened.council_id
-    payloads: list[Payload] = [filtered]
-    payloads += [
-        EvidenceRecorded(council_id=council_id, round=0, evidence=e) for e in _evidence(executed, filtered, number=0)
+async def measure_candidates(sitting: Sitting, duty: cn.OwedEvidence) -> None:
+    """The candidates have evidence; once one passes its gates, the validity filter of the tests is on record too."""
+    # Only the filter is missing: those that pass show what the tests are worth.
+    names = duty.candidates or tuple(c.candidate_id for c in sitting.state.contenders() if c.gates_ok)
+    contents = {c: _content(sitting, c, duty.round) or sitting.state.version(c).digest for c in names}
+    payloads: list[CouncilSaid] = []
+    if sitting.is_code:
+        executed = await together(_execute(sitting, c, digest, duty.round) for c, digest in contents.items())
+        filtered = sitting.state.filtered
+        if duty.filter_tests and any(e.generated for e in executed):
+            filtered = _filtered(executed)
+            payloads.append(_filter_event(sitting, filtered))
+        found = [_evidence_of(e, filtered, duty.round) for e in executed]
+    else:
+        found = [await _by_form(sitting, c) for c in names]
+    if duty.candidates:
+        payloads += [_event(sitting, e) for e in (*found, *_of_equals(sitting, found, duty.round))]
+    name = f"evidence/{duty.round}" if duty.candidates else f"evidence/{duty.round}/tests"
+    await sitting.say(name, *_sized(sitting, payloads), by=QA.principal)
+
+
+def _content(sitting: Sitting, candidate: str, number: int) -> Digest | None:
+    """What is to be measured of the candidate in this round: its draft, or a repair that its gates speak for."""
+    if number == 0:
+        return sitting.state.version(candidate, 0).digest
+    repair = sitting.state.repairs.get((candidate, number))
+    return repair.digest if isinstance(repair, cn.RepairReceived) and repair.kept != "old" else None
+
+
+def _event(sitting: Sitting, found: Evidence) -> EvidenceRecorded:
+    return EvidenceRecorded(council_id=sitting.council_id, round=found.round, evidence=found)
+
+
+def _of_equals(sitting: Sitting, found: Sequence[Evidence], number: int) -> list[Evidence]:
+    """Equal bytes were measured once: what one of them showed is evidence for each of its authors (CN-34)."""
+    contents = {v.candidate_id: _content(sitting, v.candidate_id, number) for v in sitting.state.versions()}
+    measured = {str(e.candidate_id): e for e in found}
+    return [
+        e.model_copy(update={"candidate_id": EntityId(other)})
+        for name, e in measured.items()
+        for other, content in contents.items()
+        if other not in measured and content is not None and content == contents[name]
     ]
-    await bench.journal.record(f"{council_id}/evidence/0", *payloads, actor=QA.principal)
 
 
-async def _structural(bench: Workbench, record: CouncilRecord) -> None:
-    """Designs are checked by form: each criterion answered, a file named that the story may change (CN-31)."""
-    wanted = {c.ac_id for c in bench.criteria}
-    values = {c: json.loads(await bench.blobs.get(d.content)) for c, d in record.drafts.items()}
-    payloads: list[Payload] = []
-    for candidate in sorted(values):
-        value = values[candidate]
-        answered = {str(c["ac"]) for c in value["criteria"]}
-        path = str(value["path"])
-        gates = (
-            EvidenceGate(name="criteria", ok=wanted <= answered),
-            EvidenceGate(name="path", ok=bool(path) and ".." not in path.split("/") and not path.startswith("/")),
-            EvidenceGate(name="interface", ok=bool(str(value["interface"]).strip())),
+def _sized(sitting: Sitting, payloads: Sequence[CouncilSaid]) -> list[CouncilSaid]:
+    """The payloads, in which evidence counts the authors whose present version behaves alike (CN-36)."""
+    after = council_state(sitting.opened, (*sitting.record.said.values(), *payloads)).candidates()
+    alike = cn.cluster_sizes(after)
+    sizes = {v.candidate_id: alike[c.candidate_id] for c in after for v in c.versions}
+    return [
+        p.model_copy(
+            update={"evidence": p.evidence.model_copy(update={"cluster_size": sizes[p.evidence.candidate_id]})}
         )
-        cluster = digest_of_json([path, " ".join(str(value["interface"]).split())])
-        same = sum(
-            digest_of_json([str(v["path"]), " ".join(str(v["interface"]).split())]) == cluster for v in values.values()
-        )
-        found = Evidence(
-            candidate_id=EntityId(candidate),
-            round=0,
-            gates=gates,
-            gates_ok=all(g.ok for g in gates),
-            trusted_passed=0,
-            trusted_total=0,
-            cluster_id=cluster.hex[:16],
-            cluster_size=same,
-            lint_errors=0,
-            diff_lines=0,
-        )
-        payloads.append(EvidenceRecorded(council_id=record.opened.council_id, round=0, evidence=found))
-    await bench.journal.record(f"{record.opened.council_id}/evidence/0", *payloads, actor=QA.principal)
+        if isinstance(p, EvidenceRecorded)
+        else p
+        for p in payloads
+    ]
 
 
-async def _execute(
-    bench: Workbench, record: CouncilRecord, candidate: str, *, number: int, content: Digest | None = None
-) -> Executed:
-    state, council_id = bench.state, record.opened.council_id
+async def _by_form(sitting: Sitting, candidate: str) -> Evidence:
+    """A design is checked by form: each criterion answered, a file named that the story may change (CN-31)."""
+    value = await sitting.load(sitting.state.version(candidate).digest)
+    path, interface = str(value["path"]), " ".join(str(value["interface"]).split())
+    gates = (
+        EvidenceGate(
+            name="criteria", ok={c.ac_id for c in sitting.bench.criteria} <= {str(c["ac"]) for c in value["criteria"]}
+        ),
+        EvidenceGate(name="path", ok=bool(path) and ".." not in path.split("/") and not path.startswith("/")),
+        EvidenceGate(name="interface", ok=bool(interface)),
+    )
+    return Evidence(
+        candidate_id=EntityId(candidate),
+        round=0,
+        gates=gates,
+        gates_ok=all(g.ok for g in gates),
+        trusted_passed=0,
+        trusted_total=0,
+        cluster_id=digest_of_json([path, interface]).hex[:16],
+        cluster_size=1,
+        lint_errors=0,
+        diff_lines=0,
+    )
+
+
+async def _execute(sitting: Sitting, candidate: str, content: Digest, number: int) -> Executed:
+    bench, state, task_id = sitting.bench, sitting.bench.state, sitting.opened.task_id
     assert state.tree is not None
-    prefix = f"{council_id}/evidence/{number}/{candidate}"
-    work = Work(seat=QA, tool="tests", op="pytest", task_id=record.opened.task_id, council_id=council_id)
+    prefix = f"{sitting.council_id}/evidence/{number}/{candidate}"
+    work = Work(seat=QA, tool="tests", op="pytest", task_id=task_id, council_id=sitting.council_id)
     space = workspace_of(bench, prefix, work)
-    value = json.loads(await bench.blobs.get(content or record.drafts[candidate].content))
+    value = await sitting.load(content)
     applied = await space.apply(state.tree, value["edits"], protect=PROTECTED_FROM_AUTHORS, toolchain=bench.toolchain)
     run_id = bench.new_id("rn", prefix)
     if applied.tree is None:
         text = "; ".join(applied.problems) or "the change could not be applied"
         gate = EvidenceGate(name="applies", ok=False, run_id=run_id)
-        return Executed(candidate, None, candidate, 0, (gate,), 0, (), {}, text, (run_id,))
+        return Executed(candidate, None, None, 0, (gate,), 0, (), {}, text, run_id)
     measured = await space.measure(
         applied.tree,
         run_id=run_id,
         story_id=state.story_id,
-        task_id=record.opened.task_id,
+        task_id=task_id,
         base=await base_measurement(bench, applied.tree),
         commit=None,
         base_commit=state.base_commit,
@@ -145,7 +172,7 @@ async def _execute(
         EvidenceGate(name="examples", ok=examples is None or examples.all_passed, run_id=run_id),
         EvidenceGate(name="secrets", ok=not (report.security and report.security.secrets_found), run_id=run_id),
     )
-    generated = await _generated(bench, record, space, applied.tree, run=all(g.ok for g in gates))
+    generated = await _generated(sitting, space, applied.tree) if all(g.ok for g in gates) else ()
     outcomes = {f"example/{k}": v for k, v in (examples.signature if examples else {}).items()}
     outcomes |= {f"test/{k}": v for k, v in (generated[0].signature if generated else {}).items()}
     failures = "\n".join(
@@ -156,14 +183,14 @@ async def _execute(
     return Executed(
         candidate,
         applied.tree,
-        applied.normal_digest or candidate,
+        Digest(f"sha256:{applied.normal_digest}") if applied.normal_digest else None,
         applied.diff_lines,
         gates,
         lint,
         generated,
         outcomes,
         normalise_output(failures),
-        (run_id,),
+        run_id,
     )
 
 
@@ -171,140 +198,107 @@ async def _run(space: WorkspaceService, tree: Digest, name: str, code: str, benc
     return await space.run_tests(tree, {f"test_{name}.py": code}, toolchain=bench.toolchain) if code else None
 
 
-async def _generated(
-    bench: Workbench, record: CouncilRecord, space: WorkspaceService, tree: Digest, *, run: bool
-) -> tuple[TestRun, ...]:
-    if record.tests is None or not run:
+async def _generated(sitting: Sitting, space: WorkspaceService, tree: Digest) -> tuple[TestRun, ...]:
+    tests = sitting.state.tests
+    if not isinstance(tests, cn.TestsAuthored) or not tests.count:
         return ()
-    code = str(json.loads(await bench.blobs.get(record.tests))["code"])
-    runs = [await _run(space, tree, "generated", code, bench) for _ in range(2)]
+    code = str((await sitting.load(tests.digest))["code"])
+    runs = [await _run(space, tree, "generated", code, sitting.bench) for _ in range(2)]
     return tuple(r for r in runs if r is not None)
 
 
-def _filter(record: CouncilRecord, executed: list[Executed]) -> TestsFiltered:
+def _filtered(executed: Sequence[Executed]) -> cn.TestsFiltered:
     """Which generated tests can be believed (CN-33)."""
-    ran = [e for e in executed if e.generated]
-    names = list(dict.fromkeys(name for e in ran for name in e.generated[0].signature))
-    dropped: list[DroppedTest] = []
-    for name in names:
-        reason = _invalid(name, ran)
-        if reason:
-            dropped.append(DroppedTest(test=name, reason=reason))
-    bad = {d.test for d in dropped}
-    trusted = bool(names) and len(dropped) * 2 <= len(names)
-    return TestsFiltered(
-        council_id=record.opened.council_id,
-        kept=tuple(n for n in names if n not in bad) if trusted else (),
-        dropped=tuple(dropped),
-        trusted=trusted,
+    ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
+    names = dict.fromkeys(name for first, _ in ran.values() for name in first)
+    missing = "not_collected"
+    found = cn.filter_tests(
+        [
+            cn.TestRuns(
+                test_id=name,
+                is_collected=all(first.get(name, missing) != missing for first, _ in ran.values()),
+                runs={c: (one.get(name, missing), two.get(name, missing)) for c, (one, two) in ran.items()},
+            )
+            for name in names
+        ]
+    )
+    return cn.TestsFiltered(found.kept, found.dropped, found.trusted)
+
+
+def _filter_event(sitting: Sitting, found: cn.TestsFiltered) -> TestsFiltered:
+    dropped = tuple(DroppedTest(test=d.test, reason=d.reason) for d in found.dropped)
+    return TestsFiltered(council_id=sitting.council_id, kept=found.kept, dropped=dropped, trusted=found.trusted)
+
+
+def _evidence_of(e: Executed, filtered: cn.TestsFiltered | None, number: int) -> Evidence:
+    kept = filtered.kept if filtered is not None else ()
+    shared = {k: v for k, v in e.outcomes.items() if k.startswith("example/") or k.removeprefix("test/") in kept}
+    return Evidence(
+        candidate_id=EntityId(e.candidate),
+        round=number,
+        tree_digest=e.tree,
+        gates=e.gates,
+        gates_ok=e.gates_ok,
+        trusted_passed=sum(e.outcomes.get(f"test/{name}") == "passed" for name in kept),
+        trusted_total=len(kept),
+        cluster_id=cn.cluster_id_of(e.candidate, shared if e.gates_ok else {}),
+        cluster_size=1,
+        lint_errors=e.lint_errors,
+        diff_lines=e.diff_lines,
+        run_ids=(e.run,),
+        normal_digest=e.normal,
     )
 
 
-def _invalid(name: str, ran: list[Executed]) -> str | None:
-    outcomes = [(e.generated[0].signature.get(name), e.generated[1].signature.get(name)) for e in ran]
-    if any(first != second for first, second in outcomes):
-        return "different results on two runs of one candidate"
-    if any(first in (None, "not_collected") for first, _ in outcomes):
-        return "cannot be collected"
-    if all(first != "passed" for first, _ in outcomes):
-        return "failed by every candidate"
-    return None
-
-
-def _evidence(executed: list[Executed], filtered: TestsFiltered, *, number: int) -> list[Evidence]:
-    kept = set(filtered.kept)
-    clusters = {e.candidate: _cluster(e, kept) for e in executed if e.gates_ok}
-    normal = {e.candidate: e.normal for e in executed}
-    found: list[Evidence] = []
-    for e in executed:
-        cluster = clusters.get(e.candidate, e.candidate)
-        size = sum(c == cluster or normal[k] == e.normal for k, c in clusters.items()) or 1
-        passed = sum(e.outcomes.get(f"test/{name}") == "passed" for name in kept)
-        found.append(
-            Evidence(
-                candidate_id=EntityId(e.candidate),
-                round=number,
-                tree_digest=e.tree,
-                gates=e.gates,
-                gates_ok=e.gates_ok,
-                trusted_passed=passed,
-                trusted_total=len(kept),
-                cluster_id=cluster[:40],
-                cluster_size=size,
-                lint_errors=e.lint_errors,
-                diff_lines=e.diff_lines,
-                run_ids=e.runs,
-            )
-        )
-    return found
-
-
-def _cluster(e: Executed, kept: set[str]) -> str:
-    shared = {k: v for k, v in e.outcomes.items() if k.startswith("example/") or k.removeprefix("test/") in kept}
-    return digest_of_json(shared).hex[:16] if shared else e.candidate
-
-
-async def repair_round(bench: Workbench, record: CouncilRecord, owed: due.OwedRepairs) -> None:
-    """Each author had one chance to repair; a version that is not strictly better is not kept (CN-41, CN-42)."""
-    await together(_repair(bench, record, candidate, number=owed.round) for candidate in owed.candidates)
-
-
-async def _repair(bench: Workbench, record: CouncilRecord, candidate: str, *, number: int) -> None:
-    council_id, old = record.opened.council_id, record.evidence[candidate]
-    author = next(m for m in record.opened.roster if m.member_id == record.author_of(candidate))
-    before = await _execute(bench, record, candidate, number=old.round, content=record.drafts[candidate].content)
-    value = json.loads(await bench.blobs.get(record.drafts[candidate].content))
-    code = "\n\n".join(str(e["content"]) for e in value["edits"])
-    name = f"repair/{number}/{candidate}"
-    content, new, reason = record.drafts[candidate].content, None, "the author gave no usable repair"
-    try:
-        answer = await ask_member(
-            bench,
-            record,
-            author,
-            "repair",
-            step=name,
-            shared=await material(bench, record),
-            own=f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}",
-            target_paths=await task_paths(bench, record),
-        )
-        content = await bench.blobs.put(canonical_json(answer.value))
-        new = await _execute(bench, record, candidate, number=number, content=content)
-    except ModelError as error:
-        if error.retry is Retry.LATER:
-            raise
-    payloads: list[Payload] = []
-    kept = "old"
-    if new is not None:
-        filtered = record.filtered
-        assert filtered is not None
-        measured = _evidence([new], filtered, number=number)[0]
-        measured = measured.model_copy(update={"cluster_size": _joined(record, candidate, measured)})
-        kept = "new" if _better(measured, old) else "old"
-        reason = "strictly better evidence" if kept == "new" else "its evidence is not strictly better"
-        if kept == "new":
-            payloads.append(EvidenceRecorded(council_id=council_id, round=number, evidence=measured))
+async def repair(sitting: Sitting, duty: cn.OwedRepair) -> None:
+    """The author had its chance in this round; a version that is not strictly better is not kept (CN-41, CN-42)."""
+    candidate, number, state = duty.candidate_id, duty.round, sitting.state
+    old, author = state.version(candidate, number - 1), sitting.seat(str(duty.author.member_id))
+    assert old.evidence is not None, "only what was measured is repaired"
+    answer = await _repaired(sitting, duty, old)
+    payloads: list[CouncilSaid] = []
+    content, kept, reason = old.digest, "old", "the author gave no usable repair"
+    if answer is not None:
+        content, reason = answer, "its evidence is not strictly better"
+        found = _evidence_of(await _execute(sitting, candidate, content, number), state.filtered, number)
+        if cn.is_better(cn.Evidence.model_validate(found.model_dump()), old.evidence):
+            kept, reason = "new", "strictly better evidence"
+            # Tests that nobody has filtered yet are run, and filtered, with all that pass in this round.
+            is_unfiltered = isinstance(state.tests, cn.TestsAuthored) and state.filtered is None
+            payloads = [] if is_unfiltered and found.gates_ok else [_event(sitting, found)]
     repaired = RepairReceived(
-        council_id=council_id,
+        council_id=sitting.council_id,
         round=number,
         candidate_id=EntityId(candidate),
         new_digest=content,
         kept=kept,  # pyright: ignore[reportArgumentType]
         reason=reason,
     )
-    await bench.journal.record(f"{council_id}/{name}/received", repaired, *payloads, actor=author.principal)
+    said = _sized(sitting, [repaired, *payloads])
+    await sitting.say(f"repair/{number}/{candidate}/received", *said, by=author.principal)
 
 
-def _joined(record: CouncilRecord, candidate: str, measured: Evidence) -> int:
-    same = [
-        e for k, e in record.evidence.items() if k != candidate and e.gates_ok and e.cluster_id == measured.cluster_id
-    ]
-    return len(same) + 1
-
-
-def _better(new: Evidence, old: Evidence) -> bool:
-    return _rank(new) > _rank(old)
-
-
-def _rank(e: Evidence) -> tuple[bool, int, int, int]:
-    return (e.gates_ok, sum(g.ok for g in e.gates), e.trusted_passed, -e.lint_errors)
+async def _repaired(sitting: Sitting, duty: cn.OwedRepair, old: cn.Version) -> Digest | None:
+    """The new version, None when the author gave none that can be used."""
+    bench, number = sitting.bench, duty.round
+    group = next(c for c in sitting.state.candidates(number - 1) if old in c.versions)
+    # Of equal versions the first was executed, and its runs are on record.
+    first = group.versions[0]
+    before = await _execute(sitting, first.candidate_id, first.digest, first.changed_in)
+    value = await sitting.load(old.digest)
+    code = "\n\n".join(str(e["content"]) for e in value["edits"])
+    try:
+        answer = await ask_member(
+            bench,
+            sitting.record,
+            sitting.seat(str(duty.author.member_id)),
+            "repair",
+            step=f"repair/{number}/{duty.candidate_id}",
+            shared=sitting.shared,
+            own=f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}",
+            target_paths=await task_paths(bench, sitting.record),
+        )
+    except ModelError as error:
+        unless_final(error)
+        return None
+    return await bench.blobs.put(canonical_json(answer.value))

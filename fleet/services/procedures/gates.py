@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from fleet.digest import canonical_json
 from fleet.errors import GateClosed
-from fleet.events import ApprovalRequested, OwnershipTaken, Payload, StoryParked, Task, TaskAdded, TaskTransitioned
+from fleet.events import (
+    ApprovalExpired,
+    ApprovalRequested,
+    OwnershipTaken,
+    Payload,
+    StoryParked,
+    Subject,
+    Task,
+    TaskAdded,
+    TaskTransitioned,
+)
 from fleet.ids import Digest, EntityId, Principal
+from fleet.services.consent import MAX_EXPIRIES
 from fleet.services.journal import SYSTEM
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, decide_gate, delegation_for, fire, last_request, subject_of, takeover_cause
-from fleet.story.intents import DecideGate, FireTransition, LoopBack, Park, RequestGate
+from fleet.story import (
+    Caller,
+    decide_gate,
+    delegation_for,
+    expiries_in_a_row,
+    fire,
+    last_request,
+    subject_of,
+    takeover_cause,
+)
+from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestGate
 
 __all__ = [
     "decide_delegated_gate",
+    "expire_gate",
     "fire_transition",
     "fix_task",
+    "gate_request",
     "loop_back",
     "park_story",
     "record_park",
@@ -34,39 +56,50 @@ async def request_gate(bench: Workbench, intent: RequestGate) -> None:
     subject = subject_of(state, gate, task)
     if subject is None or subject.digest != intent.subject:
         return
-    before = last_request(state, intent.gate, subject.digest)
-    attempt = before.request.attempt + 1 if before else 1
-    name = f"gate/{intent.gate}/{subject.digest.hex[:16]}/{attempt}"
-    if intent.task_id:
-        name = f"{name}/{intent.task_id}"
     await bench.journal.record(
-        name,
-        ApprovalRequested(
-            approval_id=bench.new_id("ap", name),
-            gate=intent.gate,
-            role=gate.role,
-            actor=gate.actor,
-            subject=subject,
-            risk="low",
-            expires_at=bench.now_ms + gate.request_ttl_s * 1000,
-            attempt=attempt,
-            card_digest=await _card(bench, intent),
-            requested_by=SYSTEM,
-        ),
+        _request_name(bench, intent.gate, subject, intent.task_id),
+        await gate_request(bench, intent.gate, subject, task_id=intent.task_id),
     )
 
 
-async def _card(bench: Workbench, intent: RequestGate) -> Digest:
+def _request_name(bench: Workbench, gate: str, subject: Subject, task_id: str | None) -> str:
+    before = last_request(bench.state, gate, subject.digest)
+    name = f"gate/{gate}/{subject.digest.hex[:16]}/{before.request.attempt + 1 if before else 1}"
+    return f"{name}/{task_id}" if task_id else name
+
+
+async def gate_request(
+    bench: Workbench, name: str, subject: Subject, *, task_id: str | None = None, requester: Principal = SYSTEM
+) -> ApprovalRequested:
+    """The next request for this gate and subject, with the card that its decider will see (LC-73, LC-79)."""
     state = bench.state
-    task = state.tasks.get(intent.task_id or "")
-    score = state.scores.get(intent.subject)
+    gate = bench.rules.fsm.gate(state.lifecycle, name)
+    before = last_request(state, name, subject.digest)
+    return ApprovalRequested(
+        approval_id=bench.new_id("ap", _request_name(bench, name, subject, task_id)),
+        gate=name,
+        role=gate.role,
+        actor=gate.actor,
+        subject=subject,
+        risk="low",
+        expires_at=bench.now_ms + gate.request_ttl_s * 1000,
+        attempt=before.request.attempt + 1 if before else 1,
+        card_digest=await _card(bench, name, subject.digest, task_id),
+        requested_by=requester,
+    )
+
+
+async def _card(bench: Workbench, gate: str, subject: Digest, task_id: str | None) -> Digest:
+    state = bench.state
+    task = state.tasks.get(task_id or "")
+    score = state.scores.get(subject)
     return await bench.blobs.put(
         canonical_json(
             {
-                "gate": intent.gate,
+                "gate": gate,
                 "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
                 "task": {"id": task.task.task_id, "title": task.task.title} if task else None,
-                "subject": intent.subject,
+                "subject": subject,
                 "score": score.score if score else None,
                 "verdict": score.verdict if score else None,
                 "limited_by": score.limited_by if score else None,
@@ -79,6 +112,21 @@ async def _card(bench: Workbench, intent: RequestGate) -> Digest:
             }
         )
     )
+
+
+async def expire_gate(bench: Workbench, intent: ExpireGate) -> None:
+    """It is on record that nobody answered; after three such requests in a row the story is parked (LC-73)."""
+    state = bench.state
+    approval = state.approvals[intent.approval_id]
+    request = approval.request
+    payloads: list[Payload] = [ApprovalExpired(approval_id=request.approval_id, attempt=request.attempt)]
+    if (expiries_in_a_row(state, approval) + 1) % MAX_EXPIRIES == 0:
+        detail = (
+            f"nobody answered {MAX_EXPIRIES} requests in a row at gate {request.gate}, which is for role "
+            f"{request.role}: let the story go on when somebody can, and it is asked again"
+        )
+        payloads.append(StoryParked(cause="approval_unanswered", detail=detail, ref=request.approval_id))
+    await bench.journal.record(f"expire/{request.approval_id}", *payloads)
 
 
 async def decide_delegated_gate(bench: Workbench, intent: DecideGate) -> None:

@@ -10,6 +10,7 @@ from fleet.models import Sampling
 from fleet.ports import AgentAnswer, AgentRequest, WorkKind
 from fleet.services.code_view import read_tree
 from fleet.services.journal import Seat, Work
+from fleet.services.procedures.exploring import explored
 from fleet.services.procedures.texts import design_view, pack_text, source_paths, task_view
 from fleet.services.workbench import Workbench
 from fleet.story import CouncilRecord
@@ -35,7 +36,7 @@ async def task_paths(bench: Workbench, record: CouncilRecord) -> tuple[str, ...]
     for decision in reversed(list(bench.state.decisions.values())):
         council = bench.state.councils.get(decision.proposed.council_id or "")
         if decision.proposed.category == "ARCHITECTURE" and council is not None and council.winner is not None:
-            value = json.loads(await bench.blobs.get(council.drafts[council.winner].content))
+            value = json.loads(await bench.blobs.get(council.chosen.digest))
             return (str(value["path"]),)
     return allowed
 
@@ -79,7 +80,8 @@ async def ask_member(
         task_id=record.opened.task_id,
         council_id=record.opened.council_id,
     )
-    return await bench.journal.ask(f"{record.opened.council_id}/{step}", request, work)
+    name = f"{record.opened.council_id}/{step}"
+    return await bench.journal.ask(name, await explored(bench, request, work, step=name), work)
 
 
 async def _new_paths(bench: Workbench, paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 
+from fleet.council import TestsAuthored
 from fleet.errors import ModelError
-from fleet.events import CheckpointSaved, Payload, TaskClaimed, TaskTransitioned, TreeMerged
+from fleet.events import Payload, TaskClaimed, TaskTransitioned, TreeMerged
 from fleet.ids import Digest, EntityId
 from fleet.models import Sampling, review_schema
 from fleet.ports import AgentRequest
 from fleet.services.code_view import is_test, keep_tests, merge_modules, read_tree, unified_diff
 from fleet.services.journal import Seat, Work
 from fleet.services.procedures.base import measure, workspace_of
+from fleet.services.procedures.checkpoints import checkpoint
 from fleet.services.procedures.gates import system_step
 from fleet.services.procedures.texts import examples_module, pack_text, test_path
+from fleet.services.story_repository import staged_repository
 from fleet.services.workbench import Workbench, seat
 from fleet.story import TaskState
 from fleet.story.intents import CommitWork, MergeTask, ReviewTask, StartTask, TestTask
@@ -77,12 +80,11 @@ async def commit_work(bench: Workbench, intent: CommitWork) -> None:
     state = bench.state
     task = state.tasks[intent.task_id]
     council = state.councils[intent.council_id]
-    assert council.winner is not None
-    evidence = council.evidence[council.winner]
-    assert evidence.tree_digest is not None
-    member = council.author_of(council.winner)
-    who = next(Seat(r.principal, r.role) for r in council.opened.roster if r.member_id == member)
-    tree = await _with_tests(bench, task, intent.council_id, evidence.tree_digest, who)
+    chosen = council.chosen
+    assert chosen.evidence is not None
+    assert chosen.evidence.tree_digest is not None
+    who = next(Seat(r.principal, r.role) for r in council.opened.roster if r.member_id == chosen.author)
+    tree = await _with_tests(bench, task, intent.council_id, chosen.evidence.tree_digest, who)
     await bench.journal.record(
         f"task/{intent.task_id}/commit/{task.attempt}",
         agent_step(task, who, "COMMIT_CODE", "implementing", "dev_completed", evidence=(tree, intent.council_id)),
@@ -96,10 +98,10 @@ def _routed(bench: Workbench, task: TaskState, from_: str) -> Payload:
 
 
 async def _with_tests(bench: Workbench, task: TaskState, council_id: str, tree: Digest, who: Seat) -> Digest:
-    council = bench.state.councils[council_id]
+    council = bench.state.councils[council_id].deliberation
     parts = [examples_module(bench.state.content.constraints)]
-    if council.tests is not None and council.filtered is not None and council.filtered.kept:
-        code = str(json.loads(await bench.blobs.get(council.tests))["code"])
+    if isinstance(council.tests, TestsAuthored) and council.filtered is not None and council.filtered.kept:
+        code = str(json.loads(await bench.blobs.get(council.tests.digest))["code"])
         parts.append(keep_tests(code, frozenset(council.filtered.kept)))
     text = merge_modules([p for p in parts if p])
     if not text:
@@ -184,7 +186,8 @@ def _evidence_text(bench: Workbench, task: TaskState) -> str:
     """What was measured on the work: a reviewer judges by this and not by reading alone."""
     for council in reversed(list(bench.state.councils.values())):
         if council.opened.task_id == task.task.task_id and council.winner is not None:
-            found = council.evidence[council.winner]
+            found = council.chosen.evidence
+            assert found is not None
             gates = ", ".join(f"{g.name} {'passed' if g.ok else 'FAILED'}" for g in found.gates)
             return (
                 f"Evidence from execution: {gates}. Tests written from the acceptance criteria by somebody else: "
@@ -244,19 +247,13 @@ async def merge_task(bench: Workbench, intent: MergeTask) -> None:
         who=who,
         task_id=task.task.task_id,
     )
-    states = {k: v.state for k, v in bench.state.tasks.items()} | {task.task.task_id: "done"}
     name = f"merge/{intent.task_id}/{intent.attempt}/merged"
+    plan_id, done = task.task.plan_id, task.task.task_id
     await bench.journal.record(
         name,
         merged,
-        system_step(task.task.task_id, "po_approved", "AUTO_COMPLETE", "done", evidence=(merged.result_digest,)),
-        CheckpointSaved(
-            plan_id=task.task.plan_id,
-            checkpoint_id=bench.new_id("rp", name),
-            tree_digest=merged.result_digest,
-            task_states=states,  # pyright: ignore[reportArgumentType]
-            note=f"after {task.task.title}"[:200],
-        ),
+        system_step(done, "po_approved", "AUTO_COMPLETE", "done", evidence=(merged.result_digest,)),
+        checkpoint(bench, name, merged, plan_id=plan_id, note=f"after {task.task.title}", done=done),
     )
 
 
@@ -268,7 +265,8 @@ async def commit_tree(
     assert state.start is not None
     assert state.tree is not None
     assert state.commit is not None
-    staged = await bench.forge.stage(state.start.repo.url, state.base_commit)
+    staged = await staged_repository(bench)
+    assert staged is not None
     space = workspace_of(bench, prefix, Work(seat=who, tool="git", op="merge_candidate", task_id=task_id))
     commit = await space.commit(
         tree,

@@ -19,6 +19,10 @@ LONG_FILE = 3500
 """Characters above which a developer is shown what a file defines, and not all of its text."""
 
 
+SHOWN_FILES = 30
+"""Sources of the repository that a prompt names; in a larger one those are chosen that the story is about."""
+
+
 WHOLE_FILE = 200_000
 """Characters of a file that are read for its definitions."""
 
@@ -58,14 +62,33 @@ async def source_paths(bench: Workbench, tree: Digest) -> tuple[str, ...]:
     if isinstance(named, list) and named:
         return tuple(str(p) for p in named)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     files = await read_tree(bench.blobs, tree)
-    return tuple(sorted(p for p in files if p.endswith(".py") and not is_test(p)))[:30]
+    sources = tuple(sorted(p for p in files if p.endswith(".py") and not is_test(p)))
+    return sources if len(sources) <= SHOWN_FILES else await _chosen(bench, tree, sources)
+
+
+async def _chosen(bench: Workbench, tree: Digest, sources: tuple[str, ...]) -> tuple[str, ...]:
+    """As many sources as a prompt shows, in order of path: those that the story is about, then the first ones."""
+    found: list[str] = []
+    if bench.knowledge is not None:
+        asked = "\n".join(
+            [bench.state.content.title, bench.state.content.description, *(c.text for c in bench.criteria)]
+        )
+        # What is no source for prompts may stand between those that are.
+        ranked = await bench.knowledge.choose_files(tree, asked, limit=4 * SHOWN_FILES)
+        known = frozenset(sources)
+        found = [file.path for file in ranked if file.path in known]
+    return tuple(sorted([*dict.fromkeys([*found, *sources])][:SHOWN_FILES]))
 
 
 async def design_view(bench: Workbench) -> str:
     """What a designer sees of the repository: each source file with its definitions."""
     assert bench.state.tree is not None
     files = await read_tree(bench.blobs, bench.state.tree)
-    return "Repository:\n" + await outline(bench.blobs, files)
+    sources = tuple(sorted(p for p in files if p.endswith(".py") and not is_test(p)))
+    if len(sources) <= SHOWN_FILES:
+        return "Repository:\n" + await outline(bench.blobs, files)
+    chosen = await _chosen(bench, bench.state.tree, sources)
+    return "Repository:\n" + await outline(bench.blobs, files, paths=chosen)
 
 
 async def task_view(bench: Workbench, paths: tuple[str, ...]) -> str:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from typing import Any
 
-from fleet.council.choice import Choice, Contender, VoterBallot, choose
-from fleet.digest import canonical_json, digest_of_json
+from fleet import council as cn
+from fleet.digest import canonical_json
 from fleet.events import (
     ApprovalRequested,
+    BallotCast,
     CouncilDecided,
     CouncilUndecided,
     DecisionAccepted,
     DecisionProposed,
     EvidenceRef,
-    Payload,
     Subject,
 )
 from fleet.ids import Digest, EntityId
 from fleet.services.journal import SYSTEM
-from fleet.services.workbench import Workbench
+from fleet.services.procedures.sitting import Sitting
 from fleet.story import CouncilRecord, StoryState
-from fleet.story import deliberation as due
 
 __all__ = ["decide", "tokens_by_phase"]
 
@@ -33,122 +32,102 @@ _PHASES = {
     "repair": "repair",
     "vote": "ballots",
 }
+Reasons = dict[tuple[str, str], list[str]]
+"""(voter, candidate) -> what the voter said of it, on each of its papers."""
 
 
-async def decide(bench: Workbench, record: CouncilRecord, *, owed: due.OwedDecision, is_spent: bool = False) -> None:
-    """The council's outcome is on record, with its tally, minority report and counterfactual winners."""
-    contenders, ballots = _contenders(record), _ballots(record)
-    weights: dict[str, int] = {m.member_id: m.weight for m in record.opened.roster if m.can_vote}
-    exit_ = due.early_exit(record)
-    if exit_ is not None:
-        choice = Choice(exit_, None, ranking=(exit_,), valid=len(ballots))
-    else:
-        choice = choose(contenders, ballots, weights=weights, quorum=record.opened.quorum)
-    minority = await bench.blobs.put(canonical_json(await _minority(bench, record, choice)))
-    tally: dict[str, Any] = {
-        "valid": choice.valid,
-        "invalid": len(record.refused),
-        "ranking": list(choice.ranking),
-        "removed": dict(choice.removed),
-        "margins": dict(choice.margins),
+async def decide(sitting: Sitting) -> None:
+    """The council's outcome is on record, with its tally, minority report, counterfactual winners and whole record."""
+    found = cn.conclude(sitting.state)
+    tokens = tokens_by_phase(sitting.bench.state, sitting.record)
+    reasons = await _reasons(sitting)
+    minority = _minority(found.minority, reasons)
+    record = _whole_record(sitting, found) | {
+        "ballots": [_ballot(cast.ballot, reasons) for _, cast in sorted(sitting.state.ballots.items())],
+        "minority_report": minority,
+        "tokens": tokens,
     }
-    digest = _hash(record, choice)
-    if choice.winner is None:
-        await _undecided(bench, record, choice, tally, digest, minority, is_spent=is_spent)
-        return
-    await _decided(bench, record, choice.winner, tally, digest, minority, phase="P3" if exit_ else "P6")
+    blobs = sitting.bench.blobs
+    facts: dict[str, Any] = {
+        "council_id": sitting.council_id,
+        "tally": found.result.tally.model_dump(mode="json"),
+        "decision_hash": found.decision_hash,
+        "minority_report_digest": await blobs.put(canonical_json(minority)),
+        "record_digest": await blobs.put(canonical_json(record)),
+    }
+    if isinstance(found.result, cn.NoDecision):
+        await _undecided(sitting, found.result, facts)
+    else:
+        await _decided(sitting, found, found.result, facts | {"tokens": tokens})
 
 
-def _contenders(record: CouncilRecord) -> list[Contender]:
-    return [
-        Contender(
-            candidate_id=k,
-            digest=record.drafts[k].content,
-            authors=frozenset({record.author_of(k)}),
-            gates_ok=e.gates_ok,
-            trusted_passed=e.trusted_passed,
-            cluster_size=e.cluster_size,
-            diff_lines=e.diff_lines,
-        )
-        for k, e in record.evidence.items()
-    ]
+async def _reasons(sitting: Sitting) -> Reasons:
+    said: Reasons = {}
+    for cast in (p for p in sitting.record.said.values() if isinstance(p, BallotCast)):
+        for candidate, text in (await sitting.load(cast.reasons_digest)).items():
+            # One ballot stood for both papers of a voter once; its reasons are lists.
+            said.setdefault((cast.voter, candidate), []).extend([text] if isinstance(text, str) else text)
+    return said
 
 
-def _ballots(record: CouncilRecord) -> list[VoterBallot]:
-    members = {m.member_id: m for m in record.opened.roster}
-    return [
-        VoterBallot(
-            voter=voter,
-            votes={str(k): v for k, v in b.votes.items()},
-            ranking=tuple(str(c) for c in b.ranking),
-            weight=members[EntityId(voter)].weight,
-            has_veto=members[EntityId(voter)].veto,
-        )
-        for voter, b in sorted(record.ballots.items())
-    ]
+def _ballot(ballot: cn.Ballot, reasons: Reasons) -> dict[str, Any]:
+    said = {c: reasons.get((ballot.voter, c), []) for c in ballot.votes}
+    return ballot.model_dump(mode="json") | {"reasons": said}
 
 
-def _hash(record: CouncilRecord, choice: Choice) -> Digest:
-    """Digest of everything that the outcome depends on; replaying the events gives it again (CN-59)."""
-    return digest_of_json(
-        {
-            "rule_version": record.opened.rule_version,
-            "rubric": record.opened.rubric_digest,
-            "roster": [[m.member_id, m.weight] for m in record.opened.roster],
-            "candidates": sorted([k, d.content] for k, d in record.drafts.items()),
-            "evidence": [json.loads(e.model_dump_json()) for _, e in sorted(record.evidence.items())],
-            "ballots": [[b.voter, dict(b.votes), list(b.ranking)] for b in _ballots(record)],
-            "seed": record.opened.seed,
-            "winner": choice.winner,
-            "reason": choice.reason,
-        }
-    )
-
-
-async def _minority(bench: Workbench, record: CouncilRecord, choice: Choice) -> dict[str, Any]:
-    rejecting: list[dict[str, Any]] = []
-    for voter, ballot in sorted(record.ballots.items()):
-        reasons = json.loads(await bench.blobs.get(ballot.reasons_digest))
-        rejecting += [
-            {"voter": voter, "candidate": c, "reasons": reasons.get(c, [])}
-            for c, v in ballot.votes.items()
-            if v == "reject"
-        ]
-    dropped = record.filtered.dropped if record.filtered else ()
-    best = record.evidence.get(choice.winner or "")
-    equals = [
-        k
-        for k, e in sorted(record.evidence.items())
-        if best is not None and k != choice.winner and _key(e) == _key(best)
+def _minority(found: cn.MinorityReport, reasons: Reasons) -> dict[str, Any]:
+    rejecting = [
+        {"voter": r.voter, "candidate": r.candidate_id, "reasons": reasons.get((r.voter, r.candidate_id), [])}
+        for r in found.rejections
     ]
     return {
         "rejecting": rejecting,
-        "untrusted_tests": [{"test": d.test, "reason": d.reason} for d in dropped],
-        "equal_evidence": equals,
+        "untrusted_tests": [t._asdict() for t in found.untrusted_tests],
+        "questions": list(found.questions),
+        "equal_evidence": list(found.equals),
     }
 
 
-def _key(e: Any) -> tuple[Any, ...]:
-    return (e.gates_ok, e.trusted_passed, e.cluster_size)
+def _whole_record(sitting: Sitting, found: cn.Conclusion) -> dict[str, Any]:
+    """The decision with what it stands on, for whoever reads it without the log (CN-58)."""
+    opened, result = sitting.opened, found.result
+    outcome = result.reason if isinstance(result, cn.NoDecision) else result.winner
+    return {
+        "council_id": opened.council_id,
+        "outcome": "decided" if isinstance(result, cn.Decided) else "no_decision",
+        "winner_or_reason": outcome,
+        "decision_hash": found.decision_hash,
+        "rule_version": opened.rule_version,
+        "seed": opened.seed,
+        "roster": [m.model_dump(mode="json") for m in opened.roster],
+        "quorum": opened.quorum,
+        "tally": result.tally.model_dump(mode="json"),
+        "candidates": [_candidate(c) for c in found.results],
+        "evidence": [e.model_dump(mode="json") for _, e in sorted(sitting.state.evidence.items())],
+        "counterfactuals": _counterfactuals(found),
+    }
 
 
-def _counterfactuals(record: CouncilRecord) -> dict[str, Any]:
-    """Who would have won by simpler rules, so that everybody sees what the council added (CN-60)."""
-    by_member = {d.member_id: k for k, d in record.drafts.items()}
-    first = next((by_member[m.member_id] for m in record.opened.roster if m.member_id in by_member), None)
-    ranked = sorted(
-        record.evidence.values(), key=lambda e: (not e.gates_ok, -e.trusted_passed, *_size(record, e.candidate_id))
-    )
-    places: dict[str, int] = {}
-    for ballot in record.ballots.values():
-        for candidate in ballot.ranking[:1]:
-            places[candidate] = places.get(candidate, 0) + 1
-    plurality = min(places, key=lambda c: (-places[c], *_size(record, c))) if places else None
-    return {"first_draft": first, "best_of_n": ranked[0].candidate_id if ranked else None, "plurality": plurality}
+def _candidate(c: cn.CandidateResult) -> dict[str, Any]:
+    return {
+        "candidate_id": c.candidate_id,
+        "digest": c.digest,
+        "authors": list(c.authors),
+        "rank": c.rank,
+        "score": list(c.score) if c.score else None,
+        "checks": asdict(c.checks) | {"all_passed": c.checks.all_passed},
+    }
 
 
-def _size(record: CouncilRecord, candidate: str) -> tuple[int, str]:
-    return record.evidence[EntityId(candidate)].diff_lines, record.drafts[candidate].content
+def _counterfactuals(found: cn.Conclusion) -> dict[str, Any]:
+    """Who would have won by simpler rules, with the evidence, so that everybody sees what the council added (CN-60)."""
+    return {rule: _counterfactual(c) if c is not None else None for rule, c in found.counterfactuals.items()}
+
+
+def _counterfactual(found: cn.Counterfactual) -> dict[str, Any]:
+    e = found.evidence
+    shown = {"gates_ok": e.gates_ok, "trusted_passed": e.trusted_passed, "trusted_total": e.trusted_total} if e else {}
+    return {"candidate_id": found.candidate_id, **shown}
 
 
 def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
@@ -161,108 +140,76 @@ def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
     return spent
 
 
-async def _decided(
-    bench: Workbench,
-    record: CouncilRecord,
-    winner: str,
-    tally: dict[str, Any],
-    digest: Digest,
-    minority: Digest,
-    *,
-    phase: Any,
-) -> None:
-    council_id = record.opened.council_id
-    proposed = await _decision(bench, record, winner)
+async def _decided(sitting: Sitting, found: cn.Conclusion, result: cn.Decided, facts: dict[str, Any]) -> None:
+    assert result.winner is not None, "only a gate is decided without a winner"
+    proposed = await _decision(sitting, result.winner)
     accepted = DecisionAccepted(
         decision_id=proposed.decision_id,
         by=SYSTEM,
         as_role="council",
-        council_id=council_id,
-        note=f"decided in {phase}",
+        council_id=sitting.council_id,
+        note=f"decided in {result.decided_in}",
     )
     decided = CouncilDecided(
-        council_id=council_id,
-        decided_in=phase,
-        winner=EntityId(winner),
-        tally=tally,
-        decision_hash=digest,
-        minority_report_digest=minority,
-        counterfactuals=_counterfactuals(record),
-        tokens=tokens_by_phase(bench.state, record),
+        **facts,
+        decided_in=result.decided_in,
+        winner=EntityId(result.winner),
+        counterfactuals=_counterfactuals(found),
         decision_id=proposed.decision_id,
     )
-    await bench.journal.record(f"{council_id}/decided", proposed, decided, accepted)
+    await sitting.say("decided", proposed, decided, accepted, by=SYSTEM)
 
 
-async def _decision(bench: Workbench, record: CouncilRecord, winner: str) -> DecisionProposed:
-    council_id, opened = record.opened.council_id, record.opened
-    author = next(m for m in opened.roster if m.member_id == record.author_of(winner))
-    value = json.loads(await bench.blobs.get(record.drafts[winner].content))
-    others = [json.loads(await bench.blobs.get(d.content)) for k, d in sorted(record.drafts.items()) if k != winner]
-    found = record.evidence[winner]
-    if opened.output_kind == "design":
+async def _decision(sitting: Sitting, winner: str) -> DecisionProposed:
+    bench, opened, state = sitting.bench, sitting.opened, sitting.state
+    chosen = state.version(winner)
+    found = chosen.evidence
+    assert found is not None, "only what was measured can win"
+    value = await sitting.load(chosen.digest)
+    others = sorted((v for v in state.versions() if v.candidate_id != winner), key=lambda v: v.candidate_id)
+    if opened.task_id is None:
         title = str(value["summary"])[:200]
         rationale = f"{value['summary']}\nInterface: {value['interface']}\nFile: {value['path']}"
-        alternatives = tuple(str(o["summary"])[:300] for o in others)
+        alternatives = tuple([str((await sitting.load(o.digest))["summary"])[:300] for o in others])
     else:
-        task = bench.state.tasks[opened.task_id or ""]
-        title = f"Work chosen for {task.task.title}"[:200]
+        title = f"Work chosen for {bench.state.tasks[opened.task_id].task.title}"[:200]
+        alike = next(c.cluster_size for c in state.contenders() if c.candidate_id == winner)
         rationale = (
             f"It passes {sum(g.ok for g in found.gates)} of {len(found.gates)} gates and {found.trusted_passed} of "
-            f"{found.trusted_total} trusted tests; {found.cluster_size} of {len(record.drafts)} drafts behave like it."
+            f"{found.trusted_total} trusted tests; {alike} of {len(state.versions())} drafts behave like it."
         )
-        alternatives = tuple(
-            f"{k}: {'passes' if e.gates_ok else 'fails'} the gates"
-            for k, e in sorted(record.evidence.items())
-            if k != winner
-        )
+        passes = {o.candidate_id: o.evidence is not None and o.evidence.gates_ok for o in others}
+        alternatives = tuple(f"{name}: {'passes' if ok else 'fails'} the gates" for name, ok in passes.items())
     return DecisionProposed(
-        decision_id=bench.new_id("de", f"{council_id}/decision"),
+        decision_id=bench.new_id("de", f"{sitting.council_id}/decision"),
         title=title,
         rationale=rationale[:4000],
         category="ARCHITECTURE" if opened.output_kind == "design" else "IMPLEMENTATION",
         alternatives=alternatives,
         affects=(opened.task_id,) if opened.task_id else (),
         based_on=tuple(EvidenceRef(kind="run", id=r) for r in found.run_ids)
-        or (EvidenceRef(kind="artifact", id=record.drafts[winner].content),),
-        author=author.principal,
+        or (EvidenceRef(kind="artifact", id=chosen.digest),),
+        author=sitting.seat(chosen.author).principal,
         origin_="council",
-        council_id=council_id,
+        council_id=sitting.council_id,
     )
 
 
-async def _undecided(
-    bench: Workbench,
-    record: CouncilRecord,
-    choice: Choice,
-    tally: dict[str, Any],
-    digest: Digest,
-    minority: Digest,
-    *,
-    is_spent: bool,
-) -> None:
-    council_id = record.opened.council_id
-    approval_id = bench.new_id("ap", f"{council_id}/escalation")
+async def _undecided(sitting: Sitting, result: cn.NoDecision, facts: dict[str, Any]) -> None:
+    bench, minority = sitting.bench, Digest(facts["minority_report_digest"])
+    approval_id = bench.new_id("ap", f"{sitting.council_id}/escalation")
     gate = bench.rules.fsm.gates["council_escalation"]
-    undecided = CouncilUndecided(
-        council_id=council_id,
-        reason="budget_exhausted" if is_spent else choice.reason or "no_majority",
-        tally=tally,
-        decision_hash=digest,
-        minority_report_digest=minority,
-        approval_id=approval_id,
-    )
     request = ApprovalRequested(
         approval_id=approval_id,
         gate="council_escalation",
         role=gate.role,
         actor=gate.actor,
-        subject=Subject(kind="object", id=council_id, digest=minority),
+        subject=Subject(kind="object", id=sitting.council_id, digest=minority),
         risk="medium",
         expires_at=bench.now_ms + gate.request_ttl_s * 1000,
         attempt=1,
         card_digest=minority,
         requested_by=SYSTEM,
     )
-    payloads: tuple[Payload, ...] = (undecided, request)
-    await bench.journal.record(f"{council_id}/undecided", *payloads)
+    undecided = CouncilUndecided(**facts, reason=result.reason, approval_id=approval_id)
+    await sitting.say("undecided", undecided, request, by=SYSTEM)

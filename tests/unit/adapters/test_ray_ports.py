@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.ray.ports import RayAgents, RayForge, RayPacks, RaySandbox
-from fleet.errors import InvalidInput, ModelUnavailable, StoreUnavailable
+from actors.sandbox_sessions import SessionMethods
+from fleet.adapters.ray.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
+from fleet.adapters.ray.sandbox_sessions import RaySandboxSessions
+from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreUnavailable
 from fleet.ids import Digest, Principal, RunKey, StoryId
-from fleet.ports import AgentRequest, Commit, PackRequest
+from fleet.ports import AgentRequest, ChangeRequest, Commit, CommitState, FetchedRepository, PackRequest
 from fleet.tools import RunSpec
+from tests.support.tool_calls import call_of, context_of
 
 STORY, KEY = StoryId("st-a"), RunKey("0" * 64)
 
@@ -55,16 +58,89 @@ async def test_packs_sandbox_and_forge_call_the_actor_of_their_node() -> None:
     await RayPacks(calls).pack(PackRequest(story_id=STORY, role="qa", phase="TEST", as_of=0))
     sandbox, forge = RaySandbox(calls, "n1"), RayForge(calls, "n1")
     await sandbox.run(RunSpec(argv=("true",)), story=STORY, key=KEY, epoch=1)
+    await sandbox.submit(RunSpec(argv=("true",)), story=STORY, key=KEY, epoch=1)
+    await sandbox.progress(KEY, wait_s=1)
+    await sandbox.logs(KEY, after=3)
     await sandbox.cancel(KEY)
     await sandbox.health()
     await forge.stage("repo")
     digest = Digest("sha256:" + "0" * 64)
     await forge.publish("repo", "fleet/st-a", Commit("c", "b", digest, digest), expected_old=None)
+    await forge.stage_fetched(FetchedRepository("https://h/r", "c", "main", digest, digest))
     assert calls.seen == [
         ("context", "pack"),
         ("sandbox:n1", "run"),
+        ("sandbox:n1", "submit"),
+        ("sandbox:n1", "progress"),
+        ("sandbox:n1", "logs"),
         ("sandbox:n1", "cancel"),
         ("sandbox:n1", "sandbox_health"),
         ("sandbox:n1", "stage"),
         ("sandbox:n1", "publish"),
+        ("sandbox:n1", "stage_fetched"),
     ]
+
+
+async def test_sessions_are_those_of_the_node() -> None:
+    calls: Any = Calls()
+    sessions = RaySandboxSessions(calls, "n1")
+    await sessions.start(RunSpec(argv=("bash",)), story=STORY, key=KEY, epoch=1)
+    await sessions.poll(KEY, after_line=3, wait_s=1)
+    await sessions.write_stdin(KEY, b"x", seq=1)
+    await sessions.snapshot(KEY)
+    await sessions.kill(KEY)
+    await sessions.close(KEY)
+    await sessions.sweep()
+    assert [method for name, method in calls.seen if name == "sandbox:n1"] == [
+        "start_session",
+        "poll_session",
+        "write_session",
+        "snapshot_session",
+        "kill_session",
+        "close_session",
+        "sweep_sessions",
+    ]
+    assert all(callable(getattr(SessionMethods, method)) for _, method in calls.seen)
+
+
+async def test_change_requests_and_tools_are_those_of_the_node() -> None:
+    calls: Any = Calls()
+    change = ChangeRequest(repository="a/b", base="main", head="fleet/st-a", title="t", body="b")
+    await RayChangeRequests(calls, "n1").open_or_update(change)
+    await RayChangeRequests(calls, "n1").set_status("a/b", "0" * 40, state=CommitState.SUCCESS, description="pass")
+    await RayToolHost(calls, "n1").call(call_of("files", "list", path="."), context_of())
+    await RayToolHost(calls, "n1").preview(call_of("kubectl", "apply"), context_of())
+    await RayToolHost(calls, "n1").cancel(KEY)
+    assert [method for _, method in calls.seen] == [
+        "open_change_request",
+        "set_commit_status",
+        "call_tool",
+        "preview_tool",
+        "cancel_tool",
+    ]
+
+
+@pytest.mark.rule("RC-52", "RC-56")
+async def test_unsafe_call_whose_actor_died_is_asked_about_once_and_then_unknown() -> None:
+    calls: Any = Calls(SandboxUnavailable("gone", actor="sandbox:n1"))
+    unsafe = context_of(effect="UNSAFE")
+    with pytest.raises(OutcomeUnknown, match="may have happened"):
+        await RayToolHost(calls, "n1").call(call_of("http", "post", url="https://a.example/"), unsafe)
+    assert len(calls.seen) == 2
+
+
+async def test_call_that_may_be_repeated_says_that_its_actor_is_gone() -> None:
+    calls: Any = Calls(SandboxUnavailable("gone", actor="sandbox:n1"))
+    with pytest.raises(SandboxUnavailable):
+        await RayToolHost(calls, "n1").call(call_of("files", "list", path="."), context_of())
+    assert len(calls.seen) == 1
+
+
+@pytest.mark.rule("RC-52")
+async def test_unsafe_call_that_the_tool_itself_refused_is_not_asked_again() -> None:
+    calls: Any = Calls(SandboxUnavailable("no room"))
+    with pytest.raises(SandboxUnavailable, match="no room"):
+        await RayToolHost(calls, "n1").call(
+            call_of("http", "post", url="https://a.example/"), context_of(effect="UNSAFE")
+        )
+    assert len(calls.seen) == 1

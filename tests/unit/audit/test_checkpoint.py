@@ -160,15 +160,15 @@ def test_exported_form_is_read_back_and_any_other_is_refused() -> None:
 @pytest.mark.rule("EV-32")
 def test_note_is_judged_by_signature_form_and_number() -> None:
     good = signed(leaf())
-    assert isinstance(check_note(good.note, SIGNER.key, CHECK, sequence=1), Checkpoint)
-    assert isinstance(check_note(good.note, SIGNER.key, CHECK, sequence=None), Checkpoint)
+    assert isinstance(check_note(good.note, SIGNER.ring, CHECK, sequence=1), Checkpoint)
+    assert isinstance(check_note(good.note, SIGNER.ring, CHECK, sequence=None), Checkpoint)
     verdicts = {
         Verdict.BAD_SIGNATURE: (signed(leaf(), signer=OTHER_SIGNER).note, 1),
         Verdict.ALTERED: ("", 1),
         Verdict.REORDERED: (good.note, 2),
     }
     for verdict, (note, sequence) in verdicts.items():
-        found = check_note(note, SIGNER.key, CHECK, sequence=sequence)
+        found = check_note(note, SIGNER.ring, CHECK, sequence=sequence)
         assert isinstance(found, Finding)
         assert (found.verdict, found.subject, found.version) == (verdict, "checkpoint", sequence)
 

@@ -39,7 +39,7 @@ def changed(*path: str | int, to: Any) -> Proof:
 
 @pytest.mark.rule("EV-32")
 def test_proof_shows_its_event_to_whoever_has_the_key() -> None:
-    proven = check_proof(Proof.parse(PROOF.model_dump_json().encode()), SIGNER.key, CHECK)
+    proven = check_proof(Proof.parse(PROOF.model_dump_json().encode()), SIGNER.ring, CHECK)
     assert (proven.entry.fields["b"], proven.leaf, proven.checkpoint.sequence) == (b"two", LEAVES[2], 1)
     assert len(PROOF.entries) == 4
 
@@ -61,15 +61,15 @@ def test_proof_shows_its_event_to_whoever_has_the_key() -> None:
 )
 def test_changed_proof_does_not_hold(proof: Proof, says: str) -> None:
     with pytest.raises(LogCorrupted, match=says):
-        check_proof(proof, SIGNER.key, CHECK)
+        check_proof(proof, SIGNER.ring, CHECK)
 
 
 @pytest.mark.rule("EV-32")
 def test_proof_with_another_checkpoint_does_not_hold() -> None:
     with pytest.raises(LogCorrupted, match="not signed by"):
-        check_proof(PROOF, OTHER_SIGNER.key, CHECK)
+        check_proof(PROOF, OTHER_SIGNER.ring, CHECK)
     with pytest.raises(FleetError):
-        check_proof(changed("checkpoint", to=SIGNED.note.replace("\n5\n", "\n6\n")), SIGNER.key, CHECK)
+        check_proof(changed("checkpoint", to=SIGNED.note.replace("\n5\n", "\n6\n")), SIGNER.ring, CHECK)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", PROOF.model_dump_json().replace('"version"', '"v"').encode()])

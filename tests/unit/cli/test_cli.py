@@ -128,7 +128,7 @@ def test_unknown_model_profile_names_those_that_exist(fleet: Command, story_file
 
 def test_repository_that_is_no_directory_is_named(fleet: Command, story_file: Path, tmp_path: Path):
     result = fleet("run", str(story_file), "--repo", str(tmp_path / "none"), "--model", f"recorded:{tmp_path}")
-    failed(result, 2, says="name a local git repository with --repo")
+    failed(result, 2, says="is no directory: name a local git repository")
 
 
 def test_nothing_is_left_behind_by_bad_input(fleet: Command, story_file: Path, tmp_path: Path):
@@ -151,6 +151,10 @@ def test_json_error_is_one_object_on_the_last_line(fleet: Command, tmp_path: Pat
         ["story", "show", "st-one1"],
         ["story", "approve", "st-one1", "approve_scope"],
         ["story", "reject", "st-one1", "approve_scope", "--reason", "too wide for me"],
+        ["story", "back", "st-one1", "reject_design", "--reason", "too wide for me"],
+        ["story", "pause", "st-one1", "--reason", "not today, please"],
+        ["story", "cancel", "st-one1", "--reason", "not today, please"],
+        ["story", "unpause", "st-one1"],
         ["events", "st-one1"],
         ["report", "st-one1"],
         ["resume", "st-one1"],
@@ -163,6 +167,23 @@ def test_command_that_needs_a_fleet_says_how_to_start_one(fleet: Command, args: 
 
 def test_story_is_read_before_a_fleet_is_looked_for(fleet: Command, tmp_path: Path):
     failed(fleet("story", "create", str(tmp_path / "none.yaml")), 2, says="there is no story file")
+
+
+def test_story_file_is_scored_and_refined_without_a_fleet(fleet: Command, story_file: Path):
+    scored = fleet("story", "score", str(story_file), "--json")
+    assert scored.exit_code == 0, scored.stderr
+    found = json.loads(scored.stdout.splitlines()[-1])
+    assert found["score"] == 100 - sum(f["points_lost"] for f in found["findings"])
+    refined = fleet("story", "refine", str(story_file), "--json")
+    assert json.loads(refined.stdout.splitlines()[-1])["score_before"] == found["score"]
+    assert not fleet.home.exists()
+
+
+def test_story_is_suggested_from_one_line_and_a_bad_line_is_refused(fleet: Command):
+    found = fleet("story", "suggest", "Readers can mark an article for later", "--json")
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout.splitlines()[-1])["questions"]
+    failed(fleet("story", "suggest", "no"), 2, says="the goal has 2 characters")
 
 
 def test_report_of_an_unknown_format_is_refused(fleet: Command):

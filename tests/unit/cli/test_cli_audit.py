@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fleet.adapters.signing import KeyFile
+from fleet.adapters.signing import KeyFile, read_public_key
 from fleet.adapters.witness import CheckpointFolder
 from fleet.audit import Finding, Verdict, sign_checkpoint
 from fleet.cli import app
@@ -28,6 +28,7 @@ def report(*findings: Finding) -> AuditReport:
     return AuditReport(
         streams=2,
         events=9,
+        archives=3,
         checkpoints=1,
         exported=1,
         newest=1,
@@ -42,7 +43,7 @@ def test_clean_report_ends_with_ok_and_zero(capsys: pytest.CaptureFixture[str]) 
     assert report_of(Output(as_json=False), report()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "2 streams with 9 events, 1 checkpoints, 1 exported, newest signed checkpoint: 1",
+        "2 streams with 9 events, 3 archived stories, 1 checkpoints, 1 exported, newest signed checkpoint: 1",
         "  note: [b]new[/b]",
         "ok: everything is as it was recorded",
     ]
@@ -68,6 +69,7 @@ def test_finding_is_named_and_the_command_fails(capsys: pytest.CaptureFixture[st
         (["audit", "verify", "--key", "none.pub"], 2),
         (["audit", "check-proof", "none.json", "--key", "none.pub"], 2),
         (["audit", "export", "--out", "x"], 2),
+        (["audit", "rotate-key"], 2),
         (["accept-loss", "ST-A", "--reason", "because it is so"], 2),
     ],
 )
@@ -88,6 +90,21 @@ def test_export_needs_no_running_fleet(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"checkpoints": 1, "folder": str(out), "key": key.key.text}
     assert sorted(path.name for path in out.iterdir()) == ["1.json", "notary.pub"]
+
+
+@pytest.mark.rule("EV-32")
+def test_key_that_shall_follow_is_made_once_and_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    key = KeyFile(home / "audit" / "notary.key").key
+    told = [json.loads(fleet(home, "audit", "rotate-key", "--json").stdout) for _ in range(2)]
+
+    assert told[0] == told[1]
+    assert told[0]["retiring"] == key.text
+    assert told[0]["successor"] == read_public_key(home / "audit" / "notary.next.pub").text
+    assert "within 60 s while the fleet runs" in fleet(home, "audit", "rotate-key").output
+    (home / "audit" / "notary.key").chmod(0o644)
+    refused = fleet(home, "audit", "rotate-key")
+    assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (2, 1)
 
 
 def test_stream_is_named_by_story_or_in_full() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -51,7 +52,10 @@ def test_command_ends_with_its_code_or_that_of_its_error(capsys: pytest.CaptureF
     def interrupt() -> int:
         raise KeyboardInterrupt
 
-    for body, code in ((lambda: 3, 3), (refuse, 2), (interrupt, 4)):
+    def cancel() -> int:
+        raise asyncio.CancelledError
+
+    for body, code in ((lambda: 3, 3), (refuse, 2), (interrupt, 4), (cancel, 4)):
         with pytest.raises(SystemExit) as ended:
             guarded(Output(as_json=False), body)
         assert ended.value.code == code

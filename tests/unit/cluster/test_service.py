@@ -45,7 +45,13 @@ async def test_service_that_stays_silent_is_ended_and_named(tmp_path: Path) -> N
 
 
 async def test_service_that_ended_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    child = sleeper(tmp_path, "print('no room'); raise SystemExit(3)")
+    # It stays until it is known by its identity: one that ends before that is reported by `spawn`.
+    child = sleeper(
+        tmp_path,
+        f"import os, time\nwhile not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.01)\n"
+        "print('no room'); raise SystemExit(3)",
+    )
+    (tmp_path / "end").touch()
     await child.wait()
 
     async def probe() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from fleet.config import ConfigFiles, RateSettings, ServeSettings, packaged_directory
 from fleet.digest import digest_of
@@ -88,3 +89,11 @@ def test_every_packaged_yaml_file_is_strict() -> None:
     assert {"fleet.yaml", "serve.yaml"} <= set(documents)
     for name in documents:
         assert files.document(name), name
+
+
+def test_grpc_needs_a_front_that_is_open_to_the_network() -> None:
+    given = ConfigFiles(packaged_directory()).load("serve.yaml", ServeSettings).model_dump()
+    assert given["rpc_port"] is None
+    with pytest.raises(ValidationError, match="set host to 0.0.0.0"):
+        ServeSettings.model_validate(given | {"rpc_port": 9000})
+    assert ServeSettings.model_validate(given | {"rpc_port": 9000, "host": "0.0.0.0"}).rpc_port == 9000

@@ -38,7 +38,7 @@ def test_examples_of_the_packaged_file_are_valid() -> None:
     assert [provider.kind for provider in settings.providers] == [
         "file", "environment", "kubernetes-mount", "kubernetes", "vault",
     ]  # fmt: skip
-    assert [grant.secret for grant in settings.grants] == ["deploy-token", "forge-token"]
+    assert [grant.secret for grant in settings.grants] == ["deploy-token", "forge-token", "groq-api-key"]
 
 
 def test_provider_is_chosen_by_its_kind() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config import config_files, load_settings, settings_keys, settings_reference
+from fleet.config import KubernetesBackendSettings, config_files, load_settings, settings_keys, settings_reference
 from fleet.errors import ConfigError
 
 HOME = {"HOME": "/home/ann"}
@@ -15,7 +15,7 @@ HOME = {"HOME": "/home/ann"}
 def test_settings_of_an_empty_environment_are_the_packaged_ones() -> None:
     settings = load_settings(HOME)
     assert settings.home == Path("/home/ann/.local/state/swe-fleet")
-    assert settings.pools["developer"] == 3
+    assert settings.pools == {}, "one agent a role"
     assert settings.lease.ttl_s == 15
     assert (settings.needs_log, settings.needs_cache, settings.needs_graph) == (True, True, True)
 
@@ -40,6 +40,7 @@ def test_variable_wins_over_file_also_below_a_section(tmp_path: Path) -> None:
     )
     assert (settings.ports.log, settings.ports.cache) == (7009, 7002)
     assert settings.pools == {"qa": 1}
+    assert load_settings({**HOME, "FLEET_MODELS_SERVE": "[coder, small]"}).models.serve == ("coder", "small")
     assert config_files(settings).overlay == tmp_path
 
 
@@ -121,3 +122,34 @@ def test_reference_has_one_row_for_every_key() -> None:
     assert "| `deploy.enabled` | `FLEET_DEPLOY_ENABLED` | `false` |" in text
     assert "| `home` | `FLEET_HOME` | `$XDG_STATE_HOME/swe-fleet`, else" in text
     assert "| `rate.streams` |" in text
+
+
+def test_kubernetes_backend_needs_an_image_by_digest(tmp_path: Path) -> None:
+    file, given = tmp_path / "fleet.yaml", {**HOME, "FLEET_CONFIG": str(tmp_path)}
+    image = f"'toolbox@sha256:{'0' * 64}'"
+    file.write_text(f"sandbox: {{backend: {{kind: kubernetes, image: {image}, token_file: null}}}}\n")
+    backend = load_settings(given).sandbox.backend
+    assert isinstance(backend, KubernetesBackendSettings)
+    assert (backend.namespace, backend.token_file) == ("swe-fleet-runs", None)
+
+    for wrong in ("kubernetes", "{kind: kubernetes, image: 'toolbox:latest'}"):
+        file.write_text(f"sandbox: {{backend: {wrong}}}\n")
+        with pytest.raises(ConfigError, match="image"):
+            load_settings(given)
+
+
+@pytest.mark.rule("RC-32")
+def test_isolation_is_waived_only_by_name_and_with_the_switch(tmp_path: Path) -> None:
+    assert load_settings(HOME).sandbox.waived == ()
+    given = {**HOME, "FLEET_CONFIG": str(tmp_path)}
+    (tmp_path / "fleet.yaml").write_text("sandbox: {allow_weak_isolation: true, waived: [disk, kernel_files]}\n")
+    assert load_settings(given).sandbox.waived == ("disk", "kernel_files")
+    for text in (
+        "sandbox: {allow_weak_isolation: true}",
+        "sandbox: {waived: [disk]}",
+        "sandbox: {allow_weak_isolation: true, waived: [memory]}",
+        "sandbox: {allow_weak_isolation: true, waived: [pids]}",
+    ):
+        (tmp_path / "fleet.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="sandbox"):
+            load_settings(given)

@@ -19,7 +19,6 @@ from fleet.context import (
     ceiling,
     estimate_tokens,
     fence,
-    last_summary,
     milestones,
     one_line,
     scopes_for,
@@ -299,9 +298,9 @@ def test_rejected_plan_is_a_milestone() -> None:
 
 def test_last_summary_is_shown_as_data_and_last() -> None:
     log = story(until="created")
-    assert last_summary(log.events) is None
+    assert log.state.summary is None
     log.add(samples()["SummaryRecorded"])
-    assert last_summary(log.events) == digest("summary")
+    assert log.state.summary == digest("summary")
     view = view_of(log, summary="It went well.")
     built = build_pack(view, CONFIG, role="architect", phase="DESIGN")
     assert built.text.endswith(

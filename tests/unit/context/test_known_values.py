@@ -74,6 +74,16 @@ def test_marks_stay_as_they_are() -> None:
     assert redact_known(f"{KNOWN_SECRET} REDACTED", {"REDACTED"}) == (f"{KNOWN_SECRET} {KNOWN_SECRET}", 1)
 
 
+@pytest.mark.rule("CX-60")
+@pytest.mark.parametrize("printed", ["[REDACTED:MY_SECRET_VALUE]", "[REDACTED:KNOWN_SECRET:MY_SECRET_VALUE]"])
+def test_value_that_a_program_prints_as_a_mark_is_taken_out(printed: str) -> None:
+    redacted = redact_known(printed, forms_of("MY_SECRET_VALUE"))
+
+    assert redacted.places == 1
+    assert "MY_SECRET_VALUE" not in redacted.text
+    assert redact_known(redacted.text, forms_of("MY_SECRET_VALUE")).places == 0
+
+
 @given(value=values, before=st.text(max_size=20), after=st.text(max_size=20))
 @settings(max_examples=150)
 def test_no_text_keeps_a_value_and_doing_it_again_changes_nothing(value: str, before: str, after: str) -> None:

@@ -57,10 +57,20 @@ def test_own_candidate_is_not_on_the_paper_and_nothing_else_is_no_paper():
 def test_schema_takes_what_is_valid_and_bounds_the_rest():
     schema, on = ballot_schema(paper().labels), paper()
     assert schema_problems(answer(on), schema) == ()
-    assert schema_problems(answer(on, ranking=["A", "A", "B", "C"]), schema)
     assert schema_problems(answer(on, ranking=["A", "B", "C", "E"]), schema)
     long = {"label": "A", "vote": "approve", "reason": "x" * 401}
     assert schema_problems(answer(on, votes=[long] + answer(on)["votes"][1:]), schema)
+
+
+@pytest.mark.rule("CN-45", "CN-47")
+def test_single_candidate_is_voted_on_and_not_ranked():
+    one = paper(contenders=FOUR[:1])
+    schema, votes = ballot_schema(one.labels), answer(one)["votes"]
+    assert list(schema["properties"]) == ["votes"]
+    assert schema_problems({"votes": votes}, schema) == ()
+    assert read_ballot({"votes": votes}, one).ranking == one.candidates
+    with pytest.raises(ReplyMalformed, match="votes must name each"):
+        read_ballot({"votes": []}, one)
 
 
 @pytest.mark.rule("CN-47", "CN-45")

@@ -450,3 +450,14 @@ def test_progress_goes_through_the_phases_in_order():
     run(world("good", ["bad", "better"], "bad", worth=WORTH), opened(), stop=watch)
     phases = ["drafting", "evidence", "repairing", "balloting", "complete"]
     assert seen == list(zip(phases, (0, 0, 1, 1, 1), strict=True))
+
+
+@pytest.mark.rule("CN-41", "CN-22")
+def test_reviewed_candidates_on_the_ballot_get_a_critique_by_the_next_voter_before_anybody_votes():
+    w = world("x", "y", "bad", worth=WORTH)
+    state, facts = run(w, opened(*voters(3), output_kind="design", rounds=0, is_reviewed=True))
+    critiques = [f for f in facts if isinstance(f, cn.CritiqueReceived)]
+    assert {(c.candidate_id, c.critic) for c in critiques} == {(f"cd-{ONE}", TWO), (f"cd-{TWO}", THREE)}
+    first_ballot = next(n for n, f in enumerate(facts) if isinstance(f, cn.BallotCast))
+    assert all(facts.index(c) < first_ballot for c in critiques)
+    assert winner(state) is not None

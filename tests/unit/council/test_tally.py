@@ -178,3 +178,13 @@ def test_equal_margins_lock_by_winning_weight_then_size_then_digest():
     assert [p.name for p in lock_pairs(small, cycle).locked] == ["c>a", "a>b"]
     heavy = [*cycle, counted("v4", "ca"), counted("v5", "ac")]
     assert [p.name for p in lock_pairs(same, heavy).locked] == ["c>a", "a>b"]
+
+
+@pytest.mark.rule("CN-46", "CN-40")
+def test_candidate_that_every_voter_wrote_is_decided_by_its_evidence_alone():
+    seats = {f"v{n}": 1 for n in range(1, 4)}
+    found = tally_selection([contender("a", authors=frozenset(seats))], [], weights=seats, quorum=2)
+    assert isinstance(found, Decided)
+    assert (found.decided_in, found.winner, found.tally.excused) == ("P3", "a", 3)
+    failing = tally_selection([contender("a", authors=frozenset(seats), gates_ok=False)], [], weights=seats, quorum=2)
+    assert isinstance(failing, NoDecision)

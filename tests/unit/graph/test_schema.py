@@ -56,7 +56,7 @@ def test_every_statement_has_a_file_and_an_answer_in_memory() -> None:
 def test_every_label_has_a_unique_id_and_every_index_its_label_knows() -> None:
     statements = schema_statements()
     assert {f"{label.lower()}_id" for label in Label} <= set(statements)
-    assert len(statements) == len(Label) + 13
+    assert len(statements) == len(Label) + 14
     assert all("IF NOT EXISTS" in text for text in statements.values())
 
 

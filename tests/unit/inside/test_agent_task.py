@@ -112,7 +112,7 @@ def test_pipeline_without_e2e_tests_does_not_fail_for_that(root: Path) -> None:
         ({"TASK": "unit", "LANG": "en_US.UTF-8"}, "TASK_LANG"),
         ({"TASK": "unit", "TASK_LANG": "python", "WORKDIR": "/nowhere"}, "WORKDIR"),
         ({"TASK": "pipeline", "TASK_LANG": "python", "WORKDIR": "/tmp", "STAGES": "build,deploy"}, "STAGES"),
-        ({"TASK": "e2e", "TASK_LANG": "go", "WORKDIR": "/tmp"}, "E2E_CMD"),
+        ({"TASK": "static", "TASK_LANG": "node", "WORKDIR": "/tmp"}, "STATIC_CMD"),
     ],
 )
 def test_wrong_environment_exits_2_and_starts_nothing(tmp_path: Path, env: dict[str, str], variable: str) -> None:
@@ -223,8 +223,8 @@ def test_lint_with_project_config_adds_no_rule(tmp_path: Path) -> None:
 def test_other_languages_have_build_and_unit_defaults(lang: str, tmp_path: Path) -> None:
     names = [stage.name for stage in task_commands.stages_of("pipeline", lang, {}, tmp_path)]
     assert names[:2] == ["build", "unit"]
-    assert task_commands.missing_command("pipeline", lang, {}) is None
-    assert task_commands.missing_command("e2e", lang, {"E2E_CMD": "true"}) is None
+    assert task_commands.missing_command("pipeline", lang, {}, tmp_path) is None
+    assert task_commands.missing_command("e2e", lang, {"E2E_CMD": "true"}, tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -287,6 +287,29 @@ def test_signal_is_forwarded_and_later_stages_do_not_start(root: Path) -> None:
     assert child.wait(20) == 128 + signal.SIGTERM
     assert (root / "caught").exists()
     assert stages(root)["unit"] == ("skipped", None)
+
+
+class SignalledWhileStarting(subprocess.Popen[bytes]):
+    """The child runs, and its parent gets the signal before it knows the child."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.rule("RC-49")
+def test_signal_that_comes_while_the_child_starts_is_forwarded_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = agent_task.Runner(root, dict(os.environ))
+    monkeypatch.setattr(subprocess, "Popen", SignalledWhileStarting)
+    before = signal.signal(signal.SIGTERM, runner.forward)
+    try:
+        code, late = runner.run(["/bin/sleep", "30"], timeout_s=20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert runner.stopped_by == signal.SIGTERM
+    assert (code, late) == (128 + signal.SIGTERM, False)
+    assert runner.run(["/bin/sh", "-c", "echo up > again"], timeout_s=20) == (128 + signal.SIGTERM, False)
+    assert not (root / "again").exists()
 
 
 def test_compile_files_leaves_out_broken_test_data_and_names_odd_sources(

@@ -58,6 +58,7 @@ def test_apply_one_bad_edit_among_good_ones_writes_nothing(root: Path) -> None:
     assert report["diff"] == ""
 
 
+@pytest.mark.check("S8")
 @pytest.mark.rule("RC-71", "CN-30")
 @pytest.mark.parametrize(
     ("path", "word"),

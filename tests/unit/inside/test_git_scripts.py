@@ -65,6 +65,7 @@ def test_checkout_writes_every_file_of_the_commit_and_its_facts(tmp_path: Path, 
     assert not (workspace / ".git").exists()
 
 
+@pytest.mark.check("S21")
 @pytest.mark.rule("RC-70")
 def test_checkout_runs_no_filter_conversion_or_export_rule_of_the_repository(tmp_path: Path, source: Path) -> None:
     marker = tmp_path / "marker"
@@ -187,6 +188,7 @@ def test_commit_keeps_the_parents_submodule_unless_files_took_its_place(tmp_path
     assert make_commit(tmp_path, tmp_path / "ws", repo, parent=base)[0] == 0
 
 
+@pytest.mark.check("S22")
 @pytest.mark.parametrize("bad", [".git/config", "sub/.GIT/x", "sub/.git"])
 def test_commit_of_a_nested_git_folder_is_refused(tmp_path: Path, source: Path, bad: str) -> None:
     base = git(source, "rev-parse", "HEAD")

@@ -48,7 +48,7 @@ def test_max_tokens_is_lowered_to_the_tightest_scope_but_not_below_what_is_usefu
     }
     assert fit_max_tokens(100, 700, scopes=scopes) == 500
     assert fit_max_tokens(100, 200, scopes=scopes) == 200
-    with pytest.raises(BudgetExceeded, match="task budget has room for 100"):
+    with pytest.raises(BudgetExceeded, match="task budget of 1000 tokens has room for 100"):
         fit_max_tokens(500, 700, scopes=scopes)
     assert fit_max_tokens(10, 700, scopes={}) == 700
 

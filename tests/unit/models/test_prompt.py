@@ -13,6 +13,8 @@ from fleet.models import (
     ChatRequest,
     PromptSet,
     Sampling,
+    ToolOffer,
+    ToolUse,
     build_request,
     estimate_tokens,
     kind_of,
@@ -20,6 +22,7 @@ from fleet.models import (
     proposal_schema,
     review_schema,
     with_problems,
+    with_turns,
 )
 from fleet.models.prompt import KINDS
 
@@ -102,6 +105,26 @@ def test_repair_shows_the_reply_and_all_findings() -> None:
     assert len(again.messages[2].content) < 2100
     assert "- no code block\n- too long" in again.messages[3].content
     assert with_problems(chat, "", ["empty"]).messages[2].content == "(empty)"
+
+
+def test_bad_calls_are_each_answered_with_their_problem() -> None:
+    chat = build(shipped(), "act")
+    uses = [ToolUse(id=name, name=name, arguments="{}") for name in ("a", "b")]
+    again = with_problems(chat, "I look", ["there is no a"], uses)
+    assert (again.messages[2].role, again.messages[2].tool_uses) == ("assistant", tuple(uses))
+    told = [(m.tool_use_id, m.content) for m in again.messages[3:]]
+    assert told == [("a", "there is no a"), ("b", "Not executed.")]
+
+
+def test_turns_follow_the_prompt_and_no_two_messages_of_the_user_each_other() -> None:
+    chat = build(shipped(), "act")
+    note, words = ChatMessage(role="user", content="note"), ChatMessage(role="assistant", content="words")
+    offer = ToolOffer(name="look", description="d", parameters={})
+    longer = with_turns(chat, [note, words], [offer])
+    assert [m.role for m in longer.messages] == ["system", "user", "assistant"]
+    assert longer.messages[1].content == f"{chat.messages[1].content}\n\nnote"
+    assert longer.tools == (offer,)
+    assert with_turns(chat, [words], []).messages[:2] == chat.messages
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,15 @@ from fleet import events as ev
 from fleet.digest import canonical_json
 from fleet.errors import InvalidInput
 from fleet.ids import EntityId, StepId
-from fleet.report import ReportOptions, TechnicalReport, build_report, council_summaries, describe, phase_times
+from fleet.report import (
+    ReportOptions,
+    TechnicalReport,
+    build_report,
+    council_summaries,
+    describe,
+    phase_times,
+    render_markdown,
+)
 from fleet.report.history import decimal_text, span_ms, step_records
 from fleet.report.plan_layers import layers
 from fleet.report.times import human_wait_ms
@@ -259,6 +267,23 @@ def test_executions_show_unfinished_resolved_and_denied_calls() -> None:
     assert (row.outcome, row.resolution, row.took_ms, row.what) == ("unfinished", "happened", 0, "tests.pytest")
     assert made.denied[0].rule_id == "commands"
     assert ("Unfinished steps", started.step_id) in made.analytics
+
+
+@pytest.mark.rule("RC-32", "RP-19")
+def test_executions_show_weak_isolation_and_what_was_asked_for_outside() -> None:
+    log = story(until="base")
+    started, finished = samples()["StepStarted"], samples()["StepFinished"]
+    assert isinstance(started, ev.StepStarted)
+    assert isinstance(finished, ev.StepFinished)
+    asked = ("evil.example:443 refused host_not_listed 2",)
+    weak = finished.provenance.model_copy(update={"unmet": ("vsock", "pids"), "contacts": asked})
+    log.add(started, finished.model_copy(update={"step_id": started.step_id, "provenance": weak}))
+    made = report(log)
+    assert (made.steps[-1].unmet, made.steps[-1].contacts) == (("vsock", "pids"), asked)
+    text = render_markdown(made)
+    assert "vsock, pids" in text
+    assert "evil.example:443 refused" in text
+    assert "missing and waived" not in render_markdown(report(story(until="base")))
 
 
 def test_first_recorded_result_of_a_step_counts() -> None:

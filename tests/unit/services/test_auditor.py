@@ -142,7 +142,7 @@ async def test_proof_takes_the_oldest_checkpoint_that_covers_the_event(world: Au
     auditor = world.auditor()
     assert len((await auditor.proof(ONE, version=3)).entries) == 4
     proof = await auditor.proof(ONE, version=5)
-    assert check_proof(proof, SIGNER.key, Ed25519Verifier().check).entry.fields["b"] == b"5"
+    assert check_proof(proof, SIGNER.ring, Ed25519Verifier().check).entry.fields["b"] == b"5"
     for version in (0, 7):
         with pytest.raises(NotFound, match="no exported checkpoint covers"):
             await auditor.proof(ONE, version=version)

@@ -313,3 +313,46 @@ async def test_command_on_a_story_that_moved_is_decided_again_on_what_is_there(a
     else:
         with pytest.raises(VersionConflict):
             await racing.handle(at.world, sent)
+
+
+@pytest.mark.rule("AP-76", "LC-73")
+async def test_rejected_gate_is_asked_for_again_and_a_waiting_one_is_not():
+    at = await waiting()
+    with pytest.raises(VersionConflict):
+        await at.do("request_approval", {"gate": "approve_scope"})
+    await at.do("reject", {"gate": "approve_scope", "reason": "the scope is too wide"})
+    await at.do("request_approval", {"gate": "approve_scope"})
+    first, second = at.bench.state.approvals.values()
+    assert (first.status, second.status, second.request.attempt) == ("rejected", "requested", 2)
+    assert second.request.requested_by == "user:ana"
+    with pytest.raises(InvalidInput) as refused:
+        await at.do("request_approval", {"gate": "docs_ready"})
+    assert refused.value.details["allowed"] == ["approve_scope"]
+
+
+@pytest.mark.rule("LC-26", "LC-90")
+async def test_rejection_with_a_way_back_moves_the_story_in_the_same_append():
+    at = await waiting()
+    await at.do("approve", {"gate": "approve_scope"})
+    asked = ev.ApprovalRequested(
+        approval_id=EntityId("ap-design1"),
+        gate="approve_design",
+        role="po",
+        actor="human",
+        subject=ev.Subject(kind="plan", id="pv-first1", digest=at.bench.state.content.digest),
+        risk="low",
+        expires_at=at.bench.now_ms + 1000,
+        attempt=1,
+        card_digest=at.bench.state.content.digest,
+        requested_by=Principal("system:council"),
+    )
+    await at.bench.journal.record("ask", asked)
+    reason = {"gate": "ap-design1", "reason": "the design misses the point"}
+    with pytest.raises(InvalidInput) as refused:
+        await at.do("reject", reason | {"back": "approve_design"})
+    assert refused.value.details["allowed"] == ["reject_design"]
+    result = await at.do("reject", reason | {"back": "reject_design"})
+    assert result["state"] == "DRAFT"
+    events = await at.world.events(NEW)
+    assert [e.type for e in events[-2:]] == ["ApprovalRejected", "StoryTransitioned"]
+    assert len({e.command_id for e in events[-2:]}) == 1

@@ -9,9 +9,10 @@ import pytest
 from fleet.adapters.memory import MemoryEventLog
 from fleet.errors import InvalidInput, LeaseHeld, LogCorrupted, NotFound, StoreUnavailable
 from fleet.events import StoredEvent
-from fleet.ids import StreamId
+from fleet.ids import CommandId, StreamId
+from fleet.ports import Command
 from tests.support.bench import STORY_TEXT
-from tests.support.town import ONE, STREAM_ONE, STREAM_TWO, TWO, Town, running
+from tests.support.town import ANA, ONE, STREAM_ONE, STREAM_TWO, TWO, Town, running
 
 
 @pytest.mark.rule("EV-17")
@@ -116,6 +117,25 @@ async def test_command_for_a_story_of_another_shard_says_who_holds_it():
     async with running(town.shard()):
         with pytest.raises(LeaseHeld):
             await town.create(ONE)
+
+
+@pytest.mark.rule("EV-17", "EV-23")
+async def test_command_on_record_whose_owner_died_before_answering_is_answered_by_another_shard():
+    town = Town()
+    lease = await town.leases.claim(STREAM_ONE, "council:9/z1", ttl_s=3600)
+    dead = await town.bench(ONE, lease.epoch)
+    command = Command(
+        command_id=CommandId(f"{ANA}/{ONE}/key-1"),
+        stream=STREAM_ONE,
+        name="create_story",
+        principal=ANA,
+        body={"story": STORY_TEXT},
+    )
+    stored = await town.commands.handle(dead, command)
+    before = await town.types(ONE)
+    async with running(town.shard()):
+        assert await town.create(ONE) == stored
+    assert await town.types(ONE) == before
 
 
 class Unreadable(MemoryEventLog):

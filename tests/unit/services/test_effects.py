@@ -26,9 +26,9 @@ from fleet.ids import CommandId, Digest, Principal, RunKey, StepId, StreamId
 from fleet.models import Sampling
 from fleet.ports import AgentRequest, Appended, AppendRequest, Command, Commit, Duplicate
 from fleet.services.journal import Journal, Probe, Work
-from fleet.services.step_records import step_key
+from fleet.services.step_records import RUN_TRIES, is_no_result, step_key
 from fleet.services.workbench import seat
-from fleet.tools import RunSpec
+from fleet.tools import RunResult, RunSpec
 from tests.support.bench import ScriptedAgents, World
 from tests.support.story_events import STORY, digest, story
 
@@ -177,6 +177,29 @@ async def test_run_that_a_losing_owner_had_killed_is_no_result_and_runs_under_th
     assert asked == [step_key(STORY, "tests/1", spec.digest, n) for n in (1, 2)]
 
 
+@pytest.mark.rule("RC-27", "RC-51")
+async def test_run_whose_sandbox_was_lost_is_tried_again_under_the_next_key():
+    world, journal, _ = await started()
+    spec, work = RunSpec(argv=("pytest",)), Work(seat=seat("qa"), tool="tests", op="pytest")
+    asked: list[RunKey] = []
+    real = world.sandbox.run
+
+    class Dying:
+        async def run(self, spec: RunSpec, **more: Any) -> Any:
+            asked.append(more["key"])
+            lost = RunResult(status="error", reason="sandbox_lost", exit_code=None)
+            return lost if len(asked) < 3 else await real(spec, **more)
+
+    journal._sandbox = Dying()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    assert (await journal.run("tests/1", spec, work)).status == "passed"
+    assert asked == [step_key(STORY, "tests/1", spec.digest, n) for n in (1, 2, 3)]
+    # Nor is one tried again that may have done something, nor one that was refused.
+    asked.clear()
+    lost = await journal.run_by_key(StepId("deploy/1"), spec, is_unsafe=True)
+    assert (lost.reason, len(asked)) == ("sandbox_lost", 1)
+    assert not is_no_result(RunResult(status="error", reason="config", exit_code=None))
+
+
 async def test_run_that_is_killed_each_time_ends_as_cancelled():
     world, journal, _ = await started()
 
@@ -192,7 +215,7 @@ async def test_run_that_is_killed_each_time_ends_as_cancelled():
     journal._sandbox = killed  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     work = Work(seat=seat("qa"), tool="tests", op="pytest")
     assert (await journal.run("tests/1", RunSpec(argv=("pytest",)), work)).status == "cancelled"
-    assert killed.calls == 3
+    assert killed.calls == RUN_TRIES
 
 
 async def test_run_that_nothing_could_hold_is_not_counted_as_under_way():

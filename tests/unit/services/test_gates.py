@@ -11,7 +11,7 @@ from fleet.adapters.memory import MemoryClock
 from fleet.events import decode
 from fleet.services.procedures import gates
 from fleet.story import plan
-from fleet.story.intents import DecideGate, FireTransition, LoopBack, RequestGate
+from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, RequestGate
 from tests.support.bench import World
 from tests.support.rules import fsm
 from tests.support.story_events import CONTENT, DELEGATION, MERGED, REVIEWER, SYSTEM, T0, StoryLog, digest, story
@@ -95,3 +95,40 @@ async def test_blocking_tree_goes_back_with_a_task_that_names_the_findings():
     assert moved.command_id == added.command_id
     (following,) = plan(state, fsm(), now_ms=bench.now_ms)
     assert type(following).__name__ == "StartTask"
+
+
+@pytest.mark.rule("LC-73")
+async def test_request_that_nobody_answers_expires_and_the_third_in_a_row_parks_the_story():
+    world = await world_of(draft())
+    bench = await world.bench()
+    for attempt in (1, 2, 3):
+        await gates.request_gate(bench, RequestGate(gate="approve_scope", subject=CONTENT))
+        approval = list(bench.state.approvals.values())[-1]
+        assert approval.request.attempt == attempt
+        assert bench.state.disposition == "active"
+        await gates.expire_gate(bench, ExpireGate(approval_id=approval.request.approval_id))
+        assert bench.state.approvals[approval.request.approval_id].status == "expired"
+    assert bench.state.park is not None
+    assert bench.state.park.cause == "approval_unanswered"
+    assert "approve_scope" in bench.state.park.detail
+
+
+@pytest.mark.rule("LC-73")
+async def test_answer_of_a_person_ends_the_row_of_expiries():
+    world = await world_of(draft())
+    bench = await world.bench()
+    for answered in (False, False, True, False, False):
+        await gates.request_gate(bench, RequestGate(gate="approve_scope", subject=CONTENT))
+        approval_id = list(bench.state.approvals)[-1]
+        if answered:
+            rejected = ev.ApprovalRejected(
+                approval_id=bench.state.approvals[approval_id].request.approval_id,
+                principal=REVIEWER,
+                as_role="po",
+                reason="not like this",
+                delegated=False,
+            )
+            await bench.journal.record(f"no/{approval_id}", rejected)
+        else:
+            await gates.expire_gate(bench, ExpireGate(approval_id=approval_id))
+    assert bench.state.park is None

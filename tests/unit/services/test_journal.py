@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory import MemoryEventLog, ProgramEnd
+from fleet.digest import digest_of_json
 from fleet.errors import (
     CommitUnknown,
     ContextTooLarge,
@@ -20,8 +22,9 @@ from fleet.errors import (
 )
 from fleet.ids import CommandId, EntityId, StreamId
 from fleet.models import Sampling
-from fleet.ports import AgentRequest, Appended, AppendRequest, Duplicate
+from fleet.ports import AgentAnswer, AgentRequest, Appended, AppendRequest, Duplicate, PassedOver
 from fleet.services.journal import SYSTEM, Journal, Work
+from fleet.services.step_records import plain
 from fleet.services.workbench import seat
 from fleet.tools import RunSpec
 from tests.support.bench import ScriptedAgents, World
@@ -145,6 +148,43 @@ async def test_finished_step_answers_from_its_record_without_asking_again():
     assert finished.provenance.seed == 7
 
 
+class FallenBack(ScriptedAgents):
+    """Another engine than the first one of the chain answers."""
+
+    async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
+        answer = await super().ask(request, request_id=request_id, timeout_s=timeout_s)
+        passed = (PassedOver("big", "model_timeout"), PassedOver("big", "model_unavailable"))
+        return replace(answer, passed_over=(*passed, PassedOver("scripted", "reply_malformed")))
+
+
+@pytest.mark.rule("MB-3")
+async def test_fallback_is_on_record_with_the_answer_and_never_twice():
+    world, journal = await started(agents=FallenBack(lambda r: {"code": "x"}))
+    answer = await journal.ask("co-one1/draft/1", request(), WORK)
+    assert len(answer.passed_over) == 3
+    await (await world.journal()).ask("co-one1/draft/1", request(), WORK)
+    assert (await world.types())[-2:] == ["StepFinished", "ModelFallbackUsed"]
+    event = (await world.log.read(STREAM, after=0))[-1]
+    payload = ev.decode(event)
+    assert isinstance(payload, ev.ModelFallbackUsed)
+    assert (payload.from_, payload.to, payload.reason) == ("big", "scripted", "model_unavailable")
+
+
+async def test_request_goes_out_with_the_tag_of_its_story_which_is_no_part_of_what_is_recorded():
+    world, journal = await started(agents=ScriptedAgents(lambda r: {"code": "x"}))
+    await journal.ask("co-one1/draft/1", request(), WORK)
+    tag = world.agents.requests[0].tag
+    assert (tag.tenant, tag.priority, tag.affinity, tag.story) == (
+        journal.state.project_id,
+        "story",
+        f"{STORY}/co-one1",
+        STORY,
+    )
+    started_digest = journal.state.steps["co-one1/draft/1"].started.request_digest
+    assert started_digest == digest_of_json(plain(request().pinned()))
+    assert "tag" not in request().pinned()
+
+
 @pytest.mark.rule("PL-48")
 async def test_step_that_was_started_but_not_finished_is_asked_again_under_its_first_start():
     agents = ScriptedAgents(lambda r: ModelUnavailable("the engine is down"))
@@ -266,7 +306,7 @@ async def test_effect_is_done_once_and_its_result_kept():
 
         return send
 
-    work = Work(seat=seat("devops"), tool="git", op="push_branch")
+    work = Work(seat=seat("devops"), tool="git", op="push_branch", args={"branch": f"fleet/{STORY}"})
     first = await journal.act("publish", {"branch": "fleet/x"}, work, effect(1))
     again = await (await world.journal()).act("publish", {"branch": "fleet/x"}, work, effect(2))
     assert (first, again, done) == ({"branch": "fleet/x", "number": 1},) * 2 + ([1],)

@@ -23,9 +23,10 @@ from fleet.audit import (
 )
 from fleet.errors import LogCorrupted, LogRegressed, StoreUnavailable, VersionConflict
 from fleet.events import Head, StoryTombstoned
-from fleet.ids import Digest, StoryId, StreamId
+from fleet.ids import StoryId, StreamId
 from fleet.ports import StoredNote
 from fleet.services.notary import Notary
+from fleet.services.stream_export import export_stream
 from tests.support.audit import OTHER_SIGNER, SIGNER, AuditWorld
 from tests.support.stores import ACTOR, eventually
 
@@ -136,9 +137,10 @@ async def test_stream_that_others_refused_keeps_its_leaf(world: AuditWorld) -> N
 @pytest.mark.rule("EV-32")
 async def test_archived_story_stays_attested_with_its_last_head(world: AuditWorld) -> None:
     last = await world.append(ONE, b"5")
+    archive = export_stream(await world.log.read(ONE), await world.log.commands(ONE))
     buried = StoryTombstoned(
         story_id=StoryId("st-one"),
-        export_digest=Digest("sha256:" + "0" * 64),
+        export_digest=await world.blobs.put(archive),
         last_version=last.version,
         last_hash=last.hash,
     )

@@ -44,3 +44,17 @@ def test_roles_are_those_of_an_enabled_entry():
 def test_token_itself_cannot_be_stored():
     with pytest.raises(ValidationError):
         PrincipalEntry(principal=ANA, roles=frozenset(), token_sha256="right-token")
+
+
+def test_projects_that_a_principal_sees_are_all_unless_some_are_named():
+    hidden = PrincipalEntry(
+        principal=Principal("user:eve"),
+        roles=frozenset({"po"}),
+        token_sha256=hash_token("eve-token"),
+        projects=frozenset({"pr-other"}),
+    )
+    open_ = PrincipalEntry(principal=ANA, roles=frozenset({"po"}), token_sha256=hash_token("right-token"))
+    registry = PrincipalRegistry((hidden, open_))
+    assert registry.projects_of(ANA) is None
+    assert registry.projects_of(Principal("user:eve")) == {"pr-other"}
+    assert registry.projects_of(Principal("user:nobody")) == frozenset()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fleet.adapters.llm import RecordedChatModel, RecordingChatModel
 from fleet.adapters.memory import MemoryBlobStore, MemoryClock
@@ -18,13 +21,27 @@ from fleet.errors import (
     InvalidInput,
     ModelTimeout,
     ModelUnavailable,
+    RateLimited,
     ReplyMalformed,
     ReplyRefused,
 )
-from fleet.ids import Principal
-from fleet.models import ModelsConfig, PromptSet, Sampling, load_models, parse_prompts, review_schema
-from fleet.ports import AgentAnswer, AgentRequest, ChatModel
-from fleet.services.role_agent import LocalAgents, RoleAgent
+from fleet.ids import Principal, StepId
+from fleet.models import (
+    NO_TAG,
+    CallTag,
+    ChatReply,
+    ChatRequest,
+    ModelsConfig,
+    PromptSet,
+    Sampling,
+    TokenUsage,
+    load_models,
+    parse_prompts,
+    review_schema,
+)
+from fleet.ports import AgentAnswer, AgentRequest, ChatModel, PassedOver
+from fleet.services.role_agent import SLOW_FOR_MS, LocalAgents, RoleAgent
+from fleet.services.step_records import fallbacks_of
 from fleet.tools.roles import load_roles
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -53,6 +70,7 @@ class Team:
 
     def __init__(self, *, config: ModelsConfig | None = None, role: str = "developer", **models: ChatModel) -> None:
         self.blobs, self.clock = MemoryBlobStore(), MemoryClock()
+        self.down: dict[str, ModelUnavailable] = {}
         self.agent = RoleAgent(
             load_roles(yaml.safe_load((CONFIG / "roles.yaml").read_text())).role(role),
             models=models,
@@ -60,6 +78,7 @@ class Team:
             prompts=prompts(),
             blobs=self.blobs,
             clock=self.clock,
+            refusal=self.down.get,
         )
 
     async def ask(self, request: AgentRequest, *, timeout_s: float = 300) -> AgentAnswer:
@@ -277,3 +296,174 @@ async def test_role_that_exists_in_yaml_only_does_its_work() -> None:
     answer = await agent.ask(review(role="security"), request_id="r", timeout_s=5)
     assert answer.value["broken_criterion"] == "none"
     assert "You look for attacks." in model.calls[0].messages[1].content
+
+
+def busy(retry_after_s: int = 7) -> ModelUnavailable:
+    return ModelUnavailable("all places are taken", queued=True, retry_after_s=retry_after_s)
+
+
+def taking(latency_ms: int, *, engine: str) -> ChatReply:
+    usage = TokenUsage(tokens_in=1, tokens_out=1)
+    return ChatReply(text=CODE, finish_reason="stop", usage=usage, engine=engine, model="m", latency_ms=latency_ms)
+
+
+@dataclass
+class Tagged(ScriptedChatModel):
+    """A script that keeps the tags of its calls."""
+
+    tags: list[CallTag] = field(default_factory=list[CallTag])
+
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
+        self.tags.append(tag)
+        return await super().complete(request, request_id=request_id, timeout_s=timeout_s, tag=tag)
+
+
+async def test_tag_of_the_request_goes_with_every_call_and_names_the_role() -> None:
+    model = Tagged.of("no code", CODE)
+    assert isinstance(model, Tagged)
+    tag = CallTag(tenant="shop", affinity="st-1/co-1", story="st-1")
+    await Team(one=model).ask(draft(tag=tag))
+    assert model.tags == [tag.model_copy(update={"role": "developer"})] * 2
+    assert draft(tag=tag).pinned() == draft().pinned()
+
+
+@pytest.mark.rule("MB-3")
+async def test_engine_that_is_known_to_be_down_is_skipped_and_the_reason_is_recorded() -> None:
+    first, second = ScriptedChatModel.of(CODE, engine="first"), ScriptedChatModel.of(CODE, engine="second")
+    team = Team(first=first, second=second)
+    team.down["first"] = ModelUnavailable("it did not answer", retry_after_s=20)
+    answer = await team.ask(draft())
+    assert (len(first.calls), len(second.calls)) == (0, 1)
+    assert answer.passed_over == (PassedOver("first", "it did not answer", asked=False),)
+    (event,) = fallbacks_of(StepId("s"), answer)
+    assert (event.from_, event.to, event.reason) == ("first", "second", "it did not answer")
+
+
+@pytest.mark.rule("MB-3", "MB-9")
+async def test_chain_whose_engines_are_all_down_fails_at_once_and_says_when_to_come_again() -> None:
+    team = Team(first=ScriptedChatModel.of(CODE), second=ScriptedChatModel.of(CODE))
+    team.down["first"] = ModelUnavailable("down", retry_after_s=30)
+    team.down["second"] = ModelUnavailable("down too", retry_after_s=12)
+    with pytest.raises(ModelUnavailable, match="first: down; second: down too") as caught:
+        await team.ask(draft())
+    assert caught.value.details["retry_after_s"] == 12
+    assert [skip["engine"] for skip in caught.value.details["skipped"]] == ["first", "second"]
+    assert team.clock.monotonic_ms() == 0
+
+
+async def test_fallback_is_recorded_with_the_failures_that_led_to_it() -> None:
+    down, good = ScriptedChatModel.of(ModelTimeout("late")), ScriptedChatModel.of("prose", CODE, engine="good")
+    answer = await Team(down=down, good=good).ask(draft())
+    late, prose = PassedOver("down", "model_timeout"), PassedOver("good", "reply_malformed")
+    assert answer.passed_over == (late, late, prose)
+    assert [(event.from_, event.to, event.reason) for event in fallbacks_of(StepId("s"), answer)] == [
+        ("down", "good", "model_timeout")
+    ]
+
+
+async def test_repair_by_the_same_engine_is_no_fallback_even_when_a_folder_answers(tmp_path: Path) -> None:
+    inner = ScriptedChatModel.of("prose", CODE)
+    await Team(one=RecordingChatModel(inner, tmp_path)).ask(draft())
+    profile = f"recorded:{tmp_path}"
+    team = Team(config=policies("one"), one=inner, **{profile: RecordedChatModel(tmp_path)})
+    answer = await team.ask(draft(model=profile))
+    assert answer.passed_over == (PassedOver("recorded", "reply_malformed"),)
+    assert fallbacks_of(StepId("s"), answer) == ()
+
+
+@pytest.mark.rule("MB-4")
+async def test_busy_engine_is_not_asked_again_at_once_and_the_next_one_answers() -> None:
+    crowded, free = ScriptedChatModel.of(busy()), ScriptedChatModel.of(CODE, engine="free")
+    answer = await Team(crowded=crowded, free=free).ask(draft())
+    assert (len(crowded.calls), answer.engine) == (1, "free")
+    with pytest.raises(ModelUnavailable) as caught:
+        await Team(crowded=crowded).ask(draft())
+    assert (caught.value.details["retry_after_s"], caught.value.details["queued"]) == (7, True)
+
+
+@pytest.mark.rule("MB-4")
+async def test_engine_of_which_two_replicas_failed_is_not_asked_a_third_time() -> None:
+    model = ScriptedChatModel.of(ModelUnavailable("down", repeated=True))
+    with pytest.raises(ModelUnavailable):
+        await Team(one=model).ask(draft())
+    assert len(model.calls) == 1
+
+
+@pytest.mark.rule("MB-28")
+async def test_rate_limit_goes_to_the_next_engine_and_without_one_the_step_comes_again_later() -> None:
+    limited = ScriptedChatModel.of(RateLimited("this minute is used up", queued=True, retry_after_s=40))
+    free = ScriptedChatModel.of(CODE, engine="free")
+    answer = await Team(limited=limited, free=free).ask(draft())
+    assert answer.passed_over == (PassedOver("limited", "rate_limited"),)
+    with pytest.raises(RateLimited) as caught:
+        await Team(limited=limited).ask(draft())
+    assert caught.value.details["retry_after_s"] == 40
+    assert caught.value.details["attempts"][0]["code"] == "rate_limited"
+
+
+@pytest.mark.rule("MB-8")
+async def test_slow_reply_is_kept_and_the_next_calls_go_to_the_next_engine_for_a_while() -> None:
+    first = ScriptedChatModel.of(taking(9000, engine="first"), taking(10, engine="first"))
+    second = ScriptedChatModel.of(CODE, engine="second")
+    team = Team(config=policies("first", "second", max_latency_ms=5000), first=first, second=second)
+    assert (await team.ask(draft())).engine == "first"
+    answer = await team.ask(draft())
+    assert answer.engine == "second"
+    (passed,) = answer.passed_over
+    assert (passed.engine, passed.asked) == ("first", False)
+    assert "9000 ms" in passed.reason
+    team.clock.advance(SLOW_FOR_MS / 1000)
+    assert (await team.ask(draft())).engine == "first"
+    assert (await team.ask(draft())).engine == "first"
+
+
+@pytest.mark.rule("MB-8")
+async def test_slow_engine_is_still_asked_when_the_others_fail_or_there_is_none() -> None:
+    first = ScriptedChatModel.of(taking(9000, engine="first"))
+    down = ScriptedChatModel.of(ModelUnavailable("down", permanent=True))
+    team = Team(config=policies("first", "down", max_latency_ms=5000), first=first, down=down)
+    assert [(await team.ask(draft())).engine for _ in range(3)] == ["first"] * 3
+    assert len(down.calls) == 2
+    alone = Team(config=policies("first", max_latency_ms=5000), first=first)
+    assert [(await alone.ask(draft())).engine for _ in range(2)] == ["first"] * 2
+
+
+@pytest.mark.rule("MB-10")
+@settings(max_examples=60, deadline=None)
+@given(
+    external=st.sets(st.sampled_from("abcd")),
+    listed=st.lists(st.sampled_from(["a", "b", "c", "d", "profile"]), min_size=1, max_size=5, unique=True),
+    profile=st.sampled_from([None, "a", "b", "c", "d"]),
+    pinned=st.booleans(),
+)
+def test_data_goes_only_to_engines_that_the_policy_lists_or_the_run_names(
+    external: set[str], listed: list[str], profile: str | None, pinned: bool
+) -> None:
+    """The run's own engine stands first and is no fallback; every other one is in the policy, external or not."""
+    engines = [
+        {
+            "engine_id": name,
+            "kind": "openai",
+            "base_url": "u",
+            "model": "m",
+            "unpriced": True,
+            "external": name in external,
+        }
+        for name in "abcd"
+    ]
+    chain = [{"engine_id": name, "max_tokens": 500, "timeout_s": 60} for name in listed]
+    config = load_models({"engines": engines, "policies": {"default": {"chain": chain, "pinned": pinned}}})
+    named = [name for name in listed if name != "profile"]
+    if profile is None and not named:
+        with pytest.raises(ModelUnavailable):
+            config.chain_for("developer", profile)
+        return
+    found = [entry.engine_id for entry in config.chain_for("developer", profile).entries]
+    fallbacks = found[1:]
+    assert set(fallbacks) <= set(named)
+    assert found[0] in {profile, *named}
+    if pinned:
+        assert fallbacks == []
+        assert found[0] == (named[0] if named else profile)

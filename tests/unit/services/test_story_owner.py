@@ -13,20 +13,22 @@ from fleet.errors import (
     BudgetExceeded,
     FleetError,
     LogRegressed,
+    ModelUnavailable,
     NondeterministicPlan,
     OutcomeUnknown,
     OwnershipLost,
+    RateLimited,
     SandboxUnavailable,
     StoreUnavailable,
     VersionConflict,
 )
 from fleet.events import StoryCancelled, StoryClosed, StoryParked, decode
 from fleet.ids import StreamId
-from fleet.ports import Commit, StagedRepository
+from fleet.ports import Commit, FetchedRepository, StagedRepository
 from fleet.services.story_owner import StoryOwner
 from fleet.services.workbench import Workbench
 from tests.support.bench import World
-from tests.support.story_events import STORY, story
+from tests.support.story_events import STORY, T0, story
 
 
 class BrokenForge:
@@ -38,6 +40,9 @@ class BrokenForge:
     async def stage(self, url: str, ref: str | None = None) -> StagedRepository:
         self.calls += 1
         raise self.errors[min(self.calls, len(self.errors)) - 1]
+
+    async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
+        raise AssertionError("nothing is fetched here")
 
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         raise AssertionError("nothing is published here")
@@ -51,7 +56,7 @@ async def bench_of(*errors: BaseException) -> tuple[World, Workbench, BrokenForg
     return world, replace(await world.bench(), forge=forge), forge
 
 
-async def until_parked(world: World, owner: StoryOwner) -> Any:
+async def until_parked(world: World, owner: StoryOwner, *, step_s: float = 1) -> Any:
     clock = world.clock
     assert isinstance(clock, MemoryClock)
     task = asyncio.create_task(owner.run())
@@ -63,7 +68,7 @@ async def until_parked(world: World, owner: StoryOwner) -> Any:
                 return task.result()
             if owner.bench.state.park is not None:
                 return owner.bench.state.park
-            clock.advance(1)
+            clock.advance(step_s)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -137,6 +142,27 @@ async def test_outage_is_tried_three_times_before_the_story_parks():
     assert (park.cause, forge.calls) == ("stuck", 3)
 
 
+@pytest.mark.rule("MB-28")
+async def test_engines_without_room_never_park_a_story_however_long_they_are_busy():
+    world, bench, forge = await bench_of(RateLimited("this minute is used up", queued=True, retry_after_s=5))
+    owner = asyncio.create_task(StoryOwner(bench).run())
+    assert isinstance(world.clock, MemoryClock)
+    for _ in range(100):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        world.clock.advance(1)
+    owner.cancel()
+    await asyncio.gather(owner, return_exceptions=True)
+    assert forge.calls == 20
+    assert bench.state.park is None
+
+
+async def test_owner_comes_again_when_the_error_says_so():
+    world, bench, forge = await bench_of(ModelUnavailable("its circuit is open", retry_after_s=30))
+    park = await until_parked(world, StoryOwner(bench))
+    assert (park.cause, forge.calls, world.clock.monotonic_ms() // 1000) == ("stuck", 3, 60)
+
+
 @pytest.mark.rule("EV-23")
 @pytest.mark.parametrize("error", [StoreUnavailable("the log does not answer"), OwnershipLost("a higher epoch exists")])
 async def test_outage_of_the_log_and_loss_of_the_story_end_the_owner_and_park_nothing(error: FleetError):
@@ -188,3 +214,17 @@ async def test_parked_story_is_left_alone():
     await asyncio.gather(task, return_exceptions=True)
     assert forge.calls == 0
     assert (await world.types()).count("StoryParked") == 1
+
+
+@pytest.mark.rule("LC-73", "LC-72")
+async def test_owner_asks_again_by_itself_when_nobody_answers_and_parks_after_the_third_time():
+    # So late that the delegations of the run are over: a person has to answer.
+    clock = MemoryClock(T0 + 60 * 86_400_000)
+    world = World(clock=clock)
+    log = story(only=("created", "scored", "started", "base")).move("BACKLOG", "create_story", "DRAFT")
+    await log.write_to(world.log)
+    owner = StoryOwner(await world.bench())
+    park = await until_parked(world, owner, step_s=3600)
+    types = [t for t in await world.types() if t.startswith("Approval")]
+    assert types == ["ApprovalRequested", "ApprovalExpired"] * 3
+    assert park.cause == "approval_unanswered"

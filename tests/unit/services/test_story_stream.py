@@ -20,6 +20,7 @@ from fleet.services.workbench import seat
 from fleet.story import encode_state, fold, state_schema
 from fleet.tools import RunSpec
 from tests.support.bench import ScriptedAgents, World
+from tests.support.rules import step_policy
 from tests.support.story_events import STORY, story
 
 STREAM = StreamId.of_story(STORY)
@@ -180,7 +181,7 @@ async def test_nothing_is_started_once_two_thirds_of_the_lease_have_passed_witho
         effects.append("done")
         return {}
 
-    work = Work(seat=seat("devops"), tool="git", op="push")
+    work = Work(seat=seat("devops"), tool="git", op="push_branch", args={"branch": "fleet/st-one"})
     request = AgentRequest(
         kind="draft", role="devops", principal=seat("devops").principal, shared="s", sampling=Sampling(max_tokens=9)
     )
@@ -318,7 +319,7 @@ async def test_log_that_holds_another_history_is_refused():
         agents=World().agents,
         story_id=STORY,
         epoch=0,
-        policy=ev.PolicyRef(rule_id="RT-30", digest=await journal.blobs.put(b"policy")),
+        policy=step_policy(),
     )
     await other.load()
     for number in range(4):

@@ -61,7 +61,7 @@ class Works(Town):
 class Cut(MemoryLeaseStore):
     """A lease store that can be out of reach; `claims` lists who asked for what."""
 
-    is_cut = False
+    is_cut = renewals_are_cut = False
 
     def __init__(self, town: Town) -> None:
         super().__init__(town.log, town.clock)
@@ -74,6 +74,8 @@ class Cut(MemoryLeaseStore):
 
     async def renew(self, lease: Lease) -> None:
         self._require()
+        if self.renewals_are_cut:
+            raise StoreUnavailable("the store does not answer")
         await super().renew(lease)
 
     def _require(self) -> None:
@@ -178,6 +180,27 @@ async def test_shard_that_finds_a_newer_incarnation_of_itself_stops_all_its_work
 def test_name_that_counts_incarnations_is_one_of_a_stream_without_a_story():
     assert incarnations_of("council:0") == "project:pr-incarnations-of-council-0"
     assert incarnations_of("council:eu--1") == "project:pr-incarnations-of-council-eu-1"
+
+
+@pytest.mark.rule("EV-4")
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_shard_whose_renewals_are_late_takes_no_more_stories(is_late: bool):
+    town = Works()
+    leases = town.leases = Cut(town)
+    shard = town.shard(sweep_s=13)
+    async with running(shard):
+        await town.begin(ONE)
+        await town.create(TWO)
+        await town.until(lambda: town.mill.starts == 1)
+        # The second story is lost, which the renewal after 5 s shows, and is free again.
+        leases._held.pop(STREAM_TWO)  # pyright: ignore[reportPrivateUsage]
+        await town.until(lambda: shard.status().stories == (ONE,), within_s=8)
+        leases.claims.clear()
+        leases.renewals_are_cut = is_late
+        await town.pass_time(9)
+        assert shard.status().stories[0] == ONE
+        assert ((STREAM_TWO, shard.owner_id) in leases.claims) is not is_late
+        town.mill.go.set()
 
 
 @pytest.mark.rule("LC-94")
@@ -464,8 +487,8 @@ async def end_of_the_machine(town: Works, task: asyncio.Task[None]) -> None:
     """The shard dies, and so do all runs: their keys are free again."""
     await crash(task)
     for run in list(town.sandbox._live.values()):  # pyright: ignore[reportPrivateUsage]
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        run.task.cancel()
+        await asyncio.gather(run.task, return_exceptions=True)
 
 
 @pytest.mark.rule("LC-94")

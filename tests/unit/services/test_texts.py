@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from fleet.adapters.memory import MemoryEventLog
 from fleet.events import TreeMerged
 from fleet.ids import Digest
+from fleet.services.code_knowledge import CodeKnowledge
 from fleet.services.procedures import texts
 from fleet.services.workbench import Workbench
 from fleet.tools import FileEntry, encode_tree
@@ -40,6 +42,31 @@ async def test_views_show_definitions_to_designers_and_whole_files_to_developers
     shown = await texts.task_view(bench, ("a.py", "new.py"))
     assert "File a.py:\ndef slug(text):\n    return text\n" in shown
     assert "File new.py does not exist yet." in shown
+
+
+LARGE = {f"part{n:02}.py": f"def step{n}(): ...\n" for n in range(40)} | {"zoo.py": "def save_user(name): ...\n"}
+
+
+async def test_prompts_of_a_large_repository_show_the_files_that_the_story_is_about():
+    bench, tree = await bench_of(LARGE)
+    assert "zoo.py" not in await texts.source_paths(bench, tree), "the first ones by path"
+    asked = [bench.state.content.title, *(c.text for c in bench.criteria)]
+    about = LARGE | {"zoo.py": f"# {' '.join(asked)}\n"}
+    knowing, tree = await bench_of(about)
+    knowing = replace(knowing, knowledge=CodeKnowledge(knowing.blobs))
+    chosen = await texts.source_paths(knowing, tree)
+    assert chosen == (*[f"part{n:02}.py" for n in range(29)], "zoo.py")
+    shown = await texts.design_view(knowing)
+    assert "\nzoo.py" in shown
+    assert "part29.py" not in shown
+
+
+async def test_prompts_of_a_small_repository_are_the_same_with_and_without_knowledge():
+    files = {"b.py": "def two(): ...\n", "a.py": "def one(): ...\n", "tests/test_a.py": ""}
+    bench, tree = await bench_of(files)
+    knowing = replace(bench, knowledge=CodeKnowledge(bench.blobs))
+    assert await texts.source_paths(knowing, tree) == await texts.source_paths(bench, tree) == ("a.py", "b.py")
+    assert await texts.design_view(knowing) == await texts.design_view(bench)
 
 
 def test_examples_become_a_test_module_that_compiles():

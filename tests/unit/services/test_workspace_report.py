@@ -189,3 +189,45 @@ def test_measurement_survives_its_encoding() -> None:
     measurement = build_measurement(HEAD, out)
     assert Measurement.decode(measurement.encode()) == measurement
     assert Measurement.decode(measurement.encode()).encode() == measurement.encode()
+
+
+@pytest.mark.rule("RC-64", "RC-65", "RC-67", "RC-69")
+def test_tools_of_another_language_are_named_and_give_no_security_rules() -> None:
+    stages = summary(record("static", tool="clippy"), record("lint", tool="eslint"), record("unit", tool="cargo test"))
+    said = stages.model_copy(update={"tools": {"clippy": "1.95.0"}, "coverage_tool": "go cover"})
+    found = [
+        Finding(path="a.rs", code=code, message="m", severity=level)
+        for code, level in (("E0308", "critical"), ("S100", "major"), ("clippy::x", "minor"))
+    ]
+    lint = (
+        Finding(path="a.js", code="semi", message="m"),
+        Finding(path="a.js", code="x", message="m", severity="minor"),
+    )
+    report = build_measurement(HEAD, replace(GOOD, summary=said, static=tuple(found), lint=lint)).report
+    assert report.static is not None
+    assert (report.static.gate, report.static.new_critical, report.static.new_major) == ("ERROR", 1, 1)
+    assert [(tool.name, tool.version) for tool in report.static.tools] == [("clippy", "1.95.0")]
+    assert report.lint is not None
+    assert (report.lint.tool, report.lint.errors, report.lint.warnings) == ("eslint", 1, 1)
+    assert report.security is not None
+    assert (report.security.secrets_found, report.security.critical, report.security.high) == (0, None, None)
+    assert [tool.name for tool in report.security.tools] == ["secrets"]
+    assert report.coverage is not None
+    assert report.coverage.tool == "go cover"
+
+
+@pytest.mark.parametrize("path", ["sums_test.go", "test/a.js", "src/a.spec.ts", "tests/e2e.rs", "src/a.e2e.mjs"])
+def test_coverage_leaves_out_the_tests_of_every_language(path: str) -> None:
+    hits = LineHits({"src/main.go": {1: False}, path: {1: True}})
+    report = build_measurement(HEAD, replace(GOOD, coverage=hits, changed={path: (1,), "src/main.go": (1,)})).report
+    assert report.coverage is not None
+    assert (report.coverage.new_lines, report.coverage.new_covered, report.coverage.total_pct) == (1, 0, Decimal(0))
+
+
+def test_stages_that_a_language_lacks_are_skipped_and_their_sections_absent() -> None:
+    skipped = {"status": "skipped", "exit_code": None, "started_at_ms": None, "finished_at_ms": None}
+    stages = summary(record("static", **skipped), record("lint", **skipped))
+    report = build_measurement(HEAD, replace(GOOD, summary=stages, static=None, lint=None, coverage=None)).report
+    assert report.complete
+    assert (report.static, report.lint, report.coverage) == (None, None, None)
+    assert {s.name: s.status for s in report.stages}["static"] == "skipped"

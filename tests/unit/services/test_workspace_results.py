@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from xml.etree.ElementTree import Element, tostring
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fleet.services.workspace_results import (
     MAX_BYTES,
+    MAX_ELEMENTS,
     parse_coverage,
     parse_edits,
     parse_findings,
@@ -48,6 +52,7 @@ def test_junit_gives_every_test_its_id_and_worst_outcome() -> None:
     assert suite.failing == ("go/pkg::TestX", "tests.test_gone", "tests/test_a.py::test_bad")
 
 
+@pytest.mark.check("S25")
 @pytest.mark.parametrize(
     "data",
     [None, b"", b"<testsuites>", b"<html/>", BOMB, EXTERNAL, b"100 passed", b'<?xml version="1.0" encoding="x"?><a/>'],
@@ -57,6 +62,7 @@ def test_junit_that_is_hostile_or_no_junit_is_no_evidence(data: bytes | None) ->
     assert parse_coverage(data) is None
 
 
+@pytest.mark.check("S25")
 @pytest.mark.rule("RC-79")
 def test_oversized_files_are_no_evidence() -> None:
     data = b" " * (MAX_BYTES + 1)
@@ -64,6 +70,7 @@ def test_oversized_files_are_no_evidence() -> None:
     assert [parse(data) for parse in parsers] == [None] * 6
 
 
+@pytest.mark.check("S25")
 def test_deep_json_is_no_evidence() -> None:
     deep = b"[" * 100_000
     assert [parse(deep) for parse in (parse_findings, parse_summary, parse_tests, parse_edits)] == [None] * 4
@@ -98,3 +105,90 @@ def test_summary_and_tests_outside_of_their_form_are_no_evidence() -> None:
     assert parse_summary(json.dumps({"schema": 2, "stages": []}).encode()) is None
     outcome = {"id": "test_a", "outcome": "fine"}
     assert parse_tests(json.dumps({"files": [{"name": "a", "collected": True, "tests": [outcome]}]}).encode()) is None
+
+
+# Whatever a run leaves: the parsers answer with a value or None, never with another exception (S25).
+
+PARSERS = (parse_junit, parse_coverage, parse_findings, parse_summary, parse_tests, parse_edits)
+KEYS = st.sampled_from(
+    ["schema", "stages", "name", "status", "exit_code", "tools", "files", "tests", "id", "outcome", "filename", "code"]
+    + ["message", "severity", "filePath", "messages", "ruleId", "applied", "normal_digest", "diff_lines", "tool"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(["testsuites", "testsuite", "testcase", "failure", "skipped", "coverage", "class", "line", "x"])
+VALUES = st.sampled_from(["0", "1", "-1", "9" * 30, "x", "", "a/b.py", "٣"])
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from(["name", "classname", "file", "line", "number", "hits", "filename", "message", "tests"]), VALUES
+)
+
+
+@st.composite
+def elements(draw: st.DrawFn, depth: int = 0) -> Element:
+    element = Element(draw(NAMES), draw(ATTRIBUTES))
+    if depth < 4:
+        element.extend(draw(st.lists(elements(depth + 1), max_size=3)))
+    return element
+
+
+@pytest.mark.check("S25")
+@pytest.mark.rule("RC-79")
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()) | elements().map(tostring))
+def test_parsers_answer_whatever_they_are_given(data: bytes) -> None:
+    for parse in PARSERS:
+        parse(data)
+    suite, covered = parse_junit(data), parse_coverage(data)
+    assert suite is None or all(c.id and (c.line is None or 0 < c.line < 1 << 30) for c in suite.cases)
+    assert covered is None or all(0 <= n < 1 << 30 for lines in covered.files.values() for n in lines)
+
+
+@pytest.mark.rule("RC-79")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<testsuites>" + b"<testsuite>" * 100_000 + b"</testsuite>" * 100_000 + b"</testsuites>",
+        b"<testsuites>" + b"<a></a>" * (MAX_ELEMENTS + 1) + b"</testsuites>",
+        b"<!DOCTYPE testsuites><testsuites/>",
+        b'<?xml version="1.0" encoding="utf-16"?><testsuites/>',
+        b"<testsuites>\xff</testsuites>",
+        b"<testsuites a='1' a='2'/>",
+        b"<testsuites/><testsuites/>",
+    ],
+    ids=["deep", "many", "dtd", "encoding", "not utf-8", "twice", "two roots"],
+)
+def test_xml_beyond_its_bounds_is_no_evidence(data: bytes) -> None:
+    assert parse_junit(data) is None
+    assert parse_coverage(data.replace(b"testsuites", b"coverage")) is None
+
+
+@pytest.mark.rule("RC-79")
+def test_counts_of_a_junit_file_are_counted_not_believed() -> None:
+    lying = b'<testsuites tests="100" failures="0"><testsuite tests="100" failures="0"><testcase name="a"><failure/>'
+    suite = parse_junit(lying + b"</testcase></testsuite></testsuites>")
+    assert suite is not None
+    assert [c.outcome for c in suite.cases] == ["failed"]
+
+
+@pytest.mark.parametrize("field", ["started_at_ms", "finished_at_ms", "exit_code"])
+def test_summary_with_numbers_beyond_their_bounds_is_no_evidence(field: str) -> None:
+    for number in (1 << 60, -(1 << 60)):
+        stage = {"name": "unit", "status": "passed", field: number}
+        assert parse_summary(json.dumps({"schema": 1, "stages": [stage]}).encode()) is None
+
+
+@pytest.mark.rule("RC-64", "RC-65")
+def test_findings_of_eslint_and_with_a_severity_are_read_too() -> None:
+    message = {"ruleId": "semi", "message": "Missing", "severity": 2, "line": 3}
+    parse_error = {"ruleId": None, "message": "Parsing error", "severity": 1, "fatal": True}
+    found = parse_findings(json.dumps([{"filePath": "/workspace/a.js", "messages": [message, parse_error]}]).encode())
+    assert found is not None
+    assert [(f.path, f.code, f.severity) for f in found] == [("a.js", "semi", None), ("a.js", "syntax", "minor")]
+    ours = [{"filename": "a.rs", "code": "x", "message": "m", "severity": s} for s in ("major", "error", 7)]
+    found = parse_findings(json.dumps(ours).encode())
+    assert found is not None
+    assert [f.severity for f in found] == ["major", None, None]
+    assert parse_findings(json.dumps([{"filePath": "a.js", "messages": [{**message, "severity": 9}]}]).encode()) is None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fleet import events as ev
+from fleet.council import TestsFailed
 from fleet.errors import LogCorrupted, UnsupportedSchema
 from fleet.ids import EntityId, StepId
 from fleet.story import NO_STATE, evolve, fold
@@ -36,7 +37,6 @@ FACTS_WITHOUT_STATE = frozenset(
     {
         "TransitionRefused",
         "ContextPackBuilt",
-        "TaskClaimed",
         "TaskDerivationRequested",
         "TaskDerivationFailed",
         "CheckpointSaved",
@@ -74,11 +74,11 @@ def test_fold_keeps_the_earlier_state_untouched():
     assert not before.loopbacks
 
 
-def test_event_without_state_only_moves_the_version():
+def test_event_without_state_only_moves_the_version_and_the_time():
     log = story(until="created")
     before = log.state
     log.add(ev.TransitionRefused(state="BACKLOG", event="approve_scope", guards=(), principal=PO))
-    assert log.state == before.with_(version=2)
+    assert log.state == before.with_(version=2, updated_ms=log.events[-1].ts_ms)
 
 
 def test_story_that_begins_with_another_event_is_corrupted():
@@ -278,35 +278,14 @@ def test_second_ballot_of_a_voter_changes_nothing():
     cast = log.decoded_payloads("BallotCast")[-1]
     assert isinstance(cast, ev.BallotCast)
     log.add(cast.model_copy(update={"votes": {}, "ranking": ()}))
-    assert log.state.councils[TASK_COUNCIL].ballots == record.ballots
+    assert log.state.councils[TASK_COUNCIL].deliberation == record.deliberation
 
 
 def test_failed_test_author_counts_as_having_delivered():
     log = StoryLog().add(created_payload(), actor=PO).add(open_council(TASK_COUNCIL, task_id=TASK))
-    assert not log.state.councils[TASK_COUNCIL].tests_done
+    assert log.state.councils[TASK_COUNCIL].deliberation.tests is None
     log.add(ev.DraftFailed(council_id=TASK_COUNCIL, member_id=EntityId("qa-001"), attempt=1, code="reply_malformed"))
-    assert log.state.councils[TASK_COUNCIL].tests_done
-
-
-@pytest.mark.rule("CN-42")
-def test_repair_that_is_not_kept_leaves_the_draft():
-    log = story(until="task")
-    candidate = next(iter(log.state.councils[TASK_COUNCIL].drafts))
-    old = log.state.councils[TASK_COUNCIL].drafts[candidate].content
-    for number, (kept, content) in enumerate((("old", old), ("new", digest("better"))), start=1):
-        log.add(
-            ev.RepairReceived(
-                council_id=TASK_COUNCIL,
-                round=number,
-                candidate_id=EntityId(candidate),
-                new_digest=digest("better"),
-                kept=kept,  # pyright: ignore[reportArgumentType]
-                reason="measured",
-            )
-        )
-        record = log.state.councils[TASK_COUNCIL]
-        assert (record.drafts[candidate].content, record.repairs[candidate]) == (content, number)
-    assert log.state.councils[TASK_COUNCIL].last_change == 2
+    assert log.state.councils[TASK_COUNCIL].deliberation.tests == TestsFailed("qa-001", "reply_malformed")
 
 
 def test_cancelled_council_says_so_and_events_of_an_unknown_one_change_nothing():

@@ -17,6 +17,7 @@ from fleet.story.intents import (
     CommitWork,
     DecideGate,
     DerivePlan,
+    ExpireGate,
     FireTransition,
     GenerateReport,
     LoopBack,
@@ -148,12 +149,25 @@ def test_gate_is_requested_then_decided_by_the_delegate():
     assert only(log) == DecideGate(gate="approve_scope", approval_id="ap-approve-scope-1")
 
 
-@pytest.mark.rule("LC-72", "LC-76")
-def test_gate_without_a_delegate_waits_for_a_person_for_ever():
+@pytest.mark.rule("LC-72", "LC-73", "LC-76")
+def test_gate_without_a_delegate_waits_for_a_person_until_nobody_answered_and_is_asked_again():
     log = ask(started_draft(), "approve_scope", SCOPE)
+    assert owed(log, now_ms=NOW + 86_399_999) == ()
+    assert waiting_for(log.state, fsm(), now_ms=NOW + 86_399_999) == "gate approve_scope waits for role po"
     late = NOW + 10 * 365 * 86_400_000
-    assert owed(log, now_ms=late) == ()
-    assert waiting_for(log.state, fsm(), now_ms=late) == "gate approve_scope waits for role po"
+    assert owed(log, now_ms=late) == (ExpireGate(approval_id="ap-approve-scope-1"),)
+    log.add(ev.ApprovalExpired(approval_id=EntityId("ap-approve-scope-1"), attempt=1))
+    assert owed(log, now_ms=late) == (RequestGate(gate="approve_scope", subject=CONTENT),)
+
+
+@pytest.mark.rule("PL-50")
+def test_paused_story_owes_nothing_until_it_is_resumed():
+    log = started_draft()
+    log.add(ev.StoryPaused(scope="story", by=PO, reason="the repository moves"))
+    assert owed(log, now_ms=NOW) == ()
+    assert waiting_for(log.state, fsm(), now_ms=NOW) == "paused: resume the story"
+    log.add(ev.StoryResumed(scope="story", by=PO))
+    assert owed(log, now_ms=NOW) == (RequestGate(gate="approve_scope", subject=CONTENT),)
 
 
 @pytest.mark.rule("LC-77")

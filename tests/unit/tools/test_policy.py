@@ -38,6 +38,7 @@ NOW = 1_800_000_000_000
 IMAGE = "alpine@sha256:" + "a" * 64
 SITE: dict[str, Any] = {
     "hosts": ["api.example.org", ".internal.example.org"],
+    "git": {"api.example.org": {}},
     "databases": {"shop": {"allow_write": True}, "archive": {}},
     "images": [IMAGE],
     "namespaces": ["staging/shop"],
@@ -189,6 +190,7 @@ def test_role_writes_only_below_its_own_paths() -> None:
     assert found.obligations.write_paths == ("**/*_test.*", "**/test_*.py", "test/**", "tests/**")
 
 
+@pytest.mark.check("S27")
 @pytest.mark.rule("RT-55")
 @pytest.mark.parametrize(
     ("argv", "rule"),
@@ -276,7 +278,6 @@ def test_host_must_be_listed(url: str, rule: str | None) -> None:
         ("kubectl.get", "devops", {"namespace": "shop", "kind": "pod"}, {"namespace": "kube-system"}),
         ("helm.template", "devops", {"namespace": "shop", "release": "a", "chart": "shop"}, {"chart": "other"}),
         ("mcp.list_tools", "qa", {"server": "docs"}, {"server": "other"}),
-        ("browser.open", "qa", {"url": "http://preview/"}, {"url": "http://evil.net/"}),
         ("git.fetch", "devops", {"url": "git@api.example.org:a/b", "branch": "x"}, {"url": "git@evil.net:a/b"}),
     ],
 )
@@ -449,7 +450,17 @@ def test_protected_branch_asks_a_person_and_another_one_does_not() -> None:
     asked = called("git.push_branch", acting("devops"), branch="main", **args)
     assert (asked.kind, asked.rule_id, asked.gate.risk) == ("needs_approval", "protected-branch", "high")
     assert called("git.push_branch", acting("devops"), branch="release/1.0", **args).kind == "needs_approval"
-    assert called("git.push_branch", acting("devops"), branch="fleet/st-one", **args).kind == "allowed"
+    allowed = called("git.push_branch", acting("devops"), branch="fleet/st-one", **args)
+    assert allowed.kind == "allowed"
+    assert allowed.obligations.hosts == ("api.example.org:443",)
+
+
+@pytest.mark.rule("RT-42")
+def test_branch_of_no_story_waits_for_a_person() -> None:
+    args = {"url": "https://api.example.org/a", "commit": "a" * 40}
+    for branch in ("feature/x", "fleet/st-one/more", "fleet"):
+        asked = called("git.push_branch", acting("devops"), branch=branch, **args)
+        assert (asked.kind, asked.rule_id) == ("needs_approval", "other-branch")
 
 
 def test_risk_of_a_rule_takes_the_delegation_away() -> None:
@@ -485,7 +496,7 @@ def test_call_document_is_parsed() -> None:
 # Properties ---------------------------------------------------------------------------------------------------------
 
 FAST = settings(max_examples=80, deadline=None)
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=12, deadline=None)
 """For examples that need a policy of their own."""
 NAMES = sorted(
     {f"{tool}.{op}" for tool, ops in TOOL_OPS.items() for op in ops} | {"model.draft", "tests.pipeline", "a.b"}
@@ -598,7 +609,9 @@ def test_what_is_irreversible_never_opens_without_a_persons_grant(name: str, dat
     tool, op = name.split(".")
     args = {"database": "shop", "statement": "x", "namespace": "shop", "kind": "pod", "name": "a", "release": "a"}
     args |= {"server": "docs", "tool": "t", "args": {}, "url": "https://api.example.org/"}
-    call = ToolCall(tool=tool, op=op, args={k: args[k] for k in POLICY.capabilities[name].args})
+    call = ToolCall(
+        tool=tool, op=op, args={k: args[k] for k, a in POLICY.capabilities[name].args.items() if a.required}
+    )
     who = acting("data" if tool == "db" else "devops")
     record = grant(
         call,

@@ -131,13 +131,13 @@ def test_contradiction_of_a_declaration_stops_the_start(changes: dict[str, Any],
         (with_rule(calls=["hammer.hit"]), "no tool 'hammer'"),
         (with_rule(calls=["files.burn"]), "no operation 'files.burn'"),
         (with_rule(calls=["files:write:read"]), "is not written"),
-        (with_rule(phases=["LUNCH"]), "rules.18.phases.0"),
+        (with_rule(phases=["LUNCH"]), "rules.19.phases.0"),
         (with_rule(when={"colour": {"matches": ["red"]}}), "files.read has no such argument"),
         (with_rule(when={"path": {}}), "needs matches or not_matches"),
         (with_rule(effect="ask"), "no gate tool:files.read"),
         (with_rule(risk="high"), "only a rule that asks has one"),
         (with_rule(id="read"), "its id stands twice"),
-        (with_rule(colour="red"), "rules.18.colour"),
+        (with_rule(colour="red"), "rules.19.colour"),
         (with_declaration("hammer"), "tools.hammer: no such tool"),
         (with_declaration("files"), "tool files has no such operation"),
         (with_declaration("files", ops={"read": {}}), "it is declared twice"),
@@ -168,14 +168,14 @@ def test_wrong_policy_stops_the_start_naming_path_and_reason(data: dict[str, Any
 )
 def test_rule_that_is_never_reached_stops_the_start(rule: dict[str, Any], why: str) -> None:
     (found,) = problems(with_rule(**{"origin": "caller", **rule}))
-    assert found.startswith("rules.18 (mine): it is never reached: ")
+    assert found.startswith("rules.19 (mine): it is never reached: ")
     assert why in found
 
 
 def test_rule_that_a_deny_hides_is_never_reached() -> None:
     data = with_rule(calls=["search.*"], origin="any")
     data["rules"].append({"id": "later", "effect": "allow", "roles": ["qa"], "calls": ["search.text"]})
-    assert problems(data) == ["rules.19 (later): it is never reached: other rules decide all its calls"]
+    assert problems(data) == ["rules.20 (later): it is never reached: other rules decide all its calls"]
 
 
 @pytest.mark.rule("RT-31")
@@ -224,3 +224,15 @@ def test_deny_rule_takes_the_operation_out_of_the_permissions() -> None:
 
 def test_argument_in_short_form_equals_the_long_one() -> None:
     assert ArgSpec.model_validate("optional path") == ArgSpec(type="path", required=False)
+
+
+@pytest.mark.rule("RC-34")
+def test_toolchains_are_named_by_the_policy_and_python_is_always_there() -> None:
+    data = copy.deepcopy(SHIPPED)
+    data["toolchains"] = {"go1.22": {"language": "go", "folder": "/opt/go1.22"}}
+    assert {name: c.language for name, c in load(data).toolchains.items()} == {"python": "python", "go1.22": "go"}
+    assert load(data).digest == load(SHIPPED).digest
+    data["toolchains"] = {"python": {"language": "go"}, "Go": {"language": "go"}, "x": {"language": "cobol"}}
+    assert {p.split(":")[0] for p in problems(data)} >= {"toolchains.Go.[key]", "toolchains.x.language"}
+    data["toolchains"] = {"python": {"language": "go"}}
+    assert problems(data) == ["toolchains: python runs the product's own scripts: give another name to this toolchain"]

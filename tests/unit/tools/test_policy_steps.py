@@ -23,7 +23,9 @@ BRANCH = {"branch": "fleet/st-one"}
 # What each step of the procedures is today: operation, who does it, in which phases, with which arguments.
 USED: list[tuple[str, list[str], tuple[str, ...], dict[str, Any]]] = [
     ("git.checkout", ["devops"], PHASES, {}),
+    ("git.fetch", ["devops"], PHASES, {}),
     ("git.push_branch", ["devops"], PHASES, BRANCH),
+    ("git.open_change_request", ["devops"], PHASES, BRANCH),
     ("git.merge_candidate", [*POLICY.roles.assignable, "designer"], PHASES, {}),
     ("files.write", list(POLICY.roles.assignable), ("BUILD",), {}),
     ("files.write", ["designer"], ("TEST", "DOCS"), {}),

@@ -11,7 +11,7 @@ import yaml
 from fleet.errors import ConfigError, InvalidInput
 from fleet.models import parse_prompts
 from fleet.tools.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
-from fleet.tools.roles import Role, RolesConfig, load_roles
+from fleet.tools.roles import Acting, Role, RolesConfig, load_roles
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -195,6 +195,9 @@ def test_profile_of_a_profile_inherits_through_both() -> None:
         ({"aa": {"extends": "bb"}, "bb": {"actor": "any"}}, "bb: scope is missing"),
         ({"aa": {**BASE, "prompt": "../secret"}}, "prompt"),
         ({"aa": {**BASE, "colour": "red"}}, "colour"),
+        ({"aa": {**BASE, "acts": {"steps": 1}}}, "acts.steps"),
+        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files.burn"]}}}, "acts.tools names files.burn"),
+        ({"aa": {**BASE, "acts": {"steps": 3, "tools": ["files"]}}}, "acts.tools names files, which does not exist"),
     ],
 )
 def test_wrong_role_is_refused_with_its_name_and_the_reason(roles: dict[str, Any], reason: str) -> None:
@@ -204,6 +207,14 @@ def test_wrong_role_is_refused_with_its_name_and_the_reason(roles: dict[str, Any
 
 
 @pytest.mark.rule("RT-19")
+def test_role_looks_around_only_where_its_entry_says_so_and_a_profile_inherits_it() -> None:
+    assert all(role.acts is None for role in shipped().roles.values())
+    base = {**BASE, "acts": {"steps": 4, "tools": ["files.read"]}}
+    roles = load_roles({"roles": {"base": base, "child": {"extends": "base"}}}).roles
+    assert roles["child"].acts == roles["base"].acts == Acting(steps=4, tools=("files.read",))
+    assert "acts" not in roles["base"].model_dump()
+
+
 def test_declared_action_needs_a_handler() -> None:
     data = {"actions": ["bake_bread"], "roles": {"base": {**BASE, "actions": ["bake_bread"]}}}
     with pytest.raises(ConfigError, match="no handler exists for bake_bread"):

@@ -1,4 +1,4 @@
-MATCH p = (x:Decision)-[:DEPENDS_ON*0..6]->(d:Decision {id: $decision_id})
+MATCH p = (d:Decision {id: $decision_id})<-[:DEPENDS_ON*0..6]-(x:Decision)
 WHERE length(p) <= $depth
 WITH x, min(length(p)) AS steps
 MATCH (x)-[:AFFECTS]->(t:Task)

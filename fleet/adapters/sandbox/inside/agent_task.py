@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-from task_commands import LANGUAGES, PIPELINE, TASKS, Stage, chosen, missing_command, stages_of
+from language_stages import COVERAGE_TOOLS, VERSIONS, language_environment
+from stages import Stage
+from task_commands import LANGUAGES, PIPELINE, TASKS, chosen, missing_command, stages_of
 
 CONFIG_EXIT = 2
 NO_TESTS_EXIT = 5
@@ -43,6 +48,7 @@ class StageResult:
     started_at_ms: int | None = None
     finished_at_ms: int | None = None
     missing: list[str] = field(default_factory=list[str])
+    tool: str = ""
 
 
 def now_ms() -> int:
@@ -95,10 +101,14 @@ class Runner:
         """Signal handler: remember the signal and pass it to the child's group."""
         self.stopped_by = number
         if self._child is not None and self._child.poll() is None:
-            os.killpg(self._child.pid, number)
+            # A child that ended in this very moment has no group any more.
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)
 
     def run(self, argv: list[str], *, timeout_s: float, stdout: Path | None = None) -> tuple[int, bool]:
-        """Exit code (128 + signal when killed) and whether the time was over."""
+        """Exit code (128 + signal when killed) and whether the time was over; nothing starts after a signal."""
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by, False
         sink = stdout.open("wb") if stdout else None
         try:
             self._child = subprocess.Popen(argv, cwd=self.root, env=self.env, stdout=sink, start_new_session=True)
@@ -108,6 +118,9 @@ class Runner:
         finally:
             if sink:
                 sink.close()
+        if self.stopped_by is not None:
+            # The signal came while the child was being started: the handler did not know it yet.
+            self.forward(self.stopped_by, None)
         late = self._wait(self._child, timeout_s)
         code = self._child.returncode
         return (128 - code if code < 0 else code), late
@@ -127,10 +140,11 @@ class Shim:
 
     def __init__(self, root: Path, env: dict[str, str], *, task_name: str, lang: str) -> None:
         self.root, self.task_name, self.lang = root, task_name, lang
-        self.runner = Runner(root, child_environment(root, env))
+        self.runner = Runner(root, child_environment(root, env, lang))
         self.results: list[StageResult] = []
+        self._version = ""
         for name in OUTPUT_FOLDERS:
-            (root / name).mkdir(exist_ok=True)
+            make_folder(root / name)
 
     def log(self, message: str, level: str = "info") -> None:
         """One JSON line on standard error (RC-47)."""
@@ -140,7 +154,7 @@ class Shim:
     def run(self, stages: list[Stage]) -> int:
         """Run the stages in order; after a failed build the rest is `skipped` (RC-72). Returns the exit code."""
         for stage in stages:
-            if self.runner.stopped_by is not None or self._build_failed():
+            if self.runner.stopped_by is not None or self._build_failed() or not stage.command:
                 self.results.append(StageResult(stage.name))
                 continue
             self.log(f"stage {stage.name} starts")
@@ -159,8 +173,8 @@ class Shim:
     def _stage(self, stage: Stage) -> StageResult:
         for path in (*stage.expects, *stage.also):
             # RC-79: what lies there from before is never taken for a result of this stage.
-            (self.root / path).unlink(missing_ok=True)
-        result = StageResult(stage.name, started_at_ms=now_ms())
+            remove(self.root / path)
+        result = StageResult(stage.name, started_at_ms=now_ms(), tool=stage.tool)
         code, late = self._commands(stage)
         result.exit_code, result.finished_at_ms = code, now_ms()
         result.missing = [path for path in stage.expects if not (self.root / path).is_file()]
@@ -201,15 +215,53 @@ class Shim:
             "exit_code": code,
             "stages": [asdict(result) for result in self.results],
         }
-        if self.lang == "python":
-            summary["tools"] = {name: version_of(name) for name in ("pytest", "coverage", "ruff")}
+        if self.lang in COVERAGE_TOOLS:
+            summary["coverage_tool"] = COVERAGE_TOOLS[self.lang]
+        summary["tools"] = self._tools()
         if none_collected:
             summary["total"] = 0
-        (self.root / "out" / "summary.json").write_text(json.dumps(summary, indent=1))
+        target = self.root / "out" / "summary.json"
+        make_folder(target.parent)
+        remove(target)
+        target.write_text(json.dumps(summary, indent=1))
+
+    def _tools(self) -> dict[str, str]:
+        if self.lang == "python":
+            return {name: version_of(name) for name in ("pytest", "coverage", "ruff")}
+        self._version = self._version or language_version(self.lang, self.runner.env)
+        used = {result.tool for result in self.results if result.tool}
+        return {name: self._version for name in sorted(used | {COVERAGE_TOOLS.get(self.lang, self.lang)})}
 
 
-def child_environment(root: Path, env: dict[str, str]) -> dict[str, str]:
-    """The environment of the work: the project is importable in src and flat layout, nothing is cached in the tree."""
+def make_folder(path: Path) -> None:
+    """A real folder is there; what a project has in its place gives way (the tree of the run is a copy)."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        path.unlink()
+    path.mkdir(exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Nothing is there, whatever it was."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def language_version(lang: str, env: dict[str, str]) -> str:
+    """The version that the language's program says of itself, "" when it does not run."""
+    try:
+        done = subprocess.run(VERSIONS[lang], env=env, cwd="/", capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout)
+    return found.group() if found else ""
+
+
+def child_environment(root: Path, env: dict[str, str], lang: str) -> dict[str, str]:
+    """The environment of the work: nothing is cached in the tree; Python projects are importable in both layouts."""
+    if lang != "python":
+        return language_environment(lang, root) | env
     path = os.pathsep.join([str(root), str(root / "src")])
     return env | {
         "PYTHONPATH": path,
@@ -228,7 +280,7 @@ def main() -> int:
         name, lang, root = task(env), language(env), workdir(env)
         if name == "pipeline" and not chosen(env):
             raise Misconfigured("STAGES", list(PIPELINE))
-        if variable := missing_command(name, lang, env):
+        if variable := missing_command(name, lang, env, root):
             raise Misconfigured(variable, "a command line")
     except Misconfigured as error:
         line = {"level": "error", "code": "config", "started": False, "variable": error.variable}

@@ -67,7 +67,8 @@ class GitDir:
         )
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip()[-500:]
-            raise GitFailed(f"git {argv[0]} ended with {done.returncode}: {words}")
+            name = next(part for part in argv if part != "-c" and "=" not in part)
+            raise GitFailed(f"git {name} ended with {done.returncode}: {words}")
         return done.stdout
 
     def commit_of(self, name: str) -> str:
@@ -102,8 +103,11 @@ def blob_id(data: bytes) -> str:
 
 
 @contextmanager
-def temporary_git_dir(repo: Path, worktree: Path, packs: Sequence[Path] = ()) -> Generator[GitDir]:
-    """A git directory whose objects are those of `repo` (borrowed) and of the packs (copied); gone afterwards."""
+def temporary_git_dir(repo: Path | None, worktree: Path, packs: Sequence[Path] = ()) -> Generator[GitDir]:
+    """A git directory whose objects are those of `repo` (borrowed) and of the packs (copied); gone afterwards.
+
+    It is made where temporary files are (`tempfile.tempdir`).
+    """
     path = Path(tempfile.mkdtemp(prefix="git-"))
     try:
         for folder in ("refs/heads", "objects/info", "objects/pack", "info"):
@@ -114,8 +118,9 @@ def temporary_git_dir(repo: Path, worktree: Path, packs: Sequence[Path] = ()) ->
             "\thooksPath = /dev/null\n\tattributesFile = /dev/null\n\tprotectHFS = true\n\tprotectNTFS = true\n"
         )
         (path / "info" / "attributes").write_text(_ATTRIBUTES)
-        (path / "objects" / "info" / "alternates").write_text(f"{repo / 'objects'}\n")
-        if (repo / "shallow").is_file():
+        if repo is not None:
+            (path / "objects" / "info" / "alternates").write_text(f"{repo / 'objects'}\n")
+        if repo is not None and (repo / "shallow").is_file():
             shutil.copyfile(repo / "shallow", path / "shallow")
         git = GitDir(path, worktree)
         for number, pack in enumerate(packs):

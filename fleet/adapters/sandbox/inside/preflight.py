@@ -2,8 +2,8 @@
 # Raw descriptors and system calls are what is probed.
 """Probes that run inside a sandbox and say on standard output, as one JSON object, which containment checks hold.
 
-Argument: a JSON object `{token, environment, secret_path, decoy_port, decoy_socket, pids}`. Exits with 7 (check 00).
-Standard library alone.
+Argument: a JSON object `{token, environment, secret_path, decoy_port, decoy_socket, pids, file_bytes}`.
+Exits with 7 (check 00). Standard library alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -161,6 +162,34 @@ def check_processes(given: Mapping[str, Any]) -> str:
     return f"could fork {len(children)} times under a limit of {given['pids']}" if len(children) >= limit else ""
 
 
+def check_file_size(given: Mapping[str, Any]) -> str:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open("/workspace/.preflight", "wb") as file:
+        try:
+            os.pwrite(file.fileno(), b"x", given["file_bytes"])
+        except OSError as error:
+            return "" if error.errno == errno.EFBIG else f"a large file gave {error}"
+        finally:
+            os.unlink("/workspace/.preflight")
+    return f"could write beyond {given['file_bytes']} bytes"
+
+
+def check_open_files(_: Mapping[str, Any]) -> str:
+    held: list[int] = []
+    try:
+        while len(held) < 5000:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            return f"descriptors ended with {error}"
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
+        return "core files are allowed"
+    return "" if 4000 < len(held) < 4097 else f"could open {len(held)} files under a limit of 4096"
+
+
 def leave_daemon(_: Mapping[str, Any]) -> str:
     """A process that outlives its parents, ignores what it can and stops itself: it is looked for afterwards."""
     if os.fork() == 0:
@@ -183,6 +212,8 @@ CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "25": check_sockets,
     "27": check_decoys,
     "egress": check_egress,
+    "12": check_file_size,
+    "33": check_open_files,
     "30": check_processes,
     "36": leave_daemon,
 }

@@ -6,54 +6,22 @@ import configparser
 import os
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from language_stages import language_stage
+from stages import BUILD_JSON, COVERAGE, E2E_JUNIT, INSIDE, JUNIT, LINT_JSON, STATIC_JSON, Stage
 
 TASKS = ("unit", "integration", "e2e", "build", "lint", "static", "pipeline")
 LANGUAGES = ("python", "go", "node", "rust")
 PIPELINE = ("build", "unit", "lint", "static", "e2e")
 """Order of the stages; the variable STAGES (names with commas) asks the pipeline for some of them."""
-LIMITS_S = {"build": 1200, "unit": 1200, "integration": 1200, "lint": 600, "static": 600, "e2e": 1800}
 TEST_VARIABLE = {"python": "TEST_CMD", "go": "GO_TEST_CMD", "node": "NODE_TEST_CMD", "rust": "RUST_TEST_CMD"}
 VARIABLE = {"build": "BUILD_CMD", "lint": "LINT_CMD", "static": "STATIC_CMD", "e2e": "E2E_CMD"}
-INSIDE = Path(__file__).resolve().parent
-
-JUNIT = "test-reports/junit.xml"
-E2E_JUNIT = "test-reports/e2e.xml"
-COVERAGE = "coverage/coverage.xml"
-BUILD_JSON = "out/build.json"
-LINT_JSON = "out/lint.json"
-STATIC_JSON = "out/static.json"
-
-DEFAULTS: dict[str, dict[str, str]] = {
-    "go": {"build": "go build ./...", "unit": "go test ./...", "lint": "gofmt -l .", "static": "go vet ./..."},
-    "node": {"build": "npm run build --if-present", "unit": "npm test"},
-    "rust": {"build": "cargo build --offline", "unit": "cargo test --offline", "static": "cargo clippy --offline"},
-}
 SECURITY_RULES = "S,B,PLE,F82,E9"
 """Security (bandit's rules), bug patterns, errors pylint calls fatal, undefined names, syntax errors."""
 KEPT_OPTIONS = ("--import-mode", "--doctest-modules", "--doctest-glob", "--ignore", "--ignore-glob", "--deselect")
 RUFF_CONFIGS = ("ruff.toml", ".ruff.toml")
-
-
-@dataclass
-class Stage:
-    """One stage: what to run, the files it must leave (`expects`), those it may leave (`also`), its time in seconds."""
-
-    name: str
-    command: list[str]
-    expects: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    stdout: str | None = None
-    before: list[list[str]] = field(default_factory=list[list[str]])
-    after: list[list[str]] = field(default_factory=list[list[str]])
-    may_be_empty: bool = False
-
-    @property
-    def limit_s(self) -> int:
-        """Seconds of RC-78."""
-        return LIMITS_S[self.name]
 
 
 def override(name: str, lang: str, env: dict[str, str]) -> str | None:
@@ -72,13 +40,13 @@ def variable_of(name: str, lang: str) -> str:
     return TEST_VARIABLE[lang] if name in ("unit", "integration") else VARIABLE[name]
 
 
-def missing_command(task: str, lang: str, env: dict[str, str]) -> str | None:
+def missing_command(task: str, lang: str, env: dict[str, str], root: Path) -> str | None:
     """The variable that must be set because the language has no default for a required command (RC-46)."""
     if lang == "python":
         return None
     names = [name for name in ("build", "unit") if name in chosen(env)] if task == "pipeline" else [task]
     for name in names:
-        if not override(name, lang, env) and name not in DEFAULTS[lang]:
+        if not override(name, lang, env) and language_stage(name, lang, root, in_pipeline=False) is None:
             return variable_of(name, lang)
     return None
 
@@ -87,26 +55,25 @@ def stages_of(task: str, lang: str, env: dict[str, str], root: Path) -> list[Sta
     """The stages of a task in their order: build, unit, lint, static, e2e for `pipeline`."""
     names = chosen(env) if task == "pipeline" else (task,)
     in_pipeline = task == "pipeline"
-    stages = [stage for name in names if (stage := _stage(name, lang, env, root, in_pipeline=in_pipeline))]
+    stages = [_stage(name, lang, env, root, in_pipeline=in_pipeline) for name in names]
     if lang == "python" and env.get("PY_SETUP"):
         stages[0].before.append(_shell(env["PY_SETUP"]))
     return stages
 
 
-def _stage(name: str, lang: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage | None:
+def _stage(name: str, lang: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage:
     if command := override(name, lang, env):
-        return _overridden(name, command)
+        return _overridden(name, command, variable_of(name, lang))
     if lang != "python":
-        default = DEFAULTS[lang].get(name)
-        return Stage(name, _shell(default)) if default else None
+        return language_stage(name, lang, root, in_pipeline=in_pipeline) or Stage(name, [])
     if name == "build":
-        return Stage(name, [sys.executable, str(INSIDE / "compile_files.py"), BUILD_JSON], expects=(BUILD_JSON,))
+        return Stage(name, [sys.executable, "-I", str(INSIDE / "compile_files.py"), BUILD_JSON], expects=(BUILD_JSON,))
     if name == "lint":
         argv = _ruff(in_pipeline, *([] if _has_ruff_config(root) else ["--extend-select", "I"]))
-        return Stage(name, argv, expects=(LINT_JSON,), stdout=LINT_JSON)
+        return Stage(name, argv, expects=(LINT_JSON,), stdout=LINT_JSON, tool="ruff")
     if name == "static":
         argv = _ruff(in_pipeline, "--isolated", "--select", SECURITY_RULES, "--ignore", "S101")
-        return Stage(name, argv, expects=(STATIC_JSON,), stdout=STATIC_JSON)
+        return Stage(name, argv, expects=(STATIC_JSON,), stdout=STATIC_JSON, tool="ruff")
     return _covered_tests(env, root) if name == "unit" else _marked_tests(name, env, root, in_pipeline=in_pipeline)
 
 
@@ -114,15 +81,16 @@ def _marked_tests(name: str, env: dict[str, str], root: Path, *, in_pipeline: bo
     marker = env.get("MARKERS") or {"integration": "integ"}.get(name, name)
     junit = E2E_JUNIT if name == "e2e" else JUNIT
     argv = [sys.executable, "-m", "pytest", *_pytest(root, marker, junit)]
-    return Stage(name, argv, expects=(junit,), may_be_empty=in_pipeline)
+    return Stage(name, argv, expects=(junit,), may_be_empty=in_pipeline, tool="pytest")
 
 
-def _overridden(name: str, command: str) -> Stage:
+def _overridden(name: str, command: str, variable: str) -> Stage:
     # A command of the project leaves its result files where RC-47 says, or gives no evidence (RC-79).
     files = {"unit": (JUNIT,), "integration": (JUNIT,), "e2e": (E2E_JUNIT,)}
     stdout = {"lint": LINT_JSON, "static": STATIC_JSON}.get(name)
     expects = (stdout,) if stdout else files.get(name, ())
-    return Stage(name, _shell(command), expects=expects, also=(COVERAGE,) if name == "unit" else (), stdout=stdout)
+    also = (COVERAGE,) if name == "unit" else ()
+    return Stage(name, _shell(command), expects=expects, also=also, stdout=stdout, tool=variable)
 
 
 def _covered_tests(env: dict[str, str], root: Path) -> Stage:
@@ -135,6 +103,7 @@ def _covered_tests(env: dict[str, str], root: Path) -> Stage:
         expects=(JUNIT,),
         also=(COVERAGE, "out/.coverage"),
         after=[[*coverage, "xml", f"--rcfile={config}", "-q", "-i", "-o", COVERAGE]],
+        tool="pytest",
     )
 
 

@@ -76,6 +76,10 @@ async def test_excellent_is_right_and_poor_is_wrong() -> None:
     assert await ask(mock("poor"), request("draft")) == "wrong"
 
 
+async def test_mock_that_is_asked_to_look_around_has_seen_enough_at_once() -> None:
+    assert await ask(mock("excellent"), request("act")) == "Nothing more has to be looked at."
+
+
 async def test_verbose_drafts_are_much_longer() -> None:
     assert len(await ask(mock("verbose"), request("draft"))) > 5 * len("right")
 
@@ -133,6 +137,7 @@ CONFIG = load_models(
                 "model": "auto",
                 "model_env": "WEB_MODEL",
                 "api_key_env": "WEB_KEY",
+                "capabilities": ["tools"],
                 "unpriced": True,
             },
             {"engine_id": "mock", "kind": "mock", "model": "m", "unpriced": True},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -10,10 +12,12 @@ import openai
 import pytest
 
 from fleet.adapters.llm import OpenAIChatModel
-from fleet.adapters.llm.openai import MAPPING, translate
+from fleet.adapters.llm.openai_dialect import LearnedDialect
+from fleet.adapters.llm.openai_errors import MAPPING, translate
 from fleet.errors import ContextTooLarge, ModelError, ModelTimeout, ModelUnavailable, ReplyMalformed, ReplyRefused
-from fleet.models import ChatMessage, ChatRequest, HttpEngine, Sampling
+from fleet.models import ChatMessage, ChatRequest, HttpEngine, Sampling, ToolOffer
 from tests.support.openai_server import FakeOpenAIServer, Scripted, serving
+from tests.support.sandbox import eventually
 
 SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
 REQUEST = ChatRequest(
@@ -75,6 +79,99 @@ async def test_server_that_wants_max_completion_tokens_gets_it() -> None:
         await model.complete(REQUEST, request_id="r", timeout_s=5)
     assert server.requests[1]["max_completion_tokens"] == 512
     assert "max_tokens" not in server.requests[1]
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "seed", "stop", "stream_options"])
+async def test_optional_field_that_is_refused_is_left_out_for_good(name: str) -> None:
+    refused = Scripted(status=400, error=f"Unsupported value: '{name}' does not support this with this model.")
+    async with connected(refused, Scripted("ok")) as (model, server):
+        await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert [name in sent for sent in server.requests] == [True, False, False]
+
+
+async def test_context_that_is_too_small_is_not_taken_for_a_field_that_is_refused() -> None:
+    said = "'max_tokens' or 'max_completion_tokens' is too large: 9000. This model's maximum context length is 4096"
+    async with connected(Scripted(status=400, error=said)) as (model, server):
+        with pytest.raises(ContextTooLarge):
+            await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert len(server.requests) == 1
+
+
+async def test_server_that_wants_max_tokens_gets_it_and_is_not_asked_for_ever() -> None:
+    engine = HttpEngine.model_validate(
+        {"engine_id": "g", "preset": "openai", "model": "m", "unpriced": True, "capabilities": []}
+    )
+    refused = Scripted(status=400, error="unknown field max_completion_tokens; max_tokens is known")
+    async with serving(refused) as server:
+        model = OpenAIChatModel(engine, base_url=server.base_url, model="m", api_key="k")
+        with pytest.raises(ModelUnavailable):
+            await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.close()
+    assert ["max_tokens" in sent for sent in server.requests] == [False, True]
+
+
+def test_schema_beside_tools_is_left_out_where_the_server_takes_one_of_them() -> None:
+    offer = ToolOffer(name="git__status", description="d", parameters={})
+    request = STRUCTURED.model_copy(update={"tools": (offer,)})
+    for preset, both in (("google", False), ("groq", True)):
+        engine = HttpEngine.model_validate({"engine_id": "g", "preset": preset, "model": "m", "unpriced": True})
+        assert ("response_format" in LearnedDialect(engine).values(request, "m", [])) is both
+
+
+def _piece(**values: object) -> dict[str, object]:
+    return {"index": 0, "id": None, "type": "function", "function": None, **values}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [
+            _piece(id="a", function={"name": "x", "arguments": "{"}),
+            _piece(function={"name": None, "arguments": "}"}),
+            _piece(index=1, id="b", function={"name": "y", "arguments": "{}"}),
+        ],
+        # Every use with index 0, or with none, each whole.
+        [
+            _piece(id="a", function={"name": "x", "arguments": "{}"}),
+            _piece(id="b", function={"name": "y", "arguments": "{}"}),
+        ],
+        [
+            {"id": "a", "function": {"name": "x", "arguments": "{}"}},
+            {"id": "b", "function": {"name": "y", "arguments": "{}"}},
+        ],
+    ],
+)
+async def test_uses_are_put_together_however_they_are_numbered(pieces: list[dict[str, object]]) -> None:
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    deltas = [{"choices": [{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}]} for piece in pieces]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    raw = b"".join(b"data: " + json.dumps({**chunk, **part}).encode() + b"\n\n" for part in (*deltas, end))
+    async with connected(Scripted(raw=raw)) as (model, _):
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert [(use.id, use.name, use.arguments) for use in reply.tool_uses] == [("a", "x", "{}"), ("b", "y", "{}")]
+
+
+async def test_use_that_was_cut_off_is_no_use() -> None:
+    delta = {"tool_calls": [_piece(id="a", function={"name": "x", "arguments": "{"})]}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    raw = json.dumps({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": "length"}]}).encode()
+    async with connected(Scripted(raw=b"data: " + raw + b"\n\n")) as (model, _):
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+    assert (reply.finish_reason, reply.tool_uses) == ("length", ())
+
+
+async def test_caller_that_goes_away_while_it_waits_for_a_slot_keeps_none() -> None:
+    async with connected(Scripted("x", hang=True)) as (model, server):
+        first = asyncio.create_task(model.complete(REQUEST, request_id="1", timeout_s=30))
+        await eventually(lambda: len(server.requests) == 1)
+        waiting = asyncio.create_task(model.complete(REQUEST, request_id="2", timeout_s=30))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        first.cancel()
+        await asyncio.gather(first, waiting, return_exceptions=True)
+        server.script = [Scripted("next")]
+        assert (await model.complete(REQUEST, request_id="3", timeout_s=5)).text == "next"
 
 
 async def test_server_without_usage_is_counted_by_pieces_and_never_as_zero() -> None:

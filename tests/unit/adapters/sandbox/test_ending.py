@@ -4,7 +4,8 @@ import typing
 
 import pytest
 
-from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error, natural_reason
+from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error, is_missing_program, natural_reason
+from fleet.adapters.sandbox.output import RunOutput
 from fleet.tools import FINAL_STATUSES, RunReason
 
 
@@ -46,3 +47,24 @@ def test_reason_of_a_natural_end(code: int, is_full: bool, reason: str) -> None:
 )
 def test_config_error_is_what_the_shim_says(code: int | None, line: str, expected: bool) -> None:
     assert is_config_error(code, line) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "expected"),
+    [
+        (127, b"", b"prlimit: failed to execute nowhere: No such file or directory\n", True),
+        (126, b"", b"prlimit: failed to execute /workspace: Permission denied\n", True),
+        (1, b"", b"prlimit: failed to execute nowhere: No such file or directory\n", False),
+        (127, b"worked\n", b"prlimit: failed to execute nowhere: No such file or directory\n", False),
+        (127, b"", b"bash: nowhere: command not found\n", False),
+    ],
+)
+def test_missing_program_is_what_the_launcher_alone_says(
+    code: int, stdout: bytes, stderr: bytes, expected: bool
+) -> None:
+    output = RunOutput(1 << 20)
+    output.feed("stdout", stdout)
+    output.feed("stderr", stderr)
+    output.finish()
+
+    assert is_missing_program(code, output) is expected

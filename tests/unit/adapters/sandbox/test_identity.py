@@ -16,6 +16,7 @@ from fleet.adapters.sandbox.identity import (
     lease_identity,
     process_name,
     reachable_state_root,
+    toolchain_root,
 )
 from fleet.errors import SandboxUnavailable
 from tests.support.sandbox import state_folder
@@ -73,7 +74,10 @@ def test_reachable_path_lets_others_pass_all_the_way() -> None:
 
 
 @needs_root
-def test_state_root_below_a_closed_folder_moves_to_the_machines() -> None:
+def test_state_root_below_a_closed_folder_moves_to_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "SHARED_STATE", tmp_path / "machine")
     with state_folder() as state:
         assert reachable_state_root(state) == state
         state.mkdir(mode=0o700)
@@ -82,8 +86,34 @@ def test_state_root_below_a_closed_folder_moves_to_the_machines() -> None:
         assert moved.parent == identity.SHARED_STATE
         assert moved == reachable_state_root(state / "fleet")
         assert moved != reachable_state_root(state / "other")
+        assert (moved / "home").read_text() == f"{state / 'fleet'}\n", "a person can tell whose it is"
+        (tmp_path / "file").write_text("")
+        monkeypatch.setattr(identity, "SHARED_STATE", tmp_path / "file" / "below")
+        assert reachable_state_root(state / "fleet") == tmp_path / "file" / "below" / moved.name, "told by the sandbox"
+
+
+@needs_root
+def test_toolchains_of_all_fleets_of_a_machine_lie_in_one_place_that_runs_can_reach() -> None:
+    with state_folder() as state:
+        found = toolchain_root(state)
+        assert found == identity.SHARED_STATE / "toolchain"
+        assert is_reachable(found)
+        assert found.stat().st_mode & 0o022 == 0, "only root writes there"
+
+
+@needs_root
+def test_toolchains_stay_with_the_sandbox_where_the_place_of_the_machine_is_no_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(identity, "SHARED_STATE", tmp_path / "hidden")
+    assert toolchain_root(tmp_path / "state") == tmp_path / "state" / "toolchain", "no other user reaches it"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(identity, "SHARED_STATE", tmp_path / "file" / "below")
+    assert toolchain_root(tmp_path / "state") == tmp_path / "state" / "toolchain", "it cannot be made"
 
 
 @pytest.mark.skipif(is_root(), reason="an ordinary user keeps its own folder")
 def test_state_root_of_an_ordinary_user_is_the_preferred(tmp_path: Path) -> None:
     assert reachable_state_root(tmp_path / "x") == tmp_path / "x"
+    assert toolchain_root(tmp_path / "x") == tmp_path / "x" / "toolchain"

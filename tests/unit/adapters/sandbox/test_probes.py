@@ -6,7 +6,7 @@ import pytest
 
 from fleet.adapters.sandbox.probes import health_from, health_without_sandbox, mend_for, prepared_probe, processes_named
 
-CHECKS = ("00", "01", "02", "13", "16", "17", "21", "25", "27", "egress", "30", "36")
+CHECKS = ("00", "01", "02", "13", "16", "17", "21", "25", "27", "egress", "12", "30", "33", "36")
 GOOD = json.dumps(dict.fromkeys(CHECKS, ""))
 
 

@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.check("S2")
 @pytest.mark.parametrize(
     "path", ["../x", "/etc/passwd", "a/../../x", "nul\0", "x" * 5000, "", "a//b", "./a", ".git/config"]
 )
@@ -42,6 +43,7 @@ def test_check_s2_read_of_a_path_outside_is_refused(root: int, path: str) -> Non
         read_beneath(root, path, max_bytes=10)
 
 
+@pytest.mark.check("S4")
 @pytest.mark.parametrize("path", ["%2e%2e/x", "..\\x", "\u2025/x", "missing", "pipe", "sub", "link", "through/f"])
 def test_check_s4_read_of_no_regular_file_is_not_found(root: int, folder: Path, path: str) -> None:
     (folder / "sub").mkdir()
@@ -54,6 +56,7 @@ def test_check_s4_read_of_no_regular_file_is_not_found(root: int, folder: Path, 
         read_beneath(root, path, max_bytes=10)
 
 
+@pytest.mark.check("S4")
 def test_check_s4_read_is_capped_also_for_sparse_files(root: int, folder: Path) -> None:
     with (folder / "sparse").open("wb") as file:
         file.truncate(10 << 30)
@@ -139,6 +142,7 @@ async def test_capture_over_its_bytes_is_full(root: int, folder: Path) -> None:
         await capture_tree(root, MemoryBlobStore(), before={}, discard=(), max_bytes=99)
 
 
+@pytest.mark.check("S6")
 async def test_check_s6_artifact_over_its_cap_is_listed_with_its_size(root: int, folder: Path) -> None:
     with (folder / "sparse").open("wb") as file:
         file.truncate(1 << 40)
@@ -147,6 +151,7 @@ async def test_check_s6_artifact_over_its_cap_is_listed_with_its_size(root: int,
     assert (artifact.blob, artifact.size_bytes, artifact.truncated) == (None, 1 << 40, True)
 
 
+@pytest.mark.check("S6")
 async def test_check_s6_artifacts_are_capped_in_number(root: int, folder: Path) -> None:
     (folder / "many").mkdir()
     for n in range(workspace.MAX_ARTIFACTS + 5):

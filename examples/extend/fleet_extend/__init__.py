@@ -1,0 +1,1 @@
+"""Examples of everything that can be added to a fleet without changing it (docs/extending.md)."""

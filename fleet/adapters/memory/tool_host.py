@@ -1,0 +1,84 @@
+"""In-memory twin of the port ToolHost: scripted tools, one outcome per key for the life of the object."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+
+from fleet.adapters.claiming import key_reused, run_fenced
+from fleet.digest import digest_of_json
+from fleet.errors import FleetError, OutcomeUnknown, PolicyDenied, StoreUnavailable, ToolFailed
+from fleet.ids import Digest, RunKey, StoryId
+from fleet.ports import ToolContext
+from fleet.tools import ToolCall, ToolOutcome, excerpt_of
+from fleet.tools.catalogue import WRITE_OPS
+
+__all__ = ["MemoryToolHost", "ScriptedTool"]
+
+ScriptedTool = Callable[[ToolCall, ToolContext], ToolOutcome | Awaitable[ToolOutcome]]
+
+
+class MemoryToolHost:
+    """Answers calls with Python functions. Implements the port ToolHost.
+
+    Held: one outcome per key, joining, epochs, the excerpt. Not held: time limits, redaction, whole outputs as blobs.
+
+    Args:
+        tools: the function of each tool by its name, plain or async.
+        previews: what a tool says of a call before it is made, by its name; none for a tool that cannot say.
+    """
+
+    def __init__(
+        self, tools: Mapping[str, ScriptedTool], *, previews: Mapping[str, ScriptedTool] | None = None
+    ) -> None:
+        self._tools = dict(tools)
+        self._previews = dict(previews or {})
+        self._calls: dict[RunKey, tuple[Digest, asyncio.Task[ToolOutcome]]] = {}
+        self._epochs: dict[StoryId, int] = {}
+        self.calls: list[ToolCall] = []
+        """Every call that was carried out, in order."""
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """See the port."""
+        seen = self._epochs.get(context.story_id, 0)
+        if context.epoch < seen:
+            raise run_fenced(context.key, story=context.story_id, epoch=context.epoch, seen=seen)
+        self._epochs[context.story_id] = context.epoch
+        spec = digest_of_json({"call": call.model_dump(mode="json"), "tree": context.tree})
+        known = self._calls.get(context.key)
+        if known is not None and known[0] != spec:
+            raise key_reused(context.key, spec=spec, known=known[0])
+        if known is None:
+            task = asyncio.create_task(self._carry_out(call, context))
+            task.add_done_callback(lambda done: self._ended(context, done))
+            known = self._calls[context.key] = spec, task
+        return await asyncio.shield(known[1])
+
+    async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
+        """See the port."""
+        if call.tool not in self._previews or call.op not in WRITE_OPS.get(call.tool, ()):
+            return None
+        answer = self._previews[call.tool](call, context)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _carry_out(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        if call.tool not in self._tools:
+            raise ToolFailed(f"no tool {call.tool!r} is wired here", tool=call.tool)
+        self.calls.append(call)
+        answer = self._tools[call.tool](call, context)
+        try:
+            outcome = await answer if inspect.isawaitable(answer) else answer
+        except FleetError as error:
+            if context.obligations.effect == "UNSAFE" and not isinstance(
+                error, PolicyDenied | ToolFailed | StoreUnavailable
+            ):
+                raise OutcomeUnknown(f"{call.tool}.{call.op} may have happened: {error.message}") from error
+            raise
+        return outcome.model_copy(update={"text": excerpt_of(outcome.text)})
+
+    def _ended(self, context: ToolContext, task: asyncio.Task[ToolOutcome]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or (error is not None and not isinstance(error, OutcomeUnknown)):
+            # Nothing was carried out, or it may be done again: the key is free.
+            self._calls.pop(context.key, None)

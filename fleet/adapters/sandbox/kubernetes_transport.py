@@ -1,0 +1,172 @@
+"""Bounded HTTP exchanges with the API server of a Kubernetes cluster, and the log of a pod as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import httpx
+
+from fleet.errors import ConfigError, SandboxUnavailable
+
+__all__ = ["Answer", "KubernetesHttp", "Unanswered"]
+
+Method = Literal["GET", "POST", "DELETE"]
+_MAX_BODY_BYTES = 16 << 20
+_MAX_TOKEN_BYTES = 16 << 10
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    body: dict[str, Any]
+    """The JSON object; empty when the body is none."""
+
+    @property
+    def message(self) -> str:
+        """The server's own words."""
+        return str(self.body.get("message", ""))[:500]
+
+
+class Unanswered(Exception):  # noqa: N818 - a finding for the caller to word, never seen outside of the backend
+    """No answer came; what was asked for may have been done or not."""
+
+
+class KubernetesHttp:
+    """Asks one API server as the account of a token file, which is read at each call: the kubelet renews it.
+
+    Args:
+        url: `https://host[:port]`; plain http only to this machine.
+        token_file: None asks without one, as `kubectl proxy` wants it.
+        ca_file: certificates of the cluster's authority; None are the usual ones.
+        timeout_s: seconds for one exchange.
+        quiet_s: seconds without a byte after which the log of a pod is asked for again.
+
+    Raises:
+        ConfigError: the address is no such URL, or the certificates cannot be read.
+    """
+
+    def __init__(
+        self, url: str, *, token_file: Path | None, ca_file: Path | None, timeout_s: float = 15, quiet_s: float = 30
+    ) -> None:
+        self._url = _checked(url)
+        self._token_file = token_file
+        self._timeout_s, self._quiet_s = timeout_s, quiet_s
+        self._tls = _tls(ca_file)
+
+    @property
+    def url(self) -> str:
+        """Of the API server."""
+        return self._url
+
+    async def ask(
+        self,
+        method: Method,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """The answer, whatever its status.
+
+        Raises:
+            Unanswered: there is none, or it is over 16 MiB.
+            SandboxUnavailable: the token file cannot be read.
+        """
+        why = ""
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client(self._timeout_s) as client,
+                client.stream(method, self._url + path, headers=self._headers(), params=params, json=body) as response,
+            ):
+                return Answer(response.status_code, await _document(response))
+        except TimeoutError:
+            why = f"{self._url} did not answer in {self._timeout_s:g} s"
+        # Errors of the client hold the request, and with it the token: only their kind is kept.
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            why = f"{self._url} cannot be asked ({type(error).__name__})"
+        raise Unanswered(why)
+
+    @asynccontextmanager
+    async def reading(self, path: str, *, params: Mapping[str, str]) -> AsyncGenerator[AsyncGenerator[bytes] | None]:
+        """Parts of a body as they come; None when the answer is not 200. Raises Unanswered, also while it is read."""
+        why = ""
+        try:
+            async with (
+                self._client(self._quiet_s) as client,
+                client.stream("GET", self._url + path, headers=self._headers(), params=params) as response,
+            ):
+                yield _parts(response) if response.status_code == 200 else None
+                return
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            why = f"{self._url} ended the log ({type(error).__name__})"
+        raise Unanswered(why)
+
+    def _client(self, timeout_s: float) -> httpx.AsyncClient:
+        # A client per exchange: none outlives its event loop, and the TLS context is shared.
+        return httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout_s)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "swe-fleet"}
+        if self._token_file is None:
+            return headers
+        try:
+            with self._token_file.open("rb") as file:
+                token = file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SandboxUnavailable(
+                f"the token file {self._token_file} cannot be read ({type(error).__name__}): mount the service "
+                "account's token, or name another file in sandbox.backend.token_file",
+                missing="token",
+            ) from None
+        return {**headers, "Authorization": f"Bearer {token}"}
+
+
+async def _document(response: httpx.Response) -> dict[str, Any]:
+    data = bytearray()
+    async for chunk in response.aiter_bytes():
+        data += chunk
+        if len(data) > _MAX_BODY_BYTES:
+            raise httpx.ReadError("too large")
+    try:
+        document: Any = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+async def _parts(response: httpx.Response) -> AsyncGenerator[bytes]:
+    async for chunk in response.aiter_bytes():
+        yield chunk
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+        is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
+        is_plain = bool(parsed.host) and not (parsed.userinfo or parsed.query or parsed.fragment)
+    except httpx.InvalidURL:
+        is_safe = is_plain = False
+    if not is_safe or not is_plain:
+        raise ConfigError(
+            "sandbox.backend.url must be https://host[:port] without user, query or fragment; plain http is for this "
+            "machine alone (kubectl proxy)"
+        )
+    return url.rstrip("/")
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return httpx.create_ssl_context(trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificates {ca_file}: {error}", file=str(ca_file)) from error

@@ -1,0 +1,258 @@
+"""Projects, epics and discoveries from the command line (AP-50, AP-51, PL-54)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from fleet.cli.exit_codes import DONE
+from fleet.cli.local_principals import local_principal
+from fleet.cli.output import Output
+from fleet.cli.proposals import parse_answers, show_proposal
+from fleet.cli.stories import with_desk
+from fleet.errors import NotFound, StoreUnavailable
+from fleet.ids import EntityId, StoryId
+from fleet.planning import Discovery, DiscoveryProposal
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_desk import EpicLine, ProjectDesk, new_project_id
+from fleet.wiring import Endpoints
+from fleet.wiring.projects import open_project_desk
+
+__all__ = [
+    "accept",
+    "answer",
+    "ask",
+    "change_epic",
+    "change_project",
+    "create_epic",
+    "create_project",
+    "list_discoveries",
+    "list_epics",
+    "list_projects",
+    "reject",
+    "show_discovery",
+    "show_epic",
+    "show_project",
+]
+
+Work = Callable[[ProjectDesk], Awaitable[int]]
+
+
+def _with_projects(work: Work) -> int:
+    async def body(desk: PlanningDesk, endpoints: Endpoints) -> int:
+        async with open_project_desk(endpoints, desk) as projects:
+            return await work(projects)
+
+    return with_desk(body)
+
+
+async def _send(desk: ProjectDesk, project: str, name: str, body: dict[str, Any], *, key: str = "") -> dict[str, Any]:
+    key = key or f"{name}-{secrets.token_hex(8)}"
+    return await desk.require(EntityId(project), name, body, principal=local_principal(), key=key)
+
+
+def create_project(output: Output, text: dict[str, Any]) -> int:
+    """The project exists."""
+
+    async def work(desk: ProjectDesk) -> int:
+        key = f"create-project-{secrets.token_hex(8)}"
+        project = new_project_id(local_principal(), key)
+        result = await _send(desk, project, "create_project", {"project": text}, key=key)
+        output.say(f"{project}: {text['title']}")
+        output.result(result)
+        return DONE
+
+    return _with_projects(work)
+
+
+def change_project(output: Output, project: str, changes: dict[str, Any]) -> int:
+    """Fields of the project have new values."""
+
+    async def work(desk: ProjectDesk) -> int:
+        result = await _send(desk, project, "update_project", {"changes": changes})
+        output.say(f"{project} is {result['status']}")
+        output.result(result)
+        return DONE
+
+    return _with_projects(work)
+
+
+def list_projects(output: Output) -> int:
+    """Every project is printed, one a line."""
+
+    async def work(desk: ProjectDesk) -> int:
+        found = await desk.projects()
+        for state in found:
+            output.say(f"{state.project_id}  {state.status:<9} {state.title}")
+        output.result({"projects": [{"project_id": s.project_id, "title": s.title, "status": s.status} for s in found]})
+        return DONE
+
+    return _with_projects(work)
+
+
+def show_project(output: Output, project: str) -> int:
+    """One project is printed with its epics."""
+
+    async def work(desk: ProjectDesk) -> int:
+        state = await desk.project(project)
+        epics = await desk.epics(project)
+        output.say(f"[bold]{state.title}[/]\n  id        {state.project_id}\n  status    {state.status}")
+        output.say(f"  rigor     {state.default_rigor}\n  lifecycle {state.default_lifecycle}")
+        for line in epics:
+            output.say(f"  {line.epic.epic_id}  {line.status:<11} {len(line.stories):>3} stories  {line.epic.title}")
+        output.result({"project_id": state.project_id, "status": state.status, "epics": [_epic(e) for e in epics]})
+        return DONE
+
+    return _with_projects(work)
+
+
+def _epic(line: EpicLine) -> dict[str, Any]:
+    return {**asdict(line.epic), "project_id": line.project_id, "status": line.status, "stories": list(line.stories)}
+
+
+def create_epic(output: Output, project: str, text: dict[str, Any]) -> int:
+    """The epic stands under its project."""
+
+    async def work(desk: ProjectDesk) -> int:
+        result = await _send(desk, project, "create_epic", {"epic": text})
+        output.say(f"{result['epic_id']}: {text['title']}")
+        output.result(result)
+        return DONE
+
+    return _with_projects(work)
+
+
+def change_epic(output: Output, epic_id: str, changes: dict[str, Any], *, reason: str) -> int:
+    """Fields of the epic have new values."""
+
+    async def work(desk: ProjectDesk) -> int:
+        line = await desk.epic(epic_id)
+        body = {"epic_id": epic_id, "changes": changes, "reason": reason}
+        result = await _send(desk, line.project_id, "update_epic", body)
+        output.say(f"{epic_id} is {(await desk.epic(epic_id)).status}")
+        output.result(result)
+        return DONE
+
+    return _with_projects(work)
+
+
+def list_epics(output: Output, project: str) -> int:
+    """Every epic of the project is printed, one a line."""
+
+    async def work(desk: ProjectDesk) -> int:
+        found = await desk.epics(project)
+        for line in found:
+            output.say(f"{line.epic.epic_id}  {line.status:<11} {len(line.stories):>3} stories  {line.epic.title}")
+        output.result({"epics": [_epic(line) for line in found]})
+        return DONE
+
+    return _with_projects(work)
+
+
+def show_epic(output: Output, epic_id: str) -> int:
+    """One epic is printed with its stories."""
+
+    async def work(desk: ProjectDesk) -> int:
+        line = await desk.epic(epic_id)
+        output.say(f"[bold]{line.epic.title}[/]\n  id        {epic_id}\n  project   {line.project_id}")
+        output.say(f"  status    {line.status}\n  priority  {line.epic.priority}\n  goal      {line.epic.goal}")
+        for story in line.stories:
+            output.say(f"  {story}")
+        output.result(_epic(line))
+        return DONE
+
+    return _with_projects(work)
+
+
+# Discovery.
+
+
+async def _found(desk: ProjectDesk, discovery_id: str) -> tuple[EntityId, Discovery, DiscoveryProposal]:
+    for state in await desk.projects():
+        if discovery_id in state.discoveries:
+            return state.project_id, *await desk.discovery(state.project_id, discovery_id)
+    raise NotFound(f"there is no discovery {discovery_id}", discovery_id=discovery_id)
+
+
+def _result(project: str, found: Discovery, proposal: DiscoveryProposal) -> dict[str, Any]:
+    return {**asdict(found), "project_id": project, "proposal": proposal.model_dump(mode="json")}
+
+
+def ask(output: Output, goal: str, *, project: str, language: str, model: str | None, is_empty: bool) -> int:
+    """A goal has a proposal; a model that helps may take a while."""
+
+    async def work(desk: ProjectDesk) -> int:
+        body: dict[str, Any] = {"goal": goal, "language": language, "is_empty": is_empty}
+        made = await _send(desk, project, "discover", body | ({"model": model} if model else {}))
+        for _ in range(600):
+            found, proposal = await desk.discovery(project, made["discovery_id"])
+            if found.status != "requested":
+                show_proposal(output, found, proposal)
+                output.result(_result(project, found, proposal))
+                return DONE
+            await asyncio.sleep(0.5)
+        raise StoreUnavailable(f"no proposal came for {made['discovery_id']}; `fleet discovery show` shows it later")
+
+    return _with_projects(work)
+
+
+def list_discoveries(output: Output) -> int:
+    """Every goal is printed, one a line."""
+
+    async def work(desk: ProjectDesk) -> int:
+        found = [(s.project_id, d) for s in await desk.projects() for d in s.discoveries.values()]
+        for _, one in found:
+            output.say(f"{one.discovery_id}  {one.status:<9} {one.goal}")
+        output.result({"discoveries": [{**asdict(one), "project_id": project} for project, one in found]})
+        return DONE
+
+    return _with_projects(work)
+
+
+def show_discovery(output: Output, discovery_id: str) -> int:
+    """One proposal is printed as it is now."""
+
+    async def work(desk: ProjectDesk) -> int:
+        project, found, proposal = await _found(desk, discovery_id)
+        show_proposal(output, found, proposal)
+        output.result(_result(project, found, proposal))
+        return DONE
+
+    return _with_projects(work)
+
+
+def answer(output: Output, discovery_id: str, given: tuple[str, ...]) -> int:
+    """Answers stand in the stories of the proposal."""
+    answers = parse_answers(given)
+    return _decide(output, discovery_id, "answer_discovery", {"answers": answers})
+
+
+def accept(output: Output, discovery_id: str, *, note: str) -> int:
+    """The epic stands, and the stories are there."""
+    return _decide(output, discovery_id, "accept_discovery", {"note": note})
+
+
+def reject(output: Output, discovery_id: str, *, reason: str) -> int:
+    """The proposal is not taken."""
+    return _decide(output, discovery_id, "reject_discovery", {"reason": reason})
+
+
+def _decide(output: Output, discovery_id: str, name: str, body: dict[str, Any]) -> int:
+    async def work(desk: ProjectDesk) -> int:
+        project, _, _ = await _found(desk, discovery_id)
+        # Accepted twice is accepted once; answers and another proposal are new requests.
+        key = f"{discovery_id}/accept" if name == "accept_discovery" else ""
+        await _send(desk, project, name, {"discovery_id": discovery_id, **body}, key=key)
+        _, found, proposal = await _found(desk, discovery_id)
+        for story_id in found.story_ids:
+            await desk.require_story(local_principal(), StoryId(story_id))
+        show_proposal(output, found, proposal)
+        for story_id in found.story_ids:
+            output.say(f"  {story_id}")
+        output.result(_result(project, found, proposal))
+        return DONE
+
+    return _with_projects(work)

@@ -1,0 +1,68 @@
+"""Where blobs are kept, as settings say it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.functional_validators import BeforeValidator
+
+from fleet.config.values import AbsolutePath, SecretReference, Settings, kind_alone
+from fleet.tools import SecretName
+
+__all__ = ["BlobSettings", "FileBlobSettings", "RedisBlobSettings", "S3BlobSettings"]
+
+
+class FileBlobSettings(Settings):
+    """Blobs are files in the home of each node."""
+
+    kind: Literal["file"] = "file"
+    shared: bool = False
+    """The home is a volume that all nodes mount; without it a fleet of several machines does not start."""
+
+
+class RedisBlobSettings(Settings):
+    """Blobs lie in the log store, at most 64 MiB each, and in its memory."""
+
+    kind: Literal["redis"]
+
+
+class S3BlobSettings(Settings):
+    """Blobs are objects of a bucket in an S3-compatible store, at most 256 MiB each."""
+
+    kind: Literal["s3"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@/?#]+/?$", max_length=500)]
+    """Root of the store, `https://host[:port]`; `http` for this machine, or for another with `allow_http`."""
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    """The bucket, which has to be there."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,60}$")] = "us-east-1"
+    """Region of the bucket; stores without regions take any."""
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{1,60}/){0,5}$")] = ""
+    """What names of blobs begin with, ending in `/`, where the bucket holds other things too."""
+    addressing: Literal["path", "host"] = "path"
+    """Whether the bucket stands in the path (`https://host/bucket/`) or in front of the host."""
+    access_key: SecretReference
+    """`secret://<name>` of the key's name; secrets.yaml grants it to role devops for blobs.keep."""
+    secret_key: SecretReference
+    """`secret://<name>` of the key itself; granted alike."""
+    session_token: SecretReference | None = None
+    """`secret://<name>` of the token of keys that live for a while; unset for lasting ones."""
+    allow_http: bool = False
+    """Without TLS to another machine: prompts, code and reports then travel in clear text."""
+    ca_file: AbsolutePath | None = None
+    """Certificates of the authority that vouches for the store; unset trusts the usual ones."""
+    timeout_s: int = Field(default=60, ge=1, le=600)
+    """Time of one request with all of its answer."""
+    tries: int = Field(default=5, ge=1, le=20)
+    """Requests for one blob, while the store answers nothing, 429 or 5xx."""
+
+    @property
+    def secrets(self) -> tuple[SecretName, ...]:
+        """Names of the secrets that the store needs."""
+        given = (self.access_key, self.secret_key, self.session_token)
+        return tuple(reference.removeprefix("secret://") for reference in given if reference)
+
+
+BlobSettings = Annotated[
+    FileBlobSettings | RedisBlobSettings | S3BlobSettings, Field(discriminator="kind"), BeforeValidator(kind_alone)
+]

@@ -1,0 +1,172 @@
+"""Compress a long session without losing what matters: extractive, by structure, without a model (CX-50..CX-57)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fleet.context.budget import estimate_tokens
+from fleet.context.extract import facts_of, ids_in, paths_in
+from fleet.context.item import one_line
+from fleet.context.session import FACT_CLASSES, Fact, FactClass, Turn
+
+__all__ = ["MIN_RATIO", "CompressedSession", "compress", "recall_of"]
+
+MIN_RATIO = 0.6
+"""The part of the tokens that has to go (CX-51)."""
+LONG_TOKENS = 8000
+_WINDOW_SHARE = 20
+"""The window takes one in so many of the tokens that there were."""
+_TITLES: Mapping[FactClass, str] = {
+    "instruction": "Instructions",
+    "criterion": "Acceptance criteria",
+    "constraint": "Constraints",
+    "decision": "Decisions",
+    "question": "Open questions",
+    "failure": "What still fails",
+    "promise": "What is still to do",
+    "id": "Also named",
+    "path": "Files",
+}
+_LISTED: tuple[FactClass, ...] = ("id", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedSession:
+    """What is left of a session: `ledger` word for word, `summary` of the work by numbers, `window` of its last turns.
+
+    Attributes:
+        covers_from: version of the first turn.
+        ratio: part of the tokens that went, 0..1.
+        recall: by class, items of the source that are in the text, 0..1; always 1 (CX-55).
+        target_missed: the largest class, where a long session could not be made small enough.
+    """
+
+    ledger: str
+    summary: str
+    window: str
+    covers_from: int
+    covers_to: int
+    tokens_before: int
+    tokens_after: int
+    recall: Mapping[str, float]
+    target_missed: str | None
+    digest: str
+
+    @property
+    def text(self) -> str:
+        """All of it, as a pack shows it."""
+        return "\n\n".join(part for part in (self.ledger, self.summary, self.window) if part) + "\n"
+
+    @property
+    def ratio(self) -> float:
+        """1 - after / before; 0 for an empty session."""
+        return 1 - self.tokens_after / self.tokens_before if self.tokens_before else 0.0
+
+
+def compress(turns: Sequence[Turn], *, count: Callable[[str], int] = estimate_tokens) -> CompressedSession:
+    """The session in far fewer tokens, with every fact of CX-52 word for word. Pure: same turns, same text.
+
+    Args:
+        count: tokens of a text, by the tokenizer of the model that reads it.
+    """
+    facts = _with_names(turns, facts_of(turns))
+    source = "\n".join(turn.text for turn in turns)
+    before = count(source)
+    ledger, summary = _ledger(facts), _summary(turns)
+    window = _window(turns, "\n".join([ledger, summary]), tokens=before // _WINDOW_SHARE, count=count)
+    text = "\n\n".join(part for part in (ledger, summary, window) if part) + "\n"
+    recall = recall_of(turns, text)
+    assert all(found == 1 for found in recall.values()), f"the ledger lacks facts: {recall}"
+    after = count(text) if turns else 0
+    is_missed = before >= LONG_TOKENS and after > (1 - MIN_RATIO) * before
+    return CompressedSession(
+        ledger=ledger,
+        summary=summary,
+        window=window,
+        covers_from=turns[0].version if turns else 0,
+        covers_to=turns[-1].version if turns else 0,
+        tokens_before=before,
+        tokens_after=after,
+        recall=recall,
+        target_missed=_largest(facts) if is_missed else None,
+        digest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
+    )
+
+
+def recall_of(turns: Sequence[Turn], text: str) -> dict[str, float]:
+    """By class, the part of the session's items that the text holds; 1 for a class without items (CX-54)."""
+    plain = one_line(text)
+    wanted: dict[str, list[str]] = {kind: [] for kind in FACT_CLASSES}
+    for fact in facts_of(turns):
+        wanted[fact.kind].append(one_line(fact.line))
+    source = "\n".join(f"{turn.id} {turn.text}" for turn in turns)
+    wanted["id"], wanted["path"] = list(ids_in(source)), list(paths_in(source))
+    ids, paths = set(ids_in(text)), set(paths_in(text))
+    held: dict[str, Callable[[str], bool]] = {"id": ids.__contains__, "path": paths.__contains__}
+    return {kind: _share(items, held.get(kind, plain.__contains__)) for kind, items in wanted.items()}
+
+
+def _share(items: Sequence[str], holds: Callable[[str], bool]) -> float:
+    return sum(map(holds, items)) / len(items) if items else 1.0
+
+
+def _with_names(turns: Sequence[Turn], facts: Sequence[Fact]) -> list[Fact]:
+    """The facts, and every id and path that none of them names."""
+    source = "\n".join(f"{turn.id} {turn.text}" for turn in turns)
+    said = "\n".join(fact.line for fact in facts)
+    ids, paths = set(ids_in(said)), set(paths_in(said))
+    named = [Fact("id", name, name) for name in ids_in(source) if name not in ids]
+    return [*facts, *named, *(Fact("path", path, path) for path in paths_in(source) if path not in paths)]
+
+
+def _ledger(facts: Sequence[Fact]) -> str:
+    parts = list[str]()
+    seen = set[str]()
+    for kind in FACT_CLASSES:
+        lines = [fact.line for fact in facts if fact.kind == kind and fact.line not in seen]
+        seen.update(lines)
+        if lines:
+            body = ", ".join(lines) if kind in _LISTED else "\n".join(f"- {line}" for line in lines)
+            parts.append(f"## {_TITLES[kind]}\n{body}")
+    return "\n\n".join(parts)
+
+
+def _summary(turns: Sequence[Turn]) -> str:
+    """What was left out, by numbers: runs by how they ended; files with the digest of what was last seen of them."""
+    runs: dict[str, list[int]] = {}
+    files: dict[str, tuple[str, str]] = {}
+    for turn in turns:
+        if turn.kind == "run":
+            ends = runs.setdefault(turn.id or "run", [0, 0])
+            ends[turn.status == "failed"] += 1
+        elif turn.kind in ("file", "diff") and turn.id:
+            files[turn.id] = ("changed" if turn.kind == "diff" else "read", _short_digest(turn.text))
+    lines = [f"- {name}: {good} passed, {bad} failed" for name, (good, bad) in runs.items()]
+    lines += [f"- {path} {how}, {digest}" for path, (how, digest) in files.items()]
+    return "\n".join(["## What was done", *lines]) if lines else ""
+
+
+def _window(turns: Sequence[Turn], said: str, *, tokens: int, count: Callable[[str], int]) -> str:
+    """The last turns, whole, newest first until the budget is full, in chronological order (CX-30)."""
+    kept, used = list[str](), 0
+    plain = one_line(said)
+    for turn in reversed(turns):
+        text = one_line(turn.text)
+        if not text or text in plain:
+            continue
+        used += count(turn.text) + 4
+        if used > tokens:
+            break
+        kept.append(f"[{turn.kind}] {turn.text.strip()}")
+    return "\n".join(["## Latest", *reversed(kept)]) if kept else ""
+
+
+def _largest(facts: Sequence[Fact]) -> str:
+    sizes = {kind: sum(len(fact.line) for fact in facts if fact.kind == kind) for kind in FACT_CLASSES}
+    return max(sizes, key=lambda kind: sizes[kind])
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,99 @@
+"""What lies around a story in the decision graph, from its events alone (AP-70)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.events import Payload, StoredEvent
+from fleet.graph.batch import Batch, NodeKey, fold
+from fleet.graph.effects import effects
+from fleet.graph.schema import Label
+
+__all__ = ["GraphEdge", "GraphNode", "StoryGraph", "story_graph"]
+
+_MAX_TEXT = 300
+_TITLES = ("title", "name", "text", "gate", "path", "summary", "type")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GraphNode(_Row):
+    """One node; `distance` counts relationships from the story, `props` holds short values alone."""
+
+    label: str
+    id: str
+    title: str
+    distance: int
+    props: dict[str, str | int | bool | None]
+
+
+class GraphEdge(_Row):
+    """One relationship between nodes of the answer."""
+
+    type: str
+    from_id: str
+    from_label: str
+    to_id: str
+    to_label: str
+
+
+class StoryGraph(_Row):
+    """Nodes by (distance, label, id) and the relationships among them; `left_out` counts nodes over the bound."""
+
+    story_id: str
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    left_out: int
+
+
+def story_graph(
+    events: Iterable[tuple[StoredEvent, Payload]], *, story_id: str, depth: int, max_nodes: int
+) -> StoryGraph:
+    """Nodes at most `depth` relationships away from the story, in either direction; the nearest ones first."""
+    batch = fold(change for event, payload in events for change in effects(event, payload))
+    distances = _distances(batch, NodeKey(Label.STORY, story_id), depth)
+    ranked = sorted(distances, key=lambda key: (distances[key], key.label, key.id))
+    kept = set(ranked[:max_nodes])
+    edges = sorted(
+        {
+            (key.type, key.start, key.end)
+            for key in batch.relations
+            if key.start in kept and key.end in kept and key.start != key.end
+        }
+    )
+    return StoryGraph(
+        story_id=story_id,
+        nodes=tuple(_node(key, batch.nodes.get(key, {}), distances[key]) for key in ranked[:max_nodes]),
+        edges=tuple(
+            GraphEdge(type=kind, from_id=a.id, from_label=a.label, to_id=b.id, to_label=b.label) for kind, a, b in edges
+        ),
+        left_out=len(ranked) - len(kept),
+    )
+
+
+def _distances(batch: Batch, root: NodeKey, depth: int) -> dict[NodeKey, int]:
+    near: defaultdict[NodeKey, set[NodeKey]] = defaultdict(set)
+    for key in batch.relations:
+        near[key.start].add(key.end)
+        near[key.end].add(key.start)
+    found, ring = {root: 0}, {root}
+    for distance in range(1, depth + 1):
+        ring = {other for node in ring for other in near[node]} - found.keys()
+        found |= dict.fromkeys(ring, distance)
+    return found
+
+
+def _node(key: NodeKey, props: dict[str, Any], distance: int) -> GraphNode:
+    short = {
+        name: value[:_MAX_TEXT] if isinstance(value, str) else value
+        for name, value in sorted(props.items())
+        if isinstance(value, str | int | bool) or value is None
+    }
+    title = next((str(short[name]) for name in _TITLES if short.get(name)), key.id)
+    return GraphNode(label=key.label, id=key.id, title=title, distance=distance, props=short)

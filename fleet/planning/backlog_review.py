@@ -1,0 +1,137 @@
+"""The backlog review: councils look at stories before work starts, and a product owner decides (PL-60..PL-70)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fleet.errors import InvalidInput, InvalidTransition
+from fleet.planning.planning_config import CeremonyConfig
+from fleet.planning.project_state import Ceremony
+
+__all__ = [
+    "BacklogReview",
+    "PlanOutlineTask",
+    "PoDecision",
+    "check_stories",
+    "next_status",
+    "read_decision",
+    "review_form",
+    "review_unit",
+]
+
+REVIEWABLE = frozenset({"BACKLOG", "DRAFT", "NEW"})
+"""States in which a story may be reviewed (PL-60)."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class PlanOutlineTask(_Part):
+    """One task that a council would plan."""
+
+    title: Annotated[str, Field(min_length=1, max_length=80)]
+    role: Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class BacklogReview(_Part):
+    """What one council says of one story (PL-67); `points` is its first estimate."""
+
+    feedback: Annotated[str, Field(min_length=1, max_length=1000)]
+    risks: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=6)]
+    questions: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=6)]
+    plan: Annotated[tuple[PlanOutlineTask, ...], Field(max_length=8)]
+    points: int
+
+
+class PoDecision(_Part):
+    """What the product owner says of one story (PL-68)."""
+
+    po_notes: Annotated[str, Field(min_length=10, max_length=4000)]
+    po_concerns: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    priority_adjustment: Literal["HIGH", "MEDIUM", "LOW"] | None = None
+    priority_reason: Annotated[str, Field(min_length=10, max_length=4000)] | None = None
+
+    @model_validator(mode="after")
+    def _adjusts_with_a_reason(self) -> PoDecision:
+        if (self.priority_adjustment is None) != (self.priority_reason is None):
+            raise ValueError("priority_adjustment and priority_reason come together")
+        return self
+
+
+def read_decision(data: Mapping[str, Any]) -> PoDecision:
+    """The decision; InvalidInput for one without notes, or an adjusted priority without a reason."""
+    try:
+        return PoDecision.model_validate({n: v for n, v in data.items() if v is not None})
+    except ValidationError as error:
+        problems = [
+            {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
+            for e in error.errors(include_url=False)
+        ]
+        first = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
+        raise InvalidInput(f"the decision is not valid: {first}", problems=problems) from error
+
+
+def review_unit(ceremony_id: str, story_id: str, role: str) -> str:
+    """The id of one review: asked for however often, it is one (PL-67)."""
+    return f"ceremony-{ceremony_id}:story-{story_id}:role-{role}"
+
+
+def review_form(scale: Sequence[int]) -> dict[str, Any]:
+    """The form of a council's reply."""
+    line = {"type": "string", "minLength": 1, "maxLength": 300}
+    task = {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "minLength": 1, "maxLength": 80},
+            "role": {"type": "string", "minLength": 1, "maxLength": 40},
+        },
+        "required": ["title", "role"],
+        "additionalProperties": False,
+    }
+    properties: dict[str, Any] = {
+        "feedback": {"type": "string", "minLength": 1, "maxLength": 1000},
+        "risks": {"type": "array", "maxItems": 6, "items": line},
+        "questions": {"type": "array", "maxItems": 6, "items": line},
+        "plan": {"type": "array", "maxItems": 8, "items": task},
+        "points": {"type": "integer", "enum": list(scale)},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def next_status(config: CeremonyConfig, ceremony: Ceremony, trigger: str) -> str:
+    """The status after this trigger; InvalidTransition where the table of the ceremony has none (PL-60..PL-66)."""
+    rows = [t for t in config.transitions if ceremony.status in t.from_]
+    for row in rows:
+        if row.trigger == trigger:
+            return row.to
+    allowed = sorted({row.trigger for row in rows})
+    raise InvalidTransition(
+        f"ceremony {ceremony.ceremony_id} is {ceremony.status}: {trigger} is not possible now",
+        state=ceremony.status,
+        event=trigger,
+        allowed=allowed,
+    )
+
+
+def check_stories(config: CeremonyConfig, states: Mapping[str, str | None]) -> None:
+    """Returns when these stories may be reviewed together; `states` holds None for one that does not exist.
+
+    Raises:
+        InvalidInput: too few or too many, or one that is missing or past its planning; all of them are named.
+    """
+    if not config.stories.min <= len(states) <= config.stories.max:
+        raise InvalidInput(
+            f"a review takes {config.stories.min} to {config.stories.max} stories, not {len(states)}", field="story_ids"
+        )
+    wrong = {name: state for name, state in states.items() if state not in REVIEWABLE}
+    if wrong:
+        told = ", ".join(f"{name} ({state or 'does not exist'})" for name, state in sorted(wrong.items()))
+        raise InvalidInput(
+            f"only stories in {', '.join(sorted(REVIEWABLE))} are reviewed; not {told}",
+            field="story_ids",
+            value=sorted(wrong),
+        )

@@ -1,0 +1,88 @@
+"""Port: what carries out tool calls that were allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from fleet.ids import Digest, EntityId, Principal, RunKey, StoryId
+from fleet.tools import Language, Obligations, ToolCall, ToolOutcome
+from fleet.tools.roles import Phase
+
+__all__ = ["PreviewableTool", "Tool", "ToolContext", "ToolHost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext:
+    """What the product knows about a call that was allowed; nothing of it was written by the caller."""
+
+    story_id: StoryId
+    principal: Principal
+    role: str
+    phase: Phase
+    key: RunKey
+    """Of the step; runs and requests of the call derive their own keys from it."""
+    epoch: int
+    obligations: Obligations
+    task_id: EntityId | None = None
+    tree: Digest | None = None
+    """The workspace of the call."""
+    base_tree: Digest | None = None
+    """What the workspace is compared with: the tree that the task or the session began with."""
+    repository: str | None = None
+    """Name of the staged repository (`Forge.stage`), None when the call has none."""
+    packs: tuple[Digest, ...] = ()
+    """What was committed in the story since its base, of the commit that the call names (git.push_branch)."""
+    toolchain: str = "python"
+    language: Language = "python"
+    """What the project in the workspace is written in (RC-41)."""
+    environment: str | None = None
+    """Key of `targets.clusters` that kubectl and helm address (RT-62); None when the policy has none or several."""
+
+
+class Tool(Protocol):
+    """All operations of one tool. Which of them exist and what they take stands in their declaration (RT-20)."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name in config/policy.yaml."""
+        ...
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """Carry the call out under `context.obligations` and say what came of it.
+
+        The decision of the policy was made before, on the text of the arguments. The tool enforces what only it can
+        see: links in the workspace, addresses that a name resolves to, the class of a statement; it raises PolicyDenied
+        then. A program that fails is an outcome. Raises SandboxUnavailable, ToolFailed or StoreUnavailable when nothing
+        could carry it out; ToolTimeout when a server did not answer, which says nothing about whether it happened.
+        """
+        ...
+
+
+@runtime_checkable
+class PreviewableTool(Protocol):
+    """A tool that can find out what a call would do without doing it (RT-62)."""
+
+    async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """What the call would do, as its receiver sees it; nothing is changed. Raises as `Tool.call`."""
+        ...
+
+
+class ToolHost(Protocol):
+    """The tools of this fleet; one outcome per key, ever."""
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """The outcome of this call. A repeated key is joined, or answered from the record (RC-51, RC-54).
+
+        Raises what `Tool.call` raises, OwnershipLost when a higher epoch was seen for the story, IdempotencyMismatch
+        when the key names another call.
+        """
+        ...
+
+    async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
+        """What the call would do, for whoever has to approve it (RT-62); None when its tool cannot say.
+
+        Nothing is changed, and the key of `context` is another one than that of the call. Raises what `Tool.call`
+        raises; ToolTimeout after the call's own time.
+        """
+        ...

@@ -1,0 +1,190 @@
+"""What commands on a backlog review record (PL-60..PL-70)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from fleet.digest import canonical_json
+from fleet.errors import InvalidInput, InvalidTransition, NotFound
+from fleet.events import (
+    CeremonyCancelled,
+    CeremonyCompleted,
+    CeremonyOpened,
+    CeremonyStarted,
+    CeremonyStoryDecided,
+    CeremonyStoryReviewed,
+    Payload,
+)
+from fleet.ids import CommandId, Digest, StoryId, StreamId
+from fleet.planning import BacklogReview, Ceremony, ProjectState, check_stories, next_status, read_decision
+from fleet.ports import BlobStore, Command, EventLog
+from fleet.services.project_commands import Decide, Deciding, made_id, needs_po, read_reason, require_open
+from fleet.story import Caller, StoryState, fold
+
+__all__ = ["CEREMONY_COMMANDS", "consent_of", "read_review", "stored_review"]
+
+
+async def stored_review(blobs: BlobStore, review: BacklogReview) -> Digest:
+    """The digest under which the review is kept."""
+    return await blobs.put(canonical_json(review.model_dump(mode="json")))
+
+
+async def read_review(blobs: BlobStore, event: CeremonyStoryReviewed) -> BacklogReview | None:
+    """What the council said; None for a review that failed."""
+    if event.failed is not None:
+        return None
+    return BacklogReview.model_validate(json.loads(await blobs.get(event.review_digest)))
+
+
+async def _story(log: EventLog, story_id: str) -> StoryState | None:
+    return fold(await log.read(StreamId.of_story(StoryId(story_id))))
+
+
+def _named(command: Command) -> tuple[StoryId, ...]:
+    names = command.body.get("story_ids")
+    if not isinstance(names, list):
+        raise InvalidInput("story_ids is a list of story ids", field="story_ids")
+    return tuple(dict.fromkeys(StoryId(str(name)) for name in names))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+async def _check(at: Deciding, state: ProjectState, names: tuple[StoryId, ...]) -> None:
+    found = {name: await _story(at.log, name) for name in names}
+    # A story of another project is none of this one's.
+    own = {n: s if s is not None and s.project_id == state.project_id else None for n, s in found.items()}
+    check_stories(at.ceremony, {n: s.state if s is not None else None for n, s in own.items()})
+
+
+def _held(state: ProjectState, command: Command) -> Ceremony:
+    ceremony_id = str(command.body.get("ceremony_id") or "")
+    found = state.ceremonies.get(ceremony_id)
+    if found is None:
+        raise NotFound(f"project {state.project_id} has no ceremony {ceremony_id[:80]!r}", ceremony_id=ceremony_id[:80])
+    return found
+
+
+async def _open(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """A review of these stories is being prepared."""
+    needs_po(caller)
+    require_open(state)
+    names = _named(command)
+    await _check(at, state, names)
+    councils = at.ceremony.councils
+    return (CeremonyOpened(ceremony_id=made_id("ce", command), story_ids=names, councils=councils),)  # pyright: ignore[reportArgumentType]
+
+
+async def _choose(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """A review that is being prepared is of other stories."""
+    needs_po(caller)
+    found = _held(state, command)
+    next_status(at.ceremony, found, "add_story")
+    names = _named(command)
+    await _check(at, state, names)
+    return (CeremonyOpened(ceremony_id=found.ceremony_id, story_ids=names, councils=found.councils),)  # pyright: ignore[reportArgumentType]
+
+
+async def _start(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The councils review the stories from here on."""
+    needs_po(caller)
+    found = _held(state, command)
+    next_status(at.ceremony, found, "start")
+    names = tuple(StoryId(s) for s in found.story_ids)
+    await _check(at, state, names)
+    if not at.has_model(None):
+        raise InvalidInput("no model is configured, so no council can review: name one in models.yaml", field="model")
+    return (CeremonyStarted(ceremony_id=found.ceremony_id, story_ids=names, councils=found.councils),)  # pyright: ignore[reportArgumentType]
+
+
+async def _decide(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The product owner said yes or no to one story, and why (PL-68)."""
+    needs_po(caller)
+    found, body = _held(state, command), command.body
+    is_approved = bool(body.get("approve"))
+    next_status(at.ceremony, found, "approve_story" if is_approved else "reject_story")
+    story_id = StoryId(str(body.get("story_id") or ""))
+    if story_id not in found.story_ids:
+        raise NotFound(f"ceremony {found.ceremony_id} reviews no story {story_id}", story_id=story_id)
+    if story_id in found.decisions:
+        raise InvalidTransition(
+            f"story {story_id} is decided already: {found.decisions[story_id].result}",
+            state=found.status,
+            event="decide",
+            allowed=[],
+        )
+    if not is_approved:
+        reason = read_reason(command)
+        return (
+            CeremonyStoryDecided(ceremony_id=found.ceremony_id, story_id=story_id, result="REJECTED", reason=reason),
+        )
+    names = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason")
+    decision = read_decision({name: body.get(name) for name in names})
+    return (
+        CeremonyStoryDecided(
+            ceremony_id=found.ceremony_id,
+            story_id=story_id,
+            result="APPROVED",
+            po_notes=decision.po_notes,
+            po_concerns=decision.po_concerns,
+            priority_adjustment=decision.priority_adjustment,
+            priority_reason=decision.priority_reason,
+        ),
+    )
+
+
+async def _complete(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """Every story is decided, and the review is over (PL-65)."""
+    needs_po(caller)
+    found = _held(state, command)
+    next_status(at.ceremony, found, "complete")
+    if left := [s for s in found.story_ids if s not in found.decisions]:
+        raise InvalidTransition(
+            f"{len(left)} stories are still to be decided: {', '.join(left[:5])}",
+            state=found.status,
+            event="complete",
+            allowed=["approve_story", "reject_story", "cancel"],
+        )
+    return (CeremonyCompleted(ceremony_id=found.ceremony_id, story_ids=tuple(StoryId(s) for s in found.story_ids)),)
+
+
+async def _cancel(at: Deciding, state: ProjectState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The review is given up; what was said in it stays on record."""
+    needs_po(caller)
+    found = _held(state, command)
+    next_status(at.ceremony, found, "cancel")
+    return (CeremonyCancelled(ceremony_id=found.ceremony_id, reason=read_reason(command)),)
+
+
+CEREMONY_COMMANDS: Mapping[str, Decide] = {
+    "open_ceremony": _open,
+    "choose_ceremony_stories": _choose,
+    "start_ceremony": _start,
+    "decide_ceremony_story": _decide,
+    "complete_ceremony": _complete,
+    "cancel_ceremony": _cancel,
+}
+
+
+async def consent_of(at: Deciding, command: Command) -> tuple[Command, ...]:
+    """The consent to the scope of an approved story that is ready; of another one only the notes are kept (PL-69)."""
+    if command.name != "decide_ceremony_story" or not command.body.get("approve"):
+        return ()
+    story = await _story(at.log, str(command.body["story_id"]))
+    if story is None or story.state != "DRAFT" or story.score is None or not story.score.dor_ok:
+        return ()
+    notes = {"gate": "approve_scope", "notes": str(command.body["po_notes"])}
+    # The gate is asked for by the work on a story, which has not begun; a request that waits already is answered too.
+    return (
+        _on_story(command, story, "request_approval", {"gate": "approve_scope"}),
+        _on_story(command, story, "approve", notes),
+    )
+
+
+def _on_story(command: Command, story: StoryState, name: str, body: dict[str, str]) -> Command:
+    return Command(
+        command_id=CommandId(f"{command.principal}/{story.story_id}/{name}-by-ceremony-{command.body['ceremony_id']}"),
+        stream=StreamId.of_story(story.story_id),
+        name=name,
+        principal=command.principal,
+        body=dict(body),
+        trace_id=command.trace_id,
+    )

@@ -1,0 +1,155 @@
+"""Councils review stories of a backlog and estimate them, by models (PL-63, PL-67, PL-80..PL-83)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from fleet.digest import digest_of_json
+from fleet.errors import ModelError, RateLimited, ReplyMalformed, StoryNotFound
+from fleet.events import CeremonyStoryEstimated, CeremonyStoryReviewed
+from fleet.ids import Digest, StoryId, StreamId
+from fleet.models import Sampling
+from fleet.planning import (
+    AnotherRound,
+    BacklogReview,
+    Ceremony,
+    CeremonyConfig,
+    EstimateConfig,
+    NoEstimate,
+    close_estimate_round,
+    review_form,
+    review_unit,
+)
+from fleet.ports import AgentRequest, Agents, BlobStore, Clock, EventLog
+from fleet.services.ceremony_commands import read_review, stored_review
+from fleet.services.workbench import seat
+from fleet.story import StoryState, fold
+
+__all__ = ["Reviewer"]
+
+_TASK = """A product owner plans what to work on next. Review this story from the view of your role, before any work \
+starts: what you think of it, what could go wrong, what is unclear, the tasks that you would plan, and how much work \
+it is in points, by the scale of the form."""
+
+
+class Reviewer:
+    """Makes each review once, and an estimate from the reviews of one story.
+
+    Args:
+        ceremony: the table of the review, whose step says how long a council may take.
+        estimates: the scale, and how many rounds at most.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        log: EventLog,
+        blobs: BlobStore,
+        clock: Clock,
+        *,
+        ceremony: CeremonyConfig,
+        estimates: EstimateConfig,
+    ) -> None:
+        self._agents, self._log, self._blobs, self._clock = agents, log, blobs, clock
+        self._ceremony, self._estimates = ceremony, estimates
+
+    async def review(self, ceremony: Ceremony, story_id: str, role: str) -> CeremonyStoryReviewed:
+        """What this council says of the story; a review that fails says so, and decides nothing (PL-63, PL-71)."""
+        unit = review_unit(ceremony.ceremony_id, story_id, role)
+        failed: str | None = None
+        try:
+            found = await self._tried(story_id, role, unit)
+            digest: Digest = await stored_review(self._blobs, found)
+        except (ModelError, RateLimited, StoryNotFound) as error:
+            digest, failed = digest_of_json({"unit": unit}), f"{error.code}: {error.message}"[:1000]
+        return CeremonyStoryReviewed(
+            ceremony_id=ceremony.ceremony_id,
+            story_id=StoryId(story_id),
+            role=role,  # pyright: ignore[reportArgumentType]
+            review_unit=unit,
+            review_digest=digest,
+            failed=failed,
+        )
+
+    async def estimate(self, ceremony: Ceremony, story_id: str) -> CeremonyStoryEstimated:
+        """The Delphi estimate of the story: after each round members see only the median and the reasons (PL-80)."""
+        reviews = {r: await read_review(self._blobs, ceremony.reviews[story_id, r]) for r in ceremony.councils}
+        shown, number = "", 1
+        while True:
+            answers = [review.points if review is not None else None for review in reviews.values()]
+            outcome = close_estimate_round(answers, round_number=number, config=self._estimates)
+            if not isinstance(outcome, AnotherRound):
+                break
+            number, shown = number + 1, shown or await self._shown(story_id)
+            told = _told(outcome.median, [review.feedback for review in reviews.values() if review is not None])
+            reviews = {
+                role: await self._again(shown, role, told, f"{ceremony.ceremony_id}/{story_id}/{role}/round-{number}")
+                for role, review in reviews.items()
+                if review is not None
+            } | {role: None for role, review in reviews.items() if review is None}
+        if isinstance(outcome, NoEstimate):
+            return CeremonyStoryEstimated(ceremony_id=ceremony.ceremony_id, story_id=StoryId(story_id), rounds=number)
+        return CeremonyStoryEstimated(
+            ceremony_id=ceremony.ceremony_id,
+            story_id=StoryId(story_id),
+            rounds=number,
+            points=outcome.points,
+            iqr=outcome.iqr,
+            converged=outcome.converged,
+            values=outcome.values,
+        )
+
+    async def _tried(self, story_id: str, role: str, unit: str) -> BacklogReview:
+        """The review, after as many tries as the step of the ceremony has (PL-71)."""
+        retry = self._ceremony.steps[0].retry
+        wait_s = retry.backoff_s
+        for attempt in range(1, retry.max_attempts):
+            try:
+                return await self._ask(await self._shown(story_id), role, request_id=f"{unit}/review-{attempt}")
+            except (ModelError, RateLimited):
+                await self._clock.sleep(wait_s)
+                wait_s *= 2 if retry.exponential else 1
+        return await self._ask(await self._shown(story_id), role, request_id=f"{unit}/review-{retry.max_attempts}")
+
+    async def _again(self, shown: str, role: str, told: str, request_id: str) -> BacklogReview | None:
+        try:
+            return await self._ask(shown, role, request_id=request_id, told=told)
+        except (ModelError, RateLimited):
+            return None  # counts as absent in this round (PL-83)
+
+    async def _ask(self, shown: str, role: str, *, request_id: str, told: str = "") -> BacklogReview:
+        who, step = seat(role), self._ceremony.steps[0]
+        request = AgentRequest(
+            kind="advise",
+            role=who.role,
+            principal=who.principal,
+            shared=shown,
+            own=told,
+            sampling=Sampling(max_tokens=1024),
+            json_schema=review_form(self._estimates.scale),
+        )
+        answer = await self._agents.ask(request, request_id=request_id, timeout_s=float(step.timeout_s))
+        try:
+            return BacklogReview.model_validate(answer.value)
+        except ValidationError as error:
+            raise ReplyMalformed(f"the review does not fit its form: {error.error_count()} problems") from error
+
+    async def _shown(self, story_id: str) -> str:
+        state = fold(await self._log.read(StreamId.of_story(StoryId(story_id))))
+        if state is None:
+            raise StoryNotFound(f"story {story_id} is not there any more", story_id=story_id)
+        return f"{_TASK}\n\n<story>\n{_text(state)}\n</story>"
+
+
+def _text(state: StoryState) -> str:
+    criteria = "\n".join(f"- {c.text}" for c in state.content.acceptance_criteria)
+    return f"{state.content.title}\n\n{state.content.description}\n\nAcceptance criteria:\n{criteria or '- none'}"
+
+
+def _told(median: int, reasons: Sequence[str]) -> str:
+    said = "\n".join(f"- {reason}" for reason in sorted(reasons))
+    return (
+        f"The estimates are far apart. Their median is {median} points. What the members said:\n{said}\nEstimate again."
+    )

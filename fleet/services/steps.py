@@ -1,0 +1,154 @@
+"""Steps of one story on record: started under a key, allowed by the policy, finished once (RC-53..RC-56)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fleet.errors import NondeterministicPlan
+from fleet.events import Payload, PolicyRef, Reserve, StepFinished, StepStarted, ToolDenied
+from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
+from fleet.ports import BlobStore, Clock, EventLog, SnapshotStore
+from fleet.services.consent import ask_consent
+from fleet.services.step_policy import StepPolicy
+from fleet.services.step_records import step_key
+from fleet.services.story_stream import SYSTEM, StoryStream
+from fleet.story import require_unpaused
+from fleet.tools import Allowed, Denied, NeedsApproval, enforce
+
+__all__ = ["Seat", "Steps", "Work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Who does a step: a principal in one role."""
+
+    principal: Principal
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step belongs to."""
+
+    seat: Seat
+    tool: str
+    op: str
+    task_id: EntityId | None = None
+    council_id: EntityId | None = None
+    args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What rules of the policy look at, and what a person who is asked sees."""
+
+
+class Steps(StoryStream):
+    """A stream, and the steps on it; what is done in a step is the matter of who builds on this."""
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        blobs: BlobStore,
+        clock: Clock,
+        story_id: StoryId,
+        epoch: int,
+        policy: StepPolicy,
+        snapshots: SnapshotStore | None = None,
+    ) -> None:
+        super().__init__(log=log, clock=clock, story_id=story_id, epoch=epoch, snapshots=snapshots)
+        self.blobs, self.policy = blobs, policy
+
+    def _finished(self, step_id: StepId, request: Digest) -> StepFinished | None:
+        step = self.state.steps.get(step_id)
+        if step is not None and step.started.request_digest != request:
+            raise NondeterministicPlan(
+                f"step {step_id} has request {step.started.request_digest} on record and would now have {request}",
+                step_id=step_id,
+                recorded=step.started.request_digest,
+                wanted=request,
+            )
+        return step.finished if step else None
+
+    async def _finish(self, payload: StepFinished, work: Work, *also: Payload) -> StepFinished:
+        """The result on record, which may be that of another call (EV-15)."""
+        await self.record(f"{payload.step_id}/finish", payload, *also, actor=work.seat.principal)
+        finished = self.state.steps[payload.step_id].finished
+        assert finished is not None
+        return finished
+
+    async def _start(
+        self,
+        step_id: StepId,
+        request: Digest,
+        work: Work,
+        *,
+        kind: Literal["model", "run", "tool"],
+        effect: Literal["PURE", "KEYED", "UNSAFE"],
+        wall_s: int,
+        reserve: Reserve | None = None,
+        also: tuple[Payload, ...] = (),
+    ) -> RunKey:
+        """The step is on record as started, under this key, and what belongs to it with it (RC-55)."""
+        known = self.state.steps.get(step_id)
+        if known is not None and known.resolution != "not_happened":
+            return known.started.key
+        require_unpaused(self.state)
+        attempt = known.attempt + 1 if known else 1
+        allowed = await self._allowed(step_id, work)
+        payload = StepStarted(
+            step_id=step_id,
+            kind=kind,
+            tool=work.tool,
+            op=work.op,
+            effect=effect,
+            task_id=work.task_id,
+            council_id=work.council_id,
+            as_role=work.seat.role,
+            principal=work.seat.principal,
+            request_digest=request,
+            key=step_key(self.story_id, step_id, request, attempt),
+            deadline_ms=self.clock.now_ms() + wall_s * 1000,
+            policy=PolicyRef(rule_id=allowed.rule_id, digest=allowed.policy_digest),
+            approval_id=allowed.obligations.consumes,
+            reserve=reserve or Reserve(wall_ms=wall_s * 1000),
+        )
+        phase = f"{step_id}/start" if attempt == 1 else f"{step_id}/start/{attempt}"
+        await self.record(phase, payload, *also, actor=work.seat.principal)
+        return payload.key
+
+    async def _allowed(self, step_id: StepId, work: Work) -> Allowed:
+        """What the policy says of the step; a refusal is on record, and a person who has to say yes is asked.
+
+        Raises PolicyDenied, which parks the story; ApprovalRequired, with which the step waits (RT-31, RT-34).
+        """
+        seat = work.seat
+        decision = self.policy.decide_step(
+            self.state,
+            work.tool,
+            work.op,
+            principal=seat.principal,
+            role=seat.role,
+            args=work.args,
+            now_ms=self.clock.now_ms(),
+        )
+        match decision:
+            case Denied():
+                denied = ToolDenied(
+                    tool=work.tool,
+                    op=work.op,
+                    principal=seat.principal,
+                    as_role=seat.role,
+                    task_id=work.task_id,
+                    rule_id=decision.rule_id,
+                    policy_digest=decision.policy_digest,
+                    reason=decision.reason,
+                )
+                await self.record(f"{step_id}/denied/{self.state.version}", denied, actor=seat.principal)
+            case NeedsApproval():
+                call = {"tool": work.tool, "op": work.op, "args": dict(work.args), "tree": self.state.tree}
+                call |= {"role": seat.role, "principal": seat.principal, "step": step_id, "task": work.task_id}
+                asked = await ask_consent(self, self.blobs, decision, requester=SYSTEM, call=call)
+                decision = decision.model_copy(update={"approval_id": asked})
+            case Allowed():
+                pass
+        return enforce(decision)

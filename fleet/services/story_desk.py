@@ -1,0 +1,286 @@
+"""What people read of a story beyond its state: plans, diffs, councils, packs, graph and report. From the log alone.
+
+No actor is asked, so everything here is there while agents, engines and sandboxes are not (AP-98).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fleet.context import ContextConfig
+from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
+from fleet.events import GuardResult, Payload, StoredEvent, decode
+from fleet.graph import StoryGraph, story_graph
+from fleet.ids import Digest, EntityId, StoryId
+from fleet.ports import BlobStore, Clock, Pack, PackRequest, Packs
+from fleet.report import CouncilSummary, TechnicalReport, council_summaries, describe
+from fleet.report.model import TimelineRow
+from fleet.services.code_view import read_tree
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.report import ReportFormat, ReportService, render
+from fleet.services.tree_view import FileText, TreeChanges, file_at, tree_changes
+from fleet.services.workbench import Definitions
+from fleet.story import GuardContext, Step, StoryState, Transition, evaluate, known_trees
+
+__all__ = ["CouncilView", "Offer", "PackView", "RunLine", "StoryDesk"]
+
+MAX_NODES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One event that is legal in the story's state: who may fire it, and what each guard says now (LC-9)."""
+
+    row: Transition
+    guards: tuple[GuardResult, ...]
+    needs_person: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run or tool call of the story; the lines of a run are read by its step."""
+
+    step_id: str
+    run_id: str | None
+    """Of a run or call that somebody asked for; the story's own procedures have none."""
+    kind: str
+    what: str
+    as_role: str
+    principal: str
+    task_id: str | None
+    council_id: str | None
+    started_ms: int
+    status: str
+    exit_code: int | None
+    reason: str | None
+    excerpt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CouncilView:
+    """One council: its summary, what happened in it in order, and its minority report once there is one."""
+
+    summary: CouncilSummary
+    timeline: tuple[TimelineRow, ...]
+    minority: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PackView:
+    """What one role sees in one phase; `refused` says why it sees nothing."""
+
+    role: str
+    phase: str
+    pack: Pack | None
+    refused: str | None = None
+
+
+class StoryDesk:
+    """Reads of stories for people.
+
+    Args:
+        rules: the lifecycles, whose transitions are offered.
+        context: which role sees what in which phase.
+        digests: of the files of rules in force, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        planning: PlanningDesk,
+        blobs: BlobStore,
+        packs: Packs,
+        reports: ReportService,
+        rules: Definitions,
+        context: ContextConfig,
+        clock: Clock,
+        digests: Mapping[str, Digest] = MappingProxyType({}),
+    ) -> None:
+        self.planning, self.rules, self.context, self.digests = planning, rules, context, digests
+        self._blobs, self._packs, self._reports, self._clock = blobs, packs, reports, clock
+
+    @property
+    def now_ms(self) -> int:
+        """The present, in milliseconds since 1970 UTC."""
+        return self._clock.now_ms()
+
+    async def blob(self, digest: Digest) -> bytes:
+        """The bytes of a blob that a report or document of a story names; what may be shown is for the caller to know.
+
+        Raises ArtifactNotFound when retention has deleted it.
+        """
+        return await self._blobs.get(digest)
+
+    async def history(self, story_id: StoryId) -> list[tuple[StoredEvent, Payload]]:
+        """Every event of the story with its payload. StoryNotFound when there is none."""
+        return [(event, decode(event)) for event in await self.planning.events(story_id)]
+
+    async def transitions(self, story_id: StoryId) -> tuple[Offer, ...]:
+        """The events that are legal in its state, each with its guards' values now (LC-9); none of one that rests."""
+        state = await self.planning.state(story_id)
+        if state.closed or state.disposition != "active":
+            return ()
+        now_ms, fsm = self._clock.now_ms(), self.rules.fsm
+        offers: list[Offer] = []
+        for row in fsm.lifecycles[state.lifecycle].legal(state.state):
+            guards = evaluate(state, GuardContext(config=fsm, now_ms=now_ms, transition=row))
+            is_human = row.kind == "gate" and row.gate is not None
+            offers.append(
+                Offer(row, guards, is_human and fsm.gate(state.lifecycle, row.gate or row.event).actor == "human")
+            )
+        return tuple(offers)
+
+    async def report(self, story_id: StoryId, *, as_of: int | None = None) -> TechnicalReport:
+        """The technical report as a value."""
+        return await self._reports.build(story_id, as_of=as_of)
+
+    async def rendered(self, story_id: StoryId, format: ReportFormat, *, as_of: int | None = None) -> bytes:
+        """The technical report in one format (AP-88)."""
+        return render(await self._reports.build(story_id, as_of=as_of), format)
+
+    async def timeline(self, story_id: StoryId, *, after: int = 0, limit: int = 200) -> list[TimelineRow]:
+        """Events in words, in order."""
+        events = await self.planning.events(story_id, after=after, limit=limit)
+        return [_row(event, decode(event)) for event in events]
+
+    # Councils.
+
+    async def councils(self, story_id: StoryId) -> tuple[CouncilSummary, ...]:
+        """Every council of the story in the order of opening."""
+        return council_summaries(await self.history(story_id))
+
+    async def council(self, story_id: StoryId, council_id: str) -> CouncilView:
+        """One council with its timeline and minority report (AP-77). NotFound when the story has none by this id."""
+        events = await self.history(story_id)
+        summary = next((c for c in council_summaries(events) if c.council_id == council_id), None)
+        if summary is None:
+            raise NotFound(f"story {story_id} has no council {council_id!r}", council_id=council_id)
+        own = [_row(e, p) for e, p in events if getattr(p, "council_id", None) == council_id]
+        return CouncilView(summary, tuple(own), await self.minority(summary))
+
+    async def minority(self, summary: CouncilSummary) -> Any:
+        """What the losing side said, None while the council is open."""
+        if summary.minority_report is None:
+            return None
+        try:
+            return json.loads(await self._blobs.get(Digest(summary.minority_report)))
+        except (ArtifactNotFound, ValueError):
+            return None
+
+    # Work.
+
+    async def runs(self, story_id: StoryId) -> list[RunLine]:
+        """Every run and tool call of the story, in the order of their start."""
+        state = await self.planning.state(story_id)
+        return [_run_line(step) for step in state.steps.values() if step.started.kind in ("run", "tool", "merge")]
+
+    async def changes(
+        self, story_id: StoryId, *, old: Digest | None, new: Digest | None, path: str | None = None
+    ) -> TreeChanges:
+        """What differs between two trees of the story: from its base to its present tree unless they are named."""
+        state = await self.planning.state(story_id)
+        a, b = old or state.base_tree, new or state.tree or state.base_tree
+        if a is None or b is None:
+            raise ArtifactNotFound(f"story {story_id} has no tree yet: its work has not begun", story_id=story_id)
+        self._require_trees(state, a, b)
+        return await tree_changes(self._blobs, a, b, path=path)
+
+    async def files(self, story_id: StoryId, tree: Digest | None) -> tuple[Digest, list[tuple[str, str]]]:
+        """The tree, and path and mode of each of its files."""
+        found = await self._tree(story_id, tree)
+        entries = await read_tree(self._blobs, found)
+        return found, [(path, entries[path].mode) for path in sorted(entries)]
+
+    async def file(self, story_id: StoryId, tree: Digest | None, path: str) -> FileText:
+        """One file of a tree of the story."""
+        return await file_at(self._blobs, await self._tree(story_id, tree), path)
+
+    async def _tree(self, story_id: StoryId, tree: Digest | None) -> Digest:
+        state = await self.planning.state(story_id)
+        found = tree or state.tree or state.base_tree
+        if found is None:
+            raise ArtifactNotFound(f"story {story_id} has no tree yet: its work has not begun", story_id=story_id)
+        self._require_trees(state, found)
+        return found
+
+    def _require_trees(self, state: StoryState, *trees: Digest) -> None:
+        known = known_trees(state)
+        for tree in trees:
+            if tree not in known:
+                raise ArtifactNotFound(f"story {state.story_id} names no tree {tree}", digest=tree)
+
+    async def named(self, story_id: StoryId, digest: Digest) -> bytes:
+        """The bytes of a blob that an event of the story names (AP-89).
+
+        Raises ArtifactNotFound for any other: that it belongs to another story is not told.
+        """
+        needle = str(digest).encode()
+        if not any(needle in event.body for event in await self.planning.events(story_id)):
+            raise ArtifactNotFound(f"story {story_id} names no blob {digest}", digest=digest)
+        return await self._blobs.get(digest)
+
+    # Context and graph.
+
+    async def graph(self, story_id: StoryId, *, depth: int = 2, max_nodes: int = MAX_NODES) -> StoryGraph:
+        """What lies around the story, at most `depth` relationships away (AP-70)."""
+        return story_graph(await self.history(story_id), story_id=story_id, depth=depth, max_nodes=max_nodes)
+
+    async def pack(
+        self, story_id: StoryId, role: str, phase: str, *, task_id: EntityId | None = None, as_of: int = 0
+    ) -> Pack:
+        """The pack of one role in one phase, of the latest version unless one is named (AP-68)."""
+        request = PackRequest(story_id=story_id, role=role, phase=phase, as_of=as_of, task_id=task_id)
+        return await self._packs.pack(request)
+
+    def cells(self) -> list[tuple[str, str]]:
+        """(role, phase) of every cell of the scope matrix, profiles too."""
+        found = [(role, phase) for phase, rows in self.context.matrix.items() for role in rows]
+        found += [(name, phase) for name in self.context.profiles for phase in self.context.matrix]
+        return sorted(found)
+
+    async def packs(self, story_id: StoryId) -> list[PackView]:
+        """The packs of every role in every phase: what each sees, and how many tokens it takes (AP-99)."""
+        version = (await self.planning.state(story_id)).version
+        return [await self._pack_view(story_id, role, phase, version) for role, phase in self.cells()]
+
+    async def _pack_view(self, story_id: StoryId, role: str, phase: str, version: int) -> PackView:
+        try:
+            return PackView(role, phase, await self.pack(story_id, role, phase, as_of=version))
+        except (PolicyDenied, ContextTooLarge, InvalidInput) as error:
+            return PackView(role, phase, None, error.message)
+
+
+def _row(event: StoredEvent, payload: Payload) -> TimelineRow:
+    return TimelineRow(
+        version=event.version,
+        ts_ms=event.ts_ms,
+        event=event.type,
+        actor=event.actor,
+        human=event.actor.is_human,
+        text=describe(payload),
+    )
+
+
+def _run_line(step: Step) -> RunLine:
+    started, finished = step.started, step.finished
+    head, _, rest = started.step_id.partition("/")
+    status = finished.outcome if finished else "unknown" if step.is_unresolved else "running"
+    return RunLine(
+        step_id=started.step_id,
+        run_id=rest if head == "run" else None,
+        kind=started.kind,
+        what=".".join(part for part in (started.tool, started.op) if part) or started.kind,
+        as_role=started.as_role,
+        principal=started.principal,
+        task_id=started.task_id,
+        council_id=started.council_id,
+        started_ms=step.started_ms,
+        status=status,
+        exit_code=finished.exit_code if finished else None,
+        reason=finished.reason if finished else None,
+        excerpt=finished.excerpt if finished else None,
+    )

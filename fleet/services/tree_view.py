@@ -1,0 +1,127 @@
+"""What people see of a story's trees: files, their text, and what differs between two of them. Runs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet.errors import ArtifactNotFound
+from fleet.ids import Digest
+from fleet.ports import BlobStore
+from fleet.services.code_view import read_tree
+from fleet.tools import FileEntry, Tree
+from fleet.tools.changes import changed_lines, changed_paths
+
+__all__ = ["FileChange", "FileText", "TreeChanges", "file_at", "tree_changes"]
+
+MAX_TEXT = 200_000
+"""Characters of a file that is shown or compared; comparing costs the square of what differs."""
+MAX_FILES = 300
+_COMPARED = 1500
+"""Lines that differ at most, so that a comparison ends soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """One file; `text` None for what is no text, or is too large to be shown."""
+
+    path: str
+    mode: str
+    blob: Digest
+    size_bytes: int
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One path that differs; `patch` is a unified diff, None for what is no text or too large to be compared."""
+
+    path: str
+    change: Literal["added", "modified", "removed"]
+    added: int
+    removed: int
+    patch: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChanges:
+    """What differs, by path; `left_out` counts paths over the bound."""
+
+    old: Digest
+    new: Digest
+    files: tuple[FileChange, ...]
+    left_out: int
+
+
+async def file_at(blobs: BlobStore, tree: Digest, path: str) -> FileText:
+    """The file of a tree. ArtifactNotFound when the tree has no such path."""
+    entry = (await read_tree(blobs, tree)).get(path)
+    if entry is None or entry.mode == "160000":
+        raise ArtifactNotFound(f"tree {tree} has no file {path[:200]!r}", path=path[:200])
+    raw = await blobs.get(entry.blob)
+    return FileText(path, entry.mode, entry.blob, len(raw), _text(raw))
+
+
+async def tree_changes(blobs: BlobStore, old: Digest, new: Digest, *, path: str | None = None) -> TreeChanges:
+    """What the new tree has other than the old one; of one path alone when it is named."""
+    before, after = await read_tree(blobs, old), await read_tree(blobs, new)
+    changes = [c for c in changed_paths(before, after) if path is None or c.path == path]
+    files = [
+        await _changed(blobs, c.path, c.change, _entry(before, c.path), _entry(after, c.path))
+        for c in changes[:MAX_FILES]
+    ]
+    return TreeChanges(old, new, tuple(files), max(0, len(changes) - MAX_FILES))
+
+
+def _entry(tree: Tree, path: str) -> FileEntry | None:
+    return tree.get(path)
+
+
+async def _changed(
+    blobs: BlobStore,
+    path: str,
+    change: Literal["added", "modified", "removed"],
+    old: FileEntry | None,
+    new: FileEntry | None,
+) -> FileChange:
+    a, b = await _side(blobs, old), await _side(blobs, new)
+    if a is None or b is None:
+        return FileChange(path, change, 0, 0, None)
+    # Comparing takes the processor: beside the loop, which other requests need.
+    return await asyncio.to_thread(_compared, path, change, a, b)
+
+
+async def _side(blobs: BlobStore, entry: FileEntry | None) -> str | None:
+    if entry is None:
+        return ""
+    # The blob of a submodule is a commit of another repository: there is nothing to read.
+    return None if entry.mode == "160000" else _text(await blobs.get(entry.blob))
+
+
+def _text(raw: bytes) -> str | None:
+    if len(raw) > 4 * MAX_TEXT or b"\0" in raw:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) <= MAX_TEXT else None
+
+
+def _compared(path: str, change: Literal["added", "modified", "removed"], old: str, new: str) -> FileChange:
+    a, b = old.splitlines(), new.splitlines()
+    if _differing(a, b) > _COMPARED and min(len(a), len(b)) > 0:
+        return FileChange(path, change, len(b), len(a), None)
+    lines = changed_lines(old, new)
+    sides = ("/dev/null" if change == "added" else f"a/{path}", "/dev/null" if change == "removed" else f"b/{path}")
+    patch = "\n".join(difflib.unified_diff(a, b, *sides, lineterm="", n=3))
+    return FileChange(path, change, len(lines.added), lines.removed, patch)
+
+
+def _differing(a: Sequence[str], b: Sequence[str]) -> int:
+    """About how many lines the two have not in common, in linear time."""
+    known = set(a)
+    return len(b) + len(a) - 2 * min(len(a), sum(line in known for line in b))

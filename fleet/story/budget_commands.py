@@ -1,0 +1,197 @@
+"""Decide what setting a budget records: lowering counts at once, raising needs the consent of gate `raise_budget`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet.digest import digest_of_json
+from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.events import ApprovalGranted, ApprovalRequested, BudgetScope, BudgetSet, Payload, StoryUnparked, Subject
+from fleet.ids import Digest, EntityId
+from fleet.models.budget import QUANTITIES, BudgetLimits
+from fleet.models.profiles import Budgets
+from fleet.story.allowance import limits_of
+from fleet.story.approvals import last_request, valid_grant
+from fleet.story.commands import Caller
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.state import StoryState
+
+__all__ = ["RAISE_GATE", "BudgetChange", "ConsentNeeded", "change_of", "parse_scope", "request_raise", "set_budget"]
+
+RAISE_GATE = "raise_budget"
+_SCOPES = ("story", "task", "council", "role")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChange:
+    """New limits of one scope, whole, and whether one of them is higher than it was."""
+
+    scope: BudgetScope
+    limits: BudgetLimits
+    is_raise: bool
+
+    @property
+    def digest(self) -> Digest:
+        """What a consent to this change is about."""
+        return digest_of_json({"scope": self.scope.model_dump(), "limits": self.as_recorded()})
+
+    def as_recorded(self) -> dict[str, int]:
+        """The limits that there are."""
+        return {name: limit for name in QUANTITIES if (limit := self.limits.of(name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentNeeded:
+    """A person in the role of the gate has to say yes first."""
+
+    role: str
+    pending: EntityId | None
+    """The request that waits already."""
+    attempt: int
+
+
+def parse_scope(state: StoryState, kind: str, name: str | None) -> BudgetScope:
+    """The scope of this story that is meant; the story itself unless a name says more.
+
+    Raises:
+        InvalidInput: the kind is not one of a story's own; those of platform and project are in config/models.yaml.
+        NotFound: the story has no such task or council.
+    """
+    if kind not in _SCOPES:
+        raise InvalidInput(
+            f"the budget of a {kind!r} is not set in a story: allowed are {', '.join(_SCOPES)}; limits of the platform "
+            "and of projects stand in config/models.yaml, `budgets`",
+            field="scope",
+            value=kind,
+            allowed=list(_SCOPES),
+        )
+    if kind == "story":
+        return BudgetScope(kind="story", id=state.story_id)
+    known = {"task": state.tasks, "council": state.councils}.get(kind)
+    if not name or (known is not None and name not in known):
+        raise NotFound(f"story {state.story_id} has no {kind} {name!r}", kind=kind, id=name)
+    return BudgetScope(kind=kind, id=name)  # pyright: ignore[reportArgumentType]
+
+
+def change_of(state: StoryState, config: Budgets, scope: BudgetScope, limits: Mapping[str, int | None]) -> BudgetChange:
+    """The change that these new limits make; quantities that are not named keep theirs, None takes a limit away.
+
+    Raises:
+        InvalidInput: an unknown quantity, a number below 0, nothing at all, or a story without any bound (MB-20).
+    """
+    wrong = [name for name, value in limits.items() if name not in QUANTITIES or (value is not None and value < 0)]
+    if wrong or not limits:
+        raise InvalidInput(
+            f"{wrong[0] if wrong else 'nothing'!r} cannot be limited so: give a whole number from 0 for one of "
+            f"{', '.join(QUANTITIES)}",
+            field="limits",
+            allowed=list(QUANTITIES),
+        )
+    before = limits_of(state, config, scope)
+    after = BudgetLimits.model_validate({**before.model_dump(), **limits})
+    if scope.kind == "story" and after.tokens is None and after.gpu_ms is None:
+        raise InvalidInput("a story keeps a limit on tokens or on gpu_ms (MB-20)", field="limits")
+    higher = [name for name in QUANTITIES if _is_higher(before.of(name), after.of(name))]
+    return BudgetChange(scope, after, is_raise=bool(higher))
+
+
+def _is_higher(before: int | None, after: int | None) -> bool:
+    return before is not None and (after is None or after > before)
+
+
+def set_budget(
+    state: StoryState,
+    config: FsmConfig,
+    change: BudgetChange,
+    *,
+    caller: Caller,
+    now_ms: int,
+    note: str = "",
+    consent: ApprovalRequested | None = None,
+) -> tuple[Payload, ...] | ConsentNeeded:
+    """What the change records (MB-24). A story that was parked because of its budget goes on when it is raised.
+
+    Args:
+        consent: the request that a person who holds the gate's role answers by making the change.
+
+    Raises:
+        PolicyDenied: the caller is neither po nor admin.
+        InvalidTransition: the story is over.
+    """
+    if not caller.roles & {"po", "admin"}:
+        raise PolicyDenied(
+            f"{caller.principal} holds neither role 'po' nor 'admin'", rule_id="MB-24", allowed=["po", "admin"]
+        )
+    if state.is_over:
+        raise InvalidTransition(
+            f"story {state.story_id} is over: its budget does not matter any more",
+            state=state.state,
+            event="set_budget",
+            allowed=[],
+        )
+    if not change.is_raise:
+        return (_recorded(change, caller, None),)
+    gate = config.gate(state.lifecycle, RAISE_GATE)
+    granted = valid_grant(state, RAISE_GATE, change.digest, now_ms=now_ms)
+    if granted is not None:
+        return (_recorded(change, caller, granted.request.approval_id), *_goes_on(state, caller, note))
+    if not (caller.principal.is_human and gate.role in caller.roles):
+        last = last_request(state, RAISE_GATE, change.digest)
+        waits = last is not None and last.status == "requested" and last.request.expires_at > now_ms
+        attempt = last.request.attempt + 1 if last else 1
+        return ConsentNeeded(gate.role, last.request.approval_id if last and waits else None, attempt)
+    if consent is None:
+        return (_recorded(change, caller, None), *_goes_on(state, caller, note))
+    yes = ApprovalGranted(
+        approval_id=consent.approval_id,
+        principal=caller.principal,
+        as_role=gate.role,
+        subject_digest=change.digest,
+        notes=note or None,
+        grant_expires_at=now_ms + gate.grant_ttl_s * 1000,
+        delegated=False,
+    )
+    return (consent, yes, _recorded(change, caller, consent.approval_id), *_goes_on(state, caller, note))
+
+
+def request_raise(
+    state: StoryState,
+    config: FsmConfig,
+    change: BudgetChange,
+    *,
+    approval_id: EntityId,
+    card: Digest,
+    caller: Caller,
+    now_ms: int,
+    attempt: int = 1,
+) -> ApprovalRequested:
+    """The request for consent to a higher limit."""
+    gate = config.gate(state.lifecycle, RAISE_GATE)
+    return ApprovalRequested(
+        approval_id=approval_id,
+        gate=RAISE_GATE,
+        role=gate.role,
+        actor=gate.actor,
+        subject=Subject(kind="object", id=f"{change.scope.kind}:{change.scope.id}", digest=change.digest),
+        risk="medium",
+        expires_at=now_ms + gate.request_ttl_s * 1000,
+        attempt=attempt,
+        card_digest=card,
+        requested_by=caller.principal,
+    )
+
+
+def _recorded(change: BudgetChange, caller: Caller, approval_id: EntityId | None) -> BudgetSet:
+    return BudgetSet(
+        scope=change.scope,
+        limits=change.as_recorded(),  # pyright: ignore[reportArgumentType]
+        by=caller.principal,
+        approval_id=approval_id,
+    )
+
+
+def _goes_on(state: StoryState, caller: Caller, note: str) -> tuple[StoryUnparked, ...]:
+    if state.disposition != "parked" or state.park is None or state.park.cause != "budget_exhausted":
+        return ()
+    return (StoryUnparked(by=caller.principal, note=note or "the budget was raised", cause="budget_exhausted"),)

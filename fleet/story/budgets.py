@@ -1,0 +1,159 @@
+"""What the scopes of a story have spent and reserved, as its events say it (MB-20..MB-26). Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fleet.events import BudgetScope, Cost, Reserve, StepStarted
+from fleet.ids import StoryId
+from fleet.models.budget import BudgetTotals, Quantity, Spend
+
+__all__ = [
+    "Hold",
+    "ScopeUsage",
+    "StoryBudgets",
+    "actual_spend",
+    "reserved_spend",
+    "scope_key",
+    "scopes_of_step",
+    "scopes_of_work",
+]
+
+
+def _frozen_map() -> Mapping[Any, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeUsage:
+    """What one scope has used. Wall time counts while at least one of its steps runs, and no longer (MB-26)."""
+
+    spent: Spend = Spend()
+    reserved: Spend = Spend()
+    running: int = 0
+    """Steps under way."""
+    since_ms: int = 0
+    """When the first of them began."""
+    until_ms: int = 0
+    """The last of their deadlines: time after it is no work of theirs."""
+    warned: Mapping[Quantity, int] = field(default_factory=_frozen_map)
+    """Quantity -> the limit of which a warning is on record."""
+    exhausted: Mapping[Quantity, int] = field(default_factory=_frozen_map)
+    """Quantity -> the limit that is on record as used up."""
+
+    def totals(self, *, now_ms: int | None = None) -> BudgetTotals:
+        """Spent and reserved; the wall time of steps under way counts up to `now_ms`."""
+        if now_ms is None or not self.running:
+            return BudgetTotals(spent=self.spent, reserved=self.reserved)
+        return BudgetTotals(spent=self.spent.plus(Spend(wall_ms=self._elapsed(now_ms))), reserved=self.reserved)
+
+    def begun(self, *, now_ms: int, deadline_ms: int) -> ScopeUsage:
+        """One more step runs."""
+        if not self.running:
+            return replace(self, running=1, since_ms=now_ms, until_ms=deadline_ms)
+        return replace(self, running=self.running + 1, until_ms=max(self.until_ms, deadline_ms))
+
+    def ended(self, *, now_ms: int) -> ScopeUsage:
+        """One step fewer runs."""
+        if self.running > 1:
+            return replace(self, running=self.running - 1)
+        spent = self.spent.plus(Spend(wall_ms=self._elapsed(now_ms)))
+        return replace(self, spent=spent, running=0, since_ms=0, until_ms=0)
+
+    def taken_over(self, *, now_ms: int, last_ms: int) -> ScopeUsage:
+        """The steps under way begin again in other hands: as much time is theirs once more.
+
+        Args:
+            last_ms: the last sign of the former owner. Nobody worked since, and the clocks of two owners may be minutes
+                apart: what lies between is no work of theirs.
+        """
+        if not self.running:
+            return self
+        spent = self.spent.plus(Spend(wall_ms=self._elapsed(last_ms)))
+        return replace(self, spent=spent, since_ms=now_ms, until_ms=now_ms + max(0, self.until_ms - self.since_ms))
+
+    def _elapsed(self, now_ms: int) -> int:
+        return max(0, min(now_ms, self.until_ms) - self.since_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The reservation of one step. It stays spent until the step, or the engine's own log, settles it (MB-23)."""
+
+    need: Spend
+    is_open: bool = True
+    """A call may be under way."""
+    is_call: bool = True
+    """A model call, which a next owner makes anew; anything else it joins."""
+    lost: tuple[int, ...] = ()
+    """Epochs whose owner ended in the middle of the call: each may have used all of it."""
+
+    @property
+    def total(self) -> Spend:
+        """What is held altogether."""
+        times = len(self.lost) + self.is_open
+        return Spend(**{name: amount * times for name, amount in self.need.model_dump().items()})
+
+
+@dataclass(frozen=True, slots=True)
+class StoryBudgets:
+    """The budgets of one story: usage by scope, open reservations, and limits that somebody set."""
+
+    scopes: Mapping[str, ScopeUsage] = field(default_factory=_frozen_map)
+    """By `scope_key`."""
+    holds: Mapping[str, Hold] = field(default_factory=_frozen_map)
+    """By step."""
+    running: tuple[str, ...] = ()
+    """Steps whose wall time counts now."""
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=_frozen_map)
+    """By `scope_key`: what a BudgetSet says, in place of what is configured."""
+
+    def usage(self, scope: BudgetScope) -> ScopeUsage:
+        """What the scope has used."""
+        return self.scopes.get(scope_key(scope), ScopeUsage())
+
+
+def scope_key(scope: BudgetScope) -> str:
+    """The name of a scope within its story."""
+    return f"{scope.kind}:{scope.id}"
+
+
+def scopes_of_work(
+    story: StoryId, *, role: str, task_id: str | None, council_id: str | None
+) -> tuple[BudgetScope, ...]:
+    """The scopes of a story that a piece of work counts in, outer to inner (MB-20)."""
+    found = [BudgetScope(kind="story", id=story)]
+    if task_id is not None:
+        found.append(BudgetScope(kind="task", id=task_id))
+    if council_id is not None:
+        found.append(BudgetScope(kind="council", id=council_id))
+    return (*found, BudgetScope(kind="role", id=role))
+
+
+def scopes_of_step(story: StoryId, started: StepStarted) -> tuple[BudgetScope, ...]:
+    """The scopes that a recorded step counts in."""
+    return scopes_of_work(story, role=started.as_role, task_id=started.task_id, council_id=started.council_id)
+
+
+def reserved_spend(reserve: Reserve, *, calls: int) -> Spend:
+    """What a reservation holds; wall time is counted while it passes and never held."""
+    return Spend(
+        tokens=reserve.tokens,
+        output_tokens=reserve.output_tokens or 0,
+        calls=calls,
+        cost_microusd=reserve.cost_microusd or 0,
+        gpu_ms=reserve.gpu_ms,
+    )
+
+
+def actual_spend(cost: Cost, *, calls: int) -> Spend:
+    """What a finished step used, without its wall time."""
+    return Spend(
+        tokens=cost.tokens_in + cost.tokens_out,
+        output_tokens=cost.tokens_out,
+        calls=cost.calls if cost.calls is not None else calls,
+        cost_microusd=cost.cost_microusd or 0,
+        gpu_ms=cost.gpu_ms,
+    )

@@ -1,0 +1,136 @@
+"""What the events of a council say, as the facts that `fleet.council` folds (EV-200..EV-208)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import assert_never
+
+from fleet import council as cn
+from fleet.events import (
+    BallotCast,
+    BallotRefused,
+    CouncilOpened,
+    CritiqueReceived,
+    DraftFailed,
+    DraftReceived,
+    EvidenceRecorded,
+    RepairReceived,
+    TestsAuthored,
+    TestsFiltered,
+)
+from fleet.ids import Digest
+
+__all__ = ["CouncilSaid", "council_state", "duty_of"]
+
+CouncilSaid = (
+    DraftReceived
+    | DraftFailed
+    | TestsAuthored
+    | TestsFiltered
+    | EvidenceRecorded
+    | CritiqueReceived
+    | RepairReceived
+    | BallotCast
+    | BallotRefused
+)
+"""What members and sandbox delivered between the opening and the outcome."""
+Normal = Mapping[tuple[str, int], Digest | None]
+"""Normal form by candidate and round, where execution told it."""
+
+
+def duty_of(p: CouncilSaid) -> str:
+    """The duty that a payload answers: the first answer counts (CN-48, CN-109)."""
+    match p:
+        case DraftReceived() | DraftFailed():
+            return f"draft/{p.member_id}"
+        case TestsAuthored():
+            return "tests"
+        case TestsFiltered():
+            return "filter"
+        case EvidenceRecorded():
+            return f"evidence/{p.round}/{p.evidence.candidate_id}"
+        case CritiqueReceived():
+            return f"critique/{p.round}/{p.candidate_id}"
+        case RepairReceived():
+            return f"repair/{p.round}/{p.candidate_id}"
+        case BallotRefused() if p.code != "invalid":
+            return f"refused/{p.voter}/{p.attempt}/{p.code}"
+        case BallotCast() | BallotRefused():
+            return f"ballot/{p.voter}/{p.attempt}"
+        case _:
+            assert_never(p)
+
+
+def council_state(opened: CouncilOpened, said: Iterable[CouncilSaid]) -> cn.CouncilState:
+    """The deliberation as recorded; whatever the order of `said`, the same things are owed next (CN-107)."""
+    known = tuple(said)
+    normal: Normal = {
+        (p.evidence.candidate_id, p.evidence.round): p.evidence.normal_digest
+        for p in known
+        if isinstance(p, EvidenceRecorded)
+    }
+    author = next((m.member_id for m in opened.roster if m.test_author), None)
+    state = cn.CouncilState(_opened(opened))
+    for payload in known:
+        state = cn.evolve(state, _fact(payload, author, normal))
+    return state
+
+
+def _opened(p: CouncilOpened) -> cn.Opened:
+    is_code = p.output_kind == "code_patch"
+    return cn.Opened(
+        council_id=p.council_id,
+        kind="gate" if p.kind == "gate" else "selection",
+        output_kind=p.output_kind,
+        roster=tuple(cn.Member.model_validate(m.model_dump()) for m in p.roster),
+        # Only what can be executed says what there is to repair; anything else is reviewed once, for the voters.
+        rounds=p.rounds if is_code else 0,
+        is_reviewed=not is_code and p.rounds > 0,
+        critiques=False,
+        quorum=p.quorum,
+        seed=p.seed,
+        rubric_digest=p.rubric_digest,
+        rule_version=p.rule_version,
+        pass_threshold=p.pass_threshold,
+        subject=p.subject_digest if p.kind == "gate" else None,
+        double_ballot=p.double_ballot is not False,
+        max_on_ballot=p.max_on_ballot or 5,
+    )
+
+
+def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> cn.Fact:
+    match p:
+        case DraftReceived():
+            form = normal.get((p.candidate_id, 0))
+            return cn.DraftReceived(p.member_id, p.candidate_id, p.candidate_digest, form, tokens=p.tokens)
+        case DraftFailed():
+            failed = cn.TestsFailed if p.member_id == test_author else cn.DraftFailed
+            return failed(p.member_id, p.code)
+        case TestsAuthored():
+            return cn.TestsAuthored(p.author, p.tests_digest, p.count)
+        case TestsFiltered():
+            return cn.TestsFiltered(p.kept, tuple(cn.DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
+        case EvidenceRecorded():
+            return cn.EvidenceRecorded(cn.Evidence.model_validate(p.evidence.model_dump()))
+        case CritiqueReceived():
+            return cn.CritiqueReceived(p.round, p.candidate_id, p.critic, p.critique_digest)
+        case RepairReceived():
+            form = normal.get((p.candidate_id, p.round))
+            return cn.RepairReceived(p.round, p.candidate_id, p.new_digest, form, p.kept)
+        case BallotCast():
+            return cn.BallotCast(_ballot(p), tokens=p.tokens)
+        case BallotRefused():
+            return cn.BallotRefused(p.voter, p.attempt, p.code)
+        case _:
+            assert_never(p)
+
+
+def _ballot(p: BallotCast) -> cn.Ballot:
+    return cn.Ballot(
+        council_id=p.council_id,
+        round=p.round,
+        voter=p.voter,
+        attempt=2 if p.attempt == 2 else 1,
+        votes={str(k): v for k, v in p.votes.items()},
+        ranking=tuple(p.ranking),
+    )

@@ -1,0 +1,40 @@
+"""The sandbox backend that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet.config import BubblewrapBackendSettings, ContainerBackendSettings, SandboxBackendSettings
+from fleet.ports import BlobStore
+from fleet.tools import Policy
+
+if TYPE_CHECKING:
+    from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend, KubernetesBackend
+
+    AnyBackend = BubblewrapBackend | ContainerBackend | KubernetesBackend
+
+__all__ = ["make_backend"]
+
+
+def make_backend(
+    settings: SandboxBackendSettings, root: Path, blobs: BlobStore, *, policy: Policy, waived: Collection[str]
+) -> AnyBackend:
+    """What holds the runs of this node.
+
+    Args:
+        root: where it keeps its files.
+        waived: isolation that may be missing, by name (RC-32).
+
+    Raises:
+        ConfigError: the cluster's address or certificates cannot be used.
+    """
+    from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend, kubernetes_backend
+
+    if isinstance(settings, BubblewrapBackendSettings):
+        return BubblewrapBackend(root, blobs, waived=waived, toolchains=policy.toolchains, services=policy.services)
+    if isinstance(settings, ContainerBackendSettings):
+        return ContainerBackend(settings.kind, root, blobs, waived=waived)
+    given = settings.model_dump(exclude={"kind"})
+    return kubernetes_backend(root, blobs, waived=waived, **given)

@@ -1,0 +1,82 @@
+"""The models of a fleet for callers outside of its stories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import RedisDaySpending, connect_redis
+from fleet.config import ChatFrontSettings
+from fleet.errors import ConfigError
+from fleet.models import ActorEngine, EngineConfig, ModelsConfig, load_models
+from fleet.wiring.endpoints import Endpoints, load_principals
+from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
+
+if TYPE_CHECKING:
+    from fleet.services.chat_desk import ChatDesk
+    from fleet.wiring.models import EngineModels
+
+__all__ = ["ChatParts", "make_chat_desk", "make_chat_parts"]
+
+FRONT_ROLE = "system"
+"""What a grant of config/secrets.yaml names for keys that `/v1` uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatParts:
+    """What a replica of `/v1` holds."""
+
+    desk: ChatDesk
+    models: EngineModels
+
+
+def make_chat_desk(endpoints: Endpoints, settings: ChatFrontSettings) -> ChatDesk:
+    """What answers `/v1`, alone."""
+    return make_chat_parts(endpoints, settings).desk
+
+
+def make_chat_parts(
+    endpoints: Endpoints, settings: ChatFrontSettings, *, telemetry: Telemetry = NO_TELEMETRY
+) -> ChatParts:
+    """What answers `/v1`, for as long as it lives; ConfigError when the settings name an engine that is not there."""
+    from fleet.services.chat_desk import ChatDesk, ChatLimits, EngineAccess
+    from fleet.services.observing import TimedModels
+    from fleet.services.principal_spending import PrincipalSpending
+    from fleet.wiring.engines import engine_replicas
+    from fleet.wiring.models import make_models
+
+    clock = SystemClock()
+    models = load_models(endpoints.files.document("models.yaml"))
+    _check_engines(models, settings, str(endpoints.files.path("serve.yaml")))
+    # What other programs ask is theirs: a run that records its own replies records none of it.
+    unrecorded = replace(endpoints, record_dir=None)
+    routed = make_models(unrecorded, models, role=FRONT_ROLE, replicas=partial(engine_replicas, endpoints))
+    desk = ChatDesk(
+        models.model_copy(update={"engines": tuple(e for e in models.engines if _is_there(e, endpoints))}),
+        TimedModels(routed, meter=telemetry.meter, clock=clock, tracer=telemetry.tracer),
+        spending=PrincipalSpending(RedisDaySpending(connect_redis(endpoints.redis_url)), models.budgets, clock),
+        clock=clock,
+        roles_of=load_principals(endpoints.principals_file).roles_of,
+        access=EngineAccess(also=settings.also_offered, roles=settings.roles),
+        limits=ChatLimits(timeout_s=settings.timeout_s),
+    )
+    return ChatParts(desk, routed)
+
+
+def _is_there(engine: EngineConfig, endpoints: Endpoints) -> bool:
+    """Whether anything can stand for the engine: one for actors that this fleet does not run has nobody."""
+    if not isinstance(engine, ActorEngine) or engine.engine_id in endpoints.models.serve:
+        return True
+    return engine.as_server(endpoints.environ) is not None
+
+
+def _check_engines(models: ModelsConfig, settings: ChatFrontSettings, path: str) -> None:
+    known = {engine.engine_id for engine in models.engines}
+    if unknown := sorted({*settings.also_offered, *settings.roles} - known):
+        raise ConfigError(
+            f"{path}: chat names engines that models.yaml does not have: {', '.join(unknown)}",
+            file=path,
+            engines=unknown,
+        )

@@ -1,0 +1,24 @@
+"""Context packs, for the actor `context` and for a front."""
+
+from __future__ import annotations
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import RedisEventLog, RedisSnapshotStore, connect_redis
+from fleet.context import ContextConfig
+from fleet.services.context_service import ContextService
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.stores import make_blobs
+
+__all__ = ["make_context_service"]
+
+
+def make_context_service(endpoints: Endpoints) -> ContextService:
+    """Packs of every story, from its newest snapshot on."""
+    client = connect_redis(endpoints.redis_url)
+    return ContextService(
+        RedisEventLog(client),
+        make_blobs(endpoints),
+        endpoints.files.load("context.yaml", ContextConfig),
+        clock=SystemClock(),
+        snapshots=RedisSnapshotStore(client),
+    )

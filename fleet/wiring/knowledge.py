@@ -1,0 +1,20 @@
+"""Repository knowledge of one node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleet.adapters.code_facts import SqliteFactStore
+from fleet.digest import digest_of
+from fleet.ports import BlobStore
+from fleet.services.code_knowledge import CodeKnowledge
+from fleet.wiring.endpoints import Endpoints
+
+__all__ = ["make_knowledge"]
+
+
+def make_knowledge(endpoints: Endpoints, blobs: BlobStore) -> CodeKnowledge:
+    """Answers over trees; what is known of files is shared by the processes of this node, and by them alone."""
+    # SQLite's log of writes needs memory that processes share: a home on a network file system has one file a node.
+    name = f"facts-{digest_of(endpoints.node.encode()).hex[:12]}.sqlite"
+    return CodeKnowledge(blobs, SqliteFactStore(Path(endpoints.home) / "knowledge" / name))

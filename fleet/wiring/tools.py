@@ -1,0 +1,79 @@
+"""The tools of one fleet: the shipped ones and those of plug-ins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import RedisAccessTrail, RedisRunLedger, connect_redis
+from fleet.errors import ConfigError
+from fleet.ports import BlobStore, RunLedger, Sandbox, Tool
+from fleet.services.code_knowledge import CodeKnowledge
+from fleet.services.known_secrets import KnownSecrets
+from fleet.services.tool_kit import CommandTool, FilesTool, GitTool, SearchTool, ToolParts, ToolPlugin
+from fleet.services.toolbox import Toolbox
+from fleet.tools import Policy
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.knowledge import make_knowledge
+from fleet.wiring.plugins import active_policy, find_plugins
+from fleet.wiring.remote_tools import remote_tools
+from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+
+__all__ = ["make_node_toolbox", "make_toolbox", "shipped_tools"]
+
+_COMMANDS = ("tests", "build", "lint", "exec")
+
+
+def shipped_tools(parts: ToolParts, knowledge: CodeKnowledge | None = None) -> list[Tool]:
+    """The tools that need a sandbox and blobs alone."""
+    commands = (CommandTool(name, parts) for name in _COMMANDS)
+    local = [FilesTool(parts), GitTool(parts), SearchTool(parts, knowledge), *commands]
+    return [*local, *remote_tools(parts)]
+
+
+def make_toolbox(
+    parts: ToolParts,
+    policy: Policy,
+    *,
+    ledger: RunLedger,
+    name: str,
+    secrets: KnownSecrets | None = None,
+    further: Sequence[Tool] = (),
+    knowledge: CodeKnowledge | None = None,
+) -> Toolbox:
+    """The tool host of one process.
+
+    Args:
+        policy: with the declarations of all plug-ins (`active_policy`).
+        name: of the host in the ledger; the same after a restart, and no supervisor's.
+        further: tools that need more than `ToolParts`.
+        knowledge: answers `search.code`; None keeps what it reads no longer than this process lives.
+
+    Raises:
+        ConfigError: a tool is declared nowhere, two have one name, or a plug-in's factory makes another tool.
+    """
+    tools = [*shipped_tools(parts, knowledge), *further, *(_made(plugin, parts) for plugin in find_plugins())]
+    declared = {capability.tool for capability in policy.capabilities.values()}
+    if unknown := sorted({tool.name for tool in tools} - declared):
+        raise ConfigError(f"tools without a declaration in config/policy.yaml: {', '.join(unknown)}", tools=unknown)
+    return Toolbox(tools, ledger=ledger, blobs=parts.blobs, clock=parts.clock, name=name, secrets=secrets)
+
+
+def make_node_toolbox(endpoints: Endpoints, sandbox: Sandbox, blobs: BlobStore, *, name: str) -> Toolbox:
+    """The tools of one node, over its sandbox; ConfigError as `make_toolbox` and `active_policy`."""
+    client, known, policy = connect_redis(endpoints.redis_url), KnownSecrets(), active_policy(endpoints.files)
+    record = recorded_accesses(RedisAccessTrail(client))
+    broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=known)
+    parts = ToolParts(sandbox=sandbox, blobs=blobs, clock=SystemClock(), targets=policy.targets, secrets=broker)
+    ledger, knowledge = RedisRunLedger(client), make_knowledge(endpoints, blobs)
+    return make_toolbox(parts, policy, ledger=ledger, name=f"{name}/tools", secrets=known, knowledge=knowledge)
+
+
+def _made(plugin: ToolPlugin, parts: ToolParts) -> Tool:
+    tool = plugin.make(parts)
+    if tool.name != plugin.name:
+        raise ConfigError(
+            f"plug-in {plugin.name!r} makes a tool named {tool.name!r}; name both alike", tool=plugin.name
+        )
+    return tool

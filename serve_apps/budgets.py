@@ -1,0 +1,154 @@
+"""Budgets and usage over HTTP (AP-87)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+
+from fleet.errors import InvalidInput, StoreUnavailable
+from fleet.ids import Principal, StoryId
+from fleet.models import Quantity
+from fleet.services.budget_desk import BudgetDesk, BudgetView, parse_key
+from fleet.services.planning_desk import Pending
+from fleet.services.principals import PrincipalRegistry
+from serve_apps.requests import Caller, Desk, Key, NamedStory
+from serve_apps.sight import require_sight, sees_project
+from serve_apps.wire import CommandView, Wire
+
+__all__ = ["budget_router"]
+
+budget_router = APIRouter(prefix="/api")
+
+
+class LimitsRequest(Wire):
+    """New limits of one scope; quantities that are left out keep theirs, null takes a limit away."""
+
+    limits: Annotated[dict[Quantity, Annotated[int, Field(ge=0)] | None], Field(min_length=1)]
+    story_id: Annotated[str | None, Field(max_length=80)] = None
+    """The story that a task, council or role is meant in."""
+    note: Annotated[str, Field(max_length=4000)] = ""
+
+
+class BudgetLineView(Wire):
+    """One limit of one scope, or a quantity without limit that was used."""
+
+    scope: str
+    id: str
+    quantity: Quantity
+    limit: int | None
+    spent: int
+    reserved: int
+    left: int | None
+
+
+class BudgetList(Wire):
+    """The budgets of one story, or of the platform and its projects today (UTC)."""
+
+    story_id: str | None
+    day: str
+    items: tuple[BudgetLineView, ...]
+
+
+class UsageSumView(Wire):
+    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0 (MB-31)."""
+
+    key: str
+    steps: int
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    tokens_unpriced: int
+    gpu_ms: int
+    latency_ms: int
+    cost_microusd: int
+
+
+class UsageList(Wire):
+    """The ledger by one key."""
+
+    group_by: str
+    story_id: str | None
+    items: tuple[UsageSumView, ...]
+
+
+def _budgets(request: Request, who: Caller) -> BudgetDesk:
+    desk: BudgetDesk | None = request.app.state.budgets
+    if desk is None:
+        raise StoreUnavailable("this front has no budgets wired")
+    return desk
+
+
+Budgets = Annotated[BudgetDesk, Depends(_budgets)]
+
+
+@budget_router.get("/budgets", response_model=BudgetList)
+async def list_budgets(
+    request: Request, budgets: Budgets, who: Caller, scope: Annotated[str, Query(max_length=100)] = "platform"
+) -> BudgetList:
+    """Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`."""
+    kind, _, name = scope.partition(":")
+    if kind == "story" and name:
+        return _listed(await budgets.story(await require_sight(request, who, StoryId(name))))
+    if scope != "platform":
+        raise InvalidInput(
+            f"there is no list of budgets of {scope!r}: ask for platform or story:ID",
+            field="scope",
+            value=scope,
+            allowed=["platform", "story:ID"],
+        )
+    return _listed(_seen(request, who, await budgets.today()))
+
+
+def _seen(request: Request, who: Principal, view: BudgetView) -> BudgetView:
+    """Without the projects that the caller does not see."""
+    lines = tuple(line for line in view.lines if line.scope != "project" or sees_project(request, who, line.id))
+    return replace(view, lines=lines)
+
+
+def _listed(view: BudgetView) -> BudgetList:
+    lines = tuple(BudgetLineView(**asdict(line), left=line.left) for line in view.lines)
+    return BudgetList(story_id=view.story_id, day=view.day, items=lines)
+
+
+@budget_router.put("/budgets/{scope}/{scope_id}", response_model=BudgetList)
+async def set_budget(
+    request: Request,
+    desk: Desk,
+    budgets: Budgets,
+    who: Caller,
+    key: Key,
+    scope: Literal["story", "task", "council", "role"],
+    scope_id: str,
+    body: LimitsRequest,
+) -> Response:
+    """Set limits. Lower ones hold at once; higher ones need a person in role po. A story parked for it goes on."""
+    named = scope_id if scope == "story" else body.story_id
+    if named is None:
+        raise InvalidInput(f"say in which story this {scope} is: story_id", field="story_id")
+    story_id = await require_sight(request, who, StoryId(named))
+    wanted: dict[str, Any] = {"scope": scope, "id": scope_id, "limits": body.limits, "note": body.note}
+    found = await desk.command(story_id, "set_budget", wanted, principal=who, key=key)
+    if isinstance(found, Pending):
+        url = f"/api/commands/{found.command_id}"
+        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+        return JSONResponse(view.model_dump(), status_code=202)
+    return JSONResponse(_listed(await budgets.story(story_id)).model_dump(mode="json"))
+
+
+@budget_router.get("/usage", response_model=UsageList)
+async def list_usage(
+    request: Request,
+    budgets: Budgets,
+    who: Caller,
+    story_id: NamedStory,
+    group_by: Annotated[str, Query(max_length=20)] = "role",
+) -> UsageList:
+    """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
+    registry: PrincipalRegistry = request.app.state.registry
+    found = await budgets.usage(story_id, by=parse_key(group_by), projects=registry.projects_of(who))
+    return UsageList(group_by=group_by, story_id=story_id, items=tuple(UsageSumView(**asdict(row)) for row in found))

@@ -1,0 +1,89 @@
+"""How a command on a story is sent and answered, whichever route it came by (AP-2..AP-4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from fleet.context import redacted_fields
+from fleet.errors import FleetError, MalformedRequest, OwnershipError, PreconditionFailed, StoreError
+from fleet.ids import CommandId, Principal, StoryId
+from fleet.services.planning_desk import Pending, PlanningDesk, recorded_body
+from serve_apps.observed import note_command
+from serve_apps.sight import require_sight
+from serve_apps.tracing import TRACE_HEADER, trace_id_of
+from serve_apps.wire import CommandView, RedactionView, StoryView, story_view
+
+__all__ = ["answered", "check_version", "redacted_in", "shown", "view_of"]
+
+
+async def view_of(desk: PlanningDesk, story_id: StoryId) -> StoryView:
+    """The story as the API shows it."""
+    state = await desk.state(story_id)
+    return story_view(state, desk.waiting_for(state))
+
+
+def shown(view: StoryView, *, status: int = 200) -> Response:
+    """The answer that holds a story, with its version as entity tag (AP-3)."""
+    headers = {"ETag": f'"v{view.version}"', "X-Fleet-As-Of": str(view.version)}
+    return JSONResponse(view.model_dump(mode="json"), status_code=status, headers=headers)
+
+
+def check_version(header: str | None, version: int) -> None:
+    """Returns when If-Match names this version or is not sent; PreconditionFailed with the version otherwise (AP-3)."""
+    if header is None or header.strip() == "*":
+        return
+    tags = [tag.strip() for tag in header.split(",")]
+    if any(not (tag.startswith('"v') and tag.endswith('"') and tag[2:-1].isdecimal()) for tag in tags):
+        raise MalformedRequest(f'If-Match must hold entity tags such as "v{version}"')
+    if f'"v{version}"' not in tags:
+        raise PreconditionFailed(
+            f"the story is at version {version} and If-Match names {header[:80]}: read it again, then decide",
+            version=version,
+        )
+
+
+async def _is_answered(desk: PlanningDesk, command_id: CommandId) -> bool:
+    """Whether the key has its answer: then that is given again, whatever the version is by now (AP-2)."""
+    try:
+        return await desk.answer(command_id) is not None
+    except (StoreError, OwnershipError):
+        raise
+    except FleetError:
+        return True
+
+
+async def answered(
+    request: Request,
+    desk: PlanningDesk,
+    story_id: str,
+    name: str,
+    body: dict[str, Any],
+    *,
+    who: Principal,
+    key: str,
+    created: bool = False,
+) -> Response:
+    """The story after the command, or where its outcome can be asked for (AP-4); If-Match is checked before."""
+    story = await require_sight(request, who, StoryId(story_id))
+    header = request.headers.get("if-match")
+    if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
+        check_version(header, (await desk.state(story)).version)
+    note_command(request.scope, story, CommandId(f"{who}/{key}"))
+    trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
+    found = await desk.command(story, name, body, principal=who, key=key, trace_id=trace_id)
+    redactions = redacted_in(name, body)
+    if isinstance(found, Pending):
+        url = f"/api/commands/{found.command_id}"
+        view = CommandView(command_id=found.command_id, status="pending", status_url=url, redactions=redactions)
+        return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
+    view = await view_of(desk, story)
+    return shown(view.model_copy(update={"redactions": redactions}), status=201 if created else 200)
+
+
+def redacted_in(name: str, body: dict[str, Any]) -> tuple[RedactionView, ...]:
+    """What the desk takes out of the body of this command before it is recorded: how many of which class, and where."""
+    fields = redacted_fields(body, recorded_body(name, body))
+    return tuple(RedactionView(field=row.field, kind=row.kind, count=row.count) for row in fields)

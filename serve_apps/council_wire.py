@@ -1,0 +1,131 @@
+"""Wire types of who said what in a story: timeline, councils, context packs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleet.report import CouncilSummary
+from fleet.report.model import TimelineRow
+from fleet.services.story_desk import CouncilView, PackView
+from serve_apps.times import at
+from serve_apps.wire import Wire
+
+__all__ = [
+    "CouncilList",
+    "CouncilPage",
+    "PackList",
+    "PackPage",
+    "TimelineList",
+    "council_page",
+    "pack_page",
+    "timeline_list",
+]
+
+
+# Timeline and councils.
+
+
+class TimelineView(Wire):
+    """One event in words."""
+
+    version: int
+    at: str
+    event: str
+    actor: str
+    human: bool
+    text: str
+
+
+class TimelineList(Wire):
+    """Events in words, in order; `next_after` is the version to go on from."""
+
+    items: tuple[TimelineView, ...]
+    next_after: int | None
+
+
+def timeline_list(rows: list[TimelineRow], *, limit: int) -> TimelineList:
+    """A page of a timeline."""
+    return TimelineList(
+        items=tuple(_timeline(row) for row in rows), next_after=rows[-1].version if len(rows) == limit else None
+    )
+
+
+def _timeline(row: TimelineRow) -> TimelineView:
+    return TimelineView(
+        version=row.version, at=at(row.ts_ms), event=row.event, actor=row.actor, human=row.human, text=row.text
+    )
+
+
+class CouncilList(Wire):
+    """The councils of a story in the order of opening."""
+
+    items: tuple[CouncilSummary, ...]
+
+
+class CouncilPage(Wire):
+    """One council with what happened in it, and its minority report."""
+
+    council: CouncilSummary
+    timeline: tuple[TimelineView, ...]
+    minority_report: Any
+
+
+def council_page(found: CouncilView) -> CouncilPage:
+    """The wire form of a council."""
+    return CouncilPage(
+        council=found.summary,
+        timeline=tuple(_timeline(row) for row in found.timeline),
+        minority_report=found.minority,
+    )
+
+
+# Context.
+
+
+class DroppedView(Wire):
+    """How much of a scope did not fit."""
+
+    scope: str
+    items: int
+
+
+class PackPage(Wire):
+    """What one role sees of the story in one phase; `refused` says why it sees nothing."""
+
+    story_id: str
+    role: str
+    phase: str
+    scopes: tuple[str, ...]
+    token_count: int
+    budget: int
+    hash: str | None
+    as_of: int
+    dropped: tuple[DroppedView, ...]
+    text: str | None
+    """Left out in lists."""
+    refused: str | None
+
+
+class PackList(Wire):
+    """The packs of every role and phase, without their text."""
+
+    story_id: str
+    items: tuple[PackPage, ...]
+
+
+def pack_page(story_id: str, found: PackView, *, with_text: bool) -> PackPage:
+    """The wire form of a pack."""
+    pack = found.pack
+    return PackPage(
+        story_id=story_id,
+        role=found.role,
+        phase=found.phase,
+        scopes=pack.scopes if pack else (),
+        token_count=pack.token_count if pack else 0,
+        budget=pack.budget if pack else 0,
+        hash=pack.hash if pack else None,
+        as_of=pack.as_of if pack else 0,
+        dropped=tuple(DroppedView(scope=s, items=n) for s, n in pack.dropped) if pack else (),
+        text=pack.text if pack and with_text else None,
+        refused=found.refused,
+    )

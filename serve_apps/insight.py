@@ -1,0 +1,150 @@
+"""What the desk draws beside single events: tests with their history, a change request, a project over time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+
+from fleet.errors import ArtifactNotFound, NotFound
+from fleet.events import Payload, StoredEvent, WorkspaceReported
+from fleet.ids import Digest, Principal, StoryId
+from fleet.report import describe
+from fleet.services.procedures.change_request import CHANGE_STEP, change_text
+from fleet.services.story_desk import StoryDesk
+from fleet.services.workspace_report import Measurement
+from fleet.services.workspace_results import parse_junit
+from fleet.story import StoryState
+from serve_apps.insight_wire import (
+    ChangePreview,
+    ProjectMetrics,
+    ProjectTimeline,
+    TestTable,
+    change_preview,
+    milestone,
+    project_metrics,
+    test_table,
+)
+from serve_apps.project_metrics import project_figures
+from serve_apps.requests import Caller, Stories, Story
+from serve_apps.sight import sees_project
+from serve_apps.suite_history import CaseResult, SuiteReport
+
+__all__ = ["insight_router"]
+
+insight_router = APIRouter(prefix="/api")
+
+MAX_STORIES = 200
+"""Stories of a project that are looked at, the newest ones."""
+MAX_REPORTS = 20
+MILESTONES = frozenset(
+    [
+        "StoryCreated",
+        "StoryStarted",
+        "StoryTransitioned",
+        "StoryParked",
+        "StoryUnparked",
+        "StoryPaused",
+        "StoryResumed",
+        "StoryCancelled",
+        "StoryClosed",
+        "ApprovalGranted",
+        "ApprovalRejected",
+        "CouncilDecided",
+        "CouncilUndecided",
+        "TreeMerged",
+        "DeploymentRecorded",
+        "IncidentOpened",
+        "IncidentClosed",
+    ]
+)
+Days = Annotated[int, Query(ge=1, le=3650)]
+_DAY_MS = 86_400_000
+_History = list[tuple[StoredEvent, Payload]]
+
+
+@insight_router.get("/planner/stories/{story_id}/tests", response_model=TestTable)
+async def tests_of_story(stories: Stories, who: Caller, story_id: Story) -> TestTable:
+    """Every test by name with its result in each report, the newest twenty; flaky ones are marked."""
+    reported = [(e, p) for e, p in await stories.history(story_id) if isinstance(p, WorkspaceReported)]
+    shown = reported[-MAX_REPORTS:]
+    return test_table([await _suite(stories, story_id, event, payload) for event, payload in shown])
+
+
+async def _suite(stories: StoryDesk, story_id: StoryId, event: StoredEvent, payload: WorkspaceReported) -> SuiteReport:
+    try:
+        report = Measurement.decode(await stories.named(story_id, payload.report_digest)).report
+    except (ArtifactNotFound, ValidationError):
+        report = None
+    section = report.unit if report is not None else None
+    known = frozenset(section.known_failing) if section is not None else frozenset[str]()
+    cases = {f.id: CaseResult("failed", f.message) for f in section.failures} if section is not None else {}
+    is_whole = section is not None and section.junit is not None
+    if section is not None and section.junit is not None:
+        cases = await _cases(stories, section.junit) or cases
+    return SuiteReport(event.version, event.ts_ms, payload.tree_digest, payload.task_id, cases, known, is_whole)
+
+
+async def _cases(stories: StoryDesk, junit: Digest) -> dict[str, CaseResult]:
+    """Of a file that the story's own report names."""
+    try:
+        suite = await asyncio.to_thread(parse_junit, await stories.blob(junit))
+    except ArtifactNotFound:
+        return {}
+    return {case.id: CaseResult(case.outcome, case.message) for case in suite.cases} if suite is not None else {}
+
+
+@insight_router.get("/planner/stories/{story_id}/change-request", response_model=ChangePreview)
+async def change_of_story(stories: Stories, who: Caller, story_id: Story) -> ChangePreview:
+    """What the change request of the story says, or would say now, and what became of it."""
+    state = await stories.planning.state(story_id)
+    step = state.steps.get(CHANGE_STEP)
+    return change_preview(state, change_text(state), step.finished if step is not None else None)
+
+
+@insight_router.get("/projects/{project_id}/timeline", response_model=ProjectTimeline)
+async def timeline_of_project(
+    request: Request,
+    stories: Stories,
+    who: Caller,
+    project_id: str,
+    days: Days = 30,
+    limit: Annotated[int, Query(ge=1, le=500)] = 200,
+) -> ProjectTimeline:
+    """Milestones of all stories of a project, the newest first."""
+    found = await _project(request, stories, who, project_id, days)
+    rows = [
+        (event, milestone(state, event, describe(payload)))
+        for state, events in found
+        for event, payload in events
+        if event.type in MILESTONES
+    ]
+    rows.sort(key=lambda row: (-row[0].ts_ms, row[0].event_id))
+    return ProjectTimeline(project_id=project_id, items=tuple(row for _, row in rows[:limit]), of=len(rows))
+
+
+@insight_router.get("/projects/{project_id}/metrics", response_model=ProjectMetrics)
+async def metrics_of_project(
+    request: Request, stories: Stories, who: Caller, project_id: str, days: Days = 30
+) -> ProjectMetrics:
+    """Quality and performance across the stories of a project that moved in the last days (RP-42)."""
+    found = await _project(request, stories, who, project_id, days)
+    titles = {str(state.story_id): state.content.title for state, _ in found}
+    figures = project_figures([(str(state.story_id), events) for state, events in found])
+    return project_metrics(project_id, days, figures, titles)
+
+
+async def _project(
+    request: Request, stories: StoryDesk, who: Principal, project_id: str, days: int
+) -> list[tuple[StoryState, _History]]:
+    """The stories of the project that moved in the period, each with its history; NotFound for a hidden project."""
+    mine = [state for state in await stories.planning.states() if state.project_id == project_id]
+    is_known = project_id == "pr-default" or bool(mine)
+    if not is_known or not sees_project(request, who, project_id):
+        raise NotFound(f"there is no project {project_id[:80]!r} with stories", project_id=project_id[:80])
+    newest = sorted(mine, key=lambda state: (-state.created_ms, state.story_id))[:MAX_STORIES]
+    since_ms = stories.now_ms - days * _DAY_MS
+    found = [(state, await stories.history(state.story_id)) for state in newest]
+    return [(state, events) for state, events in found if events[-1][0].ts_ms >= since_ms]

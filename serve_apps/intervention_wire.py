@@ -1,0 +1,79 @@
+"""Wire types of what people send to change a story."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from serve_apps.wire import Wire
+
+__all__ = [
+    "AnswerRequest",
+    "EditRequest",
+    "NoteRequest",
+    "QuestionRequest",
+    "ReasonRequest",
+    "ResolveRequest",
+    "RigorRequest",
+]
+
+Reason = Annotated[str, Field(min_length=10, max_length=4000)]
+
+
+class ReasonRequest(Wire):
+    """Why (GL-14)."""
+
+    reason: Reason
+
+
+class NoteRequest(Wire):
+    """A note for the record."""
+
+    note: Annotated[str, Field(max_length=4000)] = ""
+
+
+class RigorRequest(Wire):
+    """Work at another rigor level (AP-58)."""
+
+    rigor: Annotated[str, Field(min_length=2, max_length=20)]
+    reason: Reason
+
+
+class CriterionText(Wire):
+    """A criterion in an edit; with `ac_id` it is the one that exists, otherwise a new one."""
+
+    ac_id: Annotated[str | None, Field(max_length=80)] = None
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class EditRequest(Wire):
+    """New values of a story's fields; those that are left out stay (AP-54)."""
+
+    title: Annotated[str | None, Field(max_length=200)] = None
+    description: Annotated[str | None, Field(max_length=20_000)] = None
+    acceptance_criteria: Annotated[tuple[CriterionText, ...] | None, Field(max_length=50)] = None
+    constraints: dict[str, Any] | None = None
+    tags: Annotated[tuple[str, ...] | None, Field(max_length=20)] = None
+    reason: Annotated[str | None, Field(max_length=4000)] = None
+
+
+class QuestionRequest(Wire):
+    """A question about a story (AP-73)."""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+    severity: Literal["normal", "blocking"] = "normal"
+    kind: Literal["question", "clarification", "change_request"] = "question"
+
+
+class AnswerRequest(Wire):
+    """The answer to a question."""
+
+    answer: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class ResolveRequest(Wire):
+    """What came of a step that nobody knows the end of (AP-86)."""
+
+    outcome: Literal["happened", "not_happened"]
+    note: Reason

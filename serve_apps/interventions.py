@@ -1,0 +1,107 @@
+"""What people do to a story beside its gates: edit, pause, unpark, cancel, rigor, questions, steps (AP-54..AP-86)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+
+from fleet.errors import InvalidInput, PreconditionRequired
+from serve_apps.commanding import answered
+from serve_apps.intervention_wire import (
+    AnswerRequest,
+    EditRequest,
+    NoteRequest,
+    QuestionRequest,
+    ReasonRequest,
+    ResolveRequest,
+    RigorRequest,
+)
+from serve_apps.requests import Caller, Desk, Key, Story
+from serve_apps.wire import StoryView
+
+__all__ = ["intervention_router"]
+
+intervention_router = APIRouter(prefix="/api")
+
+_STORY = "/planner/stories/{story_id}"
+
+
+@intervention_router.patch(_STORY, response_model=StoryView)
+async def edit_story(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    story_id: Story,
+    body: EditRequest,
+    if_match: Annotated[str | None, Header(description='The version that was edited, as `"v12"`.')] = None,
+) -> Any:
+    """Give fields of a story new values: it is scored again, and consents to the old text end."""
+    if if_match is None:
+        raise PreconditionRequired('send If-Match with the version that you edited, such as "v12"')
+    changes = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
+    reason = changes.pop("reason", None)
+    if not changes:
+        raise InvalidInput("the edit changes no field", field="/", problems=[])
+    wanted = {"changes": changes, "reason": reason}
+    return await answered(request, desk, story_id, "edit_story", wanted, who=who, key=key)
+
+
+@intervention_router.put(_STORY + "/rigor", response_model=StoryView)
+async def set_rigor(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RigorRequest) -> Any:
+    """Work at another rigor level; a lower one needs a person in role po."""
+    return await answered(request, desk, story_id, "set_rigor", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/cancel", response_model=StoryView)
+async def cancel_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
+) -> Any:
+    """Give the story up; its running steps are ended."""
+    return await answered(request, desk, story_id, "cancel", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/pause", response_model=StoryView)
+async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest) -> Any:
+    """Hold the story back: no step of it starts from here on; what runs may end."""
+    return await answered(request, desk, story_id, "pause_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/resume", response_model=StoryView)
+async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
+    """Let a paused story go on."""
+    return await answered(request, desk, story_id, "resume_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/unpark", response_model=StoryView)
+async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
+    """Let a parked story go on; the note says what was done about the cause."""
+    return await answered(request, desk, story_id, "unpark", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/questions", status_code=201, response_model=StoryView)
+async def ask_question(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: QuestionRequest
+) -> Any:
+    """Ask something about the story; a blocking question holds its design gate."""
+    wanted = body.model_dump(mode="json")
+    return await answered(request, desk, story_id, "ask_question", wanted, who=who, key=key, created=True)
+
+
+@intervention_router.post(_STORY + "/questions/{question_id}/answer", response_model=StoryView)
+async def answer_question(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, question_id: str, body: AnswerRequest
+) -> Any:
+    """Answer a question of the story."""
+    wanted = {"question_id": question_id, "answer": body.answer}
+    return await answered(request, desk, story_id, "answer_question", wanted, who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/steps/{step_id:path}/resolve", response_model=StoryView)
+async def resolve_step(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, step_id: str, body: ResolveRequest
+) -> Any:
+    """Say whether a step happened that nobody knows the end of; the story is still to be unparked."""
+    wanted = {"step_id": step_id, **body.model_dump()}
+    return await answered(request, desk, story_id, "resolve_step", wanted, who=who, key=key)

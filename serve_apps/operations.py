@@ -1,0 +1,257 @@
+"""What operators and boards look at over HTTP: tasks that wait, where work stands, rules in force, dead letters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
+
+from fleet.errors import PolicyDenied, StoreUnavailable
+from fleet.ids import Principal
+from fleet.ports import DeadLetter, DeadLetters
+from fleet.services.principals import PrincipalRegistry
+from fleet.services.story_desk import StoryDesk
+from fleet.story import StoryState
+from serve_apps.requests import Caller, Key, Stories
+from serve_apps.sight import sees_project
+from serve_apps.times import at
+from serve_apps.wire import Wire
+
+__all__ = ["operations_router"]
+
+operations_router = APIRouter(prefix="/api")
+
+
+class Me(Wire):
+    """Who the caller is."""
+
+    principal: str
+    roles: tuple[str, ...]
+    projects: tuple[str, ...] | None
+    """The projects that the caller sees; null for all."""
+
+
+class ProjectView(Wire):
+    """A project, by the stories that are in it."""
+
+    project_id: str
+    epics: tuple[str, ...]
+    stories: int
+    open: int
+    """Stories that are not over."""
+    states: dict[str, int]
+
+
+class ProjectList(Wire):
+    """Projects by id."""
+
+    items: tuple[ProjectView, ...]
+
+
+class WaitingTask(Wire):
+    """A task that waits for somebody."""
+
+    task_id: str
+    story_id: str
+    story_title: str
+    title: str
+    role: str
+    state: str
+    priority: int
+    waits_for: str
+
+
+class WaitingTaskList(Wire):
+    """Tasks that wait, those of the oldest stories first."""
+
+    items: tuple[WaitingTask, ...]
+
+
+class WorkflowStats(Wire):
+    """Where stories and tasks stand."""
+
+    stories: dict[str, int]
+    dispositions: dict[str, int]
+    tasks: dict[str, int]
+    gates: dict[str, int]
+    """Requests that wait, by gate."""
+    parked: dict[str, int]
+    """Parked stories by cause."""
+    paused: int
+    rejections: int
+    """Reviews and people that sent a task back, over all tasks."""
+    open_claims: int
+
+
+class Definitions(Wire):
+    """One file of rules in force, and its digest."""
+
+    file: str
+    digest: str
+    content: dict[str, Any]
+
+
+class LetterView(Wire):
+    """Work that failed each time it was tried, and stands still for a person (EV-22)."""
+
+    letter_id: str
+    source: str
+    stream: str
+    version: int
+    code: str
+    reason: str
+    attempts: int
+    first_seen: str
+    last_seen: str
+
+
+class LetterList(Wire):
+    """Dead letters, the oldest first."""
+
+    items: tuple[LetterView, ...]
+
+
+@operations_router.get("/me", response_model=Me)
+async def me(request: Request, who: Caller) -> Me:
+    """The principal that the token stands for, with its roles and projects."""
+    registry: PrincipalRegistry = request.app.state.registry
+    projects = registry.projects_of(who)
+    return Me(
+        principal=who,
+        roles=tuple(sorted(registry.roles_of(who))),
+        projects=None if projects is None else tuple(sorted(projects)),
+    )
+
+
+async def _seen(request: Request, stories: StoryDesk, who: Principal) -> list[StoryState]:
+    return [s for s in await stories.planning.states() if sees_project(request, who, s.project_id)]
+
+
+_WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_approval": "po"}
+
+
+@operations_router.get("/projects", response_model=ProjectList)
+async def projects(request: Request, stories: Stories, who: Caller) -> ProjectList:
+    """The projects that have stories, with what is in them; `pr-default` is always there."""
+    seen: dict[str, list[StoryState]] = {"pr-default": []} if sees_project(request, who, "pr-default") else {}
+    for state in await _seen(request, stories, who):
+        seen.setdefault(state.project_id, []).append(state)
+    return ProjectList(
+        items=tuple(
+            ProjectView(
+                project_id=name,
+                epics=tuple(sorted({s.epic_id for s in found})),
+                stories=len(found),
+                open=sum(not s.is_over for s in found),
+                states=dict(Counter(s.state for s in found)),
+            )
+            for name, found in sorted(seen.items())
+        )
+    )
+
+
+@operations_router.get("/tasks/pending", response_model=WaitingTaskList)
+async def pending_tasks(
+    request: Request, stories: Stories, who: Caller, role: Annotated[str | None, Query(max_length=40)] = None
+) -> WaitingTaskList:
+    """Tasks that wait for a role: for its work, or for its review."""
+    seen = [state for state in await _seen(request, stories, who) if not state.is_over]
+    rows = [
+        WaitingTask(
+            task_id=t.task.task_id,
+            story_id=state.story_id,
+            story_title=state.content.title,
+            title=t.task.title,
+            role=t.task.role,
+            state=t.state,
+            priority=t.task.priority,
+            waits_for=_WAITS.get(t.state, t.task.role),
+        )
+        for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
+        for t in state.tasks.values()
+        if t.state == "todo" or t.state in _WAITS
+    ]
+    return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
+
+
+@operations_router.get("/workflow/stats", response_model=WorkflowStats)
+async def workflow_stats(request: Request, stories: Stories, who: Caller) -> WorkflowStats:
+    """Stories by state, tasks by state, gates that wait, parked stories by cause."""
+    seen = await _seen(request, stories, who)
+    tasks = [task for state in seen for task in state.tasks.values()]
+    lines = [stories.planning.line(state) for state in seen]
+    return WorkflowStats(
+        stories=dict(Counter(state.state for state in seen)),
+        dispositions=dict(Counter(line.disposition for line in lines)),
+        tasks=dict(Counter(task.state for task in tasks)),
+        gates=dict(Counter(gate for line in lines for gate in line.gates)),
+        parked=dict(Counter(line.parked for line in lines if line.parked and line.disposition == "parked")),
+        paused=sum(line.is_paused for line in lines),
+        rejections=sum(sum(task.rejections.values()) for task in tasks) + sum(_sent_back(state) for state in seen),
+        open_claims=sum(task.claim is not None for task in tasks),
+    )
+
+
+def _sent_back(state: StoryState) -> int:
+    """How often a person refused the work on a task of the story."""
+    refused = [a for a in state.approvals.values() if a.request.gate == "task_acceptance" and a.status == "rejected"]
+    return len(refused)
+
+
+@operations_router.get("/lifecycles", response_model=Definitions)
+async def lifecycles(request: Request, stories: Stories, who: Caller) -> Definitions:
+    """States, transitions, guards and gates of every lifecycle."""
+    return _definitions(stories, "fsm.yaml", stories.rules.fsm)
+
+
+@operations_router.get("/rigor", response_model=Definitions)
+async def rigor(request: Request, stories: Stories, who: Caller) -> Definitions:
+    """Weights, thresholds and hard gates of every rigor level."""
+    return _definitions(stories, "rigor.yaml", stories.rules.rigor)
+
+
+def _definitions(stories: StoryDesk, file: str, content: BaseModel) -> Definitions:
+    digest = stories.digests.get(file, "")
+    return Definitions(file=file, digest=digest, content=content.model_dump(mode="json", by_alias=True))
+
+
+def _letters(request: Request, who: Caller) -> DeadLetters:
+    registry: PrincipalRegistry = request.app.state.registry
+    if "admin" not in registry.roles_of(who):
+        raise PolicyDenied(f"{who} does not hold role 'admin'", rule_id="AP-95", allowed="admin")
+    letters: DeadLetters | None = request.app.state.letters
+    if letters is None:
+        raise StoreUnavailable("this front has no dead letters wired")
+    return letters
+
+
+Letters = Annotated[DeadLetters, Depends(_letters)]
+
+
+@operations_router.get("/dlq", response_model=LetterList)
+async def dead_letters(letters: Letters, who: Caller) -> LetterList:
+    """Work that was set aside, and why."""
+    return LetterList(items=tuple(_letter(letter) for letter in await letters.letters()))
+
+
+@operations_router.post("/dlq/{letter_id}/retry", response_model=LetterView)
+async def retry_letter(letters: Letters, who: Caller, key: Key, letter_id: str) -> LetterView:
+    """Try such work again, once its cause is mended."""
+    return _letter(await letters.retry(letter_id))
+
+
+def _letter(letter: DeadLetter) -> LetterView:
+    failure = letter.failure
+    return LetterView(
+        letter_id=letter.letter_id,
+        source=failure.source,
+        stream=failure.stream,
+        version=failure.version,
+        code=failure.code,
+        reason=failure.reason,
+        attempts=letter.attempts,
+        first_seen=at(letter.first_seen_ms),
+        last_seen=at(letter.last_seen_ms),
+    )

@@ -1,0 +1,51 @@
+"""What the front is made of beside commands, tools and budgets; each part may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet.ports import Clock, DeadLetters
+from fleet.services.audit_desk import AuditDesk
+from fleet.services.coach_desk import CoachDesk
+from fleet.services.gate_desk import GateDesk
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_desk import ProjectDesk
+from fleet.services.story_desk import StoryDesk
+from fleet.wiring import (
+    Endpoints,
+    make_audit_desk,
+    make_coach_desk,
+    make_dead_letters,
+    make_gate_desk,
+    make_project_desk,
+    make_story_desk,
+)
+
+__all__ = ["FrontParts", "make_front_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontParts:
+    """Reads for people; None answers everything about it with `store_unavailable`."""
+
+    stories: StoryDesk | None = None
+    gates: GateDesk | None = None
+    coach: CoachDesk | None = None
+    audit: AuditDesk | None = None
+    projects: ProjectDesk | None = None
+    letters: DeadLetters | None = None
+    clock: Clock | None = None
+    """Counts the requests of each principal (AP-9); None counts none."""
+
+
+def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) -> FrontParts:
+    """Every part, over the stores of a running fleet; no store is asked before a request comes."""
+    return FrontParts(
+        stories=make_story_desk(endpoints, desk),
+        gates=make_gate_desk(endpoints, desk),
+        coach=make_coach_desk(endpoints),
+        audit=make_audit_desk(endpoints),
+        projects=make_project_desk(endpoints, desk),
+        letters=make_dead_letters(endpoints),
+        clock=clock,
+    )

@@ -1,0 +1,252 @@
+"""Reads of stories over HTTP: lifecycle, plan, work, evidence, councils, context, graph and report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from fleet.graph import StoryGraph
+from fleet.ids import Digest, EntityId
+from fleet.report.plan_layers import layers
+from fleet.services.story_desk import PackView
+from serve_apps.council_wire import (
+    CouncilList,
+    CouncilPage,
+    PackList,
+    PackPage,
+    TimelineList,
+    council_page,
+    pack_page,
+    timeline_list,
+)
+from serve_apps.evidence_wire import (
+    DiffView,
+    FileEntryView,
+    FileList,
+    FileView,
+    RunList,
+    ScoreList,
+    diff_view,
+    file_view,
+    run_list,
+    score_list,
+)
+from serve_apps.planner_wire import (
+    DecisionList,
+    PlanView,
+    QuestionList,
+    TaskList,
+    TransitionList,
+    decision_list,
+    plan_view,
+    question_list,
+    task_list,
+    transition_list,
+)
+from serve_apps.requests import Caller, Hash, Stories, Story
+
+__all__ = ["planner_router"]
+
+planner_router = APIRouter(prefix="/api")
+
+_STORY = "/planner/stories/{story_id}"
+Limit = Annotated[int, Query(ge=1, le=200)]
+Path = Annotated[str, Query(min_length=1, max_length=4096)]
+_MEDIA = {"md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8", "json": "application/json"}
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest(text)
+
+
+@planner_router.get(_STORY + "/transitions", response_model=TransitionList)
+async def transitions(stories: Stories, who: Caller, story_id: Story) -> TransitionList:
+    """The events that are legal now, with each guard's value."""
+    state = await stories.planning.state(story_id)
+    return transition_list(state.state, await stories.transitions(story_id))
+
+
+@planner_router.get(_STORY + "/plan", response_model=PlanView)
+async def plan(stories: Stories, who: Caller, story_id: Story) -> PlanView:
+    """The adopted plan with its tasks and layers, and every plan version."""
+    state = await stories.planning.state(story_id)
+    edges = [(d.from_, d.to) for d in state.plan.proposal.dependencies] if state.plan else []
+    return plan_view(state, layers(state.tasks, edges).layers)
+
+
+@planner_router.get(_STORY + "/tasks", response_model=TaskList)
+async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
+    """The tasks and where each stands."""
+    return task_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/decisions", response_model=DecisionList)
+async def decisions(stories: Stories, who: Caller, story_id: Story) -> DecisionList:
+    """The decisions with rationale and alternatives."""
+    return decision_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/questions", response_model=QuestionList)
+async def questions(stories: Stories, who: Caller, story_id: Story) -> QuestionList:
+    """The questions and their answers."""
+    return question_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/scores", response_model=ScoreList)
+async def scores(stories: Stories, who: Caller, story_id: Story) -> ScoreList:
+    """What was measured of each tree: tests, coverage, findings, score and verdict."""
+    return score_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/runs", response_model=RunList)
+async def runs(
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    limit: Limit = 50,
+    cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None,
+) -> RunList:
+    """Runs and tool calls of the story, the newest first; `cursor` is that of the page before."""
+    found = await stories.runs(story_id)
+    end = len(found) if cursor is None else min(cursor, len(found))
+    start = max(0, end - limit)
+    return run_list(story_id, found[start:end][::-1], str(start) if start else None)
+
+
+@planner_router.get(_STORY + "/diff", response_model=DiffView)
+async def diff(
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    old: Annotated[str | None, Query(alias="from", max_length=80)] = None,
+    new: Annotated[str | None, Query(alias="to", max_length=80)] = None,
+    path: Annotated[str | None, Query(max_length=4096)] = None,
+) -> DiffView:
+    """What differs between two trees of the story; from its base to its present tree unless they are named."""
+    return diff_view(await stories.changes(story_id, old=_digest(old), new=_digest(new), path=path))
+
+
+@planner_router.get(_STORY + "/files", response_model=FileList)
+async def files(
+    stories: Stories, who: Caller, story_id: Story, tree: Annotated[str | None, Query(max_length=80)] = None
+) -> FileList:
+    """The files of a tree of the story, the present one unless it is named."""
+    found, entries = await stories.files(story_id, _digest(tree))
+    return FileList(tree=found, items=tuple(FileEntryView(path=path, mode=mode) for path, mode in entries))
+
+
+@planner_router.get(_STORY + "/file", response_model=FileView)
+async def file(
+    stories: Stories, who: Caller, story_id: Story, path: Path, tree: Annotated[str | None, Query(max_length=80)] = None
+) -> FileView:
+    """One file of a tree of the story."""
+    return file_view(await stories.file(story_id, _digest(tree), path))
+
+
+@planner_router.get(_STORY + "/blobs/{digest}", response_class=Response)
+async def blob(stories: Stories, who: Caller, story_id: Story, digest: Hash) -> Response:
+    """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
+    return attachment(await stories.named(story_id, digest), digest.hex)
+
+
+@planner_router.get(_STORY + "/timeline", response_model=TimelineList)
+async def timeline(
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    after: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Limit = 200,
+) -> TimelineList:
+    """Events in words, in order, from a version on."""
+    return timeline_list(await stories.timeline(story_id, after=after, limit=limit), limit=limit)
+
+
+@planner_router.get(_STORY + "/councils", response_model=CouncilList)
+async def councils(stories: Stories, who: Caller, story_id: Story) -> CouncilList:
+    """The councils with candidates, evidence and votes."""
+    return CouncilList(items=await stories.councils(story_id))
+
+
+@planner_router.get(_STORY + "/councils/{council_id}", response_model=CouncilPage)
+async def council(stories: Stories, who: Caller, story_id: Story, council_id: str) -> CouncilPage:
+    """One council with its timeline and minority report."""
+    return council_page(await stories.council(story_id, council_id))
+
+
+@planner_router.get(_STORY + "/report", response_class=Response)
+async def report(
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    format: Literal["md", "html", "json"] = "md",
+    as_of: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+) -> Response:
+    """The technical report of the story, at its latest version unless one is named."""
+    raw = await stories.rendered(story_id, format, as_of=as_of)
+    # A report holds what people and models wrote: shown in a browser it runs nothing and loads nothing.
+    policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return Response(raw, media_type=_MEDIA[format], headers={"Content-Security-Policy": policy})
+
+
+@planner_router.get("/context/{story_id}/graph", response_model=StoryGraph)
+async def graph(
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    depth: Annotated[int, Query(ge=1, le=3)] = 2,
+    limit: Annotated[int, Query(ge=1, le=400)] = 200,
+) -> StoryGraph:
+    """Nodes and relationships around the story."""
+    return await stories.graph(story_id, depth=depth, max_nodes=limit)
+
+
+@planner_router.get("/context/{story_id}/packs", response_model=PackList)
+async def packs(stories: Stories, who: Caller, story_id: Story) -> PackList:
+    """What every role sees in every phase, in tokens, without the texts."""
+    found = await stories.packs(story_id)
+    return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in found))
+
+
+@planner_router.get("/context/{story_id}/{role}/{phase}", response_model=PackPage)
+async def pack(
+    request: Request,
+    stories: Stories,
+    who: Caller,
+    story_id: Story,
+    role: str,
+    phase: str,
+    task_id: Annotated[str | None, Query(max_length=80)] = None,
+    min_version: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> PackPage:
+    """The context pack of one role in one phase."""
+    role, phase = _canonical(role, _ROLES), _canonical(phase, _PHASES)
+    task = EntityId(task_id) if task_id is not None else None
+    version = (await stories.planning.state(story_id)).version
+    found = await stories.pack(story_id, role, phase, task_id=task, as_of=max(version, min_version))
+    return pack_page(story_id, PackView(role, phase, found), with_text=True)
+
+
+_ROLES = {
+    "arch": "architect",
+    "dev": "developer",
+    "engineer": "developer",
+    "ops": "devops",
+    "data_engineer": "data",
+    "product_owner": "po",
+}
+_PHASES = {"doc": "DOCS", "docs": "DOCS", "design": "DESIGN", "build": "BUILD", "test": "TEST"}
+
+
+def _canonical(name: str, aliases: dict[str, str]) -> str:
+    """The name that the product uses for an alias (GL-6); any other stays as it is."""
+    return aliases.get(name.lower(), name.lower() if aliases is _ROLES else name)
+
+
+def attachment(raw: bytes, name: str) -> Response:
+    """Bytes that a browser stores and never runs or shows as a page (AP-89)."""
+    headers: dict[str, Any] = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Security-Policy": "sandbox",
+    }
+    return Response(raw, media_type="application/octet-stream", headers=headers)

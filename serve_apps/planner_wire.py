@@ -1,0 +1,254 @@
+"""Wire types of a story as it is planned: transitions, plan, tasks, decisions, questions."""
+
+from __future__ import annotations
+
+from fleet.services.story_desk import Offer
+from fleet.story import StoryState
+from serve_apps.times import at
+from serve_apps.wire import Wire
+
+__all__ = [
+    "DecisionList",
+    "PlanView",
+    "QuestionList",
+    "TaskList",
+    "TransitionList",
+    "decision_list",
+    "plan_view",
+    "question_list",
+    "task_list",
+    "transition_list",
+]
+
+
+# Lifecycle.
+
+
+class GuardView(Wire):
+    """One guard now."""
+
+    name: str
+    ok: bool
+    message: str | None
+    evidence: tuple[str, ...]
+
+
+class TransitionView(Wire):
+    """One event that is legal now."""
+
+    event: str
+    to: str
+    kind: str
+    by: tuple[str, ...]
+    gate: str | None
+    needs_person: bool
+    is_open: bool
+    """Every guard is true; `feedback_given` becomes true with the reason."""
+    guards: tuple[GuardView, ...]
+
+
+class TransitionList(Wire):
+    """The events that are legal in the story's state (LC-9)."""
+
+    state: str
+    items: tuple[TransitionView, ...]
+
+
+def transition_list(state: str, offers: tuple[Offer, ...]) -> TransitionList:
+    """The wire form of what may be fired."""
+    return TransitionList(
+        state=state,
+        items=tuple(
+            TransitionView(
+                event=o.row.event,
+                to=o.row.to,
+                kind=o.row.kind,
+                by=o.row.by,
+                gate=o.row.gate,
+                needs_person=o.needs_person,
+                is_open=all(g.ok for g in o.guards if g.name != "feedback_given"),
+                guards=tuple(GuardView(name=g.name, ok=g.ok, message=g.message, evidence=g.evidence) for g in o.guards),
+            )
+            for o in offers
+        ),
+    )
+
+
+# Plan, tasks, decisions, questions.
+
+
+class PlanTask(Wire):
+    """One task of a plan, with where it stands."""
+
+    task_id: str
+    title: str
+    description: str
+    role: str
+    kind: str
+    state: str
+    priority: int
+    risk: str
+    estimated_hours: int
+    depends_on: tuple[str, ...]
+    acceptance_refs: tuple[str, ...]
+    paths: tuple[str, ...]
+    keywords: tuple[str, ...]
+    attempt: int
+    feedback: tuple[str, ...]
+    claimed_by: str | None
+    candidate_tree: str | None
+
+
+class TaskList(Wire):
+    """The tasks of a story."""
+
+    items: tuple[PlanTask, ...]
+
+
+class PlanVersionView(Wire):
+    """One plan version (PL-10)."""
+
+    plan_id: str
+    version: int
+    status: str
+    author: str
+    rationale: str
+    complexity: str
+    digest: str
+    fits_text: bool
+    """It was made for the story's present text."""
+
+
+class PlanView(Wire):
+    """The adopted plan: its tasks, their dependencies and their layers (AP-59)."""
+
+    plan_id: str | None
+    versions: tuple[PlanVersionView, ...]
+    tasks: tuple[PlanTask, ...]
+    dependencies: tuple[tuple[str, str], ...]
+    """(task, task that it needs)."""
+    layers: tuple[tuple[str, ...], ...]
+
+
+def task_list(state: StoryState) -> TaskList:
+    """The tasks of the story as it is."""
+    return TaskList(items=tuple(_task(state, name) for name in state.tasks))
+
+
+def _task(state: StoryState, task_id: str) -> PlanTask:
+    found = state.tasks[task_id]
+    task = found.task
+    return PlanTask(
+        task_id=task.task_id,
+        title=task.title,
+        description=task.description,
+        role=task.role,
+        kind=task.kind,
+        state=found.state,
+        priority=task.priority,
+        risk=task.risk,
+        estimated_hours=task.estimated_hours,
+        depends_on=task.depends_on,
+        acceptance_refs=task.acceptance_refs,
+        paths=task.paths,
+        keywords=task.keywords,
+        attempt=found.attempt,
+        feedback=found.feedback,
+        claimed_by=found.claim.principal if found.claim else None,
+        candidate_tree=found.candidate_tree,
+    )
+
+
+def plan_view(state: StoryState, layers: tuple[tuple[str, ...], ...]) -> PlanView:
+    """The plan of the story as it is."""
+    versions = tuple(
+        PlanVersionView(
+            plan_id=p.proposal.plan_id,
+            version=p.proposal.version,
+            status=p.status,
+            author=p.proposal.author,
+            rationale=p.proposal.rationale,
+            complexity=p.proposal.estimated_complexity,
+            digest=p.proposal.plan_digest,
+            fits_text=p.proposal.content_digest == state.content.digest,
+        )
+        for p in state.plans.values()
+    )
+    dependencies = tuple((d.from_, d.to) for d in state.plan.proposal.dependencies) if state.plan else ()
+    return PlanView(
+        plan_id=state.plan_id,
+        versions=versions,
+        tasks=task_list(state).items,
+        dependencies=dependencies,
+        layers=layers,
+    )
+
+
+class DecisionView(Wire):
+    """One decision (AP-71)."""
+
+    decision_id: str
+    title: str
+    rationale: str
+    category: str
+    status: str
+    alternatives: tuple[str, ...]
+    author: str
+    origin: str
+    decided_by: str | None
+    council_id: str | None
+    at: str
+
+
+class DecisionList(Wire):
+    """Decisions in the order in which they were proposed."""
+
+    items: tuple[DecisionView, ...]
+
+
+def decision_list(state: StoryState) -> DecisionList:
+    """The decisions of the story."""
+    return DecisionList(
+        items=tuple(
+            DecisionView(
+                decision_id=d.proposed.decision_id,
+                title=d.proposed.title,
+                rationale=d.proposed.rationale,
+                category=d.proposed.category,
+                status=d.status,
+                alternatives=tuple(str(a) for a in d.proposed.alternatives),
+                author=d.proposed.author,
+                origin=d.proposed.origin_,
+                decided_by=d.decided_by,
+                council_id=d.proposed.council_id,
+                at=at(d.ts_ms),
+            )
+            for d in state.decisions.values()
+        )
+    )
+
+
+class QuestionView(Wire):
+    """One question and its answer."""
+
+    question_id: str
+    kind: str
+    severity: str
+    text: str
+    answer: str | None
+
+
+class QuestionList(Wire):
+    """Questions in the order in which they were asked."""
+
+    items: tuple[QuestionView, ...]
+
+
+def question_list(state: StoryState) -> QuestionList:
+    """The questions of the story."""
+    return QuestionList(
+        items=tuple(
+            QuestionView(question_id=q.question_id, kind=q.kind, severity=q.severity, text=q.text, answer=q.answer)
+            for q in state.questions.values()
+        )
+    )

@@ -1,0 +1,278 @@
+"""Projects, epics and discoveries over HTTP (AP-50, AP-51, PL-54). What a caller may not see is not there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from fleet.errors import NotFound, PolicyDenied, StoreUnavailable
+from fleet.ids import EntityId, Principal
+from fleet.planning import EpicText, ProjectChanges, ProjectText, requirements_text
+from fleet.services.planning_desk import Pending
+from fleet.services.principals import PrincipalRegistry
+from fleet.services.project_desk import EpicLine, ProjectDesk, new_project_id
+from serve_apps.commanding import check_version
+from serve_apps.project_wire import (
+    AcceptRequest,
+    AnswerRequest,
+    DiscoverRequest,
+    DiscoveryList,
+    DiscoveryView,
+    EpicList,
+    EpicPatch,
+    EpicView,
+    ProjectList,
+    ProjectView,
+    ReasonRequest,
+    discovery_view,
+    epic_view,
+    project_view,
+)
+from serve_apps.requests import Caller, Key
+from serve_apps.sight import sees_project
+from serve_apps.tracing import TRACE_HEADER, trace_id_of
+from serve_apps.wire import CommandView, Wire
+
+__all__ = ["Projects", "project_router", "project_command", "versioned"]
+
+project_router = APIRouter(prefix="/api")
+
+
+def _projects(request: Request, who: Caller) -> ProjectDesk:
+    desk: ProjectDesk | None = request.app.state.projects
+    if desk is None:
+        raise StoreUnavailable("this front has no projects wired")
+    return desk
+
+
+def _project_id(request: Request, who: Caller, project_id: str) -> EntityId:
+    wanted = EntityId(project_id)
+    if not wanted.startswith("pr-") or not sees_project(request, who, wanted):
+        raise NotFound(f"there is no project {wanted}", project_id=wanted)
+    return wanted
+
+
+Projects = Annotated[ProjectDesk, Depends(_projects)]
+Project = Annotated[EntityId, Depends(_project_id)]
+
+
+async def _epic(request: Request, who: Caller, desk: Projects, epic_id: str) -> EpicLine:
+    found = await desk.epic(epic_id)
+    if not sees_project(request, who, found.project_id):
+        raise NotFound(f"there is no epic {found.epic.epic_id}", epic_id=found.epic.epic_id)
+    return found
+
+
+Epic = Annotated[EpicLine, Depends(_epic)]
+
+
+async def project_command(
+    request: Request, desk: ProjectDesk, project: EntityId, name: str, body: dict[str, Any], who: Principal, key: str
+) -> dict[str, Any] | JSONResponse:
+    """The result of a command, or the answer that says where it can be asked for (AP-4)."""
+    trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
+    found = await desk.command(project, name, body, principal=who, key=key, trace_id=trace_id)
+    if isinstance(found, Pending):
+        url = f"/api/commands/{found.command_id}"
+        view = CommandView(command_id=found.command_id, status="pending", status_url=url)
+        return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
+    return found
+
+
+def versioned(view: Wire, version: int, *, status: int = 200) -> Response:
+    """The answer that holds the view, with the version of its project as entity tag (AP-3)."""
+    headers = {"ETag": f'"v{version}"', "X-Fleet-As-Of": str(version)}
+    return JSONResponse(view.model_dump(mode="json"), status_code=status, headers=headers)
+
+
+async def _project_after(desk: ProjectDesk, project: EntityId, *, status: int = 200) -> Response:
+    state = await desk.project(project)
+    return versioned(project_view(state), state.version, status=status)
+
+
+@project_router.get("/projects", response_model=ProjectList)
+async def list_projects(
+    request: Request,
+    desk: Projects,
+    who: Caller,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=80)] = None,
+) -> ProjectList:
+    """The projects that the caller sees, by id, a page at a time."""
+    seen = [s for s in await desk.projects() if sees_project(request, who, s.project_id)]
+    rest = [s for s in seen if cursor is None or s.project_id > cursor]
+    following = rest[limit - 1].project_id if len(rest) > limit else None
+    return ProjectList(items=tuple(project_view(s) for s in rest[:limit]), next_cursor=following)
+
+
+@project_router.post("/projects", status_code=201, response_model=ProjectView)
+async def create_project(request: Request, desk: Projects, who: Caller, key: Key, body: ProjectText) -> Any:
+    """Create a project with its built-in epic; the same Idempotency-Key creates it once."""
+    registry: PrincipalRegistry = request.app.state.registry
+    if registry.projects_of(who) is not None:
+        raise PolicyDenied(
+            f"{who} sees chosen projects only, and a new one is none of them", rule_id="project_not_held"
+        )
+    project = new_project_id(who, key)
+    wanted = {"project": body.model_dump(mode="json", exclude_none=True)}
+    found = await project_command(request, desk, project, "create_project", wanted, who, key)
+    return found if isinstance(found, Response) else await _project_after(desk, project, status=201)
+
+
+@project_router.get("/projects/{project_id}", response_model=ProjectView)
+async def show_project(desk: Projects, who: Caller, project_id: Project) -> Any:
+    """One project as recorded now."""
+    return await _project_after(desk, project_id)
+
+
+@project_router.patch("/projects/{project_id}", response_model=ProjectView)
+async def update_project(
+    request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: ProjectChanges
+) -> Any:
+    """Give fields of a project new values; `If-Match` names the version that was read."""
+    check_version(request.headers.get("if-match"), (await desk.project(project_id)).version)
+    wanted = {"changes": body.model_dump(mode="json", exclude_none=True)}
+    found = await project_command(request, desk, project_id, "update_project", wanted, who, key)
+    return found if isinstance(found, Response) else await _project_after(desk, project_id)
+
+
+@project_router.get("/projects/{project_id}/epics", response_model=EpicList)
+async def list_epics(desk: Projects, who: Caller, project_id: Project) -> EpicList:
+    """The epics of a project with the status that follows from their stories."""
+    return EpicList(items=tuple(epic_view(line) for line in await desk.epics(project_id)))
+
+
+@project_router.post("/projects/{project_id}/epics", status_code=201, response_model=EpicView)
+async def create_epic(
+    request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: EpicText
+) -> Any:
+    """Create an epic; the same Idempotency-Key creates it once."""
+    found = await project_command(
+        request, desk, project_id, "create_epic", {"epic": body.model_dump(mode="json")}, who, key
+    )
+    if isinstance(found, Response):
+        return found
+    return versioned(epic_view(await desk.epic(found["epic_id"])), found["version"], status=201)
+
+
+@project_router.get("/epics/{epic_id}", response_model=EpicView)
+async def show_epic(who: Caller, epic: Epic) -> EpicView:
+    """One epic with its stories."""
+    return epic_view(epic)
+
+
+@project_router.patch("/epics/{epic_id}", response_model=EpicView)
+async def update_epic(request: Request, desk: Projects, who: Caller, key: Key, epic: Epic, body: EpicPatch) -> Any:
+    """Give fields of an epic new values. Cancelling it cancels its open stories, with the same reason."""
+    changes = body.model_dump(mode="json", exclude_none=True, exclude={"reason"})
+    wanted = {"epic_id": epic.epic.epic_id, "changes": changes, "reason": body.reason}
+    found = await project_command(request, desk, epic.project_id, "update_epic", wanted, who, key)
+    if isinstance(found, Response):
+        return found
+    return versioned(epic_view(await desk.epic(epic.epic.epic_id)), found["version"])
+
+
+# Discovery.
+
+
+async def _view(desk: ProjectDesk, project: EntityId, discovery_id: str) -> DiscoveryView:
+    return discovery_view(project, *await desk.discovery(project, discovery_id))
+
+
+_ONE = "/projects/{project_id}/discoveries/{discovery_id}"
+
+
+@project_router.get("/projects/{project_id}/discoveries", response_model=DiscoveryList)
+async def list_discoveries(desk: Projects, who: Caller, project_id: Project) -> DiscoveryList:
+    """The goals of a project and what was proposed for each."""
+    names = (await desk.project(project_id)).discoveries
+    return DiscoveryList(items=tuple([await _view(desk, project_id, name) for name in names]))
+
+
+@project_router.post("/projects/{project_id}/discoveries", status_code=201, response_model=DiscoveryView)
+async def discover(
+    request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: DiscoverRequest
+) -> Any:
+    """Have a one-line goal turned into requirements, questions, an epic and stories, all of them proposed."""
+    wanted = body.model_dump(mode="json", exclude_none=True)
+    found = await project_command(request, desk, project_id, "discover", wanted, who, key)
+    if isinstance(found, Response):
+        return found
+    return versioned(await _view(desk, project_id, found["discovery_id"]), found["version"], status=201)
+
+
+@project_router.get(_ONE, response_model=DiscoveryView)
+async def show_discovery(desk: Projects, who: Caller, project_id: Project, discovery_id: str) -> DiscoveryView:
+    """One proposal as it is now."""
+    return await _view(desk, project_id, EntityId(discovery_id))
+
+
+@project_router.get(_ONE + "/requirements.md", response_class=Response)
+async def discovery_requirements(desk: Projects, who: Caller, project_id: Project, discovery_id: str) -> Response:
+    """The proposal as a document for people: requirements, stories, questions and their answers."""
+    _, proposal = await desk.discovery(project_id, EntityId(discovery_id))
+    return Response(requirements_text(proposal), media_type="text/markdown; charset=utf-8")
+
+
+@project_router.post(_ONE + "/answers", response_model=DiscoveryView)
+async def answer_discovery(
+    request: Request,
+    desk: Projects,
+    who: Caller,
+    key: Key,
+    project_id: Project,
+    discovery_id: str,
+    body: AnswerRequest,
+) -> Any:
+    """Answer questions of a proposal: the answers stand in its stories from then on."""
+    wanted = {"answers": body.answers}
+    return await _decided(request, desk, who, key, project_id, discovery_id, "answer_discovery", wanted)
+
+
+@project_router.post(_ONE + "/accept", response_model=DiscoveryView)
+async def accept_discovery(
+    request: Request,
+    desk: Projects,
+    who: Caller,
+    key: Key,
+    project_id: Project,
+    discovery_id: str,
+    body: AcceptRequest,
+) -> Any:
+    """Take a proposal: its epic stands, and its stories are created."""
+    wanted = {"note": body.note}
+    return await _decided(request, desk, who, key, project_id, discovery_id, "accept_discovery", wanted)
+
+
+@project_router.post(_ONE + "/reject", response_model=DiscoveryView)
+async def reject_discovery(
+    request: Request,
+    desk: Projects,
+    who: Caller,
+    key: Key,
+    project_id: Project,
+    discovery_id: str,
+    body: ReasonRequest,
+) -> Any:
+    """Leave a proposal, with a reason; nothing is created."""
+    wanted = {"reason": body.reason}
+    return await _decided(request, desk, who, key, project_id, discovery_id, "reject_discovery", wanted)
+
+
+async def _decided(
+    request: Request,
+    desk: ProjectDesk,
+    who: Principal,
+    key: str,
+    project: EntityId,
+    discovery_id: str,
+    name: str,
+    body: dict[str, Any],
+) -> Any:
+    wanted = {"discovery_id": EntityId(discovery_id), **body}
+    found = await project_command(request, desk, project, name, wanted, who, key)
+    if isinstance(found, Response):
+        return found
+    return versioned(await _view(desk, project, discovery_id), found["version"])

@@ -1,0 +1,1870 @@
+"""What the interface takes and gives. Written by `python scripts/client.py` from docs/openapi.json."""
+
+# fmt: off
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+__all__ = [
+    "AcceptRequest",
+    "ApplyRequest",
+    "ApprovalCard",
+    "ApprovalList",
+    "ApprovalView",
+    "ApproveRequest",
+    "Artifact",
+    "ArtifactList",
+    "ArtifactView",
+    "AskRequest",
+    "AuditStatus",
+    "BacklogReview",
+    "BudgetLineView",
+    "BudgetList",
+    "CancelRequest",
+    "CandidateRow",
+    "CapturedArtifact",
+    "CeremonyReason",
+    "CeremonyView",
+    "ChangePreview",
+    "CheckpointList",
+    "CheckpointView",
+    "ClaimRequest",
+    "CommandView",
+    "CopyRequest",
+    "CouncilList",
+    "CouncilPage",
+    "CouncilSummary",
+    "CoverageSummary",
+    "Criterion",
+    "CriterionText",
+    "DecisionList",
+    "DecisionRequest",
+    "DecisionView",
+    "Definitions",
+    "DiffView",
+    "DimensionView",
+    "DiscoverRequest",
+    "DiscoveryList",
+    "DiscoveryProposal",
+    "DiscoveryView",
+    "DroppedView",
+    "EditRequest",
+    "EgressDecision",
+    "Envelope",
+    "EnvelopeList",
+    "EpicList",
+    "EpicPatch",
+    "EpicText",
+    "EpicView",
+    "EstimateView",
+    "EventList",
+    "FileDiff",
+    "FileEntryView",
+    "FileList",
+    "FileView",
+    "GateCost",
+    "GateCouncilView",
+    "GateDiff",
+    "GateScoreView",
+    "GateStory",
+    "GateSubject",
+    "GateVerdict",
+    "GoalRequest",
+    "GrantRequest",
+    "GraphEdge",
+    "GraphNode",
+    "GuardView",
+    "HTTPValidationError",
+    "InvocationView",
+    "JobLine",
+    "JsonValue",
+    "Leaf",
+    "LeafMark",
+    "LetterList",
+    "LetterView",
+    "LimitsRequest",
+    "LintSummary",
+    "LogLineView",
+    "LogList",
+    "Me",
+    "Milestone",
+    "NoteRequest",
+    "Nothing",
+    "OpenQuestion",
+    "OpenRequest",
+    "PackList",
+    "PackPage",
+    "PathChange",
+    "PhaseLead",
+    "PlanOutlineTask",
+    "PlanTask",
+    "PlanVersionView",
+    "PlanView",
+    "ProjectChanges",
+    "ProjectMetrics",
+    "ProjectText",
+    "ProjectTimeline",
+    "Proof",
+    "Proposal",
+    "ProposedEpic",
+    "ProposedStory",
+    "QuestionList",
+    "QuestionRequest",
+    "QuestionView",
+    "RedactionView",
+    "RefineChange",
+    "RefinedStory",
+    "RejectRequest",
+    "RepoText",
+    "Requirement",
+    "ResolveRequest",
+    "ReviewView",
+    "ReviewedStory",
+    "RevokeRequest",
+    "RigorRequest",
+    "RunList",
+    "RunView",
+    "ScoreList",
+    "ScoreRequest",
+    "ScoreView",
+    "SeatRow",
+    "ServiceReady",
+    "SessionRequest",
+    "SessionView",
+    "StartRequest",
+    "StaticSummary",
+    "StoriesRequest",
+    "StoryAdvice",
+    "StoryGraph",
+    "StoryLine",
+    "StoryList",
+    "StoryScore",
+    "StorySuggestion",
+    "StoryView",
+    "SuiteRunView",
+    "TaskArtifacts",
+    "TaskCaptured",
+    "TaskContext",
+    "TaskInput",
+    "TaskList",
+    "TaskMetadata",
+    "TaskMount",
+    "TaskNetwork",
+    "TaskResources",
+    "TaskResult",
+    "TaskService",
+    "TaskSpec",
+    "TaskTimeouts",
+    "TaskView",
+    "TestRow",
+    "TestSummary",
+    "TestTable",
+    "TextRequest",
+    "TicketView",
+    "TimelineList",
+    "TimelineView",
+    "ToolCall",
+    "ToolList",
+    "ToolOutcome",
+    "ToolView",
+    "TransitionList",
+    "TransitionRequest",
+    "TransitionView",
+    "TrendView",
+    "UsageList",
+    "UsageSumView",
+    "ValidationError",
+    "WaitingTask",
+    "WaitingTaskList",
+    "WorkflowStats",
+    "WorkspaceSummary",
+    "_Entry",
+    "fleet__events__story__Finding",
+    "fleet__planning__coach__Finding",
+    "serve_apps__audit__FindingView",
+    "serve_apps__intervention_wire__AnswerRequest",
+    "serve_apps__intervention_wire__ReasonRequest",
+    "serve_apps__operations__ProjectList",
+    "serve_apps__operations__ProjectView",
+    "serve_apps__project_wire__AnswerRequest",
+    "serve_apps__project_wire__ProjectList",
+    "serve_apps__project_wire__ProjectView",
+    "serve_apps__project_wire__ReasonRequest",
+    "serve_apps__wire__FindingView",
+]
+
+
+JsonValue = Any
+
+LeafMark = Literal['live', 'archived', 'refused']
+
+class AcceptRequest(TypedDict):
+    """The proposal is taken."""
+
+    note: NotRequired[str]
+
+class ApplyRequest(TypedDict):
+    """Proposals to take into the story, by the keys of its advice."""
+
+    proposals: list[str]
+
+class ApprovalCard(TypedDict):
+    """One approval with everything that its decider needs (LC-79)."""
+
+    actor: str
+    approval_id: str
+    attempt: int
+    can_decide: bool
+    card: dict[str, Any]
+    commit: str | None
+    cost: GateCost
+    councils: list[GateCouncilView]
+    decided_by: str | None
+    delegated: bool
+    diff: GateDiff
+    expires_at: str
+    feedback: list[str]
+    findings: list[fleet__events__story__Finding]
+    gate: str
+    grant_expires_at: str | None
+    notes: str | None
+    reason: str | None
+    requested_at: str
+    requested_by: str
+    risk: str
+    role: str
+    status: Literal['requested', 'granted', 'rejected', 'expired', 'revoked', 'voided']
+    story: GateStory
+    subject: GateSubject
+    task_title: str | None
+    tests: WorkspaceSummary | None
+    verdict: GateVerdict | None
+
+class ApprovalList(TypedDict):
+    """Approvals, those that end first at the front."""
+
+    items: list[ApprovalCard]
+    next_cursor: NotRequired[str | None]
+
+class ApprovalView(TypedDict):
+    """One approval and what came of it."""
+
+    approval_id: str
+    delegated: bool
+    gate: str
+    role: str
+    status: str
+
+class ApproveRequest(TypedDict):
+    """Yes to one story: why, and what is to be minded (PL-68)."""
+
+    po_concerns: NotRequired[str | None]
+    po_notes: str
+    priority_adjustment: NotRequired[Literal['HIGH', 'MEDIUM', 'LOW'] | None]
+    priority_reason: NotRequired[str | None]
+
+class Artifact(TypedDict):
+    """One declared output: its digest, or None when it is missing or over the cap."""
+
+    blob: NotRequired[str | None]
+    path: str
+    size_bytes: NotRequired[int]
+    truncated: NotRequired[bool]
+
+class ArtifactList(TypedDict):
+    """Declared outputs."""
+
+    items: list[ArtifactView]
+
+class ArtifactView(TypedDict):
+    """One declared output."""
+
+    missing: NotRequired[bool]
+    path: str
+    ref: str | None
+    sizeBytes: NotRequired[int]
+    truncated: NotRequired[bool]
+
+class AskRequest(TypedDict):
+    """Ask for an approval, also again after one that was rejected or that nobody answered (AP-76)."""
+
+    gate: str
+    story_id: str
+
+class AuditStatus(TypedDict):
+    """The last verification by this replica; without one, null."""
+
+    accepted: list[str]
+    checkpoints: int | None
+    ended_at: str | None
+    events: int | None
+    exported: int | None
+    findings: list[serve_apps__audit__FindingView]
+    is_clean: bool | None
+    is_running: bool
+    newest: int | None
+    remarks: list[str]
+    streams: int | None
+    took_ms: int | None
+
+class BacklogReview(TypedDict):
+    """What one council says of one story (PL-67); `points` is its first estimate."""
+
+    feedback: str
+    plan: list[PlanOutlineTask]
+    points: int
+    questions: list[str]
+    risks: list[str]
+
+class BudgetLineView(TypedDict):
+    """One limit of one scope, or a quantity without limit that was used."""
+
+    id: str
+    left: int | None
+    limit: int | None
+    quantity: Literal['tokens', 'output_tokens', 'calls', 'cost_microusd', 'gpu_ms', 'wall_ms']
+    reserved: int
+    scope: str
+    spent: int
+
+class BudgetList(TypedDict):
+    """The budgets of one story, or of the platform and its projects today (UTC)."""
+
+    day: str
+    items: list[BudgetLineView]
+    story_id: str | None
+
+class CancelRequest(TypedDict):
+    """End a run (RC-24)."""
+
+    reason: NotRequired[str]
+
+class CandidateRow(TypedDict):
+    """A candidate with its last evidence and the ballots of the last round of voting."""
+
+    abstain: int
+    approve: int
+    authors: list[str]
+    candidate_id: str
+    cluster_size: int
+    diff_lines: int
+    failed_gates: list[str]
+    first_places: int
+    gates_ok: bool | None
+    lint_errors: int
+    reject: int
+    repairs_kept: int
+    trusted_passed: int
+    trusted_total: int
+    won: bool
+
+class CapturedArtifact(TypedDict):
+    """One declared output."""
+
+    path: str
+    ref: str | None
+    sizeBytes: NotRequired[int]
+    truncated: NotRequired[bool]
+
+class CeremonyReason(TypedDict):
+    """Why not."""
+
+    reason: str
+
+class CeremonyView(TypedDict):
+    """One backlog review."""
+
+    ceremony_id: str
+    councils: list[str]
+    opened_at: str
+    project_id: str
+    reason: str | None
+    status: str
+    stories: list[ReviewedStory]
+
+class ChangePreview(TypedDict):
+    """What a change request of the story says as it is now; `outcome` is null while none was asked for."""
+
+    body: str
+    commit: str | None
+    head: str
+    outcome: str | None
+    story_id: str
+    summary: str | None
+    title: str
+    verdict: str
+
+class CheckpointList(TypedDict):
+    """Checkpoints in order; `next_after` is the number to go on from."""
+
+    items: list[CheckpointView]
+    next_after: int | None
+
+class CheckpointView(TypedDict):
+    """One signed checkpoint, as a note whose signature anybody can check."""
+
+    note: str
+    sequence: int
+
+class ClaimRequest(TypedDict):
+    """Take a task (LC-130)."""
+
+    role: str
+
+class CommandView(TypedDict):
+    """A command and what came of it (AP-4)."""
+
+    command_id: str
+    problem: NotRequired[dict[str, Any] | None]
+    redactions: NotRequired[list[RedactionView]]
+    result: NotRequired[dict[str, Any] | None]
+    status: Literal['pending', 'done', 'refused']
+    status_url: str
+
+class CopyRequest(TypedDict):
+    """Where declared outputs are (RC-23); all of them when none is named."""
+
+    paths: NotRequired[list[str]]
+
+class CouncilList(TypedDict):
+    """The councils of a story in the order of opening."""
+
+    items: list[CouncilSummary]
+
+class CouncilPage(TypedDict):
+    """One council with what happened in it, and its minority report."""
+
+    council: CouncilSummary
+    minority_report: Any
+    timeline: list[TimelineView]
+
+class CouncilSummary(TypedDict):
+    """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
+
+    ballots: int
+    ballots_refused: list[str]
+    candidates: list[CandidateRow]
+    council_id: str
+    counterfactuals: dict[str, JsonValue]
+    decided_in: str | None
+    decision_hash: str | None
+    drafts_failed: list[str]
+    kind: str
+    minority_report: str | None
+    output_kind: str
+    quorum: int
+    reason: str | None
+    roster: list[SeatRow]
+    status: str
+    task_id: str | None
+    tests_dropped: list[list[Any]]
+    tests_kept: list[str]
+    tests_written: int
+    tokens: dict[str, int]
+    tokens_ledger: int
+    tokens_total: int
+    winner: str | None
+
+class CoverageSummary(TypedDict):
+    """Coverage of new or changed lines, percent as a decimal string."""
+
+    new_covered: int
+    new_lines: int
+    new_pct: NotRequired[str | None]
+    total_pct: NotRequired[str | None]
+
+class Criterion(TypedDict):
+    """One acceptance criterion."""
+
+    ac_id: str
+    text: str
+
+class CriterionText(TypedDict):
+    """A criterion in an edit; with `ac_id` it is the one that exists, otherwise a new one."""
+
+    ac_id: NotRequired[str | None]
+    text: str
+
+class DecisionList(TypedDict):
+    """Decisions in the order in which they were proposed."""
+
+    items: list[DecisionView]
+
+class DecisionRequest(TypedDict):
+    """Decide a pending approval (AP-75)."""
+
+    notes: NotRequired[str]
+    reason: NotRequired[str]
+
+class DecisionView(TypedDict):
+    """One decision (AP-71)."""
+
+    alternatives: list[str]
+    at: str
+    author: str
+    category: str
+    council_id: str | None
+    decided_by: str | None
+    decision_id: str
+    origin: str
+    rationale: str
+    status: str
+    title: str
+
+class Definitions(TypedDict):
+    """One file of rules in force, and its digest."""
+
+    content: dict[str, Any]
+    digest: str
+    file: str
+
+class DiffView(TypedDict):
+    """What differs between two trees of a story."""
+
+    added: int
+    files: list[FileDiff]
+    left_out: int
+    new: str
+    old: str
+    removed: int
+
+class DimensionView(TypedDict):
+    """One weighted dimension."""
+
+    evidence: str
+    limit: bool | int | str | None
+    name: str
+    score: str
+    value: bool | int | str | None
+    weight: int
+
+class DiscoverRequest(TypedDict):
+    """A one-line goal (PL-54)."""
+
+    goal: str
+    is_empty: NotRequired[bool]
+    language: NotRequired[str]
+    model: NotRequired[str | None]
+
+class DiscoveryList(TypedDict):
+    """Discoveries of a project in the order of asking."""
+
+    items: list[DiscoveryView]
+
+class DiscoveryProposal(TypedDict):
+    """What a goal could mean."""
+
+    epic: ProposedEpic
+    goal: str
+    language: str
+    questions: list[OpenQuestion]
+    requirements: list[Requirement]
+    source: Literal['template', 'model']
+    stories: list[ProposedStory]
+
+class DiscoveryView(TypedDict):
+    """A goal, what was proposed for it, and what came of that."""
+
+    discovery_id: str
+    epic_id: str | None
+    goal: str
+    note: str | None
+    project_id: str
+    proposal: DiscoveryProposal
+    reason: str | None
+    requested_at: str
+    requested_by: str
+    source: str
+    status: str
+    story_ids: list[str]
+
+class DroppedView(TypedDict):
+    """How much of a scope did not fit."""
+
+    items: int
+    scope: str
+
+class EditRequest(TypedDict):
+    """New values of a story's fields; those that are left out stay (AP-54)."""
+
+    acceptance_criteria: NotRequired[list[CriterionText] | None]
+    constraints: NotRequired[dict[str, Any] | None]
+    description: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    tags: NotRequired[list[str] | None]
+    title: NotRequired[str | None]
+
+class EgressDecision(TypedDict):
+    """One connection that a run asked the egress proxy for."""
+
+    address: NotRequired[str | None]
+    allowed: bool
+    at_ms: NotRequired[int]
+    bytes_in: NotRequired[int]
+    bytes_out: NotRequired[int]
+    host: str
+    port: int
+    reason: str
+
+class Envelope(TypedDict):
+    """One event exactly as it is stored: its hash covers all other fields."""
+
+    actor: str
+    body: Any
+    body_base64: str
+    causation: str
+    command_id: str
+    epoch: int
+    hash: str
+    id: str
+    prev_hash: str
+    schema_: int
+    stream: str
+    ts: str
+    type: str
+    version: int
+
+class EnvelopeList(TypedDict):
+    """Envelopes of one stream; `next_from` is the version to go on from."""
+
+    items: list[Envelope]
+    next_from: int | None
+
+class EpicList(TypedDict):
+    """Epics in the order of creation."""
+
+    items: list[EpicView]
+
+class EpicPatch(TypedDict):
+    """What shall be otherwise; archiving and cancelling need a reason."""
+
+    description: NotRequired[str | None]
+    goal: NotRequired[str | None]
+    priority: NotRequired[int | None]
+    reason: NotRequired[str]
+    status: NotRequired[Literal['archived', 'cancelled'] | None]
+    title: NotRequired[str | None]
+
+class EpicText(TypedDict):
+    """An epic that is to be created."""
+
+    description: NotRequired[str]
+    goal: NotRequired[str]
+    priority: NotRequired[int]
+    title: str
+
+class EpicView(TypedDict):
+    """One epic, with the status that follows from its stories (PL-4)."""
+
+    author: str
+    created_at: str | None
+    description: str
+    epic_id: str
+    goal: str
+    is_inbox: bool
+    priority: int
+    project_id: str
+    status: str
+    stories: list[str]
+    title: str
+
+class EstimateView(TypedDict):
+    """The Delphi estimate; no points where too few councils gave one."""
+
+    converged: bool
+    iqr: int
+    points: int | None
+    rounds: int
+    values: list[int]
+
+class EventList(TypedDict):
+    """Events of one story as EV-12 envelopes; `next_after` is the version to go on from."""
+
+    items: list[dict[str, Any]]
+    next_after: int | None
+
+class FileDiff(TypedDict):
+    """One path that differs; `patch` is a unified diff, null for what is no text or too large."""
+
+    added: int
+    change: str
+    patch: str | None
+    path: str
+    removed: int
+
+class FileEntryView(TypedDict):
+    """One file of a tree."""
+
+    mode: str
+    path: str
+
+class FileList(TypedDict):
+    """The files of a tree."""
+
+    items: list[FileEntryView]
+    tree: str
+
+class FileView(TypedDict):
+    """One file; `text` is null for what is no text, or is too large."""
+
+    blob: str
+    mode: str
+    path: str
+    size_bytes: int
+    text: str | None
+
+class GateCost(TypedDict):
+    """What the story has used so far; `cost_microusd` covers the calls that have a price."""
+
+    calls: int
+    cost_microusd: int
+    gpu_ms: int
+    tokens: int
+    unpriced_tokens: int
+
+class GateCouncilView(TypedDict):
+    """A council behind the subject, and its minority report."""
+
+    council: CouncilSummary
+    minority_report: Any
+
+class GateDiff(TypedDict):
+    """Trees to compare, at `/api/planner/stories/{story_id}/diff?from=&to=`."""
+
+    files: list[PathChange]
+    new: str | None
+    old: str | None
+
+class GateScoreView(TypedDict):
+    """One hard gate."""
+
+    limit: bool | int | str | None
+    name: str
+    ok: bool
+    value: bool | int | str | None
+
+class GateStory(TypedDict):
+    """The story that waits."""
+
+    disposition: str
+    project_id: str
+    rigor: str
+    state: str
+    story_id: str
+    title: str
+    version: int
+
+class GateSubject(TypedDict):
+    """Exactly what is decided about."""
+
+    digest: str
+    id: str
+    kind: str
+
+class GateVerdict(TypedDict):
+    """Score and verdict of the tree."""
+
+    limited_by: str | None
+    reasons: list[str]
+    rigor: str
+    score: str
+    verdict: str
+
+class GoalRequest(TypedDict):
+    """A one-line goal."""
+
+    goal: str
+    language: NotRequired[str]
+
+class GrantRequest(TypedDict):
+    """A yes."""
+
+    notes: NotRequired[str]
+
+class GraphEdge(TypedDict):
+    """One relationship between nodes of the answer."""
+
+    from_id: str
+    from_label: str
+    to_id: str
+    to_label: str
+    type: str
+
+class GraphNode(TypedDict):
+    """One node; `distance` counts relationships from the story, `props` holds short values alone."""
+
+    distance: int
+    id: str
+    label: str
+    props: dict[str, str | int | bool | None]
+    title: str
+
+class GuardView(TypedDict):
+    """One guard now."""
+
+    evidence: list[str]
+    message: str | None
+    name: str
+    ok: bool
+
+class HTTPValidationError(TypedDict):
+    """HTTPValidationError."""
+
+    detail: NotRequired[list[ValidationError]]
+
+class InvocationView(TypedDict):
+    """A tool call and where it is."""
+
+    invocation_id: str
+    outcome: NotRequired[ToolOutcome | None]
+    problem: NotRequired[dict[str, Any] | None]
+    status: Literal['queued', 'running', 'finished', 'unknown']
+    story_id: str
+
+class JobLine(TypedDict):
+    """One line of a run, in the short form of AP-82."""
+
+    level: str
+    line: str
+    ts: str
+
+class Leaf(TypedDict):
+    """Where one stream ended: its version and the hash of its last event."""
+
+    hash: str
+    mark: NotRequired[LeafMark]
+    stream: str
+    version: int
+
+class LetterList(TypedDict):
+    """Dead letters, the oldest first."""
+
+    items: list[LetterView]
+
+class LetterView(TypedDict):
+    """Work that failed each time it was tried, and stands still for a person (EV-22)."""
+
+    attempts: int
+    code: str
+    first_seen: str
+    last_seen: str
+    letter_id: str
+    reason: str
+    source: str
+    stream: str
+    version: int
+
+class LimitsRequest(TypedDict):
+    """New limits of one scope; quantities that are left out keep theirs, null takes a limit away."""
+
+    limits: dict[str, int | None]
+    note: NotRequired[str]
+    story_id: NotRequired[str | None]
+
+class LintSummary(TypedDict):
+    """Lint findings that are new against the base tree."""
+
+    errors: int
+    ok: bool
+    warnings: int
+
+class LogLineView(TypedDict):
+    """One line of a run (RC-22)."""
+
+    level: str
+    line: str
+    n: int
+    stream: str
+    ts: str
+
+class LogList(TypedDict):
+    """Lines in their order."""
+
+    is_over: bool
+    items: list[LogLineView]
+    next_line: int
+
+class Me(TypedDict):
+    """Who the caller is."""
+
+    principal: str
+    projects: list[str] | None
+    roles: list[str]
+
+class Milestone(TypedDict):
+    """One event of one story that a project remembers."""
+
+    actor: str
+    at: str
+    event: str
+    human: bool
+    story_id: str
+    story_title: str
+    text: str
+    version: int
+
+class NoteRequest(TypedDict):
+    """A note for the record."""
+
+    note: NotRequired[str]
+
+class Nothing(TypedDict):
+    """Nothing is to be said."""
+
+    pass
+
+class OpenQuestion(TypedDict):
+    """What the goal does not say. An answer fills the placeholder in the story that it belongs to."""
+
+    answer: NotRequired[str | None]
+    placeholder: NotRequired[str | None]
+    question_id: str
+    story: NotRequired[int | None]
+    text: str
+
+class OpenRequest(TypedDict):
+    """Stories that are to be reviewed together."""
+
+    project_id: NotRequired[str]
+    story_ids: list[str]
+
+class PackList(TypedDict):
+    """The packs of every role and phase, without their text."""
+
+    items: list[PackPage]
+    story_id: str
+
+class PackPage(TypedDict):
+    """What one role sees of the story in one phase; `refused` says why it sees nothing."""
+
+    as_of: int
+    budget: int
+    dropped: list[DroppedView]
+    hash: str | None
+    phase: str
+    refused: str | None
+    role: str
+    scopes: list[str]
+    story_id: str
+    text: str | None
+    token_count: int
+
+class PathChange(TypedDict):
+    """One path that two trees do not have in common."""
+
+    change: Literal['added', 'modified', 'removed']
+    path: str
+
+class PhaseLead(TypedDict):
+    """Median time of stories in one state."""
+
+    median_ms: int
+    state: str
+
+class PlanOutlineTask(TypedDict):
+    """One task that a council would plan."""
+
+    role: str
+    title: str
+
+class PlanTask(TypedDict):
+    """One task of a plan, with where it stands."""
+
+    acceptance_refs: list[str]
+    attempt: int
+    candidate_tree: str | None
+    claimed_by: str | None
+    depends_on: list[str]
+    description: str
+    estimated_hours: int
+    feedback: list[str]
+    keywords: list[str]
+    kind: str
+    paths: list[str]
+    priority: int
+    risk: str
+    role: str
+    state: str
+    task_id: str
+    title: str
+
+class PlanVersionView(TypedDict):
+    """One plan version (PL-10)."""
+
+    author: str
+    complexity: str
+    digest: str
+    fits_text: bool
+    plan_id: str
+    rationale: str
+    status: str
+    version: int
+
+class PlanView(TypedDict):
+    """The adopted plan: its tasks, their dependencies and their layers (AP-59)."""
+
+    dependencies: list[list[Any]]
+    layers: list[list[str]]
+    plan_id: str | None
+    tasks: list[PlanTask]
+    versions: list[PlanVersionView]
+
+class ProjectChanges(TypedDict):
+    """What shall be otherwise in a project; what is left out stays."""
+
+    constraints: NotRequired[dict[str, Any] | None]
+    default_lifecycle: NotRequired[str | None]
+    default_rigor: NotRequired[Literal['L0', 'L1', 'L2', 'L3'] | None]
+    description: NotRequired[str | None]
+    languages: NotRequired[list[str] | None]
+    repo: NotRequired[RepoText | None]
+    status: NotRequired[Literal['active', 'archived'] | None]
+    title: NotRequired[str | None]
+
+class ProjectMetrics(TypedDict):
+    """Quality and performance across stories (RP-42); shares are between 0 and 1, null where nothing is measured."""
+
+    cancelled: int
+    days: int
+    first_try_share: float | None
+    gpu_ms_per_solved: int | None
+    human_wait_ms: int
+    incidents: int
+    lead: list[PhaseLead]
+    project_id: str
+    reworks: int
+    solved: int
+    solved_share: float | None
+    stories: int
+    tasks_done: int
+    tokens: int
+    tokens_per_solved: int | None
+    trend: list[TrendView]
+
+class ProjectText(TypedDict):
+    """A project that is to be created."""
+
+    constraints: NotRequired[dict[str, Any]]
+    default_lifecycle: NotRequired[str]
+    default_rigor: NotRequired[Literal['L0', 'L1', 'L2', 'L3']]
+    description: NotRequired[str]
+    languages: NotRequired[list[str]]
+    repo: NotRequired[RepoText | None]
+    title: str
+
+class ProjectTimeline(TypedDict):
+    """Milestones, the newest first; `of` counts those of the whole period."""
+
+    items: list[Milestone]
+    of: int
+    project_id: str
+
+class Proof(TypedDict):
+    """Event `version` of the leaf's stream: all entries up to the leaf, the leaf's path in the tree, the checkpoint."""
+
+    checkpoint: str
+    entries: list[_Entry]
+    format: NotRequired[Literal['swe-fleet/proof/1']]
+    index: int
+    leaf: Leaf
+    path: list[str]
+    version: int
+
+class Proposal(TypedDict):
+    """One change that the coach offers: a wrapped title, markers at vague words, or a template to fill in."""
+
+    field: str
+    key: str
+    kind: str
+    texts: list[str]
+
+class ProposedEpic(TypedDict):
+    """The epic that the stories shall belong to."""
+
+    description: str
+    goal: str
+    title: str
+
+class ProposedStory(TypedDict):
+    """One story as it would be created; `depends_on` are positions of earlier stories."""
+
+    acceptance_criteria: list[str]
+    depends_on: NotRequired[list[int]]
+    description: str
+    is_scaffold: NotRequired[bool]
+    title: str
+
+class QuestionList(TypedDict):
+    """Questions in the order in which they were asked."""
+
+    items: list[QuestionView]
+
+class QuestionRequest(TypedDict):
+    """A question about a story (AP-73)."""
+
+    kind: NotRequired[Literal['question', 'clarification', 'change_request']]
+    severity: NotRequired[Literal['normal', 'blocking']]
+    text: str
+
+class QuestionView(TypedDict):
+    """One question and its answer."""
+
+    answer: str | None
+    kind: str
+    question_id: str
+    severity: str
+    text: str
+
+class RedactionView(TypedDict):
+    """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
+
+    count: int
+    field: str
+    kind: str
+
+class RefineChange(TypedDict):
+    """One proposal. `span` is in the text of `field` as it was before this change; a question changes no text."""
+
+    field: str
+    kind: Literal['wrap', 'clarify', 'template', 'question']
+    span: list[Any] | None
+    text: str
+
+class RefinedStory(TypedDict):
+    """What refine proposes; nothing is stored until somebody sends it as an edit (SC-40)."""
+
+    acceptance_criteria: list[str]
+    changes: list[RefineChange]
+    description: str
+    score_after: int
+    score_before: int
+    title: str
+
+class RejectRequest(TypedDict):
+    """A no, and why; `back` names the event of the lifecycle that takes the story back at once."""
+
+    back: NotRequired[str | None]
+    reason: str
+
+class RepoText(TypedDict):
+    """The repository that the stories of a project work on."""
+
+    default_branch: NotRequired[str]
+    provider: NotRequired[str]
+    url: str
+
+class Requirement(TypedDict):
+    """One thing that shall hold; `stories` are the positions of those that bring it."""
+
+    stories: list[int]
+    text: str
+
+class ResolveRequest(TypedDict):
+    """What came of a step that nobody knows the end of (AP-86)."""
+
+    note: str
+    outcome: Literal['happened', 'not_happened']
+
+class ReviewView(TypedDict):
+    """What one council said of one story; `failed` says why it said nothing."""
+
+    failed: str | None
+    review: BacklogReview | None
+    role: str
+
+class ReviewedStory(TypedDict):
+    """One story of the review: what was said, what it takes, and what was decided."""
+
+    estimate: EstimateView | None
+    po_concerns: str | None
+    po_notes: str | None
+    priority_adjustment: str | None
+    priority_reason: str | None
+    reason: str | None
+    result: Literal['PENDING', 'APPROVED', 'REJECTED']
+    reviews: list[ReviewView]
+    story_id: str
+
+class RevokeRequest(TypedDict):
+    """A yes is taken back before it was used."""
+
+    reason: str
+
+class RigorRequest(TypedDict):
+    """Work at another rigor level (AP-58)."""
+
+    reason: str
+    rigor: str
+
+class RunList(TypedDict):
+    """Runs and tool calls, the newest first."""
+
+    items: list[RunView]
+    next_cursor: NotRequired[str | None]
+
+class RunView(TypedDict):
+    """One run or tool call of a story."""
+
+    as_role: str
+    council_id: str | None
+    excerpt: str | None
+    exit_code: int | None
+    kind: str
+    logs_url: str | None
+    principal: str
+    reason: str | None
+    run_id: str | None
+    started_at: str
+    status: str
+    step_id: str
+    task_id: str | None
+    what: str
+
+class ScoreList(TypedDict):
+    """Reports and scores by tree (AP-84)."""
+
+    items: list[ScoreView]
+
+class ScoreRequest(TypedDict):
+    """A text, and the rigor whose minimum it is measured against."""
+
+    ac: NotRequired[list[str]]
+    brief: NotRequired[str]
+    language: NotRequired[str]
+    rigor: NotRequired[str]
+    title: str
+
+class ScoreView(TypedDict):
+    """What was measured of one tree, and the verdict."""
+
+    complete: bool
+    dimensions: list[DimensionView]
+    gates: list[GateScoreView]
+    is_current: bool
+    limited_by: str | None
+    reasons: list[str]
+    report_digest: str | None
+    rigor: str | None
+    run_id: str
+    score: str | None
+    summary: WorkspaceSummary | None
+    tree: str
+    verdict: str | None
+
+class SeatRow(TypedDict):
+    """A member of the council."""
+
+    member_id: str
+    model_policy: str
+    principal: str
+    proposes: bool
+    role: str
+    votes: bool
+    writes_tests: bool
+
+class ServiceReady(TypedDict):
+    """How it is found out that a side service can be used: this command ends with 0."""
+
+    argv: list[str]
+    timeout_s: NotRequired[int]
+
+class SessionRequest(TypedDict):
+    """Open a tool session (RT-68)."""
+
+    read_only: NotRequired[bool]
+    role: str
+    story_id: str
+    task_id: NotRequired[str | None]
+
+class SessionView(TypedDict):
+    """A tool session."""
+
+    epoch: int
+    idle_s: NotRequired[int]
+    phase: str
+    read_only: bool
+    role: str
+    session_id: str
+    story_id: str
+    task_id: str | None
+    tools: list[str]
+
+class StartRequest(TypedDict):
+    """Start the work on a story (AP-57)."""
+
+    delegate: NotRequired[list[Literal['po', 'qa']]]
+    model: NotRequired[str | None]
+    ref: NotRequired[str | None]
+    repo: str
+
+class StaticSummary(TypedDict):
+    """Findings of static analysis that are new against the base tree."""
+
+    gate: Literal['OK', 'WARN', 'ERROR', 'NONE']
+    new_critical: int
+    new_major: int
+    new_minor: NotRequired[int]
+    ok: bool
+
+class StoriesRequest(TypedDict):
+    """The stories of a review that has not begun."""
+
+    story_ids: list[str]
+
+class StoryAdvice(TypedDict):
+    """What the coach says of a story as it is: its score with findings, what it offers, and what it asks."""
+
+    proposals: list[Proposal]
+    questions: list[str]
+    refined: RefinedStory
+    score: StoryScore
+    version: int
+
+class StoryGraph(TypedDict):
+    """Nodes by (distance, label, id) and the relationships among them; `left_out` counts nodes over the bound."""
+
+    edges: list[GraphEdge]
+    left_out: int
+    nodes: list[GraphNode]
+    story_id: str
+
+class StoryLine(TypedDict):
+    """One story in a list."""
+
+    created_ms: NotRequired[int]
+    disposition: str
+    dor_ok: NotRequired[bool]
+    epic_id: NotRequired[str]
+    gates: NotRequired[list[str]]
+    is_paused: NotRequired[bool]
+    is_started: NotRequired[bool]
+    parked: NotRequired[str | None]
+    priority: NotRequired[int]
+    project_id: NotRequired[str]
+    rigor: str
+    score: str | None
+    state: str
+    story_id: str
+    tags: NotRequired[list[str]]
+    tasks: NotRequired[int]
+    tasks_done: NotRequired[int]
+    title: str
+    tokens: NotRequired[int]
+    updated_ms: NotRequired[int]
+    version: int
+    waiting_for: str | None
+
+class StoryList(TypedDict):
+    """One page of stories."""
+
+    items: list[StoryLine]
+    next_cursor: NotRequired[str | None]
+
+class StoryScore(TypedDict):
+    """How ready a story is: `score` = 100 - what the findings lost (SC-1)."""
+
+    content_digest: str
+    dor_ok: bool
+    findings: list[fleet__planning__coach__Finding]
+    score: int
+    scorer_version: int
+    threshold: int
+
+class StorySuggestion(TypedDict):
+    """A proposed story; nothing is stored until somebody creates it."""
+
+    acceptance_criteria: list[str]
+    description: str
+    questions: list[str]
+    source: Literal['template', 'model']
+    title: str
+
+class StoryView(TypedDict):
+    """A story as the API shows it."""
+
+    acceptance_criteria: list[Criterion]
+    approvals: list[ApprovalView]
+    author: str
+    base_tree: str | None
+    calls: int
+    closed: bool
+    commit: str | None
+    constraints: dict[str, Any]
+    created_at: str
+    description: str
+    disposition: str
+    dor_ok: bool
+    epic_id: str
+    findings: list[serve_apps__wire__FindingView]
+    is_paused: bool
+    is_started: bool
+    language: str
+    lifecycle: str
+    model: str | None
+    open_questions: int
+    park_cause: str | None
+    parked: str | None
+    plan_id: str | None
+    priority: int
+    project_id: str
+    redactions: NotRequired[list[RedactionView]]
+    rigor: str
+    score: str | None
+    state: str
+    story_id: str
+    tags: list[str]
+    tasks: list[TaskView]
+    threshold: str | None
+    title: str
+    tokens: int
+    tree: str | None
+    unresolved_steps: list[str]
+    updated_at: str
+    version: int
+    waiting_for: str | None
+
+class SuiteRunView(TypedDict):
+    """One report: the tests ran once on one tree."""
+
+    at: str
+    is_whole: bool
+    task_id: str | None
+    tree: str
+    version: int
+
+class TaskArtifacts(TypedDict):
+    """Files and folders that are kept, as absolute paths below /workspace (RC-8)."""
+
+    paths: NotRequired[list[str]]
+
+class TaskCaptured(TypedDict):
+    """What was kept of a run."""
+
+    artifacts: NotRequired[list[CapturedArtifact]]
+    logsRef: NotRequired[str | None]
+    truncated: NotRequired[bool]
+
+class TaskContext(TypedDict):
+    """For which story and task the run is, and in which role (RC-10)."""
+
+    case_id: str
+    hydration_refs: NotRequired[list[dict[str, str]]]
+    role: str
+    scope: NotRequired[list[str]]
+    task_id: NotRequired[str | None]
+
+class TaskInput(TypedDict):
+    """The files that the run starts from (RC-9)."""
+
+    patchDigest: NotRequired[str | None]
+    treeDigest: NotRequired[str | None]
+
+class TaskList(TypedDict):
+    """The tasks of a story."""
+
+    items: list[PlanTask]
+
+class TaskMetadata(TypedDict):
+    """What is known about a run beside its end."""
+
+    backend: NotRequired[str]
+    case_id: str
+    duration: NotRequired[int]
+    finishedAt: NotRequired[str | None]
+    imageDigest: NotRequired[str | None]
+    key: NotRequired[str | None]
+    limits: NotRequired[dict[str, Any]]
+    runId: str
+    startedAt: NotRequired[str | None]
+    task_id: NotRequired[str | None]
+    treeIn: NotRequired[str | None]
+    treeOut: NotRequired[str | None]
+    usage: NotRequired[dict[str, int]]
+
+class TaskMount(TypedDict):
+    """What is seen beside the workspace (RC-4)."""
+
+    readOnly: NotRequired[bool]
+    source: NotRequired[str]
+    target: str
+    type: Literal['bind', 'tmpfs', 'blob']
+
+class TaskNetwork(TypedDict):
+    """What the run may reach (RC-7)."""
+
+    hosts: NotRequired[list[str]]
+    mode: NotRequired[Literal['none', 'allow']]
+
+class TaskResources(TypedDict):
+    """What the run may use (RC-6). One that is not named is the smaller of its default and the cap."""
+
+    cpu: NotRequired[str]
+    disk: NotRequired[str]
+    gpu: NotRequired[int]
+    memory: NotRequired[str]
+    pids: NotRequired[int]
+
+class TaskResult(TypedDict):
+    """How a run ended, or where it is."""
+
+    captured: NotRequired[TaskCaptured]
+    exitCode: NotRequired[int | None]
+    metadata: TaskMetadata
+    problem: NotRequired[dict[str, Any] | None]
+    reason: NotRequired[Literal['ok', 'exit_nonzero', 'signal', 'oom_killed', 'pids_limit', 'disk_limit', 'output_limit', 'timeout', 'idle_timeout', 'cancelled', 'config', 'image_unavailable', 'mount_refused', 'sandbox_lost', 'service_unavailable'] | None]
+    status: Literal['pending', 'running', 'passed', 'failed', 'error', 'timeout', 'cancelled']
+
+class TaskService(TypedDict):
+    """A program beside the command (RC-101)."""
+
+    argv: NotRequired[list[str]]
+    env_prefix: str
+    kind: str
+    name: str
+    ready: NotRequired[ServiceReady | None]
+    version: NotRequired[str | None]
+
+class TaskSpec(TypedDict):
+    """One run as the outside asks for it."""
+
+    artifacts: NotRequired[TaskArtifacts]
+    cmd: NotRequired[list[str]]
+    context: TaskContext
+    effect: NotRequired[Literal['PURE', 'KEYED', 'UNSAFE'] | None]
+    env: NotRequired[dict[str, Any]]
+    image: str
+    input: NotRequired[TaskInput]
+    key: NotRequired[str | None]
+    mounts: NotRequired[list[TaskMount]]
+    network: NotRequired[TaskNetwork]
+    resources: NotRequired[TaskResources]
+    services: NotRequired[list[TaskService]]
+    timeouts: NotRequired[TaskTimeouts]
+
+class TaskTimeouts(TypedDict):
+    """Seconds (RC-5)."""
+
+    graceSec: NotRequired[int]
+    idleSec: NotRequired[int]
+    overallSec: NotRequired[int]
+
+class TaskView(TypedDict):
+    """One task and where it stands."""
+
+    role: str
+    state: str
+    task_id: str
+    title: str
+
+class TestRow(TypedDict):
+    """One test; `results` stand in the order of the reports, null where it did not run."""
+
+    is_flaky: bool
+    is_known_failing: bool
+    message: str
+    results: list[str | None]
+    test_id: str
+
+class TestSummary(TypedDict):
+    """Counts of one test stage."""
+
+    errored: int
+    failed: int
+    passed: int
+    skipped: int
+
+class TestTable(TypedDict):
+    """Tests by name over reports, the oldest report first; failing tests come first, then flaky ones."""
+
+    items: list[TestRow]
+    left_out: int
+    reports: list[SuiteRunView]
+
+class TextRequest(TypedDict):
+    """The text of a story that need not exist."""
+
+    ac: NotRequired[list[str]]
+    brief: NotRequired[str]
+    language: NotRequired[str]
+    title: str
+
+class TicketView(TypedDict):
+    """A run that was asked for (RC-20)."""
+
+    status: str
+    taskId: str
+
+class TimelineList(TypedDict):
+    """Events in words, in order; `next_after` is the version to go on from."""
+
+    items: list[TimelineView]
+    next_after: int | None
+
+class TimelineView(TypedDict):
+    """One event in words."""
+
+    actor: str
+    at: str
+    event: str
+    human: bool
+    text: str
+    version: int
+
+class ToolCall(TypedDict):
+    """What the caller asks for. Any other field, such as `approved`, is refused (RT-32)."""
+
+    args: NotRequired[dict[str, JsonValue]]
+    op: str
+    tool: str
+
+class ToolList(TypedDict):
+    """Operations, and the digest of the policy that declares them (AP-93)."""
+
+    items: list[ToolView]
+    policy_digest: str
+
+class ToolOutcome(TypedDict):
+    """How a call that was allowed ended. A non-zero exit is an outcome; a broken sandbox is an exception instead."""
+
+    artifacts: NotRequired[list[Artifact]]
+    content: NotRequired[JsonValue]
+    egress: NotRequired[list[EgressDecision]]
+    exit_code: NotRequired[int | None]
+    outcome: Literal['succeeded', 'failed', 'timed_out', 'cancelled']
+    output: NotRequired[str | None]
+    reason: NotRequired[str]
+    run_log: NotRequired[str | None]
+    text: NotRequired[str]
+    tree_out: NotRequired[str | None]
+    unmet: NotRequired[list[str]]
+
+class ToolView(TypedDict):
+    """One declared operation (RT-20)."""
+
+    access: str
+    approval: str
+    approver_role: str
+    args: dict[str, Any]
+    effect: str
+    name: str
+    op: str
+    output_limit_kb: int
+    risk: str
+    scope: str
+    side_effects: str
+    timeout_s: int
+    tool: str
+
+class TransitionList(TypedDict):
+    """The events that are legal in the story's state (LC-9)."""
+
+    items: list[TransitionView]
+    state: str
+
+class TransitionRequest(TypedDict):
+    """Fire an event of the story's lifecycle (AP-56)."""
+
+    event: str
+    reason: NotRequired[str]
+
+class TransitionView(TypedDict):
+    """One event that is legal now."""
+
+    by: list[str]
+    event: str
+    gate: str | None
+    guards: list[GuardView]
+    is_open: bool
+    kind: str
+    needs_person: bool
+    to: str
+
+class TrendView(TypedDict):
+    """What was last measured of one story."""
+
+    at: str
+    coverage_pct: float | None
+    score: float
+    story_id: str
+    story_title: str
+    verdict: str
+
+class UsageList(TypedDict):
+    """The ledger by one key."""
+
+    group_by: str
+    items: list[UsageSumView]
+    story_id: str | None
+
+class UsageSumView(TypedDict):
+    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0 (MB-31)."""
+
+    calls: int
+    cost_microusd: int
+    gpu_ms: int
+    key: str
+    latency_ms: int
+    steps: int
+    tokens_cached: int
+    tokens_in: int
+    tokens_out: int
+    tokens_unpriced: int
+
+class ValidationError(TypedDict):
+    """ValidationError."""
+
+    ctx: NotRequired[dict[str, Any]]
+    input: NotRequired[Any]
+    loc: list[str | int]
+    msg: str
+    type: str
+
+class WaitingTask(TypedDict):
+    """A task that waits for somebody."""
+
+    priority: int
+    role: str
+    state: str
+    story_id: str
+    story_title: str
+    task_id: str
+    title: str
+    waits_for: str
+
+class WaitingTaskList(TypedDict):
+    """Tasks that wait, those of the oldest stories first."""
+
+    items: list[WaitingTask]
+
+class WorkflowStats(TypedDict):
+    """Where stories and tasks stand."""
+
+    dispositions: dict[str, int]
+    gates: dict[str, int]
+    open_claims: int
+    parked: dict[str, int]
+    paused: int
+    rejections: int
+    stories: dict[str, int]
+    tasks: dict[str, int]
+
+class WorkspaceSummary(TypedDict):
+    """Sections of the report in short; None is missing evidence, never zero (RC-69)."""
+
+    build_ok: NotRequired[bool | None]
+    coverage: NotRequired[CoverageSummary | None]
+    e2e: NotRequired[TestSummary | None]
+    lint: NotRequired[LintSummary | None]
+    secrets_found: NotRequired[int | None]
+    static: NotRequired[StaticSummary | None]
+    unit: NotRequired[TestSummary | None]
+
+class _Entry(TypedDict):
+    """_Entry."""
+
+    fields: dict[str, str]
+    id: str
+
+class fleet__events__story__Finding(TypedDict):
+    """Why points were lost: each lost point is explained by exactly one finding (SC-2)."""
+
+    code: str
+    dimension: str
+    field: str
+    matched: NotRequired[str]
+    message: str
+    points_lost: int
+    span: NotRequired[list[Any] | None]
+    suggestion: NotRequired[str]
+
+class fleet__planning__coach__Finding(TypedDict):
+    """One reason for lost points (SC-2). `span` is in the NFC text of `field`; several matches are joined by commas."""
+
+    code: Literal['AC_MISSING', 'AC_NO_GHERKIN', 'NOT_INDEPENDENT', 'NOT_NEGOTIABLE', 'VALUE_UNCLEAR', 'AMBIGUOUS', 'DESC_MISSING', 'TOO_LARGE', 'NOT_TESTABLE', 'TITLE_LENGTH']
+    dimension: Literal['acceptance_criteria', 'independent', 'negotiable', 'valuable', 'estimable', 'small', 'testable', 'clarity']
+    field: str
+    matched: str | None
+    message: str
+    points_lost: int
+    span: list[Any] | None
+    suggestion: str
+
+class serve_apps__audit__FindingView(TypedDict):
+    """One difference between what is stored and what was recorded."""
+
+    detail: str
+    subject: str
+    verdict: str
+    version: int | None
+
+class serve_apps__intervention_wire__AnswerRequest(TypedDict):
+    """The answer to a question."""
+
+    answer: str
+
+class serve_apps__intervention_wire__ReasonRequest(TypedDict):
+    """Why (GL-14)."""
+
+    reason: str
+
+class serve_apps__operations__ProjectList(TypedDict):
+    """Projects by id."""
+
+    items: list[serve_apps__operations__ProjectView]
+
+class serve_apps__operations__ProjectView(TypedDict):
+    """A project, by the stories that are in it."""
+
+    epics: list[str]
+    open: int
+    project_id: str
+    states: dict[str, int]
+    stories: int
+
+class serve_apps__project_wire__AnswerRequest(TypedDict):
+    """Answers by question."""
+
+    answers: dict[str, str]
+
+class serve_apps__project_wire__ProjectList(TypedDict):
+    """Projects by id."""
+
+    items: list[serve_apps__project_wire__ProjectView]
+    next_cursor: NotRequired[str | None]
+
+class serve_apps__project_wire__ProjectView(TypedDict):
+    """One project (PL-2)."""
+
+    author: str
+    constraints: dict[str, Any]
+    created_at: str | None
+    default_lifecycle: str
+    default_rigor: str
+    description: str
+    epics: int
+    inbox: str | None
+    languages: list[str]
+    project_id: str
+    repo: dict[str, Any] | None
+    status: str
+    title: str
+    version: int
+
+class serve_apps__project_wire__ReasonRequest(TypedDict):
+    """Why."""
+
+    reason: str
+
+class serve_apps__wire__FindingView(TypedDict):
+    """Why points were lost; `span` is in the text of `field`."""
+
+    code: str
+    dimension: str
+    field: str
+    matched: str
+    message: str
+    points_lost: int
+    span: list[Any] | None
+    suggestion: str

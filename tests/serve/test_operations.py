@@ -1,0 +1,146 @@
+"""Tasks that wait, where work stands, rules in force and dead letters over HTTP (AP-63, AP-66, AP-93, AP-121)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from fleet import events as ev
+from fleet.adapters.memory import MemoryDeadLetters
+from fleet.config import ServeSettings
+from fleet.ids import EntityId, StreamId
+from fleet.ports import MAX_ATTEMPTS, Failure
+from serve_apps.gateway import build_gateway
+from tests.support.bench import World
+from tests.support.front import front_parts
+from tests.support.rules import files
+from tests.support.story_events import PO, STORY, SYSTEM, TASK, StoryLog, digest, story
+from tests.support.tool_front import DEV, REGISTRY, ROOT, keyed
+
+
+@pytest.fixture
+def parts_of() -> World:
+    return World()
+
+
+@pytest.fixture
+async def client(parts_of: World) -> AsyncIterator[httpx.AsyncClient]:
+    async with _front(parts_of, story(until="planned")) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _front(world: World, log: StoryLog) -> AsyncIterator[httpx.AsyncClient]:
+    await log.write_to(world.log)
+    letters = MemoryDeadLetters(world.clock)
+    failure = Failure("projector", StreamId.of_story(STORY), 3, "unsupported_schema", "too new")
+    for _ in range(MAX_ATTEMPTS):
+        await letters.failed(failure)
+    found = front_parts(world)
+    parts = replace(found, letters=letters)
+    app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+        yield at
+
+
+async def _get(client: httpx.AsyncClient, path: str, who: dict[str, str] = ROOT) -> Any:
+    response = await client.get(f"/api/{path}", headers=who)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.rule("AP-63")
+async def test_tasks_wait_for_the_role_that_does_them(client: httpx.AsyncClient):
+    (task,) = (await _get(client, "tasks/pending?role=developer"))["items"]
+    assert (task["story_id"], task["state"], task["waits_for"]) == (STORY, "todo", "developer")
+    everything = (await _get(client, "tasks/pending"))["items"]
+    for_qa = (await _get(client, "tasks/pending?role=qa"))["items"]
+    assert for_qa == [row for row in everything if row["waits_for"] == "qa"]
+    assert task in everything
+
+
+@pytest.mark.rule("AP-66")
+async def test_statistics_say_where_stories_and_tasks_stand(client: httpx.AsyncClient):
+    stats = await _get(client, "workflow/stats", DEV)
+    assert stats["rejections"] == 0
+    assert stats["stories"] == {"DESIGN": 1}
+    assert sum(stats["tasks"].values()) >= 1
+
+
+@pytest.mark.rule("AP-66")
+async def test_work_that_a_person_sends_back_counts_as_a_rejection():
+    log, name = story(until="planned"), EntityId("ap-work1")
+    log.add(
+        ev.ApprovalRequested(
+            approval_id=name,
+            gate="task_acceptance",
+            role="po",
+            actor="human",
+            subject=ev.Subject(kind="tree", id=TASK, digest=digest("tree")),
+            risk="low",
+            expires_at=log.state.created_ms + 10**9,
+            attempt=1,
+            card_digest=digest("card"),
+            requested_by=SYSTEM,
+        )
+    )
+    log.add(ev.ApprovalRejected(approval_id=name, principal=PO, as_role="po", reason="not yet right", delegated=False))
+    async with _front(World(), log) as client:
+        assert (await _get(client, "workflow/stats"))["rejections"] == 1
+
+
+@pytest.mark.rule("AP-93")
+async def test_rules_in_force_are_told_with_their_digest(client: httpx.AsyncClient):
+    lifecycles = await _get(client, "lifecycles", DEV)
+    assert {"agile", "sdlc"} <= set(lifecycles["content"]["lifecycles"])
+    assert lifecycles["digest"].startswith("sha256:")
+    assert (await _get(client, "rigor", DEV))["content"]
+
+
+async def test_caller_is_told_who_it_is(client: httpx.AsyncClient):
+    found = await _get(client, "me", DEV)
+    assert found == {"principal": "user:dev", "roles": ["developer"], "projects": None}
+
+
+@pytest.mark.rule("AP-121", "AP-95")
+async def test_dead_letter_is_shown_and_tried_again_by_an_admin_alone(client: httpx.AsyncClient):
+    assert (await client.get("/api/dlq", headers=DEV)).status_code == 403
+    (letter,) = (await _get(client, "dlq"))["items"]
+    assert (letter["code"], letter["attempts"], letter["stream"]) == ("unsupported_schema", 5, f"story:{STORY}")
+    url = f"/api/dlq/{letter['letter_id']}/retry"
+    assert (await client.post(url, headers=keyed(1, DEV))).status_code == 403
+    assert (await client.post(url, headers=keyed(2, ROOT))).status_code == 200
+    assert (await _get(client, "dlq"))["items"] == []
+    assert (await client.post(url, headers=keyed(3, ROOT))).status_code == 404
+
+
+@pytest.mark.rule("AP-90")
+async def test_audit_shows_raw_envelopes_and_verifies_for_those_who_may(client: httpx.AsyncClient, parts_of: World):
+    url = f"/api/audit/events?stream={STORY}"
+    assert (await client.get(url, headers=DEV)).status_code == 403
+    recorded = await parts_of.events()
+    page = await _get(client, f"audit/events?stream={STORY}&limit=2")
+    assert [e["hash"] for e in page["items"]] == [e.hash for e in recorded[:2]]
+    assert page["next_from"] == 3
+    rest = await _get(client, f"audit/events?stream=story:{STORY}&from=3&limit=500")
+    assert [e["version"] for e in rest["items"]] == [e.version for e in recorded[2:]]
+    one = await _get(client, f"audit/events?stream={STORY}&type=StoryScored&to=5")
+    assert {e["type"] for e in one["items"]} == {"StoryScored"}
+    assert (await _get(client, "audit/status"))["is_clean"] is None
+    verified = await client.post("/api/audit/verify", headers=ROOT)
+    assert verified.status_code == 200, verified.text
+    assert verified.json()["events"] == len(recorded)
+    assert (await _get(client, "audit/status"))["ended_at"]
+    assert (await _get(client, "audit/checkpoints"))["items"] == []
+    assert (await client.get(f"/api/audit/proof/{STORY}/1", headers=ROOT)).status_code == 404
+
+
+async def test_projects_are_those_that_have_stories(client: httpx.AsyncClient):
+    (project,) = (await _get(client, "projects", DEV))["items"]
+    found = {name: project[name] for name in ("project_id", "epics", "status")}
+    assert found == {"project_id": "pr-default", "epics": 1, "status": "active"}

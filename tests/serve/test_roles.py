@@ -1,0 +1,99 @@
+"""Who may do what over HTTP: nobody without a token, and each role what its row allows (AP-1, LC-11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.config import ServeSettings
+from serve_apps.gateway import build_gateway
+from tests.support.bench import PEOPLE, STORY_TEXT
+from tests.support.rules import files
+from tests.support.story_events import STORY, TASK
+from tests.support.tool_front import REGISTRY, keyed, tool_front
+
+URL = f"/api/planner/stories/{STORY}"
+OPEN = {"/healthz", "/readyz"}
+PEOPLE_BY_ROLE = {"po": "user:ana", "qa": "user:quinn", "developer": "user:dev"}
+"""One person for each role, who holds no other."""
+EVERYBODY = frozenset(PEOPLE_BY_ROLE)
+
+TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
+    ("POST", "/api/planner/stories", STORY_TEXT, frozenset({"po"})),
+    ("PATCH", URL, {"title": "As an editor I want other slugs"}, frozenset({"po"})),
+    ("POST", f"{URL}/coach", {"proposals": ["title/wrap"]}, frozenset({"po"})),
+    ("POST", f"{URL}/pause", {"reason": "not today, please"}, frozenset({"po"})),
+    ("POST", f"{URL}/resume", {"note": ""}, frozenset({"po"})),
+    ("POST", f"{URL}/unpark", {"note": "look at it again"}, frozenset({"po"})),
+    ("POST", f"{URL}/cancel", {"reason": "nobody needs it any more"}, frozenset({"po"})),
+    ("POST", f"{URL}/start", {"repo": "/srv/text"}, frozenset({"po"})),
+    ("POST", f"{URL}/transition", {"event": "reject_build", "reason": "the design is wrong"}, frozenset({"po"})),
+    ("POST", f"{URL}/steps/run/rn-none1/resolve", {"outcome": "happened", "note": "I looked there"}, frozenset({"po"})),
+    ("POST", f"{URL}/questions", {"text": "Which alphabet?"}, EVERYBODY),
+    ("POST", f"{URL}/tasks/{TASK}/claim", {"role": "developer"}, frozenset({"developer"})),
+    ("PUT", f"{URL}/rigor", {"rigor": "L2", "reason": "it is about money now"}, EVERYBODY),
+    ("PUT", f"/api/budgets/story/{STORY}", {"limits": {"calls": 5}}, frozenset({"po"})),
+    ("POST", "/api/projects", {"title": "Shop"}, frozenset({"po"})),
+    ("POST", "/api/projects/pr-default/epics", {"title": "Cart"}, frozenset({"po"})),
+    ("POST", "/api/projects/pr-default/discoveries", {"goal": "A shop with a cart and a search"}, frozenset({"po"})),
+    ("POST", "/api/ceremonies", {"story_ids": []}, frozenset({"po"})),
+    ("GET", f"/api/audit/events?stream={STORY}", None, frozenset({"po"})),
+    ("GET", "/api/audit/status", None, frozenset({"po"})),
+    ("POST", "/api/audit/verify", None, frozenset({"po"})),
+    ("GET", "/api/dlq", None, frozenset()),
+    ("POST", "/api/dlq/none/retry", None, frozenset()),
+    ("GET", "/api/audit/events?stream=platform:main", None, frozenset()),
+    ("GET", "/api/approvals", None, EVERYBODY),
+    ("GET", URL, None, EVERYBODY),
+]
+"""Method, address, body, and the roles that are not refused for what they are."""
+
+
+def _who(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name.removeprefix('user:')}-token"}
+
+
+@pytest.mark.rule("AP-1", "LC-11", "LC-76")
+async def test_each_role_is_refused_what_its_row_does_not_allow():
+    assert all(PEOPLE[name] == {role} for role, name in PEOPLE_BY_ROLE.items())
+    async with tool_front() as at:
+        for number, (method, path, body, allowed) in enumerate(TABLE):
+            for role, name in PEOPLE_BY_ROLE.items():
+                if role in allowed:
+                    continue
+                headers = keyed(number + 1, _who(name)) | {"If-Match": "*"}
+                before = (await at.world.desk.state(STORY)).version
+                response = await at.client.request(method, path, json=body, headers=headers)
+                told = (role, method, path, response.text)
+                assert (response.status_code, response.json()["code"]) == (403, "policy_denied"), told
+                assert (await at.world.desk.state(STORY)).version == before, told
+
+
+@pytest.mark.rule("AP-1")
+async def test_each_role_is_not_refused_what_its_row_allows():
+    for number, (method, path, body, allowed) in enumerate(TABLE):
+        # What one of them does must not be in the way of the next.
+        if "cancel" in path or not allowed:
+            continue
+        async with tool_front() as at:
+            for role in sorted(allowed):
+                headers = keyed(number + 1, _who(PEOPLE_BY_ROLE[role])) | {"If-Match": "*"}
+                response = await at.client.request(method, path, json=body, headers=headers)
+                assert response.status_code != 403, (role, method, path, response.text)
+                assert response.status_code < 500, (role, method, path, response.text)
+
+
+@pytest.mark.rule("AP-1")
+async def test_nothing_but_health_is_answered_without_a_token():
+    app = build_gateway(None, REGISTRY, files().load("serve.yaml", ServeSettings))  # pyright: ignore[reportArgumentType]
+    async with tool_front() as at:
+        for path, item in app.openapi()["paths"].items():
+            for method in item:
+                if path in OPEN:
+                    continue
+                url = path.replace("{", "x").replace("}", "")
+                response = await at.client.request(method.upper(), url, json={})
+                assert response.status_code == 401, (method, path, response.status_code, response.text[:200])
+        for path in ("/api/openapi.json", "/docs", "/redoc", "/metrics", "/api", "/api/mcp"):
+            assert (await at.client.get(path)).status_code in (401, 404, 405), path

@@ -1,0 +1,136 @@
+"""Events of several stories in one stream: cursors, resuming, filters, and rights that end (AP-100..AP-104)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from fleet.adapters.clock import SystemClock
+from fleet.errors import InvalidInput
+from fleet.ids import Principal, StoryId
+from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from serve_apps.sight import Sight
+from serve_apps.stream import Choice, encode_cursor, many_frames, start_of
+from tests.support.bench import World
+from tests.support.story_events import PO, STORY, StoryLog, created_payload, story
+
+ANA = Principal("user:ana")
+OTHER = StoryId("st-other1")
+
+
+def _registry(projects: frozenset[str] | None = None) -> PrincipalRegistry:
+    entry = PrincipalEntry(principal=ANA, roles=frozenset({"po"}), token_sha256=hash_token("x"), projects=projects)
+    return PrincipalRegistry((entry,))
+
+
+def _choice(world: World, **chosen: Any) -> Choice:
+    return Choice(Sight(_registry(), world.desk), ANA, **chosen)
+
+
+PROJECT: dict[str, Any] = {"projects": frozenset({"pr-default"})}
+
+
+async def _frames(frames: AsyncIterator[str], count: int) -> list[dict[str, Any]]:
+    """The next `count` events with the id of their frames."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        async for text in frames:
+            fields = dict(line.split(": ", 1) for line in text.strip().splitlines() if ": " in line)
+            if "data" in fields:
+                found.append({"id": fields["id"], "event": fields["event"], **json.loads(fields["data"])})
+            if len(found) == count:
+                return found
+    raise AssertionError("the stream ended")
+
+
+async def _add(world: World, story_id: StoryId = OTHER) -> None:
+    log = StoryLog(story_id)
+    log.add(created_payload(), actor=PO)
+    await log.write_to(world.log)
+
+
+@pytest.mark.rule("AP-100", "AP-102")
+async def test_stream_of_a_project_begins_now_holds_new_stories_and_resumes_at_its_cursor():
+    world = World(clock=SystemClock())
+    await story(until="created").write_to(world.log)
+    choice = _choice(world, **PROJECT)
+    start = await start_of(world.desk, choice, None)
+    assert start == {STORY: 1}
+    async with aclosing(many_frames(world.desk, choice, after=start, heartbeat_s=15)) as frames:
+        first = await anext(frames)
+        assert encode_cursor(start) in first
+        await _add(world)
+        (seen,) = await _frames(frames, 1)
+    assert (seen["stream"], seen["version"], seen["event"]) == (f"story:{OTHER}", 1, "story")
+    assert await start_of(world.desk, choice, seen["id"]) == {STORY: 1, OTHER: 1}
+    # Who has the older cursor gets the new story from its first event.
+    behind = await start_of(world.desk, choice, encode_cursor(start))
+    assert behind == {STORY: 1}
+    async with aclosing(many_frames(world.desk, choice, after=behind, heartbeat_s=15)) as frames:
+        (again,) = await _frames(frames, 1)
+    assert again["event_id"] == seen["event_id"]
+
+
+@pytest.mark.rule("AP-100")
+async def test_named_stories_are_sent_from_their_first_event_when_asked_to():
+    world = World(clock=SystemClock())
+    await story(until="scope").write_to(world.log)
+    await _add(world)
+    choice = _choice(world, stories=frozenset({STORY}))
+    start = await start_of(world.desk, choice, "0")
+    count = len(await world.events())
+    async with aclosing(many_frames(world.desk, choice, after=start, heartbeat_s=15)) as frames:
+        found = await _frames(frames, count)
+    assert [f["version"] for f in found] == list(range(1, count + 1))
+    assert {f["stream"] for f in found} == {f"story:{STORY}"}
+
+
+@pytest.mark.rule("AP-100", "AP-101")
+async def test_types_that_are_not_wanted_are_left_out():
+    world = World(clock=SystemClock())
+    await story(until="scope").write_to(world.log)
+    choice = _choice(world, **PROJECT)
+    frames = many_frames(world.desk, choice, after={}, heartbeat_s=15, types=frozenset({"StoryScored"}))
+    async with aclosing(frames):
+        (found,) = await _frames(frames, 1)
+    assert found["type"] == "StoryScored"
+
+
+@pytest.mark.rule("AP-104")
+async def test_lost_right_ends_the_stream_without_another_event():
+    world = World(clock=SystemClock())
+    await story(until="created").write_to(world.log)
+
+    class Shrinking(PrincipalRegistry):
+        sees = True
+
+        def projects_of(self, principal: Principal) -> frozenset[str] | None:
+            return None if self.sees else frozenset()
+
+    registry = Shrinking(())
+    choice = Choice(Sight(registry, world.desk), ANA, stories=frozenset({STORY}))
+    async with aclosing(many_frames(world.desk, choice, after={}, heartbeat_s=15)) as frames:
+        await _frames(frames, 1)
+        await story(until="scored").write_to(world.log, after=1)
+        registry.sees = False
+        async with asyncio.timeout(20):
+            rest = [text async for text in frames]
+    assert [text for text in rest if "event: denied" in text]
+    assert not any("event: story" in text for text in rest)
+
+
+@pytest.mark.rule("AP-102")
+@pytest.mark.parametrize("cursor", ["c1.!", "c1.AAAA", f"story:{STORY}/3", "c2.", "x" * 100])
+async def test_what_is_no_cursor_is_refused(cursor: str):
+    world = World()
+    with pytest.raises(InvalidInput):
+        await start_of(world.desk, _choice(world, **PROJECT), cursor)
+
+
+def test_cursor_of_hundreds_of_stories_stays_small():
+    assert len(encode_cursor({StoryId(f"st-story-{n}"): n for n in range(300)})) < 4100

@@ -1,0 +1,164 @@
+"""docs/extending.md: every example works without a change to the product, in a process that finds it installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "extend"
+
+_TOOL_AND_ROLE = """
+import asyncio, json, sys
+from pathlib import Path
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger, MemorySandboxBackend, ProgramEnd
+from fleet.config import ConfigFiles, packaged_directory
+from fleet.ids import Principal, RunKey, StoryId
+from fleet.ports import ToolContext
+from fleet.services.tool_kit import ToolParts
+from fleet.tools import CallFacts, FileEntry, ToolCall, decide, encode_tree, enforce
+from fleet.wiring import active_policy, make_toolbox
+from tests.support.tool_kit import DirectSandbox
+
+async def main():
+    policy = active_policy(ConfigFiles(packaged_directory(), Path(sys.argv[1])))
+    blobs = MemoryBlobStore()
+    tree = await blobs.put(encode_tree({"a.txt": FileEntry("100644", await blobs.put(b"three small words"))}))
+    who, call = Principal("agent:security-001"), ToolCall(tool="word_count", op="count", args={"path": "a.txt"})
+    facts = CallFacts(principal=who, is_enabled=True, role="security", roles_held=frozenset({"security"}),
+                      phase="TEST", story="active", rigor="L1", epoch=1, current_epoch=1, tree=tree)
+    allowed = enforce(decide(call, facts, policy=policy, now_ms=0))
+    sandbox = DirectSandbox(MemorySandboxBackend(lambda _: ProgramEnd(), blobs))
+    parts = ToolParts(sandbox=sandbox, blobs=blobs, clock=SystemClock(), targets=policy.targets)
+    box = make_toolbox(parts, policy, ledger=MemoryRunLedger(), name="sandbox:one/tools")
+    context = ToolContext(story_id=StoryId("st-1"), principal=who, role="security", phase="TEST", key=RunKey("a" * 64),
+                          epoch=1, obligations=allowed.obligations, tree=tree)
+    outcome = await box.call(call, context)
+    print(json.dumps({"rule": allowed.rule_id, "text": outcome.text, "content": outcome.content}))
+
+asyncio.run(main())
+"""
+_ADAPTERS = """
+import asyncio, json, sys
+from pathlib import Path
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.memory import MemoryRunLedger, MemorySandboxBackend, ProgramEnd
+from fleet.errors import ArtifactNotFound, ModelUnavailable, SandboxUnavailable
+from fleet.digest import digest_of
+from fleet.ids import RunKey, StoryId
+from fleet.models import ChatMessage, ChatRequest
+from fleet.ports import BlobStore, ChatModel, SandboxBackend
+from fleet.services.tool_supervisor import ToolSupervisor
+from fleet.tools import RunSpec
+from fleet_extend.canned_model import CannedModel
+from fleet_extend.refusing_backend import RefusingBackend
+from fleet_extend.sqlite_blobs import SqliteBlobStore
+
+async def fails(awaitable, error):
+    try:
+        await awaitable
+    except error:
+        return True
+    return False
+
+async def main():
+    blobs: BlobStore = SqliteBlobStore(Path(sys.argv[1]) / "blobs.sqlite")
+    inner = MemorySandboxBackend(lambda _: ProgramEnd(stdout=b"ran"), blobs)
+    backend: SandboxBackend = RefusingBackend(inner, ["curl"])
+    supervisor = ToolSupervisor(backend, MemoryRunLedger(), blobs, SystemClock(), "sandbox:one")
+    about = {"story": StoryId("st-1"), "epoch": 1}
+    ran = await supervisor.run(RunSpec(argv=("make",)), key=RunKey("a" * 64), **about)
+    refused = await fails(supervisor.run(RunSpec(argv=("curl",)), key=RunKey("b" * 64), **about), SandboxUnavailable)
+    model: ChatModel = CannedModel({"hi": "hello you"})
+    ask = lambda text: model.complete(ChatRequest(messages=(ChatMessage(role="user", content=text),)),
+                                      request_id="r-1", timeout_s=1)
+    reply = await ask("hi")
+    print(json.dumps({
+        "stdout": ran.stdout.text, "refused": refused, "stored": await blobs.has(ran.stdout.blob),
+        "missing": await fails(blobs.get(digest_of(b"no")), ArtifactNotFound),
+        "reply": reply.text, "tokens": reply.usage.tokens_out, "unknown": await fails(ask("?"), ModelUnavailable),
+    }))
+
+asyncio.run(main())
+"""
+
+
+def overlay(folder: Path) -> Path:
+    """A configuration directory with the packaged roles and the example's."""
+    roles = yaml.safe_load((ROOT / "config" / "roles.yaml").read_text())
+    roles["roles"] |= yaml.safe_load((EXAMPLES / "security_role.yaml").read_text())
+    folder.mkdir()
+    (folder / "roles.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(roles))))
+    return folder
+
+
+def process(script: str, argument: Path, installed: Path = EXAMPLES) -> subprocess.CompletedProcess[str]:
+    """A process of its own in which the folder's distributions are installed."""
+    paths = os.pathsep.join([str(installed), str(ROOT)])
+    command = [sys.executable, "-W", "error", "-c", script, str(argument)]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60)
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.rule("RT-69", "RT-1", "RT-20")
+def test_tool_and_role_of_an_installed_package_work_together(tmp_path: Path) -> None:
+    said = answer(process(_TOOL_AND_ROLE, overlay(tmp_path / "config")))
+    assert said == {"rule": "read", "text": "3 words", "content": {"words": 3}}
+
+
+def test_store_model_and_sandbox_backend_serve_the_services(tmp_path: Path) -> None:
+    assert answer(process(_ADAPTERS, tmp_path)) == {
+        "stdout": "ran",
+        "refused": True,
+        "stored": True,
+        "missing": True,
+        "reply": "hello you",
+        "tokens": 2,
+        "unknown": True,
+    }
+
+
+@pytest.mark.rule("RT-69")
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name="word_count"', 'name="files"', "a tool of this name exists"),
+        ('"ops": {"count": {"path": "path"}},', "", "declares no operation"),
+        ("PLUGIN = ToolPlugin(", "OTHER = ToolPlugin(", "cannot be loaded"),
+        ('"risk": "low"', '"risk": "high"', "risk high needs approval always"),
+    ],
+)
+def test_plugin_that_is_not_whole_stops_the_start(tmp_path: Path, old: str, new: str, words: str) -> None:
+    copy = tmp_path / "installed"
+    shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    module = copy / "fleet_extend" / "word_count.py"
+    assert old in module.read_text()
+    module.write_text(module.read_text().replace(old, new))
+    start = (
+        "from fleet.config import ConfigFiles, packaged_directory\nfrom fleet.wiring import active_policy\n"
+        "active_policy(ConfigFiles(packaged_directory(), None))"
+    )
+    done = process(start, tmp_path, copy)
+    assert done.returncode != 0
+    assert "ConfigError" in done.stderr
+    assert words in done.stderr
+
+
+def test_page_shows_the_examples_as_they_are() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    role = (EXAMPLES / "security_role.yaml").read_text().split("\n", 1)[1]
+    assert role in page
+    assert (EXAMPLES / "fleet_extend-1.0.dist-info" / "entry_points.txt").read_text() in page

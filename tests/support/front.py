@@ -1,0 +1,56 @@
+"""What people read through the front, over the stores of a world."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryDeadLetters, MemoryRawLog
+from fleet.adapters.signing import Ed25519Verifier
+from fleet.context import ContextConfig
+from fleet.planning import CoachConfig
+from fleet.rigor import RigorConfig
+from fleet.services.audit_desk import AuditDesk
+from fleet.services.auditor import Auditor
+from fleet.services.coach_desk import CoachDesk
+from fleet.services.context_service import ContextService
+from fleet.services.gate_desk import GateDesk
+from fleet.services.report import ReportService
+from fleet.services.story_desk import StoryDesk
+from serve_apps.parts import FrontParts
+from tests.support.audit import SIGNER
+from tests.support.bench import World, definitions
+from tests.support.rules import files
+
+__all__ = ["front_parts"]
+
+
+def front_parts(world: World) -> FrontParts:
+    """Every part of the front but a clock, so that requests are not counted; no checkpoint was ever signed."""
+    context = files().load("context.yaml", ContextConfig)
+    coach, rigor = files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)
+
+    store, export = MemoryCheckpointStore(), MemoryCheckpointExport()
+
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[Auditor]:
+        raw, verifier = MemoryRawLog(world.log), Ed25519Verifier()
+        yield Auditor(raw, store, export, blobs=world.blobs, key=SIGNER.key, verifier=verifier)
+
+    return FrontParts(
+        stories=StoryDesk(
+            planning=world.desk,
+            blobs=world.blobs,
+            packs=ContextService(world.log, world.blobs, context, clock=world.clock),
+            reports=ReportService(world.log, world.blobs),
+            rules=definitions(),
+            context=context,
+            clock=world.clock,
+            digests=files().digests(),
+        ),
+        gates=GateDesk(planning=world.desk, blobs=world.blobs),
+        coach=CoachDesk(coach, rigor),
+        projects=world.projects,
+        letters=MemoryDeadLetters(world.clock),
+        audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
+    )

@@ -1,0 +1,90 @@
+"""Tool calls on trees for tests of the local tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+from pydantic import JsonValue
+
+from fleet.ids import Digest, Principal, RunKey, StoryId
+from fleet.ports import BlobStore, SandboxBackend, SandboxHealth, ToolContext
+from fleet.tools import Language, Obligations, RunResult, RunSpec, ToolCall, decode_tree
+
+__all__ = ["DirectSandbox", "call_of", "context_of", "texts_in"]
+
+_NUMBERS = count(1)
+
+
+def call_of(tool: str, op: str, **args: JsonValue) -> ToolCall:
+    """A call with these arguments."""
+    return ToolCall(tool=tool, op=op, args=args)
+
+
+def context_of(
+    tree: Digest | None = None,
+    *,
+    key: str | None = None,
+    epoch: int = 1,
+    effect: str = "PURE",
+    timeout_s: int = 60,
+    output_limit_kb: int = 256,
+    write_paths: tuple[str, ...] = (),
+    base_tree: Digest | None = None,
+    repository: str | None = None,
+    language: Language = "python",
+    role: str = "developer",
+    packs: tuple[Digest, ...] = (),
+) -> ToolContext:
+    """What the product knows of a call; every context has a key of its own unless one is given."""
+    obligations = Obligations.model_validate(
+        {
+            "is_recorded": True,
+            "effect": effect,
+            "timeout_s": timeout_s,
+            "output_limit_kb": output_limit_kb,
+            "write_paths": write_paths,
+        }
+    )
+    return ToolContext(
+        story_id=StoryId("st-tools"),
+        principal=Principal(f"agent:{role}-001"),
+        role=role,
+        phase="BUILD",
+        key=RunKey(key or f"{next(_NUMBERS):064x}"),
+        epoch=epoch,
+        obligations=obligations,
+        tree=tree,
+        base_tree=base_tree,
+        repository=repository,
+        packs=packs,
+        language=language,
+    )
+
+
+class DirectSandbox:
+    """As much of the port Sandbox as tools use, over a backend and without a ledger."""
+
+    def __init__(self, backend: SandboxBackend) -> None:
+        self._backend = backend
+        self.specs: list[RunSpec] = []
+
+    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
+        """Run it; the key is the name of the run."""
+        self.specs.append(spec)
+        return await self._backend.run(spec, run_id=f"rn-{key[:16]}")
+
+    async def cancel(self, key: RunKey) -> bool:
+        """End the run."""
+        return await self._backend.cancel(f"rn-{key[:16]}")
+
+    async def health(self) -> SandboxHealth:
+        """Of the backend."""
+        return await self._backend.health()
+
+
+async def texts_in(blobs: BlobStore, tree: Digest | None) -> Mapping[str, str]:
+    """The files of a tree as text."""
+    assert tree is not None
+    files = decode_tree(await blobs.get(tree)).items()
+    return {path: (await blobs.get(e.blob)).decode(errors="replace") for path, e in files if e.mode != "160000"}

@@ -1,0 +1,84 @@
+"""`fleet run --goal` without a fleet: bad input is told before anything is made or started (PL-54)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fleet.cli import app
+from fleet.cli.output import Output
+from fleet.cli.proposals import parse_answers, show_proposal
+from fleet.errors import InvalidInput
+from fleet.ids import EntityId
+from fleet.planning import CoachConfig, Discovery, discover
+from tests.support.rules import files
+from tests.support.story_events import digest
+
+Fleet = Callable[..., Result]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    environ = {"FLEET_HOME": str(tmp_path / "home"), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+    return lambda *args: CliRunner().invoke(app, list(args), env=environ)
+
+
+def failed(result: Result, code: int, *, says: str) -> None:
+    assert result.exit_code == code, result.output
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert says in result.stderr
+
+
+@pytest.mark.rule("PL-54")
+@pytest.mark.parametrize("goal", ["make something nice", "abc", "two\nlines of it"])
+def test_goal_that_names_nothing_makes_no_folder(fleet: Fleet, tmp_path: Path, goal: str):
+    new = tmp_path / "new"
+    result = fleet("run", "--goal", goal, "--repo", str(new), "--model", f"recorded:{tmp_path}")
+    assert result.exit_code == 2
+    assert not new.exists()
+
+
+def test_answer_of_the_wrong_form_is_refused_before_anything_is_made(fleet: Fleet, tmp_path: Path):
+    new = tmp_path / "new"
+    given = ("run", "--goal", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
+    failed(fleet(*given, "--answer", "qu-1"), 2, says="write qu-1=TEXT")
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("group", ["project", "epic", "discovery"])
+def test_commands_on_projects_need_a_fleet(fleet: Fleet, group: str):
+    failed(fleet(group, "list"), 5, says="fleet up")
+    assert fleet(group, "--help").exit_code == 0
+
+
+def test_answers_are_read_by_question():
+    assert parse_answers(("qu-1= a = b ", "qu-2=c")) == {"qu-1": "a = b", "qu-2": "c"}
+    for given in (("qu-1",), ("qu-1=a", "qu-1=b"), ("Q=a",)):
+        with pytest.raises(InvalidInput):
+            parse_answers(given)
+
+
+def test_proposal_is_shown_with_stories_and_open_questions(capsys: pytest.CaptureFixture[str]):
+    coach = files().load("coach.yaml", CoachConfig)
+    proposal = discover("A [bold] shop with a cart and a search", language="en", is_empty=True, config=coach)
+    found = Discovery(
+        EntityId("di-one1"),
+        proposal.goal,
+        "en",
+        True,
+        None,
+        "user:ana",
+        0,
+        digest("proposal"),
+        status="proposed",
+        note="no model is configured",
+    )
+    show_proposal(Output(as_json=False), found, proposal)
+    told = capsys.readouterr()
+    assert "A [bold] shop with a cart and a search" in told.out
+    assert "3. As a <user>, I want a cart so that <value> (after 1, 2)" in told.out
+    assert "? qu-1 (story 2): Who wants this?" in told.out
+    assert "no model is configured" in told.err

@@ -1,0 +1,41 @@
+"""Listings of trees are compared as bytes, and what differs is exactly what differs."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.digest import digest_of
+from fleet.knowledge import differing_rows
+from fleet.tools import FileEntry, decode_tree, encode_tree
+
+PATHS = st.lists(
+    st.sampled_from(["a", "ab", "b/c", 'q"],["r', 'q"]', "z\\", "é", "a.py", "b/d.py", '"', "],["]), unique=True
+)
+TREES = st.dictionaries(PATHS.map("x".join).filter(bool), st.sampled_from("123"), max_size=8).map(
+    lambda found: {path: FileEntry("100644", digest_of(name.encode())) for path, name in found.items()}
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, TREES)
+def test_rows_that_are_told_turn_one_tree_into_the_other(old: dict[str, FileEntry], new: dict[str, FileEntry]) -> None:
+    gone, come = (decode_tree(rows) for rows in differing_rows(encode_tree(old), encode_tree(new)))
+    assert gone.items() <= old.items()
+    assert come.items() <= new.items()
+    assert {path: entry for path, entry in old.items() if path not in gone} | come == new
+
+
+def test_one_changed_file_is_one_row() -> None:
+    tree = {f"src/m{n:04d}.py": FileEntry("100644", digest_of(b"%d" % n)) for n in range(500)}
+    for path in ("src/m0000.py", "src/m0250.py", "src/m0499.py"):
+        changed = {**tree, path: FileEntry("100755", digest_of(b"new"))}
+        gone, come = (decode_tree(rows) for rows in differing_rows(encode_tree(tree), encode_tree(changed)))
+        assert (gone, come) == ({path: tree[path]}, {path: changed[path]})
+        without = {name: entry for name, entry in tree.items() if name != path}
+        gone, come = (decode_tree(rows) for rows in differing_rows(encode_tree(tree), encode_tree(without)))
+        assert path in gone
+        assert len(gone) <= 2
+        assert len(come) <= 1
+    same = encode_tree(tree)
+    assert [len(decode_tree(rows)) for rows in differing_rows(same, same)] in ([0, 0], [1, 1])

@@ -1,0 +1,252 @@
+"""Councils review stories before work starts, and a product owner decides with notes (PL-60..PL-71, PL-80..PL-83)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fleet.errors import InvalidInput, InvalidTransition, ModelTimeout, NotFound, PolicyDenied
+from fleet.events import CeremonyStoryReviewed, decode
+from fleet.ids import CommandId, Principal, StoryId, StreamId
+from fleet.planning import DEFAULT_PROJECT, Ceremony
+from fleet.ports import AgentRequest, Command
+from fleet.services.project_owner import ProjectOwner
+from tests.support.bench import STORY_TEXT, ScriptedAgents
+from tests.support.town import Town, running
+
+ANA, DEV = Principal("user:ana"), Principal("user:dev")
+STREAM = StreamId(f"project:{DEFAULT_PROJECT}")
+ONE, TWO = StoryId("st-one1"), StoryId("st-two2")
+ROLES = ("architect", "qa", "devops")
+NOTES = "wanted before the sale starts"
+UNREADY = {"title": "Cart", "description": "A cart", "acceptance_criteria": ["It is fast"]}
+
+
+def review(points: int, feedback: str = "fine") -> dict[str, Any]:
+    plan = [{"title": "Write slugify", "role": "developer"}]
+    return {"feedback": feedback, "risks": ["none"], "questions": [], "plan": plan, "points": points}
+
+
+class Review:
+    """A town with two stories, a review of them, and councils that say what the test wants."""
+
+    def __init__(self, town: Town, owner: ProjectOwner, agents: ScriptedAgents) -> None:
+        self.town, self.owner, self.agents = town, owner, agents
+        self.ceremony_id = ""
+        self._number = 0
+
+    async def do(self, name: str, *, who: Principal = ANA, **body: Any) -> dict[str, Any]:
+        self._number += 1
+        if self.ceremony_id:
+            body = {"ceremony_id": self.ceremony_id, **body}
+        command_id = CommandId(f"{who}/{name}-{self._number}")
+        result = await self.owner.handle(Command(command_id, STREAM, name, who, body))
+        self.ceremony_id = result.get("ceremony_id", self.ceremony_id)
+        return result
+
+    async def state(self) -> Ceremony:
+        return (await self.town.projects.ceremony(self.ceremony_id))[1]
+
+    async def reviews(self) -> list[CeremonyStoryReviewed]:
+        found = [decode(e) for e in await self.town.log.read(STREAM)]
+        return [p for p in found if isinstance(p, CeremonyStoryReviewed)]
+
+
+async def prepared(town: Town, answer: Any, *, second: dict[str, Any] = UNREADY, with_model: bool = True) -> Review:
+    agents = ScriptedAgents(answer)
+    owner = town.project_owner("council:9/z", with_model=with_model, agents=agents)
+    await town.do(ONE, "create_story", {"story": STORY_TEXT})
+    await town.do(TWO, "create_story", {"story": second})
+    return Review(town, owner, agents)
+
+
+@pytest.mark.rule("PL-60", "PL-62", "PL-63", "PL-64", "PL-65", "PL-67", "PL-68", "PL-69")
+async def test_review_goes_from_draft_to_a_decision_on_each_story():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        await r.do("open_ceremony", story_ids=[ONE, TWO])
+        assert ((await r.state()).status, (await r.state()).story_ids) == ("DRAFT", (ONE, TWO))
+        await r.do("start_ceremony")
+        assert (await r.state()).status == "IN_PROGRESS"
+        await r.owner.work()
+        found = await r.state()
+        assert found.status == "REVIEWING"
+        assert {x.review_unit for x in await r.reviews()} == {
+            f"ceremony-{r.ceremony_id}:story-{story}:role-{role}" for story in (ONE, TWO) for role in ROLES
+        }
+        assert {(e.points, e.converged, e.rounds) for e in found.estimates.values()} == {(5, True, 1)}
+        with pytest.raises(InvalidTransition, match="still to be decided"):
+            await r.do("complete_ceremony")
+        await r.do("decide_ceremony_story", story_id=ONE, approve=True, po_notes=NOTES)
+        await r.do("decide_ceremony_story", story_id=TWO, approve=False, reason="it is no story yet")
+        with pytest.raises(InvalidTransition, match="decided already"):
+            await r.do("decide_ceremony_story", story_id=TWO, approve=True, po_notes=NOTES)
+        await r.do("complete_ceremony")
+        found = await r.state()
+        assert (found.status, [d.result for d in found.decisions.values()]) == ("COMPLETED", ["APPROVED", "REJECTED"])
+        # To a story that is ready the approval is the consent to its scope.
+        await town.pass_time(5)
+        assert (await town.desk.state(ONE)).state == "DESIGN"
+        assert (await town.desk.state(TWO)).state == "DRAFT"
+
+
+@pytest.mark.rule("PL-67", "GL-19")
+async def test_review_is_made_once_however_often_it_is_owed():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        await r.owner.work()
+        await town.project_owner("council:8/y", with_model=True, agents=r.agents).work()
+        assert len(r.agents.asked) == len(await r.reviews()) == 3
+
+
+@pytest.mark.rule("PL-69")
+async def test_approval_of_a_story_that_is_not_ready_keeps_the_notes_and_the_gate_closed():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        await r.do("open_ceremony", story_ids=[TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        await r.do(
+            "decide_ceremony_story",
+            story_id=TWO,
+            approve=True,
+            po_notes=NOTES,
+            priority_adjustment="HIGH",
+            priority_reason="the sale starts soon",
+        )
+        await town.pass_time(5)
+        assert (await town.desk.state(TWO)).state == "DRAFT"
+        (decided,) = (await r.state()).decisions.values()
+        assert (decided.po_notes, decided.priority_adjustment) == (NOTES, "HIGH")
+
+
+@pytest.mark.rule("PL-68", "GL-15")
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"po_notes": "short"},
+        {"po_notes": NOTES, "priority_adjustment": "HIGH"},
+        {"po_notes": NOTES, "priority_reason": "the sale starts soon"},
+        {"po_notes": NOTES, "priority_adjustment": "URGENT", "priority_reason": "the sale starts soon"},
+    ],
+)
+async def test_decision_without_what_it_needs_records_nothing(said: dict[str, Any]):
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        before = (await town.log.head(STREAM)).version
+        with pytest.raises(InvalidInput):
+            await r.do("decide_ceremony_story", story_id=ONE, approve=True, **said)
+        with pytest.raises(InvalidInput, match="reason"):
+            await r.do("decide_ceremony_story", story_id=ONE, approve=False)
+        with pytest.raises(NotFound, match="reviews no story"):
+            await r.do("decide_ceremony_story", story_id=TWO, approve=True, po_notes=NOTES)
+        assert (await town.log.head(STREAM)).version == before
+
+
+@pytest.mark.rule("PL-60", "PL-61", "PL-62", "PL-66")
+async def test_what_a_review_may_not_do_is_refused():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        for names in ([], ["st-none1"], [f"st-many{n}" for n in range(51)], "st-one1"):
+            with pytest.raises(InvalidInput):
+                await r.do("open_ceremony", story_ids=names)
+        with pytest.raises(PolicyDenied):
+            await r.do("open_ceremony", story_ids=[ONE], who=DEV)
+        with pytest.raises(NotFound):
+            await r.do("start_ceremony", ceremony_id="ce-none1")
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("choose_ceremony_stories", story_ids=[TWO])
+        assert (await r.state()).story_ids == (TWO,)
+        for name, body in (
+            ("complete_ceremony", {}),
+            ("decide_ceremony_story", {"story_id": TWO, "approve": True, "po_notes": NOTES}),
+        ):
+            with pytest.raises(InvalidTransition, match="is DRAFT"):
+                await r.do(name, **body)
+        with pytest.raises(InvalidInput, match="reason"):
+            await r.do("cancel_ceremony")
+        await r.do("cancel_ceremony", reason="the po is away today")
+        assert ((await r.state()).status, (await r.state()).reason) == ("CANCELLED", "the po is away today")
+        for name in ("start_ceremony", "choose_ceremony_stories"):
+            with pytest.raises(InvalidTransition, match="is CANCELLED"):
+                await r.do(name, story_ids=[ONE])
+        await r.owner.work()
+        assert r.agents.asked == []
+        with pytest.raises(NotFound):
+            await town.projects.ceremony("ce-none1")
+
+
+async def test_review_does_not_start_without_a_model():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5), with_model=False)
+        await r.do("open_ceremony", story_ids=[ONE])
+        with pytest.raises(InvalidInput, match="no model is configured"):
+            await r.do("start_ceremony")
+
+
+@pytest.mark.rule("PL-63", "PL-71", "PL-83")
+async def test_council_that_fails_says_so_and_too_few_values_are_no_estimate():
+    town = Town()
+
+    def answer(request: AgentRequest) -> Any:
+        return review(3) if request.role == "qa" else ModelTimeout("it took too long")
+
+    async with running(town.shard()):
+        r = await prepared(town, answer)
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        working = asyncio.create_task(r.owner.work())
+        await town.until(working.done, within_s=120)
+        working.result()
+        found = await r.state()
+        assert found.status == "REVIEWING"
+        failed = {x.role: x.failed for x in await r.reviews()}
+        assert failed["qa"] is None
+        assert str(failed["architect"]).startswith("model_timeout")
+        # Each council that failed had the tries of the step.
+        assert len([name for name in r.agents.asked if "role-architect" in name]) == 3
+        assert (found.estimates[ONE].points, found.estimates[ONE].converged) == (None, False)
+
+
+@pytest.mark.rule("PL-80", "PL-81", "PL-82")
+@pytest.mark.parametrize(
+    ("rounds", "points", "converged"),
+    [(((1, 8, 21), (8, 8, 8)), 8, True), (((1, 8, 21), (1, 8, 21), (1, 8, 21)), 8, False)],
+    ids=["converges", "at-the-cap"],
+)
+async def test_members_see_only_median_and_reasons_until_they_agree(rounds: Any, points: int, converged: bool):
+    town = Town()
+    said: list[AgentRequest] = []
+
+    def answer(request: AgentRequest) -> Any:
+        said.append(request)
+        number = sum(1 for x in said if x.role == request.role)
+        return review(rounds[number - 1][ROLES.index(request.role)], feedback=f"reason of round {number}")
+
+    async with running(town.shard()):
+        r = await prepared(town, answer)
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        estimate = (await r.state()).estimates[ONE]
+        assert (estimate.points, estimate.converged, estimate.rounds) == (points, converged, len(rounds))
+        later = [x for x in said if x.own]
+        assert len(later) == 3 * (len(rounds) - 1)
+        assert "median is 8 points" in later[0].own
+        assert "reason of round 1" in later[0].own
+        assert not any(role in later[0].own for role in ROLES)

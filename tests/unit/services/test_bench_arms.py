@@ -1,0 +1,221 @@
+"""Arms of the solve benchmark with a scripted model: what they spend, when they stop, what they choose."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fleet.adapters.clock import SystemClock
+from fleet.council.bench import ARMS, ArmName, BenchTask, HiddenTests, SolveTask, parse_arms
+from fleet.errors import FleetError, ModelTimeout, ModelUnavailable, ReplyRefused
+from fleet.models import ChatRequest
+from fleet.services.bench_execution import ARM_RUNS, JUDGE_RUNS
+from fleet.services.solve_bench import BenchPlan, SolveBench
+from fleet.tools import decode_tree
+from tests.support.solve_bench import CANARY, CASES, RIGHT, WRONG, Trial, code, double_task, rules, voices
+
+
+def always(draft: str) -> Any:
+    def answer(kind: str, request: ChatRequest) -> str:
+        return code(CASES) if kind == "tests" else code(draft)
+
+    return answer
+
+
+def drafts(*texts: str) -> Any:
+    """Drafts in turn, the last for ever; repairs give the right code; ballots approve in the order shown."""
+    left = list(texts)
+
+    def answer(kind: str, request: ChatRequest) -> str:
+        if kind == "tests":
+            return code(CASES)
+        if kind == "repair":
+            return code(RIGHT)
+        if kind == "draft":
+            return code(left.pop(0) if len(left) > 1 else left[0])
+        return json.dumps(filled(request))
+
+    return answer
+
+
+def filled(request: ChatRequest) -> dict[str, Any]:
+    assert request.json_schema is not None
+    properties = request.json_schema["properties"]
+    if "votes" not in properties:
+        return {"severity": "major", "problem": "It adds instead of doubling."}
+    labels = properties["votes"]["items"]["properties"]["label"]["enum"]
+    return {"votes": [{"label": n, "vote": "approve", "reason": "Evidence."} for n in labels], "ranking": labels}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("blind", [False, True])
+@pytest.mark.parametrize("tokens", [700, 1500, 4000, 9000])
+async def test_arm_accounts_for_every_token_and_keeps_its_budget(arm: ArmName, blind: bool, tokens: int):
+    trial = Trial(drafts(WRONG, "no code at all", WRONG, RIGHT), tokens=tokens, blind=blind)
+    await trial.solve(arm)
+    assert trial.solver.meter.spent == trial.model.tokens == sum(trial.solver.meter.by_stage.values())
+    assert trial.solver.meter.spent <= tokens
+
+
+@pytest.mark.parametrize("arm", ARMS)
+async def test_right_model_is_right_in_every_arm(arm: ArmName):
+    trial = Trial(always(RIGHT))
+    found = await trial.solve(arm)
+    assert await trial.passes(found)
+
+
+async def test_greedy_asks_once_at_temperature_zero():
+    trial = Trial(always(WRONG))
+    found = await trial.solve("greedy")
+    (asked,) = trial.model.requests
+    assert asked.sampling.temperature == "0"
+    assert not await trial.passes(found)
+
+
+async def test_resample_stops_at_the_first_draft_that_passes():
+    trial = Trial(drafts(WRONG, WRONG, RIGHT, WRONG))
+    found = await trial.solve("resample")
+    assert (len(trial.model.requests), found.ended) == (3, "tests pass")
+    assert await trial.passes(found)
+
+
+async def test_best_of_n_spends_its_budget_and_takes_the_draft_with_most_tests():
+    trial = Trial(drafts(WRONG, RIGHT, WRONG), tokens=2000)
+    found = await trial.solve("best-of-n")
+    assert found.ended == "budget"
+    assert len(trial.model.requests) > 3
+    assert await trial.passes(found)
+
+
+async def test_plurality_takes_the_largest_cluster_of_behaviour():
+    same = "def double(n):\n    # other text, other way\n    return n * 2\n"
+    trial = Trial(drafts(WRONG, RIGHT, same, WRONG[:-1] + "  # x\n", RIGHT, same), blind=True, tokens=3500)
+    found = await trial.solve("plurality")
+    assert trial.model.requests[0].messages[0].content.startswith("Work: tests")
+    assert await trial.passes(found)
+
+
+async def test_self_repair_shows_the_failure_and_stops_when_tests_pass():
+    trial = Trial(drafts(WRONG))
+    found = await trial.solve("self-repair")
+    assert found.ended == "tests pass"
+    assert "assert double(5) == 10: failed" in trial.model.requests[1].messages[1].content
+    assert await trial.passes(found)
+
+
+async def test_council_that_agrees_ends_without_ballots():
+    trial = Trial(always(RIGHT))
+    found = await trial.solve("council")
+    assert found.ended == "P3"
+    assert set(trial.solver.meter.by_stage) == {"draft", "tests"}
+    assert len(trial.model.requests) == 4
+
+
+async def test_council_repairs_what_fails_and_says_what_each_stage_added():
+    trial = Trial(drafts(WRONG))
+    found = await trial.solve("council")
+    assert await trial.passes(found)
+    assert set(trial.solver.meter.by_stage) == {"draft", "tests", "repair"}
+    first = found.picks["first_draft"]
+    assert first is not None
+    assert first.text == WRONG
+
+
+async def test_critique_comes_from_another_member_and_goes_with_the_failure():
+    trial = Trial(drafts(WRONG, RIGHT, RIGHT), task=double_task(("assert double(5) == 10",)))
+    found = await trial.solve("council", seats=3)
+    assert found.ended == "P3"
+    trial = Trial(drafts(WRONG, "def double(n):\n    return n\n", RIGHT), task=double_task(("assert double(5) == 10",)))
+    found = await trial.solve("council", seats=3)
+    assert trial.solver.meter.by_stage["critique"] > 0
+    repairs = [r for r in trial.model.requests if r.messages[0].content.startswith("Work: repair")]
+    assert any("It adds instead of doubling." in r.messages[1].content for r in repairs)
+    assert await trial.passes(found)
+
+
+async def test_council_without_trusted_tests_asks_for_blind_ballots():
+    other = "def double(n):\n    return 2 * n if n < 100 else 0\n"
+    answers = drafts(RIGHT, other, "def double(n):\n    return n << 1\n")
+    trial = Trial(lambda k, r: "no tests" if k == "tests" else answers(k, r))
+    found = await trial.solve("council")
+    assert found.ended == "P6"
+    assert trial.solver.meter.by_stage["ballots"] > 0
+    votes = [r for r in trial.model.requests if r.messages[0].content.startswith("Work: vote")]
+    assert not any("developer-00" in m.content for r in votes for m in r.messages)
+
+
+async def test_council_whose_ballots_are_broken_is_undecided_and_evidence_stands():
+    answers = drafts(RIGHT, "def double(n):\n    return n * 2 if n else 0\n", "def double(n):\n    return n << 1\n")
+
+    def answer(kind: str, request: ChatRequest) -> str:
+        return "?" if kind in ("vote", "tests") else answers(kind, request)
+
+    found = await Trial(answer).solve("council")
+    assert found.ended == "undecided: no_quorum"
+    assert found.pick is not None
+
+
+async def test_refused_calls_are_charged():
+    trial = Trial(lambda kind, request: ReplyRefused("no"), tokens=3000)
+    found = await trial.solve("best-of-n")
+    assert found.pick is None
+    assert trial.solver.failed_calls > 0
+    assert 0 < trial.solver.meter.spent <= 3000
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("gone"), ModelTimeout("late")])
+@pytest.mark.parametrize("arm", ARMS)
+async def test_engine_that_does_not_answer_ends_the_benchmark(arm: ArmName, error: FleetError):
+    with pytest.raises(type(error)):
+        await Trial(lambda kind, request: error).solve(arm)
+
+
+def repository_task() -> BenchTask:
+    public = SolveTask(
+        task_id="t/repo",
+        prompt="Mend double.",
+        blind_prompt="Mend double.",
+        files={"calc.py": WRONG.encode(), "test_calc.py": b"from calc import double\n"},
+        targets=("calc.py",),
+        command=("python", "-m", "pytest"),
+    )
+    hidden = HiddenTests(
+        files={"test_hidden.py": CANARY.encode()}, command=("python", "-m", "pytest", "test_hidden.py")
+    )
+    return BenchTask(public=public, hidden=hidden)
+
+
+@pytest.mark.parametrize("task", [None, repository_task()], ids=["function", "repository"])
+async def test_hidden_tests_reach_no_prompt_and_no_run_of_an_arm(task: BenchTask | None):
+    trial = Trial(drafts(WRONG, "bad", RIGHT), task=task)
+    reads = iter([False, True] * 200)
+    trial.sandbox.passes = lambda spec: next(reads)
+    plan = BenchPlan(arms=parse_arms("all,all-blind"), seeds=(1, 2), tokens=5000, rules=rules())
+    bench = SolveBench(trial.model, trial.execution, voices(), SystemClock(), plan)
+    rows = [row async for row in bench.rows([trial.task])]
+    assert len(rows) == 24
+    assert not any(CANARY in m.content for r in trial.model.requests for m in r.messages)
+    seen = {ARM_RUNS: 0, JUDGE_RUNS: 0}
+    for story, spec in trial.sandbox.specs:
+        texts = [await trial.blobs.get(m.blob) for m in spec.mounts]  # type: ignore[union-attr]
+        if spec.tree is not None:
+            texts += [await trial.blobs.get(e.blob) for e in decode_tree(await trial.blobs.get(spec.tree)).values()]
+        seen[story] += any(CANARY.encode() in text for text in texts)
+    assert seen[ARM_RUNS] == 0
+    assert seen[JUDGE_RUNS] > 0
+
+
+async def test_rows_that_are_done_are_not_made_again_and_a_replay_is_equal():
+    plan = BenchPlan(arms=parse_arms("greedy,council"), seeds=(1,), tokens=5000, rules=rules())
+    made: list[Any] = []
+    for _ in range(2):
+        trial = Trial(always(RIGHT))
+        bench = SolveBench(trial.model, trial.execution, voices(), SystemClock(), plan)
+        made.append([row async for row in bench.rows([trial.task])])
+    first, second = ([r.model_copy(update={"wall_ms": 0}) for r in rows] for rows in made)
+    assert first == second
+    done = {row.key for row in first[:1]}
+    left = [row.key async for row in bench.rows([trial.task], done=done)]
+    assert left == [first[1].key]

@@ -1,0 +1,80 @@
+"""Everything in the files of a fleet is checked before anything starts, for laptops and clusters alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ray import serve
+
+from fleet.cli.local_principals import ensure_principals
+from fleet.errors import ConfigError
+from fleet.wiring.checks import check_configuration
+from fleet.wiring.places import cluster_endpoints
+from serve_apps.deployed import gateway, llm
+
+STORES = {
+    "FLEET_REDIS_URL": "redis://:pass@log:6379/0",
+    "FLEET_NEO4J_URI": "bolt://graph:7687",
+    "FLEET_NEO4J_PASSWORD": "pass",
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The config folder of a pod, whose variables this process has."""
+    config = tmp_path / "config"
+    config.mkdir()
+    for name, value in {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(config), **STORES}.items():
+        monkeypatch.setenv(name, value)
+    ensure_principals(tmp_path / "principals.json")
+    return config
+
+
+@pytest.mark.rule("GL-22")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("coach.yaml", "stray: 1"),
+        ("context.yaml", "stray: 1"),
+        ("council.yaml", "stray: 1"),
+        ("fsm.yaml", "stray: 1"),
+        ("models.yaml", "stray: 1"),
+        ("planning.yaml", "stray: 1"),
+        ("policy.yaml", "stray: 1"),
+        ("rigor.yaml", "stray: 1"),
+        ("roles.yaml", "stray: 1"),
+        ("serve.yaml", "stray: 1"),
+        ("fleet.yaml", "forge: {kind: github}"),
+        ("fleet.yaml", "models: {serve: [nobody]}"),
+    ],
+)
+def test_file_that_is_wrong_is_named_before_anything_starts(site: Path, tmp_path: Path, name: str, text: str) -> None:
+    (site / name).write_text(text)
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        check_configuration(cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}))
+
+
+def test_both_applications_are_built_from_the_files_of_the_pod(site: Path) -> None:
+    for build in (gateway, llm):
+        assert isinstance(build({}), serve.Application)
+
+
+def test_application_of_a_pod_without_principals_is_refused(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "principals.json").unlink()
+    with pytest.raises(ConfigError, match="nobody could use the front"):
+        gateway({})
+    (tmp_path / "principals.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"principals\.json"):
+        llm({})
+
+
+def test_application_of_a_pod_without_stores_is_refused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLEET_REDIS_URL")
+    with pytest.raises(ConfigError, match="FLEET_REDIS_URL not set"):
+        gateway({})
+
+
+def test_arguments_of_serve_are_refused_by_name(site: Path) -> None:
+    with pytest.raises(ConfigError, match="take no arguments, and were given model, replicas"):
+        gateway({"replicas": 2, "model": "x"})

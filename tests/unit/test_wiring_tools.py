@@ -1,0 +1,43 @@
+"""The composition of tools: all that is declared and local is there; what does not fit stops the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger, MemorySandboxBackend, ProgramEnd
+from fleet.config import ConfigFiles, packaged_directory
+from fleet.errors import ConfigError
+from fleet.ports import ToolContext
+from fleet.services.tool_kit import ToolParts
+from fleet.tools import ToolCall, ToolOutcome
+from fleet.wiring import active_policy, find_plugins, make_toolbox
+from tests.support.tool_kit import DirectSandbox
+
+POLICY = active_policy(ConfigFiles(packaged_directory()))
+
+
+class Extra:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        raise AssertionError("never called")
+
+
+def parts() -> ToolParts:
+    blobs = MemoryBlobStore()
+    sandbox = DirectSandbox(MemorySandboxBackend(lambda _: ProgramEnd(), blobs))
+    return ToolParts(sandbox=sandbox, blobs=blobs, clock=SystemClock(), targets=POLICY.targets)
+
+
+def test_toolbox_has_the_local_tools() -> None:
+    assert find_plugins() == ()
+    box = make_toolbox(parts(), POLICY, ledger=MemoryRunLedger(), name="one/tools")
+    assert {"files", "git", "search", "tests", "build", "lint", "exec"} <= box.names
+
+
+@pytest.mark.rule("RT-20", "RT-69")
+def test_tool_that_is_declared_nowhere_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match="without a declaration.*: nothing"):
+        make_toolbox(parts(), POLICY, ledger=MemoryRunLedger(), name="one/tools", further=[Extra("nothing")])
