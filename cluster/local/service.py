@@ -17,6 +17,7 @@ from fleet.errors import ConfigError, StoreUnavailable
 __all__ = ["EmbeddedService", "Probe", "await_ready", "package_directory", "recorded_secret"]
 
 _PROBE_S = 0.03
+_SLOWEST_PROBE_S = 0.25
 _LONGEST_PROBE_S = 1.0
 
 Probe = Callable[[], Awaitable[bool]]
@@ -61,7 +62,7 @@ async def await_ready(child: Child, probe: Probe, *, name: str, within_s: float)
     Raises:
         StoreUnavailable: the child died (with the last lines of its output) or was not ready in time.
     """
-    silent_s = 0.0
+    silent_s, pause_s = 0.0, _PROBE_S
     try:
         while True:
             began = time.monotonic()
@@ -76,7 +77,9 @@ async def await_ready(child: Child, probe: Probe, *, name: str, within_s: float)
                 raise StoreUnavailable(
                     f"the {name} did not answer within {within_s:g} s; it said:\n{child.log_tail()}", name=name
                 )
-            await asyncio.sleep(_PROBE_S)
+            # A look costs time of the processor, which a slow start has none to spare of.
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.2, _SLOWEST_PROBE_S)
             # Ray starts in this process and blocks its loop, on a busy machine for longer than `within_s`: that time
             # is no silence of the child.
             silent_s += min(time.monotonic() - began, _LONGEST_PROBE_S)

@@ -159,7 +159,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
             await changes.close()
 
 
-def opened(forge: ForgeStandIn, *tokens: str, timeout_s: float = 5.0) -> ClosableChangeRequests:
+def opened(forge: ForgeStandIn, *tokens: str, timeout_s: float = 60.0) -> ClosableChangeRequests:
     """Change requests of a stand-in; each token is given once, the last for ever."""
     given = list(tokens or (TOKEN,))
     return change_requests_for(
@@ -378,7 +378,7 @@ async def forge(request: pytest.FixtureRequest) -> AsyncGenerator[ForgeStandIn]:
 
 @pytest.fixture
 async def hosted(forge: ForgeStandIn) -> AsyncGenerator[World]:
-    changes = opened(forge, timeout_s=1.0)
+    changes = opened(forge)
     yield hosted_world(forge, changes)
     await changes.close()
 

@@ -44,7 +44,7 @@ async def scripted(tmp_path: Path, *, cut: bool = False) -> AsyncIterator[ChatMo
 @contextlib.asynccontextmanager
 async def recorded(tmp_path: Path, *, cut: bool = False) -> AsyncIterator[ChatModel]:
     async with scripted(tmp_path, cut=cut) as inner:
-        await RecordingChatModel(inner, tmp_path).complete(REQUEST, request_id="r", timeout_s=5)
+        await RecordingChatModel(inner, tmp_path).complete(REQUEST, request_id="r", timeout_s=60)
     yield RecordedChatModel(tmp_path)
 
 
@@ -99,7 +99,7 @@ def opening(request: pytest.FixtureRequest) -> Opening:
 
 async def test_complete_gives_the_whole_text_with_counted_usage(opening: Opening, tmp_path: Path) -> None:
     async with opening(tmp_path) as model:
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert (reply.text, reply.finish_reason) == (TEXT, "stop")
     assert reply.usage.tokens_in > 0
     assert reply.usage.tokens_out > 0
@@ -109,7 +109,7 @@ async def test_complete_gives_the_whole_text_with_counted_usage(opening: Opening
 
 async def test_stream_gives_the_same_text_in_pieces_and_then_the_whole_reply(opening: Opening, tmp_path: Path) -> None:
     async with opening(tmp_path) as model:
-        chunks = [chunk async for chunk in model.stream(REQUEST, request_id="r", timeout_s=5)]
+        chunks = [chunk async for chunk in model.stream(REQUEST, request_id="r", timeout_s=60)]
     assert "".join(chunk.text for chunk in chunks) == TEXT
     assert [chunk.reply is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert chunks[-1].reply is not None
@@ -122,14 +122,14 @@ async def test_stream_gives_the_same_text_in_pieces_and_then_the_whole_reply(ope
 )
 async def test_cut_off_reply_is_a_reply_with_finish_reason_length(cutting: Opening, tmp_path: Path) -> None:
     async with cutting(tmp_path, cut=True) as model:
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert reply.finish_reason == "length"
 
 
 async def test_same_request_can_be_sent_again(opening: Opening, tmp_path: Path) -> None:
     async with opening(tmp_path) as model:
-        first = await model.complete(REQUEST, request_id="r", timeout_s=5)
-        second = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        first = await model.complete(REQUEST, request_id="r", timeout_s=60)
+        second = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert first.text == second.text
 
 
@@ -137,7 +137,7 @@ async def test_abort_of_an_unknown_request_is_ignored_and_health_returns(opening
     async with opening(tmp_path) as model:
         await model.abort("nobody")
         if opening is recording:
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
         await model.health()
 
 
@@ -203,5 +203,5 @@ async def test_engine_that_never_answers_is_a_timeout(hanging: Opening, tmp_path
 @pytest.mark.parametrize("model", [ScriptedChatModel(), RecordedChatModel(Path("/nonexistent"))])
 async def test_unknown_request_is_an_error_that_names_it_and_never_a_reply(model: ChatModel) -> None:
     with pytest.raises(ModelUnavailable) as caught:
-        await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert caught.value.details["request_digest"] == REQUEST.digest

@@ -133,7 +133,7 @@ async def abandoned(stores: Stores, sent: Command) -> Delivery:
     """The last delivery of a command whose consumer dies each time."""
     await stores.hasty_inbox.submit(sent)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        (delivery,) = await stores.hasty_inbox.take(f"dead/{attempt}", timeout_s=5)
+        (delivery,) = await stores.hasty_inbox.take(f"dead/{attempt}", timeout_s=60)
         assert (delivery.command, delivery.attempts) == (sent, attempt)
     return delivery
 
@@ -217,7 +217,7 @@ async def test_retried_command_is_delivered_and_answered(stores: Stores) -> None
     assert await stores.letters.retry(letter.letter_id) == letter
     assert await stores.letters.letters() == []
     assert await stores.hasty_inbox.answer(sent.command_id, timeout_s=0) is None
-    (delivery,) = await stores.hasty_inbox.take("main/1", timeout_s=2)
+    (delivery,) = await stores.hasty_inbox.take("main/1", timeout_s=60)
     assert (delivery.command, delivery.attempts) == (sent, 1)
     await stores.hasty_inbox.acknowledge(delivery, DONE)
     assert await stores.hasty_inbox.answer(sent.command_id, timeout_s=0) == DONE
@@ -228,7 +228,7 @@ async def test_retried_command_that_fails_again_is_set_aside_again(stores: Store
     first = await set_aside(stores, sent)
     await stores.letters.retry(first.letter_id)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        (delivery,) = await stores.hasty_inbox.take("dead/9", timeout_s=5)
+        (delivery,) = await stores.hasty_inbox.take("dead/9", timeout_s=60)
         assert delivery.attempts == attempt
     assert (await its_letter(stores)).letter_id == first.letter_id
 

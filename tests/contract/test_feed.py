@@ -49,7 +49,7 @@ async def test_position_is_after_what_was_hinted_before(stores: Stores) -> None:
 async def test_waiting_reader_is_woken_by_an_append(stores: Stores) -> None:
     stream = new_stream()
     cursor = await stores.feed.position()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         waiting = group.create_task(stores.feed.wait(cursor, timeout_s=60))
         await asyncio.sleep(0)
         await stores.twin().log.append(append_request(stream))

@@ -30,7 +30,7 @@ async def appended(stores: Stores, stream: StreamId) -> Appended:
 async def test_hint_is_taken_acknowledged_and_gone(stores: Stores) -> None:
     stream = new_stream()
     await appended(stores, stream)
-    (delivery,) = await stores.group.take("projector/1", timeout_s=2)
+    (delivery,) = await stores.group.take("projector/1", timeout_s=60)
     assert (delivery.hint, delivery.attempts) == (FeedHint(stream, 1), 1)
     await stores.group.acknowledge([delivery])
     await stores.group.acknowledge([delivery])
@@ -61,7 +61,7 @@ async def test_two_consumers_share_the_hints(stores: Stores) -> None:
 
 async def test_waiting_consumer_is_woken_by_an_append(stores: Stores) -> None:
     stream = new_stream()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stores.group.take("projector/1", timeout_s=60))
         await asyncio.sleep(0)
         await stores.twin().log.append(append_request(stream))
@@ -106,6 +106,6 @@ async def test_backlog_counts_hints_until_they_are_acknowledged(stores: Stores) 
     taken = await take_all(stores.group, "projector/1", wanted=2)
     await stores.log.append(append_request(stream, head))
     assert (await group.backlog()).pending == 3
-    assert await eventually(lambda: older(group), within_s=2)
+    assert await eventually(lambda: older(group), within_s=60)
     await stores.group.acknowledge([*taken, *await take_all(stores.group, "projector/1", wanted=1)])
     assert (await group.backlog()).pending == 0

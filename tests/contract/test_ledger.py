@@ -86,7 +86,7 @@ async def test_unknown_key_is_none(stores: Stores) -> None:
 async def test_run_of_a_dead_supervisor_is_claimed_anew_after_its_deadline(stores: Stores) -> None:
     key = run_key()
     await claim(stores.ledger, key, ttl_s=1)
-    outcome = await eventually(lambda: claimed_by(stores.ledger, key, "node-b"), within_s=5)
+    outcome = await eventually(lambda: claimed_by(stores.ledger, key, "node-b"), within_s=60)
     assert outcome == Claimed()
     running = await stores.ledger.lookup(key)
     assert isinstance(running, Running)

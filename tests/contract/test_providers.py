@@ -94,13 +94,13 @@ async def _until_nothing_is_left(server: ModelServer, before: set[asyncio.Task[A
         await asyncio.sleep(0.005)
 
 
-async def ask(model: ChatModel, request: ChatRequest = REQUEST, *, timeout_s: float = 5) -> Any:
+async def ask(model: ChatModel, request: ChatRequest = REQUEST, *, timeout_s: float = 60) -> Any:
     return await model.complete(request, request_id="r", timeout_s=timeout_s)
 
 
 async def test_reply_is_whole_and_its_usage_is_what_the_provider_counted(preset: Preset) -> None:
     async with connected(preset, reply(preset, "Hello ", "world")) as (model, server):
-        chunks = [chunk async for chunk in model.stream(REQUEST, request_id="r", timeout_s=5)]
+        chunks = [chunk async for chunk in model.stream(REQUEST, request_id="r", timeout_s=60)]
     answer = chunks[-1].reply
     assert answer is not None
     assert "".join(chunk.text for chunk in chunks) == answer.text == "Hello world"

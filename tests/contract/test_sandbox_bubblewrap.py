@@ -290,7 +290,7 @@ async def test_check_37_sandbox_dies_with_its_supervisor(backend: BubblewrapBack
     finally:
         end(process)
 
-    await eventually(lambda: survivors(token) == [], within_s=2)
+    await eventually(lambda: survivors(token) == [], within_s=60)
     assert await backend.sweep() >= 2  # its run folder and its staged files
     assert await backend.sweep() == 0
     assert leftovers(state_root, token) == []
@@ -308,7 +308,7 @@ async def test_check_s17_crash_right_after_the_start_is_swept(backend: Bubblewra
         end(process)
     await backend.sweep()
 
-    await eventually(lambda: survivors(token) == [], within_s=2)
+    await eventually(lambda: survivors(token) == [], within_s=60)
     assert await backend.sweep() == 0
 
 

@@ -215,7 +215,7 @@ async def test_container_dies_with_its_supervisor_and_is_swept(backend: Containe
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)
-    await eventually(lambda: survivors(token) == [], within_s=5)
+    await eventually(lambda: survivors(token) == [], within_s=60)
 
     assert await backend.sweep() >= 2  # its container or run folder, and its staged files
     assert await backend.sweep() == 0

@@ -362,7 +362,7 @@ async def test_session_that_nobody_uses_is_swept(backend: InteractiveBackend, bl
 
 
 async def eventually_swept(node: Node) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await node.desk.sweep():
             await asyncio.sleep(0.01)
 

@@ -58,7 +58,7 @@ async def test_idle_session_ends_and_a_used_one_lives_on(stores: Stores) -> None
     await stores.sessions.open(used, idle_s=1)
     await stores.sessions.use(used.session_id, idle_s=60)
     began = time.monotonic()
-    assert await eventually(lambda: time.monotonic() - began > 1.1, within_s=3)
+    assert await eventually(lambda: time.monotonic() - began > 1.1, within_s=60)
     assert await stores.sessions.use(idle.session_id) is None
     assert await stores.sessions.use(used.session_id) == used
 
@@ -71,5 +71,5 @@ async def test_id_leads_to_its_story_for_a_while(stores: Stores) -> None:
     assert await stores.twin().sessions.origin_of(kept.session_id) == origin
     assert await stores.sessions.origin_of(EntityId("se-none")) is None
     began = time.monotonic()
-    assert await eventually(lambda: time.monotonic() - began > 1.1, within_s=3)
+    assert await eventually(lambda: time.monotonic() - began > 1.1, within_s=60)
     assert await stores.sessions.origin_of(gone.session_id) is None

@@ -168,3 +168,17 @@ def test_failed_tests_are_those_that_pytest_noted(tmp_path: Path) -> None:
     noted.parent.mkdir(parents=True)
     noted.write_text('{"tests/b.py::test_b": true, "tests/a.py::test_a": true}')
     assert run_tests.failed_of(tmp_path) == ["tests/a.py::test_a", "tests/b.py::test_b"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        ({}, True),
+        ({"stores": [f"tests/a.py::test_{n}" for n in range(40)]}, True),
+        ({"stores": [f"tests/{n}.py::test_a" for n in range(5)]}, True),
+        ({"stores": [f"tests/{n}.py::test_a" for n in range(3)], "fleets": ["x.py::a", "y.py::a", "z.py::a"]}, False),
+        ({"stores": ["tests/a.py::test_a"], "fleets": []}, False),
+    ],
+)
+def test_only_a_few_files_of_failed_tests_run_again(failed: dict[str, list[str]], expected: bool) -> None:
+    assert run_tests.are_few(failed) is expected

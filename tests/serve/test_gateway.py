@@ -306,7 +306,7 @@ async def test_unexpected_fault_is_a_problem_without_its_inside(caplog: pytest.L
 async def test_fault_of_the_owner_is_a_problem_without_its_inside(caplog: pytest.LogCaptureFixture):
     async with front(with_owner=False) as at:
         posted = asyncio.create_task(at.client.post(STORIES, json=STORY_TEXT, headers=keyed()))
-        (delivery,) = await at.world.inbox.take("council:0/a1", timeout_s=5)
+        (delivery,) = await at.world.inbox.take("council:0/a1", timeout_s=60)
         fault = FleetError("command create_story failed with OSError: /srv/secret", place="10.0.0.7").to_wire()
         await at.world.inbox.acknowledge(delivery, Answer(ok=False, problem=fault))
         response = await posted

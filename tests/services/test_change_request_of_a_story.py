@@ -82,7 +82,7 @@ async def close_story(world: World, target: ChangeTarget | None) -> StoryState:
 
 def opened(forge: ForgeStandIn, token: str = TOKEN) -> ClosableChangeRequests:
     """Change requests of a stand-in."""
-    return change_requests_for(forge.kind, forge.base_url, token=lambda: token, timeout_s=5)  # type: ignore[arg-type]
+    return change_requests_for(forge.kind, forge.base_url, token=lambda: token, timeout_s=60)  # type: ignore[arg-type]
 
 
 def target_of(changes: ChangeRequests) -> ChangeTarget:

@@ -354,7 +354,7 @@ def kubernetes_on(url: str, folder: Path, blobs: BlobStore, **fields: Any) -> Ku
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
     token.write_text(f"{fields.pop('token', TOKEN)}\n", encoding="ascii")
-    http = KubernetesHttp(url, token_file=token, ca_file=None, timeout_s=5, quiet_s=20)
+    http = KubernetesHttp(url, token_file=token, ca_file=None, timeout_s=60, quiet_s=20)
     given: dict[str, Any] = {"limits": InputLimits(8 << 20, 8 << 20), "poll_s": 0.02, "start_timeout_s": 10, **fields}
     return KubernetesBackend(
         KubernetesApi(http, "runs", pause_s=0.01), KubernetesPlace("runs", IMAGE), folder / "state", blobs, **given

@@ -65,9 +65,9 @@ async def main(home: Path, repository: str) -> dict[str, Any]:
         "absent commit": await outcome(forge.publish(repository, "fleet/st-ports", absent, expected_old=None)),
         "no node": await outcome(RaySandbox(resolver, "elsewhere").health()),
         "no story": await outcome(RayPacks(resolver).pack(pack)),
-        "no profile": await outcome(agents.ask(draft("developer"), request_id="t/1", timeout_s=5)),
-        "no actor": await outcome(agents.ask(draft("nobody"), request_id="t/2", timeout_s=5)),
-        "no role": await outcome(agents.ask(draft("stranger"), request_id="t/3", timeout_s=5)),
+        "no profile": await outcome(agents.ask(draft("developer"), request_id="t/1", timeout_s=60)),
+        "no actor": await outcome(agents.ask(draft("nobody"), request_id="t/2", timeout_s=60)),
+        "no role": await outcome(agents.ask(draft("stranger"), request_id="t/3", timeout_s=60)),
     }
     ray.shutdown()
     return found

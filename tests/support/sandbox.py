@@ -88,7 +88,7 @@ async def put_tree(blobs: BlobStore, files: Mapping[str, bytes | tuple[Mode, byt
     return await blobs.put(encode_tree(tree))
 
 
-async def eventually(holds: Callable[[], bool], *, within_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Return once the condition holds; AssertionError when it does not in time."""
     deadline = asyncio.get_running_loop().time() + within_s
     while not holds():

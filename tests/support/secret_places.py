@@ -191,7 +191,7 @@ class KubernetesPlace:
         self.api = api
         self.provider = KubernetesSecrets(
             LABEL,
-            SecretHttp(url, ca_file=None, timeout_s=5),
+            SecretHttp(url, ca_file=None, timeout_s=60),
             namespace="fleet",
             token_file=token,
             keys={name: KubernetesKey(name, "value") for name in NAMES},
@@ -221,7 +221,7 @@ class VaultPlace:
         self.clock = MemoryClock()
         self.provider = VaultSecrets(
             LABEL,
-            SecretHttp(url, ca_file=None, timeout_s=5),
+            SecretHttp(url, ca_file=None, timeout_s=60),
             mount=vault.mount,
             namespace=vault.namespace,
             auth=KubernetesLogin("fleet", "kubernetes", token) if login else TokenFile(token),

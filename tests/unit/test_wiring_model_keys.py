@@ -65,7 +65,7 @@ async def ask(key_of: Callable[[str], SecretKey], *scenes: Scene, engine: HttpEn
         at_server = engine.model_copy(update={"base_url": f"{server.url}/v1"})
         model = build_chat_model(at_server, environ={}, key_of=key_of)
         try:
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
         finally:
             await model.close()  # type: ignore[attr-defined]
         return [asked.headers["authorization"] for asked in server.asked]

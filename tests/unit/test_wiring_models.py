@@ -45,8 +45,8 @@ def models(*, record_dir: Path | None = None, actors: int = 2, **bare: ChatModel
 
 async def test_server_has_its_queue_here_and_actors_have_theirs_elsewhere() -> None:
     found = models()
-    await found["server"].complete(REQUEST, request_id="r", timeout_s=5)
-    await found["actors"].complete(REQUEST, request_id="r", timeout_s=5)
+    await found["server"].complete(REQUEST, request_id="r", timeout_s=60)
+    await found["actors"].complete(REQUEST, request_id="r", timeout_s=60)
     server, actors = found.stats()
     assert [replica.queue is not None for replica in server.replicas] == [True]
     assert [replica.queue is not None for replica in actors.replicas] == [False, False]
@@ -64,7 +64,7 @@ async def test_models_without_a_server_stand_as_they_are() -> None:
 
 async def test_engine_without_actors_here_has_its_queue_before_what_stands_for_it() -> None:
     found = models(actors=0)
-    await found["actors"].complete(REQUEST, request_id="r", timeout_s=5)
+    await found["actors"].complete(REQUEST, request_id="r", timeout_s=60)
     (router,) = found.stats()
     assert [(replica.name, replica.queue is not None) for replica in router.replicas] == [("actors", True)]
 
@@ -74,7 +74,7 @@ async def test_refusal_is_known_once_the_circuit_of_an_engine_is_open() -> None:
     assert found.refusal("server") is None
     for _ in range(3):
         with pytest.raises(ModelUnavailable):
-            await found["server"].complete(REQUEST, request_id="r", timeout_s=5)
+            await found["server"].complete(REQUEST, request_id="r", timeout_s=60)
     refusal = found.refusal("server")
     assert refusal is not None
     assert "down" in refusal.message
@@ -87,7 +87,7 @@ async def test_refusal_is_known_once_the_circuit_of_an_engine_is_open() -> None:
 async def test_recording_stands_in_front_of_the_router_so_that_what_is_kept_is_not_asked_again(tmp_path: Path) -> None:
     found = models(record_dir=tmp_path)
     for _ in range(3):
-        await found["server"].complete(REQUEST, request_id="r", timeout_s=5)
+        await found["server"].complete(REQUEST, request_id="r", timeout_s=60)
     assert isinstance(found["server"], RecordingChatModel)
     assert isinstance(found["mock"], RecordingChatModel)
     assert isinstance(found["kept"], ScriptedChatModel)

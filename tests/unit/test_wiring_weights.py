@@ -66,7 +66,7 @@ async def test_server_that_stands_for_an_engine_answers_with_its_key() -> None:
         named = {"FLEET_LOCAL_MODEL": "mine", "FLEET_LOCAL_API_KEY": KEY}
         bare = ChatModels(CONFIG, environ={"FLEET_LOCAL_BASE_URL": server.base_url, **named})
         models = EngineModels(CONFIG, bare, clock=SystemClock())
-        assert (await models["local"].complete(REQUEST, request_id="r", timeout_s=5)).text == "hi"
+        assert (await models["local"].complete(REQUEST, request_id="r", timeout_s=60)).text == "hi"
         assert [stats.engine for stats in models.stats()] == ["local"]
         await bare["local"].close()  # pyright: ignore[reportAttributeAccessIssue]
     assert (server.requests[0]["model"], server.headers[0]["authorization"]) == ("mine", f"Bearer {KEY}")
@@ -136,7 +136,7 @@ async def test_recorded_reply_holds_neither_the_keys_of_engines_nor_what_looks_l
         CONFIG, {"local": ScriptedChatModel.of(said)}, clock=SystemClock(), record_dir=tmp_path, redact=redact
     )
     asked = ChatRequest(messages=(ChatMessage(role="user", content=f"is {KEY} the key?"),))
-    reply = await models["local"].complete(asked, request_id="r", timeout_s=5)
+    reply = await models["local"].complete(asked, request_id="r", timeout_s=60)
     (kept,) = tmp_path.iterdir()
     assert kept.name == f"{asked.digest.hex}.json"
     assert not any(secret in kept.read_text() + reply.text for secret in (KEY, token))

@@ -53,7 +53,7 @@ async def test_work_that_fails_starts_again_and_shows_in_health(
         await asyncio.Event().wait()
 
     shell.background(work)
-    await asyncio.wait_for(running.wait(), 5)
+    await asyncio.wait_for(running.wait(), 60)
     health = await shell.health()
     assert (health["name"], health["state"]) == ("council:0", "failed: RuntimeError: the store said something new")
     assert capsys.readouterr().err.count("RuntimeError: the store said something new") == 2

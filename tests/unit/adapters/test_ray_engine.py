@@ -67,28 +67,28 @@ async def test_every_method_goes_to_the_actor() -> None:
     resolver = Resolver()
     one = engine(resolver)
     assert one.name == "engine:tiny:0"
-    assert await one.complete(ask("x"), request_id="a", timeout_s=5) is REPLY
+    assert await one.complete(ask("x"), request_id="a", timeout_s=60) is REPLY
     await one.abort("a")
     await one.health()
     await one.info()
     await one.usage(after=3)
     assert resolver.seen == ["complete", "abort", "probe", "info", "usage"]
-    assert [chunk async for chunk in one.stream(ask("x"), request_id="a", timeout_s=5)] == list(CHUNKS)
+    assert [chunk async for chunk in one.stream(ask("x"), request_id="a", timeout_s=60)] == list(CHUNKS)
 
 
 async def test_actor_that_is_gone_is_an_unavailable_model() -> None:
     one = engine(Resolver(StoreUnavailable("actor engine:tiny:0 cannot be reached")))
     with pytest.raises(ModelUnavailable, match="cannot be reached"):
-        await one.complete(ask("x"), request_id="a", timeout_s=5)
+        await one.complete(ask("x"), request_id="a", timeout_s=60)
     with pytest.raises(ModelUnavailable, match="cannot be reached"):
-        await anext(one.stream(ask("x"), request_id="a", timeout_s=5))
+        await anext(one.stream(ask("x"), request_id="a", timeout_s=60))
 
 
 async def test_actor_that_does_not_answer_is_a_timeout_and_is_told_to_stop() -> None:
     resolver = Resolver(ToolTimeout("no answer"))
     one = engine(resolver)
     with pytest.raises(ModelTimeout):
-        await one.complete(ask("x"), request_id="a", timeout_s=5)
+        await one.complete(ask("x"), request_id="a", timeout_s=60)
     await one.close()
     assert resolver.seen == ["complete", "abort"]
     resolver = Resolver(is_endless=True)
@@ -103,9 +103,9 @@ async def test_caller_that_leaves_ends_the_call_at_the_engine() -> None:
     resolver = Resolver(asyncio.CancelledError())
     one = engine(resolver)
     with pytest.raises(asyncio.CancelledError):
-        await one.complete(ask("x"), request_id="a", timeout_s=5)
+        await one.complete(ask("x"), request_id="a", timeout_s=60)
     await one.close()
-    stream = one.stream(ask("x"), request_id="a", timeout_s=5)
+    stream = one.stream(ask("x"), request_id="a", timeout_s=60)
     await anext(stream)
     await stream.aclose()
     await one.close()
@@ -118,7 +118,7 @@ async def test_abort_of_an_engine_that_is_gone_troubles_nobody() -> None:
             raise StoreUnavailable("gone")
 
     one = engine(Gone())
-    stream = one.stream(ask("x"), request_id="a", timeout_s=5)
+    stream = one.stream(ask("x"), request_id="a", timeout_s=60)
     await anext(stream)
     await stream.aclose()
     await one.close()
@@ -136,7 +136,7 @@ async def test_abort_of_an_engine_that_is_gone_troubles_nobody() -> None:
 async def test_stream_that_breaks_raises_an_error_of_ours(raised: Exception, expected: type[Exception]) -> None:
     resolver = Resolver(error=raised)
     one = engine(resolver)
-    stream = one.stream(ask("x"), request_id="a", timeout_s=5)
+    stream = one.stream(ask("x"), request_id="a", timeout_s=60)
     await anext(stream)
     with pytest.raises(expected):
         await anext(stream)

@@ -334,7 +334,7 @@ async def test_wait_tells_each_change_until_it_is_ready() -> None:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Until it holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - what is polled has no event
             await asyncio.sleep(0.002)
 

@@ -109,4 +109,4 @@ def test_detached_supervisor_that_is_not_ready_in_time_is_ended(tmp_path: Path) 
 
 def test_detached_supervisor_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="cannot start /no/such"):
-        spawn_detached(["/no/such"], tmp_path, environ={}, within_s=1)
+        spawn_detached(["/no/such"], tmp_path, environ={}, within_s=60)

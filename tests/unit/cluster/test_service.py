@@ -58,4 +58,4 @@ async def test_service_that_ended_is_reported_with_its_last_words(tmp_path: Path
         return False
 
     with pytest.raises(StoreUnavailable, match=r"ended while it started \(exit status 3\); it said:\nno room"):
-        await await_ready(child, probe, name="sleeper", within_s=5)
+        await await_ready(child, probe, name="sleeper", within_s=60)

@@ -511,7 +511,7 @@ async def test_reconciler_of_a_story_that_has_another_owner_writes_nothing_and_e
     world, journal = await taken_over("a")
     world.log.raise_epoch(StreamId.of_story(STORY))
     usage = UsageLogs({"e": {"engine:e:0": EngineLog(call("a", 1))}}, world.clock)
-    await asyncio.wait_for(Reconciler(journal, usage, world.clock).run(), 5)
+    await asyncio.wait_for(Reconciler(journal, usage, world.clock).run(), 60)
     with pytest.raises(OwnershipLost):
         await Reconciler(journal, usage, world.clock).last()
     assert "UsageAdjusted" not in await world.types()

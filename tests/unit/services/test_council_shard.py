@@ -89,7 +89,7 @@ async def test_restarted_shard_takes_its_own_stories_at_once():
     await asyncio.gather(task, return_exceptions=True)
     again = town.shard(incarnation="a2")
     async with running(again):
-        await town.until(lambda: again.status().stories == (ONE,), within_s=5)
+        await town.until(lambda: again.status().stories == (ONE,), within_s=60)
         taken = (await town.owners(ONE))[-1]
         assert (taken.owner, taken.cause) == ("council:0/a2", "restart")
 
@@ -213,5 +213,5 @@ async def test_closed_story_is_released():
 
         await owned.owner.bench.journal.record("close", StoryClosed(final_state="DONE", report_id=None), closes=True)
         owned.owner.wake()
-        await town.until(lambda: shard.status().stories == (), within_s=5)
+        await town.until(lambda: shard.status().stories == (), within_s=60)
         await town.leases.claim(STREAM_ONE, "council:9/z1", ttl_s=15)

@@ -36,7 +36,7 @@ async def test_call_whose_time_ends_while_it_loads_says_that_it_loads() -> None:
         loading = asyncio.ensure_future(engine.load())
         await asyncio.sleep(0)
         with pytest.raises(ModelUnavailable, match="being loaded") as caught:
-            await engine.complete(ask("hello"), request_id="a", timeout_s=1)
+            await engine.complete(ask("hello"), request_id="a", timeout_s=60)
         assert caught.value.details["reason"] == "loading"
         waits = asyncio.ensure_future(engine.complete(ask("hello"), request_id="b", timeout_s=30))
         while (await engine.info()).running == 0:

@@ -22,7 +22,7 @@ NEWER = NewEvent(type="StoryCreated", schema=99, body=encode(CREATED).body)
 
 async def settled(world: Projections) -> None:
     """Both loops of a running projector wait for the clock."""
-    assert await eventually(lambda: world.clock.sleepers >= 2, within_s=5)
+    assert await eventually(lambda: world.clock.sleepers >= 2, within_s=60)
     for _ in range(30):
         await asyncio.sleep(0)
 
@@ -34,10 +34,10 @@ async def test_run_projects_what_is_there_and_follows_hints() -> None:
     projector = world.projector()
     assert await projector.lag() == {str(STORY): 1}
     async with running(projector):
-        assert await eventually(lambda: len(world.counting.applied) == 1, within_s=5)
+        assert await eventually(lambda: len(world.counting.applied) == 1, within_s=60)
         await append(world.log, STORY, MOVED)
         await append(world.log, OTHER, CREATED)
-        assert await eventually(lambda: len(world.counting.applied) == 3, within_s=5)
+        assert await eventually(lambda: len(world.counting.applied) == 3, within_s=60)
     assert await projector.lag() == {str(STORY): 0, str(OTHER): 0}
     assert world.counting.nodes[NodeKey("Story", "st-a1")]["state"] == "DESIGN"
 
@@ -54,14 +54,14 @@ async def test_sweep_repairs_a_lost_hint() -> None:
             await settled(world)
         assert world.counting.applied == []
         world.clock.advance(3)
-        assert await eventually(lambda: world.counting.applied == [True], within_s=5)
+        assert await eventually(lambda: world.counting.applied == [True], within_s=60)
 
 
 @pytest.mark.rule("EV-20")
 async def test_hints_are_acknowledged_once_they_were_looked_at() -> None:
     world = Projections()
     await append(world.log, STORY, CREATED)
-    taken = await world.feed.take("one", timeout_s=1)
+    taken = await world.feed.take("one", timeout_s=60)
     assert [delivery.hint.stream for delivery in taken] == [STORY]
     await world.projector().handle(taken)
     assert (await world.feed.backlog()).pending == 0
@@ -72,7 +72,7 @@ async def test_hints_are_acknowledged_once_they_were_looked_at() -> None:
 async def test_hints_are_not_acknowledged_while_the_graph_is_down() -> None:
     world = Projections()
     await append(world.log, STORY, CREATED)
-    taken = await world.feed.take("one", timeout_s=1)
+    taken = await world.feed.take("one", timeout_s=60)
     world.counting.is_down = True
     with pytest.raises(StoreUnavailable):
         await world.projector().handle(taken)
@@ -116,7 +116,7 @@ async def test_three_projectors_that_share_repeated_hints_end_with_the_same_grap
                 await append(one.log, (STORY, OTHER)[n % 2], CREATED, MOVED)
             world.log.hints.append(world.log.hints[0])
             world.log.grown.notify()
-        assert await eventually(lambda: _is_caught_up(world), within_s=5)
+        assert await eventually(lambda: _is_caught_up(world), within_s=60)
     await alone.projector().sweep()
     assert await world.graph.digest() == await alone.graph.digest()
 
@@ -243,7 +243,7 @@ async def test_graph_that_is_down_is_waited_for_longer_each_time_and_blames_no_s
         assert world.clock.monotonic_ms() > 20_000, "the pauses did not grow"
         world.counting.is_down = False
         world.clock.advance(31)
-        assert await eventually(lambda: world.counting.applied == [True], within_s=5)
+        assert await eventually(lambda: world.counting.applied == [True], within_s=60)
     assert await projector.set_aside() == {}
 
 
@@ -307,13 +307,13 @@ async def test_retried_letter_goes_on_from_the_log() -> None:
         for _ in range(MAX_ATTEMPTS + 1):
             await settled(world)
             world.clock.advance(2)
-        assert await eventually(world.letters.letters, within_s=5)
+        assert await eventually(world.letters.letters, within_s=60)
         world.counting.poisoned = None
         await settled(world)
         (letter,) = await world.letters.letters()
         await world.letters.retry(letter.letter_id)
         world.clock.advance(2)
-        assert await eventually(lambda: _is_caught_up(world), within_s=5)
+        assert await eventually(lambda: _is_caught_up(world), within_s=60)
     assert world.counting.refusals == MAX_ATTEMPTS
 
 
@@ -326,7 +326,7 @@ async def test_hints_of_a_parked_stream_are_acknowledged_at_once() -> None:
     for _ in range(MAX_ATTEMPTS):
         await projector.sweep()
     await append(world.log, STORY, MOVED)
-    await projector.handle(await world.feed.take("one", timeout_s=1))
+    await projector.handle(await world.feed.take("one", timeout_s=60))
     assert (await world.feed.backlog()).pending == 0
     assert world.counting.refusals == MAX_ATTEMPTS
 
@@ -424,5 +424,5 @@ async def test_defect_of_the_follower_ends_the_projector_instead_of_looping() ->
     world.feed = Broken(world.log, world.clock)
     projector = world.projector()
     async with running(projector) as (task,):
-        assert await eventually(task.done, within_s=5)
+        assert await eventually(task.done, within_s=60)
         assert isinstance(task.exception(), ExceptionGroup)

@@ -166,7 +166,7 @@ async def test_running_projectors_notice_a_wanted_rebuild_and_end_with_one_graph
             world.clock.advance(1)
             for _ in range(20):
                 await asyncio.sleep(0)
-        assert await eventually(lambda: _is_settled(world), within_s=5)
+        assert await eventually(lambda: _is_settled(world), within_s=60)
     alone = Projections()
     alone.log = world.log
     alone.feed = world.feed
@@ -191,7 +191,7 @@ async def test_graph_of_older_rules_is_rebuilt_without_being_asked() -> None:
     with pytest.raises(ConfigError, match="start the newer release"):
         await world.projector().sweep()
     async with running(world.projector()) as (task,):
-        assert await eventually(task.done, within_s=5)
+        assert await eventually(task.done, within_s=60)
 
 
 @pytest.mark.rule("GR-7")
@@ -292,9 +292,9 @@ async def test_rebuild_that_fails_leaves_the_live_graph_alone_and_says_why() -> 
     world = Projections(graph)
     projector = world.projector()
     async with running(projector):
-        assert await eventually(lambda: projector.rebuild_problem, within_s=5)
+        assert await eventually(lambda: projector.rebuild_problem, within_s=60)
         await append(world.log, STORY, CREATED)
-        assert await eventually(lambda: _reached(graph, 1), within_s=5)
+        assert await eventually(lambda: _reached(graph, 1), within_s=60)
     assert projector.rebuild_problem == "ValueError: a defect"
 
 

@@ -62,7 +62,7 @@ async def test_command_of_a_person_is_queued_without_secrets(planted: PlantedSec
     for _ in range(20):
         await asyncio.sleep(0)
     world.clock.advance(1)
-    await asyncio.wait_for(asked, timeout=5)
+    await asyncio.wait_for(asked, timeout=60)
     (delivery,) = await world.inbox.take("council:0/a1", timeout_s=0)
     assert not shows(planted, json.dumps(delivery.command.body), str(delivery.command.body))
     assert delivery.command.body["story"]["title"] == STORY_TEXT["title"]
@@ -81,7 +81,7 @@ async def test_files_that_a_command_carries_are_queued_byte_for_byte() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     world.clock.advance(1)
-    await asyncio.wait_for(asked, timeout=5)
+    await asyncio.wait_for(asked, timeout=60)
     (delivery,) = await world.inbox.take("council:0/a1", timeout_s=0)
     assert delivery.command.body == of_files()
 

@@ -273,10 +273,10 @@ async def test_request_for_another_role_is_refused() -> None:
 
 async def test_local_agents_route_by_role_and_refuse_unknown_ones() -> None:
     agents = LocalAgents({"developer": Team(one=ScriptedChatModel.of(CODE)).agent})
-    answer = await agents.ask(draft(), request_id="r", timeout_s=5)
+    answer = await agents.ask(draft(), request_id="r", timeout_s=60)
     assert answer.value["edits"]
     with pytest.raises(InvalidInput) as caught:
-        await agents.ask(draft(role="qa"), request_id="r", timeout_s=5)
+        await agents.ask(draft(role="qa"), request_id="r", timeout_s=60)
     assert caught.value.details["allowed"] == ["developer"]
 
 
@@ -293,7 +293,7 @@ async def test_role_that_exists_in_yaml_only_does_its_work() -> None:
         blobs=MemoryBlobStore(),
         clock=MemoryClock(),
     )
-    answer = await agent.ask(review(role="security"), request_id="r", timeout_s=5)
+    answer = await agent.ask(review(role="security"), request_id="r", timeout_s=60)
     assert answer.value["broken_criterion"] == "none"
     assert "You look for attacks." in model.calls[0].messages[1].content
 

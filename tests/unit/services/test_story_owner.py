@@ -132,7 +132,7 @@ async def test_log_that_went_back_ends_the_owner_and_parks_nothing():
 async def test_cancelled_story_needs_no_owner():
     world, bench, _ = await bench_of(FleetError("nobody gets so far"))
     await bench.journal.record("stop", StoryCancelled(reason="nobody needs it"), closes=True)
-    await asyncio.wait_for(StoryOwner(bench).run(), timeout=5)
+    await asyncio.wait_for(StoryOwner(bench).run(), timeout=60)
     assert (await world.types())[-1] == "StoryCancelled"
 
 
@@ -199,7 +199,7 @@ async def test_owner_waits_until_it_is_woken_and_ends_with_the_story():
     assert (task.done(), owner.is_over) == (False, False)
     await bench.journal.record("close", StoryClosed(final_state="DONE", report_id=None), closes=True)
     owner.wake()
-    await asyncio.wait_for(task, timeout=5)
+    await asyncio.wait_for(task, timeout=60)
     assert owner.is_over
 
 

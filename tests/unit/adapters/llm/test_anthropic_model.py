@@ -47,7 +47,7 @@ async def test_model_without_output_formats_is_made_to_use_a_tool_and_then_left_
     forced = tool_call("anthropic", "reply", '{"ok": true}')
     plain = reply("anthropic", '{"ok": false}')
     async with connected(no_format, forced, no_force, plain, plain) as (model, server):
-        answers = [await model.complete(STRUCTURED, request_id="r", timeout_s=5) for _ in range(3)]
+        answers = [await model.complete(STRUCTURED, request_id="r", timeout_s=60) for _ in range(3)]
     assert [json.loads(answer.text)["ok"] for answer in answers] == [True, False, False]
     assert [(answer.finish_reason, answer.tool_uses) for answer in answers] == [("stop", ())] * 3
     sent = [call.document for call in server.calls]
@@ -58,14 +58,14 @@ async def test_model_without_output_formats_is_made_to_use_a_tool_and_then_left_
 async def test_refusal_that_is_not_about_the_schema_is_not_tried_again() -> None:
     async with connected(refusal("messages: at least one message is required")) as (model, server):
         with pytest.raises(ModelUnavailable):
-            await model.complete(STRUCTURED, request_id="r", timeout_s=5)
+            await model.complete(STRUCTURED, request_id="r", timeout_s=60)
     assert len(server.calls) == 1
 
 
 async def test_model_that_cannot_be_constrained_is_not_asked_to() -> None:
     free = ENGINE.model_copy(update={"capabilities": frozenset({"tools"})})
     async with connected(reply("anthropic", "{}"), engine=free) as (model, server):
-        await model.complete(STRUCTURED, request_id="r", timeout_s=5)
+        await model.complete(STRUCTURED, request_id="r", timeout_s=60)
     assert not {"output_config", "tools"} & set(server.calls[0].document)
 
 
@@ -74,7 +74,7 @@ async def test_tools_beside_a_schema_leave_the_choice_to_the_model() -> None:
     request = STRUCTURED.model_copy(update={"tools": (offer,)})
     no_format = refusal("output_config is not supported")
     async with connected(no_format, reply("anthropic", "{}")) as (model, server):
-        await model.complete(request, request_id="r", timeout_s=5)
+        await model.complete(request, request_id="r", timeout_s=60)
     last = server.calls[-1].document
     assert [tool["name"] for tool in last["tools"]] == ["git__status"]
     assert last["tools"][0]["input_schema"] == {"type": "object"}
@@ -93,8 +93,8 @@ async def test_conversation_takes_turns_and_holds_no_empty_text() -> None:
     request = ChatRequest(messages=messages, sampling=sampling)
     only_system = ChatRequest(messages=messages[:1])
     async with connected(reply("anthropic", "x")) as (model, server):
-        await model.complete(request, request_id="r", timeout_s=5)
-        await model.complete(only_system, request_id="r", timeout_s=5)
+        await model.complete(request, request_id="r", timeout_s=60)
+        await model.complete(only_system, request_id="r", timeout_s=60)
     sent, bare = (call.document for call in server.calls)
     assert (sent["system"], sent["stop_sequences"], sent["max_tokens"]) == ("One.\n\nTwo.", ["END"], 64)
     assert [[block["text"] for block in turn["content"]] for turn in sent["messages"]] == [["a", "b"]]
@@ -110,7 +110,7 @@ async def test_refusal_says_its_category() -> None:
     scene = _changed(stream_of("anthropic", "x"), '"stop_reason": "end_turn"', details)
     async with connected(scene) as (model, _):
         with pytest.raises(ReplyRefused, match=r"\(cyber\): No\."):
-            await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=5)
+            await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=60)
 
 
 async def test_thinking_is_no_text_and_unknown_events_are_passed_over() -> None:
@@ -120,14 +120,14 @@ async def test_thinking_is_no_text_and_unknown_events_are_passed_over() -> None:
     extra = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in (thinking, delta, unknown)]
     events = stream_of("anthropic", "Hello")
     async with connected(Scene([events[0], *extra, *events[1:]])) as (model, _):
-        answer = await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=5)
+        answer = await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=60)
     assert answer.text == "Hello"
 
 
 async def test_cumulative_counts_of_the_last_event_do_not_lose_the_cache() -> None:
     scene = _changed(stream_of("anthropic", "x"), '{"output_tokens": 7}', '{"input_tokens": 4, "output_tokens": 7}')
     async with connected(scene) as (model, _):
-        usage = (await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=5)).usage
+        usage = (await model.complete(ChatRequest(messages=(USER,)), request_id="r", timeout_s=60)).usage
     assert (usage.tokens_in, usage.tokens_out, usage.tokens_cached) == (11, 7, 5)
 
 

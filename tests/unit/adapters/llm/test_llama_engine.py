@@ -186,7 +186,7 @@ async def test_model_engine_over_the_source_loads_answers_and_closes(tmp_path: P
         whole = ModelEngine(made, engine(), clock=SystemClock())
         await whole.load()
         await whole.health()
-        reply = await whole.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await whole.complete(REQUEST, request_id="r", timeout_s=60)
         assert (reply.text, reply.usage.tokens_out) == ("two words", 2)
         pid = made.pid
         await whole.close()

@@ -68,7 +68,7 @@ def request(kind: str, *, seed: int = 0, schema: dict[str, object] | None = None
 
 
 async def ask(model: MockChatModel, asked: ChatRequest) -> str:
-    return (await model.complete(asked, request_id="r", timeout_s=1)).text
+    return (await model.complete(asked, request_id="r", timeout_s=60)).text
 
 
 async def test_excellent_is_right_and_poor_is_wrong() -> None:
@@ -154,7 +154,7 @@ async def test_address_model_and_key_come_from_the_named_variables() -> None:
         assert isinstance(engine, HttpEngine)
         model = build_chat_model(engine, environ=environ)
         assert isinstance(model, OpenAIChatModel)
-        await model.complete(request("draft"), request_id="r", timeout_s=5)
+        await model.complete(request("draft"), request_id="r", timeout_s=60)
         await model.close()
     assert server.requests[0]["model"] == "big"
     assert server.headers[0]["authorization"] == "Bearer k1"

@@ -52,7 +52,7 @@ async def connected(
 
 async def test_request_carries_sampling_key_and_a_bounded_output() -> None:
     async with connected(Scripted("hi")) as (model, server):
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     sent = server.requests[0]
     assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.2, 0.95, 7, ["END"])
     assert (sent["max_tokens"], sent["model"]) == (512, "tiny-1b")
@@ -65,8 +65,8 @@ async def test_request_carries_sampling_key_and_a_bounded_output() -> None:
 async def test_schema_is_sent_and_each_refusal_of_its_form_steps_down_for_good() -> None:
     refused = Scripted(status=400, error="response_format of this type is not supported")
     async with connected(refused, refused, refused, Scripted("{}")) as (model, server):
-        await model.complete(STRUCTURED, request_id="r", timeout_s=5)
-        await model.complete(STRUCTURED, request_id="r", timeout_s=5)
+        await model.complete(STRUCTURED, request_id="r", timeout_s=60)
+        await model.complete(STRUCTURED, request_id="r", timeout_s=60)
     forms = [sent.get("response_format", {}).get("type") for sent in server.requests]
     assert forms == ["json_schema", "json_object", "json_object", None, None]
     assert [sent.get("response_format", {}).get("schema") for sent in server.requests[1:3]] == [SCHEMA, None]
@@ -76,7 +76,7 @@ async def test_schema_is_sent_and_each_refusal_of_its_form_steps_down_for_good()
 async def test_server_that_wants_max_completion_tokens_gets_it() -> None:
     refused = Scripted(status=400, error="Use 'max_completion_tokens' instead of 'max_tokens'")
     async with connected(refused, Scripted("ok")) as (model, server):
-        await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert server.requests[1]["max_completion_tokens"] == 512
     assert "max_tokens" not in server.requests[1]
 
@@ -85,8 +85,8 @@ async def test_server_that_wants_max_completion_tokens_gets_it() -> None:
 async def test_optional_field_that_is_refused_is_left_out_for_good(name: str) -> None:
     refused = Scripted(status=400, error=f"Unsupported value: '{name}' does not support this with this model.")
     async with connected(refused, Scripted("ok")) as (model, server):
-        await model.complete(REQUEST, request_id="r", timeout_s=5)
-        await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.complete(REQUEST, request_id="r", timeout_s=60)
+        await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert [name in sent for sent in server.requests] == [True, False, False]
 
 
@@ -94,7 +94,7 @@ async def test_context_that_is_too_small_is_not_taken_for_a_field_that_is_refuse
     said = "'max_tokens' or 'max_completion_tokens' is too large: 9000. This model's maximum context length is 4096"
     async with connected(Scripted(status=400, error=said)) as (model, server):
         with pytest.raises(ContextTooLarge):
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert len(server.requests) == 1
 
 
@@ -106,7 +106,7 @@ async def test_server_that_wants_max_tokens_gets_it_and_is_not_asked_for_ever() 
     async with serving(refused) as server:
         model = OpenAIChatModel(engine, base_url=server.base_url, model="m", api_key="k")
         with pytest.raises(ModelUnavailable):
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
         await model.close()
     assert ["max_tokens" in sent for sent in server.requests] == [False, True]
 
@@ -148,7 +148,7 @@ async def test_uses_are_put_together_however_they_are_numbered(pieces: list[dict
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
     raw = b"".join(b"data: " + json.dumps({**chunk, **part}).encode() + b"\n\n" for part in (*deltas, end))
     async with connected(Scripted(raw=raw)) as (model, _):
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert [(use.id, use.name, use.arguments) for use in reply.tool_uses] == [("a", "x", "{}"), ("b", "y", "{}")]
 
 
@@ -157,7 +157,7 @@ async def test_use_that_was_cut_off_is_no_use() -> None:
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
     raw = json.dumps({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": "length"}]}).encode()
     async with connected(Scripted(raw=b"data: " + raw + b"\n\n")) as (model, _):
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert (reply.finish_reason, reply.tool_uses) == ("length", ())
 
 
@@ -171,12 +171,12 @@ async def test_caller_that_goes_away_while_it_waits_for_a_slot_keeps_none() -> N
         first.cancel()
         await asyncio.gather(first, waiting, return_exceptions=True)
         server.script = [Scripted("next")]
-        assert (await model.complete(REQUEST, request_id="3", timeout_s=5)).text == "next"
+        assert (await model.complete(REQUEST, request_id="3", timeout_s=60)).text == "next"
 
 
 async def test_server_without_usage_is_counted_by_pieces_and_never_as_zero() -> None:
     async with connected(Scripted("a\nb\nc\n", usage=False)) as (model, _):
-        reply = await model.complete(REQUEST, request_id="r", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert (reply.usage.tokens_in, reply.usage.tokens_out) == (2, 3)
 
 
@@ -202,13 +202,13 @@ async def test_server_without_usage_is_counted_by_pieces_and_never_as_zero() -> 
 async def test_failure_of_the_server_becomes_one_model_error(scripted: Scripted, error: type[ModelError]) -> None:
     async with connected(scripted) as (model, _):
         with pytest.raises(error):
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
 
 
 async def test_refused_key_names_the_variable_to_set() -> None:
     async with connected(Scripted(status=401, error="bad key")) as (model, _):
         with pytest.raises(ModelUnavailable, match="set TINY_KEY to a valid key") as caught:
-            await model.complete(REQUEST, request_id="r", timeout_s=5)
+            await model.complete(REQUEST, request_id="r", timeout_s=60)
     assert caught.value.details["permanent"] is True
     assert "sk-test" not in str(caught.value)
 
@@ -216,7 +216,7 @@ async def test_refused_key_names_the_variable_to_set() -> None:
 async def test_server_that_is_not_there_names_address_and_variable() -> None:
     model = OpenAIChatModel(ENGINE, base_url="http://127.0.0.1:9/v1", model="m")
     with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:9.*TINY_URL"):
-        await model.complete(REQUEST, request_id="r", timeout_s=5)
+        await model.complete(REQUEST, request_id="r", timeout_s=60)
     await model.close()
 
 
@@ -236,7 +236,7 @@ async def test_connection_is_closed_when_a_request_times_out() -> None:
             await model.complete(REQUEST, request_id="r", timeout_s=0.1)
         # One slot only: a second request gets it, so the first one was really given back.
         server.script = [Scripted("next")]
-        reply = await model.complete(REQUEST, request_id="r2", timeout_s=5)
+        reply = await model.complete(REQUEST, request_id="r2", timeout_s=60)
     assert reply.text == "next"
     assert server.disconnects == 1
 

@@ -22,9 +22,9 @@ async def test_sleepers_wake_in_the_order_of_their_time_when_the_clock_is_advanc
     async with asyncio.TaskGroup() as group:
         for name, seconds in (("late", 10), ("soon", 1), ("soon too", 1)):
             group.create_task(sleeper(name, seconds))
-        await eventually(lambda: clock.sleepers == 3, within_s=2)
+        await eventually(lambda: clock.sleepers == 3, within_s=60)
         clock.advance(9.9)
-        await eventually(lambda: clock.sleepers == 1 and len(woken) == 2, within_s=2)
+        await eventually(lambda: clock.sleepers == 1 and len(woken) == 2, within_s=60)
         assert woken == ["soon", "soon too"]
         clock.advance(0.1)
     assert woken == ["soon", "soon too", "late"]
@@ -37,7 +37,7 @@ async def test_sleep_of_no_time_returns_without_an_advance() -> None:
 async def test_cancelled_sleeper_is_forgotten() -> None:
     clock = MemoryClock()
     sleeper = asyncio.create_task(clock.sleep(1))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     sleeper.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeper
@@ -64,11 +64,11 @@ async def test_system_clock_goes_forward_while_it_sleeps() -> None:
 async def test_signal_waits_until_notified_or_out_of_time() -> None:
     clock, signal = MemoryClock(), Signal()
     waiting = asyncio.create_task(signal.wait(clock, until_ms=1000))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     signal.notify()
     assert await waiting is True
     waiting = asyncio.create_task(signal.wait(clock, until_ms=1000))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     clock.advance(1)
     assert await waiting is False
     assert await signal.wait(clock, until_ms=1000) is False

@@ -45,7 +45,7 @@ async def test_waiting_consumer_gets_what_is_abandoned_meanwhile() -> None:
     await log.append(append_request(new_stream()))
     (left,) = await group.take("dead/1", timeout_s=0)
     waiting = asyncio.create_task(group.take("projector/1", timeout_s=3600))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     clock.advance(30)
     (again,) = await waiting
     assert (again.hint, again.attempts) == (left.hint, 2)

@@ -14,11 +14,11 @@ async def test_first_matching_rule_answers_and_its_last_outcome_repeats() -> Non
     model = ScriptedChatModel.when(
         (request("a").digest, "by digest"), (lambda asked: "b" in asked.messages[0].content, ["one", "two"])
     )
-    texts = [(await model.complete(request(text), request_id="r", timeout_s=1)).text for text in "abbb"]
+    texts = [(await model.complete(request(text), request_id="r", timeout_s=60)).text for text in "abbb"]
     assert texts == ["by digest", "one", "two", "two"]
     assert [asked.messages[0].content for asked in model.calls] == list("abbb")
 
 
 async def test_text_over_max_tokens_is_cut_off() -> None:
-    reply = await ScriptedChatModel.of("a b c d").complete(request("x", max_tokens=2), request_id="r", timeout_s=1)
+    reply = await ScriptedChatModel.of("a b c d").complete(request("x", max_tokens=2), request_id="r", timeout_s=60)
     assert (reply.text, reply.finish_reason) == ("a b", "length")

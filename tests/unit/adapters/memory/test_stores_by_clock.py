@@ -58,7 +58,7 @@ async def test_feed_wait_ends_by_the_clock() -> None:
     clock = MemoryClock()
     feed = MemoryFeed(MemoryEventLog(), clock)
     waiting = asyncio.create_task(feed.wait("0", timeout_s=30))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     clock.advance(30)
     assert await waiting == ([], "0")
 
@@ -84,7 +84,7 @@ async def test_take_delivers_an_abandoned_command_while_it_waits() -> None:
     await inbox.submit(command(new_stream()))
     await inbox.take("dead/1", timeout_s=0)
     waiting = asyncio.create_task(inbox.take("main/1", timeout_s=3600))
-    await eventually(lambda: clock.sleepers == 1, within_s=2)
+    await eventually(lambda: clock.sleepers == 1, within_s=60)
     clock.advance(30)
     (delivery,) = await waiting
     assert delivery.attempts == 2

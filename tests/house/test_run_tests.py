@@ -1,0 +1,57 @@
+"""The runner of the default tests: what failed beside others runs again alone, and only then is it judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import run_tests
+
+PASSES = "def test_passes(): pass\n"
+FAILS_ONCE = """
+from pathlib import Path
+def test_fails_once():
+    seen = Path("seen")
+    runs = len(seen.read_text()) if seen.exists() else 0
+    seen.write_text("x" * (runs + 1))
+    assert runs not in {bad}
+"""
+PROJECT = """
+[tool.pytest.ini_options]
+markers = ["slow: s", "wide: w"]
+[tool.coverage.run]
+source = ["."]
+parallel = true
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one passing test in each lane."""
+    monkeypatch.chdir(tmp_path)
+    # Loading all that is installed takes most of the time of so small a run.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p pytest_cov")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    lanes = {lane: (f"tests/{lane}",) for lane in run_tests.LANES}
+    for (folder,) in lanes.values():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "test_it.py").write_text(PASSES)
+    monkeypatch.setattr(run_tests, "LANES", lanes)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected", "unstable"),
+    [((0,), 0, "tests/stores/test_it.py::test_fails_once\n"), ((0, 2), 1, "")],
+    ids=["passes twice alone", "fails in one of the two"],
+)
+def test_test_that_failed_beside_others_must_pass_twice_alone(
+    suite: Path, capfd: pytest.CaptureFixture[str], bad: object, expected: int, unstable: str
+) -> None:
+    (suite / "tests/stores/test_it.py").write_text(FAILS_ONCE.replace("{bad}", repr(bad)))
+
+    assert run_tests.main([]) == expected
+    assert (suite / "build/reports/unstable.txt").read_text() == unstable
+    assert ("UNSTABLE" in capfd.readouterr().out) is bool(unstable)
