@@ -6,23 +6,21 @@ made. A failing seed prints its faults and the command that runs it again.
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.sim_judge import expected_ends, judge
-from tests.support.sim_world import FULL, LEAN, Scenario, simulate
+from tests.support.sim_spans import Runs
+from tests.support.sim_world import FULL, LEAN, simulate
 
 FIRST = int(os.environ.get("FLEET_SIM_FIRST", "0"))
 SEEDS = int(os.environ.get("FLEET_SIM_SEEDS", "2000"))
-CHUNK = 250
+CHUNK = 125
 ROOT = Path(__file__).resolve().parents[2]
 
 ALWAYS_SEEN = (
@@ -57,33 +55,11 @@ ALWAYS_SEEN = (
 """What all runs together must come to see (O8): otherwise they show less than they say."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """What came of some seeds."""
-
-    broken: tuple[str, ...]
-    seen: Counter[str]
-
-
-@cache
-def span(scenario: Scenario, first: int, count: int) -> Span:
-    """These seeds, run once however many tests ask."""
-    expected, broken, seen = expected_ends(scenario), list[str](), Counter[str]()
-    # The collector would walk everything that pytest holds, for each run anew.
-    gc.disable()
-    try:
-        for seed in range(first, first + count):
-            outcome = simulate(seed, scenario)
-            try:
-                judge(outcome, expected)
-            except AssertionError as error:
-                broken.append(f"{error}\n{outcome.told()}")
-            seen.update(outcome.seen)
-            if seed % 25 == 24:
-                gc.collect()
-    finally:
-        gc.enable()
-    return Span(tuple(broken), seen)
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    """All spans at once, on every core, behind whatever else the machine has to do: no clock of theirs is real."""
+    with Runs([(LEAN, *span) for span in LEAN_SPANS] + [(FULL, *span) for span in FULL_SPANS]) as started:
+        yield started
 
 
 def _spans(seeds: int, size: int) -> list[tuple[int, int]]:
@@ -91,29 +67,29 @@ def _spans(seeds: int, size: int) -> list[tuple[int, int]]:
 
 
 LEAN_SPANS = _spans(SEEDS, CHUNK)
-FULL_SPANS = _spans(max(1, SEEDS // 20), 50)
+FULL_SPANS = _spans(max(1, SEEDS // 20), 25)
 
 
 @pytest.mark.rule("PL-48", "GL-19", "EV-3", "EV-4", "EV-14", "EV-15", "EV-20")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("first", "count"), LEAN_SPANS)
-def test_lean_fleet_under_faults_heals_and_comes_to_the_end_without_faults(first: int, count: int) -> None:
-    found = span(LEAN, first, count)
+def test_lean_fleet_under_faults_heals_and_comes_to_the_end_without_faults(runs: Runs, first: int, count: int) -> None:
+    found = runs.span(LEAN, first, count)
     assert not found.broken, f"{len(found.broken)} of {count} seeds are broken\n" + "\n\n".join(found.broken[:3])
 
 
 @pytest.mark.rule("PL-48", "PL-43", "RC-51", "RC-54")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("first", "count"), FULL_SPANS)
-def test_full_story_under_faults_heals_and_comes_to_the_end_without_faults(first: int, count: int) -> None:
-    found = span(FULL, first, count)
+def test_full_story_under_faults_heals_and_comes_to_the_end_without_faults(runs: Runs, first: int, count: int) -> None:
+    found = runs.span(FULL, first, count)
     assert not found.broken, f"{len(found.broken)} of {count} seeds are broken\n" + "\n\n".join(found.broken[:3])
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(SEEDS < 1000, reason="fewer than 1,000 seeds need not come to see everything")
-def test_seeds_together_come_to_see_every_interesting_state() -> None:
-    spans = [span(LEAN, *s) for s in LEAN_SPANS] + [span(FULL, *s) for s in FULL_SPANS]
+def test_seeds_together_come_to_see_every_interesting_state(runs: Runs) -> None:
+    spans = [runs.span(LEAN, *s) for s in LEAN_SPANS] + [runs.span(FULL, *s) for s in FULL_SPANS]
     seen: Counter[str] = Counter()
     for found in spans:
         seen.update(found.seen)
