@@ -24,6 +24,7 @@ from benchmarks import (
     sandbox,
     sse,
     throughput,
+    trees,
 )
 from benchmarks.figures import Figure, table, write
 
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "resume": resume.measure,
     "projection": projection.measure,
     "sandbox": sandbox.measure,
+    "trees": trees.measure,
     "routing": routing.measure,
     "redaction": redaction.measure,
     "compression": compression.measure,

@@ -221,10 +221,10 @@ class BubblewrapBackend:
             stdin = await self._stdin(spec)
             with lease_identity() as who:
                 async with opened_folder(self._root / "runs" / self._me, who) as folder:
-                    await write_tree(before, folder.workspace, self._blobs, who)
+                    stamps = await write_tree(before, folder.workspace, self._blobs, who)
                     if (refused := without_cwd(spec, folder)) is not None:
                         return refused.model_copy(update=_OURS)
-                    session = self._sessions.opened(order.run_id, spec, folder, before)
+                    session = self._sessions.opened(order.run_id, spec, folder, before, stamps)
                     async with self._cgroup(spec) as cgroup, self._reach.open(spec) as reach:
                         layout = replace(await self._layout(spec, folder), binds=reach.binds)
                         options = bubblewrap_args(ready.stage, toolchain, layout, order.env)
@@ -235,7 +235,7 @@ class BubblewrapBackend:
                             ended = await run_process(launch, stop)
                     held = cgroup.controllers if cgroup else frozenset[str]()
                     result = await read_result(
-                        spec, ended, ended.output, before=before, folder=folder, blobs=self._blobs
+                        spec, ended, ended.output, before=before, folder=folder, blobs=self._blobs, stamps=stamps
                     )
                     limits = {**mechanisms(held), **result.limits}
                     result = result.model_copy(update={**_OURS, "image": toolchain.digest, "limits": limits})

@@ -232,13 +232,15 @@ class ContainerBackend:
         before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
         with lease_identity() as who:
             async with opened_folder(self._root / "containers" / "runs" / self._me, who) as folder:
-                await write_tree(before, folder.workspace, self._blobs, who)
+                stamps = await write_tree(before, folder.workspace, self._blobs, who)
                 if (refused := without_cwd(spec, folder)) is not None:
                     return None, refused.model_copy(update={"backend": self._engine.name})
                 output = RunOutput(spec.limits.output_bytes, forms=forms_in(order.secrets), log=order.log)
                 launch = await self._launch(order, ready, toolchain, who=who, folder=folder, output=output)
                 ended = await run_container(self._engine, launch, order.stop)
-                result = await read_result(spec, ended, output, before=before, folder=folder, blobs=self._blobs)
+                result = await read_result(
+                    spec, ended, output, before=before, folder=folder, blobs=self._blobs, stamps=stamps
+                )
         return ended, result.model_copy(
             update={
                 "backend": self._engine.name,

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from fleet.adapters.sandbox.run_folder import RunFolder
-from fleet.adapters.sandbox.workspace import WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.workspace import Stamps, WorkspaceFull, capture_tree
 from fleet.errors import SandboxUnavailable
 from fleet.ids import Digest
 from fleet.ports import BlobStore
@@ -85,6 +85,7 @@ class _Session:
     spec: RunSpec
     folder: RunFolder
     before: Tree
+    stamps: Stamps
 
 
 class LiveSessions:
@@ -95,13 +96,15 @@ class LiveSessions:
         self._open: dict[str, _Session] = {}
 
     @contextlib.contextmanager
-    def opened(self, run_id: str, spec: RunSpec, folder: RunFolder, before: Tree) -> Generator[int | None]:
+    def opened(
+        self, run_id: str, spec: RunSpec, folder: RunFolder, before: Tree, stamps: Stamps
+    ) -> Generator[int | None]:
         """The descriptor that the command of an interactive run reads from; None for any other run."""
         if not spec.interactive:
             yield None
             return
         pipe = InputPipe()
-        self._open[run_id] = _Session(pipe, spec, folder, before)
+        self._open[run_id] = _Session(pipe, spec, folder, before, stamps)
         try:
             yield pipe.read_end
         finally:
@@ -138,6 +141,7 @@ class LiveSessions:
                 before=session.before,
                 discard=spec.discard,
                 max_bytes=spec.limits.disk_bytes,
+                stamps=session.stamps,
             )
         except WorkspaceFull as error:
             raise SandboxUnavailable(f"the session has more files than it may have: {error}", missing="room") from error

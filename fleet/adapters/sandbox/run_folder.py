@@ -16,7 +16,15 @@ from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error, is_missing
 from fleet.adapters.sandbox.identity import Identity, is_root
 from fleet.adapters.sandbox.output import RunOutput
 from fleet.adapters.sandbox.request import MAX_STDIN_BYTES
-from fleet.adapters.sandbox.workspace import WorkspaceFull, capture_tree, disk_usage, remove_tree, store_artifacts
+from fleet.adapters.sandbox.workspace import (
+    NO_STAMPS,
+    Stamps,
+    WorkspaceFull,
+    capture_tree,
+    disk_usage,
+    remove_tree,
+    store_artifacts,
+)
 from fleet.errors import InvalidInput
 from fleet.ids import Digest
 from fleet.ports import BlobStore
@@ -145,9 +153,20 @@ def _put(path: Path, content: bytes) -> None:
 
 
 async def read_result(
-    spec: RunSpec, ended: HowEnded, output: RunOutput, *, before: Tree, folder: RunFolder, blobs: BlobStore
+    spec: RunSpec,
+    ended: HowEnded,
+    output: RunOutput,
+    *,
+    before: Tree,
+    folder: RunFolder,
+    blobs: BlobStore,
+    stamps: Stamps = NO_STAMPS,
 ) -> RunResult:
-    """The result without backend, image and mechanisms: reason, output, artifacts, the tree that was left."""
+    """The result without backend, image and mechanisms: reason, output, artifacts, the tree that was left.
+
+    Args:
+        stamps: what `write_tree` said when it wrote `before` into the folder.
+    """
     reason, notes = ended.reason, dict[str, str]()
     tree_out = spec.tree if spec.keep_tree else None
     used = await asyncio.to_thread(disk_usage, folder.descriptor, repair=True)
@@ -156,7 +175,7 @@ async def read_result(
         if used > spec.limits.disk_bytes:
             raise WorkspaceFull("over the disk limit when the run ended")
         if spec.keep_tree and reason == "ok":
-            tree_out, left_out = await _kept(spec, before, folder, blobs)
+            tree_out, left_out = await _kept(spec, before, folder, blobs, stamps)
             notes = {"tree": f"{left_out} entries that no tree can hold were left out"} if left_out else {}
     except WorkspaceFull:
         reason = "disk_limit" if reason in ("ok", "exit_nonzero", "signal") else reason
@@ -179,9 +198,9 @@ async def read_result(
     )
 
 
-async def _kept(spec: RunSpec, before: Tree, folder: RunFolder, blobs: BlobStore) -> tuple[Digest, int]:
+async def _kept(spec: RunSpec, before: Tree, folder: RunFolder, blobs: BlobStore, stamps: Stamps) -> tuple[Digest, int]:
     capture = await capture_tree(
-        folder.descriptor, blobs, before=before, discard=spec.discard, max_bytes=spec.limits.disk_bytes
+        folder.descriptor, blobs, before=before, discard=spec.discard, max_bytes=spec.limits.disk_bytes, stamps=stamps
     )
     return await blobs.put(encode_tree(capture.tree)), capture.left_out
 

@@ -9,9 +9,11 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 from fleet.adapters.sandbox.beneath import Found, TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.adapters.sandbox.identity import Identity
@@ -26,7 +28,10 @@ __all__ = [
     "MAX_ARTIFACT_BYTES",
     "MAX_ENTRIES",
     "NO_ROOM",
+    "NO_STAMPS",
     "Capture",
+    "Stamp",
+    "Stamps",
     "WorkspaceFull",
     "capture_tree",
     "check_tree",
@@ -53,6 +58,20 @@ class WorkspaceFull(Exception):
     """The run left more than its disk limit; never leaves the backend, which turns it into `disk_limit`."""
 
 
+class Stamp(NamedTuple):
+    """What every change of a file changes: the kernel sets `ctime_ns`, and nothing in a sandbox can set it back."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+Stamps = Mapping[str, Stamp]
+"""Files as they were written, by path: one with the same stamp still has the same content and mode."""
+NO_STAMPS: Stamps = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Capture:
     """The recorded tree, and how many entries could not be part of one (pipes, sockets, names that are not UTF-8)."""
@@ -70,42 +89,69 @@ def check_tree(tree: Tree) -> None:
                 raise InvalidInput(f"the tree has {parent!r} as a file and {path!r} below it", path=path)
 
 
-async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) -> None:
+async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) -> Stamps:
     """`root` holds exactly the tree, owned by `owner`. The folder must be new and unknown to any other process."""
     check_tree(tree)
     os.chown(root, owner.uid, owner.gid)
     # Links come last: no file is ever written through one, whatever the file system thinks of letter case.
     ordered = sorted(tree.items(), key=lambda item: (item[1].mode == "120000", item[0]))
     made: set[str] = set()
+    stamps: dict[str, Stamp] = {}
     batch: list[tuple[str, Mode, bytes]] = []
+    held = 0
     for path, entry in ordered:
-        batch.append((path, entry.mode, b"" if entry.mode == "160000" else await blobs.get(entry.blob)))
-        if sum(len(content) for _, _, content in batch) > _BATCH_BYTES or len(batch) >= _BATCH_FILES:
-            await asyncio.to_thread(_write_entries, root, batch, owner, made)
-            batch = []
-    await asyncio.to_thread(_write_entries, root, batch, owner, made)
+        content = b"" if entry.mode == "160000" else await blobs.get(entry.blob)
+        batch.append((path, entry.mode, content))
+        held += len(content)
+        if held > _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+            stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
+            batch, held = [], 0
+    stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
+    return _settled(stamps)
 
 
-def _write_entries(root: Path, batch: Sequence[tuple[str, Mode, bytes]], owner: Identity, made: set[str]) -> None:
-    for path, mode, content in batch:
-        _write_entry(root, path, mode, content, owner, made)
+def _settled(stamps: Stamps) -> Stamps:
+    """Those whose next change must show: the kernel's clock moves in steps, and it has not moved on since the last."""
+    last = max((stamp.ctime_ns for stamp in stamps.values()), default=0)
+    return {path: stamp for path, stamp in stamps.items() if stamp.ctime_ns < last}
 
 
-def _write_entry(root: Path, path: str, mode: Mode, content: bytes, owner: Identity, made: set[str]) -> None:
+def _write_entries(
+    root: Path, batch: Sequence[tuple[str, Mode, bytes]], owner: Identity, made: set[str]
+) -> dict[str, Stamp]:
+    written = ((path, _write_entry(root, path, mode, content, owner, made)) for path, mode, content in batch)
+    return {path: stamp for path, stamp in written if stamp is not None}
+
+
+def _write_entry(root: Path, path: str, mode: Mode, content: bytes, owner: Identity, made: set[str]) -> Stamp | None:
+    """The stamp of a regular file; None for what is none."""
     parent = path.rpartition("/")[0]
     _make_folders(root, path if mode == "160000" else parent, owner, made)
     if mode == "160000":
-        return
+        return None
     target = os.path.join(root, path)
     if mode == "120000":
         os.symlink(content, os.fsencode(target))
-    else:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(target, flags, 0o600), "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o755 if mode == "100755" else 0o644)
-    if owner.is_dropped:
-        os.lchown(target, owner.uid, owner.gid)
+        if owner.is_dropped:
+            os.lchown(target, owner.uid, owner.gid)
+        return None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(target, flags, 0o600), "wb", buffering=0) as file:
+        _write_all(file, content)
+        os.fchmod(file.fileno(), 0o755 if mode == "100755" else 0o644)
+        if owner.is_dropped:
+            os.fchown(file.fileno(), owner.uid, owner.gid)
+        return _stamp(os.fstat(file.fileno()))
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _make_folders(root: Path, folder: str, owner: Identity, made: set[str]) -> None:
@@ -143,12 +189,21 @@ def disk_usage(root: int, *, repair: bool = False) -> int:
 
 
 async def capture_tree(
-    root: int, blobs: BlobStore, *, before: Tree, discard: Collection[str], max_bytes: int
+    root: int,
+    blobs: BlobStore,
+    *,
+    before: Tree,
+    discard: Collection[str],
+    max_bytes: int,
+    stamps: Stamps = NO_STAMPS,
 ) -> Capture:
     """The files and links below `root` as a tree, all their bytes in the blob store.
 
     `.git`, caches and the top-level `discard` names are not read; what the tree `before` had there, and its
-    submodules, go over unchanged. Only for a folder in which no process works any more.
+    submodules, go over unchanged. So does each file that still has its stamp, without being read.
+
+    Args:
+        stamps: what `write_tree` said when it wrote `before` here.
 
     Raises:
         WorkspaceFull: more than `max_bytes` bytes of content or MAX_ENTRIES entries.
@@ -159,8 +214,8 @@ async def capture_tree(
     if sum(f.status.st_size for f in found) > max_bytes or len(found) + len(kept) > MAX_ENTRIES:
         raise WorkspaceFull(f"the run left more than {max_bytes} bytes or {MAX_ENTRIES} files")
     known = {entry.blob for entry in before.values()}
-    tree = dict(kept)
-    for batch in _batches(found):
+    tree = kept | {f.path: before[f.path] for f in found if stamps.get(f.path) == _stamp(f.status)}
+    for batch in _batches([f for f in found if f.path not in tree]):
         for path, mode, content, digest in await asyncio.to_thread(_read_batch, root, batch, max_bytes):
             tree[path] = FileEntry(mode, digest if digest in known else await blobs.put(content))
     return Capture(tree, left_out)
