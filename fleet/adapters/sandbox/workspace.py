@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -50,6 +50,7 @@ MAX_ARTIFACTS = 1_000
 NO_ROOM = 1 << 62
 _BATCH_BYTES = 16 << 20
 _BATCH_FILES = 256
+_AT_ONCE = 16
 _FREE_FLOOR_BYTES = 64 << 20
 _MAX_PATH_BYTES = 4_000
 
@@ -99,15 +100,29 @@ async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) 
     stamps: dict[str, Stamp] = {}
     batch: list[tuple[str, Mode, bytes]] = []
     held = 0
-    for path, entry in ordered:
-        content = b"" if entry.mode == "160000" else await blobs.get(entry.blob)
-        batch.append((path, entry.mode, content))
+    async for path, mode, content in _contents(ordered, blobs):
+        batch.append((path, mode, content))
         held += len(content)
         if held > _BATCH_BYTES or len(batch) >= _BATCH_FILES:
             stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
             batch, held = [], 0
     stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
     return _settled(stamps)
+
+
+async def _contents(
+    entries: Sequence[tuple[str, FileEntry]], blobs: BlobStore
+) -> AsyncGenerator[tuple[str, Mode, bytes]]:
+    """Each entry with its bytes, a few asked for at once: the way to a store costs more than a small file."""
+    for start in range(0, len(entries), _AT_ONCE):
+        some = entries[start : start + _AT_ONCE]
+        found = await asyncio.gather(*(_nothing() if e.mode == "160000" else blobs.get(e.blob) for _, e in some))
+        for (path, entry), content in zip(some, found, strict=True):
+            yield path, entry.mode, content
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def _settled(stamps: Stamps) -> Stamps:
@@ -265,7 +280,9 @@ def _parents(path: str) -> Iterable[str]:
 
 def _is_skipped(path: str, discard: Collection[str]) -> bool:
     parts = path.split("/")
-    return parts[0] in discard or any(part in CACHE_NAMES or part.lower() == ".git" for part in parts)
+    if parts[0] in discard or not CACHE_NAMES.isdisjoint(parts):
+        return True
+    return ".git" in path.lower() and any(part.lower() == ".git" for part in parts)
 
 
 def _mode_of(found: Found) -> Mode | None:
