@@ -1,9 +1,9 @@
-"""The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
+"""The default tests, in a few processes at once (`make test`): one computes, much of the others is waiting.
 
-What two of them say follows the rest. Coverage is measured but for the simulation, which it makes three times
-as slow; the bars are met without it. Arguments go to pytest.
+What all but one of them say follows the rest. The simulation takes what time of the processors the others leave.
+Coverage is measured where the bars need it: it makes the simulation three times as slow. Arguments go to pytest.
 
-On a slow machine a limit of time that a test sets, or the product, may pass only because three processes share two
+On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
 failed. What passes both times has passed, and is named at the end of the run and in `build/reports/unstable.txt`: it is
 to be mended, for a race shows itself in the same way.
@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import IO
 
 REPORTS = Path("build/reports")
-COMPUTING = ("tests/house", "tests/unit")
+COMPUTING = ("tests/unit",)
+HOUSE = ("tests/house",)
 SIMULATION = ("tests/sim",)
 STORES = ("tests/contract", "tests/serve", "tests/chaos")
 FLEETS = ("tests/services", "tests/ray")
-LANES = {"computing": COMPUTING, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
+LANES = {"computing": COMPUTING, "house": HOUSE, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
+UNMEASURED = ("house", "simulation")
 MOST_AGAIN = 5
 """Files: a fixture that fails takes every test of its module with it."""
 TIMES_AGAIN = 2
@@ -60,10 +62,9 @@ def main(arguments: list[str]) -> int:
         thread.start()
         return thread
 
-    computing = run_apart("computing", "simulation")
-    stores = run_apart("stores")
+    apart = {lanes[0]: run_apart(*lanes) for lanes in (("simulation",), ("computing", "house"), ("stores",))}
     codes["fleets"] = _run("fleets", arguments, None)
-    for name, thread in (("stores", stores), ("computing", computing)):
+    for name, thread in reversed(apart.items()):
         print(f"... {name}", flush=True)
         thread.join()
         sys.stdout.write((REPORTS / f"{name}.log").read_text(errors="replace"))
@@ -111,7 +112,7 @@ def verdict(codes: list[int], *, is_narrowed: bool) -> int:
 
 def _run(lane: str, arguments: list[str], output: IO[bytes] | None, tests: Sequence[str] = ()) -> int:
     """What pytest ended with; it ran the folders of the lane, or these tests of it alone."""
-    measure = [] if lane == "simulation" else ["--cov", "--cov-report="]
+    measure = [] if lane in UNMEASURED else ["--cov", "--cov-report="]
     cache = ["-o", f"cache_dir={_cache(lane)}"]
     command = ["-m", "pytest", "-m", "not slow and not wide", "--durations=15", *measure, *cache, *arguments]
     environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
