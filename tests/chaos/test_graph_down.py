@@ -27,7 +27,7 @@ from tests.support.services import Neo4jAddress
 from tests.support.stores import empty_database, eventually, own_database
 from tests.support.story_events import StoryLog
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 async def _p99_ms(log: RecordingLog, stories: int, *, pause_s: float) -> float:

@@ -21,7 +21,7 @@ from tests.support.oracle import check
 from tests.support.services import Neo4jAddress
 from tests.support.stores import empty_database, eventually, own_database
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 STORIES = 100
 POISONED = 4

@@ -23,7 +23,7 @@ from tests.support.services import Neo4jAddress
 from tests.support.stores import empty_database, eventually, own_database
 from tests.support.story_events import StoryLog
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.support.chaos_servers import ended, small_disk
 from tests.support.chaos_stories import StoryWriter
 from tests.support.oracle import check
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 OUTAGES = {"StoreUnavailable", "StoreFull", "CommitUnknown"}
 

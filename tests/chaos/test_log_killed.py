@@ -15,7 +15,7 @@ from tests.support.chaos_stories import StoryWriter
 from tests.support.fault_proxy import FaultProxy, proxied
 from tests.support.oracle import check
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 WRITERS = 16
 

@@ -32,7 +32,7 @@ from tests.support.chaos_stories import StoryWriter, story_name
 from tests.support.oracle import check, epochs_never_fall, rebuilt, stream_verifies
 from tests.support.stores import append_request
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 STORIES = 8
 Events = Mapping[StreamId, list[StoredEvent]]

@@ -27,7 +27,7 @@ from tests.support.oracle import Effects, check, state_digest
 from tests.support.sim_judge import NOT_COMPARED
 from tests.support.stores import append_request, empty_database, eventually, own_database
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 Fault = Literal["silent", "held", "half_open"]
 TAKEOVER_S = 15

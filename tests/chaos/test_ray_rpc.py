@@ -14,7 +14,7 @@ from tests.support.oracle import check
 from tests.support.ray_fleet import OWN_TO_A_RUN, RayFleet, acknowledged_is_kept, end_without_faults, ray_fleet
 from tests.support.team_models import demo_repository, demo_story
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 _CALL = "CoreWorkerService.grpc_client.PushTask"
 

@@ -24,7 +24,7 @@ from tests.support.chaos_servers import connected
 from tests.support.chaos_stories import story_name
 from tests.support.stores import empty_database, eventually, own_database
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 class FastClock(SystemClock):

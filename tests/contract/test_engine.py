@@ -177,7 +177,7 @@ async def test_engine_whose_library_dies_fails_its_calls_and_can_be_loaded_again
 
 @LENIENT
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -89,7 +89,7 @@ def params(suites: tuple[str, ...], *marks: pytest.MarkDecorator) -> list[object
     return [pytest.param(suites, check, marks=marks, id=f"{check}{'-slow' if marks else ''}") for check in claimed]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.rule("RC-31")
 @pytest.mark.parametrize(("suites", "check"), [*params(SUITES), *params(SLOW_SUITES, pytest.mark.slow)])
 def test_check_holds_for_an_ordinary_user(suites: tuple[str, ...], check: str) -> None:

@@ -24,7 +24,7 @@ from tests.support.processes import processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 
 def example_repository(folder: Path) -> Path:

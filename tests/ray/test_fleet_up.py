@@ -41,7 +41,7 @@ TEXT = {
     "constraints": {"paths": ["textkit/words.py"]},
     "rigor": "L1",
 }
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ TTL_S = 4
 CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = f"00-{CALLER}-00f067aa0ba902b7-01"
 STORIES = "/api/planner/stories"
-pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.processes import processes_below
 from tests.support.team_models import DEMO, demo_repository
 from tests.support.weights import DATA, weights_of
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

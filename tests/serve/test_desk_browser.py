@@ -21,7 +21,7 @@ from tests.support.story_events import BASE, DOCUMENTED, MERGED, STORY, StoryLog
 from tests.support.streamed_events import StreamedEvents, problems_of
 from tests.support.team_models import GOOD, WRONG, EveryEngine, demo_repository, demo_story, scripted
 
-pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
 
 TABS = {
     "Lifecycle": "now in DONE",

@@ -44,7 +44,7 @@ def test_unit_tests_of_the_desk_pass(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.wide
 @pytest.mark.network
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_types_are_those_of_the_interface_and_the_sources_fit_them() -> None:
     try:
         desk.install()

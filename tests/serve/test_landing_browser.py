@@ -13,7 +13,7 @@ from scripts import desk
 from tests.serve.test_desk_browser import FAINT, SIZES
 from tests.support.chromium import chromium, chromium_program
 
-pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
 
 
 class Quiet(SimpleHTTPRequestHandler):

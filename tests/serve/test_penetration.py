@@ -223,7 +223,7 @@ async def _asked(client: httpx.AsyncClient, method: str, path: str, known: dict[
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.rule("AP-1", "AP-25", "AP-104")
 async def test_object_of_another_project_looks_as_if_it_were_not_there(client: httpx.AsyncClient):
     """Every operation that names an object: the same answer as for an object that does not exist, and `not_found`."""

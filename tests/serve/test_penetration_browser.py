@@ -15,7 +15,7 @@ from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
 from tests.support.team_models import GOOD, GOOD_REPLIES, TESTS, EveryEngine, demo_repository, demo_story, scripted
 
-pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
 
 HOSTILE = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
 

@@ -327,7 +327,7 @@ async def test_owner_that_dies_after_the_push_pushes_once() -> None:
     assert len(remote.pushed) == 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.rule("RC-105", "PL-43")
 async def test_demo_story_leaves_a_branch_and_its_change_request_beside_the_repository(tmp_path: Path) -> None:
     repo, changes = demo_repository(tmp_path / "stage"), LocalChangeRequests(tmp_path / "changes")

@@ -27,7 +27,7 @@ from tests.support.repositories import FILES, commit_all, git, make_repository
 from tests.support.sandbox import state_folder
 from tests.support.tool_kit import call_of, context_of
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 STORY = StoryId("st-1")
 

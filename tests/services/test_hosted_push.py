@@ -19,7 +19,7 @@ from tests.support.hosted_git import TARGET, GitSandbox, git_sandbox
 from tests.support.repositories import add_hostile_settings, commit_all, git, make_repository
 from tests.support.sandbox import state_folder
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 STORY, BRANCH = StoryId("st-1"), "fleet/st-1"
 

@@ -23,7 +23,7 @@ from tests.support.stores import eventually
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import RECORDED, demo_repository, demo_story
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tests.support.stores import own_database
 
 REPLIES = f"recorded:{Path(__file__).resolve().parents[2] / 'examples' / 'demo' / 'replies'}"
 GOAL = "Convert CSV files to JSON"
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.team import team
 from tests.support.team_models import REPLIES, demo_repository, demo_story
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(600)
 KEY = "key-of-the-test-that-nobody-may-keep-1"
 
 

@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "examples" / "inflection"
 
 
 @pytest.mark.network
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.rule("PL-52", "RC-70", "LC-64")
 async def test_story_on_a_library_from_its_source_distribution_is_delivered(tmp_path: Path) -> None:
     fetched = subprocess.run(

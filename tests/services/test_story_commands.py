@@ -28,7 +28,7 @@ OTHER = {
     "constraints": {"paths": ["textkit/words.py"]},
     "rigor": "L1",
 }
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def over(log: MemoryEventLog, graph: DecisionGraph) -> Projector:
 
 
 @pytest.mark.rule("GR-80", "GR-3", "GR-4", "GR-88")
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(600)
 async def test_graph_of_a_delivered_story_says_who_decided_what_and_why(
     tmp_path: Path, neo4j_address: Neo4jAddress
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.team import Team, team
 from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story
 from tests.support.through_log import ThroughLog
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(600)
 
 
 class HaltingLog(ThroughLog):

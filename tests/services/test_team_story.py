@@ -33,7 +33,7 @@ from tests.support.team_models import (
     scripted,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def git(repo: Path, *arguments: str) -> str:

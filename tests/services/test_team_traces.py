@@ -20,7 +20,7 @@ from tests.support.team import team
 from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story
 from tests.support.through_log import ThroughLog
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Halting(ThroughLog):

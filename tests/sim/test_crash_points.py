@@ -102,13 +102,13 @@ def test_calls_of_a_whole_story_are_the_same_in_every_run_and_reach_every_port()
 
 
 @pytest.mark.rule("PL-48", "CN-121", "RC-51")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_fault_at_any_call_before_the_first_gate_changes_nothing_in_the_end():
     assert problems("scope", range(len(calls_of("scope")))) == []
 
 
 @pytest.mark.rule("PL-48", "CN-122", "RC-51")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("aim", ["design", "branch"])
 def test_fault_at_sampled_calls_of_a_whole_story_changes_nothing_in_the_end(aim: Aim):
     count = len(calls_of(aim))

@@ -109,7 +109,7 @@ def test_seed_run_in_another_process_is_the_same_run_byte_for_byte() -> None:
     code = "from tests.support.sim_world import LEAN, simulate; print(simulate(11, LEAN).trace)"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=6000
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == simulate(11, LEAN).trace
 

@@ -140,7 +140,7 @@ class LossyGraph(MemoryGraph):
     ids=["forgets", "rewrites", "unfenced", "repeats", "two-owners", "impatient", "lossy-graph"],
 )
 @pytest.mark.rule("EV-3", "EV-14", "EV-15")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_store_that_breaks_its_contract_is_caught(stores: Callable[[SimLoop], Stores], rules: tuple[str, ...]) -> None:
     found = finding(stores)
     assert found.startswith(rules), found

@@ -28,7 +28,7 @@ from tests.support.openai_server import serving
 from tests.support.processes import processes_below
 from tests.support.weights import DATA, FileServer, make_wheels, serving_file, weights_of, wheel_source
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 STORY = "title: As an editor I want a slug\ndescription: d\nacceptance_criteria:\n  - it works\n"
 PRICE = {"in_microusd_per_mtok": 150_000, "out_microusd_per_mtok": 600_000}
 

@@ -193,7 +193,7 @@ async def test_model_engine_over_the_source_loads_answers_and_closes(tmp_path: P
     assert is_gone(pid)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     fake_llama(tmp_path / "stub")
     code = f"""
@@ -277,7 +277,7 @@ def test_named_program_that_does_not_work_is_named(tmp_path: Path, named: str) -
 # Building it.
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_failed_build_leaves_nothing_and_says_what_the_builder_said(tmp_path: Path) -> None:
     told: list[str] = []
     command = ["{python}", "-c", "print('no compiler'); raise SystemExit(7)"]
@@ -289,7 +289,7 @@ def test_failed_build_leaves_nothing_and_says_what_the_builder_said(tmp_path: Pa
         install_llama(tmp_path, told=told.append, install=["/no/such/builder"])
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_build_makes_an_environment_of_its_own(tmp_path: Path) -> None:
     python = install_llama(tmp_path, told=lambda line: None, install=["{python}", "-c", "print('built')"])
     assert python == installed_python(tmp_path)
