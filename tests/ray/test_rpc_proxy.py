@@ -32,7 +32,7 @@ def test_client_reaches_a_story_through_the_proxy_of_serve() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=220,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))

@@ -77,7 +77,7 @@ def test_interrupted_run_ends_its_engine(root: Path, tmp_path: Path) -> None:
             if "local: ready" in line:
                 break
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
+        _, told = process.communicate(timeout=400)
     assert process.returncode == 4, told[-3000:]
     assert "Traceback" not in told
     assert [Path(f"/proc/{pid}").exists() for pid in server_pids(root)] == [False]

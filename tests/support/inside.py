@@ -28,7 +28,7 @@ def run_script(
     # The toolchain has pytest alone; the environment of these tests has plugins.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     command = [sys.executable, str(INSIDE / f"{name}.py"), *map(str, argv)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def write_files(root: Path, files: dict[str, str]) -> Path:
