@@ -88,7 +88,7 @@ async def connected(preset: Preset, *scenes: Scene, **changes: object) -> AsyncI
 
 async def _until_nothing_is_left(server: ModelServer, before: set[asyncio.Task[Any]]) -> None:
     # The tasks of the server's side are gone with their connections.
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while server.open or asyncio.all_tasks() - before - {asyncio.current_task()}:
         assert time.monotonic() < until, f"left behind: {server.open}, {asyncio.all_tasks() - before}"
         await asyncio.sleep(0.005)
