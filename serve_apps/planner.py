@@ -33,11 +33,13 @@ from serve_apps.evidence_wire import (
     score_list,
 )
 from serve_apps.planner_wire import (
+    CheckpointList,
     DecisionList,
     PlanView,
     QuestionList,
     TaskList,
     TransitionList,
+    checkpoint_list,
     decision_list,
     plan_view,
     question_list,
@@ -79,6 +81,12 @@ async def plan(stories: Stories, who: Caller, story_id: Story) -> PlanView:
 async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
     """The tasks and where each stands."""
     return task_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/checkpoints", response_model=CheckpointList)
+async def checkpoints(stories: Stories, who: Caller, story_id: Story) -> CheckpointList:
+    """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
+    return checkpoint_list(await stories.planning.state(story_id))
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)

@@ -60,8 +60,12 @@ from tests.support.simulation import Process, SimLoop, simulated
 __all__ = ["FULL", "LEAN", "Aim", "Outcome", "Scenario", "World", "simulate"]
 
 
-Aim = Literal["scope", "design", "branch"]
-"""Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone."""
+Aim = Literal["scope", "design", "branch", "restored"]
+"""Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone.
+
+`restored` goes there with two tasks and a person at its gates, who sees the documents and then sets the tree back to
+where the first task left it, once.
+"""
 
 
 @dataclass(frozen=True)
@@ -368,14 +372,16 @@ class World:
         """What a person would do now, None when it is not their turn."""
         aim = self.scenario.stories[number - 1]
         if state is None:
-            return "create_story", {"story": sim_story.story_text(number)}
+            return "create_story", {"story": sim_story.story_text(number, tasks=2 if aim == "restored" else 1)}
         if state.disposition == "parked":
             # A person looks after a parked story when the trouble is over.
             return ("unpark", {"note": "the trouble is over"}) if self.faults.is_over else None
         if state.start is None:
-            delegate = ["po", "qa"] if aim == "branch" else []
+            delegate = {"branch": ["po", "qa"], "restored": ["qa"]}.get(aim, [])
             return "start_story", {"repo": sim_story.REPOSITORY, "delegate": delegate}
         pending = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
+        if aim == "restored":
+            return _of_restored(state, pending)
         if f"approve_{aim}" in pending:
             return "cancel", {"reason": f"the {aim} was all that was wanted"}
         if "approve_scope" in pending and aim == "design":
@@ -409,6 +415,15 @@ class World:
             if (await self.stores.graph.cursor(stream)).version != (await self.stores.log.head(stream)).version:
                 return False
         return True
+
+
+def _of_restored(state: StoryState, pending: list[str]) -> tuple[str, dict[str, Any]] | None:
+    if state.restoration is not None:
+        return None
+    if "docs_ready" in pending and not state.restorations_asked:
+        first = next(iter(state.checkpoints))
+        return "restore_story", {"checkpoint": first, "reason": "the second step broke the first"}
+    return ("approve", {"gate": pending[0]}) if pending else None
 
 
 def simulate(
