@@ -33,18 +33,18 @@ from serve_apps.evidence_wire import (
     score_list,
 )
 from serve_apps.planner_wire import (
-    CheckpointList,
     DecisionList,
     PlanView,
     QuestionList,
     TaskList,
     TransitionList,
-    checkpoint_list,
+    TreeCheckpointList,
     decision_list,
     plan_view,
     question_list,
     task_list,
     transition_list,
+    tree_checkpoint_list,
 )
 from serve_apps.requests import Caller, Hash, Stories, Story
 
@@ -83,10 +83,10 @@ async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
     return task_list(await stories.planning.state(story_id))
 
 
-@planner_router.get(_STORY + "/checkpoints", response_model=CheckpointList)
-async def checkpoints(stories: Stories, who: Caller, story_id: Story) -> CheckpointList:
+@planner_router.get(_STORY + "/checkpoints", response_model=TreeCheckpointList)
+async def story_checkpoints(stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
     """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
-    return checkpoint_list(await stories.planning.state(story_id))
+    return tree_checkpoint_list(await stories.planning.state(story_id))
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)

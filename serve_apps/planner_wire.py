@@ -8,13 +8,13 @@ from serve_apps.times import at
 from serve_apps.wire import Wire
 
 __all__ = [
-    "CheckpointList",
+    "TreeCheckpointList",
     "DecisionList",
     "PlanView",
     "QuestionList",
     "TaskList",
     "TransitionList",
-    "checkpoint_list",
+    "tree_checkpoint_list",
     "decision_list",
     "plan_view",
     "question_list",
@@ -230,7 +230,7 @@ def decision_list(state: StoryState) -> DecisionList:
     )
 
 
-class CheckpointView(Wire):
+class TreeCheckpointView(Wire):
     """A tree of the story that a person can go back to."""
 
     checkpoint_id: str
@@ -244,19 +244,19 @@ class CheckpointView(Wire):
     """The story tree is this one now."""
 
 
-class CheckpointList(Wire):
+class TreeCheckpointList(Wire):
     """Checkpoints, the oldest first."""
 
-    items: tuple[CheckpointView, ...]
+    items: tuple[TreeCheckpointView, ...]
     restoring: str | None
     """The checkpoint that was asked for and is not restored yet."""
 
 
-def checkpoint_list(state: StoryState) -> CheckpointList:
+def tree_checkpoint_list(state: StoryState) -> TreeCheckpointList:
     """The checkpoints of the story (PL-47)."""
-    return CheckpointList(
+    return TreeCheckpointList(
         items=tuple(
-            CheckpointView(
+            TreeCheckpointView(
                 checkpoint_id=c.checkpoint_id,
                 version=c.version,
                 saved_at=at(c.ts_ms),

@@ -13,14 +13,14 @@ from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.digest import digest_of
 from fleet.events import published
-from fleet.ids import Digest, Principal
+from fleet.ids import Digest, EntityId, Principal
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
 from tests.support.bench import STORY_TEXT, World
 from tests.support.front import front_parts
 from tests.support.rules import files
-from tests.support.story_events import DESIGN_COUNCIL, STORY, TASK, story
+from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK, story
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
 
 STORIES = "/api/planner/stories"
@@ -165,6 +165,53 @@ async def test_paused_story_starts_nothing_until_it_is_resumed(at: ToolFront):
     run = (await at.run("python", "a.py", number=6)).json()["taskId"]
     assert (await at.result(run))["status"] == "passed"
     _refused(await at.client.post(f"{URL}/resume", json={}, headers=keyed(7, ROOT)), 409, "invalid_transition")
+
+
+@pytest.mark.rule("PL-47", "AP-57")
+async def test_story_tree_is_set_back_to_a_listed_checkpoint_by_a_po_with_a_reason(at: ToolFront):
+    assert await _get(at.client, f"{URL}/checkpoints") == {"items": [], "restoring": None}
+    body = {"checkpoint": "rp-first1", "reason": "The second step broke the first"}
+    _refused(await at.client.post(f"{URL}/restore", json=body, headers=keyed(1, DEV)), 403, "policy_denied")
+    missing = _refused(await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT)), 404, "not_found")
+    assert "none before its first merge" in missing["detail"]
+    for number, bad in enumerate(({}, body | {"reason": "short"}, body | {"checkpoint": ""}, body | {"tree": "x"}), 3):
+        response = await at.client.post(f"{URL}/restore", json=bad, headers=keyed(number, ROOT))
+        assert response.status_code in (400, 422), response.text
+
+
+@pytest.mark.rule("PL-47")
+async def test_restoration_is_on_record_once_and_listed_until_it_is_done():
+    base, later = digest_of(b"base"), digest_of(b"later")
+    async with tool_front() as at:
+        log = story(only=[])
+        log.events += await at.world.events()
+        before = log.version
+        log.add(
+            ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20),
+            ev.CheckpointSaved(
+                checkpoint_id=EntityId("rp-first1"),
+                tree_digest=base,
+                plan_id=PLAN,
+                task_states={TASK: "todo"},
+                note="after the first task",
+            ),
+            ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20),
+        )
+        await at.lose_owner()
+        await log.write_to(at.world.log, after=before)
+        (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
+        assert (listed["checkpoint_id"], listed["version"], listed["is_present"]) == ("rp-first1", before + 2, False)
+        assert (listed["tree"], listed["tasks"], listed["note"]) == (base, {TASK: "todo"}, "after the first task")
+        async with at.owner():
+            body = {"checkpoint": str(before + 2), "reason": "The second step broke the first"}
+            for _ in range(2):  # the same key once more is the same command
+                assert (await _post(at, f"{URL}/restore", body, number=1))["story_id"] == STORY
+            assert (await _get(at.client, f"{URL}/checkpoints"))["restoring"] == "rp-first1"
+            _refused(
+                await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT)), 409, "invalid_transition"
+            )
+        asked = [e for e in await at.world.events() if e.type == "RestoreRequested"]
+        assert [e.actor for e in asked] == ["user:root"]
 
 
 @pytest.mark.rule("AP-57", "LC-93")

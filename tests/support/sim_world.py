@@ -79,6 +79,8 @@ class Scenario:
     faults_until_s: float = 45.0
     heals_in_s: float = 300.0
     ttl_s: int = 15
+    forward_at: int = 0
+    """Version from which on the person of a `restored` story wants back what was undone; 0 is never."""
 
 
 LEAN = Scenario("lean", stories=("design", "scope"), faults_until_s=30.0)
@@ -381,7 +383,7 @@ class World:
             return "start_story", {"repo": sim_story.REPOSITORY, "delegate": delegate}
         pending = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
         if aim == "restored":
-            return _of_restored(state, pending)
+            return _of_restored(state, pending, self.scenario.forward_at)
         if f"approve_{aim}" in pending:
             return "cancel", {"reason": f"the {aim} was all that was wanted"}
         if "approve_scope" in pending and aim == "design":
@@ -417,12 +419,15 @@ class World:
         return True
 
 
-def _of_restored(state: StoryState, pending: list[str]) -> tuple[str, dict[str, Any]] | None:
+def _of_restored(state: StoryState, pending: list[str], forward_at: int) -> tuple[str, dict[str, Any]] | None:
     if state.restoration is not None:
         return None
+    first, second = [*state.checkpoints, "", ""][:2]
     if "docs_ready" in pending and not state.restorations_asked:
-        first = next(iter(state.checkpoints))
         return "restore_story", {"checkpoint": first, "reason": "the second step broke the first"}
+    is_undone = state.restorations_asked == 1 and state.tree != state.checkpoints[second].tree
+    if is_undone and forward_at and state.version >= forward_at:
+        return "restore_story", {"checkpoint": second, "reason": "the second step was right after all"}
     return ("approve", {"gate": pending[0]}) if pending else None
 
 
