@@ -13,7 +13,8 @@ from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.digest import digest_of
 from fleet.events import published
-from fleet.ids import Digest, EntityId, Principal
+from fleet.ids import CommandId, Digest, EntityId, Principal, StreamId
+from fleet.ports import AppendRequest
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
@@ -179,39 +180,43 @@ async def test_story_tree_is_set_back_to_a_listed_checkpoint_by_a_po_with_a_reas
         assert response.status_code in (400, 422), response.text
 
 
-@pytest.mark.rule("PL-47")
-async def test_restoration_is_on_record_once_and_listed_until_it_is_done():
+@pytest.mark.rule("PL-47", "AP-2")
+async def test_restoration_is_on_record_once_and_listed_until_it_is_done(at: ToolFront):
     base, later = digest_of(b"base"), digest_of(b"later")
-    async with tool_front() as at:
-        log = story(only=[])
-        log.events += await at.world.events()
-        before = log.version
-        log.add(
-            ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20),
-            ev.CheckpointSaved(
-                checkpoint_id=EntityId("rp-first1"),
-                tree_digest=base,
-                plan_id=PLAN,
-                task_states={TASK: "todo"},
-                note="after the first task",
-            ),
-            ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20),
-        )
-        await at.lose_owner()
-        await log.write_to(at.world.log, after=before)
-        (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
-        assert (listed["checkpoint_id"], listed["version"], listed["is_present"]) == ("rp-first1", before + 2, False)
-        assert (listed["tree"], listed["tasks"], listed["note"]) == (base, {TASK: "todo"}, "after the first task")
-        async with at.owner():
-            body = {"checkpoint": str(before + 2), "reason": "The second step broke the first"}
-            for _ in range(2):  # the same key once more is the same command
-                assert (await _post(at, f"{URL}/restore", body, number=1))["story_id"] == STORY
-            assert (await _get(at.client, f"{URL}/checkpoints"))["restoring"] == "rp-first1"
-            _refused(
-                await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT)), 409, "invalid_transition"
-            )
-        asked = [e for e in await at.world.events() if e.type == "RestoreRequested"]
-        assert [e.actor for e in asked] == ["user:root"]
+    saved = ev.CheckpointSaved(
+        plan_id=PLAN,
+        checkpoint_id=EntityId("rp-first1"),
+        tree_digest=base,
+        task_states={TASK: "todo"},
+        note="after the first task",
+    )
+    moved = ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20)
+    await _recorded(at, ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
+    await _post(at, f"{URL}/questions", {"text": "Was it better before?"}, number=5)
+    (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
+    assert (listed["checkpoint_id"], listed["is_present"]) == ("rp-first1", False)
+    assert (listed["tree"], listed["tasks"], listed["note"]) == (base, {TASK: "todo"}, "after the first task")
+    body = {"checkpoint": str(listed["version"]), "reason": "The second step broke the first"}
+    for _ in range(2):  # the same key once more is the same command
+        assert (await _post(at, f"{URL}/restore", body, number=1))["story_id"] == STORY
+    assert (await _get(at.client, f"{URL}/checkpoints"))["restoring"] == "rp-first1"
+    response = await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT))
+    _refused(response, 409, "invalid_transition")
+    assert [e.actor for e in await at.world.events() if e.type == "RestoreRequested"] == ["user:root"]
+
+
+async def _recorded(at: ToolFront, *payloads: ev.Payload) -> None:
+    """Somebody recorded these in the story; its owner learns of it when it writes next."""
+    stream = StreamId.of_story(STORY)
+    request = AppendRequest(
+        stream=stream,
+        events=[ev.encode(payload) for payload in payloads],
+        expected=await at.world.log.head(stream),
+        command_id=CommandId(f"{STORY}/merged-before"),
+        actor=Principal("system:council"),
+        ts_ms=at.world.clock.now_ms(),
+    )
+    await at.world.log.append(request)
 
 
 @pytest.mark.rule("AP-57", "LC-93")
