@@ -82,33 +82,6 @@ def assert_over_story_keeps_its_checkpoints(fleet: ServedTeam, story_id: str) ->
     assert (refused.exit_code, "is over" in refused.stderr) == (2, True), refused.output
 
 
-@pytest.mark.rule("PL-47")
-def test_story_that_waits_for_a_person_goes_back_to_a_checkpoint_and_on_to_its_end(fleet: ServedTeam, tmp_path: Path):
-    repo, story = demo_repository(tmp_path), DEMO / "story.yaml"
-    named = tmp_path / "back.yaml"
-    named.write_text(story.read_text())
-    asked = ["run", str(named), "--repo", str(repo), "--model", REPLIES, "--yes", "qa", "--json"]
-    waiting = fleet(*asked)
-    assert waiting.exit_code == 3, waiting.output
-    story_id = json.loads(waiting.stdout.splitlines()[-1])["story_id"]
-    while "docs_ready" not in (shown := fleet("story", "show", story_id).stdout):
-        gate = next(g for g in ("approve_scope", "approve_design", "task_acceptance") if f"{g}: requested" in shown)
-        said(fleet("story", "approve", story_id, gate, "--json"))
-        assert fleet("resume", story_id, "--json").exit_code == 3
-    first = said(fleet("story", "checkpoints", story_id, "--json"))["checkpoints"][0]
-    to = ["story", "restore", story_id, "--to"]
-    assert "rp-none" in fleet(*to, "rp-none", "--reason", "it was a mistake").stderr
-    assert "10 to 4,000" in fleet(*to, str(first["version"]), "--reason", "no").stderr
-    back = fleet(*to, str(first["version"]), "--reason", "the documents say too little")
-    assert (back.exit_code, "goes back" in back.stdout) == (0, True), back.output
-    assert fleet("resume", story_id, "--json").exit_code == 3
-    events = fleet("events", story_id).stdout
-    assert "RestoreRequested" in events
-    assert f"checkpoint {first['checkpoint_id']} restored" in events
-    said(fleet("story", "approve", story_id, "docs_ready", "--json"))
-    assert said(fleet("resume", story_id, "--json"))["outcome"] == "done"
-
-
 def test_dirty_repository_gets_a_warning_and_is_left_alone(fleet: ServedTeam, tmp_path: Path):
     repo = demo_repository(tmp_path)
     (repo / "notes.txt").write_text("mine")
@@ -208,6 +181,34 @@ def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, red
         again = fleet("resume", done["story_id"], "--note", "try once more", "--json")
         assert again.exit_code == 4
         assert "StoryUnparked" in fleet("events", done["story_id"]).stdout
+
+
+@pytest.mark.rule("PL-47")
+def test_story_that_waits_for_a_person_goes_back_to_a_checkpoint_and_on_to_its_end(tmp_path: Path, redis_url: str):
+    repo, named = demo_repository(tmp_path), tmp_path / "back.yaml"
+    named.write_text(yaml.safe_dump(demo_story()))
+    asked = ["run", str(named), "--repo", str(repo), "--model", REPLIES, "--yes", "qa", "--json"]
+    with served_team(tmp_path / "home", own_database(redis_url, 12), models=EveryEngine(scripted())) as fleet:
+        waiting = fleet(*asked)
+        assert waiting.exit_code == 3, waiting.output
+        story_id = json.loads(waiting.stdout.splitlines()[-1])["story_id"]
+        while "docs_ready: requested" not in (shown := fleet("story", "show", story_id).stdout):
+            gate = next(g for g in ("approve_scope", "approve_design", "task_acceptance") if f"{g}: requested" in shown)
+            said(fleet("story", "approve", story_id, gate, "--json"))
+            asked_next = fleet("resume", story_id, "--json")
+            assert asked_next.exit_code == 3, asked_next.output
+        first = said(fleet("story", "checkpoints", story_id, "--json"))["checkpoints"][0]
+        to = ["story", "restore", story_id, "--to"]
+        assert "rp-none" in fleet(*to, "rp-none", "--reason", "it was a mistake").stderr
+        assert "10 to 4,000" in fleet(*to, str(first["version"]), "--reason", "no").stderr
+        back = fleet(*to, str(first["version"]), "--reason", "the documents say too little")
+        assert (back.exit_code, "goes back" in back.stdout) == (0, True), back.output
+        assert fleet("resume", story_id, "--json").exit_code == 3
+        events = fleet("events", story_id).stdout
+        assert "RestoreRequested" in events
+        assert f"checkpoint {first['checkpoint_id']} restored" in events
+        said(fleet("story", "approve", story_id, "docs_ready", "--json"))
+        assert said(fleet("resume", story_id, "--json"))["outcome"] == "done"
 
 
 def test_second_up_says_that_a_fleet_is_up_and_where(fleet: ServedTeam):
