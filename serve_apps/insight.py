@@ -55,6 +55,7 @@ MILESTONES = frozenset(
         "CouncilDecided",
         "CouncilUndecided",
         "TreeMerged",
+        "RestoreRequested",
         "DeploymentRecorded",
         "IncidentOpened",
         "IncidentClosed",

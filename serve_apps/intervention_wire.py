@@ -15,6 +15,7 @@ __all__ = [
     "QuestionRequest",
     "ReasonRequest",
     "ResolveRequest",
+    "RestoreRequest",
     "RigorRequest",
 ]
 
@@ -70,6 +71,14 @@ class AnswerRequest(Wire):
     """The answer to a question."""
 
     answer: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class RestoreRequest(Wire):
+    """Go back to an earlier tree of the story (PL-47)."""
+
+    checkpoint: Annotated[str, Field(min_length=1, max_length=80)]
+    """Its id, or the version of the event that saved it."""
+    reason: Reason
 
 
 class ResolveRequest(Wire):

@@ -1,4 +1,4 @@
-"""What people do to a story beside its gates: edit, pause, unpark, cancel, rigor, questions, steps (AP-54..AP-86)."""
+"""What people do to a story beside its gates: edit, pause, unpark, cancel, restore, rigor, questions, steps."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from serve_apps.intervention_wire import (
     QuestionRequest,
     ReasonRequest,
     ResolveRequest,
+    RestoreRequest,
     RigorRequest,
 )
 from serve_apps.requests import Caller, Desk, Key, Story
@@ -78,6 +79,14 @@ async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, stor
 async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
     """Let a parked story go on; the note says what was done about the cause."""
     return await answered(request, desk, story_id, "unpark", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(_STORY + "/restore", response_model=StoryView)
+async def restore_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RestoreRequest
+) -> Any:
+    """Set the story tree back to a checkpoint: a new merge undoes what came after, and its tasks are open again."""
+    return await answered(request, desk, story_id, "restore_story", body.model_dump(), who=who, key=key)
 
 
 @intervention_router.post(_STORY + "/questions", status_code=201, response_model=StoryView)

@@ -38,11 +38,13 @@ from serve_apps.planner_wire import (
     QuestionList,
     TaskList,
     TransitionList,
+    TreeCheckpointList,
     decision_list,
     plan_view,
     question_list,
     task_list,
     transition_list,
+    tree_checkpoint_list,
 )
 from serve_apps.requests import Caller, Hash, Stories, Story
 
@@ -79,6 +81,12 @@ async def plan(stories: Stories, who: Caller, story_id: Story) -> PlanView:
 async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
     """The tasks and where each stands."""
     return task_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/checkpoints", response_model=TreeCheckpointList)
+async def story_checkpoints(stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
+    """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
+    return tree_checkpoint_list(await stories.planning.state(story_id))
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)

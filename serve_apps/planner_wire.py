@@ -8,11 +8,13 @@ from serve_apps.times import at
 from serve_apps.wire import Wire
 
 __all__ = [
+    "TreeCheckpointList",
     "DecisionList",
     "PlanView",
     "QuestionList",
     "TaskList",
     "TransitionList",
+    "tree_checkpoint_list",
     "decision_list",
     "plan_view",
     "question_list",
@@ -225,6 +227,47 @@ def decision_list(state: StoryState) -> DecisionList:
             )
             for d in state.decisions.values()
         )
+    )
+
+
+class TreeCheckpointView(Wire):
+    """A tree of the story that a person can go back to."""
+
+    checkpoint_id: str
+    version: int
+    saved_at: str
+    tree: str
+    note: str
+    tasks: dict[str, str]
+    """Task id -> its state then."""
+    is_present: bool
+    """The story tree is this one now."""
+
+
+class TreeCheckpointList(Wire):
+    """Checkpoints, the oldest first."""
+
+    items: tuple[TreeCheckpointView, ...]
+    restoring: str | None
+    """The checkpoint that was asked for and is not restored yet."""
+
+
+def tree_checkpoint_list(state: StoryState) -> TreeCheckpointList:
+    """The checkpoints of the story (PL-47)."""
+    return TreeCheckpointList(
+        items=tuple(
+            TreeCheckpointView(
+                checkpoint_id=c.checkpoint_id,
+                version=c.version,
+                saved_at=at(c.ts_ms),
+                tree=c.tree,
+                note=c.note,
+                tasks=dict(c.task_states),
+                is_present=c.tree == state.tree,
+            )
+            for c in state.checkpoints.values()
+        ),
+        restoring=state.restoration.checkpoint_id if state.restoration else None,
     )
 
 

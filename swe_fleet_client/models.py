@@ -120,6 +120,7 @@ __all__ = [
     "RepoText",
     "Requirement",
     "ResolveRequest",
+    "RestoreRequest",
     "ReviewView",
     "ReviewedStory",
     "RevokeRequest",
@@ -172,6 +173,8 @@ __all__ = [
     "TransitionList",
     "TransitionRequest",
     "TransitionView",
+    "TreeCheckpointList",
+    "TreeCheckpointView",
     "TrendView",
     "UsageList",
     "UsageSumView",
@@ -1167,6 +1170,12 @@ class ResolveRequest(TypedDict):
     note: str
     outcome: Literal['happened', 'not_happened']
 
+class RestoreRequest(TypedDict):
+    """Go back to an earlier tree of the story (PL-47)."""
+
+    checkpoint: str
+    reason: str
+
 class ReviewView(TypedDict):
     """What one council said of one story; `failed` says why it said nothing."""
 
@@ -1680,6 +1689,23 @@ class TransitionView(TypedDict):
     kind: str
     needs_person: bool
     to: str
+
+class TreeCheckpointList(TypedDict):
+    """Checkpoints, the oldest first."""
+
+    items: list[TreeCheckpointView]
+    restoring: str | None
+
+class TreeCheckpointView(TypedDict):
+    """A tree of the story that a person can go back to."""
+
+    checkpoint_id: str
+    is_present: bool
+    note: str
+    saved_at: str
+    tasks: dict[str, str]
+    tree: str
+    version: int
 
 class TrendView(TypedDict):
     """What was last measured of one story."""

@@ -184,6 +184,10 @@ class Operations(Calling):
         """What the change request of the story says, or would say now, and what became of it."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/change-request")
 
+    def story_checkpoints(self, story_id: str) -> m.TreeCheckpointList:
+        """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/checkpoints")
+
     def apply(self, story_id: str, *, body: m.ApplyRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Take proposals of the coach into the story; every character of its author stays, in order."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/coach", body=body, key=key, if_match=if_match)
@@ -235,6 +239,10 @@ class Operations(Calling):
     def report(self, story_id: str, *, format: Literal['md', 'html', 'json'] | None = None, as_of: int | None = None) -> bytes:
         """The technical report of the story, at its latest version unless one is named."""
         return self._bytes("GET", f"/api/planner/stories/{self._part(story_id)}/report", query={"format": format, "as_of": as_of})
+
+    def restore_story(self, story_id: str, *, body: m.RestoreRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+        """Set the story tree back to a checkpoint: a new merge undoes what came after, and its tasks are open again."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/restore", body=body, key=key, if_match=if_match)
 
     def resume_story(self, story_id: str, *, body: m.NoteRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Let a paused story go on."""

@@ -60,6 +60,11 @@ def _scored(p: Any) -> str:
     return f"quality score {p.score}, verdict {p.verdict}" + (f" (limited by {p.limited_by})" if p.reasons else "")
 
 
+def _merged(p: Any) -> str:
+    restored = f"checkpoint {p.restored_from} restored, " if p.restored_from else ""
+    return f"{restored}tree at commit {p.commit[:12]}" + (f", {len(p.files)} files changed" if p.files else "")
+
+
 def _budget(p: Any) -> str:
     limits = ", ".join(f"{name} {limit}" for name, limit in p.limits.items())
     return f"budget of {p.scope.kind} {p.scope.id} set by {p.by}: {limits}"
@@ -68,7 +73,8 @@ def _budget(p: Any) -> str:
 _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "StoryTransitioned": lambda p: f"state {p.from_} -> {p.to}",
     "OwnershipTaken": lambda p: f"owned by {p.owner} (epoch {p.epoch}, {p.cause})",
-    "TreeMerged": lambda p: f"tree at commit {p.commit[:12]}" + (f", {len(p.files)} files changed" if p.files else ""),
+    "RestoreRequested": lambda p: f"checkpoint {p.checkpoint_id} is to be restored: {p.reason}",
+    "TreeMerged": _merged,
     "WorkspaceScored": _scored,
     "CouncilOpened": lambda p: f"council on {p.output_kind}: {', '.join(m.member_id for m in p.roster)}",
     "DraftReceived": lambda p: f"  draft of {p.member_id}",

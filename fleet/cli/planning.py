@@ -21,7 +21,7 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.story import parse
 from fleet.wiring import Endpoints
 
-__all__ = ["pause", "refine_file", "score_file", "send_back", "suggest", "unpause"]
+__all__ = ["cancel", "pause", "refine_file", "score_file", "send_back", "suggest", "unpause"]
 
 
 def _coach() -> CoachDesk:

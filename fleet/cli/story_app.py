@@ -140,6 +140,29 @@ def story_cancel(
     guarded(output, lambda: cancel(output, story_id, reason=reason))
 
 
+@app.command("checkpoints")
+def story_checkpoints(story_id: StoryArg, as_json: AsJson = False) -> None:
+    """List the trees that a story can be set back to."""
+    from fleet.cli.checkpoints import list_checkpoints
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: list_checkpoints(output, story_id))
+
+
+@app.command("restore")
+def story_restore(
+    story_id: StoryArg,
+    to: Annotated[str, typer.Option(help="Id of the checkpoint, or its version.", metavar="CHECKPOINT")],
+    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Set a story's tree back to a checkpoint: work that came after is open again, and stays on record."""
+    from fleet.cli.checkpoints import restore
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: restore(output, story_id, to=to, reason=reason))
+
+
 @app.command("score")
 def story_score(
     story_file: Annotated[Path, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")], as_json: AsJson = False

@@ -1,4 +1,4 @@
-"""Task events (EV-135..EV-141, EV-144, EV-145)."""
+"""Task events (EV-135..EV-141, EV-144, EV-145), and the request for a restoration (PL-47)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from fleet.ids import Digest, EntityId, Principal
 __all__ = [
     "FileChange",
     "MergeConflicted",
+    "RestoreRequested",
     "SlaBreached",
     "TaskAdded",
     "TaskClaimReleased",
@@ -136,6 +137,16 @@ class TreeMerged(_TaskEvent):
     commit: CommitId
     files: tuple[FileChange, ...] = ()
     restored_from: EntityId | None = None
+
+
+class RestoreRequested(_TaskEvent):
+    """A person wants the story tree as the checkpoint has it; the story does that before anything else (PL-47)."""
+
+    origin = "planning"
+    checkpoint_id: EntityId
+    tree_digest: Digest
+    by: Principal
+    reason: str
 
 
 class MergeConflicted(_TaskEvent):

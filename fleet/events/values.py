@@ -190,8 +190,9 @@ TaskAction = Literal[
     "AUTO_COMPLETE",
     "MERGE_FAILED",
     "DISCARD_TASK",
+    "RESTORE",
 ]
-"""Actions of the task workflow (LC-100..LC-117)."""
+"""Actions of the task workflow (LC-100..LC-117), and what a restored checkpoint does to a task (PL-47)."""
 
 RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 """A role or profile of config/roles.yaml."""

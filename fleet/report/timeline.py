@@ -26,6 +26,7 @@ from fleet.events import (
     QuestionAnswered,
     QuestionRaised,
     ReportGenerated,
+    RestoreRequested,
     StepFinished,
     StepStarted,
     StoryCancelled,
@@ -116,6 +117,10 @@ def _of_work(payload: Payload) -> str | None:
         case TaskTransitioned():
             why = f": {payload.feedback}" if payload.feedback else ""
             return f"{payload.action}: {payload.from_} to {payload.to}{why}"
+        case RestoreRequested():
+            return f"Restoration asked for: {payload.reason}"
+        case TreeMerged(restored_from=str()):
+            return f"Checkpoint restored, files changed: {len(payload.files)}, commit {payload.commit[:12]}"
         case TreeMerged():
             return (
                 "Base pinned"

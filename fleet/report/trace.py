@@ -186,7 +186,10 @@ def _files(s: _Story) -> Missing:
     last: dict[str, TreeMerged] = {}
     for _, merge in of_type(s.events, TreeMerged):
         for file in merge.files:
-            last[file.path] = merge
+            if merge.restored_from is None:
+                last[file.path] = merge
+            elif file.change == "removed":
+                last.pop(file.path, None)  # the work that made it was undone
     for path, merge in sorted(last.items()):
         # The story's own documents are merged without a task; DocsProduced names their tree (LC-48).
         is_docs = merge.task_id is None and merge.result_digest in documented

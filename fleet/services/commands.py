@@ -45,6 +45,7 @@ from fleet.story import (
     fold,
     pause,
     refusal,
+    request_restore,
     require_unpaused,
     resolve_step,
     resume,
@@ -236,6 +237,12 @@ class CommandHandler:
         _needs(caller, "po")
         return (resume(bench.state, caller=caller, note=str(command.body.get("note") or "")),)
 
+    async def restore(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story tree goes back to a checkpoint, before anything else is done (PL-47)."""
+        _needs(caller, "po")
+        name, reason = str(command.body.get("checkpoint") or ""), str(command.body.get("reason") or "")
+        return (request_restore(bench.state, bench.rules.fsm, name, caller=caller, reason=reason),)
+
     async def edit(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story has another text, and a score for it."""
         _needs(caller, "po")
@@ -303,6 +310,7 @@ COMMANDS: Mapping[str, Decide] = {
     "set_budget": CommandHandler.set_budget,
     "pause_story": CommandHandler.pause,
     "resume_story": CommandHandler.resume,
+    "restore_story": CommandHandler.restore,
     "edit_story": CommandHandler.edit,
     "apply_advice": CommandHandler.apply_advice,
     "set_rigor": CommandHandler.set_rigor,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
-from fleet.services.procedures import base, councils, delivery, derivation, gates, tasks
+from fleet.services.procedures import base, councils, delivery, derivation, gates, restoring, tasks
 from fleet.services.reconciling import Reconciler
 from fleet.services.tool_calls import ToolCalls, end_calls
 from fleet.services.workbench import Workbench
@@ -36,6 +36,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.ReviewTask: tasks.review_task,
     owed.TestTask: tasks.test_task,
     owed.MergeTask: tasks.merge_task,
+    owed.RestoreTree: restoring.restore_tree,
     owed.ProduceDocs: delivery.produce_docs,
     owed.GenerateReport: delivery.generate_report,
     owed.Publish: delivery.publish,

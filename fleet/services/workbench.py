@@ -97,6 +97,10 @@ class Workbench:
         """The id of an entity that this story makes under this name; the same on every replay (GL-9)."""
         return derive_id(prefix, self.journal.stream, name, ordinal)
 
+    def anew(self, name: str) -> str:
+        """The name for work that may be done again in the same words once the tree was set back (PL-47)."""
+        return f"{name}/restored-{self.state.restored}" if self.state.restored else name
+
     @property
     def toolchain(self) -> str:
         """The toolchain the story was started with."""

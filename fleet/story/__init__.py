@@ -56,8 +56,20 @@ from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, Tas
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
 from fleet.story.plan import plan, waiting_for
 from fleet.story.replay import Replayed, replay
+from fleet.story.restoring import find_checkpoint, follow_restoration, request_restore, restored_states
 from fleet.story.snapshot import decode_state, encode_state, state_schema
-from fleet.story.state import Approval, Claim, CouncilRecord, Decision, Plan, Step, StoryState, TaskState
+from fleet.story.state import (
+    Approval,
+    Checkpoint,
+    Claim,
+    CouncilRecord,
+    Decision,
+    Plan,
+    Restoration,
+    Step,
+    StoryState,
+    TaskState,
+)
 from fleet.story.text import StoryText, parse
 from fleet.story.tool_steps import (
     Due,
@@ -104,6 +116,7 @@ __all__ = [
     "RIGORS",
     "Approval",
     "Caller",
+    "Checkpoint",
     "Claim",
     "CouncilRecord",
     "CouncilSaid",
@@ -116,6 +129,7 @@ __all__ = [
     "Lifecycle",
     "Plan",
     "Replayed",
+    "Restoration",
     "Rigor",
     "Step",
     "StoryState",
@@ -143,8 +157,10 @@ __all__ = [
     "evolve",
     "expiries_in_a_row",
     "find_approval",
+    "find_checkpoint",
     "fire",
     "fold",
+    "follow_restoration",
     "is_suspect",
     "is_tool_gate",
     "known_trees",
@@ -157,8 +173,10 @@ __all__ = [
     "plan",
     "refusal",
     "replay",
+    "request_restore",
     "require_unpaused",
     "resolve_step",
+    "restored_states",
     "resume",
     "revoke",
     "session_steps",

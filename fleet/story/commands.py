@@ -101,6 +101,7 @@ def _row(state: StoryState, config: FsmConfig, event: str) -> Transition:
             event=event,
             allowed=[],
         )
+    _require_tree(state, event)
     rows = config.lifecycles[state.lifecycle].legal(state.state)
     row = next((r for r in rows if r.event == event), None)
     if row is None:
@@ -112,6 +113,18 @@ def _row(state: StoryState, config: FsmConfig, event: str) -> Transition:
             allowed=allowed,
         )
     return row
+
+
+def _require_tree(state: StoryState, event: str) -> None:
+    """Returns when the tree is the one that a decision is about; not while another is about to take its place."""
+    if state.restoration is not None:
+        raise InvalidTransition(
+            f"story {state.story_id} is being restored to checkpoint {state.restoration.checkpoint_id}: "
+            "decide again on the tree that comes of it",
+            state=state.state,
+            event=event,
+            allowed=[],
+        )
 
 
 def _check_by(row: Transition, caller: Caller) -> None:
@@ -239,6 +252,8 @@ def decide_gate(
             f"story {state.story_id} is over: nothing is left to decide", state=state.state, event=name, allowed=[]
         )
     approval = find_approval(state, name)
+    if not is_tool_gate(approval.request.gate):
+        _require_tree(state, name)
     if approval.status != "requested" or approval.voided:
         raise VersionConflict(
             f"approval {approval.request.approval_id} is already {approval.status}",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleet.digest import digest_of_json
 from fleet.errors import LogCorrupted
 from fleet.events import (
     EVENT_TYPES,
@@ -20,7 +19,6 @@ from fleet.events import (
     DecisionProposed,
     DecisionRejected,
     DecisionSuperseded,
-    DocsProduced,
     OwnershipTaken,
     Payload,
     QuestionAnswered,
@@ -45,15 +43,12 @@ from fleet.events import (
     StoryTransitioned,
     StoryUnparked,
     SummaryRecorded,
-    TreeMerged,
-    WorkspaceReported,
-    WorkspaceScored,
     decode,
 )
 from fleet.ids import StoryId
-from fleet.story import evolve_budgets, evolve_council, evolve_tasks
+from fleet.story import evolve_budgets, evolve_council, evolve_tasks, evolve_tree
 from fleet.story.ownership import counts_against
-from fleet.story.state import Approval, Content, Decision, Docs, Grant, Park, Question, Step, StoryState
+from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState
 
 __all__ = ["NO_STATE", "evolve", "fold"]
 
@@ -278,29 +273,6 @@ def _owned(s: StoryState, p: OwnershipTaken, event: StoredEvent) -> StoryState:
     return s.with_(owner=p.owner, epoch=p.epoch, owned_version=event.version, takeovers_without_progress=count)
 
 
-def _merged(s: StoryState, p: TreeMerged, event: StoredEvent) -> StoryState:
-    if p.task_id is None and s.base_tree is None:
-        return s.with_(base_tree=p.result_digest, base_commit=p.commit, tree=p.result_digest, commit=p.commit)
-    task = s.tasks.get(p.task_id or "")
-    author = task.author if task else event.actor
-    authors = s.tree_authors if author is None or author in s.tree_authors else (*s.tree_authors, author)
-    return s.with_(tree=p.result_digest, commit=p.commit, tree_authors=authors)
-
-
-def _reported(s: StoryState, p: WorkspaceReported, _: StoredEvent) -> StoryState:
-    return s.with_(reports={**s.reports, p.tree_digest: p})
-
-
-def _workspace_scored(s: StoryState, p: WorkspaceScored, _: StoredEvent) -> StoryState:
-    return s.with_(scores={**s.scores, p.tree_digest: p})
-
-
-def _docs(s: StoryState, p: DocsProduced, event: StoredEvent) -> StoryState:
-    digest = digest_of_json([p.tree_digest, [[d.path, d.artifact_digest] for d in p.docs]])
-    criteria: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in p.criteria.items()}
-    return s.with_(docs=Docs(digest=digest, tree=p.tree_digest, criteria=criteria, version=event.version))
-
-
 def _report(s: StoryState, p: ReportGenerated, event: StoredEvent) -> StoryState:
     return s.with_(report_version=event.version, report_digest=p.report_digest)
 
@@ -348,14 +320,11 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     StepOutcomeUnknown: _step_unknown,
     StepResolved: _step_resolved,
     OwnershipTaken: _owned,
-    TreeMerged: _merged,
-    WorkspaceReported: _reported,
-    WorkspaceScored: _workspace_scored,
-    DocsProduced: _docs,
     ReportGenerated: _report,
     QuestionRaised: _question,
     QuestionAnswered: _answered,
     SummaryRecorded: _summary,
+    **evolve_tree.HANDLERS,
     **evolve_tasks.HANDLERS,
     **evolve_council.HANDLERS,
     **evolve_budgets.HANDLERS,

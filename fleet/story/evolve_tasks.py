@@ -47,6 +47,8 @@ def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StorySt
     match p.action:
         case "ASSIGN_TO_DEVELOPER" | "REVISE_CODE" | "REQUEST_REWORK" | "MERGE_FAILED":
             task = replace(task, attempt=task.attempt + 1, candidate_tree=None, author=None, reviewers=())
+        case "RESTORE":
+            task = _restored(s, task)
         case "COMMIT_CODE":
             task = replace(task, candidate_tree=_tree_in(p.evidence), author=p.principal)
         case "APPROVE_DESIGN" | "APPROVE_TESTS":
@@ -59,6 +61,13 @@ def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StorySt
     if p.feedback:
         task = replace(task, feedback=(*task.feedback, p.feedback))
     return s.with_(tasks={**s.tasks, p.task_id: task})
+
+
+def _restored(s: StoryState, task: TaskState) -> TaskState:
+    """The task begins anew, or its work is in the tree again. An attempt that no council was opened for counts not."""
+    councils = sum(council.opened.task_id == task.task.task_id for council in s.councils.values())
+    again = replace(task, attempt=min(task.attempt, councils), reviewers=(), rejections={}, claim=None)
+    return again if again.state == "done" else replace(again, candidate_tree=None, author=None)
 
 
 def _claimed(s: StoryState, p: TaskClaimed, _: StoredEvent) -> StoryState:

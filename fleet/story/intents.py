@@ -24,6 +24,7 @@ __all__ = [
     "ProduceDocs",
     "Publish",
     "RequestGate",
+    "RestoreTree",
     "ReviewTask",
     "StartTask",
     "TestTask",
@@ -151,6 +152,15 @@ class MergeTask:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreTree:
+    """Make an earlier tree the story tree again, as a person wants it (PL-47)."""
+
+    checkpoint_id: str
+    number: int
+    """Of the request."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProduceDocs:
     """Write the documentation and the story's artifacts, merge them, link the evidence."""
 
@@ -201,6 +211,7 @@ Intent = (
     | ReviewTask
     | TestTask
     | MergeTask
+    | RestoreTree
     | ProduceDocs
     | GenerateReport
     | Publish

@@ -35,6 +35,7 @@ from fleet.story.intents import (
     ProduceDocs,
     Publish,
     RequestGate,
+    RestoreTree,
 )
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.ownership import MAX_TAKEOVERS
@@ -68,6 +69,10 @@ def _crash_loop(state: StoryState) -> Park:
 
 
 def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
+    wanted = state.restoration
+    # A request that came when the story had just reached its end is too late: what was accepted is delivered.
+    if wanted is not None and not config.lifecycles[state.lifecycle].states[state.state].terminal:
+        return (RestoreTree(checkpoint_id=wanted.checkpoint_id, number=wanted.number),)
     unanswered = unanswered_gates(state)
     if unanswered and unanswered[0].request.expires_at <= now_ms:
         return (ExpireGate(approval_id=unanswered[0].request.approval_id),)

@@ -30,6 +30,7 @@ from fleet.story.lifecycle import Rigor
 
 __all__ = [
     "Approval",
+    "Checkpoint",
     "Claim",
     "Content",
     "CouncilRecord",
@@ -39,6 +40,7 @@ __all__ = [
     "Park",
     "Plan",
     "Question",
+    "Restoration",
     "Step",
     "StoryState",
     "TaskState",
@@ -216,6 +218,30 @@ class Docs:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A tree of the story that a person can go back to, and where every task stood then (PL-47)."""
+
+    checkpoint_id: str
+    version: int
+    """Of the event that saved it; names it as well as its id does."""
+    ts_ms: int
+    tree: Digest
+    task_states: Mapping[str, str]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A person's request to go back to a checkpoint that is not carried out yet (PL-47)."""
+
+    checkpoint_id: str
+    by: Principal
+    reason: str
+    number: int
+    """Of the request, counted from 1 in its story."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoryState:
     """Everything that guards, plans and reports may look at."""
 
@@ -258,6 +284,13 @@ class StoryState:
     commit: str | None = None
     tree_authors: tuple[Principal, ...] = ()
     """Everybody whose work is in the tree since the base."""
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=_frozen_map)
+    """By id, oldest first."""
+    restoration: Restoration | None = None
+    """What was asked for and is to be done next."""
+    restorations_asked: int = 0
+    restored: int = 0
+    """How often the story tree was set back."""
     reports: Mapping[str, WorkspaceReported] = field(default_factory=_frozen_map)
     """Tree digest -> its latest workspace report."""
     scores: Mapping[str, WorkspaceScored] = field(default_factory=_frozen_map)

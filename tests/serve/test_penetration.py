@@ -183,6 +183,7 @@ BODIES: dict[str, Any] = {
     "/{decision}": {"notes": NOTE},
     "/cancel": {"reason": NOTE},
     "/pause": {"reason": NOTE},
+    "/restore": {"checkpoint": "1", "reason": NOTE},
     "/resume": {"note": NOTE},
     "/coach": {"keep_ids": []},
     "PATCH": {"title": "Taken over"},

@@ -13,14 +13,15 @@ from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.digest import digest_of
 from fleet.events import published
-from fleet.ids import Digest, Principal
+from fleet.ids import CommandId, Digest, EntityId, Principal, StreamId
+from fleet.ports import AppendRequest
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
 from tests.support.bench import STORY_TEXT, World
 from tests.support.front import front_parts
 from tests.support.rules import files
-from tests.support.story_events import DESIGN_COUNCIL, STORY, TASK, story
+from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK, story
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
 
 STORIES = "/api/planner/stories"
@@ -165,6 +166,57 @@ async def test_paused_story_starts_nothing_until_it_is_resumed(at: ToolFront):
     run = (await at.run("python", "a.py", number=6)).json()["taskId"]
     assert (await at.result(run))["status"] == "passed"
     _refused(await at.client.post(f"{URL}/resume", json={}, headers=keyed(7, ROOT)), 409, "invalid_transition")
+
+
+@pytest.mark.rule("PL-47", "AP-57")
+async def test_story_tree_is_set_back_to_a_listed_checkpoint_by_a_po_with_a_reason(at: ToolFront):
+    assert await _get(at.client, f"{URL}/checkpoints") == {"items": [], "restoring": None}
+    body = {"checkpoint": "rp-first1", "reason": "The second step broke the first"}
+    _refused(await at.client.post(f"{URL}/restore", json=body, headers=keyed(1, DEV)), 403, "policy_denied")
+    missing = _refused(await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT)), 404, "not_found")
+    assert "none before its first merge" in missing["detail"]
+    for number, bad in enumerate(({}, body | {"reason": "short"}, body | {"checkpoint": ""}, body | {"tree": "x"}), 3):
+        response = await at.client.post(f"{URL}/restore", json=bad, headers=keyed(number, ROOT))
+        assert response.status_code in (400, 422), response.text
+
+
+@pytest.mark.rule("PL-47", "AP-2")
+async def test_restoration_is_on_record_once_and_listed_until_it_is_done(at: ToolFront):
+    base, later = digest_of(b"base"), digest_of(b"later")
+    saved = ev.CheckpointSaved(
+        plan_id=PLAN,
+        checkpoint_id=EntityId("rp-first1"),
+        tree_digest=base,
+        task_states={TASK: "todo"},
+        note="after the first task",
+    )
+    moved = ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20)
+    await _recorded(at, ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
+    await _post(at, f"{URL}/questions", {"text": "Was it better before?"}, number=5)
+    (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
+    assert (listed["checkpoint_id"], listed["is_present"]) == ("rp-first1", False)
+    assert (listed["tree"], listed["tasks"], listed["note"]) == (base, {TASK: "todo"}, "after the first task")
+    body = {"checkpoint": str(listed["version"]), "reason": "The second step broke the first"}
+    for _ in range(2):  # the same key once more is the same command
+        assert (await _post(at, f"{URL}/restore", body, number=1))["story_id"] == STORY
+    assert (await _get(at.client, f"{URL}/checkpoints"))["restoring"] == "rp-first1"
+    response = await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT))
+    _refused(response, 409, "invalid_transition")
+    assert [e.actor for e in await at.world.events() if e.type == "RestoreRequested"] == ["user:root"]
+
+
+async def _recorded(at: ToolFront, *payloads: ev.Payload) -> None:
+    """Somebody recorded these in the story; its owner learns of it when it writes next."""
+    stream = StreamId.of_story(STORY)
+    request = AppendRequest(
+        stream=stream,
+        events=[ev.encode(payload) for payload in payloads],
+        expected=await at.world.log.head(stream),
+        command_id=CommandId(f"{STORY}/merged-before"),
+        actor=Principal("system:council"),
+        ts_ms=at.world.clock.now_ms(),
+    )
+    await at.world.log.append(request)
 
 
 @pytest.mark.rule("AP-57", "LC-93")

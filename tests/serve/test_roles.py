@@ -26,6 +26,8 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", f"{URL}/pause", {"reason": "not today, please"}, frozenset({"po"})),
     ("POST", f"{URL}/resume", {"note": ""}, frozenset({"po"})),
     ("POST", f"{URL}/unpark", {"note": "look at it again"}, frozenset({"po"})),
+    ("POST", f"{URL}/restore", {"checkpoint": "rp-none1", "reason": "the second task broke it"}, frozenset({"po"})),
+    ("GET", f"{URL}/checkpoints", None, EVERYBODY),
     ("POST", f"{URL}/cancel", {"reason": "nobody needs it any more"}, frozenset({"po"})),
     ("POST", f"{URL}/start", {"repo": "/srv/text"}, frozenset({"po"})),
     ("POST", f"{URL}/transition", {"event": "reject_build", "reason": "the design is wrong"}, frozenset({"po"})),

@@ -67,6 +67,19 @@ def test_story_runs_on_a_fleet_that_is_up_from_its_file_to_a_branch_and_a_report
     assert said(first)["versions"][-1]["owed"] == []
     again = fleet("resume", story_id, "--json")
     assert said(again)["outcome"] == "done"
+    assert_over_story_keeps_its_checkpoints(fleet, story_id)
+
+
+def assert_over_story_keeps_its_checkpoints(fleet: ServedTeam, story_id: str) -> None:
+    listed = said(fleet("story", "checkpoints", story_id, "--json"))
+    first, last = listed["checkpoints"][0], listed["checkpoints"][-1]
+    assert (first["is_present"], last["is_present"], listed["restoring"]) == (False, True, None)
+    assert set(first["task_states"].values()) == {"done"}
+    assert first["checkpoint_id"] in fleet("story", "checkpoints", story_id).stdout
+    refused = fleet(
+        "story", "restore", story_id, "--to", first["checkpoint_id"], "--reason", "it was better then", "--json"
+    )
+    assert (refused.exit_code, "is over" in refused.stderr) == (2, True), refused.output
 
 
 def test_dirty_repository_gets_a_warning_and_is_left_alone(fleet: ServedTeam, tmp_path: Path):
@@ -131,6 +144,9 @@ def test_nobody_used_a_secret_yet_is_an_empty_list(fleet: ServedTeam):
         (["resume", "st-nobody"], 2, "st-nobody"),
         (["replay", "st-nobody"], 2, "st-nobody"),
         (["story", "approve", "st-nobody", "approve_scope"], 2, "st-nobody"),
+        (["story", "checkpoints", "st-nobody"], 2, "st-nobody"),
+        (["story", "restore", "st-nobody", "--to", "rp-1", "--reason", "it was a mistake"], 2, "st-nobody"),
+        (["story", "restore", "st-nobody", "--reason", "it was a mistake"], 2, "--to"),
         (["story", "revoke", "st-nobody", "ap-1", "--reason", "it was a mistake"], 2, "st-nobody"),
         (["run", "--goal", "A word count", "--repo", "https://me:tok@forge.example/a"], 2, "no address"),
     ],
@@ -165,6 +181,34 @@ def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, red
         again = fleet("resume", done["story_id"], "--note", "try once more", "--json")
         assert again.exit_code == 4
         assert "StoryUnparked" in fleet("events", done["story_id"]).stdout
+
+
+@pytest.mark.rule("PL-47")
+def test_story_that_waits_for_a_person_goes_back_to_a_checkpoint_and_on_to_its_end(tmp_path: Path, redis_url: str):
+    repo, named = demo_repository(tmp_path), tmp_path / "back.yaml"
+    named.write_text(yaml.safe_dump(demo_story()))
+    asked = ["run", str(named), "--repo", str(repo), "--model", REPLIES, "--yes", "qa", "--json"]
+    with served_team(tmp_path / "home", own_database(redis_url, 12), models=EveryEngine(scripted())) as fleet:
+        waiting = fleet(*asked)
+        assert waiting.exit_code == 3, waiting.output
+        story_id = json.loads(waiting.stdout.splitlines()[-1])["story_id"]
+        while "docs_ready: requested" not in (shown := fleet("story", "show", story_id).stdout):
+            gate = next(g for g in ("approve_scope", "approve_design", "task_acceptance") if f"{g}: requested" in shown)
+            said(fleet("story", "approve", story_id, gate, "--json"))
+            asked_next = fleet("resume", story_id, "--json")
+            assert asked_next.exit_code == 3, asked_next.output
+        first = said(fleet("story", "checkpoints", story_id, "--json"))["checkpoints"][0]
+        to = ["story", "restore", story_id, "--to"]
+        assert "rp-none" in fleet(*to, "rp-none", "--reason", "it was a mistake").stderr
+        assert "10 to 4,000" in fleet(*to, str(first["version"]), "--reason", "no").stderr
+        back = fleet(*to, str(first["version"]), "--reason", "the documents say too little")
+        assert (back.exit_code, "goes back" in back.stdout) == (0, True), back.output
+        assert fleet("resume", story_id, "--json").exit_code == 3
+        events = fleet("events", story_id).stdout
+        assert "RestoreRequested" in events
+        assert f"checkpoint {first['checkpoint_id']} restored" in events
+        said(fleet("story", "approve", story_id, "docs_ready", "--json"))
+        assert said(fleet("resume", story_id, "--json"))["outcome"] == "done"
 
 
 def test_second_up_says_that_a_fleet_is_up_and_where(fleet: ServedTeam):

@@ -1,14 +1,19 @@
-"""The newest checkpoint is the story tree at every moment after the first merge, whatever step comes next (PL-47)."""
+"""The newest checkpoint is the story tree at every moment after the first merge; a person goes back to one (PL-47)."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from fleet.events import CheckpointSaved, StoredEvent, TreeMerged, decode
+from fleet.events import CheckpointSaved, StoredEvent, StoryClosed, TreeMerged, decode
+from fleet.ids import StreamId
 from fleet.story import fold
-from tests.support.sim_histories import MADE
+from tests.support.sim_histories import MADE, STORY
+from tests.support.sim_judge import expected_ends, judge, parks_of
+from tests.support.sim_world import FULL, Outcome, Scenario, simulate
+from tests.support.simulation import simulated
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,80 @@ def test_no_step_begins_on_a_tree_that_has_no_checkpoint(events: list[StoredEven
             assert state.tree == saved
             begun += 1
     assert begun >= 3
+
+
+# A story of two tasks whose person, asked about the documents, sets the tree back to where the first task left it.
+
+RESTORED = Scenario("restored", stories=("restored",), shards=1, faults_until_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return simulate("peace", RESTORED)
+
+
+@pytest.fixture(scope="module")
+def gone_back(outcome: Outcome) -> list[StoredEvent]:
+    with simulated("read") as loop:
+        return loop.run_until_complete(outcome.stores.log.read(StreamId.of_story(STORY)))
+
+
+def merges(events: list[StoredEvent]) -> list[TreeMerged]:
+    return [p for p in map(decode, events) if isinstance(p, TreeMerged)]
+
+
+@pytest.mark.rule("PL-47", "PL-43")
+def test_restored_story_goes_on_to_its_end_and_its_branch_holds_what_was_undone_too(
+    outcome: Outcome, gone_back: list[StoredEvent]
+):
+    verdict = judge(outcome, None)
+    assert parks_of(verdict) == []
+    assert isinstance(decode(gone_back[-1]), StoryClosed)
+    _, first, second, docs, back, again, documents = merges(gone_back)
+    assert back.restored_from is not None
+    assert back.task_id is None
+    # A merge like every other: on top of the last tree and the last commit, which both stay.
+    assert (back.base_digest, back.result_digest) == (docs.result_digest, first.result_digest)
+    assert len({m.commit for m in (first, second, docs, back, again, documents)}) == 6
+    assert {f.path: f.change for f in back.files}.keys() == {f.path for m in (second, docs) for f in m.files}
+    # The work was done anew and came to the same, so the very same tree was accepted, measured and documented again.
+    assert (again.result_digest, documents.result_digest) == (second.result_digest, docs.result_digest)
+    assert outcome.stores.forge.moved[f"fleet/{STORY}"] == 1
+
+
+@pytest.mark.rule("PL-47", "PL-49")
+def test_restoration_is_one_append_with_its_tasks_its_state_and_a_checkpoint(gone_back: list[StoredEvent]):
+    at = next(e for e in gone_back if e.type == TreeMerged.type and json.loads(e.body).get("restored_from"))
+    together = [e.type for e in gone_back if e.command_id == at.command_id]
+    assert together == ["TreeMerged", "TaskTransitioned", "StoryTransitioned", "CheckpointSaved"]
+    before = fold([e for e in gone_back if e.version < at.version])
+    after = fold([e for e in gone_back if e.version < at.version + len(together)])
+    assert before is not None
+    assert after is not None
+    assert [t.state for t in before.tasks.values()] == ["done", "done"]
+    assert [t.state for t in after.tasks.values()] == ["done", "todo"]
+    newest = list(after.checkpoints.values())[-1]
+    assert (newest.tree, newest.task_states) == (after.tree, {k: t.state for k, t in after.tasks.items()})
+    assert (before.state, after.state) == ("DOCS", "BUILD")
+
+
+@pytest.mark.rule("PL-47", "CN-122")
+def test_story_is_restored_under_faults_of_every_kind_and_ends_as_without_any():
+    scenario = replace(FULL, name="restored-full", stories=("restored",))
+    expected = expected_ends(scenario)
+    for seed in range(3):
+        judge(simulate(seed, scenario), expected)
+
+
+@pytest.mark.rule("PL-47")
+@pytest.mark.parametrize("forward_at", [247, 271, 292, 301, 310, 322])
+def test_what_was_undone_is_had_again_whatever_is_under_way(forward_at: int):
+    outcome = simulate("peace", replace(RESTORED, forward_at=forward_at))
+    verdict = judge(outcome, None)
+    assert parks_of(verdict) == []
+    found = merges(list(verdict.events[StreamId.of_story(STORY)]))
+    back, forward = (m for m in found if m.restored_from is not None)
+    assert forward.result_digest == found[2].result_digest != back.result_digest
+    state = verdict.states[STORY]
+    assert (state.closed, {t.state for t in state.tasks.values()}) == (True, {"done"})
+    assert all(c.status != "IN_PROGRESS" for c in state.councils.values())

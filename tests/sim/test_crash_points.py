@@ -14,6 +14,7 @@ from fleet.adapters.memory import MemoryBlobStore, MemoryEventLog, MemoryRunLedg
 from fleet.errors import FleetError, OutcomeUnknown, Retry
 from fleet.events import StoredEvent
 from fleet.ids import RunKey, StreamId
+from fleet.ports import Appended, AppendRequest, Duplicate
 from fleet.services.journal import Journal, Probe, Work
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import seat
@@ -23,6 +24,7 @@ from tests.support.oracle import acknowledged_are_kept, steps_count_once, stream
 from tests.support.rules import step_policy
 from tests.support.sim_faults import OneFault
 from tests.support.sim_judge import expected_ends, judge, parks_of
+from tests.support.sim_stores import Stores
 from tests.support.sim_world import Aim, Outcome, Scenario, simulate
 from tests.support.simulation import Crashed, Process, SimClock, SimLoop, simulated
 from tests.support.story_events import STORY, story
@@ -121,6 +123,52 @@ def test_fault_at_sampled_calls_of_a_whole_story_changes_nothing_in_the_end(aim:
 @pytest.mark.parametrize("part", range(8))
 def test_fault_at_any_call_of_a_whole_story_changes_nothing_in_the_end(part: int):
     assert problems("branch", range(part, len(calls_of("branch")), 8)) == []
+
+
+class NotingLog(MemoryEventLog):
+    """Knows how many calls there had been when each command was first appended."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__()
+        self._calls = calls
+        self.at: dict[str, int] = {}
+
+    async def append(self, request: AppendRequest) -> Appended | Duplicate:
+        """See `EventLog.append`."""
+        self.at.setdefault(request.command_id.partition("/restore")[2], len(self._calls))
+        return await super().append(request)
+
+
+@cache
+def restoration() -> range:
+    """The calls from the request for a restoration to the story's next act."""
+    made: list[OneFault] = []
+    logs: list[NotingLog] = []
+
+    def stores(loop: SimLoop) -> Stores:
+        made.append(OneFault(loop, -1, None))
+        logs.append(NotingLog(made[0].calls))
+        return Stores(loop, log=logs[0])
+
+    simulate("point", scenario_of("restored"), stores=stores, faults=lambda _: made[0])
+    at = logs[0].at
+    asked = next(count for name, count in at.items() if name.startswith("_story/"))
+    return range(asked - 1, at["/1/merged"] + 2)
+
+
+@pytest.mark.rule("PL-47", "PL-48", "PL-49", "RC-51")
+@pytest.mark.timeout(300)
+def test_fault_at_sampled_calls_of_a_restoration_neither_loses_nor_doubles_it():
+    found = restoration()
+    assert {"sandbox", "ledger", "blobs", "log"} <= {calls_of("restored")[k].split(".")[0] for k in found}
+    assert problems("restored", found[::5]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.rule("PL-47", "PL-48", "PL-49", "RC-51")
+@pytest.mark.timeout(1800)
+def test_fault_at_any_call_of_a_restoration_neither_loses_nor_doubles_it():
+    assert problems("restored", restoration()) == []
 
 
 # A story of this release plans no UNSAFE step, so the journal's hand is tried alone.

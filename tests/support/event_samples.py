@@ -295,6 +295,12 @@ def _task_events() -> list[ev.Payload]:
             elapsed_s=7260,
             notified=(QA, PO),
         ),
+        ev.RestoreRequested(
+            checkpoint_id=EntityId("cp-one1"),
+            tree_digest=digest("tree1"),
+            by=PO,
+            reason="the second task broke the cart",
+        ),
         ev.TreeMerged(
             task_id=TASK,
             base_digest=digest("tree0"),

@@ -28,19 +28,21 @@ REPOSITORY = "/srv/git/textkit"
 BASE_COMMIT = "0a" * 20
 _PATH = "textkit/words.py"
 _WRONG = "# a slip"
+_IN_STEPS = "It is done in two steps."
 _BASE = {
     _PATH: b'"""Words."""\n\n\ndef shout(text: str) -> str:\n    return text.upper()\n',
     "tests/test_words.py": b"from textkit.words import shout\n\n\ndef test_shout():\n    assert shout('a') == 'A'\n",
 }
 
 
-def story_text(number: int) -> dict[str, Any]:
-    """The text of one story; each number has its own."""
+def story_text(number: int, *, tasks: int = 1) -> dict[str, Any]:
+    """The text of one story; each number has its own. Of two tasks, the second needs the first."""
     return {
         "title": f"As a blog author, I want a slug made from title {number}",
         "description": (
             "Add a function slugify(text) to textkit/words.py, so that a link to an article can be read by people. "
             "A slug is lower case; every run of other characters becomes one hyphen."
+            + (f" {_IN_STEPS}" if tasks > 1 else "")
         ),
         "acceptance_criteria": [
             'Given the title "Hello, World!", when slugify is called, then the result is "hello-world"',
@@ -84,7 +86,7 @@ def answer(request: AgentRequest) -> dict[str, Any]:
         case "vote":
             return _ballot(request)
         case "derive":
-            return {"tasks": [_TASK]}
+            return {"tasks": [_TASK, _SECOND] if _IN_STEPS in request.own + request.shared else [_TASK]}
         case "draft":
             return _edit(_WRONG if request.variant == 2 else f"# variant {request.variant}")
         case "repair":
@@ -113,6 +115,14 @@ _TASK: dict[str, Any] = {
     "depends_on": [],
     "acceptance_refs": ["ac-1", "ac-2"],
     "paths": [_PATH],
+}
+
+
+_SECOND = _TASK | {
+    "title": "Use slugify in the words module",
+    "description": "Use slugify(text) where textkit/words.py joins words.",
+    "priority": 2,
+    "depends_on": [0],
 }
 
 

@@ -60,8 +60,12 @@ from tests.support.simulation import Process, SimLoop, simulated
 __all__ = ["FULL", "LEAN", "Aim", "Outcome", "Scenario", "World", "simulate"]
 
 
-Aim = Literal["scope", "design", "branch"]
-"""Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone."""
+Aim = Literal["scope", "design", "branch", "restored"]
+"""Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone.
+
+`restored` goes there with two tasks and a person at its gates, who sees the documents and then sets the tree back to
+where the first task left it, once.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Scenario:
     faults_until_s: float = 45.0
     heals_in_s: float = 300.0
     ttl_s: int = 15
+    forward_at: int = 0
+    """Version from which on the person of a `restored` story wants back what was undone; 0 is never."""
 
 
 LEAN = Scenario("lean", stories=("design", "scope"), faults_until_s=30.0)
@@ -368,14 +374,16 @@ class World:
         """What a person would do now, None when it is not their turn."""
         aim = self.scenario.stories[number - 1]
         if state is None:
-            return "create_story", {"story": sim_story.story_text(number)}
+            return "create_story", {"story": sim_story.story_text(number, tasks=2 if aim == "restored" else 1)}
         if state.disposition == "parked":
             # A person looks after a parked story when the trouble is over.
             return ("unpark", {"note": "the trouble is over"}) if self.faults.is_over else None
         if state.start is None:
-            delegate = ["po", "qa"] if aim == "branch" else []
+            delegate = {"branch": ["po", "qa"], "restored": ["qa"]}.get(aim, [])
             return "start_story", {"repo": sim_story.REPOSITORY, "delegate": delegate}
         pending = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
+        if aim == "restored":
+            return _of_restored(state, pending, self.scenario.forward_at)
         if f"approve_{aim}" in pending:
             return "cancel", {"reason": f"the {aim} was all that was wanted"}
         if "approve_scope" in pending and aim == "design":
@@ -409,6 +417,18 @@ class World:
             if (await self.stores.graph.cursor(stream)).version != (await self.stores.log.head(stream)).version:
                 return False
         return True
+
+
+def _of_restored(state: StoryState, pending: list[str], forward_at: int) -> tuple[str, dict[str, Any]] | None:
+    if state.restoration is not None:
+        return None
+    first, second = [*state.checkpoints, "", ""][:2]
+    if "docs_ready" in pending and not state.restorations_asked:
+        return "restore_story", {"checkpoint": first, "reason": "the second step broke the first"}
+    is_undone = state.restorations_asked == 1 and state.tree != state.checkpoints[second].tree
+    if is_undone and forward_at and state.version >= forward_at:
+        return "restore_story", {"checkpoint": second, "reason": "the second step was right after all"}
+    return ("approve", {"gate": pending[0]}) if pending else None
 
 
 def simulate(

@@ -59,6 +59,7 @@ _TABLE: dict[type[Payload], Effect | Literal["none"]] = {
     ev.TaskEstimated: planning.task_estimated,
     ev.SlaBreached: NONE,
     ev.TreeMerged: planning.tree_merged,
+    ev.RestoreRequested: NONE,
     ev.MergeConflicted: NONE,
     ev.ProjectCreated: project.project_created,
     ev.ProjectUpdated: project.project_updated,

@@ -109,10 +109,13 @@ def _phase(council_id: EntityId, number: int, phase: Any) -> RoundOpened:
 async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
     """The council is decided or undecided; every call on the way is journaled."""
     before, is_late = -1, False
+
+    def goes_on() -> bool:
+        # A restoration comes first, and may end this council; what was answered so far stays on record.
+        return bench.state.restoration is None and (bench.state.version > before or is_late)
+
     # A pass that records nothing would repeat for ever; the owner parks a story whose intent changed nothing.
-    while (record := bench.state.councils[intent.council_id]).status == "IN_PROGRESS" and (
-        bench.state.version > before or is_late
-    ):
+    while (record := bench.state.councils[intent.council_id]).status == "IN_PROGRESS" and goes_on():
         before, state = bench.state.version, record.deliberation
         if not isinstance(cn.owed(state)[0], _FREE):
             cause = cn.Interrupted("deadline") if is_late else _interruption(bench, record)

@@ -34,7 +34,7 @@ async def produce_docs(bench: Workbench, intent: ProduceDocs) -> None:
     With `artifacts: off` they are in the blob store only, and the tree stays as it is (PL-53).
     """
     state = bench.state
-    prefix = f"docs/{Digest(intent.tree).hex[:16]}"
+    prefix = bench.anew(f"docs/{Digest(intent.tree).hex[:16]}")
     files = await _documents(bench, prefix)
     tree = Digest(intent.tree)
     if bench.rules.planning.artifacts == "on":

@@ -69,7 +69,7 @@ async def start_task(bench: Workbench, intent: StartTask) -> None:
     task = bench.state.tasks[intent.task_id]
     who = seat(task.task.role)
     await bench.journal.record(
-        f"task/{intent.task_id}/start/{task.attempt + 1}",
+        bench.anew(f"task/{intent.task_id}/start/{task.attempt + 1}"),
         system_step(task.task.task_id, task.state, "ASSIGN_TO_DEVELOPER", "implementing"),
         _claim(bench, task.task.task_id, "implementing", who),
     )

@@ -39,7 +39,6 @@ FACTS_WITHOUT_STATE = frozenset(
         "ContextPackBuilt",
         "TaskDerivationRequested",
         "TaskDerivationFailed",
-        "CheckpointSaved",
     }
 )
 

@@ -802,6 +802,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Story Checkpoints
+         * @description The trees that the story can be set back to, with what each was saved after and where the tasks stood.
+         */
+        get: operations["story_checkpoints_api_planner_stories__story_id__checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/coach": {
         parameters: {
             query?: never;
@@ -1040,6 +1060,26 @@ export interface paths {
         get: operations["report_api_planner_stories__story_id__report_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Restore Story
+         * @description Set the story tree back to a checkpoint: a new merge undoes what came after, and its tasks are open again.
+         */
+        post: operations["restore_story_api_planner_stories__story_id__restore_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -4000,6 +4040,16 @@ export interface components {
             outcome: "happened" | "not_happened";
         };
         /**
+         * RestoreRequest
+         * @description Go back to an earlier tree of the story (PL-47).
+         */
+        RestoreRequest: {
+            /** Checkpoint */
+            checkpoint: string;
+            /** Reason */
+            reason: string;
+        };
+        /**
          * ReviewedStory
          * @description One story of the review: what was said, what it takes, and what was decided.
          */
@@ -5290,6 +5340,38 @@ export interface components {
             needs_person: boolean;
             /** To */
             to: string;
+        };
+        /**
+         * TreeCheckpointList
+         * @description Checkpoints, the oldest first.
+         */
+        TreeCheckpointList: {
+            /** Items */
+            items: components["schemas"]["TreeCheckpointView"][];
+            /** Restoring */
+            restoring: string | null;
+        };
+        /**
+         * TreeCheckpointView
+         * @description A tree of the story that a person can go back to.
+         */
+        TreeCheckpointView: {
+            /** Checkpoint Id */
+            checkpoint_id: string;
+            /** Is Present */
+            is_present: boolean;
+            /** Note */
+            note: string;
+            /** Saved At */
+            saved_at: string;
+            /** Tasks */
+            tasks: {
+                [key: string]: string;
+            };
+            /** Tree */
+            tree: string;
+            /** Version */
+            version: number;
         };
         /**
          * TrendView
@@ -7055,6 +7137,41 @@ export interface operations {
             };
         };
     };
+    story_checkpoints_api_planner_stories__story_id__checkpoints_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TreeCheckpointList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     apply_api_planner_stories__story_id__coach_post: {
         parameters: {
             query?: never;
@@ -7530,6 +7647,46 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    restore_story_api_planner_stories__story_id__restore_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RestoreRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoryView"];
+                };
             };
             /** @description Validation Error */
             422: {

@@ -91,7 +91,10 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   DecisionAccepted: () => ["Decision accepted", "good"],
   PlanProposed: (_, body) => [`A plan with ${records(body, "tasks").length} tasks was proposed`],
   PlanAdopted: () => ["The plan was adopted", "good"],
-  TreeMerged: (_, body) => [`Merged ${records(body, "files").length} files`],
+  RestoreRequested: (_, body) => [`Going back to a checkpoint was asked for: ${text(body, "reason")}`, "person"],
+  TreeMerged: (_, body) => [
+    `${text(body, "restored_from") === "" ? "Merged" : "Went back to a checkpoint:"} ${records(body, "files").length} files`,
+  ],
   WorkspaceScored: (_, body) => [
     `Work scored ${text(body, "score")} of 100 points: ${text(body, "verdict")}`,
     text(body, "verdict") === "block" ? "bad" : "good",

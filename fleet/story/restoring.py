@@ -1,0 +1,133 @@
+"""What setting a story tree back to a checkpoint records: a new merge, and never a deletion of history (PL-47)."""
+
+from __future__ import annotations
+
+from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.events import CouncilCancelled, Payload, RestoreRequested, StoryTransitioned, TaskTransitioned
+from fleet.ids import EntityId
+from fleet.story.approvals import check_notes
+from fleet.story.commands import Caller
+from fleet.story.guards import GuardContext, evaluate
+from fleet.story.lifecycle import FsmConfig, Transition
+from fleet.story.state import Checkpoint, Restoration, StoryState, TaskState
+
+__all__ = ["find_checkpoint", "follow_restoration", "request_restore", "restored_states"]
+
+
+def find_checkpoint(state: StoryState, name: str) -> Checkpoint:
+    """The checkpoint with this id, or that was saved as this version; NotFound names those that there are."""
+    wanted = name.strip()
+    for checkpoint in state.checkpoints.values():
+        if wanted in (checkpoint.checkpoint_id, str(checkpoint.version)):
+            return checkpoint
+    known = ", ".join(f"{c.checkpoint_id} (version {c.version})" for c in state.checkpoints.values())
+    raise NotFound(
+        f"story {state.story_id} has no checkpoint {wanted[:80]!r}; it has: {known or 'none before its first merge'}",
+        allowed=list(state.checkpoints),
+    )
+
+
+def request_restore(
+    state: StoryState, config: FsmConfig, name: str, *, caller: Caller, reason: str
+) -> RestoreRequested:
+    """What a person's wish to go back to a checkpoint records; a newer wish takes the place of one that still waits.
+
+    Steps under way may end; what they record comes before the restoration, which then undoes it too.
+
+    Raises:
+        PolicyDenied: the caller is no person.
+        InvalidTransition: the story is over or delivered, or this very restoration waits already.
+        NotFound: the story has no such checkpoint.
+        InvalidInput: the tree is that of the checkpoint already, or the reason is none.
+    """
+    if not caller.principal.is_human:
+        raise PolicyDenied("only a person sets a story tree back to a checkpoint", rule_id="PL-47")
+    if state.is_over or config.lifecycles[state.lifecycle].states[state.state].terminal:
+        is_now = "over" if state.is_over else f"in state {state.state}, its work is accepted"
+        raise _refused(state, f"story {state.story_id} is {is_now}: write a new story to change what it did")
+    checkpoint = find_checkpoint(state, name)
+    if state.restoration is not None and state.restoration.checkpoint_id == checkpoint.checkpoint_id:
+        raise _refused(state, f"story {state.story_id} is being restored to {checkpoint.checkpoint_id} already")
+    if state.restoration is None and checkpoint.tree == state.tree:
+        raise InvalidInput(
+            f"the tree of story {state.story_id} is that of checkpoint {checkpoint.checkpoint_id} already",
+            field="checkpoint",
+            allowed=[c.checkpoint_id for c in state.checkpoints.values() if c.tree != state.tree],
+        )
+    return RestoreRequested(
+        checkpoint_id=EntityId(checkpoint.checkpoint_id),
+        tree_digest=checkpoint.tree,
+        by=caller.principal,
+        reason=check_notes(reason, "reason"),
+    )
+
+
+def _refused(state: StoryState, message: str) -> InvalidTransition:
+    return InvalidTransition(message, state=state.state, event="restore", allowed=[])
+
+
+def restored_states(state: StoryState, checkpoint: Checkpoint) -> dict[str, str]:
+    """Where every task stands once the tree is that of the checkpoint: what it lacks is open, what it holds is done.
+
+    Work that was under way then or is now began from another tree, so it begins anew. What a person discarded stays so.
+    """
+    return {
+        task_id: "cancelled"
+        if task.state == "cancelled"
+        else "done"
+        if checkpoint.task_states.get(task_id) == "done"
+        else "todo"
+        for task_id, task in state.tasks.items()
+    }
+
+
+def follow_restoration(
+    state: StoryState, config: FsmConfig, wanted: Restoration, checkpoint: Checkpoint, *, now_ms: int
+) -> tuple[Payload, ...]:
+    """What comes with the merge: councils on work that begins anew end, tasks change, the story is in its build."""
+    after = restored_states(state, checkpoint)
+    changed = [task for task_id, task in state.tasks.items() if task.state != after[task_id]]
+    ids = {task.task.task_id for task in changed}
+    ended = [
+        CouncilCancelled(council_id=EntityId(council_id), reason=f"checkpoint {checkpoint.checkpoint_id} was restored")
+        for council_id, council in state.councils.items()
+        if council.status == "IN_PROGRESS" and council.opened.task_id in ids
+    ]
+    moved = [_moved(task, after[task.task.task_id], wanted) for task in changed]
+    row = _way_back(state, config)
+    return (*ended, *moved, *((_back(state, config, row, wanted, now_ms),) if row else ()))
+
+
+def _moved(task: TaskState, to: str, wanted: Restoration) -> TaskTransitioned:
+    return TaskTransitioned(
+        task_id=task.task.task_id,
+        from_=task.state,  # pyright: ignore[reportArgumentType]
+        action="RESTORE",
+        to=to,  # pyright: ignore[reportArgumentType]
+        actor_type="human",
+        principal=wanted.by,
+        as_role="po",
+        feedback=wanted.reason if to == "todo" else None,
+        evidence=(wanted.checkpoint_id,),
+    )
+
+
+def _way_back(state: StoryState, config: FsmConfig) -> Transition | None:
+    """The row that leads from a state after the build back to it; None in the build and before it."""
+    lifecycle = config.lifecycles[state.lifecycle]
+    builds = {row.from_ for row in lifecycle.transitions if "all_tasks_done" in row.guards}
+    if state.state in builds:
+        return None
+    return next((row for row in lifecycle.legal(state.state) if row.kind == "loopback" and row.to in builds), None)
+
+
+def _back(state: StoryState, config: FsmConfig, row: Transition, wanted: Restoration, now_ms: int) -> StoryTransitioned:
+    context = GuardContext(config=config, now_ms=now_ms, transition=row, reason=wanted.reason)
+    return StoryTransitioned(
+        from_=state.state,
+        event=row.event,
+        to=row.to,
+        guards=evaluate(state, context),
+        loopback=True,
+        reason=wanted.reason,
+    )
