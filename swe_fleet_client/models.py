@@ -80,6 +80,7 @@ __all__ = [
     "InvocationView",
     "JobLine",
     "JsonValue",
+    "KeyView",
     "Leaf",
     "LeafMark",
     "LetterList",
@@ -403,10 +404,14 @@ class CheckpointList(TypedDict):
     next_after: int | None
 
 class CheckpointView(TypedDict):
-    """One signed checkpoint, as a note whose signature anybody can check."""
+    """One signed checkpoint: a note whose signature anybody can check, and what it says; null where it is damaged."""
 
+    events: int | None
     note: str
     sequence: int
+    streams: int | None
+    successor: KeyView | None
+    time: str | None
 
 class ClaimRequest(TypedDict):
     """Take a task (LC-130)."""
@@ -829,6 +834,12 @@ class JobLine(TypedDict):
     level: str
     line: str
     ts: str
+
+class KeyView(TypedDict):
+    """A notary's key, as the published line names it."""
+
+    id: str
+    name: str
 
 class Leaf(TypedDict):
     """Where one stream ended: its version and the hash of its last event."""

@@ -137,7 +137,7 @@ export interface paths {
         };
         /**
          * Checkpoints
-         * @description Signed checkpoints in order.
+         * @description Signed checkpoints in order; with `before` the last ones below that number.
          */
         get: operations["checkpoints_api_audit_checkpoints_get"];
         put?: never;
@@ -2452,13 +2452,20 @@ export interface components {
         };
         /**
          * CheckpointView
-         * @description One signed checkpoint, as a note whose signature anybody can check.
+         * @description One signed checkpoint: a note whose signature anybody can check, and what it says; null where it is damaged.
          */
         CheckpointView: {
+            /** Events */
+            events: number | null;
             /** Note */
             note: string;
             /** Sequence */
             sequence: number;
+            /** Streams */
+            streams: number | null;
+            successor: components["schemas"]["KeyView"] | null;
+            /** Time */
+            time: string | null;
         };
         /**
          * ClaimRequest
@@ -3336,6 +3343,16 @@ export interface components {
             ts: string;
         };
         JsonValue: unknown;
+        /**
+         * KeyView
+         * @description A notary's key, as the published line names it.
+         */
+        KeyView: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
         /**
          * Leaf
          * @description Where one stream ended: its version and the hash of its last event.
@@ -5717,6 +5734,7 @@ export interface operations {
         parameters: {
             query?: {
                 after?: number;
+                before?: number | null;
                 limit?: number;
             };
             header?: {
