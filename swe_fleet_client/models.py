@@ -261,6 +261,7 @@ class ApprovalView(TypedDict):
 class ApproveRequest(TypedDict):
     """Yes to one story: why, and what is to be minded (PL-68)."""
 
+    plan_of: NotRequired[str | None]
     po_concerns: NotRequired[str | None]
     po_notes: str
     priority_adjustment: NotRequired[Literal['HIGH', 'MEDIUM', 'LOW'] | None]
@@ -1189,6 +1190,7 @@ class ReviewedStory(TypedDict):
     """One story of the review: what was said, what it takes, and what was decided."""
 
     estimate: EstimateView | None
+    plan_id: str | None
     po_concerns: str | None
     po_notes: str | None
     priority_adjustment: str | None

@@ -132,7 +132,7 @@ def _head(project: str, found: Ceremony) -> dict[str, Any]:
 def _story(found: Ceremony, story_id: str, said: Said) -> dict[str, Any]:
     decided, estimate = found.decisions.get(story_id), found.estimates.get(story_id)
     reviews = [(role, found.reviews[story_id, role]) for role in found.councils if (story_id, role) in found.reviews]
-    words = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason", "reason")
+    words = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason", "reason", "plan_id")
     return {
         "story_id": story_id,
         "result": decided.result if decided else "PENDING",

@@ -80,6 +80,7 @@ def ceremony_approve(
     concerns: Annotated[str | None, typer.Option(help="What is to be minded.")] = None,
     priority: Annotated[str | None, typer.Option(help="HIGH, MEDIUM or LOW; needs --priority-reason.")] = None,
     priority_reason: Annotated[str | None, typer.Option(help="Why this priority; 10 characters or more.")] = None,
+    plan_of: Annotated[str | None, typer.Option(help="Council whose outline becomes a proposed plan.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say yes to a story; to one that is ready this is the consent to its scope."""
@@ -91,6 +92,7 @@ def ceremony_approve(
         "po_concerns": concerns,
         "priority_adjustment": priority,
         "priority_reason": priority_reason,
+        "plan_of": plan_of,
     }
     body = {"story_id": story_id, "approve": True, **{name: value for name, value in said.items() if value is not None}}
     guarded(output, lambda: change(output, ceremony_id, "decide_ceremony_story", body))

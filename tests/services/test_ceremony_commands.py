@@ -83,7 +83,9 @@ def test_review_is_opened_started_decided_and_completed(fleet: ServedTeam, stori
     refused(fleet("ceremony", "complete", name, "--json"), says="still to be decided")
     approve = ("ceremony", "approve", name, one, "--notes", NOTES, "--concerns", "other scripts")
     refused(fleet(*approve, "--priority", "URGENT", "--json"), says="priority")
+    refused(fleet(*approve, "--plan-of", "nobody", "--json"), says="outlined no plan")
     yes = said(fleet(*approve, "--priority", "HIGH", "--priority-reason", "the sale starts soon", "--json"))
+    assert [(s["plan_id"] is not None) for s in yes["stories"]] == [True, False]
     assert [(s["result"], s["po_concerns"], s["priority_adjustment"]) for s in yes["stories"]] == [
         ("APPROVED", "other scripts", "HIGH"),
         ("PENDING", None, None),

@@ -191,6 +191,7 @@ async def team(
                 blobs=blobs,
                 lifecycles=frozenset(rules.fsm.lifecycles),
                 has_model=lambda profile: agents is not None,
+                assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
             discoverer=Discoverer(asked, blobs, coach),
             reviewer=Reviewer(asked, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),

@@ -2170,6 +2170,8 @@ export interface components {
          * @description Yes to one story: why, and what is to be minded (PL-68).
          */
         ApproveRequest: {
+            /** Plan Of */
+            plan_of?: string | null;
             /** Po Concerns */
             po_concerns?: string | null;
             /** Po Notes */
@@ -4022,6 +4024,8 @@ export interface components {
          */
         ReviewedStory: {
             estimate: components["schemas"]["EstimateView"] | null;
+            /** Plan Id */
+            plan_id: string | null;
             /** Po Concerns */
             po_concerns: string | null;
             /** Po Notes */
