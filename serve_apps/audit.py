@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from fleet.audit import Proof
+from fleet.audit import Proof, note_text, parse_checkpoint
 from fleet.errors import InvalidInput, PolicyDenied, StoreUnavailable
 from fleet.events import StoredEvent
 from fleet.ids import Principal, StoryId, StreamId
+from fleet.ports import StoredNote
 from fleet.services.audit_desk import AuditDesk, EventChoice, Verification
 from fleet.services.principals import PrincipalRegistry
 from serve_apps.requests import Caller
@@ -55,11 +56,24 @@ class EnvelopeList(Wire):
     next_from: int | None
 
 
+class KeyView(Wire):
+    """A notary's key, as the published line names it."""
+
+    name: str
+    id: str
+    """The first 4 bytes of its digest, in hex."""
+
+
 class CheckpointView(Wire):
-    """One signed checkpoint, as a note whose signature anybody can check."""
+    """One signed checkpoint: a note whose signature anybody can check, and what it says; null where it is damaged."""
 
     sequence: int
     note: str
+    time: str | None
+    streams: int | None
+    events: int | None
+    successor: KeyView | None
+    """The key that signs from the next one on: this checkpoint retired its own key, and both signed it."""
 
 
 class CheckpointList(Wire):
@@ -164,12 +178,35 @@ async def checkpoints(
     audit: Audit,
     who: Caller,
     after: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    before: Annotated[int | None, Query(ge=1, le=10**9)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> CheckpointList:
-    """Signed checkpoints in order."""
+    """Signed checkpoints in order; with `before` the last ones below that number."""
+    if before is not None:
+        if after:
+            raise InvalidInput("after and before exclude each other: name one of them", field="before", problems=[])
+        found = await audit.checkpoints_before(before, limit=limit)
+        return CheckpointList(items=tuple(_checkpoint(note) for note in found), next_after=None)
     found = await audit.checkpoints(after=after, limit=limit)
-    items = tuple(CheckpointView(sequence=note.sequence, note=note.note) for note in found)
+    items = tuple(_checkpoint(note) for note in found)
     return CheckpointList(items=items, next_after=found[-1].sequence if len(found) == limit else None)
+
+
+def _checkpoint(kept: StoredNote) -> CheckpointView:
+    try:
+        said = parse_checkpoint(note_text(kept.note))
+    except InvalidInput:
+        # A verification names what is wrong with it.
+        said = None
+    key = said.handover.successor if said and said.handover else None
+    return CheckpointView(
+        sequence=kept.sequence,
+        note=kept.note,
+        time=said.time if said else None,
+        streams=said.size if said else None,
+        events=said.versions if said else None,
+        successor=KeyView(name=key.name, id=key.id.hex()) if key else None,
+    )
 
 
 @audit_router.get("/proof/{story_id}/{version}", response_model=Proof)

@@ -46,6 +46,8 @@ class ApproveRequest(Wire):
     po_concerns: Words | None = None
     priority_adjustment: Literal["HIGH", "MEDIUM", "LOW"] | None = None
     priority_reason: Words | None = None
+    plan_of: Annotated[str, Field(max_length=40)] | None = None
+    """The council whose outline becomes a proposed plan of the story; the first that has a usable one by default."""
 
 
 class CeremonyReason(Wire):
@@ -88,6 +90,8 @@ class ReviewedStory(Wire):
     priority_adjustment: str | None
     priority_reason: str | None
     reason: str | None
+    plan_id: str | None
+    """The proposed plan version that an approval made of an outline."""
 
 
 class CeremonyView(Wire):
@@ -138,6 +142,7 @@ def _story(found: Ceremony, story_id: str, said: dict[tuple[str, str], BacklogRe
         priority_adjustment=decided.priority_adjustment if decided else None,
         priority_reason=decided.priority_reason if decided else None,
         reason=decided.reason if decided else None,
+        plan_id=decided.plan_id if decided else None,
     )
 
 

@@ -80,6 +80,7 @@ __all__ = [
     "InvocationView",
     "JobLine",
     "JsonValue",
+    "KeyView",
     "Leaf",
     "LeafMark",
     "LetterList",
@@ -263,6 +264,7 @@ class ApprovalView(TypedDict):
 class ApproveRequest(TypedDict):
     """Yes to one story: why, and what is to be minded (PL-68)."""
 
+    plan_of: NotRequired[str | None]
     po_concerns: NotRequired[str | None]
     po_notes: str
     priority_adjustment: NotRequired[Literal['HIGH', 'MEDIUM', 'LOW'] | None]
@@ -406,10 +408,14 @@ class CheckpointList(TypedDict):
     next_after: int | None
 
 class CheckpointView(TypedDict):
-    """One signed checkpoint, as a note whose signature anybody can check."""
+    """One signed checkpoint: a note whose signature anybody can check, and what it says; null where it is damaged."""
 
+    events: int | None
     note: str
     sequence: int
+    streams: int | None
+    successor: KeyView | None
+    time: str | None
 
 class ClaimRequest(TypedDict):
     """Take a task (LC-130)."""
@@ -833,6 +839,12 @@ class JobLine(TypedDict):
     line: str
     ts: str
 
+class KeyView(TypedDict):
+    """A notary's key, as the published line names it."""
+
+    id: str
+    name: str
+
 class Leaf(TypedDict):
     """Where one stream ended: its version and the hash of its last event."""
 
@@ -1187,6 +1199,7 @@ class ReviewedStory(TypedDict):
     """One story of the review: what was said, what it takes, and what was decided."""
 
     estimate: EstimateView | None
+    plan_id: str | None
     po_concerns: str | None
     po_notes: str | None
     priority_adjustment: str | None

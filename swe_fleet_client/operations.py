@@ -44,9 +44,9 @@ class Operations(Calling):
         """The bytes of an output that a step of the story left."""
         return self._bytes("GET", f"/api/artifacts/{self._part(digest)}", query={"storyId": story_id})
 
-    def checkpoints(self, *, after: int | None = None, limit: int | None = None) -> m.CheckpointList:
-        """Signed checkpoints in order."""
-        return self._json("GET", "/api/audit/checkpoints", query={"after": after, "limit": limit})
+    def checkpoints(self, *, after: int | None = None, before: int | None = None, limit: int | None = None) -> m.CheckpointList:
+        """Signed checkpoints in order; with `before` the last ones below that number."""
+        return self._json("GET", "/api/audit/checkpoints", query={"after": after, "before": before, "limit": limit})
 
     def events(self, *, stream: str, from_: int | None = None, to: int | None = None, type: str | None = None, actor: str | None = None, limit: int | None = None) -> m.EnvelopeList:
         """Envelopes of a stream as they are stored, hashes included."""

@@ -4,6 +4,7 @@ from cluster.local.arcadedb import ArcadeDb
 from cluster.local.detach import spawn_detached
 from cluster.local.doctor import Check, ExtraCheck, doctor
 from cluster.local.identity import ProcessIdentity
+from cluster.local.preflight import check_rpc_port
 from cluster.local.process import Child, Launch, free_port, spawn
 from cluster.local.ray_head import NAMESPACE, RayAddress, RayHead, ray_environment
 from cluster.local.record import Addresses, RunningFleet, find_running, stop_running
@@ -36,6 +37,7 @@ __all__ = [
     "StoreKind",
     "Valkey",
     "check_parts",
+    "check_rpc_port",
     "doctor",
     "find_running",
     "free_port",

@@ -11,12 +11,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from cluster.local.arcadedb import check_glibc
-from cluster.local.preflight import available_memory_mb, check_given_stores, check_ports
+from cluster.local.preflight import available_memory_mb, check_given_stores, check_ports, check_rpc_port
 from cluster.local.record import find_running
 from cluster.local.service import package_directory
 from cluster.local.status import check_parts
 from cluster.local.valkey import server_binary
-from fleet.config import FleetSettings, config_files, load_settings
+from fleet.config import FleetSettings, ServeSettings, config_files, load_settings
 from fleet.errors import FleetError
 
 __all__ = ["Check", "ExtraCheck", "doctor"]
@@ -96,7 +96,7 @@ async def _fleet(settings: FleetSettings) -> list[Check]:
         found = "the fleet of this home died; the next `fleet up` cleans up" if left else "no fleet runs here"
         return [
             Check(name="fleet", ok=True, found=found),
-            _tried("ports", lambda: check_ports(settings), "the chosen ones are free"),
+            _tried("ports", lambda: _ports(settings), "the chosen ones are free"),
             await _given(settings),
         ]
     rows = [Check(name="fleet", ok=True, found=f"runs as process {running.supervisor.pid}")]
@@ -104,6 +104,11 @@ async def _fleet(settings: FleetSettings) -> list[Check]:
         mend = "" if part.state == "ok" else "it is restarted by itself; if this stays, `fleet down` and `fleet up`"
         rows.append(Check(name=part.name, ok=part.state == "ok", found=part.found, mend=mend))
     return rows
+
+
+def _ports(settings: FleetSettings) -> None:
+    check_ports(settings)
+    check_rpc_port(settings, config_files(settings).load("serve.yaml", ServeSettings))
 
 
 async def _given(settings: FleetSettings) -> Check:

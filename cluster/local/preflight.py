@@ -11,12 +11,12 @@ import redis.exceptions
 from pydantic import SecretStr
 
 from cluster.local.arcadedb import check_glibc
-from cluster.local.process import check_port_free, private_directory
+from cluster.local.process import can_bind, check_port_free, private_directory
 from cluster.local.service import package_directory
-from fleet.config import FleetSettings
+from fleet.config import FleetSettings, ServeSettings
 from fleet.errors import ConfigError, StoreUnavailable
 
-__all__ = ["available_memory_mb", "check_given_stores", "check_machine", "ping_graph", "ping_redis"]
+__all__ = ["available_memory_mb", "check_given_stores", "check_machine", "check_rpc_port", "ping_graph", "ping_redis"]
 
 _ANSWER_S = 5.0
 
@@ -52,17 +52,40 @@ def check_memory(floor_mb: int) -> None:
 
 def check_ports(settings: FleetSettings) -> None:
     """Nothing happens when every chosen port of what starts here is free. Raises ConfigError naming port and key."""
+    for port, what, key in _chosen(settings):
+        check_port_free(port, what=what, key=f"ports.{key} (FLEET_PORTS_{key.upper()})")
+
+
+def check_rpc_port(settings: FleetSettings, front: ServeSettings) -> None:
+    """Nothing happens when gRPC is off, or its port is that of nothing else. Raises ConfigError naming who has it."""
+    port = front.rpc_port
+    if port is None:
+        return
+    holder = next((f"{what} (ports.{key})" for chosen, what, key in _chosen(settings) if chosen == port), None)
+    # gRPC listens on every address, so that a program on any of them is in its way.
+    if holder is None and not can_bind(port, host="0.0.0.0"):  # noqa: S104
+        holder = "another program"
+    if holder is not None:
+        raise ConfigError(
+            f"serve.yaml: rpc_port: port {port} is that of {holder}, so gRPC cannot listen there; choose another port, "
+            "or null, which leaves gRPC off",
+            file="serve.yaml",
+            key="rpc_port",
+            port=port,
+        )
+
+
+def _chosen(settings: FleetSettings) -> list[tuple[int, str, str]]:
+    """(port, what listens there, key) of all that starts here on a port of somebody's choice."""
     ports = settings.ports
-    chosen = [
+    parts = [
         (settings.needs_log, ports.log, "the log store", "log"),
         (settings.needs_cache, ports.cache, "the cache store", "cache"),
         (settings.needs_graph, ports.graph, "the graph store", "graph"),
         (settings.ray.dashboard, ports.dashboard, "the Ray dashboard", "dashboard"),
         (True, ports.gateway, "the HTTP front", "gateway"),
     ]
-    for is_needed, port, what, key in chosen:
-        if is_needed and port:
-            check_port_free(port, what=what, key=f"ports.{key} (FLEET_PORTS_{key.upper()})")
+    return [(port, what, key) for is_needed, port, what, key in parts if is_needed and port]
 
 
 def available_memory_mb() -> int:

@@ -22,6 +22,7 @@ from fleet.errors import ConfigError, StoreUnavailable
 __all__ = [
     "Child",
     "Launch",
+    "can_bind",
     "check_port_free",
     "end_leftover",
     "free_port",
@@ -216,7 +217,7 @@ def free_port() -> int:
     """A free loopback TCP port outside the ranges of Ray's workers and of outgoing connections."""
     for _ in range(200):
         port = _PORTS[secrets.randbelow(len(_PORTS))]
-        if _can_bind(port):
+        if can_bind(port):
             return port
     raise StoreUnavailable(
         f"found no free port on 127.0.0.1 between {_PORTS.start} and {_PORTS.stop - 1}; end something"
@@ -229,7 +230,7 @@ def check_port_free(port: int, *, what: str, key: str) -> None:
     Raises:
         ConfigError: something listens on it; names the setting that chooses another.
     """
-    if not _can_bind(port):
+    if not can_bind(port):
         raise ConfigError(
             f"port {port} on 127.0.0.1 is in use, so {what} cannot listen there; free it, or set {key} to another port "
             "(0 takes any free one)",
@@ -238,12 +239,13 @@ def check_port_free(port: int, *, what: str, key: str) -> None:
         )
 
 
-def _can_bind(port: int) -> bool:
+def can_bind(port: int, *, host: str = "127.0.0.1") -> bool:
+    """Whether a server may listen there now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a connection that is only closing (TIME_WAIT) does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -39,6 +39,13 @@ _ORPHANS_S = 2.0
 class Hooks(Protocol):
     """What runs on top of the stores and Ray: actors and the HTTP front."""
 
+    def check(self) -> None:
+        """Nothing happens when `boot` can go well as far as files and ports say. Called before anything starts.
+
+        Raises ConfigError naming file or port. May not import Ray, whose variables are not set by then.
+        """
+        ...
+
     async def boot(self, addresses: Addresses) -> str | None:
         """Actors and front are ready; returns the URL of the front. A raised FleetError stops the whole start."""
         ...
@@ -50,6 +57,9 @@ class Hooks(Protocol):
 
 class NoHooks:
     """Nothing on top: stores (and Ray) alone."""
+
+    def check(self) -> None:
+        """Nothing to check."""
 
     async def boot(self, addresses: Addresses) -> str | None:
         """Nothing to start."""
@@ -106,7 +116,7 @@ class LocalFleet:
         """The fleet is ready and recorded in `fleet.json`.
 
         Raises:
-            ConfigError: home, memory or a port is not as needed, or another fleet holds the home.
+            ConfigError: home, memory, a file or a port is not as needed, or another fleet holds the home.
             StoreUnavailable: a part did not start, or a given address does not answer.
             In every case nothing that this call started is left.
         """
@@ -132,6 +142,7 @@ class LocalFleet:
     async def _start(self) -> RunningFleet:
         clean_stale(self._home)
         check_machine(self._settings)
+        self._hooks.check()
         await check_given_stores(self._settings)
         self._addresses = await self._start_parts()
         self._progress("actors", "starting")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from cluster.local import Addresses, free_port
+from cluster.local import Addresses, check_rpc_port, free_port
 from fleet.adapters.memory import NoMeter
 from fleet.cli.local_principals import ensure_principals
 from fleet.config import FleetSettings
@@ -34,6 +34,10 @@ def endpoints_of(
     return endpoints
 
 
+_NO_PLACES = Addresses(redis_url="", cache_url="", neo4j_uri="", neo4j_user="", neo4j_password="", neo4j_database="")
+"""Before the stores start nobody knows where they will answer, and no file says anything about it."""
+
+
 class FleetHooks:
     """Boots the actors and, if asked for, the HTTP front; stops both again. Runs inside the supervisor process."""
 
@@ -51,15 +55,20 @@ class FleetHooks:
         self._with_serve, self._record_dir = with_serve, record_dir
         self._names: list[str] = []
 
+    def check(self) -> None:
+        """Every file is right, and so is the port of gRPC where the front will start."""
+        front = check_configuration(self._endpoints(_NO_PLACES))
+        if self._with_serve:
+            check_rpc_port(self._settings, front)
+
     async def boot(self, addresses: Addresses) -> str | None:
         """Every actor answers; the URL of the HTTP front when there is one."""
         # Ray reads its variables at import, so nothing of it may be imported before the supervisor has set them.
         from actors import boot
 
-        endpoints = endpoints_of(self._settings, addresses, record_dir=self._record_dir, served=self._served)
+        endpoints = self._endpoints(addresses)
         if endpoints.observability.log_form != "auto":
             set_up_logs(endpoints.observability, "driver", meter=NoMeter())
-        check_configuration(endpoints)
         ensure_principals(endpoints.principals_file)
         # What the actors have of the whole start: who raises `start_timeout_s` on a slow machine raises this too.
         within_s = max(90.0, self._settings.start_timeout_s - 30.0)
@@ -80,3 +89,6 @@ class FleetHooks:
 
             await asyncio.to_thread(stop_serve)
         await asyncio.to_thread(stop, self._names)
+
+    def _endpoints(self, places: StorePlaces) -> Endpoints:
+        return endpoints_of(self._settings, places, record_dir=self._record_dir, served=self._served)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fleet.cli.audit_app import app as audit
+from fleet.cli.ceremony_app import app as ceremony
 from fleet.cli.cluster import app as cluster
 from fleet.cli.model_app import budget, council, models
 from fleet.cli.project_app import discovery, epic, project
@@ -18,6 +19,7 @@ GROUPS = {
     "project": project,
     "epic": epic,
     "discovery": discovery,
+    "ceremony": ceremony,
     "cluster": cluster,
     "audit": audit,
     "graph": graph,

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 from fleet.cli.exit_codes import DONE
 from fleet.cli.local_principals import local_principal
 from fleet.cli.output import Output
+from fleet.cli.project_work import send, with_projects
 from fleet.cli.proposals import parse_answers, show_proposal
-from fleet.cli.stories import with_desk
 from fleet.errors import NotFound, StoreUnavailable
 from fleet.ids import EntityId, StoryId
 from fleet.planning import Discovery, DiscoveryProposal
-from fleet.services.planning_desk import PlanningDesk
 from fleet.services.project_desk import EpicLine, ProjectDesk, new_project_id
-from fleet.wiring import Endpoints
-from fleet.wiring.projects import open_project_desk
 
 __all__ = [
     "accept",
@@ -38,21 +34,6 @@ __all__ = [
     "show_project",
 ]
 
-Work = Callable[[ProjectDesk], Awaitable[int]]
-
-
-def _with_projects(work: Work) -> int:
-    async def body(desk: PlanningDesk, endpoints: Endpoints) -> int:
-        async with open_project_desk(endpoints, desk) as projects:
-            return await work(projects)
-
-    return with_desk(body)
-
-
-async def _send(desk: ProjectDesk, project: str, name: str, body: dict[str, Any], *, key: str = "") -> dict[str, Any]:
-    key = key or f"{name}-{secrets.token_hex(8)}"
-    return await desk.require(EntityId(project), name, body, principal=local_principal(), key=key)
-
 
 def create_project(output: Output, text: dict[str, Any]) -> int:
     """The project exists."""
@@ -60,24 +41,24 @@ def create_project(output: Output, text: dict[str, Any]) -> int:
     async def work(desk: ProjectDesk) -> int:
         key = f"create-project-{secrets.token_hex(8)}"
         project = new_project_id(local_principal(), key)
-        result = await _send(desk, project, "create_project", {"project": text}, key=key)
+        result = await send(desk, project, "create_project", {"project": text}, key=key)
         output.say(f"{project}: {text['title']}")
         output.result(result)
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def change_project(output: Output, project: str, changes: dict[str, Any]) -> int:
     """Fields of the project have new values."""
 
     async def work(desk: ProjectDesk) -> int:
-        result = await _send(desk, project, "update_project", {"changes": changes})
+        result = await send(desk, project, "update_project", {"changes": changes})
         output.say(f"{project} is {result['status']}")
         output.result(result)
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def list_projects(output: Output) -> int:
@@ -90,7 +71,7 @@ def list_projects(output: Output) -> int:
         output.result({"projects": [{"project_id": s.project_id, "title": s.title, "status": s.status} for s in found]})
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def show_project(output: Output, project: str) -> int:
@@ -106,7 +87,7 @@ def show_project(output: Output, project: str) -> int:
         output.result({"project_id": state.project_id, "status": state.status, "epics": [_epic(e) for e in epics]})
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def _epic(line: EpicLine) -> dict[str, Any]:
@@ -117,12 +98,12 @@ def create_epic(output: Output, project: str, text: dict[str, Any]) -> int:
     """The epic stands under its project."""
 
     async def work(desk: ProjectDesk) -> int:
-        result = await _send(desk, project, "create_epic", {"epic": text})
+        result = await send(desk, project, "create_epic", {"epic": text})
         output.say(f"{result['epic_id']}: {text['title']}")
         output.result(result)
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def change_epic(output: Output, epic_id: str, changes: dict[str, Any], *, reason: str) -> int:
@@ -131,12 +112,12 @@ def change_epic(output: Output, epic_id: str, changes: dict[str, Any], *, reason
     async def work(desk: ProjectDesk) -> int:
         line = await desk.epic(epic_id)
         body = {"epic_id": epic_id, "changes": changes, "reason": reason}
-        result = await _send(desk, line.project_id, "update_epic", body)
+        result = await send(desk, line.project_id, "update_epic", body)
         output.say(f"{epic_id} is {(await desk.epic(epic_id)).status}")
         output.result(result)
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def list_epics(output: Output, project: str) -> int:
@@ -149,7 +130,7 @@ def list_epics(output: Output, project: str) -> int:
         output.result({"epics": [_epic(line) for line in found]})
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def show_epic(output: Output, epic_id: str) -> int:
@@ -164,7 +145,7 @@ def show_epic(output: Output, epic_id: str) -> int:
         output.result(_epic(line))
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 # Discovery.
@@ -186,7 +167,7 @@ def ask(output: Output, goal: str, *, project: str, language: str, model: str | 
 
     async def work(desk: ProjectDesk) -> int:
         body: dict[str, Any] = {"goal": goal, "language": language, "is_empty": is_empty}
-        made = await _send(desk, project, "discover", body | ({"model": model} if model else {}))
+        made = await send(desk, project, "discover", body | ({"model": model} if model else {}))
         for _ in range(600):
             found, proposal = await desk.discovery(project, made["discovery_id"])
             if found.status != "requested":
@@ -196,7 +177,7 @@ def ask(output: Output, goal: str, *, project: str, language: str, model: str | 
             await asyncio.sleep(0.5)
         raise StoreUnavailable(f"no proposal came for {made['discovery_id']}; `fleet discovery show` shows it later")
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def list_discoveries(output: Output) -> int:
@@ -209,7 +190,7 @@ def list_discoveries(output: Output) -> int:
         output.result({"discoveries": [{**asdict(one), "project_id": project} for project, one in found]})
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def show_discovery(output: Output, discovery_id: str) -> int:
@@ -221,7 +202,7 @@ def show_discovery(output: Output, discovery_id: str) -> int:
         output.result(_result(project, found, proposal))
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)
 
 
 def answer(output: Output, discovery_id: str, given: tuple[str, ...]) -> int:
@@ -245,7 +226,7 @@ def _decide(output: Output, discovery_id: str, name: str, body: dict[str, Any]) 
         project, _, _ = await _found(desk, discovery_id)
         # Accepted twice is accepted once; answers and another proposal are new requests.
         key = f"{discovery_id}/accept" if name == "accept_discovery" else ""
-        await _send(desk, project, name, {"discovery_id": discovery_id, **body}, key=key)
+        await send(desk, project, name, {"discovery_id": discovery_id, **body}, key=key)
         _, found, proposal = await _found(desk, discovery_id)
         for story_id in found.story_ids:
             await desk.require_story(local_principal(), StoryId(story_id))
@@ -255,4 +236,4 @@ def _decide(output: Output, discovery_id: str, name: str, body: dict[str, Any]) 
         output.result(_result(project, found, proposal))
         return DONE
 
-    return _with_projects(work)
+    return with_projects(work)

@@ -6,6 +6,7 @@ from fleet.on_demand import on_demand
 
 if TYPE_CHECKING:
     from fleet.planning.backlog_review import (
+        REVIEWABLE,
         BacklogReview,
         PlanOutlineTask,
         PoDecision,
@@ -85,6 +86,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "REVIEWABLE",
     "DEFAULT_EPIC",
     "DEFAULT_PROJECT",
     "TASK_KINDS",

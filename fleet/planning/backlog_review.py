@@ -12,6 +12,7 @@ from fleet.planning.planning_config import CeremonyConfig
 from fleet.planning.project_state import Ceremony
 
 __all__ = [
+    "REVIEWABLE",
     "BacklogReview",
     "PlanOutlineTask",
     "PoDecision",

@@ -75,6 +75,13 @@ class AuditDesk:
         async with self._auditor() as auditor:
             return await auditor.notes(after=after, limit=limit)
 
+    async def checkpoints_before(self, before: int, *, limit: int) -> list[StoredNote]:
+        """The last signed checkpoints with a number below `before`, in order."""
+        async with self._auditor() as auditor:
+            end = min(before, await auditor.newest() + 1)
+            found = await auditor.notes(after=max(0, end - 1 - limit), limit=limit)
+        return [note for note in found if note.sequence < end]
+
     async def proof(self, stream: StreamId, version: int) -> Proof:
         """That the event stands under a signed checkpoint."""
         async with self._auditor() as auditor:

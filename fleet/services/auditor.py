@@ -26,6 +26,8 @@ from fleet.audit import (
     check_successor,
     is_handover,
     loss_id,
+    note_text,
+    parse_checkpoint,
 )
 from fleet.errors import ArtifactNotFound, InvalidInput, LogCorrupted, NotFound
 from fleet.ids import StreamId
@@ -334,6 +336,16 @@ class Auditor:
     async def notes(self, *, after: int = 0, limit: int | None = None) -> list[StoredNote]:
         """Stored checkpoints with a number above `after`, in order, at most `limit`; nothing in them is checked."""
         return await self._store.notes(after=after, limit=limit)
+
+    async def newest(self) -> int:
+        """The number of the newest stored checkpoint, 0 without one; LogCorrupted when it has not the form of one."""
+        found = await self._store.latest()
+        if found is None:
+            return 0
+        try:
+            return parse_checkpoint(note_text(found.note)).sequence
+        except InvalidInput as error:
+            raise LogCorrupted(f"the newest checkpoint is damaged: {error.message}") from error
 
     async def proof(self, stream: StreamId, *, version: int) -> Proof:
         """The proof for one event; NotFound and LogCorrupted as `prove` says."""

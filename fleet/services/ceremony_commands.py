@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from typing import Any
 
-from fleet.digest import canonical_json
 from fleet.errors import InvalidInput, InvalidTransition, NotFound
 from fleet.events import (
     CeremonyCancelled,
@@ -13,28 +12,16 @@ from fleet.events import (
     CeremonyOpened,
     CeremonyStarted,
     CeremonyStoryDecided,
-    CeremonyStoryReviewed,
     Payload,
 )
-from fleet.ids import CommandId, Digest, StoryId, StreamId
+from fleet.ids import CommandId, StoryId, StreamId
 from fleet.planning import BacklogReview, Ceremony, ProjectState, check_stories, next_status, read_decision
-from fleet.ports import BlobStore, Command, EventLog
+from fleet.ports import Command, EventLog
+from fleet.services.preliminary_plans import chosen_plan, preliminary_plan_id, proposal_of
 from fleet.services.project_commands import Decide, Deciding, made_id, needs_po, read_reason, require_open
 from fleet.story import Caller, StoryState, fold
 
-__all__ = ["CEREMONY_COMMANDS", "consent_of", "read_review", "stored_review"]
-
-
-async def stored_review(blobs: BlobStore, review: BacklogReview) -> Digest:
-    """The digest under which the review is kept."""
-    return await blobs.put(canonical_json(review.model_dump(mode="json")))
-
-
-async def read_review(blobs: BlobStore, event: CeremonyStoryReviewed) -> BacklogReview | None:
-    """What the council said; None for a review that failed."""
-    if event.failed is not None:
-        return None
-    return BacklogReview.model_validate(json.loads(await blobs.get(event.review_digest)))
+__all__ = ["CEREMONY_COMMANDS", "consent_of"]
 
 
 async def _story(log: EventLog, story_id: str) -> StoryState | None:
@@ -118,6 +105,7 @@ async def _decide(at: Deciding, state: ProjectState, command: Command, caller: C
         )
     names = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason")
     decision = read_decision({name: body.get(name) for name in names})
+    chosen = await _chosen(at, found, command)
     return (
         CeremonyStoryDecided(
             ceremony_id=found.ceremony_id,
@@ -127,7 +115,20 @@ async def _decide(at: Deciding, state: ProjectState, command: Command, caller: C
             po_concerns=decision.po_concerns,
             priority_adjustment=decision.priority_adjustment,
             priority_reason=decision.priority_reason,
+            plan_id=preliminary_plan_id(found.ceremony_id, story_id) if chosen else None,
         ),
+    )
+
+
+async def _chosen(at: Deciding, found: Ceremony, command: Command) -> tuple[str, BacklogReview] | None:
+    """The outline that the approval makes a plan of, and whose it is."""
+    council = command.body.get("plan_of")
+    return await chosen_plan(
+        at.blobs,
+        found,
+        str(command.body["story_id"]),
+        None if council is None else str(council),
+        assignable=at.assignable_roles,
     )
 
 
@@ -164,25 +165,34 @@ CEREMONY_COMMANDS: Mapping[str, Decide] = {
 }
 
 
-async def consent_of(at: Deciding, command: Command) -> tuple[Command, ...]:
-    """The consent to the scope of an approved story that is ready; of another one only the notes are kept (PL-69)."""
+async def consent_of(at: Deciding, state: ProjectState, command: Command) -> tuple[Command, ...]:
+    """What an approval brings to its story: the outlined plan, and to one that is ready the consent to its scope.
+
+    Of a story that is not ready the notes are kept, and its gate stays closed (PL-69).
+    """
     if command.name != "decide_ceremony_story" or not command.body.get("approve"):
         return ()
+    found, notes = _held(state, command), str(command.body["po_notes"])
+    chosen = await _chosen(at, found, command)
+    planned = (
+        () if chosen is None else (_on_story(command, "propose_plan", proposal_of(found.ceremony_id, *chosen, notes)),)
+    )
     story = await _story(at.log, str(command.body["story_id"]))
     if story is None or story.state != "DRAFT" or story.score is None or not story.score.dor_ok:
-        return ()
-    notes = {"gate": "approve_scope", "notes": str(command.body["po_notes"])}
+        return planned
     # The gate is asked for by the work on a story, which has not begun; a request that waits already is answered too.
     return (
-        _on_story(command, story, "request_approval", {"gate": "approve_scope"}),
-        _on_story(command, story, "approve", notes),
+        *planned,
+        _on_story(command, "request_approval", {"gate": "approve_scope"}),
+        _on_story(command, "approve", {"gate": "approve_scope", "notes": notes}),
     )
 
 
-def _on_story(command: Command, story: StoryState, name: str, body: dict[str, str]) -> Command:
+def _on_story(command: Command, name: str, body: Mapping[str, Any]) -> Command:
+    story_id = StoryId(str(command.body["story_id"]))
     return Command(
-        command_id=CommandId(f"{command.principal}/{story.story_id}/{name}-by-ceremony-{command.body['ceremony_id']}"),
-        stream=StreamId.of_story(story.story_id),
+        command_id=CommandId(f"{command.principal}/{story_id}/{name}-by-ceremony-{command.body['ceremony_id']}"),
+        stream=StreamId.of_story(story_id),
         name=name,
         principal=command.principal,
         body=dict(body),

@@ -20,6 +20,7 @@ from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
 from fleet.services.create_story import created_events, parented
+from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
 from fleet.services.step_records import finished_effect
@@ -269,6 +270,10 @@ class CommandHandler:
         """A gate is asked for, also again."""
         return await request_approval(bench, command, caller)
 
+    async def propose_plan(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A council's outline becomes a proposed plan version."""
+        return propose_plan(bench, command, caller)
+
     async def invoke_tool(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A tool is to be called."""
         require_unpaused(bench.state)
@@ -317,6 +322,7 @@ COMMANDS: Mapping[str, Decide] = {
     "ask_question": CommandHandler.ask,
     "answer_question": CommandHandler.answer,
     "request_approval": CommandHandler.request_approval,
+    "propose_plan": CommandHandler.propose_plan,
 }
 
 

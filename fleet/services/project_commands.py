@@ -67,6 +67,8 @@ class Deciding:
     lifecycles: frozenset[str]
     has_model: Callable[[str | None], bool]
     """Whether a model may be asked, when a request names this profile or none."""
+    assignable_roles: tuple[str, ...]
+    """Roles that tasks may go to."""
 
 
 Decide = Callable[[Deciding, ProjectState, Command, Caller], Awaitable[tuple[Payload, ...]]]

@@ -19,8 +19,8 @@ from fleet.planning import (
     ProjectState,
 )
 from fleet.ports import Answer, BlobStore, Command, EventLog, Inbox
-from fleet.services.ceremony_commands import read_review
 from fleet.services.planning_desk import Pending, PlanningDesk, StoryLine
+from fleet.services.preliminary_plans import read_review
 from fleet.services.project_commands import read_discovery
 from fleet.services.project_owner import project_state
 

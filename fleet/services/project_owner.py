@@ -87,7 +87,7 @@ class ProjectOwner:
         for following in (
             *await follow_ups(self._deciding, state, command),
             *await self._cancels(command),
-            *await consent_of(self._deciding, command),
+            *await consent_of(self._deciding, state, command),
         ):
             await self._inbox.submit(following)
         return project_result(state, command)

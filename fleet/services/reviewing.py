@@ -23,7 +23,7 @@ from fleet.planning import (
     review_unit,
 )
 from fleet.ports import AgentRequest, Agents, BlobStore, Clock, EventLog
-from fleet.services.ceremony_commands import read_review, stored_review
+from fleet.services.preliminary_plans import read_review, stored_review
 from fleet.services.workbench import seat
 from fleet.story import StoryState, fold
 

@@ -18,6 +18,7 @@ from fleet.services.project_owner import ProjectOwner
 from fleet.services.reviewing import Reviewer
 from fleet.story import FsmConfig
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import active_roles
 from fleet.wiring.stores import make_blobs
 
 __all__ = ["has_model", "make_project_desk", "make_project_owner", "open_project_desk"]
@@ -62,6 +63,7 @@ def make_project_owner(
             blobs=blobs,
             lifecycles=frozenset(fsm.lifecycles),
             has_model=lambda profile: has_model(models, profile),
+            assignable_roles=active_roles(files).assignable,
         ),
         discoverer=Discoverer(agents, blobs, coach),
         reviewer=Reviewer(agents, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),

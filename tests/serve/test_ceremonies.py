@@ -37,7 +37,9 @@ async def _opened(at: ToolFront) -> tuple[str, str]:
 
 async def _reviewed(at: ToolFront, url: str) -> None:
     """A shard with a model has had the stories reviewed."""
-    owner = at.world.project_owner("council:9/z", with_model=True, agents=ScriptedAgents(lambda _: SAID))
+    outline = [{"title": "Write slugify", "role": "developer"}]
+    agents = ScriptedAgents(lambda request: SAID | ({"plan": outline} if request.role == "qa" else {}))
+    owner = at.world.project_owner("council:9/z", with_model=True, agents=agents)
     body = {"ceremony_id": url.rsplit("/", 1)[1]}
     who = Principal("user:root")
     await owner.handle(Command(CommandId(f"{who}/start"), StreamId("project:pr-default"), "start_ceremony", who, body))
@@ -55,8 +57,11 @@ async def test_review_shows_what_councils_said_and_takes_the_decision(at: ToolFr
     assert one["reviews"][0]["review"]["questions"] == ["Which alphabet?"]
     bare = await _sent(at, f"{url}/stories/{story}/approve", {"po_notes": "ok"}, number=1)
     assert (bare.status_code, bare.json()["code"]) == (422, "invalid_input")
-    yes = await _sent(at, f"{url}/stories/{story}/approve", {"po_notes": "wanted before the sale"}, number=2)
-    assert yes.json()["stories"][0]["result"] == "APPROVED"
+    wanted = {"po_notes": "wanted before the sale"}
+    none = await _sent(at, f"{url}/stories/{story}/approve", wanted | {"plan_of": "devops"}, number=5)
+    assert (none.status_code, none.json()["code"]) == (422, "invalid_input")
+    yes = await _sent(at, f"{url}/stories/{story}/approve", wanted | {"plan_of": "qa"}, number=2)
+    assert (yes.json()["stories"][0]["result"], yes.json()["stories"][0]["plan_id"][:3]) == ("APPROVED", "pv-")
     done = await _sent(at, f"{url}/complete", {}, number=3)
     assert (done.status_code, done.json()["status"]) == (200, "COMPLETED")
     late = await _sent(at, f"{url}/cancel", {"reason": "the po is away today"}, number=4)

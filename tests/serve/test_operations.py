@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,10 +13,12 @@ import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory import MemoryDeadLetters
+from fleet.adapters.signing import KeyFile
 from fleet.config import ServeSettings
 from fleet.ids import EntityId, StreamId
-from fleet.ports import MAX_ATTEMPTS, Failure
+from fleet.ports import MAX_ATTEMPTS, CheckpointStore, Failure
 from serve_apps.gateway import build_gateway
+from tests.support.audit import AuditWorld
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -35,13 +38,15 @@ async def client(parts_of: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def _front(world: World, log: StoryLog) -> AsyncIterator[httpx.AsyncClient]:
+async def _front(
+    world: World, log: StoryLog, *, checkpoints: CheckpointStore | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     await log.write_to(world.log)
     letters = MemoryDeadLetters(world.clock)
     failure = Failure("projector", StreamId.of_story(STORY), 3, "unsupported_schema", "too new")
     for _ in range(MAX_ATTEMPTS):
         await letters.failed(failure)
-    found = front_parts(world)
+    found = front_parts(world, checkpoints=checkpoints)
     parts = replace(found, letters=letters)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
@@ -138,6 +143,31 @@ async def test_audit_shows_raw_envelopes_and_verifies_for_those_who_may(client: 
     assert (await _get(client, "audit/status"))["ended_at"]
     assert (await _get(client, "audit/checkpoints"))["items"] == []
     assert (await client.get(f"/api/audit/proof/{STORY}/1", headers=ROOT)).status_code == 404
+
+
+@pytest.mark.rule("AP-90", "EV-32")
+async def test_checkpoints_say_which_of_them_retired_a_key(parts_of: World, tmp_path: Path):
+    audit, keys = AuditWorld(), KeyFile(tmp_path / "notary.key")
+    for number in (1, 2, 3):
+        await audit.append(StreamId("story:st-one"), b"1")
+        successor = keys.prepare_successor() if number == 2 else None
+        await audit.notary(keys).checkpoint()
+        assert successor in (None, keys.key)
+    async with _front(parts_of, story(until="planned"), checkpoints=audit.store) as client:
+        items = (await _get(client, "audit/checkpoints"))["items"]
+        wanted = {"name": keys.key.name, "id": keys.key.id.hex()}
+        assert [one["successor"] for one in items] == [None, wanted, None]
+        assert [(one["sequence"], one["streams"], one["events"]) for one in items] == [(1, 1, 1), (2, 1, 2), (3, 1, 3)]
+        assert all(one["time"].endswith("Z") for one in items)
+        last = await _get(client, "audit/checkpoints?before=1000&limit=2")
+        assert ([one["sequence"] for one in last["items"]], last["next_after"]) == ([2, 3], None)
+        older = await _get(client, "audit/checkpoints?before=2&limit=2")
+        assert [one["sequence"] for one in older["items"]] == [1]
+        both = await client.get("/api/audit/checkpoints?before=2&after=1", headers=ROOT)
+        assert (both.status_code, both.json()["code"]) == (422, "invalid_input")
+        audit.store.kept[1] = audit.store.kept[1].model_copy(update={"note": "retires nothing\n"})
+        damaged = (await _get(client, "audit/checkpoints"))["items"][1]
+        assert (damaged["successor"], damaged["time"]) == (None, None)
 
 
 async def test_projects_are_those_that_have_stories(client: httpx.AsyncClient):

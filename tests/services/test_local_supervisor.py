@@ -83,6 +83,9 @@ class Recorder:
         self.stopped: list[Addresses] = []
         self._error = error
 
+    def check(self) -> None:
+        """Nothing is wrong with any file."""
+
     async def boot(self, addresses: Addresses) -> str | None:
         self.booted.append(addresses)
         if self._error:
@@ -262,6 +265,19 @@ async def test_boot_that_fails_leaves_nothing_half_started(settings: FleetSettin
         await LocalFleet(settings, hooks=hooks, with_ray=False).start()
     assert nothing_lives(settings.home, before)
     assert hooks.stopped == hooks.booted
+
+
+async def test_nothing_starts_when_a_file_is_wrong(settings: FleetSettings) -> None:
+    class Wrong(Recorder):
+        def check(self) -> None:
+            raise ConfigError("serve.yaml: rpc_port: port 1 is that of another program")
+
+    seen: list[str] = []
+    hooks = Wrong()
+    with pytest.raises(ConfigError, match="rpc_port"):
+        await LocalFleet(settings, hooks=hooks, progress=lambda name, _: seen.append(name), with_ray=False).start()
+    assert (seen, hooks.booted, hooks.stopped) == ([], [], [])
+    assert not (settings.home / "log").exists()
 
 
 async def test_service_that_cannot_start_stops_the_others(settings: FleetSettings) -> None:

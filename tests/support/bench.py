@@ -42,6 +42,7 @@ from fleet.services.reviewing import Reviewer
 from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
+from fleet.tools.roles import load_roles
 from fleet.wiring import load_definitions
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STORY, digest
@@ -160,6 +161,7 @@ class World:
                 blobs=self.blobs,
                 lifecycles=frozenset(fsm().lifecycles),
                 has_model=lambda profile: with_model,
+                assignable_roles=load_roles(files().document("roles.yaml")).assignable,
             ),
             discoverer=Discoverer(agents or self.agents, self.blobs, coach),
             reviewer=Reviewer(

@@ -9,6 +9,7 @@ from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore,
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
 from fleet.planning import CoachConfig
+from fleet.ports import CheckpointStore
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.auditor import Auditor
@@ -25,12 +26,12 @@ from tests.support.rules import files
 __all__ = ["front_parts"]
 
 
-def front_parts(world: World) -> FrontParts:
-    """Every part of the front but a clock, so that requests are not counted; no checkpoint was ever signed."""
+def front_parts(world: World, *, checkpoints: CheckpointStore | None = None) -> FrontParts:
+    """Every part of the front but a clock, so that requests are not counted. Without a store nothing was signed."""
     context = files().load("context.yaml", ContextConfig)
     coach, rigor = files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)
 
-    store, export = MemoryCheckpointStore(), MemoryCheckpointExport()
+    store, export = checkpoints or MemoryCheckpointStore(), MemoryCheckpointExport()
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Auditor]:

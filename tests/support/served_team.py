@@ -16,7 +16,7 @@ from cluster.local.identity import ProcessIdentity
 from fleet.adapters.redis import connect_redis
 from fleet.cli import app
 from fleet.cli.local_principals import ensure_principals
-from fleet.ports import ChatModel
+from fleet.ports import Agents, ChatModel
 from tests.support.team import team
 
 __all__ = ["ServedTeam", "served_team"]
@@ -48,7 +48,9 @@ def _say_up(home: Path, url: str) -> None:
 
 
 @contextmanager
-def served_team(home: Path, url: str, *, models: Mapping[str, ChatModel] | None = None) -> Iterator[ServedTeam]:
+def served_team(
+    home: Path, url: str, *, models: Mapping[str, ChatModel] | None = None, agents: Agents | None = None
+) -> Iterator[ServedTeam]:
     """The team runs on a loop of its own until the block ends; database `url` is emptied first."""
     home.mkdir()
     _say_up(home, url)
@@ -59,7 +61,7 @@ def served_team(home: Path, url: str, *, models: Mapping[str, ChatModel] | None 
         client = connect_redis(url)
         try:
             await client.flushdb()
-            async with team(home, models=models, redis=client):
+            async with team(home, models=models, redis=client, agents=agents):
                 up.set()
                 await asyncio.to_thread(over.wait)
         finally:

@@ -150,10 +150,12 @@ async def team(
     usage: UsageLogs | None = None,
     policy: StepPolicy | None = None,
     make_sandbox: Callable[[Path, BlobStore], Awaitable[ToolSupervisor]] | None = None,
+    agents: Agents | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
-    Its log, queues and leases are in memory, or on the server of `redis`.
+    Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
+    `models`, and also what no story asks of them.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
@@ -165,7 +167,7 @@ async def team(
     else:
         sandbox = await make_sandbox(state_root, blobs)
     config = load_models(files.document("models.yaml"))
-    agents: Agents = local_agents(
+    answering: Agents = agents or local_agents(
         ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs
     )
     rules, reports = load_definitions(files), ReportService(log, blobs)
@@ -188,14 +190,15 @@ async def team(
                 log=log,
                 blobs=blobs,
                 lifecycles=frozenset(rules.fsm.lifecycles),
-                has_model=lambda profile: False,
+                has_model=lambda profile: agents is not None,
+                assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
             discoverer=Discoverer(asked, blobs, coach),
             reviewer=Reviewer(asked, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
         )
 
     def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:
-        asked: Agents = TracedAgents(agents, seen) if isinstance(seen, ObservedLog) else agents
+        asked: Agents = TracedAgents(answering, seen) if isinstance(seen, ObservedLog) else answering
         held = TracedSandbox(sandbox, seen) if isinstance(seen, ObservedLog) else sandbox
 
         async def make_bench(story_id: StoryId, epoch: int) -> Workbench:

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { filled, problemOf, withQuery } from "../src/api/client.ts";
 import { LIFECYCLES, columns, lifecyclesOf } from "../src/model/board.ts";
+import { retirement } from "../src/model/checkpoint.ts";
 import { type Change, applyChange, changesOf, editBody, isApplicable, storyBody } from "../src/model/coach.ts";
 import { parseEnvelope } from "../src/model/envelope.ts";
 import { bytes, cost, count, duration, money, quantity, tokens, until } from "../src/model/format.ts";
@@ -184,4 +185,9 @@ test("trees of a story stand once each, the newest first, by what made them", ()
     ["b", "after “Do it”"],
     ["a", "before the work"],
   ]);
+});
+
+test("a checkpoint that retired a key names the successor, and another one says nothing", () => {
+  assert.equal(retirement({ successor: { name: "swe-fleet/log/two", id: "0a1b2c3d" } }), "key retired, successor swe-fleet/log/two (0a1b2c3d)");
+  assert.equal(retirement({ successor: null }), null);
 });

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from fleet import __version__
 from fleet.cli import app
+from fleet.config import packaged_directory
 
 GOOD = """
 title: As an editor I want a slug for each title
@@ -209,3 +210,31 @@ def test_broken_config_directory_is_named(fleet: Command, tmp_path: Path):
     result = CliRunner().invoke(app, ["story", "list"], env=environ)
     assert result.exit_code == 2
     assert "fleet.yaml" in result.stderr
+
+
+@pytest.mark.rule("GL-22")
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("host: 0.0.0.0\nrpc_port: 18123\n", "rpc_port: port 18123 is that of the HTTP front"),
+        ("host: 0.0.0.0\nrpc_port: 70000\n", "rpc_port"),
+        ("rpc_port: 18124\n", "set host to 0.0.0.0"),
+    ],
+    ids=["that-of-the-front", "out-of-range", "not-meant"],
+)
+def test_bad_port_of_grpc_is_refused_before_anything_starts(fleet: Command, tmp_path: Path, lines: str, says: str):
+    folder = tmp_path / "config"
+    folder.mkdir()
+    packaged = (packaged_directory() / "serve.yaml").read_text()
+    host = "" if lines.startswith("host") else "host: 127.0.0.1\n"
+    (folder / "serve.yaml").write_text(packaged.replace("host: 127.0.0.1\n", host) + lines)
+    environ = {
+        "FLEET_HOME": str(fleet.home),
+        "FLEET_CONFIG": str(folder),
+        "FLEET_PORTS_GATEWAY": "18123",
+        "FLEET_MEMORY_FLOOR_MB": "0",
+        "NO_COLOR": "1",
+    }
+    result = CliRunner().invoke(app, ["up"], env=environ)
+    failed(result, 2, says=says)
+    assert not {"log", "cache", "graph"} & {path.name for path in fleet.home.iterdir()}

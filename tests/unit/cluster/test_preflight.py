@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from cluster.local import Check, doctor, find_running, spawn_detached
-from cluster.local.preflight import check_given_stores, check_machine, ping_redis
+from cluster.local.preflight import check_given_stores, check_machine, check_rpc_port, ping_redis
 from cluster.local.service import package_directory, recorded_secret
-from fleet.config import FleetSettings, load_settings
+from fleet.config import FleetSettings, ServeSettings, config_files, load_settings
 from fleet.errors import ConfigError, StoreUnavailable
 
 
@@ -33,6 +33,26 @@ def test_machine_with_a_port_in_use_names_port_and_setting(tmp_path: Path) -> No
         # A port of something that does not start here does not matter.
         given = {"FLEET_REDIS_URL": "redis://h", "FLEET_PORTS_LOG": port, "FLEET_MEMORY_FLOOR_MB": "0"}
         check_machine(settings_of(tmp_path, **given))
+
+
+def test_port_of_grpc_that_something_else_has_is_named_with_its_holder(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, FLEET_PORTS_GATEWAY="18123", FLEET_REDIS_URL="redis://h", FLEET_PORTS_LOG="18124")
+    packaged = config_files(settings).load("serve.yaml", ServeSettings)
+
+    def check(port: int | None) -> None:
+        check_rpc_port(settings, packaged.model_copy(update={"rpc_port": port}))
+
+    check(None)
+    with pytest.raises(ConfigError, match=r"rpc_port: port 18123 is that of the HTTP front \(ports\.gateway\)"):
+        check(18123)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"rpc_port: port {taken} is that of another program") as caught:
+            check(taken)
+    assert caught.value.details["key"] == "rpc_port"
+    # Free by now, and the port of a store that does not start here.
+    check(taken)
+    check(18124)
 
 
 async def test_given_log_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:

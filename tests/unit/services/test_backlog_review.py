@@ -128,6 +128,84 @@ async def test_approval_of_a_story_that_is_not_ready_keeps_the_notes_and_the_gat
         assert (decided.po_notes, decided.priority_adjustment) == (NOTES, "HIGH")
 
 
+def outline(request: AgentRequest) -> dict[str, Any]:
+    """The architect outlines a task for a role that nobody has, QA two good ones, and devops none."""
+    tasks = {
+        "architect": [{"title": "Think", "role": "Thinker"}],
+        "qa": [{"title": "Write slugify", "role": "developer"}, {"title": "Test slugify", "role": "qa"}],
+        "devops": [],
+    }
+    return review(5, feedback=f"seen by {request.role}") | {"plan": tasks[request.role]}
+
+
+@pytest.mark.rule("PL-69", "PL-12")
+@pytest.mark.parametrize("council", [None, "qa"])
+async def test_approval_makes_a_proposed_plan_of_the_chosen_outline(council: str | None):
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, outline)
+        await r.do("open_ceremony", story_ids=[ONE, TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        chosen: dict[str, Any] = {"plan_of": council} if council else {}
+        for story in (ONE, TWO):
+            await r.do("decide_ceremony_story", story_id=story, approve=True, po_notes=NOTES, **chosen)
+        await town.pass_time(5)
+        for story in (ONE, TWO):
+            named = (await r.state()).decisions[story].plan_id
+            plan = (await town.desk.state(story)).plans[str(named)]
+            assert (plan.status, plan.proposal.version, plan.proposal.author) == ("PROPOSED", 1, "agent:qa-001")
+            assert [(t.title, t.role, t.kind) for t in plan.proposal.tasks] == [
+                ("Write slugify", "developer", "code"),
+                ("Test slugify", "qa", "test"),
+            ]
+            decided = plan.proposal.task_decisions
+            assert [(d.decided_by, d.decision_reason, d.council_feedback) for d in decided] == [
+                (ANA, NOTES, "seen by qa")
+            ] * 2
+        # The outline binds nobody: no task is to be done, and a story that is not ready waits where it was.
+        ready, unready = await town.desk.state(ONE), await town.desk.state(TWO)
+        assert (ready.state, ready.plan, unready.state, dict(unready.tasks)) == ("DESIGN", None, "DRAFT", {})
+
+
+@pytest.mark.rule("PL-69")
+async def test_approval_without_a_usable_outline_proposes_no_plan_and_names_what_may_be_chosen():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda request: outline(request) | ({"plan": []} if request.role == "qa" else {}))
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        before = (await town.log.head(STREAM)).version
+        for council in ("architect", "devops", "nobody"):
+            with pytest.raises(InvalidInput, match=f"{council}.*outlined no plan") as caught:
+                await r.do("decide_ceremony_story", story_id=ONE, approve=True, po_notes=NOTES, plan_of=council)
+            assert caught.value.details["field"] == "plan_of"
+        assert (await town.log.head(STREAM)).version == before
+        await r.do("decide_ceremony_story", story_id=ONE, approve=True, po_notes=NOTES)
+        await town.pass_time(5)
+        found = await town.desk.state(ONE)
+        assert ((await r.state()).decisions[ONE].plan_id, dict(found.plans), found.state) == (None, {}, "DESIGN")
+
+
+@pytest.mark.rule("PL-69", "GL-19")
+async def test_outline_is_proposed_once_however_often_it_is_asked_for():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, outline)
+        await r.do("open_ceremony", story_ids=[TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        body = {"ceremony_id": r.ceremony_id, "story_id": TWO, "approve": True, "po_notes": NOTES}
+        command = Command(CommandId(f"{ANA}/yes"), STREAM, "decide_ceremony_story", ANA, body)
+        for _ in range(2):
+            await r.owner.handle(command)
+            await town.pass_time(5)
+        assert len((await town.desk.state(TWO)).plans) == 1
+        with pytest.raises(PolicyDenied):
+            await town.desk.require(TWO, "propose_plan", {}, principal=DEV, key="outline")
+
+
 @pytest.mark.rule("PL-68", "GL-15")
 @pytest.mark.parametrize(
     "said",

@@ -137,7 +137,7 @@ export interface paths {
         };
         /**
          * Checkpoints
-         * @description Signed checkpoints in order.
+         * @description Signed checkpoints in order; with `before` the last ones below that number.
          */
         get: operations["checkpoints_api_audit_checkpoints_get"];
         put?: never;
@@ -2210,6 +2210,8 @@ export interface components {
          * @description Yes to one story: why, and what is to be minded (PL-68).
          */
         ApproveRequest: {
+            /** Plan Of */
+            plan_of?: string | null;
             /** Po Concerns */
             po_concerns?: string | null;
             /** Po Notes */
@@ -2492,13 +2494,20 @@ export interface components {
         };
         /**
          * CheckpointView
-         * @description One signed checkpoint, as a note whose signature anybody can check.
+         * @description One signed checkpoint: a note whose signature anybody can check, and what it says; null where it is damaged.
          */
         CheckpointView: {
+            /** Events */
+            events: number | null;
             /** Note */
             note: string;
             /** Sequence */
             sequence: number;
+            /** Streams */
+            streams: number | null;
+            successor: components["schemas"]["KeyView"] | null;
+            /** Time */
+            time: string | null;
         };
         /**
          * ClaimRequest
@@ -3377,6 +3386,16 @@ export interface components {
         };
         JsonValue: unknown;
         /**
+         * KeyView
+         * @description A notary's key, as the published line names it.
+         */
+        KeyView: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
+        /**
          * Leaf
          * @description Where one stream ended: its version and the hash of its last event.
          */
@@ -4055,6 +4074,8 @@ export interface components {
          */
         ReviewedStory: {
             estimate: components["schemas"]["EstimateView"] | null;
+            /** Plan Id */
+            plan_id: string | null;
             /** Po Concerns */
             po_concerns: string | null;
             /** Po Notes */
@@ -5799,6 +5820,7 @@ export interface operations {
         parameters: {
             query?: {
                 after?: number;
+                before?: number | null;
                 limit?: number;
             };
             header?: {

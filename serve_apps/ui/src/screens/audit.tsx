@@ -2,6 +2,7 @@ import { type ReactNode, useState } from "react";
 import type { Got } from "../api/client.ts";
 import { Problem } from "../api/client.ts";
 import { useApi, useFeed, useLoaded, useOptional } from "../hooks.ts";
+import { retirement } from "../model/checkpoint.ts";
 import { words } from "../model/feed.ts";
 import { count, duration, moment, short } from "../model/format.ts";
 import { Badge, Card, Empty, Figure, LineBadge, Loading, Trouble, actorName } from "../parts/basics.tsx";
@@ -33,6 +34,7 @@ export function AuditScreen(): ReactNode {
       <Trouble problem={problem} />
       <div className="stack">
         <Verification />
+        <Checkpoints />
         {data === undefined ? problem ? null : <Loading what="the stories" /> : chosen ? <Events key={chosen} story={chosen} /> : <Empty>There is no story yet.</Empty>}
       </div>
     </>
@@ -101,6 +103,59 @@ function Verdict({ found }: { readonly found: Status | undefined }): ReactNode {
   // Without a signed checkpoint a log that went back in time looks whole.
   if (found.is_clean && !found.checkpoints) return <Badge tone="warn">hashes fit, no checkpoint yet</Badge>;
   return found.is_clean ? <Badge tone="good">nothing was altered</Badge> : <Badge tone="bad">{count(found.findings.length, "difference")}</Badge>;
+}
+
+const NEWEST = 1_000_000_000;
+const PAGE = 20;
+
+/** The signed checkpoints, the newest first, and which of them retired a notary's key. */
+function Checkpoints(): ReactNode {
+  const api = useApi();
+  const [before, setBefore] = useState(NEWEST);
+  const { data, problem } = useOptional(() => api.get("/api/audit/checkpoints", {}, { before, limit: PAGE }), `checkpoints before ${before}`);
+  if (data === null || problem?.status === 403) return null;
+  const rows = data ? [...data.items].reverse() : [];
+  const lowest = rows.at(-1)?.sequence ?? 1;
+  return (
+    <Card title="Signed checkpoints">
+      <Trouble problem={problem} />
+      {data === undefined ? problem ? null : <Loading what="the checkpoints" /> : rows.length ? null : <Empty>Nothing is signed yet.</Empty>}
+      {rows.length ? (
+        <div className="scroll" tabIndex={0} role="region" aria-label="Signed checkpoints">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Number</th>
+                <th scope="col">Time</th>
+                <th scope="col">Covers</th>
+                <th scope="col">Key</th>
+              </tr>
+            </thead>
+            <tbody>
+              {rows.map((one) => (
+                <tr key={one.sequence}>
+                  <td>{one.sequence}</td>
+                  <td>{one.time === null ? "" : moment(one.time)}</td>
+                  <td>{one.streams === null ? <Badge tone="bad">damaged</Badge> : `${count(one.events ?? 0, "event")} of ${count(one.streams, "stream")}`}</td>
+                  <td>{retirement(one)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      ) : null}
+      {lowest > 1 || before !== NEWEST ? (
+        <div className="actions">
+          <button type="button" disabled={before === NEWEST} onClick={() => setBefore(NEWEST)}>
+            Newest
+          </button>
+          <button type="button" disabled={lowest <= 1} onClick={() => setBefore(lowest)}>
+            Older
+          </button>
+        </div>
+      ) : null}
+    </Card>
+  );
 }
 
 function Events({ story }: { readonly story: string }): ReactNode {
