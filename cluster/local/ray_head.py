@@ -29,6 +29,8 @@ _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _GONE_S = 5.0
 _A_SERVICE_IS_MISSING = 5
 """The exit code of the command line for a fleet without Ray."""
+_TOO_SLOW = "timed out during startup"
+"""Ray's words for a node that had not come up when its time was over."""
 _VITAL = ("gcs_server", "raylet")
 """Programs without which Ray is no more; nothing starts them again on one machine."""
 
@@ -133,6 +135,15 @@ class RayHead:
         os.environ.update(ray_environment(token))
         for stray in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE"):
             os.environ.pop(stray, None)
+        try:
+            return self._tried(token)
+        except StoreUnavailable as error:
+            if _TOO_SLOW not in error.message:
+                raise
+        # Ray gives its own node half a minute, which nothing can change and a busy machine needs once in a while.
+        return self._tried(token)
+
+    def _tried(self, token: Path) -> RayAddress:
         self._temp_dir = _short_directory(self._home)
         self._before = frozenset(descendants(os.getpid()))
         try:

@@ -82,6 +82,48 @@ print(json.dumps({"left": left, "stopped_s": time.monotonic() - began, "again": 
 """
 
 
+FROZEN = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+from cluster.local import RayHead
+from cluster.local.identity import descendants
+frozen = []
+def freeze_first_raylet():
+    while not frozen:
+        for process in descendants(os.getpid()):
+            if Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\\0")[0].endswith(b"/raylet"):
+                process.send(signal.SIGSTOP)
+                frozen.append(process)
+        time.sleep(0.01)
+threading.Thread(target=freeze_first_raylet, daemon=True).start()
+head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
+where = head.start()
+started = descendants(os.getpid())
+print(json.dumps({"frozen": len(frozen), "is_gone": not frozen[0].is_alive, "address": where.address}), flush=True)
+head.stop()
+print(json.dumps({"left": [p.pid for p in started if p.is_alive]}), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_node_that_ray_gave_up_is_started_once_more(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN, str(tmp_path / "home")],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environ,
+        cwd=root,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr[-3000:])
+    found, ended = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert (found["frozen"], found["is_gone"], ended["left"]) == (1, True, [])
+    assert found["address"].startswith("127.0.0.1:")
+
+
 @pytest.mark.slow
 def test_ray_without_its_gcs_is_known_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
