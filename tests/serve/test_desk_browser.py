@@ -131,6 +131,7 @@ async def decide(page: Page, gate: str, *, reason: str | None = None, back: str 
     await page.click("link", "To the story")
 
 
+@pytest.mark.rule("PL-47")
 async def test_story_goes_from_its_first_word_to_its_report_by_clicks(
     page: Page, front: DeskFront, tmp_path: Path
 ) -> None:
@@ -200,6 +201,18 @@ async def test_story_goes_from_its_first_word_to_its_report_by_clicks(
     await page.sees("Say what a run of letters is.", within_s=60)
     await page.wait(link_to("Work on a task"), within_s=90)
     await decide(page, "Work on a task")
+    await decide(page, "Quality")
+    await page.wait(link_to("Documents"), within_s=60)
+
+    # The story goes back to an earlier tree by a new merge, and comes to the same gate again.
+    await page.click("link", "Changes")
+    await page.sees("Checkpoints", "Tasks done", "present")
+    await page.fill("Why go back (at least 10 characters)", "The documents came too early.")
+    await pictures(page, "checkpoints")
+    await page.click("button", "Go back to this")
+    await page.click("link", "Activity")
+    await page.sees("Went back to a checkpoint", within_s=60)
+    await page.click("link", "Overview")
     await decide(page, "Quality")
     await decide(page, "Documents")
     await page.sees("closed", "DONE", within_s=60)

@@ -5,6 +5,7 @@ import { cost, count, moment, tokens } from "../model/format.ts";
 import { gateHref, storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Badge, Card, Empty, LineBadge, Loading } from "../parts/basics.tsx";
+import { Checkpoints } from "../parts/checkpoints.tsx";
 import { CouncilCard } from "../parts/council.tsx";
 import { StepList } from "../parts/runs.tsx";
 import { Parked, Start } from "../parts/steering.tsx";
@@ -93,6 +94,7 @@ function Tab({ tab, feed, story }: { readonly tab: string; readonly feed: StoryF
           <Card title="Changes since the start">
             {feed.merges.length ? <Changes story={story} version={feed.merges.length} /> : <Empty>Nothing was merged yet.</Empty>}
           </Card>
+          <Checkpoints key={story} feed={feed} story={story} />
         </div>
       );
     case "decisions":
