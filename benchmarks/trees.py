@@ -14,7 +14,8 @@ from typing import TypeVar
 from benchmarks.figures import Figure
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.sandbox.identity import Identity
-from fleet.adapters.sandbox.workspace import Stamps, capture_tree, remove_tree, write_tree
+from fleet.adapters.sandbox.stamps import Stamps
+from fleet.adapters.sandbox.workspace import capture_tree, remove_tree, write_tree
 from fleet.ids import Digest
 from fleet.services.tree_view import tree_changes
 from fleet.tools import Tree, encode_tree, tree_digest

@@ -30,6 +30,8 @@ parallel = true
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one passing test in each lane."""
     monkeypatch.chdir(tmp_path)
+    # That of the run which this one is part of.
+    monkeypatch.delenv("COVERAGE_FILE", raising=False)
     # Loading all that is installed takes most of the time of so small a run.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p pytest_cov")

@@ -9,7 +9,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from fleet.adapters.sandbox.run_folder import RunFolder
-from fleet.adapters.sandbox.workspace import Stamps, WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.stamps import Stamps
+from fleet.adapters.sandbox.workspace import WorkspaceFull, capture_tree
 from fleet.errors import SandboxUnavailable
 from fleet.ids import Digest
 from fleet.ports import BlobStore

@@ -16,9 +16,8 @@ from fleet.adapters.sandbox.ending import STATUS_OF, is_config_error, is_missing
 from fleet.adapters.sandbox.identity import Identity, is_root
 from fleet.adapters.sandbox.output import RunOutput
 from fleet.adapters.sandbox.request import MAX_STDIN_BYTES
+from fleet.adapters.sandbox.stamps import NO_STAMPS, Stamps
 from fleet.adapters.sandbox.workspace import (
-    NO_STAMPS,
-    Stamps,
     WorkspaceFull,
     capture_tree,
     disk_usage,

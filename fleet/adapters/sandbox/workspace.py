@@ -9,14 +9,14 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
 
 from fleet.adapters.sandbox.beneath import Found, TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.adapters.sandbox.identity import Identity
+from fleet.adapters.sandbox.stamps import NO_STAMPS, Stamp, Stamps, settled, stamp_of
 from fleet.digest import digest_of
 from fleet.errors import FleetError, InvalidInput
 from fleet.ids import Digest
@@ -28,10 +28,7 @@ __all__ = [
     "MAX_ARTIFACT_BYTES",
     "MAX_ENTRIES",
     "NO_ROOM",
-    "NO_STAMPS",
     "Capture",
-    "Stamp",
-    "Stamps",
     "WorkspaceFull",
     "capture_tree",
     "check_tree",
@@ -57,20 +54,6 @@ _MAX_PATH_BYTES = 4_000
 
 class WorkspaceFull(Exception):
     """The run left more than its disk limit; never leaves the backend, which turns it into `disk_limit`."""
-
-
-class Stamp(NamedTuple):
-    """What every change of a file changes: the kernel sets `ctime_ns`, and nothing in a sandbox can set it back."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-Stamps = Mapping[str, Stamp]
-"""Files as they were written, by path: one with the same stamp still has the same content and mode."""
-NO_STAMPS: Stamps = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +90,7 @@ async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) 
             stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
             batch, held = [], 0
     stamps |= await asyncio.to_thread(_write_entries, root, batch, owner, made)
-    return _settled(stamps)
+    return settled(stamps)
 
 
 async def _contents(
@@ -123,12 +106,6 @@ async def _contents(
 
 async def _nothing() -> bytes:
     return b""
-
-
-def _settled(stamps: Stamps) -> Stamps:
-    """Those whose next change must show: the kernel's clock moves in steps, and it has not moved on since the last."""
-    last = max((stamp.ctime_ns for stamp in stamps.values()), default=0)
-    return {path: stamp for path, stamp in stamps.items() if stamp.ctime_ns < last}
 
 
 def _write_entries(
@@ -156,17 +133,13 @@ def _write_entry(root: Path, path: str, mode: Mode, content: bytes, owner: Ident
         os.fchmod(file.fileno(), 0o755 if mode == "100755" else 0o644)
         if owner.is_dropped:
             os.fchown(file.fileno(), owner.uid, owner.gid)
-        return _stamp(os.fstat(file.fileno()))
+        return stamp_of(os.fstat(file.fileno()))
 
 
 def _write_all(file: FileIO, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _make_folders(root: Path, folder: str, owner: Identity, made: set[str]) -> None:
@@ -229,7 +202,7 @@ async def capture_tree(
     if sum(f.status.st_size for f in found) > max_bytes or len(found) + len(kept) > MAX_ENTRIES:
         raise WorkspaceFull(f"the run left more than {max_bytes} bytes or {MAX_ENTRIES} files")
     known = {entry.blob for entry in before.values()}
-    tree = kept | {f.path: before[f.path] for f in found if stamps.get(f.path) == _stamp(f.status)}
+    tree = kept | {f.path: before[f.path] for f in found if stamps.get(f.path) == stamp_of(f.status)}
     for batch in _batches([f for f in found if f.path not in tree]):
         for path, mode, content, digest in await asyncio.to_thread(_read_batch, root, batch, max_bytes):
             tree[path] = FileEntry(mode, digest if digest in known else await blobs.put(content))

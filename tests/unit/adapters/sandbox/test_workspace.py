@@ -13,9 +13,9 @@ from fleet.adapters.memory import MemoryBlobStore
 from fleet.adapters.sandbox import beneath, workspace
 from fleet.adapters.sandbox.beneath import TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.adapters.sandbox.identity import Identity
+from fleet.adapters.sandbox.stamps import Stamps
 from fleet.adapters.sandbox.workspace import (
     NO_ROOM,
-    Stamps,
     WorkspaceFull,
     capture_tree,
     disk_usage,
