@@ -128,7 +128,7 @@ def test_approval_needs_a_decider_the_same_subject_and_its_delegation() -> None:
 @pytest.mark.rule("RP-36")
 def test_changed_file_needs_its_task_and_run() -> None:
     log = story(until="planned")
-    merge = samples()["TreeMerged"].model_copy(update={"task_id": None})
+    merge = samples()["TreeMerged"].model_copy(update={"task_id": None, "restored_from": None})
     assert {m for _, m, r in orphans(log.add(merge)) if r == "RP-36"} == {"task", "run"}
     named = story(until="planned").add(samples()["TreeMerged"].model_copy(update={"task_id": TASK}))
     assert [(m, r) for _, m, r in orphans(named)] == [("run", "RP-36")]
