@@ -130,7 +130,9 @@ def test_changed_file_needs_its_task_and_run() -> None:
     log = story(until="planned")
     merge = samples()["TreeMerged"].model_copy(update={"task_id": None, "restored_from": None})
     assert {m for _, m, r in orphans(log.add(merge)) if r == "RP-36"} == {"task", "run"}
-    named = story(until="planned").add(samples()["TreeMerged"].model_copy(update={"task_id": TASK}))
+    named = story(until="planned").add(
+        samples()["TreeMerged"].model_copy(update={"task_id": TASK, "restored_from": None})
+    )
     assert [(m, r) for _, m, r in orphans(named)] == [("run", "RP-36")]
 
 
