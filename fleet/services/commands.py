@@ -14,7 +14,7 @@ from fleet.errors import (
     StoryNotFound,
     VersionConflict,
 )
-from fleet.events import Payload, RepoSource, RunDelegation, StoryStarted, StoryTransitioned
+from fleet.events import Payload, RepoSource, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, EntityId, Principal
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
@@ -23,6 +23,7 @@ from fleet.services.create_story import created_events, parented
 from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
+from fleet.services.run_delegations import run_delegations
 from fleet.services.step_records import finished_effect
 from fleet.services.story_commands import (
     answer_question,
@@ -40,7 +41,6 @@ from fleet.story import (
     Caller,
     StoryState,
     cancel,
-    check_delegable,
     decide_gate,
     fire,
     fold,
@@ -59,8 +59,6 @@ __all__ = ["COMMANDS", "CommandHandler", "recorded_result"]
 
 RolesOf = Callable[[Principal], frozenset[str]]
 ProjectOf = Callable[[str], Awaitable[ProjectState]]
-DELEGATION_S = 30 * 24 * 3600
-"""How long a delegation of a run holds at most (LC-77)."""
 _TRIES = 3
 
 
@@ -169,7 +167,7 @@ class CommandHandler:
                 ),
                 model=body.get("model"),
                 toolchain=body.get("toolchain") or "python",
-                delegations=_delegations(bench, command, caller),
+                delegations=run_delegations(bench, command, caller),
                 record=bool(body.get("record")),
             ),
             *await run_budget(bench, command, caller),
@@ -361,44 +359,3 @@ def _gate_name(command: Command) -> str:
     if not isinstance(name, str) or not name:
         raise InvalidInput("name the gate or the approval id", field="gate")
     return name
-
-
-_DELEGATES = {"po": Principal("agent:reviewer-001"), "qa": Principal("agent:qa-002")}
-
-
-def _delegations(bench: Workbench, command: Command, caller: Caller) -> tuple[RunDelegation, ...]:
-    roles: list[str] = command.body.get("delegate") or []
-    unknown = [r for r in roles if r not in _DELEGATES]
-    if unknown:
-        raise InvalidInput(
-            f"role {unknown[0]!r} cannot be delegated; allowed: {', '.join(_DELEGATES)}",
-            field="delegate",
-            allowed=list(_DELEGATES),
-        )
-    if roles and not caller.principal.is_human:
-        raise PolicyDenied("only a person delegates a gate", rule_id="LC-77")
-    state, fsm = bench.state, bench.rules.fsm
-    names = [*fsm.gates]
-    found: list[RunDelegation] = []
-    for role in roles:
-        gates = [n for n in names if fsm.gate(state.lifecycle, n).role == role and n in _RUN_GATES]
-        for name in gates:
-            check_delegable(fsm, state.lifecycle, name, state.rigor)
-            found.append(
-                RunDelegation(
-                    delegation_id=bench.new_id("dg", f"start/{name}"),
-                    gate=name,
-                    delegate=_DELEGATES[role],
-                    granted_by=caller.principal,
-                    max_rigor=state.rigor,
-                    valid_until=bench.now_ms + DELEGATION_S * 1000,
-                    reason=f"unattended run: --yes {role}",
-                )
-            )
-    return tuple(found)
-
-
-_RUN_GATES = frozenset(
-    {"approve_scope", "approve_plan", "approve_design", "qa_passed", "docs_ready", "task_acceptance"}
-)
-"""The gates that every run passes, and that `--yes` therefore delegates."""

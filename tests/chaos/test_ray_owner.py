@@ -95,7 +95,9 @@ async def run_killed(
         assert state.closed, (state.park, rule.killed)
         events = await client.events(story_id)
         taken = {e.epoch: e.ts_ms for e in events if e.type == "OwnershipTaken"}
-        assert len(taken) == len(rule.killed) + 1
+        # More, when a claim lost its reply on a busy machine.
+        assert len(taken) > len(rule.killed)
+        assert rule.killed.keys() < taken.keys()
         # Not the very next epoch: a claim whose reply was lost is made again and raises it once more.
         waited = {e: min(ts for epoch, ts in taken.items() if epoch > e) - at for e, at in rule.killed.items()}
         late = {e: ms for e, ms in waited.items() if ms > TAKEOVER_S * 1000}

@@ -21,7 +21,7 @@ from fleet.errors import (
 from fleet.events import decode
 from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
 from fleet.ports import Command
-from fleet.services.commands import DELEGATION_S
+from fleet.services.run_delegations import DELEGATION_S
 from fleet.services.workbench import Workbench
 from tests.support.bench import STORY_TEXT, World
 from tests.support.story_events import STORY, story
