@@ -56,6 +56,8 @@ def ray_environment(token_path: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Serve kills a proxy that is not ready within three times this long; its own 5 s are too few on a busy machine.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Without it Ray replaces 127.0.0.1 by the address of the network card, opens its ports to the network, and
         # breaks when that address changes.
         _LOOPBACK_ONLY: "0",

@@ -84,6 +84,7 @@ async def asked() -> dict[str, Any]:
 def main() -> None:
     """The last line of standard output is what a client hears, as JSON."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     with tempfile.TemporaryDirectory(prefix="rpc-") as folder:
         ray.init(
             address="local",
