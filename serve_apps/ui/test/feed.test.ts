@@ -97,6 +97,16 @@ test("gates wait until somebody decides, and keep the words of a rejection", () 
   assert.equal(feed.timeline.at(-1)?.line, "Scope rejected: Not yet.");
 });
 
+test("gates that were asked before the story went back wait no more", () => {
+  const asked = (id: string, gate: string, kind: string): Told => ["ApprovalRequested", { approval_id: id, gate, role: "po", subject: { kind, digest: "sha256:a" }, expires_at: 5, attempt: 1 }];
+  const all = [CREATED, asked("ap-1", "approve_scope", "content"), asked("ap-2", "docs_ready", "docs"), asked("ap-3", "tool:deploy.apply", "tree")] as const;
+  const restored = story(...all, ["TreeMerged", { restored_from: "rp-1", files: [] }]);
+  assert.deepEqual(waiting(restored).map((one) => one.id), ["ap-1", "ap-3"]);
+  assert.deepEqual(waiting(story(...all, ["TreeMerged", { restored_from: null, files: [] }])).length, 3);
+  assert.deepEqual(waiting(story(...all, ["StoryTransitioned", { from: "DOCS", to: "BUILD", loopback: true }])), []);
+  assert.deepEqual(waiting(story(...all, ["StoryTransitioned", { from: "DOCS", to: "DONE", loopback: false }])).length, 3);
+});
+
 test("tokens without a price are counted apart", () => {
   const cost = (priced: boolean): Body => ({ tokens_in: 10, tokens_out: 5, cost_microusd: priced ? 40 : 0, priced });
   const feed = story(

@@ -55,6 +55,7 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   StoryTransitioned: (feed, body, event) => ({
     state: text(body, "to"),
     transitions: [...feed.transitions, { from: text(body, "from"), to: text(body, "to"), ts: event.ts }],
+    ...(body["loopback"] === true ? { approvals: voided(feed, event, () => true) } : {}),
   }),
   StoryParked: (_, body) => ({ parked: text(body, "detail") || text(body, "cause") }),
   StoryUnparked: () => ({ parked: "" }),
@@ -151,7 +152,10 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   }),
   WorkspaceReported: (feed, body) => ({ workspace: [...feed.workspace, body] }),
   WorkspaceScored: (feed, body, event) => ({ scores: [...feed.scores, scoreOf(body, event)] }),
-  TreeMerged: (feed, body, event) => ({ merges: [...feed.merges, mergeOf(body, event)] }),
+  TreeMerged: (feed, body, event) => ({
+    merges: [...feed.merges, mergeOf(body, event)],
+    ...(text(body, "restored_from") ? { approvals: voided(feed, event, isAboutATree) } : {}),
+  }),
   ContextPackBuilt: (feed, body) => ({ packs: [...feed.packs, packOf(body)] }),
   ReportGenerated: (feed, body) => ({ reports: [...feed.reports, reportOf(body)] }),
 };
@@ -203,6 +207,18 @@ function decided(
       delegated: body["delegated"] === true,
     })),
   };
+}
+
+/** What was asked before the story went back is asked anew, of what comes of that. */
+function voided(feed: StoryFeed, event: Envelope, which: (one: Approval) => boolean): StoryFeed["approvals"] {
+  const end = { status: "voided", words: "The story went back; it is asked again.", decidedBy: event.actor, decidedAt: event.ts } as const;
+  return Object.fromEntries(
+    Object.entries(feed.approvals).map(([id, one]) => [id, one.status === "requested" && which(one) ? { ...one, ...end } : one]),
+  );
+}
+
+function isAboutATree(one: Approval): boolean {
+  return !one.gate.startsWith("tool:") && ["tree", "docs", "report"].includes(one.subjectKind);
 }
 
 function decisionNow(feed: StoryFeed, body: Body, status: Decision["status"]): Partial<StoryFeed> {

@@ -114,7 +114,7 @@ export interface Approval {
   readonly id: string;
   readonly gate: string;
   readonly role: string;
-  readonly status: "requested" | "granted" | "rejected" | "expired" | "revoked";
+  readonly status: "requested" | "granted" | "rejected" | "expired" | "revoked" | "voided";
   readonly subjectKind: string;
   readonly subjectDigest: string;
   readonly cardDigest: string;
