@@ -1,7 +1,7 @@
-"""The default tests, in a few processes at once (`make test`): one computes, much of the others is waiting.
+"""The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
 
-What all but one of them say follows the rest. The simulation takes what time of the processors the others leave.
-Coverage is measured where the bars need it: it makes the simulation three times as slow. Arguments go to pytest.
+What two of them say follows the rest. The simulation comes late, and takes what time of the processors the others
+leave. Coverage is measured where the bars need it: it makes the simulation three times as slow. Arguments go to pytest.
 
 On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         thread.start()
         return thread
 
-    apart = {lanes[0]: run_apart(*lanes) for lanes in (("simulation",), ("computing", "house"), ("stores",))}
+    apart = {lanes[0]: run_apart(*lanes) for lanes in (("computing", "house", "simulation"), ("stores",))}
     codes["fleets"] = _run("fleets", arguments, None)
     for name, thread in reversed(apart.items()):
         print(f"... {name}", flush=True)

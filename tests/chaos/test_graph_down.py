@@ -72,7 +72,7 @@ async def test_graph_killed_under_five_hundred_events_catches_up_and_blames_no_e
     try:
         async with running(follower):
             before = await _p99_ms(log, 2, pause_s=0.1)
-            assert await eventually(is_level, within_s=60)
+            assert await eventually(is_level, within_s=400)
             await crash(server)
             with pytest.raises(StoreUnavailable):
                 await inner.projection()
@@ -82,7 +82,7 @@ async def test_graph_killed_under_five_hundred_events_catches_up_and_blames_no_e
             assert set(log.outcomes) == {"Appended"}
             await server.start()
             loop, back = asyncio.get_running_loop(), asyncio.get_running_loop().time()
-            assert await eventually(is_level, within_s=30 + down_s / 4)
+            assert await eventually(is_level, within_s=400 + down_s / 4)
             record_property("append_p99_ms", {"before": before, "while it was down": during})
             record_property("caught_up_after_s", loop.time() - back)
         await check(log, acknowledged=log.acknowledged, graph=graph.port, fired={"kill of the graph": 1})

@@ -57,7 +57,7 @@ async def test_three_projectors_with_scrambled_hints_apply_each_event_once(
                 batch = [whole_story(fresh()) for _ in range(stories)]
                 written += batch
                 await asyncio.gather(*(story.write_to(log) for story in batch))
-                assert await eventually(is_level, within_s=60)
+                assert await eventually(is_level, within_s=400)
         await check(
             log,
             acknowledged=log.acknowledged,
@@ -133,7 +133,7 @@ async def test_feed_trimmed_under_a_slow_projector_loses_nothing(tmp_path: Path,
             async def is_level() -> bool:
                 return not any((await follower.lag()).values())
 
-            assert await eventually(is_level, within_s=60)
+            assert await eventually(is_level, within_s=400)
         await check(
             log,
             acknowledged=[event for writer in writers for event in writer.seen.acknowledged],

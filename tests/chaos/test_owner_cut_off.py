@@ -30,7 +30,7 @@ from tests.support.stores import append_request, empty_database, eventually, own
 pytestmark = pytest.mark.timeout(600)
 
 Fault = Literal["silent", "held", "half_open"]
-TAKEOVER_S = 15
+TAKEOVER_S = 90
 """How long after the end of a lease its story may be without an owner."""
 SOME_EFFECTS = 8
 
@@ -46,7 +46,7 @@ async def undisturbed(url: str) -> dict[StoryId, str]:
     """What the story comes to without any fault."""
     async with empty_database(url) as client, running_shard("council:peace", url, Outside(client), ttl_s=15):
         story_id = await deliver(client)
-        state = await eventually(lambda: is_over(client, story_id), within_s=120)
+        state = await eventually(lambda: is_over(client, story_id), within_s=400)
         assert state
         return {story_id: state_digest(state, ignore=NOT_COMPARED)}
 
@@ -54,7 +54,7 @@ async def undisturbed(url: str) -> dict[StoryId, str]:
 async def begun_by(shard: RunningShard, client: Redis, outside: Outside) -> StoryId:
     """A story that this shard, the only one, is in the middle of."""
     story_id = await deliver(client)
-    assert await eventually(lambda: len(outside.started) >= SOME_EFFECTS, within_s=60)
+    assert await eventually(lambda: len(outside.started) >= SOME_EFFECTS, within_s=400)
     assert shard.stories == (story_id,)
     return story_id
 
@@ -100,7 +100,7 @@ async def test_owner_cut_off_from_the_log_starts_nothing_more_and_is_fenced_on_r
                 assert second.stories == ()
                 assert await eventually(lambda: second.stories == (story_id,), within_s=ttl_s + TAKEOVER_S)
                 assert loop.time() - cut_s <= ttl_s + TAKEOVER_S
-                assert await eventually(lambda: is_over(client, story_id), within_s=120)
+                assert await eventually(lambda: is_over(client, story_id), within_s=400)
                 await asyncio.sleep(max(0.0, cut_s + hole_s - loop.time()))
 
                 proxy.heal()
@@ -151,7 +151,7 @@ async def test_wall_clocks_of_workers_decide_nothing_about_leases_and_order(redi
                 assert await eventually(lambda: second.stories == (story_id,), within_s=ttl_s + TAKEOVER_S)
                 assert loop.time() - died_s <= ttl_s + TAKEOVER_S
                 slow.offset_s = 600
-                assert await eventually(lambda: is_over(client, story_id), within_s=120)
+                assert await eventually(lambda: is_over(client, story_id), within_s=400)
         log = RedisEventLog(client)
         stamps = [event.ts_ms for event in await log.read(StreamId.of_story(story_id))]
         back = sum(later < earlier - 60_000 for earlier, later in zip(stamps, stamps[1:], strict=False))

@@ -33,11 +33,11 @@ from tests.support.ray_log_proxy import Append
 from tests.support.team_models import demo_repository, demo_story
 
 TTL_S = 4
-TAKEOVER_S = TTL_S + 16
+TAKEOVER_S = TTL_S + 90
 """That somebody takes over is what is tested; how fast on an idle machine is a figure, not a test."""
-RESTART_S = 60
+RESTART_S = 300
 EACH_S = 0.1
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ async def verify(
 async def test_council_killed_three_times_takes_the_story_up_and_ends_as_without_faults(
     fleet: RayFleet, tmp_path: Path
 ) -> None:
-    rule = await run_killed(fleet, tmp_path, every=40, most=3, within_s=120)
+    rule = await run_killed(fleet, tmp_path, every=40, most=3, within_s=400)
     assert len(rule.killed) == 3
 
 
@@ -188,7 +188,7 @@ async def test_frozen_owner_is_fenced_when_it_comes_back_and_gives_the_story_up(
         rule = HoldStep(fleet, story_id, step="/agent-task/", kind=kind)
         setattr(fleet.proxy, where, rule)
         await client.start(story_id, repo, delegate=("qa",))
-        await until(lambda: rule.held, within_s=60, why="a tool step of the story was reached")
+        await until(lambda: rule.held, within_s=400, why="a tool step of the story was reached")
         held = rule.held
         assert held is not None
         frozen = time.monotonic()
@@ -210,7 +210,7 @@ async def test_frozen_owner_is_fenced_when_it_comes_back_and_gives_the_story_up(
             return bool(told) and story_id not in told[0]["stories"]
 
         await until(is_gone, within_s=2, why="the frozen owner has given the story up")
-        state = await client.settled(story_id, within_s=60)
+        state = await client.settled(story_id, within_s=400)
         assert client.desk.waiting_for(state) is not None
         tried = [a for a in fleet.proxy.of(stream) if a.epoch == first_epoch]
         assert [a for a in tried[tried.index(held) + 1 :] if a.outcome == "OK"] == []
@@ -268,7 +268,7 @@ async def shards_killed_at_random(fleet: RayFleet, root: Path, *, drafts: int, k
         within_s = TAKEOVER_S + EACH_S * drafts
         await until(each_has_one_owner, within_s=within_s, why="each open story has exactly one living owner")
         took = time.monotonic() - back
-        state = await client.settled(working, within_s=120)
+        state = await client.settled(working, within_s=400)
         assert state.closed or (state.park is not None and state.park.cause == "crash_loop"), state.park
         for story_id in stories:
             only_owners_wrote(fleet, story_id, await client.events(story_id))
@@ -310,7 +310,7 @@ async def until_parked(client: Client, story_id: StoryId) -> StoryState:
         state = await client.desk.state(story_id)
         return state if state.disposition == "parked" else None
 
-    return await until(parked, within_s=60, why=f"story {story_id} is parked")
+    return await until(parked, within_s=400, why=f"story {story_id} is parked")
 
 
 @pytest.mark.rule("LC-94")
@@ -346,6 +346,6 @@ async def test_story_that_kills_its_shard_is_parked_and_its_neighbours_are_not(f
         for neighbour in neighbours:
             assert (await client.desk.state(neighbour)).disposition == "active"
         await client.start(taken[0], await asyncio.to_thread(demo_repository, tmp_path / "other"), delegate=())
-        state = await client.settled(taken[0], within_s=60)
+        state = await client.settled(taken[0], within_s=400)
         assert client.desk.waiting_for(state) is not None
         await verify(fleet, client, fired={"kill": len(killed)})

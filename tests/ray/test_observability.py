@@ -218,7 +218,7 @@ async def test_metrics_of_the_nodes_are_those_of_the_catalogue(fleet: RayFleet, 
         found = set(re.findall(r"^(ray_fleet_\w+)\{", await exported(fleet), re.MULTILINE))
         return found if wanted <= found else set()
 
-    found = await until(complete, within_s=60, why=f"{wanted} are exported")
+    found = await until(complete, within_s=400, why=f"{wanted} are exported")
     known = {name for metric in CATALOGUE.values() for name in exported_names(metric)}
     assert found <= known, found - known
 

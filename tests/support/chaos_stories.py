@@ -56,7 +56,7 @@ def whole_story(part: str, *, until: Stage = "closed") -> StoryLog:
     return log
 
 
-async def patiently(call: Callable[[], Coroutine[Any, Any, T]], *, within_s: float = 30.0) -> T:
+async def patiently(call: Callable[[], Coroutine[Any, Any, T]], *, within_s: float = 400) -> T:
     """What the call returns once the store answers; its outages are waited out."""
     async with asyncio.timeout(within_s):
         while True:
