@@ -33,6 +33,8 @@ from tests.support.ray_log_proxy import Append
 from tests.support.team_models import demo_repository, demo_story
 
 TTL_S = 4
+PROMPT_S = TTL_S + 16
+"""How soon a story has an owner again, in the long runs: they have the machine for themselves."""
 TAKEOVER_S = TTL_S + 90
 """That somebody takes over is what is tested; how fast on an idle machine is a figure, not a test."""
 RESTART_S = 300
@@ -82,7 +84,7 @@ class KillOwner:
 
 
 async def run_killed(
-    fleet: RayFleet, root: Path, *, every: int, offset: int = 0, most: int = 10_000, within_s: float
+    fleet: RayFleet, root: Path, *, every: int, offset: int = 0, most: int = 10_000, within_s: float, takeover_s: float
 ) -> KillOwner:
     """The example story came to its end although its owner was killed again and again; the oracle holds."""
     async with fleet.client() as client:
@@ -100,8 +102,8 @@ async def run_killed(
         assert rule.killed.keys() < taken.keys()
         # Not the very next epoch: a claim whose reply was lost is made again and raises it once more.
         waited = {e: min(ts for epoch, ts in taken.items() if epoch > e) - at for e, at in rule.killed.items()}
-        late = {e: ms for e, ms in waited.items() if ms > TAKEOVER_S * 1000}
-        assert late == {}, f"takeovers that took longer than {TAKEOVER_S} s: {late}"
+        late = {e: ms for e, ms in waited.items() if ms > takeover_s * 1000}
+        assert late == {}, f"takeovers that took longer than {takeover_s} s: {late}"
         started = Counter(json.loads(e.body)["step_id"] for e in events if e.type == "StepStarted")
         finished = Counter(json.loads(e.body)["step_id"] for e in events if e.type == "StepFinished")
         assert set(started.values()) == set(finished.values()) == {1}
@@ -123,7 +125,7 @@ async def verify(
 async def test_council_killed_three_times_takes_the_story_up_and_ends_as_without_faults(
     fleet: RayFleet, tmp_path: Path
 ) -> None:
-    rule = await run_killed(fleet, tmp_path, every=40, most=3, within_s=400)
+    rule = await run_killed(fleet, tmp_path, every=40, most=3, within_s=400, takeover_s=TAKEOVER_S)
     assert len(rule.killed) == 3
 
 
@@ -135,7 +137,7 @@ async def test_council_killed_at_every_third_append_takes_the_story_up_each_time
 ) -> None:
     # Three stories of which each is hit at another third of the appends: together at every boundary between two
     # events. One story alone would be parked: three kills without a finished step are a crash loop (LC-94).
-    rule = await run_killed(fleet, tmp_path, every=3, offset=offset, within_s=1200)
+    rule = await run_killed(fleet, tmp_path, every=3, offset=offset, within_s=1200, takeover_s=PROMPT_S)
     assert len(rule.killed) > 40
 
 
@@ -198,7 +200,7 @@ async def test_frozen_owner_is_fenced_when_it_comes_back_and_gives_the_story_up(
         async def taken_over() -> bool:
             return any(epoch > first_epoch for epoch, _ in owners_of(await client.events(story_id)))
 
-        await until(taken_over, within_s=TAKEOVER_S, why="another shard took the story over")
+        await until(taken_over, within_s=PROMPT_S, why="another shard took the story over")
         await asyncio.sleep(max(0.0, 2 * TTL_S - (time.monotonic() - frozen)))
         assert fleet.proxy.owners(stream)[max(fleet.proxy.owners(stream))][0] != zombie[0]
         rule.release()
