@@ -5,6 +5,7 @@ from fleet.context.budget import BudgetRule, ceiling, estimate_tokens
 from fleet.context.compress import CompressedSession, compress, recall_of
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.high_entropy import is_high_entropy
+from fleet.context.history import CompressionRule, history_of, is_long, text_digests, turns_of
 from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.known_values import KNOWN_SECRET, MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
 from fleet.context.lessons import LESSONS, Lesson, LessonRule, lesson_items, lessons_of, nearest
@@ -18,6 +19,7 @@ from fleet.context.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
 from fleet.context.secrets import find_secrets, redact_secrets
 from fleet.context.sections import Reader, section, tasks_of
 from fleet.context.session import FACT_CLASSES, Fact, Turn
+from fleet.context.summary_text import outline_of
 from fleet.context.task_block import task_block
 from fleet.context.view import Milestone, StoryView, milestones
 
@@ -35,6 +37,7 @@ __all__ = [
     "BudgetRule",
     "BuiltPack",
     "CompressedSession",
+    "CompressionRule",
     "ContextConfig",
     "Dropped",
     "Fact",
@@ -68,13 +71,16 @@ __all__ = [
     "find_secrets",
     "find_spans",
     "forms_of",
+    "history_of",
     "ids_in",
     "is_high_entropy",
+    "is_long",
     "lesson_items",
     "lessons_of",
     "milestones",
     "nearest",
     "one_line",
+    "outline_of",
     "paths_in",
     "placeholder",
     "recall_of",
@@ -88,5 +94,7 @@ __all__ = [
     "section",
     "task_block",
     "tasks_of",
+    "text_digests",
+    "turns_of",
     "use_operator_patterns",
 ]

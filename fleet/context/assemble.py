@@ -82,7 +82,8 @@ def build_pack(
         ContextTooLarge: what may not be cut exceeds the budget.
     """
     scopes = scopes_for(config, phase, role, author=_author(view, task_id))
-    reader = Reader(role=role, base=config.base_role(role))
+    shown = config.compression.shown_tokens
+    reader = Reader(role=role, base=config.base_role(role), summary_tokens=shown)
     items = [item for scope in scopes for item in section(scope, view, reader)]
     about = view.state.content.title
     if task_id is not None:

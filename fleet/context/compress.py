@@ -39,7 +39,7 @@ class CompressedSession:
     Attributes:
         covers_from: version of the first turn.
         ratio: part of the tokens that went, 0..1.
-        recall: by class, items of the source that are in the text, 0..1; always 1 (CX-55).
+        recall: by class, items of the source that are in the text, 0..1. One below 1 is not to be used (CX-55).
         target_missed: the largest class, where a long session could not be made small enough.
     """
 
@@ -60,6 +60,11 @@ class CompressedSession:
         return "\n\n".join(part for part in (self.ledger, self.summary, self.window) if part) + "\n"
 
     @property
+    def is_whole(self) -> bool:
+        """Whether nothing is lost that has to survive."""
+        return all(found == 1 for found in self.recall.values())
+
+    @property
     def ratio(self) -> float:
         """1 - after / before; 0 for an empty session."""
         return 1 - self.tokens_after / self.tokens_before if self.tokens_before else 0.0
@@ -78,7 +83,6 @@ def compress(turns: Sequence[Turn], *, count: Callable[[str], int] = estimate_to
     window = _window(turns, "\n".join([ledger, summary]), tokens=before // _WINDOW_SHARE, count=count)
     text = "\n\n".join(part for part in (ledger, summary, window) if part) + "\n"
     recall = recall_of(turns, text)
-    assert all(found == 1 for found in recall.values()), f"the ledger lacks facts: {recall}"
     after = count(text) if turns else 0
     is_missed = before >= LONG_TOKENS and after > (1 - MIN_RATIO) * before
     return CompressedSession(

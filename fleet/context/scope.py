@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.context.budget import BudgetRule
+from fleet.context.history import CompressionRule
 from fleet.context.lessons import LessonRule
 from fleet.context.operator_patterns import OperatorRedaction
 from fleet.errors import InvalidInput, PolicyDenied
@@ -62,6 +63,8 @@ class ContextConfig(_Frozen):
     profiles: dict[str, ProfileRow]
     budget: BudgetRule
     milestones: Annotated[int, Field(ge=1, le=100)]
+    compression: CompressionRule = CompressionRule()
+    """When the history of a role is summed up, and how much of it packs show."""
     lessons: LessonRule = LessonRule()
     """Lessons of earlier stories; switched off unless the site switches them on."""
     redaction: OperatorRedaction = OperatorRedaction()
@@ -88,6 +91,10 @@ class ContextConfig(_Frozen):
     def base_role(self, role: str) -> str:
         """The base role of a profile; a base role is its own."""
         return self.profiles[role].extends if role in self.profiles else role
+
+    def roles_of(self, base: str) -> frozenset[str]:
+        """The base role and every profile of it."""
+        return frozenset([base, *(name for name, profile in self.profiles.items() if profile.extends == base)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fleet.context.item import MUST_KEEP, Item, fence, one_line
 from fleet.context.scope import Scope
+from fleet.context.summary_text import outline_of
 from fleet.context.view import StoryView
 from fleet.story import Decision, StoryState, TaskState
 
@@ -26,6 +27,8 @@ class Reader:
 
     role: str
     base: str
+    summary_tokens: int = 1_200
+    """The most that is shown of a summary."""
 
     def owns(self, task: TaskState) -> bool:
         """Whether the task is one of this role."""
@@ -179,10 +182,14 @@ def _milestones(view: StoryView, _: Reader) -> Iterable[Item]:
         )
 
 
-def _summary(view: StoryView, _: Reader) -> Iterable[Item]:
-    if view.summary:
-        text = fence(view.summary, origin="an earlier summary")
-        yield Item(scope="SUMMARY_LAST", level=9, id="summary", heading="Summary", text=text)
+def _summary(view: StoryView, reader: Reader) -> Iterable[Item]:
+    """The summary of the role's own history, which holds nothing that it has not seen; people see the newest one."""
+    kept = view.state.summaries
+    newest = max(kept, key=lambda role: kept[role].version, default="")
+    text = view.summaries.get(newest if reader.base == "po" else reader.base) or view.summaries.get("")
+    if text:
+        shown = fence(outline_of(text, tokens=reader.summary_tokens), origin="an earlier summary")
+        yield Item(scope="SUMMARY_LAST", level=9, id="summary", heading="Summary", text=shown)
 
 
 _SECTIONS: Mapping[Scope, Callable[[StoryView, Reader], Iterable[Item]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.context.lessons import Lesson
 from fleet.events import (
@@ -37,11 +37,16 @@ class Milestone:
 
 @dataclass(frozen=True, slots=True)
 class StoryView:
-    """One version of a story; `summary` is the last verified summary (CX-56), `lessons` are of earlier stories."""
+    """One version of a story.
+
+    Attributes:
+        summaries: the last verified summaries (CX-56), by base role; that of no role under "".
+        lessons: of earlier stories.
+    """
 
     state: StoryState
     milestones: tuple[Milestone, ...] = ()
-    summary: str | None = None
+    summaries: Mapping[str, str] = field(default_factory=dict[str, str])
     lessons: tuple[Lesson, ...] = ()
 
 

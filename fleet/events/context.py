@@ -70,3 +70,5 @@ class SummaryRecorded(_ContextEvent):
     recall: dict[str, DecimalText]
     target_missed: str | None = None
     """The class of items that is too large to reach the target."""
+    as_role: RoleName | None = None
+    """Base role whose history it is; None for a summary that is no role's own."""

@@ -37,6 +37,7 @@ from fleet.events import (
     StoryStarted,
     StoryTransitioned,
     StoryUnparked,
+    SummaryRecorded,
     TaskAdded,
     TaskTransitioned,
     TreeMerged,
@@ -157,6 +158,9 @@ def _of_owner(payload: Payload) -> str | None:
             return f"Owner took over (epoch {payload.epoch}, {payload.cause})"
         case BudgetExhausted():
             return f"Budget of {payload.limit} used up"
+        case SummaryRecorded():
+            whose = payload.as_role or "the story"
+            return f"History of {whose} summed up: {payload.tokens_before} tokens in {payload.tokens_after}"
         case _:
             return None
 

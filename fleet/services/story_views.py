@@ -115,8 +115,8 @@ class StoryViews:
         return await self._held_at(await _folded(events, None), shown, hash=events[-1].hash)
 
     async def _held_at(self, state: StoryState, shown: tuple[Milestone, ...], *, hash: str) -> _Held:
-        summary = None if state.summary is None else (await self._blobs.get(state.summary)).decode()
-        return _Held(StoryView(state=state, milestones=shown, summary=summary), hash)
+        summaries = {role: (await self._blobs.get(one.blob)).decode() for role, one in state.summaries.items()}
+        return _Held(StoryView(state=state, milestones=shown, summaries=summaries), hash)
 
 
 def _gates(state: StoryState) -> Mapping[str, str]:

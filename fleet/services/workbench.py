@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fleet.context import ContextConfig
 from fleet.council import CouncilConfig
 from fleet.errors import BudgetExceeded
 from fleet.events import AcceptanceCriterion
@@ -34,6 +35,7 @@ class Definitions:
     rigor: RigorConfig
     council: CouncilConfig
     planning: PlanningConfig
+    context: ContextConfig
     assignable_roles: tuple[str, ...]
 
 

@@ -48,7 +48,7 @@ from fleet.events import (
 from fleet.ids import StoryId
 from fleet.story import evolve_budgets, evolve_council, evolve_tasks, evolve_tree
 from fleet.story.ownership import counts_against
-from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState
+from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState, Summary
 
 __all__ = ["NO_STATE", "evolve", "fold"]
 
@@ -247,12 +247,12 @@ def _step_started(s: StoryState, p: StepStarted, event: StoredEvent) -> StorySta
     return s.with_(steps={**s.steps, p.step_id: step})
 
 
-def _step_finished(s: StoryState, p: StepFinished, _: StoredEvent) -> StoryState:
+def _step_finished(s: StoryState, p: StepFinished, event: StoredEvent) -> StoryState:
     step = s.steps.get(p.step_id)
     if step is None or step.finished is not None:
         return s
     return s.with_(
-        steps={**s.steps, p.step_id: replace(step, finished=p)},
+        steps={**s.steps, p.step_id: replace(step, finished=p, finished_version=event.version)},
         tokens=s.tokens + p.cost.tokens_in + p.cost.tokens_out,
         calls=s.calls + (step.started.kind == "model"),
     )
@@ -289,8 +289,9 @@ def _answered(s: StoryState, p: QuestionAnswered, _: StoredEvent) -> StoryState:
     return s.with_(questions={**s.questions, p.question_id: replace(known, answer=p.answer)})
 
 
-def _summary(s: StoryState, p: SummaryRecorded, _: StoredEvent) -> StoryState:
-    return s.with_(summary=p.summary_digest)
+def _summary(s: StoryState, p: SummaryRecorded, event: StoredEvent) -> StoryState:
+    summary = Summary(blob=p.summary_digest, covers_to=p.covers_to, version=event.version)
+    return s.with_(summaries={**s.summaries, p.as_role or "": summary})
 
 
 _HANDLERS: Mapping[type[Payload], Handler] = {

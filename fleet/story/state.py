@@ -189,6 +189,8 @@ class Step:
     """Set when nobody knows whether the step happened."""
     resolution: Literal["happened", "not_happened"] | None = None
     """What a probe or a person said of it."""
+    finished_version: int = 0
+    """Of the event that recorded its result; 0 before."""
 
     @property
     def is_unresolved(self) -> bool:
@@ -205,6 +207,15 @@ class Question:
     severity: str
     text: str
     answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is left of a long history: its blob, the last event that it covers, and the event that recorded it."""
+
+    blob: Digest
+    covers_to: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +309,8 @@ class StoryState:
     docs: Docs | None = None
     report_version: int = 0
     report_digest: Digest | None = None
-    summary: Digest | None = None
-    """The blob of the last verified summary (CX-56)."""
+    summaries: Mapping[str, Summary] = field(default_factory=_frozen_map)
+    """The last verified summary of each role's history, by base role; that of no role under "" (CX-56)."""
     loopbacks: Mapping[str, int] = field(default_factory=_frozen_map)
     owner: str = ""
     """The shard and incarnation that took the story last; empty before the first."""

@@ -21,6 +21,7 @@ from fleet.config import (
     SandboxBackendSettings,
     packaged_directory,
 )
+from fleet.context import ContextConfig
 from fleet.council import CouncilConfig
 from fleet.errors import ConfigError
 from fleet.planning import PlanningConfig
@@ -124,6 +125,7 @@ def load_definitions(files: ConfigFiles) -> Definitions:
         rigor=files.load("rigor.yaml", RigorConfig),
         council=files.load("council.yaml", CouncilConfig),
         planning=files.load("planning.yaml", PlanningConfig),
+        context=files.load("context.yaml", ContextConfig),
         assignable_roles=tuple(r for r in roles.assignable if r in _CODERS),
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -18,6 +20,6 @@ def context_config() -> ContextConfig:
     return ContextConfig.model_validate_json(json.dumps(yaml.safe_load(CONFIG.read_text())))
 
 
-def view_of(log: StoryLog, *, summary: str | None = None) -> StoryView:
+def view_of(log: StoryLog, *, summaries: Mapping[str, str] = MappingProxyType({})) -> StoryView:
     """The story as a pack is cut from it."""
-    return StoryView(state=log.state, milestones=milestones(log.events, last=10), summary=summary)
+    return StoryView(state=log.state, milestones=milestones(log.events, last=10), summaries=summaries)

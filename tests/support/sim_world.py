@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from fleet.adapters.memory import (
@@ -82,6 +82,10 @@ class Scenario:
     forward_at: int = 0
     """Version from which on the person of a `restored` story wants back what was undone; 0 is never."""
 
+
+_SOON = definitions().context.compression.model_copy(update={"steps": 2})
+_RULES = replace(definitions(), context=definitions().context.model_copy(update={"compression": _SOON}))
+"""Histories are summed up after two steps, or no story here would be long enough for it."""
 
 LEAN = Scenario("lean", stories=("design", "scope"), faults_until_s=30.0)
 FULL = Scenario("full", stories=("branch", "scope"), shards=3, projectors=2, faults_until_s=90.0)
@@ -193,7 +197,7 @@ class World:
             await journal.load()
             return Workbench(
                 journal=journal,
-                rules=definitions(),
+                rules=_RULES,
                 packs=packs,
                 forge=forge,
                 blobs=blobs,

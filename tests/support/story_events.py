@@ -134,6 +134,8 @@ class StoryLog:
         outcome: Literal["succeeded", "failed", "denied", "timed_out", "cancelled"] = "succeeded",
         took_ms: int = 4000,
         tokens: tuple[int, int] = (900, 100),
+        result: Digest | None = None,
+        excerpt: str = "2 passed in 0.03s",
     ) -> StoryLog:
         """A step is started and finished by this principal."""
         step_id, role = StepId(name), who.split(":", 1)[1].rsplit("-", 1)[0]
@@ -162,8 +164,8 @@ class StoryLog:
             ev.StepFinished(
                 step_id=step_id,
                 outcome=outcome,
-                result_digest=digest(f"result {name}"),
-                excerpt=None if is_model else "2 passed in 0.03s",
+                result_digest=result or digest(f"result {name}"),
+                excerpt=None if is_model else excerpt,
                 exit_code=None if is_model else int(outcome != "succeeded"),
                 cost=ev.Cost(tokens_in=tokens[0], tokens_out=tokens[1], latency_ms=took_ms)
                 if is_model

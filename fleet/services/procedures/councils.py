@@ -26,6 +26,7 @@ from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_s
 from fleet.services.procedures import ballots, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
+from fleet.services.procedures.summaries import keep_summaries
 from fleet.services.procedures.texts import source_paths
 from fleet.services.workbench import Workbench, together
 from fleet.story import CouncilRecord, limits_of
@@ -42,6 +43,8 @@ async def open_design_council(bench: Workbench, intent: OpenDesignCouncil) -> No
     """Three roles are convened on the design of the story; where rigor asks for no council, the architect alone."""
     config = bench.rules.council
     designers = _DESIGNERS if config.is_used(bench.state.rigor, "architecture") else _DESIGNERS[:1]
+    # Its members are shown the story as it stands when the council opens.
+    await keep_summaries(bench, designers, "DESIGN")
     await _open(
         bench,
         f"council/design/{intent.attempt}",

@@ -141,5 +141,5 @@ async def test_summary_is_kept_until_there_is_a_newer_one() -> None:
     log.add(payload.model_copy(update={"summary_digest": await blobs.put(b"second")}))
     await log.write_to(memory)
     views = StoryViews(memory, blobs, milestones=10)
-    told = [(await views.at(STORY, log.version - back)).summary for back in (3, 2, 1, 0)]
-    assert told == [None, "first", "first", "second"]
+    told = [(await views.at(STORY, log.version - back)).summaries for back in (3, 2, 1, 0)]
+    assert told == [{}, {"": "first"}, {"": "first"}, {"": "second"}]

@@ -100,6 +100,9 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
     text(body, "verdict") === "block" ? "bad" : "good",
   ],
   ContextPackBuilt: (_, body) => [`Context for ${text(body, "as_role")}: ${number(body, "token_count")} tokens`],
+  SummaryRecorded: (_, body) => [
+    `The history of ${text(body, "as_role") || "the story"} was summed up: ${number(body, "tokens_before")} tokens in ${number(body, "tokens_after")}`,
+  ],
   ReportGenerated: () => ["The report was written"],
   DocsProduced: (_, body) => [`${records(body, "docs").length} documents were written`],
 };

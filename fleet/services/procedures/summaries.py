@@ -1,0 +1,69 @@
+"""Procedure that sums up what a role has said and done, once that is long and the role is to be shown it (CX-50)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from fleet.context import compress, history_of, is_long, scopes_for, text_digests, turns_of
+from fleet.errors import ArtifactNotFound
+from fleet.events import SummaryRecorded
+from fleet.ids import Digest
+from fleet.services.workbench import Workbench
+
+__all__ = ["keep_summaries", "keep_summary"]
+
+
+async def keep_summaries(bench: Workbench, roles: Iterable[str], phase: str) -> None:
+    """`keep_summary` for each of these roles."""
+    for role in dict.fromkeys(roles):
+        await keep_summary(bench, role, phase)
+
+
+async def keep_summary(bench: Workbench, role: str, phase: str) -> None:
+    """A summary of the role's history is on record, where the pack that comes next shows one and it is long enough.
+
+    It is made anew from the steps themselves, never from an older summary, and holds only what the role itself said
+    and was told. One that lost anything that has to survive is not used (CX-55): the story goes on with the last one.
+    """
+    config, state = bench.rules.context, bench.state
+    if "SUMMARY_LAST" not in scopes_for(config, phase, role, author="architect"):
+        return
+    role = config.base_role(role)
+    steps = history_of(state, config.roles_of(role))
+    last = state.summaries.get(role)
+    if not is_long(steps, config.compression, covered=last.covers_to if last else 0):
+        return
+    texts = {digest: await _text(bench, digest) for digest in text_digests(steps)}
+    turns = turns_of(state, steps, texts)
+    # A long history takes its time, and other stories are worked on in this loop.
+    found = await asyncio.to_thread(compress, turns)
+    if not found.is_whole:
+        return
+    name = f"summary/{role}/{found.covers_to}"
+    await bench.journal.record(
+        name,
+        SummaryRecorded(
+            summary_id=bench.new_id("rp", name),
+            covers_from=found.covers_from,
+            covers_to=found.covers_to,
+            summary_digest=await bench.blobs.put(found.text.encode()),
+            tokens_before=found.tokens_before,
+            tokens_after=found.tokens_after,
+            ratio=_decimal(max(0.0, found.ratio)),
+            recall={kind: _decimal(share) for kind, share in found.recall.items()},
+            target_missed=found.target_missed,
+            as_role=role,
+        ),
+    )
+
+
+async def _text(bench: Workbench, digest: Digest) -> str:
+    try:
+        return (await bench.blobs.get(digest)).decode(errors="replace")
+    except ArtifactNotFound:
+        return ""
+
+
+def _decimal(share: float) -> str:
+    return f"{share:.3f}".rstrip("0").rstrip(".")
