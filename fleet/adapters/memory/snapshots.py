@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleet.adapters.memory.log import MemoryEventLog
-from fleet.adapters.snapshotting import MAX_SNAPSHOT_BYTES
+from fleet.adapters.snapshotting import MAX_SNAPSHOT_BYTES, packed
 from fleet.ids import StreamId
 from fleet.ports import Snapshot
 
@@ -15,7 +15,7 @@ class MemorySnapshotStore:
 
     Args:
         log: when given, a stream that it erases, or whose loss it accepts, has no snapshot any more.
-        max_bytes: a snapshot with more data is not kept.
+        max_bytes: a snapshot that is larger when packed is not kept.
     """
 
     def __init__(self, log: MemoryEventLog | None = None, *, max_bytes: int = MAX_SNAPSHOT_BYTES) -> None:
@@ -32,7 +32,9 @@ class MemorySnapshotStore:
     async def put(self, stream: StreamId, snapshot: Snapshot) -> None:
         """The snapshot replaces one of the same or an older version; a newer one stays."""
         held = self._held.get(stream)
-        if len(snapshot.data) <= self._max_bytes and (held is None or held.version <= snapshot.version):
+        if packed(snapshot.data, max_bytes=self._max_bytes) is None:
+            return
+        if held is None or held.version <= snapshot.version:
             self._held[stream] = snapshot
 
     async def drop(self, stream: StreamId) -> None:

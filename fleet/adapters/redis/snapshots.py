@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from fleet.adapters.redis.connection import Send, Word, call, repeat
 from fleet.adapters.redis.keys import stream_key
 from fleet.adapters.redis.script import Script
-from fleet.adapters.snapshotting import MAX_SNAPSHOT_BYTES
+from fleet.adapters.snapshotting import MAX_SNAPSHOT_BYTES, packed, unpacked
 from fleet.ids import StreamId
 from fleet.ports import Snapshot
 
@@ -30,7 +30,7 @@ class RedisSnapshotStore:
     Args:
         client: from `connect_redis`; whoever made it closes it.
         margin_s: how long a call is repeated after a lost reply.
-        max_bytes: a snapshot with more data is not kept.
+        max_bytes: a snapshot that is larger when packed is not kept.
     """
 
     def __init__(self, client: Redis, *, margin_s: float = 2.0, max_bytes: int = MAX_SNAPSHOT_BYTES) -> None:
@@ -45,13 +45,17 @@ class RedisSnapshotStore:
         version, hash_, schema, data = found
         if data is None or version is None or not version.isdigit() or hash_ is None or schema is None:
             return None
-        return Snapshot(version=int(version), hash=hash_.decode(), schema=schema.decode(), data=data)
+        whole = unpacked(data)
+        if whole is None:
+            return None
+        return Snapshot(version=int(version), hash=hash_.decode(), schema=schema.decode(), data=whole)
 
     async def put(self, stream: StreamId, snapshot: Snapshot) -> None:
         """The snapshot replaces one of the same or an older version; a newer one stays."""
-        if len(snapshot.data) > self._max_bytes:
+        small = packed(snapshot.data, max_bytes=self._max_bytes)
+        if small is None:
             return
-        words: list[Word] = [snapshot.version, snapshot.hash, snapshot.schema, snapshot.data]
+        words: list[Word] = [snapshot.version, snapshot.hash, snapshot.schema, small]
 
         async def attempt(send: Send) -> Any:
             return await _PUT.run(send, [stream_key(stream, "snap")], words)
