@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fleet.errors import FleetError, ModelError, RateLimited
+from fleet.errors import BudgetExceeded, FleetError, ModelError, RateLimited
 from fleet.events import DiscoveryProposed
 from fleet.models import Sampling
 from fleet.planning import CoachConfig, Discovery, DiscoveryProposal, discovery_schema, read_proposal
-from fleet.ports import AgentAnswer, AgentRequest, Agents, BlobStore
+from fleet.ports import AgentAnswer, AgentRequest, BlobStore
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import read_discovery, stored_proposal
 from fleet.services.workbench import seat
 
@@ -25,19 +26,22 @@ one Given/When/Then sentence. `depends_on` names earlier stories by position, fr
 class Discoverer:
     """Makes one proposal of each goal; a model that fails or does not keep to the rules leaves that of the rules."""
 
-    def __init__(self, agents: Agents, blobs: BlobStore, coach: CoachConfig) -> None:
-        self._agents, self._blobs, self._coach = agents, blobs, coach
+    def __init__(self, calls: ProjectCalls, blobs: BlobStore, coach: CoachConfig) -> None:
+        self._calls, self._blobs, self._coach = calls, blobs, coach
 
-    async def propose(self, discovery: Discovery) -> DiscoveryProposed:
-        """The proposal to record; a model error is no error here (SC-44). Raises what the blob store raises."""
+    async def propose(self, project_id: str, discovery: Discovery) -> DiscoveryProposed:
+        """The proposal to record. A model error, or a day without room for the call, is no error here (SC-44).
+
+        Raises what the stores raise.
+        """
         template = await read_discovery(self._blobs, discovery)
         answer: AgentAnswer | None = None
         problems: tuple[str, ...] = ()
         spent = (0, 0)
         for attempt in range(1, TRIES + 1):
             try:
-                answer = await self._ask(discovery, problems, attempt)
-            except (ModelError, RateLimited) as error:
+                answer = await self._ask(project_id, discovery, problems, attempt)
+            except (ModelError, RateLimited, BudgetExceeded) as error:
                 return _of_rules(discovery, _told(error), answer, spent)
             spent = (spent[0] + answer.usage.tokens_in, spent[1] + answer.usage.tokens_out)
             found = read_proposal(answer.value, template, is_empty=discovery.is_empty, config=self._coach)
@@ -47,7 +51,7 @@ class Discoverer:
         note = f"the model's proposal did not keep to the rules: {'; '.join(problems)}"
         return _of_rules(discovery, note, answer, spent)
 
-    async def _ask(self, discovery: Discovery, problems: tuple[str, ...], attempt: int) -> AgentAnswer:
+    async def _ask(self, project_id: str, discovery: Discovery, problems: tuple[str, ...], attempt: int) -> AgentAnswer:
         told = "\n".join(f"- {problem}" for problem in problems)
         start = "The folder is empty; a story that lays its skeleton is there already. " if discovery.is_empty else ""
         request = AgentRequest(
@@ -60,8 +64,8 @@ class Discoverer:
             model=discovery.model,
             json_schema=discovery_schema(),
         )
-        return await self._agents.ask(
-            request, request_id=f"{discovery.discovery_id}/propose-{attempt}", timeout_s=_TIMEOUT_S
+        return await self._calls.ask(
+            project_id, request, request_id=f"{discovery.discovery_id}/propose-{attempt}", timeout_s=_TIMEOUT_S
         )
 
     async def _of_model(

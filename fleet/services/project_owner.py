@@ -127,15 +127,17 @@ class ProjectOwner:
         if self._discoverer is not None:
             for found in state.discoveries.values():
                 if found.status == "requested":
-                    owed.append((f"{found.discovery_id}/proposed", partial(self._discoverer.propose, found)))
+                    owed.append(
+                        (f"{found.discovery_id}/proposed", partial(self._discoverer.propose, state.project_id, found))
+                    )
         if self._reviewer is not None:
             for held in state.ceremonies.values():
                 for story_id, role in held.missing:
                     unit = review_unit(held.ceremony_id, story_id, role)
-                    owed.append((unit, partial(self._reviewer.review, held, story_id, role)))
+                    owed.append((unit, partial(self._reviewer.review, state.project_id, held, story_id, role)))
                 for story_id in held.unestimated:
                     name = f"{held.ceremony_id}/{story_id}/estimated"
-                    owed.append((name, partial(self._reviewer.estimate, held, story_id)))
+                    owed.append((name, partial(self._reviewer.estimate, state.project_id, held, story_id)))
         return owed
 
     async def _settle(self, stream: StreamId, command_id: CommandId, payload: Payload) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from fleet.digest import digest_of_json
-from fleet.errors import ModelError, RateLimited, ReplyMalformed, StoryNotFound
+from fleet.errors import BudgetExceeded, ModelError, RateLimited, ReplyMalformed, StoryNotFound
 from fleet.events import CeremonyStoryEstimated, CeremonyStoryReviewed
 from fleet.ids import Digest, StoryId, StreamId
 from fleet.models import Sampling
@@ -22,8 +22,9 @@ from fleet.planning import (
     review_form,
     review_unit,
 )
-from fleet.ports import AgentRequest, Agents, BlobStore, Clock, EventLog
+from fleet.ports import AgentRequest, BlobStore, Clock, EventLog
 from fleet.services.preliminary_plans import read_review, stored_review
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.workbench import seat
 from fleet.story import StoryState, fold
 
@@ -44,7 +45,7 @@ class Reviewer:
 
     def __init__(
         self,
-        agents: Agents,
+        calls: ProjectCalls,
         log: EventLog,
         blobs: BlobStore,
         clock: Clock,
@@ -52,17 +53,17 @@ class Reviewer:
         ceremony: CeremonyConfig,
         estimates: EstimateConfig,
     ) -> None:
-        self._agents, self._log, self._blobs, self._clock = agents, log, blobs, clock
+        self._calls, self._log, self._blobs, self._clock = calls, log, blobs, clock
         self._ceremony, self._estimates = ceremony, estimates
 
-    async def review(self, ceremony: Ceremony, story_id: str, role: str) -> CeremonyStoryReviewed:
+    async def review(self, project_id: str, ceremony: Ceremony, story_id: str, role: str) -> CeremonyStoryReviewed:
         """What this council says of the story; a review that fails says so, and decides nothing (PL-63, PL-71)."""
         unit = review_unit(ceremony.ceremony_id, story_id, role)
         failed: str | None = None
         try:
-            found = await self._tried(story_id, role, unit)
+            found = await self._tried(project_id, story_id, role, unit)
             digest: Digest = await stored_review(self._blobs, found)
-        except (ModelError, RateLimited, StoryNotFound) as error:
+        except (ModelError, RateLimited, BudgetExceeded, StoryNotFound) as error:
             digest, failed = digest_of_json({"unit": unit}), f"{error.code}: {error.message}"[:1000]
         return CeremonyStoryReviewed(
             ceremony_id=ceremony.ceremony_id,
@@ -73,7 +74,7 @@ class Reviewer:
             failed=failed,
         )
 
-    async def estimate(self, ceremony: Ceremony, story_id: str) -> CeremonyStoryEstimated:
+    async def estimate(self, project_id: str, ceremony: Ceremony, story_id: str) -> CeremonyStoryEstimated:
         """The Delphi estimate of the story: after each round members see only the median and the reasons (PL-80)."""
         reviews = {r: await read_review(self._blobs, ceremony.reviews[story_id, r]) for r in ceremony.councils}
         shown, number = "", 1
@@ -85,7 +86,9 @@ class Reviewer:
             number, shown = number + 1, shown or await self._shown(story_id)
             told = _told(outcome.median, [review.feedback for review in reviews.values() if review is not None])
             reviews = {
-                role: await self._again(shown, role, told, f"{ceremony.ceremony_id}/{story_id}/{role}/round-{number}")
+                role: await self._again(
+                    project_id, shown, role, told, f"{ceremony.ceremony_id}/{story_id}/{role}/round-{number}"
+                )
                 for role, review in reviews.items()
                 if review is not None
             } | {role: None for role, review in reviews.items() if review is None}
@@ -101,25 +104,29 @@ class Reviewer:
             values=outcome.values,
         )
 
-    async def _tried(self, story_id: str, role: str, unit: str) -> BacklogReview:
+    async def _tried(self, project_id: str, story_id: str, role: str, unit: str) -> BacklogReview:
         """The review, after as many tries as the step of the ceremony has (PL-71)."""
         retry = self._ceremony.steps[0].retry
         wait_s = retry.backoff_s
         for attempt in range(1, retry.max_attempts):
             try:
-                return await self._ask(await self._shown(story_id), role, request_id=f"{unit}/review-{attempt}")
+                return await self._ask(
+                    project_id, await self._shown(story_id), role, request_id=f"{unit}/review-{attempt}"
+                )
             except (ModelError, RateLimited):
                 await self._clock.sleep(wait_s)
                 wait_s *= 2 if retry.exponential else 1
-        return await self._ask(await self._shown(story_id), role, request_id=f"{unit}/review-{retry.max_attempts}")
+        return await self._ask(
+            project_id, await self._shown(story_id), role, request_id=f"{unit}/review-{retry.max_attempts}"
+        )
 
-    async def _again(self, shown: str, role: str, told: str, request_id: str) -> BacklogReview | None:
+    async def _again(self, project_id: str, shown: str, role: str, told: str, request_id: str) -> BacklogReview | None:
         try:
-            return await self._ask(shown, role, request_id=request_id, told=told)
-        except (ModelError, RateLimited):
+            return await self._ask(project_id, shown, role, request_id=request_id, told=told)
+        except (ModelError, RateLimited, BudgetExceeded):
             return None  # counts as absent in this round (PL-83)
 
-    async def _ask(self, shown: str, role: str, *, request_id: str, told: str = "") -> BacklogReview:
+    async def _ask(self, project_id: str, shown: str, role: str, *, request_id: str, told: str = "") -> BacklogReview:
         who, step = seat(role), self._ceremony.steps[0]
         request = AgentRequest(
             kind="advise",
@@ -130,7 +137,7 @@ class Reviewer:
             sampling=Sampling(max_tokens=1024),
             json_schema=review_form(self._estimates.scale),
         )
-        answer = await self._agents.ask(request, request_id=request_id, timeout_s=float(step.timeout_s))
+        answer = await self._calls.ask(project_id, request, request_id=request_id, timeout_s=float(step.timeout_s))
         try:
             return BacklogReview.model_validate(answer.value)
         except ValidationError as error:

@@ -19,6 +19,7 @@ from fleet.tools import RunResult, ToolOutcome, excerpt_of
 __all__ = [
     "ANSWER",
     "RUN_TRIES",
+    "cost_of_failure",
     "failed_step",
     "fallbacks_of",
     "finished_ask",
@@ -172,13 +173,14 @@ async def failed_step(
         result_digest=await blobs.put(canonical_json(redact_json(plain(error.to_wire())))),
         excerpt=error.message[:4000],
         # Tokens of replies that could not be used were spent all the same (MB-30).
-        cost=_spent(error),
+        cost=cost_of_failure(error),
         provenance=Provenance(),
         error_code=error.code,
     )
 
 
-def _spent(error: FleetError) -> Cost:
+def cost_of_failure(error: FleetError) -> Cost:
+    """What a call cost that ended in this error, as far as the error says it."""
     used, spent = _numbers(error, "usage"), _numbers(error, "spent")
     cost = spent.get("cost_microusd")
     return Cost(

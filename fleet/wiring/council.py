@@ -30,6 +30,7 @@ from fleet.services.observing import (
     TracedSandbox,
     TracedToolHost,
 )
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_owner import project_state
 from fleet.services.report import ReportService
 from fleet.services.step_policy import StepPolicy
@@ -123,7 +124,9 @@ def make_council_parts(
         leases=leases,
         inbox=inbox,
         blobs=blobs,
-        agents=RayAgents(resolver, endpoints.pools),
+        calls=ProjectCalls(
+            RayAgents(resolver, endpoints.pools), clock, budgeting=budgeting, owner=f"{name}/{incarnation}"
+        ),
         models=models,
         registry=registry,
         clock=clock,

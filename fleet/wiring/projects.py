@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from fleet.adapters.redis import RedisEventLog, RedisInbox, connect_redis
 from fleet.models import ModelsConfig
 from fleet.planning import CoachConfig, PlanningConfig
-from fleet.ports import Agents, BlobStore, Clock, EventLog, Inbox, LeaseStore
+from fleet.ports import BlobStore, Clock, EventLog, Inbox, LeaseStore
 from fleet.services.discovering import Discoverer
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.project_owner import ProjectOwner
@@ -39,7 +40,7 @@ def make_project_owner(
     leases: LeaseStore,
     inbox: Inbox,
     blobs: BlobStore,
-    agents: Agents,
+    calls: ProjectCalls,
     models: ModelsConfig,
     registry: PrincipalRegistry,
     clock: Clock,
@@ -65,8 +66,8 @@ def make_project_owner(
             has_model=lambda profile: has_model(models, profile),
             assignable_roles=active_roles(files).assignable,
         ),
-        discoverer=Discoverer(agents, blobs, coach),
-        reviewer=Reviewer(agents, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+        discoverer=Discoverer(calls, blobs, coach),
+        reviewer=Reviewer(calls, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
         ttl_s=endpoints.lease_ttl_s,
     )
 

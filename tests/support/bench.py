@@ -34,6 +34,7 @@ from fleet.services.context_service import ContextService
 from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.project_owner import ProjectOwner, project_state
@@ -147,6 +148,7 @@ class World:
         coach = files().load("coach.yaml", CoachConfig)
         planning = definitions().planning
         ceremony = planning.ceremonies["backlog_review"]
+        calls = ProjectCalls(agents or self.agents, self.clock, budgeting=self.budgeting, owner=owner)
         return ProjectOwner(
             log=self.log,
             leases=self.leases,
@@ -163,9 +165,9 @@ class World:
                 has_model=lambda profile: with_model,
                 assignable_roles=load_roles(files().document("roles.yaml")).assignable,
             ),
-            discoverer=Discoverer(agents or self.agents, self.blobs, coach),
+            discoverer=Discoverer(calls, self.blobs, coach),
             reviewer=Reviewer(
-                agents or self.agents,
+                calls,
                 self.log,
                 self.blobs,
                 self.clock,

@@ -39,6 +39,7 @@ from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.observing import ObservedLog, TracedAgents, TracedSandbox
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
 from fleet.services.project_owner import ProjectOwner, project_state
 from fleet.services.report import ReportService
@@ -177,6 +178,7 @@ async def team(
     def project_owner(log: EventLog, incarnation: str, asked: Agents) -> ProjectOwner:
         coach, planning = files.load("coach.yaml", CoachConfig), rules.planning
         ceremony = planning.ceremonies["backlog_review"]
+        calls = ProjectCalls(asked, clock)
         return ProjectOwner(
             log=log,
             leases=leases,
@@ -193,8 +195,8 @@ async def team(
                 has_model=lambda profile: agents is not None,
                 assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
-            discoverer=Discoverer(asked, blobs, coach),
-            reviewer=Reviewer(asked, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+            discoverer=Discoverer(calls, blobs, coach),
+            reviewer=Reviewer(calls, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
         )
 
     def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:
