@@ -10,7 +10,15 @@ from cluster.kuberay.identity import CLUSTER_LABEL, PART_LABEL, Manifest, metada
 from cluster.kuberay.settings import ClusterSettings, ExistingNeo4j, ExistingRedis
 from cluster.kuberay.stores import BOLT_PORT, REDIS_PORT
 
-__all__ = ["DASHBOARD_PORT", "METRICS_PORT", "SERVE_PORT", "disruption_budgets", "ingress", "network_policies"]
+__all__ = [
+    "DASHBOARD_PORT",
+    "METRICS_PORT",
+    "SERVE_PORT",
+    "disruption_budgets",
+    "ingress",
+    "network_policies",
+    "rpc_door",
+]
 
 SERVE_PORT, DASHBOARD_PORT, METRICS_PORT = 8000, 8265, 8080
 _STORES = (("log", REDIS_PORT), ("cache", REDIS_PORT), ("gcs", REDIS_PORT), ("graph", BOLT_PORT))
@@ -146,6 +154,26 @@ def ingress(cluster: ClusterSettings) -> list[Manifest]:
     }
     place = metadata(cluster, cluster.name, "service", annotations=front.annotations)
     return [{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": place, "spec": spec}]
+
+
+def rpc_door(cluster: ClusterSettings, port: int) -> list[Manifest]:
+    """The Service of gRPC, and who may call it; nothing where nobody may. Serve has no TLS there: it stays inside."""
+    if not cluster.network.rpc_namespaces:
+        return []
+    # KubeRay gives this label to the pods of the RayCluster in charge that have a proxy of Serve.
+    pods = {CLUSTER_LABEL: cluster.name, "ray.io/serve": "true"}
+    service: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(cluster, f"{cluster.name}-rpc", "service"),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": pods,
+            "ports": [{"name": "grpc", "port": port, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}],
+        },
+    }
+    callers = [_namespace(name) for name in cluster.network.rpc_namespaces]
+    return [service, _policy(cluster, "rpc", ray_pods(cluster), ingress=[_from(callers, port)])]
 
 
 def disruption_budgets(cluster: ClusterSettings) -> list[Manifest]:

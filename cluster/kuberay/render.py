@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from cluster.kuberay.access import accounts, namespaces, run_rights
-from cluster.kuberay.config_map import config_map, fleet_config
+from cluster.kuberay.config_map import FleetConfig, config_map, fleet_config
 from cluster.kuberay.identity import Manifest
-from cluster.kuberay.network import disruption_budgets, ingress, network_policies
+from cluster.kuberay.network import disruption_budgets, ingress, network_policies, rpc_door
 from cluster.kuberay.pods import home_claim
 from cluster.kuberay.ray import ray_object
 from cluster.kuberay.rules import problems_of
@@ -66,7 +66,20 @@ def render(cluster: ClusterSettings, files: ConfigFiles) -> list[Manifest]:
         *disruption_budgets(cluster),
         ray_object(cluster, config),
         *ingress(cluster),
+        *_rpc(cluster, config),
     ]
+
+
+def _rpc(cluster: ClusterSettings, config: FleetConfig) -> list[Manifest]:
+    port = config.serve.rpc_port
+    if port is not None:
+        return rpc_door(cluster, port)
+    if cluster.network.rpc_namespaces:
+        raise ConfigError(
+            "network.rpc_namespaces: gRPC is off; set rpc_port in serve.yaml, or leave the namespaces out",
+            key="network.rpc_namespaces",
+        )
+    return []
 
 
 class _Dumper(yaml.SafeDumper):

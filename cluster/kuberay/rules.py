@@ -135,6 +135,8 @@ def blobs_of(fleet: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _front(cluster: ClusterSettings) -> Iterator[tuple[str, str]]:
+    if cluster.network.rpc_namespaces and cluster.kind == "cluster":
+        yield "network.rpc_namespaces", "only a RayService marks the pods that serve; set kind: service"
     if cluster.ingress is None:
         return
     if not cluster.ingress.host:

@@ -262,6 +262,8 @@ class NetworkSettings(Settings):
     """Where the ingress controller is."""
     metrics_namespace: DnsName | None = None
     """Where Prometheus is; unset lets nobody read metrics."""
+    rpc_namespaces: tuple[DnsName, ...] = ()
+    """Whose pods may call gRPC, which needs `rpc_port` in serve.yaml. Nobody's unless given."""
     dns_namespace: DnsName = "kube-system"
     """Where names are resolved."""
     api_server: tuple[Cidr, ...] = ()

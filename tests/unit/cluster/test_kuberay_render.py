@@ -298,6 +298,24 @@ def test_grpc_is_served_where_the_front_has_a_port_for_it() -> None:
     assert taken.grpc_servicer_functions == list(SERVICER_FUNCTIONS)
 
 
+def test_grpc_has_a_service_for_the_namespaces_that_may_call_it(tmp_path: Path) -> None:
+    named = cluster_named("small")
+    cluster = named.model_copy(update={"network": named.network.model_copy(update={"rpc_namespaces": ("apps", "ci")})})
+    with pytest.raises(ConfigError, match="set rpc_port in serve.yaml"):
+        render(cluster, files())
+    front = files().document("serve.yaml")
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump({**front, "host": "0.0.0.0", "rpc_port": 9000}))  # noqa: S104
+    opened = ConfigFiles(packaged_directory(), tmp_path)
+    manifests = render(cluster, opened)
+    service = one(manifests, "Service", "fleet-rpc")["spec"]
+    assert service["selector"] == {"swefleet.io/cluster": "fleet", "ray.io/serve": "true"}
+    assert [(port["port"], port["appProtocol"]) for port in service["ports"]] == [(9000, "kubernetes.io/h2c")]
+    (rule,) = one(manifests, "NetworkPolicy", "fleet-rpc")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 9000, "protocol": "TCP"}]
+    assert [list(peer["namespaceSelector"]["matchLabels"].values()) for peer in rule["from"]] == [["apps"], ["ci"]]
+    assert [m for m in render(named, opened) if m["metadata"]["name"] == "fleet-rpc"] == [], "nobody may call it"
+
+
 def test_change_of_the_config_rolls_the_pods() -> None:
     before = fleet_config(cluster_named("small"), files()).digest
 

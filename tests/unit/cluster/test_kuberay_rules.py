@@ -57,6 +57,8 @@ def refused(folder: Path, name: str, changed: dict[str, Any]) -> ConfigError:
          "Equal needs a value"),
         ("gpu", {"ingress": {"class_name": "nginx", "tls_secret": "tls"}}, "ingress.host", "there is no TLS"),
         ("gpu", {"ingress": {"class_name": "nginx", "host": "a.example"}}, "ingress.tls_secret", "kubernetes.io/tls"),
+        ("gpu", {"kind": "cluster", "network": {**document_of("gpu")["network"], "rpc_namespaces": ["apps"]}},
+         "network.rpc_namespaces", "set kind: service"),
         ("small", {"env": {"OPENAI_API_KEY": "sk-1"}}, "env.OPENAI_API_KEY", "name it under env_secrets"),
         ("small", {"env": {"PROXY": "http://me:hunter2@proxy"}}, "env.PROXY", "name it under env_secrets"),
         ("small", {"env": {"A": "1"}, "env_secrets": {"A": STORE}}, "env.A", "keep one of them"),
