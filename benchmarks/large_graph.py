@@ -1,4 +1,4 @@
-"""A decision graph as large as the one of a busy company: stories of 100 nodes and 300 relationships each."""
+"""A decision graph as large as the one of a busy company: stories of more than 100 nodes and 300 relationships each."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ class LargeGraph:
             "decision_id": f"de-{part}-0",
             "task_id": f"tk-{part}-1",
             "path": f"src/module{number * 25 % _FILES}.py",
+            "council_id": f"co-{part}",
+            "role": "developer",
+            "now_ms": 1_000,
         }
 
 
@@ -91,7 +94,19 @@ def _story(number: int) -> Sequence[GraphChange]:
         )  # fmt: skip
         drawn.link("FOR", ("Approval", approval), ("Story", story))
         drawn.link("DECIDED_BY", ("Approval", approval), drawn.actor(n), as_role="po", at=n)
+    _council(drawn)
     return drawn.changes
+
+
+def _council(drawn: _Drawn) -> None:
+    part = drawn.part
+    council = drawn.node("Council", f"co-{part}", kind="selection", status="DECIDED", rule_version="1", opened_at=1)
+    drawn.link("ABOUT", ("Council", council), ("Story", drawn.story))
+    for n in range(3):
+        candidate = drawn.node("Candidate", f"cd-{part}-{n}", round=1, gates_ok=True, cluster_size=1)
+        drawn.link("CONSIDERED", ("Council", council), ("Candidate", candidate), winner=n == 0)
+        ballot = drawn.node("Ballot", f"ba-{part}-{n}", round=1, valid=True, votes="{}")
+        drawn.link("HAS_BALLOT", ("Council", council), ("Ballot", ballot), round=1)
 
 
 def _task(drawn: _Drawn, plan: str, n: int) -> None:
