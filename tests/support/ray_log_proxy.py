@@ -80,11 +80,12 @@ class LogProxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Closed before the next await: this task may be cancelled once more there.
+            writer.close()
+            store.close()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            writer.close()
-            store.close()
 
     async def _requests(self, reader: asyncio.StreamReader, store: asyncio.StreamWriter, pending: list[Append]) -> None:
         while True:
@@ -172,6 +173,8 @@ async def _serve(proxy: LogProxy) -> asyncio.Server:
         relay = asyncio.ensure_future(proxy.relay(reader, writer))
         relays.add(relay)
         relay.add_done_callback(relays.discard)
+        # A relay that is cancelled before it begins closes nothing itself.
+        relay.add_done_callback(lambda _: writer.close())
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -180,7 +183,10 @@ async def _serve(proxy: LogProxy) -> asyncio.Server:
 
 async def _close(server: asyncio.Server) -> None:
     server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    # Clients that are still alive connect again as soon as they are cut off: what was accepted meanwhile ends as well.
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        # Transports let go of their sockets in the next round of the loop.
+        await asyncio.sleep(0)
