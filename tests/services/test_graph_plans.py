@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any, LiteralString, cast
 
 import neo4j
@@ -79,3 +80,11 @@ async def test_every_named_query_starts_from_an_index(filled: tuple[Neo4jAddress
                     scans[statement] = text
     assert scans == {}, "\n".join(scans.values())
     assert len(seen) == 39
+
+
+def test_every_comprehension_starts_from_a_node_that_is_known() -> None:
+    """A server may begin at the left end of its pattern: at every node of a label, once for each row."""
+    statements = sorted(path.name for path in resources.files("fleet.adapters.neo4j.queries").iterdir())
+    found = [name for name in statements if name.endswith(".cypher")]
+    assert len(found) == 39
+    assert [name for name in found if re.search(r"\[\(\w*:\w+", cypher_of(name.removesuffix(".cypher")))] == []

@@ -5,7 +5,7 @@ RETURN c.id AS id, c.story_id AS story_id, c.kind AS kind, c.status AS status, c
        c.tally AS tally, c.counterfactuals AS counterfactuals, c.minority_report_digest AS minority_report_digest,
        c.decision_hash AS decision_hash, c.approval_id AS approval_id,
        [(c)-[:ABOUT]->(n) | n.id] AS about,
-       [(d:Decision)-[:RESULT_OF]->(c) | d.id] AS decisions,
+       [(c)<-[:RESULT_OF]-(d:Decision) | d.id] AS decisions,
        [(c)-[r:CONSIDERED]->(k:Candidate) | {id: k.id, digest: k.digest, author: head([(k)-[:AUTHORED_BY]->(a:Actor) | a.id]),
          round: k.round, gates_ok: k.gates_ok, failed_gates: k.failed_gates, trusted_passed: k.trusted_passed,
          trusted_total: k.trusted_total, cluster_size: k.cluster_size, diff_lines: k.diff_lines,
