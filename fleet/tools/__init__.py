@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from fleet.tools.task_spec import TaskResult, TaskSpec
     from fleet.tools.toolchains_config import DEFAULT_TOOLCHAINS, Language, ToolchainConfig, ToolchainName
     from fleet.tools.tree import FileEntry, Mode, Tree, check_path, decode_tree, encode_tree, tree_digest
+    from fleet.tools.tree_rows import differing_rows
 else:
     __getattr__ = on_demand(__name__, __file__)
 
@@ -182,6 +183,7 @@ __all__ = [
     "Visibility",
     "check_path",
     "decode_tree",
+    "differing_rows",
     "encode_tree",
     "load_roles",
     "parse_reference",
