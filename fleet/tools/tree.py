@@ -11,7 +11,7 @@ from fleet.digest import digest_of
 from fleet.errors import InvalidInput
 from fleet.ids import Digest
 
-__all__ = ["FileEntry", "Mode", "Tree", "check_path", "decode_tree", "encode_tree", "tree_digest"]
+__all__ = ["FileEntry", "Mode", "Tree", "check_path", "check_paths", "decode_tree", "encode_tree", "tree_digest"]
 
 Mode = Literal["100644", "100755", "120000", "160000"]
 """Git's modes: file, executable file, symbolic link (the blob is its target), submodule (the blob is its commit id)."""

@@ -1,8 +1,8 @@
 """The rows in which two listings of trees differ, found without reading those that they share.
 
-A listing is the canonical JSON of `[[path, mode, digest], ...]`, sorted by path (`encode_tree`). All is compared as bytes:
-first what two of them share at both ends, then row by row, so that following some changed files costs next to nothing
-in a tree of any size.
+A listing is the canonical JSON of `[[path, mode, digest], ...]`, sorted by path (`encode_tree`). Two of them are
+compared as bytes, first at both ends, then row by row, so that following some changed files costs little in a tree of
+any size.
 """
 
 from __future__ import annotations

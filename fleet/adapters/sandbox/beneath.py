@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fleet.errors import NotFound
@@ -103,12 +103,19 @@ def _read_all(descriptor: int, path: str, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def walk_beneath(root: int, *, repair: bool = False, max_entries: int = 1_000_000) -> Iterator[Found]:
+def walk_beneath(
+    root: int,
+    *,
+    repair: bool = False,
+    max_entries: int = 1_000_000,
+    enters: Callable[[str], bool] = lambda folder: True,
+) -> Iterator[Found]:
     """Every entry below `root` with its lstat; folders come before what they hold. Opens nothing but folders.
 
     Args:
         repair: make unreadable folders and files readable first; only when no process of the run lives any more.
         max_entries: the walk ends silently after so many; the caller counts.
+        enters: whether to look into the folder of this path; the folder itself is an entry either way.
     """
     stack, count = ["."], 0
     while stack:
@@ -124,9 +131,10 @@ def walk_beneath(root: int, *, repair: bool = False, max_entries: int = 1_000_00
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 except OSError:
                     continue
-                if repair:
-                    _make_readable(descriptor, name, status.st_mode)
-                if stat.S_ISDIR(status.st_mode):
+                is_folder = stat.S_ISDIR(mode := status.st_mode)
+                if repair and (is_folder or not mode & stat.S_IRUSR):
+                    _make_readable(descriptor, name, mode)
+                if is_folder and enters(prefix + name):
                     stack.append(prefix + name)
                 yield Found(prefix + name, status)
                 count += 1

@@ -14,14 +14,13 @@ from fleet.adapters.sandbox import beneath, workspace
 from fleet.adapters.sandbox.beneath import TooLarge, open_beneath, read_beneath, walk_beneath
 from fleet.adapters.sandbox.identity import Identity
 from fleet.adapters.sandbox.stamps import Stamps
+from fleet.adapters.sandbox.tree_reader import WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.tree_writer import write_tree
 from fleet.adapters.sandbox.workspace import (
     NO_ROOM,
-    WorkspaceFull,
-    capture_tree,
     disk_usage,
     remove_tree,
     store_artifacts,
-    write_tree,
 )
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput, NotFound
