@@ -296,8 +296,12 @@ class WorkspaceService:
         return await self._blobs.get(artifact.blob)
 
     async def _outputs(self, result: RunResult, tree: Digest, base: Digest | None) -> Outputs:
-        changes = await read_changes(self._blobs, base, tree) if base else ({}, await read_tree(self._blobs, tree))
-        lines = await self._line_changes(*changes)
+        old: Tree = {}
+        if base:
+            old, new = await read_changes(self._blobs, base, tree)
+        else:
+            new = await read_tree(self._blobs, tree)
+        lines = await self._line_changes(old, new)
         paths = {
             "unit": specs.JUNIT,
             "e2e": specs.E2E_JUNIT,

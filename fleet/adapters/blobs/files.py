@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Generator, Sequence
@@ -16,6 +17,7 @@ from fleet.ids import Digest
 
 __all__ = ["FileBlobStore", "disk_errors"]
 
+_CHUNK = 1 << 18
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -82,21 +84,28 @@ class FileBlobStore:
 
     def _get(self, digest: Digest) -> bytes:
         try:
-            # A tree has tens of thousands of blobs, and a Path for each of them costs as much as its bytes.
-            name = f"{self._root}/{digest.hex[:2]}/{digest.hex}"
-            with disk_errors(f"read blob {digest}"), open(name, "rb", buffering=0) as file:  # noqa: PTH123
-                data = file.readall()
+            with disk_errors(f"read blob {digest}"):
+                data = _read(f"{self._root}/{digest.hex[:2]}/{digest.hex}")
         except StoreUnavailable as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise ArtifactNotFound(
                     f"no blob has digest {digest}: it was never stored in this directory", digest=str(digest)
                 ) from None
             raise
-        if digest_of(data) != digest:
+        if hashlib.sha256(data).hexdigest() != digest.hex:
             raise LogCorrupted(
                 f"blob {digest} no longer matches its digest: restore its file from a backup", digest=str(digest)
             )
         return data
+
+
+def _read(path: str) -> bytes:
+    # A tree has tens of thousands of small blobs: a Path and a file object for each would cost more than its bytes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _CHUNK), b""))
+    finally:
+        os.close(descriptor)
 
 
 def _holds(path: Path, data: bytes) -> bool:

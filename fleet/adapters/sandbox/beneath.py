@@ -134,9 +134,10 @@ def walk_beneath(
                 is_folder = stat.S_ISDIR(mode := status.st_mode)
                 if repair and (is_folder or not mode & stat.S_IRUSR):
                     _make_readable(descriptor, name, mode)
-                if is_folder and enters(prefix + name):
-                    stack.append(prefix + name)
-                yield Found(prefix + name, status)
+                path = prefix + name
+                if is_folder and enters(path):
+                    stack.append(path)
+                yield Found(path, status)
                 count += 1
                 if count >= max_entries:
                     return

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,14 +55,13 @@ async def write_tree(tree: Tree, root: Path, blobs: BlobStore, owner: Identity) 
     check_tree(tree)
     os.chown(root, owner.uid, owner.gid)
     writer = _Writer(root, owner)
+    entries = _ordered(tree)
     batch: list[_Entry] = []
-    held = 0
-    async for entry in _contents(_ordered(tree), blobs):
-        batch.append(entry)
-        held += len(entry.content)
-        if held > _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+    for start in range(0, len(entries), _AT_ONCE):
+        batch += await _read(entries[start : start + _AT_ONCE], blobs)
+        if len(batch) >= _BATCH_FILES or sum(len(entry.content) for entry in batch) > _BATCH_BYTES:
             await asyncio.to_thread(writer.write, batch)
-            batch, held = [], 0
+            batch = []
     await asyncio.to_thread(writer.write, batch)
     return settled(writer.stamps)
 
@@ -77,13 +76,13 @@ def _ordered(tree: Tree) -> list[tuple[str, str, FileEntry]]:
     return [(folder, name, entry) for _, folder, name, entry in ordered]
 
 
-async def _contents(entries: Sequence[tuple[str, str, FileEntry]], blobs: BlobStore) -> AsyncGenerator[_Entry]:
-    """Each entry with its bytes, a few asked for at once: the way to a store costs more than a small file."""
-    for start in range(0, len(entries), _AT_ONCE):
-        some = entries[start : start + _AT_ONCE]
-        found = iter(await blobs.get_many([entry.blob for _, _, entry in some if entry.mode != "160000"]))
-        for folder, name, entry in some:
-            yield _Entry(folder, name, entry.mode, b"" if entry.mode == "160000" else next(found))
+async def _read(entries: Sequence[tuple[str, str, FileEntry]], blobs: BlobStore) -> list[_Entry]:
+    """Each entry with its bytes, all asked for at once: the way to a store costs more than a small file."""
+    found = iter(await blobs.get_many([entry.blob for _, _, entry in entries if entry.mode != "160000"]))
+    return [
+        _Entry(folder, name, entry.mode, b"" if entry.mode == "160000" else next(found))
+        for folder, name, entry in entries
+    ]
 
 
 class _Writer:
