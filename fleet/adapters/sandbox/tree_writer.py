@@ -141,19 +141,18 @@ class _Writer:
         os.fchmod(descriptor, mode)
         return os.fstat(descriptor)
 
-    @contextlib.contextmanager
-    def _folder(self, root: int, folder: str) -> Generator[int]:
+    def _folder(self, root: int, folder: str) -> contextlib.AbstractContextManager[int]:
         """A descriptor of the folder, which is made when it is not there yet."""
-        if folder not in self._made:
-            above, _, name = folder.rpartition("/")
-            with self._folder(root, above) as parent:
-                self._make_folder(parent, name)
+        missing: list[str] = []
+        while folder not in self._made:
             self._made.add(folder)
-        descriptor = open_beneath(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+            missing.append(folder)
+            folder = folder.rpartition("/")[0]
+        for path in reversed(missing):
+            above, _, name = path.rpartition("/")
+            with _opened(root, above) as parent:
+                self._make_folder(parent, name)
+        return _opened(root, missing[0] if missing else folder)
 
     def _make_folder(self, parent: int, name: str) -> None:
         os.mkdir(name, 0o755, dir_fd=parent)  # noqa: PTH102
@@ -162,6 +161,15 @@ class _Writer:
             self._handed_over(descriptor, 0o755)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(root: int, folder: str) -> Generator[int]:
+    descriptor = open_beneath(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(file: int, content: bytes) -> None:

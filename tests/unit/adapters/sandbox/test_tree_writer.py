@@ -82,6 +82,21 @@ async def test_tree_without_one_of_its_blobs_is_not_found(tmp_path: Path) -> Non
         await write_tree(tree, tmp_path, blobs, ME)
 
 
+async def test_path_of_many_folders_is_written_and_read_back(tmp_path: Path) -> None:
+    blobs, folder = MemoryBlobStore(), tmp_path / "root"
+    folder.mkdir()
+    tree = await stored(blobs, {"d/" * 1500 + "x": ("100644", b"deep")})
+
+    await write_tree(tree, folder, blobs, ME)
+
+    root = os.open(folder, os.O_RDONLY)
+    try:
+        assert (await capture_tree(root, blobs, before={}, discard=(), max_bytes=9)).tree == tree
+    finally:
+        os.close(root)
+        remove_tree(folder)
+
+
 async def test_folder_that_has_become_a_link_is_not_written_into(tmp_path: Path) -> None:
     blobs = MemoryBlobStore()
     (tmp_path / "outside").mkdir()
