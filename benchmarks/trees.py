@@ -7,9 +7,10 @@
 | digest | listing and digest of the tree with its ten new entries | that `git write-tree` |
 | diff | from the digests of two stored trees to the patch of each changed file | `git diff --cached HEAD` |
 
-Git's processes start and end in their times, in about 3 ms each, and its objects are not synced to the disk (its
-default); ours are. The ten files lie in ten folders all over the tree. Folders are removed only at the end, for a file
-system that was told to forget 10,000 files is slow at making the next ones.
+The diff is one of recorded states, so git's is that of its index; `git diff` of the work folder does what our reading
+back and diff do together. Git's processes start and end in their times, in about 3 ms each, and its objects are not
+synced to the disk (its default); ours are. The ten files lie in ten folders all over the tree. Folders are removed only
+at the end: a file system without a journal is many times slower at making files while it remembers removed ones.
 """
 
 from __future__ import annotations
