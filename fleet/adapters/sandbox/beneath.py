@@ -9,12 +9,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from fleet.errors import NotFound
 from fleet.tools import check_path
 
-__all__ = ["Found", "TooLarge", "open_beneath", "open_by_parts", "read_beneath", "walk_beneath"]
+__all__ = ["TooLarge", "open_beneath", "open_by_parts", "read_beneath", "walk_beneath"]
 
 _OPENAT2 = 437
 _RESOLVE = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -23,13 +22,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class TooLarge(Exception):
     """The file is over the cap of this read; never leaves the backend."""
-
-
-class Found(NamedTuple):
-    """One entry of a walk: its path below the root and its `lstat`."""
-
-    path: str
-    status: os.stat_result
 
 
 class _OpenHow(ctypes.Structure):
@@ -109,8 +101,10 @@ def walk_beneath(
     repair: bool = False,
     max_entries: int = 1_000_000,
     enters: Callable[[str], bool] = lambda folder: True,
-) -> Iterator[Found]:
-    """Every entry below `root` with its lstat; folders come before what they hold. Opens nothing but folders.
+) -> Iterator[tuple[str, os.stat_result]]:
+    """The path of every entry below `root`, and its lstat; folders come before what they hold.
+
+    Opens nothing but folders.
 
     Args:
         repair: make unreadable folders and files readable first; only when no process of the run lives any more.
@@ -137,7 +131,7 @@ def walk_beneath(
                 path = prefix + name
                 if is_folder and enters(path):
                     stack.append(path)
-                yield Found(path, status)
+                yield path, status
                 count += 1
                 if count >= max_entries:
                     return

@@ -94,13 +94,14 @@ def _survey(root: int, discard: Collection[str], submodules: frozenset[str], sta
         return folder not in submodules and not _is_skipped(folder, discard)
 
     survey = _Survey()
+    unchanged, size = survey.unchanged, 0
     for path, status in walk_beneath(root, repair=True, max_entries=MAX_ENTRIES * 2, enters=enters):
-        stamp = stamps.get(path)
-        if stamp is not None and is_as_stamped(status, stamp):
-            survey.unchanged.add(path)
-            survey.size += status.st_size
+        if path in stamps and is_as_stamped(status, stamps[path]):
+            unchanged.add(path)
+            size += status.st_size
         elif not stat.S_ISDIR(status.st_mode) and enters(path):
             _add(survey, path, status)
+    survey.size += size
     return survey
 
 

@@ -49,9 +49,9 @@ def disk_usage(root: int, *, repair: bool = False) -> int:
         disk = os.fstatvfs(root)
         if disk.f_bavail * disk.f_frsize < _FREE_FLOOR_BYTES:
             return NO_ROOM
-        for count, found in enumerate(walk_beneath(root, repair=repair, max_entries=MAX_ENTRIES), 1):
-            total += found.status.st_blocks * 512
-            if count >= MAX_ENTRIES or len(os.fsencode(found.path)) > _MAX_PATH_BYTES:
+        for count, (path, status) in enumerate(walk_beneath(root, repair=repair, max_entries=MAX_ENTRIES), 1):
+            total += status.st_blocks * 512
+            if count >= MAX_ENTRIES or len(os.fsencode(path)) > _MAX_PATH_BYTES:
                 return NO_ROOM
     finally:
         os.close(root)
@@ -96,7 +96,7 @@ def _expanded(root: int, paths: Sequence[str]) -> list[str]:
             found[path] = None
             continue
         try:
-            inside = [f.path for f in walk_beneath(folder, repair=True) if mode_of(f.status) in ("100644", "100755")]
+            inside = [p for p, status in walk_beneath(folder, repair=True) if mode_of(status) in ("100644", "100755")]
         finally:
             os.close(folder)
         found.update(dict.fromkeys(f"{path}/{name}" for name in sorted(inside) if is_valid(name)))
