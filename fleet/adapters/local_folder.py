@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.adapters.sandbox.beneath import TooLarge, open_beneath, read_beneath
-from fleet.adapters.sandbox.workspace import WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.tree_reader import WorkspaceFull, capture_tree
 from fleet.digest import digest_of
 from fleet.errors import FleetError, InvalidInput
 from fleet.ids import Digest

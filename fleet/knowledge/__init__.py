@@ -6,7 +6,6 @@ from fleet.knowledge.facts import FactKey, FileFacts, Symbol, blob_in, decode_fa
 from fleet.knowledge.index import CodeIndex, IndexedFile
 from fleet.knowledge.languages import LANGUAGES, Language, Role, language_of, role_of
 from fleet.knowledge.rank import Question, RankedFile, ask, best_symbol, rank_files
-from fleet.knowledge.rows import differing_rows
 from fleet.knowledge.words import Terms, terms_of, words_in
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "blob_in",
     "cite",
     "decode_facts",
-    "differing_rows",
     "encode_facts",
     "extract",
     "fact_key",

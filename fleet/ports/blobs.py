@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fleet.ids import Digest
@@ -18,6 +19,13 @@ class BlobStore(Protocol):
 
     async def get(self, digest: Digest) -> bytes:
         """The bytes; ArtifactNotFound when there are none, LogCorrupted when they no longer match their digest."""
+        ...
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        """The bytes of each in this order, all of them in memory at once; the errors of `get` for any of them.
+
+        For many small blobs, whose way here costs more than their bytes.
+        """
         ...
 
     async def has(self, digest: Digest) -> bool:

@@ -27,7 +27,6 @@ from fleet.knowledge import (
     ask,
     blob_in,
     cite,
-    differing_rows,
     extract,
     fact_key,
     language_in,
@@ -36,7 +35,7 @@ from fleet.knowledge import (
     role_of,
 )
 from fleet.ports import BlobStore, FactStore
-from fleet.tools import decode_tree
+from fleet.tools import decode_tree, differing_rows
 
 __all__ = ["MAX_FILES", "CodeAnswer", "CodeKnowledge"]
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import re
 from collections.abc import Iterable, Sequence
 
 from fleet.ids import Digest
 from fleet.ports import BlobStore
-from fleet.tools import Tree, decode_tree
+from fleet.tools import Tree, decode_tree, differing_rows
 
-__all__ = ["file_text", "is_test", "keep_tests", "merge_modules", "outline", "read_tree", "signatures", "unified_diff"]
+__all__ = [
+    "file_text",
+    "is_test",
+    "keep_tests",
+    "merge_modules",
+    "outline",
+    "read_changes",
+    "read_tree",
+    "signatures",
+    "unified_diff",
+]
 
 _DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
 _TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
@@ -20,6 +31,13 @@ _SOURCE = (".py",)
 async def read_tree(blobs: BlobStore, tree: Digest) -> Tree:
     """The tree's entries by path."""
     return decode_tree(await blobs.get(tree))
+
+
+async def read_changes(blobs: BlobStore, old: Digest, new: Digest) -> tuple[Tree, Tree]:
+    """The entries of each tree that the other has not, by path; the rest of neither is looked at."""
+    listings = await blobs.get_many([old, new])
+    gone, come = await asyncio.to_thread(differing_rows, *listings)
+    return decode_tree(gone), decode_tree(come)
 
 
 async def file_text(blobs: BlobStore, tree: Tree, path: str, *, limit: int = 6000) -> str | None:
@@ -66,7 +84,7 @@ def is_test(path: str) -> bool:
 
 async def unified_diff(blobs: BlobStore, old: Digest, new: Digest, *, paths: Iterable[str] | None = None) -> str:
     """A unified diff of two trees, text files only, in order of path."""
-    before, after = await read_tree(blobs, old), await read_tree(blobs, new)
+    before, after = await read_changes(blobs, old, new)
     wanted = set(paths) if paths is not None else set(before) | set(after)
     out: list[str] = []
     for path in sorted(p for p in wanted if before.get(p) != after.get(p)):

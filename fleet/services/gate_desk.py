@@ -12,7 +12,7 @@ from fleet.events import Finding, WorkspaceReported, WorkspaceScored, decode
 from fleet.ids import Digest, StoryId
 from fleet.ports import BlobStore
 from fleet.report import CouncilSummary, council_summaries
-from fleet.services.code_view import read_tree
+from fleet.services.code_view import read_changes
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import Approval, StoryState
 from fleet.tools.changes import PathChange, changed_paths
@@ -136,7 +136,7 @@ class GateDesk:
         if old is None or new is None or old == new:
             return ()
         try:
-            before, after = await read_tree(self._blobs, old), await read_tree(self._blobs, new)
+            before, after = await read_changes(self._blobs, old, new)
         except ArtifactNotFound:
             return ()
         return tuple(changed_paths(before, after)[:MAX_FILES])

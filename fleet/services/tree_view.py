@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fleet.errors import ArtifactNotFound
 from fleet.ids import Digest
 from fleet.ports import BlobStore
-from fleet.services.code_view import read_tree
-from fleet.tools import FileEntry, Tree
-from fleet.tools.changes import changed_lines, changed_paths
+from fleet.services.code_view import read_changes, read_tree
+from fleet.tools import FileEntry
+from fleet.tools.changes import PathChange, changed_lines, changed_paths
 
 __all__ = ["FileChange", "FileText", "TreeChanges", "file_at", "tree_changes"]
 
@@ -22,6 +22,8 @@ MAX_TEXT = 200_000
 MAX_FILES = 300
 _COMPARED = 1500
 """Lines that differ at most, so that a comparison ends soon."""
+_TOGETHER = 16
+"""Files that are read and compared at once: no more of them than these are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +69,39 @@ async def file_at(blobs: BlobStore, tree: Digest, path: str) -> FileText:
 
 async def tree_changes(blobs: BlobStore, old: Digest, new: Digest, *, path: str | None = None) -> TreeChanges:
     """What the new tree has other than the old one; of one path alone when it is named."""
-    before, after = await read_tree(blobs, old), await read_tree(blobs, new)
+    before, after = await read_changes(blobs, old, new)
     changes = [c for c in changed_paths(before, after) if path is None or c.path == path]
-    files = [
-        await _changed(blobs, c.path, c.change, _entry(before, c.path), _entry(after, c.path))
-        for c in changes[:MAX_FILES]
-    ]
+    files: list[FileChange] = []
+    for start in range(0, min(len(changes), MAX_FILES), _TOGETHER):
+        some = changes[start : min(start + _TOGETHER, MAX_FILES)]
+        entries = [(before.get(c.path), after.get(c.path)) for c in some]
+        content = await _read(blobs, (entry for pair in entries for entry in pair))
+        # Comparing takes the processor: beside the loop, which other requests need.
+        files += await asyncio.to_thread(_all_compared, some, entries, content)
     return TreeChanges(old, new, tuple(files), max(0, len(changes) - MAX_FILES))
 
 
-def _entry(tree: Tree, path: str) -> FileEntry | None:
-    return tree.get(path)
+async def _read(blobs: BlobStore, entries: Iterable[FileEntry | None]) -> Mapping[Digest, bytes]:
+    # The blob of a submodule is a commit of another repository: there is nothing to read.
+    wanted = list(dict.fromkeys(entry.blob for entry in entries if entry is not None and entry.mode != "160000"))
+    return dict(zip(wanted, await blobs.get_many(wanted), strict=True))
 
 
-async def _changed(
-    blobs: BlobStore,
-    path: str,
-    change: Literal["added", "modified", "removed"],
-    old: FileEntry | None,
-    new: FileEntry | None,
-) -> FileChange:
-    a, b = await _side(blobs, old), await _side(blobs, new)
-    if a is None or b is None:
-        return FileChange(path, change, 0, 0, None)
-    # Comparing takes the processor: beside the loop, which other requests need.
-    return await asyncio.to_thread(_compared, path, change, a, b)
+def _all_compared(
+    changes: Sequence[PathChange],
+    entries: Sequence[tuple[FileEntry | None, FileEntry | None]],
+    content: Mapping[Digest, bytes],
+) -> list[FileChange]:
+    return [
+        _compared(change.path, change.change, _side(old, content), _side(new, content))
+        for change, (old, new) in zip(changes, entries, strict=True)
+    ]
 
 
-async def _side(blobs: BlobStore, entry: FileEntry | None) -> str | None:
+def _side(entry: FileEntry | None, content: Mapping[Digest, bytes]) -> str | None:
     if entry is None:
         return ""
-    # The blob of a submodule is a commit of another repository: there is nothing to read.
-    return None if entry.mode == "160000" else _text(await blobs.get(entry.blob))
+    return None if entry.mode == "160000" else _text(content[entry.blob])
 
 
 def _text(raw: bytes) -> str | None:
@@ -111,7 +114,11 @@ def _text(raw: bytes) -> str | None:
     return text if len(text) <= MAX_TEXT else None
 
 
-def _compared(path: str, change: Literal["added", "modified", "removed"], old: str, new: str) -> FileChange:
+def _compared(
+    path: str, change: Literal["added", "modified", "removed"], old: str | None, new: str | None
+) -> FileChange:
+    if old is None or new is None:
+        return FileChange(path, change, 0, 0, None)
     a, b = old.splitlines(), new.splitlines()
     if _differing(a, b) > _COMPARED and min(len(a), len(b)) > 0:
         return FileChange(path, change, len(b), len(a), None)

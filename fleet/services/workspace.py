@@ -21,6 +21,7 @@ from fleet.ids import Digest, EntityId, StoryId
 from fleet.ports import BlobStore, Commit, StagedRepository
 from fleet.rigor import PatchSection, Rigor
 from fleet.services import workspace_specs as specs
+from fleet.services.code_view import read_changes, read_tree
 from fleet.services.project_language import language_of, toolchain_for
 from fleet.services.workspace_report import Head, Measurement, Outputs, build_measurement
 from fleet.services.workspace_results import (
@@ -34,7 +35,7 @@ from fleet.services.workspace_results import (
     parse_summary,
     parse_tests,
 )
-from fleet.tools import Language, RunResult, RunSpec, Tree, decode_tree
+from fleet.tools import Language, RunResult, RunSpec, Tree
 from fleet.tools.changes import LineChanges, PathChange, changed_lines, changed_paths
 
 __all__ = ["PROTECTED_FROM_AUTHORS", "Applied", "Edit", "Measurement", "SandboxRun", "TestRun", "WorkspaceService"]
@@ -206,7 +207,7 @@ class WorkspaceService:
         Args:
             language: what the project is written in; None looks at the tree's root.
         """
-        language = language or language_of(await self._tree(tree))
+        language = language or language_of(await read_tree(self._blobs, tree))
         spec = specs.pipeline_spec(
             tree,
             stages=stages,
@@ -268,7 +269,7 @@ class WorkspaceService:
 
     async def changes(self, old: Digest, new: Digest) -> list[PathChange]:
         """What the new tree changes, by path."""
-        return changed_paths(await self._tree(old), await self._tree(new))
+        return changed_paths(*await read_changes(self._blobs, old, new))
 
     async def _held(self, spec: RunSpec) -> RunResult:
         """The result of a run that the sandbox could hold; a run that it could not hold is no evidence and raises."""
@@ -294,12 +295,13 @@ class WorkspaceService:
             return None
         return await self._blobs.get(artifact.blob)
 
-    async def _tree(self, tree: Digest) -> Tree:
-        return decode_tree(await self._blobs.get(tree))
-
     async def _outputs(self, result: RunResult, tree: Digest, base: Digest | None) -> Outputs:
-        old: Tree = await self._tree(base) if base else {}
-        lines = await self._line_changes(old, await self._tree(tree))
+        old: Tree = {}
+        if base:
+            old, new = await read_changes(self._blobs, base, tree)
+        else:
+            new = await read_tree(self._blobs, tree)
+        lines = await self._line_changes(old, new)
         paths = {
             "unit": specs.JUNIT,
             "e2e": specs.E2E_JUNIT,

@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from fleet.tools.task_plan import TaskCaps, run_of_task, task_result
     from fleet.tools.task_spec import TaskResult, TaskSpec
     from fleet.tools.toolchains_config import DEFAULT_TOOLCHAINS, Language, ToolchainConfig, ToolchainName
-    from fleet.tools.tree import FileEntry, Mode, Tree, check_path, decode_tree, encode_tree, tree_digest
+    from fleet.tools.tree import FileEntry, Mode, Tree, check_path, check_paths, decode_tree, encode_tree, tree_digest
+    from fleet.tools.tree_rows import differing_rows
 else:
     __getattr__ = on_demand(__name__, __file__)
 
@@ -181,7 +182,9 @@ __all__ = [
     "Usage",
     "Visibility",
     "check_path",
+    "check_paths",
     "decode_tree",
+    "differing_rows",
     "encode_tree",
     "load_roles",
     "parse_reference",

@@ -31,15 +31,14 @@ class LineChanges(NamedTuple):
 
 def changed_paths(old: Tree, new: Tree) -> list[PathChange]:
     """Every path whose mode or content differs, sorted by path."""
-    changes: list[PathChange] = []
-    for path in sorted({*old, *new}):
-        if path not in old:
-            changes.append(PathChange(path=path, change="added"))
-        elif path not in new:
-            changes.append(PathChange(path=path, change="removed"))
-        elif old[path] != new[path]:
-            changes.append(PathChange(path=path, change="modified"))
-    return changes
+    differing = sorted({path for path, _ in old.items() ^ new.items()})
+    return [PathChange(path=path, change=_kind(path, old, new)) for path in differing]
+
+
+def _kind(path: str, old: Tree, new: Tree) -> Literal["added", "modified", "removed"]:
+    if path not in old:
+        return "added"
+    return "modified" if path in new else "removed"
 
 
 def changed_lines(old: str, new: str) -> LineChanges:

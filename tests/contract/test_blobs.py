@@ -69,6 +69,16 @@ async def test_unknown_digest_is_not_found(blobs: BlobStore) -> None:
     assert caught.value.details == {"digest": digest}
 
 
+async def test_many_are_found_in_the_order_in_which_they_are_asked_for(blobs: BlobStore) -> None:
+    digests = [await blobs.put(b"%d" % number) for number in range(40)]
+    assert await blobs.get_many([*digests[::-1], digests[7]]) == [b"%d" % n for n in [*range(39, -1, -1), 7]]
+    assert await blobs.get_many([]) == []
+    with pytest.raises(ArtifactNotFound) as caught:
+        await blobs.get_many([digests[0], digest_of(b"never stored"), digests[1]])
+    assert caught.value.details == {"digest": digest_of(b"never stored")}
+    assert await blobs.get(digests[0]) == b"0"
+
+
 async def test_racing_puts_all_succeed(blobs: BlobStore) -> None:
     data = [b"%d" % (number % 4) * 1000 for number in range(24)]
     digests = await asyncio.gather(*map(blobs.put, data))

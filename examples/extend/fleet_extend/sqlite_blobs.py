@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.digest import digest_of
@@ -30,6 +31,10 @@ class SqliteBlobStore:
         if digest_of(rows[0][0]) != digest:
             raise LogCorrupted(f"blob {digest} no longer matches its digest", digest=str(digest))
         return rows[0][0]
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        """The bytes of each in this order."""
+        return [await self.get(digest) for digest in digests]
 
     async def has(self, digest: Digest) -> bool:
         """Whether `get` would find it."""

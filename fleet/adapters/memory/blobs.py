@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fleet.digest import digest_of
 from fleet.errors import ArtifactNotFound
 from fleet.ids import Digest
@@ -29,6 +31,10 @@ class MemoryBlobStore:
             raise ArtifactNotFound(
                 f"no blob has digest {digest}: it was never stored here", digest=str(digest)
             ) from None
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        """The bytes of each in this order."""
+        return [await self.get(digest) for digest in digests]
 
     async def has(self, digest: Digest) -> bool:
         """Whether `get` would find it."""

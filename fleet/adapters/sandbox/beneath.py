@@ -8,13 +8,12 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 from fleet.errors import NotFound
 from fleet.tools import check_path
 
-__all__ = ["Found", "TooLarge", "open_beneath", "open_by_parts", "read_beneath", "walk_beneath"]
+__all__ = ["TooLarge", "open_beneath", "open_by_parts", "read_beneath", "walk_beneath"]
 
 _OPENAT2 = 437
 _RESOLVE = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -23,13 +22,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class TooLarge(Exception):
     """The file is over the cap of this read; never leaves the backend."""
-
-
-class Found(NamedTuple):
-    """One entry of a walk: its path below the root and its `lstat`."""
-
-    path: str
-    status: os.stat_result
 
 
 class _OpenHow(ctypes.Structure):
@@ -103,12 +95,21 @@ def _read_all(descriptor: int, path: str, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def walk_beneath(root: int, *, repair: bool = False, max_entries: int = 1_000_000) -> Iterator[Found]:
-    """Every entry below `root` with its lstat; folders come before what they hold. Opens nothing but folders.
+def walk_beneath(
+    root: int,
+    *,
+    repair: bool = False,
+    max_entries: int = 1_000_000,
+    enters: Callable[[str], bool] = lambda folder: True,
+) -> Iterator[tuple[str, os.stat_result]]:
+    """The path of every entry below `root`, and its lstat; folders come before what they hold.
+
+    Opens nothing but folders.
 
     Args:
         repair: make unreadable folders and files readable first; only when no process of the run lives any more.
         max_entries: the walk ends silently after so many; the caller counts.
+        enters: whether to look into the folder of this path; the folder itself is an entry either way.
     """
     stack, count = ["."], 0
     while stack:
@@ -124,11 +125,13 @@ def walk_beneath(root: int, *, repair: bool = False, max_entries: int = 1_000_00
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 except OSError:
                     continue
-                if repair:
-                    _make_readable(descriptor, name, status.st_mode)
-                if stat.S_ISDIR(status.st_mode):
-                    stack.append(prefix + name)
-                yield Found(prefix + name, status)
+                is_folder = stat.S_ISDIR(mode := status.st_mode)
+                if repair and (is_folder or not mode & stat.S_IRUSR):
+                    _make_readable(descriptor, name, mode)
+                path = prefix + name
+                if is_folder and enters(path):
+                    stack.append(path)
+                yield path, status
                 count += 1
                 if count >= max_entries:
                     return

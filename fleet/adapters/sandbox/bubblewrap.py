@@ -53,8 +53,9 @@ from fleet.adapters.sandbox.seccomp import host_filter
 from fleet.adapters.sandbox.stage import Stage, build_stage, other_stages
 from fleet.adapters.sandbox.toolchain import Toolchain, build_python
 from fleet.adapters.sandbox.toolchains import MissingToolchain, Toolchains
+from fleet.adapters.sandbox.tree_writer import write_tree
 from fleet.adapters.sandbox.waiving import require_isolation
-from fleet.adapters.sandbox.workspace import disk_usage, write_tree
+from fleet.adapters.sandbox.workspace import disk_usage
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput, SandboxUnavailable
 from fleet.ids import Digest

@@ -61,8 +61,9 @@ from fleet.adapters.sandbox.seccomp import host_filter
 from fleet.adapters.sandbox.seccomp_profile import oci_profile
 from fleet.adapters.sandbox.stage import Stage, build_stage
 from fleet.adapters.sandbox.toolchain import Toolchain, build_python, user_environment
+from fleet.adapters.sandbox.tree_writer import write_tree
 from fleet.adapters.sandbox.waiving import require_isolation
-from fleet.adapters.sandbox.workspace import disk_usage, remove_tree, write_tree
+from fleet.adapters.sandbox.workspace import disk_usage, remove_tree
 from fleet.digest import digest_of
 from fleet.errors import SandboxUnavailable
 from fleet.ports import BlobStore, LogSink, SandboxHealth, SecretDelivery

@@ -41,8 +41,9 @@ from fleet.adapters.sandbox.redaction import forms_in
 from fleet.adapters.sandbox.request import check_delivery, check_spec
 from fleet.adapters.sandbox.run_folder import make_passable, opened_folder, read_result, without_repo
 from fleet.adapters.sandbox.stop import Stop
+from fleet.adapters.sandbox.tree_writer import write_tree
 from fleet.adapters.sandbox.waiving import require_isolation
-from fleet.adapters.sandbox.workspace import remove_tree, write_tree
+from fleet.adapters.sandbox.workspace import remove_tree
 from fleet.digest import digest_of
 from fleet.errors import InvalidInput, SandboxUnavailable
 from fleet.ids import Digest

@@ -15,7 +15,7 @@ from typing import Any
 
 from fleet.adapters.sandbox.request import MAX_STDIN_BYTES
 from fleet.adapters.sandbox.stage import INSIDE
-from fleet.adapters.sandbox.workspace import check_tree
+from fleet.adapters.sandbox.tree_writer import check_tree
 from fleet.errors import InvalidInput, SandboxUnavailable
 from fleet.ports import BlobStore
 from fleet.tools import BlobMount, RepoMount, RunSpec, Tree

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fleet.adapters.sandbox.run_folder import RunFolder
 from fleet.adapters.sandbox.stamps import Stamps
-from fleet.adapters.sandbox.workspace import WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.tree_reader import WorkspaceFull, capture_tree
 from fleet.errors import SandboxUnavailable
 from fleet.ids import Digest
 from fleet.ports import BlobStore

@@ -17,13 +17,8 @@ from fleet.adapters.sandbox.identity import Identity, is_root
 from fleet.adapters.sandbox.output import RunOutput
 from fleet.adapters.sandbox.request import MAX_STDIN_BYTES
 from fleet.adapters.sandbox.stamps import NO_STAMPS, Stamps
-from fleet.adapters.sandbox.workspace import (
-    WorkspaceFull,
-    capture_tree,
-    disk_usage,
-    remove_tree,
-    store_artifacts,
-)
+from fleet.adapters.sandbox.tree_reader import WorkspaceFull, capture_tree
+from fleet.adapters.sandbox.workspace import disk_usage, remove_tree, store_artifacts
 from fleet.errors import InvalidInput
 from fleet.ids import Digest
 from fleet.ports import BlobStore

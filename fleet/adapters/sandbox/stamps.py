@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["NO_STAMPS", "Stamp", "Stamps", "settled", "stamp_of"]
+__all__ = ["NO_STAMPS", "Stamp", "Stamps", "is_as_stamped", "settled", "stamp_of"]
 
 
 class Stamp(NamedTuple):
@@ -26,6 +26,11 @@ NO_STAMPS: Stamps = {}
 def stamp_of(status: os.stat_result) -> Stamp:
     """The stamp of the file with this status."""
     return Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_as_stamped(status: os.stat_result, stamp: Stamp) -> bool:
+    """Whether the file with this status has this stamp."""
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) == stamp
 
 
 def settled(stamps: Stamps) -> Stamps:

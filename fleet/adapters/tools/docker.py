@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, cast
 from fleet.adapters.sandbox.containers_engine import Engine
 from fleet.adapters.sandbox.containers_launch import EngineFacts
 from fleet.adapters.sandbox.identity import Identity
-from fleet.adapters.sandbox.workspace import remove_tree, write_tree
+from fleet.adapters.sandbox.tree_writer import write_tree
+from fleet.adapters.sandbox.workspace import remove_tree
 from fleet.adapters.tools.answers import outcome_of
 from fleet.adapters.tools.arguments import lines_of, text_of, unknown_op
 from fleet.errors import InvalidInput, SandboxUnavailable

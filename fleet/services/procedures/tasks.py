@@ -10,7 +10,7 @@ from fleet.events import Payload, TaskClaimed, TaskTransitioned, TreeMerged
 from fleet.ids import Digest, EntityId
 from fleet.models import Sampling, review_schema
 from fleet.ports import AgentRequest
-from fleet.services.code_view import is_test, keep_tests, merge_modules, read_tree, unified_diff
+from fleet.services.code_view import is_test, keep_tests, merge_modules, read_changes, unified_diff
 from fleet.services.journal import Seat, Work
 from fleet.services.procedures.base import measure, workspace_of
 from fleet.services.procedures.checkpoints import checkpoint
@@ -178,7 +178,7 @@ async def _verdict(bench: Workbench, task: TaskState, attempt: int, who: Seat) -
 
 async def workspace_changes(bench: Workbench, old: Digest, new: Digest) -> list[str]:
     """The paths in which two trees differ."""
-    before, after = await read_tree(bench.blobs, old), await read_tree(bench.blobs, new)
+    before, after = await read_changes(bench.blobs, old, new)
     return [c.path for c in changed_paths(before, after)]
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import fleet.services.code_view as code_view
 from fleet.adapters.memory import MemoryBlobStore
 from fleet.ids import Digest
-from fleet.services.code_view import file_text, is_test, keep_tests, merge_modules, outline, read_tree, unified_diff
+from fleet.services.code_view import (
+    file_text,
+    is_test,
+    keep_tests,
+    merge_modules,
+    outline,
+    read_changes,
+    read_tree,
+    unified_diff,
+)
 from fleet.tools import FileEntry, encode_tree
 
 CODE = "import re\n\n\ndef slug(text):\n    return text\n\n\nclass Folder:\n    def inner(self): ...\n"
@@ -114,3 +123,15 @@ def test_merged_modules_import_each_name_once_and_first():
 def test_no_test_kept_leaves_imports_and_helpers():
     assert "def helper" in keep_tests(TESTS, frozenset())
     assert "test_" not in keep_tests(TESTS, frozenset())
+
+
+async def test_changes_are_the_entries_that_the_other_tree_has_not() -> None:
+    blobs = MemoryBlobStore()
+    same = {f"m{n}.py": b"x" for n in range(50)}
+    old = await tree(blobs, {**same, "m7.py": b"old", "gone.py": b"y"})
+    new = await tree(blobs, {**same, "m30.py": b"new", "come.py": b"z"})
+
+    before, after = await read_changes(blobs, old, new)
+
+    assert (set(before), set(after)) == ({"m7.py", "m30.py", "gone.py"}, {"m7.py", "m30.py", "come.py"})
+    assert await read_changes(blobs, old, old) == ({}, {})

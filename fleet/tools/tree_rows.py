@@ -1,19 +1,39 @@
 """The rows in which two listings of trees differ, found without reading those that they share.
 
-A listing is the canonical JSON of `[[path, mode, digest], ...]`, sorted by path. What two of them share at both ends is
-compared as bytes, so that following one changed file costs next to nothing in a tree of any size.
+A listing is the canonical JSON of `[[path, mode, digest], ...]`, sorted by path (`encode_tree`). Two of them are
+compared as bytes, first at both ends, then row by row, so that following some changed files costs little in a tree of
+any size.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 __all__ = ["differing_rows"]
 
 _BETWEEN = b'"],["'
 """Stands between two rows. Within a text JSON writes a backslash before a quotation mark, so that only the path `],[`
-looks the same, and before that one there is a bracket."""
+looks the same, and before that one there is a bracket. Whoever looks from the start finds the row's end before it."""
 
 
 def differing_rows(old: bytes, new: bytes) -> tuple[bytes, bytes]:
+    """The rows of each listing that the other has not, as listings of their own."""
+    before, after = (_rows(part) for part in _without_ends(old, new))
+    shared = set(before).intersection(after)
+    return _listing(row for row in before if row not in shared), _listing(row for row in after if row not in shared)
+
+
+def _rows(listing: bytes) -> list[bytes]:
+    """Each row without the brackets and quotation marks around it."""
+    return listing[3:-3].split(_BETWEEN) if len(listing) > 2 else []
+
+
+def _listing(rows: Iterable[bytes]) -> bytes:
+    joined = _BETWEEN.join(rows)
+    return b'[["' + joined + b'"]]' if joined else b"[]"
+
+
+def _without_ends(old: bytes, new: bytes) -> tuple[bytes, bytes]:
     """The part of each listing that holds every row in which they differ, as listings of their own."""
     least = min(len(old), len(new))
     before = _last(new, _shared(old, new, least))
