@@ -27,6 +27,7 @@ from fleet.wiring.backend import make_backend
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import active_policy, active_roles
 from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+from fleet.wiring.spread import make_peers
 from fleet.wiring.stores import make_blobs
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
@@ -149,6 +150,7 @@ def make_supervisor(
             endpoints, environ=os.environ, record=recorded_accesses(RedisAccessTrail(client)), known=known
         ),
         known=known,
+        peers=make_peers(endpoints),
         limits=SupervisorLimits(max_runs=2 * (os.cpu_count() or 1) + endpoints.sandbox_waiting),
     )
 
