@@ -11,9 +11,9 @@ from ray.exceptions import RayError
 
 from actors.arrivals import Arrivals, Progress
 from actors.placement import release
-from fleet.adapters.ray import NAMESPACE
+from fleet.adapters.ray import NAMESPACE, supervisors_of_nodes
 from fleet.wiring import Endpoints, check_blobs_reach
-from fleet.wiring.roster import roster
+from fleet.wiring.roster import roster, spreads_runs
 
 __all__ = ["actor_names", "boot", "health", "stop"]
 
@@ -43,7 +43,9 @@ def boot(endpoints: Endpoints, *, progress: Progress, timeout_s: float = 90.0) -
     planned = roster(endpoints)
     names = [actor.name for actor in planned]
     found = _named()
-    _end_all(found - set(names))
+    # The home's supervisor keeps those of further nodes, where each node has one.
+    kept = supervisors_of_nodes() if spreads_runs(endpoints) else set[str]()
+    _end_all(found - set(names) - kept)
     arrivals = Arrivals(endpoints, progress, end=_end_all, found=found & set(names))
     arrivals.await_all(planned, timeout_s=timeout_s)
     return names
@@ -95,3 +97,5 @@ def stop(names: list[str]) -> None:
     councils = [name for name in names if name.startswith("council:")]
     _end_all(councils)
     _end_all(set(names) - set(councils))
+    # After the home's supervisor, which would start them again.
+    _end_all(supervisors_of_nodes())

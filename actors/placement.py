@@ -13,10 +13,10 @@ from actors.context import ContextShell
 from actors.council import CouncilShell
 from actors.engine import EngineShell
 from actors.notary import NotaryShell
+from actors.options import COMMON
 from actors.projector import ProjectorShell
 from actors.role import RoleShell
 from actors.sandbox import SandboxShell
-from fleet.adapters.ray import NAMESPACE
 from fleet.config import ActorKind, has_node
 from fleet.models import ActorEngine
 from fleet.wiring import Endpoints
@@ -25,15 +25,6 @@ from fleet.wiring.roster import PlannedActor
 
 __all__ = ["is_placeable", "placed", "release"]
 
-_COMMON: Mapping[str, Any] = {
-    "num_cpus": 0,
-    "max_restarts": -1,
-    # An unknown outcome is never repeated by Ray: repeats carry a command id or a run key and come from us.
-    "max_task_retries": 0,
-    "lifetime": "detached",
-    "namespace": NAMESPACE,
-    "get_if_exists": True,
-}
 _SHELLS: Mapping[ActorKind, Any] = {
     "council": CouncilShell,
     "role": RoleShell,
@@ -47,7 +38,7 @@ _SHELLS: Mapping[ActorKind, Any] = {
 
 def placed(actor: PlannedActor, endpoints: Endpoints) -> Any:
     """The actor of this name, which comes into being as soon as a node has what it wants."""
-    options: dict[str, Any] = {**_COMMON, "name": actor.name}
+    options: dict[str, Any] = {**COMMON, "name": actor.name}
     if actor.labels:
         options["label_selector"] = dict(actor.labels)
     if actor.engine is not None:

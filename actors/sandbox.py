@@ -1,14 +1,16 @@
-"""`sandbox:<node>`: runs commands in the sandbox of one node, and reads and writes the repositories that live on it."""
+"""`sandbox:<node>` of the home: runs commands, and reads and writes the repositories that live on its node."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
+import ray
+
+from actors.sandbox_nodes import NodeKeeper
+from actors.sandbox_runs import RunsShell
 from actors.sandbox_sessions import SessionMethods
-from actors.shell import Shell
-from fleet.errors import ConfigError, FleetError
-from fleet.ids import RunKey, StoryId
+from fleet.errors import ConfigError
+from fleet.ids import RunKey
 from fleet.ports import (
     ChangeRequest,
     ChangeRequests,
@@ -16,70 +18,55 @@ from fleet.ports import (
     CommitState,
     EndedChange,
     FetchedRepository,
-    LogPage,
     OpenedChange,
-    RunProgress,
-    SandboxHealth,
     StagedRepository,
     ToolContext,
 )
-from fleet.tools import RunResult, RunSpec, ToolCall, ToolOutcome
+from fleet.tools import ToolCall, ToolOutcome
 from fleet.wiring import (
     Endpoints,
     make_change_requests,
     make_forge,
     make_node_toolbox,
-    make_sandbox_parts,
     make_sessions,
-    make_supervisor,
+    remove_abandoned,
 )
+from fleet.wiring.roster import spreads_runs
 
 __all__ = ["SandboxShell"]
 
-_SWEEP_S = 60.0
-"""Seconds between two searches for what dead runs left."""
+_LOOK_S = 3.0
+"""Seconds between two looks for nodes that came or went."""
 
 
-class SandboxShell(SessionMethods, Shell):
-    """Thin shell over ToolSupervisor and the local forge."""
+class SandboxShell(SessionMethods, RunsShell):
+    """Thin shell over ToolSupervisor, the tools and the local forge; keeps the supervisors of further nodes."""
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        parts = make_sandbox_parts(endpoints)
-        self._supervisor = make_supervisor(endpoints, parts, name=name, telemetry=self.telemetry)
-        self._sessions = make_sessions(parts, self._supervisor)
-        self._forge = make_forge(endpoints, parts)
+        self._sessions = make_sessions(self._parts, self._supervisor)
+        self._forge = make_forge(endpoints, self._parts)
         self._changes = make_change_requests(endpoints)
-        self._toolbox = make_node_toolbox(endpoints, self._supervisor, parts.blobs, name=name)
-        self.background(self._sweep)
+        self._toolbox = make_node_toolbox(endpoints, self._supervisor, self._parts.blobs, name=name)
+        self._nodes = NodeKeeper(endpoints, name)
+        # Without Ray around it this is one sandbox, on this machine.
+        if spreads_runs(endpoints) and ray.is_initialized():
+            self.background(self._keep_nodes)
 
-    async def _sweep(self) -> None:
+    async def _sweep_once(self) -> None:
+        await super()._sweep_once()
+        await self.sweep_sessions()
+        if self._nodes.alive:
+            await asyncio.to_thread(remove_abandoned, self._parts, self._nodes.alive)
+
+    async def _keep_nodes(self) -> None:
         while True:
-            # A search that failed is made again: what is left over stays until one succeeds.
-            with contextlib.suppress(FleetError):
-                await self._supervisor.sweep()
-                await self.sweep_sessions()
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.to_thread(self._nodes.keep)
+            await asyncio.sleep(_LOOK_S)
 
-    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
-        """Run one command, once per key."""
-        return await self._supervisor.run(spec, story=story, key=key, epoch=epoch)
-
-    async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
-        """Start one command, once per key, and return at once."""
-        return await self._supervisor.submit(spec, story=story, key=key, epoch=epoch)
-
-    async def progress(self, key: RunKey, *, wait_s: float = 0) -> RunProgress:
-        """Say where the run of this key is, of whatever node, and its result once it is over."""
-        return await self._supervisor.progress(key, wait_s=wait_s)
-
-    async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
-        """Lines that the run of this key printed, live or from its record."""
-        return await self._supervisor.logs(key, after=after, limit=limit, wait_s=wait_s)
-
-    async def cancel(self, key: RunKey) -> bool:
-        """End the run of this key, of whatever node."""
-        return await self._supervisor.cancel(key)
+    async def supervisors(self) -> list[str]:
+        """Name the supervisors that take runs, this one first."""
+        return self._nodes.names
 
     async def call_tool(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """Carry out one tool call that was allowed, once per key."""
@@ -92,10 +79,6 @@ class SandboxShell(SessionMethods, Shell):
     async def cancel_tool(self, key: RunKey) -> bool:
         """End the tool call of this key if it is under way here."""
         return await self._toolbox.cancel(key)
-
-    async def sandbox_health(self) -> SandboxHealth:
-        """What the sandbox enforces here, by probes."""
-        return await self._supervisor.health()
 
     async def stage(self, url: str, ref: str | None) -> StagedRepository:
         """Pin a commit of a local repository and copy what a run may see of it."""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from fleet.ports.model_board import ModelBoard
     from fleet.ports.packs import Pack, PackRequest, Packs
+    from fleet.ports.peers import Peers
     from fleet.ports.raw_log import RawLog
     from fleet.ports.run_logs import LogPage, RunLogs
     from fleet.ports.sandbox import LogSink, RunProgress, Sandbox, SandboxBackend, SandboxHealth
@@ -146,6 +147,7 @@ __all__ = [
     "Pack",
     "PackRequest",
     "Packs",
+    "Peers",
     "PassedOver",
     "PreviewableTool",
     "ProjectionState",

@@ -85,3 +85,11 @@ class RunLedger(Protocol):
     async def forget(self, key: RunKey, *, supervisor: str) -> None:
         """Drop this supervisor's RUNNING entry: nothing was started, or it was cancelled before an end."""
         ...
+
+    async def drop(self, key: RunKey, found: Running) -> None:
+        """Drop a RUNNING entry whose supervisor is known not to run the key, if it still is the one that was found.
+
+        One that was claimed or renewed in the meantime stays, whoever holds it: so any number of supervisors may do
+        this at the same time, and one of them claims the key next.
+        """
+        ...

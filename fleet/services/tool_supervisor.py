@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from fleet.errors import FleetError, NotFound, PolicyDenied, SandboxUnavailable
+from fleet.errors import FleetError, NotFound, SandboxUnavailable
 from fleet.ids import RunKey, StoryId
 from fleet.ports import (
     BlobStore,
@@ -17,19 +17,20 @@ from fleet.ports import (
     Done,
     LogPage,
     Lost,
+    Peers,
     RunLedger,
     RunLogs,
     Running,
     RunProgress,
     SandboxBackend,
     SandboxHealth,
-    SecretDelivery,
 )
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.run_lines import RunLines
 from fleet.services.run_records import LOST, RunRecords, refused_result
+from fleet.services.run_secrets import RunSecrets
 from fleet.services.secret_broker import SecretBroker
-from fleet.tools import SECRET_RULE, OutputStream, RunResult, RunSpec, plan_delivery
+from fleet.tools import RunResult, RunSpec
 
 __all__ = ["SupervisorLimits", "ToolSupervisor"]
 
@@ -70,6 +71,8 @@ class ToolSupervisor:
         logs: where live lines are published; None publishes none.
         secrets: resolves the references of runs; None refuses runs that have any.
         known: the values that `secrets` registers, taken out of all text that comes back.
+        peers: the others that share the ledger; a run that one of them has dropped is taken over at once. None knows
+            nobody: then such a run waits for its deadline.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class ToolSupervisor:
         logs: RunLogs | None = None,
         secrets: SecretBroker | None = None,
         known: KnownSecrets | None = None,
+        peers: Peers | None = None,
         limits: SupervisorLimits | None = None,
     ) -> None:
         self._backend = backend
@@ -91,8 +95,9 @@ class ToolSupervisor:
         self._clock = clock
         self._name = name
         self._logs = logs
-        self._secrets = secrets
         self._known = known or KnownSecrets()
+        self._secrets = RunSecrets(secrets, self._known)
+        self._peers = peers
         self._limits = limits or SupervisorLimits()
         self._total = 0
         self._live: dict[RunKey, _LiveRun] = {}
@@ -108,7 +113,7 @@ class ToolSupervisor:
             OwnershipLost: a higher epoch was seen for the story.
             IdempotencyMismatch: the key names another specification.
         """
-        self._check_secrets(spec)
+        self._secrets.check(spec)
         pause_s = _POLL_S
         while True:
             found = await self._claim(spec, story=story, key=key, epoch=epoch)
@@ -127,7 +132,7 @@ class ToolSupervisor:
         What goes wrong later is recorded as the run's result, because nobody waits for it; so is the loss of the run
         when this supervisor dies (RC-27).
         """
-        self._check_secrets(spec)
+        self._secrets.check(spec)
         found = await self._claim(spec, story=story, key=key, epoch=epoch, is_detached=True)
         match found:
             case _LiveRun():
@@ -152,7 +157,7 @@ class ToolSupervisor:
             if left_s <= 0:
                 # An earlier life of ours ran it for a caller who will ask again: then it starts anew.
                 is_waiting = found.supervisor == self._name and key not in self._live
-                return RunProgress("pending" if is_waiting else "running")
+                return RunProgress("pending" if is_waiting or await self._is_dropped(key, found) else "running")
             await self._clock.sleep(min(left_s, _POLL_S))
 
     async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
@@ -185,9 +190,14 @@ class ToolSupervisor:
             found = await self._found(key)
         except NotFound:
             return False
-        if isinstance(found, Running) and found.supervisor != self._name:
+        if isinstance(found, Running) and found.supervisor != self._name and not await self._is_dropped(key, found):
             return await self._ledger.request_cancel(key)
         return False
+
+    async def holds(self, key: RunKey) -> bool:
+        """Whether this run is under way here; if not, what the ledger says of us is what an earlier life left."""
+        async with self._lock(key):
+            return key in self._live
 
     async def health(self) -> SandboxHealth:
         """What the backend enforces on this node, and how much is under way (RC-25)."""
@@ -207,6 +217,23 @@ class ToolSupervisor:
 
     async def _claim(
         self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool = False
+    ) -> _LiveRun | Done | Running:
+        while True:
+            found = await self._claim_once(spec, story=story, key=key, epoch=epoch, is_detached=is_detached)
+            if not (isinstance(found, Running) and await self._is_dropped(key, found)):
+                return found
+            await self._ledger.drop(key, found)
+
+    async def _is_dropped(self, key: RunKey, found: Running) -> bool:
+        # Never asked with the lock of the key held: the other one needs its own for the answer, and may ask us.
+        return (
+            self._peers is not None
+            and found.supervisor != self._name
+            and await self._peers.has_dropped(found.supervisor, key)
+        )
+
+    async def _claim_once(
+        self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool
     ) -> _LiveRun | Done | Running:
         ttl_s = _ttl_s(spec)
         async with self._lock(key):
@@ -252,6 +279,14 @@ class ToolSupervisor:
 
     async def _found(self, key: RunKey) -> Running | Done:
         """What is known of the key. A detached run without a supervisor is recorded as lost (RC-27)."""
+        found = await self._looked_up(key)
+        if isinstance(found, Running) and found.is_detached and await self._is_dropped(key, found):
+            # It may have ended, or given its key back, while we asked.
+            again = await self._looked_up(key)
+            return await self._lost(key) if again == found else again
+        return found
+
+    async def _looked_up(self, key: RunKey) -> Running | Done:
         async with self._lock(key):
             found = await self._ledger.lookup(key)
             match found:
@@ -313,8 +348,8 @@ class ToolSupervisor:
             asyncio.create_task(self._watch(live, key, _ttl_s(spec)), name=f"watch of run {key[:12]}"),
         ]
         try:
-            delivery = await self._delivery(spec)
-            return self._redacted(await self._backend.run(spec, run_id=key, log=lines.take, secrets=delivery))
+            delivery = await self._secrets.delivery(spec)
+            return self._secrets.redacted(await self._backend.run(spec, run_id=key, log=lines.take, secrets=delivery))
         finally:
             live.has_ended = True
             for task in beside:
@@ -345,32 +380,6 @@ class ToolSupervisor:
         if self._logs is None:
             return LogPage((), is_over=False)
         return await self._logs.read(key, after=after, limit=limit, wait_s=wait_s)
-
-    # Secrets (RT-65).
-
-    def _check_secrets(self, spec: RunSpec) -> None:
-        names = plan_delivery(spec.argv, spec.env).names
-        if names and (spec.grantee is None or self._secrets is None):
-            why = "nobody is named who may have them" if spec.grantee is None else "this sandbox serves none"
-            raise PolicyDenied(
-                f"the run refers to secrets {', '.join(names)}, and {why}; call a tool that a grant of "
-                "config/secrets.yaml covers",
-                rule_id=SECRET_RULE,
-                secrets=list(names),
-            )
-
-    async def _delivery(self, spec: RunSpec) -> SecretDelivery | None:
-        grantee = spec.grantee
-        if grantee is None or self._secrets is None or not plan_delivery(spec.argv, spec.env).names:
-            return None
-        return await self._secrets.deliver(spec.argv, spec.env, as_role=grantee.role, tool=grantee.tool, op=grantee.op)
-
-    def _redacted(self, result: RunResult) -> RunResult:
-        def plain(stream: OutputStream) -> OutputStream:
-            head, tail = self._known.redact(stream.head).text, self._known.redact(stream.tail).text
-            return stream.model_copy(update={"head": head, "tail": tail})
-
-        return result.model_copy(update={"stdout": plain(result.stdout), "stderr": plain(result.stderr)})
 
 
 def _ttl_s(spec: RunSpec) -> int:

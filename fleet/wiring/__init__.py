@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         make_sandbox_parts,
         make_sessions,
         make_supervisor,
+        remove_abandoned,
     )
     from fleet.wiring.stores import make_blobs, make_graph, make_witness
     from fleet.wiring.tools import make_node_toolbox, make_toolbox
@@ -97,6 +98,7 @@ __all__ = [
     "make_toolbox",
     "make_witness",
     "recorded_accesses",
+    "remove_abandoned",
     "open_archivist",
     "open_access_trail",
     "open_auditor",

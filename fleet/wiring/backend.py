@@ -19,12 +19,19 @@ __all__ = ["make_backend"]
 
 
 def make_backend(
-    settings: SandboxBackendSettings, root: Path, blobs: BlobStore, *, policy: Policy, waived: Collection[str]
+    settings: SandboxBackendSettings,
+    root: Path,
+    blobs: BlobStore,
+    *,
+    policy: Policy,
+    waived: Collection[str],
+    own_root: Path | None = None,
 ) -> AnyBackend:
     """What holds the runs of this node.
 
     Args:
         root: where it keeps its files.
+        own_root: where it keeps those of its runs, when supervisors of other nodes have `root` in common with it.
         waived: isolation that may be missing, by name (RC-32).
 
     Raises:
@@ -33,8 +40,15 @@ def make_backend(
     from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend, kubernetes_backend
 
     if isinstance(settings, BubblewrapBackendSettings):
-        return BubblewrapBackend(root, blobs, waived=waived, toolchains=policy.toolchains, services=policy.services)
+        return BubblewrapBackend(
+            own_root or root,
+            blobs,
+            waived=waived,
+            toolchains=policy.toolchains,
+            services=policy.services,
+            shared_root=root,
+        )
     if isinstance(settings, ContainerBackendSettings):
-        return ContainerBackend(settings.kind, root, blobs, waived=waived)
+        return ContainerBackend(settings.kind, own_root or root, blobs, waived=waived, shared_root=root)
     given = settings.model_dump(exclude={"kind"})
     return kubernetes_backend(root, blobs, waived=waived, **given)

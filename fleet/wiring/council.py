@@ -41,6 +41,7 @@ from fleet.wiring.engines import engine_usage
 from fleet.wiring.knowledge import make_knowledge
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.projects import make_project_owner
+from fleet.wiring.spread import make_sandbox
 from fleet.wiring.stores import make_blobs, make_witness
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
@@ -71,7 +72,6 @@ def make_council_parts(
         RayChangeRequests,
         RayForge,
         RayPacks,
-        RaySandbox,
         RayToolHost,
     )
 
@@ -79,6 +79,8 @@ def make_council_parts(
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
     log = ObservedLog(RedisEventLog(redis), meter=telemetry.meter, clock=clock, tracer=telemetry.tracer)
     blobs, resolver = make_blobs(endpoints, redis), ActorResolver()
+    # One for all stories: they share what is known of the supervisors.
+    sandbox = make_sandbox(endpoints, resolver)
     snapshots = RedisSnapshotStore(redis)
     rules, digests = load_definitions(files), files.digests()
     policy = StepPolicy(active_policy(files), rules.fsm)
@@ -93,7 +95,7 @@ def make_council_parts(
             log=log,
             blobs=blobs,
             clock=clock,
-            sandbox=TracedSandbox(RaySandbox(resolver, endpoints.node), log),
+            sandbox=TracedSandbox(sandbox, log),
             agents=TracedAgents(RayAgents(resolver, endpoints.pools), log),
             story_id=story_id,
             epoch=epoch,

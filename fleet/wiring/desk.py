@@ -36,6 +36,7 @@ from fleet.wiring.audit import open_auditor
 from fleet.wiring.contexts import make_context_service
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.plugins import active_policy
+from fleet.wiring.spread import make_sandbox
 from fleet.wiring.stores import make_blobs, make_graph
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def make_desk(endpoints: Endpoints) -> PlanningDesk:
 
 def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
     """Tool sessions, calls and runs for a front, for as long as it lives."""
-    from fleet.adapters.ray import ActorResolver, RaySandbox
+    from fleet.adapters.ray import ActorResolver
     from fleet.services.tool_desk import ToolDesk
 
     log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
@@ -74,7 +75,7 @@ def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
         planning=_desk(endpoints, log, cache),
         sessions=RedisToolSessions(cache),
         blobs=make_blobs(endpoints, log),
-        sandbox=RaySandbox(ActorResolver(), endpoints.node),
+        sandbox=make_sandbox(endpoints, ActorResolver()),
         clock=SystemClock(),
         policy=active_policy(endpoints.files),
         fsm=endpoints.files.load("fsm.yaml", FsmConfig),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from fleet.config import ActorKind
+from fleet.config import ActorKind, KubernetesBackendSettings, has_node
 from fleet.models import ActorEngine
+from fleet.services.spreading import on_node
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.engines import replica_names, served_engines
 
-__all__ = ["PlannedActor", "roster"]
+__all__ = ["Node", "PlannedActor", "home_supervisor", "node_supervisors", "roster", "spreads_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,25 @@ class PlannedActor:
         return f"waiting for a node with {self.wanted}"
 
 
+class Node(Protocol):
+    """A node that is alive."""
+
+    @property
+    def node_id(self) -> str:
+        """Ray's, in hexadecimal."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels."""
+        ...
+
+    @property
+    def cpus(self) -> float:
+        """What it has for work."""
+        ...
+
+
 def roster(endpoints: Endpoints) -> tuple[PlannedActor, ...]:
     """All actors of this fleet, in the order in which they start: what takes longest comes first.
 
@@ -48,7 +69,7 @@ def roster(endpoints: Endpoints) -> tuple[PlannedActor, ...]:
         for name in replica_names(engine)
     ]
     named: list[tuple[str, ActorKind]] = [
-        (f"sandbox:{endpoints.node}", "sandbox"),
+        (home_supervisor(endpoints), "sandbox"),
         ("context", "context"),
         ("projector", "projector"),
         ("notary", "notary"),
@@ -57,3 +78,29 @@ def roster(endpoints: Endpoints) -> tuple[PlannedActor, ...]:
     ]
     others = (PlannedActor(name, kind, endpoints.placement.get(kind, {})) for name, kind in named)
     return (*engines, *others)
+
+
+def home_supervisor(endpoints: Endpoints) -> str:
+    """The supervisor that has the staged repositories, the tools and the sessions; Ray says on which node."""
+    return f"sandbox:{endpoints.node}"
+
+
+def spreads_runs(endpoints: Endpoints) -> bool:
+    """Whether each node holds runs of its own. Jobs of a cluster are spread by the cluster itself."""
+    return not isinstance(endpoints.sandbox_backend, KubernetesBackendSettings)
+
+
+def node_supervisors(endpoints: Endpoints, nodes: Iterable[Node], *, home: str) -> dict[str, str]:
+    """The supervisors beside the home's, one for each further node that is for runs: node id by name.
+
+    That are the nodes with the labels of `placement.sandbox`; without any, those that have CPUs for work.
+
+    Args:
+        nodes: those that are alive.
+        home: id of the node where the home's supervisor is now, which needs no other.
+    """
+    if not spreads_runs(endpoints):
+        return {}
+    labels = endpoints.placement.get("sandbox", {})
+    fitting = (n for n in nodes if (has_node(labels, [n.labels]) if labels else n.cpus > 0))
+    return {on_node(node.node_id): node.node_id for node in fitting if node.node_id != home}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from fleet.wiring.backend import make_backend
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import active_policy, active_roles
 from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+from fleet.wiring.spread import make_peers
 from fleet.wiring.stores import make_blobs
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
@@ -43,6 +45,7 @@ __all__ = [
     "make_supervisor",
     "make_sessions",
     "make_forge",
+    "remove_abandoned",
 ]
 
 
@@ -81,6 +84,11 @@ def make_role_parts(endpoints: Endpoints, *, role: str, telemetry: Telemetry = N
     return RoleParts(agent, models)
 
 
+_NODES = "nodes"
+"""Below the state root: one folder for each further node."""
+_UNUSED_S = 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxParts:
     """What the sandbox supervisor and the forge of one node share."""
@@ -91,24 +99,48 @@ class SandboxParts:
     clock: Clock
 
 
-def make_sandbox_parts(endpoints: Endpoints) -> SandboxParts:
-    """The sandbox backend of this node; its state lies where the sandbox's own user can reach it."""
+def make_sandbox_parts(endpoints: Endpoints, *, node: str | None = None) -> SandboxParts:
+    """The sandbox backend of this node; its state lies where the sandbox's own user can reach it.
+
+    Args:
+        node: of the supervisor of a further node, whose runs lie in a folder of that name: nodes may have one home in
+            common, and what a process of another machine left looks like that of a dead one.
+    """
     from fleet.adapters.sandbox import reachable_state_root
 
     blobs = make_blobs(endpoints)
     root = reachable_state_root(Path(endpoints.home) / "sandbox")
     policy = active_policy(endpoints.files)
-    backend = make_backend(endpoints.sandbox_backend, root, blobs, policy=policy, waived=endpoints.sandbox_waived)
+    backend = make_backend(
+        endpoints.sandbox_backend,
+        root,
+        blobs,
+        policy=policy,
+        waived=endpoints.sandbox_waived,
+        own_root=root / _NODES / node if node else None,
+    )
     return SandboxParts(backend, blobs, root, SystemClock())
+
+
+def remove_abandoned(parts: SandboxParts, alive: Collection[str]) -> int:
+    """What supervisors of nodes left that are dead for a day is gone; how many they were.
+
+    Args:
+        alive: the nodes of this fleet by the names that `make_sandbox_parts` has for them. During an upgrade another
+            fleet may have the same home, of which nothing is known here: hence the day.
+    """
+    from fleet.adapters.sandbox import remove_unused
+
+    return remove_unused(parts.state_root / _NODES, keep=alive, unused_s=_UNUSED_S)
 
 
 def make_supervisor(
     endpoints: Endpoints, parts: SandboxParts, *, name: str, telemetry: Telemetry = NO_TELEMETRY
 ) -> ToolSupervisor:
-    """The service behind actor `sandbox:<node>`."""
-    client, known = connect_redis(endpoints.redis_url), KnownSecrets()
+    """The service behind the actor of this name, `sandbox:<node>`."""
+    client, known, node = connect_redis(endpoints.redis_url), KnownSecrets(), name.removeprefix("sandbox:")
     return ToolSupervisor(
-        TimedBackend(parts.backend, endpoints.node, meter=telemetry.meter, clock=parts.clock, tracer=telemetry.tracer),
+        TimedBackend(parts.backend, node, meter=telemetry.meter, clock=parts.clock, tracer=telemetry.tracer),
         RedisRunLedger(client),
         parts.blobs,
         parts.clock,
@@ -118,6 +150,7 @@ def make_supervisor(
             endpoints, environ=os.environ, record=recorded_accesses(RedisAccessTrail(client)), known=known
         ),
         known=known,
+        peers=make_peers(endpoints),
         limits=SupervisorLimits(max_runs=2 * (os.cpu_count() or 1) + endpoints.sandbox_waiting),
     )
 

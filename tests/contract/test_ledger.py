@@ -150,6 +150,37 @@ async def test_forget_leaves_what_another_supervisor_runs_or_what_is_done(stores
     assert await stores.ledger.lookup(key) == Done(FIRST)
 
 
+@pytest.mark.rule("RC-27", "RC-54")
+async def test_entry_of_a_dead_supervisor_is_dropped_once_and_what_came_after_it_stays(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key, ttl_s=600)
+    found = await stores.ledger.lookup(key)
+    assert isinstance(found, Running)
+    await stores.ledger.drop(key, found)
+    assert await stores.ledger.lookup(key) is None
+    assert await claim(stores.ledger, key, supervisor="node-b") == Claimed()
+    await stores.twin().ledger.drop(key, found)
+    running = await stores.ledger.lookup(key)
+    assert isinstance(running, Running)
+    assert running.supervisor == "node-b"
+
+
+async def test_drop_leaves_what_was_renewed_or_is_done_in_the_meantime_and_knows_no_unknown_key(stores: Stores) -> None:
+    key = run_key()
+    await claim(stores.ledger, key, ttl_s=5)
+    found = await stores.ledger.lookup(key)
+    assert isinstance(found, Running)
+    await stores.ledger.renew(key, supervisor="node-a", ttl_s=500)
+    await stores.ledger.drop(key, found)
+    renewed = await stores.ledger.lookup(key)
+    assert isinstance(renewed, Running)
+    await stores.ledger.finish(key, epoch=1, supervisor="node-a", result=FIRST)
+    await stores.ledger.drop(key, renewed)
+    assert await stores.ledger.lookup(key) == Done(FIRST)
+    await stores.ledger.drop(run_key("unknown"), found)
+    assert await stores.ledger.lookup(run_key("unknown")) is None
+
+
 @pytest.mark.rule("RC-54")
 async def test_two_supervisors_racing_for_keys_execute_each_once_and_agree(stores: Stores) -> None:
     executed: Counter[RunKey] = Counter()

@@ -104,13 +104,13 @@ def _boot(plan: HostPlan, *, pinned: bool) -> None:
 
     from actors import actor_names, boot
     from actors.council import CouncilShell
-    from actors.placement import _COMMON
+    from actors.options import COMMON
     from actors.shell import Shell
 
     labels = {"pool": "agents"}
     where = replace(endpoints(plan), placement=dict.fromkeys(_KINDS, labels) if pinned else {})
     ensure_principals(where.principals_file)
-    known = {**_COMMON, **({"label_selector": labels} if pinned else {})}
+    known = {**COMMON, **({"label_selector": labels} if pinned else {})}
     # Started before `boot`, which keeps what it finds: stand-ins without work for actors that need a graph or a key,
     # and councils with variables of their own.
     for name in actor_names(where):

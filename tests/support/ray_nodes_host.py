@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def main() -> None:
     home = Path(plan["home"])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    nodes = _Nodes(home)
+    nodes = NodesOfOneMachine(home)
     try:
         where = nodes.start()
         _say(answers, where | {"raylets": [nodes.add(labels) for labels in plan["nodes"]]})
@@ -54,18 +54,30 @@ def _say(answers: Any, answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-class _Nodes:
-    """A head that carries nothing, and nodes beside it."""
+class NodesOfOneMachine:
+    """A head that carries nothing, and nodes beside it.
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    Args:
+        environ: variables of Ray, for all nodes.
+        dashboard: whether the head has one.
+    """
+
+    def __init__(self, home: Path, *, environ: Mapping[str, str] = PATIENT, dashboard: bool = True) -> None:
+        self._home, self._environ, self._dashboard = home, environ, dashboard
         self._cluster: Any = None
+        self.raylets: dict[str, int] = {}
+        """The pid of the raylet of each node that was added, by the id of the node."""
+
+    @property
+    def address(self) -> str:
+        """For `ray.init`."""
+        return self._cluster.address
 
     def start(self) -> dict[str, Any]:
         token = self._home / "ray-token"
         token.write_text(os.urandom(32).hex())
         token.chmod(0o600)
-        os.environ.update(ray_environment(token), **PATIENT)
+        os.environ.update(ray_environment(token), **self._environ)
         # `Cluster` notes its address in Ray's default folder, where `address="auto"` of anybody would find it.
         (self._home / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = str(self._home)
@@ -73,14 +85,15 @@ class _Nodes:
         from ray.cluster_utils import Cluster
 
         services.get_node = _patient(services.get_node)
-        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}
+        head = {"num_cpus": 0, "include_dashboard": self._dashboard, "dashboard_port": free_port()}
         self._cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args={**self._node(), **head})
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
         return {"dashboard": f"http://127.0.0.1:{head['dashboard_port']}", "token": token.read_text()}
 
     def add(self, labels: dict[str, str]) -> int:
         node = self._cluster.add_node(**self._node(), num_cpus=4, labels=labels)
-        return node.all_processes["raylet"][0].process.pid
+        self.raylets[node.node_id] = node.all_processes["raylet"][0].process.pid
+        return self.raylets[node.node_id]
 
     def stop(self) -> None:
         if self._cluster is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from fleet.wiring import (
     make_role_agent,
     make_sandbox_parts,
     make_supervisor,
+    remove_abandoned,
 )
 
 
@@ -66,6 +68,36 @@ def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> No
     assert make_forge(endpoints, parts)
     shard = make_council_shard(endpoints, name="council:0", incarnation="1-1")
     assert shard.status().owner == "council:0/1-1"
+
+
+@pytest.mark.rule("RC-27")
+async def test_supervisors_of_nodes_with_one_home_leave_the_runs_of_each_other_alone(endpoints: Endpoints) -> None:
+    home, node = make_sandbox_parts(endpoints), make_sandbox_parts(endpoints, node="0123456789ab")
+    assert (home.state_root, home.backend.repos) == (node.state_root, node.backend.repos)
+    # To either of them a process of the other's machine is one that does not live.
+    elsewhere = [home.state_root / part / "runs" / "1-1-deadbeef" for part in (".", "nodes/0123456789ab")]
+    for folder in elsewhere:
+        (folder / "task").mkdir(parents=True)
+    await home.backend.sweep()
+    assert [folder.exists() for folder in elsewhere] == [False, True]
+    elsewhere[0].mkdir(parents=True)
+    await node.backend.sweep()
+    assert [folder.exists() for folder in elsewhere] == [True, False]
+
+
+def test_what_a_node_left_goes_a_day_after_it_died(endpoints: Endpoints) -> None:
+    parts = make_sandbox_parts(endpoints)
+    names = ("0123456789ab", "ba9876543210", "00ddeeaadd00")
+    runs = [parts.state_root / "nodes" / name / "runs" for name in names]
+    for folder in runs:
+        (folder / "1-1-deadbeef").mkdir(parents=True)
+    for path in parts.state_root.glob("nodes/**/*"):
+        os.utime(path, (1, 1))
+    # A run came and went there not long ago, of a node that another fleet may have.
+    (runs[1] / "2-2-deadbeef").mkdir()
+    assert remove_abandoned(parts, {names[0]}) == 1
+    assert [folder.exists() for folder in runs] == [True, True, False]
+    assert remove_abandoned(make_sandbox_parts(endpoints, node=names[0]), {names[0]}) == 0
 
 
 def test_models_for_other_programs_are_those_of_the_configuration(endpoints: Endpoints) -> None:

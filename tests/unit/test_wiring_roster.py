@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from fleet.config import has_node, load_settings, packaged_directory
+from fleet.config import KubernetesBackendSettings, has_node, load_settings, packaged_directory
 from fleet.errors import ConfigError
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.places import cluster_endpoints
-from fleet.wiring.roster import PlannedActor, roster
+from fleet.wiring.roster import PlannedActor, home_supervisor, node_supervisors, roster, spreads_runs
 from tests.support.engines import actor_engine
 
 STORES = {
@@ -71,6 +73,44 @@ def test_what_an_actor_waits_for_is_said_in_words() -> None:
     assert PlannedActor("engine:tiny:0", "engine", labels, engine).wanted == (
         "2 GPUs and 4 CPUs, label accelerator=h200, label zone=near"
     )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A node that is alive."""
+
+    node_id: str
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    cpus: float = 4.0
+
+
+HOME, SECOND = Seen("a" * 56), Seen("b" * 56)
+
+
+def test_only_node_of_a_fleet_has_the_supervisor_of_the_home_and_no_other(tmp_path: Path) -> None:
+    where = endpoints(tmp_path)
+    assert (home_supervisor(where), spreads_runs(where)) == ("sandbox:local", True)
+    assert node_supervisors(where, [HOME], home=HOME.node_id) == {}
+
+
+def test_every_further_node_with_cpus_has_a_supervisor_when_no_labels_are_set(tmp_path: Path) -> None:
+    head = Seen("d" * 56, cpus=0)
+    found = node_supervisors(endpoints(tmp_path), [head, HOME, SECOND], home=HOME.node_id)
+    assert found == {"sandbox:bbbbbbbbbbbb": SECOND.node_id}
+
+
+def test_labels_alone_say_which_nodes_have_a_supervisor_where_they_are_set(tmp_path: Path) -> None:
+    where = endpoints(tmp_path, FLEET_PLACEMENT="{sandbox: {pool: sandbox}}")
+    pool = {"pool": "sandbox"}
+    nodes = [Seen("a" * 56, pool), Seen("b" * 56, pool, cpus=0), Seen("c" * 56, {"pool": "agents"})]
+    assert node_supervisors(where, nodes, home="a" * 56) == {"sandbox:bbbbbbbbbbbb": "b" * 56}
+
+
+def test_jobs_of_a_cluster_need_one_supervisor(tmp_path: Path) -> None:
+    image = "registry.example/toolbox@sha256:" + "0" * 64
+    where = replace(endpoints(tmp_path), sandbox_backend=KubernetesBackendSettings(kind="kubernetes", image=image))
+    assert not spreads_runs(where)
+    assert node_supervisors(where, [HOME, SECOND], home=HOME.node_id) == {}
 
 
 @pytest.mark.parametrize(

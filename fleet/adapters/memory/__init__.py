@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fleet.adapters.memory.ledger import MemoryRunLedger
     from fleet.adapters.memory.log import MemoryEventLog
     from fleet.adapters.memory.model_board import MemoryModelBoard
+    from fleet.adapters.memory.peers import MemoryPeers
     from fleet.adapters.memory.raw_log import MemoryRawLog
     from fleet.adapters.memory.run_logs import MemoryRunLogs
     from fleet.adapters.memory.sandbox import MemorySandboxBackend, Program, ProgramEnd, ProgramStart, by_argv
@@ -60,6 +61,7 @@ __all__ = [
     "MemoryLeaseStore",
     "MemoryMeter",
     "MemoryModelBoard",
+    "MemoryPeers",
     "MemoryRawLog",
     "MemoryRunLedger",
     "MemoryRunLogs",

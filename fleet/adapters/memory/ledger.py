@@ -92,5 +92,13 @@ class MemoryRunLedger:
         if entry is not None and isinstance(entry.state, Running) and entry.state.supervisor == supervisor:
             del self._entries[key]
 
+    async def drop(self, key: RunKey, found: Running) -> None:
+        """Drop the RUNNING entry if it still is the one that was found."""
+        entry = self._entries.get(key)
+        if entry is None or not isinstance(entry.state, Running):
+            return
+        if (entry.state.supervisor, entry.state.deadline_ms) == (found.supervisor, found.deadline_ms):
+            del self._entries[key]
+
     def _deadline_ms(self, ttl_s: int) -> int:
         return self._clock.now_ms() + ttl_s * 1000

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from fleet.adapters.ray.resolver import ActorResolver
-from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreError, ToolTimeout
+from fleet.adapters.ray.supervisors import Supervisors
+from fleet.errors import (
+    FleetError,
+    InvalidInput,
+    ModelUnavailable,
+    OutcomeUnknown,
+    SandboxUnavailable,
+    StoreError,
+    ToolTimeout,
+)
 from fleet.ids import RunKey, StoryId
 from fleet.ports import (
     AgentAnswer,
@@ -25,6 +37,7 @@ from fleet.ports import (
     StagedRepository,
     ToolContext,
 )
+from fleet.services.spreading import combined, is_bound
 from fleet.tools import RunResult, RunSpec, ToolCall, ToolOutcome
 
 __all__ = ["RayAgents", "RayChangeRequests", "RayForge", "RayPacks", "RaySandbox", "RayToolHost"]
@@ -71,41 +84,71 @@ class RayPacks:
 
 
 class RaySandbox:
-    """Port Sandbox over the actor `sandbox:<node>`. A call that was cut off is repeated under its key (RC-51)."""
+    """Port Sandbox over the actors `sandbox:<node>`. A call that was cut off is repeated under its key (RC-51).
 
-    def __init__(self, resolver: ActorResolver, node: str) -> None:
-        self._resolver, self._name = resolver, f"sandbox:{node}"
+    Args:
+        node: the home's, whose supervisor has the staged repositories.
+        spread: all supervisors; runs without a repository go to any of them. None leaves everything to the home's.
+    """
+
+    def __init__(self, resolver: ActorResolver, node: str, *, spread: Supervisors | None = None) -> None:
+        self._resolver, self._name, self._spread = resolver, f"sandbox:{node}", spread
 
     async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
         """See the port."""
         timeout_s = spec.limits.overall_s + _CALL_MARGIN_S
-        return await self._resolver.call(
-            self._name, "run", spec, story=story, key=key, epoch=epoch, timeout_s=timeout_s
-        )
+        return await self._at_one(spec, key, "run", spec, story=story, key=key, epoch=epoch, timeout_s=timeout_s)
 
     async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
         """See the port."""
-        return await self._resolver.call(
-            self._name, "submit", spec, story=story, key=key, epoch=epoch, timeout_s=_CALL_MARGIN_S
+        return await self._at_one(
+            spec, key, "submit", spec, story=story, key=key, epoch=epoch, timeout_s=_CALL_MARGIN_S
         )
 
     async def progress(self, key: RunKey, *, wait_s: float = 0) -> RunProgress:
         """See the port."""
-        return await self._resolver.call(self._name, "progress", key, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S)
+        return await self._at_any(key, "progress", key, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S)
 
     async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
         """See the port."""
-        return await self._resolver.call(
-            self._name, "logs", key, after=after, limit=limit, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S
+        return await self._at_any(
+            key, "logs", key, after=after, limit=limit, wait_s=wait_s, timeout_s=wait_s + _CALL_MARGIN_S
         )
 
     async def cancel(self, key: RunKey) -> bool:
         """See the port."""
-        return await self._resolver.call(self._name, "cancel", key, timeout_s=15.0)
+        return await self._at_any(key, "cancel", key, timeout_s=15.0)
 
     async def health(self) -> SandboxHealth:
-        """See the port."""
-        return await self._resolver.call(self._name, "sandbox_health", timeout_s=60.0)
+        """See the port; of several supervisors what the home's enforces, and what is wrong with any of them."""
+        names = () if self._spread is None else (await self._spread.names())[1:]
+        home, *others = await asyncio.gather(self._health_of(self._name), *(self._known_health(n) for n in names))
+        assert home is not None
+        return combined(home, dict(zip(names, others, strict=True))) if names else home
+
+    async def _health_of(self, name: str) -> SandboxHealth:
+        return await self._called(("sandbox_health",), {"timeout_s": 60.0}, name)
+
+    async def _known_health(self, name: str) -> SandboxHealth | None:
+        try:
+            return await self._health_of(name)
+        except FleetError:
+            return None
+
+    async def _at_one(self, spec: RunSpec, own_key: RunKey, *args: Any, **kwargs: Any) -> Any:
+        if self._spread is None or is_bound(spec):
+            return await self._resolver.call(self._name, *args, **kwargs)
+        return await self._spread.at_one(own_key, partial(self._called, args, kwargs))
+
+    async def _at_any(self, own_key: RunKey, *args: Any, **kwargs: Any) -> Any:
+        if self._spread is None:
+            return await self._resolver.call(self._name, *args, **kwargs)
+        return await self._spread.at_any(own_key, partial(self._called, args, kwargs))
+
+    async def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
+        # A supervisor that was named a moment ago and is not there now will not come.
+        given = {} if name == self._name else {"found_within_s": 0.0}
+        return await self._resolver.call(name, *args, **kwargs, **given)
 
 
 class RayToolHost:

@@ -14,6 +14,13 @@ from fleet.services.observing import carried
 __all__ = ["NAMESPACE", "ActorResolver"]
 
 NAMESPACE = "fleet"
+_GONE = (
+    ray_errors.RayActorError,
+    ray_errors.RaySystemError,
+    # Of an actor that is pinned to a node, and of an answer that was still kept on one, when that node is dead.
+    ray_errors.ActorUnschedulableError,
+    ray_errors.ObjectLostError,
+)
 
 
 class ActorResolver:
@@ -23,15 +30,20 @@ class ActorResolver:
         self._handles: dict[str, Any] = {}
         self._wait_s = wait_s
 
-    async def call(self, name: str, method: str, *args: Any, timeout_s: float, **kwargs: Any) -> Any:
+    async def call(
+        self, name: str, method: str, *args: Any, timeout_s: float, found_within_s: float | None = None, **kwargs: Any
+    ) -> Any:
         """The method's result. Errors of ours arrive as themselves.
+
+        Args:
+            found_within_s: seconds that are given to an actor that is not there yet. Default: those of the resolver.
 
         Raises:
             SandboxUnavailable, StoreUnavailable: the actor is not there, or died during the call; the call may have
                 been executed, so repeat it under the same key.
             ToolTimeout: no answer in time.
         """
-        handle = await self.handle(name)
+        handle = await self.handle(name, within_s=found_within_s)
         if (cause := carried()) is not None:
             kwargs["caused_by"] = cause
         try:
@@ -43,7 +55,7 @@ class ActorResolver:
             if isinstance(cause, FleetError):
                 raise cause from error
             raise FleetError(f"actor {name} failed in {method}: {cause!r}", actor=name) from error
-        except (ray_errors.RayActorError, ray_errors.RaySystemError) as error:
+        except _GONE as error:
             self.forget(name)
             raise _gone(name, str(error)) from error
 
@@ -51,11 +63,11 @@ class ActorResolver:
         """The handle of this name is looked up again before its next use."""
         self._handles.pop(name, None)
 
-    async def handle(self, name: str) -> Any:
+    async def handle(self, name: str, *, within_s: float | None = None) -> Any:
         """The actor's handle; StoreUnavailable or SandboxUnavailable when it is not there in time."""
         if name in self._handles:
             return self._handles[name]
-        deadline = asyncio.get_running_loop().time() + self._wait_s
+        deadline = asyncio.get_running_loop().time() + (self._wait_s if within_s is None else within_s)
         while True:
             try:
                 handle: Any = await asyncio.to_thread(_look_up, name)

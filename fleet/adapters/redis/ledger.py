@@ -72,6 +72,12 @@ if not entry[1] and entry[2] == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return {'OK'}
 """)
 
+_DROP = Script("""
+local entry = redis.call('HMGET', KEYS[1], 'result', 'supervisor', 'deadline_ms')
+if not entry[1] and entry[2] == ARGV[1] and entry[3] == ARGV[2] then redis.call('DEL', KEYS[1]) end
+return {'OK'}
+""")
+
 _RENEW = Script("""
 local entry = redis.call('HMGET', KEYS[1], 'result', 'supervisor')
 if entry[1] or entry[2] ~= ARGV[1] then return {'OTHER'} end
@@ -143,6 +149,11 @@ class RedisRunLedger:
     async def forget(self, key: RunKey, *, supervisor: str) -> None:
         """Drop this supervisor's RUNNING entry; anything else stays."""
         await self._run(_FORGET, [ledger_run_key(key)], [supervisor], doing=f"forget run {key}")
+
+    async def drop(self, key: RunKey, found: Running) -> None:
+        """Drop the RUNNING entry if it still is the one that was found."""
+        words: list[Word] = [found.supervisor, found.deadline_ms]
+        await self._run(_DROP, [ledger_run_key(key)], words, doing=f"drop run {key}")
 
     async def _run(self, script: Script, keys: list[str], words: list[Word], *, doing: str) -> list[str]:
         async def attempt(send: Send) -> Any:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fleet.adapters.sandbox.containers import ContainerBackend
     from fleet.adapters.sandbox.identity import is_reachable, is_root, reachable_state_root
     from fleet.adapters.sandbox.kubernetes import KubernetesBackend, kubernetes_backend
+    from fleet.adapters.sandbox.orphans import remove_unused
 else:
     __getattr__ = on_demand(__name__, __file__)
 
@@ -20,4 +21,5 @@ __all__ = [
     "is_reachable",
     "is_root",
     "reachable_state_root",
+    "remove_unused",
 ]

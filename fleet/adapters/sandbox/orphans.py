@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 from fleet.adapters.sandbox.identity import is_alive
 from fleet.adapters.sandbox.workspace import remove_tree
 
-__all__ = ["kill_orphans", "remove_orphans"]
+__all__ = ["kill_orphans", "remove_orphans", "remove_unused"]
 
 
 def kill_orphans(mark: str) -> int:
@@ -44,3 +46,21 @@ def remove_orphans(root: Path) -> int:
         if not is_alive("-".join(folder.name.split("-")[:3])):
             removed += remove_tree(folder)
     return removed
+
+
+def remove_unused(folder: Path, *, keep: Collection[str], unused_s: float) -> int:
+    """State roots in `folder` that nobody used for so many seconds are gone, but for those to keep; how many."""
+    removed = 0
+    for root in folder.glob("*"):
+        if root.name not in keep and time.time() - _last_use(root) > unused_s:
+            removed += remove_tree(root)
+    return removed
+
+
+def _last_use(root: Path) -> float:
+    """When something was last made or removed on the upper levels, as each run does; in seconds of the epoch."""
+    times = [0.0]
+    for path in (root, *root.glob("*"), *root.glob("*/*"), *root.glob("*/*/*")):
+        with contextlib.suppress(OSError):
+            times.append(path.lstat().st_mtime)
+    return max(times)

@@ -1,0 +1,72 @@
+"""Runs commands in the sandbox of one node: all that the supervisor of a further node does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from actors.shell import Shell
+from fleet.errors import FleetError
+from fleet.ids import RunKey, StoryId
+from fleet.ports import LogPage, RunProgress, SandboxHealth
+from fleet.services.spreading import node_of
+from fleet.tools import RunResult, RunSpec
+from fleet.wiring import Endpoints, make_sandbox_parts, make_supervisor
+
+__all__ = ["RunsShell"]
+
+_SWEEP_S = 60.0
+"""Seconds between two searches for what dead runs left."""
+
+
+class RunsShell(Shell):
+    """Thin shell over ToolSupervisor."""
+
+    def __init__(self, name: str, endpoints: Endpoints) -> None:
+        super().__init__(name, endpoints)
+        self._parts = make_sandbox_parts(endpoints, node=node_of(name))
+        self._supervisor = make_supervisor(endpoints, self._parts, name=name, telemetry=self.telemetry)
+        self.background(self._sweep)
+
+    async def _sweep(self) -> None:
+        while True:
+            # A search that failed is made again: what is left over stays until one succeeds.
+            with contextlib.suppress(FleetError):
+                await self._sweep_once()
+            await asyncio.sleep(_SWEEP_S)
+
+    async def _sweep_once(self) -> None:
+        await self._supervisor.sweep()
+
+    async def health(self) -> dict[str, Any]:
+        """Name, process id and state; `active` runs are under way here."""
+        return {**await super().health(), "active": self._supervisor.active}
+
+    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
+        """Run one command, once per key."""
+        return await self._supervisor.run(spec, story=story, key=key, epoch=epoch)
+
+    async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
+        """Start one command, once per key, and return at once."""
+        return await self._supervisor.submit(spec, story=story, key=key, epoch=epoch)
+
+    async def progress(self, key: RunKey, *, wait_s: float = 0) -> RunProgress:
+        """Say where the run of this key is, of whatever node, and its result once it is over."""
+        return await self._supervisor.progress(key, wait_s=wait_s)
+
+    async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
+        """Lines that the run of this key printed, live or from its record."""
+        return await self._supervisor.logs(key, after=after, limit=limit, wait_s=wait_s)
+
+    async def cancel(self, key: RunKey) -> bool:
+        """End the run of this key, of whatever node."""
+        return await self._supervisor.cancel(key)
+
+    async def holds(self, key: RunKey) -> bool:
+        """Say whether the run of this key is under way here, when another supervisor asks."""
+        return await self._supervisor.holds(key)
+
+    async def sandbox_health(self) -> SandboxHealth:
+        """What the sandbox enforces here, by probes."""
+        return await self._supervisor.health()
