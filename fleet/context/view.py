@@ -17,12 +17,11 @@ from fleet.events import (
     PlanProposed,
     PlanRejected,
     StoredEvent,
-    StoryCreated,
     StoryEdited,
     StoryTransitioned,
     decode,
 )
-from fleet.story import StoryState
+from fleet.story import MILESTONES, StoryState
 
 __all__ = ["Milestone", "StoryView", "milestones"]
 
@@ -71,22 +70,8 @@ def milestones(
     return tuple(found[-last:])
 
 
-_TYPES = frozenset(
-    cls.__name__
-    for cls in (
-        ApprovalGranted,
-        ApprovalRejected,
-        ApprovalRequested,
-        DeploymentRecorded,
-        MilestoneReached,
-        PlanAdopted,
-        PlanProposed,
-        PlanRejected,
-        StoryCreated,
-        StoryEdited,
-        StoryTransitioned,
-    )
-)
+_TYPES = MILESTONES | {ApprovalRequested.__name__}
+"""With what tells the gate that an answer is about."""
 
 
 def _text(payload: Payload, gates: dict[str, str]) -> str:

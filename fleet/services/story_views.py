@@ -23,8 +23,6 @@ __all__ = ["StoryViews"]
 
 _HELD = 8
 _FOLD_AT_ONCE = 200
-_PAGE = 500
-"""Events that are read at once on the way back to older milestones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +96,13 @@ class StoryViews:
         return await self._held_at(state, await self._looked_back(tail, state), hash=tail[-1].hash)
 
     async def _looked_back(self, tail: Sequence[StoredEvent], state: StoryState) -> tuple[Milestone, ...]:
-        """The last milestones of what comes to `state`, read from the end backwards."""
-        gates, page, first = _gates(state), tail, tail[0].version
-        shown: tuple[Milestone, ...] = ()
-        while True:
-            shown = (*milestones(page, last=self._milestones, gates=gates), *shown)[-self._milestones :]
-            if first == 1 or len(shown) == self._milestones:
-                return shown
-            after = max(0, first - 1 - _PAGE)
-            page = await self._log.read(tail[0].stream, after=after, limit=first - 1 - after)
-            first = after + 1
+        """The last milestones of `state`, of which those before the tail are read one by one."""
+        wanted = state.milestones[-self._milestones :]
+        older = [version for version in wanted if version < tail[0].version]
+        stream = tail[0].stream
+        read = [await self._log.read(stream, after=version - 1, limit=1) for version in older]
+        events = [*(event for page in read for event in page), *tail]
+        return milestones(events, last=self._milestones, gates=_gates(state))
 
     async def _from_start(self, story_id: StoryId, as_of: int) -> _Held:
         events = await self._log.read(StreamId.of_story(story_id), limit=as_of)

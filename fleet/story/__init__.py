@@ -53,6 +53,7 @@ from fleet.story.guards import GUARDS, GuardContext, evaluate
 from fleet.story.intents import Intent
 from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, unpark
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
+from fleet.story.milestones import MILESTONES
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
 from fleet.story.plan import plan, waiting_for
 from fleet.story.replay import Replayed, replay
@@ -84,6 +85,7 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "MILESTONES",
     "MAX_DENIALS",
     "RAISE_GATE",
     "Allowance",

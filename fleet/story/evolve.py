@@ -47,6 +47,7 @@ from fleet.events import (
 )
 from fleet.ids import StoryId
 from fleet.story import evolve_budgets, evolve_council, evolve_tasks, evolve_tree
+from fleet.story.milestones import with_milestone
 from fleet.story.ownership import counts_against
 from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState, Summary
 
@@ -86,7 +87,11 @@ def evolve(state: StoryState | None, event: StoredEvent) -> StoryState:
     takeovers = after.takeovers_without_progress if isinstance(payload, OwnershipTaken) else 0
     budgets = evolve_budgets.account(state, payload, event)
     return after.with_(
-        version=event.version, updated_ms=event.ts_ms, takeovers_without_progress=takeovers, budgets=budgets
+        version=event.version,
+        updated_ms=event.ts_ms,
+        takeovers_without_progress=takeovers,
+        budgets=budgets,
+        milestones=with_milestone(state.milestones, event.type, event.version),
     )
 
 
@@ -96,6 +101,7 @@ def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
         version=event.version,
         created_ms=event.ts_ms,
         updated_ms=event.ts_ms,
+        milestones=with_milestone((), event.type, event.version),
         author=event.actor,
         project_id=p.project_id,
         epic_id=p.epic_id,

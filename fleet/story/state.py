@@ -309,6 +309,8 @@ class StoryState:
     docs: Docs | None = None
     report_version: int = 0
     report_digest: Digest | None = None
+    milestones: tuple[int, ...] = ()
+    """Versions of the newest events worth remembering, oldest first; a hundred at most."""
     summaries: Mapping[str, Summary] = field(default_factory=_frozen_map)
     """The last verified summary of each role's history, by base role; that of no role under "" (CX-56)."""
     loopbacks: Mapping[str, int] = field(default_factory=_frozen_map)

@@ -1,0 +1,42 @@
+"""Which events of a story are worth remembering, and how many of them its state knows by their versions (CX-1)."""
+
+from __future__ import annotations
+
+from fleet.events import (
+    ApprovalGranted,
+    ApprovalRejected,
+    DeploymentRecorded,
+    MilestoneReached,
+    PlanAdopted,
+    PlanProposed,
+    PlanRejected,
+    StoryCreated,
+    StoryEdited,
+    StoryTransitioned,
+)
+
+__all__ = ["MILESTONES", "with_milestone"]
+
+MILESTONES = frozenset(
+    cls.__name__
+    for cls in (
+        ApprovalGranted,
+        ApprovalRejected,
+        DeploymentRecorded,
+        MilestoneReached,
+        PlanAdopted,
+        PlanProposed,
+        PlanRejected,
+        StoryCreated,
+        StoryEdited,
+        StoryTransitioned,
+    )
+)
+"""Types of the events. A question for consent is none: only its answer is."""
+_KEPT = 100
+"""As many as a pack may show."""
+
+
+def with_milestone(known: tuple[int, ...], type: str, version: int) -> tuple[int, ...]:
+    """The versions of the newest milestones, this event among them if it is one."""
+    return (*known, version)[-_KEPT:] if type in MILESTONES else known
