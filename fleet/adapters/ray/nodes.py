@@ -108,6 +108,11 @@ class NodeWatch:
                 return False
         return True
 
+    async def has_several(self) -> bool:
+        """Whether more than one node is alive; False while Ray does not answer."""
+        view = await self._viewed(_FRESH_S)
+        return view is not None and len(view.nodes) > 1
+
     async def _viewed(self, fresh_s: float) -> NodeView | None:
         now = time.monotonic()
         async with self._asking:

@@ -60,18 +60,23 @@ class Supervisors:
             found = [name for name in self._names if not await self._watch.is_gone(name)]
         return tuple(found)
 
-    async def at_one(self, key: RunKey, ask: Callable[[str], Awaitable[T]]) -> T:
+    async def at_one(self, key: RunKey, ask: Callable[[str], Awaitable[T]], *, is_bound: bool = False) -> T:
         """What the supervisor answers that the key belongs to; another one's answer once its node is known to be dead.
 
-        One that died on a node that lives starts again there, and takes up what it had begun: it is waited for.
+        One that died on a node that lives starts again there, and takes up what it had begun: it is waited for. So is
+        the home's where it has another node to go to.
+
+        Args:
+            is_bound: it is the home's whatever the key.
 
         Raises:
-            SandboxUnavailable: as `ask`; or the home's supervisor does not answer, or Ray could not say in time what
-                became of another one.
+            SandboxUnavailable: as `ask`; or the supervisor does not answer, and Ray could not say in time what became
+                of it. On a fleet of one node that is said at once.
         """
         chosen, until = "", 0.0
         while True:
-            left = [name for name in await self.names() if not await self._watch.is_gone(name)]
+            names = (self._home,) if is_bound else await self.names()
+            left = [name for name in names if not await self._watch.is_gone(name)]
             if chosen not in left:
                 chosen, until = ranked(key, left)[0], 0.0
             try:
@@ -79,9 +84,12 @@ class Supervisors:
             except SandboxUnavailable as error:
                 until = until or time.monotonic() + self._patience.verdict_s
                 is_its_own = error.details.get("actor") != chosen
-                if is_its_own or node_of(chosen) is None or time.monotonic() > until:
+                if is_its_own or time.monotonic() > until or not await self._comes_back(chosen):
                     raise
             await asyncio.sleep(self._patience.again_s)
+
+    async def _comes_back(self, name: str) -> bool:
+        return node_of(name) is not None or await self._watch.has_several()
 
     async def at_any(self, key: RunKey, ask: Callable[[str], Awaitable[T]]) -> T:
         """The first answer of a supervisor, beginning with the one that the key belongs to. Raises as `ask`."""

@@ -40,6 +40,7 @@ class Ray:
     def __init__(self) -> None:
         self.listed: list[str] = list(ALL)
         self.dead = set[str]()
+        self.nodes = 3
         self.answers: dict[str, Callable[[], object]] = {}
         self.seen: list[tuple[str, str]] = []
 
@@ -50,6 +51,9 @@ class Ray:
         if name in self.answers:
             return self.answers[name]()
         return self.listed if method == "supervisors" else name
+
+    async def has_several(self) -> bool:
+        return self.nodes > 1
 
     async def is_gone(self, name: str) -> bool:
         return name in self.dead and name != HOME
@@ -92,7 +96,7 @@ async def test_run_and_what_is_asked_of_it_go_to_the_supervisor_that_its_key_bel
 
 @pytest.mark.rule("RC-26")
 async def test_run_with_a_repository_stays_with_the_home(ray: Ray) -> None:
-    assert await run(ray.sandbox(), key_for(FAR), RunSpec(argv=("git",), mounts=(RepoMount(repo="0" * 64),))) == HOME
+    assert await run(ray.sandbox(), key_for(FAR), WITH_REPOSITORY) == HOME
     assert ray.asked("supervisors") == []
 
 
@@ -124,11 +128,31 @@ async def test_supervisor_that_starts_again_is_waited_for_even_when_another_node
     assert ray.asked("run") == [NEAR] * 4
 
 
-async def test_home_that_does_not_answer_is_told_at_once_as_on_one_node(ray: Ray) -> None:
+WITH_REPOSITORY = RunSpec(argv=("git",), mounts=(RepoMount(repo="0" * 64),))
+
+
+@pytest.mark.parametrize("spec", [SPEC, WITH_REPOSITORY])
+async def test_only_supervisor_of_one_node_that_does_not_answer_is_told_at_once(ray: Ray, spec: RunSpec) -> None:
     ray.dead.add(HOME)
+    ray.nodes = 1
     with pytest.raises(SandboxUnavailable):
-        await run(ray.sandbox(), key_for(HOME))
+        await run(ray.sandbox(), key_for(HOME), spec)
     assert ray.asked("run") == [HOME]
+
+
+@pytest.mark.rule("RC-27")
+@pytest.mark.parametrize("spec", [SPEC, WITH_REPOSITORY])
+async def test_home_that_moves_to_another_node_is_waited_for(ray: Ray, spec: RunSpec) -> None:
+    tries = iter(range(3))
+
+    def moves() -> object:
+        if ray.seen[-1][1] == "supervisors" or next(tries, None) is not None:
+            raise gone(HOME)
+        return "moved"
+
+    ray.answers[HOME] = moves
+    assert await run(ray.sandbox(), key_for(HOME), spec) == "moved"
+    assert ray.asked("run") == [HOME] * 4
 
 
 async def test_supervisor_of_a_node_that_stays_silent_is_given_up_in_the_end(ray: Ray) -> None:
@@ -224,6 +248,7 @@ async def test_supervisor_that_came_since_ray_was_asked_is_not_taken_for_gone() 
     views.now = NodeView(("a" * 56, "c" * 56), frozenset({NEAR, new}))
     assert not await watch.is_gone(new)
     await asyncio.gather(*(watch.is_gone(NEAR) for _ in range(20)))
+    assert await watch.has_several()
     assert views.asked == 2
 
 
@@ -231,6 +256,7 @@ async def test_nobody_is_gone_while_ray_does_not_answer() -> None:
     views = Views()
     views.now = None
     assert not await NodeWatch(views).is_gone(FAR)
+    assert not await NodeWatch(views).has_several()
     # There is no Ray around this test at all.
     assert not await NodeWatch().is_gone(FAR)
 
