@@ -11,6 +11,7 @@ from fleet.errors import CommitUnknown, FleetError, LogRegressed, OwnershipLost,
 from fleet.events import Head, NewEvent, Payload, StoredEvent, decode, encode
 from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Appended, AppendRequest, Clock, Duplicate, EventLog, Snapshot, SnapshotStore
+from fleet.services.all_alive import all_alive
 from fleet.services.tenure import Tenure
 from fleet.story import StoryState, decode_state, encode_state, fold, state_schema
 
@@ -99,7 +100,8 @@ class StoryStream:
         if not tail or tail[0].hash != found.hash:
             return False
         try:
-            state = decode_state(found.data)
+            with all_alive():
+                state = decode_state(found.data)
         except StoreError:
             return False
         if state.version != found.version:

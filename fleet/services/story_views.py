@@ -17,6 +17,7 @@ from fleet.errors import FleetError, StoreError
 from fleet.events import StoredEvent
 from fleet.ids import StoryId, StreamId
 from fleet.ports import BlobStore, EventLog, SnapshotStore
+from fleet.services.all_alive import all_alive
 from fleet.story import StoryState, decode_state, fold, state_schema
 
 __all__ = ["StoryViews"]
@@ -87,7 +88,8 @@ class StoryViews:
         if not tail or tail[0].hash != found.hash:
             return None
         try:
-            state = decode_state(found.data)
+            with all_alive():
+                state = decode_state(found.data)
         except StoreError:
             return None
         if state.version != found.version:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import cache
 
 from pydantic import TypeAdapter
@@ -38,19 +35,6 @@ def encode_state(state: StoryState) -> bytes:
 def decode_state(data: bytes) -> StoryState:
     """The state of these bytes. LogCorrupted when they are not of the form that `state_schema` names."""
     try:
-        with _all_alive():
-            return _adapter().validate_json(data)
+        return _adapter().validate_json(data)
     except ValueError as error:
         raise LogCorrupted(f"the snapshot of a story cannot be read: {error}") from error
-
-
-@contextmanager
-def _all_alive() -> Generator[None]:
-    """Nothing is searched for garbage meanwhile: of a long story that would take twice as long as reading it."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from fleet import events as ev
@@ -53,16 +51,3 @@ def test_bytes_that_are_no_state_are_refused(data: bytes):
 def test_schema_names_the_shape_of_the_state():
     assert state_schema() == state_schema()
     assert state_schema().startswith("story-state/")
-
-
-def test_collection_of_garbage_is_as_it_was_after_reading() -> None:
-    data = encode_state(story().state)
-    for is_on in (True, False):
-        gc.enable() if is_on else gc.disable()
-        try:
-            decode_state(data)
-            with pytest.raises(LogCorrupted):
-                decode_state(data[:-9])
-            assert gc.isenabled() is is_on
-        finally:
-            gc.enable()
