@@ -16,6 +16,7 @@ from fleet.services.procedures.base import measure, workspace_of
 from fleet.services.procedures.change_request import open_change_request
 from fleet.services.procedures.checkpoints import checkpoint
 from fleet.services.procedures.pushing import push_to_source
+from fleet.services.procedures.summaries import keep_summary
 from fleet.services.procedures.tasks import commit_tree
 from fleet.services.procedures.texts import pack_text
 from fleet.services.story_repository import hosted_at
@@ -143,6 +144,7 @@ def _test_report(bench: Workbench) -> dict[str, Any]:
 
 async def _narrative(bench: Workbench, prefix: str) -> str:
     title, text, usage = bench.state.content.title, bench.state.content.description, ""
+    await keep_summary(bench, DESIGNER.role, "DOCS", before=f"{prefix}/document")
     request = AgentRequest(
         kind="document",
         role=DESIGNER.role,

@@ -24,6 +24,7 @@ from fleet.models import Sampling
 from fleet.planning import DerivedPlan, DerivedTask, Problem, derivation_schema, validate_derivation
 from fleet.ports import AgentRequest
 from fleet.services.journal import Work
+from fleet.services.procedures.summaries import keep_summary
 from fleet.services.procedures.texts import pack_text
 from fleet.services.workbench import Workbench, seat
 from fleet.story.intents import DerivePlan
@@ -39,6 +40,7 @@ async def derive_plan(bench: Workbench, intent: DerivePlan) -> None:
     number = len(state.plans) + 1
     prefix = f"plan/{number}/{state.content.digest.hex[:12]}"
     plan_id = bench.new_id("pv", prefix)
+    await keep_summary(bench, PLANNER.role, "DESIGN", before=f"{prefix}/derive-1")
     await bench.journal.record(
         f"{prefix}/requested",
         TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),

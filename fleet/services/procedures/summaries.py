@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from fleet.context import compress, history_of, is_long, scopes_for, text_digests, turns_of
@@ -20,13 +19,19 @@ async def keep_summaries(bench: Workbench, roles: Iterable[str], phase: str) -> 
         await keep_summary(bench, role, phase)
 
 
-async def keep_summary(bench: Workbench, role: str, phase: str) -> None:
+async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str = "") -> None:
     """A summary of the role's history is on record, where the pack that comes next shows one and it is long enough.
 
     It is made anew from the steps themselves, never from an older summary, and holds only what the role itself said
     and was told. One that lost anything that has to survive is not used (CX-55): the story goes on with the last one.
+
+    Args:
+        before: the first step that is asked with that pack. Once it has begun, its prompt must not change any more:
+            whoever takes the story up asks the same again.
     """
     config, state = bench.rules.context, bench.state
+    if before in state.steps:
+        return
     if "SUMMARY_LAST" not in scopes_for(config, phase, role, author="architect"):
         return
     role = config.base_role(role)
@@ -36,8 +41,7 @@ async def keep_summary(bench: Workbench, role: str, phase: str) -> None:
         return
     texts = {digest: await _text(bench, digest) for digest in text_digests(steps)}
     turns = turns_of(state, steps, texts)
-    # A long history takes its time, and other stories are worked on in this loop.
-    found = await asyncio.to_thread(compress, turns)
+    found = compress(turns)
     if not found.is_whole:
         return
     name = f"summary/{role}/{found.covers_to}"

@@ -10,7 +10,6 @@ from fleet.events import ContextPackBuilt, DroppedScope
 from fleet.ids import Digest, EntityId
 from fleet.ports import PackRequest
 from fleet.services.code_view import file_text, is_test, outline, read_tree, signatures
-from fleet.services.procedures.summaries import keep_summary
 from fleet.services.workbench import Workbench
 
 __all__ = ["design_view", "examples_module", "pack_text", "source_paths", "task_view", "test_path"]
@@ -30,9 +29,6 @@ WHOLE_FILE = 200_000
 
 async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId | None, *, as_of: int = 0) -> str:
     """What this role may see of the story in this phase; that it was shown is on record (CX-6)."""
-    if not as_of:
-        # A pack of an earlier version shows what was summed up until then.
-        await keep_summary(bench, role, phase)
     request = PackRequest(
         story_id=bench.journal.story_id,
         role=role,

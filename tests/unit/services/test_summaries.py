@@ -12,8 +12,7 @@ from fleet.context import ContextConfig
 from fleet.events import SummaryRecorded, decode
 from fleet.ids import Principal, StreamId
 from fleet.ports import PackRequest
-from fleet.services.procedures.summaries import keep_summaries
-from fleet.services.procedures.texts import pack_text
+from fleet.services.procedures.summaries import keep_summaries, keep_summary
 from fleet.services.workbench import Workbench
 from tests.support.bench import World
 from tests.support.context import context_config
@@ -72,19 +71,25 @@ async def test_role_with_a_long_history_is_shown_a_summary_of_its_own_and_no_oth
 
 async def test_summary_is_made_again_only_after_as_many_new_steps() -> None:
     bench, world = await bench_of(ARCHITECT, steps=6, rule=config(steps=5))
-    for _ in range(3):
-        await keep_summaries(bench, ("architect",), "DESIGN")
-    assert len(await recorded(world)) == 1
-    await pack_text(bench, "planner", "DESIGN", None)
+    for role in ("architect", "architect", "planner"):
+        await keep_summaries(bench, (role,), "DESIGN")
     assert len(await recorded(world)) == 1, "a profile shares the history of its base role"
 
 
-async def test_pack_of_now_sums_up_first_and_one_of_an_earlier_version_does_not() -> None:
+async def test_role_that_is_shown_no_summary_gets_none() -> None:
     bench, world = await bench_of(ARCHITECT, steps=6, rule=config(steps=5))
-    await pack_text(bench, "architect", "DESIGN", None, as_of=bench.state.version)
-    await pack_text(bench, "architect", "BUILD", None)
-    assert await recorded(world) == [], "the architect is shown no summary while code is written"
-    assert "We must keep rule 5" in await pack_text(bench, "designer", "DOCS", None)
+    await keep_summaries(bench, ("architect",), "BUILD")
+    assert await recorded(world) == []
+    await keep_summaries(bench, ("designer",), "DOCS")
+    assert len(await recorded(world)) == 1
+
+
+@pytest.mark.rule("RC-55", "CX-50")
+async def test_prompt_of_a_step_that_has_begun_stays_as_it_is() -> None:
+    bench, world = await bench_of(ARCHITECT, steps=6, rule=config(steps=5))
+    await keep_summary(bench, "planner", "DESIGN", before="architect-001/5")
+    assert await recorded(world) == []
+    await keep_summary(bench, "planner", "DESIGN", before="plan/1/derive-1")
     assert len(await recorded(world)) == 1
 
 
