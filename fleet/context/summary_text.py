@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fleet.context.budget import estimate_tokens
+from fleet.models import fair_shares
 
 __all__ = ["outline_of"]
 
@@ -21,7 +22,7 @@ def outline_of(text: str, *, tokens: int) -> str:
     if estimate_tokens(text) <= tokens:
         return text
     parts = [part.strip().splitlines() for part in _PART.split(text) if part.strip()]
-    shares = _shares([sum(map(estimate_tokens, part)) for part in parts], tokens)
+    shares = fair_shares([sum(map(estimate_tokens, part)) for part in parts], tokens)
     return "\n\n".join("\n".join(_first(part, share)) for part, share in zip(parts, shares, strict=True)) + "\n"
 
 
@@ -33,11 +34,3 @@ def _first(lines: Sequence[str], share: int) -> list[str]:
             return [*kept, f"({len(lines) - len(kept)} more lines are left out)"]
         kept.append(line)
     return kept
-
-
-def _shares(sizes: Sequence[int], room: int) -> list[int]:
-    shares, left = [0] * len(sizes), room
-    for done, (size, index) in enumerate(sorted((size, index) for index, size in enumerate(sizes))):
-        shares[index] = min(size, left // (len(sizes) - done))
-        left -= shares[index]
-    return shares

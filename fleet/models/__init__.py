@@ -89,6 +89,7 @@ if TYPE_CHECKING:
         review_schema,
     )
     from fleet.models.routing import Attempt, Call, Exhausted, Skip, backoff_ms, estimate_tokens, next_call, skips_for
+    from fleet.models.shares import fair_shares
     from fleet.models.tool_calls import (
         TextToolForm,
         ToolProblem,
@@ -103,6 +104,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "fair_shares",
     "MIN_USEFUL_TOKENS",
     "NO_TAG",
     "PRESETS",

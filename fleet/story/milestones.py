@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from fleet.events import (
-    ApprovalGranted,
-    ApprovalRejected,
-    DeploymentRecorded,
-    MilestoneReached,
-    PlanAdopted,
-    PlanProposed,
-    PlanRejected,
-    StoryCreated,
-    StoryEdited,
-    StoryTransitioned,
-)
+from fleet import events as ev
 
 __all__ = ["MILESTONES", "with_milestone"]
 
 MILESTONES = frozenset(
     cls.__name__
     for cls in (
-        ApprovalGranted,
-        ApprovalRejected,
-        DeploymentRecorded,
-        MilestoneReached,
-        PlanAdopted,
-        PlanProposed,
-        PlanRejected,
-        StoryCreated,
-        StoryEdited,
-        StoryTransitioned,
+        ev.ApprovalGranted,
+        ev.ApprovalRejected,
+        ev.DeploymentRecorded,
+        ev.MilestoneReached,
+        ev.PlanAdopted,
+        ev.PlanProposed,
+        ev.PlanRejected,
+        ev.StoryCreated,
+        ev.StoryEdited,
+        ev.StoryTransitioned,
     )
 )
 """Types of the events. A question for consent is none: only its answer is."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fleet.models.acting.patterns import Ending
 from fleet.models.acting.state import ActState, Observation, Turn
 from fleet.models.chat import ChatMessage
+from fleet.models.shares import fair_shares
 
 __all__ = ["ASK", "LAST_REPLY", "bounded", "findings_of", "fenced_result", "transcript_of"]
 
@@ -118,20 +119,11 @@ def findings_of(state: ActState, reason: Ending, *, prompt: str = "") -> str:
     # The results themselves help a small model more than its own words about them.
     notes = bounded(notes, room // 4 if new else room)
     shown = new[-max(1, (room - len(notes)) // _USEFUL) :]
-    shares = _shares([len(seen.text) for seen in shown], room - len(notes))
+    shares = fair_shares([len(seen.text) for seen in shown], room - len(notes))
     for seen, share in zip(shown, shares, strict=True):
         lines.append(f"{seen.name} {seen.about}\n{fenced_result(seen.name, bounded(seen.text, share))}")
     lines += [f"{_NOTES}\n{notes}"] if notes else []
     return "\n\n".join([*lines, *([_WHY[reason]] if _WHY[reason] else [])])
-
-
-def _shares(sizes: Sequence[int], room: int) -> list[int]:
-    """How many characters of each may stay: short ones stay whole, and long ones share what that leaves."""
-    shares, left = [0] * len(sizes), room
-    for done, (size, index) in enumerate(sorted((size, index) for index, size in enumerate(sizes))):
-        shares[index] = min(size, left // (len(sizes) - done))
-        left -= shares[index]
-    return shares
 
 
 def _notes(state: ActState) -> str:
