@@ -47,7 +47,9 @@ class SandboxShell(SessionMethods, RunsShell):
         self._sessions = make_sessions(self._parts, self._supervisor)
         self._forge = make_forge(endpoints, self._parts)
         self._changes = make_change_requests(endpoints)
-        self._toolbox = make_node_toolbox(endpoints, self._supervisor, self._parts.blobs, name=name)
+        self._toolbox = make_node_toolbox(
+            endpoints, self._supervisor, self._parts.blobs, name=name, changes=self._changes
+        )
         self._nodes = NodeKeeper(endpoints, name)
         # Without Ray around it this is one sandbox, on this machine.
         if spreads_runs(endpoints) and ray.is_initialized():

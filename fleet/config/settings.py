@@ -235,6 +235,12 @@ class LocalForgeSettings(Settings):
     """Branch that the change shall be merged into."""
 
 
+_PUSHED_TO = (
+    r"^(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/|git@[A-Za-z0-9.-]+:|ssh://git@[A-Za-z0-9.-]+(:[0-9]{1,5})?/)"
+    r"[A-Za-z0-9._~-][A-Za-z0-9._~/-]*$"
+)
+
+
 class HostedForgeSettings(Settings):
     """Change requests are made at a forge, over its REST interface."""
 
@@ -247,8 +253,9 @@ class HostedForgeSettings(Settings):
     """Branch that the change shall be merged into."""
     token: SecretReference
     """`secret://<name>`; secrets.yaml grants it to role devops for git.open_change_request (and git.push_branch)."""
-    git: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+$")] | None = None
-    """Address that git pushes branches to, `https://<host>/owner/name.git`; unset pushes none: something else must."""
+    git: Annotated[str, Field(pattern=_PUSHED_TO)] | None = None
+    """Address that git pushes branches to, `https://<host>/owner/name.git`, or `git@<host>:owner/name.git` with key and
+    host keys in targets.git of policy.yaml; unset pushes none: something else must."""
     git_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "git"
     """User name beside the token; GitHub takes any, GitLab `oauth2` or the token's own name."""
 

@@ -61,7 +61,7 @@ def fetch_spec(
     what = ("--list",) if is_listing else ("--ref", ref) if ref else ()
     return RunSpec(
         argv=(
-            *("python", f"{_INSIDE}/git_fetch.py", "--url", http_url(address), *what, *_secret(target)),
+            *("python", f"{_INSIDE}/git_fetch.py", *_reached(address, target), *what),
             *("--max-bytes", str(limits.file_bytes), "--out", f"/workspace/{_FOLDER}"),
         ),
         mounts=(RepoMount(repo=beside),) if beside else (),
@@ -97,10 +97,10 @@ def push_spec(
         role: for whom the secret of the target is delivered, for git.push_branch.
     """
     expected = ("--expected", expected_old) if expected_old else ()
-    what = ("--url", http_url(address), "--ref", f"refs/heads/{branch}", "--commit", commit)
+    what = ("--ref", f"refs/heads/{branch}", "--commit", commit)
     mounts = tuple(BlobMount(blob=blob, target=f"/inputs/pack-{n}.pack") for n, blob in enumerate(packs, 1))
     return RunSpec(
-        argv=("python", f"{_INSIDE}/git_push.py", *what, *expected, *_secret(target)),
+        argv=("python", f"{_INSIDE}/git_push.py", *_reached(address, target), *what, *expected),
         mounts=(RepoMount(repo=repository), *mounts),
         limits=limits,
         hosts=(address.authority,),
@@ -108,15 +108,23 @@ def push_spec(
     )
 
 
-def http_url(address: GitAddress) -> str:
-    """The address when it is one that runs can reach; InvalidInput for ssh, which egress does not carry."""
-    if address.scheme == "ssh":
+def _reached(address: GitAddress, target: GitTarget) -> tuple[str, ...]:
+    """Arguments with the address and what opens it; InvalidInput for an ssh address without key or host keys."""
+    secret = ("--token", target.credentials) if target.credentials else ()
+    if address.scheme != "ssh":
+        return ("--url", address.url, *(("--user", target.user, *secret) if secret else ()))
+    missing = [name for name, value in (("credentials", secret), ("host_keys", target.host_keys)) if not value]
+    if missing:
         raise InvalidInput(
-            f"{address.url} is an ssh address, and runs reach other machines over HTTP alone: give the https address "
-            f"of the same repository, https://{address.place}.git as a rule",
+            f"{address.url} is an ssh address, and targets.git has no {' and no '.join(missing)} for "
+            f"{address.place!r}: name the secret with the private key as credentials, and the keys of the host as "
+            f"host_keys (`ssh-keyscan {address.host}` prints them; compare them with those that the host publishes), "
+            "or give the https address",
             field="repo",
+            missing=missing,
         )
-    return address.url
+    known = GitAddress(address.scheme, address.host, address.port, address.path, address.user or target.user)
+    return ("--url", known.url, *secret, *(part for key in target.host_keys for part in ("--host-key", key)))
 
 
 def fetched_of(address: GitAddress, facts: bytes, *, pack: Digest, pack_index: Digest) -> FetchedRepository | None:
@@ -126,10 +134,6 @@ def fetched_of(address: GitAddress, facts: bytes, *, pack: Digest, pack_index: D
     except ValidationError:
         return None
     return FetchedRepository(address.url, found.commit, found.branch, pack, pack_index, found.refs)
-
-
-def _secret(target: GitTarget) -> tuple[str, ...]:
-    return ("--user", target.user, "--token", target.credentials) if target.credentials else ()
 
 
 def _grantee(target: GitTarget, grantee: Grantee) -> Grantee | None:

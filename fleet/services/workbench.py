@@ -13,15 +13,16 @@ from fleet.errors import BudgetExceeded
 from fleet.events import AcceptanceCriterion
 from fleet.ids import EntityId, Principal, derive_id
 from fleet.planning import PlanningConfig
-from fleet.ports import BlobStore, ChangeRequests, Clock, Forge, Packs, ToolHost
+from fleet.ports import BlobStore, Clock, Forge, Packs, ToolHost
 from fleet.rigor import RigorConfig
+from fleet.services.change_target import ChangeTarget
 from fleet.services.code_knowledge import CodeKnowledge
 from fleet.services.journal import Journal, Seat
 from fleet.services.report import ReportService
 from fleet.services.usage_logs import UsageLogs
 from fleet.story import FsmConfig, StoryState
 
-__all__ = ["ChangeTarget", "Definitions", "PushTarget", "Workbench", "seat", "together"]
+__all__ = ["Definitions", "Workbench", "seat", "together"]
 
 
 T = TypeVar("T")
@@ -37,32 +38,6 @@ class Definitions:
     planning: PlanningConfig
     context: ContextConfig
     assignable_roles: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PushTarget:
-    """The hosted repository that branches of stories are pushed to (RC-77)."""
-
-    url: str
-    """`https://<host>/...`, without user and token."""
-    user: str
-    token: str | None
-    """`secret://<name>`, granted to role devops for git.push_branch; None pushes without."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeTarget:
-    """Where a story that is done asks for its change to be taken in (RC-105)."""
-
-    changes: ChangeRequests
-    base: str
-    """Branch that the change shall be merged into."""
-    repository: str | None = None
-    """`owner/name` at the forge; None is the repository that the story works on."""
-    push: PushTarget | None = None
-    """Where the branch is pushed to before; None pushes none, because the forge has it already."""
-    waits_s: tuple[float, ...] = (2, 10, 60)
-    """Seconds between the tries while the forge is down; after the last one the story closes without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ _MAX_LENGTH = 500
 GitPlace = Annotated[str, Field(pattern=rf"^{_HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9_~][A-Za-z0-9_.~+-]*)*$")]
 """`host`, `host/owner` or `host/owner/name`, the port with it when it is not the usual one."""
 
+HostKey = Annotated[
+    str, Field(pattern=r"^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{20,1500}={0,3}$")
+]
+"""A public key of a host, without its name."""
+
 
 class GitTarget(BaseModel):
     """How repositories at one place are fetched and pushed to."""
@@ -32,7 +37,12 @@ class GitTarget(BaseModel):
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "git"
     """User name beside the token; GitHub takes any, GitLab `oauth2` or the token's own name."""
     credentials: Annotated[str, Field(pattern=r"^secret://")] | None = None
-    """Secret with the token; grant it to roles for the operations of git. None asks without one."""
+    """Secret with the token, or with the private key of an ssh address; grant it to roles for the operations of git.
+
+    None asks without one, which over ssh nobody answers.
+    """
+    host_keys: tuple[HostKey, ...] = ()
+    """Of ssh alone: what the host has to prove to be, as `ssh-keyscan` prints it without the host's name."""
     plain_http: bool = False
     """Whether `http` will do, which shows the token to everybody on the way."""
 

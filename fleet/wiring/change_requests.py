@@ -10,11 +10,12 @@ from fleet.adapters.redis import RedisAccessTrail, connect_redis
 from fleet.config import HostedForgeSettings, LocalForgeSettings, SecretsSettings
 from fleet.errors import ConfigError
 from fleet.ports import ChangeRequests
+from fleet.services.change_target import ChangeTarget, PushTarget
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.secret_broker import SecretBroker
-from fleet.services.workbench import ChangeTarget, PushTarget
-from fleet.tools import SecretPolicy
+from fleet.tools import GitAddress, SecretPolicy, git_target, parse_git_address
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import active_policy
 from fleet.wiring.secrets import make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
@@ -46,8 +47,15 @@ def check_forge(endpoints: Endpoints) -> None:
             file=path,
             secret=forge.secret,
         )
+    pushed_to = parse_git_address(forge.git) if forge.git else None
+    by_key = pushed_to is not None and pushed_to.scheme == "ssh"
+    _check_grants(path, forge, secrets, [_USE["op"], *(["push_branch"] if pushed_to and not by_key else [])])
+    if pushed_to and by_key:
+        _check_key(endpoints, path, secrets, pushed_to)
+
+
+def _check_grants(path: str, forge: HostedForgeSettings, secrets: SecretsSettings, needed: list[str]) -> None:
     policy = SecretPolicy(grants=secrets.grants)
-    needed = [_USE["op"], *(["push_branch"] if forge.git else [])]
     missing = [op for op in needed if not policy.allows(forge.secret, role="devops", tool="git", op=op)]
     if missing:
         raise ConfigError(
@@ -55,6 +63,26 @@ def check_forge(endpoints: Endpoints) -> None:
             f"{{secret: {forge.secret}, roles: [devops], tool: git, ops: [{', '.join(missing)}]}}",
             file=path,
             secret=forge.secret,
+        )
+
+
+def _check_key(endpoints: Endpoints, path: str, secrets: SecretsSettings, address: GitAddress) -> None:
+    """The branch can be pushed over ssh: the policy lists the place with its key and host keys, the key is granted."""
+    policy = str(endpoints.files.path("policy.yaml"))
+    target = git_target(active_policy(endpoints.files).targets.git, address)
+    if target is None or target.credentials is None or not target.host_keys:
+        raise ConfigError(
+            f"{policy}: forge.git of fleet.yaml is the ssh address {address.url}; list it under targets.git: "
+            f"{address.place}: {{credentials: secret://<private key>, host_keys: [<key of {address.host}>]}}",
+            file=policy,
+        )
+    name = target.credentials.removeprefix("secret://")
+    if not SecretPolicy(grants=secrets.grants).allows(name, role="devops", tool="git", op="push_branch"):
+        raise ConfigError(
+            f"{path}: branches are pushed to {address.url} with secret {name!r}; grant it: "
+            f"{{secret: {name}, roles: [devops], tool: git, ops: [push_branch]}}",
+            file=path,
+            secret=name,
         )
 
 

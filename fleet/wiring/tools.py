@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisAccessTrail, RedisRunLedger, connect_redis
 from fleet.errors import ConfigError
-from fleet.ports import BlobStore, RunLedger, Sandbox, Tool
+from fleet.ports import BlobStore, ChangeRequests, RunLedger, Sandbox, Tool
 from fleet.services.code_knowledge import CodeKnowledge
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.tool_kit import CommandTool, FilesTool, GitTool, SearchTool, ToolParts, ToolPlugin
 from fleet.services.toolbox import Toolbox
 from fleet.tools import Policy
+from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.knowledge import make_knowledge
 from fleet.wiring.plugins import active_policy, find_plugins
@@ -60,12 +61,21 @@ def make_toolbox(
     return Toolbox(tools, ledger=ledger, blobs=parts.blobs, clock=parts.clock, name=name, secrets=secrets)
 
 
-def make_node_toolbox(endpoints: Endpoints, sandbox: Sandbox, blobs: BlobStore, *, name: str) -> Toolbox:
+def make_node_toolbox(
+    endpoints: Endpoints, sandbox: Sandbox, blobs: BlobStore, *, name: str, changes: ChangeRequests | None = None
+) -> Toolbox:
     """The tools of one node, over its sandbox; ConfigError as `make_toolbox` and `active_policy`."""
     client, known, policy = connect_redis(endpoints.redis_url), KnownSecrets(), active_policy(endpoints.files)
     record = recorded_accesses(RedisAccessTrail(client))
     broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=known)
-    parts = ToolParts(sandbox=sandbox, blobs=blobs, clock=SystemClock(), targets=policy.targets, secrets=broker)
+    parts = ToolParts(
+        sandbox=sandbox,
+        blobs=blobs,
+        clock=SystemClock(),
+        targets=policy.targets,
+        secrets=broker,
+        change_target=change_target(endpoints, changes) if changes else None,
+    )
     ledger, knowledge = RedisRunLedger(client), make_knowledge(endpoints, blobs)
     return make_toolbox(parts, policy, ledger=ledger, name=f"{name}/tools", secrets=known, knowledge=knowledge)
 

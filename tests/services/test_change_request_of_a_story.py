@@ -17,10 +17,10 @@ from fleet.adapters.memory.change_requests import MemoryChangeRequests
 from fleet.errors import RateLimited
 from fleet.events import StoredEvent, StoryClosed
 from fleet.ports import ChangeRequest, ChangeRequests, CommitState, EndedChange, OpenedChange
+from fleet.services.change_target import ChangeTarget, PushTarget
 from fleet.services.report import ReportService
 from fleet.services.step_policy import StepPolicy
 from fleet.services.story_owner import StoryOwner
-from fleet.services.workbench import ChangeTarget, PushTarget
 from fleet.story import StoryState
 from tests.support.bench import World
 from tests.support.forge_stand_ins import STAND_INS, Fault, ForgeStandIn, serving

@@ -14,7 +14,7 @@ import pytest
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.forge import LocalForge
 from fleet.adapters.memory import MemoryBlobStore
-from fleet.errors import InvalidInput, PolicyDenied
+from fleet.errors import PolicyDenied
 from fleet.ids import RunKey, StoryId
 from fleet.ports import FetchedRepository, ToolContext
 from fleet.services.repository_specs import FETCHED, fetch_spec, fetched_of
@@ -142,11 +142,6 @@ async def test_fetch_from_a_server_that_hangs_ends_with_its_time(world: World) -
         async with asyncio.timeout(60):
             result = await world.run(fetch_spec(address, TARGET, limits=short))
     assert result.status == "timeout"
-
-
-def test_ssh_address_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InvalidInput, match="https address"):
-        fetch_spec(parse_git_address("git@forge.example:team/app.git"), TARGET)
 
 
 # As a tool of an agent.

@@ -32,6 +32,7 @@ from fleet.ids import Principal, StoryId
 from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig
 from fleet.ports import Agents, BlobStore, ChatModel, EventLog, Feed, Inbox, LeaseStore
+from fleet.services.change_target import ChangeTarget
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
@@ -48,7 +49,7 @@ from fleet.services.role_agent import LocalAgents, RoleAgent
 from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.usage_logs import UsageLogs
-from fleet.services.workbench import ChangeTarget, Workbench
+from fleet.services.workbench import Workbench
 from fleet.story import StoryState
 from fleet.tools.roles import load_roles
 from fleet.wiring import load_definitions

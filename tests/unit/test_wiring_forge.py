@@ -10,7 +10,7 @@ from fleet.adapters.forge import LocalChangeRequests
 from fleet.adapters.memory.change_requests import MemoryChangeRequests
 from fleet.config import FleetSettings, ForgeSettings, HostedForgeSettings, load_settings
 from fleet.errors import ConfigError
-from fleet.services.workbench import ChangeTarget, PushTarget
+from fleet.services.change_target import ChangeTarget, PushTarget
 from fleet.wiring import Endpoints, change_target, check_forge, make_change_requests
 
 HOSTED = """
@@ -106,6 +106,27 @@ def test_forge_that_branches_are_pushed_to_needs_the_grant_to_push(tmp_path: Pat
     assert change_target(endpoints, changes) == ChangeTarget(changes, "main", "team/app", push=push)
 
 
+@pytest.mark.rule("RC-77", "RT-58")
+def test_forge_that_is_pushed_to_over_ssh_needs_its_key_and_the_keys_of_the_host_listed(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    forge = hosted(config, HOSTED + "  git: git@github.com:team/app.git\n")
+    grants = GRANT % "open_change_request"
+    endpoints = endpoints_of(tmp_path, forge, PROVIDER + grants)
+    with pytest.raises(ConfigError, match=r"list it under targets\.git: github\.com/team/app"):
+        check_forge(endpoints)
+    shipped = (Path(__file__).parents[2] / "config" / "policy.yaml").read_text()
+    target = "{github.com/team: {credentials: secret://deploy-key, host_keys: [ssh-ed25519 " + "A" * 68 + "]}}"
+    (tmp_path / "policy.yaml").write_text(shipped.replace("  git: {}  ", f"  git: {target}\n  #", 1))
+    with pytest.raises(ConfigError, match=r"secret: deploy-key, roles: \[devops\], tool: git, ops: \[push_branch\]"):
+        check_forge(endpoints)
+    more = "grants:\n" + "".join(
+        f"- {{secret: {name}, roles: [devops], tool: git, ops: [{op}]}}\n"
+        for name, op in (("forge-token", "open_change_request"), ("deploy-key", "push_branch"))
+    )
+    provider = PROVIDER.replace("[forge-token]", "[forge-token, deploy-key]")
+    check_forge(endpoints_of(tmp_path, forge, provider + more))
+
+
 @pytest.mark.rule("GL-22")
 @pytest.mark.parametrize(
     ("old", "new"),
@@ -120,6 +141,8 @@ def test_forge_that_branches_are_pushed_to_needs_the_grant_to_push(tmp_path: Pat
         ("team/app", "../app"),
         ("  url:", "  git: https://token@github.com/a/b\n  url:"),
         ("  url:", "  git: http://github.com/a/b\n  url:"),
+        ("  url:", "  git: git:pw@github.com:a/b\n  url:"),
+        ("  url:", "  git: git@github.com:-oProxyCommand=x\n  url:"),
     ],
 )
 def test_forge_that_is_configured_wrongly_stops_the_start_and_shows_no_token(

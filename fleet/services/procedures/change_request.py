@@ -7,9 +7,10 @@ from typing import Any
 
 from fleet.errors import ApprovalRequired, FleetError, OwnershipError, PolicyDenied, Retry
 from fleet.ports import ChangeRequest, CommitState, EndedChange, OpenedChange
+from fleet.services.change_target import ChangeTarget
 from fleet.services.journal import Work
 from fleet.services.procedures.pushing import push_branch
-from fleet.services.workbench import ChangeTarget, Workbench, seat
+from fleet.services.workbench import Workbench, seat
 from fleet.story import StoryState
 
 __all__ = ["CHANGE_STEP", "ChangeText", "change_text", "open_change_request"]

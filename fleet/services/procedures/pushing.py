@@ -15,13 +15,14 @@ from fleet.errors import (
     ToolTimeout,
 )
 from fleet.ids import StepId
+from fleet.services.change_target import ChangeTarget, PushTarget
 from fleet.services.journal import Work
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.tasks import last_packs
 from fleet.services.repository_specs import EXIT_AGAIN, EXIT_NO_PERMISSION, push_spec
 from fleet.services.story_repository import staged_repository
-from fleet.services.workbench import ChangeTarget, PushTarget, Workbench, seat
-from fleet.tools import GitAddress, GitTarget, RunResult, RunSpec, parse_git_address
+from fleet.services.workbench import Workbench, seat
+from fleet.tools import GitAddress, GitTarget, RunResult, RunSpec, git_target, parse_git_address
 
 __all__ = ["push_branch", "push_to_source"]
 
@@ -38,7 +39,8 @@ async def push_branch(bench: Workbench, target: ChangeTarget, branch: str, commi
     if target.push is None:
         return None
     try:
-        address, place = _of(target.push)
+        address, place = _of(bench, target.push)
+        spec = await _spec(bench, address, place, branch=branch, commit=commit)
     except InvalidInput as error:
         return error
     work = Work(seat=seat("devops"), tool="git", op="push_branch", args={"branch": branch, "commit": commit})
@@ -48,7 +50,6 @@ async def push_branch(bench: Workbench, target: ChangeTarget, branch: str, commi
     async def run(number: int, spec: RunSpec) -> RunResult:
         return await bench.journal.run(f"{prefix}/{number}", spec, work)
 
-    spec = await _spec(bench, address, place, branch=branch, commit=commit)
     try:
         return await _tries(bench, run, spec, address, branch, target.waits_s)
     except ApprovalRequired:
@@ -79,8 +80,10 @@ async def push_to_source(bench: Workbench, address: GitAddress, branch: str, com
         raise error
 
 
-def _of(push: PushTarget) -> tuple[GitAddress, GitTarget]:
-    return parse_git_address(push.url), GitTarget(user=push.user, credentials=push.token)
+def _of(bench: Workbench, push: PushTarget) -> tuple[GitAddress, GitTarget]:
+    address = parse_git_address(push.url)
+    listed = git_target(bench.journal.policy.policy.targets.git, address) if address.scheme == "ssh" else None
+    return address, listed or GitTarget(user=push.user, credentials=push.token)
 
 
 async def _spec(bench: Workbench, address: GitAddress, target: GitTarget, *, branch: str, commit: str) -> RunSpec:

@@ -18,7 +18,8 @@ from pydantic import JsonValue
 from fleet.digest import canonical_json
 from fleet.errors import ToolFailed
 from fleet.ports import ToolContext
-from fleet.services.tool_kit.git_remote import REMOTE_OPS, RemoteGit
+from fleet.services.tool_kit.git_change import open_change
+from fleet.services.tool_kit.git_remote import REMOTE_OPS, RemoteGit, check_branch
 from fleet.services.tool_kit.parts import ToolParts
 from fleet.services.tool_kit.runs import limits_of, outcome_of, printed, run_once
 from fleet.tools import BlobMount, FileEntry, RepoMount, RunResult, RunSpec, ToolCall, ToolOutcome, decode_tree
@@ -39,7 +40,7 @@ class GitTool:
 
     def __init__(self, parts: ToolParts) -> None:
         self._sandbox, self._blobs = parts.sandbox, parts.blobs
-        self._remote = RemoteGit(parts)
+        self._remote, self._change_target = RemoteGit(parts), parts.change_target
 
     @property
     def name(self) -> str:
@@ -50,12 +51,11 @@ class GitTool:
         """See the port. Commits carry the artifacts commit.txt, new.pack and new.idx (RC-77)."""
         if call.op in REMOTE_OPS:
             return await self._remote.call(call, context)
+        if call.op == "open_change_request":
+            check_branch(str(call.args["branch"]), context)
+            return await open_change(self._change_target, call, context)
         if call.op not in _LOCAL:
-            raise ToolFailed(
-                f"git.{call.op} is no call of agents: the story itself opens its change request when it is done, at "
-                "the forge of fleet.yaml",
-                op=call.op,
-            )
+            raise ToolFailed(f"git has no operation {call.op!r}", op=call.op)
         if context.repository is None:
             return ToolOutcome(outcome="failed", reason="no_repository", text="this call is about no repository")
         result = await run_once(self._sandbox, await self._spec(call, context, context.repository), context)

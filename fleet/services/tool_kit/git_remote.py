@@ -35,7 +35,7 @@ from fleet.tools import (
     parse_git_address,
 )
 
-__all__ = ["REMOTE_OPS", "RemoteGit"]
+__all__ = ["REMOTE_OPS", "RemoteGit", "check_branch"]
 
 REMOTE_OPS = frozenset({"ls_remote", "fetch", "push_branch"})
 _MAX_PACK = 512 << 20
@@ -84,7 +84,7 @@ class RemoteGit:
 
     async def _push(self, call: ToolCall, context: ToolContext, address: GitAddress, target: GitTarget) -> ToolOutcome:
         branch, commit = str(call.args["branch"]), str(call.args["commit"])
-        _check_branch(branch, context)
+        check_branch(branch, context)
         if context.repository is None:
             return ToolOutcome(outcome="failed", reason="no_repository", text="this call is about no repository")
         old = call.args.get("expected_old")
@@ -115,12 +115,12 @@ class RemoteGit:
         return found
 
 
-def _check_branch(branch: str, context: ToolContext) -> None:
-    """A story pushes its own branch. Another one takes a person's yes to exactly this push, which rules ask for."""
+def check_branch(branch: str, context: ToolContext) -> None:
+    """A story offers its own branch. Another one takes a person's yes to exactly this call, which rules ask for."""
     own = f"fleet/{context.story_id}"
     if branch != own and context.obligations.consumes is None:
         raise PolicyDenied(
-            f"{branch!r} is not the branch of this story, which is {own!r}: push that one",
+            f"{branch!r} is not the branch of this story, which is {own!r}: name that one",
             rule_id="branch_not_own",
             branch=branch,
         )

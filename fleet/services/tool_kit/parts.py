@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fleet.ports import BlobStore, Clock, Sandbox, SecretValue, Tool
+from fleet.services.change_target import ChangeTarget
 from fleet.tools import Targets
 
 __all__ = ["SecretResolver", "ToolFactory", "ToolParts", "ToolPlugin"]
@@ -41,6 +42,8 @@ class ToolParts:
     """What config/policy.yaml lets tools address outside."""
     secrets: SecretResolver | None = None
     """None where no secrets are configured."""
+    change_target: ChangeTarget | None = None
+    """Where agents ask for change requests; None where no forge is configured."""
 
 
 ToolFactory = Callable[[ToolParts], Tool]

@@ -1,4 +1,4 @@
-"""Ask one repository over HTTP(S) for its refs, or bring one ref of it as a pack (RC-70, RT-42, RT-58).
+"""Ask one repository over HTTP(S) or SSH for its refs, or bring one ref of it as a pack (RC-70, RT-42, RT-58).
 
 `--list`: the refs alone. Else the branch, tag, full ref or commit id of `--ref`, without one that of HEAD; the
 folder of `--out` then has `fetch.json`, `fetched.pack` and `fetched.idx`. What `/repo.git` holds, when it is there,
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from git_remote import BAD_INPUT, OK, REFUSED, URL, Remote, judged
+from git_remote import BAD_INPUT, OK, REFUSED, Remote, add_remote_arguments, is_remote, judged, open_remote
 from gitdir import COMMIT_ID, GitDir, GitFailed, temporary_git_dir
 
 MAX_REFS, MAX_COMMITS = 1000, 50
@@ -142,16 +142,14 @@ def _answer(text: str, data: Any = None) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     """The exit codes of the module."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
+    add_remote_arguments(parser)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--ref")
-    parser.add_argument("--user", default="git")
-    parser.add_argument("--token", type=Path)
     parser.add_argument("--max-bytes", type=int, default=512 << 20)
     parser.add_argument("--out", type=Path, default=Path("/workspace/.fleet-out"))
     parser.add_argument("--repo", type=Path, default=Path("/repo.git"))
     options = parser.parse_args(argv)
-    if not URL.fullmatch(options.url) or (options.ref is not None and not _REF.fullmatch(options.ref)):
+    if not is_remote(options) or (options.ref is not None and not _REF.fullmatch(options.ref)):
         print(json.dumps(_answer("the address or the name of the ref is of the wrong form")))
         return BAD_INPUT
     resource.setrlimit(resource.RLIMIT_FSIZE, (options.max_bytes, options.max_bytes))
@@ -159,8 +157,7 @@ def main(argv: Sequence[str]) -> int:
     tempfile.tempdir = str(Path.cwd())
     repo = options.repo.resolve() if options.repo.is_dir() else None
     try:
-        with temporary_git_dir(repo, Path.cwd()) as git:
-            remote = Remote(git, options.url, user=options.user, token=options.token)
+        with temporary_git_dir(repo, Path.cwd()) as git, open_remote(git, options) as remote:
             found = ask_refs(remote)
             if options.list:
                 answer = list_refs(found)

@@ -1,4 +1,4 @@
-"""Push one branch to one repository over HTTP(S), under an expected old commit and never by force (RC-77, RT-58).
+"""Push one branch to one repository over HTTP(S) or SSH, under an expected old commit, never by force (RC-77, RT-58).
 
 `/repo.git` holds what the base has, `/inputs/pack-*.pack` what was made since.
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from git_remote import BAD_INPUT, OK, REFUSED, URL, Ended, Remote, judged
+from git_remote import BAD_INPUT, OK, REFUSED, Ended, Remote, add_remote_arguments, is_remote, judged, open_remote
 from gitdir import COMMIT_ID, GitDir, GitFailed, temporary_git_dir
 
 
@@ -52,17 +52,15 @@ def push(git: GitDir, branch: Branch, commit: str, expected: str | None) -> Ende
 def main(argv: Sequence[str]) -> int:
     """The exit codes of the module."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
+    add_remote_arguments(parser)
     parser.add_argument("--ref", required=True)
     parser.add_argument("--commit", required=True)
     parser.add_argument("--expected")
-    parser.add_argument("--user", default="git")
-    parser.add_argument("--token", type=Path)
     parser.add_argument("--inputs", type=Path, default=Path("/inputs"))
     parser.add_argument("--repo", type=Path, default=Path("/repo.git"))
     options = parser.parse_args(argv)
     ids = [options.commit, *([options.expected] if options.expected else [])]
-    if not URL.fullmatch(options.url) or not all(COMMIT_ID.fullmatch(i) for i in ids):
+    if not is_remote(options) or not all(COMMIT_ID.fullmatch(i) for i in ids):
         print("push: the address or a commit id is of the wrong form", file=sys.stderr)
         return BAD_INPUT
     packs = sorted(options.inputs.glob("pack-*.pack"))
@@ -70,8 +68,8 @@ def main(argv: Sequence[str]) -> int:
         with temporary_git_dir(options.repo.resolve(), Path.cwd(), packs) as git:
             git.commit_of(options.commit)
             git.run("check-ref-format", options.ref)
-            remote = Remote(git, options.url, user=options.user, token=options.token)
-            ended = push(git, Branch(remote, options.ref), options.commit, options.expected)
+            with open_remote(git, options) as remote:
+                ended = push(git, Branch(remote, options.ref), options.commit, options.expected)
     except GitFailed as error:
         ended = judged(str(error))
     print(ended.text, file=sys.stdout if ended.code == OK else sys.stderr)

@@ -156,12 +156,17 @@ async def test_scan_of_dependencies_says_what_it_did_not_look_up() -> None:
 
 
 @pytest.mark.rule("RT-41")
-async def test_git_needs_a_repository_and_leaves_publishing_to_the_forge() -> None:
+async def test_git_needs_a_repository_and_a_forge_for_what_goes_there() -> None:
     made, _ = parts(lambda _: ProgramEnd(stdout=b"no json"))
     tool = GitTool(made)
     assert (await tool.call(call_of("git", "status"), context_of())).reason == "no_repository"
     with pytest.raises(ToolFailed, match="forge"):
-        await tool.call(call_of("git", "open_change_request"), context_of(repository="a" * 64))
+        await tool.call(
+            call_of(
+                "git", "open_change_request", url="https://a.example/b", branch="fleet/st-tools", title="t", body="b"
+            ),
+            context_of(repository="a" * 64),
+        )
     with pytest.raises(PolicyDenied, match="no listed repository"):
         await tool.call(call_of("git", "fetch", url="https://a.example/b", branch="x"), context_of())
     with pytest.raises(InvalidInput):
