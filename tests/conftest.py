@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.support.docker_engine import docker_engine
 from tests.support.sandbox_leftovers import remove_sandbox_files_of
 from tests.support.services import Neo4jAddress, graph_server, log_server
 
@@ -28,6 +29,13 @@ def neo4j_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jAdd
     """Address of one graph for the whole run; tests keep apart by ids, or empty it first."""
     with graph_server(tmp_path_factory.mktemp("graph")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[None]:
+    """`docker` answers for the whole run where it can: with the engine of this machine, or with one of our own."""
+    with docker_engine():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,6 +52,8 @@ async def backend(
     if request.param == "bubblewrap":
         real: SandboxBackend = BubblewrapBackend(state_root, blobs)
     else:
+        if request.param == "docker":
+            request.getfixturevalue("docker")
         real = ContainerBackend(request.param, state_root, blobs)
     health = await real.health()
     if health.status == "down":

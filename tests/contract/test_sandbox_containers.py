@@ -42,6 +42,8 @@ def blobs() -> MemoryBlobStore:
 async def backend(
     request: pytest.FixtureRequest, state_root: Path, blobs: MemoryBlobStore
 ) -> AsyncGenerator[ContainerBackend]:
+    if request.param == "docker":
+        request.getfixturevalue("docker")
     backend = ContainerBackend(request.param, state_root, blobs)
     health = await backend.health()
     if health.status == "down":

@@ -101,6 +101,7 @@ class _Order:
     stop: Stop
     log: LogSink | None
     secrets: SecretDelivery | None
+    must_hide: bool
 
     def command(self) -> tuple[tuple[str, ...], Mapping[str, str], Mapping[str, str]]:
         """Arguments, variables and secret files, with every reference resolved."""
@@ -171,8 +172,8 @@ class ContainerBackend:
         check_delivery(spec, secrets)
         self._check_reach(spec)
         waived = require_isolation(await self.health(), self._waived)
-        ended, result = await self._run(spec, run_id, log=log, secrets=secrets)
-        del ended
+        must_hide = "kernel_files" not in self._waived
+        _, result = await self._run(spec, run_id, log=log, secrets=secrets, must_hide=must_hide)
         return result.model_copy(update={"unmet": waived}) if waived else result
 
     def _check_reach(self, spec: RunSpec) -> None:
@@ -185,10 +186,16 @@ class ContainerBackend:
                 )
 
     async def _run(
-        self, spec: RunSpec, run_id: str, *, log: LogSink | None = None, secrets: SecretDelivery | None = None
+        self,
+        spec: RunSpec,
+        run_id: str,
+        *,
+        log: LogSink | None = None,
+        secrets: SecretDelivery | None = None,
+        must_hide: bool = False,
     ) -> tuple[ContainerEnded | None, RunResult]:
         return await self._live.carry_out(
-            run_id, lambda stop: self._translated(_Order(spec, run_id, stop, log, secrets))
+            run_id, lambda stop: self._translated(_Order(spec, run_id, stop, log, secrets, must_hide))
         )
 
     async def cancel(self, run_id: str) -> bool:
@@ -263,7 +270,7 @@ class ContainerBackend:
             ready.facts, paths, toolchain,
             limits=spec.limits, who=who, name=name, image=ready.image,
             labels={_STATE_LABEL: self._mark, _RUN_LABEL: order.run_id},
-            has_secrets=bool(order.secrets and order.secrets.secret_files),
+            has_secrets=bool(order.secrets and order.secrets.secret_files), must_hide=order.must_hide,
         )  # fmt: skip
         argv, env, files = order.command()
         request = enter_request(
@@ -320,7 +327,8 @@ class ContainerBackend:
         # No bubblewrap is looked for: none will be started.
         stage = build_stage(folder, is_dropped=False, bwrap=self._engine.program())
         (folder / "filter").write_bytes(host_filter())
-        (folder / "seccomp.json").write_text(json.dumps(oci_profile(platform.machine())), encoding="ascii")
+        profile = oci_profile(platform.machine(), lets_hide=self._engine.name == "docker")
+        (folder / "seccomp.json").write_text(json.dumps(profile), encoding="ascii")
         return stage, build_python(toolchain_root(self._shared), is_dropped=is_root())
 
     async def _toolchain(self, spec: RunSpec, ready: _Ready) -> Toolchain:

@@ -90,8 +90,12 @@ def container_args(
     labels: Mapping[str, str],
     image: str,
     has_secrets: bool = False,
+    must_hide: bool = True,
 ) -> list[str]:
     """The arguments behind the name of the engine; the command itself is told to `enter.py` on its standard input.
+
+    Args:
+        must_hide: whether a container ends at once where what tells of the kernel cannot be hidden in it.
 
     Raises:
         InvalidInput: a host path that the option `--mount` cannot carry.
@@ -110,7 +114,9 @@ def container_args(
         args += ["--security-opt", f"mask={':'.join(_HIDDEN)}"]
     args += [a for source, target in _binds(folder, toolchain) for a in ("--mount", _bind(facts, source, target))]
     args += ["--mount", _bind(facts, folder.workspace, "/workspace", is_writable=True)]
-    return [*args, "--entrypoint", "", image, PYTHON, "-IS", ENTER, FILTER, LINK]
+    # docker's command line has no such mask, so there the launcher hides the same paths itself.
+    hidden = [] if facts.name == "podman" else ["must" if must_hide else "may", *_HIDDEN]
+    return [*args, "--entrypoint", "", image, PYTHON, "-IS", ENTER, FILTER, LINK, *hidden]
 
 
 def command_env(facts: EngineFacts, toolchain: Toolchain, env: Mapping[str, str]) -> dict[str, str]:
@@ -189,6 +195,6 @@ def _bind(facts: EngineFacts, source: Path, target: str, *, is_writable: bool = 
                 field="mounts",
                 path=path,
             )
-    # docker has no such options; there no_new_privs alone makes setuid files harmless.
+    # docker has no such options: the launcher inside sets them for the workspace.
     options = [",nosuid,nodev" if facts.name == "podman" else "", "" if is_writable else ",readonly"]
     return f"type=bind,source={source},target={target}{''.join(options)}"

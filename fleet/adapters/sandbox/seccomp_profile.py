@@ -27,18 +27,24 @@ _MODE_AT = {
     **dict.fromkeys(("fchmodat", "fchmodat2", "mkdirat", "mknodat"), 2),
 }
 """Call -> which of its arguments is the mode."""
+_HIDING = frozenset({"unshare", "mount"})
 
 _Argument = dict[str, int | str]
 
 
-def oci_profile(machine: str) -> dict[str, Any]:
-    """The profile for `--security-opt seccomp=FILE`; SandboxUnavailable for a machine type without a table."""
+def oci_profile(machine: str, *, lets_hide: bool = False) -> dict[str, Any]:
+    """The profile for `--security-opt seccomp=FILE`; SandboxUnavailable for a machine type without a table.
+
+    Args:
+        lets_hide: the launcher inside has paths to hide before it puts the whole filter on top of this one.
+    """
     filter_bytes(machine)  # refuses unknown machine types
     column = tuple(_ARCHITECTURES).index(machine)
-    rules = [_rule([n for n, row in DENIED.items() if row[column] is not None], errno.EPERM)]
+    open_calls = _HIDING if lets_hide else frozenset[str]()
+    rules = [_rule([n for n, row in DENIED.items() if row[column] is not None and n not in open_calls], errno.EPERM)]
     rules.append(_rule([n for n, row in UNANSWERED.items() if row[column] is not None], errno.ENOSYS))
     for name, row in CHECKED.items():
-        if row[column] is not None:
+        if row[column] is not None and name not in open_calls:
             rules += [_rule([name], code, args) for code, args in _refusals(name)]
     return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [_ARCHITECTURES[machine]], "syscalls": rules}
 

@@ -10,7 +10,8 @@ Before it exits it tells the supervisor that code through a socket, and waits sh
 what the kernel counted for this container is gone when its PID 1 is, and an end without this word was not the
 command's own. It connects before there is a command, and exec closes the connection: no command can speak for it.
 
-Arguments: the file with the system-call filter, the supervisor's socket. Standard library alone.
+Arguments: the file with the system-call filter, the supervisor's socket, then paths to hide where the engine itself
+cannot: `must` or `may` (go on without), and the paths. Standard library alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ import sys
 import time
 from typing import Any, NoReturn
 
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 8, 32, 4096
+_CAPABILITY_VERSION_3 = 0x20080522
 _SECCOMP_MODE_FILTER = 2
 _KILLED = 137
 _CHUNK = 1 << 16
@@ -50,6 +54,38 @@ def install_filter(content: bytes) -> None:
     for step in steps:
         if libc.prctl(*step) != 0:
             raise OSError(ctypes.get_errno(), f"prctl({step[0]})")
+
+
+def hide(paths: list[str]) -> None:
+    """The paths are empty for this process and its children: folders as folders, all else as /dev/null.
+
+    No file of the workspace is setuid or a device for them. Mounts take a user namespace of our own; every right in it
+    is given up again before this returns.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    _call(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    for path in map(os.fsencode, filter(os.path.lexists, paths)):
+        if os.path.isdir(path):  # noqa: PTH112
+            flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            _call(libc.mount(b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=755"), f"mount {path!r}")
+        else:
+            _call(libc.mount(b"/dev/null", path, None, _MS_BIND, None), f"mount {path!r}")
+    flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV
+    _call(libc.mount(None, b"/workspace", None, flags, None), "mount /workspace")
+    number = 0
+    while libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
+        number += 1
+    header, nothing = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    _call(libc.capset(header, nothing), "capset")
+
+
+def _call(code: int, name: str) -> None:
+    if code != 0:
+        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
 def read_request() -> tuple[dict[str, Any], bytes]:
@@ -149,6 +185,9 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     link = connected(sys.argv[2])
+    if hidden := sys.argv[4:]:
+        with contextlib.suppress(*([OSError] if sys.argv[3] == "may" else [])):
+            hide(hidden)
     with open(sys.argv[1], "rb") as file:
         install_filter(file.read())
     wakeups, wake = os.pipe()

@@ -7,6 +7,7 @@ import json
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_command_line_always_isolates(facts: EngineFacts) -> None:
         f"type=bind,source=/w,target=/workspace{'' if facts.name == 'docker' else ',nosuid,nodev'}"
     ]
     program = ["/toolchain/bin/python", "-IS", "/fleet/inside/enter.py", "/fleet/filter", "/fleet/link"]
-    assert args[-6:] == ["i", *program]
+    start = args.index("i")
+    assert args[start + 1 : start + 6] == program
 
 
 @pytest.mark.rule("RC-30")
@@ -173,6 +175,25 @@ def test_profile_names_every_call_of_the_table_that_the_machine_has() -> None:
         named = {n for rule in oci_profile(machine)["syscalls"] for n in rule["names"]}
         table = [*DENIED.items(), *UNANSWERED.items(), *CHECKED.items()]
         assert named == {name for name, row in table if row[column] is not None}
+
+
+def test_profile_under_which_the_launcher_hides_paths_lets_through_what_that_takes_alone() -> None:
+    def named(profile: dict[str, Any]) -> set[str]:
+        return {n for rule in profile["syscalls"] for n in rule["names"]}
+
+    whole, entering = oci_profile("x86_64"), oci_profile("x86_64", lets_hide=True)
+    assert named(whole) - named(entering) == {"unshare", "mount"}
+
+
+@pytest.mark.rule("RC-31")
+def test_what_docker_cannot_mask_is_hidden_by_the_launcher() -> None:
+    docker, podman = args_of(DOCKER), args_of(PODMAN)
+    hidden = docker[docker.index("/fleet/link", docker.index("/fleet/filter")) + 1 :]
+    assert hidden[0] == "must"
+    assert hidden[1:] == next(o for o in after(podman, "--security-opt") if o.startswith("mask=")).removeprefix(
+        "mask="
+    ).split(":")
+    assert podman[-1] == "/fleet/link"
 
 
 def test_profile_of_an_unknown_machine_is_refused() -> None:
