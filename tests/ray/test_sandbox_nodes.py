@@ -42,8 +42,9 @@ def played(home: Path, redis_url: str, *acts: str) -> dict[str, Any]:
 def test_runs_are_spread_over_nodes_and_go_on_when_one_dies_and_one_comes(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str
 ) -> None:
-    seen = played(tmp_path_factory.mktemp("s"), redis_url, "spread", "node_dies", "node_comes")
+    seen = played(tmp_path_factory.mktemp("s"), redis_url, "spread", "home_restarts", "node_dies", "node_comes")
     spread, died, came = seen["spread"], seen["node_dies"], seen["node_comes"]
+    assert seen["home_restarts"] == {"printed": ["done", "0", "1", "2"], "session": [None, "passed"], "moved": True}
     assert (len(spread["names"]), spread["names"][0]) == (2, "sandbox:local")
     assert all(spread["printed"] + spread["where"])
     assert spread["health"], "the places of all nodes count"

@@ -29,6 +29,7 @@ from fleet.tools import Limits, RunSpec
 from tests.support.ray_fleet import until
 from tests.support.ray_host import HostPlan, endpoints
 from tests.support.ray_nodes_host import PATIENT, NodesOfOneMachine
+from tests.support.tool_calls import call_of, context_of
 
 POOL = {"pool": "sandbox"}
 HOME = "sandbox:local"
@@ -202,8 +203,35 @@ async def home_dies(scene: Scene) -> dict[str, Any]:
     }
 
 
+async def home_restarts(scene: Scene) -> dict[str, Any]:
+    """The process of the home's supervisor is killed under a tool call; calls and a session come while it is away."""
+    from fleet.adapters.ray import RaySandboxSessions, RayToolHost
+
+    tools, sessions = RayToolHost(scene.resolver, "local"), RaySandboxSessions(scene.resolver, "local")
+    health = await scene.resolver.call(HOME, "health", timeout_s=60)
+    slow = call_of("exec", "run", argv=["sh", "-c", "sleep 2; echo done"])
+    contexts = [replace(context_of(timeout_s=120), key=RunKey(f"{n:064x}")) for n in range(4)]
+    running = asyncio.create_task(tools.call(slow, contexts[3]))
+
+    async def started() -> bool:
+        return any(b"sleep" in command_of(p) for p in descendants(health["pid"]))
+
+    await until(started, within_s=PATIENCE_S, why="the call is under way")
+    os.kill(health["pid"], signal.SIGKILL)
+    quick = [tools.call(call_of("exec", "run", argv=["echo", str(n)]), contexts[n]) for n in range(3)]
+    cat = RunSpec(argv=("cat",), limits=LIMITS, interactive=True)
+    outcomes = await asyncio.gather(running, *quick)
+    session = await sessions.start(cat, story=STORY, key=RunKey("e" * 64), epoch=1)
+    result = await sessions.close(RunKey("e" * 64))
+    return {
+        "printed": [outcome.text.strip() for outcome in outcomes],
+        "session": (session.result, result.status),
+        "moved": (await scene.resolver.call(HOME, "health", timeout_s=60))["pid"] != health["pid"],
+    }
+
+
 ACTS: dict[str, Callable[[Scene], Awaitable[dict[str, Any]]]] = {
-    act.__name__: act for act in (spread, node_dies, node_comes, supervisor_dies, home_dies)
+    act.__name__: act for act in (spread, node_dies, node_comes, home_restarts, supervisor_dies, home_dies)
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fleet.adapters.ray.patience import PatientCalls
 from fleet.adapters.ray.resolver import ActorResolver
 from fleet.adapters.ray.supervisors import Supervisors
 from fleet.errors import (
@@ -155,7 +156,7 @@ class RayToolHost:
     """Port ToolHost over the actor `sandbox:<node>`. A call that was cut off is repeated under its key (RC-51)."""
 
     def __init__(self, resolver: ActorResolver, node: str) -> None:
-        self._resolver, self._name = resolver, f"sandbox:{node}"
+        self._calls, self._name = PatientCalls(resolver), f"sandbox:{node}"
 
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """See the port. Of an UNSAFE call whose answer was lost the record is asked once, by its key."""
@@ -174,54 +175,52 @@ class RayToolHost:
 
     async def _ask(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         timeout_s = context.obligations.timeout_s + _QUEUE_S + _CALL_MARGIN_S
-        return await self._resolver.call(self._name, "call_tool", call, context, timeout_s=timeout_s)
+        return await self._calls.call(self._name, "call_tool", call, context, timeout_s=timeout_s)
 
     async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
         """See the port."""
         timeout_s = context.obligations.timeout_s + _CALL_MARGIN_S
-        return await self._resolver.call(self._name, "preview_tool", call, context, timeout_s=timeout_s)
+        return await self._calls.call(self._name, "preview_tool", call, context, timeout_s=timeout_s)
 
     async def cancel(self, key: RunKey) -> bool:
         """End the call of this key if it is under way; False when it is not, or is UNSAFE."""
-        return await self._resolver.call(self._name, "cancel_tool", key, timeout_s=15.0)
+        return await self._calls.call(self._name, "cancel_tool", key, timeout_s=15.0)
 
 
 class RayForge:
     """Port Forge over the actor `sandbox:<node>`, because a local repository lives on one node."""
 
     def __init__(self, resolver: ActorResolver, node: str) -> None:
-        self._resolver, self._name = resolver, f"sandbox:{node}"
+        self._calls, self._name = PatientCalls(resolver), f"sandbox:{node}"
 
     async def stage(self, url: str, ref: str | None = None) -> StagedRepository:
         """See the port."""
-        return await self._resolver.call(self._name, "stage", url, ref, timeout_s=300.0)
+        return await self._calls.call(self._name, "stage", url, ref, timeout_s=300.0)
 
     async def stage_fetched(self, fetched: FetchedRepository) -> StagedRepository:
         """See the port."""
-        return await self._resolver.call(self._name, "stage_fetched", fetched, timeout_s=300.0)
+        return await self._calls.call(self._name, "stage_fetched", fetched, timeout_s=300.0)
 
     async def publish(self, url: str, branch: str, commit: Commit, *, expected_old: str | None) -> None:
         """See the port."""
-        await self._resolver.call(
-            self._name, "publish", url, branch, commit, expected_old=expected_old, timeout_s=300.0
-        )
+        await self._calls.call(self._name, "publish", url, branch, commit, expected_old=expected_old, timeout_s=300.0)
 
 
 class RayChangeRequests:
     """Port ChangeRequests over the actor `sandbox:<node>`, which alone has the token of the forge."""
 
     def __init__(self, resolver: ActorResolver, node: str) -> None:
-        self._resolver, self._name = resolver, f"sandbox:{node}"
+        self._calls, self._name = PatientCalls(resolver), f"sandbox:{node}"
 
     async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
         """See the port."""
-        return await self._resolver.call(self._name, "open_change_request", change, timeout_s=_FORGE_S)
+        return await self._calls.call(self._name, "open_change_request", change, timeout_s=_FORGE_S)
 
     async def set_status(
         self, repository: str, commit: str, *, state: CommitState, description: str, link: str = ""
     ) -> None:
         """See the port."""
-        await self._resolver.call(
+        await self._calls.call(
             self._name,
             "set_commit_status",
             repository,

@@ -40,7 +40,7 @@ class ActorResolver:
 
         Raises:
             SandboxUnavailable, StoreUnavailable: the actor is not there, or died during the call; the call may have
-                been executed, so repeat it under the same key.
+                been executed, so repeat it under the same key. Details `is_restarting`: Ray is starting it again.
             ToolTimeout: no answer in time.
         """
         handle = await self.handle(name, within_s=found_within_s)
@@ -57,7 +57,8 @@ class ActorResolver:
             raise FleetError(f"actor {name} failed in {method}: {cause!r}", actor=name) from error
         except _GONE as error:
             self.forget(name)
-            raise _gone(name, str(error)) from error
+            is_restarting = isinstance(error, ray_errors.ActorUnavailableError)
+            raise _gone(name, str(error), is_restarting=is_restarting) from error
 
     def forget(self, name: str) -> None:
         """The handle of this name is looked up again before its next use."""
@@ -88,8 +89,9 @@ async def _await(ref: Any) -> Any:
     return await ref
 
 
-def _gone(name: str, why: str) -> FleetError:
+def _gone(name: str, why: str, *, is_restarting: bool = False) -> FleetError:
     text = (
         f"actor {name} cannot be reached ({why.splitlines()[0] if why else 'no reason given'}); `fleet status` shows it"
     )
-    return SandboxUnavailable(text, actor=name) if name.startswith("sandbox:") else StoreUnavailable(text, actor=name)
+    kind = SandboxUnavailable if name.startswith("sandbox:") else StoreUnavailable
+    return kind(text, actor=name, **({"is_restarting": True} if is_restarting else {}))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.sandbox_sessions import SessionMethods
+from fleet.adapters.ray.patience import PatientCalls
 from fleet.adapters.ray.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
 from fleet.adapters.ray.sandbox_sessions import RaySandboxSessions
 from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreUnavailable
@@ -144,3 +145,36 @@ async def test_unsafe_call_that_the_tool_itself_refused_is_not_asked_again() -> 
             call_of("http", "post", url="https://a.example/"), context_of(effect="UNSAFE")
         )
     assert len(calls.seen) == 1
+
+
+class Restarting(Calls):
+    """An actor that Ray starts again: so many calls fail first."""
+
+    def __init__(self, failures: int, *, is_restarting: bool = True) -> None:
+        super().__init__()
+        self._error = SandboxUnavailable("gone", actor="sandbox:n1", is_restarting=is_restarting)
+        self._failures = failures
+
+    async def call(self, name: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        await super().call(name, method)
+        if len(self.seen) <= self._failures:
+            raise self._error
+        return self.answer
+
+
+@pytest.mark.rule("RC-51")
+async def test_call_of_an_actor_that_restarts_waits_for_it() -> None:
+    calls: Any = Restarting(3)
+    assert await PatientCalls(calls, again_s=0).call("sandbox:n1", "call_tool", timeout_s=1) == "answer"
+    assert len(calls.seen) == 4
+
+
+async def test_actor_that_is_gone_for_good_or_too_long_is_told_of() -> None:
+    gone: Any = Restarting(9, is_restarting=False)
+    with pytest.raises(SandboxUnavailable):
+        await PatientCalls(gone).call("sandbox:n1", "call_tool", timeout_s=1)
+    assert len(gone.seen) == 1
+    slow: Any = Restarting(10_000)
+    with pytest.raises(SandboxUnavailable):
+        await PatientCalls(slow, within_s=0.05, again_s=0.01).call("sandbox:n1", "call_tool", timeout_s=1)
+    assert 1 < len(slow.seen) < 20
