@@ -29,7 +29,7 @@ from fleet.adapters.sandbox.egress import EgressSettings
 from fleet.config import ConfigFiles, packaged_directory
 from fleet.errors import FleetError
 from fleet.ids import Digest, EntityId, Principal, RunKey, StoryId
-from fleet.ports import Sandbox, SecretDelivery, SecretValue, ToolContext
+from fleet.ports import Sandbox, ToolContext
 from fleet.services.tool_kit import ToolParts
 from fleet.tools import (
     CallFacts,
@@ -41,12 +41,9 @@ from fleet.tools import (
     Language,
     Obligations,
     Policy,
-    RunResult,
-    RunSpec,
     Targets,
     ToolCall,
     decide,
-    plan_delivery,
 )
 from fleet.wiring import active_policy, make_toolbox
 from tests.support.git_http import GitServer, serving_git
@@ -57,7 +54,7 @@ from tests.support.repositories import FILES, make_repository
 from tests.support.sandbox import put_tree, state_folder
 from tests.support.services import graph_server, log_server
 from tests.support.tool_calls import certificates
-from tests.support.tool_kit import DirectSandbox
+from tests.support.tool_kit import SecretSandbox
 
 ME = Principal("agent:tools-001")
 CLUSTER, FORGE = "cluster.test", "forge.test"
@@ -106,25 +103,6 @@ class Row:
     version: str
     outcome: str
     detail: str
-
-
-class _Sandbox(DirectSandbox):
-    """Hands every secret over as the supervisor does."""
-
-    def __init__(self, backend: BubblewrapBackend, values: Mapping[str, str]) -> None:
-        super().__init__(backend)
-        self._own, self._values = backend, values
-
-    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
-        plan = plan_delivery(spec.argv, spec.env)
-        value = {n: SecretValue(self._values[n], name=n, provider="table", version=None, ttl_s=60) for n in plan.names}
-        delivery = SecretDelivery(
-            plan.argv,
-            plan.env,
-            {name: value[n] for name, n in plan.secret_env.items()},
-            {path: value[n] for path, n in plan.secret_files.items()},
-        )
-        return await self._own.run(spec, run_id=f"rn-{key[:16]}", secrets=delivery)
 
 
 def _probes(places: Mapping[str, str | None]) -> list[Probe]:
@@ -326,7 +304,7 @@ async def _bench(places: Mapping[str, str | None]) -> AsyncGenerator[Bench]:
                 "kube": _kubeconfig(f"https://{CLUSTER}:{url.rpartition(':')[2]}", Path(source) / "server.pem"),
                 "forge": GitServer(Path()).token,
             }
-            sandbox, clock = _Sandbox(backend, values), SystemClock()
+            sandbox, clock = SecretSandbox(backend, values), SystemClock()
             parts = ToolParts(sandbox=cast(Sandbox, sandbox), blobs=blobs, clock=clock, targets=policy.targets)
             box = make_toolbox(parts, policy, ledger=MemoryRunLedger(), name="table/tools")
             repos = {**REPOS, "node": {**REPOS["node"], "package.json": PACKAGE}}

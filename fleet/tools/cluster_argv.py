@@ -15,6 +15,7 @@ __all__ = [
     "Place",
     "diff_argv",
     "dry_run_argv",
+    "chart_hosts",
     "helm_argv",
     "kubectl_argv",
     "refused_kinds",
@@ -137,6 +138,15 @@ def helm_argv(
             return (*base, "uninstall", _name(args, "release"), *(("--dry-run",) if is_dry_run else ()))
         case _:
             raise InvalidInput(f"helm has no operation {op!r}; call one that is declared", op=op)
+
+
+def chart_hosts(chart: JsonValue) -> tuple[str, ...]:
+    """`host:port` that a chart is fetched from; none for a chart of the workspace."""
+    found = _CHART_ADDRESS.match(chart) if isinstance(chart, str) else None
+    return (f"{found[1].lower()}:{found[2] or 443}",) if found else ()
+
+
+_CHART_ADDRESS = re.compile(r"(?:oci|https)://([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/")
 
 
 def _kubectl(place: Place) -> tuple[str, ...]:

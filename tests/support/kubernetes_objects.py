@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.support.crds import admit, known_schemas
 from tests.support.http_stand_in import Reply, Request, serving_http
+from tests.support.kubernetes_protobuf import MAGIC, secret_of
 
 __all__ = ["TOKEN", "ObjectServer", "kubeconfig_of", "serving_objects"]
 
@@ -97,6 +98,10 @@ class ObjectServer:
         groups = {p: r for p, r in _GROUPS.items() if self.has_kuberay or "ray.io" not in p}
         if path == "/api":
             return Reply(document={"kind": "APIVersions", "versions": ["v1"]})
+        if path == "/openapi/v3":
+            return Reply(document={"paths": {p.lstrip("/"): {"serverRelativeURL": f"/openapi/v3{p}"} for p in groups}})
+        if (group := path.removeprefix("/openapi/v3")) in groups and group != path:
+            return Reply(document=_described(group, groups[group]))
         if path == "/version":
             return Reply(document={"major": "1", "minor": "32", "gitVersion": "v1.32.4"})
         if path == "/apis":
@@ -135,8 +140,10 @@ class ObjectServer:
         return self._write(request, kind, namespace)
 
     def _list(self, request: Request, kind: str) -> Reply:
+        if request.method == "POST":
+            return self._create(request)
         if request.method != "GET":
-            return status(405, "MethodNotAllowed", "the stand-in applies and replaces alone")
+            return status(405, "MethodNotAllowed", "the stand-in makes, applies and replaces alone")
         items = [o for path, o in self.objects.items() if path.rpartition("/")[0] == request.path and _has(o, request)]
         # As in a real list, the items do not say their kind.
         bare = [{k: v for k, v in o.items() if k not in ("kind", "apiVersion")} for o in items]
@@ -144,8 +151,17 @@ class ObjectServer:
             document={"kind": f"{kind}List", "metadata": {"resourceVersion": str(self._version)}, "items": bare}
         )
 
+    def _create(self, request: Request) -> Reply:
+        given: Object = _read(request.body)
+        path = f"{request.path}/{given['metadata']['name']}"
+        if path in self.objects:
+            return status(409, "AlreadyExists", f"{path} already exists")
+        if request.query.get("dryRun") == "All":
+            return Reply(201, given)
+        return Reply(201, self._put(path, given, f"{request.query.get('fieldManager', 'unknown')}/Update"))
+
     def _write(self, request: Request, kind: str, namespace: str) -> Reply:
-        given: Object = json.loads(request.body)
+        given: Object = _read(request.body)
         old = self.objects.get(request.path)
         if kind != "Namespace" and not any(p.endswith(f"/namespaces/{namespace}") for p in self.objects):
             return status(404, "NotFound", f'namespaces "{namespace}" not found')
@@ -162,6 +178,8 @@ class ObjectServer:
                 return status(409, "Conflict", "the object has been modified; please apply your changes")
             # The status is a resource of its own: whoever replaces the object does not replace it.
             owner, merged = f"{manager}/Update", {**given, **({"status": old["status"]} if "status" in old else {})}
+        elif "apply-patch" not in request.headers.get("content-type", ""):
+            owner, merged = f"{manager}/Update", _merged(old or {}, given)
         else:
             owner, merged = f"{manager}/Apply", _merged(old or {}, given)
             if conflicts := self._conflicts(request, old, given, owner):
@@ -199,7 +217,8 @@ class ObjectServer:
         found = self.objects.get(request.path)
         if found is None:
             return _missing(request.path)
-        wanted = json.loads(request.body or b"{}").get("preconditions", {}).get("uid")
+        options = {} if request.body.startswith(MAGIC) else json.loads(request.body or b"{}")
+        wanted = options.get("preconditions", {}).get("uid")
         if wanted not in (None, found["metadata"]["uid"]):
             return status(409, "Conflict", "the UID in the precondition does not match")
         if found["kind"] in self.lingering:
@@ -227,6 +246,27 @@ class ObjectServer:
     def _path(self, kind: str, namespace: str, name: str) -> str:
         prefix, plural = next((p, n) for p, r in _GROUPS.items() for n, k in r.items() if k == kind)
         return f"{prefix}/namespaces/{namespace}/{plural}/{name}" if namespace else f"{prefix}/{plural}/{name}"
+
+
+def _read(body: bytes) -> Object:
+    return secret_of(body) if body.startswith(MAGIC) else json.loads(body)
+
+
+def _described(group: str, kinds: dict[str, str]) -> Object:
+    """As much of the OpenAPI document as tells clients that the server checks the fields itself."""
+    name, version = (group.split("/")[2] if group.startswith("/apis/") else "", group.rpartition("/")[2])
+    checks = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    paths = {
+        f"{group}/namespaces/{{namespace}}/{plural}/{{name}}": {
+            "patch": {
+                "x-kubernetes-group-version-kind": {"group": name, "version": version, "kind": kind},
+                "parameters": checks,
+                "responses": {"200": {"description": "OK"}},
+            }
+        }
+        for plural, kind in kinds.items()
+    }
+    return {"openapi": "3.0.0", "info": {"title": "stand-in", "version": "v1"}, "paths": paths}
 
 
 def status(code: int, reason: str, message: str, causes: list[Object] | None = None, **headers: str) -> Reply:

@@ -8,10 +8,10 @@ from itertools import count
 from pydantic import JsonValue
 
 from fleet.ids import Digest, Principal, RunKey, StoryId
-from fleet.ports import BlobStore, SandboxBackend, SandboxHealth, ToolContext
-from fleet.tools import Language, Obligations, RunResult, RunSpec, ToolCall, decode_tree
+from fleet.ports import BlobStore, SandboxBackend, SandboxHealth, SecretDelivery, SecretValue, ToolContext
+from fleet.tools import Language, Obligations, RunResult, RunSpec, ToolCall, decode_tree, plan_delivery
 
-__all__ = ["DirectSandbox", "call_of", "context_of", "texts_in"]
+__all__ = ["DirectSandbox", "SecretSandbox", "call_of", "context_of", "texts_in"]
 
 _NUMBERS = count(1)
 
@@ -81,6 +81,25 @@ class DirectSandbox:
     async def health(self) -> SandboxHealth:
         """Of the backend."""
         return await self._backend.health()
+
+
+class SecretSandbox(DirectSandbox):
+    """Hands every secret over as the supervisor does."""
+
+    def __init__(self, backend: SandboxBackend, values: Mapping[str, str]) -> None:
+        super().__init__(backend)
+        self._own, self._values = backend, values
+
+    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
+        plan = plan_delivery(spec.argv, spec.env)
+        value = {n: SecretValue(self._values[n], name=n, provider="table", version=None, ttl_s=60) for n in plan.names}
+        delivery = SecretDelivery(
+            plan.argv,
+            plan.env,
+            {name: value[n] for name, n in plan.secret_env.items()},
+            {path: value[n] for path, n in plan.secret_files.items()},
+        )
+        return await self._own.run(spec, run_id=f"rn-{key[:16]}", secrets=delivery)
 
 
 async def texts_in(blobs: BlobStore, tree: Digest | None) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from fleet.tools import Grantee, RunResult, RunSpec, Targets, ToolCall, ToolOutc
 from fleet.tools.catalogue import TOOL_OPS, WRITE_OPS
 from fleet.tools.cluster_argv import (
     Place,
+    chart_hosts,
     diff_argv,
     dry_run_argv,
     helm_argv,
@@ -34,7 +35,8 @@ class ClusterTool:
     """`kubectl` or `helm`.
 
     The programs run in the sandbox with the kubeconfig as a secret file: an account's plug-in (`exec:`) or a chart
-    can do no more than a command there, and no connection but that to the API server leaves it.
+    can do no more than a command there, and no connection leaves it but those to the API server and to the listed
+    chart's own host.
 
     Args:
         program: which of the two; also the name of the tool.
@@ -123,7 +125,7 @@ class ClusterTool:
         spec = RunSpec(
             argv=argv,
             tree=context.tree,
-            hosts=where.hosts,
+            hosts=(*where.hosts, *chart_hosts(call.args.get("chart"))),
             env={"KUBECTL_EXTERNAL_DIFF": "diff -u -N", "HELM_PLUGINS": "/nonexistent"},
             limits=limits_of(context),
             grantee=Grantee(role=context.role, tool=self._program, op=call.op),

@@ -18,6 +18,7 @@ from fleet.tools.catalogue import WRITE_OPS
 from fleet.tools.cluster_argv import (
     KINDS,
     Place,
+    chart_hosts,
     dry_run_argv,
     helm_argv,
     kubectl_argv,
@@ -265,3 +266,19 @@ async def test_chart_of_kinds_that_may_be_touched_is_installed() -> None:
 )
 def test_document_that_cannot_be_judged_is_refused(text: str) -> None:
     assert refused_rendered(text) == ("unreadable",)
+
+
+@pytest.mark.rule("RT-51", "RT-62")
+@pytest.mark.parametrize(
+    ("chart", "hosts"),
+    [
+        ("oci://charts.test/web", ("charts.test:443",)),
+        ("https://Charts.test:8443/web-1.2.3.tgz", ("charts.test:8443",)),
+        ("./chart", ()),
+        ("http://charts.test/web.tgz", ()),
+        ("https://user:pw@charts.test/web", ()),
+        (None, ()),
+    ],
+)
+def test_chart_is_fetched_from_its_own_host_alone(chart: str | None, hosts: tuple[str, ...]) -> None:
+    assert chart_hosts(chart) == hosts
