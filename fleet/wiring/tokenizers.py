@@ -1,0 +1,71 @@
+"""Tokenizers of the configured models, and which of them reads the packs of which role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleet.adapters.tokenizers import FileTokenizers
+from fleet.errors import ConfigError
+from fleet.models import ActorEngine, EngineConfig, ModelsConfig, PackReaders, TokenizerFile, load_models, pack_readers
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import active_roles
+
+__all__ = ["check_tokenizers", "make_pack_readers", "make_tokenizers"]
+
+_NOT_YET = frozenset({"missing_tokenizer", "missing_library"})
+"""What may be wrong with the tokenizer of an engine that no run has named yet."""
+
+
+def make_tokenizers(endpoints: Endpoints) -> FileTokenizers:
+    """Those of config/models.yaml, and every one that was pulled below the home."""
+    paths = {
+        engine.tokenizer.sha256: _path(engine, engine.tokenizer, endpoints)
+        for engine in _models(endpoints).engines
+        if engine.tokenizer is not None and engine.tokenizer.pulled is None
+    }
+    return FileTokenizers(paths, Path(endpoints.home) / "weights")
+
+
+def make_pack_readers(endpoints: Endpoints) -> PackReaders:
+    """What a story that is created now writes down."""
+    roles = active_roles(endpoints.files)
+    policies = {role.name: (role.model_policy, role.name, *role.lineage) for role in roles.roles.values()}
+    replaced = {name: value for name, value in endpoints.environ.items() if name not in endpoints.served}
+    return pack_readers(_models(endpoints), policies, environ=replaced)
+
+
+def check_tokenizers(endpoints: Endpoints) -> None:
+    """Every tokenizer that a chain of config/models.yaml needs can be used here, and none that is here is another.
+
+    One whose engine stands in no chain may be missing: a run that names the engine is told so.
+
+    Raises:
+        ConfigError: says which one, why, and what to do.
+    """
+    models, tokenizers = _models(endpoints), make_tokenizers(endpoints)
+    needed = {entry.engine_id for policy in models.policies.values() for entry in policy.chain}
+    for engine in models.engines:
+        if engine.tokenizer is None:
+            continue
+        try:
+            tokenizers.load(engine.tokenizer.id)
+        except ConfigError as error:
+            if engine.engine_id in needed or error.details.get("reason") not in _NOT_YET:
+                raise
+
+
+def _models(endpoints: Endpoints) -> ModelsConfig:
+    return load_models(endpoints.files.document("models.yaml"))
+
+
+def _path(engine: EngineConfig, tokenizer: TokenizerFile, endpoints: Endpoints) -> Path:
+    environ = endpoints.environ
+    named = environ.get(tokenizer.path_env, "") if tokenizer.path_env else ""
+    path = Path(named or tokenizer.path).expanduser()
+    if path.is_absolute():
+        return path
+    folder = ""
+    if isinstance(engine, ActorEngine):
+        folder = (environ.get(engine.path_env, "") if engine.path_env else "") or engine.path
+    where = Path(folder).expanduser()
+    return (where.parent if where.suffix == ".gguf" else where) / path
