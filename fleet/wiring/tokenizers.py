@@ -6,7 +6,16 @@ from pathlib import Path
 
 from fleet.adapters.tokenizers import FileTokenizers
 from fleet.errors import ConfigError
-from fleet.models import ActorEngine, EngineConfig, ModelsConfig, PackReaders, TokenizerFile, load_models, pack_readers
+from fleet.models import (
+    TOKENIZER_FILE,
+    ActorEngine,
+    EngineConfig,
+    ModelsConfig,
+    PackReaders,
+    TokenizerFile,
+    load_models,
+    pack_readers,
+)
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import active_roles
 
@@ -61,7 +70,7 @@ def _models(endpoints: Endpoints) -> ModelsConfig:
 def _path(engine: EngineConfig, tokenizer: TokenizerFile, endpoints: Endpoints) -> Path:
     environ = endpoints.environ
     named = environ.get(tokenizer.path_env, "") if tokenizer.path_env else ""
-    path = Path(named or tokenizer.path).expanduser()
+    path = Path(named or tokenizer.path or TOKENIZER_FILE).expanduser()
     if path.is_absolute():
         return path
     folder = ""
