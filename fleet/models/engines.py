@@ -135,6 +135,8 @@ class HttpEngine(_Engine):
     def _reachable(self) -> Self:
         if not self.base_url:
             raise ValueError(f"engine {self.engine_id!r} needs `base_url`, or a `preset` that knows it")
+        if self.tokenizer is not None and self.tokenizer.in_weights:
+            raise ValueError(f"engine {self.engine_id!r} runs elsewhere and has no `weights` with a tokenizer in them")
         if self.api_key and self.api_key_env:
             raise ValueError(f"engine {self.engine_id!r} names its key twice; keep either `api_key` or `api_key_env`")
         if self.preset and (PRESETS[self.preset].wire == "anthropic") != (self.kind == "anthropic"):
@@ -230,6 +232,12 @@ class ActorEngine(_Engine):
     def _has_weights(self) -> Self:
         if self.weights is None and not self.path and not self.path_env:
             raise ValueError(f"engine {self.engine_id!r} needs `weights` or `path`, or `base_url` of a running server")
+        pinned = self.weights.sha256 if self.weights else None
+        if self.tokenizer is not None and self.tokenizer.in_weights and self.tokenizer.sha256 != pinned:
+            raise ValueError(
+                f"engine {self.engine_id!r} has its tokenizer in its weights: `weights` names the file, and both have "
+                "the same `sha256`"
+            )
         return self
 
     def as_server(self, environ: Mapping[str, str]) -> HttpEngine | None:

@@ -65,12 +65,15 @@ class TokenizerId(_Frozen):
 
 
 class TokenizerFile(TokenizerId):
-    """A `tokenizer.json` by its digest: one that lies beside the model already, or one that is fetched."""
+    """A `tokenizer.json` by its digest, or the tokenizer inside the file of weights, which then is known by that
+    file's digest: one that lies beside the model already, or one that is fetched."""
 
     path: str = ""
     """The file where packs are made; one that does not begin with `/` lies in the folder of the engine's weights."""
     path_env: EnvironmentName | None = None
     """Environment variable that replaces the path."""
+    in_weights: bool = False
+    """It stands in the engine's `weights`, a GGUF file: nothing but these has to be fetched."""
     size_bytes: Annotated[int, Field(ge=1)] | None = None
     licence: str = ""
     sources: tuple[Source, ...] = ()
@@ -78,8 +81,8 @@ class TokenizerFile(TokenizerId):
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:
-        if bool(self.sources) == bool(self.path or self.path_env):
-            raise ValueError(f"tokenizer {self.name!r} needs either `path` or `sources`, and not both")
+        if sum(map(bool, (self.sources, self.path or self.path_env, self.in_weights))) != 1:
+            raise ValueError(f"tokenizer {self.name!r} needs one of `path`, `sources` and `in_weights: true`")
         if self.sources and self.size_bytes is None:
             raise ValueError(f"tokenizer {self.name!r} has `sources` and needs its `size_bytes`")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fleet.adapters.tokenizers import FileTokenizers
@@ -13,13 +14,14 @@ from fleet.models import (
     ModelsConfig,
     PackReaders,
     TokenizerFile,
+    Weights,
     load_models,
     pack_readers,
 )
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import active_roles
 
-__all__ = ["check_tokenizers", "make_pack_readers", "make_tokenizers"]
+__all__ = ["check_tokenizer", "check_tokenizers", "make_pack_readers", "make_tokenizers"]
 
 _NOT_YET = frozenset({"missing_tokenizer", "missing_library"})
 """What may be wrong with the tokenizer of an engine that no run has named yet."""
@@ -27,12 +29,26 @@ _NOT_YET = frozenset({"missing_tokenizer", "missing_library"})
 
 def make_tokenizers(endpoints: Endpoints) -> FileTokenizers:
     """Those of config/models.yaml, and every one that was pulled below the home."""
-    paths = {
-        engine.tokenizer.sha256: _path(engine, engine.tokenizer, endpoints)
-        for engine in _models(endpoints).engines
-        if engine.tokenizer is not None and engine.tokenizer.pulled is None
-    }
-    return FileTokenizers(paths, Path(endpoints.home) / "weights")
+    return _tokenizers(_models(endpoints).engines, Path(endpoints.home), endpoints.environ)
+
+
+def check_tokenizer(engine: EngineConfig, home: Path, environ: Mapping[str, str]) -> None:
+    """The engine's tokenizer can be used here, if it has one. Raises ConfigError."""
+    if engine.tokenizer is not None:
+        _tokenizers([engine], home, environ).load(engine.tokenizer.id)
+
+
+def _tokenizers(engines: Iterable[EngineConfig], home: Path, environ: Mapping[str, str]) -> FileTokenizers:
+    paths, weights = dict[str, Path](), dict[str, Weights]()
+    for engine in engines:
+        tokenizer = engine.tokenizer
+        if tokenizer is None or tokenizer.pulled is not None:
+            continue
+        if not tokenizer.in_weights:
+            paths[tokenizer.sha256] = _path(engine, tokenizer, environ)
+        elif isinstance(engine, ActorEngine) and engine.weights is not None:
+            weights[tokenizer.sha256] = engine.weights
+    return FileTokenizers(paths, home / "weights", weights=weights)
 
 
 def make_pack_readers(endpoints: Endpoints) -> PackReaders:
@@ -54,12 +70,13 @@ def check_tokenizers(endpoints: Endpoints) -> None:
     models, tokenizers = _models(endpoints), make_tokenizers(endpoints)
     needed = {entry.engine_id for policy in models.policies.values() for entry in policy.chain}
     for engine in models.engines:
-        if engine.tokenizer is None:
-            continue
+        is_needed = engine.engine_id in needed
+        if engine.tokenizer is None or (engine.tokenizer.in_weights and not is_needed):
+            continue  # weights are compared when they are loaded
         try:
             tokenizers.load(engine.tokenizer.id)
         except ConfigError as error:
-            if engine.engine_id in needed or error.details.get("reason") not in _NOT_YET:
+            if is_needed or error.details.get("reason") not in _NOT_YET:
                 raise
 
 
@@ -67,8 +84,7 @@ def _models(endpoints: Endpoints) -> ModelsConfig:
     return load_models(endpoints.files.document("models.yaml"))
 
 
-def _path(engine: EngineConfig, tokenizer: TokenizerFile, endpoints: Endpoints) -> Path:
-    environ = endpoints.environ
+def _path(engine: EngineConfig, tokenizer: TokenizerFile, environ: Mapping[str, str]) -> Path:
     named = environ.get(tokenizer.path_env, "") if tokenizer.path_env else ""
     path = Path(named or tokenizer.path or TOKENIZER_FILE).expanduser()
     if path.is_absolute():

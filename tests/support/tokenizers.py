@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
 from functools import cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from fleet.models import TokenizerId
+from fleet.models import TokenizerId, UrlSource, Weights
 
-__all__ = ["KINDS", "Counter", "id_of", "real", "trained", "write"]
+__all__ = ["KINDS", "Counter", "gguf", "id_of", "real", "trained", "weights_with", "write"]
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("bytes", "words", "whole")
@@ -68,6 +70,42 @@ class Counter:
         """The tokens of the text."""
         self.counted_bytes += len(text.encode())
         return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def gguf(*, pre: str = "qwen2", kind: str = "gpt2") -> bytes:
+    """The vocabulary of the kind `bytes` as it stands in a file of weights, with other values around it."""
+    model = json.loads(trained())["model"]
+    tokens = sorted(model["vocab"], key=lambda token: model["vocab"][token])
+    values = [
+        _entry("general.architecture", 8, _text("tiny")),
+        _entry("tiny.rope.freq_base", 6, struct.pack("<f", 1e6)),
+        _entry("tokenizer.ggml.model", 8, _text(kind)),
+        _entry("tokenizer.ggml.pre", 8, _text(pre)),
+        _entry("tokenizer.ggml.tokens", 9, _list(8, [_text(token) for token in tokens])),
+        _entry("tokenizer.ggml.token_type", 9, _list(5, [struct.pack("<i", 1)] * len(tokens))),
+        _entry("tokenizer.ggml.merges", 9, _list(8, [_text(" ".join(merge)) for merge in model["merges"]])),
+        _entry("tokenizer.ggml.add_bos_token", 7, b"\0"),
+    ]
+    return b"GGUF" + struct.pack("<IQQ", 3, 1, len(values)) + b"".join(values) + b"tensors" * 100
+
+
+def weights_with(data: bytes) -> Weights:
+    """This file as config/models.yaml names it."""
+    source = UrlSource(url="http://127.0.0.1:9/tiny.gguf")
+    digest = hashlib.sha256(data).hexdigest()
+    return Weights(file="tiny.gguf", sha256=digest, size_bytes=len(data), sources=(source,))
+
+
+def _entry(key: str, kind: int, value: bytes) -> bytes:
+    return _text(key) + struct.pack("<I", kind) + value
+
+
+def _list(kind: int, items: list[bytes]) -> bytes:
+    return struct.pack("<IQ", kind, len(items)) + b"".join(items)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
 def id_of(kind: str = "bytes") -> TokenizerId:

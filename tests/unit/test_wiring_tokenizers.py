@@ -84,7 +84,7 @@ def test_start_is_refused_while_a_tokenizer_of_a_chain_is_missing_or_another(sit
     with pytest.raises(ConfigError, match=r"cannot be read from .*tokenizer\.json.*put the file with sha256"):
         start(site.endpoints())
     (site.folder / "model" / "tokenizer.json").write_bytes(trained("words"))
-    with pytest.raises(ConfigError, match="is not the tokenizer"):
+    with pytest.raises(ConfigError, match="is not the file of tokenizer"):
         start(site.endpoints())
 
 
@@ -92,7 +92,7 @@ def test_start_is_refused_while_a_tokenizer_of_a_chain_is_missing_or_another(sit
 def test_engine_that_no_chain_names_may_lack_its_tokenizer_and_not_have_another(site: Site) -> None:
     check_configuration(site.endpoints(chain="mock"))
     (site.folder / "model" / "tokenizer.json").write_bytes(trained("words"))
-    with pytest.raises(ConfigError, match="is not the tokenizer"):
+    with pytest.raises(ConfigError, match="is not the file of tokenizer"):
         check_configuration(site.endpoints(chain="mock"))
 
 

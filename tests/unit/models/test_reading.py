@@ -118,9 +118,11 @@ def test_readers_survive_being_written_down() -> None:
     ("tokenizer", "reason"),
     [
         ({"name": "coder", "sha256": "abc", "path": "t.json"}, "tokenizer.sha256"),
-        ({"name": "coder", "sha256": SHA}, "either `path` or `sources`"),
-        ({**NAMED, "size_bytes": 9, "sources": [{"kind": "url", "url": "http://h/t"}]}, "either `path` or `sources`"),
+        ({"name": "coder", "sha256": SHA}, "one of `path`, `sources`"),
+        ({**NAMED, "size_bytes": 9, "sources": [{"kind": "url", "url": "http://h/t"}]}, "one of `path`, `sources`"),
         ({"name": "coder", "sha256": SHA, "sources": [{"kind": "url", "url": "http://h/t"}]}, "needs its `size_bytes`"),
+        ({"name": "coder", "sha256": SHA, "in_weights": True}, "runs elsewhere"),
+        ({**NAMED, "in_weights": True}, "one of `path`, `sources`"),
         ("coder", "tokenizer"),
     ],
 )
