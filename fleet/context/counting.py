@@ -61,7 +61,7 @@ class Counting:
 
     def within(self, budget: int) -> int:
         """The budget, or the room that there is where that is less."""
-        return budget if self.room is None else min(budget, self.room)
+        return budget if self.room is None else min(budget, max(0, self.room))
 
     @property
     def is_cheap(self) -> bool:

@@ -186,3 +186,17 @@ async def test_record_of_a_pack_names_the_tokenizer_and_no_estimate(
     await pack_text(bench, "qa", "TEST", None)
     built = [p for e in await world.events(STORY) if isinstance(p := decode(e), ContextPackBuilt)]
     assert [one.counter for one in built] == [counter]
+
+
+@pytest.mark.rule("CX-25", "GL-23")
+async def test_next_owner_of_a_story_makes_the_same_pack_and_no_second_record(tmp_path: Path) -> None:
+    (tmp_path / BYTES.sha256).mkdir()
+    write(tmp_path / BYTES.sha256)
+    world = World(tokenizers=FileTokenizers({}, tmp_path))
+    config = {PACK_READERS: await world.blobs.put(canonical_json(readers(coder=engine(BYTES, context=2_050))))}
+    await story(until="merged", config=config).write_to(world.log)
+    first = await pack_text(await world.bench(), "qa", "TEST", None)
+    # A new process, whose configuration names another tokenizer by now.
+    world.tokenizers = FileTokenizers({WORDS.sha256: tmp_path / "none.json"}, tmp_path)
+    assert await pack_text(await world.bench(), "qa", "TEST", None) == first
+    assert (await world.types()).count("ContextPackBuilt") == 1
