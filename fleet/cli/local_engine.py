@@ -43,14 +43,10 @@ def check_served(engine: ActorEngine, settings: FleetSettings) -> None:
 
     Raises:
         ModelUnavailable: the fleet that is up does not serve it, or its weights are missing.
-        ConfigError: the tokenizer that counts its packs cannot be used.
     """
-    from fleet.wiring.tokenizers import check_tokenizer
-
     is_listed = engine.engine_id in settings.models.serve
     if find_running(settings.home) is None:
-        _check_weights(engine, settings)
-        return check_tokenizer(engine, settings.home, os.environ)
+        return _check_weights(engine, settings)
     if not is_listed:
         raise ModelUnavailable(
             f"the fleet that is up does not serve engine {engine.engine_id!r}: stop it with `fleet down`, and this "

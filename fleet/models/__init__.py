@@ -77,7 +77,14 @@ if TYPE_CHECKING:
     )
     from fleet.models.rate_caps import RateCap, RateLimiter, RateNeed
     from fleet.models.rate_line import HeldCall, RateLine
-    from fleet.models.reading import PACK_READERS, PROMPT_FRAME_TOKENS, PackReader, PackReaders, pack_readers
+    from fleet.models.reading import (
+        PACK_READERS,
+        PROMPT_FRAME_TOKENS,
+        PackReader,
+        PackReaders,
+        is_another_model,
+        pack_readers,
+    )
     from fleet.models.replies import (
         ReplyKind,
         critique_schema,
@@ -103,6 +110,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "is_another_model",
     "TokenizerId",
     "TokenizerFile",
     "TOKENIZER_FILE",

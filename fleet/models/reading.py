@@ -15,7 +15,14 @@ from fleet.models.engines import ActorEngine, EngineConfig, HttpEngine
 from fleet.models.profiles import RUN_PROFILE, ModelsConfig, Policy
 from fleet.models.weights import TokenizerId
 
-__all__ = ["PACK_READERS", "PROMPT_FRAME_TOKENS", "PackReader", "PackReaders", "pack_readers"]
+__all__ = [
+    "PACK_READERS",
+    "PROMPT_FRAME_TOKENS",
+    "PackReader",
+    "PackReaders",
+    "is_another_model",
+    "pack_readers",
+]
 
 PACK_READERS = "pack-readers"
 """Under this name a story's `config` holds the digest of its readers, beside those of the config files."""
@@ -106,11 +113,11 @@ def pack_readers(
 
 
 def _engine(engine: EngineConfig, environ: Mapping[str, str]) -> ReadingEngine:
-    tokenizer = engine.tokenizer.id if engine.tokenizer is not None and not _is_another(engine, environ) else None
+    tokenizer = engine.tokenizer.id if engine.tokenizer is not None and not is_another_model(engine, environ) else None
     return ReadingEngine(tokenizer=tokenizer, max_context=engine.max_context, max_output=engine.max_output)
 
 
-def _is_another(engine: EngineConfig, environ: Mapping[str, str]) -> bool:
+def is_another_model(engine: EngineConfig, environ: Mapping[str, str]) -> bool:
     """Whether the environment puts a model in the engine's place that the file does not know."""
     if isinstance(engine, ActorEngine):
         return engine.as_server(environ) is not None

@@ -15,6 +15,7 @@ from fleet.models import (
     PackReaders,
     TokenizerFile,
     Weights,
+    is_another_model,
     load_models,
     pack_readers,
 )
@@ -33,8 +34,8 @@ def make_tokenizers(endpoints: Endpoints) -> FileTokenizers:
 
 
 def check_tokenizer(engine: EngineConfig, home: Path, environ: Mapping[str, str]) -> None:
-    """The engine's tokenizer can be used here, if it has one. Raises ConfigError."""
-    if engine.tokenizer is not None:
+    """The engine's tokenizer can be used here, if it has one for the model that it asks. Raises ConfigError."""
+    if engine.tokenizer is not None and not is_another_model(engine, environ):
         _tokenizers([engine], home, environ).load(engine.tokenizer.id)
 
 
@@ -55,8 +56,7 @@ def make_pack_readers(endpoints: Endpoints) -> PackReaders:
     """What a story that is created now writes down."""
     roles = active_roles(endpoints.files)
     policies = {role.name: (role.model_policy, role.name, *role.lineage) for role in roles.roles.values()}
-    replaced = {name: value for name, value in endpoints.environ.items() if name not in endpoints.served}
-    return pack_readers(_models(endpoints), policies, environ=replaced)
+    return pack_readers(_models(endpoints), policies, environ=_given(endpoints))
 
 
 def check_tokenizers(endpoints: Endpoints) -> None:
@@ -67,17 +67,24 @@ def check_tokenizers(endpoints: Endpoints) -> None:
     Raises:
         ConfigError: says which one, why, and what to do.
     """
-    models, tokenizers = _models(endpoints), make_tokenizers(endpoints)
+    models, tokenizers, given = _models(endpoints), make_tokenizers(endpoints), _given(endpoints)
     needed = {entry.engine_id for policy in models.policies.values() for entry in policy.chain}
     for engine in models.engines:
         is_needed = engine.engine_id in needed
-        if engine.tokenizer is None or (engine.tokenizer.in_weights and not is_needed):
+        if engine.tokenizer is None or is_another_model(engine, given):
+            continue
+        if engine.tokenizer.in_weights and not is_needed:
             continue  # weights are compared when they are loaded
         try:
             tokenizers.load(engine.tokenizer.id)
         except ConfigError as error:
             if is_needed or error.details.get("reason") not in _NOT_YET:
                 raise
+
+
+def _given(endpoints: Endpoints) -> Mapping[str, str]:
+    """The variables that a person set, not the fleet for an engine that it runs itself."""
+    return {name: value for name, value in endpoints.environ.items() if name not in endpoints.served}
 
 
 def _models(endpoints: Endpoints) -> ModelsConfig:

@@ -192,6 +192,18 @@ def test_pull_fetches_the_tokenizer_beside_the_weights_and_alone(fleet: Command)
     assert fleet.json("models", "pull", "web")["fetched_bytes"] == 0
 
 
+@pytest.mark.rule("CX-20", "GL-22")
+def test_run_with_an_engine_whose_tokenizer_is_missing_is_refused_before_anything_starts(fleet: Command) -> None:
+    listed = engines()
+    listed[5]["tokenizer"] = {"name": "tiny", "sha256": "0" * 64, "path": str(fleet.root / "tokenizer.json")}
+    fleet.use(listed)
+    (fleet.root / "story.yaml").write_text(STORY)
+    done = fleet("run", str(fleet.root / "story.yaml"), "--repo", str(fleet.root), "--model", "mock")
+    assert done.exit_code != 0
+    assert "the tokenizer 'tiny' cannot be read" in done.stderr
+    assert not (fleet.home / "log").exists()
+
+
 def test_pull_tells_its_progress_on_standard_error(fleet: Command) -> None:
     with file_server(FileServer(cut_after=[5120])) as server:
         fleet.use(engines(server.address))
