@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
+from types import MappingProxyType
 
 from fleet.digest import digest_of
 from fleet.events import (
@@ -41,10 +42,18 @@ _MOVE_EVERY = 400
 _MOVES = (("BUILD", "tests_failed", "DESIGN"), ("DESIGN", "approve_design", "BUILD"))
 
 
-async def write_story(log: EventLog, story_id: StoryId, *, events: int) -> Head:
-    """The log holds the story; where it ends."""
+async def write_story(
+    log: EventLog, story_id: StoryId, *, events: int, config: Mapping[str, Digest] = MappingProxyType({})
+) -> Head:
+    """The log holds the story; where it ends.
+
+    Args:
+        config: what it is created with.
+    """
     stream, head = StreamId.of_story(story_id), Head()
     payloads = list(islice(_payloads(story_id), events))
+    assert isinstance(payloads[0], StoryCreated)
+    payloads[0] = payloads[0].model_copy(update={"config": {**payloads[0].config, **config}})
     for start in range(0, len(payloads), _BATCH):
         request = AppendRequest(
             stream=stream,

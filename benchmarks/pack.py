@@ -5,7 +5,8 @@ new service has the snapshot of the story's owner, or not even that. Each figure
 same store in the same run: every entry of the story's stream for a pack, one node by its id for a question.
 
 The machine may be busy with other things: processor time of this process stands beside what the clock says.
-PACK_SCALE=0.01 makes everything smaller by so much.
+PACK_SCALE=0.01 makes everything smaller by so much. PACK_TOKENIZERS names files (`tokenizer.json`, or weights as GGUF;
+several with `:` between) that count the packs too: what that costs, and how far the estimate is from each count.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from redis.asyncio import Redis
 from benchmarks.figures import Figure, percentile, table
 from benchmarks.large_graph import LargeGraph, fill
 from benchmarks.large_story import TASK, write_story
+from benchmarks.pack_counts import counted_packs
 from benchmarks.stores import append_one, log_store, question
 from cluster.local import ArcadeDb
 from fleet.adapters.blobs import FileBlobStore
@@ -128,6 +130,7 @@ async def _packs_of(client: Redis, folder: Path) -> list[Figure]:
         await warm.of(lambda n=n: held.pack(_request(n, as_of=0)))
     whole, one = "every bare entry", "bare lookup of the head"
     return [
+        *await counted_packs(client, folder, config, events=EVENTS, rounds=WARM_ROUNDS),
         *warm.figures("pack, warm, one event later,", one, head_only, percent=99, note="aim: 100 ms"),
         *cold.figures(f"pack, cold, {EVENTS} events, with snapshot,", whole, bare, percent=99, note="aim: 1 s"),
         *coldest.figures(f"pack, cold, {EVENTS} events, without,", whole, bare, percent=99),

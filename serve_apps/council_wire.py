@@ -98,6 +98,8 @@ class PackPage(Wire):
     scopes: tuple[str, ...]
     token_count: int
     budget: int
+    counter: str | None
+    """What counted the tokens: `estimate`, or name and digest of the tokenizer of the model that reads the pack."""
     hash: str | None
     as_of: int
     dropped: tuple[DroppedView, ...]
@@ -123,6 +125,7 @@ def pack_page(story_id: str, found: PackView, *, with_text: bool) -> PackPage:
         scopes=pack.scopes if pack else (),
         token_count=pack.token_count if pack else 0,
         budget=pack.budget if pack else 0,
+        counter=pack.counter if pack else None,
         hash=pack.hash if pack else None,
         as_of=pack.as_of if pack else 0,
         dropped=tuple(DroppedView(scope=s, items=n) for s, n in pack.dropped) if pack else (),

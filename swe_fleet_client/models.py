@@ -956,6 +956,7 @@ class PackPage(TypedDict):
 
     as_of: int
     budget: int
+    counter: str | None
     dropped: list[DroppedView]
     hash: str | None
     phase: str

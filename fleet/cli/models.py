@@ -48,31 +48,37 @@ def list_models(output: Output) -> int:
 
 
 def pull_model(output: Output, engine_id: str, *, given: Path | None, with_engine: bool) -> int:
-    """The weights of the engine are here, and with `with_engine` the program that runs them."""
-    from fleet.wiring.weights import make_weights
-
+    """The weights of the engine and its tokenizer are here, and with `with_engine` the program that runs them."""
     found = settings()
     engine = _models(found).engine(engine_id)
     if with_engine:
         _build_engine(found, output)
-    if not isinstance(engine, ActorEngine) or engine.weights is None:
+    weights = engine.weights if isinstance(engine, ActorEngine) else None
+    tokenizer = engine.tokenizer.pulled if engine.tokenizer is not None else None
+    if weights is None and tokenizer is None:
         raise InvalidInput(f"engine {engine_id!r} has no weights to fetch: {_why_none(engine)}", field="engine")
-    weights = engine.weights
-    licence = f", licence {weights.licence}" if weights.licence else ""
-    output.note(f"[dim]{escape(weights.file)}: {weights.size_bytes / 1e6:.0f} MB{escape(licence)}[/]")
-    with _bar(output, weights) as told:
-        pulled = asyncio.run(make_weights(found.home, given=given).pull(weights, told=told))
-    output.say(f"{engine_id}: {pulled.path}" + (" (was here already)" if not pulled.fetched_bytes else ""))
-    output.result(
-        {
-            "engine_id": engine_id,
-            "path": pulled.path,
-            "sha256": weights.sha256,
-            "size_bytes": pulled.size_bytes,
-            "fetched_bytes": pulled.fetched_bytes,
-        }
-    )
+    # What is given by hand is the weights; a tokenizer beside them is small and comes from where models.yaml says.
+    files = [file for file in (weights, tokenizer) if file is not None]
+    rows = [_pull(output, found, file, given=None if n else given) for n, file in enumerate(files)]
+    output.say(f"{engine_id}: {rows[0]['path']}" + (" (was here already)" if not rows[0]["fetched_bytes"] else ""))
+    output.result({"engine_id": engine_id, **rows[0], **({"tokenizer": rows[1]} if rows[1:] else {})})
     return DONE
+
+
+def _pull(output: Output, found: FleetSettings, file: Weights, *, given: Path | None) -> dict[str, Any]:
+    """The file is here; what was done for it."""
+    from fleet.wiring.weights import make_weights
+
+    licence = f", licence {file.licence}" if file.licence else ""
+    output.note(f"[dim]{escape(file.file)}: {file.size_bytes / 1e6:.0f} MB{escape(licence)}[/]")
+    with _bar(output, file) as told:
+        pulled = asyncio.run(make_weights(found.home, given=given).pull(file, told=told))
+    return {
+        "path": pulled.path,
+        "sha256": file.sha256,
+        "size_bytes": pulled.size_bytes,
+        "fetched_bytes": pulled.fetched_bytes,
+    }
 
 
 def serve_model(output: Output, engine_id: str, *, port: int) -> int:

@@ -79,6 +79,11 @@ def _check_model(settings: FleetSettings, options: RunOptions) -> None:
     engine = models.engine(options.model)
     if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
         check_served(engine, settings)
+    if find_running(settings.home) is None:
+        # A fleet that is up has files of its own; this one would find out only when the first pack is made.
+        from fleet.wiring.tokenizers import check_tokenizer
+
+        check_tokenizer(engine, settings.home, os.environ)
     if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
         raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
 

@@ -3,6 +3,7 @@
 from fleet.context.assemble import HEADINGS, BuiltPack, Dropped, assemble, build_pack
 from fleet.context.budget import BudgetRule, ceiling, estimate_tokens
 from fleet.context.compress import CompressedSession, compress, recall_of
+from fleet.context.counting import BY_ESTIMATE, ESTIMATE, Counting, Estimate, TokenCounter
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.high_entropy import is_high_entropy
 from fleet.context.history import CompressionRule, history_of, is_long, text_digests, turns_of
@@ -24,6 +25,8 @@ from fleet.context.task_block import task_block
 from fleet.context.view import Milestone, StoryView, milestones
 
 __all__ = [
+    "BY_ESTIMATE",
+    "ESTIMATE",
     "FACT_CLASSES",
     "HEADINGS",
     "KINDS",
@@ -39,7 +42,9 @@ __all__ = [
     "CompressedSession",
     "CompressionRule",
     "ContextConfig",
+    "Counting",
     "Dropped",
+    "Estimate",
     "Fact",
     "Item",
     "Lesson",
@@ -58,6 +63,7 @@ __all__ = [
     "SecretPattern",
     "SecretSpan",
     "StoryView",
+    "TokenCounter",
     "Turn",
     "assemble",
     "build_pack",

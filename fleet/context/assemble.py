@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fleet.context.budget import ceiling, estimate_tokens
+from fleet.context.budget import ceiling
+from fleet.context.counting import BY_ESTIMATE, Counting
 from fleet.context.item import MUST_KEEP, Item
 from fleet.context.lessons import lesson_items
 from fleet.context.scope import ContextConfig, scopes_for
@@ -59,6 +60,8 @@ class BuiltPack:
     token_count: int
     budget: int
     dropped: tuple[Dropped, ...]
+    counter: str
+    """What counted: `estimate`, or name and digest of a tokenizer (CX-20)."""
 
 
 def build_pack(
@@ -69,12 +72,14 @@ def build_pack(
     phase: str,
     task_id: str | None = None,
     token_budget: int | None = None,
+    counting: Counting = BY_ESTIMATE,
 ) -> BuiltPack:
     """The pack of one role in one phase. Same arguments, same bytes.
 
     Args:
         task_id: the task of the step; adds its task block.
         token_budget: replaces the hint of CX-21; at least 512.
+        counting: of the models that may read the pack; it is within the budget for each of them.
 
     Raises:
         PolicyDenied: rule `scope_denied` (CX-3).
@@ -83,7 +88,7 @@ def build_pack(
     """
     scopes = scopes_for(config, phase, role, author=_author(view, task_id))
     shown = config.compression.shown_tokens
-    reader = Reader(role=role, base=config.base_role(role), summary_tokens=shown)
+    reader = Reader(role=role, base=config.base_role(role), summary_tokens=shown, count=counting.most)
     items = [item for scope in scopes for item in section(scope, view, reader)]
     about = view.state.content.title
     if task_id is not None:
@@ -96,11 +101,14 @@ def build_pack(
     hint = ceiling(
         config.budget, base_role=reader.base, tasks=len(tasks_of(view.state)), decisions=len(view.state.decisions)
     )
-    budget = min(token_budget, config.budget.max_tokens) if token_budget is not None else hint
-    if sum(estimate_tokens(item.text) for item in items) > budget:
+    budget = counting.within(min(token_budget, config.budget.max_tokens) if token_budget is not None else hint)
+    if sum(counting.most(item.text) for item in items) > budget:
         items = _by_relevance(items, about)
-    text, dropped = assemble(items, budget=budget)
-    return BuiltPack(text=text, scopes=scopes, token_count=estimate_tokens(text), budget=budget, dropped=dropped)
+    text, dropped = assemble(items, budget=budget, counting=counting)
+    first = counting.first
+    return BuiltPack(
+        text=text, scopes=scopes, token_count=first.count(text), budget=budget, dropped=dropped, counter=first.name
+    )
 
 
 def _by_relevance(items: Sequence[Item], about: str) -> list[Item]:
@@ -119,7 +127,9 @@ def _author(view: StoryView, task_id: str | None) -> str:
     return task.task.role if task is not None else "architect"
 
 
-def assemble(items: Sequence[Item], *, budget: int) -> tuple[str, tuple[Dropped, ...]]:
+def assemble(
+    items: Sequence[Item], *, budget: int, counting: Counting = BY_ESTIMATE
+) -> tuple[str, tuple[Dropped, ...]]:
     """The text of as many items as fit into `budget` tokens, in the order of CX-23, and what is not shown whole.
 
     Where not all fit, later ones are shown in a short form if that shows more of them.
@@ -129,17 +139,37 @@ def assemble(items: Sequence[Item], *, budget: int) -> tuple[str, tuple[Dropped,
     """
     ordered = sorted(items, key=lambda item: (item.level, item.rank))
     least = sum(item.level <= MUST_KEEP for item in ordered)
-    if estimate_tokens(_render(ordered[:least], items)) > budget:
-        raise _too_large(ordered[:least], budget)
+    if counting.most(_render(ordered[:least], items)) > budget:
+        raise _too_large(ordered[:least], budget, counting)
+    room = budget
+    while True:
+        kept, shown = _chosen(ordered, least=least, fits=_measure(items, counting, room))
+        text = _render(shown, items)
+        # The search may have gone by the sum of the parts; what is handed out was counted as a whole.
+        over = counting.most(text) - budget
+        if over <= 0 or len(shown) == least:
+            return text, _dropped(ordered[kept:])
+        room -= over
+
+
+def _chosen(
+    ordered: Sequence[Item], *, least: int, fits: Callable[[Sequence[Item]], bool]
+) -> tuple[int, Sequence[Item]]:
+    """How many of the first items stay whole, and all that is shown."""
+    kept = _most(least, len(ordered), lambda n: fits(ordered[:n]))
+    return (kept, ordered[:kept]) if kept == len(ordered) else _with_short_ones(ordered, kept, least=least, fits=fits)
+
+
+def _measure(items: Sequence[Item], counting: Counting, room: int) -> Callable[[Sequence[Item]], bool]:
+    """Whether items take no more than this room together."""
+    if counting.is_cheap:
+        return lambda shown: counting.most(_render(shown, items)) <= room
 
     def fits(shown: Sequence[Item]) -> bool:
-        return estimate_tokens(_render(shown, items)) <= budget
+        headings = dict.fromkeys(f"\n## {item.heading}" for item in shown)
+        return counting.sum_of([*headings, *(item.text for item in shown)]) <= room
 
-    kept = _most(least, len(ordered), lambda n: fits(ordered[:n]))
-    shown: Sequence[Item] = ordered[:kept]
-    if kept < len(ordered):
-        kept, shown = _with_short_ones(ordered, kept, least=least, fits=fits)
-    return _render(shown, items), _dropped(ordered[kept:])
+    return fits
 
 
 def _with_short_ones(
@@ -190,8 +220,8 @@ def _dropped(items: Sequence[Item]) -> tuple[Dropped, ...]:
     return tuple(Dropped(scope=scope, ids=tuple(ids)) for scope, ids in sorted(by_scope.items()))
 
 
-def _too_large(items: Sequence[Item], budget: int) -> ContextTooLarge:
-    sizes = {f"{item.scope}/{item.id}": estimate_tokens(item.text) for item in items}
+def _too_large(items: Sequence[Item], budget: int, counting: Counting) -> ContextTooLarge:
+    sizes = {f"{item.scope}/{item.id}": counting.most(item.text) for item in items}
     total = sum(sizes.values())
     return ContextTooLarge(
         f"what a pack may not leave out takes about {total} tokens, {budget} are allowed: "

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from fleet.context.budget import estimate_tokens
 from fleet.context.item import MUST_KEEP, Item, fence, one_line
 from fleet.context.scope import Scope
 from fleet.context.summary_text import outline_of
@@ -29,6 +30,8 @@ class Reader:
     base: str
     summary_tokens: int = 1_200
     """The most that is shown of a summary."""
+    count: Callable[[str], int] = estimate_tokens
+    """Tokens of a text, as the model that reads counts them."""
 
     def owns(self, task: TaskState) -> bool:
         """Whether the task is one of this role."""
@@ -188,7 +191,7 @@ def _summary(view: StoryView, reader: Reader) -> Iterable[Item]:
     newest = max(kept, key=lambda role: kept[role].version, default="")
     text = view.summaries.get(newest if reader.base == "po" else reader.base) or view.summaries.get("")
     if text:
-        shown = fence(outline_of(text, tokens=reader.summary_tokens), origin="an earlier summary")
+        shown = fence(outline_of(text, tokens=reader.summary_tokens, count=reader.count), origin="an earlier summary")
         yield Item(scope="SUMMARY_LAST", level=9, id="summary", heading="Summary", text=shown)
 
 

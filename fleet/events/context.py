@@ -55,6 +55,8 @@ class ContextPackBuilt(_ContextEvent):
     hash: Digest
     dropped: tuple[DroppedScope, ...] = ()
     as_of: Version
+    counter: str | None = None
+    """Name and digest of the tokenizer that counted (CX-20); absent where the tokens were estimated."""
 
 
 class SummaryRecorded(_ContextEvent):

@@ -47,9 +47,6 @@ if TYPE_CHECKING:
         MockReply,
         Price,
         RecordedEngine,
-        UrlSource,
-        Weights,
-        WheelSource,
     )
     from fleet.models.fair_queue import Admitted, FairQueue, Full, Ticket, estimate_call
     from fleet.models.figures import EngineFigures, ModelFigures, sum_figures
@@ -80,6 +77,14 @@ if TYPE_CHECKING:
     )
     from fleet.models.rate_caps import RateCap, RateLimiter, RateNeed
     from fleet.models.rate_line import HeldCall, RateLine
+    from fleet.models.reading import (
+        PACK_READERS,
+        PROMPT_FRAME_TOKENS,
+        PackReader,
+        PackReaders,
+        is_another_model,
+        pack_readers,
+    )
     from fleet.models.replies import (
         ReplyKind,
         critique_schema,
@@ -100,10 +105,20 @@ if TYPE_CHECKING:
     )
     from fleet.models.tool_text import TextUses, tool_uses_in, with_tools_as_text
     from fleet.models.usage import cost_of, dearest
+    from fleet.models.weights import TOKENIZER_FILE, TokenizerFile, TokenizerId, UrlSource, Weights, WheelSource
 else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "is_another_model",
+    "TokenizerId",
+    "TokenizerFile",
+    "TOKENIZER_FILE",
+    "pack_readers",
+    "PackReaders",
+    "PackReader",
+    "PROMPT_FRAME_TOKENS",
+    "PACK_READERS",
     "fair_shares",
     "MIN_USEFUL_TOKENS",
     "NO_TAG",

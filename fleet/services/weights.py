@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from fleet.errors import ConfigError, FleetError, ModelUnavailable, StoreFull
-from fleet.models.engines import UrlSource, Weights, WheelSource
+from fleet.models.weights import UrlSource, Weights, WheelSource
 from fleet.ports import Clock, FoundWeights, WeightsDraft, WeightsSource, WeightsStore
 
 __all__ = ["Pulled", "WeightsKeeper"]

@@ -11,6 +11,7 @@ from fleet.wiring.change_requests import check_forge
 from fleet.wiring.endpoints import Endpoints, load_definitions
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.roster import roster
+from fleet.wiring.tokenizers import check_tokenizers
 
 __all__ = ["check_configuration"]
 
@@ -19,7 +20,7 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     """Every file that an actor or the front reads later is right; that of the front. No store is asked.
 
     Raises:
-        ConfigError: names file, path and reason of the first file that is wrong.
+        ConfigError: names file, path and reason of the first file that is wrong, be it a tokenizer.
     """
     files = endpoints.files
     load_definitions(files)
@@ -31,4 +32,5 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     roster(endpoints)
     check_forge(endpoints)
     check_blob_keys(endpoints)
+    check_tokenizers(endpoints)
     return files.load("serve.yaml", ServeSettings)

@@ -8,12 +8,18 @@ from fleet.context import ContextConfig
 from fleet.services.context_service import ContextService
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores import make_blobs
+from fleet.wiring.tokenizers import check_tokenizers, make_tokenizers
 
 __all__ = ["make_context_service"]
 
 
 def make_context_service(endpoints: Endpoints) -> ContextService:
-    """Packs of every story, from its newest snapshot on."""
+    """Packs of every story, from its newest snapshot on.
+
+    Raises:
+        ConfigError: a tokenizer that the chains of config/models.yaml need is missing or another one.
+    """
+    check_tokenizers(endpoints)
     client = connect_redis(endpoints.redis_url)
     return ContextService(
         RedisEventLog(client),
@@ -21,4 +27,5 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
         endpoints.files.load("context.yaml", ContextConfig),
         clock=SystemClock(),
         snapshots=RedisSnapshotStore(client),
+        tokenizers=make_tokenizers(endpoints),
     )

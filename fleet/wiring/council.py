@@ -44,6 +44,7 @@ from fleet.wiring.projects import make_project_owner
 from fleet.wiring.spread import make_sandbox
 from fleet.wiring.stores import make_blobs, make_witness
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
+from fleet.wiring.tokenizers import make_pack_readers
 
 __all__ = ["CouncilParts", "make_council_parts", "make_council_shard"]
 
@@ -146,6 +147,7 @@ def make_council_parts(
             coach=files.load("coach.yaml", CoachConfig),
             config_digests=digests,
             projects=partial(project_state, log),
+            readers=make_pack_readers(endpoints),
         ),
         projects=projects,
         ttl_s=endpoints.lease_ttl_s,

@@ -59,6 +59,8 @@ class Endpoints:
     code_digest: str
     environ: Mapping[str, str]
     """The variables that engines of config/models.yaml name: addresses, model names, keys."""
+    served: tuple[str, ...] = ()
+    """Those of them that were set for an engine which the fleet's own command started."""
     audit_export: str | None = None
     """Where checkpoints are exported to; None is below the home."""
     audit_interval_s: int = 60

@@ -153,6 +153,7 @@ def endpoints_at(
         record_dir=str(record_dir) if record_dir else None,
         code_digest=_digest(settings, pools, variables),
         environ=variables,
+        served=tuple(sorted(served)),
         audit_export=export,
         audit_interval_s=settings.audit.interval_s,
         blobs=settings.blobs,
@@ -171,6 +172,7 @@ def _engine_variables(settings: FleetSettings, environ: Mapping[str, str]) -> di
     models = load_models(config_files(settings).document("models.yaml"))
     fields = ("base_url_env", "model_env", "api_key_env", "path_env")
     named = {getattr(engine, field, None) for engine in models.engines for field in fields}
+    named |= {engine.tokenizer.path_env for engine in models.engines if engine.tokenizer is not None}
     return {name: environ[name] for name in sorted(n for n in named if isinstance(n, str)) if name in environ}
 
 

@@ -25,9 +25,9 @@ from fleet.context import ContextConfig
 from fleet.errors import FleetError
 from fleet.events import StoredEvent
 from fleet.ids import Principal, StoryId, StreamId
-from fleet.models import TokenUsage
+from fleet.models import PackReaders, TokenUsage
 from fleet.planning import CoachConfig
-from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, ToolHost
+from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, Tokenizers, ToolHost
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
@@ -120,8 +120,11 @@ class World:
         policy: StepPolicy | None = None,
         tools: ToolHost | None = None,
         budgeting: Budgeting | None = None,
+        readers: PackReaders | None = None,
+        tokenizers: Tokenizers | None = None,
     ) -> None:
         self.budgeting = budgeting
+        self.tokenizers = tokenizers
         self.clock = clock or MemoryClock()
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
@@ -139,6 +142,7 @@ class World:
             coach=files().load("coach.yaml", CoachConfig),
             config_digests=files().digests(),
             projects=partial(project_state, self.log),
+            readers=readers,
         )
 
     def project_owner(
@@ -203,7 +207,13 @@ class World:
         return Workbench(
             journal=await self.journal(story_id, epoch=epoch),
             rules=definitions(),
-            packs=ContextService(self.log, self.blobs, files().load("context.yaml", ContextConfig), clock=self.clock),
+            packs=ContextService(
+                self.log,
+                self.blobs,
+                files().load("context.yaml", ContextConfig),
+                clock=self.clock,
+                tokenizers=self.tokenizers,
+            ),
             forge=self.forge,
             blobs=self.blobs,
             clock=self.clock,

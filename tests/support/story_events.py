@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Literal, cast, get_args
 
@@ -668,10 +668,19 @@ _STAGES: dict[Stage, Callable[[StoryLog], None]] = {
 }
 
 
-def story(*, until: Stage = "closed", only: Iterable[Stage] | None = None) -> StoryLog:
-    """The story up to and with this stage, or exactly the stages of `only`, in their order."""
+def story(
+    *, until: Stage = "closed", only: Iterable[Stage] | None = None, config: Mapping[str, Digest] | None = None
+) -> StoryLog:
+    """The story up to and with this stage, or exactly the stages of `only`, in their order.
+
+    Args:
+        config: what it is created with, instead of one file.
+    """
     log = StoryLog()
     chosen = tuple(only) if only is not None else STAGES[: STAGES.index(until) + 1]
     for stage in chosen:
-        _STAGES[stage](log)
+        if stage == "created" and config is not None:
+            log.add(created_payload(config=dict(config)), actor=PO)
+        else:
+            _STAGES[stage](log)
     return log

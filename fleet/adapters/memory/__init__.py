@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fleet.adapters.memory.snapshots import MemorySnapshotStore
     from fleet.adapters.memory.spending import MemoryDaySpending
     from fleet.adapters.memory.telemetry import MemoryMeter, MemorySpans, NoMeter
+    from fleet.adapters.memory.tokenizers import MemoryTokenizers
     from fleet.adapters.memory.tool_host import MemoryToolHost, ScriptedTool
     from fleet.adapters.memory.tool_sessions import MemoryToolSessions
     from fleet.adapters.memory.trajectory_sink import MemoryTrajectorySink
@@ -40,6 +41,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "MemoryTokenizers",
     "BlockCache",
     "Conversation",
     "FakeTokens",

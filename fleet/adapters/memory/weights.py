@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from fleet.errors import ConfigError, FleetError, ModelUnavailable, StoreFull
-from fleet.models.engines import UrlSource, Weights, WheelSource
+from fleet.models.weights import UrlSource, Weights, WheelSource
 from fleet.ports import FoundWeights, WeightsDraft
 
 __all__ = ["MemoryWeightsSource", "MemoryWeightsStore"]

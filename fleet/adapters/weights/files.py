@@ -63,7 +63,7 @@ class FileWeightsStore:
 
     async def look(self, weights: Weights, *, thorough: bool = False) -> FoundWeights:
         """See `WeightsStore.look`."""
-        return await asyncio.to_thread(self._look, weights, thorough)
+        return await asyncio.to_thread(self.look_now, weights, thorough=thorough)
 
     @asynccontextmanager
     async def claim(self, weights: Weights) -> AsyncGenerator[WeightsDraft]:
@@ -96,7 +96,8 @@ class FileWeightsStore:
     def _folder(self, weights: Weights) -> Path:
         return self._root / weights.sha256
 
-    def _look(self, weights: Weights, thorough: bool) -> FoundWeights:
+    def look_now(self, weights: Weights, *, thorough: bool = False) -> FoundWeights:
+        """The same for callers that may wait."""
         path = self.path(weights)
         with _disk_errors(path):
             if not path.exists():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fleet.context import ESTIMATE
 from fleet.events import ContextPackBuilt, DroppedScope
 from fleet.ids import Digest, EntityId
 from fleet.ports import PackRequest
@@ -51,6 +52,7 @@ async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId |
             hash=pack.hash,
             dropped=tuple(DroppedScope(scope=s, count=n) for s, n in pack.dropped),
             as_of=pack.as_of,
+            counter=None if pack.counter == ESTIMATE.name else pack.counter,
         ),
     )
     return pack.text

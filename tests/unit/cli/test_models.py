@@ -177,6 +177,33 @@ def test_pull_fetches_and_a_second_one_has_nothing_to_do(fleet: Command) -> None
     assert "was here already" in fleet("models", "pull", "local").stdout
 
 
+@pytest.mark.rule("CX-20", "MB-1")
+def test_pull_fetches_the_tokenizer_beside_the_weights_and_alone(fleet: Command) -> None:
+    with file_server(FileServer()) as server:
+        listed = engines(server.address)
+        weights = listed[0]["weights"]
+        source = {"kind": "url", "url": server.address}
+        named = {"name": "tiny", "sha256": weights["sha256"], "size_bytes": len(DATA), "sources": [source]}
+        listed[0]["tokenizer"] = listed[3]["tokenizer"] = named
+        fleet.use(listed)
+        found = fleet.json("models", "pull", "local")
+    assert Path(found["tokenizer"]["path"]).name == "tokenizer.json"
+    assert Path(found["tokenizer"]["path"]).read_bytes() == DATA
+    assert fleet.json("models", "pull", "web")["fetched_bytes"] == 0
+
+
+@pytest.mark.rule("CX-20", "GL-22")
+def test_run_with_an_engine_whose_tokenizer_is_missing_is_refused_before_anything_starts(fleet: Command) -> None:
+    listed = engines()
+    listed[5]["tokenizer"] = {"name": "tiny", "sha256": "0" * 64, "path": str(fleet.root / "tokenizer.json")}
+    fleet.use(listed)
+    (fleet.root / "story.yaml").write_text(STORY)
+    done = fleet("run", str(fleet.root / "story.yaml"), "--repo", str(fleet.root), "--model", "mock")
+    assert done.exit_code != 0
+    assert "the tokenizer 'tiny' cannot be read" in done.stderr
+    assert not (fleet.home / "log").exists()
+
+
 def test_pull_tells_its_progress_on_standard_error(fleet: Command) -> None:
     with file_server(FileServer(cut_after=[5120])) as server:
         fleet.use(engines(server.address))

@@ -3602,6 +3602,8 @@ export interface components {
             as_of: number;
             /** Budget */
             budget: number;
+            /** Counter */
+            counter: string | null;
             /** Dropped */
             dropped: components["schemas"]["DroppedView"][];
             /** Hash */

@@ -1,0 +1,75 @@
+"""Who counts the tokens of a story's packs: what its record says, whatever the configuration has become (CX-20)."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from fleet.context import BY_ESTIMATE, ESTIMATE, Counting, TokenCounter
+from fleet.errors import ConfigError
+from fleet.ids import Digest
+from fleet.models import PACK_READERS, PackReader, PackReaders, TokenizerId
+from fleet.ports import BlobStore, Tokenizers
+from fleet.story import StoryState
+
+__all__ = ["PackCounting"]
+
+_HELD = 64
+
+
+class PackCounting:
+    """Counters by story and role. Holds nothing but what its digest names.
+
+    Args:
+        tokenizers: None where there are none; a story that began with one is refused then.
+    """
+
+    def __init__(self, blobs: BlobStore, tokenizers: Tokenizers | None) -> None:
+        self._blobs, self._tokenizers = blobs, tokenizers
+        self._readers: dict[Digest, PackReaders] = {}
+
+    async def of(self, state: StoryState, role: str) -> Counting:
+        """How the packs of this role are counted; by estimate in a story that wrote down no readers.
+
+        Raises:
+            ConfigError: a tokenizer that the story began with is not here, or what it wrote down is of a newer kind.
+            ArtifactNotFound: what it wrote down is gone.
+        """
+        digest = state.config.get(PACK_READERS)
+        if digest is None:
+            return BY_ESTIMATE
+        readers = (await self._readers_of(digest)).of(role, state.start.model if state.start else None)
+        if not readers:
+            return BY_ESTIMATE
+        # One counter for all models that count alike.
+        counters = [await self._counter(one) for one in dict.fromkeys(reader.tokenizer for reader in readers)]
+        return Counting(tuple(counters), _room(readers))
+
+    async def _counter(self, tokenizer: TokenizerId | None) -> TokenCounter:
+        if tokenizer is None:
+            return ESTIMATE
+        if self._tokenizers is None:
+            raise ConfigError(
+                f"the story is counted by the tokenizer {tokenizer.name!r}, and no tokenizers are known here",
+                tokenizer=tokenizer.name,
+                sha256=tokenizer.sha256,
+            )
+        return await self._tokenizers.counter(tokenizer)
+
+    async def _readers_of(self, digest: Digest) -> PackReaders:
+        if digest not in self._readers:
+            while len(self._readers) >= _HELD:
+                del self._readers[next(iter(self._readers))]
+            data = await self._blobs.get(digest)
+            try:
+                self._readers[digest] = PackReaders.model_validate_json(data)
+            except ValidationError as error:
+                raise ConfigError(
+                    f"{digest} says in a way that is not known here which models read the packs of the story: a newer "
+                    "version of the fleet wrote it; start that one",
+                    digest=str(digest),
+                ) from error
+        return self._readers[digest]
+
+
+def _room(readers: tuple[PackReader, ...]) -> int:
+    return min(reader.room for reader in readers)
