@@ -70,6 +70,9 @@ SECRET_WORDS = (*_KEYWORDS, *(word for word, _ in _COMMANDS))
 """In lower case: a text with none of them has no named values."""
 
 
+_MARK, _MARK_LENGTH = re.compile(r"\[REDACTED:[A-Z_]{1,40}\]"), 52
+
+
 class NamedValue(NamedTuple):
     """Where the value stands."""
 
@@ -108,11 +111,16 @@ def _names(text: str, lowered: str) -> Iterator[tuple[int, int]]:
         while at >= 0:
             right = _RIGHT.match(text, at)
             end = right.end() if right else at
-            # Of `access_token_secret` both words belong to one name.
-            if end > known:
+            # Of `access_token_secret` both words belong to one name; of `[REDACTED:PRIVATE_KEY]=` none is one.
+            if end > known and not _is_in_mark(text, at, end):
                 yield at, end
             known = end
             at = lowered.find(word, at + len(word))
+
+
+def _is_in_mark(text: str, keyword: int, end: int) -> bool:
+    start = text.rfind("[", max(0, keyword - _MARK_LENGTH), keyword)
+    return start >= 0 and (found := _MARK.match(text, start)) is not None and found.end() > end
 
 
 def _value_of(text: str, keyword: int, end: int) -> NamedValue | None:

@@ -83,6 +83,13 @@ def test_valid_json_stays_valid_json(data: dict[str, str], is_nested: bool) -> N
     )
 )
 @example(["password=", "[REDACTED:GITHUB]", "x"])
+@example(
+    [
+        "-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7Qm0x3kqhkiG9w0BAQ\n-----END PRIVATE KEY-----",
+        "=",
+        "2026-01-02T03:04:05Z",
+    ]
+)
 @settings(max_examples=150)
 @pytest.mark.rule("CX-61")
 def test_mixed_text_is_redacted_once_for_all(parts: list[str]) -> None:
