@@ -207,6 +207,30 @@ async def test_staged_repository_is_mounted_read_only(backend: ContainerBackend)
     assert (missing.status, missing.reason) == ("error", "mount_refused")
 
 
+@pytest.mark.rule("RC-26", "RC-34")
+async def test_supervisors_of_two_nodes_share_repositories_and_toolchain_and_no_containers(
+    backend: ContainerBackend, blobs: MemoryBlobStore
+) -> None:
+    engine, name = (await backend.health()).backend, "cd" * 32
+    assert engine in ("podman", "docker")
+    with state_folder() as shared, state_folder() as far:
+        near, other = (
+            ContainerBackend(engine, root, blobs, shared_root=shared)  # type: ignore[arg-type]
+            for root in (shared, far)
+        )
+        await near.health()
+        (near.repos / name).mkdir(parents=True)
+        (near.repos / name).chmod(0o755)
+        (near.repos / name / "HEAD").write_text("ref: refs/heads/main\n")
+        slow = asyncio.create_task(run(near, "sh", "-c", "sleep 5; echo done"))
+        result = await run(other, "cat", "/repo.git/HEAD", mounts=[RepoMount(repo=name)])
+        assert (result.stdout.text, result.status) == ("ref: refs/heads/main\n", "passed")
+        assert near.mark != other.mark
+        assert await other.sweep() == 0
+        assert (await slow).stdout.text == "done\n"
+        assert not (far / "toolchains").exists()
+
+
 @pytest.mark.rule("RC-27")
 async def test_container_dies_with_its_supervisor_and_is_swept(backend: ContainerBackend, state_root: Path) -> None:
     token, engine = secrets.token_hex(8), (await backend.health()).backend
