@@ -72,6 +72,7 @@ class Team:
     make_shard: Callable[[str, EventLog], CouncilShard]
     """A shard of this name and incarnation over the stores of the team, seeing them through this log."""
     sandbox: ToolSupervisor
+    packs: ContextService
     _running: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def begin(self, shard: CouncilShard) -> None:
@@ -258,6 +259,7 @@ async def team(
         inbox=inbox,
         make_shard=make_shard,
         sandbox=sandbox,
+        packs=packs,
     )
     made.begin(shard)
     try:
