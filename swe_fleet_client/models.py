@@ -1030,6 +1030,7 @@ class PhaseLead(TypedDict):
 class PlanOutlineTask(TypedDict):
     """One task that a council would plan."""
 
+    estimated_hours: NotRequired[int | None]
     role: str
     title: str
 

@@ -173,6 +173,7 @@ class World:
                 self.clock,
                 ceremony=ceremony,
                 estimates=planning.estimates,
+                hours=planning.derivation.estimated_hours,
             ),
         )
 

@@ -197,7 +197,15 @@ async def team(
                 assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
             discoverer=Discoverer(calls, blobs, coach),
-            reviewer=Reviewer(calls, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+            reviewer=Reviewer(
+                calls,
+                log,
+                blobs,
+                clock,
+                ceremony=ceremony,
+                estimates=planning.estimates,
+                hours=planning.derivation.estimated_hours,
+            ),
         )
 
     def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:

@@ -3755,6 +3755,8 @@ export interface components {
          * @description One task that a council would plan.
          */
         PlanOutlineTask: {
+            /** Estimated Hours */
+            estimated_hours?: number | null;
             /** Role */
             role: string;
             /** Title */
