@@ -16,6 +16,7 @@ from fleet.errors import (
 )
 from fleet.events import Payload, RepoSource, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, EntityId, Principal
+from fleet.models import ModelsConfig
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
@@ -24,6 +25,7 @@ from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
 from fleet.services.run_delegations import run_delegations
+from fleet.services.run_profile import require_profile
 from fleet.services.step_records import finished_effect
 from fleet.services.story_commands import (
     answer_question,
@@ -86,12 +88,23 @@ async def recorded_result(log: EventLog, command: Command) -> dict[str, Any] | N
 
 
 class CommandHandler:
-    """Turns one command into events of its story. The same command id never records twice."""
+    """Turns one command into events of its story. The same command id never records twice.
+
+    Args:
+        models: what a start may name; None takes any name.
+    """
 
     def __init__(
-        self, *, roles_of: RolesOf, coach: Any, config_digests: Mapping[str, Digest], projects: ProjectOf
+        self,
+        *,
+        roles_of: RolesOf,
+        coach: Any,
+        config_digests: Mapping[str, Digest],
+        projects: ProjectOf,
+        models: ModelsConfig | None = None,
     ) -> None:
         self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
+        self._models = models
 
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
@@ -160,6 +173,8 @@ class CommandHandler:
         address = git_address(repo)
         if address is not None:
             listed_target(bench, address)
+        if self._models is not None:
+            require_profile(self._models, body.get("model"))
         return (
             StoryStarted(
                 repo=RepoSource(

@@ -146,6 +146,7 @@ def make_council_parts(
             coach=files.load("coach.yaml", CoachConfig),
             config_digests=digests,
             projects=partial(project_state, log),
+            models=models,
         ),
         projects=projects,
         ttl_s=endpoints.lease_ttl_s,
