@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.shell import Shell
 from fleet.adapters.clock import SystemClock
-from fleet.ports import Pack, PackRequest
+from fleet.ports import Pack, PackActivity, PackRequest
 from fleet.services.observing import TimedPacks
 from fleet.wiring import Endpoints, make_context_service
 
@@ -16,9 +16,13 @@ class ContextShell(Shell):
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        service = make_context_service(endpoints)
-        self._service = TimedPacks(service, meter=self.telemetry.meter, clock=SystemClock())
+        self._made = make_context_service(endpoints)
+        self._service = TimedPacks(self._made, meter=self.telemetry.meter, clock=SystemClock())
 
     async def pack(self, request: PackRequest) -> Pack:
         """The context pack of one role in one phase."""
         return await self._service.pack(request)
+
+    async def activity(self, projects: frozenset[str] | None) -> PackActivity:
+        """What this actor did for stories of these projects since it began; None for all."""
+        return await self._made.activity(projects)

@@ -67,7 +67,9 @@ class Watcher:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Returns when this client drops its line; the server ends none."""
         head = await reader.readuntil(b"\r\n\r\n")
-        assert b" 200 " in head.split(b"\r\n", 1)[0], head.decode(errors="replace")
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            told = await reader.read(2000)
+            raise AssertionError(f"{head.decode(errors='replace')}{told.decode(errors='replace')}")
         rest = b""
         while size := int((await reader.readline()).strip() or b"0", 16):
             rest += await reader.readexactly(size)

@@ -27,6 +27,7 @@ from serve_apps.budgets import budget_router
 from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
+from serve_apps.context_stats import context_router
 from serve_apps.gates import gates_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
@@ -38,7 +39,7 @@ from serve_apps.problems import http_problem, problem_response, told, validation
 from serve_apps.projects import project_router
 from serve_apps.rates import PrincipalRates
 from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
-from serve_apps.sight import Sight, require_sight, sees_project
+from serve_apps.sight import Sight, require_project, require_sight, sees_project
 from serve_apps.site import read_site, site_routes
 from serve_apps.socket import socket_router
 from serve_apps.sse import event_stream
@@ -97,6 +98,7 @@ def build_gateway(
     found = parts or FrontParts()
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
+    app.state.statistics = found.statistics
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -108,6 +110,8 @@ def build_gateway(
     app.include_router(intervention_router)
     app.include_router(gates_router)
     app.include_router(coach_router)
+    # Before the router whose routes take any word for the id of a story.
+    app.include_router(context_router)
     app.include_router(planner_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
@@ -134,8 +138,7 @@ def _routes(app: FastAPI) -> None:
 def _require_project(request: Request, who: Principal, body: Any) -> None:
     """Returns when the story is to be in a project that the caller sees."""
     project: Any = body.get("project_id", "pr-default") if isinstance(body, dict) else "pr-default"  # pyright: ignore[reportUnknownMemberType]
-    if not sees_project(request, who, str(project)):
-        raise NotFound(f"there is no project {str(project)[:80]!r}", project_id=str(project)[:80])
+    require_project(request, who, str(project))
 
 
 def _health_routes(app: FastAPI) -> None:
@@ -258,7 +261,7 @@ def _command_routes(app: FastAPI) -> None:
         desk: Desk,
         who: Caller,
         story_id: Annotated[list[str] | None, Query(alias="storyId", max_length=50)] = None,
-        project_id: Annotated[str | None, Query(alias="projectId", max_length=80)] = None,
+        project_id: Annotated[list[str] | None, Query(alias="projectId", max_length=50)] = None,
         types: Annotated[list[str] | None, Query(max_length=50)] = None,
         after: Annotated[str | None, Query(max_length=16_000)] = None,
         last_event_id: Annotated[str | None, Header()] = None,
@@ -272,15 +275,15 @@ def _command_routes(app: FastAPI) -> None:
         named = [await require_sight(request, who, StoryId(one)) for one in dict.fromkeys(story_id or ())]
         for one in named:
             await desk.events(one, limit=1)
-        if len(named) == 1 and project_id is None:
+        if len(named) == 1 and not project_id:
             start = resume_point(named[0], last_event_id or after)
             return event_stream(event_frames(desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted))
-        if not named and project_id is None:
+        if not named and not project_id:
             raise InvalidInput("name what to watch: storyId or projectId", field="storyId")
-        if project_id is not None and not sees_project(request, who, project_id):
-            raise NotFound(f"there is no project {project_id!r}", project_id=project_id)
+        for project in project_id or ():
+            require_project(request, who, project)
         sight = Sight(request.app.state.registry, desk)
-        choice = Choice(sight, who, stories=frozenset(named), projects=frozenset({project_id} if project_id else ()))
+        choice = Choice(sight, who, stories=frozenset(named), projects=frozenset(project_id or ()))
         reached = await start_of(desk, choice, last_event_id or after)
         return event_stream(many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fleet.ports import Clock, DeadLetters
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
+from fleet.services.context_statistics import ContextStatistics
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.project_desk import ProjectDesk
@@ -15,6 +16,7 @@ from fleet.wiring import (
     Endpoints,
     make_audit_desk,
     make_coach_desk,
+    make_context_statistics,
     make_dead_letters,
     make_gate_desk,
     make_project_desk,
@@ -34,6 +36,7 @@ class FrontParts:
     audit: AuditDesk | None = None
     projects: ProjectDesk | None = None
     letters: DeadLetters | None = None
+    statistics: ContextStatistics | None = None
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
@@ -47,5 +50,6 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         audit=make_audit_desk(endpoints),
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
+        statistics=make_context_statistics(endpoints),
         clock=clock,
     )

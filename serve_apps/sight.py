@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from fleet.errors import StoryNotFound
+from fleet.errors import NotFound, StoryNotFound
 from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
 
-__all__ = ["Sight", "require_sight", "sees_project"]
+__all__ = ["Sight", "require_project", "require_sight", "sees_project"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,9 @@ def sees_project(request: Request, who: Principal, project_id: str) -> bool:
 async def require_sight(request: Request, who: Principal, story_id: StoryId) -> StoryId:
     """The id, when the caller sees the story or there is none; StoryNotFound when it is hidden."""
     return await _of(request).require(who, story_id)
+
+
+def require_project(request: Request, who: Principal, project_id: str) -> None:
+    """Returns when the caller may see what belongs to the project; NotFound when it is hidden, whether there or not."""
+    if not sees_project(request, who, project_id):
+        raise NotFound(f"there is no project {project_id[:80]!r}", project_id=project_id[:80])

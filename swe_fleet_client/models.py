@@ -32,6 +32,8 @@ __all__ = [
     "CheckpointView",
     "ClaimRequest",
     "CommandView",
+    "CompressionView",
+    "ContextStats",
     "CopyRequest",
     "CouncilList",
     "CouncilPage",
@@ -95,6 +97,8 @@ __all__ = [
     "Nothing",
     "OpenQuestion",
     "OpenRequest",
+    "PackActivityView",
+    "PackCell",
     "PackList",
     "PackPage",
     "PathChange",
@@ -107,6 +111,7 @@ __all__ = [
     "ProjectMetrics",
     "ProjectText",
     "ProjectTimeline",
+    "ProjectionView",
     "Proof",
     "Proposal",
     "ProposedEpic",
@@ -431,6 +436,29 @@ class CommandView(TypedDict):
     result: NotRequired[dict[str, Any] | None]
     status: Literal['pending', 'done', 'refused']
     status_url: str
+
+class CompressionView(TypedDict):
+    """The summaries of long histories; ratio and recall are null before the first."""
+
+    ratio: float | None
+    recall: float | None
+    recall_by_class: dict[str, float]
+    summaries: int
+    targets_missed: int
+    tokens_after: int
+    tokens_before: int
+
+class ContextStats(TypedDict):
+    """Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now."""
+
+    activity: PackActivityView
+    compression: CompressionView
+    dropped: dict[str, int]
+    packs: list[PackCell]
+    projection: ProjectionView
+    projects: list[str] | None
+    redactions: dict[str, int]
+    stories: int
 
 class CopyRequest(TypedDict):
     """Where declared outputs are (RC-23); all of them when none is named."""
@@ -945,6 +973,27 @@ class OpenRequest(TypedDict):
     project_id: NotRequired[str]
     story_ids: list[str]
 
+class PackActivityView(TypedDict):
+    """What the builder of packs did for role agents of these projects since it began; null while it is away."""
+
+    away: str | None
+    cache_hit_rate: float | None
+    p95_ms: int | None
+    queries: int | None
+    since: str | None
+
+class PackCell(TypedDict):
+    """The packs that one role was given in one phase; sizes are tokens."""
+
+    budget_median: int
+    dropped: int
+    packs: int
+    phase: str
+    role: str
+    tokens_largest: int
+    tokens_median: int
+    used: float
+
 class PackList(TypedDict):
     """The packs of every role and phase, without their text."""
 
@@ -982,6 +1031,7 @@ class PhaseLead(TypedDict):
 class PlanOutlineTask(TypedDict):
     """One task that a council would plan."""
 
+    estimated_hours: NotRequired[int | None]
     role: str
     title: str
 
@@ -1076,6 +1126,13 @@ class ProjectTimeline(TypedDict):
     items: list[Milestone]
     of: int
     project_id: str
+
+class ProjectionView(TypedDict):
+    """How far the decision graph is behind the record of these stories; both null while the graph is away."""
+
+    away: str | None
+    lag_events: int | None
+    streams_behind: int | None
 
 class Proof(TypedDict):
     """Event `version` of the leaf's stream: all entries up to the leaf, the leaf's path in the tree, the checkpoint."""

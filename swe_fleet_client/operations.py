@@ -108,6 +108,10 @@ class Operations(Calling):
         """What came of a queued command."""
         return self._json("GET", f"/api/commands/{self._part(command_id)}")
 
+    def context_stats(self, *, project: list[str] | None = None) -> m.ContextStats:
+        """Packs by role and phase, what did not fit, summaries, redactions, the age of the graph, the cache of packs."""
+        return self._json("GET", "/api/context/stats", query={"project": project})
+
     def graph(self, story_id: str, *, depth: int | None = None, limit: int | None = None) -> m.StoryGraph:
         """Nodes and relationships around the story."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/graph", query={"depth": depth, "limit": limit})

@@ -12,7 +12,17 @@ from fleet.cli.capacity import capacity_command
 from fleet.cli.groups import add_groups
 from fleet.cli.log_lines import LogJson
 from fleet.cli.output import Output, guarded
-from fleet.cli.parameters import AsJson, StoryArg
+from fleet.cli.parameters import (
+    AsJson,
+    Budget,
+    Delegates,
+    Model,
+    PythonEnvironment,
+    Repository,
+    StoryArg,
+    roles_of,
+    toolchain_of,
+)
 from fleet.cli.submit import submit_command
 
 __all__ = ["app", "main"]
@@ -53,15 +63,15 @@ def root(
 @app.command()
 def run(
     story_file: Annotated[Path | None, typer.Argument(help="Story as YAML.", metavar="STORY.yaml")] = None,
-    repo: Annotated[str, typer.Option(help="Git repository to work on: a folder, or its https address.")] = ".",
+    repo: Repository = ".",
     goal: Annotated[str | None, typer.Option(help="One line instead of a story file.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR.")] = None,
+    model: Model = None,
     record: Annotated[Path | None, typer.Option(help="Keep every model reply in this folder.")] = None,
     rigor: Annotated[str | None, typer.Option(help="L0 to L3; replaces that of the file.")] = None,
-    yes: Annotated[str, typer.Option("--yes", help="Roles whose gates agents may decide: po,qa.")] = "",
-    python: Annotated[Path | None, typer.Option(help="Python environment of the repository.")] = None,
+    yes: Delegates = "",
+    python: PythonEnvironment = None,
     answers: Annotated[list[str] | None, typer.Option("--answer", help="qu-1=TEXT, a question about the goal.")] = None,
-    limits: Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")] = "",
+    limits: Budget = "",
     as_json: AsJson = False,
 ) -> None:
     """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
@@ -76,8 +86,8 @@ def run(
         model=absolute_model(model),
         record=record,
         rigor=rigor,
-        delegate=tuple(r.strip() for r in yes.split(",") if r.strip()),
-        toolchain=f"env:{python.absolute()}" if python else "python",
+        delegate=roles_of(yes),
+        toolchain=toolchain_of(python),
         limits=limits,
         answers=tuple(answers or ()),
     )

@@ -114,7 +114,8 @@ def _say_review(output: Output, role: str, review: BacklogReview) -> None:
         for line in lines:
             output.say(f"      {mark} {escape(line)}")
     for task in review.plan:
-        output.say(f"      - {escape(task.title)} ({escape(task.role)})")
+        hours = f", {task.estimated_hours} h" if task.estimated_hours else ""
+        output.say(f"      - {escape(task.title)} ({escape(task.role)}{hours})")
 
 
 def _head(project: str, found: Ceremony) -> dict[str, Any]:

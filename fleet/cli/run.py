@@ -31,12 +31,20 @@ from fleet.story import StoryState
 from fleet.tools import decode_tree, git_address
 from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
 
-__all__ = ["RunOptions", "run_story", "running_fleet", "start_body", "watch_patiently", "watch_to_end"]
+__all__ = [
+    "RunOptions",
+    "check_start",
+    "run_story",
+    "running_fleet",
+    "start_body",
+    "watch_patiently",
+    "watch_to_end",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What `fleet run` was asked for."""
+    """What `fleet run` or `fleet story start` was asked for."""
 
     story: Path | None
     goal: str | None
@@ -56,18 +64,28 @@ class RunOptions:
 def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
     """Runs the story to its end or to a gate; the exit code says which."""
     story = read_story(options.story, options.goal, rigor=options.rigor)
+    if options.goal is not None:
+        from fleet.cli.goal import prepare, run_goal
+
+        _check_options(settings, options)
+        prepare(settings, options)
+        _check_repo(options.repo)
+        return asyncio.run(run_goal(settings, options, output))
+    check_start(settings, options)
+    return asyncio.run(_run(settings, options, story, output))
+
+
+def check_start(settings: FleetSettings, options: RunOptions) -> None:
+    """Returns when a story can be started so. Raises InvalidInput or ModelUnavailable, before anything was made."""
+    _check_options(settings, options)
+    _check_repo(options.repo)
+
+
+def _check_options(settings: FleetSettings, options: RunOptions) -> None:
     parse_limits(options.limits)
     # An address of a wrong form is refused before anything is looked up or made.
     git_address(options.repo)
     _check_model(settings, options)
-    if options.goal is not None:
-        from fleet.cli.goal import prepare, run_goal
-
-        prepare(settings, options)
-        _check_repo(options.repo)
-        return asyncio.run(run_goal(settings, options, output))
-    _check_repo(options.repo)
-    return asyncio.run(_run(settings, options, story, output))
 
 
 def _check_model(settings: FleetSettings, options: RunOptions) -> None:

@@ -65,6 +65,7 @@ def create(output: Output, path: Path) -> int:
         state = await desk.state(story_id)
         for finding in state.score.findings if state.score else ():
             output.say(f"  {finding.code} -{finding.points_lost}: {finding.message}")
+        output.note(f"`fleet story start {story_id} --repo DIR --model MODEL` begins the work on it")
         output.result(result)
         return DONE
 
@@ -95,7 +96,9 @@ def show(output: Output, story_id: str) -> int:
         output.say(f"[bold]{line.title}[/]\n  id        {line.story_id}\n  state     {line.state} ({line.disposition})")
         output.say(f"  rigor     {line.rigor}\n  score     {line.score}\n  version   {line.version}")
         if line.waiting_for:
-            output.say(f"  next      {line.waiting_for}")
+            can_start = state.start is None and state.park is None and not state.is_paused
+            way = f": `fleet story start {line.story_id} --repo DIR --model MODEL`" if can_start else ""
+            output.say(f"  next      {line.waiting_for}{way}")
         for task in state.tasks.values():
             output.say(f"  task      {task.task.title}: {task.state}")
         for name, approval in state.approvals.items():

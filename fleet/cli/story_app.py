@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from fleet.cli.output import Output, guarded
-from fleet.cli.parameters import AsJson, StoryArg
+from fleet.cli.parameters import (
+    AsJson,
+    Budget,
+    Delegates,
+    Model,
+    PythonEnvironment,
+    Repository,
+    StoryArg,
+    roles_of,
+    toolchain_of,
+)
 
 __all__ = ["app"]
 
@@ -24,6 +34,36 @@ def story_create(
 
     output = Output(as_json=as_json)
     guarded(output, lambda: create(output, story_file))
+
+
+@app.command("start")
+def story_start(
+    story_id: StoryArg,
+    repo: Repository = ".",
+    model: Model = None,
+    yes: Delegates = "",
+    python: PythonEnvironment = None,
+    limits: Budget = "",
+    as_json: AsJson = False,
+) -> None:
+    """Start the work on a story that was created, and follow it to its end or to a gate."""
+    from fleet.cli.run import RunOptions
+    from fleet.cli.settings import absolute_model
+    from fleet.cli.starting import start_story
+
+    output = Output(as_json=as_json)
+    options = RunOptions(
+        story=None,
+        goal=None,
+        repo=repo,
+        model=absolute_model(model),
+        record=None,
+        rigor=None,
+        delegate=roles_of(yes),
+        toolchain=toolchain_of(python),
+        limits=limits,
+    )
+    guarded(output, lambda: start_story(output, story_id, options))
 
 
 @app.command("list")

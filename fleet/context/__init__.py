@@ -12,7 +12,7 @@ from fleet.context.known_values import KNOWN_SECRET, MIN_SECRET_CHARS, RedactedT
 from fleet.context.lessons import LESSONS, Lesson, LessonRule, lesson_items, lessons_of, nearest
 from fleet.context.operator_patterns import OperatorPattern, OperatorRedaction, check_speed
 from fleet.context.redact import Redaction, SecretSpan, find_spans, placeholder, redact, use_operator_patterns
-from fleet.context.redact_counts import RedactedField, redacted_fields
+from fleet.context.redact_counts import RedactedField, redacted_fields, redacted_kinds
 from fleet.context.redact_json import redact_json, redact_model
 from fleet.context.redact_stream import RedactingStream
 from fleet.context.scope import SCOPES, ContextConfig, ProfileRow, Scope, ScopeCheck, check, scopes_for
@@ -96,6 +96,7 @@ __all__ = [
     "redact_model",
     "redact_secrets",
     "redacted_fields",
+    "redacted_kinds",
     "scopes_for",
     "section",
     "task_block",

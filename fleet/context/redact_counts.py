@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-__all__ = ["RedactedField", "redacted_fields"]
+__all__ = ["RedactedField", "redacted_fields", "redacted_kinds"]
 
 _MARK = re.compile(r"\[REDACTED:([A-Z_]{1,40})\]")
+_RECORDED_MARK = re.compile(_MARK.pattern.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,11 @@ class RedactedField:
     field: str
     kind: str
     count: int
+
+
+def redacted_kinds(record: bytes) -> Counter[str]:
+    """How many places of a record were taken out, by class."""
+    return Counter(kind.decode() for kind in _RECORDED_MARK.findall(record))
 
 
 def redacted_fields(before: Any, after: Any) -> tuple[RedactedField, ...]:

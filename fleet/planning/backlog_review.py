@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fleet.errors import InvalidInput, InvalidTransition
-from fleet.planning.planning_config import CeremonyConfig
+from fleet.planning.planning_config import Bounds, CeremonyConfig
 from fleet.planning.project_state import Ceremony
 
 __all__ = [
@@ -36,6 +36,8 @@ class PlanOutlineTask(_Part):
 
     title: Annotated[str, Field(min_length=1, max_length=80)]
     role: Annotated[str, Field(min_length=1, max_length=40)]
+    estimated_hours: Annotated[int, Field(ge=1)] | None = None
+    """None in reviews that were stored before councils were asked for it."""
 
 
 class BacklogReview(_Part):
@@ -81,16 +83,17 @@ def review_unit(ceremony_id: str, story_id: str, role: str) -> str:
     return f"ceremony-{ceremony_id}:story-{story_id}:role-{role}"
 
 
-def review_form(scale: Sequence[int]) -> dict[str, Any]:
-    """The form of a council's reply."""
+def review_form(scale: Sequence[int], hours: Bounds) -> dict[str, Any]:
+    """The form of a council's reply; `hours` are those that one task may take."""
     line = {"type": "string", "minLength": 1, "maxLength": 300}
     task = {
         "type": "object",
         "properties": {
             "title": {"type": "string", "minLength": 1, "maxLength": 80},
             "role": {"type": "string", "minLength": 1, "maxLength": 40},
+            "estimated_hours": {"type": "integer", "minimum": hours.min, "maximum": hours.max},
         },
-        "required": ["title", "role"],
+        "required": ["title", "role", "estimated_hours"],
         "additionalProperties": False,
     }
     properties: dict[str, Any] = {

@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "Bounds",
@@ -168,3 +168,9 @@ class PlanningConfig(_Settings):
     """`off` keeps the artifacts in the blob store only (PL-53)."""
     estimates: EstimateConfig
     ceremonies: dict[str, CeremonyConfig]
+
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _plain_words(cls, value: object) -> object:
+        # YAML 1.1 reads the words on and off as true and false unless they are quoted.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         EventLog,
     )
     from fleet.ports.model_board import ModelBoard
-    from fleet.ports.packs import Pack, PackRequest, Packs
+    from fleet.ports.packs import Pack, PackActivity, PackFigureSource, PackRequest, Packs
     from fleet.ports.peers import Peers
     from fleet.ports.raw_log import RawLog
     from fleet.ports.run_logs import LogPage, RunLogs
@@ -147,6 +147,8 @@ __all__ = [
     "NodeChange",
     "OpenedChange",
     "Pack",
+    "PackActivity",
+    "PackFigureSource",
     "PackRequest",
     "Packs",
     "Peers",

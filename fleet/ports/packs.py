@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fleet.ids import Digest, EntityId, StoryId
 
-__all__ = ["Pack", "PackRequest", "Packs"]
+__all__ = ["Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,25 @@ class Packs(Protocol):
         """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
         ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s;
         ConfigError: the tokenizer that the story began with is not here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackActivity:
+    """What one builder of packs did since it began; nothing of it is on record."""
+
+    since_ms: int
+    queries: int
+    """Packs that were asked for and given."""
+    hits: int
+    """Those of them that were at hand."""
+    p95_ms: int | None
+    """Time within which 95 of 100 of the last ones were given; None before the first."""
+
+
+class PackFigureSource(Protocol):
+    """What is known of the packs that one builder of packs gave."""
+
+    async def activity(self, projects: frozenset[str] | None) -> PackActivity:
+        """Of the packs of stories of these projects alone, None for all. StoreUnavailable, ToolTimeout: not now."""
         ...

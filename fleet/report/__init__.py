@@ -1,6 +1,13 @@
 """The technical report: what a story did, why, at which cost, and what can be traced (pure)."""
 
 from fleet.report.build import build_report
+from fleet.report.context_figures import (
+    Compression,
+    ContextFigures,
+    PackFigures,
+    context_figures,
+    sum_figures,
+)
 from fleet.report.councils import CandidateRow, CouncilSummary, SeatRow, council_summaries
 from fleet.report.history import Events
 from fleet.report.html import render_html
@@ -65,6 +72,11 @@ __all__ = [
     "UsageSum",
     "sum_usage",
     "usage_rows",
+    "Compression",
+    "ContextFigures",
+    "PackFigures",
+    "context_figures",
+    "sum_figures",
     "CandidateRow",
     "CouncilSummary",
     "Events",

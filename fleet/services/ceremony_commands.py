@@ -15,9 +15,9 @@ from fleet.events import (
     Payload,
 )
 from fleet.ids import CommandId, StoryId, StreamId
-from fleet.planning import BacklogReview, Ceremony, ProjectState, check_stories, next_status, read_decision
+from fleet.planning import REVIEWABLE, BacklogReview, Ceremony, ProjectState, check_stories, next_status, read_decision
 from fleet.ports import Command, EventLog
-from fleet.services.preliminary_plans import chosen_plan, preliminary_plan_id, proposal_of
+from fleet.services.preliminary_plans import chosen_plan, preliminary_plan_id, proposal_of, takes_outline
 from fleet.services.project_commands import Decide, Deciding, made_id, needs_po, read_reason, require_open
 from fleet.story import Caller, StoryState, fold
 
@@ -105,7 +105,7 @@ async def _decide(at: Deciding, state: ProjectState, command: Command, caller: C
         )
     names = ("po_notes", "po_concerns", "priority_adjustment", "priority_reason")
     decision = read_decision({name: body.get(name) for name in names})
-    chosen = await _chosen(at, found, command)
+    chosen = await _chosen(at, found, command) if await _has_use_of_a_plan(at, command) else None
     return (
         CeremonyStoryDecided(
             ceremony_id=found.ceremony_id,
@@ -117,6 +117,27 @@ async def _decide(at: Deciding, state: ProjectState, command: Command, caller: C
             priority_reason=decision.priority_reason,
             plan_id=preliminary_plan_id(found.ceremony_id, story_id) if chosen else None,
         ),
+    )
+
+
+async def _has_use_of_a_plan(at: Deciding, command: Command) -> bool:
+    """Whether the story still waits for its work: one that went on meanwhile has, or gets, a plan of its own.
+
+    Raises:
+        InvalidTransition: it went on, and the approval names the council whose outline is meant.
+    """
+    story_id = str(command.body["story_id"])
+    story = await _story(at.log, story_id)
+    if takes_outline(story):
+        return True
+    if command.body.get("plan_of") is None:
+        return False
+    state = "gone" if story is None else story.disposition if story.is_over else story.state
+    raise InvalidTransition(
+        f"story {story_id} is {state}: an outline comes before the work, so approve it without plan_of",
+        state=state,
+        event="propose_plan",
+        allowed=sorted(REVIEWABLE),
     )
 
 
@@ -173,7 +194,9 @@ async def consent_of(at: Deciding, state: ProjectState, command: Command) -> tup
     if command.name != "decide_ceremony_story" or not command.body.get("approve"):
         return ()
     found, notes = _held(state, command), str(command.body["po_notes"])
-    chosen = await _chosen(at, found, command)
+    # What is on record decides: the story may have gone on since.
+    decided = found.decisions[str(command.body["story_id"])]
+    chosen = await _chosen(at, found, command) if decided.plan_id is not None else None
     planned = (
         () if chosen is None else (_on_story(command, "propose_plan", proposal_of(found.ceremony_id, *chosen, notes)),)
     )

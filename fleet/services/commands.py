@@ -17,7 +17,7 @@ from fleet.errors import (
 )
 from fleet.events import Payload, RepoSource, StoryStarted, StoryTransitioned
 from fleet.ids import Digest, EntityId, Principal
-from fleet.models import PACK_READERS, PackReaders
+from fleet.models import PACK_READERS, ModelsConfig, PackReaders
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
@@ -26,6 +26,7 @@ from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
 from fleet.services.run_delegations import run_delegations
+from fleet.services.run_profile import require_profile
 from fleet.services.step_records import finished_effect
 from fleet.services.story_commands import (
     answer_question,
@@ -92,6 +93,7 @@ class CommandHandler:
 
     Args:
         readers: the models that may read packs of new stories, which keep to them; None counts by estimate (CX-20).
+        models: what a start may name; None takes any name.
     """
 
     def __init__(
@@ -102,9 +104,10 @@ class CommandHandler:
         config_digests: Mapping[str, Digest],
         projects: ProjectOf,
         readers: PackReaders | None = None,
+        models: ModelsConfig | None = None,
     ) -> None:
         self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
-        self._readers = readers
+        self._readers, self._models = readers, models
 
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
@@ -181,6 +184,8 @@ class CommandHandler:
         address = git_address(repo)
         if address is not None:
             listed_target(bench, address)
+        if self._models is not None:
+            require_profile(self._models, body.get("model"))
         return (
             StoryStarted(
                 repo=RepoSource(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from fleet.context import ContextConfig, build_pack
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StreamId
-from fleet.ports import BlobStore, Clock, EventLog, Pack, PackRequest, SnapshotStore, Tokenizers
+from fleet.ports import BlobStore, Clock, EventLog, Pack, PackActivity, PackRequest, SnapshotStore, Tokenizers
 from fleet.services.lessons import LessonBook
+from fleet.services.pack_activity import PackTally
 from fleet.services.pack_counting import PackCounting
 from fleet.services.story_views import StoryViews
 
@@ -26,7 +27,7 @@ _Value = TypeVar("_Value")
 
 
 class ContextService:
-    """Implements the port Packs. `as_of` 0 in a request means the latest version.
+    """Implements the ports Packs and PackFigureSource. `as_of` 0 in a request means the latest version.
 
     Caches hold only what a version of a stream can never change, so they need no expiry and may vanish at any time.
 
@@ -47,22 +48,30 @@ class ContextService:
         tokenizers: Tokenizers | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
-        self._packs = _Recent[tuple[str, int, str, str, str | None], Pack](_PACKS)
+        self._packs = _Recent[tuple[str, int, str, str, str | None], _Made](_PACKS)
+        self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
         self._views = StoryViews(log, blobs, milestones=config.milestones, snapshots=snapshots)
 
     async def pack(self, request: PackRequest) -> Pack:
         """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
+        since_ms = self._clock.monotonic_ms()
         as_of = await self._version(request)
         key = (str(request.story_id), as_of, request.role, request.phase, request.task_id)
         known = self._packs.get(key)
+        made = known or await self._build(request, as_of)
         if known is None:
-            known = await self._build(request, as_of)
-            self._packs.put(key, known)
-        return known
+            self._packs.put(key, made)
+        took_ms = self._clock.monotonic_ms() - since_ms
+        self._tally.gave(made.project_id, hit=known is not None, took_ms=took_ms)
+        return made.pack
 
-    async def _build(self, request: PackRequest, as_of: int) -> Pack:
+    async def activity(self, projects: frozenset[str] | None) -> PackActivity:
+        """See the port."""
+        return self._tally.activity(projects)
+
+    async def _build(self, request: PackRequest, as_of: int) -> _Made:
         view = await self._views.at(request.story_id, as_of)
         if self._config.lessons.enabled:
             view = replace(view, lessons=await self._lessons.before(view.state))
@@ -70,7 +79,7 @@ class ContextService:
         built = build_pack(
             view, self._config, role=request.role, phase=request.phase, task_id=request.task_id, counting=counting
         )
-        return Pack(
+        pack = Pack(
             text=built.text,
             scopes=built.scopes,
             token_count=built.token_count,
@@ -80,6 +89,7 @@ class ContextService:
             as_of=as_of,
             counter=built.counter,
         )
+        return _Made(view.state.project_id, pack)
 
     async def _version(self, request: PackRequest) -> int:
         stream = StreamId.of_story(request.story_id)
@@ -102,6 +112,13 @@ class ContextService:
                     as_of=request.as_of,
                 )
             await self._clock.sleep(_POLL_S)
+
+
+class _Made(NamedTuple):
+    """A pack, and the project of its story."""
+
+    project_id: str
+    pack: Pack
 
 
 class _Recent(Generic[_Key, _Value]):

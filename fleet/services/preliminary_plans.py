@@ -13,9 +13,17 @@ from fleet.ids import Digest, EntityId, StoryId, StreamId, derive_id
 from fleet.planning import REVIEWABLE, BacklogReview, Ceremony, PlanOutlineTask
 from fleet.ports import BlobStore, Command
 from fleet.services.workbench import Workbench, seat
-from fleet.story import Caller
+from fleet.story import Caller, StoryState
 
-__all__ = ["chosen_plan", "preliminary_plan_id", "proposal_of", "propose_plan", "read_review", "stored_review"]
+__all__ = [
+    "chosen_plan",
+    "preliminary_plan_id",
+    "proposal_of",
+    "propose_plan",
+    "read_review",
+    "stored_review",
+    "takes_outline",
+]
 
 _KINDS: Mapping[str, TaskKind] = {
     "architect": "design",
@@ -69,12 +77,17 @@ async def chosen_plan(
     )
 
 
+def takes_outline(state: StoryState | None) -> bool:
+    """Whether an outline can still become a plan version of the story: its work has not begun, and it is not over."""
+    return state is not None and state.state in REVIEWABLE and not state.is_over
+
+
 def propose_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """The story has the outline as a plan version that is proposed; it binds nobody until a plan is adopted (PL-10)."""
     if "po" not in caller.roles:
         raise PolicyDenied(f"{caller.principal} does not hold role 'po'", rule_id="role_not_held", allowed="po")
     state, body = bench.state, command.body
-    if state.state not in REVIEWABLE or state.closed:
+    if not takes_outline(state):
         raise InvalidTransition(
             f"story {state.story_id} is {state.state}: an outline comes before the work",
             state=state.state,
@@ -121,8 +134,8 @@ def _task(bench: Workbench, command: Command, number: int, outlined: PlanOutline
         description=outlined.title,
         role=outlined.role,
         kind=_KINDS.get(outlined.role, "code"),
-        # Nobody estimated the tasks of an outline, only the story.
-        estimated_hours=0,
+        # 0 says that nobody estimated it: so it is in reviews that are older than the question.
+        estimated_hours=outlined.estimated_hours or 0,
         priority=min(number + 1, 10),
         risk="low",
         author=seat(str(command.body["council"])).principal,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.context import redact_json
-from fleet.errors import IdempotencyMismatch, NotFound, StoreUnavailable, from_wire
+from fleet.errors import IdempotencyMismatch, NotFound, StoreUnavailable, StoryNotFound, from_wire
+from fleet.events import CeremonyStoryDecided
 from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.planning import (
     DEFAULT_PROJECT,
@@ -20,7 +21,7 @@ from fleet.planning import (
 )
 from fleet.ports import Answer, BlobStore, Command, EventLog, Inbox
 from fleet.services.planning_desk import Pending, PlanningDesk, StoryLine
-from fleet.services.preliminary_plans import read_review
+from fleet.services.preliminary_plans import read_review, takes_outline
 from fleet.services.project_commands import read_discovery
 from fleet.services.project_owner import project_state
 
@@ -156,8 +157,21 @@ class ProjectDesk:
             found = state.ceremonies.get(wanted)
             if found is not None:
                 said = {unit: await read_review(self._blobs, event) for unit, event in found.reviews.items()}
-                return state.project_id, found, {unit: r for unit, r in said.items() if r is not None}
+                shown = replace(found, decisions={s: await self._decided(d) for s, d in found.decisions.items()})
+                return state.project_id, shown, {unit: r for unit, r in said.items() if r is not None}
         raise NotFound(f"there is no ceremony {ceremony_id}", ceremony_id=ceremony_id)
+
+    async def _decided(self, decision: CeremonyStoryDecided) -> CeremonyStoryDecided:
+        """The decision, without a plan that never came to be: the story may go on before the outline reaches it."""
+        if decision.plan_id is None:
+            return decision
+        try:
+            story = await self.planning.state(decision.story_id)
+        except StoryNotFound:
+            story = None
+        if story is not None and (decision.plan_id in story.plans or takes_outline(story)):
+            return decision
+        return decision.model_copy(update={"plan_id": None})
 
 
 def new_project_id(principal: Principal, key: str) -> EntityId:

@@ -14,6 +14,7 @@ from fleet.models import Sampling
 from fleet.planning import (
     AnotherRound,
     BacklogReview,
+    Bounds,
     Ceremony,
     CeremonyConfig,
     EstimateConfig,
@@ -41,6 +42,7 @@ class Reviewer:
     Args:
         ceremony: the table of the review, whose step says how long a council may take.
         estimates: the scale, and how many rounds at most.
+        hours: what one task of an outline may take.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Reviewer:
         *,
         ceremony: CeremonyConfig,
         estimates: EstimateConfig,
+        hours: Bounds,
     ) -> None:
         self._calls, self._log, self._blobs, self._clock = calls, log, blobs, clock
-        self._ceremony, self._estimates = ceremony, estimates
+        self._ceremony, self._estimates, self._hours = ceremony, estimates, hours
 
     async def review(self, project_id: str, ceremony: Ceremony, story_id: str, role: str) -> CeremonyStoryReviewed:
         """What this council says of the story; a review that fails says so, and decides nothing (PL-63, PL-71)."""
@@ -135,13 +138,17 @@ class Reviewer:
             shared=shown,
             own=told,
             sampling=Sampling(max_tokens=1024),
-            json_schema=review_form(self._estimates.scale),
+            json_schema=review_form(self._estimates.scale, self._hours),
         )
         answer = await self._calls.ask(project_id, request, request_id=request_id, timeout_s=float(step.timeout_s))
         try:
-            return BacklogReview.model_validate(answer.value)
+            review = BacklogReview.model_validate(answer.value)
         except ValidationError as error:
             raise ReplyMalformed(f"the review does not fit its form: {error.error_count()} problems") from error
+        least, most = self._hours.min, self._hours.max
+        if wrong := [t.title for t in review.plan if not least <= (t.estimated_hours or 0) <= most]:
+            raise ReplyMalformed(f"task {wrong[0]!r} of the review has no estimate of {least} to {most} hours")
+        return review
 
     async def _shown(self, story_id: str) -> str:
         state = fold(await self._log.read(StreamId.of_story(StoryId(story_id))))

@@ -1,4 +1,4 @@
-"""Context packs, for the actor `context` and for a front."""
+"""Context packs and their figures, for the actor `context` and for a front."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisEventLog, RedisSnapshotStore, connect_redis
 from fleet.context import ContextConfig
 from fleet.services.context_service import ContextService
+from fleet.services.context_statistics import ContextStatistics
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.stores import make_blobs
+from fleet.wiring.stores import make_blobs, make_graph
 from fleet.wiring.tokenizers import check_tokenizers, make_tokenizers
 
-__all__ = ["make_context_service"]
+__all__ = ["make_context_service", "make_context_statistics"]
 
 
 def make_context_service(endpoints: Endpoints) -> ContextService:
@@ -29,3 +30,11 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
         snapshots=RedisSnapshotStore(client),
         tokenizers=make_tokenizers(endpoints),
     )
+
+
+def make_context_statistics(endpoints: Endpoints) -> ContextStatistics:
+    """Figures over many stories for a front, for as long as it lives; no store is asked before somebody wants them."""
+    from fleet.adapters.ray import ActorResolver, RayPacks
+
+    log = RedisEventLog(connect_redis(endpoints.redis_url))
+    return ContextStatistics(log=log, graph=make_graph(endpoints), builder=RayPacks(ActorResolver()))

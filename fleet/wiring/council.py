@@ -148,6 +148,7 @@ def make_council_parts(
             config_digests=digests,
             projects=partial(project_state, log),
             readers=make_pack_readers(endpoints),
+            models=models,
         ),
         projects=projects,
         ttl_s=endpoints.lease_ttl_s,

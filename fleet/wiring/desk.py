@@ -22,7 +22,7 @@ from fleet.adapters.redis import (
 from fleet.context import ContextConfig
 from fleet.models import load_models
 from fleet.planning import CoachConfig
-from fleet.ports import DeadLetters
+from fleet.ports import DeadLetters, Feed
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.budget_desk import BudgetDesk
@@ -30,6 +30,7 @@ from fleet.services.coach_desk import CoachDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportService
+from fleet.services.shared_feed import SharedFeed
 from fleet.services.story_desk import StoryDesk
 from fleet.story import FsmConfig
 from fleet.wiring.audit import open_auditor
@@ -62,7 +63,8 @@ __all__ = [
 
 def make_desk(endpoints: Endpoints) -> PlanningDesk:
     """What the gateway uses for as long as it lives."""
-    return _desk(endpoints, connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url))
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return _desk(endpoints, log, cache, feed=SharedFeed(RedisFeed(log)))
 
 
 def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
@@ -121,11 +123,11 @@ def make_audit_desk(endpoints: Endpoints) -> AuditDesk:
     return AuditDesk(log=log, clock=SystemClock(), auditor=partial(open_auditor, endpoints))
 
 
-def _desk(endpoints: Endpoints, log: RedisClient, cache: RedisClient) -> PlanningDesk:
+def _desk(endpoints: Endpoints, log: RedisClient, cache: RedisClient, *, feed: Feed | None = None) -> PlanningDesk:
     return PlanningDesk(
         log=RedisEventLog(log),
         inbox=RedisInbox(log, cache),
-        feed=RedisFeed(log),
+        feed=feed or RedisFeed(log),
         clock=SystemClock(),
         fsm=endpoints.files.load("fsm.yaml", FsmConfig),
     )

@@ -67,7 +67,15 @@ def make_project_owner(
             assignable_roles=active_roles(files).assignable,
         ),
         discoverer=Discoverer(calls, blobs, coach),
-        reviewer=Reviewer(calls, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+        reviewer=Reviewer(
+            calls,
+            log,
+            blobs,
+            clock,
+            ceremony=ceremony,
+            estimates=planning.estimates,
+            hours=planning.derivation.estimated_hours,
+        ),
         ttl_s=endpoints.lease_ttl_s,
     )
 

@@ -284,6 +284,33 @@ def test_story_with_problems_is_refused_with_every_pointer(up: Up) -> None:
     assert {e["pointer"] for e in body["errors"]} == {"/title", "/stray"}
 
 
+@pytest.mark.rule("AP-57", "MB-2")
+def test_start_with_a_model_that_the_fleet_does_not_have_is_refused_at_once(up: Up) -> None:
+    story_id = up.create("key-of-a-start-without-a-model").json()["story_id"]
+    for number, model in enumerate((None, "nonsense")):
+        headers = {"Idempotency-Key": f"key-of-a-start-{number}"}
+        refused = up.client.post(
+            f"{STORIES}/{story_id}/start", json={"repo": "/srv/x", "model": model}, headers=headers
+        )
+        assert "recorded:DIR" in problem(refused, 422, "invalid_input")["detail"]
+    assert up.client.get(f"{STORIES}/{story_id}").json()["is_started"] is False
+
+
+@pytest.mark.rule("AP-99")
+def test_figures_of_context_are_told_by_the_record_the_graph_and_the_builder_of_packs(up: Up) -> None:
+    up.create("key-of-a-story-with-figures")
+
+    def stats() -> dict[str, Any]:
+        response = up.client.get("/api/context/stats", params={"project": "pr-default"})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    wait_until(lambda: stats()["projection"] == {"lag_events": 0, "streams_behind": 0, "away": None})
+    found = stats()
+    assert found["stories"] >= 1
+    assert (found["activity"]["away"], found["activity"]["since"] is None) == (None, False)
+
+
 @pytest.mark.rule("AP-101", "AP-102")
 def test_stream_sends_events_in_order_and_resumes_without_gap_or_repeat(up: Up) -> None:
     story_id = up.create("key-of-a-streamed-story").json()["story_id"]

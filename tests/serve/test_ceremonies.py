@@ -37,7 +37,7 @@ async def _opened(at: ToolFront) -> tuple[str, str]:
 
 async def _reviewed(at: ToolFront, url: str) -> None:
     """A shard with a model has had the stories reviewed."""
-    outline = [{"title": "Write slugify", "role": "developer"}]
+    outline = [{"title": "Write slugify", "role": "developer", "estimated_hours": 3}]
     agents = ScriptedAgents(lambda request: SAID | ({"plan": outline} if request.role == "qa" else {}))
     owner = at.world.project_owner("council:9/z", with_model=True, agents=agents)
     body = {"ceremony_id": url.rsplit("/", 1)[1]}

@@ -13,8 +13,7 @@ from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.digest import digest_of
 from fleet.events import published
-from fleet.ids import CommandId, Digest, EntityId, Principal, StreamId
-from fleet.ports import AppendRequest
+from fleet.ids import Digest, EntityId, Principal
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
@@ -191,7 +190,7 @@ async def test_restoration_is_on_record_once_and_listed_until_it_is_done(at: Too
         note="after the first task",
     )
     moved = ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20)
-    await _recorded(at, ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
+    await at.record(ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
     await _post(at, f"{URL}/questions", {"text": "Was it better before?"}, number=5)
     (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
     assert (listed["checkpoint_id"], listed["is_present"]) == ("rp-first1", False)
@@ -203,20 +202,6 @@ async def test_restoration_is_on_record_once_and_listed_until_it_is_done(at: Too
     response = await at.client.post(f"{URL}/restore", json=body, headers=keyed(2, ROOT))
     _refused(response, 409, "invalid_transition")
     assert [e.actor for e in await at.world.events() if e.type == "RestoreRequested"] == ["user:root"]
-
-
-async def _recorded(at: ToolFront, *payloads: ev.Payload) -> None:
-    """Somebody recorded these in the story; its owner learns of it when it writes next."""
-    stream = StreamId.of_story(STORY)
-    request = AppendRequest(
-        stream=stream,
-        events=[ev.encode(payload) for payload in payloads],
-        expected=await at.world.log.head(stream),
-        command_id=CommandId(f"{STORY}/merged-before"),
-        actor=Principal("system:council"),
-        ts_ms=at.world.clock.now_ms(),
-    )
-    await at.world.log.append(request)
 
 
 @pytest.mark.rule("AP-57", "LC-93")

@@ -14,7 +14,9 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
 
+from fleet import events as ev
 from fleet.events import StoryCancelled
+from fleet.ids import EntityId
 from scripts import rpc as protos
 from serve_apps.rpc import SERVICER_FUNCTIONS
 from serve_apps.rpc.front import RPC_FILES
@@ -22,7 +24,7 @@ from serve_apps.rpc.transcode import http_call
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
 from tests.support.bench import STORY_TEXT
 from tests.support.rpc import as_caller, serving_rpc, stub
-from tests.support.story_events import STORY, StoryLog
+from tests.support.story_events import PLAN, STORY, TASK, StoryLog, digest
 from tests.support.tool_front import ToolFront, task_spec, tool_front
 
 ROOT = as_caller("root")
@@ -209,6 +211,57 @@ async def test_bad_calls_are_refused_as_over_http() -> None:
             grpc.StatusCode.FAILED_PRECONDITION,
             "invalid_transition",
         )
+
+
+@pytest.mark.rule("PL-47")
+async def test_story_is_set_back_to_a_listed_checkpoint_once_by_a_po_with_a_reason() -> None:
+    async with front() as (at, channel):
+        planning, base, later = stub("Planning", channel), digest("base"), digest("later")
+        one = planning_pb2.StoryRequest(story_id=STORY)
+        assert not (await planning.ListCheckpoints(one, metadata=ROOT)).items
+        back = planning_pb2.RestoreRequest(
+            story_id=STORY, checkpoint="rp-first1", reason="The second step broke the first"
+        )
+        missing = planning.RestoreStory(back, metadata=as_caller("root", 1))
+        assert "none before its first merge" in await refused(missing, grpc.StatusCode.NOT_FOUND, "not_found")
+        saved = ev.CheckpointSaved(
+            plan_id=PLAN,
+            checkpoint_id=EntityId("rp-first1"),
+            tree_digest=base,
+            task_states={TASK: "todo"},
+            note="after the first task",
+        )
+        merged = ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20)
+        await at.record(merged, saved, ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20))
+        asked = planning_pb2.ReasonRequest(story_id=STORY, reason="The owner reads on when it writes")
+        await planning.PauseStory(asked, metadata=as_caller("root", 2))
+        (listed,) = (await planning.ListCheckpoints(one, metadata=as_caller("dev"))).items
+        assert (listed.checkpoint_id, listed.tree, listed.is_present) == ("rp-first1", base, False)
+        assert (dict(listed.tasks), listed.note, bool(listed.saved_at)) == ({TASK: "todo"}, saved.note, True)
+        await refused(
+            planning.RestoreStory(back, metadata=as_caller("dev", 3)),
+            grpc.StatusCode.PERMISSION_DENIED,
+            "policy_denied",
+        )
+        back.checkpoint = str(listed.version)
+        for _ in range(2):  # the same key once more is the same command
+            assert (await planning.RestoreStory(back, metadata=as_caller("root", 4))).story_id == STORY
+        assert (await planning.ListCheckpoints(one, metadata=ROOT)).restoring == "rp-first1"
+        events = await at.world.events()
+        assert [e.actor for e in events if e.type == "RestoreRequested"] == ["user:root"]
+        again = planning.RestoreStory(back, metadata=as_caller("root", 5))
+        await refused(again, grpc.StatusCode.FAILED_PRECONDITION, "invalid_transition")
+
+
+@pytest.mark.parametrize("change", [{"reason": "short"}, {"reason": ""}, {"checkpoint": ""}, {"story_id": "st/x"}])
+async def test_restoration_without_checkpoint_or_reason_is_refused_and_not_recorded(change: dict[str, str]) -> None:
+    async with front() as (at, channel):
+        fields = {"story_id": STORY, "checkpoint": "rp-first1", "reason": "The second step broke the first"} | change
+        call = stub("Planning", channel).RestoreStory(
+            planning_pb2.RestoreRequest(**fields), metadata=as_caller("root", 1)
+        )
+        await refused(call, grpc.StatusCode.INVALID_ARGUMENT, "invalid_input")
+        assert "RestoreRequested" not in await at.world.types()
 
 
 async def test_coach_scores_refines_and_suggests() -> None:

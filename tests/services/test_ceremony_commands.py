@@ -22,7 +22,7 @@ SAID = {
     "feedback": "small and [clear]",
     "risks": ["titles without letters"],
     "questions": ["Which alphabet?"],
-    "plan": [{"title": "Write slugify", "role": "developer"}],
+    "plan": [{"title": "Write slugify", "role": "developer", "estimated_hours": 3}],
     "points": 3,
 }
 pytestmark = pytest.mark.timeout(180)

@@ -485,3 +485,20 @@ async def test_claim_of_a_lease_whose_reply_is_lost_holds_the_newest_epoch(redis
         assert proxy.lost == 1
     assert lease.epoch == 2
     await leases.renew(lease)
+
+
+@pytest.mark.rule("AP-103")
+async def test_hundreds_of_readers_of_one_process_wait_at_the_same_time(client: Redis) -> None:
+    log, feed = RedisEventLog(client), RedisFeed(client)
+    cursor = await feed.position()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        waiting = [group.create_task(feed.wait(cursor, timeout_s=50)) for _ in range(300)]
+        await eventually_connected(client, at_least=300)
+        await log.append(append_request(stream := new_stream()))
+    assert {hint.stream for task in waiting for hint in task.result()[0]} == {stream}
+
+
+async def eventually_connected(client: Redis, *, at_least: int) -> None:
+    """So many clients stand in a blocking call."""
+    while int((await client.info("clients"))["blocked_clients"]) < at_least:
+        await asyncio.sleep(0.02)

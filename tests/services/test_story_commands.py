@@ -19,7 +19,8 @@ from tests.support.served_team import ServedTeam, served_team
 from tests.support.stores import own_database
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
 
-DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "examples" / "demo"
 REPLIES = f"recorded:{DEMO / 'replies'}"
 OTHER = {
     "title": "As a reader, I want a word count of an article",
@@ -106,6 +107,19 @@ def test_story_is_created_listed_shown_and_put_to_its_gate(fleet: ServedTeam, st
     told = fleet("events", story_id).stdout
     assert "StoryCreated" in told
     assert fleet("events", story_id, "--after", "2").stdout in told
+    assert f"start the story: `fleet story start {story_id}" in " ".join(text.split())
+    # Whoever cannot start it changes nothing.
+    for wrong, says in ((["--repo", "nowhere"], "is no directory"), (["--budget", "tokens=many"], "tokens")):
+        refused = fleet("story", "start", story_id, "--model", REPLIES, *wrong)
+        assert (refused.exit_code, says in refused.stderr, "Traceback" in refused.stderr) == (2, True, False)
+    assert fleet("story", "show", story_id).stdout == text
+    repo = demo_repository(tmp_path)
+    waiting = fleet("story", "start", story_id, "--repo", str(repo), "--model", REPLIES, "--json")
+    assert (waiting.exit_code, "gate approve_scope waits for role po" in waiting.stderr) == (3, True), waiting.output
+    assert json.loads(waiting.stdout.splitlines()[-1])["story_id"] == story_id
+    assert "fleet story start" not in fleet("story", "show", story_id).stdout
+    approved = said(fleet("story", "approve", story_id, "approve_scope", "--notes", "as discussed", "--json"))
+    assert approved["state"] == "DESIGN"
 
 
 def test_run_without_delegates_waits_at_the_first_gate_until_a_person_decides(fleet: ServedTeam, tmp_path: Path):
@@ -142,6 +156,7 @@ def test_nobody_used_a_secret_yet_is_an_empty_list(fleet: ServedTeam):
         (["report", "st-nobody"], 2, "st-nobody"),
         (["report", "st-nobody", "--format", "pdf"], 2, "pdf"),
         (["resume", "st-nobody"], 2, "st-nobody"),
+        (["story", "start", "st-nobody", "--repo", str(ROOT), "--model", REPLIES], 2, "st-nobody"),
         (["replay", "st-nobody"], 2, "st-nobody"),
         (["story", "approve", "st-nobody", "approve_scope"], 2, "st-nobody"),
         (["story", "checkpoints", "st-nobody"], 2, "st-nobody"),

@@ -177,6 +177,7 @@ class World:
                 self.clock,
                 ceremony=ceremony,
                 estimates=planning.estimates,
+                hours=planning.derivation.estimated_hours,
             ),
         )
 

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDaySpending, MemoryToolSessions
+from fleet.adapters.memory import MemoryDaySpending, MemoryGraph, MemoryToolSessions
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.config import ServeSettings
 from fleet.context import ContextConfig
@@ -27,6 +27,7 @@ from fleet.services.auditor import Auditor
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
+from fleet.services.context_statistics import ContextStatistics
 from fleet.services.gate_desk import GateDesk
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.services.project_desk import ProjectDesk
@@ -84,6 +85,7 @@ def _parts(team: Team) -> FrontParts:
     planning, blobs, clock = team.desk, team.blobs, SystemClock()
     context = files().load("context.yaml", ContextConfig)
     return FrontParts(
+        statistics=ContextStatistics(log=team.log, graph=MemoryGraph(), builder=team.packs),
         stories=StoryDesk(
             planning=planning,
             blobs=blobs,

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryDeadLetters, MemoryRawLog
+from fleet.adapters.memory import (
+    MemoryCheckpointExport,
+    MemoryCheckpointStore,
+    MemoryDeadLetters,
+    MemoryGraph,
+    MemoryRawLog,
+)
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
 from fleet.planning import CoachConfig
-from fleet.ports import CheckpointStore
+from fleet.ports import CheckpointStore, DecisionGraph
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.auditor import Auditor
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
+from fleet.services.context_statistics import ContextStatistics
 from fleet.services.gate_desk import GateDesk
 from fleet.services.report import ReportService
 from fleet.services.story_desk import StoryDesk
@@ -26,11 +33,14 @@ from tests.support.rules import files
 __all__ = ["front_parts"]
 
 
-def front_parts(world: World, *, checkpoints: CheckpointStore | None = None) -> FrontParts:
+def front_parts(
+    world: World, *, checkpoints: CheckpointStore | None = None, graph: DecisionGraph | None = None
+) -> FrontParts:
     """Every part of the front but a clock, so that requests are not counted. Without a store nothing was signed."""
     context = files().load("context.yaml", ContextConfig)
     coach, rigor = files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)
 
+    packs = ContextService(world.log, world.blobs, context, clock=world.clock)
     store, export = checkpoints or MemoryCheckpointStore(), MemoryCheckpointExport()
 
     @asynccontextmanager
@@ -42,7 +52,7 @@ def front_parts(world: World, *, checkpoints: CheckpointStore | None = None) -> 
         stories=StoryDesk(
             planning=world.desk,
             blobs=world.blobs,
-            packs=ContextService(world.log, world.blobs, context, clock=world.clock),
+            packs=packs,
             reports=ReportService(world.log, world.blobs),
             rules=definitions(),
             context=context,
@@ -53,5 +63,6 @@ def front_parts(world: World, *, checkpoints: CheckpointStore | None = None) -> 
         coach=CoachDesk(coach, rigor),
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
+        statistics=ContextStatistics(log=world.log, graph=graph or MemoryGraph(), builder=packs),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

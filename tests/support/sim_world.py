@@ -35,7 +35,7 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.services.projector import Projector
 from fleet.services.report import ReportService
 from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import Workbench
+from fleet.services.workbench import Definitions, Workbench
 from fleet.story import StoryState, fold
 from tests.support import sim_story
 from tests.support.bench import definitions
@@ -81,11 +81,18 @@ class Scenario:
     ttl_s: int = 15
     forward_at: int = 0
     """Version from which on the person of a `restored` story wants back what was undone; 0 is never."""
+    artifacts: Literal["on", "off"] = "on"
+    """Whether the documents of a story go into its tree too (PL-53)."""
 
 
 _SOON = definitions().context.compression.model_copy(update={"steps": 2})
 _RULES = replace(definitions(), context=definitions().context.model_copy(update={"compression": _SOON}))
 """Histories are summed up after two steps, or no story here would be long enough for it."""
+
+
+def _rules(artifacts: Literal["on", "off"]) -> Definitions:
+    return replace(_RULES, planning=_RULES.planning.model_copy(update={"artifacts": artifacts}))
+
 
 LEAN = Scenario("lean", stories=("design", "scope"), faults_until_s=30.0)
 FULL = Scenario("full", stories=("branch", "scope"), shards=3, projectors=2, faults_until_s=90.0)
@@ -197,7 +204,7 @@ class World:
             await journal.load()
             return Workbench(
                 journal=journal,
-                rules=_RULES,
+                rules=_rules(self.scenario.artifacts),
                 packs=packs,
                 forge=forge,
                 blobs=blobs,

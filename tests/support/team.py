@@ -73,6 +73,7 @@ class Team:
     make_shard: Callable[[str, EventLog], CouncilShard]
     """A shard of this name and incarnation over the stores of the team, seeing them through this log."""
     sandbox: ToolSupervisor
+    packs: ContextService
     _running: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def begin(self, shard: CouncilShard) -> None:
@@ -197,7 +198,15 @@ async def team(
                 assignable_roles=load_roles(files.document("roles.yaml")).assignable,
             ),
             discoverer=Discoverer(calls, blobs, coach),
-            reviewer=Reviewer(calls, log, blobs, clock, ceremony=ceremony, estimates=planning.estimates),
+            reviewer=Reviewer(
+                calls,
+                log,
+                blobs,
+                clock,
+                ceremony=ceremony,
+                estimates=planning.estimates,
+                hours=planning.derivation.estimated_hours,
+            ),
         )
 
     def make_shard(incarnation: str, seen: EventLog) -> CouncilShard:
@@ -259,6 +268,7 @@ async def team(
         inbox=inbox,
         make_shard=make_shard,
         sandbox=sandbox,
+        packs=packs,
     )
     made.begin(shard)
     try:

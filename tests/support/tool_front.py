@@ -26,9 +26,9 @@ from fleet.adapters.memory import (
 )
 from fleet.adapters.sandbox import BubblewrapBackend
 from fleet.config import ServeSettings
-from fleet.ids import Principal
+from fleet.ids import CommandId, Principal, StreamId
 from fleet.models import Budgets
-from fleet.ports import SandboxBackend
+from fleet.ports import AppendRequest, SandboxBackend
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.council_shard import CouncilShard
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
@@ -88,6 +88,19 @@ class ToolFront:
             await shard.drain()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def record(self, *payloads: ev.Payload) -> None:
+        """Somebody recorded these in the story; its owner learns of it when it writes next."""
+        stream = StreamId.of_story(STORY)
+        request = AppendRequest(
+            stream=stream,
+            events=[ev.encode(payload) for payload in payloads],
+            expected=await self.world.log.head(stream),
+            command_id=CommandId(f"{STORY}/merged-before"),
+            actor=Principal("system:council"),
+            ts_ms=self.world.clock.now_ms(),
+        )
+        await self.world.log.append(request)
 
     async def session(self, *, number: int = 1, **changes: Any) -> dict[str, Any]:
         """A session of the developer in the task that is theirs."""

@@ -32,6 +32,7 @@ from fleet.ports import (
     LogPage,
     OpenedChange,
     Pack,
+    PackActivity,
     PackRequest,
     RunProgress,
     SandboxHealth,
@@ -74,7 +75,7 @@ class RayAgents:
 
 
 class RayPacks:
-    """Port Packs over the actor `context`."""
+    """Ports Packs and PackFigureSource over the actor `context`."""
 
     def __init__(self, resolver: ActorResolver) -> None:
         self._resolver = resolver
@@ -82,6 +83,10 @@ class RayPacks:
     async def pack(self, request: PackRequest) -> Pack:
         """See the port."""
         return await self._resolver.call("context", "pack", request, timeout_s=30.0)
+
+    async def activity(self, projects: frozenset[str] | None) -> PackActivity:
+        """See the port."""
+        return await self._resolver.call("context", "activity", projects, timeout_s=2.0, found_within_s=0)
 
 
 class RaySandbox:

@@ -25,6 +25,9 @@ Word: TypeAlias = str | bytes | int
 Send: TypeAlias = Callable[..., Awaitable[Any]]
 """Sends one command, given as words, over one connection and returns its raw reply."""
 
+_CONNECTIONS = 10_000
+"""Most connections of one client, as many as a server takes. Who waits for an event or an answer holds one, and the
+driver's own limit of 100 would refuse the hundred and first reader of a front."""
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 
@@ -47,6 +50,7 @@ def connect_redis(url: str, *, timeout_s: float = 5.0) -> Redis:
             protocol=2,
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
+            max_connections=_CONNECTIONS,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
         )

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from fleet.context import redacted_kinds
 from fleet.errors import FleetError
 from fleet.events import Head, Payload, StepFinished, StepStarted, StoredEvent, StoryParked, decode
 from fleet.ids import CommandId, RunKey, StoryId, StreamId
@@ -23,7 +22,6 @@ from fleet.services.step_records import run_attempts
 __all__ = ["ObservedLog", "recorded_trace", "root_of"]
 
 _LOG = logging.getLogger("fleet.stories")
-_REDACTED = re.compile(rb"\[REDACTED:([A-Z_]{1,40})\]")
 _AT_ONCE = 100
 
 
@@ -136,8 +134,8 @@ class ObservedLog:
                 self._meter.observe(figure.name, figure.value, figure.labels)
             else:
                 self._meter.add(figure.name, figure.value, figure.labels)
-        for kind, number in Counter(_REDACTED.findall(event.body)).items():
-            self._meter.add("fleet_redactions_total", number, {"class": kind.decode()})
+        for kind, number in redacted_kinds(event.body).items():
+            self._meter.add("fleet_redactions_total", number, {"class": kind})
 
     async def read(self, stream: StreamId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
         """See `EventLog.read`."""

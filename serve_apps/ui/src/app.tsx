@@ -6,6 +6,7 @@ import { dropToken, keepToken, takeToken } from "./model/session.ts";
 import { Shell } from "./parts/shell.tsx";
 import { AuditScreen } from "./screens/audit.tsx";
 import { BoardScreen } from "./screens/board.tsx";
+import { ContextScreen } from "./screens/context_stats.tsx";
 import { GateScreen } from "./screens/gate.tsx";
 import { GatesScreen } from "./screens/gates.tsx";
 import { LoginScreen } from "./screens/login.tsx";
@@ -99,6 +100,8 @@ function Screen({ route }: { readonly route: Route }): ReactNode {
       return <GateScreen key={`${route.story} ${route.approval}`} story={route.story} approval={route.approval} />;
     case "project":
       return <ProjectScreen />;
+    case "context":
+      return <ContextScreen />;
     case "usage":
       return <UsageScreen />;
     case "audit":

@@ -101,6 +101,52 @@ export function useFeed(story: string): { readonly feed: StoryFeed; readonly lin
   return { feed, line };
 }
 
+const QUIET_MS = 500;
+
+/** Calls `onChange` soon after events of a stream, once for several of them, and after each line that was lost. */
+export function useChanges(path: string | null, onChange: () => void): LineState {
+  const api = useApi();
+  const [line, setLine] = useState<LineState>("connecting");
+  const latest = useRef(onChange);
+  latest.current = onChange;
+  useEffect(() => {
+    if (path === null) return;
+    const stop = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let lastId = "";
+    let hadLine = false;
+    const soon = (): void => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        latest.current();
+      }, QUIET_MS);
+    };
+    void follow({
+      path,
+      token: api.token,
+      signal: stop.signal,
+      lastId: () => lastId,
+      onState: (state) => {
+        setLine(state);
+        if (state !== "live") return;
+        // Without an event there is no id to resume from, so what happened meanwhile is not told again.
+        if (hadLine) soon();
+        hadLine = true;
+      },
+      onFrame: ({ id }) => {
+        if (id) lastId = id;
+        soon();
+        return true;
+      },
+    });
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [api, path]);
+  return line;
+}
+
 /** Told on the window after a command, so that what counts things reads again. */
 export const CHANGED = "fleet-changed";
 

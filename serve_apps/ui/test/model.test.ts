@@ -5,7 +5,7 @@ import { LIFECYCLES, columns, lifecyclesOf } from "../src/model/board.ts";
 import { retirement } from "../src/model/checkpoint.ts";
 import { type Change, applyChange, changesOf, editBody, isApplicable, storyBody } from "../src/model/coach.ts";
 import { parseEnvelope } from "../src/model/envelope.ts";
-import { bytes, cost, count, duration, money, quantity, tokens, until } from "../src/model/format.ts";
+import { bytes, cost, count, duration, money, percent, quantity, tokens, until, whole } from "../src/model/format.ts";
 import { NODE, place } from "../src/model/layout.ts";
 import { inline, parseMarkdown } from "../src/model/markdown.ts";
 import { drawn, offers, waysOf } from "../src/model/lifecycle.ts";
@@ -88,10 +88,12 @@ test("a token in the address is kept in the tab and taken out of the address", (
 test("addresses lead back to what they name, whatever its id holds", () => {
   assert.deepEqual(parseRoute(storyHref("st/ä%", "work")), { name: "story", story: "st/ä%", tab: "work" });
   assert.deepEqual(parseRoute(gateHref("st-1", "ap-1")), { name: "gate", story: "st-1", approval: "ap-1" });
+  for (const name of ["new", "gates", "project", "context", "usage", "audit"]) assert.deepEqual(parseRoute(`#/${name}`), { name });
   for (const odd of ["", "#/", "#/nothing", "#/story", "#/story/%E0%A4%A"]) assert.deepEqual(parseRoute(odd), { name: "board" });
 });
 
 test("numbers have units", () => {
+  assert.deepEqual([percent(0), percent(0.735), percent(1), whole(12_345)], ["0 %", "74 %", "100 %", "12,345"]);
   assert.deepEqual([count(1, "task"), count(1200, "task"), tokens(1), tokens(9_999), tokens(12_345)], ["1 task", "1,200 tasks", "1 token", "9,999 tokens", "12.3K tokens"]);
   assert.deepEqual([money(0), money(1500), money(2_500_000), cost(0, 10), cost(1500, 0), cost(1500, 7)], ["$0.00", "$0.0015", "$2.50", "no price known", "$0.0015", "$0.0015 and 7 tokens without a price"]);
   assert.deepEqual([bytes(5), bytes(2048), bytes(3 * 1024 ** 2), duration(12), duration(61_000), duration(3_660_000)], ["5 B", "2.0 KiB", "3.0 MiB", "12 ms", "1 min 1 s", "1 h 1 min"]);

@@ -79,6 +79,16 @@ def test_shipped_planning_config_has_the_values_of_the_rules() -> None:
     assert (timeouts.step_s, timeouts.step_max_s, timeouts.ceremony_max_s) == (60, 3600, 86400)
 
 
+@pytest.mark.rule("PL-53")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("off", "off"), ("on", "on"), ('"off"', "off"), ("'on'", "on"), ("Off", "off"), ("false", "off")],
+)
+def test_word_that_yaml_takes_for_a_truth_value_is_the_word_that_was_meant(words: str, found: str) -> None:
+    data = SHIPPED | yaml.safe_load(f"artifacts: {words}")
+    assert PlanningConfig.model_validate(data).artifacts == found
+
+
 @pytest.mark.rule("PL-71", "GL-22")
 @pytest.mark.parametrize(
     ("path", "value", "message"),

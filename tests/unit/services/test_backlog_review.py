@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from fleet.errors import InvalidInput, InvalidTransition, ModelTimeout, NotFound, PolicyDenied
-from fleet.events import CeremonyStoryReviewed, decode
-from fleet.ids import CommandId, Principal, StoryId, StreamId
-from fleet.planning import DEFAULT_PROJECT, Ceremony
-from fleet.ports import AgentRequest, Command
+from fleet.events import CeremonyStoryDecided, CeremonyStoryReviewed, decode, encode
+from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
+from fleet.planning import DEFAULT_PROJECT, BacklogReview, Bounds, Ceremony, review_form
+from fleet.ports import AgentRequest, AppendRequest, Command
+from fleet.services.preliminary_plans import preliminary_plan_id
 from fleet.services.project_owner import ProjectOwner
 from tests.support.bench import STORY_TEXT, ScriptedAgents
 from tests.support.town import Town, running
@@ -25,7 +26,7 @@ UNREADY = {"title": "Cart", "description": "A cart", "acceptance_criteria": ["It
 
 
 def review(points: int, feedback: str = "fine") -> dict[str, Any]:
-    plan = [{"title": "Write slugify", "role": "developer"}]
+    plan = [{"title": "Write slugify", "role": "developer", "estimated_hours": 3}]
     return {"feedback": feedback, "risks": ["none"], "questions": [], "plan": plan, "points": points}
 
 
@@ -131,8 +132,11 @@ async def test_approval_of_a_story_that_is_not_ready_keeps_the_notes_and_the_gat
 def outline(request: AgentRequest) -> dict[str, Any]:
     """The architect outlines a task for a role that nobody has, QA two good ones, and devops none."""
     tasks = {
-        "architect": [{"title": "Think", "role": "Thinker"}],
-        "qa": [{"title": "Write slugify", "role": "developer"}, {"title": "Test slugify", "role": "qa"}],
+        "architect": [{"title": "Think", "role": "Thinker", "estimated_hours": 1}],
+        "qa": [
+            {"title": "Write slugify", "role": "developer", "estimated_hours": 3},
+            {"title": "Test slugify", "role": "qa", "estimated_hours": 2},
+        ],
         "devops": [],
     }
     return review(5, feedback=f"seen by {request.role}") | {"plan": tasks[request.role]}
@@ -155,9 +159,9 @@ async def test_approval_makes_a_proposed_plan_of_the_chosen_outline(council: str
             named = (await r.state()).decisions[story].plan_id
             plan = (await town.desk.state(story)).plans[str(named)]
             assert (plan.status, plan.proposal.version, plan.proposal.author) == ("PROPOSED", 1, "agent:qa-001")
-            assert [(t.title, t.role, t.kind) for t in plan.proposal.tasks] == [
-                ("Write slugify", "developer", "code"),
-                ("Test slugify", "qa", "test"),
+            assert [(t.title, t.role, t.kind, t.estimated_hours) for t in plan.proposal.tasks] == [
+                ("Write slugify", "developer", "code", 3),
+                ("Test slugify", "qa", "test", 2),
             ]
             decided = plan.proposal.task_decisions
             assert [(d.decided_by, d.decision_reason, d.council_feedback) for d in decided] == [
@@ -186,6 +190,88 @@ async def test_approval_without_a_usable_outline_proposes_no_plan_and_names_what
         await town.pass_time(5)
         found = await town.desk.state(ONE)
         assert ((await r.state()).decisions[ONE].plan_id, dict(found.plans), found.state) == (None, {}, "DESIGN")
+
+
+async def _in_design(town: Town, story_id: StoryId) -> None:
+    """The story leaves DRAFT while its review is under way."""
+    await town.desk.require(story_id, "request_approval", {"gate": "approve_scope"}, principal=ANA, key="scope")
+    await town.desk.require(story_id, "approve", {"gate": "approve_scope", "notes": NOTES}, principal=ANA, key="yes")
+    await town.pass_time(5)
+    assert (await town.desk.state(story_id)).state == "DESIGN"
+
+
+@pytest.mark.rule("PL-69")
+async def test_approval_of_a_story_that_went_on_meanwhile_names_no_plan():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, outline)
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        await _in_design(town, ONE)
+        before = (await town.log.head(STREAM)).version
+        with pytest.raises(InvalidTransition, match="is DESIGN: an outline comes before the work"):
+            await r.do("decide_ceremony_story", story_id=ONE, approve=True, po_notes=NOTES, plan_of="qa")
+        assert (await town.log.head(STREAM)).version == before
+        await r.do("decide_ceremony_story", story_id=ONE, approve=True, po_notes=NOTES)
+        await town.pass_time(5)
+        decided = (await r.state()).decisions[ONE]
+        assert (decided.result, decided.plan_id, dict((await town.desk.state(ONE)).plans)) == ("APPROVED", None, {})
+
+
+@pytest.mark.rule("PL-69")
+async def test_plan_that_came_too_late_for_its_story_is_named_nowhere():
+    town = Town()
+    shard = town.shard()
+    async with running(shard):
+        r = await prepared(town, outline)
+        await r.do("open_ceremony", story_ids=[ONE, TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        await _in_design(town, ONE)
+        # As recorded by an approval that was decided on just before the story went on.
+        plans = {story: preliminary_plan_id(r.ceremony_id, story) for story in (ONE, TWO)}
+        for story, plan_id in plans.items():
+            decided = CeremonyStoryDecided(
+                ceremony_id=EntityId(r.ceremony_id), story_id=story, result="APPROVED", po_notes=NOTES, plan_id=plan_id
+            )
+            await town.log.append(
+                AppendRequest(
+                    stream=STREAM,
+                    events=[encode(decided)],
+                    expected=await town.log.head(STREAM),
+                    command_id=CommandId(f"{ANA}/{story}-decided"),
+                    actor=ANA,
+                    ts_ms=town.clock.now_ms(),
+                )
+            )
+        # The other one still waits for its outline, which is on its way.
+        decisions = (await r.state()).decisions
+        assert (decisions[ONE].plan_id, decisions[TWO].plan_id) == (None, plans[TWO])
+
+
+@pytest.mark.rule("PL-67", "PL-20")
+@pytest.mark.parametrize("hours", [None, 0, 41, 400, "3 h", 2.5])
+async def test_outline_without_an_estimate_that_the_bounds_allow_is_no_review(hours: object):
+    town = Town()
+    async with running(town.shard()):
+        task = {"title": "Write slugify", "role": "developer", "estimated_hours": hours}
+        r = await prepared(town, lambda _: review(5) | {"plan": [task]})
+        await r.do("open_ceremony", story_ids=[ONE])
+        await r.do("start_ceremony")
+        working = asyncio.create_task(r.owner.work())
+        await town.pass_time(200)
+        await working
+        assert [x.failed and x.failed.partition(":")[0] for x in await r.reviews()] == ["reply_malformed"] * 3
+
+
+@pytest.mark.rule("PL-67")
+def test_review_that_was_stored_before_hours_were_asked_for_is_still_read():
+    old = review(5) | {"plan": [{"title": "Write slugify", "role": "developer"}]}
+    assert BacklogReview.model_validate(old).plan[0].estimated_hours is None
+    form = review_form([1, 2], Bounds(min=2, max=9))["properties"]["plan"]["items"]
+    assert form["properties"]["estimated_hours"] == {"type": "integer", "minimum": 2, "maximum": 9}
+    assert "estimated_hours" in form["required"]
 
 
 @pytest.mark.rule("PL-69", "GL-19")

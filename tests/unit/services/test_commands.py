@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -20,10 +21,15 @@ from fleet.errors import (
 )
 from fleet.events import decode
 from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
+from fleet.models import ModelsConfig, load_models
+from fleet.planning import CoachConfig
 from fleet.ports import Command
+from fleet.services.commands import CommandHandler
+from fleet.services.project_owner import project_state
 from fleet.services.run_delegations import DELEGATION_S
 from fleet.services.workbench import Workbench
-from tests.support.bench import STORY_TEXT, World
+from tests.support.bench import PEOPLE, STORY_TEXT, World
+from tests.support.rules import files
 from tests.support.story_events import STORY, story
 
 NEW = StoryId("st-new1")
@@ -356,3 +362,50 @@ async def test_rejection_with_a_way_back_moves_the_story_in_the_same_append():
     events = await at.world.events(NEW)
     assert [e.type for e in events[-2:]] == ["ApprovalRejected", "StoryTransitioned"]
     assert len({e.command_id for e in events[-2:]}) == 1
+
+
+def _models(**policies: Any) -> ModelsConfig:
+    """The packaged engines; roles have policies of their own as named."""
+    return load_models(files().document("models.yaml") | ({"policies": policies} if policies else {}))
+
+
+async def _start(models: ModelsConfig, profile: str | None) -> Front:
+    at = await front()
+    at.world.commands = CommandHandler(
+        roles_of=lambda p: PEOPLE.get(p, frozenset()),
+        coach=files().load("coach.yaml", CoachConfig),
+        config_digests={},
+        projects=partial(project_state, at.world.log),
+        models=models,
+    )
+    await at.do("start_story", {"repo": "/srv/text", "model": profile})
+    return at
+
+
+@pytest.mark.rule("MB-2", "AP-57")
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [("nonsense", "unknown model profile 'nonsense'"), ("", "unknown model profile"), (None, "no model is configured")],
+)
+async def test_start_with_a_model_that_nobody_has_is_refused_with_those_there_are(profile: str | None, says: str):
+    with pytest.raises(InvalidInput, match=says) as caught:
+        await _start(_models(), profile)
+    assert caught.value.details["field"] == "model"
+    assert {"mock", "recorded:DIR"} <= set(caught.value.details["allowed"])
+
+
+@pytest.mark.rule("MB-2", "AP-57")
+@pytest.mark.parametrize("profile", ["mock", "recorded:/srv/replies"])
+async def test_start_with_a_model_that_is_known_is_on_record(profile: str):
+    at = await _start(_models(), profile)
+    assert at.bench.state.start is not None
+    assert at.bench.state.start.model == profile
+
+
+@pytest.mark.rule("MB-2")
+async def test_start_without_a_model_leaves_roles_to_their_policies():
+    policies = files().document("models.yaml")["policies"]
+    (entry,) = policies["default"]["chain"]
+    at = await _start(_models(**policies, qa={**policies["default"], "chain": [entry | {"engine_id": "mock"}]}), None)
+    assert at.bench.state.start is not None
+    assert at.bench.state.start.model is None

@@ -508,6 +508,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/context/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Context Stats
+         * @description Packs by role and phase, what did not fit, summaries, redactions, the age of the graph, the cache of packs.
+         *
+         *     Of every story of the named projects, or of all that the caller sees. To follow it live, read it again after each
+         *     event of group `context` in the stream of events.
+         */
+        get: operations["context_stats_api_context_stats_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/dlq": {
         parameters: {
             query?: never;
@@ -2546,6 +2569,51 @@ export interface components {
             status_url: string;
         };
         /**
+         * CompressionView
+         * @description The summaries of long histories; ratio and recall are null before the first.
+         */
+        CompressionView: {
+            /** Ratio */
+            ratio: number | null;
+            /** Recall */
+            recall: number | null;
+            /** Recall By Class */
+            recall_by_class: {
+                [key: string]: number;
+            };
+            /** Summaries */
+            summaries: number;
+            /** Targets Missed */
+            targets_missed: number;
+            /** Tokens After */
+            tokens_after: number;
+            /** Tokens Before */
+            tokens_before: number;
+        };
+        /**
+         * ContextStats
+         * @description Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now.
+         */
+        ContextStats: {
+            activity: components["schemas"]["PackActivityView"];
+            compression: components["schemas"]["CompressionView"];
+            /** Dropped */
+            dropped: {
+                [key: string]: number;
+            };
+            /** Packs */
+            packs: components["schemas"]["PackCell"][];
+            projection: components["schemas"]["ProjectionView"];
+            /** Projects */
+            projects: string[] | null;
+            /** Redactions */
+            redactions: {
+                [key: string]: number;
+            };
+            /** Stories */
+            stories: number;
+        };
+        /**
          * CopyRequest
          * @description Where declared outputs are (RC-23); all of them when none is named.
          */
@@ -3584,6 +3652,44 @@ export interface components {
             story_ids: string[];
         };
         /**
+         * PackActivityView
+         * @description What the builder of packs did for role agents of these projects since it began; null while it is away.
+         */
+        PackActivityView: {
+            /** Away */
+            away: string | null;
+            /** Cache Hit Rate */
+            cache_hit_rate: number | null;
+            /** P95 Ms */
+            p95_ms: number | null;
+            /** Queries */
+            queries: number | null;
+            /** Since */
+            since: string | null;
+        };
+        /**
+         * PackCell
+         * @description The packs that one role was given in one phase; sizes are tokens.
+         */
+        PackCell: {
+            /** Budget Median */
+            budget_median: number;
+            /** Dropped */
+            dropped: number;
+            /** Packs */
+            packs: number;
+            /** Phase */
+            phase: string;
+            /** Role */
+            role: string;
+            /** Tokens Largest */
+            tokens_largest: number;
+            /** Tokens Median */
+            tokens_median: number;
+            /** Used */
+            used: number;
+        };
+        /**
          * PackList
          * @description The packs of every role and phase, without their text.
          */
@@ -3651,6 +3757,8 @@ export interface components {
          * @description One task that a council would plan.
          */
         PlanOutlineTask: {
+            /** Estimated Hours */
+            estimated_hours?: number | null;
             /** Role */
             role: string;
             /** Title */
@@ -3759,6 +3867,18 @@ export interface components {
             status?: ("active" | "archived") | null;
             /** Title */
             title?: string | null;
+        };
+        /**
+         * ProjectionView
+         * @description How far the decision graph is behind the record of these stories; both null while the graph is away.
+         */
+        ProjectionView: {
+            /** Away */
+            away: string | null;
+            /** Lag Events */
+            lag_events: number | null;
+            /** Streams Behind */
+            streams_behind: number | null;
         };
         /**
          * ProjectMetrics
@@ -6536,6 +6656,41 @@ export interface operations {
             };
         };
     };
+    context_stats_api_context_stats_get: {
+        parameters: {
+            query?: {
+                project?: string[] | null;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ContextStats"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     dead_letters_api_dlq_get: {
         parameters: {
             query?: never;
@@ -6721,7 +6876,7 @@ export interface operations {
         parameters: {
             query?: {
                 after?: string | null;
-                projectId?: string | null;
+                projectId?: string[] | null;
                 storyId?: string[] | null;
                 types?: string[] | null;
             };

@@ -3,12 +3,21 @@
 const WHOLE = new Intl.NumberFormat("en");
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
+export function whole(value: number): string {
+  return WHOLE.format(value);
+}
+
 export function count(value: number, one: string, many = `${one}s`): string {
   return `${WHOLE.format(value)} ${value === 1 ? one : many}`;
 }
 
 export function tokens(value: number): string {
   return `${value >= 10_000 ? COMPACT.format(value) : WHOLE.format(value)} ${value === 1 ? "token" : "tokens"}`;
+}
+
+/** A share between 0 and 1. */
+export function percent(share: number): string {
+  return `${Math.round(share * 100)} %`;
 }
 
 /** Money in US dollars, from millionths of one. */

@@ -8,6 +8,7 @@ const PAGES: readonly { readonly name: Route["name"]; readonly href: string; rea
   { name: "board", href: "#/board", label: "Board" },
   { name: "gates", href: "#/gates", label: "Gates" },
   { name: "project", href: "#/project", label: "Project" },
+  { name: "context", href: "#/context", label: "Packs" },
   { name: "usage", href: "#/usage", label: "Usage" },
   { name: "audit", href: "#/audit", label: "Audit" },
 ];
@@ -18,6 +19,7 @@ const TITLES: Readonly<Record<Route["name"], string>> = {
   gates: "Gates",
   gate: "Decide",
   project: "Project",
+  context: "Context packs",
   usage: "Usage",
   audit: "Audit",
   story: "Story",

@@ -1,12 +1,11 @@
 import { type ReactNode, useState } from "react";
-import type { Api } from "../api/client.ts";
 import { useApi, useLoaded, useOptional } from "../hooks.ts";
 import { words } from "../model/feed.ts";
-import { count, duration, moment, tokens } from "../model/format.ts";
+import { count, duration, moment, percent, tokens } from "../model/format.ts";
 import { storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Card, Empty, Figure, Loading, Trouble, actorName } from "../parts/basics.tsx";
-import { readStories } from "./stories.ts";
+import { projectNames } from "./stories.ts";
 
 const DAYS = [7, 30, 90, 365] as const;
 
@@ -99,20 +98,6 @@ function Metrics({ project, days }: { readonly project: string; readonly days: n
       </Card>
     </div>
   );
-}
-
-/** The projects that one sees: those of the fleet, or those that its stories name where it keeps none. */
-async function projectNames(api: Api): Promise<readonly string[]> {
-  const stories = (await readStories(api)).map((one) => one.project_id);
-  const kept = await api.get("/api/projects").then(
-    (found) => found.items.map((one) => one.project_id),
-    () => ["pr-default"],
-  );
-  return [...new Set([...kept, ...stories])];
-}
-
-function percent(share: number): string {
-  return `${Math.round(share * 100)} %`;
 }
 
 function Milestones({ project, days }: { readonly project: string; readonly days: number }): ReactNode {

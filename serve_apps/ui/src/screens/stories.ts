@@ -21,3 +21,13 @@ async function read(api: Api): Promise<readonly StoryLine[]> {
   } while (cursor !== undefined && found.length < 5000);
   return found;
 }
+
+/** The projects that one sees: those of the fleet, or those that its stories name where it keeps none. */
+export async function projectNames(api: Api): Promise<readonly string[]> {
+  const stories = (await readStories(api)).map((one) => one.project_id);
+  const kept = await api.get("/api/projects").then(
+    (found) => found.items.map((one) => one.project_id),
+    () => ["pr-default"],
+  );
+  return [...new Set([...kept, ...stories])];
+}

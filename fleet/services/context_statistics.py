@@ -1,0 +1,137 @@
+"""Figures of context over many stories: from the record where it says them, from those who work where it does not.
+
+What is on record is the same on every replica. What is not (the age of the graph, the packs that were at hand) is
+asked of the one place that knows it, and left out with its reason while that place is away (AP-98).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fleet.errors import StoreError, ToolTimeout
+from fleet.events import StoredEvent
+from fleet.ids import StoryId, StreamId
+from fleet.ports import DecisionGraph, EventLog, PackActivity, PackFigureSource
+from fleet.report import ContextFigures, context_figures, sum_figures
+
+__all__ = ["Away", "ContextReport", "ContextStatistics", "GraphLag"]
+
+_BATCH = 500
+_REMEMBERED = 20_000
+"""Stories whose figures are kept at hand."""
+_WITHIN_S = 3.0
+"""How long the graph or the builder of packs is given: these figures are not worth more waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A figure that cannot be told now, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLag:
+    """Events of the stories that the decision graph does not hold yet, and of how many stories."""
+
+    events: int
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextReport:
+    """All figures of some stories together."""
+
+    stories: int
+    figures: ContextFigures
+    lag: GraphLag | Away
+    activity: PackActivity | Away
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The figures of a story up to a version, and the hash of the event that it ends with."""
+
+    figures: ContextFigures
+    version: int
+    hash: str
+
+
+class ContextStatistics:
+    """Reads over the log of stories that the caller chose.
+
+    Args:
+        graph: whose cursors say how far it is.
+        builder: the one that builds the packs of role agents.
+    """
+
+    def __init__(self, *, log: EventLog, graph: DecisionGraph, builder: PackFigureSource) -> None:
+        self._log, self._graph, self._builder = log, graph, builder
+        self._known: OrderedDict[StoryId, _Known] = OrderedDict()
+        # One reader at a time: others would read the same events again, and put older figures over newer ones.
+        self._reading = asyncio.Lock()
+
+    async def of(self, stories: Collection[StoryId], *, projects: frozenset[str] | None) -> ContextReport:
+        """The figures of these stories.
+
+        Args:
+            projects: those that the stories belong to; None stands for all there are.
+
+        Raises StoreUnavailable when the log does not answer.
+        """
+        async with self._reading:
+            found = {story: known for story in stories if (known := await self._latest(story)) is not None}
+        heads = {StreamId.of_story(story): known.version for story, known in found.items()}
+        lag, activity = await asyncio.gather(self._lag(heads), self._activity(projects))
+        # Between two events of a large sum others have their turn; see StoryStream.
+        figures = await asyncio.to_thread(sum_figures, [known.figures for known in found.values()])
+        return ContextReport(len(found), figures, lag, activity)
+
+    async def _latest(self, story: StoryId) -> _Known | None:
+        """The figures of all events of a story: those that are remembered, and of the events since."""
+        stream = StreamId.of_story(story)
+        head, known = await self._log.head(stream), self._known.pop(story, None)
+        if known is None or head.version < known.version or (head.version == known.version and head.hash != known.hash):
+            known = None
+        while known is None or known.version < head.version:
+            events = await self._log.read(stream, after=known.version if known else 0, limit=_BATCH)
+            if not events:
+                return None
+            if known is not None and events[0].prev_hash != known.hash:
+                # It is another stream than it was: archived, or gone back in time (EV-19).
+                known = None
+                continue
+            known = _with(known, events)
+            await asyncio.sleep(0)
+        self._known[story] = known
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return known
+
+    async def _lag(self, heads: dict[StreamId, int]) -> GraphLag | Away:
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                cursors = await self._graph.cursors()
+        except StoreError as error:
+            return Away(error.message)
+        except TimeoutError:
+            return Away(f"the decision graph did not answer within {_WITHIN_S:g} s")
+        behind = [head - (cursors[stream].version if stream in cursors else 0) for stream, head in heads.items()]
+        return GraphLag(sum(max(0, one) for one in behind), sum(one > 0 for one in behind))
+
+    async def _activity(self, projects: frozenset[str] | None) -> PackActivity | Away:
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                return await self._builder.activity(projects)
+        except (StoreError, ToolTimeout) as error:
+            return Away(error.message)
+        except TimeoutError:
+            return Away(f"the builder of packs did not answer within {_WITHIN_S:g} s")
+
+
+def _with(known: _Known | None, events: list[StoredEvent]) -> _Known:
+    new, last = context_figures(events), events[-1]
+    return _Known(sum_figures([known.figures, new]) if known else new, last.version, last.hash)
