@@ -15,6 +15,8 @@ interface Line {
   readonly dropped: number;
   readonly refused: string;
   readonly canRead: boolean;
+  /** What counted the tokens; empty when nobody said. */
+  readonly counter: string;
 }
 
 /** What each role sees in each phase, with its size. */
@@ -52,7 +54,7 @@ export function ContextTab({ feed, story }: { readonly feed: StoryFeed; readonly
                     ) : null}
                   </span>
                   {one.refused ? <span className="hint">{one.refused}</span> : <Meter label={`${one.role} in ${phase}`} value={one.tokens} max={one.budget} unit="tokens" />}
-                  {one.refused ? null : <span className="hint">{one.scopes.map(words).join(" · ")}</span>}
+                  {one.refused ? null : <span className="hint">{[...one.scopes.map(words), ...(one.counter ? [`counted by ${counted(one.counter)}`] : [])].join(" · ")}</span>}
                   {chosen?.key === one.key ? <PackText story={story} line={one} /> : null}
                 </li>
               ))}
@@ -61,6 +63,11 @@ export function ContextTab({ feed, story }: { readonly feed: StoryFeed; readonly
       ))}
     </div>
   );
+}
+
+/** A tokenizer's digest is told by how it begins. */
+function counted(counter: string): string {
+  return counter === "estimate" ? "estimate" : counter.replace(/(sha256:[0-9a-f]{8})[0-9a-f]+/, "$1");
 }
 
 function fromApi(one: Got<"/api/context/{story_id}/packs">["items"][number]): Line {
@@ -74,11 +81,12 @@ function fromApi(one: Got<"/api/context/{story_id}/packs">["items"][number]): Li
     dropped: one.dropped.reduce((sum, item) => sum + item.items, 0),
     refused: one.refused ?? "",
     canRead: true,
+    counter: one.counter ?? "",
   };
 }
 
 function built(feed: StoryFeed): readonly Line[] {
-  return feed.packs.map((one) => ({ ...one, key: `${one.id} ${short(one.hash)}`, refused: "", canRead: false }));
+  return feed.packs.map((one) => ({ ...one, key: `${one.id} ${short(one.hash)}`, refused: "", canRead: false, counter: "" }));
 }
 
 function PackText({ story, line }: { readonly story: string; readonly line: Line }): ReactNode {
