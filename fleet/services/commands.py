@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from fleet.digest import canonical_json
@@ -94,6 +94,7 @@ class CommandHandler:
     Args:
         readers: the models that may read packs of new stories, which keep to them; None counts by estimate (CX-20).
         models: what a start may name; None takes any name.
+        absent_engines: engines of `models` that nothing stands for in this fleet.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class CommandHandler:
         projects: ProjectOf,
         readers: PackReaders | None = None,
         models: ModelsConfig | None = None,
+        absent_engines: Collection[str] = (),
     ) -> None:
         self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
-        self._readers, self._models = readers, models
+        self._readers, self._models, self._absent = readers, models, frozenset(absent_engines)
 
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
@@ -185,7 +187,7 @@ class CommandHandler:
         if address is not None:
             listed_target(bench, address)
         if self._models is not None:
-            require_profile(self._models, body.get("model"))
+            require_profile(self._models, body.get("model"), absent=self._absent)
         return (
             StoryStarted(
                 repo=RepoSource(

@@ -10,7 +10,7 @@ from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisDaySpending, connect_redis
 from fleet.config import ChatFrontSettings
 from fleet.errors import ConfigError
-from fleet.models import ActorEngine, EngineConfig, ModelsConfig, load_models
+from fleet.models import ModelsConfig, load_models
 from fleet.wiring.endpoints import Endpoints, load_principals
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 
@@ -44,7 +44,7 @@ def make_chat_parts(
     from fleet.services.chat_desk import ChatDesk, ChatLimits, EngineAccess
     from fleet.services.observing import TimedModels
     from fleet.services.principal_spending import PrincipalSpending
-    from fleet.wiring.engines import engine_replicas
+    from fleet.wiring.engines import engine_replicas, is_there
     from fleet.wiring.models import make_models
 
     clock = SystemClock()
@@ -54,7 +54,7 @@ def make_chat_parts(
     unrecorded = replace(endpoints, record_dir=None)
     routed = make_models(unrecorded, models, role=FRONT_ROLE, replicas=partial(engine_replicas, endpoints))
     desk = ChatDesk(
-        models.model_copy(update={"engines": tuple(e for e in models.engines if _is_there(e, endpoints))}),
+        models.model_copy(update={"engines": tuple(e for e in models.engines if is_there(e, endpoints))}),
         TimedModels(routed, meter=telemetry.meter, clock=clock, tracer=telemetry.tracer),
         spending=PrincipalSpending(RedisDaySpending(connect_redis(endpoints.redis_url)), models.budgets, clock),
         clock=clock,
@@ -63,13 +63,6 @@ def make_chat_parts(
         limits=ChatLimits(timeout_s=settings.timeout_s),
     )
     return ChatParts(desk, routed)
-
-
-def _is_there(engine: EngineConfig, endpoints: Endpoints) -> bool:
-    """Whether anything can stand for the engine: one for actors that this fleet does not run has nobody."""
-    if not isinstance(engine, ActorEngine) or engine.engine_id in endpoints.models.serve:
-        return True
-    return engine.as_server(endpoints.environ) is not None
 
 
 def _check_engines(models: ModelsConfig, settings: ChatFrontSettings, path: str) -> None:

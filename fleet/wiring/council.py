@@ -37,7 +37,7 @@ from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
-from fleet.wiring.engines import engine_usage
+from fleet.wiring.engines import engine_usage, is_there
 from fleet.wiring.knowledge import make_knowledge
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.projects import make_project_owner
@@ -149,6 +149,7 @@ def make_council_parts(
             projects=partial(project_state, log),
             readers=make_pack_readers(endpoints),
             models=models,
+            absent_engines=[e.engine_id for e in models.engines if not is_there(e, endpoints)],
         ),
         projects=projects,
         ttl_s=endpoints.lease_ttl_s,

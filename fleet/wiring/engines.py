@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fleet.adapters.clock import SystemClock
 from fleet.errors import ConfigError, InvalidInput
-from fleet.models import ActorEngine, ModelsConfig, load_models
+from fleet.models import ActorEngine, EngineConfig, ModelsConfig, load_models
 from fleet.ports import ChatModel, Engine, TokenSource, UsageLog
 from fleet.services.model_engine import ModelEngine
 from fleet.services.queued_model import QueuedModel, behind_queue
@@ -20,6 +20,7 @@ __all__ = [
     "engine_environment_of",
     "engine_replicas",
     "engine_usage",
+    "is_there",
     "make_engine",
     "replica_names",
     "served_engines",
@@ -79,6 +80,13 @@ def _models(endpoints: Endpoints) -> ModelsConfig:
 def replica_names(engine: ActorEngine) -> tuple[str, ...]:
     """The names of the engine's actors."""
     return tuple(f"engine:{engine.engine_id}:{number}" for number in range(engine.replicas))
+
+
+def is_there(engine: EngineConfig, endpoints: Endpoints) -> bool:
+    """Whether anything can stand for the engine: one for actors that this fleet does not run has nobody."""
+    if not isinstance(engine, ActorEngine) or engine.engine_id in endpoints.models.serve:
+        return True
+    return engine.as_server(endpoints.environ) is not None
 
 
 def engine_replicas(endpoints: Endpoints, engine: ActorEngine) -> dict[str, ChatModel]:

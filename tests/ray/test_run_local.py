@@ -28,6 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packaged = yaml.safe_load((packaged_directory() / "models.yaml").read_text())
     local = next(entry for entry in packaged["engines"] if entry["engine_id"] == "local")
     local["weights"] = weights_of().model_dump(mode="json")
+    del local["tokenizer"]  # it is that of the real weights
     (root / "config").mkdir()
     (root / "config" / "models.yaml").write_text(yaml.safe_dump(packaged))
     folder = root / "home" / "weights" / weights_of().sha256

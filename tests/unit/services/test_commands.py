@@ -377,6 +377,7 @@ async def _start(models: ModelsConfig, profile: str | None) -> Front:
         config_digests={},
         projects=partial(project_state, at.world.log),
         models=models,
+        absent_engines={"local"},
     )
     await at.do("start_story", {"repo": "/srv/text", "model": profile})
     return at
@@ -392,6 +393,14 @@ async def test_start_with_a_model_that_nobody_has_is_refused_with_those_there_ar
         await _start(_models(), profile)
     assert caught.value.details["field"] == "model"
     assert {"mock", "recorded:DIR"} <= set(caught.value.details["allowed"])
+
+
+@pytest.mark.rule("MB-2", "AP-57")
+async def test_start_with_an_engine_that_this_fleet_does_not_serve_is_refused():
+    with pytest.raises(InvalidInput, match=r"models\.serve") as caught:
+        await _start(_models(), "local")
+    assert "local" not in caught.value.details["allowed"]
+    assert "mock" in caught.value.details["allowed"]
 
 
 @pytest.mark.rule("MB-2", "AP-57")
