@@ -2,11 +2,11 @@
 
 from fleet.context.assemble import HEADINGS, BuiltPack, Dropped, assemble, build_pack
 from fleet.context.budget import BudgetRule, ceiling, estimate_tokens
-from fleet.context.compress import CompressedSession, compress, recall_of
+from fleet.context.compress import PROSE, CompressedSession, compress, recall_of, with_prose
 from fleet.context.counting import BY_ESTIMATE, ESTIMATE, Counting, Estimate, TokenCounter
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.high_entropy import is_high_entropy
-from fleet.context.history import CompressionRule, history_of, is_long, text_digests, turns_of
+from fleet.context.history import SUMMING_UP, CompressionRule, history_of, is_long, text_digests, turns_of
 from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.known_values import KNOWN_SECRET, MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
 from fleet.context.lessons import LESSONS, Lesson, LessonRule, lesson_items, lessons_of, nearest
@@ -34,8 +34,10 @@ __all__ = [
     "LESSONS",
     "MIN_SECRET_CHARS",
     "MUST_KEEP",
+    "PROSE",
     "SCOPES",
     "SECRET_PATTERNS",
+    "SUMMING_UP",
     "TASK_BLOCK",
     "BudgetRule",
     "BuiltPack",
@@ -104,4 +106,5 @@ __all__ = [
     "text_digests",
     "turns_of",
     "use_operator_patterns",
+    "with_prose",
 ]

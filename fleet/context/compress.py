@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet.context.budget import estimate_tokens
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.item import one_line
 from fleet.context.session import FACT_CLASSES, Fact, FactClass, Turn
 
-__all__ = ["MIN_RATIO", "CompressedSession", "compress", "recall_of"]
+__all__ = ["MIN_RATIO", "PROSE", "CompressedSession", "compress", "recall_of", "with_prose"]
 
 MIN_RATIO = 0.6
 """The part of the tokens that has to go (CX-51)."""
@@ -29,6 +29,8 @@ _TITLES: Mapping[FactClass, str] = {
     "id": "Also named",
     "path": "Files",
 }
+PROSE = "## In short (a model wrote this; nothing of it is on record)"
+"""Heading of a model's words."""
 _LISTED: tuple[FactClass, ...] = ("id", "path")
 
 
@@ -95,8 +97,34 @@ def compress(turns: Sequence[Turn], *, count: Callable[[str], int] = estimate_to
         tokens_after=after,
         recall=recall,
         target_missed=_largest(facts) if is_missed else None,
-        digest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
+        digest=_digest(text),
     )
+
+
+def with_prose(
+    session: CompressedSession,
+    turns: Sequence[Turn],
+    prose: str,
+    *,
+    count: Callable[[str], int] = estimate_tokens,
+) -> CompressedSession | None:
+    """The session with a model's words in front of its own summary; None when they may not be used (CX-53, CX-56).
+
+    They are one marked paragraph, and never part of the ledger. They may name no id and no path that the turns do not
+    name, and may not make a long session miss its target.
+    """
+    words = one_line(prose).lstrip("#-*> ")
+    source = "\n".join(f"{turn.id} {turn.text}" for turn in turns)
+    is_invented = not {*ids_in(words)} <= {*ids_in(source)} or not {*paths_in(words)} <= {*paths_in(source)}
+    if not words or is_invented:
+        return None
+    summary = "\n\n".join(part for part in (f"{PROSE}\n{words}", session.summary) if part)
+    told = replace(session, summary=summary)
+    after = count(told.text)
+    is_too_long = session.tokens_before >= LONG_TOKENS and after > (1 - MIN_RATIO) * session.tokens_before
+    recall = recall_of(turns, told.text)
+    told = replace(told, tokens_after=after, recall=recall, digest=_digest(told.text))
+    return told if told.is_whole and not is_too_long else None
 
 
 def recall_of(turns: Sequence[Turn], text: str) -> dict[str, float]:
@@ -110,6 +138,10 @@ def recall_of(turns: Sequence[Turn], text: str) -> dict[str, float]:
     ids, paths = set(ids_in(text)), set(paths_in(text))
     held: dict[str, Callable[[str], bool]] = {"id": ids.__contains__, "path": paths.__contains__}
     return {kind: _share(items, held.get(kind, plain.__contains__)) for kind, items in wanted.items()}
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _share(items: Sequence[str], holds: Callable[[str], bool]) -> float:

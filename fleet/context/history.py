@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,8 +13,10 @@ from fleet.context.session import Turn, TurnKind
 from fleet.ids import Digest
 from fleet.story import Step, StoryState
 
-__all__ = ["CompressionRule", "history_of", "is_long", "text_digests", "turns_of"]
+__all__ = ["SUMMING_UP", "CompressionRule", "history_of", "is_long", "text_digests", "turns_of"]
 
+SUMMING_UP = "summarize"
+"""Operation of the steps in which a model writes about the history."""
 _FILES = ("content", "code", "text", "tests")
 """Keys of a reply whose value is a file where a `path` stands beside them."""
 _KINDS: Mapping[str | None, TurnKind] = {"tests": "run", "build": "run", "lint": "run", "files": "file"}
@@ -31,12 +33,14 @@ class CompressionRule(BaseModel):
     """The same in tokens of what it said and was told."""
     shown_tokens: Annotated[int, Field(ge=100)] = 1_200
     """The most that a pack shows of a summary."""
+    written_by: Literal["extraction", "model"] = "extraction"
+    """Whether the role's model adds some sentences to what is extracted; they are checked, and marked as its words."""
 
 
 def history_of(state: StoryState, roles: Collection[str]) -> list[Step]:
-    """The finished steps of these roles, in the order in which they ended."""
-    found = (step for step in state.steps.values() if step.finished is not None and step.started.as_role in roles)
-    return sorted(found, key=lambda step: step.finished_version)
+    """The finished steps of these roles, in the order in which they ended; those that summed up are no part of it."""
+    ended = (step for step in state.steps.values() if step.finished is not None and step.started.op != SUMMING_UP)
+    return sorted((s for s in ended if s.started.as_role in roles), key=lambda step: step.finished_version)
 
 
 def is_long(steps: Sequence[Step], rule: CompressionRule, *, covered: int) -> bool:

@@ -74,3 +74,5 @@ class SummaryRecorded(_ContextEvent):
     """The class of items that is too large to reach the target."""
     as_role: RoleName | None = None
     """Base role whose history it is; None for a summary that is no role's own."""
+    written_by: Literal["model"] | None = None
+    """`model` where some sentences of it are a model's words, which are marked there; None where all is extracted."""

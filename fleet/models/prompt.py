@@ -24,7 +24,10 @@ __all__ = [
     "with_turns",
 ]
 
-KINDS = ("propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise")
+KINDS = (
+    *("propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"),
+    "summarize",
+)
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _PLACES = frozenset({"shared", "own", "persona", "form"})

@@ -22,7 +22,18 @@ __all__ = [
 ]
 
 ReplyKind = Literal[
-    "propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"
+    "propose",
+    "critique",
+    "vote",
+    "derive",
+    "draft",
+    "tests",
+    "repair",
+    "review",
+    "document",
+    "act",
+    "advise",
+    "summarize",
 ]
 """The kinds of work of `fleet.ports.agents`; the two lists are equal."""
 
@@ -55,7 +66,7 @@ def parse_reply(
             return authored_tests(text)
         case "act":
             return act_reply(text, uses, offers).model_dump(mode="json")
-        case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise":
+        case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise" | "summarize":
             return _structured(text, json_schema or {"type": "object"})
         case _:
             assert_never(kind)

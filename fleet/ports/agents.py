@@ -11,7 +11,18 @@ from fleet.models import NO_TAG, CallTag, ChatMessage, Sampling, TokenUsage, Too
 __all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 
 WorkKind = Literal[
-    "propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"
+    "propose",
+    "critique",
+    "vote",
+    "derive",
+    "draft",
+    "tests",
+    "repair",
+    "review",
+    "document",
+    "act",
+    "advise",
+    "summarize",
 ]
 """What is asked; each has a prompt `config/prompts/<kind>.md` and a reply form in `fleet.models.replies`."""
 

@@ -13,6 +13,7 @@ __all__ = ["SharedFeed"]
 
 _TURN_S = 1.0
 _STREAMS = 10_000
+_AWAY_S = 30.0
 
 
 class SharedFeed:
@@ -23,21 +24,22 @@ class SharedFeed:
 
     Args:
         streams: of so many the newest hint is kept; a reader that is further behind loses the older ones (EV-20).
+        away_s: a reader that waits no more for so long has gone, and what comes then is read by nobody.
     """
 
-    def __init__(self, feed: Feed, *, streams: int = _STREAMS) -> None:
-        self._feed, self._streams = feed, streams
+    def __init__(self, feed: Feed, *, streams: int = _STREAMS, away_s: float = _AWAY_S) -> None:
+        self._feed, self._streams, self._away_s = feed, streams, away_s
         self._newest: OrderedDict[StreamId, tuple[int, FeedHint]] = OrderedDict()
         """Each with its number, in the order of those."""
         self._number = 0
         self._cursor: str | None = None
         self._turn: asyncio.Task[None] | None = None
-        self._waiting = 0
+        self._waiting, self._left_at = 0, float("-inf")
 
     async def position(self) -> str:
         """The cursor after every hint so far."""
         if not self._is_read:
-            # What came while nobody waited is of no interest to anybody.
+            # What came while nobody was there is of no interest to anybody.
             end = await self._feed.position()
             if not self._is_read:
                 self._cursor = end
@@ -57,10 +59,13 @@ class SharedFeed:
             return hints, str(self._number) if hints else cursor
         finally:
             self._waiting -= 1
+            self._left_at = loop.time()
 
     @property
     def _is_read(self) -> bool:
-        return self._waiting > 0 or self._turn is not None
+        # Between two waits a reader is at work on what it was told, and must miss nothing of what comes meanwhile.
+        is_between = asyncio.get_running_loop().time() - self._left_at < self._away_s
+        return self._waiting > 0 or self._turn is not None or is_between
 
     def _after(self, cursor: str) -> int:
         if cursor.isascii() and cursor.isdecimal() and len(cursor) < 19 and int(cursor) <= self._number:

@@ -25,7 +25,8 @@ _REQUEST_S = 3600
 
 PRODUCT_OPS: Mapping[str, frozenset[str]] = {
     "model": frozenset(
-        ["act", "advise", "critique", "derive", "document", "draft", "propose", "repair", "review", "tests", "vote"]
+        {"act", "advise", "critique", "derive", "document", "draft", "propose", "repair", "review", "summarize"}
+        | {"tests", "vote"}
     ),
     "tests": frozenset({"pipeline"}),
 }

@@ -85,9 +85,9 @@ class Scenario:
     """Whether the documents of a story go into its tree too (PL-53)."""
 
 
-_SOON = definitions().context.compression.model_copy(update={"steps": 2})
+_SOON = definitions().context.compression.model_copy(update={"steps": 2, "written_by": "model"})
 _RULES = replace(definitions(), context=definitions().context.model_copy(update={"compression": _SOON}))
-"""Histories are summed up after two steps, or no story here would be long enough for it."""
+"""Histories are summed up after two steps, or no story here would be long enough for it; with a model's words."""
 
 
 def _rules(artifacts: Literal["on", "off"]) -> Definitions:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from fleet.context import compress, history_of, is_long, scopes_for, text_digests, turns_of
-from fleet.errors import ArtifactNotFound
+from fleet.context import (
+    SUMMING_UP,
+    CompressedSession,
+    Turn,
+    compress,
+    history_of,
+    is_long,
+    outline_of,
+    scopes_for,
+    text_digests,
+    turns_of,
+    with_prose,
+)
+from fleet.errors import ArtifactNotFound, ReplyMalformed, ReplyRefused
 from fleet.events import SummaryRecorded
 from fleet.ids import Digest
-from fleet.services.workbench import Workbench
+from fleet.models import Sampling
+from fleet.ports import AgentRequest
+from fleet.services.journal import Work
+from fleet.services.workbench import Workbench, seat
 
 __all__ = ["keep_summaries", "keep_summary"]
+
+_MOST_READ, _MOST_WRITTEN = 3_000, 400
+"""Tokens of the extract that the model is shown, and of its answer."""
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"summary": {"type": "string", "minLength": 1, "maxLength": 1200}},
+    "required": ["summary"],
+    "additionalProperties": False,
+}
 
 
 async def keep_summaries(bench: Workbench, roles: Iterable[str], phase: str) -> None:
@@ -23,7 +48,8 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
     """A summary of the role's history is on record, where the pack that comes next shows one and it is long enough.
 
     It is made anew from the steps themselves, never from an older summary, and holds only what the role itself said
-    and was told. One that lost anything that has to survive is not used (CX-55): the story goes on with the last one.
+    and was told; where the configuration says so, with some words of its model, which are asked for once. One that
+    lost anything that has to survive is not used (CX-55): the story goes on with the last one.
 
     Args:
         before: the first step that is asked with that pack. Once it has begun, its prompt must not change any more:
@@ -44,7 +70,34 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
     found = compress(turns)
     if not found.is_whole:
         return
-    name = f"summary/{role}/{found.covers_to}"
+    # By the number of its steps: versions may differ between two runs of the same story, and these may not.
+    name = f"summary/{role}/{len(steps)}"
+    told = await _told(bench, role, name, found, turns) if config.compression.written_by == "model" else None
+    await _record(bench, role, name, told or found, is_told=told is not None)
+
+
+async def _told(
+    bench: Workbench, role: str, name: str, found: CompressedSession, turns: Sequence[Turn]
+) -> CompressedSession | None:
+    """The summary with the model's words in it; None when it gave none that can be used."""
+    own = seat(role)
+    request = AgentRequest(
+        kind=SUMMING_UP,
+        role=own.role,
+        principal=own.principal,
+        shared=f"<history>\n{outline_of(found.text, tokens=_MOST_READ)}</history>",
+        sampling=Sampling(temperature="0", max_tokens=_MOST_WRITTEN, seed=1),
+        model=bench.model,
+        json_schema=_FORM,
+    )
+    try:
+        answer = await bench.journal.ask(f"{name}/prose", request, Work(seat=own, tool="model", op=SUMMING_UP))
+    except (ReplyMalformed, ReplyRefused):
+        return None
+    return with_prose(found, turns, str(answer.value["summary"]))
+
+
+async def _record(bench: Workbench, role: str, name: str, found: CompressedSession, *, is_told: bool) -> None:
     await bench.journal.record(
         name,
         SummaryRecorded(
@@ -58,6 +111,7 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
             recall={kind: _decimal(share) for kind, share in found.recall.items()},
             target_missed=found.target_missed,
             as_role=role,
+            written_by="model" if is_told else None,
         ),
     )
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.sessions import LongSession, found_in, generated, recorded
-from fleet.context import FACT_CLASSES, Turn, compress, facts_of, ids_in, paths_in, recall_of
+from fleet.context import FACT_CLASSES, PROSE, Turn, compress, facts_of, ids_in, paths_in, recall_of, with_prose
 
 SIZES = (8000, 9000, 12_000, 20_000, 40_000)
 SESSIONS = [generated(seed, tokens=SIZES[seed % len(SIZES)]) for seed in range(20)]
@@ -156,3 +156,30 @@ def test_any_session_is_compressed_with_full_recall_and_always_alike(turns: list
     assert dict.fromkeys(FACT_CLASSES, 1.0) == found.recall
     assert recall_of(turns, found.text) == found.recall
     assert compress(turns) == found
+
+
+@pytest.mark.rule("CX-53", "CX-56")
+def test_words_of_a_model_are_marked_and_leave_the_ledger_alone() -> None:
+    turns = generated(seed=1, tokens=9_000).turns
+    plain = compress(turns)
+    told = with_prose(plain, turns, "## Decisions\n- none: two ways were tried,\n\nand the second one works.")
+    assert told is not None
+    assert (told.ledger, told.window) == (plain.ledger, plain.window)
+    assert f"{PROSE}\nDecisions - none: two ways were tried, and the second one works.\n" in told.text
+    assert told.is_whole
+    assert told.ratio >= 0.6
+    assert told.tokens_after > plain.tokens_after
+    assert told.digest != plain.digest
+
+
+@pytest.mark.rule("CX-56")
+@pytest.mark.parametrize("prose", ["See de-inventedbyme7 too.", "It is in src/never/there.py.", "", " \n# "])
+def test_words_that_name_what_the_turns_do_not_are_not_used(prose: str) -> None:
+    turns = generated(seed=1, tokens=9_000).turns
+    assert with_prose(compress(turns), turns, prose) is None
+
+
+@pytest.mark.rule("CX-51", "CX-56")
+def test_words_that_make_a_session_miss_its_target_are_not_used() -> None:
+    turns = generated(seed=1, tokens=9_000).turns
+    assert with_prose(compress(turns), turns, "and then it went on as before " * 2_000) is None

@@ -34,10 +34,10 @@ class WatchedFeed(MemoryFeed):
 
 
 class Bench:
-    def __init__(self, *, streams: int = 100) -> None:
+    def __init__(self, *, streams: int = 100, away_s: float = 0) -> None:
         self.log = MemoryEventLog()
         self.below = WatchedFeed(self.log)
-        self.feed = SharedFeed(self.below, streams=streams)
+        self.feed = SharedFeed(self.below, streams=streams, away_s=away_s)
 
     async def grow(self, stream: StreamId) -> int:
         """The version that one more event brings the stream to."""
@@ -94,6 +94,17 @@ async def test_position_is_after_what_was_hinted_before_and_what_nobody_waited_f
     assert await bench.feed.wait(later, timeout_s=0.05) == ([], later)
     await bench.grow(stream)
     assert (await bench.feed.wait(later, timeout_s=5))[0] == [FeedHint(stream, 3)]
+
+
+async def test_reader_that_is_at_work_between_two_waits_misses_nothing_when_another_one_comes() -> None:
+    bench, stream = Bench(away_s=60), new_stream()
+    cursor = await bench.feed.position()
+    await bench.grow(stream)
+    hints, cursor = await bench.feed.wait(cursor, timeout_s=5)
+    assert hints == [FeedHint(stream, 1)]
+    await bench.grow(stream)
+    await bench.feed.position()
+    assert (await bench.feed.wait(cursor, timeout_s=5))[0] == [FeedHint(stream, 2)]
 
 
 async def test_store_that_is_away_is_told_to_all_who_wait_and_then_asked_again(bench: Bench) -> None:

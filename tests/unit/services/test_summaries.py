@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from fleet.adapters.memory import MemoryEventLog
 from fleet.context import ContextConfig
-from fleet.events import SummaryRecorded, decode
+from fleet.errors import ReplyMalformed, ReplyRefused
+from fleet.events import Payload, SummaryRecorded, decode
 from fleet.ids import Principal, StreamId
 from fleet.ports import PackRequest
 from fleet.services.procedures.summaries import keep_summaries, keep_summary
 from fleet.services.workbench import Workbench
-from tests.support.bench import World
+from tests.support.bench import ScriptedAgents, World
 from tests.support.context import context_config
 from tests.support.story_events import PO, STORY, StoryLog, created_payload, story
 
 ARCHITECT, QA = Principal("agent:architect-001"), Principal("agent:qa-001")
 
 
-def config(**compression: int) -> ContextConfig:
+def config(**compression: int | str) -> ContextConfig:
     found = context_config()
     return found.model_copy(update={"compression": found.compression.model_copy(update=compression)})
 
 
-async def bench_of(*who: Principal, steps: int, rule: ContextConfig) -> tuple[Workbench, World]:
+async def bench_of(
+    *who: Principal, steps: int, rule: ContextConfig, agents: ScriptedAgents | None = None
+) -> tuple[Workbench, World]:
     """A story in which each of these took so many steps."""
-    world = World(log=MemoryEventLog())
+    world = World(log=MemoryEventLog(), agents=agents)
     log = story(until="planned")
     for number in range(steps):
         for one in who:
@@ -91,6 +95,56 @@ async def test_prompt_of_a_step_that_has_begun_stays_as_it_is() -> None:
     assert await recorded(world) == []
     await keep_summary(bench, "planner", "DESIGN", before="plan/1/derive-1")
     assert len(await recorded(world)) == 1
+
+
+@pytest.mark.rule("CX-53", "CX-56")
+async def test_model_adds_marked_words_once_and_a_story_that_was_taken_over_asks_no_second_time() -> None:
+    agents = ScriptedAgents(lambda _: {"summary": "Every rule was kept, one after the other."})
+    rule = config(steps=5, written_by="model")
+    bench, world = await bench_of(ARCHITECT, steps=6, rule=rule, agents=agents)
+    real = bench.journal.record
+
+    async def dies(name: str, *payloads: Payload, **named: Any) -> None:
+        if isinstance(payloads[0], SummaryRecorded):
+            raise ConnectionError
+        await real(name, *payloads, **named)
+
+    bench.journal.record = dies
+    with pytest.raises(ConnectionError):
+        await keep_summaries(bench, ("architect",), "DESIGN")
+    assert await recorded(world) == []
+    again = await world.bench()
+    again = replace(again, rules=replace(again.rules, context=rule))
+    await keep_summaries(again, ("architect",), "DESIGN")
+    (found,) = await recorded(world)
+    assert len(agents.asked) == 1
+    assert found.written_by == "model"
+    assert set(found.recall.values()) == {"1"}
+    text = await pack_of(world, again, "architect")
+    assert "a model wrote this" in text
+    assert "Every rule was kept, one after the other." in text
+    # What summed up is no part of the history, so nothing is new.
+    await keep_summaries(again, ("architect",), "DESIGN")
+    assert len(agents.asked) == 1
+
+
+@pytest.mark.rule("CX-56")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"summary": "As de-inventedbyme7 says."},
+        ReplyMalformed("no form", problems=["no form"]),
+        ReplyRefused("the model will not"),
+    ],
+)
+async def test_model_that_invents_or_says_nothing_leaves_the_extract(reply: Any) -> None:
+    agents = ScriptedAgents(lambda _: reply)
+    bench, world = await bench_of(ARCHITECT, steps=6, rule=config(steps=5, written_by="model"), agents=agents)
+    await keep_summaries(bench, ("architect",), "DESIGN")
+    (found,) = await recorded(world)
+    assert agents.requests[0].kind == "summarize"
+    assert found.written_by is None
+    assert "a model wrote this" not in await pack_of(world, bench, "architect")
 
 
 async def test_short_history_is_not_summed_up_as_shipped() -> None:
