@@ -23,10 +23,13 @@ from cluster.local.identity import descendants
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, connect_redis
 from fleet.cli.local_principals import local_principal
+from fleet.config import ConfigFiles, packaged_directory
 from fleet.events import OwnershipTaken, StoredEvent, decode
 from fleet.ids import StoryId, StreamId
+from fleet.models import PackReaders, load_models, pack_readers
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import StoryState
+from fleet.tools import load_roles
 from tests.support.processes import processes_below
 from tests.support.ray_host import HostPlan
 from tests.support.ray_log_proxy import Append, LogProxy, proxied_log
@@ -74,7 +77,7 @@ def owners_of(events: list[StoredEvent]) -> list[tuple[int, str]]:
 async def end_without_faults(folder: Path, story_id: StoryId) -> StoryState:
     """What the example story of this id comes to when nothing fails: in one process, without Ray."""
     repo = demo_repository(folder / "stage")
-    async with team(folder) as plain:
+    async with team(folder, readers=_readers()) as plain:
         who = local_principal()
         await plain.desk.require(story_id, "create_story", {"story": demo_story()}, principal=who, key="c")
         body = {"repo": str(repo), "model": RECORDED, "delegate": ["po", "qa"]}
@@ -82,6 +85,14 @@ async def end_without_faults(folder: Path, story_id: StoryId) -> StoryState:
         state = await plain.settled(story_id)
     assert state.closed, state.park
     return state
+
+
+def _readers() -> PackReaders:
+    """What a fleet with the shipped files writes down for a story."""
+    files = ConfigFiles(packaged_directory())
+    roles = load_roles(files.document("roles.yaml")).roles.values()
+    policies = {role.name: (role.model_policy, role.name, *role.lineage) for role in roles}
+    return pack_readers(load_models(files.document("models.yaml")), policies, environ={})
 
 
 def acknowledged_is_kept(appends: Iterable[Append], events: Sequence[StoredEvent]) -> int:

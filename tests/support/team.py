@@ -29,7 +29,7 @@ from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
 from fleet.config import ConfigFiles, packaged_directory
 from fleet.context import ContextConfig
 from fleet.ids import Principal, StoryId
-from fleet.models import load_models, parse_prompts
+from fleet.models import PackReaders, load_models, parse_prompts
 from fleet.planning import CoachConfig
 from fleet.ports import Agents, BlobStore, ChatModel, EventLog, Feed, Inbox, LeaseStore
 from fleet.services.change_target import ChangeTarget
@@ -154,11 +154,12 @@ async def team(
     policy: StepPolicy | None = None,
     make_sandbox: Callable[[Path, BlobStore], Awaitable[ToolSupervisor]] | None = None,
     agents: Agents | None = None,
+    readers: PackReaders | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
     Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
-    `models`, and also what no story asks of them.
+    `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
@@ -250,6 +251,7 @@ async def team(
                 coach=files.load("coach.yaml", CoachConfig),
                 config_digests=files.digests(),
                 projects=partial(project_state, log),
+                readers=readers,
             ),
             # People reach a team by commands only where it is served, and only they ask anything of projects.
             projects=None if redis is None else project_owner(seen, incarnation, asked),

@@ -47,9 +47,15 @@ def test_push_sees_commits_and_no_workspace() -> None:
     assert spec.grantee == Grantee(role="devops", tool="git", op="push_branch")
 
 
-def test_ssh_address_is_refused_with_the_https_one() -> None:
-    with pytest.raises(InvalidInput, match=r"https://git\.example\.org/team/app\.git"):
-        fetch_spec(parse_git_address("git@git.example.org:team/app.git"), TARGET)
+@pytest.mark.rule("RT-58")
+def test_ssh_address_takes_a_key_and_the_keys_of_the_host() -> None:
+    address = parse_git_address("git@git.example.org:team/app.git")
+    with pytest.raises(InvalidInput, match=r"no host_keys for 'git\.example\.org/team/app'"):
+        fetch_spec(address, TARGET)
+    key = "ssh-ed25519 " + "A" * 68
+    argv = fetch_spec(address, TARGET.model_copy(update={"host_keys": (key,)})).argv
+    assert argv[argv.index("--host-key") + 1] == key
+    assert "--user" not in argv
 
 
 def facts(**changes: object) -> bytes:
