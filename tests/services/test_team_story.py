@@ -219,6 +219,30 @@ def pending(state: StoryState) -> str:
     return gates[0]
 
 
+@pytest.mark.parametrize(
+    ("delegated", "by_hand"),
+    [
+        ((), ["approve_scope", "approve_design", "task_acceptance", "qa_passed", "docs_ready"]),
+        (("po",), ["qa_passed"]),
+    ],
+)
+async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
+    tmp_path: Path, delegated: tuple[str, ...], by_hand: list[str]
+) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model=RECORDED, delegate=delegated)
+        passed: list[str] = []
+        state = await t.settled(story_id)
+        while not state.closed and len(passed) < 8:
+            passed.append(pending(state))
+            await decide(t, story_id, "approve", passed[-1], key=f"gate-{len(passed)}")
+            state = await t.settled(story_id)
+    assert state.closed, state.park
+    assert passed == by_hand
+
+
 @pytest.mark.rule("LC-78")
 async def test_story_without_delegation_waits_at_each_gate_and_mends_what_a_person_rejects(tmp_path: Path) -> None:
     repo = demo_repository(tmp_path / "stage")
