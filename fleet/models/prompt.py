@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from fleet.digest import digest_of
 from fleet.errors import ConfigError, InvalidInput
 from fleet.ids import Digest
 from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolOffer, ToolUse
 from fleet.models.json_schema import describe_schema
+from fleet.models.replies import ReplyKind
 
 __all__ = [
     "Persona",
@@ -24,10 +25,7 @@ __all__ = [
     "with_turns",
 ]
 
-KINDS = (
-    *("propose", "critique", "vote", "derive", "draft", "tests", "repair", "review", "document", "act", "advise"),
-    "summarize",
-)
+KINDS = get_args(ReplyKind)
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _PLACES = frozenset({"shared", "own", "persona", "form"})

@@ -35,7 +35,7 @@ ReplyKind = Literal[
     "advise",
     "summarize",
 ]
-"""The kinds of work of `fleet.ports.agents`; the two lists are equal."""
+"""The kinds of work that a model is asked for."""
 
 CUT_OFF = "the reply was cut off at its length limit: answer again, shorter"
 

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from fleet.ids import Digest, Principal
-from fleet.models import NO_TAG, CallTag, ChatMessage, Sampling, TokenUsage, ToolOffer
+from fleet.models import NO_TAG, CallTag, ChatMessage, ReplyKind, Sampling, TokenUsage, ToolOffer
 
 __all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 
-WorkKind = Literal[
-    "propose",
-    "critique",
-    "vote",
-    "derive",
-    "draft",
-    "tests",
-    "repair",
-    "review",
-    "document",
-    "act",
-    "advise",
-    "summarize",
-]
-"""What is asked; each has a prompt `config/prompts/<kind>.md` and a reply form in `fleet.models.replies`."""
+WorkKind = ReplyKind
+"""What is asked; each has a prompt `config/prompts/<kind>.md`."""
 
 
 @dataclass(frozen=True, slots=True)

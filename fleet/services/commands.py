@@ -25,6 +25,7 @@ from fleet.services.create_story import created_events, parented
 from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
+from fleet.services.repository_specs import check_reached
 from fleet.services.run_delegations import run_delegations
 from fleet.services.run_profile import require_profile
 from fleet.services.step_records import finished_effect
@@ -185,7 +186,7 @@ class CommandHandler:
             raise InvalidInput("start needs a repository: its path, or its address on another machine", field="repo")
         address = git_address(repo)
         if address is not None:
-            listed_target(bench, address)
+            check_reached(address, listed_target(bench, address))
         if self._models is not None:
             require_profile(self._models, body.get("model"), absent=self._absent)
         return (

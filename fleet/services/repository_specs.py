@@ -12,7 +12,16 @@ from fleet.ids import Digest
 from fleet.ports import FetchedRepository
 from fleet.tools import BlobMount, GitAddress, GitTarget, Grantee, Limits, RepoMount, RunSpec
 
-__all__ = ["EXIT_AGAIN", "EXIT_NO_PERMISSION", "EXIT_TOO_LARGE", "FETCHED", "fetch_spec", "fetched_of", "push_spec"]
+__all__ = [
+    "EXIT_AGAIN",
+    "EXIT_NO_PERMISSION",
+    "EXIT_TOO_LARGE",
+    "FETCHED",
+    "check_reached",
+    "fetch_spec",
+    "fetched_of",
+    "push_spec",
+]
 
 EXIT_TOO_LARGE, EXIT_AGAIN, EXIT_NO_PERMISSION = 3, 75, 77
 """Exit codes of the scripts, beside 0 and 1: larger than the limit, ask again, the token will not do."""
@@ -106,6 +115,11 @@ def push_spec(
         hosts=(address.authority,),
         grantee=_grantee(target, Grantee(role=role, tool="git", op="push_branch")),
     )
+
+
+def check_reached(address: GitAddress, target: GitTarget) -> None:
+    """A run can be asked about the repository. Raises InvalidInput for an ssh address without key or host keys."""
+    _reached(address, target)
 
 
 def _reached(address: GitAddress, target: GitTarget) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from fleet.ports import BlobStore
 from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.story import StoryState
+from fleet.tools import GitTarget
 from tests.support.git_http import GitServer, serving_git
+from tests.support.git_ssh import serving_ssh
 from tests.support.hosted_git import TARGET, TOKEN, GitSandbox, git_sandbox
 from tests.support.repositories import git
 from tests.support.rules import step_policy
@@ -90,6 +93,30 @@ async def test_story_of_a_hosted_repository_ends_with_its_branch_there(world: Wo
     assert not [asked for asked in world.server.asked if "SECRET" in asked]
 
 
+@pytest.mark.rule("RT-58", "RC-70", "RC-77")
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here: install openssh-client")
+async def test_story_of_a_repository_behind_ssh_ends_with_its_branch_there(world: World) -> None:
+    async with serving_ssh(world.server.root) as server:
+        place = f"forge.example:{server.port}/demo"
+        target = GitTarget(credentials="secret://forge-token", host_keys=(server.host_key,))
+        found = step_policy()
+        targets = found.policy.targets.model_copy(update={"git": {place: target}})
+
+        async def sandbox(state: Path, blobs: BlobStore) -> ToolSupervisor:
+            made = await git_sandbox(state, blobs)
+            made.secrets.put("forge-token", server.private_key)
+            return made.supervisor
+
+        policy = replace(found, policy=replace(found.policy, targets=targets))
+        async with team(world.root, policy=policy, make_sandbox=sandbox) as t:
+            story_id = await t.create(demo_story())
+            await t.start(story_id, f"ssh://git@{place}.git", model=RECORDED)
+            state = await t.settled(story_id, within_s=280)
+    assert state.closed, state.park
+    assert world.branches() == {"main": world.base, f"fleet/{story_id}": state.commit}
+    assert {command.split(" ")[0] for command in server.asked} == {"git-upload-pack", "git-receive-pack"}
+
+
 @pytest.mark.rule("RC-70")
 async def test_story_whose_token_is_refused_is_parked_and_goes_on_once_it_is_right(world: World) -> None:
     world.server.token = "tok-other-SECRET"
@@ -121,5 +148,8 @@ async def test_story_is_not_started_on_what_is_not_listed_or_no_address(world: W
         with pytest.raises(InvalidInput) as refused:
             await found.desk.require(story_id, "start_story", odd, principal=ADA, key="start-odd")
         assert "SECRET" not in str(refused.value)
+        keyless = {"repo": world.url.replace("http://", "ssh://git@")}
+        with pytest.raises(InvalidInput, match="no host_keys"):
+            await found.desk.require(story_id, "start_story", keyless, principal=ADA, key="start-keyless")
         assert (await found.desk.state(story_id)).start is None
     assert world.server.asked == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +25,6 @@ from fleet.models import (
     schema_problems,
 )
 from fleet.models.prompt import KINDS
-from fleet.models.replies import ReplyKind
-from fleet.ports import WorkKind
 
 ADD = "def add(a, b):\n    return a + b\n"
 
@@ -37,10 +35,6 @@ def problems_of(error: pytest.ExceptionInfo[ReplyMalformed]) -> list[str]:
 
 def draft(text: str, targets: tuple[str, ...] = ("src/calc.py",), new: tuple[str, ...] = ()) -> list[dict[str, str]]:
     return parse_reply(text, "stop", kind="draft", target_paths=targets, new_paths=new)["edits"]
-
-
-def test_kinds_of_replies_prompts_and_work_are_the_same_list() -> None:
-    assert set(get_args(ReplyKind)) == set(get_args(WorkKind)) == set(KINDS)
 
 
 def test_block_without_a_name_is_for_the_single_target() -> None:

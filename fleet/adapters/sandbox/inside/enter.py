@@ -60,27 +60,40 @@ def hide(paths: list[str]) -> None:
     """The paths are empty for this process and its children: folders as folders, all else as /dev/null.
 
     No file of the workspace is setuid or a device for them. Mounts take a user namespace of our own; every right in it
-    is given up again before this returns.
+    is given up again before this ends, however it ends.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     _call(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
-    for path in map(os.fsencode, filter(os.path.lexists, paths)):
-        if os.path.isdir(path):  # noqa: PTH112
-            flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-            _call(libc.mount(b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=755"), f"mount {path!r}")
-        else:
-            _call(libc.mount(b"/dev/null", path, None, _MS_BIND, None), f"mount {path!r}")
-    flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV
-    _call(libc.mount(None, b"/workspace", None, flags, None), "mount /workspace")
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+        for path in map(os.fsencode, filter(os.path.lexists, paths)):
+            _cover(libc, path)
+        flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV
+        _call(libc.mount(None, b"/workspace", None, flags, None), "mount /workspace")
+    finally:
+        _give_up_rights(libc)
+
+
+def _cover(libc: ctypes.CDLL, path: bytes) -> None:
+    if os.path.isdir(path):  # noqa: PTH112
+        flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+        _call(libc.mount(b"tmpfs", path, b"tmpfs", flags, b"size=4k,mode=755"), f"mount {path!r}")
+    else:
+        _call(libc.mount(b"/dev/null", path, None, _MS_BIND, None), f"mount {path!r}")
+
+
+def _give_up_rights(libc: ctypes.CDLL) -> None:
     number = 0
     while libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
         number += 1
     header, nothing = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-    _call(libc.capset(header, nothing), "capset")
+    try:
+        _call(libc.capset(header, nothing), "capset")
+    except OSError:
+        os._exit(_KILLED)  # no command runs with rights, wherever they count
 
 
 def _call(code: int, name: str) -> None:

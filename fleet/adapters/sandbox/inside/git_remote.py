@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 OK, REFUSED, BAD_INPUT, TOO_LARGE, AGAIN, NO_PERMISSION = 0, 1, 2, 3, 75, 77
-_URL = re.compile(r"(https?|ssh)://([A-Za-z0-9._]+@)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[\x21-\x7e]*")
+_URL = re.compile(r"(https?|ssh)://([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[\x21-\x7e]*")
 _NO_TOKEN = re.compile(
     r"authentication failed|could not read (username|password)|returned error: 40[13]|403 forbidden"
     r"|permission denied \(|load key ",

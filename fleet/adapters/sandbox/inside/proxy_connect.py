@@ -5,6 +5,7 @@ For programs that know no proxy, as `ssh` and its ProxyCommand. Exit: 0 the conn
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -44,9 +45,11 @@ def relay(far: socket.socket) -> None:
     """Both directions until the other side has ended."""
 
     def outwards() -> None:
-        while data := os.read(0, _CHUNK):
-            far.sendall(data)
-        far.shutdown(socket.SHUT_WR)
+        # The other side may be gone first, which the reading half tells of.
+        with contextlib.suppress(OSError):
+            while data := os.read(0, _CHUNK):
+                far.sendall(data)
+            far.shutdown(socket.SHUT_WR)
 
     threading.Thread(target=outwards, daemon=True).start()
     while data := far.recv(_CHUNK):
