@@ -28,6 +28,7 @@ from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context_stats import context_router
+from serve_apps.decisions import decision_router
 from serve_apps.gates import gates_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
@@ -98,7 +99,7 @@ def build_gateway(
     found = parts or FrontParts()
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
-    app.state.statistics = found.statistics
+    app.state.statistics, app.state.decisions = found.statistics, found.decisions
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -113,6 +114,7 @@ def build_gateway(
     # Before the router whose routes take any word for the id of a story.
     app.include_router(context_router)
     app.include_router(planner_router)
+    app.include_router(decision_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
     app.include_router(audit_router)

@@ -8,6 +8,7 @@ from fleet.ports import Clock, DeadLetters
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_statistics import ContextStatistics
+from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.project_desk import ProjectDesk
@@ -18,6 +19,7 @@ from fleet.wiring import (
     make_coach_desk,
     make_context_statistics,
     make_dead_letters,
+    make_decision_desk,
     make_gate_desk,
     make_project_desk,
     make_story_desk,
@@ -37,6 +39,7 @@ class FrontParts:
     projects: ProjectDesk | None = None
     letters: DeadLetters | None = None
     statistics: ContextStatistics | None = None
+    decisions: DecisionDesk | None = None
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
@@ -51,5 +54,6 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
         statistics=make_context_statistics(endpoints),
+        decisions=make_decision_desk(endpoints, desk),
         clock=clock,
     )

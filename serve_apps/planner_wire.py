@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleet.services.story_desk import Offer
-from fleet.story import StoryState
+from fleet.story import Decision, StoryState
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -16,6 +16,7 @@ __all__ = [
     "TransitionList",
     "tree_checkpoint_list",
     "decision_list",
+    "decision_view",
     "plan_view",
     "question_list",
     "task_list",
@@ -210,23 +211,24 @@ class DecisionList(Wire):
 
 def decision_list(state: StoryState) -> DecisionList:
     """The decisions of the story."""
-    return DecisionList(
-        items=tuple(
-            DecisionView(
-                decision_id=d.proposed.decision_id,
-                title=d.proposed.title,
-                rationale=d.proposed.rationale,
-                category=d.proposed.category,
-                status=d.status,
-                alternatives=tuple(str(a) for a in d.proposed.alternatives),
-                author=d.proposed.author,
-                origin=d.proposed.origin_,
-                decided_by=d.decided_by,
-                council_id=d.proposed.council_id,
-                at=at(d.ts_ms),
-            )
-            for d in state.decisions.values()
-        )
+    return DecisionList(items=tuple(map(decision_view, state.decisions.values())))
+
+
+def decision_view(found: Decision) -> DecisionView:
+    """The wire form of a decision."""
+    proposed = found.proposed
+    return DecisionView(
+        decision_id=proposed.decision_id,
+        title=proposed.title,
+        rationale=proposed.rationale,
+        category=proposed.category,
+        status=found.status,
+        alternatives=tuple(map(str, proposed.alternatives)),
+        author=proposed.author,
+        origin=proposed.origin_,
+        decided_by=found.decided_by,
+        council_id=proposed.council_id,
+        at=at(found.ts_ms),
     )
 
 

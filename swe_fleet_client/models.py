@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
-    "AcceptRequest",
     "ApplyRequest",
     "ApprovalCard",
     "ApprovalList",
@@ -41,7 +40,12 @@ __all__ = [
     "CoverageSummary",
     "Criterion",
     "CriterionText",
+    "CriticalList",
+    "CriticalRow",
+    "Cycle",
+    "CycleList",
     "DecisionList",
+    "DecisionPage",
     "DecisionRequest",
     "DecisionView",
     "Definitions",
@@ -62,6 +66,7 @@ __all__ = [
     "EpicView",
     "EstimateView",
     "EventList",
+    "EvidenceView",
     "FileDiff",
     "FileEntryView",
     "FileList",
@@ -79,6 +84,8 @@ __all__ = [
     "GraphNode",
     "GuardView",
     "HTTPValidationError",
+    "Impact",
+    "ImpactRow",
     "InvocationView",
     "JobLine",
     "JsonValue",
@@ -88,6 +95,7 @@ __all__ = [
     "LetterList",
     "LetterView",
     "LimitsRequest",
+    "LinkView",
     "LintSummary",
     "LogLineView",
     "LogList",
@@ -114,6 +122,7 @@ __all__ = [
     "ProjectionView",
     "Proof",
     "Proposal",
+    "ProposeRequest",
     "ProposedEpic",
     "ProposedStory",
     "QuestionList",
@@ -140,6 +149,7 @@ __all__ = [
     "ServiceReady",
     "SessionRequest",
     "SessionView",
+    "SettledView",
     "StartRequest",
     "StaticSummary",
     "StoriesRequest",
@@ -151,6 +161,8 @@ __all__ = [
     "StorySuggestion",
     "StoryView",
     "SuiteRunView",
+    "SupersedeRequest",
+    "SupersededView",
     "TaskArtifacts",
     "TaskCaptured",
     "TaskContext",
@@ -193,10 +205,12 @@ __all__ = [
     "fleet__events__story__Finding",
     "fleet__planning__coach__Finding",
     "serve_apps__audit__FindingView",
+    "serve_apps__decision_wire__AcceptRequest",
     "serve_apps__intervention_wire__AnswerRequest",
     "serve_apps__intervention_wire__ReasonRequest",
     "serve_apps__operations__ProjectList",
     "serve_apps__operations__ProjectView",
+    "serve_apps__project_wire__AcceptRequest",
     "serve_apps__project_wire__AnswerRequest",
     "serve_apps__project_wire__ProjectList",
     "serve_apps__project_wire__ProjectView",
@@ -208,11 +222,6 @@ __all__ = [
 JsonValue = Any
 
 LeafMark = Literal['live', 'archived', 'refused']
-
-class AcceptRequest(TypedDict):
-    """The proposal is taken."""
-
-    note: NotRequired[str]
 
 class ApplyRequest(TypedDict):
     """Proposals to take into the story, by the keys of its advice."""
@@ -524,10 +533,54 @@ class CriterionText(TypedDict):
     ac_id: NotRequired[str | None]
     text: str
 
+class CriticalList(TypedDict):
+    """The decisions of the adopted plan, those first that most hangs on."""
+
+    as_of: int
+    items: list[CriticalRow]
+
+class CriticalRow(TypedDict):
+    """A decision of the adopted plan, and how much hangs on it (GR-81)."""
+
+    affects: int
+    category: str | None
+    degree: int
+    dependents: int
+    governed_by: int
+    id: str
+    status: str | None
+    title: str | None
+
+class Cycle(TypedDict):
+    """Decisions of which each depends on the next, and the last on the first (GR-83)."""
+
+    decisions: list[str]
+    length: int
+
+class CycleList(TypedDict):
+    """Circles of decisions, the shortest first."""
+
+    as_of: int
+    items: list[Cycle]
+
 class DecisionList(TypedDict):
     """Decisions in the order in which they were proposed."""
 
     items: list[DecisionView]
+
+class DecisionPage(TypedDict):
+    """One decision with everything that its story says of it."""
+
+    affects: list[str]
+    based_on: list[EvidenceView]
+    decision: DecisionView
+    links: list[LinkView]
+    plan_id: str | None
+    settled: SettledView | None
+    settled_by_roles: list[str]
+    story_id: str
+    superseded: SupersededView | None
+    supersedes: list[str]
 
 class DecisionRequest(TypedDict):
     """Decide a pending approval (AP-75)."""
@@ -722,6 +775,12 @@ class EventList(TypedDict):
     items: list[dict[str, Any]]
     next_after: int | None
 
+class EvidenceView(TypedDict):
+    """What a decision is based on: id of a run, digest of a report or of a tree of the story."""
+
+    id: str
+    kind: Literal['report', 'run', 'artifact']
+
 class FileDiff(TypedDict):
     """One path that differs; `patch` is a unified diff, null for what is no text or too large."""
 
@@ -851,6 +910,22 @@ class HTTPValidationError(TypedDict):
 
     detail: NotRequired[list[ValidationError]]
 
+class Impact(TypedDict):
+    """What hangs on a decision, the nearest first (GR-82); a run in it would need repeating."""
+
+    as_of: int
+    decision_id: str
+    items: list[ImpactRow]
+
+class ImpactRow(TypedDict):
+    """One thing that hangs on the decision, and over how many steps."""
+
+    distance: int
+    id: str
+    kind: str
+    state: str | None
+    title: str | None
+
 class InvocationView(TypedDict):
     """A tool call and where it is."""
 
@@ -905,6 +980,12 @@ class LimitsRequest(TypedDict):
     limits: dict[str, int | None]
     note: NotRequired[str]
     story_id: NotRequired[str | None]
+
+class LinkView(TypedDict):
+    """A relation to another decision (GR-49)."""
+
+    decision_id: str
+    rel: Literal['DEPENDS_ON', 'GOVERNS', 'RELATES_TO']
 
 class LintSummary(TypedDict):
     """Lint findings that are new against the base tree."""
@@ -1153,6 +1234,17 @@ class Proposal(TypedDict):
     kind: str
     texts: list[str]
 
+class ProposeRequest(TypedDict):
+    """A decision with its reasons (AP-72, GR-70)."""
+
+    affects: NotRequired[list[str]]
+    alternatives: NotRequired[list[str]]
+    based_on: NotRequired[list[EvidenceView]]
+    category: Literal['ARCHITECTURE', 'INFRASTRUCTURE', 'SECURITY', 'QUALITY', 'TESTING', 'DATA', 'SCOPE', 'PROCESS', 'IMPLEMENTATION']
+    links: NotRequired[list[LinkView]]
+    rationale: str
+    title: str
+
 class ProposedEpic(TypedDict):
     """The epic that the stories shall belong to."""
 
@@ -1371,6 +1463,15 @@ class SessionView(TypedDict):
     task_id: str | None
     tools: list[str]
 
+class SettledView(TypedDict):
+    """How a decision was settled."""
+
+    as_role: str
+    at: str
+    by: str
+    said: str | None
+    verdict: Literal['accepted', 'rejected']
+
 class StartRequest(TypedDict):
     """Start the work on a story (AP-57)."""
 
@@ -1513,6 +1614,20 @@ class SuiteRunView(TypedDict):
     task_id: str | None
     tree: str
     version: int
+
+class SupersedeRequest(TypedDict):
+    """Put another accepted decision in the place of this one."""
+
+    by_decision_id: str
+    reason: str
+
+class SupersededView(TypedDict):
+    """What stands in its place."""
+
+    at: str
+    by: str | None
+    by_decision_id: str
+    reason: str | None
 
 class TaskArtifacts(TypedDict):
     """Files and folders that are kept, as absolute paths below /workspace (RC-8)."""
@@ -1896,6 +2011,11 @@ class serve_apps__audit__FindingView(TypedDict):
     verdict: str
     version: int | None
 
+class serve_apps__decision_wire__AcceptRequest(TypedDict):
+    """Say yes to a decision; the note, when there is one, has 10 characters or more."""
+
+    note: NotRequired[str]
+
 class serve_apps__intervention_wire__AnswerRequest(TypedDict):
     """The answer to a question."""
 
@@ -1919,6 +2039,11 @@ class serve_apps__operations__ProjectView(TypedDict):
     project_id: str
     states: dict[str, int]
     stories: int
+
+class serve_apps__project_wire__AcceptRequest(TypedDict):
+    """The proposal is taken."""
+
+    note: NotRequired[str]
 
 class serve_apps__project_wire__AnswerRequest(TypedDict):
     """Answers by question."""

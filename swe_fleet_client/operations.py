@@ -124,6 +124,26 @@ class Operations(Calling):
         """The context pack of one role in one phase."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "min_version": min_version})
 
+    def show_decision(self, decision_id: str) -> m.DecisionPage:
+        """One decision: who proposed it, why, on what, and who settled it."""
+        return self._json("GET", f"/api/decisions/{self._part(decision_id)}")
+
+    def accept_decision(self, decision_id: str, *, body: m.serve_apps__decision_wire__AcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+        """Settle it with a yes: from then on it is told to those who work on the story as decided."""
+        return self._json("POST", f"/api/decisions/{self._part(decision_id)}/accept", body=body, key=key, if_match=if_match)
+
+    def decision_impact(self, decision_id: str, *, depth: int | None = None, min_version: int | None = None) -> m.Impact:
+        """Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks."""
+        return self._json("GET", f"/api/decisions/{self._part(decision_id)}/impact", query={"depth": depth, "min_version": min_version})
+
+    def reject_decision(self, decision_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+        """Settle it with a no; its author may take it back."""
+        return self._json("POST", f"/api/decisions/{self._part(decision_id)}/reject", body=body, key=key, if_match=if_match)
+
+    def supersede_decision(self, decision_id: str, *, body: m.SupersedeRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+        """Put another accepted decision in its place; a plan that was made for the old one is asked about."""
+        return self._json("POST", f"/api/decisions/{self._part(decision_id)}/supersede", body=body, key=key, if_match=if_match)
+
     def dead_letters(self) -> m.LetterList:
         """Work that was set aside, and why."""
         return self._json("GET", "/api/dlq")
@@ -207,6 +227,18 @@ class Operations(Calling):
     def decisions(self, story_id: str) -> m.DecisionList:
         """The decisions with rationale and alternatives."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions")
+
+    def propose_decision(self, story_id: str, *, body: m.ProposeRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+        """Put a choice on record with its reasons; it binds nobody until it is accepted."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/decisions", body=body, key=key, if_match=if_match)
+
+    def critical_decisions(self, story_id: str, *, min_version: int | None = None) -> m.CriticalList:
+        """The decisions of the adopted plan, those first that most hangs on."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions/critical", query={"min_version": min_version})
+
+    def decision_cycles(self, story_id: str, *, min_version: int | None = None) -> m.CycleList:
+        """Proposed and accepted decisions that depend on each other in a circle."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions/cycles", query={"min_version": min_version})
 
     def diff(self, story_id: str, *, from_: str | None = None, to: str | None = None, path: str | None = None) -> m.DiffView:
         """What differs between two trees of the story; from its base to its present tree unless they are named."""
@@ -332,7 +364,7 @@ class Operations(Calling):
         """One proposal as it is now."""
         return self._json("GET", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}")
 
-    def accept_discovery(self, project_id: str, discovery_id: str, *, body: m.AcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
+    def accept_discovery(self, project_id: str, discovery_id: str, *, body: m.serve_apps__project_wire__AcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
         """Take a proposal: its epic stands, and its stories are created."""
         return self._json("POST", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}/accept", body=body, key=key, if_match=if_match)
 

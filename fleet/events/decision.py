@@ -84,6 +84,9 @@ class DecisionSuperseded(_DecisionEvent):
     """Another decision stands in its place."""
 
     by_decision_id: EntityId
+    by: Principal | None = None
+    as_role: RoleName | None = None
+    reason: Annotated[str, Field(max_length=4000)] | None = None
 
 
 class DecisionLinked(_DecisionEvent):

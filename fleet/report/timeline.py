@@ -17,6 +17,7 @@ from fleet.events import (
     DecisionAccepted,
     DecisionProposed,
     DecisionRejected,
+    DecisionSuperseded,
     DocsProduced,
     EvidenceRecorded,
     OwnershipTaken,
@@ -181,6 +182,9 @@ def _of_people(payload: Payload) -> str | None:
             return f"Decision accepted as {payload.as_role}"
         case DecisionRejected():
             return f"Decision rejected: {payload.reason}"
+        case DecisionSuperseded():
+            why = f": {payload.reason}" if payload.reason else ""
+            return f"Decision superseded by {payload.by_decision_id}{why}"
         case QuestionRaised():
             return f"Question ({payload.severity}): {payload.text}"
         case QuestionAnswered():

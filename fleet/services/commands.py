@@ -22,6 +22,7 @@ from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
 from fleet.services.create_story import created_events, parented
+from fleet.services.decision_commands import DECISION_COMMANDS
 from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
@@ -350,6 +351,7 @@ COMMANDS: Mapping[str, Decide] = {
     "answer_question": CommandHandler.answer,
     "request_approval": CommandHandler.request_approval,
     "propose_plan": CommandHandler.propose_plan,
+    **DECISION_COMMANDS,
 }
 
 

@@ -47,6 +47,14 @@ from fleet.story.budgets import (
 )
 from fleet.story.commands import Caller, decide_gate, find_approval, fire, refusal, revoke
 from fleet.story.council_facts import CouncilSaid, council_state, duty_of
+from fleet.story.decisions import (
+    accept_decision,
+    check_links,
+    deciders_of,
+    find_decision,
+    reject_decision,
+    supersede_decision,
+)
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
 from fleet.story.evolve import NO_STATE, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate
@@ -85,6 +93,12 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "supersede_decision",
+    "reject_decision",
+    "find_decision",
+    "deciders_of",
+    "check_links",
+    "accept_decision",
     "MILESTONES",
     "MAX_DENIALS",
     "RAISE_GATE",

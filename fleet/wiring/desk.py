@@ -27,6 +27,7 @@ from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.coach_desk import CoachDesk
+from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportService
@@ -51,6 +52,7 @@ __all__ = [
     "make_audit_desk",
     "make_coach_desk",
     "make_dead_letters",
+    "make_decision_desk",
     "make_gate_desk",
     "make_story_desk",
     "open_budget_desk",
@@ -104,6 +106,11 @@ def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:
 def make_gate_desk(endpoints: Endpoints, planning: PlanningDesk) -> GateDesk:
     """The gates inbox for a front, for as long as it lives."""
     return GateDesk(planning=planning, blobs=make_blobs(endpoints))
+
+
+def make_decision_desk(endpoints: Endpoints, planning: PlanningDesk) -> DecisionDesk:
+    """Decisions and what hangs on them for a front, for as long as it lives."""
+    return DecisionDesk(planning=planning, graph=make_graph(endpoints), clock=SystemClock())
 
 
 def make_dead_letters(endpoints: Endpoints) -> DeadLetters:

@@ -22,6 +22,7 @@ from fleet.services.auditor import Auditor
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
+from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.report import ReportService
 from fleet.services.story_desk import StoryDesk
@@ -41,6 +42,7 @@ def front_parts(
     coach, rigor = files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)
 
     packs = ContextService(world.log, world.blobs, context, clock=world.clock)
+    held = graph or MemoryGraph()
     store, export = checkpoints or MemoryCheckpointStore(), MemoryCheckpointExport()
 
     @asynccontextmanager
@@ -63,6 +65,7 @@ def front_parts(
         coach=CoachDesk(coach, rigor),
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
-        statistics=ContextStatistics(log=world.log, graph=graph or MemoryGraph(), builder=packs),
+        statistics=ContextStatistics(log=world.log, graph=held, builder=packs),
+        decisions=DecisionDesk(planning=world.desk, graph=held, clock=world.clock),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

@@ -90,6 +90,8 @@ def plan_adopted(at: At, e: PlanAdopted) -> Iterator[GraphChange]:
         yield link(Rel.HAS_PLAN, at.ref, old, current=False)
         yield link(Rel.SUPERSEDES, plan, old)
     yield link(Rel.HAS_PLAN, at.ref, plan, current=True)
+    # The choice that it was made for was proposed before there was a plan to name.
+    yield link(Rel.CONTAINS_DECISION, plan, (Label.DECISION, e.decision_id))
     yield from milestone(at, name="plan adopted", ref=e.plan_id)
 
 

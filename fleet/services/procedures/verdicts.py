@@ -187,6 +187,7 @@ async def _decision(sitting: Sitting, winner: str) -> DecisionProposed:
         category="ARCHITECTURE" if opened.output_kind == "design" else "IMPLEMENTATION",
         alternatives=alternatives,
         affects=(opened.task_id,) if opened.task_id else (),
+        plan_id=EntityId(bench.state.plan_id) if opened.task_id and bench.state.plan_id else None,
         based_on=tuple(EvidenceRef(kind="run", id=r) for r in found.run_ids)
         or (EvidenceRef(kind="artifact", id=chosen.digest),),
         author=sitting.seat(chosen.author).principal,

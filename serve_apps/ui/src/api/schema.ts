@@ -531,6 +531,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/decisions/{decision_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Decision
+         * @description One decision: who proposed it, why, on what, and who settled it.
+         */
+        get: operations["show_decision_api_decisions__decision_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/decisions/{decision_id}/accept": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Accept Decision
+         * @description Settle it with a yes: from then on it is told to those who work on the story as decided.
+         */
+        post: operations["accept_decision_api_decisions__decision_id__accept_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/decisions/{decision_id}/impact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Decision Impact
+         * @description Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks.
+         */
+        get: operations["decision_impact_api_decisions__decision_id__impact_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/decisions/{decision_id}/reject": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reject Decision
+         * @description Settle it with a no; its author may take it back.
+         */
+        post: operations["reject_decision_api_decisions__decision_id__reject_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/decisions/{decision_id}/supersede": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Supersede Decision
+         * @description Put another accepted decision in its place; a plan that was made for the old one is asked about.
+         */
+        post: operations["supersede_decision_api_decisions__decision_id__supersede_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/dlq": {
         parameters: {
             query?: never;
@@ -917,6 +1017,50 @@ export interface paths {
          * @description The decisions with rationale and alternatives.
          */
         get: operations["decisions_api_planner_stories__story_id__decisions_get"];
+        put?: never;
+        /**
+         * Propose Decision
+         * @description Put a choice on record with its reasons; it binds nobody until it is accepted.
+         */
+        post: operations["propose_decision_api_planner_stories__story_id__decisions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/decisions/critical": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Critical Decisions
+         * @description The decisions of the adopted plan, those first that most hangs on.
+         */
+        get: operations["critical_decisions_api_planner_stories__story_id__decisions_critical_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/decisions/cycles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Decision Cycles
+         * @description Proposed and accepted decisions that depend on each other in a circle.
+         */
+        get: operations["decision_cycles_api_planner_stories__story_id__decisions_cycles_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2123,17 +2267,6 @@ export interface components {
             id: string;
         };
         /**
-         * AcceptRequest
-         * @description The proposal is taken.
-         */
-        AcceptRequest: {
-            /**
-             * Note
-             * @default
-             */
-            note: string;
-        };
-        /**
          * ApplyRequest
          * @description Proposals to take into the story, by the keys of its advice.
          */
@@ -2737,12 +2870,87 @@ export interface components {
             text: string;
         };
         /**
+         * CriticalList
+         * @description The decisions of the adopted plan, those first that most hangs on.
+         */
+        CriticalList: {
+            /** As Of */
+            as_of: number;
+            /** Items */
+            items: components["schemas"]["CriticalRow"][];
+        };
+        /**
+         * CriticalRow
+         * @description A decision of the adopted plan, and how much hangs on it (GR-81).
+         */
+        CriticalRow: {
+            /** Affects */
+            affects: number;
+            /** Category */
+            category: string | null;
+            /** Degree */
+            degree: number;
+            /** Dependents */
+            dependents: number;
+            /** Governed By */
+            governed_by: number;
+            /** Id */
+            id: string;
+            /** Status */
+            status: string | null;
+            /** Title */
+            title: string | null;
+        };
+        /**
+         * Cycle
+         * @description Decisions of which each depends on the next, and the last on the first (GR-83).
+         */
+        Cycle: {
+            /** Decisions */
+            decisions: string[];
+            /** Length */
+            length: number;
+        };
+        /**
+         * CycleList
+         * @description Circles of decisions, the shortest first.
+         */
+        CycleList: {
+            /** As Of */
+            as_of: number;
+            /** Items */
+            items: components["schemas"]["Cycle"][];
+        };
+        /**
          * DecisionList
          * @description Decisions in the order in which they were proposed.
          */
         DecisionList: {
             /** Items */
             items: components["schemas"]["DecisionView"][];
+        };
+        /**
+         * DecisionPage
+         * @description One decision with everything that its story says of it.
+         */
+        DecisionPage: {
+            /** Affects */
+            affects: string[];
+            /** Based On */
+            based_on: components["schemas"]["EvidenceView"][];
+            decision: components["schemas"]["DecisionView"];
+            /** Links */
+            links: components["schemas"]["LinkView"][];
+            /** Plan Id */
+            plan_id: string | null;
+            settled: components["schemas"]["SettledView"] | null;
+            /** Settled By Roles */
+            settled_by_roles: string[];
+            /** Story Id */
+            story_id: string;
+            superseded: components["schemas"]["SupersededView"] | null;
+            /** Supersedes */
+            supersedes: string[];
         };
         /**
          * DecisionRequest
@@ -3131,6 +3339,19 @@ export interface components {
             next_after: number | null;
         };
         /**
+         * EvidenceView
+         * @description What a decision is based on: id of a run, digest of a report or of a tree of the story.
+         */
+        EvidenceView: {
+            /** Id */
+            id: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "report" | "run" | "artifact";
+        };
+        /**
          * FileDiff
          * @description One path that differs; `patch` is a unified diff, null for what is no text or too large.
          */
@@ -3421,6 +3642,34 @@ export interface components {
             detail?: components["schemas"]["ValidationError"][];
         };
         /**
+         * Impact
+         * @description What hangs on a decision, the nearest first (GR-82); a run in it would need repeating.
+         */
+        Impact: {
+            /** As Of */
+            as_of: number;
+            /** Decision Id */
+            decision_id: string;
+            /** Items */
+            items: components["schemas"]["ImpactRow"][];
+        };
+        /**
+         * ImpactRow
+         * @description One thing that hangs on the decision, and over how many steps.
+         */
+        ImpactRow: {
+            /** Distance */
+            distance: number;
+            /** Id */
+            id: string;
+            /** Kind */
+            kind: string;
+            /** State */
+            state: string | null;
+            /** Title */
+            title: string | null;
+        };
+        /**
          * InvocationView
          * @description A tool call and where it is.
          */
@@ -3531,6 +3780,19 @@ export interface components {
             note: string;
             /** Story Id */
             story_id?: string | null;
+        };
+        /**
+         * LinkView
+         * @description A relation to another decision (GR-49).
+         */
+        LinkView: {
+            /** Decision Id */
+            decision_id: string;
+            /**
+             * Rel
+             * @enum {string}
+             */
+            rel: "DEPENDS_ON" | "GOVERNS" | "RELATES_TO";
         };
         /**
          * LintSummary
@@ -4036,6 +4298,41 @@ export interface components {
             title: string;
         };
         /**
+         * ProposeRequest
+         * @description A decision with its reasons (AP-72, GR-70).
+         */
+        ProposeRequest: {
+            /**
+             * Affects
+             * @default []
+             */
+            affects: string[];
+            /**
+             * Alternatives
+             * @default []
+             */
+            alternatives: string[];
+            /**
+             * Based On
+             * @default []
+             */
+            based_on: components["schemas"]["EvidenceView"][];
+            /**
+             * Category
+             * @enum {string}
+             */
+            category: "ARCHITECTURE" | "INFRASTRUCTURE" | "SECURITY" | "QUALITY" | "TESTING" | "DATA" | "SCOPE" | "PROCESS" | "IMPLEMENTATION";
+            /**
+             * Links
+             * @default []
+             */
+            links: components["schemas"]["LinkView"][];
+            /** Rationale */
+            rationale: string;
+            /** Title */
+            title: string;
+        };
+        /**
          * QuestionList
          * @description Questions in the order in which they were asked.
          */
@@ -4393,6 +4690,17 @@ export interface components {
             version: number | null;
         };
         /**
+         * AcceptRequest
+         * @description Say yes to a decision; the note, when there is one, has 10 characters or more.
+         */
+        serve_apps__decision_wire__AcceptRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+        };
+        /**
          * AnswerRequest
          * @description The answer to a question.
          */
@@ -4433,6 +4741,17 @@ export interface components {
             };
             /** Stories */
             stories: number;
+        };
+        /**
+         * AcceptRequest
+         * @description The proposal is taken.
+         */
+        serve_apps__project_wire__AcceptRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
         };
         /**
          * AnswerRequest
@@ -4581,6 +4900,25 @@ export interface components {
             task_id: string | null;
             /** Tools */
             tools: string[];
+        };
+        /**
+         * SettledView
+         * @description How a decision was settled.
+         */
+        SettledView: {
+            /** As Role */
+            as_role: string;
+            /** At */
+            at: string;
+            /** By */
+            by: string;
+            /** Said */
+            said: string | null;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "accepted" | "rejected";
         };
         /**
          * StartRequest
@@ -4899,6 +5237,30 @@ export interface components {
             tree: string;
             /** Version */
             version: number;
+        };
+        /**
+         * SupersededView
+         * @description What stands in its place.
+         */
+        SupersededView: {
+            /** At */
+            at: string;
+            /** By */
+            by: string | null;
+            /** By Decision Id */
+            by_decision_id: string;
+            /** Reason */
+            reason: string | null;
+        };
+        /**
+         * SupersedeRequest
+         * @description Put another accepted decision in the place of this one.
+         */
+        SupersedeRequest: {
+            /** By Decision Id */
+            by_decision_id: string;
+            /** Reason */
+            reason: string;
         };
         /**
          * TaskArtifacts
@@ -6691,6 +7053,200 @@ export interface operations {
             };
         };
     };
+    show_decision_api_decisions__decision_id__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                decision_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    accept_decision_api_decisions__decision_id__accept_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                decision_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["serve_apps__decision_wire__AcceptRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    decision_impact_api_decisions__decision_id__impact_get: {
+        parameters: {
+            query?: {
+                depth?: number;
+                /** @description The version of the story that the answer holds. */
+                min_version?: number;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                decision_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Impact"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    reject_decision_api_decisions__decision_id__reject_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                decision_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    supersede_decision_api_decisions__decision_id__supersede_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                decision_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SupersedeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     dead_letters_api_dlq_get: {
         parameters: {
             query?: never;
@@ -7484,6 +8040,122 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DecisionList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    propose_decision_api_planner_stories__story_id__decisions_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProposeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    critical_decisions_api_planner_stories__story_id__decisions_critical_get: {
+        parameters: {
+            query?: {
+                /** @description The version of the story that the answer holds. */
+                min_version?: number;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CriticalList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    decision_cycles_api_planner_stories__story_id__decisions_cycles_get: {
+        parameters: {
+            query?: {
+                /** @description The version of the story that the answer holds. */
+                min_version?: number;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CycleList"];
                 };
             };
             /** @description Validation Error */
@@ -8692,7 +9364,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["AcceptRequest"];
+                "application/json": components["schemas"]["serve_apps__project_wire__AcceptRequest"];
             };
         };
         responses: {

@@ -1,0 +1,122 @@
+"""Commands on decisions of a story: propose, accept, reject, supersede (AP-72, GR-70, GR-71)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.errors import InvalidTransition, PolicyDenied
+from fleet.events import DecisionCategory, DecisionLink, DecisionProposed, EvidenceRef, Payload, QuestionRaised, Topic
+from fleet.ids import EntityId
+from fleet.ports import Command
+from fleet.services.tool_steps import parsed
+from fleet.services.workbench import Workbench
+from fleet.story import Caller, StoryState, accept_decision, check_links, reject_decision, supersede_decision
+
+__all__ = ["DECISION_COMMANDS"]
+
+_Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class _Proposal(_Body):
+    """The fields of a decision (GR-70)."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    rationale: Annotated[str, Field(min_length=10, max_length=4000)]
+    category: DecisionCategory
+    alternatives: Annotated[tuple[_Text, ...], Field(max_length=20)] = ()
+    affects: Annotated[tuple[EntityId, ...], Field(max_length=50)] = ()
+    links: Annotated[tuple[DecisionLink, ...], Field(max_length=50)] = ()
+    based_on: Annotated[tuple[EvidenceRef, ...], Field(max_length=50)] = ()
+
+
+class _Named(_Body):
+    decision_id: str
+
+
+class _Accepted(_Named):
+    note: str = ""
+
+
+class _Rejected(_Named):
+    reason: str
+
+
+class _Superseded(_Rejected):
+    by_decision_id: str
+
+
+async def _propose(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """A choice is on record with its author and its reasons; it binds nobody until it is accepted."""
+    state, asked = _open(bench, "propose_decision"), parsed(_Proposal, command)
+    if not caller.roles:
+        raise PolicyDenied(f"{caller.principal} holds no role of this fleet", rule_id="role_not_held")
+    proposed = DecisionProposed.model_validate(
+        {
+            **asked.model_dump(),
+            "decision_id": bench.new_id("de", command.command_id),
+            "plan_id": state.plan_id,
+            "author": caller.principal,
+            "origin": "human" if caller.principal.is_human else "agent",
+        }
+    )
+    check_links(state, proposed)
+    return (proposed,)
+
+
+async def _accept(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The choice holds."""
+    state, asked = _open(bench, "accept_decision"), parsed(_Accepted, command)
+    return (accept_decision(state, asked.decision_id, caller=caller, note=asked.note),)
+
+
+async def _reject(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The choice is turned down."""
+    state, asked = _open(bench, "reject_decision"), parsed(_Rejected, command)
+    return (reject_decision(state, asked.decision_id, caller=caller, reason=asked.reason),)
+
+
+async def _supersede(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """Another choice holds in its place; a plan that was derived from the old one is asked about (PL-5)."""
+    state, asked = _open(bench, "supersede_decision"), parsed(_Superseded, command)
+    replaced = supersede_decision(state, asked.decision_id, asked.by_decision_id, caller=caller, reason=asked.reason)
+    return (replaced, *_plan_question(bench, command, caller, asked.decision_id))
+
+
+def _plan_question(bench: Workbench, command: Command, caller: Caller, decision_id: str) -> tuple[QuestionRaised, ...]:
+    state = bench.state
+    decision = state.decisions[decision_id].proposed
+    if state.plan is None or decision.category != "ARCHITECTURE":
+        return ()
+    return (
+        QuestionRaised(
+            question_id=bench.new_id("qu", f"{command.command_id}/plan"),
+            kind="question",
+            text=f"Decision {decision_id} was superseded: {decision.title}\nDoes the plan still fit?",
+            severity="blocking",
+            about=Topic(kind="plan", id=state.plan.proposal.plan_id),
+            asked_by=caller.principal,
+        ),
+    )
+
+
+def _open(bench: Workbench, event: str) -> StoryState:
+    state = bench.state
+    if state.is_over:
+        raise InvalidTransition(f"story {state.story_id} is over", state=state.state, event=event, allowed=[])
+    return state
+
+
+DECISION_COMMANDS: Mapping[str, Callable[[object, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]] = {
+    "propose_decision": _propose,
+    "accept_decision": _accept,
+    "reject_decision": _reject,
+    "supersede_decision": _supersede,
+}
+"""By the name of the command, what it records."""

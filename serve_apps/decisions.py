@@ -1,0 +1,169 @@
+"""Decisions over HTTP: one of them, what hangs on it, and making and settling them (AP-71, AP-72)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from fleet.errors import NotFound, StoreUnavailable
+from fleet.ids import Principal, StreamId, derive_id
+from fleet.services.decision_desk import DecisionDesk
+from fleet.services.planning_desk import PlanningDesk
+from fleet.story import Decision, StoryState
+from serve_apps.commanding import answered
+from serve_apps.decision_wire import (
+    AcceptRequest,
+    CriticalList,
+    CycleList,
+    DecisionPage,
+    Impact,
+    ProposeRequest,
+    SupersedeRequest,
+    critical_list,
+    cycle_list,
+    decision_page,
+    impact,
+)
+from serve_apps.intervention_wire import ReasonRequest
+from serve_apps.requests import Caller, Desk, Key, Story
+from serve_apps.sight import sees_project
+
+__all__ = ["decision_router"]
+
+decision_router = APIRouter(prefix="/api")
+
+_OF_STORY = "/planner/stories/{story_id}/decisions"
+_ONE = "/decisions/{decision_id}"
+MinVersion = Annotated[int, Query(ge=0, le=10**9, description="The version of the story that the answer holds.")]
+
+
+def _decisions(request: Request, who: Caller) -> DecisionDesk:
+    desk: DecisionDesk | None = request.app.state.decisions
+    if desk is None:
+        raise StoreUnavailable("this front has no decision graph wired")
+    return desk
+
+
+Decisions = Annotated[DecisionDesk, Depends(_decisions)]
+
+
+async def _named(request: Request, decisions: Decisions, who: Caller, decision_id: str) -> tuple[StoryState, Decision]:
+    state, decision = await decisions.find(decision_id)
+    if not sees_project(request, who, state.project_id):
+        raise NotFound(f"there is no decision {decision_id[:80]!r}", decision_id=decision_id[:80])
+    return state, decision
+
+
+Named = Annotated[tuple[StoryState, Decision], Depends(_named)]
+
+
+@decision_router.get(_OF_STORY + "/critical", response_model=CriticalList)
+async def critical_decisions(
+    decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
+) -> CriticalList:
+    """The decisions of the adopted plan, those first that most hangs on."""
+    await desk.state(story_id)
+    return critical_list(await decisions.critical(story_id, min_version=min_version))
+
+
+@decision_router.get(_OF_STORY + "/cycles", response_model=CycleList)
+async def decision_cycles(
+    decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
+) -> CycleList:
+    """Proposed and accepted decisions that depend on each other in a circle."""
+    await desk.state(story_id)
+    return cycle_list(await decisions.cycles(story_id, min_version=min_version))
+
+
+@decision_router.get(_ONE, response_model=DecisionPage)
+async def show_decision(decisions: Decisions, who: Caller, named: Named) -> DecisionPage:
+    """One decision: who proposed it, why, on what, and who settled it."""
+    return decision_page(await decisions.record(*named))
+
+
+@decision_router.get(_ONE + "/impact", response_model=Impact)
+async def decision_impact(
+    decisions: Decisions,
+    who: Caller,
+    named: Named,
+    depth: Annotated[int, Query(ge=1, le=6)] = 3,
+    min_version: MinVersion = 0,
+) -> Impact:
+    """Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks."""
+    state, decision = named
+    found = await decisions.impact(state, decision, depth=depth, min_version=min_version)
+    return impact(decision.proposed.decision_id, found)
+
+
+@decision_router.post(_OF_STORY, status_code=201, response_model=DecisionPage)
+async def propose_decision(
+    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, story_id: Story, body: ProposeRequest
+) -> Any:
+    """Put a choice on record with its reasons; it binds nobody until it is accepted."""
+    decision_id = derive_id("de", StreamId.of_story(story_id), f"{who}/{key}")
+    return await _told(
+        request, decisions, desk, story_id, "propose_decision", body.model_dump(mode="json"), decision_id, who, key
+    )
+
+
+@decision_router.post(_ONE + "/accept", response_model=DecisionPage)
+async def accept_decision(
+    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: AcceptRequest
+) -> Any:
+    """Settle it with a yes: from then on it is told to those who work on the story as decided."""
+    return await _settle(request, decisions, desk, who, key, named, "accept_decision", body.model_dump())
+
+
+@decision_router.post(_ONE + "/reject", response_model=DecisionPage)
+async def reject_decision(
+    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: ReasonRequest
+) -> Any:
+    """Settle it with a no; its author may take it back."""
+    return await _settle(request, decisions, desk, who, key, named, "reject_decision", body.model_dump())
+
+
+@decision_router.post(_ONE + "/supersede", response_model=DecisionPage)
+async def supersede_decision(
+    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: SupersedeRequest
+) -> Any:
+    """Put another accepted decision in its place; a plan that was made for the old one is asked about."""
+    return await _settle(request, decisions, desk, who, key, named, "supersede_decision", body.model_dump())
+
+
+async def _settle(
+    request: Request,
+    decisions: DecisionDesk,
+    desk: PlanningDesk,
+    who: Principal,
+    key: str,
+    named: tuple[StoryState, Decision],
+    name: str,
+    body: dict[str, Any],
+) -> Response:
+    state, decision = named
+    decision_id = decision.proposed.decision_id
+    sent = {"decision_id": decision_id, **body}
+    return await _told(request, decisions, desk, state.story_id, name, sent, decision_id, who, key)
+
+
+async def _told(
+    request: Request,
+    decisions: DecisionDesk,
+    desk: PlanningDesk,
+    story_id: str,
+    name: str,
+    body: dict[str, Any],
+    decision_id: str,
+    who: Principal,
+    key: str,
+) -> Response:
+    """The decision as it is after the command, or where the outcome can be asked for (AP-4)."""
+    created = name == "propose_decision"
+    response = await answered(request, desk, story_id, name, body, who=who, key=key, created=created)
+    if response.status_code == 202:
+        return response
+    page = decision_page(await decisions.record(*await decisions.find(decision_id)))
+    headers = {name: response.headers[name] for name in ("ETag", "X-Fleet-As-Of")}
+    return JSONResponse(page.model_dump(mode="json"), status_code=response.status_code, headers=headers)
