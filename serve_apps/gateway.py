@@ -27,6 +27,7 @@ from serve_apps.budgets import budget_router
 from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
+from serve_apps.context import rehydration_router
 from serve_apps.context_stats import context_router
 from serve_apps.decisions import decision_router
 from serve_apps.gates import gates_router
@@ -100,6 +101,7 @@ def build_gateway(
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.decisions = found.statistics, found.decisions
+    app.state.rehydrator = found.rehydrator
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -113,6 +115,7 @@ def build_gateway(
     app.include_router(coach_router)
     # Before the router whose routes take any word for the id of a story.
     app.include_router(context_router)
+    app.include_router(rehydration_router)
     app.include_router(planner_router)
     app.include_router(decision_router)
     app.include_router(project_router)

@@ -12,6 +12,7 @@ from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.project_desk import ProjectDesk
+from fleet.services.rehydrating import Rehydrator
 from fleet.services.story_desk import StoryDesk
 from fleet.wiring import (
     Endpoints,
@@ -22,6 +23,7 @@ from fleet.wiring import (
     make_decision_desk,
     make_gate_desk,
     make_project_desk,
+    make_rehydrator,
     make_story_desk,
 )
 
@@ -40,6 +42,7 @@ class FrontParts:
     letters: DeadLetters | None = None
     statistics: ContextStatistics | None = None
     decisions: DecisionDesk | None = None
+    rehydrator: Rehydrator | None = None
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
@@ -55,5 +58,6 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         letters=make_dead_letters(endpoints),
         statistics=make_context_statistics(endpoints),
         decisions=make_decision_desk(endpoints, desk),
+        rehydrator=make_rehydrator(endpoints, desk),
         clock=clock,
     )

@@ -225,13 +225,15 @@ async def pack(
     role: str,
     phase: str,
     task_id: Annotated[str | None, Query(max_length=80)] = None,
+    token_budget: Annotated[int | None, Query(ge=512, le=1_000_000)] = None,
     min_version: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> PackPage:
-    """The context pack of one role in one phase."""
+    """The context pack of one role in one phase; a `token_budget` takes the place of the one of the role."""
     role, phase = _canonical(role, _ROLES), _canonical(phase, _PHASES)
     task = EntityId(task_id) if task_id is not None else None
     version = (await stories.planning.state(story_id)).version
-    found = await stories.pack(story_id, role, phase, task_id=task, as_of=max(version, min_version))
+    as_of = max(version, min_version)
+    found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget)
     return pack_page(story_id, PackView(role, phase, found), with_text=True)
 
 

@@ -21,12 +21,18 @@ __all__ = [
     "BacklogReview",
     "BudgetLineView",
     "BudgetList",
+    "BundleStats",
+    "BundleView",
     "CancelRequest",
     "CandidateRow",
     "CapturedArtifact",
+    "CaseHeader",
     "CeremonyReason",
     "CeremonyView",
+    "ChangeItem",
     "ChangePreview",
+    "ChangeRequest",
+    "ChangeResult",
     "CheckpointList",
     "CheckpointView",
     "ClaimRequest",
@@ -39,11 +45,14 @@ __all__ = [
     "CouncilSummary",
     "CoverageSummary",
     "Criterion",
+    "CriterionLine",
     "CriterionText",
     "CriticalList",
     "CriticalRow",
     "Cycle",
     "CycleList",
+    "DecisionEdge",
+    "DecisionLine",
     "DecisionList",
     "DecisionPage",
     "DecisionRequest",
@@ -86,6 +95,7 @@ __all__ = [
     "HTTPValidationError",
     "Impact",
     "ImpactRow",
+    "ImpactedTask",
     "InvocationView",
     "JobLine",
     "JsonValue",
@@ -101,6 +111,7 @@ __all__ = [
     "LogList",
     "Me",
     "Milestone",
+    "MilestoneLine",
     "NoteRequest",
     "Nothing",
     "OpenQuestion",
@@ -111,6 +122,7 @@ __all__ = [
     "PackPage",
     "PathChange",
     "PhaseLead",
+    "PlanHeader",
     "PlanOutlineTask",
     "PlanTask",
     "PlanVersionView",
@@ -125,12 +137,15 @@ __all__ = [
     "ProposeRequest",
     "ProposedEpic",
     "ProposedStory",
+    "QuestionLine",
     "QuestionList",
     "QuestionRequest",
     "QuestionView",
     "RedactionView",
     "RefineChange",
     "RefinedStory",
+    "RehydrateRequest",
+    "RehydrationBundle",
     "RejectRequest",
     "RepoText",
     "Requirement",
@@ -140,8 +155,11 @@ __all__ = [
     "ReviewedStory",
     "RevokeRequest",
     "RigorRequest",
+    "RolePack",
     "RunList",
     "RunView",
+    "ScopeRequest",
+    "ScopeVerdict",
     "ScoreList",
     "ScoreRequest",
     "ScoreView",
@@ -167,6 +185,7 @@ __all__ = [
     "TaskCaptured",
     "TaskContext",
     "TaskInput",
+    "TaskLine",
     "TaskList",
     "TaskMetadata",
     "TaskMount",
@@ -182,6 +201,7 @@ __all__ = [
     "TestTable",
     "TextRequest",
     "TicketView",
+    "TimelineLine",
     "TimelineList",
     "TimelineView",
     "ToolCall",
@@ -355,6 +375,23 @@ class BudgetList(TypedDict):
     items: list[BudgetLineView]
     story_id: str | None
 
+class BundleStats(TypedDict):
+    """Numbers of what the bundle holds; `events` are all of the story up to its version."""
+
+    decision_edges: int
+    decisions: int
+    events: int
+    impacts: int
+    roles: int
+
+class BundleView(TypedDict):
+    """A bundle, its hash, and where it can be read again while it is kept."""
+
+    bundle: RehydrationBundle
+    generated_at: str
+    hash: str
+    kept_at: str | None
+
 class CancelRequest(TypedDict):
     """End a run (RC-24)."""
 
@@ -387,6 +424,15 @@ class CapturedArtifact(TypedDict):
     sizeBytes: NotRequired[int]
     truncated: NotRequired[bool]
 
+class CaseHeader(TypedDict):
+    """What is to be made."""
+
+    acceptance_criteria: list[CriterionLine]
+    constraints: dict[str, Any]
+    story_id: str
+    tags: list[str]
+    title: str
+
 class CeremonyReason(TypedDict):
     """Why not."""
 
@@ -403,6 +449,15 @@ class CeremonyView(TypedDict):
     status: str
     stories: list[ReviewedStory]
 
+class ChangeItem(TypedDict):
+    """One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing."""
+
+    entity_id: NotRequired[str | None]
+    entity_type: Literal['DECISION', 'TASK', 'MILESTONE', 'QUESTION', 'SUMMARY']
+    operation: Literal['CREATE', 'UPDATE', 'DELETE']
+    payload: NotRequired[dict[str, Any]]
+    reason: str
+
 class ChangePreview(TypedDict):
     """What a change request of the story says as it is now; `outcome` is null while none was asked for."""
 
@@ -414,6 +469,19 @@ class ChangePreview(TypedDict):
     summary: str | None
     title: str
     verdict: str
+
+class ChangeRequest(TypedDict):
+    """Changes that are recorded together, or not at all."""
+
+    changes: list[ChangeItem]
+
+class ChangeResult(TypedDict):
+    """The version that the changes brought, a hash of them, and what each of them is about."""
+
+    entities: list[str]
+    hash: str
+    version: int
+    warnings: list[str]
 
 class CheckpointList(TypedDict):
     """Checkpoints in order; `next_after` is the number to go on from."""
@@ -527,6 +595,12 @@ class Criterion(TypedDict):
     ac_id: str
     text: str
 
+class CriterionLine(TypedDict):
+    """An acceptance criterion."""
+
+    ac_id: str
+    text: str
+
 class CriterionText(TypedDict):
     """A criterion in an edit; with `ac_id` it is the one that exists, otherwise a new one."""
 
@@ -562,6 +636,23 @@ class CycleList(TypedDict):
 
     as_of: int
     items: list[Cycle]
+
+class DecisionEdge(TypedDict):
+    """How two decisions hang together."""
+
+    dst: str
+    rel: str
+    src: str
+
+class DecisionLine(TypedDict):
+    """A decision that holds or is proposed."""
+
+    author_id: str
+    created_at: str
+    id: str
+    rationale: str
+    status: str
+    title: str
 
 class DecisionList(TypedDict):
     """Decisions in the order in which they were proposed."""
@@ -926,6 +1017,13 @@ class ImpactRow(TypedDict):
     state: str | None
     title: str | None
 
+class ImpactedTask(TypedDict):
+    """A task that a decision affects."""
+
+    decision_id: str
+    task_id: str
+    title: str
+
 class InvocationView(TypedDict):
     """A tool call and where it is."""
 
@@ -1029,6 +1127,13 @@ class Milestone(TypedDict):
     text: str
     version: int
 
+class MilestoneLine(TypedDict):
+    """Something worth remembering."""
+
+    actor: str
+    event: str
+    ts: str
+
 class NoteRequest(TypedDict):
     """A note for the record."""
 
@@ -1108,6 +1213,14 @@ class PhaseLead(TypedDict):
 
     median_ms: int
     state: str
+
+class PlanHeader(TypedDict):
+    """The adopted plan, else the latest proposed one, which `status` says (CX-42)."""
+
+    plan_id: str
+    rationale: str
+    status: str
+    version: int
 
 class PlanOutlineTask(TypedDict):
     """One task that a council would plan."""
@@ -1261,6 +1374,13 @@ class ProposedStory(TypedDict):
     is_scaffold: NotRequired[bool]
     title: str
 
+class QuestionLine(TypedDict):
+    """A question that nobody answered yet."""
+
+    id: str
+    severity: str
+    text: str
+
 class QuestionList(TypedDict):
     """Questions in the order in which they were asked."""
 
@@ -1306,6 +1426,28 @@ class RefinedStory(TypedDict):
     score_after: int
     score_before: int
     title: str
+
+class RehydrateRequest(TypedDict):
+    """For whom, and how much (CX-40)."""
+
+    include_summaries: NotRequired[bool]
+    include_timeline: NotRequired[bool]
+    min_version: NotRequired[int]
+    persist_bundle: NotRequired[bool]
+    roles: NotRequired[list[str]]
+    timeline_events: NotRequired[int]
+    ttl_s: NotRequired[int]
+
+class RehydrationBundle(TypedDict):
+    """The story at one version for several roles (CX-40). The same version and request give the same bundle."""
+
+    as_of: int
+    denied: list[str]
+    packs: dict[str, RolePack]
+    phase: str
+    stats: BundleStats
+    story_id: str
+    timeline: list[TimelineLine]
 
 class RejectRequest(TypedDict):
     """A no, and why; `back` names the event of the lifecycle that takes the story back at once."""
@@ -1370,6 +1512,21 @@ class RigorRequest(TypedDict):
     reason: str
     rigor: str
 
+class RolePack(TypedDict):
+    """What one role is told (CX-41); milestones are in chronological order."""
+
+    case_header: CaseHeader
+    decision_dependencies: list[DecisionEdge]
+    decisions_relevant: list[DecisionLine]
+    impacted_tasks: list[ImpactedTask]
+    last_summary: str | None
+    open_questions: list[QuestionLine]
+    plan_header: PlanHeader | None
+    recent_milestones: list[MilestoneLine]
+    role: str
+    role_tasks: list[TaskLine]
+    token_budget_hint: int
+
 class RunList(TypedDict):
     """Runs and tool calls, the newest first."""
 
@@ -1393,6 +1550,20 @@ class RunView(TypedDict):
     step_id: str
     task_id: str | None
     what: str
+
+class ScopeRequest(TypedDict):
+    """Which scopes somebody means to give to a role in a phase."""
+
+    phase: str
+    provided: NotRequired[list[str]]
+    role: str
+
+class ScopeVerdict(TypedDict):
+    """Whether these are exactly the scopes of the cell (CX-4)."""
+
+    allowed: bool
+    extra: list[Literal['CASE_HEADER', 'PLAN_HEADER', 'DECISIONS_GLOBAL', 'DECISIONS_GLOBAL_MIN', 'DECISIONS_RELEVANT_ROLE', 'DEPS_DECISIONS', 'DEPS_RELEVANT', 'SUBTASKS_ALL', 'SUBTASKS_ALL_MIN', 'SUBTASKS_ROLE', 'SUBTASKS_ROLE_MIN', 'MILESTONES', 'SUMMARY_LAST']]
+    missing: list[Literal['CASE_HEADER', 'PLAN_HEADER', 'DECISIONS_GLOBAL', 'DECISIONS_GLOBAL_MIN', 'DECISIONS_RELEVANT_ROLE', 'DEPS_DECISIONS', 'DEPS_RELEVANT', 'SUBTASKS_ALL', 'SUBTASKS_ALL_MIN', 'SUBTASKS_ROLE', 'SUBTASKS_ROLE_MIN', 'MILESTONES', 'SUMMARY_LAST']]
 
 class ScoreList(TypedDict):
     """Reports and scores by tree (AP-84)."""
@@ -1656,6 +1827,19 @@ class TaskInput(TypedDict):
     patchDigest: NotRequired[str | None]
     treeDigest: NotRequired[str | None]
 
+class TaskLine(TypedDict):
+    """A task of the role."""
+
+    acceptance_refs: list[str]
+    depends_on: list[str]
+    description: str
+    kind: str
+    paths: list[str]
+    priority: int
+    state: str
+    task_id: str
+    title: str
+
 class TaskList(TypedDict):
     """The tasks of a story."""
 
@@ -1790,6 +1974,15 @@ class TicketView(TypedDict):
 
     status: str
     taskId: str
+
+class TimelineLine(TypedDict):
+    """One of the last events, in words."""
+
+    actor: str
+    event: str
+    text: str
+    ts: str
+    version: int
 
 class TimelineList(TypedDict):
     """Events in words, in order; `next_after` is the version to go on from."""

@@ -112,6 +112,18 @@ class Operations(Calling):
         """Packs by role and phase, what did not fit, summaries, redactions, the age of the graph, the cache of packs."""
         return self._json("GET", "/api/context/stats", query={"project": project})
 
+    def validate_scope(self, *, body: m.ScopeRequest, key: str | None = None, if_match: str | None = None) -> m.ScopeVerdict:
+        """Whether a role may see exactly these scopes in a phase. Nothing is recorded."""
+        return self._json("POST", "/api/context/validate-scope", body=body, key=key, if_match=if_match)
+
+    def kept_bundle(self, story_id: str, version: int, digest: str) -> m.RehydrationBundle:
+        """A bundle that was kept; each time that it is read it lives on for its time."""
+        return self._json("GET", f"/api/context/{self._part(story_id)}/bundles/{self._part(version)}/{self._part(digest)}")
+
+    def change_context(self, story_id: str, *, body: m.ChangeRequest, key: str | None = None, if_match: str | None = None) -> m.ChangeResult:
+        """Make, settle and remove decisions, questions and milestones in one append."""
+        return self._json("POST", f"/api/context/{self._part(story_id)}/changes", body=body, key=key, if_match=if_match)
+
     def graph(self, story_id: str, *, depth: int | None = None, limit: int | None = None) -> m.StoryGraph:
         """Nodes and relationships around the story."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/graph", query={"depth": depth, "limit": limit})
@@ -120,9 +132,13 @@ class Operations(Calling):
         """What every role sees in every phase, in tokens, without the texts."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/packs")
 
-    def pack(self, story_id: str, role: str, phase: str, *, task_id: str | None = None, min_version: int | None = None) -> m.PackPage:
-        """The context pack of one role in one phase."""
-        return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "min_version": min_version})
+    def rehydrate(self, story_id: str, *, body: m.RehydrateRequest, key: str | None = None, if_match: str | None = None) -> m.BundleView:
+        """What roles need to go on with a story that they know nothing of, from its record alone."""
+        return self._json("POST", f"/api/context/{self._part(story_id)}/rehydrate", body=body, key=key, if_match=if_match)
+
+    def pack(self, story_id: str, role: str, phase: str, *, task_id: str | None = None, token_budget: int | None = None, min_version: int | None = None) -> m.PackPage:
+        """The context pack of one role in one phase; a `token_budget` takes the place of the one of the role."""
+        return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "token_budget": token_budget, "min_version": min_version})
 
     def show_decision(self, decision_id: str) -> m.DecisionPage:
         """One decision: who proposed it, why, on what, and who settled it."""

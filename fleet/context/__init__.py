@@ -2,6 +2,15 @@
 
 from fleet.context.assemble import HEADINGS, BuiltPack, Dropped, assemble, build_pack
 from fleet.context.budget import BudgetRule, ceiling, estimate_tokens
+from fleet.context.bundle import (
+    BundleStats,
+    MilestoneLine,
+    RehydrationBundle,
+    RolePack,
+    TimelineLine,
+    bundle_stats,
+    role_pack,
+)
 from fleet.context.compress import PROSE, CompressedSession, compress, recall_of, with_prose
 from fleet.context.counting import BY_ESTIMATE, ESTIMATE, Counting, Estimate, TokenCounter
 from fleet.context.extract import facts_of, ids_in, paths_in
@@ -25,6 +34,13 @@ from fleet.context.task_block import task_block
 from fleet.context.view import Milestone, StoryView, milestones
 
 __all__ = [
+    "role_pack",
+    "bundle_stats",
+    "TimelineLine",
+    "RolePack",
+    "RehydrationBundle",
+    "MilestoneLine",
+    "BundleStats",
     "BY_ESTIMATE",
     "ESTIMATE",
     "FACT_CLASSES",

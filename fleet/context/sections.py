@@ -17,7 +17,7 @@ from fleet.context.summary_text import outline_of
 from fleet.context.view import StoryView
 from fleet.story import Decision, StoryState, TaskState
 
-__all__ = ["Reader", "section", "tasks_of"]
+__all__ = ["Reader", "live_decisions", "relevant_decisions", "section", "tasks_of"]
 
 _FALLBACK_DECISIONS = 5
 
@@ -87,13 +87,15 @@ def _plan_header(view: StoryView, _: Reader) -> Iterable[Item]:
     yield Item(scope="PLAN_HEADER", level=4, id=plan.proposal.plan_id, heading="Plan", text=text)
 
 
-def _live(state: StoryState) -> list[Decision]:
+def live_decisions(state: StoryState) -> list[Decision]:
+    """Those that hold or are proposed, in the order in which they were."""
     return [d for d in state.decisions.values() if d.status in ("ACCEPTED", "PROPOSED")]
 
 
-def _relevant(state: StoryState, reader: Reader) -> list[Decision]:
+def relevant_decisions(state: StoryState, reader: Reader) -> list[Decision]:
+    """Those that affect a task of the reader's role; if there are none, the first five."""
     mine = {t.task.task_id for t in tasks_of(state) if reader.owns(t)}
-    live = _live(state)
+    live = live_decisions(state)
     affecting = [d for d in live if mine.intersection(d.proposed.affects)]
     return affecting or live[:_FALLBACK_DECISIONS]
 
@@ -115,19 +117,22 @@ def _decisions_global_min(view: StoryView, reader: Reader) -> Iterable[Item]:
 
 
 def _decisions(view: StoryView, reader: Reader, scope: Scope, *, full: bool) -> list[Item]:
-    relevant = {d.proposed.decision_id for d in _relevant(view.state, reader)}
-    return [_decision_item(scope, d, relevant=d.proposed.decision_id in relevant, full=full) for d in _live(view.state)]
+    relevant = {d.proposed.decision_id for d in relevant_decisions(view.state, reader)}
+    return [
+        _decision_item(scope, d, relevant=d.proposed.decision_id in relevant, full=full)
+        for d in live_decisions(view.state)
+    ]
 
 
 def _decisions_role(view: StoryView, reader: Reader) -> Iterable[Item]:
     scope: Scope = "DECISIONS_RELEVANT_ROLE"
-    return [_decision_item(scope, d, relevant=True, full=True) for d in _relevant(view.state, reader)]
+    return [_decision_item(scope, d, relevant=True, full=True) for d in relevant_decisions(view.state, reader)]
 
 
 def _edges(scope: Scope, state: StoryState, touching: Iterable[Decision]) -> Iterable[Item]:
-    titles = {d.proposed.decision_id: one_line(d.proposed.title) for d in _live(state)}
+    titles = {d.proposed.decision_id: one_line(d.proposed.title) for d in live_decisions(state)}
     wanted = {d.proposed.decision_id for d in touching}
-    for decision in _live(state):
+    for decision in live_decisions(state):
         source = decision.proposed.decision_id
         for link in decision.proposed.links:
             if link.decision_id in titles and wanted.intersection((source, link.decision_id)):
@@ -137,11 +142,11 @@ def _edges(scope: Scope, state: StoryState, touching: Iterable[Decision]) -> Ite
 
 
 def _deps_decisions(view: StoryView, _: Reader) -> Iterable[Item]:
-    return _edges("DEPS_DECISIONS", view.state, _live(view.state))
+    return _edges("DEPS_DECISIONS", view.state, live_decisions(view.state))
 
 
 def _deps_relevant(view: StoryView, reader: Reader) -> Iterable[Item]:
-    yield from _edges("DEPS_RELEVANT", view.state, _relevant(view.state, reader))
+    yield from _edges("DEPS_RELEVANT", view.state, relevant_decisions(view.state, reader))
     tasks = tasks_of(view.state)
     titles = {t.task.task_id: one_line(t.task.title) for t in tasks}
     for task in tasks:

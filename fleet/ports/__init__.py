@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fleet.ports.agents import AgentAnswer, AgentRequest, Agents, PassedOver, WorkKind
     from fleet.ports.backlog import Backlog, HasBacklog
     from fleet.ports.blobs import BlobStore
+    from fleet.ports.bundles import BundleStore
     from fleet.ports.change_requests import (
         ChangeOutcome,
         ChangeRequest,
@@ -79,6 +80,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "BundleStore",
     "Tokenizers",
     "MAX_APPEND_BYTES",
     "MAX_ATTEMPTS",

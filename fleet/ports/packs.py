@@ -12,13 +12,17 @@ __all__ = ["Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
 
 @dataclass(frozen=True, slots=True)
 class PackRequest:
-    """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25)."""
+    """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25).
+
+    `token_budget`, 512 or more, takes the place of the hint for the role (CX-21).
+    """
 
     story_id: StoryId
     role: str
     phase: str
     as_of: int
     task_id: EntityId | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from fleet.models import PACK_READERS, ModelsConfig, PackReaders
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import decide_budget, run_budget
+from fleet.services.context_commands import change_context
 from fleet.services.create_story import created_events, parented
 from fleet.services.decision_commands import DECISION_COMMANDS
 from fleet.services.preliminary_plans import propose_plan
@@ -352,6 +353,7 @@ COMMANDS: Mapping[str, Decide] = {
     "request_approval": CommandHandler.request_approval,
     "propose_plan": CommandHandler.propose_plan,
     **DECISION_COMMANDS,
+    "change_context": change_context,
 }
 
 

@@ -48,7 +48,7 @@ class ContextService:
         tokenizers: Tokenizers | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
-        self._packs = _Recent[tuple[str, int, str, str, str | None], _Made](_PACKS)
+        self._packs = _Recent[tuple[str, int, str, str, str | None, int | None], _Made](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
@@ -58,7 +58,7 @@ class ContextService:
         """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
         since_ms = self._clock.monotonic_ms()
         as_of = await self._version(request)
-        key = (str(request.story_id), as_of, request.role, request.phase, request.task_id)
+        key = (str(request.story_id), as_of, request.role, request.phase, request.task_id, request.token_budget)
         known = self._packs.get(key)
         made = known or await self._build(request, as_of)
         if known is None:
@@ -77,7 +77,13 @@ class ContextService:
             view = replace(view, lessons=await self._lessons.before(view.state))
         counting = await self._counting.of(view.state, request.role)
         built = build_pack(
-            view, self._config, role=request.role, phase=request.phase, task_id=request.task_id, counting=counting
+            view,
+            self._config,
+            role=request.role,
+            phase=request.phase,
+            task_id=request.task_id,
+            token_budget=request.token_budget,
+            counting=counting,
         )
         pack = Pack(
             text=built.text,

@@ -230,10 +230,19 @@ class StoryDesk:
         return story_graph(await self.history(story_id), story_id=story_id, depth=depth, max_nodes=max_nodes)
 
     async def pack(
-        self, story_id: StoryId, role: str, phase: str, *, task_id: EntityId | None = None, as_of: int = 0
+        self,
+        story_id: StoryId,
+        role: str,
+        phase: str,
+        *,
+        task_id: EntityId | None = None,
+        as_of: int = 0,
+        token_budget: int | None = None,
     ) -> Pack:
         """The pack of one role in one phase, of the latest version unless one is named (AP-68)."""
-        request = PackRequest(story_id=story_id, role=role, phase=phase, as_of=as_of, task_id=task_id)
+        request = PackRequest(
+            story_id=story_id, role=role, phase=phase, as_of=as_of, task_id=task_id, token_budget=token_budget
+        )
         return await self._packs.pack(request)
 
     def cells(self) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         make_change_requests,
     )
     from fleet.wiring.chat_desk import make_chat_desk
-    from fleet.wiring.contexts import make_context_service, make_context_statistics
+    from fleet.wiring.contexts import make_context_service, make_context_statistics, make_rehydrator
     from fleet.wiring.council import CouncilParts, make_council_parts, make_council_shard
     from fleet.wiring.desk import (
         make_audit_desk,
@@ -53,6 +53,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "make_rehydrator",
     "AuditPlaces",
     "CouncilParts",
     "Endpoints",

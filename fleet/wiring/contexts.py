@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisSnapshotStore, connect_redis
+from fleet.adapters.redis import RedisBundleStore, RedisEventLog, RedisSnapshotStore, connect_redis
 from fleet.context import ContextConfig
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
+from fleet.services.planning_desk import PlanningDesk
+from fleet.services.rehydrating import Rehydrator
+from fleet.story import FsmConfig
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores import make_blobs, make_graph
 from fleet.wiring.tokenizers import check_tokenizers, make_tokenizers
 
-__all__ = ["make_context_service", "make_context_statistics"]
+__all__ = ["make_context_service", "make_context_statistics", "make_rehydrator"]
 
 
 def make_context_service(endpoints: Endpoints) -> ContextService:
@@ -38,3 +41,15 @@ def make_context_statistics(endpoints: Endpoints) -> ContextStatistics:
 
     log = RedisEventLog(connect_redis(endpoints.redis_url))
     return ContextStatistics(log=log, graph=make_graph(endpoints), builder=RayPacks(ActorResolver()))
+
+
+def make_rehydrator(endpoints: Endpoints, planning: PlanningDesk) -> Rehydrator:
+    """Bundles for a front, for as long as it lives; kept ones are on the cache instance."""
+    return Rehydrator(
+        planning=planning,
+        blobs=make_blobs(endpoints),
+        kept=RedisBundleStore(connect_redis(endpoints.cache_url)),
+        config=endpoints.files.load("context.yaml", ContextConfig),
+        fsm=endpoints.files.load("fsm.yaml", FsmConfig),
+        clock=SystemClock(),
+    )

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fleet.adapters.memory import (
+    MemoryBundleStore,
     MemoryCheckpointExport,
     MemoryCheckpointStore,
     MemoryDeadLetters,
@@ -24,6 +25,7 @@ from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
+from fleet.services.rehydrating import Rehydrator
 from fleet.services.report import ReportService
 from fleet.services.story_desk import StoryDesk
 from serve_apps.parts import FrontParts
@@ -66,6 +68,14 @@ def front_parts(
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
         statistics=ContextStatistics(log=world.log, graph=held, builder=packs),
+        rehydrator=Rehydrator(
+            planning=world.desk,
+            blobs=world.blobs,
+            kept=MemoryBundleStore(),
+            config=context,
+            fsm=definitions().fsm,
+            clock=world.clock,
+        ),
         decisions=DecisionDesk(planning=world.desk, graph=held, clock=world.clock),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

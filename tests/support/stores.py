@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from fleet.adapters.memory import (
     MemoryAccessTrail,
+    MemoryBundleStore,
     MemoryDaySpending,
     MemoryDeadLetters,
     MemoryEventLog,
@@ -30,6 +31,7 @@ from fleet.adapters.memory import (
 )
 from fleet.adapters.redis import (
     RedisAccessTrail,
+    RedisBundleStore,
     RedisDaySpending,
     RedisDeadLetters,
     RedisEventLog,
@@ -48,6 +50,7 @@ from fleet.ids import CommandId, Principal, StreamId
 from fleet.ports import (
     AccessTrail,
     AppendRequest,
+    BundleStore,
     Command,
     DaySpending,
     DeadLetters,
@@ -105,6 +108,7 @@ class Stores:
     snapshots: SnapshotStore
     """Keeps at most `SNAPSHOT_BYTES`."""
     sessions: ToolSessions
+    bundles: BundleStore
     spending: DaySpending
     twin: Callable[[], Stores]
 
@@ -162,6 +166,7 @@ def _in_memory() -> Stores:
         trail=MemoryAccessTrail(),
         snapshots=MemorySnapshotStore(log, max_bytes=SNAPSHOT_BYTES),
         sessions=MemoryToolSessions(),
+        bundles=MemoryBundleStore(),
         spending=MemoryDaySpending(),
         twin=lambda: stores,
     )
@@ -183,6 +188,7 @@ def _in_redis(client: Redis, twin: Callable[[], Stores]) -> Stores:
         trail=RedisAccessTrail(client, margin_s=2),
         snapshots=RedisSnapshotStore(client, max_bytes=SNAPSHOT_BYTES),
         sessions=RedisToolSessions(client, margin_s=2),
+        bundles=RedisBundleStore(client, margin_s=2),
         spending=RedisDaySpending(client, margin_s=2),
         twin=twin,
     )

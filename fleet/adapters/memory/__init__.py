@@ -7,6 +7,7 @@ from fleet.on_demand import on_demand
 if TYPE_CHECKING:
     from fleet.adapters.memory.access_trail import MemoryAccessTrail
     from fleet.adapters.memory.blobs import MemoryBlobStore
+    from fleet.adapters.memory.bundles import MemoryBundleStore
     from fleet.adapters.memory.chat_model import Hang, Rule, ScriptedChatModel
     from fleet.adapters.memory.checkpoints import MemoryCheckpointExport, MemoryCheckpointStore
     from fleet.adapters.memory.clock import MemoryClock
@@ -41,6 +42,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "MemoryBundleStore",
     "MemoryTokenizers",
     "BlockCache",
     "Conversation",

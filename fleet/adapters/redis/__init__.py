@@ -7,6 +7,7 @@ from fleet.on_demand import on_demand
 if TYPE_CHECKING:
     from fleet.adapters.redis.access_trail import RedisAccessTrail
     from fleet.adapters.redis.blobs import MAX_BLOB_BYTES, RedisBlobStore
+    from fleet.adapters.redis.bundles import RedisBundleStore
     from fleet.adapters.redis.checkpoints import RedisCheckpointStore
     from fleet.adapters.redis.connection import RedisClient, connect_redis
     from fleet.adapters.redis.dead_letters import RedisDeadLetters
@@ -26,6 +27,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "RedisBundleStore",
     "MAX_BLOB_BYTES",
     "RedisAccessTrail",
     "RedisBlobStore",

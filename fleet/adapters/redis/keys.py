@@ -10,6 +10,7 @@ from fleet.ids import CommandId, Digest, EntityId, RunKey, StoryId, StreamId
 __all__ = [
     "PARTITIONS",
     "blob_key",
+    "bundle_key",
     "commands_key",
     "dlq_key",
     "feed_key",
@@ -118,6 +119,11 @@ def tool_session_key(session: EntityId) -> str:
 def tool_origin_key(entity: EntityId) -> str:
     """To which story a session or run belongs, on the cache instance (RT-68)."""
     return f"fleet:{{p{_partition(entity)}}}:tool-origin:{entity}"
+
+
+def bundle_key(story_id: StoryId, version: int, hash: Digest) -> str:
+    """A bundle that is kept for a while, on the cache instance (CX-43)."""
+    return f"fleet:{{p{_partition(story_id)}}}:bundle:{story_id}:{version}:{hash}"
 
 
 def secret_accesses_key() -> str:

@@ -457,11 +457,51 @@ export interface paths {
         };
         /**
          * Pack
-         * @description The context pack of one role in one phase.
+         * @description The context pack of one role in one phase; a `token_budget` takes the place of the one of the role.
          */
         get: operations["pack_api_context__story_id___role___phase__get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/context/{story_id}/bundles/{version}/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Kept Bundle
+         * @description A bundle that was kept; each time that it is read it lives on for its time.
+         */
+        get: operations["kept_bundle_api_context__story_id__bundles__version___digest__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/context/{story_id}/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change Context
+         * @description Make, settle and remove decisions, questions and milestones in one append.
+         */
+        post: operations["change_context_api_context__story_id__changes_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -508,6 +548,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/context/{story_id}/rehydrate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rehydrate
+         * @description What roles need to go on with a story that they know nothing of, from its record alone.
+         */
+        post: operations["rehydrate_api_context__story_id__rehydrate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/context/stats": {
         parameters: {
             query?: never;
@@ -525,6 +585,26 @@ export interface paths {
         get: operations["context_stats_api_context_stats_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/context/validate-scope": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Validate Scope
+         * @description Whether a role may see exactly these scopes in a phase. Nothing is recorded.
+         */
+        post: operations["validate_scope_api_context_validate_scope_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2522,6 +2602,35 @@ export interface components {
             story_id: string | null;
         };
         /**
+         * BundleStats
+         * @description Numbers of what the bundle holds; `events` are all of the story up to its version.
+         */
+        BundleStats: {
+            /** Decision Edges */
+            decision_edges: number;
+            /** Decisions */
+            decisions: number;
+            /** Events */
+            events: number;
+            /** Impacts */
+            impacts: number;
+            /** Roles */
+            roles: number;
+        };
+        /**
+         * BundleView
+         * @description A bundle, its hash, and where it can be read again while it is kept.
+         */
+        BundleView: {
+            bundle: components["schemas"]["RehydrationBundle"];
+            /** Generated At */
+            generated_at: string;
+            /** Hash */
+            hash: string;
+            /** Kept At */
+            kept_at: string | null;
+        };
+        /**
          * CancelRequest
          * @description End a run (RC-24).
          */
@@ -2589,6 +2698,24 @@ export interface components {
             truncated: boolean;
         };
         /**
+         * CaseHeader
+         * @description What is to be made.
+         */
+        CaseHeader: {
+            /** Acceptance Criteria */
+            acceptance_criteria: components["schemas"]["CriterionLine"][];
+            /** Constraints */
+            constraints: {
+                [key: string]: unknown;
+            };
+            /** Story Id */
+            story_id: string;
+            /** Tags */
+            tags: string[];
+            /** Title */
+            title: string;
+        };
+        /**
          * CeremonyReason
          * @description Why not.
          */
@@ -2617,6 +2744,33 @@ export interface components {
             stories: components["schemas"]["ReviewedStory"][];
         };
         /**
+         * ChangeItem
+         * @description One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing.
+         */
+        ChangeItem: {
+            /** Entity Id */
+            entity_id?: string | null;
+            /**
+             * Entity Type
+             * @enum {string}
+             */
+            entity_type: "DECISION" | "TASK" | "MILESTONE" | "QUESTION" | "SUMMARY";
+            /**
+             * Operation
+             * @enum {string}
+             */
+            operation: "CREATE" | "UPDATE" | "DELETE";
+            /**
+             * Payload
+             * @default {}
+             */
+            payload: {
+                [key: string]: unknown;
+            };
+            /** Reason */
+            reason: string;
+        };
+        /**
          * ChangePreview
          * @description What a change request of the story says as it is now; `outcome` is null while none was asked for.
          */
@@ -2637,6 +2791,28 @@ export interface components {
             title: string;
             /** Verdict */
             verdict: string;
+        };
+        /**
+         * ChangeRequest
+         * @description Changes that are recorded together, or not at all.
+         */
+        ChangeRequest: {
+            /** Changes */
+            changes: components["schemas"]["ChangeItem"][];
+        };
+        /**
+         * ChangeResult
+         * @description The version that the changes brought, a hash of them, and what each of them is about.
+         */
+        ChangeResult: {
+            /** Entities */
+            entities: string[];
+            /** Hash */
+            hash: string;
+            /** Version */
+            version: number;
+            /** Warnings */
+            warnings: string[];
         };
         /**
          * CheckpointList
@@ -2860,6 +3036,16 @@ export interface components {
             text: string;
         };
         /**
+         * CriterionLine
+         * @description An acceptance criterion.
+         */
+        CriterionLine: {
+            /** Ac Id */
+            ac_id: string;
+            /** Text */
+            text: string;
+        };
+        /**
          * CriterionText
          * @description A criterion in an edit; with `ac_id` it is the one that exists, otherwise a new one.
          */
@@ -2920,6 +3106,36 @@ export interface components {
             as_of: number;
             /** Items */
             items: components["schemas"]["Cycle"][];
+        };
+        /**
+         * DecisionEdge
+         * @description How two decisions hang together.
+         */
+        DecisionEdge: {
+            /** Dst */
+            dst: string;
+            /** Rel */
+            rel: string;
+            /** Src */
+            src: string;
+        };
+        /**
+         * DecisionLine
+         * @description A decision that holds or is proposed.
+         */
+        DecisionLine: {
+            /** Author Id */
+            author_id: string;
+            /** Created At */
+            created_at: string;
+            /** Id */
+            id: string;
+            /** Rationale */
+            rationale: string;
+            /** Status */
+            status: string;
+            /** Title */
+            title: string;
         };
         /**
          * DecisionList
@@ -3654,6 +3870,18 @@ export interface components {
             items: components["schemas"]["ImpactRow"][];
         };
         /**
+         * ImpactedTask
+         * @description A task that a decision affects.
+         */
+        ImpactedTask: {
+            /** Decision Id */
+            decision_id: string;
+            /** Task Id */
+            task_id: string;
+            /** Title */
+            title: string;
+        };
+        /**
          * ImpactRow
          * @description One thing that hangs on the decision, and over how many steps.
          */
@@ -3869,6 +4097,18 @@ export interface components {
             version: number;
         };
         /**
+         * MilestoneLine
+         * @description Something worth remembering.
+         */
+        MilestoneLine: {
+            /** Actor */
+            actor: string;
+            /** Event */
+            event: string;
+            /** Ts */
+            ts: string;
+        };
+        /**
          * NoteRequest
          * @description A note for the record.
          */
@@ -4013,6 +4253,20 @@ export interface components {
             median_ms: number;
             /** State */
             state: string;
+        };
+        /**
+         * PlanHeader
+         * @description The adopted plan, else the latest proposed one, which `status` says (CX-42).
+         */
+        PlanHeader: {
+            /** Plan Id */
+            plan_id: string;
+            /** Rationale */
+            rationale: string;
+            /** Status */
+            status: string;
+            /** Version */
+            version: number;
         };
         /**
          * PlanOutlineTask
@@ -4333,6 +4587,18 @@ export interface components {
             title: string;
         };
         /**
+         * QuestionLine
+         * @description A question that nobody answered yet.
+         */
+        QuestionLine: {
+            /** Id */
+            id: string;
+            /** Severity */
+            severity: string;
+            /** Text */
+            text: string;
+        };
+        /**
          * QuestionList
          * @description Questions in the order in which they were asked.
          */
@@ -4425,6 +4691,68 @@ export interface components {
             score_before: number;
             /** Title */
             title: string;
+        };
+        /**
+         * RehydrateRequest
+         * @description For whom, and how much (CX-40).
+         */
+        RehydrateRequest: {
+            /**
+             * Include Summaries
+             * @default true
+             */
+            include_summaries: boolean;
+            /**
+             * Include Timeline
+             * @default true
+             */
+            include_timeline: boolean;
+            /**
+             * Min Version
+             * @default 0
+             */
+            min_version: number;
+            /**
+             * Persist Bundle
+             * @default false
+             */
+            persist_bundle: boolean;
+            /**
+             * Roles
+             * @default []
+             */
+            roles: string[];
+            /**
+             * Timeline Events
+             * @default 50
+             */
+            timeline_events: number;
+            /**
+             * Ttl S
+             * @default 86400
+             */
+            ttl_s: number;
+        };
+        /**
+         * RehydrationBundle
+         * @description The story at one version for several roles (CX-40). The same version and request give the same bundle.
+         */
+        RehydrationBundle: {
+            /** As Of */
+            as_of: number;
+            /** Denied */
+            denied: string[];
+            /** Packs */
+            packs: {
+                [key: string]: components["schemas"]["RolePack"];
+            };
+            /** Phase */
+            phase: string;
+            stats: components["schemas"]["BundleStats"];
+            /** Story Id */
+            story_id: string;
+            /** Timeline */
+            timeline: components["schemas"]["TimelineLine"][];
         };
         /**
          * RejectRequest
@@ -4545,6 +4873,32 @@ export interface components {
             rigor: string;
         };
         /**
+         * RolePack
+         * @description What one role is told (CX-41); milestones are in chronological order.
+         */
+        RolePack: {
+            case_header: components["schemas"]["CaseHeader"];
+            /** Decision Dependencies */
+            decision_dependencies: components["schemas"]["DecisionEdge"][];
+            /** Decisions Relevant */
+            decisions_relevant: components["schemas"]["DecisionLine"][];
+            /** Impacted Tasks */
+            impacted_tasks: components["schemas"]["ImpactedTask"][];
+            /** Last Summary */
+            last_summary: string | null;
+            /** Open Questions */
+            open_questions: components["schemas"]["QuestionLine"][];
+            plan_header: components["schemas"]["PlanHeader"] | null;
+            /** Recent Milestones */
+            recent_milestones: components["schemas"]["MilestoneLine"][];
+            /** Role */
+            role: string;
+            /** Role Tasks */
+            role_tasks: components["schemas"]["TaskLine"][];
+            /** Token Budget Hint */
+            token_budget_hint: number;
+        };
+        /**
          * RunList
          * @description Runs and tool calls, the newest first.
          */
@@ -4587,6 +4941,33 @@ export interface components {
             task_id: string | null;
             /** What */
             what: string;
+        };
+        /**
+         * ScopeRequest
+         * @description Which scopes somebody means to give to a role in a phase.
+         */
+        ScopeRequest: {
+            /** Phase */
+            phase: string;
+            /**
+             * Provided
+             * @default []
+             */
+            provided: string[];
+            /** Role */
+            role: string;
+        };
+        /**
+         * ScopeVerdict
+         * @description Whether these are exactly the scopes of the cell (CX-4).
+         */
+        ScopeVerdict: {
+            /** Allowed */
+            allowed: boolean;
+            /** Extra */
+            extra: ("CASE_HEADER" | "PLAN_HEADER" | "DECISIONS_GLOBAL" | "DECISIONS_GLOBAL_MIN" | "DECISIONS_RELEVANT_ROLE" | "DEPS_DECISIONS" | "DEPS_RELEVANT" | "SUBTASKS_ALL" | "SUBTASKS_ALL_MIN" | "SUBTASKS_ROLE" | "SUBTASKS_ROLE_MIN" | "MILESTONES" | "SUMMARY_LAST")[];
+            /** Missing */
+            missing: ("CASE_HEADER" | "PLAN_HEADER" | "DECISIONS_GLOBAL" | "DECISIONS_GLOBAL_MIN" | "DECISIONS_RELEVANT_ROLE" | "DEPS_DECISIONS" | "DEPS_RELEVANT" | "SUBTASKS_ALL" | "SUBTASKS_ALL_MIN" | "SUBTASKS_ROLE" | "SUBTASKS_ROLE_MIN" | "MILESTONES" | "SUMMARY_LAST")[];
         };
         /**
          * ScoreList
@@ -5326,6 +5707,30 @@ export interface components {
             treeDigest?: string | null;
         };
         /**
+         * TaskLine
+         * @description A task of the role.
+         */
+        TaskLine: {
+            /** Acceptance Refs */
+            acceptance_refs: string[];
+            /** Depends On */
+            depends_on: string[];
+            /** Description */
+            description: string;
+            /** Kind */
+            kind: string;
+            /** Paths */
+            paths: string[];
+            /** Priority */
+            priority: number;
+            /** State */
+            state: string;
+            /** Task Id */
+            task_id: string;
+            /** Title */
+            title: string;
+        };
+        /**
          * TaskList
          * @description The tasks of a story.
          */
@@ -5669,6 +6074,22 @@ export interface components {
             status: string;
             /** Taskid */
             taskId: string;
+        };
+        /**
+         * TimelineLine
+         * @description One of the last events, in words.
+         */
+        TimelineLine: {
+            /** Actor */
+            actor: string;
+            /** Event */
+            event: string;
+            /** Text */
+            text: string;
+            /** Ts */
+            ts: string;
+            /** Version */
+            version: number;
         };
         /**
          * TimelineList
@@ -6910,6 +7331,7 @@ export interface operations {
             query?: {
                 min_version?: number;
                 task_id?: string | null;
+                token_budget?: number | null;
             };
             header?: {
                 authorization?: string | null;
@@ -6932,6 +7354,83 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PackPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    kept_bundle_api_context__story_id__bundles__version___digest__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                digest: string;
+                story_id: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RehydrationBundle"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    change_context_api_context__story_id__changes_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangeResult"];
                 };
             };
             /** @description Validation Error */
@@ -7018,6 +7517,45 @@ export interface operations {
             };
         };
     };
+    rehydrate_api_context__story_id__rehydrate_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RehydrateRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundleView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     context_stats_api_context_stats_get: {
         parameters: {
             query?: {
@@ -7040,6 +7578,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ContextStats"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    validate_scope_api_context_validate_scope_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScopeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScopeVerdict"];
                 };
             };
             /** @description Validation Error */

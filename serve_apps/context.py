@@ -1,0 +1,178 @@
+"""Context over HTTP beside packs: bundles for whoever goes on with a story, its changes, scopes to check (AP-69)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from fleet.context import RehydrationBundle, Scope, check
+from fleet.errors import StoreUnavailable
+from fleet.events import ContextChanged, decode
+from fleet.services.rehydrating import Rehydrated, Rehydrator
+from serve_apps.commanding import answered
+from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
+from serve_apps.times import at
+from serve_apps.wire import Wire
+
+__all__ = ["rehydration_router"]
+
+rehydration_router = APIRouter(prefix="/api")
+
+_MAX_TTL_S = 604_800
+_LOOKED_AT = 400
+"""Events before the version that an answer tells, among which its own are."""
+Role = Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class RehydrateRequest(Wire):
+    """For whom, and how much (CX-40)."""
+
+    roles: Annotated[tuple[Role, ...], Field(max_length=50)] = ()
+    """All that have a task when left out."""
+    include_timeline: bool = True
+    include_summaries: bool = True
+    timeline_events: Annotated[int, Field(ge=1, le=500)] = 50
+    persist_bundle: bool = False
+    ttl_s: Annotated[int, Field(ge=60, le=_MAX_TTL_S)] = 86_400
+    """Seconds for which a kept bundle lives after it was last used."""
+    min_version: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+
+class BundleView(Wire):
+    """A bundle, its hash, and where it can be read again while it is kept."""
+
+    bundle: RehydrationBundle
+    hash: str
+    generated_at: str
+    kept_at: str | None
+
+
+class ScopeRequest(Wire):
+    """Which scopes somebody means to give to a role in a phase."""
+
+    phase: Annotated[str, Field(max_length=40)]
+    role: Role
+    provided: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+
+
+class ScopeVerdict(Wire):
+    """Whether these are exactly the scopes of the cell (CX-4)."""
+
+    allowed: bool
+    missing: tuple[Scope, ...]
+    extra: tuple[Scope, ...]
+
+
+class ChangeItem(Wire):
+    """One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing."""
+
+    operation: Literal["CREATE", "UPDATE", "DELETE"]
+    entity_type: Literal["DECISION", "TASK", "MILESTONE", "QUESTION", "SUMMARY"]
+    entity_id: Annotated[str | None, Field(max_length=80)] = None
+    payload: dict[str, Any] = {}
+    reason: Annotated[str, Field(min_length=10, max_length=4000)]
+
+
+class ChangeRequest(Wire):
+    """Changes that are recorded together, or not at all."""
+
+    changes: Annotated[tuple[ChangeItem, ...], Field(min_length=1, max_length=20)]
+
+
+class ChangeResult(Wire):
+    """The version that the changes brought, a hash of them, and what each of them is about."""
+
+    version: int
+    hash: str
+    entities: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def _rehydrator(request: Request, who: Caller) -> Rehydrator:
+    found: Rehydrator | None = request.app.state.rehydrator
+    if found is None:
+        raise StoreUnavailable("this front has no bundles of context wired")
+    return found
+
+
+Bundles = Annotated[Rehydrator, Depends(_rehydrator)]
+
+
+@rehydration_router.post("/context/validate-scope", response_model=ScopeVerdict)
+async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> ScopeVerdict:
+    """Whether a role may see exactly these scopes in a phase. Nothing is recorded."""
+    found = check(stories.context, phase=body.phase, role=body.role, provided=body.provided)
+    return ScopeVerdict.model_validate({"allowed": found.allowed, "missing": found.missing, "extra": found.extra})
+
+
+@rehydration_router.post("/context/{story_id}/rehydrate", response_model=BundleView)
+async def rehydrate(bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest) -> BundleView:
+    """What roles need to go on with a story that they know nothing of, from its record alone."""
+    found = await bundles.build(
+        story_id,
+        roles=body.roles,
+        timeline=body.timeline_events if body.include_timeline else 0,
+        with_summaries=body.include_summaries,
+        min_version=body.min_version,
+    )
+    if body.persist_bundle:
+        await bundles.keep(found, ttl_s=body.ttl_s)
+    return _view(found, kept=body.persist_bundle)
+
+
+def _view(found: Rehydrated, *, kept: bool) -> BundleView:
+    bundle = found.bundle
+    url = f"/api/context/{bundle.story_id}/bundles/{bundle.as_of}/{found.hash}"
+    return BundleView(bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None)
+
+
+@rehydration_router.get("/context/{story_id}/bundles/{version}/{digest}", response_model=RehydrationBundle)
+async def kept_bundle(
+    bundles: Bundles,
+    who: Caller,
+    story_id: Story,
+    version: Annotated[int, Path(ge=1, le=10**9)],
+    digest: Hash,
+) -> RehydrationBundle:
+    """A bundle that was kept; each time that it is read it lives on for its time."""
+    return await bundles.kept(story_id, version, digest)
+
+
+@rehydration_router.post("/context/{story_id}/changes", response_model=ChangeResult)
+async def change_context(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ChangeRequest
+) -> Any:
+    """Make, settle and remove decisions, questions and milestones in one append."""
+    sent = body.model_dump(mode="json", exclude_none=True)
+    response = await answered(request, desk, story_id, "change_context", sent, who=who, key=key)
+    if response.status_code == 202:
+        return response
+    told = int(response.headers["X-Fleet-As-Of"])
+    result = await _result(desk, story_id, f"{who}/{key}", told, body)
+    headers = {name: response.headers[name] for name in ("ETag", "X-Fleet-As-Of")}
+    return JSONResponse(result.model_dump(mode="json"), headers=headers)
+
+
+async def _result(desk: Desk, story_id: Story, command_id: str, told: int, body: ChangeRequest) -> ChangeResult:
+    for after in (max(0, told - _LOOKED_AT), 0):
+        for event in await desk.events(story_id, after=after):
+            if event.type == ContextChanged.__name__ and event.command_id == command_id:
+                changed = decode(event)
+                assert isinstance(changed, ContextChanged)
+                ids = tuple(str(change.entity_id) for change in changed.changes)
+                return ChangeResult(
+                    version=event.version, hash=changed.hash, entities=ids, warnings=_warnings(body, ids)
+                )
+    raise StoreUnavailable(f"what {command_id} recorded cannot be read now: ask again with the same key")
+
+
+def _warnings(body: ChangeRequest, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids that somebody gave to what did not exist yet: the fleet names what it makes."""
+    return tuple(
+        f"changes/{number}: {change.entity_id} is recorded as {ids[number]}"
+        for number, change in enumerate(body.changes)
+        if change.operation == "CREATE" and change.entity_id not in (None, ids[number])
+    )
