@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -13,10 +14,10 @@ from fleet.ids import Principal
 from fleet.ports import DeadLetter, DeadLetters
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.story_desk import StoryDesk
-from fleet.story import StoryState
+from fleet.story import StoryState, TaskState, time_limits
 from serve_apps.requests import Caller, Key, Stories
 from serve_apps.sight import sees_project
-from serve_apps.times import at
+from serve_apps.times import at, at_or_none
 from serve_apps.wire import Wire
 
 __all__ = ["operations_router"]
@@ -61,12 +62,24 @@ class WaitingTask(Wire):
     state: str
     priority: int
     waits_for: str
+    since: str | None
+    """When it came to where it waits."""
+    overdue: bool
+    """It is past a time limit of the workflow."""
 
 
 class WaitingTaskList(Wire):
     """Tasks that wait, those of the oldest stories first."""
 
     items: tuple[WaitingTask, ...]
+
+
+class Stay(Wire):
+    """How long tasks were in a state, all visits of a task together; seconds."""
+
+    tasks: int
+    median_s: int
+    p90_s: int
 
 
 class WorkflowStats(Wire):
@@ -83,6 +96,14 @@ class WorkflowStats(Wire):
     rejections: int
     """Reviews and people that sent a task back, over all tasks."""
     open_claims: int
+    sla_breaches: int
+    """Time limits that tasks passed."""
+    overdue: int
+    """Tasks that are past one of them now."""
+    stays: dict[str, Stay]
+    """By task state, how long tasks were in it that left it."""
+    first_try: dict[str, float | None]
+    """By role that reviews, the share of tasks that it let pass at once, 0 to 1; null before the first."""
 
 
 class Definitions(Wire):
@@ -168,8 +189,11 @@ async def pending_tasks(
             state=t.state,
             priority=t.task.priority,
             waits_for=_WAITS.get(t.state, t.task.role),
+            since=at_or_none(t.entered_ms.get(t.state)),
+            overdue=t.task.task_id in late,
         )
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
+        for late in (_late(state, stories),)
         for t in state.tasks.values()
         if t.state == "todo" or t.state in _WAITS
     ]
@@ -191,7 +215,41 @@ async def workflow_stats(request: Request, stories: Stories, who: Caller) -> Wor
         paused=sum(line.is_paused for line in lines),
         rejections=sum(sum(task.rejections.values()) for task in tasks) + sum(_sent_back(state) for state in seen),
         open_claims=sum(task.claim is not None for task in tasks),
+        sla_breaches=sum(task.breaches for task in tasks),
+        overdue=sum(len(_late(state, stories)) for state in seen),
+        stays=_stays(tasks),
+        first_try={role: _first_try(tasks, passed, sent_back) for role, (passed, sent_back) in _REVIEWS.items()},
     )
+
+
+_REVIEWS = {"architect": ("arch_approved", "REJECT_DESIGN"), "qa": ("qa_passed", "REJECT_TESTS")}
+
+
+def _late(state: StoryState, stories: StoryDesk) -> frozenset[str]:
+    """Tasks that are past a time limit now (LC-131)."""
+    limits = time_limits(state, stories.rules.fsm.task_workflow)
+    return frozenset(limit.task_id for limit in limits if limit.due_ms <= stories.now_ms)
+
+
+def _stays(tasks: Sequence[TaskState]) -> dict[str, Stay]:
+    found: dict[str, list[int]] = {}
+    for task in tasks:
+        for state, ms in task.stayed_ms.items():
+            found.setdefault(state, []).append(ms // 1000)
+    return {
+        state: Stay(tasks=len(all_s), median_s=_share(all_s, 50), p90_s=_share(all_s, 90))
+        for state, all_s in sorted(found.items())
+    }
+
+
+def _share(values: Sequence[int], percent: int) -> int:
+    """The value that this share of all is at most, by the nearest rank."""
+    return sorted(values)[-(-len(values) * percent // 100) - 1]
+
+
+def _first_try(tasks: Sequence[TaskState], passed: str, sent_back: str) -> float | None:
+    through = [task for task in tasks if passed in task.entered_ms]
+    return round(sum(sent_back not in task.rejections for task in through) / len(through), 4) if through else None
 
 
 def _sent_back(state: StoryState) -> int:

@@ -170,6 +170,7 @@ __all__ = [
     "SettledView",
     "StartRequest",
     "StaticSummary",
+    "Stay",
     "StoriesRequest",
     "StoryAdvice",
     "StoryGraph",
@@ -1660,6 +1661,13 @@ class StaticSummary(TypedDict):
     new_minor: NotRequired[int]
     ok: bool
 
+class Stay(TypedDict):
+    """How long tasks were in a state, all visits of a task together; seconds."""
+
+    median_s: int
+    p90_s: int
+    tasks: int
+
 class StoriesRequest(TypedDict):
     """The stories of a review that has not begun."""
 
@@ -2129,8 +2137,10 @@ class ValidationError(TypedDict):
 class WaitingTask(TypedDict):
     """A task that waits for somebody."""
 
+    overdue: bool
     priority: int
     role: str
+    since: str | None
     state: str
     story_id: str
     story_title: str
@@ -2147,11 +2157,15 @@ class WorkflowStats(TypedDict):
     """Where stories and tasks stand."""
 
     dispositions: dict[str, int]
+    first_try: dict[str, float | None]
     gates: dict[str, int]
     open_claims: int
+    overdue: int
     parked: dict[str, int]
     paused: int
     rejections: int
+    sla_breaches: int
+    stays: dict[str, Stay]
     stories: dict[str, int]
     tasks: dict[str, int]
 

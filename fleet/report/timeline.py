@@ -28,6 +28,7 @@ from fleet.events import (
     QuestionRaised,
     ReportGenerated,
     RestoreRequested,
+    SlaBreached,
     StepFinished,
     StepStarted,
     StoryCancelled,
@@ -176,6 +177,10 @@ def _of_people(payload: Payload) -> str | None:
             return f"Rejected as {payload.as_role}: {payload.reason}"
         case ApprovalExpired():
             return "Nobody answered in time"
+        case SlaBreached():
+            hours = f"{payload.limit_s / 3600:g} h"
+            told = f"; told: {', '.join(payload.notified)}" if payload.notified else ""
+            return f"Task {payload.subject.id} takes longer than {hours} since it was {payload.state}{told}"
         case DecisionProposed():
             return f"Decision proposed: {payload.title}"
         case DecisionAccepted():

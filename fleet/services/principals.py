@@ -44,6 +44,11 @@ class PrincipalRegistry:
         entry = self._by_principal.get(principal)
         return entry.projects if entry is not None and entry.enabled else frozenset()
 
+    def holders_of(self, role: str, project_id: str) -> tuple[Principal, ...]:
+        """The enabled principals that hold the role and see the project, by name."""
+        entries = (e for e in self._by_principal.values() if e.enabled and role in e.roles)
+        return tuple(sorted(e.principal for e in entries if e.projects is None or project_id in e.projects))
+
     def authenticate(self, header: str | None) -> Principal:
         """The principal whose bearer token this is; Unauthenticated otherwise."""
         scheme, _, token = (header or "").partition(" ")

@@ -9,6 +9,7 @@ from typing import Any
 from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
 from fleet.services.procedures import base, councils, delivery, derivation, gates, restoring, tasks
 from fleet.services.reconciling import Reconciler
+from fleet.services.sla_watch import SlaWatch
 from fleet.services.tool_calls import ToolCalls, end_calls
 from fleet.services.workbench import Workbench
 from fleet.story import Intent, pending_consents, plan, unanswered_gates
@@ -77,10 +78,12 @@ class StoryOwner:
         Raises OwnershipError when somebody else owns it or the tenure is over, LogRegressed when the log lost events,
         and the StoreError of an outage of the log: then nothing more is to be written, and a next owner goes on.
         Tool calls that were asked for are carried out beside all that, and end with this; so do the looks at what
-        engines say of calls that an earlier owner lost.
+        engines say of calls that an earlier owner lost, and at how long tasks take.
         """
         self._is_running = True
-        looks = asyncio.create_task(self._reconciler.run()) if self._reconciler else None
+        beside = [asyncio.create_task(SlaWatch(self.bench).run())]
+        if self._reconciler:
+            beside.append(asyncio.create_task(self._reconciler.run()))
         try:
             self._calls.look()
             await self._work()
@@ -89,9 +92,9 @@ class StoryOwner:
         finally:
             self._is_running = False
             await self._calls.close()
-            if looks is not None:
-                looks.cancel()
-                await asyncio.gather(looks, return_exceptions=True)
+            for look in beside:
+                look.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _work(self) -> None:
         while not self.is_over:

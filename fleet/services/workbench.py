@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,6 +59,8 @@ class Workbench:
     """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
     usage: UsageLogs | None = None
     """The logs of the engines that this fleet runs itself; None where it runs none."""
+    holders: Callable[[str, str], tuple[Principal, ...]] | None = None
+    """Who holds a role and sees a project; None where nobody is told of time limits by name."""
 
     @property
     def state(self) -> StoryState:

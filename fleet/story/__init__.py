@@ -80,6 +80,7 @@ from fleet.story.state import (
     TaskState,
 )
 from fleet.story.text import StoryText, parse
+from fleet.story.time_limits import TimeLimit, time_limits
 from fleet.story.tool_steps import (
     Due,
     asked_steps,
@@ -93,6 +94,8 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "TimeLimit",
+    "time_limits",
     "supersede_decision",
     "reject_decision",
     "find_decision",

@@ -11,6 +11,7 @@ from fleet.events import (
     PlanAdopted,
     PlanProposed,
     PlanRejected,
+    SlaBreached,
     StoredEvent,
     TaskAdded,
     TaskClaimed,
@@ -37,13 +38,13 @@ def _rejected(s: StoryState, p: PlanRejected, _: StoredEvent) -> StoryState:
     return s.with_(plans={**s.plans, p.plan_id: replace(s.plans[p.plan_id], status="REJECTED")})
 
 
-def _added(s: StoryState, p: TaskAdded, _: StoredEvent) -> StoryState:
-    known = s.tasks.get(p.task.task_id)
-    return s.with_(tasks={**s.tasks, p.task.task_id: replace(known, task=p.task) if known else TaskState(task=p.task)})
+def _added(s: StoryState, p: TaskAdded, event: StoredEvent) -> StoryState:
+    known = s.tasks.get(p.task.task_id) or TaskState(task=p.task, entered_ms={"todo": event.ts_ms})
+    return s.with_(tasks={**s.tasks, p.task.task_id: replace(known, task=p.task)})
 
 
-def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StoryState:
-    task = replace(s.tasks[p.task_id], state=p.to)
+def _transitioned(s: StoryState, p: TaskTransitioned, event: StoredEvent) -> StoryState:
+    task = _moved(s.tasks[p.task_id], p.to, event.ts_ms)
     match p.action:
         case "ASSIGN_TO_DEVELOPER" | "REVISE_CODE" | "REQUEST_REWORK" | "MERGE_FAILED":
             task = replace(task, attempt=task.attempt + 1, candidate_tree=None, author=None, reviewers=())
@@ -61,6 +62,22 @@ def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StorySt
     if p.feedback:
         task = replace(task, feedback=(*task.feedback, p.feedback))
     return s.with_(tasks={**s.tasks, p.task_id: task})
+
+
+def _moved(task: TaskState, to: str, now_ms: int) -> TaskState:
+    """The task in its next state, with the time that it was in the one before."""
+    stayed = task.stayed_ms.get(task.state, 0) + max(0, now_ms - task.entered_ms.get(task.state, now_ms))
+    return replace(
+        task,
+        state=to,
+        entered_ms={**task.entered_ms, to: now_ms},
+        stayed_ms={**task.stayed_ms, task.state: stayed},
+    )
+
+
+def _breached(s: StoryState, p: SlaBreached, _: StoredEvent) -> StoryState:
+    task = s.tasks.get(p.subject.id)
+    return s if task is None else s.with_(tasks={**s.tasks, p.subject.id: replace(task, breaches=task.breaches + 1)})
 
 
 def _restored(s: StoryState, task: TaskState) -> TaskState:
@@ -96,6 +113,7 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     PlanRejected: _rejected,
     TaskAdded: _added,
     TaskTransitioned: _transitioned,
+    SlaBreached: _breached,
     TaskClaimed: _claimed,
     TaskClaimReleased: _released,
 }

@@ -140,6 +140,17 @@ class TaskTransition(_Frozen):
     by: Literal["system", "assignee", "architect", "qa", "po"]
 
 
+class StageLimit(_Frozen):
+    """How long a task may stay in these states, which follow each other (LC-131..LC-135); seconds."""
+
+    states: Annotated[tuple[str, ...], Field(min_length=1)]
+    role: str
+    """Who is told first when it takes longer."""
+    wait_s: Annotated[int, Field(gt=0)] | None = None
+    """In the first of the states, until somebody takes the task."""
+    sla_s: Annotated[int, Field(gt=0)]
+
+
 class TaskWorkflow(_Frozen):
     """The 15 states of a task (LC-100..LC-117) and which reviews a kind of task needs (LC-119)."""
 
@@ -148,9 +159,15 @@ class TaskWorkflow(_Frozen):
     transitions: tuple[TaskTransition, ...]
     reviews_by_kind: dict[str, tuple[Literal["architect", "qa", "po"], ...]]
     claim_ttl_s: dict[str, int]
+    limits: tuple[StageLimit, ...] = ()
+    task_sla_s: Annotated[int, Field(gt=0)] | None = None
+    """From when nothing holds a task back until it is done (LC-136)."""
 
     @model_validator(mode="after")
     def _check(self) -> TaskWorkflow:
+        known = {self.initial, *self.terminal, *(row.to for row in self.transitions)}
+        if unknown := sorted({state for limit in self.limits for state in limit.states} - known):
+            raise ValueError(f"limits name {unknown[0]!r}, which is no state of a task")
         pairs = [(state, row.action) for row in self.transitions for state in row.from_]
         if len(pairs) != len(set(pairs)):
             raise ValueError("an action stands twice for one task state")

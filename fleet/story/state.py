@@ -132,6 +132,12 @@ class TaskState:
     reviewers: tuple[Principal, ...] = ()
     claim: Claim | None = None
     """The last claim that was not released; it may have expired."""
+    entered_ms: Mapping[str, int] = field(default_factory=_frozen_map)
+    """When it last came into each state that it was in."""
+    stayed_ms: Mapping[str, int] = field(default_factory=_frozen_map)
+    """How long it was in each state that it left, all visits together."""
+    breaches: int = 0
+    """Time limits that it passed (LC-131)."""
 
     @property
     def is_terminal(self) -> bool:

@@ -117,6 +117,7 @@ def make_council_parts(
             target=change_target(endpoints, RayChangeRequests(resolver, endpoints.node)),
             usage=usage,
             knowledge=knowledge,
+            holders=registry.holders_of,
         )
 
     leases, inbox = RedisLeaseStore(redis), RedisInbox(redis, cache)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from fleet import events as ev
-from fleet.adapters.memory import MemoryDeadLetters
+from fleet.adapters.memory import MemoryClock, MemoryDeadLetters
 from fleet.adapters.signing import KeyFile
 from fleet.config import ServeSettings
 from fleet.ids import EntityId, StreamId
@@ -75,6 +75,28 @@ async def test_statistics_say_where_stories_and_tasks_stand(client: httpx.AsyncC
     assert stats["rejections"] == 0
     assert stats["stories"] == {"DESIGN": 1}
     assert sum(stats["tasks"].values()) >= 1
+
+
+@pytest.mark.rule("AP-66", "LC-138", "LC-131")
+async def test_statistics_say_how_long_tasks_stay_what_passes_at_once_and_what_is_overdue():
+    # The second task was added when the first was done: nothing holds it back.
+    log = story(until="merged")
+    extra = log.state.tasks[TASK].task.model_copy(update={"task_id": EntityId("tk-more1"), "depends_on": (TASK,)})
+    log.add(ev.TaskAdded(plan_id=extra.plan_id, task=extra))
+    breach = ev.SlaBreached(
+        subject=ev.Topic(kind="task", id=TASK), state="pending_qa", limit_s=7200, elapsed_s=7300, notified=(PO,)
+    )
+    log.add(breach)
+    async with _front(World(clock=MemoryClock(now_ms=log.state.updated_ms + 49 * 3_600_000)), log) as client:
+        stats = await _get(client, "workflow/stats", DEV)
+        assert stats["first_try"] == {"architect": 1.0, "qa": 1.0}
+        assert stats["stays"]["implementing"]["tasks"] == 1
+        assert stats["stays"]["implementing"]["median_s"] == stats["stays"]["implementing"]["p90_s"] >= 1
+        # The task that is done is late no more; the one that nobody began with is.
+        assert (stats["sla_breaches"], stats["overdue"]) == (1, 1)
+        waiting = (await _get(client, "tasks/pending", DEV))["items"]
+        assert [(row["state"], row["overdue"]) for row in waiting] == [("todo", True)]
+        assert waiting[0]["since"] is not None
 
 
 @pytest.mark.rule("AP-66")

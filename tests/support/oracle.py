@@ -334,6 +334,10 @@ ALWAYS_IGNORED = frozenset(
         "latency_ms",
         "wall_ms",
         "since_ms",
+        "entered_ms",
+        "stayed_ms",
+        # How long a task took depends on what failed meanwhile.
+        "breaches",
         "until_ms",
         # A call that a dead owner may have made stays counted until the engine's own log settles it.
         "holds",

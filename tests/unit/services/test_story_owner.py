@@ -106,12 +106,13 @@ async def test_decider_that_raises_parks_its_story_after_three_tries():
     world, bench, _ = await bench_of(FleetError("nobody gets so far"))
 
     class Broken:
-        """Rules that cannot be applied; `looked` counts how often they were."""
+        """Rules that cannot be applied; `looked` counts how often somebody planned by them."""
 
         looked = 0
 
         def __getattr__(self, name: str) -> Any:
-            type(self).looked += 1
+            # Time limits are looked at beside the work.
+            type(self).looked += name != "task_workflow"
             raise KeyError(name)
 
     await story(until="base").write_to(world.log, after=bench.state.version)

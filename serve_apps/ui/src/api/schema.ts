@@ -5341,6 +5341,18 @@ export interface components {
             ok: boolean;
         };
         /**
+         * Stay
+         * @description How long tasks were in a state, all visits of a task together; seconds.
+         */
+        Stay: {
+            /** Median S */
+            median_s: number;
+            /** P90 S */
+            p90_s: number;
+            /** Tasks */
+            tasks: number;
+        };
+        /**
          * StoriesRequest
          * @description The stories of a review that has not begun.
          */
@@ -6373,10 +6385,14 @@ export interface components {
          * @description A task that waits for somebody.
          */
         WaitingTask: {
+            /** Overdue */
+            overdue: boolean;
             /** Priority */
             priority: number;
             /** Role */
             role: string;
+            /** Since */
+            since: string | null;
             /** State */
             state: string;
             /** Story Id */
@@ -6407,12 +6423,18 @@ export interface components {
             dispositions: {
                 [key: string]: number;
             };
+            /** First Try */
+            first_try: {
+                [key: string]: number | null;
+            };
             /** Gates */
             gates: {
                 [key: string]: number;
             };
             /** Open Claims */
             open_claims: number;
+            /** Overdue */
+            overdue: number;
             /** Parked */
             parked: {
                 [key: string]: number;
@@ -6421,6 +6443,12 @@ export interface components {
             paused: number;
             /** Rejections */
             rejections: number;
+            /** Sla Breaches */
+            sla_breaches: number;
+            /** Stays */
+            stays: {
+                [key: string]: components["schemas"]["Stay"];
+            };
             /** Stories */
             stories: {
                 [key: string]: number;
