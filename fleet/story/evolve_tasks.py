@@ -16,7 +16,9 @@ from fleet.events import (
     TaskClaimed,
     TaskClaimReleased,
     TaskTransitioned,
+    TaskUpdated,
 )
+from fleet.events import Task as PlanTask
 from fleet.ids import Digest
 from fleet.story.state import Claim, Plan, StoryState, TaskState
 
@@ -40,6 +42,16 @@ def _rejected(s: StoryState, p: PlanRejected, _: StoredEvent) -> StoryState:
 def _added(s: StoryState, p: TaskAdded, _: StoredEvent) -> StoryState:
     known = s.tasks.get(p.task.task_id)
     return s.with_(tasks={**s.tasks, p.task.task_id: replace(known, task=p.task) if known else TaskState(task=p.task)})
+
+
+def _updated(s: StoryState, p: TaskUpdated, _: StoredEvent) -> StoryState:
+    known = s.tasks.get(p.task_id)
+    if known is None:
+        return s
+    # An id is what a task is known by, so no change of a field can make it another one.
+    changes = {k: v for k, v in p.changes.items() if k in PlanTask.model_fields and k not in ("task_id", "story_id")}
+    task = PlanTask.model_validate({**known.task.model_dump(), **changes})
+    return s.with_(tasks={**s.tasks, p.task_id: replace(known, task=task)})
 
 
 def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StoryState:
@@ -95,6 +107,7 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     PlanAdopted: _adopted,
     PlanRejected: _rejected,
     TaskAdded: _added,
+    TaskUpdated: _updated,
     TaskTransitioned: _transitioned,
     TaskClaimed: _claimed,
     TaskClaimReleased: _released,

@@ -11,6 +11,7 @@ __all__ = [
     "CommitWork",
     "DecideGate",
     "DerivePlan",
+    "EndCouncil",
     "ExpireGate",
     "FireTransition",
     "GenerateReport",
@@ -23,6 +24,7 @@ __all__ = [
     "Park",
     "ProduceDocs",
     "Publish",
+    "ReleaseReview",
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
@@ -144,6 +146,20 @@ class TestTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseReview:
+    """Offer a review again whose claim ran out (LC-130)."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndCouncil:
+    """End a council whose task is no longer being implemented."""
+
+    council_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class MergeTask:
     """Merge the accepted work into the story tree."""
 
@@ -210,6 +226,8 @@ Intent = (
     | CommitWork
     | ReviewTask
     | TestTask
+    | ReleaseReview
+    | EndCouncil
     | MergeTask
     | RestoreTree
     | ProduceDocs

@@ -24,6 +24,7 @@ from fleet.story.intents import (
     CloseStory,
     DecideGate,
     DerivePlan,
+    EndCouncil,
     ExpireGate,
     FireTransition,
     GenerateReport,
@@ -39,7 +40,7 @@ from fleet.story.intents import (
 )
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.ownership import MAX_TAKEOVERS
-from fleet.story.plan_tasks import plan_tasks
+from fleet.story.plan_tasks import held_reviews, is_orphaned, plan_tasks
 from fleet.story.state import StoryState, TaskState
 
 __all__ = ["MAX_TAKEOVERS", "plan", "waiting_for"]
@@ -80,7 +81,8 @@ def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
         return (CheckoutBase(),)
     if state.base_tree not in state.reports:
         return (MeasureTree(tree=state.base_tree),)
-    running = tuple(AdvanceCouncil(k) for k, c in state.councils.items() if c.status == "IN_PROGRESS")
+    councils = {k: c for k, c in state.councils.items() if c.status == "IN_PROGRESS"}
+    running = tuple(EndCouncil(k) if is_orphaned(state, c) else AdvanceCouncil(k) for k, c in councils.items())
     if running:
         return running
     lifecycle = config.lifecycles[state.lifecycle]
@@ -239,6 +241,9 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
     pending = [a.request for a in state.approvals.values() if a.status == "requested" and not a.voided]
     if pending:
         return "; ".join(f"gate {r.gate} waits for role {r.role}" for r in pending)
+    held = [f"{t.claim.principal} reviews task {t.task.task_id}" for t in held_reviews(state) if t.claim is not None]
+    if held:
+        return "; ".join(held)
     lifecycle = config.lifecycles[state.lifecycle]
     for row in lifecycle.legal(state.state):
         if row.kind != "loopback":

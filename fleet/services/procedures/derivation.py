@@ -21,7 +21,14 @@ from fleet.events import (
 )
 from fleet.ids import EntityId
 from fleet.models import Sampling
-from fleet.planning import DerivedPlan, DerivedTask, Problem, derivation_schema, validate_derivation
+from fleet.planning import (
+    DerivedPlan,
+    DerivedTask,
+    Problem,
+    complexity_of,
+    derivation_schema,
+    validate_derivation,
+)
 from fleet.ports import AgentRequest
 from fleet.services.journal import Work
 from fleet.services.procedures.summaries import keep_summary
@@ -49,7 +56,7 @@ async def derive_plan(bench: Workbench, intent: DerivePlan) -> None:
     for attempt in range(1, bench.rules.planning.derivation.attempts + 1):
         found = await _attempt(bench, intent, prefix, attempt, problems)
         if isinstance(found, DerivedPlan):
-            await _adopt(bench, intent, found, plan_id=plan_id, version=number, prefix=prefix)
+            await _adopt(bench, intent, found, plan_id=plan_id, prefix=prefix)
             return
         problems += [
             PlanProblem(code=p.code, message=p.message, task_index=p.task_index, attempt=attempt) for p in found
@@ -99,10 +106,10 @@ async def _attempt(
     return outcome if isinstance(outcome, DerivedPlan) else tuple(outcome)
 
 
-async def _adopt(
-    bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, plan_id: EntityId, version: int, prefix: str
-) -> None:
+async def _adopt(bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, plan_id: EntityId, prefix: str) -> None:
     state = bench.state
+    # People may have proposed plans of their own while the planner was asked.
+    version = len(state.plans) + 1
     ids = [bench.new_id("tk", prefix, n) for n in range(len(plan.tasks))]
     needs = {n: tuple(ids[d.depends_on] for d in plan.dependencies if d.task == n) for n in range(len(ids))}
     tasks = tuple(_task(bench, derived, needs[n], ids[n], plan_id) for n, derived in enumerate(plan.tasks))
@@ -117,7 +124,7 @@ async def _adopt(
         rationale=decision.proposed.rationale,
         tasks=tasks,
         dependencies=edges,
-        estimated_complexity="LOW" if len(tasks) < 3 else "MEDIUM" if len(tasks) < 6 else "HIGH",
+        estimated_complexity=complexity_of(len(tasks)),
         task_decisions=tuple(
             TaskDecision(
                 task_index=n,
