@@ -14,6 +14,7 @@ from serve_apps.wire import Wire
 
 __all__ = [
     "AdoptRequest",
+    "DerivationView",
     "PlanPage",
     "PlanVersionList",
     "RejectPlanRequest",
@@ -66,6 +67,14 @@ class RejectPlanRequest(Wire):
     """Do not follow a proposed version."""
 
     reason: Annotated[str, Field(min_length=10, max_length=4000)]
+
+
+class DerivationView(Wire):
+    """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
+
+    plan_id: str
+    status: Literal["requested"]
+    status_url: str
 
 
 class PlanVersionList(Wire):

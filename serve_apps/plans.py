@@ -6,12 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from fleet.errors import AlreadyClaimed
 from fleet.ids import Principal, StoryId
 from fleet.services.plan_versions import find_plan, plan_by_hand
 from fleet.services.planning_desk import PlanningDesk
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.plan_wire import (
     AdoptRequest,
+    DerivationView,
     PlanPage,
     PlanVersionList,
     RejectPlanRequest,
@@ -48,6 +50,20 @@ async def write_plan(
     """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
     pending = await carried_out(request, desk, story_id, "write_plan", _written(body), who=who, key=key)
     return pending or await _page(desk, story_id, plan_by_hand(story_id, who, key), status=201)
+
+
+@plan_router.post("/planner/stories/{story_id}/derive-tasks", status_code=202, response_model=DerivationView)
+async def derive_tasks(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story) -> Response:
+    """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
+    plan_id = str(plan_by_hand(story_id, who, key))
+    try:
+        pending = await carried_out(request, desk, story_id, "derive_tasks", {}, who=who, key=key)
+    except AlreadyClaimed as error:
+        pending, plan_id = None, str(error.details["holder"])
+    view = DerivationView(
+        plan_id=plan_id, status="requested", status_url=f"/api/planner/stories/{story_id}/plans/{plan_id}"
+    )
+    return pending or tagged(view, (await desk.state(story_id)).version, status=202)
 
 
 def _written(body: WritePlanRequest) -> dict[str, Any]:

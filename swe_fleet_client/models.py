@@ -49,6 +49,7 @@ __all__ = [
     "DecisionRequest",
     "DecisionView",
     "Definitions",
+    "DerivationView",
     "DiffView",
     "DimensionView",
     "DiscoverRequest",
@@ -596,6 +597,13 @@ class Definitions(TypedDict):
     content: dict[str, Any]
     digest: str
     file: str
+
+class DerivationView(TypedDict):
+    """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
+
+    plan_id: str
+    status: Literal['requested']
+    status_url: str
 
 class DiffView(TypedDict):
     """What differs between two trees of a story."""

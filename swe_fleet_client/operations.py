@@ -212,6 +212,10 @@ class Operations(Calling):
         """The decisions with rationale and alternatives."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions")
 
+    def derive_tasks(self, story_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.DerivationView:
+        """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/derive-tasks", body=body, key=key, if_match=if_match)
+
     def diff(self, story_id: str, *, from_: str | None = None, to: str | None = None, path: str | None = None) -> m.DiffView:
         """What differs between two trees of the story; from its base to its present tree unless they are named."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/diff", query={"from": from_, "to": to, "path": path})

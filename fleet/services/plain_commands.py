@@ -9,7 +9,7 @@ from fleet.ports import Command
 from fleet.services.archiving import archive_story
 from fleet.services.budget_requests import decide_budget
 from fleet.services.plan_adoption import adopt_plan
-from fleet.services.plan_versions import reject_plan, write_plan
+from fleet.services.plan_versions import reject_plan, request_derivation, write_plan
 from fleet.services.task_actions import act_on_task
 from fleet.services.task_commands import release_claim, update_task
 from fleet.services.tool_requests import request_claim
@@ -28,6 +28,7 @@ PLAIN: Mapping[str, Plain] = {
     "update_task": update_task,
     "act_on_task": act_on_task,
     "write_plan": write_plan,
+    "derive_tasks": request_derivation,
     "adopt_plan": adopt_plan,
     "reject_plan": reject_plan,
     "archive_story": archive_story,

@@ -12,17 +12,36 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput, InvalidTransition, NotFound
-from fleet.events import Dependency, Payload, PlanProposed, PlanRejected, Task, TaskDecision
+from fleet.errors import AlreadyClaimed, InvalidInput, InvalidTransition, NotFound
+from fleet.events import (
+    Dependency,
+    Payload,
+    PlanProposed,
+    PlanRejected,
+    Task,
+    TaskDecision,
+    TaskDerivationRequested,
+)
 from fleet.ids import EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.planning import DerivedPlan, Problem, complexity_of, validate_derivation
 from fleet.ports import Command
+from fleet.services.procedures.derivation import next_plan_id
 from fleet.services.task_commands import needs_one_of, task_extras_problems
 from fleet.services.tool_steps import parsed
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, Plan, StoryState, TaskState, check_notes
+from fleet.story import Caller, Plan, StoryState, TaskState, check_notes, design_decision
+from fleet.story import plan as owed_intents
+from fleet.story.intents import DerivePlan
 
-__all__ = ["find_plan", "plan_by_hand", "reject_plan", "require_plannable", "require_proposed", "write_plan"]
+__all__ = [
+    "find_plan",
+    "plan_by_hand",
+    "request_derivation",
+    "reject_plan",
+    "require_plannable",
+    "require_proposed",
+    "write_plan",
+]
 
 _EXTRAS = ("notes", "replaces", "risk", "suggested_tech")
 """What a person may say of a task beside what a planner answers."""
@@ -219,6 +238,36 @@ async def reject_plan(bench: Workbench, command: Command, caller: Caller) -> tup
     require_proposed(plan, event="reject_plan")
     reason = check_notes(asked.reason, "reason")
     return (PlanRejected(plan_id=plan.proposal.plan_id, by=caller.principal, reason=reason),)
+
+
+async def request_derivation(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """The planner is to be asked for tasks of the present text once more (`derive_tasks`, PL-24).
+
+    Raises:
+        PolicyDenied: the caller is neither architect nor po, nor a system.
+        InvalidTransition: the story is over, past its build, parked for another reason than that it lacks a plan, or
+            its design is not decided.
+        AlreadyClaimed: a derivation is under way; `holder` is the plan that comes of it.
+    """
+    needs_one_of(caller, "architect", "po", "system")
+    state, fsm = bench.state, bench.rules.fsm
+    require_plannable(state, event="derive_tasks")
+    lifecycle = fsm.lifecycles[state.lifecycle]
+    is_early = lifecycle.phase(state.state) in ("DESIGN", "BUILD") and not lifecycle.states[state.state].terminal
+    if not is_early or design_decision(state) is None:
+        why = "its design is not decided" if is_early else "its build is over"
+        raise InvalidTransition(
+            f"story {state.story_id} is in state {state.state} and {why}: there is nothing to derive tasks from",
+            state=state.state,
+            event="derive_tasks",
+            allowed=[],
+        )
+    owed = owed_intents(state, fsm, now_ms=bench.now_ms)
+    under_way = state.derivation or (next_plan_id(bench) if any(isinstance(i, DerivePlan) for i in owed) else None)
+    if under_way is not None:
+        raise AlreadyClaimed(f"tasks are being derived as plan {under_way}: wait for it", holder=under_way)
+    plan_id = _plan_id(state.story_id, command.command_id)
+    return (TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),)
 
 
 def find_plan(state: StoryState, plan_id: str) -> Plan:

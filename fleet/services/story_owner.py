@@ -31,6 +31,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.OpenTaskCouncil: councils.open_task_council,
     owed.AdvanceCouncil: councils.advance_council,
     owed.DerivePlan: derivation.derive_plan,
+    owed.DeriveAgain: derivation.derive_again,
     owed.StartTask: tasks.start_task,
     owed.CommitWork: tasks.commit_work,
     owed.ReviewTask: tasks.review_task,

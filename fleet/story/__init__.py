@@ -56,7 +56,7 @@ from fleet.story.interventions import cancel, pause, require_unpaused, resolve_s
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
 from fleet.story.milestones import MILESTONES
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
-from fleet.story.plan import plan, waiting_for
+from fleet.story.plan import design_decision, plan, waiting_for
 from fleet.story.plan_tasks import REVIEWS, held_reviews, is_orphaned
 from fleet.story.replay import Replayed, replay
 from fleet.story.restoring import find_checkpoint, follow_restoration, request_restore, restored_states
@@ -156,6 +156,7 @@ __all__ = [
     "decide_gate",
     "decode_state",
     "delegation_for",
+    "design_decision",
     "due_of",
     "duty_of",
     "encode_state",

@@ -15,18 +15,35 @@ from fleet.events import (
     TaskAdded,
     TaskClaimed,
     TaskClaimReleased,
+    TaskDerivationFailed,
+    TaskDerivationRequested,
     TaskTransitioned,
     TaskUpdated,
 )
 from fleet.events import Task as PlanTask
-from fleet.ids import Digest
+from fleet.ids import Digest, Principal
 from fleet.story.state import Claim, Plan, StoryState, TaskState
 
 __all__ = ["HANDLERS"]
 
+_OWNER = Principal("system:council")
+
 
 def _proposed(s: StoryState, p: PlanProposed, _: StoredEvent) -> StoryState:
-    return s.with_(plans={**s.plans, p.plan_id: Plan(proposal=p)})
+    return s.with_(plans={**s.plans, p.plan_id: Plan(proposal=p)}, derivation=_left(s, p.plan_id))
+
+
+def _left(s: StoryState, answered: str) -> str | None:
+    return None if s.derivation == answered else s.derivation
+
+
+def _derivation_requested(s: StoryState, p: TaskDerivationRequested, event: StoredEvent) -> StoryState:
+    # What the owner asks of itself follows from the state and needs no memory.
+    return s if event.actor == _OWNER else s.with_(derivation=p.plan_id)
+
+
+def _derivation_failed(s: StoryState, p: TaskDerivationFailed, _: StoredEvent) -> StoryState:
+    return s.with_(derivation=_left(s, p.plan_id))
 
 
 def _adopted(s: StoryState, p: PlanAdopted, _: StoredEvent) -> StoryState:
@@ -106,6 +123,8 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     PlanProposed: _proposed,
     PlanAdopted: _adopted,
     PlanRejected: _rejected,
+    TaskDerivationRequested: _derivation_requested,
+    TaskDerivationFailed: _derivation_failed,
     TaskAdded: _added,
     TaskUpdated: _updated,
     TaskTransitioned: _transitioned,

@@ -10,6 +10,7 @@ __all__ = [
     "CloseStory",
     "CommitWork",
     "DecideGate",
+    "DeriveAgain",
     "DerivePlan",
     "EndCouncil",
     "ExpireGate",
@@ -105,6 +106,14 @@ class AdvanceCouncil:
     """Do what the deliberation owes next, until it is decided."""
 
     council_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeriveAgain:
+    """Ask the planner for tasks because a person wants that (PL-24)."""
+
+    plan_id: str
+    decision_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +231,7 @@ Intent = (
     | OpenTaskCouncil
     | AdvanceCouncil
     | DerivePlan
+    | DeriveAgain
     | StartTask
     | CommitWork
     | ReviewTask

@@ -23,6 +23,7 @@ from fleet.story.intents import (
     CheckoutBase,
     CloseStory,
     DecideGate,
+    DeriveAgain,
     DerivePlan,
     EndCouncil,
     ExpireGate,
@@ -43,7 +44,7 @@ from fleet.story.ownership import MAX_TAKEOVERS
 from fleet.story.plan_tasks import held_reviews, is_orphaned, plan_tasks
 from fleet.story.state import StoryState, TaskState
 
-__all__ = ["MAX_TAKEOVERS", "plan", "waiting_for"]
+__all__ = ["MAX_TAKEOVERS", "design_decision", "plan", "waiting_for"]
 
 Owed = tuple[Intent, ...]
 
@@ -88,6 +89,9 @@ def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
     lifecycle = config.lifecycles[state.lifecycle]
     if lifecycle.states[state.state].terminal:
         return _finish(state)
+    decision_id = design_decision(state) if state.derivation is not None else None
+    if state.derivation is not None and decision_id is not None:
+        return (DeriveAgain(plan_id=state.derivation, decision_id=decision_id),)
     forward = next((t for t in lifecycle.legal(state.state) if t.kind != "loopback"), None)
     assert forward is not None, state.state
     return _towards(state, config, forward, now_ms)
@@ -142,13 +146,9 @@ def _nothing(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
 def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     if s.plan is not None and s.plan.proposal.content_digest == s.content.digest:
         return ()
-    accepted = [
-        k
-        for k, d in s.decisions.items()
-        if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE" and _is_current(s, d.proposed.council_id)
-    ]
-    if accepted:
-        return (DerivePlan(decision_id=accepted[-1]),)
+    decision_id = design_decision(s)
+    if decision_id is not None:
+        return (DerivePlan(decision_id=decision_id),)
     councils = [
         r
         for r in s.councils.values()
@@ -161,6 +161,16 @@ def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
             ),
         )
     return (OpenDesignCouncil(attempt=sum(r.opened.output_kind == "design" for r in s.councils.values()) + 1),)
+
+
+def design_decision(s: StoryState) -> str | None:
+    """The accepted design that tasks of the present text are derived from, None before there is one."""
+    accepted = [
+        k
+        for k, d in s.decisions.items()
+        if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE" and _is_current(s, d.proposed.council_id)
+    ]
+    return accepted[-1] if accepted else None
 
 
 def _is_current(s: StoryState, council_id: str | None) -> bool:

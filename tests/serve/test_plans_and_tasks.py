@@ -155,6 +155,20 @@ async def test_plan_with_problems_is_refused_with_all_of_them(at: ToolFront, sen
     assert len((await _get(at, "plans"))["items"]) == 1
 
 
+@pytest.mark.rule("AP-61", "PL-24")
+async def test_derivation_is_asked_for_once_and_a_second_request_names_the_first(at: ToolFront, send: Sender):
+    await send("pause", {"reason": "I look at it first"}, ANA)
+    first = await send("derive-tasks", None)
+    assert first.status_code == 202, first.text
+    plan_id = first.json()["plan_id"]
+    assert first.json()["status_url"] == f"{URL}/plans/{plan_id}"
+    second = await send("derive-tasks", None, ANA)
+    assert (second.status_code, second.json()["plan_id"]) == (202, plan_id)
+    assert (await at.world.types()).count("TaskDerivationRequested") == 1
+    _refused(await send("derive-tasks", None, DEV), 403, "policy_denied")
+    _refused(await at.client.get(f"{URL}/plans/{plan_id}", headers=DEV), 404, "not_found")
+
+
 @pytest.mark.rule("AP-62", "LC-121", "LC-123")
 async def test_task_in_full_has_its_history_claim_and_evidence(at: ToolFront):
     response = await at.client.get(f"{URL}/tasks/{TASK}", headers=DEV)

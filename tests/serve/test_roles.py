@@ -35,6 +35,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", f"{URL}/plans", {"rationale": "smaller steps are better", "tasks": []}, frozenset({"po"})),
     ("POST", f"{URL}/plans/{PLAN}/adopt", {"decision_id": DECISION}, frozenset({"po"})),
     ("POST", f"{URL}/plans/{PLAN}/reject", {"reason": "there is a better one"}, frozenset({"po"})),
+    ("POST", f"{URL}/derive-tasks", None, frozenset({"po"})),
     ("GET", f"{URL}/tasks/{TASK}", None, EVERYBODY),
     ("PATCH", f"{URL}/tasks/{TASK}", {"priority": 3}, frozenset({"po"})),
     ("POST", f"{URL}/tasks/{TASK}/release", None, frozenset({"po", "developer"})),

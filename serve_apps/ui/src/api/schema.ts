@@ -945,6 +945,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/derive-tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Derive Tasks
+         * @description Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan.
+         */
+        post: operations["derive_tasks_api_planner_stories__story_id__derive_tasks_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/diff": {
         parameters: {
             query?: never;
@@ -3019,6 +3039,21 @@ export interface components {
             digest: string;
             /** File */
             file: string;
+        };
+        /**
+         * DerivationView
+         * @description Tasks are being derived; the plan can be read once there is an answer (AP-61).
+         */
+        DerivationView: {
+            /** Plan Id */
+            plan_id: string;
+            /**
+             * Status
+             * @constant
+             */
+            status: "requested";
+            /** Status Url */
+            status_url: string;
         };
         /**
          * DiffView
@@ -8059,6 +8094,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DecisionList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    derive_tasks_api_planner_stories__story_id__derive_tasks_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DerivationView"];
                 };
             };
             /** @description Validation Error */
