@@ -14,9 +14,9 @@ from fleet.services.planning_desk import Pending, PlanningDesk, recorded_body
 from serve_apps.observed import note_command
 from serve_apps.sight import require_sight
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
-from serve_apps.wire import CommandView, RedactionView, StoryView, story_view
+from serve_apps.wire import CommandView, RedactionView, StoryView, Wire, story_view
 
-__all__ = ["answered", "check_version", "redacted_in", "shown", "view_of"]
+__all__ = ["answered", "carried_out", "check_version", "redacted_in", "shown", "tagged", "view_of"]
 
 
 async def view_of(desk: PlanningDesk, story_id: StoryId) -> StoryView:
@@ -27,7 +27,12 @@ async def view_of(desk: PlanningDesk, story_id: StoryId) -> StoryView:
 
 def shown(view: StoryView, *, status: int = 200) -> Response:
     """The answer that holds a story, with its version as entity tag (AP-3)."""
-    headers = {"ETag": f'"v{view.version}"', "X-Fleet-As-Of": str(view.version)}
+    return tagged(view, view.version, status=status)
+
+
+def tagged(view: Wire, version: int, *, status: int = 200) -> Response:
+    """The answer that holds a part of a story, with the version of the story as entity tag (AP-3)."""
+    headers = {"ETag": f'"v{version}"', "X-Fleet-As-Of": str(version)}
     return JSONResponse(view.model_dump(mode="json"), status_code=status, headers=headers)
 
 
@@ -67,6 +72,26 @@ async def answered(
     created: bool = False,
 ) -> Response:
     """The story after the command, or where its outcome can be asked for (AP-4); If-Match is checked before."""
+    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key, created=created)
+    if pending is not None:
+        return pending
+    view = await view_of(desk, StoryId(story_id))
+    redactions = redacted_in(name, body)
+    return shown(view.model_copy(update={"redactions": redactions}), status=201 if created else 200)
+
+
+async def carried_out(
+    request: Request,
+    desk: PlanningDesk,
+    story_id: str,
+    name: str,
+    body: dict[str, Any],
+    *,
+    who: Principal,
+    key: str,
+    created: bool = False,
+) -> Response | None:
+    """None once the command is carried out, else where its outcome can be asked for; If-Match is checked before."""
     story = await require_sight(request, who, StoryId(story_id))
     header = request.headers.get("if-match")
     if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
@@ -74,13 +99,11 @@ async def answered(
     note_command(request.scope, story, CommandId(f"{who}/{key}"))
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
     found = await desk.command(story, name, body, principal=who, key=key, trace_id=trace_id)
-    redactions = redacted_in(name, body)
-    if isinstance(found, Pending):
-        url = f"/api/commands/{found.command_id}"
-        view = CommandView(command_id=found.command_id, status="pending", status_url=url, redactions=redactions)
-        return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
-    view = await view_of(desk, story)
-    return shown(view.model_copy(update={"redactions": redactions}), status=201 if created else 200)
+    if not isinstance(found, Pending):
+        return None
+    url, redactions = f"/api/commands/{found.command_id}", redacted_in(name, body)
+    view = CommandView(command_id=found.command_id, status="pending", status_url=url, redactions=redactions)
+    return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
 
 
 def redacted_in(name: str, body: dict[str, Any]) -> tuple[RedactionView, ...]:

@@ -37,6 +37,7 @@ from serve_apps.mcp import MCP_PATH, McpFront
 from serve_apps.operations import operations_router
 from serve_apps.parts import FrontParts
 from serve_apps.planner import planner_router
+from serve_apps.plans import plan_router
 from serve_apps.problems import http_problem, problem_response, told, validation_problem
 from serve_apps.projects import project_router
 from serve_apps.rates import PrincipalRates
@@ -46,6 +47,7 @@ from serve_apps.site import read_site, site_routes
 from serve_apps.socket import socket_router
 from serve_apps.sse import event_stream
 from serve_apps.stream import Choice, event_frames, many_frames, resume_point, start_of
+from serve_apps.task_routes import task_router
 from serve_apps.tool_gateway import tool_router
 from serve_apps.wire import (
     ClaimRequest,
@@ -111,6 +113,8 @@ def build_gateway(
     app.include_router(tool_router)
     app.include_router(budget_router)
     app.include_router(intervention_router)
+    app.include_router(plan_router)
+    app.include_router(task_router)
     app.include_router(gates_router)
     app.include_router(coach_router)
     # Before the router whose routes take any word for the id of a story.

@@ -63,6 +63,14 @@ async def cancel_story(
     return await answered(request, desk, story_id, "cancel", body.model_dump(), who=who, key=key)
 
 
+@intervention_router.post(_STORY + "/archive", response_model=StoryView)
+async def archive_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
+) -> Any:
+    """Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more."""
+    return await answered(request, desk, story_id, "archive_story", body.model_dump(), who=who, key=key)
+
+
 @intervention_router.post(_STORY + "/pause", response_model=StoryView)
 async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest) -> Any:
     """Hold the story back: no step of it starts from here on; what runs may end."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fleet.services.story_desk import Offer
-from fleet.story import Decision, StoryState
+from fleet.story import Decision, Plan, StoryState
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
 __all__ = [
     "TreeCheckpointList",
     "DecisionList",
+    "PlanVersionView",
     "PlanView",
     "QuestionList",
     "TaskList",
@@ -17,6 +18,7 @@ __all__ = [
     "tree_checkpoint_list",
     "decision_list",
     "decision_view",
+    "plan_version",
     "plan_view",
     "question_list",
     "task_list",
@@ -162,21 +164,24 @@ def _task(state: StoryState, task_id: str) -> PlanTask:
     )
 
 
+def plan_version(state: StoryState, plan: Plan) -> PlanVersionView:
+    """One version, without its tasks."""
+    proposal = plan.proposal
+    return PlanVersionView(
+        plan_id=proposal.plan_id,
+        version=proposal.version,
+        status=plan.status,
+        author=proposal.author,
+        rationale=proposal.rationale,
+        complexity=proposal.estimated_complexity,
+        digest=proposal.plan_digest,
+        fits_text=proposal.content_digest == state.content.digest,
+    )
+
+
 def plan_view(state: StoryState, layers: tuple[tuple[str, ...], ...]) -> PlanView:
     """The plan of the story as it is."""
-    versions = tuple(
-        PlanVersionView(
-            plan_id=p.proposal.plan_id,
-            version=p.proposal.version,
-            status=p.status,
-            author=p.proposal.author,
-            rationale=p.proposal.rationale,
-            complexity=p.proposal.estimated_complexity,
-            digest=p.proposal.plan_digest,
-            fits_text=p.proposal.content_digest == state.content.digest,
-        )
-        for p in state.plans.values()
-    )
+    versions = tuple(plan_version(state, plan) for plan in state.plans.values())
     dependencies = tuple((d.from_, d.to) for d in state.plan.proposal.dependencies) if state.plan else ()
     return PlanView(
         plan_id=state.plan_id,

@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
+    "ActionRequest",
+    "ActionResult",
+    "AdoptRequest",
     "ApplyRequest",
     "ApprovalCard",
     "ApprovalList",
@@ -36,6 +39,7 @@ __all__ = [
     "CheckpointList",
     "CheckpointView",
     "ClaimRequest",
+    "ClaimView",
     "CommandView",
     "CompressionView",
     "ContextStats",
@@ -58,6 +62,7 @@ __all__ = [
     "DecisionRequest",
     "DecisionView",
     "Definitions",
+    "DerivationView",
     "DiffView",
     "DimensionView",
     "DiscoverRequest",
@@ -112,6 +117,7 @@ __all__ = [
     "Me",
     "Milestone",
     "MilestoneLine",
+    "NeedView",
     "NoteRequest",
     "Nothing",
     "OpenQuestion",
@@ -124,7 +130,9 @@ __all__ = [
     "PhaseLead",
     "PlanHeader",
     "PlanOutlineTask",
+    "PlanPage",
     "PlanTask",
+    "PlanVersionList",
     "PlanVersionView",
     "PlanView",
     "ProjectChanges",
@@ -146,6 +154,7 @@ __all__ = [
     "RefinedStory",
     "RehydrateRequest",
     "RehydrationBundle",
+    "RejectPlanRequest",
     "RejectRequest",
     "RepoText",
     "Requirement",
@@ -185,12 +194,17 @@ __all__ = [
     "TaskArtifacts",
     "TaskCaptured",
     "TaskContext",
+    "TaskDraft",
+    "TaskEditRequest",
+    "TaskEvidenceView",
     "TaskInput",
     "TaskLine",
     "TaskList",
     "TaskMetadata",
     "TaskMount",
+    "TaskMoveView",
     "TaskNetwork",
+    "TaskPage",
     "TaskResources",
     "TaskResult",
     "TaskService",
@@ -218,10 +232,12 @@ __all__ = [
     "UsageList",
     "UsageSumView",
     "ValidationError",
+    "VersionTask",
     "WaitingTask",
     "WaitingTaskList",
     "WorkflowStats",
     "WorkspaceSummary",
+    "WritePlanRequest",
     "_Entry",
     "fleet__events__story__Finding",
     "fleet__planning__coach__Finding",
@@ -243,6 +259,24 @@ __all__ = [
 JsonValue = Any
 
 LeafMark = Literal['live', 'archived', 'refused']
+
+class ActionRequest(TypedDict):
+    """One action of the task workflow (LC-100..LC-117)."""
+
+    action: str
+    artifacts: NotRequired[list[str]]
+    feedback: NotRequired[str]
+
+class ActionResult(TypedDict):
+    """What came of an action; a refusal is a problem with the word as `action_status` (LC-120)."""
+
+    status: Literal['accepted']
+    task: TaskPage
+
+class AdoptRequest(TypedDict):
+    """Follow a proposed version (PL-11)."""
+
+    decision_id: str
 
 class ApplyRequest(TypedDict):
     """Proposals to take into the story, by the keys of its advice."""
@@ -505,6 +539,13 @@ class ClaimRequest(TypedDict):
 
     role: str
 
+class ClaimView(TypedDict):
+    """Who alone works on the task, or reviews it."""
+
+    expires_at: str
+    is_live: bool
+    principal: str
+
 class CommandView(TypedDict):
     """A command and what came of it (AP-4)."""
 
@@ -701,6 +742,13 @@ class Definitions(TypedDict):
     content: dict[str, Any]
     digest: str
     file: str
+
+class DerivationView(TypedDict):
+    """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
+
+    plan_id: str
+    status: Literal['requested']
+    status_url: str
 
 class DiffView(TypedDict):
     """What differs between two trees of a story."""
@@ -1135,6 +1183,13 @@ class MilestoneLine(TypedDict):
     event: str
     ts: str
 
+class NeedView(TypedDict):
+    """One task needs another; `inferred` when shared keywords say so (PL-22)."""
+
+    inferred: bool
+    needs: str
+    task_id: str
+
 class NoteRequest(TypedDict):
     """A note for the record."""
 
@@ -1230,6 +1285,20 @@ class PlanOutlineTask(TypedDict):
     role: str
     title: str
 
+class PlanPage(TypedDict):
+    """One plan version: tasks, layers, critical path, and what may start now (AP-59)."""
+
+    critical_hours: int
+    critical_path: list[str]
+    cyclic: list[str]
+    dependencies: list[NeedView]
+    layers: list[list[str]]
+    plan: PlanVersionView
+    previous_plan_id: str | None
+    ready: list[str]
+    tasks: list[VersionTask]
+    uncovered: list[str]
+
 class PlanTask(TypedDict):
     """One task of a plan, with where it stands."""
 
@@ -1250,6 +1319,11 @@ class PlanTask(TypedDict):
     state: str
     task_id: str
     title: str
+
+class PlanVersionList(TypedDict):
+    """Every plan version of a story, in the order of their numbers."""
+
+    items: list[PlanVersionView]
 
 class PlanVersionView(TypedDict):
     """One plan version (PL-10)."""
@@ -1449,6 +1523,11 @@ class RehydrationBundle(TypedDict):
     stats: BundleStats
     story_id: str
     timeline: list[TimelineLine]
+
+class RejectPlanRequest(TypedDict):
+    """Do not follow a proposed version."""
+
+    reason: str
 
 class RejectRequest(TypedDict):
     """A no, and why; `back` names the event of the lifecycle that takes the story back at once."""
@@ -1829,6 +1908,52 @@ class TaskContext(TypedDict):
     scope: NotRequired[list[str]]
     task_id: NotRequired[str | None]
 
+class TaskDraft(TypedDict):
+    """One task of a plan that a person writes; values out of bounds are all listed in the refusal (PL-20)."""
+
+    acceptance_refs: list[str]
+    depends_on: NotRequired[list[int]]
+    description: str
+    estimated_hours: int
+    keywords: list[str]
+    kind: str
+    notes: NotRequired[str]
+    paths: NotRequired[list[str]]
+    priority: int
+    replaces: NotRequired[str | None]
+    risk: NotRequired[Literal['low', 'medium', 'high']]
+    role: str
+    suggested_tech: NotRequired[list[str]]
+    title: str
+
+class TaskEditRequest(TypedDict):
+    """New values of a task's fields; those that are left out stay. The others are fixed by the plan (PL-12, AP-62)."""
+
+    acceptance_refs: NotRequired[Any]
+    depends_on: NotRequired[Any]
+    description: NotRequired[Any]
+    estimated_hours: NotRequired[int | None]
+    keywords: NotRequired[list[str] | None]
+    kind: NotRequired[Any]
+    notes: NotRequired[str | None]
+    paths: NotRequired[Any]
+    priority: NotRequired[int | None]
+    risk: NotRequired[Literal['low', 'medium', 'high'] | None]
+    role: NotRequired[Any]
+    suggested_tech: NotRequired[list[str] | None]
+    title: NotRequired[Any]
+
+class TaskEvidenceView(TypedDict):
+    """What is on record about its work."""
+
+    candidate_tree: str | None
+    councils: list[str]
+    merged_commit: str | None
+    run_id: str | None
+    runs: list[str]
+    score: str | None
+    verdict: str | None
+
 class TaskInput(TypedDict):
     """The files that the run starts from (RC-9)."""
 
@@ -1878,11 +2003,57 @@ class TaskMount(TypedDict):
     target: str
     type: Literal['bind', 'tmpfs', 'blob']
 
+class TaskMoveView(TypedDict):
+    """One step of the task (LC-121)."""
+
+    action: Literal['ASSIGN_TO_DEVELOPER', 'COMMIT_CODE', 'AUTO_ROUTE_TO_ARCHITECT', 'CLAIM_REVIEW', 'APPROVE_DESIGN', 'REJECT_DESIGN', 'REVISE_CODE', 'AUTO_ROUTE_TO_QA', 'CLAIM_TESTING', 'APPROVE_TESTS', 'REJECT_TESTS', 'AUTO_ROUTE_TO_PO', 'APPROVE_STORY', 'REJECT_STORY', 'REQUEST_REWORK', 'AUTO_COMPLETE', 'MERGE_FAILED', 'DISCARD_TASK', 'RESTORE', 'RELEASE_CLAIM']
+    actor_type: str
+    at: str
+    evidence: list[str]
+    feedback: str | None
+    from_state: str
+    principal: str
+    role: str
+    to_state: str
+    version: int
+
 class TaskNetwork(TypedDict):
     """What the run may reach (RC-7)."""
 
     hosts: NotRequired[list[str]]
     mode: NotRequired[Literal['none', 'allow']]
+
+class TaskPage(TypedDict):
+    """One task in full."""
+
+    acceptance_refs: list[str]
+    attempt: int
+    author: str | None
+    claim: ClaimView | None
+    depends_on: list[str]
+    description: str
+    estimated_hours: int
+    evidence: TaskEvidenceView
+    feedback: list[str]
+    history: list[TaskMoveView]
+    keywords: list[str]
+    kind: str
+    notes: str
+    paths: list[str]
+    plan_id: str
+    points: int | None
+    priority: int
+    reviewers: list[str]
+    risk: str
+    role: str
+    state: str
+    status: str
+    story_id: str
+    suggested_tech: list[str]
+    task_id: str
+    title: str
+    version: int
+    work_author: str | None
 
 class TaskResources(TypedDict):
     """What the run may use (RC-6). One that is not named is the smaller of its default and the cap."""
@@ -2134,6 +2305,27 @@ class ValidationError(TypedDict):
     msg: str
     type: str
 
+class VersionTask(TypedDict):
+    """One task as a version holds it, and where it stands now."""
+
+    acceptance_refs: list[str]
+    depends_on: list[str]
+    description: str
+    estimated_hours: int
+    keywords: list[str]
+    kind: str
+    notes: str
+    paths: list[str]
+    points: int | None
+    priority: int
+    risk: str
+    role: str
+    state: str | None
+    status: str | None
+    suggested_tech: list[str]
+    task_id: str
+    title: str
+
 class WaitingTask(TypedDict):
     """A task that waits for somebody."""
 
@@ -2179,6 +2371,13 @@ class WorkspaceSummary(TypedDict):
     secrets_found: NotRequired[int | None]
     static: NotRequired[StaticSummary | None]
     unit: NotRequired[TestSummary | None]
+
+class WritePlanRequest(TypedDict):
+    """A plan version by hand, new or edited (PL-25)."""
+
+    previous_plan_id: NotRequired[str | None]
+    rationale: str
+    tasks: list[TaskDraft]
 
 class _Entry(TypedDict):
     """_Entry."""

@@ -212,6 +212,10 @@ class Operations(Calling):
         """Grant or reject a pending approval of this story, by gate or approval id."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/approvals/{self._part(gate)}/{self._part(decision)}", body=body, key=key, if_match=if_match)
 
+    def archive_story(self, story_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+        """Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/archive", body=body, key=key, if_match=if_match)
+
     def blob(self, story_id: str, digest: str) -> bytes:
         """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
         return self._bytes("GET", f"/api/planner/stories/{self._part(story_id)}/blobs/{self._part(digest)}")
@@ -256,6 +260,10 @@ class Operations(Calling):
         """Proposed and accepted decisions that depend on each other in a circle."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions/cycles", query={"min_version": min_version})
 
+    def derive_tasks(self, story_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.DerivationView:
+        """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/derive-tasks", body=body, key=key, if_match=if_match)
+
     def diff(self, story_id: str, *, from_: str | None = None, to: str | None = None, path: str | None = None) -> m.DiffView:
         """What differs between two trees of the story; from its base to its present tree unless they are named."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/diff", query={"from": from_, "to": to, "path": path})
@@ -275,6 +283,26 @@ class Operations(Calling):
     def plan(self, story_id: str) -> m.PlanView:
         """The adopted plan with its tasks and layers, and every plan version."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/plan")
+
+    def plan_versions(self, story_id: str) -> m.PlanVersionList:
+        """Every plan version: proposed, adopted, superseded or rejected."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/plans")
+
+    def write_plan(self, story_id: str, *, body: m.WritePlanRequest, key: str | None = None, if_match: str | None = None) -> m.PlanPage:
+        """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/plans", body=body, key=key, if_match=if_match)
+
+    def show_plan(self, story_id: str, plan_id: str) -> m.PlanPage:
+        """One plan version: tasks, dependencies, layers, critical path, and which tasks may start now."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/plans/{self._part(plan_id)}")
+
+    def adopt_plan(self, story_id: str, plan_id: str, *, body: m.AdoptRequest, key: str | None = None, if_match: str | None = None) -> m.PlanPage:
+        """Follow a proposed version, on an accepted decision; the former one is superseded."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/plans/{self._part(plan_id)}/adopt", body=body, key=key, if_match=if_match)
+
+    def reject_plan(self, story_id: str, plan_id: str, *, body: m.RejectPlanRequest, key: str | None = None, if_match: str | None = None) -> m.PlanPage:
+        """Do not follow a proposed version."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/plans/{self._part(plan_id)}/reject", body=body, key=key, if_match=if_match)
 
     def questions(self, story_id: str) -> m.QuestionList:
         """The questions and their answers."""
@@ -328,9 +356,25 @@ class Operations(Calling):
         """The tasks and where each stands."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/tasks")
 
+    def show_task(self, story_id: str, task_id: str) -> m.TaskPage:
+        """One task in full: what it asks for, where it stands, how it came there, who has it, what was measured."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/tasks/{self._part(task_id)}")
+
+    def edit_task(self, story_id: str, task_id: str, *, body: m.TaskEditRequest, key: str | None = None, if_match: str | None = None) -> m.TaskPage:
+        """Give fields of a task new values that its plan does not fix."""
+        return self._json("PATCH", f"/api/planner/stories/{self._part(story_id)}/tasks/{self._part(task_id)}", body=body, key=key, if_match=if_match)
+
+    def act_on_task(self, story_id: str, task_id: str, *, body: m.ActionRequest, key: str | None = None, if_match: str | None = None) -> m.ActionResult:
+        """Act in the workflow of a task: claim a review, approve or reject it, send work back, discard the task."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/tasks/{self._part(task_id)}/actions", body=body, key=key, if_match=if_match)
+
     def claim_task(self, story_id: str, task_id: str, *, body: m.ClaimRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Take a task that is being implemented; operations that write need it."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/tasks/{self._part(task_id)}/claim", body=body, key=key, if_match=if_match)
+
+    def release_task(self, story_id: str, task_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.TaskPage:
+        """Give a claimed task back; a po gives back anybody's. A review under way waits for a reviewer again."""
+        return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/tasks/{self._part(task_id)}/release", body=body, key=key, if_match=if_match)
 
     def tests_of_story(self, story_id: str) -> m.TestTable:
         """Every test by name with its result in each report, the newest twenty; flaky ones are marked."""

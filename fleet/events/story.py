@@ -239,6 +239,7 @@ class StoryArchived(_StoryEvent):
 
     origin = "owner"
     export_digest: Digest
+    reason: str | None = None
 
 
 class StoryClosed(_StoryEvent):

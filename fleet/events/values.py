@@ -191,8 +191,10 @@ TaskAction = Literal[
     "MERGE_FAILED",
     "DISCARD_TASK",
     "RESTORE",
+    "RELEASE_CLAIM",
 ]
-"""Actions of the task workflow (LC-100..LC-117), and what a restored checkpoint does to a task (PL-47)."""
+"""Actions of the task workflow (LC-100..LC-117), what a restored checkpoint does to a task (PL-47), and a review that
+nobody holds any more (LC-130)."""
 
 RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 """A role or profile of config/roles.yaml."""

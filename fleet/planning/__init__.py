@@ -79,7 +79,9 @@ if TYPE_CHECKING:
         DerivedPlan,
         DerivedTask,
         TaskKind,
+        complexity_of,
         derivation_schema,
+        field_problems,
         validate_derivation,
     )
 else:
@@ -148,7 +150,9 @@ __all__ = [
     "close_estimate_round",
     "content_digest",
     "critical_path",
+    "complexity_of",
     "derivation_schema",
+    "field_problems",
     "discover",
     "discovery_schema",
     "find_cycle",

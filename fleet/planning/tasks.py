@@ -21,7 +21,9 @@ __all__ = [
     "DerivedPlan",
     "DerivedTask",
     "TaskKind",
+    "complexity_of",
     "derivation_schema",
+    "field_problems",
     "validate_derivation",
 ]
 
@@ -122,6 +124,18 @@ def validate_derivation(
     return problems or _plan(tuple(_task(t) for t in listed), bounds.shared_keywords)
 
 
+def field_problems(fields: Mapping[str, Any], config: PlanningConfig) -> list[Problem]:
+    """What is wrong with new values of a task's estimate, priority or keywords; others are passed over (PL-20)."""
+    rules = _Rules((), frozenset(), (), config.derivation, 1)
+    checks = {"estimated_hours": _hours, "priority": _priority, "keywords": _keywords}
+    asked = [checks[name] for name in fields if name in checks]
+    return [
+        Problem(code=code, message=reason)
+        for code, check in _CHECKS.items()
+        if check in asked and (reason := check(dict(fields), 0, rules))
+    ]
+
+
 def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
@@ -143,6 +157,11 @@ def _texts(value: object) -> list[str] | None:
 
 def _task(raw: Mapping[str, Any]) -> DerivedTask:
     return DerivedTask.model_validate({"depends_on": (), "paths": (), **raw})
+
+
+def complexity_of(tasks: int) -> Literal["LOW", "MEDIUM", "HIGH"]:
+    """How complex a plan with so many tasks is taken to be."""
+    return "LOW" if tasks < 3 else "MEDIUM" if tasks < 6 else "HIGH"
 
 
 def _task_problems(index: int, task: object, rules: _Rules) -> Iterator[Problem]:

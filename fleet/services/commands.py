@@ -20,10 +20,9 @@ from fleet.ids import Digest, EntityId, Principal
 from fleet.models import PACK_READERS, ModelsConfig, PackReaders
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
-from fleet.services.budget_requests import decide_budget, run_budget
-from fleet.services.context_commands import change_context
+from fleet.services.budget_requests import run_budget
 from fleet.services.create_story import created_events, parented
-from fleet.services.decision_commands import DECISION_COMMANDS
+from fleet.services.plain_commands import PLAIN, Plain
 from fleet.services.preliminary_plans import propose_plan
 from fleet.services.procedures.fetching import listed_target
 from fleet.services.procedures.gates import fix_task
@@ -40,8 +39,8 @@ from fleet.services.story_commands import (
     set_rigor,
 )
 from fleet.services.tool_calls import end_calls
-from fleet.services.tool_requests import request_call, request_claim
-from fleet.services.tool_run_requests import request_cancel, request_run
+from fleet.services.tool_requests import request_call
+from fleet.services.tool_run_requests import request_run
 from fleet.services.workbench import Workbench
 from fleet.story import (
     Caller,
@@ -131,12 +130,14 @@ class CommandHandler:
             try:
                 payloads = await decide(self, bench, command, caller)
             except GateClosed as error:
+                if "task_id" in error.details:
+                    raise  # a task's own workflow: what is recorded are transitions of the story (LC-4)
                 record = refusal(bench.state, error, caller)
                 # Not under the command's own id: a known id means that the command was carried out.
                 name = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]
                 await bench.journal.record(f"refused/{name}", record, actor=caller.principal)
                 raise
-            closes = command.name == "cancel"
+            closes = command.name in ("cancel", "archive_story")
             try:
                 await bench.journal.record_command(
                     command.command_id, payloads, actor=caller.principal, closes=closes, trace_id=command.trace_id
@@ -313,21 +314,21 @@ class CommandHandler:
         require_unpaused(bench.state)
         return await request_run(bench, command, caller)
 
-    async def cancel_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A run is ended."""
-        return await request_cancel(bench, command, caller)
-
-    async def claim_task(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A person or agent takes a task that is being implemented."""
-        return await request_claim(bench, command, caller)
-
-    async def set_budget(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A scope of the story has other limits; a story that was parked because of its budget goes on (MB-24)."""
-        return await decide_budget(bench, command, caller)
-
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
+
+
+def _plain(decide: Plain) -> Decide:
+    """A command that needs nothing of the handler."""
+
+    async def carried_out(_: CommandHandler, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        return await decide(bench, command, caller)
+
+    return carried_out
+
+
 COMMANDS: Mapping[str, Decide] = {
+    **{name: _plain(decide) for name, decide in PLAIN.items()},
     "create_story": CommandHandler.create,
     "start_story": CommandHandler.start,
     "approve": CommandHandler.approve,
@@ -339,9 +340,6 @@ COMMANDS: Mapping[str, Decide] = {
     "revoke": CommandHandler.revoke,
     "invoke_tool": CommandHandler.invoke_tool,
     "start_run": CommandHandler.start_run,
-    "cancel_run": CommandHandler.cancel_run,
-    "claim_task": CommandHandler.claim_task,
-    "set_budget": CommandHandler.set_budget,
     "pause_story": CommandHandler.pause,
     "resume_story": CommandHandler.resume,
     "restore_story": CommandHandler.restore,
@@ -352,8 +350,6 @@ COMMANDS: Mapping[str, Decide] = {
     "answer_question": CommandHandler.answer,
     "request_approval": CommandHandler.request_approval,
     "propose_plan": CommandHandler.propose_plan,
-    **DECISION_COMMANDS,
-    "change_context": change_context,
 }
 
 

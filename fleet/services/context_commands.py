@@ -19,6 +19,8 @@ from fleet.ids import CommandId, EntityId
 from fleet.ports import Command
 from fleet.services.decision_commands import DECISION_COMMANDS
 from fleet.services.story_commands import answer_question, ask_question
+from fleet.services.task_actions import act_on_task
+from fleet.services.task_commands import update_task
 from fleet.services.tool_steps import parsed
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, check_notes
@@ -60,7 +62,7 @@ Made = tuple[EntityId, tuple[Payload, ...]]
 """What a change is about, and what it records."""
 
 
-async def change_context(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+async def change_context(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Everything that the request asks for, and the mark that it did (`change_context`).
 
     Raises InvalidInput with the number of the change that cannot be, and what the commands behind it refuse.
@@ -101,7 +103,7 @@ async def _decision(
     name: str, bench: Workbench, command: Command, caller: Caller, body: dict[str, Any], id: EntityId
 ) -> Made:
     sent = replace(command, name=name, body=body)
-    return id, await DECISION_COMMANDS[name](None, bench, sent, caller)
+    return id, await DECISION_COMMANDS[name](bench, sent, caller)
 
 
 async def _new_decision(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
@@ -161,6 +163,19 @@ def _answer(bench: Workbench, command: Command, caller: Caller, change: _Change,
     return id, answer_question(bench, sent, caller)
 
 
+async def _updated_task(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
+    id = _named(change)
+    sent = replace(command, body={"task_id": id, "changes": change.payload})
+    return id, await update_task(bench, sent, caller)
+
+
+async def _discarded_task(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
+    _fields(change)
+    id = _named(change)
+    body = {"task_id": id, "action": "DISCARD_TASK", "feedback": change.reason}
+    return id, await act_on_task(bench, replace(command, body=body), caller)
+
+
 async def _new_milestone(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
     if not caller.roles:
         raise PolicyDenied(f"{caller.principal} holds no role of this fleet", rule_id="role_not_held")
@@ -188,9 +203,11 @@ _CHANGES: Mapping[tuple[Kind, str], Callable[[Workbench, Command, Caller, _Chang
     ("QUESTION", "UPDATE"): _answered_question,
     ("QUESTION", "DELETE"): _withdrawn_question,
     ("MILESTONE", "CREATE"): _new_milestone,
+    ("TASK", "UPDATE"): _updated_task,
+    ("TASK", "DELETE"): _discarded_task,
 }
 _REASONS: Mapping[Kind, str] = {
-    "TASK": "tasks change by a new plan version or by what is done with each of them",
+    "TASK": "tasks are made by a plan version",
     "MILESTONE": "a milestone is history: it is neither changed nor removed",
     "SUMMARY": "summaries are made from the record and checked against it: none is taken from outside",
 }

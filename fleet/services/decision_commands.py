@@ -52,7 +52,7 @@ class _Superseded(_Rejected):
     by_decision_id: str
 
 
-async def _propose(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+async def _propose(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """A choice is on record with its author and its reasons; it binds nobody until it is accepted."""
     state, asked = _open(bench, "propose_decision"), parsed(_Proposal, command)
     if not caller.roles:
@@ -70,19 +70,19 @@ async def _propose(_: object, bench: Workbench, command: Command, caller: Caller
     return (proposed,)
 
 
-async def _accept(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+async def _accept(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """The choice holds."""
     state, asked = _open(bench, "accept_decision"), parsed(_Accepted, command)
     return (accept_decision(state, asked.decision_id, caller=caller, note=asked.note),)
 
 
-async def _reject(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+async def _reject(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """The choice is turned down."""
     state, asked = _open(bench, "reject_decision"), parsed(_Rejected, command)
     return (reject_decision(state, asked.decision_id, caller=caller, reason=asked.reason),)
 
 
-async def _supersede(_: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+async def _supersede(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Another choice holds in its place; a plan that was derived from the old one is asked about (PL-5)."""
     state, asked = _open(bench, "supersede_decision"), parsed(_Superseded, command)
     replaced = supersede_decision(state, asked.decision_id, asked.by_decision_id, caller=caller, reason=asked.reason)
@@ -113,7 +113,7 @@ def _open(bench: Workbench, event: str) -> StoryState:
     return state
 
 
-DECISION_COMMANDS: Mapping[str, Callable[[object, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]] = {
+DECISION_COMMANDS: Mapping[str, Callable[[Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]] = {
     "propose_decision": _propose,
     "accept_decision": _accept,
     "reject_decision": _reject,

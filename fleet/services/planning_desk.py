@@ -226,6 +226,11 @@ class PlanningDesk:
         self._projects[story_id] = first.project_id
         return first.project_id
 
+    @property
+    def now_ms(self) -> int:
+        """The present, in milliseconds since 1970 UTC."""
+        return self._clock.now_ms()
+
     async def stories_exist(self) -> bool:
         """Whether the log holds any stream; StoreUnavailable when it does not answer."""
         return bool(await self._log.streams())

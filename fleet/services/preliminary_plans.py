@@ -10,7 +10,7 @@ from fleet.digest import canonical_json, digest_of_json
 from fleet.errors import InvalidInput, InvalidTransition, PolicyDenied
 from fleet.events import CeremonyStoryReviewed, Payload, PlanProposed, Task, TaskDecision, TaskKind
 from fleet.ids import Digest, EntityId, StoryId, StreamId, derive_id
-from fleet.planning import REVIEWABLE, BacklogReview, Ceremony, PlanOutlineTask
+from fleet.planning import REVIEWABLE, BacklogReview, Ceremony, PlanOutlineTask, complexity_of
 from fleet.ports import BlobStore, Command
 from fleet.services.workbench import Workbench, seat
 from fleet.story import Caller, StoryState
@@ -106,7 +106,7 @@ def propose_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Pa
             author=seat(str(body["council"])).principal,
             rationale=feedback,
             tasks=tasks,
-            estimated_complexity="LOW" if len(tasks) < 3 else "MEDIUM" if len(tasks) < 6 else "HIGH",
+            estimated_complexity=complexity_of(len(tasks)),
             task_decisions=tuple(
                 TaskDecision(
                     task_index=n,

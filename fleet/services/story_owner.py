@@ -12,7 +12,7 @@ from fleet.services.reconciling import Reconciler
 from fleet.services.sla_watch import SlaWatch
 from fleet.services.tool_calls import ToolCalls, end_calls
 from fleet.services.workbench import Workbench
-from fleet.story import Intent, pending_consents, plan, unanswered_gates
+from fleet.story import Intent, held_reviews, pending_consents, plan, unanswered_gates
 from fleet.story import intents as owed
 
 __all__ = ["StoryOwner"]
@@ -32,10 +32,13 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.OpenTaskCouncil: councils.open_task_council,
     owed.AdvanceCouncil: councils.advance_council,
     owed.DerivePlan: derivation.derive_plan,
+    owed.DeriveAgain: derivation.derive_again,
     owed.StartTask: tasks.start_task,
     owed.CommitWork: tasks.commit_work,
     owed.ReviewTask: tasks.review_task,
     owed.TestTask: tasks.test_task,
+    owed.ReleaseReview: tasks.release_review,
+    owed.EndCouncil: councils.end_council,
     owed.MergeTask: tasks.merge_task,
     owed.RestoreTree: restoring.restore_tree,
     owed.ProduceDocs: delivery.produce_docs,
@@ -114,7 +117,7 @@ class StoryOwner:
                 await self._idle()
 
     async def _idle(self) -> None:
-        """Returns once something was recorded, or the first request that the story waits for has expired (LC-73)."""
+        """Returns once something was recorded, or what the story waits for has expired (LC-73, LC-130)."""
         now_ms, ends = self.bench.now_ms, self._ends()
         if not ends:
             await self._wake.wait()
@@ -139,6 +142,7 @@ class StoryOwner:
         ends = [request.expires_at for request in pending_consents(state, now_ms=self.bench.now_ms)]
         if state.start is not None and state.disposition == "active" and not state.is_paused:
             ends += [approval.request.expires_at for approval in unanswered_gates(state)[:1]]
+            ends += [task.claim.expires_at_ms for task in held_reviews(state) if task.claim is not None]
         return ends
 
     @property

@@ -13,7 +13,7 @@ from fleet.ids import CommandId, Principal, StoryId, StreamId
 from fleet.ports import Appended, AppendRequest, Clock, Duplicate, EventLog, Snapshot, SnapshotStore
 from fleet.services.all_alive import all_alive
 from fleet.services.tenure import Tenure
-from fleet.story import StoryState, decode_state, encode_state, fold, state_schema
+from fleet.story import StoryState, decode_state, encode_state, fold, staleness, state_schema
 
 __all__ = ["SNAPSHOT_EVERY", "SYSTEM", "StoryStream"]
 
@@ -150,13 +150,15 @@ class StoryStream:
 
         Raises:
             OwnershipLost: the tenure is over, or a higher epoch exists; nothing was stored.
-            VersionConflict: the stream had grown; the state is reloaded, decide again.
+            VersionConflict: the stream had grown, and the state is reloaded; or the payloads were decided on a state
+                that is past (LC-8). Decide again.
             LogRegressed: the log lost events that this owner knows of; it takes no appends from here on (EV-19).
             CommitUnknown: every reply was lost; the same command id later (EV-18).
         """
         events = [encode(redact_model(p), trace_id=trace_id) for p in payloads]
         async with self._lock:
             self.admit()
+            self._require_fresh(command_id, payloads)
             try:
                 outcome = await self._append(command_id, events, actor=actor, closes=closes)
             except VersionConflict:
@@ -176,6 +178,14 @@ class StoryStream:
                 await self._catch_up()
         await self._snapshot()
         return isinstance(outcome, Appended)
+
+    def _require_fresh(self, command_id: CommandId, payloads: tuple[Payload, ...]) -> None:
+        # A command that is on record is answered from there, however old its decision is.
+        if self._state is None or command_id in self._commands:
+            return
+        why = staleness(self._state, payloads)
+        if why is not None:
+            raise VersionConflict(f"{why}: decide again", actual=self._state.version, story_id=self.story_id)
 
     async def _append(
         self, command_id: CommandId, events: list[NewEvent], *, actor: Principal, closes: bool

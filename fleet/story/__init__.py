@@ -45,6 +45,7 @@ from fleet.story.budgets import (
     scopes_of_step,
     scopes_of_work,
 )
+from fleet.story.coarse import coarse_status
 from fleet.story.commands import Caller, decide_gate, find_approval, fire, refusal, revoke
 from fleet.story.council_facts import CouncilSaid, council_state, duty_of
 from fleet.story.decisions import (
@@ -63,10 +64,12 @@ from fleet.story.interventions import cancel, pause, require_unpaused, resolve_s
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
 from fleet.story.milestones import MILESTONES
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
-from fleet.story.plan import plan, waiting_for
+from fleet.story.plan import design_decision, plan, waiting_for
+from fleet.story.plan_tasks import REVIEWS, held_reviews, is_orphaned
 from fleet.story.replay import Replayed, replay
 from fleet.story.restoring import find_checkpoint, follow_restoration, request_restore, restored_states
 from fleet.story.snapshot import decode_state, encode_state, state_schema
+from fleet.story.staleness import staleness
 from fleet.story.state import (
     Approval,
     Checkpoint,
@@ -105,6 +108,7 @@ __all__ = [
     "MILESTONES",
     "MAX_DENIALS",
     "RAISE_GATE",
+    "REVIEWS",
     "Allowance",
     "BudgetChange",
     "BudgetLine",
@@ -169,6 +173,7 @@ __all__ = [
     "decide_gate",
     "decode_state",
     "delegation_for",
+    "design_decision",
     "due_of",
     "duty_of",
     "encode_state",
@@ -180,6 +185,9 @@ __all__ = [
     "fire",
     "fold",
     "follow_restoration",
+    "coarse_status",
+    "held_reviews",
+    "is_orphaned",
     "is_suspect",
     "is_tool_gate",
     "known_trees",
@@ -201,6 +209,7 @@ __all__ = [
     "session_steps",
     "session_tree",
     "stuck_on_denial",
+    "staleness",
     "state_schema",
     "subject_of",
     "unanswered_gates",

@@ -254,6 +254,7 @@ def decide_gate(
     approval = find_approval(state, name)
     if not is_tool_gate(approval.request.gate):
         _require_tree(state, name)
+    _require_waiting_task(state, approval)
     if approval.status != "requested" or approval.voided:
         raise VersionConflict(
             f"approval {approval.request.approval_id} is already {approval.status}",
@@ -271,6 +272,17 @@ def decide_gate(
     grant = _grant(state, config, approval, caller, now_ms, notes=notes.strip() or None, delegation_id=delegation_id)
     after = _with_grant(state, grant)
     return (grant, *_follow(after, config, approval, caller, now_ms))
+
+
+def _require_waiting_task(state: StoryState, approval: Approval) -> None:
+    """Returns unless the request is to accept the work of a task that went another way since (LC-112)."""
+    task = state.tasks.get(approval.request.subject.id) if approval.request.gate == "task_acceptance" else None
+    if task is not None and approval.status == "requested" and task.state != "pending_po_approval":
+        raise VersionConflict(
+            f"task {task.task.task_id} is {task.state} by now: its work does not wait for acceptance",
+            status=task.state,
+            approval_id=approval.request.approval_id,
+        )
 
 
 def revoke(

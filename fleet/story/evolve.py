@@ -130,7 +130,8 @@ def _edited(s: StoryState, p: StoryEdited, _: StoredEvent) -> StoryState:
     criteria = p.changes.get("acceptance_criteria")
     if isinstance(criteria, list):
         changes["acceptance_criteria"] = tuple(AcceptanceCriterion.model_validate(c) for c in criteria)
-    return s.with_(content=replace(s.content, **changes, digest=p.content_digest))
+    # Tasks that were asked for are those of the text that was there.
+    return s.with_(content=replace(s.content, **changes, digest=p.content_digest), derivation=None)
 
 
 def _scored(s: StoryState, p: StoryScored, _: StoredEvent) -> StoryState:

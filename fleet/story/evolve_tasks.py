@@ -16,16 +16,35 @@ from fleet.events import (
     TaskAdded,
     TaskClaimed,
     TaskClaimReleased,
+    TaskDerivationFailed,
+    TaskDerivationRequested,
     TaskTransitioned,
+    TaskUpdated,
 )
-from fleet.ids import Digest
+from fleet.events import Task as PlanTask
+from fleet.ids import Digest, Principal
 from fleet.story.state import Claim, Plan, StoryState, TaskState
 
 __all__ = ["HANDLERS"]
 
+_OWNER = Principal("system:council")
+
 
 def _proposed(s: StoryState, p: PlanProposed, _: StoredEvent) -> StoryState:
-    return s.with_(plans={**s.plans, p.plan_id: Plan(proposal=p)})
+    return s.with_(plans={**s.plans, p.plan_id: Plan(proposal=p)}, derivation=_left(s, p.plan_id))
+
+
+def _left(s: StoryState, answered: str) -> str | None:
+    return None if s.derivation == answered else s.derivation
+
+
+def _derivation_requested(s: StoryState, p: TaskDerivationRequested, event: StoredEvent) -> StoryState:
+    # What the owner asks of itself follows from the state and needs no memory.
+    return s if event.actor == _OWNER else s.with_(derivation=p.plan_id)
+
+
+def _derivation_failed(s: StoryState, p: TaskDerivationFailed, _: StoredEvent) -> StoryState:
+    return s.with_(derivation=_left(s, p.plan_id))
 
 
 def _adopted(s: StoryState, p: PlanAdopted, _: StoredEvent) -> StoryState:
@@ -41,6 +60,16 @@ def _rejected(s: StoryState, p: PlanRejected, _: StoredEvent) -> StoryState:
 def _added(s: StoryState, p: TaskAdded, event: StoredEvent) -> StoryState:
     known = s.tasks.get(p.task.task_id) or TaskState(task=p.task, entered_ms={"todo": event.ts_ms})
     return s.with_(tasks={**s.tasks, p.task.task_id: replace(known, task=p.task)})
+
+
+def _updated(s: StoryState, p: TaskUpdated, _: StoredEvent) -> StoryState:
+    known = s.tasks.get(p.task_id)
+    if known is None:
+        return s
+    # An id is what a task is known by, so no change of a field can make it another one.
+    changes = {k: v for k, v in p.changes.items() if k in PlanTask.model_fields and k not in ("task_id", "story_id")}
+    task = PlanTask.model_validate({**known.task.model_dump(), **changes})
+    return s.with_(tasks={**s.tasks, p.task_id: replace(known, task=task)})
 
 
 def _transitioned(s: StoryState, p: TaskTransitioned, event: StoredEvent) -> StoryState:
@@ -111,7 +140,10 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     PlanProposed: _proposed,
     PlanAdopted: _adopted,
     PlanRejected: _rejected,
+    TaskDerivationRequested: _derivation_requested,
+    TaskDerivationFailed: _derivation_failed,
     TaskAdded: _added,
+    TaskUpdated: _updated,
     TaskTransitioned: _transitioned,
     SlaBreached: _breached,
     TaskClaimed: _claimed,

@@ -10,7 +10,9 @@ __all__ = [
     "CloseStory",
     "CommitWork",
     "DecideGate",
+    "DeriveAgain",
     "DerivePlan",
+    "EndCouncil",
     "ExpireGate",
     "FireTransition",
     "GenerateReport",
@@ -23,6 +25,7 @@ __all__ = [
     "Park",
     "ProduceDocs",
     "Publish",
+    "ReleaseReview",
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
@@ -106,6 +109,14 @@ class AdvanceCouncil:
 
 
 @dataclass(frozen=True, slots=True)
+class DeriveAgain:
+    """Ask the planner for tasks because a person wants that (PL-24)."""
+
+    plan_id: str
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class DerivePlan:
     """Derive the tasks from the accepted design."""
 
@@ -141,6 +152,20 @@ class TestTask:
 
     task_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReview:
+    """Offer a review again whose claim ran out (LC-130)."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndCouncil:
+    """End a council whose task is no longer being implemented."""
+
+    council_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +231,13 @@ Intent = (
     | OpenTaskCouncil
     | AdvanceCouncil
     | DerivePlan
+    | DeriveAgain
     | StartTask
     | CommitWork
     | ReviewTask
     | TestTask
+    | ReleaseReview
+    | EndCouncil
     | MergeTask
     | RestoreTree
     | ProduceDocs

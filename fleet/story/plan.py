@@ -23,7 +23,9 @@ from fleet.story.intents import (
     CheckoutBase,
     CloseStory,
     DecideGate,
+    DeriveAgain,
     DerivePlan,
+    EndCouncil,
     ExpireGate,
     FireTransition,
     GenerateReport,
@@ -39,10 +41,10 @@ from fleet.story.intents import (
 )
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.ownership import MAX_TAKEOVERS
-from fleet.story.plan_tasks import plan_tasks
+from fleet.story.plan_tasks import held_reviews, is_orphaned, plan_tasks
 from fleet.story.state import StoryState, TaskState
 
-__all__ = ["MAX_TAKEOVERS", "plan", "waiting_for"]
+__all__ = ["MAX_TAKEOVERS", "design_decision", "plan", "waiting_for"]
 
 Owed = tuple[Intent, ...]
 
@@ -80,12 +82,16 @@ def _owed(state: StoryState, config: FsmConfig, now_ms: int) -> Owed:
         return (CheckoutBase(),)
     if state.base_tree not in state.reports:
         return (MeasureTree(tree=state.base_tree),)
-    running = tuple(AdvanceCouncil(k) for k, c in state.councils.items() if c.status == "IN_PROGRESS")
+    councils = {k: c for k, c in state.councils.items() if c.status == "IN_PROGRESS"}
+    running = tuple(EndCouncil(k) if is_orphaned(state, c) else AdvanceCouncil(k) for k, c in councils.items())
     if running:
         return running
     lifecycle = config.lifecycles[state.lifecycle]
     if lifecycle.states[state.state].terminal:
         return _finish(state)
+    decision_id = design_decision(state) if state.derivation is not None else None
+    if state.derivation is not None and decision_id is not None:
+        return (DeriveAgain(plan_id=state.derivation, decision_id=decision_id),)
     forward = next((t for t in lifecycle.legal(state.state) if t.kind != "loopback"), None)
     assert forward is not None, state.state
     return _towards(state, config, forward, now_ms)
@@ -140,13 +146,9 @@ def _nothing(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
 def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     if s.plan is not None and s.plan.proposal.content_digest == s.content.digest:
         return ()
-    accepted = [
-        k
-        for k, d in s.decisions.items()
-        if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE" and _is_current(s, d.proposed.council_id)
-    ]
-    if accepted:
-        return (DerivePlan(decision_id=accepted[-1]),)
+    decision_id = design_decision(s)
+    if decision_id is not None:
+        return (DerivePlan(decision_id=decision_id),)
     councils = [
         r
         for r in s.councils.values()
@@ -159,6 +161,16 @@ def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
             ),
         )
     return (OpenDesignCouncil(attempt=sum(r.opened.output_kind == "design" for r in s.councils.values()) + 1),)
+
+
+def design_decision(s: StoryState) -> str | None:
+    """The accepted design that tasks of the present text are derived from, None before there is one."""
+    accepted = [
+        k
+        for k, d in s.decisions.items()
+        if d.status == "ACCEPTED" and d.proposed.category == "ARCHITECTURE" and _is_current(s, d.proposed.council_id)
+    ]
+    return accepted[-1] if accepted else None
 
 
 def _is_current(s: StoryState, council_id: str | None) -> bool:
@@ -239,6 +251,9 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
     pending = [a.request for a in state.approvals.values() if a.status == "requested" and not a.voided]
     if pending:
         return "; ".join(f"gate {r.gate} waits for role {r.role}" for r in pending)
+    held = [f"{t.claim.principal} reviews task {t.task.task_id}" for t in held_reviews(state) if t.claim is not None]
+    if held:
+        return "; ".join(held)
     lifecycle = config.lifecycles[state.lifecycle]
     for row in lifecycle.legal(state.state):
         if row.kind != "loopback":

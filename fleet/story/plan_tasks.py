@@ -7,18 +7,34 @@ from fleet.story.intents import (
     CommitWork,
     DecideGate,
     Intent,
+    MeasureTree,
     MergeTask,
     OpenTaskCouncil,
     Park,
+    ReleaseReview,
     RequestGate,
     ReviewTask,
     StartTask,
     TestTask,
 )
 from fleet.story.lifecycle import FsmConfig
-from fleet.story.state import StoryState, TaskState
+from fleet.story.state import CouncilRecord, StoryState, TaskState
 
-__all__ = ["plan_tasks"]
+__all__ = ["REVIEWS", "held_reviews", "is_orphaned", "plan_tasks"]
+
+REVIEWS = {"arch_reviewing": "pending_arch_review", "qa_testing": "pending_qa"}
+"""The states of a review under way, and where the task waits for one."""
+
+
+def held_reviews(state: StoryState) -> tuple[TaskState, ...]:
+    """The tasks that a person reviews: until that person decides, or the claim ends, the story does not (LC-130)."""
+    return tuple(t for t in state.tasks.values() if t.state in REVIEWS and t.claim and t.claim.principal.is_human)
+
+
+def is_orphaned(state: StoryState, council: CouncilRecord) -> bool:
+    """Whether the council deliberates on work that nobody wants any more: its task is past being implemented."""
+    task = state.tasks.get(council.opened.task_id or "")
+    return task is not None and task.state not in ("todo", "implementing")
 
 
 def plan_tasks(state: StoryState, config: FsmConfig, now_ms: int) -> tuple[Intent, ...]:
@@ -53,6 +69,8 @@ def _task(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) ->
     rejected = max(task.rejections.values(), default=0)
     if rejected > config.limits.max_rework:
         return (Park(cause="rework_limit", detail=f"task {task_id} was rejected {rejected} times"),)
+    if task in held_reviews(state):
+        return _held(state, task, now_ms)
     match task.state:
         case "implementing":
             return _implement(state, task)
@@ -66,6 +84,17 @@ def _task(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) ->
             return (MergeTask(task_id=task_id, attempt=task.attempt),)
         case _:
             return (Park(cause="internal_error", detail=f"task {task_id} rests in state {task.state}"),)
+
+
+def _held(state: StoryState, task: TaskState, now_ms: int) -> tuple[Intent, ...]:
+    """What a person's review needs of the story: the measurement of the work, and an end when the person gives none."""
+    assert task.claim is not None
+    if task.claim.expires_at_ms <= now_ms:
+        return (ReleaseReview(task_id=task.task.task_id),)
+    score = state.scores.get(task.candidate_tree) if task.candidate_tree else None
+    if task.state == "qa_testing" and task.candidate_tree and (score is None or score.rigor != state.rigor):
+        return (MeasureTree(tree=task.candidate_tree),)
+    return ()
 
 
 def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:

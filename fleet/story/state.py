@@ -289,6 +289,8 @@ class StoryState:
     plans: Mapping[str, Plan] = field(default_factory=_frozen_map)
     plan_id: str | None = None
     """The adopted plan."""
+    derivation: str | None = None
+    """The plan that somebody asked to be derived for the present text, until there is an answer (PL-24)."""
     tasks: Mapping[str, TaskState] = field(default_factory=_frozen_map)
     decisions: Mapping[str, Decision] = field(default_factory=_frozen_map)
     councils: Mapping[str, CouncilRecord] = field(default_factory=_frozen_map)

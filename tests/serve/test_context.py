@@ -233,11 +233,31 @@ async def test_update_settles_and_delete_supersedes_and_neither_removes_anything
     assert state.questions[marks].answer == f"withdrawn: {WHY}"
 
 
+@pytest.mark.rule("CX-45", "AP-62")
+async def test_task_gets_new_values_or_is_discarded_with_the_reason(at: ToolFront):
+    changed = await _change(
+        at, {"operation": "UPDATE", "entity_type": "TASK", "entity_id": TASK, "payload": {"priority": 3}}
+    )
+    assert changed.status_code == 200, changed.text
+    state = await at.world.desk.state(STORY)
+    assert state.tasks[TASK].task.priority == 3
+    gone = await _change(at, {"operation": "DELETE", "entity_type": "TASK", "entity_id": TASK}, number=2)
+    assert gone.status_code == 200, gone.text
+    state = await at.world.desk.state(STORY)
+    assert (state.tasks[TASK].state, state.tasks[TASK].feedback) == ("cancelled", (WHY,))
+
+
 @pytest.mark.rule("CX-45", "AP-36", "AP-23", "AP-25")
 @pytest.mark.parametrize(
     ("change", "status", "code"),
     [
         ({"operation": "CREATE", "entity_type": "TASK"}, 422, "invalid_input"),
+        (
+            {"operation": "UPDATE", "entity_type": "TASK", "entity_id": TASK, "payload": {"role": "qa"}},
+            422,
+            "invalid_input",
+        ),
+        ({"operation": "DELETE", "entity_type": "TASK", "entity_id": "tk-none1"}, 404, "not_found"),
         ({"operation": "DELETE", "entity_type": "MILESTONE", "entity_id": "ms-one1"}, 422, "invalid_input"),
         ({"operation": "CREATE", "entity_type": "SUMMARY", "payload": {"text": "all is well"}}, 422, "invalid_input"),
         ({"operation": "CREATE", "entity_type": "DECISION", "payload": {"title": "x"}}, 422, "invalid_input"),

@@ -19,7 +19,7 @@ from fleet.config import ServeSettings
 from serve_apps.gateway import build_gateway
 from serve_apps.problems import HTTP_STATUS
 from tests.support.rules import files
-from tests.support.story_events import DESIGN_COUNCIL, STORY, TASK
+from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, REGISTRY, ROOT, ToolFront, keyed, serving, tool_front
 
 LONGEST_S = 12
@@ -65,6 +65,7 @@ async def _serve(ready: Future[Known], over: threading.Event) -> None:
             "run_id": run,
             "story_id": STORY,
             "task_id": TASK,
+            "plan_id": PLAN,
             "step_id": f"run/{run}",
             "council_id": DESIGN_COUNCIL,
             "approval_id": next(iter((await at.world.desk.state(STORY)).approvals)),

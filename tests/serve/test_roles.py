@@ -10,7 +10,7 @@ from fleet.config import ServeSettings
 from serve_apps.gateway import build_gateway
 from tests.support.bench import PEOPLE, STORY_TEXT
 from tests.support.rules import files
-from tests.support.story_events import STORY, TASK
+from tests.support.story_events import DECISION, PLAN, STORY, TASK
 from tests.support.tool_front import REGISTRY, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
@@ -29,6 +29,22 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", f"{URL}/restore", {"checkpoint": "rp-none1", "reason": "the second task broke it"}, frozenset({"po"})),
     ("GET", f"{URL}/checkpoints", None, EVERYBODY),
     ("POST", f"{URL}/cancel", {"reason": "nobody needs it any more"}, frozenset({"po"})),
+    ("POST", f"{URL}/archive", {"reason": "nobody reads it any more"}, frozenset({"po"})),
+    ("GET", f"{URL}/plans", None, EVERYBODY),
+    ("GET", f"{URL}/plans/{PLAN}", None, EVERYBODY),
+    ("POST", f"{URL}/plans", {"rationale": "smaller steps are better", "tasks": []}, frozenset({"po"})),
+    ("POST", f"{URL}/plans/{PLAN}/adopt", {"decision_id": DECISION}, frozenset({"po"})),
+    ("POST", f"{URL}/plans/{PLAN}/reject", {"reason": "there is a better one"}, frozenset({"po"})),
+    ("POST", f"{URL}/derive-tasks", None, frozenset({"po"})),
+    ("GET", f"{URL}/tasks/{TASK}", None, EVERYBODY),
+    ("PATCH", f"{URL}/tasks/{TASK}", {"priority": 3}, frozenset({"po"})),
+    ("POST", f"{URL}/tasks/{TASK}/release", None, frozenset({"po", "developer"})),
+    (
+        "POST",
+        f"{URL}/tasks/{TASK}/actions",
+        {"action": "DISCARD_TASK", "feedback": "nobody needs it any more"},
+        frozenset({"po"}),
+    ),
     ("POST", f"{URL}/start", {"repo": "/srv/text"}, frozenset({"po"})),
     ("POST", f"{URL}/transition", {"event": "reject_build", "reason": "the design is wrong"}, frozenset({"po"})),
     ("POST", f"{URL}/steps/run/rn-none1/resolve", {"outcome": "happened", "note": "I looked there"}, frozenset({"po"})),

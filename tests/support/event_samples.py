@@ -132,7 +132,7 @@ def _story() -> list[ev.Payload]:
         ),
         ev.StoryUnparked(by=PO, note="voters are back", cause="council_undecided"),
         ev.StoryCancelled(reason="the shop closes"),
-        ev.StoryArchived(export_digest=digest("export")),
+        ev.StoryArchived(export_digest=digest("export"), reason="nobody reads it any more"),
         ev.StoryClosed(final_state="DONE", report_id=REPORT),
         ev.QuestionRaised(
             question_id=QUESTION,

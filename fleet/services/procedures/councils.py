@@ -12,6 +12,7 @@ from fleet.errors import BudgetExceeded, ModelError
 from fleet.events import (
     BudgetScope,
     CouncilBudget,
+    CouncilCancelled,
     CouncilOpened,
     CritiqueReceived,
     DraftFailed,
@@ -29,10 +30,10 @@ from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.summaries import keep_summaries
 from fleet.services.procedures.texts import source_paths
 from fleet.services.workbench import Workbench, together
-from fleet.story import CouncilRecord, limits_of
-from fleet.story.intents import AdvanceCouncil, OpenDesignCouncil, OpenTaskCouncil
+from fleet.story import CouncilRecord, is_orphaned, limits_of
+from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil
 
-__all__ = ["advance_council", "open_design_council", "open_task_council"]
+__all__ = ["advance_council", "end_council", "open_design_council", "open_task_council"]
 
 _FREE = (cn.OwedEvidence, cn.OwedDecision)
 """Duties that call no model; runs have limits of their own, and what they measure is paid for."""
@@ -109,13 +110,23 @@ def _phase(council_id: EntityId, number: int, phase: Any) -> RoundOpened:
     return RoundOpened(council_id=council_id, round=number, phase=phase)
 
 
+async def end_council(bench: Workbench, intent: EndCouncil) -> None:
+    """The council has ended without a decision: its task was given up, or its work came another way."""
+    council_id = EntityId(intent.council_id)
+    reason = f"task {bench.state.councils[council_id].opened.task_id} is no longer being implemented"
+    await bench.journal.record(f"council/{council_id}/ended", CouncilCancelled(council_id=council_id, reason=reason))
+
+
 async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
     """The council is decided or undecided; every call on the way is journaled."""
     before, is_late = -1, False
 
     def goes_on() -> bool:
-        # A restoration comes first, and may end this council; what was answered so far stays on record.
-        return bench.state.restoration is None and (bench.state.version > before or is_late)
+        # A restoration comes first, and may end this council, as the end of its task does; what was answered so far
+        # stays on record.
+        if bench.state.restoration is not None or is_orphaned(bench.state, bench.state.councils[intent.council_id]):
+            return False
+        return bench.state.version > before or is_late
 
     # A pass that records nothing would repeat for ever; the owner parks a story whose intent changed nothing.
     while (record := bench.state.councils[intent.council_id]).status == "IN_PROGRESS" and goes_on():

@@ -21,45 +21,82 @@ from fleet.events import (
 )
 from fleet.ids import EntityId
 from fleet.models import Sampling
-from fleet.planning import DerivedPlan, DerivedTask, Problem, derivation_schema, validate_derivation
+from fleet.planning import (
+    DerivedPlan,
+    DerivedTask,
+    Problem,
+    complexity_of,
+    derivation_schema,
+    validate_derivation,
+)
 from fleet.ports import AgentRequest
 from fleet.services.journal import Work
 from fleet.services.procedures.summaries import keep_summary
 from fleet.services.procedures.texts import pack_text
 from fleet.services.workbench import Workbench, seat
-from fleet.story.intents import DerivePlan
+from fleet.story.intents import DeriveAgain, DerivePlan
 
-__all__ = ["derive_plan"]
+__all__ = ["derive_again", "derive_plan", "next_plan_id"]
 
 PLANNER = seat("planner")
 
 
 async def derive_plan(bench: Workbench, intent: DerivePlan) -> None:
     """A plan is adopted, or the story is parked with every problem of every attempt (PL-23)."""
-    state = bench.state
-    number = len(state.plans) + 1
-    prefix = f"plan/{number}/{state.content.digest.hex[:12]}"
-    plan_id = bench.new_id("pv", prefix)
+    prefix, plan_id = _prefix(bench), next_plan_id(bench)
     await keep_summary(bench, PLANNER.role, "DESIGN", before=f"{prefix}/derive-1")
     await bench.journal.record(
         f"{prefix}/requested",
-        TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),
+        TaskDerivationRequested(plan_id=plan_id, content_digest=bench.state.content.digest, attempt=1),
     )
+    await _derived(bench, intent, prefix, plan_id)
+
+
+async def derive_again(bench: Workbench, intent: DeriveAgain) -> None:
+    """The derivation that a person asked for has its answer (PL-24).
+
+    Its plan is only proposed where the story follows one for its present text, or is past its design; that one stays
+    when no attempt gave a valid plan.
+    """
+    prefix = f"plan/again/{intent.plan_id}"
+    await keep_summary(bench, PLANNER.role, "DESIGN", before=f"{prefix}/derive-1")
+    await _derived(bench, DerivePlan(decision_id=intent.decision_id), prefix, EntityId(intent.plan_id))
+
+
+def next_plan_id(bench: Workbench) -> EntityId:
+    """The id of the plan that the story derives next by itself."""
+    return bench.new_id("pv", _prefix(bench))
+
+
+def _prefix(bench: Workbench) -> str:
+    return f"plan/{len(bench.state.plans) + 1}/{bench.state.content.digest.hex[:12]}"
+
+
+def _is_wanting(bench: Workbench) -> bool:
+    """Whether the story lacks a plan for its text, so that the next one is adopted as it comes."""
+    state = bench.state
+    if state.plan is not None and state.plan.proposal.content_digest == state.content.digest:
+        return False
+    return bench.rules.fsm.lifecycles[state.lifecycle].phase(state.state) == "DESIGN"
+
+
+async def _derived(bench: Workbench, intent: DerivePlan, prefix: str, plan_id: EntityId) -> None:
     problems: list[PlanProblem] = []
     for attempt in range(1, bench.rules.planning.derivation.attempts + 1):
         found = await _attempt(bench, intent, prefix, attempt, problems)
         if isinstance(found, DerivedPlan):
-            await _adopt(bench, intent, found, plan_id=plan_id, version=number, prefix=prefix)
+            await _adopt(bench, intent, found, plan_id=plan_id, prefix=prefix)
             return
         problems += [
             PlanProblem(code=p.code, message=p.message, task_index=p.task_index, attempt=attempt) for p in found
         ]
     attempts = bench.rules.planning.derivation.attempts
     detail = "; ".join(dict.fromkeys(p.message for p in problems))
+    parked = StoryParked(cause="derivation_failed", detail=f"{attempts} attempts gave no valid plan: {detail}"[:3900])
     await bench.journal.record(
         f"{prefix}/failed",
         TaskDerivationFailed(plan_id=plan_id, attempts=attempts, problems=tuple(problems), requires_manual_review=True),
-        StoryParked(cause="derivation_failed", detail=f"{attempts} attempts gave no valid plan: {detail}"[:3900]),
+        *((parked,) if _is_wanting(bench) else ()),
     )
 
 
@@ -99,10 +136,10 @@ async def _attempt(
     return outcome if isinstance(outcome, DerivedPlan) else tuple(outcome)
 
 
-async def _adopt(
-    bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, plan_id: EntityId, version: int, prefix: str
-) -> None:
+async def _adopt(bench: Workbench, intent: DerivePlan, plan: DerivedPlan, *, plan_id: EntityId, prefix: str) -> None:
     state = bench.state
+    # People may have proposed plans of their own while the planner was asked.
+    version = len(state.plans) + 1
     ids = [bench.new_id("tk", prefix, n) for n in range(len(plan.tasks))]
     needs = {n: tuple(ids[d.depends_on] for d in plan.dependencies if d.task == n) for n in range(len(ids))}
     tasks = tuple(_task(bench, derived, needs[n], ids[n], plan_id) for n, derived in enumerate(plan.tasks))
@@ -117,7 +154,7 @@ async def _adopt(
         rationale=decision.proposed.rationale,
         tasks=tasks,
         dependencies=edges,
-        estimated_complexity="LOW" if len(tasks) < 3 else "MEDIUM" if len(tasks) < 6 else "HIGH",
+        estimated_complexity=complexity_of(len(tasks)),
         task_decisions=tuple(
             TaskDecision(
                 task_index=n,
@@ -131,6 +168,9 @@ async def _adopt(
         content_digest=state.content.digest,
         plan_digest=digest,
     )
+    if not _is_wanting(bench):
+        await bench.journal.record(f"{prefix}/proposed", proposed, actor=PLANNER.principal)
+        return
     adopted = PlanAdopted(
         plan_id=plan_id,
         version=version,

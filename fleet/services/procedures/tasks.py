@@ -6,8 +6,8 @@ import json
 
 from fleet.council import TestsAuthored
 from fleet.errors import ModelError
-from fleet.events import Payload, TaskClaimed, TaskTransitioned, TreeMerged
-from fleet.ids import Digest, EntityId
+from fleet.events import Payload, TaskClaimed, TaskClaimReleased, TaskTransitioned, TreeMerged
+from fleet.ids import CommandId, Digest, EntityId
 from fleet.models import Sampling, review_schema
 from fleet.ports import AgentRequest
 from fleet.services.code_view import is_test, keep_tests, merge_modules, read_changes, unified_diff
@@ -18,11 +18,11 @@ from fleet.services.procedures.gates import system_step
 from fleet.services.procedures.texts import examples_module, pack_text, test_path
 from fleet.services.story_repository import staged_repository
 from fleet.services.workbench import Workbench, seat
-from fleet.story import TaskState
-from fleet.story.intents import CommitWork, MergeTask, ReviewTask, StartTask, TestTask
+from fleet.story import REVIEWS, TaskState
+from fleet.story.intents import CommitWork, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
 from fleet.tools.changes import changed_paths
 
-__all__ = ["commit_tree", "commit_work", "merge_task", "review_task", "start_task", "test_task"]
+__all__ = ["commit_tree", "commit_work", "merge_task", "release_review", "review_task", "start_task", "test_task"]
 
 ARCHITECT = seat("architect")
 QA = seat("qa")
@@ -119,7 +119,7 @@ async def review_task(bench: Workbench, intent: ReviewTask) -> None:
     task = bench.state.tasks[intent.task_id]
     if task.state == "pending_arch_review":
         await bench.journal.record(
-            f"task/{intent.task_id}/claim-review/{intent.attempt}",
+            _unused(bench, f"task/{intent.task_id}/claim-review/{intent.attempt}"),
             _claim(bench, task.task.task_id, "arch_reviewing", ARCHITECT),
             agent_step(task, ARCHITECT, "CLAIM_REVIEW", "pending_arch_review", "arch_reviewing"),
             actor=ARCHITECT.principal,
@@ -144,6 +144,23 @@ async def review_task(bench: Workbench, intent: ReviewTask) -> None:
         agent_step(task, ARCHITECT, "REJECT_DESIGN", "arch_reviewing", "arch_rejected", feedback=reason),
         system_step(task.task.task_id, "arch_rejected", "REVISE_CODE", "implementing"),
         actor=ARCHITECT.principal,
+    )
+
+
+def _unused(bench: Workbench, name: str) -> str:
+    """The name, or another one when the claim of that name was taken back: then the review is claimed once more."""
+    is_used = bench.journal.knows(CommandId(f"{bench.journal.story_id}/{name}"))
+    return f"{name}/{bench.state.version}" if is_used else name
+
+
+async def release_review(bench: Workbench, intent: ReleaseReview) -> None:
+    """A person's claim ran out: the task waits for its review again (LC-130)."""
+    task = bench.state.tasks[intent.task_id]
+    assert task.claim is not None
+    await bench.journal.record(
+        f"task/{intent.task_id}/expired/{bench.state.version}",
+        TaskClaimReleased(task_id=task.task.task_id, principal=task.claim.principal, reason="expired"),
+        system_step(task.task.task_id, task.state, "RELEASE_CLAIM", REVIEWS[task.state]),
     )
 
 
@@ -202,7 +219,7 @@ async def test_task(bench: Workbench, intent: TestTask) -> None:
     assert task.candidate_tree is not None
     if task.state == "pending_qa":
         await bench.journal.record(
-            f"task/{intent.task_id}/claim-testing/{intent.attempt}",
+            _unused(bench, f"task/{intent.task_id}/claim-testing/{intent.attempt}"),
             _claim(bench, task.task.task_id, "qa_testing", QA),
             agent_step(task, QA, "CLAIM_TESTING", "pending_qa", "qa_testing"),
             actor=QA.principal,

@@ -37,8 +37,6 @@ FACTS_WITHOUT_STATE = frozenset(
     {
         "TransitionRefused",
         "ContextPackBuilt",
-        "TaskDerivationRequested",
-        "TaskDerivationFailed",
     }
 )
 

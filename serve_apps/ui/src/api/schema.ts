@@ -945,6 +945,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Archive Story
+         * @description Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more.
+         */
+        post: operations["archive_story_api_planner_stories__story_id__archive_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/blobs/{digest}": {
         parameters: {
             query?: never;
@@ -1149,6 +1169,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/derive-tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Derive Tasks
+         * @description Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan.
+         */
+        post: operations["derive_tasks_api_planner_stories__story_id__derive_tasks_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/diff": {
         parameters: {
             query?: never;
@@ -1243,6 +1283,90 @@ export interface paths {
         get: operations["plan_api_planner_stories__story_id__plan_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/plans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Plan Versions
+         * @description Every plan version: proposed, adopted, superseded or rejected.
+         */
+        get: operations["plan_versions_api_planner_stories__story_id__plans_get"];
+        put?: never;
+        /**
+         * Write Plan
+         * @description Propose a plan version by hand, new or edited; tasks that stay keep their ids.
+         */
+        post: operations["write_plan_api_planner_stories__story_id__plans_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/plans/{plan_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Plan
+         * @description One plan version: tasks, dependencies, layers, critical path, and which tasks may start now.
+         */
+        get: operations["show_plan_api_planner_stories__story_id__plans__plan_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/plans/{plan_id}/adopt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Adopt Plan
+         * @description Follow a proposed version, on an accepted decision; the former one is superseded.
+         */
+        post: operations["adopt_plan_api_planner_stories__story_id__plans__plan_id__adopt_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/plans/{plan_id}/reject": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reject Plan
+         * @description Do not follow a proposed version.
+         */
+        post: operations["reject_plan_api_planner_stories__story_id__plans__plan_id__reject_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1493,6 +1617,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/tasks/{task_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Task
+         * @description One task in full: what it asks for, where it stands, how it came there, who has it, what was measured.
+         */
+        get: operations["show_task_api_planner_stories__story_id__tasks__task_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Edit Task
+         * @description Give fields of a task new values that its plan does not fix.
+         */
+        patch: operations["edit_task_api_planner_stories__story_id__tasks__task_id__patch"];
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/tasks/{task_id}/actions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Act On Task
+         * @description Act in the workflow of a task: claim a review, approve or reject it, send work back, discard the task.
+         */
+        post: operations["act_on_task_api_planner_stories__story_id__tasks__task_id__actions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/tasks/{task_id}/claim": {
         parameters: {
             query?: never;
@@ -1507,6 +1675,26 @@ export interface paths {
          * @description Take a task that is being implemented; operations that write need it.
          */
         post: operations["claim_task_api_planner_stories__story_id__tasks__task_id__claim_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/planner/stories/{story_id}/tasks/{task_id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release Task
+         * @description Give a claimed task back; a po gives back anybody's. A review under way waits for a reviewer again.
+         */
+        post: operations["release_task_api_planner_stories__story_id__tasks__task_id__release_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2347,6 +2535,44 @@ export interface components {
             id: string;
         };
         /**
+         * ActionRequest
+         * @description One action of the task workflow (LC-100..LC-117).
+         */
+        ActionRequest: {
+            /** Action */
+            action: string;
+            /**
+             * Artifacts
+             * @default []
+             */
+            artifacts: string[];
+            /**
+             * Feedback
+             * @default
+             */
+            feedback: string;
+        };
+        /**
+         * ActionResult
+         * @description What came of an action; a refusal is a problem with the word as `action_status` (LC-120).
+         */
+        ActionResult: {
+            /**
+             * Status
+             * @constant
+             */
+            status: "accepted";
+            task: components["schemas"]["TaskPage"];
+        };
+        /**
+         * AdoptRequest
+         * @description Follow a proposed version (PL-11).
+         */
+        AdoptRequest: {
+            /** Decision Id */
+            decision_id: string;
+        };
+        /**
          * ApplyRequest
          * @description Proposals to take into the story, by the keys of its advice.
          */
@@ -2850,6 +3076,18 @@ export interface components {
             role: string;
         };
         /**
+         * ClaimView
+         * @description Who alone works on the task, or reviews it.
+         */
+        ClaimView: {
+            /** Expires At */
+            expires_at: string;
+            /** Is Live */
+            is_live: boolean;
+            /** Principal */
+            principal: string;
+        };
+        /**
          * CommandView
          * @description A command and what came of it (AP-4).
          */
@@ -3225,6 +3463,21 @@ export interface components {
             digest: string;
             /** File */
             file: string;
+        };
+        /**
+         * DerivationView
+         * @description Tasks are being derived; the plan can be read once there is an answer (AP-61).
+         */
+        DerivationView: {
+            /** Plan Id */
+            plan_id: string;
+            /**
+             * Status
+             * @constant
+             */
+            status: "requested";
+            /** Status Url */
+            status_url: string;
         };
         /**
          * DiffView
@@ -4109,6 +4362,18 @@ export interface components {
             ts: string;
         };
         /**
+         * NeedView
+         * @description One task needs another; `inferred` when shared keywords say so (PL-22).
+         */
+        NeedView: {
+            /** Inferred */
+            inferred: boolean;
+            /** Needs */
+            needs: string;
+            /** Task Id */
+            task_id: string;
+        };
+        /**
          * NoteRequest
          * @description A note for the record.
          */
@@ -4281,6 +4546,31 @@ export interface components {
             title: string;
         };
         /**
+         * PlanPage
+         * @description One plan version: tasks, layers, critical path, and what may start now (AP-59).
+         */
+        PlanPage: {
+            /** Critical Hours */
+            critical_hours: number;
+            /** Critical Path */
+            critical_path: string[];
+            /** Cyclic */
+            cyclic: string[];
+            /** Dependencies */
+            dependencies: components["schemas"]["NeedView"][];
+            /** Layers */
+            layers: string[][];
+            plan: components["schemas"]["PlanVersionView"];
+            /** Previous Plan Id */
+            previous_plan_id: string | null;
+            /** Ready */
+            ready: string[];
+            /** Tasks */
+            tasks: components["schemas"]["VersionTask"][];
+            /** Uncovered */
+            uncovered: string[];
+        };
+        /**
          * PlanTask
          * @description One task of a plan, with where it stands.
          */
@@ -4319,6 +4609,14 @@ export interface components {
             task_id: string;
             /** Title */
             title: string;
+        };
+        /**
+         * PlanVersionList
+         * @description Every plan version of a story, in the order of their numbers.
+         */
+        PlanVersionList: {
+            /** Items */
+            items: components["schemas"]["PlanVersionView"][];
         };
         /**
          * PlanVersionView
@@ -4753,6 +5051,14 @@ export interface components {
             story_id: string;
             /** Timeline */
             timeline: components["schemas"]["TimelineLine"][];
+        };
+        /**
+         * RejectPlanRequest
+         * @description Do not follow a proposed version.
+         */
+        RejectPlanRequest: {
+            /** Reason */
+            reason: string;
         };
         /**
          * RejectRequest
@@ -5709,6 +6015,129 @@ export interface components {
             task_id?: string | null;
         };
         /**
+         * TaskDraft
+         * @description One task of a plan that a person writes; values out of bounds are all listed in the refusal (PL-20).
+         */
+        TaskDraft: {
+            /** Acceptance Refs */
+            acceptance_refs: string[];
+            /**
+             * Depends On
+             * @default []
+             */
+            depends_on: number[];
+            /** Description */
+            description: string;
+            /** Estimated Hours */
+            estimated_hours: number;
+            /** Keywords */
+            keywords: string[];
+            /** Kind */
+            kind: string;
+            /**
+             * Notes
+             * @default
+             */
+            notes: string;
+            /**
+             * Paths
+             * @default []
+             */
+            paths: string[];
+            /** Priority */
+            priority: number;
+            /** Replaces */
+            replaces?: string | null;
+            /**
+             * Risk
+             * @default low
+             * @enum {string}
+             */
+            risk: "low" | "medium" | "high";
+            /** Role */
+            role: string;
+            /**
+             * Suggested Tech
+             * @default []
+             */
+            suggested_tech: string[];
+            /** Title */
+            title: string;
+        };
+        /**
+         * TaskEditRequest
+         * @description New values of a task's fields; those that are left out stay. The others are fixed by the plan (PL-12, AP-62).
+         */
+        TaskEditRequest: {
+            /**
+             * Acceptance Refs
+             * @description Fixed by the plan: refused with a hint.
+             */
+            acceptance_refs?: unknown;
+            /**
+             * Depends On
+             * @description Fixed by the plan: refused with a hint.
+             */
+            depends_on?: unknown;
+            /**
+             * Description
+             * @description Fixed by the plan: refused with a hint.
+             */
+            description?: unknown;
+            /** Estimated Hours */
+            estimated_hours?: number | null;
+            /** Keywords */
+            keywords?: string[] | null;
+            /**
+             * Kind
+             * @description Fixed by the plan: refused with a hint.
+             */
+            kind?: unknown;
+            /** Notes */
+            notes?: string | null;
+            /**
+             * Paths
+             * @description Fixed by the plan: refused with a hint.
+             */
+            paths?: unknown;
+            /** Priority */
+            priority?: number | null;
+            /** Risk */
+            risk?: ("low" | "medium" | "high") | null;
+            /**
+             * Role
+             * @description Fixed by the plan: refused with a hint.
+             */
+            role?: unknown;
+            /** Suggested Tech */
+            suggested_tech?: string[] | null;
+            /**
+             * Title
+             * @description Fixed by the plan: refused with a hint.
+             */
+            title?: unknown;
+        };
+        /**
+         * TaskEvidenceView
+         * @description What is on record about its work.
+         */
+        TaskEvidenceView: {
+            /** Candidate Tree */
+            candidate_tree: string | null;
+            /** Councils */
+            councils: string[];
+            /** Merged Commit */
+            merged_commit: string | null;
+            /** Run Id */
+            run_id: string | null;
+            /** Runs */
+            runs: string[];
+            /** Score */
+            score: string | null;
+            /** Verdict */
+            verdict: string | null;
+        };
+        /**
          * TaskInput
          * @description The files that the run starts from (RC-9).
          */
@@ -5816,6 +6245,35 @@ export interface components {
             type: "bind" | "tmpfs" | "blob";
         };
         /**
+         * TaskMoveView
+         * @description One step of the task (LC-121).
+         */
+        TaskMoveView: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "ASSIGN_TO_DEVELOPER" | "COMMIT_CODE" | "AUTO_ROUTE_TO_ARCHITECT" | "CLAIM_REVIEW" | "APPROVE_DESIGN" | "REJECT_DESIGN" | "REVISE_CODE" | "AUTO_ROUTE_TO_QA" | "CLAIM_TESTING" | "APPROVE_TESTS" | "REJECT_TESTS" | "AUTO_ROUTE_TO_PO" | "APPROVE_STORY" | "REJECT_STORY" | "REQUEST_REWORK" | "AUTO_COMPLETE" | "MERGE_FAILED" | "DISCARD_TASK" | "RESTORE" | "RELEASE_CLAIM";
+            /** Actor Type */
+            actor_type: string;
+            /** At */
+            at: string;
+            /** Evidence */
+            evidence: string[];
+            /** Feedback */
+            feedback: string | null;
+            /** From State */
+            from_state: string;
+            /** Principal */
+            principal: string;
+            /** Role */
+            role: string;
+            /** To State */
+            to_state: string;
+            /** Version */
+            version: number;
+        };
+        /**
          * TaskNetwork
          * @description What the run may reach (RC-7).
          */
@@ -5831,6 +6289,66 @@ export interface components {
              * @enum {string}
              */
             mode: "none" | "allow";
+        };
+        /**
+         * TaskPage
+         * @description One task in full.
+         */
+        TaskPage: {
+            /** Acceptance Refs */
+            acceptance_refs: string[];
+            /** Attempt */
+            attempt: number;
+            /** Author */
+            author: string | null;
+            claim: components["schemas"]["ClaimView"] | null;
+            /** Depends On */
+            depends_on: string[];
+            /** Description */
+            description: string;
+            /** Estimated Hours */
+            estimated_hours: number;
+            evidence: components["schemas"]["TaskEvidenceView"];
+            /** Feedback */
+            feedback: string[];
+            /** History */
+            history: components["schemas"]["TaskMoveView"][];
+            /** Keywords */
+            keywords: string[];
+            /** Kind */
+            kind: string;
+            /** Notes */
+            notes: string;
+            /** Paths */
+            paths: string[];
+            /** Plan Id */
+            plan_id: string;
+            /** Points */
+            points: number | null;
+            /** Priority */
+            priority: number;
+            /** Reviewers */
+            reviewers: string[];
+            /** Risk */
+            risk: string;
+            /** Role */
+            role: string;
+            /** State */
+            state: string;
+            /** Status */
+            status: string;
+            /** Story Id */
+            story_id: string;
+            /** Suggested Tech */
+            suggested_tech: string[];
+            /** Task Id */
+            task_id: string;
+            /** Title */
+            title: string;
+            /** Version */
+            version: number;
+            /** Work Author */
+            work_author: string | null;
         };
         /**
          * TaskResources
@@ -6381,6 +6899,46 @@ export interface components {
             type: string;
         };
         /**
+         * VersionTask
+         * @description One task as a version holds it, and where it stands now.
+         */
+        VersionTask: {
+            /** Acceptance Refs */
+            acceptance_refs: string[];
+            /** Depends On */
+            depends_on: string[];
+            /** Description */
+            description: string;
+            /** Estimated Hours */
+            estimated_hours: number;
+            /** Keywords */
+            keywords: string[];
+            /** Kind */
+            kind: string;
+            /** Notes */
+            notes: string;
+            /** Paths */
+            paths: string[];
+            /** Points */
+            points: number | null;
+            /** Priority */
+            priority: number;
+            /** Risk */
+            risk: string;
+            /** Role */
+            role: string;
+            /** State */
+            state: string | null;
+            /** Status */
+            status: string | null;
+            /** Suggested Tech */
+            suggested_tech: string[];
+            /** Task Id */
+            task_id: string;
+            /** Title */
+            title: string;
+        };
+        /**
          * WaitingTask
          * @description A task that waits for somebody.
          */
@@ -6472,6 +7030,18 @@ export interface components {
             secrets_found?: number | null;
             static?: components["schemas"]["StaticSummary"] | null;
             unit?: components["schemas"]["TestSummary"] | null;
+        };
+        /**
+         * WritePlanRequest
+         * @description A plan version by hand, new or edited (PL-25).
+         */
+        WritePlanRequest: {
+            /** Previous Plan Id */
+            previous_plan_id?: string | null;
+            /** Rationale */
+            rationale: string;
+            /** Tasks */
+            tasks: components["schemas"]["TaskDraft"][];
         };
     };
     responses: never;
@@ -8366,6 +8936,46 @@ export interface operations {
             };
         };
     };
+    archive_story_api_planner_stories__story_id__archive_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoryView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     blob_api_planner_stories__story_id__blobs__digest__get: {
         parameters: {
             query?: never;
@@ -8772,6 +9382,42 @@ export interface operations {
             };
         };
     };
+    derive_tasks_api_planner_stories__story_id__derive_tasks_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DerivationView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     diff_api_planner_stories__story_id__diff_get: {
         parameters: {
             query?: {
@@ -8948,6 +9594,199 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PlanView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    plan_versions_api_planner_stories__story_id__plans_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanVersionList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    write_plan_api_planner_stories__story_id__plans_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WritePlanRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    show_plan_api_planner_stories__story_id__plans__plan_id__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                plan_id: string;
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    adopt_plan_api_planner_stories__story_id__plans__plan_id__adopt_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                plan_id: string;
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AdoptRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    reject_plan_api_planner_stories__story_id__plans__plan_id__reject_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                plan_id: string;
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RejectPlanRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanPage"];
                 };
             };
             /** @description Validation Error */
@@ -9464,6 +10303,126 @@ export interface operations {
             };
         };
     };
+    show_task_api_planner_stories__story_id__tasks__task_id__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    edit_task_api_planner_stories__story_id__tasks__task_id__patch: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description The version that was edited, as `"v12"`. */
+                "if-match"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskEditRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    act_on_task_api_planner_stories__story_id__tasks__task_id__actions_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ActionRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ActionResult"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     claim_task_api_planner_stories__story_id__tasks__task_id__claim_post: {
         parameters: {
             query?: never;
@@ -9492,6 +10451,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StoryView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    release_task_api_planner_stories__story_id__tasks__task_id__release_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskPage"];
                 };
             };
             /** @description Validation Error */

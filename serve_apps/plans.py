@@ -1,0 +1,108 @@
+"""Plan versions of a story over HTTP: read them, write one by hand, adopt or reject a proposed one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from fleet.errors import AlreadyClaimed
+from fleet.ids import Principal, StoryId
+from fleet.services.plan_versions import find_plan, plan_by_hand
+from fleet.services.planning_desk import PlanningDesk
+from serve_apps.commanding import carried_out, tagged
+from serve_apps.plan_wire import (
+    AdoptRequest,
+    DerivationView,
+    PlanPage,
+    PlanVersionList,
+    RejectPlanRequest,
+    WritePlanRequest,
+    plan_page,
+    plan_version_list,
+)
+from serve_apps.requests import Caller, Desk, Key, Story
+
+__all__ = ["plan_router"]
+
+plan_router = APIRouter(prefix="/api")
+
+_PLANS = "/planner/stories/{story_id}/plans"
+
+
+@plan_router.get(_PLANS, response_model=PlanVersionList)
+async def plan_versions(desk: Desk, who: Caller, story_id: Story) -> Response:
+    """Every plan version: proposed, adopted, superseded or rejected."""
+    state = await desk.state(story_id)
+    return tagged(plan_version_list(state), state.version)
+
+
+@plan_router.get(_PLANS + "/{plan_id}", response_model=PlanPage)
+async def show_plan(desk: Desk, who: Caller, story_id: Story, plan_id: str) -> Response:
+    """One plan version: tasks, dependencies, layers, critical path, and which tasks may start now."""
+    return await _page(desk, story_id, plan_id)
+
+
+@plan_router.post(_PLANS, status_code=201, response_model=PlanPage)
+async def write_plan(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: WritePlanRequest
+) -> Response:
+    """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
+    pending = await carried_out(request, desk, story_id, "write_plan", _written(body), who=who, key=key)
+    return pending or await _page(desk, story_id, plan_by_hand(story_id, who, key), status=201)
+
+
+@plan_router.post("/planner/stories/{story_id}/derive-tasks", status_code=202, response_model=DerivationView)
+async def derive_tasks(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story) -> Response:
+    """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
+    plan_id = str(plan_by_hand(story_id, who, key))
+    try:
+        pending = await carried_out(request, desk, story_id, "derive_tasks", {}, who=who, key=key)
+    except AlreadyClaimed as error:
+        pending, plan_id = None, str(error.details["holder"])
+    view = DerivationView(
+        plan_id=plan_id, status="requested", status_url=f"/api/planner/stories/{story_id}/plans/{plan_id}"
+    )
+    return pending or tagged(view, (await desk.state(story_id)).version, status=202)
+
+
+def _written(body: WritePlanRequest) -> dict[str, Any]:
+    """The body with what was sent alone, so that a problem names what the caller wrote."""
+    return body.model_dump(mode="json", exclude_unset=True)
+
+
+@plan_router.post(_PLANS + "/{plan_id}/adopt", response_model=PlanPage)
+async def adopt_plan(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: AdoptRequest
+) -> Response:
+    """Follow a proposed version, on an accepted decision; the former one is superseded."""
+    wanted = {"plan_id": plan_id, **body.model_dump(mode="json")}
+    return await _after(request, desk, story_id, "adopt_plan", wanted, who=who, key=key)
+
+
+@plan_router.post(_PLANS + "/{plan_id}/reject", response_model=PlanPage)
+async def reject_plan(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: RejectPlanRequest
+) -> Response:
+    """Do not follow a proposed version."""
+    wanted = {"plan_id": plan_id, **body.model_dump(mode="json")}
+    return await _after(request, desk, story_id, "reject_plan", wanted, who=who, key=key)
+
+
+async def _page(desk: PlanningDesk, story_id: StoryId, plan_id: str, *, status: int = 200) -> Response:
+    state = await desk.state(story_id)
+    return tagged(plan_page(state, find_plan(state, plan_id)), state.version, status=status)
+
+
+async def _after(
+    request: Request,
+    desk: PlanningDesk,
+    story_id: StoryId,
+    name: str,
+    body: dict[str, Any],
+    *,
+    who: Principal,
+    key: str,
+) -> Response:
+    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key)
+    return pending or await _page(desk, story_id, body["plan_id"])
