@@ -493,6 +493,8 @@ class CouncilSummary(TypedDict):
     output_kind: str
     quorum: int
     reason: str | None
+    requested_by: str | None
+    retry_of: str | None
     roster: list[SeatRow]
     status: str
     task_id: str | None
@@ -502,6 +504,7 @@ class CouncilSummary(TypedDict):
     tokens: dict[str, int]
     tokens_ledger: int
     tokens_total: int
+    verdict: str | None
     winner: str | None
 
 class CoverageSummary(TypedDict):

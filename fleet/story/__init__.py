@@ -49,7 +49,7 @@ from fleet.story.commands import Caller, decide_gate, find_approval, fire, refus
 from fleet.story.council_facts import CouncilSaid, council_state, duty_of
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
 from fleet.story.evolve import NO_STATE, evolve, fold
-from fleet.story.guards import GUARDS, GuardContext, evaluate
+from fleet.story.guards import GUARDS, GuardContext, evaluate, passing_tree
 from fleet.story.intents import Intent
 from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, unpark
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
@@ -169,6 +169,7 @@ __all__ = [
     "last_request",
     "open_asked_steps",
     "parse",
+    "passing_tree",
     "pause",
     "pending_approvals",
     "pending_consents",

@@ -18,7 +18,7 @@ from fleet.events import (
     TaskTransitioned,
 )
 from fleet.ids import Digest
-from fleet.story.state import Claim, Plan, StoryState, TaskState
+from fleet.story.state import Claim, Plan, StoryState, TaskState, attempts_of
 
 __all__ = ["HANDLERS"]
 
@@ -65,7 +65,7 @@ def _transitioned(s: StoryState, p: TaskTransitioned, _: StoredEvent) -> StorySt
 
 def _restored(s: StoryState, task: TaskState) -> TaskState:
     """The task begins anew, or its work is in the tree again. An attempt that no council was opened for counts not."""
-    councils = sum(council.opened.task_id == task.task.task_id for council in s.councils.values())
+    councils = attempts_of(s.councils_on(task.task.task_id))
     again = replace(task, attempt=min(task.attempt, councils), reviewers=(), rejections={}, claim=None)
     return again if again.state == "done" else replace(again, candidate_tree=None, author=None)
 

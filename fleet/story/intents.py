@@ -23,6 +23,7 @@ __all__ = [
     "Park",
     "ProduceDocs",
     "Publish",
+    "ReopenTaskCouncil",
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
@@ -96,6 +97,16 @@ class OpenTaskCouncil:
 
     task_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenTaskCouncil:
+    """Convene the council of the same attempt once more, in place of one that a person cancelled."""
+
+    task_id: str
+    attempt: int
+    after: str
+    """The cancelled council."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,7 @@ Intent = (
     | LoopBack
     | OpenDesignCouncil
     | OpenTaskCouncil
+    | ReopenTaskCouncil
     | AdvanceCouncil
     | DerivePlan
     | StartTask

@@ -147,18 +147,14 @@ def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     ]
     if accepted:
         return (DerivePlan(decision_id=accepted[-1]),)
-    councils = [
-        r
-        for r in s.councils.values()
-        if r.opened.output_kind == "design" and r.opened.subject_digest == s.content.digest
-    ]
+    councils = [r for r in s.design_councils() if r.opened.subject_digest == s.content.digest]
     if councils and councils[-1].status == "UNDECIDED":
         return (
             Park(
                 cause="council_undecided", detail=f"the design council ended without a decision: {councils[-1].reason}"
             ),
         )
-    return (OpenDesignCouncil(attempt=sum(r.opened.output_kind == "design" for r in s.councils.values()) + 1),)
+    return (OpenDesignCouncil(attempt=len(s.design_councils()) + 1),)
 
 
 def _is_current(s: StoryState, council_id: str | None) -> bool:

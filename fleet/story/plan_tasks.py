@@ -10,13 +10,14 @@ from fleet.story.intents import (
     MergeTask,
     OpenTaskCouncil,
     Park,
+    ReopenTaskCouncil,
     RequestGate,
     ReviewTask,
     StartTask,
     TestTask,
 )
 from fleet.story.lifecycle import FsmConfig
-from fleet.story.state import StoryState, TaskState
+from fleet.story.state import StoryState, TaskState, attempts_of
 
 __all__ = ["plan_tasks"]
 
@@ -69,10 +70,13 @@ def _task(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) ->
 
 
 def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:
-    councils = [c for c in state.councils.values() if c.opened.task_id == task.task.task_id]
-    if len(councils) < task.attempt:
+    councils = state.councils_on(task.task.task_id)
+    if attempts_of(councils) < task.attempt:
         return (OpenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt),)
     last = councils[-1]
+    if last.status == "CANCELLED":
+        # A person ended it, and let the story go on since: the attempt is held once more.
+        return (ReopenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt, after=last.opened.council_id),)
     if last.status == "DECIDED":
         return (CommitWork(task_id=task.task.task_id, council_id=last.opened.council_id),)
     detail = f"the council on task {task.task.task_id} ended without a decision: {last.reason}"

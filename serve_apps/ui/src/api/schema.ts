@@ -2676,6 +2676,10 @@ export interface components {
             quorum: number;
             /** Reason */
             reason: string | null;
+            /** Requested By */
+            requested_by: string | null;
+            /** Retry Of */
+            retry_of: string | null;
             /** Roster */
             roster: components["schemas"]["SeatRow"][];
             /** Status */
@@ -2699,6 +2703,8 @@ export interface components {
             tokens_ledger: number;
             /** Tokens Total */
             tokens_total: number;
+            /** Verdict */
+            verdict: string | null;
             /** Winner */
             winner: string | null;
         };
