@@ -28,6 +28,7 @@ from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context_stats import context_router
+from serve_apps.councils import council_router
 from serve_apps.gates import gates_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
@@ -113,6 +114,7 @@ def build_gateway(
     # Before the router whose routes take any word for the id of a story.
     app.include_router(context_router)
     app.include_router(planner_router)
+    app.include_router(council_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
     app.include_router(audit_router)

@@ -62,7 +62,11 @@ async def request_council(handler: object, bench: Workbench, command: Command, c
     _require_role(caller, ASKERS)
     _require_workable(bench.state, "request_council")
     council_id = council_id_of(bench.journal.stream, command.command_id)
-    request = cn.parse_request(command.body, bench.rules.council, council_id=council_id)
+    try:
+        request = cn.parse_request(command.body, bench.rules.council, council_id=council_id)
+    except InvalidInput as error:
+        found = [(str(p["field"]), str(p["problem"])) for p in error.details["problems"]]
+        raise _invalid(found) from error
     return await _opened(bench, caller, council_id, request)
 
 
@@ -182,11 +186,21 @@ def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int) -> cn.Co
         why = f"a reason has at most {_TEXT} characters here"
         if len(rubric) >= _ENTRIES:
             why = f"the rubric has {_ENTRIES} entries already: ask for a new council whose rubric holds it"
-        raise InvalidInput(why, field="reason", problems=[{"field": "/reason", "problem": why}])
+        raise _invalid([("/reason", why)])
     constraints = request.constraints.model_copy(
         update={"rubric": (*rubric, cn.RubricEntry(name=SENT_BACK, text=reason))}
     )
     return request.model_copy(update={"constraints": constraints, "seed": seed})
+
+
+def _invalid(problems: list[tuple[str, str]]) -> InvalidInput:
+    """All of them by pointer (GL-15); `field` is the first."""
+    listed = "; ".join(f"{field}: {problem}" for field, problem in problems)
+    return InvalidInput(
+        f"the council was not opened: {listed}",
+        field=problems[0][0],
+        problems=[{"pointer": field, "message": problem} for field, problem in problems],
+    )
 
 
 async def _opened(
@@ -199,12 +213,7 @@ async def _opened(
 ) -> tuple[Payload, ...]:
     problems = await _problems(bench, request)
     if problems:
-        listed = "; ".join(f"{field}: {problem}" for field, problem in problems)
-        raise InvalidInput(
-            f"the council was not opened: {listed}",
-            field=problems[0][0],
-            problems=[{"field": field, "problem": problem} for field, problem in problems],
-        )
+        raise _invalid(problems)
     state, config, is_gate = bench.state, bench.rules.council, request.kind == "gate"
     asked = Asked(request, tuple((str(c.ac_id), c.text) for c in bench.criteria))
     wall_s = min(request.budget.wall_s, request.constraints.timeout_seconds)

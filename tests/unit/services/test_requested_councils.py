@@ -14,6 +14,7 @@ from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
 from fleet.ids import CommandId, Digest, EntityId, Principal, StreamId
 from fleet.models import BudgetLimits, Budgets
 from fleet.ports import AgentAnswer, AgentRequest, Command
+from fleet.report import describe
 from fleet.services.budgeting import Budgeting
 from fleet.services.council_commands import council_id_of
 from fleet.services.procedures.councils import (
@@ -181,6 +182,9 @@ async def test_gate_on_a_measured_tree_gives_a_verdict_of_its_voters_alone(vote:
     (decided,) = await payloads(world, ev.CouncilDecided)
     assert (record.status, decided.verdict, decided.winner) == ("DECIDED", verdict, None)
     assert record.opened.quorum == 3
+    told = [describe(p) for p in map(ev.decode, await world.events())]
+    assert f"Council on code_patch opened with 3 members, asked for by {ROOT}" in told
+    assert f"Council decided in P6: {verdict}" in told
     assert {r.kind for r in world.agents.requests} == {"vote"}
     assert "It changes nothing." in world.agents.requests[0].own
 
@@ -281,7 +285,7 @@ async def test_bad_request_names_its_field_and_opens_nothing(field: str):
     before = bench.state.version
     with pytest.raises(InvalidInput) as refused:
         await ask(world, bench, **REFUSED[field])
-    assert field in [p["field"] for p in refused.value.details["problems"]]
+    assert field in [p["pointer"] for p in refused.value.details["problems"]]
     assert bench.state.version == before
     assert not world.agents.requests
 
@@ -315,7 +319,7 @@ async def test_seat_of_a_person_or_of_an_unknown_role_is_refused(field: str):
     roster = [member("architect-001"), member("qa-001", **SEATS[field]), member("developer-001")]
     with pytest.raises(InvalidInput) as refused:
         await ask(world, bench, roster=roster)
-    assert field in [p["field"] for p in refused.value.details["problems"]]
+    assert field in [p["pointer"] for p in refused.value.details["problems"]]
     assert not bench.state.councils
 
 
