@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from fleet import council as cn
 from fleet.context import scopes_for
@@ -284,7 +284,7 @@ def _is_on(council: CouncilRecord, task_id: EntityId) -> bool:
 
 
 def _seat_problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[str, str]]:
-    roles, found = bench.journal.policy.policy.roles.assignable, list[tuple[str, str]]()
+    roles, found = _sitting_roles(bench), list[tuple[str, str]]()
     if request.role not in roles:
         found.append(("/role", f"there is no assignable role {request.role!r}: {', '.join(roles)}"))
     phase = "BUILD" if request.task_id else "DESIGN"
@@ -302,6 +302,12 @@ def _seat_problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[s
         if member.model_policy != member.role:
             found.append((f"{at}/model_policy", f"the seat answers with the policy of its role: {member.role}"))
     return found
+
+
+def _sitting_roles(bench: Workbench) -> tuple[str, ...]:
+    """The roles that may be given work, as far as somebody in this fleet serves them (CN-3)."""
+    assignable = bench.journal.policy.policy.roles.assignable
+    return tuple(role for role in assignable if bench.staffed is None or role in bench.staffed)
 
 
 def _denied(bench: Workbench, role: str, phase: str) -> str | None:
@@ -352,5 +358,14 @@ async def _subject_problems(bench: Workbench, request: cn.CouncilRequest) -> lis
 
 
 async def _is_named(bench: Workbench, subject: Digest) -> bool:
-    needle = str(subject).encode()
-    return any(needle in event.body for event, _ in await bench.journal.history())
+    """Whether an event of the story refers to it; that somebody wrote it into a text is no such thing."""
+    return any(subject in _digests(payload.model_dump()) for _, payload in await bench.journal.history())
+
+
+def _digests(value: Any) -> Iterator[Digest]:
+    if isinstance(value, Digest):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (found for item in value.values() for found in _digests(item))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    elif isinstance(value, list | tuple):
+        yield from (found for item in value for found in _digests(item))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

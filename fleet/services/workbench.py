@@ -59,6 +59,8 @@ class Workbench:
     """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
     usage: UsageLogs | None = None
     """The logs of the engines that this fleet runs itself; None where it runs none."""
+    staffed: frozenset[str] | None = None
+    """The roles and profiles that agents of this fleet serve; None is every one."""
 
     @property
     def state(self) -> StoryState:

@@ -117,6 +117,7 @@ def make_council_parts(
             target=change_target(endpoints, RayChangeRequests(resolver, endpoints.node)),
             usage=usage,
             knowledge=knowledge,
+            staffed=frozenset(role for role, size in endpoints.pools.items() if size),
         )
 
     leases, inbox = RedisLeaseStore(redis), RedisInbox(redis, cache)

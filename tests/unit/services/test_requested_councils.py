@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fleet import events as ev
+from fleet.adapters.llm.mock import MockChatModel
 from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
 from fleet.ids import CommandId, Digest, EntityId, Principal, StreamId
-from fleet.models import BudgetLimits, Budgets
+from fleet.models import BudgetLimits, Budgets, advice_schema
+from fleet.models.engines import MockEngine
 from fleet.ports import AgentAnswer, AgentRequest, Command
 from fleet.report import describe
 from fleet.services.budgeting import Budgeting
 from fleet.services.council_commands import council_id_of
+from fleet.services.procedures.advice import evidence_of_text
 from fleet.services.procedures.councils import (
     advance_council,
     open_design_council,
@@ -29,6 +33,7 @@ from fleet.story.intents import AdvanceCouncil, CommitWork, OpenDesignCouncil, O
 from fleet.story.plan_tasks import plan_tasks
 from fleet.tools import FileEntry, encode_tree
 from tests.support import sim_story
+from tests.support.agents import role_agent
 from tests.support.bench import ScriptedAgents, World
 from tests.support.rules import fsm
 from tests.support.story_events import AC_1, AC_2, PLAN, STORY, TASK, digest, story, task_of
@@ -211,6 +216,16 @@ async def test_gate_on_a_recorded_text_shows_it_to_the_voters():
     assert ASK["task_description"] in world.agents.requests[0].own
 
 
+@pytest.mark.rule("CN-10", "AP-89")
+async def test_digest_that_somebody_only_wrote_into_a_text_is_no_subject():
+    world, bench = await world_of()
+    elsewhere = await bench.blobs.put(b"of another story")
+    await do(world, bench, "ask_question", {"text": str(elsewhere)}, key="question")
+    with pytest.raises(InvalidInput) as refused:
+        await ask(world, bench, kind="gate", subject=elsewhere)
+    assert refused.value.details["field"] == "/subject"
+
+
 @pytest.mark.rule("CN-13", "PL-48")
 async def test_design_on_request_is_not_taken_for_the_storys_own():
     world, bench = await world_of(design)
@@ -321,6 +336,15 @@ async def test_seat_of_a_person_or_of_an_unknown_role_is_refused(field: str):
         await ask(world, bench, roster=roster)
     assert field in [p["pointer"] for p in refused.value.details["problems"]]
     assert not bench.state.councils
+
+
+@pytest.mark.rule("CN-3")
+async def test_role_that_no_agent_of_this_fleet_serves_is_refused():
+    world, bench = await world_of()
+    small = replace(bench, staffed=frozenset({"developer", "qa"}))
+    with pytest.raises(InvalidInput, match="developer, qa"):
+        await ask(world, small)
+    await ask(world, small, role="developer", key="served")
 
 
 @pytest.mark.rule("CN-11")
@@ -568,3 +592,22 @@ async def test_what_cannot_be_sent_back_is_refused_and_says_where_to_say_no():
     await do(world, bench, "cancel_council", end(ended), key="end")
     with pytest.raises(InvalidTransition, match="cancelled"):
         await do(world, bench, "reject_council", {"council_id": ended, "reason": BACK}, key="of-cancelled")
+
+
+@pytest.mark.rule("CN-80", "CN-31")
+async def test_mock_member_answers_for_every_requirement_and_criterion():
+    engine = MockEngine.model_validate(
+        {"engine_id": "mock", "kind": "mock", "model": "m", "unpriced": True, "max_context": 8000, "mode": "excellent"}
+    )
+    agent, _ = role_agent(MockChatModel(engine), role="architect")
+    refs = ["r-1", AC_1, AC_2]
+    request = AgentRequest(
+        kind="advise",
+        role="architect",
+        principal=Principal("agent:architect-001"),
+        shared="Which way?",
+        json_schema=advice_schema(refs),
+    )
+    answer = await agent.ask(request, request_id="r", timeout_s=5)
+    found = evidence_of_text("cd-one1", answer.value, refs)
+    assert [(g.name, g.ok) for g in found.gates] == [("text", True), ("requirements", True)]
