@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -16,7 +17,7 @@ from serve_apps.sight import require_sight
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
 from serve_apps.wire import CommandView, RedactionView, StoryView, Wire, story_view
 
-__all__ = ["answered", "carried_out", "check_version", "redacted_in", "shown", "tagged", "view_of"]
+__all__ = ["Sent", "answered", "carried_out", "check_version", "redacted_in", "send", "shown", "tagged", "view_of"]
 
 
 async def view_of(desk: PlanningDesk, story_id: StoryId) -> StoryView:
@@ -60,6 +61,44 @@ async def _is_answered(desk: PlanningDesk, command_id: CommandId) -> bool:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command that went to the owner of its story, and was carried out unless it is pending."""
+
+    story_id: StoryId
+    command_id: CommandId
+    is_pending: bool
+    redactions: tuple[RedactionView, ...]
+
+    def pending(self) -> Response:
+        """Where its outcome can be asked for (AP-4)."""
+        url = f"/api/commands/{self.command_id}"
+        view = CommandView(command_id=self.command_id, status="pending", status_url=url, redactions=self.redactions)
+        return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
+
+
+async def send(
+    request: Request,
+    desk: PlanningDesk,
+    story_id: str,
+    name: str,
+    body: dict[str, Any],
+    *,
+    who: Principal,
+    key: str,
+    created: bool = False,
+) -> Sent:
+    """The command is with the owner of a story that the caller sees; If-Match is checked before."""
+    story = await require_sight(request, who, StoryId(story_id))
+    header = request.headers.get("if-match")
+    if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
+        check_version(header, (await desk.state(story)).version)
+    note_command(request.scope, story, CommandId(f"{who}/{key}"))
+    trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
+    found = await desk.command(story, name, body, principal=who, key=key, trace_id=trace_id)
+    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), redacted_in(name, body))
+
+
 async def answered(
     request: Request,
     desk: PlanningDesk,
@@ -71,13 +110,12 @@ async def answered(
     key: str,
     created: bool = False,
 ) -> Response:
-    """The story after the command, or where its outcome can be asked for (AP-4); If-Match is checked before."""
-    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key, created=created)
-    if pending is not None:
-        return pending
-    view = await view_of(desk, StoryId(story_id))
-    redactions = redacted_in(name, body)
-    return shown(view.model_copy(update={"redactions": redactions}), status=201 if created else 200)
+    """The story after the command, or where its outcome can be asked for (AP-4)."""
+    sent = await send(request, desk, story_id, name, body, who=who, key=key, created=created)
+    if sent.is_pending:
+        return sent.pending()
+    view = await view_of(desk, sent.story_id)
+    return shown(view.model_copy(update={"redactions": sent.redactions}), status=201 if created else 200)
 
 
 async def carried_out(
@@ -91,19 +129,9 @@ async def carried_out(
     key: str,
     created: bool = False,
 ) -> Response | None:
-    """None once the command is carried out, else where its outcome can be asked for; If-Match is checked before."""
-    story = await require_sight(request, who, StoryId(story_id))
-    header = request.headers.get("if-match")
-    if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
-        check_version(header, (await desk.state(story)).version)
-    note_command(request.scope, story, CommandId(f"{who}/{key}"))
-    trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await desk.command(story, name, body, principal=who, key=key, trace_id=trace_id)
-    if not isinstance(found, Pending):
-        return None
-    url, redactions = f"/api/commands/{found.command_id}", redacted_in(name, body)
-    view = CommandView(command_id=found.command_id, status="pending", status_url=url, redactions=redactions)
-    return JSONResponse(view.model_dump(), status_code=202, headers={"Location": url})
+    """None once the command is carried out, else where its outcome can be asked for."""
+    sent = await send(request, desk, story_id, name, body, who=who, key=key, created=created)
+    return sent.pending() if sent.is_pending else None
 
 
 def redacted_in(name: str, body: dict[str, Any]) -> tuple[RedactionView, ...]:

@@ -68,6 +68,12 @@ class CouncilPage(Wire):
     council: CouncilSummary
     timeline: tuple[TimelineView, ...]
     minority_report: Any
+    asked: Any
+    """The request of a council on request; null of the story's own."""
+    answer: Any
+    """What the winner wrote; null without one."""
+    record: Any
+    """The whole record of the outcome, with tally, evidence and ballots; null while it is open (CN-58)."""
 
 
 def council_page(found: CouncilView) -> CouncilPage:
@@ -76,6 +82,9 @@ def council_page(found: CouncilView) -> CouncilPage:
         council=found.summary,
         timeline=tuple(_timeline(row) for row in found.timeline),
         minority_report=found.minority,
+        asked=found.asked,
+        answer=found.answer,
+        record=found.record,
     )
 
 

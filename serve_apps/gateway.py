@@ -29,6 +29,7 @@ from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context import rehydration_router
 from serve_apps.context_stats import context_router
+from serve_apps.councils import council_router
 from serve_apps.decisions import decision_router
 from serve_apps.gates import gates_router
 from serve_apps.insight import insight_router
@@ -122,6 +123,7 @@ def build_gateway(
     app.include_router(rehydration_router)
     app.include_router(planner_router)
     app.include_router(decision_router)
+    app.include_router(council_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
     app.include_router(audit_router)

@@ -11,6 +11,7 @@ __all__ = [
     "ActionRequest",
     "ActionResult",
     "AdoptRequest",
+    "AgentView",
     "ApplyRequest",
     "ApprovalCard",
     "ApprovalList",
@@ -42,10 +43,17 @@ __all__ = [
     "ClaimView",
     "CommandView",
     "CompressionView",
+    "ConstraintsAsk",
     "ContextStats",
     "CopyRequest",
+    "CouncilAccepted",
+    "CouncilAsk",
+    "CouncilBudgetAsk",
+    "CouncilLineList",
+    "CouncilLineView",
     "CouncilList",
     "CouncilPage",
+    "CouncilReason",
     "CouncilSummary",
     "CoverageSummary",
     "Criterion",
@@ -135,6 +143,8 @@ __all__ = [
     "PlanVersionList",
     "PlanVersionView",
     "PlanView",
+    "PoolList",
+    "PoolView",
     "ProjectChanges",
     "ProjectMetrics",
     "ProjectText",
@@ -165,6 +175,7 @@ __all__ = [
     "RevokeRequest",
     "RigorRequest",
     "RolePack",
+    "RubricAsk",
     "RunList",
     "RunView",
     "ScopeRequest",
@@ -172,6 +183,7 @@ __all__ = [
     "ScoreList",
     "ScoreRequest",
     "ScoreView",
+    "SeatAsk",
     "SeatRow",
     "ServiceReady",
     "SessionRequest",
@@ -277,6 +289,12 @@ class AdoptRequest(TypedDict):
     """Follow a proposed version (PL-11)."""
 
     decision_id: str
+
+class AgentView(TypedDict):
+    """A seat of a pool; `busy` while a council waits for its answer."""
+
+    agent_id: str
+    status: Literal['ready', 'busy']
 
 class ApplyRequest(TypedDict):
     """Proposals to take into the story, by the keys of its advice."""
@@ -567,6 +585,14 @@ class CompressionView(TypedDict):
     tokens_after: int
     tokens_before: int
 
+class ConstraintsAsk(TypedDict):
+    """What the outcome is judged by, and how long it may take (CN-6)."""
+
+    metadata: NotRequired[dict[str, str]]
+    requirements: NotRequired[list[str]]
+    rubric: list[RubricAsk]
+    timeout_seconds: NotRequired[int]
+
 class ContextStats(TypedDict):
     """Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now."""
 
@@ -584,6 +610,65 @@ class CopyRequest(TypedDict):
 
     paths: NotRequired[list[str]]
 
+class CouncilAccepted(TypedDict):
+    """A council that is open; `pending` while the owner of its story has not taken the command yet."""
+
+    council_id: str
+    redactions: NotRequired[list[RedactionView]]
+    status: Literal['pending', 'accepted']
+    status_url: str
+    story_id: str
+
+class CouncilAsk(TypedDict):
+    """A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12)."""
+
+    budget: CouncilBudgetAsk
+    constraints: ConstraintsAsk
+    kind: NotRequired[Literal['selection', 'gate', 'estimate']]
+    max_iterations: NotRequired[int | None]
+    num_agents: NotRequired[int | None]
+    output_kind: Literal['code_patch', 'design', 'plan', 'text']
+    role: str
+    roster: NotRequired[list[SeatAsk] | None]
+    rounds: NotRequired[int | None]
+    seed: NotRequired[int | None]
+    story_id: str
+    subject: NotRequired[str | None]
+    task_description: str
+    task_id: NotRequired[str | None]
+
+class CouncilBudgetAsk(TypedDict):
+    """What the council may use, within the budget of its story (CN-8)."""
+
+    gpu_ms: NotRequired[int | None]
+    tokens: int
+    wall_s: int
+
+class CouncilLineList(TypedDict):
+    """Councils, those of one story in the order of opening."""
+
+    items: list[CouncilLineView]
+    next_cursor: NotRequired[str | None]
+
+class CouncilLineView(TypedDict):
+    """One council in a list."""
+
+    council_id: str
+    kind: str
+    outcome: Literal['decided', 'no_decision'] | None
+    output_kind: str
+    percent: int | None
+    phase: str | None
+    project_id: str
+    reason: str | None
+    requested_by: str | None
+    retry_of: str | None
+    status: Literal['PENDING', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED']
+    story_id: str
+    task_id: str | None
+    waits_for: list[str]
+    winner: str | None
+
 class CouncilList(TypedDict):
     """The councils of a story in the order of opening."""
 
@@ -592,9 +677,17 @@ class CouncilList(TypedDict):
 class CouncilPage(TypedDict):
     """One council with what happened in it, and its minority report."""
 
+    answer: Any
+    asked: Any
     council: CouncilSummary
     minority_report: Any
+    record: Any
     timeline: list[TimelineView]
+
+class CouncilReason(TypedDict):
+    """Why a council is ended, or its outcome sent back."""
+
+    reason: str
 
 class CouncilSummary(TypedDict):
     """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
@@ -612,6 +705,8 @@ class CouncilSummary(TypedDict):
     output_kind: str
     quorum: int
     reason: str | None
+    requested_by: str | None
+    retry_of: str | None
     roster: list[SeatRow]
     status: str
     task_id: str | None
@@ -621,6 +716,7 @@ class CouncilSummary(TypedDict):
     tokens: dict[str, int]
     tokens_ledger: int
     tokens_total: int
+    verdict: str | None
     winner: str | None
 
 class CoverageSummary(TypedDict):
@@ -1346,6 +1442,22 @@ class PlanView(TypedDict):
     tasks: list[PlanTask]
     versions: list[PlanVersionView]
 
+class PoolList(TypedDict):
+    """The pools of the configuration in force, by role."""
+
+    items: list[PoolView]
+
+class PoolView(TypedDict):
+    """A pool as it is configured, and what its seats do now (CN-16)."""
+
+    agents: list[AgentView]
+    kind: str
+    model_policy: str | None
+    modes: list[str]
+    num_agents: int
+    role: str
+    status: Literal['active', 'idle', 'busy']
+
 class ProjectChanges(TypedDict):
     """What shall be otherwise in a project; what is left out stays."""
 
@@ -1607,6 +1719,13 @@ class RolePack(TypedDict):
     role_tasks: list[TaskLine]
     token_budget_hint: int
 
+class RubricAsk(TypedDict):
+    """One thing that the outcome is judged by."""
+
+    name: str
+    text: str
+    weight: NotRequired[int]
+
 class RunList(TypedDict):
     """Runs and tool calls, the newest first."""
 
@@ -1675,6 +1794,21 @@ class ScoreView(TypedDict):
     summary: WorkspaceSummary | None
     tree: str
     verdict: str | None
+
+class SeatAsk(TypedDict):
+    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11)."""
+
+    can_propose: NotRequired[bool]
+    can_vote: NotRequired[bool]
+    member_id: str
+    model_policy: str
+    principal: str
+    prompt_variant: NotRequired[int]
+    role: str
+    temperature: str
+    test_author: NotRequired[bool]
+    veto: NotRequired[bool]
+    weight: NotRequired[int]
 
 class SeatRow(TypedDict):
     """A member of the council."""

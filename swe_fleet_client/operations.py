@@ -140,6 +140,34 @@ class Operations(Calling):
         """The context pack of one role in one phase; a `token_budget` takes the place of the one of the role."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "token_budget": token_budget, "min_version": min_version})
 
+    def list_pools(self) -> m.PoolList:
+        """The pools of the configuration in force, with what their seats do now."""
+        return self._json("GET", "/api/council-pools")
+
+    def show_pool(self, role: str) -> m.PoolView:
+        """The pool of one role."""
+        return self._json("GET", f"/api/council-pools/{self._part(role)}")
+
+    def list_councils(self, *, status: Literal['PENDING', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED'] | None = None, limit: int | None = None, cursor: str | None = None, story_id: str | None = None) -> m.CouncilLineList:
+        """Councils of all stories, or of one: the story's own and those on request."""
+        return self._json("GET", "/api/councils", query={"status": status, "limit": limit, "cursor": cursor, "storyId": story_id})
+
+    def ask_council(self, *, body: m.CouncilAsk, key: str | None = None, if_match: str | None = None) -> m.CouncilAccepted:
+        """Ask for a council about a story: it advises beside the story's own work, and moves nothing."""
+        return self._json("POST", "/api/councils", body=body, key=key, if_match=if_match)
+
+    def show_council(self, council_id: str) -> m.CouncilPage:
+        """One council with its question, its timeline, what won, the whole record of its outcome and who was against it."""
+        return self._json("GET", f"/api/councils/{self._part(council_id)}")
+
+    def cancel_council(self, council_id: str, *, body: m.CouncilReason, key: str | None = None, if_match: str | None = None) -> m.CouncilPage:
+        """End a council that is at work. A story whose own council it was is parked until a person lets it go on."""
+        return self._json("POST", f"/api/councils/{self._part(council_id)}/cancel", body=body, key=key, if_match=if_match)
+
+    def reject_council(self, council_id: str, *, body: m.CouncilReason, key: str | None = None, if_match: str | None = None) -> m.CouncilAccepted:
+        """Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too."""
+        return self._json("POST", f"/api/councils/{self._part(council_id)}/reject", body=body, key=key, if_match=if_match)
+
     def show_decision(self, decision_id: str) -> m.DecisionPage:
         """One decision: who proposed it, why, on what, and who settled it."""
         return self._json("GET", f"/api/decisions/{self._part(decision_id)}")

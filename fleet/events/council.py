@@ -131,6 +131,11 @@ class CouncilOpened(_CouncilEvent):
     max_on_ballot: Count | None = None
     """None is five (CN-44)."""
     retry_of: EntityId | None = None
+    """The council that was sent back, or was cancelled, and that this one is in place of."""
+    requested_by: Principal | None = None
+    """Who asked for it: it advises, and moves nothing. None is a council that the story itself convened (CN-13)."""
+    request_digest: Digest | None = None
+    """The request as it was checked, with its question, requirements and rubric (CN-1..CN-12)."""
 
 
 class DraftReceived(_CouncilEvent):

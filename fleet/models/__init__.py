@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     )
     from fleet.models.replies import (
         ReplyKind,
+        advice_schema,
         critique_schema,
         document_schema,
         parse_reply,
@@ -110,6 +111,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "advice_schema",
     "is_another_model",
     "TokenizerId",
     "TokenizerFile",

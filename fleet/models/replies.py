@@ -14,6 +14,7 @@ from fleet.models.json_schema import schema_problems
 
 __all__ = [
     "ReplyKind",
+    "advice_schema",
     "critique_schema",
     "document_schema",
     "parse_reply",
@@ -110,6 +111,16 @@ def proposal_schema(acceptance_ids: Sequence[str], paths: Sequence[str] = ()) ->
             "risk": _text(160, min_length=0),
         }
     )
+
+
+def advice_schema(refs: Sequence[str]) -> dict[str, Any]:
+    """An answer in words, with how it meets each of the requirements and criteria that these ids name."""
+    answer = {"summary": _text(300), "text": _text(6000)}
+    if not refs:
+        return _closed(answer)
+    entry = _closed({"ref": {"type": "string", "enum": list(refs)}, "how": _text(300)})
+    addressed = {"type": "array", "minItems": len(refs), "maxItems": len(refs), "items": entry}
+    return _closed({**answer, "addressed": addressed})
 
 
 def critique_schema() -> dict[str, Any]:

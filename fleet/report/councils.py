@@ -76,6 +76,12 @@ class CouncilSummary(_Row):
     reason: str | None
     decided_in: str | None
     winner: str | None
+    verdict: str | None
+    """Of a gate: `approve` or `reject`."""
+    requested_by: str | None
+    """Who asked for it; null for the story's own. A council on request advises, and moves nothing."""
+    retry_of: str | None
+    """The council that was sent back or cancelled, in whose place it is."""
     quorum: int
     roster: tuple[SeatRow, ...]
     candidates: tuple[CandidateRow, ...]
@@ -132,6 +138,9 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
         reason=undecided.reason if undecided else (cancelled.reason if cancelled else None),
         decided_in=decided.decided_in if decided else None,
         winner=decided.winner if decided else None,
+        verdict=decided.verdict if decided else None,
+        requested_by=opened.requested_by,
+        retry_of=opened.retry_of,
         quorum=opened.quorum,
         roster=tuple(_seats(opened)),
         candidates=_candidates(own, decided.winner if decided else None),

@@ -206,6 +206,8 @@ class _Page:
             ("Task", self._ref(c.task_id)),
             ("Outcome", outcome),
             ("Winner", self._ref(c.winner)),
+            *((("Verdict", c.verdict),) if c.verdict else ()),
+            *((("Advice, asked for by", c.requested_by),) if c.requested_by else ()),
             ("Members", ", ".join(seat(s.member_id, s.proposes, s.votes, s.writes_tests) for s in c.roster)),
             ("Ballots", f"{c.ballots} valid, quorum {c.quorum}; refused: {', '.join(c.ballots_refused) or 'none'}"),
             ("Drafts that failed", ", ".join(c.drafts_failed) or "none"),

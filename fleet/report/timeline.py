@@ -141,9 +141,11 @@ def _of_work(payload: Payload) -> str | None:
 def _of_council(payload: Payload) -> str | None:
     match payload:
         case CouncilOpened():
-            return f"Council on {payload.output_kind} opened with {len(payload.roster)} members"
+            asked = f", asked for by {payload.requested_by}" if payload.requested_by else ""
+            return f"Council on {payload.output_kind} opened with {len(payload.roster)} members{asked}"
         case CouncilDecided():
-            return f"Council decided in {payload.decided_in}"
+            verdict = f": {payload.verdict}" if payload.verdict else ""
+            return f"Council decided in {payload.decided_in}{verdict}"
         case CouncilUndecided():
             return f"Council undecided: {payload.reason}"
         case BallotRefused():

@@ -135,7 +135,7 @@ def _councils(s: _Story) -> Missing:
         yield (
             council.council_id,
             _lacks(
-                candidates=council.council_id in candidates,
+                candidates=council.council_id in candidates or council.verdict is not None,
                 evidence=council.council_id in evidence,
                 ballots_or_early_exit=council.council_id in ballots or council.decided_in == "P3",
                 token_sum=council.tokens,

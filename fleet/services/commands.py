@@ -21,6 +21,7 @@ from fleet.models import PACK_READERS, ModelsConfig, PackReaders
 from fleet.planning import DEFAULT_PROJECT, ProjectState
 from fleet.ports import Command, EventLog
 from fleet.services.budget_requests import run_budget
+from fleet.services.council_commands import COUNCIL_COMMANDS
 from fleet.services.create_story import created_events, parented
 from fleet.services.plain_commands import PLAIN, Plain
 from fleet.services.preliminary_plans import propose_plan
@@ -350,6 +351,7 @@ COMMANDS: Mapping[str, Decide] = {
     "answer_question": CommandHandler.answer,
     "request_approval": CommandHandler.request_approval,
     "propose_plan": CommandHandler.propose_plan,
+    **COUNCIL_COMMANDS,
 }
 
 

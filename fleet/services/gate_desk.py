@@ -194,6 +194,9 @@ def _base_of(state: StoryState, approval: Approval) -> Digest | None:
 
 def _concerns(council: CouncilSummary, approval: Approval) -> bool:
     subject = approval.request.subject
+    if council.requested_by is not None:
+        # Advice is about its question; it stands behind a gate only where it asks for one itself.
+        return subject.kind == "object" and council.council_id == subject.id
     if approval.request.gate == "task_acceptance":
         return council.task_id == subject.id
     if subject.kind == "plan":

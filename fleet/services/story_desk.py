@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.context import ContextConfig
 from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
-from fleet.events import GuardResult, Payload, StoredEvent, decode
+from fleet.events import CouncilDecided, CouncilUndecided, GuardResult, Payload, StoredEvent, decode
 from fleet.graph import StoryGraph, story_graph
 from fleet.ids import Digest, EntityId, StoryId
 from fleet.ports import BlobStore, Clock, Pack, PackRequest, Packs
@@ -24,7 +24,7 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportFormat, ReportService, render
 from fleet.services.tree_view import FileText, TreeChanges, file_at, tree_changes
 from fleet.services.workbench import Definitions
-from fleet.story import GuardContext, Step, StoryState, Transition, evaluate, known_trees
+from fleet.story import CouncilRecord, GuardContext, Step, StoryState, Transition, evaluate, known_trees
 
 __all__ = ["CouncilView", "Offer", "PackView", "RunLine", "StoryDesk"]
 
@@ -67,6 +67,12 @@ class CouncilView:
     summary: CouncilSummary
     timeline: tuple[TimelineRow, ...]
     minority: Any
+    asked: Any = None
+    """The request with its question, and the story's criteria then; None of the story's own councils."""
+    answer: Any = None
+    """What the winner wrote."""
+    record: Any = None
+    """The whole record of the outcome: candidates, evidence, ballots with reasons, tally (CN-58)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +165,28 @@ class StoryDesk:
         summary = next((c for c in council_summaries(events) if c.council_id == council_id), None)
         if summary is None:
             raise NotFound(f"story {story_id} has no council {council_id!r}", council_id=council_id)
-        own = [_row(e, p) for e, p in events if getattr(p, "council_id", None) == council_id]
-        return CouncilView(summary, tuple(own), await self.minority(summary))
+        own = [(e, p) for e, p in events if getattr(p, "council_id", None) == council_id]
+        ends = [p for _, p in own if isinstance(p, CouncilDecided | CouncilUndecided)]
+        found = (await self.planning.state(story_id)).councils[council_id]
+        return CouncilView(
+            summary,
+            tuple(_row(e, p) for e, p in own),
+            await self.minority(summary),
+            asked=await self._json(found.opened.request_digest),
+            answer=await self._json(_chosen(found)),
+            record=await self._json(ends[0].record_digest if ends else None),
+        )
 
     async def minority(self, summary: CouncilSummary) -> Any:
         """What the losing side said, None while the council is open."""
-        if summary.minority_report is None:
+        return await self._json(Digest(summary.minority_report) if summary.minority_report else None)
+
+    async def _json(self, digest: Digest | None) -> Any:
+        """The value of a blob; None when there is none, retention has deleted it, or it is no JSON."""
+        if digest is None:
             return None
         try:
-            return json.loads(await self._blobs.get(Digest(summary.minority_report)))
+            return json.loads(await self._blobs.get(digest))
         except (ArtifactNotFound, ValueError):
             return None
 
@@ -272,6 +291,12 @@ def _row(event: StoredEvent, payload: Payload) -> TimelineRow:
         human=event.actor.is_human,
         text=describe(payload),
     )
+
+
+def _chosen(record: CouncilRecord) -> Digest | None:
+    """The content that won; None without a winner, and where a history names one that it does not hold."""
+    versions = {version.candidate_id: version.digest for version in record.deliberation.versions()}
+    return versions.get(record.winner or "")
 
 
 def _run_line(step: Step) -> RunLine:

@@ -30,6 +30,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.Park: gates.park_story,
     owed.OpenDesignCouncil: councils.open_design_council,
     owed.OpenTaskCouncil: councils.open_task_council,
+    owed.ReopenTaskCouncil: councils.reopen_task_council,
     owed.AdvanceCouncil: councils.advance_council,
     owed.DerivePlan: derivation.derive_plan,
     owed.DeriveAgain: derivation.derive_again,

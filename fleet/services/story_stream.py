@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from fleet.context import redact_model
 from fleet.errors import CommitUnknown, FleetError, LogRegressed, OwnershipLost, StoreError, VersionConflict
@@ -44,6 +44,7 @@ class StoryStream:
         self._head = Head(epoch=epoch)
         self._snapped = 0
         self._commands: set[str] = set()
+        self._watchers: list[Callable[[], None]] = []
         # One writer at a time: each append must name the head that the one before it left.
         self._lock = asyncio.Lock()
 
@@ -132,10 +133,30 @@ class StoryStream:
             # Other stories live in this loop; a long fold must not keep them from renewing their leases.
             await asyncio.sleep(0)
 
-    async def record(self, phase: str, *payloads: Payload, actor: Principal = SYSTEM, closes: bool = False) -> bool:
-        """The payloads are stored under command id `<story>/<phase>`; False when that id was recorded before."""
+    @contextlib.contextmanager
+    def watched(self, look: Callable[[], None]) -> Generator[None]:
+        """`look` is called after each append of this owner, until the block ends."""
+        self._watchers.append(look)
+        try:
+            yield
+        finally:
+            self._watchers.remove(look)
+
+    async def record(
+        self,
+        phase: str,
+        *payloads: Payload,
+        actor: Principal = SYSTEM,
+        closes: bool = False,
+        only_if: Callable[[StoryState], bool] | None = None,
+    ) -> bool:
+        """The payloads are stored under command id `<story>/<phase>`; False when that id was recorded before.
+
+        Args:
+            only_if: asked of the state that the append follows; where it says no, nothing is stored.
+        """
         command_id = CommandId(f"{self.story_id}/{phase}")
-        return await self.record_command(command_id, payloads, actor=actor, closes=closes)
+        return await self.record_command(command_id, payloads, actor=actor, closes=closes, only_if=only_if)
 
     async def record_command(
         self,
@@ -145,6 +166,7 @@ class StoryStream:
         actor: Principal,
         closes: bool = False,
         trace_id: str = "",
+        only_if: Callable[[StoryState], bool] | None = None,
     ) -> bool:
         """As `record`, for a command that brings its own id (an API command), and its trace.
 
@@ -159,6 +181,8 @@ class StoryStream:
         async with self._lock:
             self.admit()
             self._require_fresh(command_id, payloads)
+            if only_if is not None and not only_if(self.state):
+                return False
             try:
                 outcome = await self._append(command_id, events, actor=actor, closes=closes)
             except VersionConflict:
@@ -176,6 +200,8 @@ class StoryStream:
                 self._head = outcome.head
             else:
                 await self._catch_up()
+        for look in tuple(self._watchers):
+            look()
         await self._snapshot()
         return isinstance(outcome, Appended)
 

@@ -50,7 +50,7 @@ def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: 
 
 def _council(record: Any) -> dict[str, Any]:
     return {
-        "kind": record.opened.output_kind,
+        "kind": f"advice on {record.opened.output_kind}" if record.is_advice else record.opened.output_kind,
         "status": record.status,
         "winner": record.winner,
         "reason": record.reason,
@@ -71,7 +71,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["score"]:
         lines.append(("quality", f"score {facts['score']}, verdict {facts['verdict']}"))
     for council in facts["councils"]:
-        what = council["winner"] or council["reason"] or "open"
+        left = "open" if council["status"] == "IN_PROGRESS" else "a verdict, in its record"
+        what = council["winner"] or council["reason"] or left
         lines.append(("council", f"{council['kind']}: {council['drafts']} drafts, {council['status'].lower()}: {what}"))
     lines.append(("votes", f"{facts['ballots']} ballots"))
     lines.append(("model", f"{facts['model_calls']} calls, {facts['tokens']} tokens"))

@@ -61,6 +61,8 @@ class Workbench:
     """The logs of the engines that this fleet runs itself; None where it runs none."""
     holders: Callable[[str, str], tuple[Principal, ...]] | None = None
     """Who holds a role and sees a project; None where nobody is told of time limits by name."""
+    staffed: frozenset[str] | None = None
+    """The roles and profiles that agents of this fleet serve; None is every one."""
 
     @property
     def state(self) -> StoryState:

@@ -58,7 +58,7 @@ from fleet.story.decisions import (
 )
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
 from fleet.story.evolve import NO_STATE, evolve, fold
-from fleet.story.guards import GUARDS, GuardContext, evaluate
+from fleet.story.guards import GUARDS, GuardContext, evaluate, passing_tree
 from fleet.story.intents import Intent
 from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, unpark
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
@@ -194,6 +194,7 @@ __all__ = [
     "last_request",
     "open_asked_steps",
     "parse",
+    "passing_tree",
     "pause",
     "pending_approvals",
     "pending_consents",

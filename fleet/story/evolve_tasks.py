@@ -23,7 +23,7 @@ from fleet.events import (
 )
 from fleet.events import Task as PlanTask
 from fleet.ids import Digest, Principal
-from fleet.story.state import Claim, Plan, StoryState, TaskState
+from fleet.story.state import Claim, Plan, StoryState, TaskState, attempts_of
 
 __all__ = ["HANDLERS"]
 
@@ -111,7 +111,7 @@ def _breached(s: StoryState, p: SlaBreached, _: StoredEvent) -> StoryState:
 
 def _restored(s: StoryState, task: TaskState) -> TaskState:
     """The task begins anew, or its work is in the tree again. An attempt that no council was opened for counts not."""
-    councils = sum(council.opened.task_id == task.task.task_id for council in s.councils.values())
+    councils = attempts_of(s.councils_on(task.task.task_id))
     again = replace(task, attempt=min(task.attempt, councils), reviewers=(), rejections={}, claim=None)
     return again if again.state == "done" else replace(again, candidate_tree=None, author=None)
 

@@ -11,7 +11,7 @@ from fleet.story.approvals import subject_of, valid_grant
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState
 
-__all__ = ["GUARDS", "GuardContext", "evaluate"]
+__all__ = ["GUARDS", "GuardContext", "evaluate", "passing_tree"]
 
 
 @dataclass(frozen=True, slots=True)

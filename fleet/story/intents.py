@@ -26,6 +26,7 @@ __all__ = [
     "ProduceDocs",
     "Publish",
     "ReleaseReview",
+    "ReopenTaskCouncil",
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
@@ -99,6 +100,16 @@ class OpenTaskCouncil:
 
     task_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenTaskCouncil:
+    """Convene the council of the same attempt once more, in place of one that a person cancelled."""
+
+    task_id: str
+    attempt: int
+    after: str
+    """The cancelled council."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +240,7 @@ Intent = (
     | LoopBack
     | OpenDesignCouncil
     | OpenTaskCouncil
+    | ReopenTaskCouncil
     | AdvanceCouncil
     | DerivePlan
     | DeriveAgain

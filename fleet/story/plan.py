@@ -149,18 +149,14 @@ def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     decision_id = design_decision(s)
     if decision_id is not None:
         return (DerivePlan(decision_id=decision_id),)
-    councils = [
-        r
-        for r in s.councils.values()
-        if r.opened.output_kind == "design" and r.opened.subject_digest == s.content.digest
-    ]
+    councils = [r for r in s.design_councils() if r.opened.subject_digest == s.content.digest]
     if councils and councils[-1].status == "UNDECIDED":
         return (
             Park(
                 cause="council_undecided", detail=f"the design council ended without a decision: {councils[-1].reason}"
             ),
         )
-    return (OpenDesignCouncil(attempt=sum(r.opened.output_kind == "design" for r in s.councils.values()) + 1),)
+    return (OpenDesignCouncil(attempt=len(s.design_councils()) + 1),)
 
 
 def design_decision(s: StoryState) -> str | None:

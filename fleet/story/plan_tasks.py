@@ -12,13 +12,14 @@ from fleet.story.intents import (
     OpenTaskCouncil,
     Park,
     ReleaseReview,
+    ReopenTaskCouncil,
     RequestGate,
     ReviewTask,
     StartTask,
     TestTask,
 )
 from fleet.story.lifecycle import FsmConfig
-from fleet.story.state import CouncilRecord, StoryState, TaskState
+from fleet.story.state import CouncilRecord, StoryState, TaskState, attempts_of
 
 __all__ = ["REVIEWS", "held_reviews", "is_orphaned", "plan_tasks"]
 
@@ -34,7 +35,7 @@ def held_reviews(state: StoryState) -> tuple[TaskState, ...]:
 def is_orphaned(state: StoryState, council: CouncilRecord) -> bool:
     """Whether the council deliberates on work that nobody wants any more: its task is past being implemented."""
     task = state.tasks.get(council.opened.task_id or "")
-    return task is not None and task.state not in ("todo", "implementing")
+    return task is not None and not council.is_advice and task.state not in ("todo", "implementing")
 
 
 def plan_tasks(state: StoryState, config: FsmConfig, now_ms: int) -> tuple[Intent, ...]:
@@ -98,10 +99,13 @@ def _held(state: StoryState, task: TaskState, now_ms: int) -> tuple[Intent, ...]
 
 
 def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:
-    councils = [c for c in state.councils.values() if c.opened.task_id == task.task.task_id]
-    if len(councils) < task.attempt:
+    councils = state.councils_on(task.task.task_id)
+    if attempts_of(councils) < task.attempt:
         return (OpenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt),)
     last = councils[-1]
+    if last.status == "CANCELLED":
+        # A person ended it, and let the story go on since: the attempt is held once more.
+        return (ReopenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt, after=last.opened.council_id),)
     if last.status == "DECIDED":
         return (CommitWork(task_id=task.task.task_id, council_id=last.opened.council_id),)
     detail = f"the council on task {task.task.task_id} ended without a decision: {last.reason}"

@@ -91,7 +91,8 @@ def follow_restoration(
     ended = [
         CouncilCancelled(council_id=EntityId(council_id), reason=f"checkpoint {checkpoint.checkpoint_id} was restored")
         for council_id, council in state.councils.items()
-        if council.status == "IN_PROGRESS" and council.opened.task_id in ids
+        # Advice was asked for on the tree that there was: what its members were shown is gone.
+        if council.status == "IN_PROGRESS" and (council.is_advice or council.opened.task_id in ids)
     ]
     moved = [_moved(task, after[task.task.task_id], wanted) for task in changed]
     row = _way_back(state, config)

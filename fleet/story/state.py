@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Literal
@@ -44,6 +44,7 @@ __all__ = [
     "Step",
     "StoryState",
     "TaskState",
+    "attempts_of",
 ]
 
 Disposition = Literal["active", "parked", "cancelled", "archived"]
@@ -170,6 +171,11 @@ class CouncilRecord:
     reason: str | None = None
 
     @property
+    def is_advice(self) -> bool:
+        """Whether somebody asked for it: then the story itself does nothing with its outcome (CN-13)."""
+        return self.opened.requested_by is not None
+
+    @property
     def deliberation(self) -> CouncilState:
         """Where the procedure stands."""
         return council_state(self.opened, self.said.values())
@@ -179,6 +185,11 @@ class CouncilRecord:
         """What the council decided for: its author, its content and its evidence."""
         assert self.winner is not None, "only a decided council has chosen"
         return self.deliberation.version(self.winner)
+
+
+def attempts_of(councils: Iterable[CouncilRecord]) -> int:
+    """How many attempts at a task these councils stand for: one in place of a cancelled one is the same attempt."""
+    return sum(council.opened.retry_of is None for council in councils)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +348,14 @@ class StoryState:
     def plan(self) -> Plan | None:
         """The adopted plan, None before there is one."""
         return self.plans[self.plan_id] if self.plan_id else None
+
+    def councils_on(self, task_id: str) -> tuple[CouncilRecord, ...]:
+        """The story's own councils on the task, in the order of opening."""
+        return tuple(c for c in self.councils.values() if c.opened.task_id == task_id and not c.is_advice)
+
+    def design_councils(self) -> tuple[CouncilRecord, ...]:
+        """The story's own councils on its design, in the order of opening."""
+        return tuple(c for c in self.councils.values() if c.opened.output_kind == "design" and not c.is_advice)
 
     @property
     def is_over(self) -> bool:

@@ -118,6 +118,7 @@ def make_council_parts(
             usage=usage,
             knowledge=knowledge,
             holders=registry.holders_of,
+            staffed=frozenset(role for role, size in endpoints.pools.items() if size),
         )
 
     leases, inbox = RedisLeaseStore(redis), RedisInbox(redis, cache)

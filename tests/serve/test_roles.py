@@ -10,7 +10,7 @@ from fleet.config import ServeSettings
 from serve_apps.gateway import build_gateway
 from tests.support.bench import PEOPLE, STORY_TEXT
 from tests.support.rules import files
-from tests.support.story_events import DECISION, PLAN, STORY, TASK
+from tests.support.story_events import DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK
 from tests.support.tool_front import REGISTRY, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
@@ -19,6 +19,14 @@ PEOPLE_BY_ROLE = {"po": "user:ana", "qa": "user:quinn", "developer": "user:dev"}
 """One person for each role, who holds no other."""
 EVERYBODY = frozenset(PEOPLE_BY_ROLE)
 
+COUNCIL = {
+    "story_id": STORY,
+    "task_description": "Which way of folding umlauts should the slugs use?",
+    "role": "architect",
+    "output_kind": "text",
+    "constraints": {"rubric": [{"name": "readers", "text": "Links stay readable"}]},
+    "budget": {"tokens": 50_000, "wall_s": 600},
+}
 TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/planner/stories", STORY_TEXT, frozenset({"po"})),
     ("PATCH", URL, {"title": "As an editor I want other slugs"}, frozenset({"po"})),
@@ -63,6 +71,12 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/dlq/none/retry", None, frozenset()),
     ("GET", "/api/audit/events?stream=platform:main", None, frozenset()),
     ("GET", "/api/approvals", None, EVERYBODY),
+    ("POST", "/api/councils", COUNCIL, frozenset({"po", "qa"})),
+    ("GET", "/api/councils", None, EVERYBODY),
+    ("POST", f"/api/councils/{DESIGN_COUNCIL}/cancel", {"reason": "nobody needs it any more"}, frozenset({"po"})),
+    ("POST", f"/api/councils/{DESIGN_COUNCIL}/reject", {"reason": "it looked at one way"}, frozenset({"po"})),
+    ("GET", "/api/council-pools", None, frozenset()),
+    ("GET", "/api/council-pools/developer", None, frozenset()),
     ("GET", URL, None, EVERYBODY),
 ]
 """Method, address, body, and the roles that are not refused for what they are."""

@@ -14,8 +14,9 @@ from fleet import events as ev
 from fleet.adapters.memory import MemoryEventLog
 from fleet.adapters.memory.chat_model import ScriptedChatModel
 from fleet.errors import ReplyMalformed
-from fleet.ids import EntityId
-from fleet.ports import AgentRequest, Appended, AppendRequest, Duplicate
+from fleet.ids import CommandId, EntityId, Principal, StreamId
+from fleet.ports import AgentRequest, Appended, AppendRequest, Command, Duplicate
+from fleet.services.council_commands import council_id_of
 from fleet.services.story_owner import StoryOwner
 from fleet.story import StoryState, fold, plan, waiting_for
 from fleet.tools import FileEntry, encode_tree
@@ -280,3 +281,73 @@ async def test_ballots_that_stay_broken_are_refused_and_give_no_quorum():
     (council,) = state.councils.values()
     assert (council.status, council.reason, dict(council.deliberation.ballots)) == ("UNDECIDED", "no_quorum", {})
     assert len(council.deliberation.refused) == 4
+
+
+# A council that a person asked for, beside the story's own work.
+
+ASKED = Command(
+    command_id=CommandId("user:ana/which-way"),
+    stream=StreamId.of_story(STORY),
+    name="request_council",
+    principal=Principal("user:ana"),
+    body={
+        "story_id": STORY,
+        "task_description": "Which way of folding umlauts should the slugs use?",
+        "role": "architect",
+        "output_kind": "text",
+        "constraints": {"rubric": [{"name": "readers", "text": "Links stay readable"}]},
+        "budget": {"tokens": 50_000, "wall_s": 600},
+    },
+)
+ADVICE = council_id_of(ASKED.stream, ASKED.command_id)
+
+
+def advising_team(request: AgentRequest) -> Any:
+    if request.kind != "advise":
+        return team(request)
+    addressed = [{"ref": ac, "how": "by folding letters"} for ac in (AC_1, AC_2)]
+    return {"summary": f"Way {request.variant}", "text": f"Fold by table {request.variant}.", "addressed": addressed}
+
+
+async def asked_and_worked(world: World) -> StoryState:
+    """What the story came to after the request, which is sent as often as it takes."""
+    await world.commands.handle(await world.bench(), ASKED)
+    return await work(world)
+
+
+def without_advice(state: StoryState) -> dict[str, Any]:
+    """The outcome of the story's own work."""
+    found = outcome(state)
+    return found | {"councils": {k: v for k, v in found["councils"].items() if k != ADVICE}}
+
+
+@pytest.mark.rule("CN-13", "PL-48")
+async def test_council_on_request_leaves_the_storys_own_work_as_it_would_have_been():
+    expected = outcome(await work(await world_of(MortalLog())))
+    state = await asked_and_worked(await world_of(MortalLog(), advising_team))
+    assert state.councils[ADVICE].status == "DECIDED"
+    assert without_advice(state) == expected
+
+
+@pytest.mark.rule("CN-13", "CN-122", "AP-2")
+@pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])
+async def test_owner_killed_in_a_council_on_request_comes_to_the_same_record(stored: bool):
+    plain = MortalLog()
+    whole = await asked_and_worked(await world_of(plain, advising_team))
+    expected, record = outcome(whole), whole.councils[ADVICE]
+    last = max(n for n, e in enumerate(await plain.read(ASKED.stream), 1) if ADVICE.encode() in e.body)
+    assert last > 40
+    # Every third append is enough here: each kind of step of a council comes several times.
+    for at in range(1, plain.count + 1, 3):
+        log = MortalLog(at=at, stored=stored)
+        world = await world_of(log, advising_team)
+        with pytest.raises(Crash):
+            await asked_and_worked(world)
+        before = fold(await world.events())
+        assert before is not None
+        recorded = {f"{STORY}/{k}" for k, s in before.steps.items() if s.finished is not None}
+        count = len(world.agents.asked)
+        after = await asked_and_worked(world)
+        assert outcome(after) == expected, at
+        assert after.councils[ADVICE].said == record.said, at
+        assert not recorded & set(world.agents.asked[count:]), at

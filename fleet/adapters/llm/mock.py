@@ -139,7 +139,7 @@ def _items(schema: Mapping[str, Any], mode: MockMode, *, is_wrong: bool) -> list
 
 def _labelled(item: Mapping[str, Any]) -> tuple[str, list[Any]] | None:
     """The field of an item that names what it is about (a label or criterion), with its options."""
-    for name in ("label", "ac"):
+    for name in ("label", "ac", "ref"):
         field: Mapping[str, Any] = item.get("properties", {}).get(name, {})
         if "enum" in field:
             return name, list(field["enum"])

@@ -7,6 +7,7 @@ from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed
 from fleet.events import BallotCast, BallotRefused, Payload
 from fleet.ids import EntityId
+from fleet.services.procedures.advice import subject_text
 from fleet.services.procedures.members import ask_member
 from fleet.services.procedures.sitting import Sitting, unless_final
 
@@ -55,7 +56,7 @@ async def _ask(sitting: Sitting, duty: cn.OwedBallot) -> tuple[cn.Ballot, int]:
             seat,
             "vote",
             step=name,
-            shared="",
+            shared=sitting.asked,
             own=shown + problem,
             schema=cn.ballot_schema(paper.labels),
             max_tokens=400,
@@ -73,10 +74,14 @@ async def _ask(sitting: Sitting, duty: cn.OwedBallot) -> tuple[cn.Ballot, int]:
 async def _candidate_text(sitting: Sitting, candidate: str) -> str:
     """What a voter sees of a candidate: its content and its evidence, never its author."""
     version = sitting.state.version(candidate)
-    value, found = await sitting.load(version.digest), version.evidence
+    found = version.evidence
     assert found is not None, "only what was measured is on a ballot"
+    if sitting.opened.kind == "gate":
+        checks = ", ".join(f"{g.name} {'ok' if g.ok else 'failed'}" for g in found.gates)
+        return f"{await subject_text(sitting, version.digest)}\nChecks: {checks}"
+    value = await sitting.load(version.digest)
     if not sitting.is_code:
-        lines = [f"{k}: {value[k]}" for k in ("summary", "interface", "path", "risk") if value.get(k)]
+        lines = [f"{k}: {value[k]}" for k in ("summary", "interface", "path", "risk", "text") if value.get(k)]
         said = sitting.state.critiques.get((candidate, 1))
         if isinstance(said, cn.CritiqueReceived):
             critique = await sitting.load(said.ref)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleet import council as cn
 from fleet.digest import canonical_json
@@ -24,16 +24,17 @@ from fleet.events import (
 )
 from fleet.ids import EntityId
 from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
-from fleet.services.procedures import ballots, evidence, verdicts
+from fleet.ports import WorkKind
+from fleet.services.procedures import advice, ballots, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.summaries import keep_summaries
 from fleet.services.procedures.texts import source_paths
 from fleet.services.workbench import Workbench, together
 from fleet.story import CouncilRecord, is_orphaned, limits_of
-from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil
+from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
 
-__all__ = ["advance_council", "end_council", "open_design_council", "open_task_council"]
+__all__ = ["advance_council", "end_council", "open_design_council", "open_task_council", "reopen_task_council"]
 
 _FREE = (cn.OwedEvidence, cn.OwedDecision)
 """Duties that call no model; runs have limits of their own, and what they measure is paid for."""
@@ -58,17 +59,28 @@ async def open_design_council(bench: Workbench, intent: OpenDesignCouncil) -> No
 
 async def open_task_council(bench: Workbench, intent: OpenTaskCouncil) -> None:
     """Developers and a separate test author are convened on one task; without a council, one developer (CN-13)."""
-    task, config = bench.state.tasks[intent.task_id].task, bench.rules.council
+    await _open_on_task(bench, intent.task_id, f"council/{intent.task_id}/{intent.attempt}")
+
+
+async def reopen_task_council(bench: Workbench, intent: ReopenTaskCouncil) -> None:
+    """The same members are convened on the task again, since a person ended their first council (AP-78)."""
+    name = f"council/{intent.task_id}/{intent.attempt}/after/{intent.after}"
+    await _open_on_task(bench, intent.task_id, name, retry_of=EntityId(intent.after))
+
+
+async def _open_on_task(bench: Workbench, task_id: str, name: str, *, retry_of: EntityId | None = None) -> None:
+    task, config = bench.state.tasks[task_id].task, bench.rules.council
     size = config.defaults.num_agents if config.is_used(bench.state.rigor, "code") else 1
     assert bench.state.tree is not None
     await _open(
         bench,
-        f"council/{intent.task_id}/{intent.attempt}",
+        name,
         cn.build_roster("selection", "code_patch", proposer_role=task.role, num_agents=size, config=config),
         output_kind="code_patch",
         rounds=2,
         subject=bench.state.tree,
         task_id=task.task_id,
+        retry_of=retry_of,
     )
 
 
@@ -81,6 +93,7 @@ async def _open(
     rounds: int,
     subject: Any,
     task_id: EntityId | None = None,
+    retry_of: EntityId | None = None,
 ) -> None:
     council_id = bench.new_id("co", name)
     defaults = bench.rules.council.defaults
@@ -102,6 +115,7 @@ async def _open(
         deadline_at=bench.now_ms + defaults.timeout_seconds * 1000,
         double_ballot=defaults.double_ballot,
         max_on_ballot=defaults.max_on_ballot,
+        retry_of=retry_of,
     )
     await bench.journal.record(f"{name}/opened", opened, _phase(council_id, 0, "drafting"))
 
@@ -143,12 +157,23 @@ async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
 
 async def _do(bench: Workbench, record: CouncilRecord, state: cn.CouncilState, duties: tuple[cn.Owed, ...]) -> bool:
     """Everything owed now is answered, all of it at once; whether the deadline came before the last answer (CN-57)."""
-    sitting = Sitting(bench, record, state, await material(bench, record))
+    asked = await advice.asked_of(bench, record)
+    text = advice.question(asked) if asked is not None else ""
+    shared = await material(bench, record)
+    sitting = Sitting(bench, record, state, f"{text}\n\n{shared}" if text else shared, text)
     await _announce(sitting, duties)
     limit = asyncio.timeout(None if isinstance(duties[0], _FREE) else _left_s(bench, record))
+
+    def look() -> None:
+        """A council that a person ended waits for no call; runs in the sandbox have ends of their own."""
+        is_over = bench.state.councils[record.opened.council_id].status != "IN_PROGRESS"
+        if is_over and not isinstance(duties[0], _FREE) and not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
+
     try:
         async with limit:
-            await together(_answer(sitting, duty) for duty in duties)
+            with bench.journal.watched(look):
+                await together(_answer(sitting, duty) for duty in duties)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -213,23 +238,42 @@ def _left_s(bench: Workbench, record: CouncilRecord) -> float | None:
     return None if limits.wall_ms is None else (limits.wall_ms - totals.used.wall_ms) / 1000
 
 
+class _Form(NamedTuple):
+    """How members propose."""
+
+    kind: WorkKind
+    schema: dict[str, Any] | None
+    max_tokens: int = 800
+
+
+async def _form(sitting: Sitting) -> _Form:
+    bench = sitting.bench
+    assert bench.state.tree is not None
+    if sitting.is_code:
+        return _Form("draft", None)
+    asked = await advice.asked_of(bench, sitting.record)
+    if asked is not None and sitting.opened.output_kind == "text":
+        return _Form("advise", advice.draft_form(asked), max_tokens=2000)
+    return _Form(
+        "propose", proposal_schema([c.ac_id for c in bench.criteria], await source_paths(bench, bench.state.tree))
+    )
+
+
 async def _draft(sitting: Sitting, member: RosterMember) -> None:
     bench, name = sitting.bench, f"draft/{member.member_id}"
-    assert bench.state.tree is not None
-    schema = None
-    if not sitting.is_code:
-        schema = proposal_schema([c.ac_id for c in bench.criteria], await source_paths(bench, bench.state.tree))
+    form = await _form(sitting)
     payload: Payload
     try:
         answer = await ask_member(
             bench,
             sitting.record,
             member,
-            "draft" if sitting.is_code else "propose",
+            form.kind,
             step=name,
             shared=sitting.shared,
-            schema=schema,
+            schema=form.schema,
             target_paths=await task_paths(bench, sitting.record) if sitting.is_code else (),
+            max_tokens=form.max_tokens,
         )
         payload = DraftReceived(
             council_id=sitting.council_id,

@@ -12,6 +12,7 @@ from fleet.events import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, 
 from fleet.ids import Digest, EntityId
 from fleet.models import normalise_output
 from fleet.services.journal import Work
+from fleet.services.procedures import advice
 from fleet.services.procedures.base import base_measurement, workspace_of
 from fleet.services.procedures.members import ask_member, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
@@ -55,13 +56,15 @@ async def measure_candidates(sitting: Sitting, duty: cn.OwedEvidence) -> None:
     names = duty.candidates or tuple(c.candidate_id for c in sitting.state.contenders() if c.gates_ok)
     contents = {c: _content(sitting, c, duty.round) or sitting.state.version(c).digest for c in names}
     payloads: list[CouncilSaid] = []
-    if sitting.is_code:
+    if sitting.is_code and sitting.opened.kind != "gate":
         executed = await together(_execute(sitting, c, digest, duty.round) for c, digest in contents.items())
         filtered = sitting.state.filtered
         if duty.filter_tests and any(e.generated for e in executed):
             filtered = _filtered(executed)
             payloads.append(_filter_event(sitting, filtered))
         found = [_evidence_of(e, filtered, duty.round) for e in executed]
+    elif sitting.opened.kind == "gate":
+        found = [advice.evidence_of_subject(sitting.bench.state, contents[c]) for c in names]
     else:
         found = [await _by_form(sitting, c) for c in names]
     if duty.candidates:
@@ -112,6 +115,9 @@ def _sized(sitting: Sitting, payloads: Sequence[CouncilSaid]) -> list[CouncilSai
 async def _by_form(sitting: Sitting, candidate: str) -> Evidence:
     """A design is checked by form: each criterion answered, a file named that the story may change (CN-31)."""
     value = await sitting.load(sitting.state.version(candidate).digest)
+    asked = await advice.asked_of(sitting.bench, sitting.record)
+    if asked is not None and sitting.opened.output_kind == "text":
+        return advice.evidence_of_text(candidate, value, asked.refs)
     path, interface = str(value["path"]), " ".join(str(value["interface"]).split())
     gates = (
         EvidenceGate(

@@ -11,7 +11,7 @@ from fleet.errors import ModelError, Retry
 from fleet.events import CouncilOpened, Payload, RosterMember
 from fleet.ids import Digest, EntityId, Principal
 from fleet.services.workbench import Workbench
-from fleet.story import CouncilRecord
+from fleet.story import CouncilRecord, StoryState
 
 __all__ = ["Sitting", "unless_final"]
 
@@ -24,6 +24,8 @@ class Sitting:
     record: CouncilRecord
     state: cn.CouncilState
     shared: str = ""
+    asked: str = ""
+    """The question of a council on request, which its voters see too; the story's own councils have none."""
 
     @property
     def opened(self) -> CouncilOpened:
@@ -49,8 +51,11 @@ class Sitting:
         return json.loads(await self.bench.blobs.get(digest))
 
     async def say(self, name: str, *payloads: Payload, by: Principal) -> None:
-        """The payloads are on record once, under this name."""
-        await self.bench.journal.record(f"{self.council_id}/{name}", *payloads, actor=by)
+        """The payloads are on record once, under this name; nothing is said in a council that a person ended."""
+        await self.bench.journal.record(f"{self.council_id}/{name}", *payloads, actor=by, only_if=self._goes_on)
+
+    def _goes_on(self, story: StoryState) -> bool:
+        return story.councils[self.council_id].status == "IN_PROGRESS"
 
 
 def unless_final(error: ModelError) -> None:

@@ -91,7 +91,7 @@ def _minority(found: cn.MinorityReport, reasons: Reasons) -> dict[str, Any]:
 def _whole_record(sitting: Sitting, found: cn.Conclusion) -> dict[str, Any]:
     """The decision with what it stands on, for whoever reads it without the log (CN-58)."""
     opened, result = sitting.opened, found.result
-    outcome = result.reason if isinstance(result, cn.NoDecision) else result.winner
+    outcome = result.reason if isinstance(result, cn.NoDecision) else result.winner or result.verdict
     return {
         "council_id": opened.council_id,
         "outcome": "decided" if isinstance(result, cn.Decided) else "no_decision",
@@ -141,6 +141,17 @@ def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
 
 
 async def _decided(sitting: Sitting, found: cn.Conclusion, result: cn.Decided, facts: dict[str, Any]) -> None:
+    if sitting.record.is_advice:
+        # A decision would be one of the story; advice is what it is, with its record.
+        advised = CouncilDecided(
+            **facts,
+            decided_in=result.decided_in,
+            winner=EntityId(result.winner) if result.winner else None,
+            verdict=result.verdict,
+            counterfactuals=_counterfactuals(found),
+        )
+        await sitting.say("decided", advised, by=SYSTEM)
+        return
     assert result.winner is not None, "only a gate is decided without a winner"
     proposed = await _decision(sitting, result.winner)
     accepted = DecisionAccepted(

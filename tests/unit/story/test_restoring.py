@@ -241,6 +241,29 @@ def test_council_that_sits_on_undone_work_ends_and_the_task_gets_another():
     assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=2),)
 
 
+@pytest.mark.rule("PL-47", "CN-13")
+def test_council_that_was_asked_for_ends_with_the_tree_that_its_members_were_shown():
+    log = documented()
+    opened = next(p for p in story(until="task").decoded_payloads("CouncilOpened") if _of(p) == TASK_COUNCIL)
+    advice = EntityId("co-advice1")
+    about = {"council_id": advice, "task_id": None, "output_kind": "text", "requested_by": PO}
+    log.add(opened.model_copy(update=about))
+    assert restored(asked(log)).state.councils[advice].status == "CANCELLED"
+    assert owed(log) == (StartTask(task_id=TASK),)
+
+
+@pytest.mark.rule("PL-47", "CN-13")
+def test_attempts_at_a_task_are_counted_without_the_councils_that_were_asked_for():
+    log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
+    opened = next(p for p in story(until="task").decoded_payloads("CouncilOpened") if _of(p) == TASK_COUNCIL)
+    log.add(opened.model_copy(update={"council_id": EntityId("co-advice1"), "requested_by": PO}))
+    log.add(ev.CouncilCancelled(council_id=EntityId("co-advice1"), reason="not needed any more"))
+    assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
+    log.add(ev.TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
+    restored(asked(log)).task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
+    assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
+
+
 @pytest.mark.rule("PL-47")
 def test_attempt_that_had_no_council_yet_counts_not():
     log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")

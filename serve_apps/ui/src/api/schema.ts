@@ -611,6 +611,130 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/council-pools": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Pools
+         * @description The pools of the configuration in force, with what their seats do now.
+         */
+        get: operations["list_pools_api_council_pools_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/council-pools/{role}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Pool
+         * @description The pool of one role.
+         */
+        get: operations["show_pool_api_council_pools__role__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/councils": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Councils
+         * @description Councils of all stories, or of one: the story's own and those on request.
+         */
+        get: operations["list_councils_api_councils_get"];
+        put?: never;
+        /**
+         * Ask Council
+         * @description Ask for a council about a story: it advises beside the story's own work, and moves nothing.
+         */
+        post: operations["ask_council_api_councils_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/councils/{council_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Council
+         * @description One council with its question, its timeline, what won, the whole record of its outcome and who was against it.
+         */
+        get: operations["show_council_api_councils__council_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/councils/{council_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Council
+         * @description End a council that is at work. A story whose own council it was is parked until a person lets it go on.
+         */
+        post: operations["cancel_council_api_councils__council_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/councils/{council_id}/reject": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reject Council
+         * @description Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too.
+         */
+        post: operations["reject_council_api_councils__council_id__reject_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/decisions/{decision_id}": {
         parameters: {
             query?: never;
@@ -2573,6 +2697,19 @@ export interface components {
             decision_id: string;
         };
         /**
+         * AgentView
+         * @description A seat of a pool; `busy` while a council waits for its answer.
+         */
+        AgentView: {
+            /** Agent Id */
+            agent_id: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "busy";
+        };
+        /**
          * ApplyRequest
          * @description Proposals to take into the story, by the keys of its advice.
          */
@@ -3138,6 +3275,28 @@ export interface components {
             tokens_before: number;
         };
         /**
+         * ConstraintsAsk
+         * @description What the outcome is judged by, and how long it may take (CN-6).
+         */
+        ConstraintsAsk: {
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            };
+            /**
+             * Requirements
+             * @default []
+             */
+            requirements: string[];
+            /** Rubric */
+            rubric: components["schemas"]["RubricAsk"][];
+            /**
+             * Timeout Seconds
+             * @default 900
+             */
+            timeout_seconds: number;
+        };
+        /**
          * ContextStats
          * @description Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now.
          */
@@ -3172,6 +3331,131 @@ export interface components {
             paths: string[];
         };
         /**
+         * CouncilAccepted
+         * @description A council that is open; `pending` while the owner of its story has not taken the command yet.
+         */
+        CouncilAccepted: {
+            /** Council Id */
+            council_id: string;
+            /**
+             * Redactions
+             * @default []
+             */
+            redactions: components["schemas"]["RedactionView"][];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "accepted";
+            /** Status Url */
+            status_url: string;
+            /** Story Id */
+            story_id: string;
+        };
+        /**
+         * CouncilAsk
+         * @description A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
+         *
+         *     On request there are `selection` of a `text`, a `design` or a `code_patch` for a task, and `gate` about a `subject`
+         *     that the story has on record: a tree that was measured, or a text.
+         */
+        CouncilAsk: {
+            budget: components["schemas"]["CouncilBudgetAsk"];
+            constraints: components["schemas"]["ConstraintsAsk"];
+            /**
+             * Kind
+             * @default selection
+             * @enum {string}
+             */
+            kind: "selection" | "gate" | "estimate";
+            /** Max Iterations */
+            max_iterations?: number | null;
+            /** Num Agents */
+            num_agents?: number | null;
+            /**
+             * Output Kind
+             * @enum {string}
+             */
+            output_kind: "code_patch" | "design" | "plan" | "text";
+            /** Role */
+            role: string;
+            /** Roster */
+            roster?: components["schemas"]["SeatAsk"][] | null;
+            /** Rounds */
+            rounds?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /** Story Id */
+            story_id: string;
+            /** Subject */
+            subject?: string | null;
+            /** Task Description */
+            task_description: string;
+            /** Task Id */
+            task_id?: string | null;
+        };
+        /**
+         * CouncilBudgetAsk
+         * @description What the council may use, within the budget of its story (CN-8).
+         */
+        CouncilBudgetAsk: {
+            /** Gpu Ms */
+            gpu_ms?: number | null;
+            /** Tokens */
+            tokens: number;
+            /** Wall S */
+            wall_s: number;
+        };
+        /**
+         * CouncilLineList
+         * @description Councils, those of one story in the order of opening.
+         */
+        CouncilLineList: {
+            /** Items */
+            items: components["schemas"]["CouncilLineView"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /**
+         * CouncilLineView
+         * @description One council in a list.
+         */
+        CouncilLineView: {
+            /** Council Id */
+            council_id: string;
+            /** Kind */
+            kind: string;
+            /** Outcome */
+            outcome: ("decided" | "no_decision") | null;
+            /** Output Kind */
+            output_kind: string;
+            /** Percent */
+            percent: number | null;
+            /** Phase */
+            phase: string | null;
+            /** Project Id */
+            project_id: string;
+            /** Reason */
+            reason: string | null;
+            /** Requested By */
+            requested_by: string | null;
+            /** Retry Of */
+            retry_of: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "PENDING" | "IN_PROGRESS" | "COMPLETED" | "FAILED" | "TIMEOUT" | "CANCELLED";
+            /** Story Id */
+            story_id: string;
+            /** Task Id */
+            task_id: string | null;
+            /** Waits For */
+            waits_for: string[];
+            /** Winner */
+            winner: string | null;
+        };
+        /**
          * CouncilList
          * @description The councils of a story in the order of opening.
          */
@@ -3184,11 +3468,25 @@ export interface components {
          * @description One council with what happened in it, and its minority report.
          */
         CouncilPage: {
+            /** Answer */
+            answer: unknown;
+            /** Asked */
+            asked: unknown;
             council: components["schemas"]["CouncilSummary"];
             /** Minority Report */
             minority_report: unknown;
+            /** Record */
+            record: unknown;
             /** Timeline */
             timeline: components["schemas"]["TimelineView"][];
+        };
+        /**
+         * CouncilReason
+         * @description Why a council is ended, or its outcome sent back.
+         */
+        CouncilReason: {
+            /** Reason */
+            reason: string;
         };
         /**
          * CouncilSummary
@@ -3223,6 +3521,10 @@ export interface components {
             quorum: number;
             /** Reason */
             reason: string | null;
+            /** Requested By */
+            requested_by: string | null;
+            /** Retry Of */
+            retry_of: string | null;
             /** Roster */
             roster: components["schemas"]["SeatRow"][];
             /** Status */
@@ -3246,6 +3548,8 @@ export interface components {
             tokens_ledger: number;
             /** Tokens Total */
             tokens_total: number;
+            /** Verdict */
+            verdict: string | null;
             /** Winner */
             winner: string | null;
         };
@@ -4660,6 +4964,37 @@ export interface components {
             versions: components["schemas"]["PlanVersionView"][];
         };
         /**
+         * PoolList
+         * @description The pools of the configuration in force, by role.
+         */
+        PoolList: {
+            /** Items */
+            items: components["schemas"]["PoolView"][];
+        };
+        /**
+         * PoolView
+         * @description A pool as it is configured, and what its seats do now (CN-16).
+         */
+        PoolView: {
+            /** Agents */
+            agents: components["schemas"]["AgentView"][];
+            /** Kind */
+            kind: string;
+            /** Model Policy */
+            model_policy: string | null;
+            /** Modes */
+            modes: string[];
+            /** Num Agents */
+            num_agents: number;
+            /** Role */
+            role: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "active" | "idle" | "busy";
+        };
+        /**
          * ProjectChanges
          * @description What shall be otherwise in a project; what is left out stays.
          */
@@ -5205,6 +5540,21 @@ export interface components {
             token_budget_hint: number;
         };
         /**
+         * RubricAsk
+         * @description One thing that the outcome is judged by.
+         */
+        RubricAsk: {
+            /** Name */
+            name: string;
+            /** Text */
+            text: string;
+            /**
+             * Weight
+             * @default 1
+             */
+            weight: number;
+        };
+        /**
          * RunList
          * @description Runs and tool calls, the newest first.
          */
@@ -5341,6 +5691,52 @@ export interface components {
             tree: string;
             /** Verdict */
             verdict: string | null;
+        };
+        /**
+         * SeatAsk
+         * @description A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11).
+         */
+        SeatAsk: {
+            /**
+             * Can Propose
+             * @default true
+             */
+            can_propose: boolean;
+            /**
+             * Can Vote
+             * @default true
+             */
+            can_vote: boolean;
+            /** Member Id */
+            member_id: string;
+            /** Model Policy */
+            model_policy: string;
+            /** Principal */
+            principal: string;
+            /**
+             * Prompt Variant
+             * @default 0
+             */
+            prompt_variant: number;
+            /** Role */
+            role: string;
+            /** Temperature */
+            temperature: string;
+            /**
+             * Test Author
+             * @default false
+             */
+            test_author: boolean;
+            /**
+             * Veto
+             * @default false
+             */
+            veto: boolean;
+            /**
+             * Weight
+             * @default 1
+             */
+            weight: number;
         };
         /**
          * SeatRow
@@ -8213,6 +8609,265 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ScopeVerdict"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_pools_api_council_pools_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    show_pool_api_council_pools__role__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_councils_api_councils_get: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                status?: ("PENDING" | "IN_PROGRESS" | "COMPLETED" | "FAILED" | "TIMEOUT" | "CANCELLED") | null;
+                storyId?: string | null;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilLineList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    ask_council_api_councils_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CouncilAsk"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilAccepted"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    show_council_api_councils__council_id__get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                council_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    cancel_council_api_councils__council_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                council_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CouncilReason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    reject_council_api_councils__council_id__reject_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                council_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CouncilReason"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilAccepted"];
                 };
             };
             /** @description Validation Error */

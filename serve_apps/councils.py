@@ -1,0 +1,160 @@
+"""Councils over HTTP: ask for one, read all of them, end one, send its outcome back; pools (AP-77..AP-79)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from fleet.errors import NotFound, PolicyDenied
+from fleet.ids import Principal, StreamId
+from fleet.services.council_commands import council_id_of
+from fleet.services.council_desk import CouncilDesk, CouncilLine, CouncilStatus, PoolLine, pool_lines
+from fleet.services.principals import PrincipalRegistry
+from fleet.story import StoryState
+from serve_apps.commanding import Sent, send
+from serve_apps.council_wire import CouncilPage, council_page
+from serve_apps.councils_wire import (
+    CouncilAccepted,
+    CouncilAsk,
+    CouncilLineList,
+    CouncilReason,
+    PoolList,
+    PoolView,
+    line_view,
+    pool_view,
+)
+from serve_apps.requests import Caller, Desk, Key, NamedStory, Stories
+from serve_apps.sight import sees_project
+
+__all__ = ["council_router"]
+
+council_router = APIRouter(prefix="/api")
+
+
+def _councils(stories: Stories) -> CouncilDesk:
+    return CouncilDesk(stories.planning)
+
+
+Councils = Annotated[CouncilDesk, Depends(_councils)]
+
+
+@council_router.post("/councils", status_code=202, response_model=CouncilAccepted)
+async def ask_council(request: Request, desk: Desk, who: Caller, key: Key, body: CouncilAsk) -> Response:
+    """Ask for a council about a story: it advises beside the story's own work, and moves nothing."""
+    sent = await send(request, desk, body.story_id, "request_council", body.document(), who=who, key=key)
+    return _accepted(sent)
+
+
+@council_router.get("/councils", response_model=CouncilLineList)
+async def list_councils(
+    request: Request,
+    councils: Councils,
+    who: Caller,
+    story: NamedStory,
+    status: CouncilStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=120)] = None,
+) -> CouncilLineList:
+    """Councils of all stories, or of one: the story's own and those on request."""
+    found = [
+        line
+        for line in sorted(await councils.lines(), key=_place)
+        if sees_project(request, who, line.state.project_id)
+        and (story is None or line.state.story_id == story)
+        and (status is None or line.status == status)
+        and (cursor is None or _place(line) > cursor)
+    ]
+    page = found[:limit]
+    return CouncilLineList(
+        items=tuple(line_view(line) for line in page), next_cursor=_place(page[-1]) if len(found) > limit else None
+    )
+
+
+def _place(line: CouncilLine) -> str:
+    return f"{line.state.story_id}/{line.record.opened_version:09d}"
+
+
+@council_router.get("/councils/{council_id}", response_model=CouncilPage)
+async def show_council(
+    request: Request, stories: Stories, councils: Councils, who: Caller, council_id: str
+) -> CouncilPage:
+    """One council with its question, its timeline, what won, the whole record of its outcome and who was against it."""
+    state = await _seen(request, councils, who, council_id)
+    return council_page(await stories.council(state.story_id, council_id))
+
+
+@council_router.post("/councils/{council_id}/cancel", response_model=CouncilPage)
+async def cancel_council(
+    request: Request,
+    desk: Desk,
+    stories: Stories,
+    councils: Councils,
+    who: Caller,
+    key: Key,
+    council_id: str,
+    body: CouncilReason,
+) -> Any:
+    """End a council that is at work. A story whose own council it was is parked until a person lets it go on."""
+    state = await _seen(request, councils, who, council_id)
+    wanted = {"council_id": council_id, "reason": body.reason}
+    sent = await send(request, desk, state.story_id, "cancel_council", wanted, who=who, key=key)
+    return sent.pending() if sent.is_pending else council_page(await stories.council(sent.story_id, council_id))
+
+
+@council_router.post("/councils/{council_id}/reject", status_code=202, response_model=CouncilAccepted)
+async def reject_council(
+    request: Request, desk: Desk, councils: Councils, who: Caller, key: Key, council_id: str, body: CouncilReason
+) -> Response:
+    """Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too."""
+    state = await _seen(request, councils, who, council_id)
+    wanted = {"council_id": council_id, "reason": body.reason}
+    return _accepted(await send(request, desk, state.story_id, "reject_council", wanted, who=who, key=key))
+
+
+def _accepted(sent: Sent) -> Response:
+    council_id = council_id_of(StreamId.of_story(sent.story_id), sent.command_id)
+    url = f"/api/commands/{sent.command_id}" if sent.is_pending else f"/api/councils/{council_id}"
+    view = CouncilAccepted(
+        council_id=council_id,
+        story_id=sent.story_id,
+        status="pending" if sent.is_pending else "accepted",
+        status_url=url,
+        redactions=sent.redactions,
+    )
+    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers={"Location": url})
+
+
+async def _seen(request: Request, councils: CouncilDesk, who: Principal, council_id: str) -> StoryState:
+    """The story of the council, when the caller sees it; what is hidden looks as if it were not there."""
+    state = await councils.story_of(council_id)
+    if not sees_project(request, who, state.project_id):
+        raise NotFound(f"there is no council {council_id[:80]!r}", council_id=council_id[:80])
+    return state
+
+
+async def _pools(request: Request, stories: Stories, councils: Councils, who: Caller) -> tuple[PoolLine, ...]:
+    registry: PrincipalRegistry = request.app.state.registry
+    if "admin" not in registry.roles_of(who):
+        raise PolicyDenied(f"{who} does not hold role 'admin'", rule_id="AP-79", allowed="admin")
+    return pool_lines(stories.rules.council.pools, await councils.lines())
+
+
+Pools = Annotated[tuple[PoolLine, ...], Depends(_pools)]
+
+
+@council_router.get("/council-pools", response_model=PoolList)
+async def list_pools(pools: Pools) -> PoolList:
+    """The pools of the configuration in force, with what their seats do now."""
+    return PoolList(items=tuple(pool_view(pool) for pool in pools))
+
+
+@council_router.get("/council-pools/{role}", response_model=PoolView)
+async def show_pool(pools: Pools, role: str) -> PoolView:
+    """The pool of one role."""
+    found = next((pool for pool in pools if pool.role == role), None)
+    if found is None:
+        known = [pool.role for pool in pools]
+        raise NotFound(f"there is no pool of role {role[:60]!r}; there are: {', '.join(known)}", allowed=known)
+    return pool_view(found)

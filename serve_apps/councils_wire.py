@@ -1,0 +1,203 @@
+"""Wire types of councils over all stories: the request, lists, what was opened, pools (AP-77..AP-79)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fleet.services.council_desk import CouncilLine, CouncilStatus, PoolLine
+from serve_apps.wire import RedactionView, Wire
+
+__all__ = [
+    "CouncilReason",
+    "CouncilAccepted",
+    "CouncilAsk",
+    "CouncilLineList",
+    "CouncilLineView",
+    "PoolList",
+    "PoolView",
+    "line_view",
+    "pool_view",
+]
+
+Id = Annotated[str, Field(min_length=3, max_length=80)]
+Name = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class RubricAsk(Wire):
+    """One thing that the outcome is judged by."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class ConstraintsAsk(Wire):
+    """What the outcome is judged by, and how long it may take (CN-6)."""
+
+    rubric: Annotated[tuple[RubricAsk, ...], Field(min_length=1, max_length=10)]
+    requirements: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(max_length=20)] = ()
+    metadata: Annotated[
+        dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=1000)]], Field(max_length=50)
+    ] = Field(default_factory=dict)
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 900
+
+
+class CouncilBudgetAsk(Wire):
+    """What the council may use, within the budget of its story (CN-8)."""
+
+    tokens: Annotated[int, Field(gt=0, le=10**12)]
+    wall_s: Annotated[int, Field(gt=0, le=86_400)]
+    gpu_ms: Annotated[int | None, Field(ge=0, le=10**12)] = None
+
+
+class SeatAsk(Wire):
+    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11)."""
+
+    member_id: Id
+    role: Name
+    principal: Annotated[str, Field(min_length=3, max_length=80)]
+    model_policy: Name
+    temperature: Annotated[str, Field(max_length=10)]
+    prompt_variant: Annotated[int, Field(ge=0, le=1000)] = 0
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    can_propose: bool = True
+    can_vote: bool = True
+    veto: bool = False
+    test_author: bool = False
+
+
+class CouncilAsk(Wire):
+    """A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
+
+    On request there are `selection` of a `text`, a `design` or a `code_patch` for a task, and `gate` about a `subject`
+    that the story has on record: a tree that was measured, or a text.
+    """
+
+    kind: Literal["selection", "gate", "estimate"] = "selection"
+    story_id: Id
+    task_id: Id | None = None
+    task_description: Annotated[str, Field(min_length=1, max_length=20_000)]
+    role: Name
+    num_agents: Annotated[int | None, Field(ge=1, le=99)] = None
+    rounds: Annotated[int | None, Field(ge=0, le=2)] = None
+    max_iterations: Annotated[int | None, Field(ge=0, le=2)] = None
+    """Another name of `rounds`."""
+    constraints: ConstraintsAsk
+    output_kind: Literal["code_patch", "design", "plan", "text"]
+    budget: CouncilBudgetAsk
+    seed: Annotated[int | None, Field(ge=0, lt=2**31)] = None
+    subject: Annotated[str | None, Field(max_length=71)] = None
+    roster: Annotated[tuple[SeatAsk, ...] | None, Field(min_length=1, max_length=12)] = None
+
+    def document(self) -> dict[str, Any]:
+        """The request as its owner checks it: what was left out takes its default there."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class CouncilReason(Wire):
+    """Why a council is ended, or its outcome sent back."""
+
+    reason: Annotated[str, Field(min_length=10, max_length=2000)]
+
+
+class CouncilAccepted(Wire):
+    """A council that is open; `pending` while the owner of its story has not taken the command yet."""
+
+    council_id: str
+    story_id: str
+    status: Literal["pending", "accepted"]
+    status_url: str
+    """Where it can be read; of a pending one, where the outcome of the command can be asked for."""
+    redactions: tuple[RedactionView, ...] = ()
+
+
+class CouncilLineView(Wire):
+    """One council in a list."""
+
+    council_id: str
+    story_id: str
+    project_id: str
+    task_id: str | None
+    kind: str
+    output_kind: str
+    status: CouncilStatus
+    outcome: Literal["decided", "no_decision"] | None
+    winner: str | None
+    reason: str | None
+    requested_by: str | None
+    retry_of: str | None
+    phase: str | None
+    percent: int | None
+    waits_for: tuple[str, ...]
+    """Members whose answer is waited for."""
+
+
+class CouncilLineList(Wire):
+    """Councils, those of one story in the order of opening."""
+
+    items: tuple[CouncilLineView, ...]
+    next_cursor: str | None = None
+
+
+def line_view(line: CouncilLine) -> CouncilLineView:
+    """The wire form of a council in a list."""
+    opened, record, progress = line.record.opened, line.record, line.progress
+    outcome = {"DECIDED": "decided", "UNDECIDED": "no_decision"}.get(record.status)
+    return CouncilLineView(
+        council_id=opened.council_id,
+        story_id=line.state.story_id,
+        project_id=line.state.project_id,
+        task_id=opened.task_id,
+        kind=opened.kind,
+        output_kind=opened.output_kind,
+        status=line.status,
+        outcome=outcome,  # pyright: ignore[reportArgumentType]
+        winner=record.winner,
+        reason=record.reason,
+        requested_by=opened.requested_by,
+        retry_of=opened.retry_of,
+        phase=progress.phase if progress else None,
+        percent=progress.percent if progress else None,
+        waits_for=progress.members if progress else (),
+    )
+
+
+class AgentView(Wire):
+    """A seat of a pool; `busy` while a council waits for its answer."""
+
+    agent_id: str
+    status: Literal["ready", "busy"]
+
+
+class PoolView(Wire):
+    """A pool as it is configured, and what its seats do now (CN-16)."""
+
+    role: str
+    num_agents: int
+    kind: str
+    model_policy: str | None
+    """Null: the one of the role."""
+    modes: tuple[str, ...]
+    status: Literal["active", "idle", "busy"]
+    agents: tuple[AgentView, ...]
+
+
+class PoolList(Wire):
+    """The pools of the configuration in force, by role."""
+
+    items: tuple[PoolView, ...]
+
+
+def pool_view(found: PoolLine) -> PoolView:
+    """The wire form of a pool."""
+    return PoolView(
+        role=found.role,
+        num_agents=found.pool.num_agents,
+        kind=found.pool.kind,
+        model_policy=found.pool.model_policy,
+        modes=found.pool.modes,
+        status=found.status,
+        agents=tuple(AgentView(agent_id=agent.agent_id, status=agent.status) for agent in found.agents),
+    )
