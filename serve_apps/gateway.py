@@ -29,6 +29,7 @@ from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context_stats import context_router
 from serve_apps.gates import gates_router
+from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
 from serve_apps.mcp import MCP_PATH, McpFront
@@ -55,6 +56,7 @@ from serve_apps.wire import (
     StoryView,
     TransitionRequest,
 )
+from serve_apps.workspace_reports import workspace_router
 
 __all__ = ["build_gateway"]
 
@@ -98,7 +100,7 @@ def build_gateway(
     found = parts or FrontParts()
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
-    app.state.statistics = found.statistics
+    app.state.statistics, app.state.config = found.statistics, found.config
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -117,6 +119,8 @@ def build_gateway(
     app.include_router(ceremony_router)
     app.include_router(audit_router)
     app.include_router(operations_router)
+    app.include_router(in_force_router)
+    app.include_router(workspace_router)
     app.include_router(insight_router)
     app.include_router(socket_router)
     app.router.routes.append(Route(MCP_PATH, mcp, methods=["POST"], include_in_schema=False))

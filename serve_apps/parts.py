@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet.models import load_models
 from fleet.ports import Clock, DeadLetters
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
@@ -14,6 +15,7 @@ from fleet.services.project_desk import ProjectDesk
 from fleet.services.story_desk import StoryDesk
 from fleet.wiring import (
     Endpoints,
+    active_roles,
     make_audit_desk,
     make_coach_desk,
     make_context_statistics,
@@ -22,6 +24,7 @@ from fleet.wiring import (
     make_project_desk,
     make_story_desk,
 )
+from serve_apps.in_force import ConfigInForce
 
 __all__ = ["FrontParts", "make_front_parts"]
 
@@ -37,6 +40,7 @@ class FrontParts:
     projects: ProjectDesk | None = None
     letters: DeadLetters | None = None
     statistics: ContextStatistics | None = None
+    config: ConfigInForce | None = None
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
@@ -51,5 +55,12 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
         statistics=make_context_statistics(endpoints),
+        config=_config(endpoints),
         clock=clock,
     )
+
+
+def _config(endpoints: Endpoints) -> ConfigInForce:
+    files = endpoints.files
+    models = load_models(files.document("models.yaml"))
+    return ConfigInForce(models=models, roles=active_roles(files), digests=files.digests())

@@ -9,6 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "AcceptRequest",
+    "Acting",
     "ApplyRequest",
     "ApprovalCard",
     "ApprovalList",
@@ -46,6 +47,7 @@ __all__ = [
     "DecisionView",
     "Definitions",
     "DiffView",
+    "DimensionResult",
     "DimensionView",
     "DiscoverRequest",
     "DiscoveryList",
@@ -54,6 +56,8 @@ __all__ = [
     "DroppedView",
     "EditRequest",
     "EgressDecision",
+    "EngineList",
+    "EngineView",
     "Envelope",
     "EnvelopeList",
     "EpicList",
@@ -69,12 +73,14 @@ __all__ = [
     "GateCost",
     "GateCouncilView",
     "GateDiff",
+    "GateResult",
     "GateScoreView",
     "GateStory",
     "GateSubject",
     "GateVerdict",
     "GoalRequest",
     "GrantRequest",
+    "GrantView",
     "GraphEdge",
     "GraphNode",
     "GuardView",
@@ -95,6 +101,7 @@ __all__ = [
     "Milestone",
     "NoteRequest",
     "Nothing",
+    "OnMalformed",
     "OpenQuestion",
     "OpenRequest",
     "PackActivityView",
@@ -107,6 +114,11 @@ __all__ = [
     "PlanTask",
     "PlanVersionView",
     "PlanView",
+    "Policy",
+    "PolicyEntry",
+    "PolicyList",
+    "PolicyView",
+    "Price",
     "ProjectChanges",
     "ProjectMetrics",
     "ProjectText",
@@ -119,11 +131,15 @@ __all__ = [
     "QuestionList",
     "QuestionRequest",
     "QuestionView",
+    "RateCap",
     "RedactionView",
     "RefineChange",
     "RefinedStory",
     "RejectRequest",
     "RepoText",
+    "ReportToScore",
+    "ReportedList",
+    "ReportedView",
     "Requirement",
     "ResolveRequest",
     "RestoreRequest",
@@ -131,6 +147,8 @@ __all__ = [
     "ReviewedStory",
     "RevokeRequest",
     "RigorRequest",
+    "RoleList",
+    "RoleView",
     "RunList",
     "RunView",
     "ScoreList",
@@ -188,6 +206,7 @@ __all__ = [
     "WaitingTask",
     "WaitingTaskList",
     "WorkflowStats",
+    "WorkspaceScore",
     "WorkspaceSummary",
     "_Entry",
     "fleet__events__story__Finding",
@@ -213,6 +232,18 @@ class AcceptRequest(TypedDict):
     """The proposal is taken."""
 
     note: NotRequired[str]
+
+class Acting(TypedDict):
+    """How far a role looks around with tools before it drafts; everything that this may cost is bounded here."""
+
+    calls_per_reply: NotRequired[int]
+    findings_chars: NotRequired[int]
+    result_chars: NotRequired[int]
+    steps: int
+    tokens: NotRequired[int]
+    tools: NotRequired[list[str]]
+    transcript_chars: NotRequired[int]
+    wall_s: NotRequired[int]
 
 class ApplyRequest(TypedDict):
     """Proposals to take into the story, by the keys of its advice."""
@@ -567,6 +598,16 @@ class DiffView(TypedDict):
     old: str
     removed: int
 
+class DimensionResult(TypedDict):
+    """One dimension of a score: `weight` are its points of the table, `score` is 0..100 rounded down to one decimal."""
+
+    evidence: Literal['present', 'missing', 'not_applicable', 'waived']
+    limit: str | None
+    name: Literal['build', 'unit', 'static', 'e2e', 'coverage', 'lint']
+    score: str
+    value: str | None
+    weight: int
+
 class DimensionView(TypedDict):
     """One weighted dimension."""
 
@@ -644,6 +685,39 @@ class EgressDecision(TypedDict):
     host: str
     port: int
     reason: str
+
+class EngineList(TypedDict):
+    """The engines of config/models.yaml, in its order."""
+
+    digest: str
+    file: str
+    items: list[EngineView]
+
+class EngineView(TypedDict):
+    """One engine: where it runs, what it takes, what it costs."""
+
+    capabilities: list[str]
+    engine_id: str
+    external: bool
+    gpus: int
+    has_key: bool
+    host: str | None
+    kind: str
+    max_concurrency: int
+    max_context: int
+    max_output: int
+    max_waiting: int
+    model: str
+    preset: str | None
+    price: Price | None
+    rate_cap: RateCap | None
+    replicas: int | None
+    revision: str
+    runs: Literal['server', 'actors', 'recorded', 'mock']
+    tokenizer: str | None
+    tool_form: str
+    unpriced: bool
+    weights_sha256: str | None
 
 class Envelope(TypedDict):
     """One event exactly as it is stored: its hash covers all other fields."""
@@ -774,6 +848,14 @@ class GateDiff(TypedDict):
     new: str | None
     old: str | None
 
+class GateResult(TypedDict):
+    """One hard gate: `ok` is false when the evidence is missing or the limit is not met."""
+
+    limit: str
+    name: Literal['build', 'secrets', 'unit', 'static_critical', 'static_gate', 'coverage_evidence', 'coverage', 'e2e', 'lint']
+    ok: bool
+    value: str | None
+
 class GateScoreView(TypedDict):
     """One hard gate."""
 
@@ -819,6 +901,15 @@ class GrantRequest(TypedDict):
     """A yes."""
 
     notes: NotRequired[str]
+
+class GrantView(TypedDict):
+    """What a role may do with one tool; write paths bind writing, and none of them means everywhere."""
+
+    commands: list[str]
+    dbs: list[str]
+    hosts: list[str]
+    ops: list[str]
+    write_paths: list[str]
 
 class GraphEdge(TypedDict):
     """One relationship between nodes of the answer."""
@@ -958,6 +1049,11 @@ class Nothing(TypedDict):
 
     pass
 
+class OnMalformed(TypedDict):
+    """What happens with a reply that is not of the asked form."""
+
+    repairs: NotRequired[int]
+
 class OpenQuestion(TypedDict):
     """What the goal does not say. An answer fills the placeholder in the story that it belongs to."""
 
@@ -1077,6 +1173,44 @@ class PlanView(TypedDict):
     tasks: list[PlanTask]
     versions: list[PlanVersionView]
 
+class Policy(TypedDict):
+    """The chain of one role; a bare list in YAML is the chain."""
+
+    chain: list[PolicyEntry]
+    on_malformed: NotRequired[OnMalformed]
+    pinned: NotRequired[bool]
+
+class PolicyEntry(TypedDict):
+    """One link of a chain: an engine and how to call it."""
+
+    engine_id: str
+    json_schema: NotRequired[Literal['required', 'preferred', 'off']]
+    max_latency_ms: NotRequired[int | None]
+    max_tokens: int
+    max_tokens_per_step: NotRequired[int | None]
+    temperature: NotRequired[str | None]
+    timeout_s: int
+    top_p: NotRequired[str | None]
+
+class PolicyList(TypedDict):
+    """Which role uses which engines; a role without a row uses `default`."""
+
+    digest: str
+    file: str
+    items: list[PolicyView]
+
+class PolicyView(TypedDict):
+    """The chain of one role, best engine first; `profile` stands for the engine that a run names."""
+
+    policy: Policy
+    role: str
+
+class Price(TypedDict):
+    """What an engine costs, in 1e-6 USD per million tokens."""
+
+    in_microusd_per_mtok: int
+    out_microusd_per_mtok: int
+
 class ProjectChanges(TypedDict):
     """What shall be otherwise in a project; what is left out stays."""
 
@@ -1190,6 +1324,12 @@ class QuestionView(TypedDict):
     severity: str
     text: str
 
+class RateCap(TypedDict):
+    """Most that may be asked within a minute; an absent figure is no limit."""
+
+    requests_per_min: NotRequired[int | None]
+    tokens_per_min: NotRequired[int | None]
+
 class RedactionView(TypedDict):
     """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
 
@@ -1227,6 +1367,30 @@ class RepoText(TypedDict):
     default_branch: NotRequired[str]
     provider: NotRequired[str]
     url: str
+
+class ReportToScore(TypedDict):
+    """A report of schema 1 and the level that it is judged at."""
+
+    report: dict[str, Any]
+    rigor: str
+
+class ReportedList(TypedDict):
+    """Reports in the order of their recording."""
+
+    items: list[ReportedView]
+    next_after: NotRequired[int | None]
+
+class ReportedView(TypedDict):
+    """One run of the pipeline on one tree, as it was recorded."""
+
+    complete: bool
+    recorded_at: str
+    report_digest: str
+    run_id: str
+    summary: WorkspaceSummary
+    task_id: str | None
+    tree: str
+    version: int
 
 class Requirement(TypedDict):
     """One thing that shall hold; `stories` are the positions of those that bring it."""
@@ -1277,6 +1441,31 @@ class RigorRequest(TypedDict):
 
     reason: str
     rigor: str
+
+class RoleList(TypedDict):
+    """The roles and profiles of config/roles.yaml, by name."""
+
+    digest: str
+    file: str
+    items: list[RoleView]
+
+class RoleView(TypedDict):
+    """A role with everything resolved that it inherits."""
+
+    actions: list[str]
+    actor: str
+    acts: Acting | None
+    assignable: bool
+    council_weight: int
+    lineage: list[str]
+    model_policy: str
+    name: str
+    phases: list[str]
+    prompt: str
+    scope: str
+    sees_decisions: list[str]
+    sees_stories: str
+    tools: dict[str, GrantView]
 
 class RunList(TypedDict):
     """Runs and tool calls, the newest first."""
@@ -1846,6 +2035,21 @@ class WorkflowStats(TypedDict):
     rejections: int
     stories: dict[str, int]
     tasks: dict[str, int]
+
+class WorkspaceScore(TypedDict):
+    """The verdict on one report at one level and everything that explains it (RG-45)."""
+
+    dimensions: list[DimensionResult]
+    gates: list[GateResult]
+    inconsistent: bool
+    limited_by: Literal['L0', 'L1', 'L2', 'L3']
+    reasons: list[str]
+    rigor: Literal['L0', 'L1', 'L2', 'L3']
+    run_id: str
+    score: str
+    tree_digest: str
+    verdict: Literal['pass', 'warn', 'block']
+    waivers: list[Literal['build', 'unit', 'static', 'e2e', 'coverage', 'lint']]
 
 class WorkspaceSummary(TypedDict):
     """Sections of the report in short; None is missing evidence, never zero (RC-69)."""

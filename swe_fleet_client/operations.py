@@ -132,6 +132,10 @@ class Operations(Calling):
         """Try such work again, once its cause is mended."""
         return self._json("POST", f"/api/dlq/{self._part(letter_id)}/retry", body=body, key=key, if_match=if_match)
 
+    def engines(self) -> m.EngineList:
+        """Every engine that a run or a policy may name."""
+        return self._json("GET", "/api/engines")
+
     def show_epic(self, epic_id: str) -> m.EpicView:
         """One epic with its stories."""
         return self._json("GET", f"/api/epics/{self._part(epic_id)}")
@@ -151,6 +155,10 @@ class Operations(Calling):
     def me(self) -> m.Me:
         """The principal that the token stands for, with its roles and projects."""
         return self._json("GET", "/api/me")
+
+    def policies(self) -> m.PolicyList:
+        """The engines of each role, in the order in which they are tried."""
+        return self._json("GET", "/api/models/policies")
 
     def list_stories(self, *, limit: int | None = None, cursor: str | None = None, state: list[str] | None = None, project: list[str] | None = None, epic: list[str] | None = None, disposition: list[Literal['active', 'parked', 'cancelled', 'archived', 'closed']] | None = None, rigor: list[Literal['L0', 'L1', 'L2', 'L3']] | None = None, text: str | None = None) -> m.StoryList:
         """Stories by id, a page at a time; filters are all to be met."""
@@ -304,6 +312,10 @@ class Operations(Calling):
         """Let a parked story go on; the note says what was done about the cause."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/unpark", body=body, key=key, if_match=if_match)
 
+    def workspace_reports(self, story_id: str, *, after: int | None = None, limit: int | None = None) -> m.ReportedList:
+        """Every report of the story from a version on, with its summary and the digest of the whole."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/workspace-reports", query={"after": after, "limit": limit})
+
     def projects(self) -> m.serve_apps__operations__ProjectList:
         """The projects that have stories, with what is in them; `pr-default` is always there."""
         return self._json("GET", "/api/projects")
@@ -367,6 +379,10 @@ class Operations(Calling):
     def rigor(self) -> m.Definitions:
         """Weights, thresholds and hard gates of every rigor level."""
         return self._json("GET", "/api/rigor")
+
+    def roles(self) -> m.RoleList:
+        """What each role may do and call, and what it sees."""
+        return self._json("GET", "/api/roles")
 
     def run_task(self, *, body: m.TaskSpec, key: str | None = None, if_match: str | None = None) -> m.TicketView:
         """Ask for a run; the same Idempotency-Key asks for one run."""
@@ -451,6 +467,10 @@ class Operations(Calling):
     def workflow_stats(self) -> m.WorkflowStats:
         """Stories by state, tasks by state, gates that wait, parked stories by cause."""
         return self._json("GET", "/api/workflow/stats")
+
+    def score_report(self, *, body: m.ReportToScore, key: str | None = None, if_match: str | None = None) -> m.WorkspaceScore:
+        """What a report would score. Nothing is recorded: recorded scores come from recorded runs alone."""
+        return self._json("POST", "/api/workspace/score", body=body, key=key, if_match=if_match)
 
     def job_logs(self, run_id: str, *, from_line: int | None = None, limit: int | None = None, follow: bool | None = None, story_id: str | None = None) -> list[m.JobLine]:
         """Lines of anybody's run in short form; `follow` streams them."""

@@ -14,6 +14,7 @@ from fleet.adapters.memory import (
 )
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
+from fleet.models import load_models
 from fleet.planning import CoachConfig
 from fleet.ports import CheckpointStore, DecisionGraph
 from fleet.rigor import RigorConfig
@@ -25,6 +26,8 @@ from fleet.services.context_statistics import ContextStatistics
 from fleet.services.gate_desk import GateDesk
 from fleet.services.report import ReportService
 from fleet.services.story_desk import StoryDesk
+from fleet.tools import load_roles
+from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.audit import SIGNER
 from tests.support.bench import World, definitions
@@ -63,6 +66,11 @@ def front_parts(
         coach=CoachDesk(coach, rigor),
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
+        config=ConfigInForce(
+            models=load_models(files().document("models.yaml")),
+            roles=load_roles(files().document("roles.yaml")),
+            digests=files().digests(),
+        ),
         statistics=ContextStatistics(log=world.log, graph=graph or MemoryGraph(), builder=packs),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

@@ -571,6 +571,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Engines
+         * @description Every engine that a run or a policy may name.
+         */
+        get: operations["engines_api_engines_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/epics/{epic_id}": {
         parameters: {
             query?: never;
@@ -669,6 +689,26 @@ export interface paths {
          * @description The principal that the token stands for, with its roles and projects.
          */
         get: operations["me_api_me_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/policies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Policies
+         * @description The engines of each role, in the order in which they are tried.
+         */
+        get: operations["policies_api_models_policies_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1389,6 +1429,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/workspace-reports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Workspace Reports
+         * @description Every report of the story from a version on, with its summary and the digest of the whole.
+         */
+        get: operations["workspace_reports_api_planner_stories__story_id__workspace_reports_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects": {
         parameters: {
             query?: never;
@@ -1637,6 +1697,26 @@ export interface paths {
          * @description Weights, thresholds and hard gates of every rigor level.
          */
         get: operations["rigor_api_rigor_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Roles
+         * @description What each role may do and call, and what it sees.
+         */
+        get: operations["roles_api_roles_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2069,6 +2149,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/workspace/score": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Score Report
+         * @description What a report would score. Nothing is recorded: recorded scores come from recorded runs alone.
+         */
+        post: operations["score_report_api_workspace_score_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -2132,6 +2232,54 @@ export interface components {
              * @default
              */
             note: string;
+        };
+        /**
+         * Acting
+         * @description How far a role looks around with tools before it drafts; everything that this may cost is bounded here.
+         */
+        Acting: {
+            /**
+             * Calls Per Reply
+             * @default 3
+             */
+            calls_per_reply: number;
+            /**
+             * Findings Chars
+             * @default 3000
+             */
+            findings_chars: number;
+            /**
+             * Result Chars
+             * @default 2000
+             */
+            result_chars: number;
+            /** Steps */
+            steps: number;
+            /**
+             * Tokens
+             * @default 32000
+             */
+            tokens: number;
+            /**
+             * Tools
+             * @default [
+             *       "files.list",
+             *       "files.read",
+             *       "search.text",
+             *       "tests.pytest"
+             *     ]
+             */
+            tools: string[];
+            /**
+             * Transcript Chars
+             * @default 8000
+             */
+            transcript_chars: number;
+            /**
+             * Wall S
+             * @default 900
+             */
+            wall_s: number;
         };
         /**
          * ApplyRequest
@@ -2821,6 +2969,30 @@ export interface components {
             removed: number;
         };
         /**
+         * DimensionResult
+         * @description One dimension of a score: `weight` are its points of the table, `score` is 0..100 rounded down to one decimal.
+         */
+        DimensionResult: {
+            /**
+             * Evidence
+             * @enum {string}
+             */
+            evidence: "present" | "missing" | "not_applicable" | "waived";
+            /** Limit */
+            limit: string | null;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "build" | "unit" | "static" | "e2e" | "coverage" | "lint";
+            /** Score */
+            score: string;
+            /** Value */
+            value: string | null;
+            /** Weight */
+            weight: number;
+        };
+        /**
          * DimensionView
          * @description One weighted dimension.
          */
@@ -2977,6 +3149,69 @@ export interface components {
             port: number;
             /** Reason */
             reason: string;
+        };
+        /**
+         * EngineList
+         * @description The engines of config/models.yaml, in its order.
+         */
+        EngineList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["EngineView"][];
+        };
+        /**
+         * EngineView
+         * @description One engine: where it runs, what it takes, what it costs.
+         */
+        EngineView: {
+            /** Capabilities */
+            capabilities: string[];
+            /** Engine Id */
+            engine_id: string;
+            /** External */
+            external: boolean;
+            /** Gpus */
+            gpus: number;
+            /** Has Key */
+            has_key: boolean;
+            /** Host */
+            host: string | null;
+            /** Kind */
+            kind: string;
+            /** Max Concurrency */
+            max_concurrency: number;
+            /** Max Context */
+            max_context: number;
+            /** Max Output */
+            max_output: number;
+            /** Max Waiting */
+            max_waiting: number;
+            /** Model */
+            model: string;
+            /** Preset */
+            preset: string | null;
+            price: components["schemas"]["Price"] | null;
+            rate_cap: components["schemas"]["RateCap"] | null;
+            /** Replicas */
+            replicas: number | null;
+            /** Revision */
+            revision: string;
+            /**
+             * Runs
+             * @enum {string}
+             */
+            runs: "server" | "actors" | "recorded" | "mock";
+            /** Tokenizer */
+            tokenizer: string | null;
+            /** Tool Form */
+            tool_form: string;
+            /** Unpriced */
+            unpriced: boolean;
+            /** Weights Sha256 */
+            weights_sha256: string | null;
         };
         /**
          * Envelope
@@ -3282,6 +3517,23 @@ export interface components {
             old: string | null;
         };
         /**
+         * GateResult
+         * @description One hard gate: `ok` is false when the evidence is missing or the limit is not met.
+         */
+        GateResult: {
+            /** Limit */
+            limit: string;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "build" | "secrets" | "unit" | "static_critical" | "static_gate" | "coverage_evidence" | "coverage" | "e2e" | "lint";
+            /** Ok */
+            ok: boolean;
+            /** Value */
+            value: string | null;
+        };
+        /**
          * GateScoreView
          * @description One hard gate.
          */
@@ -3366,6 +3618,22 @@ export interface components {
              * @default
              */
             notes: string;
+        };
+        /**
+         * GrantView
+         * @description What a role may do with one tool; write paths bind writing, and none of them means everywhere.
+         */
+        GrantView: {
+            /** Commands */
+            commands: string[];
+            /** Dbs */
+            dbs: string[];
+            /** Hosts */
+            hosts: string[];
+            /** Ops */
+            ops: string[];
+            /** Write Paths */
+            write_paths: string[];
         };
         /**
          * GraphEdge
@@ -3623,6 +3891,17 @@ export interface components {
          */
         Nothing: Record<string, never>;
         /**
+         * OnMalformed
+         * @description What happens with a reply that is not of the asked form.
+         */
+        OnMalformed: {
+            /**
+             * Repairs
+             * @default 1
+             */
+            repairs: number;
+        };
+        /**
          * OpenQuestion
          * @description What the goal does not say. An answer fills the placeholder in the story that it belongs to.
          */
@@ -3844,6 +4123,82 @@ export interface components {
             tasks: components["schemas"]["PlanTask"][];
             /** Versions */
             versions: components["schemas"]["PlanVersionView"][];
+        };
+        /**
+         * Policy
+         * @description The chain of one role; a bare list in YAML is the chain.
+         */
+        Policy: {
+            /** Chain */
+            chain: components["schemas"]["PolicyEntry"][];
+            /**
+             * @default {
+             *       "repairs": 1
+             *     }
+             */
+            on_malformed: components["schemas"]["OnMalformed"];
+            /**
+             * Pinned
+             * @default false
+             */
+            pinned: boolean;
+        };
+        /**
+         * PolicyEntry
+         * @description One link of a chain: an engine and how to call it.
+         */
+        PolicyEntry: {
+            /** Engine Id */
+            engine_id: string;
+            /**
+             * Json Schema
+             * @default preferred
+             * @enum {string}
+             */
+            json_schema: "required" | "preferred" | "off";
+            /** Max Latency Ms */
+            max_latency_ms?: number | null;
+            /** Max Tokens */
+            max_tokens: number;
+            /** Max Tokens Per Step */
+            max_tokens_per_step?: number | null;
+            /** Temperature */
+            temperature?: string | null;
+            /** Timeout S */
+            timeout_s: number;
+            /** Top P */
+            top_p?: string | null;
+        };
+        /**
+         * PolicyList
+         * @description Which role uses which engines; a role without a row uses `default`.
+         */
+        PolicyList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["PolicyView"][];
+        };
+        /**
+         * PolicyView
+         * @description The chain of one role, best engine first; `profile` stands for the engine that a run names.
+         */
+        PolicyView: {
+            policy: components["schemas"]["Policy"];
+            /** Role */
+            role: string;
+        };
+        /**
+         * Price
+         * @description What an engine costs, in 1e-6 USD per million tokens.
+         */
+        Price: {
+            /** In Microusd Per Mtok */
+            in_microusd_per_mtok: number;
+            /** Out Microusd Per Mtok */
+            out_microusd_per_mtok: number;
         };
         /**
          * ProjectChanges
@@ -4080,6 +4435,16 @@ export interface components {
             text: string;
         };
         /**
+         * RateCap
+         * @description Most that may be asked within a minute; an absent figure is no limit.
+         */
+        RateCap: {
+            /** Requests Per Min */
+            requests_per_min?: number | null;
+            /** Tokens Per Min */
+            tokens_per_min?: number | null;
+        };
+        /**
          * RedactionView
          * @description Secrets that were taken out of a field of the request before anything was recorded (CX-74).
          */
@@ -4138,6 +4503,49 @@ export interface components {
             back?: string | null;
             /** Reason */
             reason: string;
+        };
+        /**
+         * ReportedList
+         * @description Reports in the order of their recording.
+         */
+        ReportedList: {
+            /** Items */
+            items: components["schemas"]["ReportedView"][];
+            /** Next After */
+            next_after?: number | null;
+        };
+        /**
+         * ReportedView
+         * @description One run of the pipeline on one tree, as it was recorded.
+         */
+        ReportedView: {
+            /** Complete */
+            complete: boolean;
+            /** Recorded At */
+            recorded_at: string;
+            /** Report Digest */
+            report_digest: string;
+            /** Run Id */
+            run_id: string;
+            summary: components["schemas"]["WorkspaceSummary"];
+            /** Task Id */
+            task_id: string | null;
+            /** Tree */
+            tree: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * ReportToScore
+         * @description A report of schema 1 and the level that it is judged at.
+         */
+        ReportToScore: {
+            /** Report */
+            report: {
+                [key: string]: unknown;
+            };
+            /** Rigor */
+            rigor: string;
         };
         /**
          * RepoText
@@ -4246,6 +4654,53 @@ export interface components {
             reason: string;
             /** Rigor */
             rigor: string;
+        };
+        /**
+         * RoleList
+         * @description The roles and profiles of config/roles.yaml, by name.
+         */
+        RoleList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["RoleView"][];
+        };
+        /**
+         * RoleView
+         * @description A role with everything resolved that it inherits.
+         */
+        RoleView: {
+            /** Actions */
+            actions: string[];
+            /** Actor */
+            actor: string;
+            acts: components["schemas"]["Acting"] | null;
+            /** Assignable */
+            assignable: boolean;
+            /** Council Weight */
+            council_weight: number;
+            /** Lineage */
+            lineage: string[];
+            /** Model Policy */
+            model_policy: string;
+            /** Name */
+            name: string;
+            /** Phases */
+            phases: string[];
+            /** Prompt */
+            prompt: string;
+            /** Scope */
+            scope: string;
+            /** Sees Decisions */
+            sees_decisions: string[];
+            /** Sees Stories */
+            sees_stories: string;
+            /** Tools */
+            tools: {
+                [key: string]: components["schemas"]["GrantView"];
+            };
         };
         /**
          * RunList
@@ -5648,6 +6103,43 @@ export interface components {
             };
         };
         /**
+         * WorkspaceScore
+         * @description The verdict on one report at one level and everything that explains it (RG-45).
+         */
+        WorkspaceScore: {
+            /** Dimensions */
+            dimensions: components["schemas"]["DimensionResult"][];
+            /** Gates */
+            gates: components["schemas"]["GateResult"][];
+            /** Inconsistent */
+            inconsistent: boolean;
+            /**
+             * Limited By
+             * @enum {string}
+             */
+            limited_by: "L0" | "L1" | "L2" | "L3";
+            /** Reasons */
+            reasons: string[];
+            /**
+             * Rigor
+             * @enum {string}
+             */
+            rigor: "L0" | "L1" | "L2" | "L3";
+            /** Run Id */
+            run_id: string;
+            /** Score */
+            score: string;
+            /** Tree Digest */
+            tree_digest: string;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "pass" | "warn" | "block";
+            /** Waivers */
+            waivers: ("build" | "unit" | "static" | "e2e" | "coverage" | "lint")[];
+        };
+        /**
          * WorkspaceSummary
          * @description Sections of the report in short; None is missing evidence, never zero (RC-69).
          */
@@ -6760,6 +7252,39 @@ export interface operations {
             };
         };
     };
+    engines_api_engines_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     show_epic_api_epics__epic_id__get: {
         parameters: {
             query?: never;
@@ -6964,6 +7489,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    policies_api_models_policies_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolicyList"];
                 };
             };
             /** @description Validation Error */
@@ -8418,6 +8976,44 @@ export interface operations {
             };
         };
     };
+    workspace_reports_api_planner_stories__story_id__workspace_reports_get: {
+        parameters: {
+            query?: {
+                after?: number;
+                limit?: number;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReportedList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     projects_api_projects_get: {
         parameters: {
             query?: never;
@@ -9002,6 +9598,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Definitions"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    roles_api_roles_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleList"];
                 };
             };
             /** @description Validation Error */
@@ -9825,6 +10454,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobLine"][];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    score_report_api_workspace_score_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReportToScore"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkspaceScore"];
                 };
             };
             /** @description Validation Error */
