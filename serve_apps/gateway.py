@@ -28,6 +28,7 @@ from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context_stats import context_router
+from serve_apps.fleet_state import fleet_router
 from serve_apps.gates import gates_router
 from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
@@ -100,7 +101,7 @@ def build_gateway(
     found = parts or FrontParts()
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
-    app.state.statistics, app.state.config = found.statistics, found.config
+    app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -119,6 +120,7 @@ def build_gateway(
     app.include_router(ceremony_router)
     app.include_router(audit_router)
     app.include_router(operations_router)
+    app.include_router(fleet_router)
     app.include_router(in_force_router)
     app.include_router(workspace_router)
     app.include_router(insight_router)

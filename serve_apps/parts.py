@@ -11,6 +11,7 @@ from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.story_desk import StoryDesk
 from fleet.wiring import (
@@ -21,6 +22,7 @@ from fleet.wiring import (
     make_context_statistics,
     make_dead_letters,
     make_gate_desk,
+    make_platform_desk,
     make_project_desk,
     make_story_desk,
 )
@@ -40,6 +42,7 @@ class FrontParts:
     projects: ProjectDesk | None = None
     letters: DeadLetters | None = None
     statistics: ContextStatistics | None = None
+    platform: PlatformDesk | None = None
     config: ConfigInForce | None = None
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
@@ -55,6 +58,7 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
         statistics=make_context_statistics(endpoints),
+        platform=make_platform_desk(endpoints),
         config=_config(endpoints),
         clock=clock,
     )

@@ -70,6 +70,7 @@ __all__ = [
     "FileEntryView",
     "FileList",
     "FileView",
+    "FleetView",
     "GateCost",
     "GateCouncilView",
     "GateDiff",
@@ -109,6 +110,8 @@ __all__ = [
     "PackList",
     "PackPage",
     "PathChange",
+    "PauseRequest",
+    "PauseView",
     "PhaseLead",
     "PlanOutlineTask",
     "PlanTask",
@@ -143,6 +146,7 @@ __all__ = [
     "Requirement",
     "ResolveRequest",
     "RestoreRequest",
+    "ResumeRequest",
     "ReviewView",
     "ReviewedStory",
     "RevokeRequest",
@@ -826,6 +830,14 @@ class FileView(TypedDict):
     size_bytes: int
     text: str | None
 
+class FleetView(TypedDict):
+    """The fleet as a whole."""
+
+    is_paused: bool
+    pause: PauseView | None
+    projects: list[PauseView]
+    version: int
+
 class GateCost(TypedDict):
     """What the story has used so far; `cost_microusd` covers the calls that have a price."""
 
@@ -1118,6 +1130,20 @@ class PathChange(TypedDict):
     change: Literal['added', 'modified', 'removed']
     path: str
 
+class PauseRequest(TypedDict):
+    """Hold everything back, or the stories of one project."""
+
+    project_id: NotRequired[str | None]
+    reason: str
+
+class PauseView(TypedDict):
+    """Who holds something back since when, and why."""
+
+    by: str
+    project_id: str | None
+    reason: str
+    since: str
+
 class PhaseLead(TypedDict):
     """Median time of stories in one state."""
 
@@ -1409,6 +1435,12 @@ class RestoreRequest(TypedDict):
 
     checkpoint: str
     reason: str
+
+class ResumeRequest(TypedDict):
+    """Let everything go on, or the stories of one project."""
+
+    note: NotRequired[str]
+    project_id: NotRequired[str | None]
 
 class ReviewView(TypedDict):
     """What one council said of one story; `failed` says why it said nothing."""

@@ -148,6 +148,18 @@ class Operations(Calling):
         """The events of a story behind a version; `stream` is its id."""
         return self._json("GET", "/api/events", query={"stream": stream, "after": after, "limit": limit})
 
+    def show_fleet(self) -> m.FleetView:
+        """Whether steps may start, and who said that they may not."""
+        return self._json("GET", "/api/fleet")
+
+    def pause_fleet(self, *, body: m.PauseRequest, key: str | None = None, if_match: str | None = None) -> m.FleetView:
+        """No step starts from here on, in any story or in those of a project; what runs may end."""
+        return self._json("POST", "/api/fleet/pause", body=body, key=key, if_match=if_match)
+
+    def resume_fleet(self, *, body: m.ResumeRequest, key: str | None = None, if_match: str | None = None) -> m.FleetView:
+        """Stories go on where they stood."""
+        return self._json("POST", "/api/fleet/resume", body=body, key=key, if_match=if_match)
+
     def lifecycles(self) -> m.Definitions:
         """States, transitions, guards and gates of every lifecycle."""
         return self._json("GET", "/api/lifecycles")

@@ -51,7 +51,6 @@ from fleet.story import (
     pause,
     refusal,
     request_restore,
-    require_unpaused,
     resolve_step,
     resume,
     revoke,
@@ -303,12 +302,12 @@ class CommandHandler:
 
     async def invoke_tool(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A tool is to be called."""
-        require_unpaused(bench.state)
+        await bench.journal.require_running()
         return await request_call(bench, command, caller)
 
     async def start_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A command is to be run in the sandbox."""
-        require_unpaused(bench.state)
+        await bench.journal.require_running()
         return await request_run(bench, command, caller)
 
     async def cancel_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:

@@ -10,6 +10,7 @@ from fleet.adapters.redis import (
     RedisDaySpending,
     RedisDeadLetters,
     RedisEventLog,
+    RedisFeed,
     RedisInbox,
     RedisLeaseStore,
     RedisSnapshotStore,
@@ -18,6 +19,8 @@ from fleet.adapters.redis import (
 from fleet.ids import StoryId
 from fleet.models import load_models
 from fleet.planning import CoachConfig
+from fleet.services.brief_claims import BriefClaims
+from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.council_shard import CouncilShard
@@ -30,9 +33,12 @@ from fleet.services.observing import (
     TracedSandbox,
     TracedToolHost,
 )
+from fleet.services.platform_owner import PlatformOwner
+from fleet.services.platform_view import PlatformView
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_owner import project_state
 from fleet.services.report import ReportService
+from fleet.services.shared_feed import SharedFeed
 from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
 from fleet.wiring.change_requests import change_target
@@ -89,6 +95,7 @@ def make_council_parts(
     models = load_models(files.document("models.yaml"))
     usage = engine_usage(endpoints)
     knowledge = make_knowledge(endpoints, blobs)
+    platform = PlatformView(log, SharedFeed(RedisFeed(redis)))
     budgeting = Budgeting(limits=models.budgets, models=models, spending=RedisDaySpending(redis))
 
     async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
@@ -103,6 +110,7 @@ def make_council_parts(
             policy=policy,
             snapshots=snapshots,
             budgeting=budgeting,
+            platform=platform,
         )
         await journal.load()
         return Workbench(
@@ -133,7 +141,10 @@ def make_council_parts(
         models=models,
         registry=registry,
         clock=clock,
+        platform=platform,
     )
+    claims = BriefClaims(log, leases, clock, f"{name}/{incarnation}", endpoints.lease_ttl_s)
+    fleet = PlatformOwner(log=log, claims=claims, view=platform, roles_of=registry.roles_of)
     shard = CouncilShard(
         name=name,
         incarnation=incarnation,
@@ -151,7 +162,7 @@ def make_council_parts(
             models=models,
             absent_engines=[e.engine_id for e in models.engines if not is_there(e, endpoints)],
         ),
-        projects=projects,
+        projects=BriefOwners(projects, fleet),
         ttl_s=endpoints.lease_ttl_s,
         sweep_s=endpoints.sweep_s,
         witness=make_witness(endpoints),

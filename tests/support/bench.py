@@ -28,12 +28,17 @@ from fleet.ids import Principal, StoryId, StreamId
 from fleet.models import PackReaders, TokenUsage
 from fleet.planning import CoachConfig
 from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, Tokenizers, ToolHost
+from fleet.services.brief_claims import BriefClaims
+from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_owner import PlatformOwner
+from fleet.services.platform_view import PlatformView
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
 from fleet.services.project_desk import ProjectDesk
@@ -129,6 +134,7 @@ class World:
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
         self.feed = MemoryFeed(self.log, self.clock)
+        self.platform = PlatformView(self.log, self.feed)
         self.snapshots = MemorySnapshotStore(self.log)
         self.leases = MemoryLeaseStore(self.log, self.clock)
         self.policy, self.tools = policy or step_policy(), tools
@@ -179,7 +185,23 @@ class World:
                 estimates=planning.estimates,
                 hours=planning.derivation.estimated_hours,
             ),
+            platform=self.platform,
         )
+
+    def platform_owner(self, owner: str = "council:0/a1") -> PlatformOwner:
+        """What answers commands on the fleet as a whole."""
+        claims = BriefClaims(self.log, self.leases, self.clock, owner)
+        view = PlatformView(self.log, self.feed)
+        return PlatformOwner(log=self.log, claims=claims, view=view, roles_of=lambda p: PEOPLE.get(p, frozenset()))
+
+    def brief_owners(self, owner: str = "council:0/a1") -> BriefOwners:
+        """What answers commands on all streams that no shard holds."""
+        return BriefOwners(self.project_owner(owner), self.platform_owner(owner))
+
+    @property
+    def fleet(self) -> PlatformDesk:
+        """What people ask of the fleet as a whole."""
+        return PlatformDesk(view=PlatformView(self.log, self.feed), inbox=self.inbox, clock=self.clock)
 
     @property
     def projects(self) -> ProjectDesk:
@@ -199,6 +221,7 @@ class World:
             policy=self.policy,
             snapshots=self.snapshots,
             budgeting=self.budgeting,
+            platform=self.platform,
         )
         await journal.load()
         return journal

@@ -66,6 +66,7 @@ def front_parts(
         coach=CoachDesk(coach, rigor),
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
+        platform=world.fleet,
         config=ConfigInForce(
             models=load_models(files().document("models.yaml")),
             roles=load_roles(files().document("roles.yaml")),

@@ -657,6 +657,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Fleet
+         * @description Whether steps may start, and who said that they may not.
+         */
+        get: operations["show_fleet_api_fleet_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Fleet
+         * @description No step starts from here on, in any story or in those of a project; what runs may end.
+         */
+        post: operations["pause_fleet_api_fleet_pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Fleet
+         * @description Stories go on where they stood.
+         */
+        post: operations["resume_fleet_api_fleet_resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/lifecycles": {
         parameters: {
             query?: never;
@@ -3480,6 +3540,19 @@ export interface components {
             suggestion: string;
         };
         /**
+         * FleetView
+         * @description The fleet as a whole.
+         */
+        FleetView: {
+            /** Is Paused */
+            is_paused: boolean;
+            pause: components["schemas"]["PauseView"] | null;
+            /** Projects */
+            projects: components["schemas"]["PauseView"][];
+            /** Version */
+            version: number;
+        };
+        /**
          * GateCost
          * @description What the story has used so far; `cost_microusd` covers the calls that have a price.
          */
@@ -4020,6 +4093,30 @@ export interface components {
             change: "added" | "modified" | "removed";
             /** Path */
             path: string;
+        };
+        /**
+         * PauseRequest
+         * @description Hold everything back, or the stories of one project.
+         */
+        PauseRequest: {
+            /** Project Id */
+            project_id?: string | null;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * PauseView
+         * @description Who holds something back since when, and why.
+         */
+        PauseView: {
+            /** By */
+            by: string;
+            /** Project Id */
+            project_id: string | null;
+            /** Reason */
+            reason: string;
+            /** Since */
+            since: string;
         };
         /**
          * PhaseLead
@@ -4597,6 +4694,19 @@ export interface components {
             checkpoint: string;
             /** Reason */
             reason: string;
+        };
+        /**
+         * ResumeRequest
+         * @description Let everything go on, or the stories of one project.
+         */
+        ResumeRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+            /** Project Id */
+            project_id?: string | null;
         };
         /**
          * ReviewedStory
@@ -7423,6 +7533,115 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    show_fleet_api_fleet_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    pause_fleet_api_fleet_pause_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PauseRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    resume_fleet_api_fleet_resume_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResumeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
                 };
             };
             /** @description Validation Error */
