@@ -28,6 +28,7 @@ from serve_apps.ceremonies import ceremony_router
 from serve_apps.coach import coach_router
 from serve_apps.commanding import answered, shown, view_of
 from serve_apps.context_stats import context_router
+from serve_apps.delegations import delegation_router
 from serve_apps.fleet_state import fleet_router
 from serve_apps.gates import gates_router
 from serve_apps.in_force import in_force_router
@@ -121,6 +122,7 @@ def build_gateway(
     app.include_router(audit_router)
     app.include_router(operations_router)
     app.include_router(fleet_router)
+    app.include_router(delegation_router)
     app.include_router(in_force_router)
     app.include_router(workspace_router)
     app.include_router(insight_router)

@@ -46,6 +46,9 @@ __all__ = [
     "DecisionRequest",
     "DecisionView",
     "Definitions",
+    "DelegationList",
+    "DelegationRequest",
+    "DelegationView",
     "DiffView",
     "DimensionResult",
     "DimensionView",
@@ -591,6 +594,37 @@ class Definitions(TypedDict):
     content: dict[str, Any]
     digest: str
     file: str
+
+class DelegationList(TypedDict):
+    """Delegations in the order in which they were granted."""
+
+    items: list[DelegationView]
+
+class DelegationRequest(TypedDict):
+    """Let an agent role decide a gate in stories that are started from here on."""
+
+    delegate: str
+    gate: str
+    max_rigor: str
+    projects: NotRequired[list[str]]
+    reason: str
+    valid_until: str
+
+class DelegationView(TypedDict):
+    """One delegation as it stands."""
+
+    delegate: str
+    delegation_id: str
+    gate: str
+    granted_at: str
+    granted_by: str
+    max_rigor: str
+    projects: list[str]
+    reason: str
+    revoked_at: str | None
+    revoked_by: str | None
+    status: Literal['active', 'expired', 'revoked']
+    valid_until: str
 
 class DiffView(TypedDict):
     """What differs between two trees of a story."""

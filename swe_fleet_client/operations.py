@@ -124,6 +124,18 @@ class Operations(Calling):
         """The context pack of one role in one phase."""
         return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "min_version": min_version})
 
+    def list_delegations(self) -> m.DelegationList:
+        """The delegations that concern projects of the caller, those that are over too."""
+        return self._json("GET", "/api/delegations")
+
+    def grant_delegation(self, *, body: m.DelegationRequest, key: str | None = None, if_match: str | None = None) -> m.DelegationView:
+        """Delegate a gate; the same Idempotency-Key delegates it once."""
+        return self._json("POST", "/api/delegations", body=body, key=key, if_match=if_match)
+
+    def revoke_delegation(self, delegation_id: str, *, body: Any = None, reason: str | None = None, key: str | None = None, if_match: str | None = None) -> m.DelegationView:
+        """Take a delegation back. Gates that wait from here on wait for a person, in stories under way too."""
+        return self._json("DELETE", f"/api/delegations/{self._part(delegation_id)}", query={"reason": reason}, body=body, key=key, if_match=if_match)
+
     def dead_letters(self) -> m.LetterList:
         """Work that was set aside, and why."""
         return self._json("GET", "/api/dlq")

@@ -28,6 +28,7 @@ from fleet.services.procedures.gates import fix_task
 from fleet.services.repository_specs import check_reached
 from fleet.services.run_delegations import run_delegations
 from fleet.services.run_profile import require_profile
+from fleet.services.standing_delegations import standing_delegations
 from fleet.services.step_records import finished_effect
 from fleet.services.story_commands import (
     answer_question,
@@ -195,7 +196,7 @@ class CommandHandler:
                 ),
                 model=body.get("model"),
                 toolchain=body.get("toolchain") or "python",
-                delegations=run_delegations(bench, command, caller),
+                delegations=(*run_delegations(bench, command, caller), *await standing_delegations(bench)),
                 record=bool(body.get("record")),
             ),
             *await run_budget(bench, command, caller),

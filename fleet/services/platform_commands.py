@@ -1,4 +1,4 @@
-"""What commands on the fleet as a whole record: a pause and its end (PL-50). Decided on the platform's stream alone."""
+"""What commands on the fleet as a whole record: a pause and its end, and delegations (PL-50, LC-77)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from fleet.errors import InvalidInput, InvalidTransition, PolicyDenied
 from fleet.events import FleetPaused, FleetResumed, Payload
-from fleet.ids import EntityId
-from fleet.planning import PlatformState
+from fleet.ids import EntityId, derive_id
+from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
+from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story import Caller, check_notes
 
 __all__ = ["PLATFORM_COMMANDS", "Decide", "platform_result"]
 
-Decide = Callable[[PlatformState, Command, Caller], tuple[Payload, ...]]
+Decide = Callable[[DelegationRules, PlatformState, Command, Caller], tuple[Payload, ...]]
 
 
 def _needs_admin(caller: Caller) -> None:
@@ -32,7 +33,7 @@ def _project(command: Command) -> EntityId | None:
     return EntityId(named)
 
 
-def _pause(state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """No step of the scope starts from here on."""
     _needs_admin(caller)
     project = _project(command)
@@ -42,7 +43,7 @@ def _pause(state: PlatformState, command: Command, caller: Caller) -> tuple[Payl
     return (FleetPaused(scope="project" if project else "fleet", id=project, by=caller.principal, reason=reason),)
 
 
-def _resume(state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+def _resume(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Steps of the scope may start again; a project that is paused itself stays so when the fleet goes on."""
     _needs_admin(caller)
     project = _project(command)
@@ -63,8 +64,16 @@ def _not_now(project: EntityId | None, event: str, what: str) -> InvalidTransiti
 
 
 def platform_result(state: PlatformState, command: Command) -> dict[str, Any]:
-    """What a command answers with: the version of the platform's stream, and whether all of it is paused."""
-    return {"version": state.version, "is_paused": state.pause is not None}
+    """What a command answers with: the version of the platform's stream, and what became of what it is about."""
+    found: dict[str, Any] = {"version": state.version, "is_paused": state.pause is not None}
+    if command.name == "grant_delegation":
+        found["delegation_id"] = derive_id("dg", PLATFORM, command.command_id)
+    return found
 
 
-PLATFORM_COMMANDS: Mapping[str, Decide] = {"pause_fleet": _pause, "resume_fleet": _resume}
+PLATFORM_COMMANDS: Mapping[str, Decide] = {
+    "pause_fleet": _pause,
+    "resume_fleet": _resume,
+    "grant_delegation": grant_delegation,
+    "revoke_delegation": revoke_delegation,
+}

@@ -13,6 +13,7 @@ from fleet.ports import Command, EventLog
 from fleet.services.brief_claims import BriefClaims
 from fleet.services.platform_commands import PLATFORM_COMMANDS, platform_result
 from fleet.services.platform_view import PlatformView
+from fleet.services.standing_delegations import DelegationRules
 from fleet.story import Caller
 
 __all__ = ["PlatformOwner"]
@@ -23,6 +24,7 @@ class PlatformOwner:
 
     Args:
         view: of the stream, which is read anew for each decision.
+        rules: of delegations.
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class PlatformOwner:
         log: EventLog,
         claims: BriefClaims,
         view: PlatformView,
+        rules: DelegationRules,
         roles_of: Callable[[Principal], frozenset[str]],
     ) -> None:
-        self._log, self._claims, self._view, self._roles_of = log, claims, view, roles_of
+        self._log, self._claims, self._view, self._rules, self._roles_of = log, claims, view, rules, roles_of
 
     async def handle(self, command: Command) -> dict[str, Any]:
         """The result of the command. Raises what the domain refuses, and LeaseHeld while another owner is at it."""
@@ -44,7 +47,7 @@ class PlatformOwner:
             caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
 
             async def payloads() -> Sequence[Payload]:
-                return decide(await self._view.state(), command, caller)
+                return decide(self._rules, await self._view.state(), command, caller)
 
             await self._claims.record(
                 PLATFORM, command.command_id, payloads, actor=command.principal, trace_id=command.trace_id

@@ -39,13 +39,14 @@ from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_owner import project_state
 from fleet.services.report import ReportService
 from fleet.services.shared_feed import SharedFeed
+from fleet.services.standing_delegations import DelegationRules, agent_roles
 from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.engines import engine_usage, is_there
 from fleet.wiring.knowledge import make_knowledge
-from fleet.wiring.plugins import active_policy
+from fleet.wiring.plugins import active_policy, active_roles
 from fleet.wiring.projects import make_project_owner
 from fleet.wiring.spread import make_sandbox
 from fleet.wiring.stores import make_blobs, make_witness
@@ -144,7 +145,8 @@ def make_council_parts(
         platform=platform,
     )
     claims = BriefClaims(log, leases, clock, f"{name}/{incarnation}", endpoints.lease_ttl_s)
-    fleet = PlatformOwner(log=log, claims=claims, view=platform, roles_of=registry.roles_of)
+    terms = DelegationRules(rules.fsm, agent_roles(active_roles(files)), clock.now_ms)
+    fleet = PlatformOwner(log=log, claims=claims, view=platform, rules=terms, roles_of=registry.roles_of)
     shard = CouncilShard(
         name=name,
         incarnation=incarnation,

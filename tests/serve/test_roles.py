@@ -19,6 +19,14 @@ PEOPLE_BY_ROLE = {"po": "user:ana", "qa": "user:quinn", "developer": "user:dev"}
 """One person for each role, who holds no other."""
 EVERYBODY = frozenset(PEOPLE_BY_ROLE)
 
+DELEGATION = {
+    "gate": "approve_scope",
+    "delegate": "reviewer",
+    "reason": "small changes may begin at once",
+    "valid_until": "2020-01-01T00:00:00Z",
+    "max_rigor": "L1",
+}
+
 TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/planner/stories", STORY_TEXT, frozenset({"po"})),
     ("PATCH", URL, {"title": "As an editor I want other slugs"}, frozenset({"po"})),
@@ -46,6 +54,9 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
+    ("GET", "/api/delegations", None, frozenset({"po"})),
+    ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
+    ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),
     ("GET", "/api/dlq", None, frozenset()),
     ("POST", "/api/dlq/none/retry", None, frozenset()),
     ("GET", "/api/audit/events?stream=platform:main", None, frozenset()),

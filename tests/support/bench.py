@@ -45,6 +45,7 @@ from fleet.services.project_desk import ProjectDesk
 from fleet.services.project_owner import ProjectOwner, project_state
 from fleet.services.report import ReportService
 from fleet.services.reviewing import Reviewer
+from fleet.services.standing_delegations import DelegationRules, agent_roles
 from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
@@ -192,7 +193,10 @@ class World:
         """What answers commands on the fleet as a whole."""
         claims = BriefClaims(self.log, self.leases, self.clock, owner)
         view = PlatformView(self.log, self.feed)
-        return PlatformOwner(log=self.log, claims=claims, view=view, roles_of=lambda p: PEOPLE.get(p, frozenset()))
+        rules = DelegationRules(fsm(), agent_roles(load_roles(files().document("roles.yaml"))), self.clock.now_ms)
+        return PlatformOwner(
+            log=self.log, claims=claims, view=view, rules=rules, roles_of=lambda p: PEOPLE.get(p, frozenset())
+        )
 
     def brief_owners(self, owner: str = "council:0/a1") -> BriefOwners:
         """What answers commands on all streams that no shard holds."""

@@ -39,6 +39,7 @@ from fleet.services.platform_owner import PlatformOwner
 from fleet.services.platform_view import PlatformView
 from fleet.services.projector import Projector
 from fleet.services.report import ReportService
+from fleet.services.standing_delegations import DelegationRules
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
 from fleet.story import StoryState, fold
@@ -241,6 +242,7 @@ class World:
                 log=log,
                 claims=BriefClaims(log, leases, process.clock, process.name),
                 view=platform,
+                rules=DelegationRules(fsm(), ("reviewer",), process.clock.now_ms),
                 roles_of=lambda _: frozenset({"admin"}),
             )
             if platform

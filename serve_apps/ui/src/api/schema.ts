@@ -531,6 +531,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/delegations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Delegations
+         * @description The delegations that concern projects of the caller, those that are over too.
+         */
+        get: operations["list_delegations_api_delegations_get"];
+        put?: never;
+        /**
+         * Grant Delegation
+         * @description Delegate a gate; the same Idempotency-Key delegates it once.
+         */
+        post: operations["grant_delegation_api_delegations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/delegations/{delegation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Delegation
+         * @description Take a delegation back. Gates that wait from here on wait for a person, in stories under way too.
+         */
+        delete: operations["revoke_delegation_api_delegations__delegation_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/dlq": {
         parameters: {
             query?: never;
@@ -3009,6 +3053,71 @@ export interface components {
             digest: string;
             /** File */
             file: string;
+        };
+        /**
+         * DelegationList
+         * @description Delegations in the order in which they were granted.
+         */
+        DelegationList: {
+            /** Items */
+            items: components["schemas"]["DelegationView"][];
+        };
+        /**
+         * DelegationRequest
+         * @description Let an agent role decide a gate in stories that are started from here on.
+         */
+        DelegationRequest: {
+            /** Delegate */
+            delegate: string;
+            /** Gate */
+            gate: string;
+            /** Max Rigor */
+            max_rigor: string;
+            /**
+             * Projects
+             * @default []
+             */
+            projects: string[];
+            /** Reason */
+            reason: string;
+            /**
+             * Valid Until
+             * Format: date-time
+             */
+            valid_until: string;
+        };
+        /**
+         * DelegationView
+         * @description One delegation as it stands.
+         */
+        DelegationView: {
+            /** Delegate */
+            delegate: string;
+            /** Delegation Id */
+            delegation_id: string;
+            /** Gate */
+            gate: string;
+            /** Granted At */
+            granted_at: string;
+            /** Granted By */
+            granted_by: string;
+            /** Max Rigor */
+            max_rigor: string;
+            /** Projects */
+            projects: string[];
+            /** Reason */
+            reason: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /** Revoked By */
+            revoked_by: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "active" | "expired" | "revoked";
+            /** Valid Until */
+            valid_until: string;
         };
         /**
          * DiffView
@@ -7280,6 +7389,115 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ContextStats"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_delegations_api_delegations_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    grant_delegation_api_delegations_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DelegationRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    revoke_delegation_api_delegations__delegation_id__delete: {
+        parameters: {
+            query?: {
+                reason?: string;
+            };
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                delegation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationView"];
                 };
             };
             /** @description Validation Error */
