@@ -35,6 +35,7 @@ from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
 from serve_apps.mcp import MCP_PATH, McpFront
+from serve_apps.metrics import metrics_router
 from serve_apps.operations import operations_router
 from serve_apps.parts import FrontParts
 from serve_apps.planner import planner_router
@@ -103,6 +104,7 @@ def build_gateway(
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
+    app.state.figures = found.figures
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -124,6 +126,7 @@ def build_gateway(
     app.include_router(fleet_router)
     app.include_router(delegation_router)
     app.include_router(in_force_router)
+    app.include_router(metrics_router)
     app.include_router(workspace_router)
     app.include_router(insight_router)
     app.include_router(socket_router)

@@ -27,6 +27,7 @@ from fleet.wiring import (
     make_story_desk,
 )
 from serve_apps.in_force import ConfigInForce
+from serve_apps.metrics import Figures
 
 __all__ = ["FrontParts", "make_front_parts"]
 
@@ -44,11 +45,15 @@ class FrontParts:
     statistics: ContextStatistics | None = None
     platform: PlatformDesk | None = None
     config: ConfigInForce | None = None
+    figures: Figures | None = None
+    """What this process counted; None answers `/metrics` with `not_found`."""
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
 
-def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) -> FrontParts:
+def make_front_parts(
+    endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock, figures: Figures | None = None
+) -> FrontParts:
     """Every part, over the stores of a running fleet; no store is asked before a request comes."""
     return FrontParts(
         stories=make_story_desk(endpoints, desk),
@@ -60,6 +65,7 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         statistics=make_context_statistics(endpoints),
         platform=make_platform_desk(endpoints),
         config=_config(endpoints),
+        figures=figures,
         clock=clock,
     )
 
