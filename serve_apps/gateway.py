@@ -104,7 +104,7 @@ def build_gateway(
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
-    app.state.figures = found.figures
+    app.state.figures, app.state.consumers = found.figures, found.consumers
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fleet.models import load_models
-from fleet.ports import Clock, DeadLetters
+from fleet.ports import Clock, DeadLetters, HasBacklog
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_statistics import ContextStatistics
@@ -19,6 +20,7 @@ from fleet.wiring import (
     active_roles,
     make_audit_desk,
     make_coach_desk,
+    make_consumers,
     make_context_statistics,
     make_dead_letters,
     make_gate_desk,
@@ -43,6 +45,8 @@ class FrontParts:
     projects: ProjectDesk | None = None
     letters: DeadLetters | None = None
     statistics: ContextStatistics | None = None
+    consumers: Mapping[str, HasBacklog] = field(default_factory=dict[str, HasBacklog])
+    """Groups of consumers: `council` and `projector`; none answers their route with `store_unavailable`."""
     platform: PlatformDesk | None = None
     config: ConfigInForce | None = None
     figures: Figures | None = None
@@ -63,6 +67,7 @@ def make_front_parts(
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
         statistics=make_context_statistics(endpoints),
+        consumers=make_consumers(endpoints),
         platform=make_platform_desk(endpoints),
         config=_config(endpoints),
         figures=figures,

@@ -34,6 +34,8 @@ __all__ = [
     "ClaimRequest",
     "CommandView",
     "CompressionView",
+    "ConsumerList",
+    "ConsumerView",
     "ContextStats",
     "CopyRequest",
     "CouncilList",
@@ -485,6 +487,19 @@ class CompressionView(TypedDict):
     targets_missed: int
     tokens_after: int
     tokens_before: int
+
+class ConsumerList(TypedDict):
+    """Groups of consumers by name."""
+
+    items: list[ConsumerView]
+
+class ConsumerView(TypedDict):
+    """One group of consumers, and what waits for it."""
+
+    group: str
+    oldest_ms: int
+    pending: int
+    what: str
 
 class ContextStats(TypedDict):
     """Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now."""

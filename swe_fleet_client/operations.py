@@ -444,6 +444,10 @@ class Operations(Calling):
         """A story from a one-line goal, with placeholders and a question for each. Nothing is recorded."""
         return self._json("POST", "/api/stories/suggest", body=body, key=key, if_match=if_match)
 
+    def consumers(self) -> m.ConsumerList:
+        """What waits for each group of consumers, and for how long."""
+        return self._json("GET", "/api/streams/consumers")
+
     def pending_tasks(self, *, role: str | None = None) -> m.WaitingTaskList:
         """Tasks that wait for a role: for its work, or for its review."""
         return self._json("GET", "/api/tasks/pending", query={"role": role})

@@ -14,6 +14,7 @@ from fleet.adapters.redis import (
     RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
+    RedisFeedGroup,
     RedisInbox,
     RedisLeaseStore,
     RedisToolSessions,
@@ -22,7 +23,7 @@ from fleet.adapters.redis import (
 from fleet.context import ContextConfig
 from fleet.models import load_models
 from fleet.planning import CoachConfig
-from fleet.ports import DeadLetters, Feed
+from fleet.ports import DeadLetters, Feed, HasBacklog
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.budget_desk import BudgetDesk
@@ -52,6 +53,7 @@ __all__ = [
     "make_tool_desk",
     "make_audit_desk",
     "make_coach_desk",
+    "make_consumers",
     "make_dead_letters",
     "make_gate_desk",
     "make_platform_desk",
@@ -109,6 +111,12 @@ async def open_platform_desk(endpoints: Endpoints) -> AsyncGenerator[PlatformDes
 def _platform_desk(log: RedisClient, cache: RedisClient) -> PlatformDesk:
     view = PlatformView(RedisEventLog(log), RedisFeed(log))
     return PlatformDesk(view=view, inbox=RedisInbox(log, cache), clock=SystemClock())
+
+
+def make_consumers(endpoints: Endpoints) -> dict[str, HasBacklog]:
+    """Groups of consumers by name, for a front that tells what waits for them."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return {"council": RedisInbox(log, cache), "projector": RedisFeedGroup(log)}
 
 
 def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:

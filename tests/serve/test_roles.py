@@ -57,6 +57,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", "/api/delegations", None, frozenset({"po"})),
     ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
     ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),
+    ("GET", "/api/streams/consumers", None, frozenset()),
     ("GET", "/api/dlq", None, frozenset()),
     ("POST", "/api/dlq/none/retry", None, frozenset()),
     ("GET", "/api/audit/events?stream=platform:main", None, frozenset()),

@@ -9,6 +9,7 @@ from fleet.adapters.memory import (
     MemoryCheckpointExport,
     MemoryCheckpointStore,
     MemoryDeadLetters,
+    MemoryFeedGroup,
     MemoryGraph,
     MemoryRawLog,
 )
@@ -66,6 +67,7 @@ def front_parts(
         coach=CoachDesk(coach, rigor),
         projects=world.projects,
         letters=MemoryDeadLetters(world.clock),
+        consumers={"council": world.inbox, "projector": MemoryFeedGroup(world.log, world.clock)},
         platform=world.fleet,
         config=ConfigInForce(
             models=load_models(files().document("models.yaml")),

@@ -2009,6 +2009,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/streams/consumers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Consumers
+         * @description What waits for each group of consumers, and for how long.
+         */
+        get: operations["consumers_api_streams_consumers_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/tasks/pending": {
         parameters: {
             query?: never;
@@ -2841,6 +2861,28 @@ export interface components {
             tokens_after: number;
             /** Tokens Before */
             tokens_before: number;
+        };
+        /**
+         * ConsumerList
+         * @description Groups of consumers by name.
+         */
+        ConsumerList: {
+            /** Items */
+            items: components["schemas"]["ConsumerView"][];
+        };
+        /**
+         * ConsumerView
+         * @description One group of consumers, and what waits for it.
+         */
+        ConsumerView: {
+            /** Group */
+            group: string;
+            /** Oldest Ms */
+            oldest_ms: number;
+            /** Pending */
+            pending: number;
+            /** What */
+            what: string;
         };
         /**
          * ContextStats
@@ -10417,6 +10459,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StorySuggestion"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    consumers_api_streams_consumers_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConsumerList"];
                 };
             };
             /** @description Validation Error */
