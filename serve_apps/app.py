@@ -12,6 +12,7 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from actors.model_gauges import model_gauges, shown_as
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.ray import RayMeter
+from fleet.adapters.telemetry import KeptMeter
 from fleet.config import ServeAppSettings, ServeSettings
 from fleet.errors import ConfigError
 from fleet.models import ModelFigures
@@ -94,9 +95,11 @@ def _front(endpoints: Endpoints, front: ServeSettings) -> Any:
     principals = load_principals(endpoints.principals_file)
     tools, budgets = make_tool_desk(endpoints), make_budget_desk(endpoints)
     desk = make_desk(endpoints)
-    parts = make_front_parts(endpoints, desk, clock=SystemClock())
+    # Several replicas may answer: each says whose figures they are, so that their series are told apart.
+    meter = KeptMeter(RayMeter(), labels={"worker": str(os.getpid())})
+    parts = make_front_parts(endpoints, desk, clock=SystemClock(), figures=meter)
     app = build_gateway(desk, principals, front, tools=tools, budgets=budgets, parts=parts)
-    telemetry = make_telemetry(endpoints.observability, "gateway", meter=RayMeter())
+    telemetry = make_telemetry(endpoints.observability, "gateway", meter=meter)
     app.add_middleware(ObservedRequests, name="gateway", telemetry=telemetry, root_of=story_root(endpoints))
     return app
 

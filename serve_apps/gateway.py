@@ -31,10 +31,14 @@ from serve_apps.context import rehydration_router
 from serve_apps.context_stats import context_router
 from serve_apps.councils import council_router
 from serve_apps.decisions import decision_router
+from serve_apps.delegations import delegation_router
+from serve_apps.fleet_state import fleet_router
 from serve_apps.gates import gates_router
+from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
 from serve_apps.mcp import MCP_PATH, McpFront
+from serve_apps.metrics import metrics_router
 from serve_apps.operations import operations_router
 from serve_apps.parts import FrontParts
 from serve_apps.planner import planner_router
@@ -60,6 +64,7 @@ from serve_apps.wire import (
     StoryView,
     TransitionRequest,
 )
+from serve_apps.workspace_reports import workspace_router
 
 __all__ = ["build_gateway"]
 
@@ -105,6 +110,8 @@ def build_gateway(
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.decisions = found.statistics, found.decisions
     app.state.rehydrator = found.rehydrator
+    app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
+    app.state.figures, app.state.consumers = found.figures, found.consumers
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
     app.add_exception_handler(FleetError, _fleet_problem)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(RequestValidationError, validation_problem)  # pyright: ignore[reportArgumentType]
@@ -128,6 +135,11 @@ def build_gateway(
     app.include_router(ceremony_router)
     app.include_router(audit_router)
     app.include_router(operations_router)
+    app.include_router(fleet_router)
+    app.include_router(delegation_router)
+    app.include_router(in_force_router)
+    app.include_router(metrics_router)
+    app.include_router(workspace_router)
     app.include_router(insight_router)
     app.include_router(socket_router)
     app.router.routes.append(Route(MCP_PATH, mcp, methods=["POST"], include_in_schema=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from fleet.errors import PolicyDenied, StoreUnavailable
 from fleet.ids import Principal
-from fleet.ports import DeadLetter, DeadLetters
+from fleet.ports import DeadLetter, DeadLetters, HasBacklog
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.story_desk import StoryDesk
 from fleet.story import StoryState, TaskState, time_limits
@@ -275,10 +275,50 @@ def _definitions(stories: StoryDesk, file: str, content: BaseModel) -> Definitio
     return Definitions(file=file, digest=digest, content=content.model_dump(mode="json", by_alias=True))
 
 
-def _letters(request: Request, who: Caller) -> DeadLetters:
+class ConsumerView(Wire):
+    """One group of consumers, and what waits for it."""
+
+    group: str
+    what: str
+    pending: int
+    """Entries that were not acknowledged, whether they were handed out or not."""
+    oldest_ms: int
+    """How long the oldest of them waits; 0 when none does."""
+
+
+class ConsumerList(Wire):
+    """Groups of consumers by name."""
+
+    items: tuple[ConsumerView, ...]
+
+
+def _require_admin(request: Request, who: Principal) -> None:
     registry: PrincipalRegistry = request.app.state.registry
     if "admin" not in registry.roles_of(who):
         raise PolicyDenied(f"{who} does not hold role 'admin'", rule_id="AP-95", allowed="admin")
+
+
+_WAITS_FOR = {"council": "commands for the council shards", "projector": "hints for the projectors of the graph"}
+
+
+@operations_router.get("/streams/consumers", response_model=ConsumerList)
+async def consumers(request: Request, who: Caller) -> ConsumerList:
+    """What waits for each group of consumers, and for how long."""
+    _require_admin(request, who)
+    groups: Mapping[str, HasBacklog] = request.app.state.consumers
+    if not groups:
+        raise StoreUnavailable("this front has no consumers wired")
+    found = {name: await groups[name].backlog() for name in sorted(groups)}
+    return ConsumerList(
+        items=tuple(
+            ConsumerView(group=name, what=_WAITS_FOR[name], pending=one.pending, oldest_ms=one.oldest_ms)
+            for name, one in found.items()
+        )
+    )
+
+
+def _letters(request: Request, who: Caller) -> DeadLetters:
+    _require_admin(request, who)
     letters: DeadLetters | None = request.app.state.letters
     if letters is None:
         raise StoreUnavailable("this front has no dead letters wired")

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from fleet.ports import Clock, DeadLetters
+from fleet.models import load_models
+from fleet.ports import Clock, DeadLetters, HasBacklog
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.rehydrating import Rehydrator
 from fleet.services.story_desk import StoryDesk
 from fleet.wiring import (
     Endpoints,
+    active_roles,
     make_audit_desk,
     make_coach_desk,
+    make_consumers,
     make_context_statistics,
     make_dead_letters,
     make_decision_desk,
     make_gate_desk,
+    make_platform_desk,
     make_project_desk,
     make_rehydrator,
     make_story_desk,
 )
+from serve_apps.in_force import ConfigInForce
+from serve_apps.metrics import Figures
 
 __all__ = ["FrontParts", "make_front_parts"]
 
@@ -43,11 +51,19 @@ class FrontParts:
     statistics: ContextStatistics | None = None
     decisions: DecisionDesk | None = None
     rehydrator: Rehydrator | None = None
+    consumers: Mapping[str, HasBacklog] = field(default_factory=dict[str, HasBacklog])
+    """Groups of consumers: `council` and `projector`; none answers their route with `store_unavailable`."""
+    platform: PlatformDesk | None = None
+    config: ConfigInForce | None = None
+    figures: Figures | None = None
+    """What this process counted; None answers `/metrics` with `not_found`."""
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
 
 
-def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) -> FrontParts:
+def make_front_parts(
+    endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock, figures: Figures | None = None
+) -> FrontParts:
     """Every part, over the stores of a running fleet; no store is asked before a request comes."""
     return FrontParts(
         stories=make_story_desk(endpoints, desk),
@@ -59,5 +75,15 @@ def make_front_parts(endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock) 
         statistics=make_context_statistics(endpoints),
         decisions=make_decision_desk(endpoints, desk),
         rehydrator=make_rehydrator(endpoints, desk),
+        consumers=make_consumers(endpoints),
+        platform=make_platform_desk(endpoints),
+        config=_config(endpoints),
+        figures=figures,
         clock=clock,
     )
+
+
+def _config(endpoints: Endpoints) -> ConfigInForce:
+    files = endpoints.files
+    models = load_models(files.document("models.yaml"))
+    return ConfigInForce(models=models, roles=active_roles(files), digests=files.digests())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
+    "Acting",
     "ActionRequest",
     "ActionResult",
     "AdoptRequest",
@@ -44,6 +45,8 @@ __all__ = [
     "CommandView",
     "CompressionView",
     "ConstraintsAsk",
+    "ConsumerList",
+    "ConsumerView",
     "ContextStats",
     "CopyRequest",
     "CouncilAccepted",
@@ -70,8 +73,12 @@ __all__ = [
     "DecisionRequest",
     "DecisionView",
     "Definitions",
+    "DelegationList",
+    "DelegationRequest",
+    "DelegationView",
     "DerivationView",
     "DiffView",
+    "DimensionResult",
     "DimensionView",
     "DiscoverRequest",
     "DiscoveryList",
@@ -80,6 +87,8 @@ __all__ = [
     "DroppedView",
     "EditRequest",
     "EgressDecision",
+    "EngineList",
+    "EngineView",
     "Envelope",
     "EnvelopeList",
     "EpicList",
@@ -93,15 +102,18 @@ __all__ = [
     "FileEntryView",
     "FileList",
     "FileView",
+    "FleetView",
     "GateCost",
     "GateCouncilView",
     "GateDiff",
+    "GateResult",
     "GateScoreView",
     "GateStory",
     "GateSubject",
     "GateVerdict",
     "GoalRequest",
     "GrantRequest",
+    "GrantView",
     "GraphEdge",
     "GraphNode",
     "GuardView",
@@ -128,6 +140,7 @@ __all__ = [
     "NeedView",
     "NoteRequest",
     "Nothing",
+    "OnMalformed",
     "OpenQuestion",
     "OpenRequest",
     "PackActivityView",
@@ -135,6 +148,8 @@ __all__ = [
     "PackList",
     "PackPage",
     "PathChange",
+    "PauseRequest",
+    "PauseView",
     "PhaseLead",
     "PlanHeader",
     "PlanOutlineTask",
@@ -143,8 +158,13 @@ __all__ = [
     "PlanVersionList",
     "PlanVersionView",
     "PlanView",
+    "Policy",
+    "PolicyEntry",
+    "PolicyList",
+    "PolicyView",
     "PoolList",
     "PoolView",
+    "Price",
     "ProjectChanges",
     "ProjectMetrics",
     "ProjectText",
@@ -159,6 +179,7 @@ __all__ = [
     "QuestionList",
     "QuestionRequest",
     "QuestionView",
+    "RateCap",
     "RedactionView",
     "RefineChange",
     "RefinedStory",
@@ -167,14 +188,20 @@ __all__ = [
     "RejectPlanRequest",
     "RejectRequest",
     "RepoText",
+    "ReportToScore",
+    "ReportedList",
+    "ReportedView",
     "Requirement",
     "ResolveRequest",
     "RestoreRequest",
+    "ResumeRequest",
     "ReviewView",
     "ReviewedStory",
     "RevokeRequest",
     "RigorRequest",
+    "RoleList",
     "RolePack",
+    "RoleView",
     "RubricAsk",
     "RunList",
     "RunView",
@@ -248,6 +275,7 @@ __all__ = [
     "WaitingTask",
     "WaitingTaskList",
     "WorkflowStats",
+    "WorkspaceScore",
     "WorkspaceSummary",
     "WritePlanRequest",
     "_Entry",
@@ -271,6 +299,18 @@ __all__ = [
 JsonValue = Any
 
 LeafMark = Literal['live', 'archived', 'refused']
+
+class Acting(TypedDict):
+    """How far a role looks around with tools before it drafts; everything that this may cost is bounded here."""
+
+    calls_per_reply: NotRequired[int]
+    findings_chars: NotRequired[int]
+    result_chars: NotRequired[int]
+    steps: int
+    tokens: NotRequired[int]
+    tools: NotRequired[list[str]]
+    transcript_chars: NotRequired[int]
+    wall_s: NotRequired[int]
 
 class ActionRequest(TypedDict):
     """One action of the task workflow (LC-100..LC-117)."""
@@ -593,6 +633,19 @@ class ConstraintsAsk(TypedDict):
     rubric: list[RubricAsk]
     timeout_seconds: NotRequired[int]
 
+class ConsumerList(TypedDict):
+    """Groups of consumers by name."""
+
+    items: list[ConsumerView]
+
+class ConsumerView(TypedDict):
+    """One group of consumers, and what waits for it."""
+
+    group: str
+    oldest_ms: int
+    pending: int
+    what: str
+
 class ContextStats(TypedDict):
     """Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now."""
 
@@ -839,6 +892,37 @@ class Definitions(TypedDict):
     digest: str
     file: str
 
+class DelegationList(TypedDict):
+    """Delegations in the order in which they were granted."""
+
+    items: list[DelegationView]
+
+class DelegationRequest(TypedDict):
+    """Let an agent role decide a gate in stories that are started from here on."""
+
+    delegate: str
+    gate: str
+    max_rigor: str
+    projects: NotRequired[list[str]]
+    reason: str
+    valid_until: str
+
+class DelegationView(TypedDict):
+    """One delegation as it stands."""
+
+    delegate: str
+    delegation_id: str
+    gate: str
+    granted_at: str
+    granted_by: str
+    max_rigor: str
+    projects: list[str]
+    reason: str
+    revoked_at: str | None
+    revoked_by: str | None
+    status: Literal['active', 'expired', 'revoked']
+    valid_until: str
+
 class DerivationView(TypedDict):
     """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
 
@@ -855,6 +939,16 @@ class DiffView(TypedDict):
     new: str
     old: str
     removed: int
+
+class DimensionResult(TypedDict):
+    """One dimension of a score: `weight` are its points of the table, `score` is 0..100 rounded down to one decimal."""
+
+    evidence: Literal['present', 'missing', 'not_applicable', 'waived']
+    limit: str | None
+    name: Literal['build', 'unit', 'static', 'e2e', 'coverage', 'lint']
+    score: str
+    value: str | None
+    weight: int
 
 class DimensionView(TypedDict):
     """One weighted dimension."""
@@ -933,6 +1027,39 @@ class EgressDecision(TypedDict):
     host: str
     port: int
     reason: str
+
+class EngineList(TypedDict):
+    """The engines of config/models.yaml, in its order."""
+
+    digest: str
+    file: str
+    items: list[EngineView]
+
+class EngineView(TypedDict):
+    """One engine: where it runs, what it takes, what it costs."""
+
+    capabilities: list[str]
+    engine_id: str
+    external: bool
+    gpus: int
+    has_key: bool
+    host: str | None
+    kind: str
+    max_concurrency: int
+    max_context: int
+    max_output: int
+    max_waiting: int
+    model: str
+    preset: str | None
+    price: Price | None
+    rate_cap: RateCap | None
+    replicas: int | None
+    revision: str
+    runs: Literal['server', 'actors', 'recorded', 'mock']
+    tokenizer: str | None
+    tool_form: str
+    unpriced: bool
+    weights_sha256: str | None
 
 class Envelope(TypedDict):
     """One event exactly as it is stored: its hash covers all other fields."""
@@ -1047,6 +1174,14 @@ class FileView(TypedDict):
     size_bytes: int
     text: str | None
 
+class FleetView(TypedDict):
+    """The fleet as a whole."""
+
+    is_paused: bool
+    pause: PauseView | None
+    projects: list[PauseView]
+    version: int
+
 class GateCost(TypedDict):
     """What the story has used so far; `cost_microusd` covers the calls that have a price."""
 
@@ -1068,6 +1203,14 @@ class GateDiff(TypedDict):
     files: list[PathChange]
     new: str | None
     old: str | None
+
+class GateResult(TypedDict):
+    """One hard gate: `ok` is false when the evidence is missing or the limit is not met."""
+
+    limit: str
+    name: Literal['build', 'secrets', 'unit', 'static_critical', 'static_gate', 'coverage_evidence', 'coverage', 'e2e', 'lint']
+    ok: bool
+    value: str | None
 
 class GateScoreView(TypedDict):
     """One hard gate."""
@@ -1114,6 +1257,15 @@ class GrantRequest(TypedDict):
     """A yes."""
 
     notes: NotRequired[str]
+
+class GrantView(TypedDict):
+    """What a role may do with one tool; write paths bind writing, and none of them means everywhere."""
+
+    commands: list[str]
+    dbs: list[str]
+    hosts: list[str]
+    ops: list[str]
+    write_paths: list[str]
 
 class GraphEdge(TypedDict):
     """One relationship between nodes of the answer."""
@@ -1296,6 +1448,11 @@ class Nothing(TypedDict):
 
     pass
 
+class OnMalformed(TypedDict):
+    """What happens with a reply that is not of the asked form."""
+
+    repairs: NotRequired[int]
+
 class OpenQuestion(TypedDict):
     """What the goal does not say. An answer fills the placeholder in the story that it belongs to."""
 
@@ -1359,6 +1516,20 @@ class PathChange(TypedDict):
 
     change: Literal['added', 'modified', 'removed']
     path: str
+
+class PauseRequest(TypedDict):
+    """Hold everything back, or the stories of one project."""
+
+    project_id: NotRequired[str | None]
+    reason: str
+
+class PauseView(TypedDict):
+    """Who holds something back since when, and why."""
+
+    by: str
+    project_id: str | None
+    reason: str
+    since: str
 
 class PhaseLead(TypedDict):
     """Median time of stories in one state."""
@@ -1442,6 +1613,38 @@ class PlanView(TypedDict):
     tasks: list[PlanTask]
     versions: list[PlanVersionView]
 
+class Policy(TypedDict):
+    """The chain of one role; a bare list in YAML is the chain."""
+
+    chain: list[PolicyEntry]
+    on_malformed: NotRequired[OnMalformed]
+    pinned: NotRequired[bool]
+
+class PolicyEntry(TypedDict):
+    """One link of a chain: an engine and how to call it."""
+
+    engine_id: str
+    json_schema: NotRequired[Literal['required', 'preferred', 'off']]
+    max_latency_ms: NotRequired[int | None]
+    max_tokens: int
+    max_tokens_per_step: NotRequired[int | None]
+    temperature: NotRequired[str | None]
+    timeout_s: int
+    top_p: NotRequired[str | None]
+
+class PolicyList(TypedDict):
+    """Which role uses which engines; a role without a row uses `default`."""
+
+    digest: str
+    file: str
+    items: list[PolicyView]
+
+class PolicyView(TypedDict):
+    """The chain of one role, best engine first; `profile` stands for the engine that a run names."""
+
+    policy: Policy
+    role: str
+
 class PoolList(TypedDict):
     """The pools of the configuration in force, by role."""
 
@@ -1457,6 +1660,12 @@ class PoolView(TypedDict):
     num_agents: int
     role: str
     status: Literal['active', 'idle', 'busy']
+
+class Price(TypedDict):
+    """What an engine costs, in 1e-6 USD per million tokens."""
+
+    in_microusd_per_mtok: int
+    out_microusd_per_mtok: int
 
 class ProjectChanges(TypedDict):
     """What shall be otherwise in a project; what is left out stays."""
@@ -1589,6 +1798,12 @@ class QuestionView(TypedDict):
     severity: str
     text: str
 
+class RateCap(TypedDict):
+    """Most that may be asked within a minute; an absent figure is no limit."""
+
+    requests_per_min: NotRequired[int | None]
+    tokens_per_min: NotRequired[int | None]
+
 class RedactionView(TypedDict):
     """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
 
@@ -1654,6 +1869,30 @@ class RepoText(TypedDict):
     provider: NotRequired[str]
     url: str
 
+class ReportToScore(TypedDict):
+    """A report of schema 1 and the level that it is judged at."""
+
+    report: dict[str, Any]
+    rigor: str
+
+class ReportedList(TypedDict):
+    """Reports in the order of their recording."""
+
+    items: list[ReportedView]
+    next_after: NotRequired[int | None]
+
+class ReportedView(TypedDict):
+    """One run of the pipeline on one tree, as it was recorded."""
+
+    complete: bool
+    recorded_at: str
+    report_digest: str
+    run_id: str
+    summary: WorkspaceSummary
+    task_id: str | None
+    tree: str
+    version: int
+
 class Requirement(TypedDict):
     """One thing that shall hold; `stories` are the positions of those that bring it."""
 
@@ -1671,6 +1910,12 @@ class RestoreRequest(TypedDict):
 
     checkpoint: str
     reason: str
+
+class ResumeRequest(TypedDict):
+    """Let everything go on, or the stories of one project."""
+
+    note: NotRequired[str]
+    project_id: NotRequired[str | None]
 
 class ReviewView(TypedDict):
     """What one council said of one story; `failed` says why it said nothing."""
@@ -1704,6 +1949,13 @@ class RigorRequest(TypedDict):
     reason: str
     rigor: str
 
+class RoleList(TypedDict):
+    """The roles and profiles of config/roles.yaml, by name."""
+
+    digest: str
+    file: str
+    items: list[RoleView]
+
 class RolePack(TypedDict):
     """What one role is told (CX-41); milestones are in chronological order."""
 
@@ -1718,6 +1970,24 @@ class RolePack(TypedDict):
     role: str
     role_tasks: list[TaskLine]
     token_budget_hint: int
+
+class RoleView(TypedDict):
+    """A role with everything resolved that it inherits."""
+
+    actions: list[str]
+    actor: str
+    acts: Acting | None
+    assignable: bool
+    council_weight: int
+    lineage: list[str]
+    model_policy: str
+    name: str
+    phases: list[str]
+    prompt: str
+    scope: str
+    sees_decisions: list[str]
+    sees_stories: str
+    tools: dict[str, GrantView]
 
 class RubricAsk(TypedDict):
     """One thing that the outcome is judged by."""
@@ -2494,6 +2764,21 @@ class WorkflowStats(TypedDict):
     stays: dict[str, Stay]
     stories: dict[str, int]
     tasks: dict[str, int]
+
+class WorkspaceScore(TypedDict):
+    """The verdict on one report at one level and everything that explains it (RG-45)."""
+
+    dimensions: list[DimensionResult]
+    gates: list[GateResult]
+    inconsistent: bool
+    limited_by: Literal['L0', 'L1', 'L2', 'L3']
+    reasons: list[str]
+    rigor: Literal['L0', 'L1', 'L2', 'L3']
+    run_id: str
+    score: str
+    tree_digest: str
+    verdict: Literal['pass', 'warn', 'block']
+    waivers: list[Literal['build', 'unit', 'static', 'e2e', 'coverage', 'lint']]
 
 class WorkspaceSummary(TypedDict):
     """Sections of the report in short; None is missing evidence, never zero (RC-69)."""

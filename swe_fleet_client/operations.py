@@ -188,6 +188,18 @@ class Operations(Calling):
         """Put another accepted decision in its place; a plan that was made for the old one is asked about."""
         return self._json("POST", f"/api/decisions/{self._part(decision_id)}/supersede", body=body, key=key, if_match=if_match)
 
+    def list_delegations(self) -> m.DelegationList:
+        """The delegations that concern projects of the caller, those that are over too."""
+        return self._json("GET", "/api/delegations")
+
+    def grant_delegation(self, *, body: m.DelegationRequest, key: str | None = None, if_match: str | None = None) -> m.DelegationView:
+        """Delegate a gate; the same Idempotency-Key delegates it once."""
+        return self._json("POST", "/api/delegations", body=body, key=key, if_match=if_match)
+
+    def revoke_delegation(self, delegation_id: str, *, body: Any = None, reason: str | None = None, key: str | None = None, if_match: str | None = None) -> m.DelegationView:
+        """Take a delegation back. Gates that wait from here on wait for a person, in stories under way too."""
+        return self._json("DELETE", f"/api/delegations/{self._part(delegation_id)}", query={"reason": reason}, body=body, key=key, if_match=if_match)
+
     def dead_letters(self) -> m.LetterList:
         """Work that was set aside, and why."""
         return self._json("GET", "/api/dlq")
@@ -195,6 +207,10 @@ class Operations(Calling):
     def retry_letter(self, letter_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.LetterView:
         """Try such work again, once its cause is mended."""
         return self._json("POST", f"/api/dlq/{self._part(letter_id)}/retry", body=body, key=key, if_match=if_match)
+
+    def engines(self) -> m.EngineList:
+        """Every engine that a run or a policy may name."""
+        return self._json("GET", "/api/engines")
 
     def show_epic(self, epic_id: str) -> m.EpicView:
         """One epic with its stories."""
@@ -208,6 +224,18 @@ class Operations(Calling):
         """The events of a story behind a version; `stream` is its id."""
         return self._json("GET", "/api/events", query={"stream": stream, "after": after, "limit": limit})
 
+    def show_fleet(self) -> m.FleetView:
+        """Whether steps may start, and who said that they may not."""
+        return self._json("GET", "/api/fleet")
+
+    def pause_fleet(self, *, body: m.PauseRequest, key: str | None = None, if_match: str | None = None) -> m.FleetView:
+        """No step starts from here on, in any story or in those of a project; what runs may end."""
+        return self._json("POST", "/api/fleet/pause", body=body, key=key, if_match=if_match)
+
+    def resume_fleet(self, *, body: m.ResumeRequest, key: str | None = None, if_match: str | None = None) -> m.FleetView:
+        """Stories go on where they stood."""
+        return self._json("POST", "/api/fleet/resume", body=body, key=key, if_match=if_match)
+
     def lifecycles(self) -> m.Definitions:
         """States, transitions, guards and gates of every lifecycle."""
         return self._json("GET", "/api/lifecycles")
@@ -215,6 +243,10 @@ class Operations(Calling):
     def me(self) -> m.Me:
         """The principal that the token stands for, with its roles and projects."""
         return self._json("GET", "/api/me")
+
+    def policies(self) -> m.PolicyList:
+        """The engines of each role, in the order in which they are tried."""
+        return self._json("GET", "/api/models/policies")
 
     def list_stories(self, *, limit: int | None = None, cursor: str | None = None, state: list[str] | None = None, project: list[str] | None = None, epic: list[str] | None = None, disposition: list[Literal['active', 'parked', 'cancelled', 'archived', 'closed']] | None = None, rigor: list[Literal['L0', 'L1', 'L2', 'L3']] | None = None, text: str | None = None) -> m.StoryList:
         """Stories by id, a page at a time; filters are all to be met."""
@@ -424,6 +456,10 @@ class Operations(Calling):
         """Let a parked story go on; the note says what was done about the cause."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/unpark", body=body, key=key, if_match=if_match)
 
+    def workspace_reports(self, story_id: str, *, after: int | None = None, limit: int | None = None) -> m.ReportedList:
+        """Every report of the story from a version on, with its summary and the digest of the whole."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/workspace-reports", query={"after": after, "limit": limit})
+
     def projects(self) -> m.serve_apps__operations__ProjectList:
         """The projects that have stories, with what is in them; `pr-default` is always there."""
         return self._json("GET", "/api/projects")
@@ -488,6 +524,10 @@ class Operations(Calling):
         """Weights, thresholds and hard gates of every rigor level."""
         return self._json("GET", "/api/rigor")
 
+    def roles(self) -> m.RoleList:
+        """What each role may do and call, and what it sees."""
+        return self._json("GET", "/api/roles")
+
     def run_task(self, *, body: m.TaskSpec, key: str | None = None, if_match: str | None = None) -> m.TicketView:
         """Ask for a run; the same Idempotency-Key asks for one run."""
         return self._json("POST", "/api/runs", body=body, key=key, if_match=if_match)
@@ -523,6 +563,10 @@ class Operations(Calling):
     def suggest(self, *, body: m.GoalRequest, key: str | None = None, if_match: str | None = None) -> m.StorySuggestion:
         """A story from a one-line goal, with placeholders and a question for each. Nothing is recorded."""
         return self._json("POST", "/api/stories/suggest", body=body, key=key, if_match=if_match)
+
+    def consumers(self) -> m.ConsumerList:
+        """What waits for each group of consumers, and for how long."""
+        return self._json("GET", "/api/streams/consumers")
 
     def pending_tasks(self, *, role: str | None = None) -> m.WaitingTaskList:
         """Tasks that wait for a role: for its work, or for its review."""
@@ -571,6 +615,10 @@ class Operations(Calling):
     def workflow_stats(self) -> m.WorkflowStats:
         """Stories by state, tasks by state, gates that wait, parked stories by cause."""
         return self._json("GET", "/api/workflow/stats")
+
+    def score_report(self, *, body: m.ReportToScore, key: str | None = None, if_match: str | None = None) -> m.WorkspaceScore:
+        """What a report would score. Nothing is recorded: recorded scores come from recorded runs alone."""
+        return self._json("POST", "/api/workspace/score", body=body, key=key, if_match=if_match)
 
     def job_logs(self, run_id: str, *, from_line: int | None = None, limit: int | None = None, follow: bool | None = None, story_id: str | None = None) -> list[m.JobLine]:
         """Lines of anybody's run in short form; `follow` streams them."""

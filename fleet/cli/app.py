@@ -124,6 +124,26 @@ def status(as_json: AsJson = False) -> None:
     guarded(output, lambda: show_status(output))
 
 
+@app.command("pause")
+def pause_fleet(
+    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "", as_json: AsJson = False
+) -> None:
+    """Hold every story back: no step starts until `fleet unpause`; what runs may end."""
+    from fleet.cli.fleet_pause import pause
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: pause(output, reason=reason))
+
+
+@app.command("unpause")
+def unpause_fleet(note: Annotated[str, typer.Option(help="Why now.")] = "", as_json: AsJson = False) -> None:
+    """Let a paused fleet go on."""
+    from fleet.cli.fleet_pause import unpause
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: unpause(output, note=note))
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is wrong on this machine, and the mend."""

@@ -25,11 +25,13 @@ from fleet.cli.desk_address import desk_address, is_desk_built
 from fleet.cli.dlq import dead_letters
 from fleet.cli.exit_codes import DONE, MISSING
 from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
+from fleet.cli.fleet_pause import read_pause
 from fleet.cli.output import Output
 from fleet.cli.settings import settings
 from fleet.config import FleetSettings
 from fleet.errors import StoreError
 from fleet.models import EngineFigures
+from fleet.planning import FleetPause
 from fleet.wiring.model_figures import read_model_figures
 
 __all__ = ["examine", "show_status", "start", "stop"]
@@ -111,12 +113,15 @@ def show_status(output: Output) -> int:
     parts = asyncio.run(check_parts(running))
     memory = memory_report(running.supervisor, running.services)
     letters = _dead_letters(found, running)
+    pause = _pause(found, running)
     engines = _engines(found, running)
     actors = _actors(running)
     output.say(f"api        {running.serve_url}")
     output.say(f"dashboard  {running.addresses.dashboard_url}")
     for part in parts:
         output.say(f"{part.name:<10} {part.state} {part.found}")
+    if pause:
+        output.say(f"paused     by {pause.by}: {escape(pause.reason)}; `fleet unpause` lets it go on")
     if letters:
         output.say(f"dlq        {letters} dead letter{'s' if letters > 1 else ''}; `fleet dlq list` shows them")
     for engine in engines or ():
@@ -134,6 +139,7 @@ def show_status(output: Output) -> int:
             "dashboard": running.addresses.dashboard_url,
             "parts": [p.model_dump() for p in parts],
             "dead_letters": letters,
+            "paused": None if pause is None else {"by": pause.by, "reason": pause.reason, "since_ms": pause.since_ms},
             "engines": None if engines is None else [e.model_dump() for e in engines],
             "actors": None if actors is None else [a.model_dump() for a in actors],
             "processes": [p.model_dump() for p in memory.processes],
@@ -156,6 +162,14 @@ def _dead_letters(found: FleetSettings, running: RunningFleet) -> int | None:
     """How many there are; None when the log store does not answer, which its own line tells."""
     try:
         return len(asyncio.run(dead_letters(endpoints_of(found, running.addresses))))
+    except StoreError:
+        return None
+
+
+def _pause(found: FleetSettings, running: RunningFleet) -> FleetPause | None:
+    """What holds all stories back; None when nothing does, or the log store does not answer, as its own line tells."""
+    try:
+        return asyncio.run(read_pause(endpoints_of(found, running.addresses)))
     except StoreError:
         return None
 

@@ -12,7 +12,7 @@ from pydantic.functional_validators import BeforeValidator
 from fleet.config.blobs import BlobSettings, FileBlobSettings
 from fleet.config.labels import LabelChoice, LabelKey
 from fleet.config.observability import ObservabilitySettings
-from fleet.config.values import AbsolutePath, BoltUri, Port, RedisUrl, SecretReference, Settings, kind_alone
+from fleet.config.values import AbsolutePath, BoltUri, IpNetwork, Port, RedisUrl, SecretReference, Settings, kind_alone
 from fleet.tools import SecretName, WaivableItem
 
 __all__ = [
@@ -380,6 +380,8 @@ class ServeSettings(Settings):
     chat: ChatFrontSettings = ChatFrontSettings()
     rpc_port: int | None = Field(default=None, ge=1, le=65_535)
     """Port of gRPC; null leaves it off. Ray Serve listens there on every address, without TLS (docs/api.md)."""
+    metrics_networks: tuple[IpNetwork, ...] = ("127.0.0.0/8", "::1/128")
+    """Networks whose hosts may read `/metrics` of the front, without a token; an empty list closes it (AP-96)."""
     apps: Mapping[str, ServeAppSettings]
     """The applications by name."""
 

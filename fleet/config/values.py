@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from pydantic.functional_validators import AfterValidator
 from fleet.errors import InvalidInput
 from fleet.tools import parse_reference
 
-__all__ = ["AbsolutePath", "BoltUri", "Port", "RedisUrl", "SecretReference", "Settings", "kind_alone"]
+__all__ = ["AbsolutePath", "BoltUri", "IpNetwork", "Port", "RedisUrl", "SecretReference", "Settings", "kind_alone"]
 
 
 class Settings(BaseModel):
@@ -40,9 +41,15 @@ def _absolute(value: Path) -> Path:
     return value
 
 
+def _network(value: str) -> str:
+    ip_network(value)
+    return value
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BoltUri = Annotated[str, AfterValidator(_bolt_uri)]
+IpNetwork = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         metrics_page,
     )
     from fleet.observability.event_figures import Figure, StepStart, figures_of
+    from fleet.observability.exposition import EXPOSITION_TYPE, Counted, Series, exposed
     from fleet.observability.log_line import Cause, LogEntry, json_line, text_line
     from fleet.observability.open_stories import AGES, Age, Disposition, OpenStory, ages_of
     from fleet.observability.otlp import otlp_document
@@ -29,20 +30,24 @@ __all__ = [
     "Attribute",
     "CATALOGUE",
     "Cause",
+    "Counted",
     "Disposition",
     "EXPORTED_PREFIX",
+    "EXPOSITION_TYPE",
     "Figure",
     "FinishedSpan",
     "LogEntry",
     "Metric",
     "MetricKind",
     "OpenStory",
+    "Series",
     "SpanKind",
     "StepStart",
     "StoryTrace",
     "TraceContext",
     "ages_of",
     "exported_names",
+    "exposed",
     "figures_of",
     "is_sampled",
     "json_line",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         ExecutionConfig,
         PlanningConfig,
     )
+    from fleet.planning.platform_state import PLATFORM, FleetPause, PlatformState, StandingDelegation, fold_platform
     from fleet.planning.problem import Problem, ProblemCode
     from fleet.planning.project_state import (
         DEFAULT_EPIC,
@@ -182,4 +183,9 @@ __all__ = [
     "validate_graph",
     "validate_task_blocks",
     "with_answers",
+    "PLATFORM",
+    "FleetPause",
+    "PlatformState",
+    "StandingDelegation",
+    "fold_platform",
 ]

@@ -30,6 +30,7 @@ from fleet.services.procedures.gates import fix_task
 from fleet.services.repository_specs import check_reached
 from fleet.services.run_delegations import run_delegations
 from fleet.services.run_profile import require_profile
+from fleet.services.standing_delegations import standing_delegations
 from fleet.services.step_records import finished_effect
 from fleet.services.story_commands import (
     answer_question,
@@ -53,7 +54,6 @@ from fleet.story import (
     pause,
     refusal,
     request_restore,
-    require_unpaused,
     resolve_step,
     resume,
     revoke,
@@ -200,7 +200,7 @@ class CommandHandler:
                 ),
                 model=body.get("model"),
                 toolchain=body.get("toolchain") or "python",
-                delegations=run_delegations(bench, command, caller),
+                delegations=(*run_delegations(bench, command, caller), *await standing_delegations(bench)),
                 record=bool(body.get("record")),
             ),
             *await run_budget(bench, command, caller),
@@ -307,12 +307,12 @@ class CommandHandler:
 
     async def invoke_tool(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A tool is to be called."""
-        require_unpaused(bench.state)
+        await bench.journal.require_running()
         return await request_call(bench, command, caller)
 
     async def start_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A command is to be run in the sandbox."""
-        require_unpaused(bench.state)
+        await bench.journal.require_running()
         return await request_run(bench, command, caller)
 
 

@@ -23,9 +23,9 @@ from fleet.errors import (
 )
 from fleet.ids import CommandId, StoryId, StreamId
 from fleet.ports import Answer, Clock, Delivery, EventLog, Inbox, Lease, LeaseStore, Witness
+from fleet.services.brief_owners import BriefOwner
 from fleet.services.commands import CommandHandler, recorded_result
 from fleet.services.procedures.gates import take_ownership
-from fleet.services.project_owner import ProjectOwner
 from fleet.services.story_owner import StoryOwner
 from fleet.services.takeover import Defects, Patience, incarnations_of, may_be_the_killer, require_attested
 from fleet.services.tenure import Tenure
@@ -97,7 +97,7 @@ class CouncilShard:
         witness: Witness | None = None,
         random: Random | None = None,
         max_claims: int = 128,
-        projects: ProjectOwner | None = None,
+        projects: BriefOwner | None = None,
     ) -> None:
         self.name, self.owner_id = name, f"{name}/{incarnation}"
         self._log, self._leases, self._inbox, self._clock = log, leases, inbox, clock
@@ -177,7 +177,7 @@ class CouncilShard:
     async def _answer(self, delivery: Delivery) -> Answer:
         command = delivery.command
         try:
-            if self._projects is not None and command.stream.startswith("project:"):
+            if self._projects is not None and not command.stream.startswith("story:"):
                 return Answer(ok=True, result=await self._projects.handle(command))
             owned = await self._claim(command.stream, for_command=True)
             assert owned is not None

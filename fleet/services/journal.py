@@ -26,6 +26,7 @@ from fleet.models import Quantity
 from fleet.ports import Agents, BlobStore, Clock, EventLog, Sandbox, SnapshotStore
 from fleet.services.budgeting import Budgeting
 from fleet.services.model_steps import ModelSteps
+from fleet.services.platform_view import PlatformView
 from fleet.services.step_policy import StepPolicy
 from fleet.services.step_records import (
     RUN_TRIES,
@@ -63,6 +64,7 @@ class Journal(ModelSteps, UnsafeSteps):
         policy: StepPolicy,
         snapshots: SnapshotStore | None = None,
         budgeting: Budgeting | None = None,
+        platform: PlatformView | None = None,
     ) -> None:
         super().__init__(
             agents=agents,
@@ -74,6 +76,7 @@ class Journal(ModelSteps, UnsafeSteps):
             epoch=epoch,
             policy=policy,
             snapshots=snapshots,
+            platform=platform,
         )
         self._sandbox, self._running = sandbox, set[RunKey]()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.context import redact_json
-from fleet.errors import IdempotencyMismatch, NotFound, StoreUnavailable, StoryNotFound, from_wire
+from fleet.errors import NotFound, StoreUnavailable, StoryNotFound
 from fleet.events import CeremonyStoryDecided
 from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.planning import (
@@ -19,7 +19,8 @@ from fleet.planning import (
     Epic,
     ProjectState,
 )
-from fleet.ports import Answer, BlobStore, Command, EventLog, Inbox
+from fleet.ports import BlobStore, Command, EventLog, Inbox
+from fleet.services.asking import asked, result_of, settled
 from fleet.services.planning_desk import Pending, PlanningDesk, StoryLine
 from fleet.services.preliminary_plans import read_review, takes_outline
 from fleet.services.project_commands import read_discovery
@@ -81,25 +82,14 @@ class ProjectDesk:
             body=redact_json(dict(body)),
             trace_id=trace_id,
         )
-        await self._inbox.submit(command)
-        answer = await self._inbox.answer(command_id, timeout_s=timeout_s)
-        if answer is None:
-            return Pending(command_id)
-        if answer.request not in ("", command.request):
-            raise IdempotencyMismatch(f"key {key!r} was used for another request: send a new one with a new key")
-        return _result(answer)
+        return await asked(self._inbox, command, timeout_s=timeout_s)
 
     async def require(
         self, project_id: EntityId, name: str, body: Mapping[str, Any], *, principal: Principal, key: str
     ) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""
         found = await self.command(project_id, name, body, principal=principal, key=key, timeout_s=_PATIENCE_S)
-        if isinstance(found, Pending):
-            raise StoreUnavailable(
-                f"no shard answered command {name} within 60 s; it stays queued. Is the fleet up? See `fleet status`",
-                command_id=found.command_id,
-            )
-        return found
+        return settled(found, name)
 
     async def require_story(self, principal: Principal, story_id: StoryId, *, timeout_s: float = _PATIENCE_S) -> None:
         """The story that an accepted discovery named is there; raises what its creation was refused with."""
@@ -107,7 +97,7 @@ class ProjectDesk:
         answer = await self._inbox.answer(command_id, timeout_s=timeout_s)
         if answer is None:
             raise StoreUnavailable(f"story {story_id} is still to be created; its command stays queued")
-        _result(answer)
+        result_of(answer)
 
     async def project(self, project_id: str) -> ProjectState:
         """The project as recorded now; NotFound when there is none."""
@@ -177,9 +167,3 @@ class ProjectDesk:
 def new_project_id(principal: Principal, key: str) -> EntityId:
     """The id of the project that this request creates, the same each time (GL-9)."""
     return derive_id("pr", "platform:main", f"{principal}/{key}")
-
-
-def _result(answer: Answer) -> dict[str, Any]:
-    if answer.ok:
-        return answer.result
-    raise from_wire(answer.problem)

@@ -7,19 +7,21 @@ after a crash comes to one recorded outcome.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fleet.errors import CommitUnknown, InvalidInput, LeaseHeld, OwnershipLost, StoreError, VersionConflict
-from fleet.events import Payload, encode
+from fleet.errors import InvalidInput, LeaseHeld, OwnershipLost, VersionConflict
+from fleet.events import Payload
 from fleet.ids import CommandId, Principal, StreamId
 from fleet.planning import ProjectState, fold_project, review_unit
-from fleet.ports import AppendRequest, Clock, Command, EventLog, Inbox, Lease, LeaseStore
+from fleet.ports import Clock, Command, EventLog, Inbox, LeaseStore
+from fleet.services.brief_claims import BriefClaims
 from fleet.services.ceremony_commands import CEREMONY_COMMANDS, consent_of
 from fleet.services.discovering import Discoverer
+from fleet.services.platform_view import PlatformView
 from fleet.services.project_commands import PROJECT_COMMANDS, Decide, Deciding, follow_ups, project_result
 from fleet.services.reviewing import Reviewer
 from fleet.services.story_stream import SYSTEM
@@ -47,6 +49,7 @@ class ProjectOwner:
         owner: `<shard>/<incarnation>` for the leases.
         discoverer: asks models for better proposals; None leaves those of the rules.
         reviewer: has stories of a backlog review reviewed; None leaves them without.
+        platform: says what is paused; None pauses nothing.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class ProjectOwner:
         deciding: Deciding,
         discoverer: Discoverer | None = None,
         reviewer: Reviewer | None = None,
+        platform: PlatformView | None = None,
         ttl_s: int = 15,
     ) -> None:
         self._log, self._leases, self._inbox, self._clock = log, leases, inbox, clock
-        self._owner, self._roles_of, self._deciding = owner, roles_of, deciding
-        self._discoverer, self._reviewer, self._ttl_s = discoverer, reviewer, ttl_s
+        self._roles_of, self._deciding = roles_of, deciding
+        self._discoverer, self._reviewer, self._platform = discoverer, reviewer, platform
+        self._claims = BriefClaims(log, leases, clock, owner, ttl_s)
         self._states: dict[StreamId, ProjectState] = {}
 
     async def handle(self, command: Command) -> dict[str, Any]:
@@ -111,8 +116,10 @@ class ProjectOwner:
         for stream in await self._log.open_streams():
             if not stream.startswith("project:") or not self._owed(await self._state(stream)):
                 continue
+            if self._platform is not None and await self._platform.pause_of(stream.entity):
+                continue
             with suppress(LeaseHeld, OwnershipLost):
-                async with self._leased(_work_on(stream), ttl_s=_WORK_S) as lease:
+                async with self._claims.leased(_work_on(stream), ttl_s=_WORK_S) as lease:
                     # One after the other, each decided on what is recorded by then.
                     done: set[str] = set()
                     while left := [o for o in self._owed(await self._state(stream)) if o[0] not in done]:
@@ -169,41 +176,19 @@ class ProjectOwner:
         self,
         stream: StreamId,
         command_id: CommandId,
-        payloads: Callable[[ProjectState], Any],
+        payloads: Callable[[ProjectState], Awaitable[Sequence[Payload]]],
         *,
         actor: Principal,
         command: Command | None = None,
     ) -> None:
         """What is decided on the present state is on record, once."""
-        async with self._leased(stream, ttl_s=self._ttl_s) as lease:
-            self._states.pop(stream, None)
-            state = await self._state(stream)
-            head = replace(await self._log.head(stream), epoch=lease.epoch)
-            found: Sequence[Payload] = await payloads(state)
-            trace_id = command.trace_id if command else ""
-            request = AppendRequest(
-                stream=stream,
-                events=[encode(payload, trace_id=trace_id) for payload in found],
-                expected=head,
-                command_id=command_id,
-                actor=actor,
-                ts_ms=self._clock.now_ms(),
-            )
-            for _ in range(_TRIES - 1):
-                with suppress(CommitUnknown):
-                    await self._log.append(request)
-                    return
-            await self._log.append(request)
 
-    @asynccontextmanager
-    async def _leased(self, stream: StreamId, *, ttl_s: int) -> AsyncGenerator[Lease]:
-        lease = await self._leases.claim(stream, self._owner, ttl_s=ttl_s)
-        try:
-            yield lease
-        finally:
-            # A lease that cannot be given back ends by itself.
-            with suppress(StoreError):
-                await self._leases.release(lease)
+        async def decide() -> Sequence[Payload]:
+            self._states.pop(stream, None)
+            return await payloads(await self._state(stream))
+
+        trace_id = command.trace_id if command else ""
+        await self._claims.record(stream, command_id, decide, actor=actor, trace_id=trace_id)
 
 
 def _work_on(stream: StreamId) -> StreamId:

@@ -11,6 +11,7 @@ from fleet.events import Payload, PolicyRef, Reserve, StepFinished, StepStarted,
 from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
 from fleet.ports import BlobStore, Clock, EventLog, SnapshotStore
 from fleet.services.consent import ask_consent
+from fleet.services.platform_view import PlatformView
 from fleet.services.step_policy import StepPolicy
 from fleet.services.step_records import step_key
 from fleet.services.story_stream import SYSTEM, StoryStream
@@ -54,9 +55,16 @@ class Steps(StoryStream):
         epoch: int,
         policy: StepPolicy,
         snapshots: SnapshotStore | None = None,
+        platform: PlatformView | None = None,
     ) -> None:
         super().__init__(log=log, clock=clock, story_id=story_id, epoch=epoch, snapshots=snapshots)
-        self.blobs, self.policy = blobs, policy
+        self.blobs, self.policy, self.platform = blobs, policy, platform
+
+    async def require_running(self) -> None:
+        """Returns when a new step may start; ApprovalRequired while story, project or fleet is paused (PL-50)."""
+        require_unpaused(self.state)
+        if self.platform is not None:
+            await self.platform.require_running(self.state.project_id)
 
     def _finished(self, step_id: StepId, request: Digest) -> StepFinished | None:
         step = self.state.steps.get(step_id)
@@ -92,6 +100,9 @@ class Steps(StoryStream):
         known = self.state.steps.get(step_id)
         if known is not None and known.resolution != "not_happened":
             return known.started.key
+        if self.platform is not None:
+            # Not refused but held: what else the procedure has under way may finish (PL-50).
+            await self.platform.until_running(self.state.project_id)
         require_unpaused(self.state)
         attempt = known.attempt + 1 if known else 1
         allowed = await self._allowed(step_id, work)

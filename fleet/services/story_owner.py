@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
@@ -105,6 +105,8 @@ class StoryOwner:
             self._wake.clear()
             before = self._version
             try:
+                if not await self._may_start():
+                    continue
                 is_idle = await self._advance()
             except (OwnershipError, LogRegressed):
                 raise
@@ -117,19 +119,29 @@ class StoryOwner:
             if is_idle:
                 await self._idle()
 
+    async def _may_start(self) -> bool:
+        """True while nothing holds the fleet back; otherwise False, once that has changed or something was recorded."""
+        platform, journal = self.bench.journal.platform, self.bench.journal
+        if platform is None or not journal.exists or await platform.pause_of(self.bench.state.project_id) is None:
+            return True
+        await self._first_of(self._wake.wait(), platform.until_running(self.bench.state.project_id))
+        return False
+
     async def _idle(self) -> None:
         """Returns once something was recorded, or what the story waits for has expired (LC-73, LC-130)."""
         now_ms, ends = self.bench.now_ms, self._ends()
         if not ends:
             await self._wake.wait()
             return
-        left_s = (min(ends) - now_ms) / 1000
-        waits: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(self._wake.wait()),
-            asyncio.ensure_future(self.bench.clock.sleep(left_s)),
-        ]
+        await self._first_of(self._wake.wait(), self.bench.clock.sleep((min(ends) - now_ms) / 1000))
+
+    async def _first_of(self, *works: Coroutine[Any, Any, Any]) -> None:
+        """Returns once one of them has ended; what went wrong in it is raised, and the others are no more."""
+        waits = [asyncio.ensure_future(work) for work in works]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
         finally:
             for wait in waits:
                 wait.cancel()

@@ -19,6 +19,7 @@ from fleet.events import (
     DecisionProposed,
     DecisionRejected,
     DecisionSuperseded,
+    DelegationRevoked,
     OwnershipTaken,
     Payload,
     QuestionAnswered,
@@ -140,6 +141,14 @@ def _scored(s: StoryState, p: StoryScored, _: StoredEvent) -> StoryState:
 
 def _started(s: StoryState, p: StoryStarted, event: StoredEvent) -> StoryState:
     return s.with_(start=p, started_by=event.actor)
+
+
+def _undelegated(s: StoryState, p: DelegationRevoked, _: StoredEvent) -> StoryState:
+    """The story is worked on as if it had been started without this delegation."""
+    if s.start is None:
+        return s
+    left = tuple(d for d in s.start.delegations if d.delegation_id != p.delegation_id)
+    return s.with_(start=s.start.model_copy(update={"delegations": left}))
 
 
 def _transitioned(s: StoryState, p: StoryTransitioned, _: StoredEvent) -> StoryState:
@@ -305,6 +314,7 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     StoryEdited: _edited,
     StoryScored: _scored,
     StoryStarted: _started,
+    DelegationRevoked: _undelegated,
     StoryTransitioned: _transitioned,
     StoryParked: _parked,
     StoryUnparked: _unparked,

@@ -10,6 +10,7 @@ from fleet.adapters.redis import (
     RedisDaySpending,
     RedisDeadLetters,
     RedisEventLog,
+    RedisFeed,
     RedisInbox,
     RedisLeaseStore,
     RedisSnapshotStore,
@@ -18,6 +19,8 @@ from fleet.adapters.redis import (
 from fleet.ids import StoryId
 from fleet.models import load_models
 from fleet.planning import CoachConfig
+from fleet.services.brief_claims import BriefClaims
+from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.council_shard import CouncilShard
@@ -30,16 +33,20 @@ from fleet.services.observing import (
     TracedSandbox,
     TracedToolHost,
 )
+from fleet.services.platform_owner import PlatformOwner
+from fleet.services.platform_view import PlatformView
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_owner import project_state
 from fleet.services.report import ReportService
+from fleet.services.shared_feed import SharedFeed
+from fleet.services.standing_delegations import DelegationRules, agent_roles
 from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.engines import engine_usage, is_there
 from fleet.wiring.knowledge import make_knowledge
-from fleet.wiring.plugins import active_policy
+from fleet.wiring.plugins import active_policy, active_roles
 from fleet.wiring.projects import make_project_owner
 from fleet.wiring.spread import make_sandbox
 from fleet.wiring.stores import make_blobs, make_witness
@@ -89,6 +96,7 @@ def make_council_parts(
     models = load_models(files.document("models.yaml"))
     usage = engine_usage(endpoints)
     knowledge = make_knowledge(endpoints, blobs)
+    platform = PlatformView(log, SharedFeed(RedisFeed(redis)))
     budgeting = Budgeting(limits=models.budgets, models=models, spending=RedisDaySpending(redis))
 
     async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
@@ -103,6 +111,7 @@ def make_council_parts(
             policy=policy,
             snapshots=snapshots,
             budgeting=budgeting,
+            platform=platform,
         )
         await journal.load()
         return Workbench(
@@ -135,7 +144,11 @@ def make_council_parts(
         models=models,
         registry=registry,
         clock=clock,
+        platform=platform,
     )
+    claims = BriefClaims(log, leases, clock, f"{name}/{incarnation}", endpoints.lease_ttl_s)
+    terms = DelegationRules(rules.fsm, agent_roles(active_roles(files)), clock.now_ms)
+    fleet = PlatformOwner(log=log, claims=claims, view=platform, rules=terms, roles_of=registry.roles_of)
     shard = CouncilShard(
         name=name,
         incarnation=incarnation,
@@ -153,7 +166,7 @@ def make_council_parts(
             models=models,
             absent_engines=[e.engine_id for e in models.engines if not is_there(e, endpoints)],
         ),
-        projects=projects,
+        projects=BriefOwners(projects, fleet),
         ttl_s=endpoints.lease_ttl_s,
         sweep_s=endpoints.sweep_s,
         witness=make_witness(endpoints),

@@ -14,6 +14,7 @@ from fleet.adapters.redis import (
     RedisDeadLetters,
     RedisEventLog,
     RedisFeed,
+    RedisFeedGroup,
     RedisInbox,
     RedisLeaseStore,
     RedisToolSessions,
@@ -22,7 +23,7 @@ from fleet.adapters.redis import (
 from fleet.context import ContextConfig
 from fleet.models import load_models
 from fleet.planning import CoachConfig
-from fleet.ports import DeadLetters, Feed
+from fleet.ports import DeadLetters, Feed, HasBacklog
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.budget_desk import BudgetDesk
@@ -30,6 +31,8 @@ from fleet.services.coach_desk import CoachDesk
 from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_view import PlatformView
 from fleet.services.report import ReportService
 from fleet.services.shared_feed import SharedFeed
 from fleet.services.story_desk import StoryDesk
@@ -51,12 +54,15 @@ __all__ = [
     "make_tool_desk",
     "make_audit_desk",
     "make_coach_desk",
+    "make_consumers",
     "make_dead_letters",
     "make_decision_desk",
     "make_gate_desk",
+    "make_platform_desk",
     "make_story_desk",
     "open_budget_desk",
     "open_desk",
+    "open_platform_desk",
     "open_reports",
     "open_dead_letters",
     "open_archivist",
@@ -85,6 +91,34 @@ def make_tool_desk(endpoints: Endpoints) -> ToolDesk:
         fsm=endpoints.files.load("fsm.yaml", FsmConfig),
         roles_of=load_principals(endpoints.principals_file).roles_of,
     )
+
+
+def make_platform_desk(endpoints: Endpoints) -> PlatformDesk:
+    """The fleet as a whole for a front, for as long as it lives."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return _platform_desk(log, cache)
+
+
+@asynccontextmanager
+async def open_platform_desk(endpoints: Endpoints) -> AsyncGenerator[PlatformDesk]:
+    """The fleet as a whole for one command; its connections are closed at the end."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    try:
+        yield _platform_desk(log, cache)
+    finally:
+        await log.aclose()
+        await cache.aclose()
+
+
+def _platform_desk(log: RedisClient, cache: RedisClient) -> PlatformDesk:
+    view = PlatformView(RedisEventLog(log), RedisFeed(log))
+    return PlatformDesk(view=view, inbox=RedisInbox(log, cache), clock=SystemClock())
+
+
+def make_consumers(endpoints: Endpoints) -> dict[str, HasBacklog]:
+    """Groups of consumers by name, for a front that tells what waits for them."""
+    log, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    return {"council": RedisInbox(log, cache), "projector": RedisFeedGroup(log)}
 
 
 def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:

@@ -11,6 +11,7 @@ from fleet.planning import CoachConfig, PlanningConfig
 from fleet.ports import BlobStore, Clock, EventLog, Inbox, LeaseStore
 from fleet.services.discovering import Discoverer
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_view import PlatformView
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
@@ -44,6 +45,7 @@ def make_project_owner(
     models: ModelsConfig,
     registry: PrincipalRegistry,
     clock: Clock,
+    platform: PlatformView | None = None,
 ) -> ProjectOwner:
     """The part of a council shard that answers commands on projects."""
     files = endpoints.files
@@ -76,6 +78,7 @@ def make_project_owner(
             estimates=planning.estimates,
             hours=planning.derivation.estimated_hours,
         ),
+        platform=platform,
         ttl_s=endpoints.lease_ttl_s,
     )
 

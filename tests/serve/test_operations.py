@@ -15,8 +15,8 @@ from fleet import events as ev
 from fleet.adapters.memory import MemoryClock, MemoryDeadLetters
 from fleet.adapters.signing import KeyFile
 from fleet.config import ServeSettings
-from fleet.ids import EntityId, StreamId
-from fleet.ports import MAX_ATTEMPTS, CheckpointStore, Failure
+from fleet.ids import CommandId, EntityId, StreamId
+from fleet.ports import MAX_ATTEMPTS, CheckpointStore, Command, Failure
 from serve_apps.gateway import build_gateway
 from tests.support.audit import AuditWorld
 from tests.support.bench import World
@@ -196,3 +196,27 @@ async def test_projects_are_those_that_have_stories(client: httpx.AsyncClient):
     (project,) = (await _get(client, "projects", DEV))["items"]
     found = {name: project[name] for name in ("project_id", "epics", "status")}
     assert found == {"project_id": "pr-default", "epics": 1, "status": "active"}
+
+
+@pytest.mark.rule("AP-121")
+async def test_what_waits_for_consumers_is_told_to_an_admin_alone(client: httpx.AsyncClient, parts_of: World):
+    url = "/api/streams/consumers"
+    assert (await client.get(url, headers=DEV)).status_code == 403
+    assert (await client.get(url)).status_code == 401
+    found = {row["group"]: row for row in (await _get(client, "streams/consumers"))["items"]}
+    assert list(found) == ["council", "projector"]
+    assert (found["council"]["pending"], found["council"]["oldest_ms"]) == (0, 0)
+    assert found["projector"]["pending"] > 0
+    command = Command(CommandId("user:root/key-1"), StreamId.of_story(STORY), "cancel", PO, {})
+    await parts_of.inbox.submit(command)
+    (council, _) = (await _get(client, "streams/consumers"))["items"]
+    assert council["pending"] == 1
+
+
+@pytest.mark.rule("AP-121")
+async def test_front_without_consumers_says_so(parts_of: World):
+    parts = replace(front_parts(parts_of), consumers={})
+    app = build_gateway(parts_of.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+        found = await at.get("/api/streams/consumers", headers=ROOT)
+    assert (found.status_code, found.json()["code"]) == (503, "store_unavailable")

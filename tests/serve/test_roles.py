@@ -27,6 +27,14 @@ COUNCIL = {
     "constraints": {"rubric": [{"name": "readers", "text": "Links stay readable"}]},
     "budget": {"tokens": 50_000, "wall_s": 600},
 }
+DELEGATION = {
+    "gate": "approve_scope",
+    "delegate": "reviewer",
+    "reason": "small changes may begin at once",
+    "valid_until": "2020-01-01T00:00:00Z",
+    "max_rigor": "L1",
+}
+
 TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/planner/stories", STORY_TEXT, frozenset({"po"})),
     ("PATCH", URL, {"title": "As an editor I want other slugs"}, frozenset({"po"})),
@@ -67,6 +75,13 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", f"/api/audit/events?stream={STORY}", None, frozenset({"po"})),
     ("GET", "/api/audit/status", None, frozenset({"po"})),
     ("POST", "/api/audit/verify", None, frozenset({"po"})),
+    ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
+    ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
+    ("GET", "/api/fleet", None, EVERYBODY),
+    ("GET", "/api/delegations", None, frozenset({"po"})),
+    ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
+    ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),
+    ("GET", "/api/streams/consumers", None, frozenset()),
     ("GET", "/api/dlq", None, frozenset()),
     ("POST", "/api/dlq/none/retry", None, frozenset()),
     ("GET", "/api/audit/events?stream=platform:main", None, frozenset()),

@@ -28,18 +28,24 @@ from fleet.ids import Principal, StoryId, StreamId
 from fleet.models import PackReaders, TokenUsage
 from fleet.planning import CoachConfig
 from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, Tokenizers, ToolHost
+from fleet.services.brief_claims import BriefClaims
+from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
 from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_owner import PlatformOwner
+from fleet.services.platform_view import PlatformView
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_commands import Deciding
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.project_owner import ProjectOwner, project_state
 from fleet.services.report import ReportService
 from fleet.services.reviewing import Reviewer
+from fleet.services.standing_delegations import DelegationRules, agent_roles
 from fleet.services.step_policy import StepPolicy
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
@@ -129,6 +135,7 @@ class World:
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
         self.feed = MemoryFeed(self.log, self.clock)
+        self.platform = PlatformView(self.log, self.feed)
         self.snapshots = MemorySnapshotStore(self.log)
         self.leases = MemoryLeaseStore(self.log, self.clock)
         self.policy, self.tools = policy or step_policy(), tools
@@ -179,7 +186,26 @@ class World:
                 estimates=planning.estimates,
                 hours=planning.derivation.estimated_hours,
             ),
+            platform=self.platform,
         )
+
+    def platform_owner(self, owner: str = "council:0/a1") -> PlatformOwner:
+        """What answers commands on the fleet as a whole."""
+        claims = BriefClaims(self.log, self.leases, self.clock, owner)
+        view = PlatformView(self.log, self.feed)
+        rules = DelegationRules(fsm(), agent_roles(load_roles(files().document("roles.yaml"))), self.clock.now_ms)
+        return PlatformOwner(
+            log=self.log, claims=claims, view=view, rules=rules, roles_of=lambda p: PEOPLE.get(p, frozenset())
+        )
+
+    def brief_owners(self, owner: str = "council:0/a1") -> BriefOwners:
+        """What answers commands on all streams that no shard holds."""
+        return BriefOwners(self.project_owner(owner), self.platform_owner(owner))
+
+    @property
+    def fleet(self) -> PlatformDesk:
+        """What people ask of the fleet as a whole."""
+        return PlatformDesk(view=PlatformView(self.log, self.feed), inbox=self.inbox, clock=self.clock)
 
     @property
     def projects(self) -> ProjectDesk:
@@ -199,6 +225,7 @@ class World:
             policy=self.policy,
             snapshots=self.snapshots,
             budgeting=self.budgeting,
+            platform=self.platform,
         )
         await journal.load()
         return journal

@@ -10,11 +10,13 @@ from fleet.adapters.memory import (
     MemoryCheckpointExport,
     MemoryCheckpointStore,
     MemoryDeadLetters,
+    MemoryFeedGroup,
     MemoryGraph,
     MemoryRawLog,
 )
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
+from fleet.models import load_models
 from fleet.planning import CoachConfig
 from fleet.ports import CheckpointStore, DecisionGraph
 from fleet.rigor import RigorConfig
@@ -28,6 +30,8 @@ from fleet.services.gate_desk import GateDesk
 from fleet.services.rehydrating import Rehydrator
 from fleet.services.report import ReportService
 from fleet.services.story_desk import StoryDesk
+from fleet.tools import load_roles
+from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.audit import SIGNER
 from tests.support.bench import World, definitions
@@ -77,5 +81,12 @@ def front_parts(
             clock=world.clock,
         ),
         decisions=DecisionDesk(planning=world.desk, graph=held, clock=world.clock),
+        consumers={"council": world.inbox, "projector": MemoryFeedGroup(world.log, world.clock)},
+        platform=world.fleet,
+        config=ConfigInForce(
+            models=load_models(files().document("models.yaml")),
+            roles=load_roles(files().document("roles.yaml")),
+            digests=files().digests(),
+        ),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

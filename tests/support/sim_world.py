@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any, Literal, cast
 
 from fleet.adapters.memory import (
@@ -27,13 +28,18 @@ from fleet.ports import (
     Forge,
     Sandbox,
 )
+from fleet.services.brief_claims import BriefClaims
 from fleet.services.budgeting import Budgeting
 from fleet.services.context_service import ContextService
 from fleet.services.council_shard import CouncilShard
 from fleet.services.journal import Journal
-from fleet.services.planning_desk import PlanningDesk
+from fleet.services.planning_desk import Pending, PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_owner import PlatformOwner
+from fleet.services.platform_view import PlatformView
 from fleet.services.projector import Projector
 from fleet.services.report import ReportService
+from fleet.services.standing_delegations import DelegationRules
 from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
 from fleet.story import StoryState, fold
@@ -81,6 +87,8 @@ class Scenario:
     ttl_s: int = 15
     forward_at: int = 0
     """Version from which on the person of a `restored` story wants back what was undone; 0 is never."""
+    pauses: int = 0
+    """How often an admin pauses the fleet and lets it go on again; with 0 nobody looks whether it is paused."""
     artifacts: Literal["on", "off"] = "on"
     """Whether the documents of a story go into its tree too (PL-53)."""
 
@@ -110,6 +118,7 @@ class Outcome:
     faults: list[str]
     seen: Counter[str]
     stories: tuple[StoryId, ...]
+    pauses: list[tuple[int, int]]
     healed: bool
     virtual_s: float
     last: list[str] = field(default_factory=list[str], repr=False)
@@ -136,6 +145,8 @@ class World:
         self.sandbox = self._new_sandbox(1)
         self.budgeting: Budgeting | None = None
         """Of the shards that start from now on."""
+        self.pauses: list[tuple[int, int]] = []
+        """When an admin was told that the fleet is paused, and when it was asked to go on, in ms of the store."""
         self._incarnations: Counter[str] = Counter()
         self._ended: set[StoryId] = set()
         self._projecting: list[Process] = []
@@ -188,6 +199,9 @@ class World:
             "packs",
         )
 
+        platform = self._platform(wire, chance=self.faults.chance) if self.scenario.pauses else None
+        leases = faulty_leases(self.stores.leases, wire)
+
         async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
             journal = Journal(
                 log=log,
@@ -200,6 +214,7 @@ class World:
                 policy=step_policy(),
                 snapshots=snapshots,
                 budgeting=self.budgeting,
+                platform=platform,
             )
             await journal.load()
             return Workbench(
@@ -216,16 +231,30 @@ class World:
             name=name,
             incarnation=incarnation,
             log=log,
-            leases=faulty_leases(self.stores.leases, wire),
+            leases=leases,
             inbox=faulty_inbox(self.stores.inbox, wire),
             clock=process.clock,
             make_bench=make_bench,
             commands=sim_story.commands(),
             ttl_s=self.scenario.ttl_s,
             sweep_s=3.0,
+            projects=PlatformOwner(
+                log=log,
+                claims=BriefClaims(log, leases, process.clock, process.name),
+                view=platform,
+                rules=DelegationRules(fsm(), ("reviewer",), process.clock.now_ms),
+                roles_of=lambda _: frozenset({"admin"}),
+            )
+            if platform
+            else None,
         )
         self.shards[name] = (process, shard)
         process.spawn(self._run_shard(process, shard), name=process.name)
+
+    def _platform(self, wire: Wire, *, chance: Random) -> PlatformView:
+        """What the platform's stream says, over a log that fails and a feed that loses hints."""
+        feed = faulty_feed(self.stores.feed, wire, chance, lose=0.2, repeat=0.2)
+        return PlatformView(faulty_log(self.stores.log, wire, self.acknowledged), feed)
 
     async def _run_shard(self, process: Process, shard: CouncilShard) -> None:
         try:
@@ -378,6 +407,34 @@ class World:
             self.faults.seen[f"refused: {error.code}"] += 1
             asked[stem] += 1
 
+    async def admin(self) -> None:
+        """Pauses the fleet now and then, and lets it go on after a while."""
+        process, wire = self._process("client:admin")
+        chance = self.faults.chance
+        desk = PlatformDesk(
+            view=self._platform(wire, chance=chance),
+            inbox=faulty_inbox(self.stores.inbox, wire),
+            clock=process.clock,
+        )
+        for number in range(self.scenario.pauses):
+            await asyncio.sleep(chance.uniform(2.0, 12.0))
+            await self._told(desk, "pause_fleet", {"reason": "something looks wrong"}, f"pause/{number}")
+            began_ms = self.stores.clock.now_ms()
+            await asyncio.sleep(chance.uniform(5.0, 40.0))
+            self.pauses.append((began_ms, self.stores.clock.now_ms()))
+            await self._told(desk, "resume_fleet", {"note": ""}, f"resume/{number}")
+
+    async def _told(self, desk: PlatformDesk, name: str, body: dict[str, Any], key: str) -> None:
+        """The command was carried out, however often it takes to be told so."""
+        while True:
+            try:
+                found = await desk.command(name, body, principal=sim_story.PERSON, key=f"admin/{key}", timeout_s=5.0)
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
+            else:
+                if not isinstance(found, Pending):
+                    return
+
     def _is_over(self, state: StoryState | None) -> bool:
         return state is not None and (state.closed or state.disposition == "cancelled")
 
@@ -410,6 +467,8 @@ class World:
         for number in range(self.scenario.projectors):
             self.start_projector(number)
         people = [asyncio.create_task(self.person(n, s)) for n, s in enumerate(self.stories, 1)]
+        if self.scenario.pauses:
+            people.append(asyncio.create_task(self.admin()))
         striking = asyncio.create_task(self.strike())
         until = self.scenario.faults_until_s + self.scenario.heals_in_s
         try:
@@ -464,6 +523,7 @@ def simulate(
             faults=world.faults.list,
             seen=world.faults.seen,
             stories=world.stories,
+            pauses=world.pauses,
             healed=healed,
             virtual_s=loop.time(),
             last=loop.trace.last,

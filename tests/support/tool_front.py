@@ -149,7 +149,7 @@ def _shard(world: World, incarnation: str) -> CouncilShard:
         make_bench=world.bench,
         commands=world.commands,
         sweep_s=0.2,
-        projects=world.project_owner(f"council:0/{incarnation}"),
+        projects=world.brief_owners(f"council:0/{incarnation}"),
     )
 
 

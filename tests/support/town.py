@@ -54,7 +54,7 @@ class Town(World):
             sweep_s=sweep_s,
             witness=self.witness,
             max_claims=max_claims,
-            projects=self.project_owner(f"{name}/{incarnation}"),
+            projects=self.brief_owners(f"{name}/{incarnation}"),
         )
 
     async def until(self, condition: Callable[[], bool], *, within_s: float = 60) -> None:

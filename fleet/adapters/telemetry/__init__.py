@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from fleet.adapters.telemetry.kept_meter import KeptMeter
 from fleet.adapters.telemetry.log_handler import FleetLogHandler, log_to
 from fleet.adapters.telemetry.places import FilePlace, HttpPlace, Place, SpansRefused
 
-__all__ = ["FilePlace", "FleetLogHandler", "HttpPlace", "OtelSpans", "Place", "SpansRefused", "log_to"]
+__all__ = ["FilePlace", "FleetLogHandler", "HttpPlace", "KeptMeter", "OtelSpans", "Place", "SpansRefused", "log_to"]
 
 if TYPE_CHECKING:
     from fleet.adapters.telemetry.otel_spans import OtelSpans

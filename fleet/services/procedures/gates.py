@@ -18,6 +18,7 @@ from fleet.events import (
 from fleet.ids import Digest, EntityId, Principal
 from fleet.services.consent import MAX_EXPIRIES
 from fleet.services.journal import SYSTEM
+from fleet.services.standing_delegations import revoked_since
 from fleet.services.workbench import Workbench
 from fleet.story import (
     Caller,
@@ -130,11 +131,19 @@ async def expire_gate(bench: Workbench, intent: ExpireGate) -> None:
 
 
 async def decide_delegated_gate(bench: Workbench, intent: DecideGate) -> None:
-    """The delegate of this run has decided the gate, and the record says that it was delegated (LC-77)."""
+    """The delegate has decided the gate, and the record says that it was delegated (LC-77).
+
+    A standing delegation that was revoked since the story was started decides nothing: the story says that it does
+    not hold any more, and another one is looked for, or a person.
+    """
     state = bench.state
     approval = state.approvals[intent.approval_id]
     delegation = delegation_for(state, intent.gate, now_ms=bench.now_ms)
     if delegation is None:
+        return
+    revoked = await revoked_since(bench, delegation)
+    if revoked is not None:
+        await bench.journal.record(f"undelegated/{delegation.delegation_id}", revoked)
         return
     caller = Caller(principal=delegation.delegate, roles=frozenset({approval.request.role}))
     payloads = decide_gate(

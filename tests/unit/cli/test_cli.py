@@ -156,6 +156,8 @@ def test_json_error_is_one_object_on_the_last_line(fleet: Command, tmp_path: Pat
         ["story", "pause", "st-one1", "--reason", "not today, please"],
         ["story", "cancel", "st-one1", "--reason", "not today, please"],
         ["story", "unpause", "st-one1"],
+        ["pause", "--reason", "something looks wrong"],
+        ["unpause"],
         ["events", "st-one1"],
         ["report", "st-one1"],
         ["resume", "st-one1"],

@@ -520,16 +520,23 @@ async def test_storys_own_task_council_that_is_cancelled_is_held_again_as_the_sa
     assert record.status == "DECIDED"
     assert plan_tasks(bench.state, fsm(), bench.now_ms) == (CommitWork(task_id=TASK, council_id=second),)
     # The next attempt is a new one, whatever was cancelled before.
-    rework = ev.TaskTransitioned(
-        task_id=TASK,
-        from_="pending_po_approval",
-        action="REQUEST_REWORK",
-        to="implementing",
-        actor_type="human",
-        principal=Principal(ROOT),
-        as_role="po",
-    )
-    await bench.journal.record("rework", rework)
+    for before, action, after in (
+        ("implementing", "COMMIT_CODE", "dev_completed"),
+        ("dev_completed", "AUTO_ROUTE_TO_QA", "pending_qa"),
+        ("pending_qa", "CLAIM_TESTING", "qa_testing"),
+        ("qa_testing", "REJECT_TESTS", "qa_failed"),
+        ("qa_failed", "REVISE_CODE", "implementing"),
+    ):
+        moved = {
+            "task_id": TASK,
+            "from": before,
+            "action": action,
+            "to": after,
+            "actor_type": "human",
+            "principal": ROOT,
+            "as_role": "po",
+        }
+        await bench.journal.record(f"again/{action}", ev.TaskTransitioned.model_validate(moved))
     assert plan_tasks(bench.state, fsm(), bench.now_ms) == (OpenTaskCouncil(task_id=TASK, attempt=2),)
 
 

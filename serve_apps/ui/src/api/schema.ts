@@ -835,6 +835,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/delegations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Delegations
+         * @description The delegations that concern projects of the caller, those that are over too.
+         */
+        get: operations["list_delegations_api_delegations_get"];
+        put?: never;
+        /**
+         * Grant Delegation
+         * @description Delegate a gate; the same Idempotency-Key delegates it once.
+         */
+        post: operations["grant_delegation_api_delegations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/delegations/{delegation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Delegation
+         * @description Take a delegation back. Gates that wait from here on wait for a person, in stories under way too.
+         */
+        delete: operations["revoke_delegation_api_delegations__delegation_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/dlq": {
         parameters: {
             query?: never;
@@ -869,6 +913,26 @@ export interface paths {
          * @description Try such work again, once its cause is mended.
          */
         post: operations["retry_letter_api_dlq__letter_id__retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Engines
+         * @description Every engine that a run or a policy may name.
+         */
+        get: operations["engines_api_engines_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -941,6 +1005,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Fleet
+         * @description Whether steps may start, and who said that they may not.
+         */
+        get: operations["show_fleet_api_fleet_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Fleet
+         * @description No step starts from here on, in any story or in those of a project; what runs may end.
+         */
+        post: operations["pause_fleet_api_fleet_pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/fleet/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Fleet
+         * @description Stories go on where they stood.
+         */
+        post: operations["resume_fleet_api_fleet_resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/lifecycles": {
         parameters: {
             query?: never;
@@ -973,6 +1097,26 @@ export interface paths {
          * @description The principal that the token stands for, with its roles and projects.
          */
         get: operations["me_api_me_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/policies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Policies
+         * @description The engines of each role, in the order in which they are tried.
+         */
+        get: operations["policies_api_models_policies_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1925,6 +2069,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/workspace-reports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Workspace Reports
+         * @description Every report of the story from a version on, with its summary and the digest of the whole.
+         */
+        get: operations["workspace_reports_api_planner_stories__story_id__workspace_reports_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/projects": {
         parameters: {
             query?: never;
@@ -2181,6 +2345,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Roles
+         * @description What each role may do and call, and what it sees.
+         */
+        get: operations["roles_api_roles_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs": {
         parameters: {
             query?: never;
@@ -2355,6 +2539,26 @@ export interface paths {
          * @description A story from a one-line goal, with placeholders and a question for each. Nothing is recorded.
          */
         post: operations["suggest_api_stories_suggest_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/streams/consumers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Consumers
+         * @description What waits for each group of consumers, and for how long.
+         */
+        get: operations["consumers_api_streams_consumers_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -2605,6 +2809,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/workspace/score": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Score Report
+         * @description What a report would score. Nothing is recorded: recorded scores come from recorded runs alone.
+         */
+        post: operations["score_report_api_workspace_score_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -2657,6 +2881,54 @@ export interface components {
             };
             /** Id */
             id: string;
+        };
+        /**
+         * Acting
+         * @description How far a role looks around with tools before it drafts; everything that this may cost is bounded here.
+         */
+        Acting: {
+            /**
+             * Calls Per Reply
+             * @default 3
+             */
+            calls_per_reply: number;
+            /**
+             * Findings Chars
+             * @default 3000
+             */
+            findings_chars: number;
+            /**
+             * Result Chars
+             * @default 2000
+             */
+            result_chars: number;
+            /** Steps */
+            steps: number;
+            /**
+             * Tokens
+             * @default 32000
+             */
+            tokens: number;
+            /**
+             * Tools
+             * @default [
+             *       "files.list",
+             *       "files.read",
+             *       "search.text",
+             *       "tests.pytest"
+             *     ]
+             */
+            tools: string[];
+            /**
+             * Transcript Chars
+             * @default 8000
+             */
+            transcript_chars: number;
+            /**
+             * Wall S
+             * @default 900
+             */
+            wall_s: number;
         };
         /**
          * ActionRequest
@@ -3297,6 +3569,28 @@ export interface components {
             timeout_seconds: number;
         };
         /**
+         * ConsumerList
+         * @description Groups of consumers by name.
+         */
+        ConsumerList: {
+            /** Items */
+            items: components["schemas"]["ConsumerView"][];
+        };
+        /**
+         * ConsumerView
+         * @description One group of consumers, and what waits for it.
+         */
+        ConsumerView: {
+            /** Group */
+            group: string;
+            /** Oldest Ms */
+            oldest_ms: number;
+            /** Pending */
+            pending: number;
+            /** What */
+            what: string;
+        };
+        /**
          * ContextStats
          * @description Figures of context. Packs, summaries and redactions are sums over the record, the rest is as of now.
          */
@@ -3769,6 +4063,71 @@ export interface components {
             file: string;
         };
         /**
+         * DelegationList
+         * @description Delegations in the order in which they were granted.
+         */
+        DelegationList: {
+            /** Items */
+            items: components["schemas"]["DelegationView"][];
+        };
+        /**
+         * DelegationRequest
+         * @description Let an agent role decide a gate in stories that are started from here on.
+         */
+        DelegationRequest: {
+            /** Delegate */
+            delegate: string;
+            /** Gate */
+            gate: string;
+            /** Max Rigor */
+            max_rigor: string;
+            /**
+             * Projects
+             * @default []
+             */
+            projects: string[];
+            /** Reason */
+            reason: string;
+            /**
+             * Valid Until
+             * Format: date-time
+             */
+            valid_until: string;
+        };
+        /**
+         * DelegationView
+         * @description One delegation as it stands.
+         */
+        DelegationView: {
+            /** Delegate */
+            delegate: string;
+            /** Delegation Id */
+            delegation_id: string;
+            /** Gate */
+            gate: string;
+            /** Granted At */
+            granted_at: string;
+            /** Granted By */
+            granted_by: string;
+            /** Max Rigor */
+            max_rigor: string;
+            /** Projects */
+            projects: string[];
+            /** Reason */
+            reason: string;
+            /** Revoked At */
+            revoked_at: string | null;
+            /** Revoked By */
+            revoked_by: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "active" | "expired" | "revoked";
+            /** Valid Until */
+            valid_until: string;
+        };
+        /**
          * DerivationView
          * @description Tasks are being derived; the plan can be read once there is an answer (AP-61).
          */
@@ -3800,6 +4159,30 @@ export interface components {
             old: string;
             /** Removed */
             removed: number;
+        };
+        /**
+         * DimensionResult
+         * @description One dimension of a score: `weight` are its points of the table, `score` is 0..100 rounded down to one decimal.
+         */
+        DimensionResult: {
+            /**
+             * Evidence
+             * @enum {string}
+             */
+            evidence: "present" | "missing" | "not_applicable" | "waived";
+            /** Limit */
+            limit: string | null;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "build" | "unit" | "static" | "e2e" | "coverage" | "lint";
+            /** Score */
+            score: string;
+            /** Value */
+            value: string | null;
+            /** Weight */
+            weight: number;
         };
         /**
          * DimensionView
@@ -3958,6 +4341,69 @@ export interface components {
             port: number;
             /** Reason */
             reason: string;
+        };
+        /**
+         * EngineList
+         * @description The engines of config/models.yaml, in its order.
+         */
+        EngineList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["EngineView"][];
+        };
+        /**
+         * EngineView
+         * @description One engine: where it runs, what it takes, what it costs.
+         */
+        EngineView: {
+            /** Capabilities */
+            capabilities: string[];
+            /** Engine Id */
+            engine_id: string;
+            /** External */
+            external: boolean;
+            /** Gpus */
+            gpus: number;
+            /** Has Key */
+            has_key: boolean;
+            /** Host */
+            host: string | null;
+            /** Kind */
+            kind: string;
+            /** Max Concurrency */
+            max_concurrency: number;
+            /** Max Context */
+            max_context: number;
+            /** Max Output */
+            max_output: number;
+            /** Max Waiting */
+            max_waiting: number;
+            /** Model */
+            model: string;
+            /** Preset */
+            preset: string | null;
+            price: components["schemas"]["Price"] | null;
+            rate_cap: components["schemas"]["RateCap"] | null;
+            /** Replicas */
+            replicas: number | null;
+            /** Revision */
+            revision: string;
+            /**
+             * Runs
+             * @enum {string}
+             */
+            runs: "server" | "actors" | "recorded" | "mock";
+            /** Tokenizer */
+            tokenizer: string | null;
+            /** Tool Form */
+            tool_form: string;
+            /** Unpriced */
+            unpriced: boolean;
+            /** Weights Sha256 */
+            weights_sha256: string | null;
         };
         /**
          * Envelope
@@ -4239,6 +4685,19 @@ export interface components {
             suggestion: string;
         };
         /**
+         * FleetView
+         * @description The fleet as a whole.
+         */
+        FleetView: {
+            /** Is Paused */
+            is_paused: boolean;
+            pause: components["schemas"]["PauseView"] | null;
+            /** Projects */
+            projects: components["schemas"]["PauseView"][];
+            /** Version */
+            version: number;
+        };
+        /**
          * GateCost
          * @description What the story has used so far; `cost_microusd` covers the calls that have a price.
          */
@@ -4274,6 +4733,23 @@ export interface components {
             new: string | null;
             /** Old */
             old: string | null;
+        };
+        /**
+         * GateResult
+         * @description One hard gate: `ok` is false when the evidence is missing or the limit is not met.
+         */
+        GateResult: {
+            /** Limit */
+            limit: string;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "build" | "secrets" | "unit" | "static_critical" | "static_gate" | "coverage_evidence" | "coverage" | "e2e" | "lint";
+            /** Ok */
+            ok: boolean;
+            /** Value */
+            value: string | null;
         };
         /**
          * GateScoreView
@@ -4360,6 +4836,22 @@ export interface components {
              * @default
              */
             notes: string;
+        };
+        /**
+         * GrantView
+         * @description What a role may do with one tool; write paths bind writing, and none of them means everywhere.
+         */
+        GrantView: {
+            /** Commands */
+            commands: string[];
+            /** Dbs */
+            dbs: string[];
+            /** Hosts */
+            hosts: string[];
+            /** Ops */
+            ops: string[];
+            /** Write Paths */
+            write_paths: string[];
         };
         /**
          * GraphEdge
@@ -4694,6 +5186,17 @@ export interface components {
          */
         Nothing: Record<string, never>;
         /**
+         * OnMalformed
+         * @description What happens with a reply that is not of the asked form.
+         */
+        OnMalformed: {
+            /**
+             * Repairs
+             * @default 1
+             */
+            repairs: number;
+        };
+        /**
          * OpenQuestion
          * @description What the goal does not say. An answer fills the placeholder in the story that it belongs to.
          */
@@ -4812,6 +5315,30 @@ export interface components {
             change: "added" | "modified" | "removed";
             /** Path */
             path: string;
+        };
+        /**
+         * PauseRequest
+         * @description Hold everything back, or the stories of one project.
+         */
+        PauseRequest: {
+            /** Project Id */
+            project_id?: string | null;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * PauseView
+         * @description Who holds something back since when, and why.
+         */
+        PauseView: {
+            /** By */
+            by: string;
+            /** Project Id */
+            project_id: string | null;
+            /** Reason */
+            reason: string;
+            /** Since */
+            since: string;
         };
         /**
          * PhaseLead
@@ -4964,6 +5491,72 @@ export interface components {
             versions: components["schemas"]["PlanVersionView"][];
         };
         /**
+         * Policy
+         * @description The chain of one role; a bare list in YAML is the chain.
+         */
+        Policy: {
+            /** Chain */
+            chain: components["schemas"]["PolicyEntry"][];
+            /**
+             * @default {
+             *       "repairs": 1
+             *     }
+             */
+            on_malformed: components["schemas"]["OnMalformed"];
+            /**
+             * Pinned
+             * @default false
+             */
+            pinned: boolean;
+        };
+        /**
+         * PolicyEntry
+         * @description One link of a chain: an engine and how to call it.
+         */
+        PolicyEntry: {
+            /** Engine Id */
+            engine_id: string;
+            /**
+             * Json Schema
+             * @default preferred
+             * @enum {string}
+             */
+            json_schema: "required" | "preferred" | "off";
+            /** Max Latency Ms */
+            max_latency_ms?: number | null;
+            /** Max Tokens */
+            max_tokens: number;
+            /** Max Tokens Per Step */
+            max_tokens_per_step?: number | null;
+            /** Temperature */
+            temperature?: string | null;
+            /** Timeout S */
+            timeout_s: number;
+            /** Top P */
+            top_p?: string | null;
+        };
+        /**
+         * PolicyList
+         * @description Which role uses which engines; a role without a row uses `default`.
+         */
+        PolicyList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["PolicyView"][];
+        };
+        /**
+         * PolicyView
+         * @description The chain of one role, best engine first; `profile` stands for the engine that a run names.
+         */
+        PolicyView: {
+            policy: components["schemas"]["Policy"];
+            /** Role */
+            role: string;
+        };
+        /**
          * PoolList
          * @description The pools of the configuration in force, by role.
          */
@@ -4993,6 +5586,16 @@ export interface components {
              * @enum {string}
              */
             status: "active" | "idle" | "busy";
+        };
+        /**
+         * Price
+         * @description What an engine costs, in 1e-6 USD per million tokens.
+         */
+        Price: {
+            /** In Microusd Per Mtok */
+            in_microusd_per_mtok: number;
+            /** Out Microusd Per Mtok */
+            out_microusd_per_mtok: number;
         };
         /**
          * ProjectChanges
@@ -5276,6 +5879,16 @@ export interface components {
             text: string;
         };
         /**
+         * RateCap
+         * @description Most that may be asked within a minute; an absent figure is no limit.
+         */
+        RateCap: {
+            /** Requests Per Min */
+            requests_per_min?: number | null;
+            /** Tokens Per Min */
+            tokens_per_min?: number | null;
+        };
+        /**
          * RedactionView
          * @description Secrets that were taken out of a field of the request before anything was recorded (CX-74).
          */
@@ -5406,6 +6019,49 @@ export interface components {
             reason: string;
         };
         /**
+         * ReportedList
+         * @description Reports in the order of their recording.
+         */
+        ReportedList: {
+            /** Items */
+            items: components["schemas"]["ReportedView"][];
+            /** Next After */
+            next_after?: number | null;
+        };
+        /**
+         * ReportedView
+         * @description One run of the pipeline on one tree, as it was recorded.
+         */
+        ReportedView: {
+            /** Complete */
+            complete: boolean;
+            /** Recorded At */
+            recorded_at: string;
+            /** Report Digest */
+            report_digest: string;
+            /** Run Id */
+            run_id: string;
+            summary: components["schemas"]["WorkspaceSummary"];
+            /** Task Id */
+            task_id: string | null;
+            /** Tree */
+            tree: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * ReportToScore
+         * @description A report of schema 1 and the level that it is judged at.
+         */
+        ReportToScore: {
+            /** Report */
+            report: {
+                [key: string]: unknown;
+            };
+            /** Rigor */
+            rigor: string;
+        };
+        /**
          * RepoText
          * @description The repository that the stories of a project work on.
          */
@@ -5455,6 +6111,19 @@ export interface components {
             checkpoint: string;
             /** Reason */
             reason: string;
+        };
+        /**
+         * ResumeRequest
+         * @description Let everything go on, or the stories of one project.
+         */
+        ResumeRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+            /** Project Id */
+            project_id?: string | null;
         };
         /**
          * ReviewedStory
@@ -5514,6 +6183,18 @@ export interface components {
             rigor: string;
         };
         /**
+         * RoleList
+         * @description The roles and profiles of config/roles.yaml, by name.
+         */
+        RoleList: {
+            /** Digest */
+            digest: string;
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["RoleView"][];
+        };
+        /**
          * RolePack
          * @description What one role is told (CX-41); milestones are in chronological order.
          */
@@ -5538,6 +6219,41 @@ export interface components {
             role_tasks: components["schemas"]["TaskLine"][];
             /** Token Budget Hint */
             token_budget_hint: number;
+        };
+        /**
+         * RoleView
+         * @description A role with everything resolved that it inherits.
+         */
+        RoleView: {
+            /** Actions */
+            actions: string[];
+            /** Actor */
+            actor: string;
+            acts: components["schemas"]["Acting"] | null;
+            /** Assignable */
+            assignable: boolean;
+            /** Council Weight */
+            council_weight: number;
+            /** Lineage */
+            lineage: string[];
+            /** Model Policy */
+            model_policy: string;
+            /** Name */
+            name: string;
+            /** Phases */
+            phases: string[];
+            /** Prompt */
+            prompt: string;
+            /** Scope */
+            scope: string;
+            /** Sees Decisions */
+            sees_decisions: string[];
+            /** Sees Stories */
+            sees_stories: string;
+            /** Tools */
+            tools: {
+                [key: string]: components["schemas"]["GrantView"];
+            };
         };
         /**
          * RubricAsk
@@ -7413,6 +8129,43 @@ export interface components {
             };
         };
         /**
+         * WorkspaceScore
+         * @description The verdict on one report at one level and everything that explains it (RG-45).
+         */
+        WorkspaceScore: {
+            /** Dimensions */
+            dimensions: components["schemas"]["DimensionResult"][];
+            /** Gates */
+            gates: components["schemas"]["GateResult"][];
+            /** Inconsistent */
+            inconsistent: boolean;
+            /**
+             * Limited By
+             * @enum {string}
+             */
+            limited_by: "L0" | "L1" | "L2" | "L3";
+            /** Reasons */
+            reasons: string[];
+            /**
+             * Rigor
+             * @enum {string}
+             */
+            rigor: "L0" | "L1" | "L2" | "L3";
+            /** Run Id */
+            run_id: string;
+            /** Score */
+            score: string;
+            /** Tree Digest */
+            tree_digest: string;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "pass" | "warn" | "block";
+            /** Waivers */
+            waivers: ("build" | "unit" | "static" | "e2e" | "coverage" | "lint")[];
+        };
+        /**
          * WorkspaceSummary
          * @description Sections of the report in short; None is missing evidence, never zero (RC-69).
          */
@@ -9075,6 +9828,115 @@ export interface operations {
             };
         };
     };
+    list_delegations_api_delegations_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    grant_delegation_api_delegations_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DelegationRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    revoke_delegation_api_delegations__delegation_id__delete: {
+        parameters: {
+            query?: {
+                reason?: string;
+            };
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                delegation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DelegationView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     dead_letters_api_dlq_get: {
         parameters: {
             query?: never;
@@ -9131,6 +9993,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LetterView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    engines_api_engines_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineList"];
                 };
             };
             /** @description Validation Error */
@@ -9295,6 +10190,115 @@ export interface operations {
             };
         };
     };
+    show_fleet_api_fleet_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    pause_fleet_api_fleet_pause_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PauseRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    resume_fleet_api_fleet_resume_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResumeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FleetView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     lifecycles_api_lifecycles_get: {
         parameters: {
             query?: never;
@@ -9348,6 +10352,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    policies_api_models_policies_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolicyList"];
                 };
             };
             /** @description Validation Error */
@@ -11344,6 +12381,44 @@ export interface operations {
             };
         };
     };
+    workspace_reports_api_planner_stories__story_id__workspace_reports_get: {
+        parameters: {
+            query?: {
+                after?: number;
+                limit?: number;
+            };
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReportedList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     projects_api_projects_get: {
         parameters: {
             query?: never;
@@ -11941,6 +13016,39 @@ export interface operations {
             };
         };
     };
+    roles_api_roles_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     run_task_api_runs_post: {
         parameters: {
             query?: never;
@@ -12277,6 +13385,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StorySuggestion"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    consumers_api_streams_consumers_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConsumerList"];
                 };
             };
             /** @description Validation Error */
@@ -12751,6 +13892,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobLine"][];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    score_report_api_workspace_score_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReportToScore"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkspaceScore"];
                 };
             };
             /** @description Validation Error */

@@ -1,0 +1,90 @@
+"""The fleet as a whole, folded from the platform's stream: what is paused, and which gates are delegated. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from fleet.events import DelegationGranted, DelegationRevoked, FleetPaused, FleetResumed, Payload, StoredEvent, decode
+from fleet.ids import StreamId
+
+__all__ = ["PLATFORM", "FleetPause", "PlatformState", "StandingDelegation", "fold_platform"]
+
+PLATFORM = StreamId("platform:main")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPause:
+    """A hold on all stories, or on those of one project (PL-50)."""
+
+    by: str
+    reason: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StandingDelegation:
+    """A gate that a delegate may decide in stories that are started while it holds (LC-77)."""
+
+    granted: DelegationGranted
+    granted_ms: int
+    revoked_by: str | None = None
+    revoked_ms: int | None = None
+    why_revoked: str = ""
+
+    def holds(self, *, now_ms: int) -> bool:
+        """Whether it was neither revoked nor is over."""
+        return self.revoked_ms is None and self.granted.valid_until > now_ms
+
+    def covers(self, project_id: str) -> bool:
+        """Whether stories of this project are meant; without any named, those of all are."""
+        return not self.granted.projects or project_id in self.granted.projects
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """The fold of the platform's stream up to `version`."""
+
+    version: int = 0
+    pause: FleetPause | None = None
+    project_pauses: Mapping[str, FleetPause] = field(default_factory=dict[str, FleetPause])
+    delegations: Mapping[str, StandingDelegation] = field(default_factory=dict[str, StandingDelegation])
+    """By id, in the order in which they were granted."""
+
+    def pause_of(self, project_id: str) -> FleetPause | None:
+        """What holds stories of this project back: the pause of the whole fleet before that of the project."""
+        return self.pause or self.project_pauses.get(project_id)
+
+
+def fold_platform(events: Iterable[StoredEvent], state: PlatformState | None = None) -> PlatformState:
+    """The platform after these events, which follow those of `state`; what they do not concern is left as it is."""
+    found = state or PlatformState()
+    for event in events:
+        found = replace(_evolved(found, decode(event), event), version=event.version)
+    return found
+
+
+def _evolved(state: PlatformState, payload: Payload, event: StoredEvent) -> PlatformState:
+    match payload:
+        case FleetPaused():
+            return _paused(state, payload, FleetPause(payload.by, payload.reason, event.ts_ms))
+        case FleetResumed():
+            return _paused(state, payload, None)
+        case DelegationGranted():
+            granted = StandingDelegation(payload, event.ts_ms)
+            return replace(state, delegations={**state.delegations, payload.delegation_id: granted})
+        case DelegationRevoked() if payload.delegation_id in state.delegations:
+            known = state.delegations[payload.delegation_id]
+            revoked = replace(known, revoked_by=event.actor, revoked_ms=event.ts_ms, why_revoked=payload.reason)
+            return replace(state, delegations={**state.delegations, payload.delegation_id: revoked})
+        case _:
+            return state
+
+
+def _paused(state: PlatformState, payload: FleetPaused | FleetResumed, pause: FleetPause | None) -> PlatformState:
+    if payload.scope == "fleet":
+        return replace(state, pause=pause)
+    held = {name: one for name, one in state.project_pauses.items() if name != payload.id}
+    if pause is not None and payload.id is not None:
+        held[payload.id] = pause
+    return replace(state, project_pauses=held)

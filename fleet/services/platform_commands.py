@@ -1,0 +1,79 @@
+"""What commands on the fleet as a whole record: a pause and its end, and delegations (PL-50, LC-77)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet.errors import InvalidInput, InvalidTransition, PolicyDenied
+from fleet.events import FleetPaused, FleetResumed, Payload
+from fleet.ids import EntityId, derive_id
+from fleet.planning import PLATFORM, PlatformState
+from fleet.ports import Command
+from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
+from fleet.story import Caller, check_notes
+
+__all__ = ["PLATFORM_COMMANDS", "Decide", "platform_result"]
+
+Decide = Callable[[DelegationRules, PlatformState, Command, Caller], tuple[Payload, ...]]
+
+
+def _needs_admin(caller: Caller) -> None:
+    if "admin" not in caller.roles:
+        raise PolicyDenied(f"{caller.principal} does not hold role 'admin'", rule_id="role_not_held", allowed="admin")
+
+
+def _project(command: Command) -> EntityId | None:
+    """The project that is meant; None for the whole fleet."""
+    named: Any = command.body.get("project_id")
+    if named is None:
+        return None
+    if not isinstance(named, str) or not named.startswith("pr-"):
+        raise InvalidInput("project_id names no project, such as pr-default", field="project_id")
+    return EntityId(named)
+
+
+def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """No step of the scope starts from here on."""
+    _needs_admin(caller)
+    project = _project(command)
+    if _is_paused(state, project):
+        raise _not_now(project, "pause", "paused already")
+    reason = check_notes(str(command.body.get("reason") or ""), "reason")
+    return (FleetPaused(scope="project" if project else "fleet", id=project, by=caller.principal, reason=reason),)
+
+
+def _resume(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """Steps of the scope may start again; a project that is paused itself stays so when the fleet goes on."""
+    _needs_admin(caller)
+    project = _project(command)
+    if not _is_paused(state, project):
+        raise _not_now(project, "resume", "not paused")
+    text = str(command.body.get("note") or "")
+    note = check_notes(text, "note") if text.strip() else ""
+    return (FleetResumed(scope="project" if project else "fleet", id=project, by=caller.principal, reason=note),)
+
+
+def _is_paused(state: PlatformState, project: EntityId | None) -> bool:
+    return state.pause is not None if project is None else project in state.project_pauses
+
+
+def _not_now(project: EntityId | None, event: str, what: str) -> InvalidTransition:
+    name = f"project {project}" if project else "the fleet"
+    return InvalidTransition(f"{name} is {what}", state=what, event=event, allowed=[])
+
+
+def platform_result(state: PlatformState, command: Command) -> dict[str, Any]:
+    """What a command answers with: the version of the platform's stream, and what became of what it is about."""
+    found: dict[str, Any] = {"version": state.version, "is_paused": state.pause is not None}
+    if command.name == "grant_delegation":
+        found["delegation_id"] = derive_id("dg", PLATFORM, command.command_id)
+    return found
+
+
+PLATFORM_COMMANDS: Mapping[str, Decide] = {
+    "pause_fleet": _pause,
+    "resume_fleet": _resume,
+    "grant_delegation": grant_delegation,
+    "revoke_delegation": revoke_delegation,
+}

@@ -1,0 +1,59 @@
+"""What people ask of the fleet as a whole; reads need no actor (AP-94, AP-95, AP-98)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fleet.context import redact_json
+from fleet.ids import CommandId, Principal
+from fleet.planning import PLATFORM, PlatformState
+from fleet.ports import Clock, Command, Inbox
+from fleet.services.asking import asked, settled
+from fleet.services.planning_desk import ANSWER_S, Pending
+from fleet.services.platform_view import PlatformView
+
+__all__ = ["PlatformDesk"]
+
+_PATIENCE_S = 60.0
+
+
+class PlatformDesk:
+    """Commands on the fleet go to a shard; reads come from the log."""
+
+    def __init__(self, *, view: PlatformView, inbox: Inbox, clock: Clock) -> None:
+        self._view, self._inbox, self._clock = view, inbox, clock
+
+    @property
+    def now_ms(self) -> int:
+        """The present, in milliseconds since 1970 UTC."""
+        return self._clock.now_ms()
+
+    async def state(self) -> PlatformState:
+        """The fleet as recorded now. StoreUnavailable."""
+        return await self._view.state()
+
+    async def command(
+        self,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        principal: Principal,
+        key: str,
+        timeout_s: float = ANSWER_S,
+        trace_id: str = "",
+    ) -> dict[str, Any] | Pending:
+        """As `PlanningDesk.command`, for the platform's stream (AP-4)."""
+        command = Command(
+            command_id=CommandId(f"{principal}/{key}"),
+            stream=PLATFORM,
+            name=name,
+            principal=principal,
+            body=redact_json(dict(body)),
+            trace_id=trace_id,
+        )
+        return await asked(self._inbox, command, timeout_s=timeout_s)
+
+    async def require(self, name: str, body: Mapping[str, Any], *, principal: Principal, key: str) -> dict[str, Any]:
+        """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""
+        return settled(await self.command(name, body, principal=principal, key=key, timeout_s=_PATIENCE_S), name)
