@@ -31,6 +31,7 @@ from tests.support.story_events import (
     DECISION,
     DESIGN_COUNCIL,
     MERGED,
+    PLAN,
     STORY,
     SYSTEM,
     TASK,
@@ -154,6 +155,7 @@ KNOWN = {
     "task_id": str(TASK),
     "council_id": str(DESIGN_COUNCIL),
     "decision_id": str(DECISION),
+    "plan_id": str(PLAN),
     "question_id": "qu-nobody1",
     "approval_id": "",
     "run_id": "rn-nobody1",
@@ -196,7 +198,7 @@ def _openapi() -> dict[str, Any]:
 
 def _of_a_story() -> list[tuple[str, str]]:
     """Every operation that names an object of one story, by method and path."""
-    named = re.compile(r"\{(story_id|approval_id|run_id|invocation_id|session_id|digest)\}")
+    named = re.compile(r"\{(story_id|approval_id|council_id|decision_id|run_id|invocation_id|session_id|digest)\}")
     return [
         (method.upper(), path)
         for path, item in sorted(_openapi()["paths"].items())
@@ -229,7 +231,8 @@ async def _asked(client: httpx.AsyncClient, method: str, path: str, known: dict[
 async def test_object_of_another_project_looks_as_if_it_were_not_there(client: httpx.AsyncClient):
     """Every operation that names an object: the same answer as for an object that does not exist, and `not_found`."""
     approval, codes, wrong = next(iter(story(until="merged").state.approvals)), list[str](), list[str]()
-    missing = KNOWN | {"story_id": "st-nobody1", "approval_id": "ap-nobody1"}
+    nobody = {"story_id": "st-nobody1", "council_id": "co-nobody1", "decision_id": "de-nobody1"}
+    missing = KNOWN | nobody | {"approval_id": "ap-nobody1"}
     for method, path in OPERATIONS:
         there = await _asked(client, method, path, KNOWN | {"approval_id": approval})
         code = there.json().get("code")
