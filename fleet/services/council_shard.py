@@ -268,12 +268,15 @@ class CouncilShard:
             await owner.run()
         except Exception as error:
             # The task boundary of a story: whatever it was, the other stories of this shard go on.
-            owned = self._taken_out(stream, owner)
-            if owned is not None:
+            if (owned := self._taken_out(stream, owner)) is not None:
                 await self._ended(stream, owned, error)
             return
-        owned = self._taken_out(stream, owner)
-        if owned is not None:
+        except asyncio.CancelledError:
+            # Whoever ends a story here takes it out first. Otherwise nobody works on it: its lease is not renewed.
+            if (owned := self._taken_out(stream, owner)) is not None:
+                await self._ended(stream, owned, OwnershipLost(f"the owner of {stream} was cancelled from elsewhere"))
+            raise
+        if (owned := self._taken_out(stream, owner)) is not None:
             await self._leases.release(owned.lease)
 
     def _taken_out(self, stream: StreamId, owner: StoryOwner) -> _Owned | None:
@@ -391,9 +394,7 @@ class CouncilShard:
 
     def result_of(self, stream: StreamId) -> dict[str, Any]:
         """State and version of an owned story, for the status page."""
-        owned = self._owned.get(stream)
-        return (
-            {}
-            if owned is None
-            else {"state": owned.owner.bench.state.state, "version": owned.owner.bench.state.version}
-        )
+        if (owned := self._owned.get(stream)) is None:
+            return {}
+        state = owned.owner.bench.state
+        return {"state": state.state, "version": state.version}

@@ -108,11 +108,15 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
     A call that the budget refuses cancels nothing: it costs nothing, and those under way may finish (MB-25).
     """
-    coroutines = list(calls)
+    coroutines, current = list(calls), asyncio.current_task()
+    before = current.cancelling() if current else 0
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_within_budget(call)) for call in coroutines]
     except BaseExceptionGroup as failures:
+        # A group that fails while it is waited for cancels its parent and, before Python 3.13, never takes that back.
+        while current is not None and current.cancelling() > before:
+            current.uncancel()
         raise _first(failures) from failures
     finally:
         for call in coroutines:

@@ -163,7 +163,8 @@ async def remote(process: Process, work: Callable[[], Awaitable[T]], *, gone: ty
     async def carry_out() -> T:
         return await work()
 
-    task = process.spawn(carry_out())
+    task, current = process.spawn(carry_out()), asyncio.current_task()
+    before = current.cancelling() if current is not None else 0
     # The caller may be gone when it ends; then nobody else looks at its error.
     task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
     try:
@@ -171,8 +172,7 @@ async def remote(process: Process, work: Callable[[], Awaitable[T]], *, gone: ty
     except Crashed:
         raise gone(f"{process.name} died during the call") from None
     except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if task.cancelled() and current is not None and not current.cancelling():
+        if task.cancelled() and current is not None and current.cancelling() == before:
             raise gone(f"{process.name} died during the call") from None
         raise
 

@@ -124,6 +124,10 @@ async def test_refused_call_lets_those_under_way_finish_and_a_defect_does_not() 
     with pytest.raises(ReplyMalformed):
         await together([broken(), slow(), refused()])
     assert done == ["slow"]
+    # Whoever looks later whether it was cancelled itself must not find what the group did.
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
     assert await together([slow(), slow()]) == ["slow", "slow"]
 
 

@@ -111,6 +111,23 @@ async def test_lost_story_ends_alone_and_the_others_go_on():
         assert (await town.do(TWO, "cancel", {"reason": "nobody needs it any more"}, key="stop"))["disposition"]
 
 
+@pytest.mark.rule("GL-19", "EV-4")
+async def test_story_whose_work_was_cancelled_from_elsewhere_is_not_held_for_ever():
+    town = Town()
+    shard = town.shard()
+    async with running(shard) as task:
+        await town.create(ONE)
+        await town.create(TWO)
+        (work,) = [one for one in asyncio.all_tasks() if one.get_name() == f"story {ONE}"]
+        work.cancel()
+        await town.until(lambda: shard.status().stories == (TWO,), within_s=5)
+        await town.until(lambda: set(shard.status().stories) == {ONE, TWO}, within_s=60)
+        assert len(await town.owners(ONE)) == 2
+        assert not task.done()
+        result = await town.do(ONE, "cancel", {"reason": "nobody needs it any more"}, key="stop")
+        assert result["disposition"] == "cancelled"
+
+
 async def test_command_for_a_story_of_another_shard_says_who_holds_it():
     town = Town()
     await town.leases.claim(STREAM_ONE, "council:9/z1", ttl_s=3600)
