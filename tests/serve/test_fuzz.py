@@ -19,7 +19,7 @@ from fleet.config import ServeSettings
 from serve_apps.gateway import build_gateway
 from serve_apps.problems import HTTP_STATUS
 from tests.support.rules import files
-from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK
+from tests.support.story_events import DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, REGISTRY, ROOT, ToolFront, keyed, serving, tool_front
 
 LONGEST_S = 12
@@ -68,6 +68,7 @@ async def _serve(ready: Future[Known], over: threading.Event) -> None:
             "plan_id": PLAN,
             "step_id": f"run/{run}",
             "council_id": DESIGN_COUNCIL,
+            "decision_id": DECISION,
             "approval_id": next(iter((await at.world.desk.state(STORY)).approvals)),
             "question_id": await _asked(at),
         }
@@ -159,7 +160,16 @@ NO_IDS = {
 }
 """Of the right form; this front has none of them but the project."""
 _PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies")
-_MAY_BE_EMPTY = ("/cancel", "/artifacts", "/approvals/{gate}/{decision}", "/resume", "/unpark", "/grant")
+_MAY_BE_EMPTY = (
+    "/accept",
+    "/rehydrate",
+    "/cancel",
+    "/artifacts",
+    "/approvals/{gate}/{decision}",
+    "/resume",
+    "/unpark",
+    "/grant",
+)
 BAD_BODIES: list[Any] = [None, [], 7, "text", {}, {"approved": True}, {"story_id": STORY, "force": True}, {"a": [{}]}]
 
 

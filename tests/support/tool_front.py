@@ -18,6 +18,7 @@ from fleet import events as ev
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.memory import (
     MemoryDaySpending,
+    MemoryGraph,
     MemoryRunLedger,
     MemoryRunLogs,
     MemoryToolSessions,
@@ -39,6 +40,7 @@ from fleet.wiring import make_toolbox
 from serve_apps.gateway import build_gateway
 from tests.support.bench import PEOPLE, World
 from tests.support.front import front_parts
+from tests.support.graphs import project
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STAGES, STORY, TASK, story
 
@@ -174,8 +176,8 @@ async def tool_front(
     ledger = MemoryRunLedger()
     world.sandbox = supervisor(backend, ledger, world.blobs, world.clock, "sandbox:front", logs=MemoryRunLogs())
     policy = world.policy.policy
-    parts = ToolParts(sandbox=world.sandbox, blobs=world.blobs, clock=world.clock, targets=policy.targets)
-    world.tools = make_toolbox(parts, policy, ledger=ledger, name="sandbox:front/tools")
+    held = ToolParts(sandbox=world.sandbox, blobs=world.blobs, clock=world.clock, targets=policy.targets)
+    world.tools = make_toolbox(held, policy, ledger=ledger, name="sandbox:front/tools")
     await _claimed(world)
     sessions = MemoryToolSessions()
     desk = ToolDesk(
@@ -191,7 +193,10 @@ async def tool_front(
     budgets = BudgetDesk(log=world.log, spending=MemoryDaySpending(), limits=Budgets(), clock=world.clock)
     settings = files().load("serve.yaml", ServeSettings)
     tools = desk if with_tools else None
-    app = build_gateway(world.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=front_parts(world))
+    graph = MemoryGraph()
+    await project(graph, await world.events())
+    parts = front_parts(world, graph=graph)
+    app = build_gateway(world.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=parts)
     shard = _shard(world, "a1")
     task = asyncio.create_task(shard.run())
     try:
