@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from fleet.context import RehydrationBundle, Scope, check
 from fleet.errors import StoreUnavailable
 from fleet.events import ContextChanged, decode
 from fleet.services.rehydrating import Rehydrated, Rehydrator
-from serve_apps.commanding import answered
+from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
 from serve_apps.times import at
 from serve_apps.wire import Wire
@@ -147,13 +146,11 @@ async def change_context(
 ) -> Any:
     """Make, settle and remove decisions, questions and milestones in one append."""
     sent = body.model_dump(mode="json", exclude_none=True)
-    response = await answered(request, desk, story_id, "change_context", sent, who=who, key=key)
-    if response.status_code == 202:
-        return response
-    told = int(response.headers["X-Fleet-As-Of"])
-    result = await _result(desk, story_id, f"{who}/{key}", told, body)
-    headers = {name: response.headers[name] for name in ("ETag", "X-Fleet-As-Of")}
-    return JSONResponse(result.model_dump(mode="json"), headers=headers)
+    pending = await carried_out(request, desk, story_id, "change_context", sent, who=who, key=key)
+    if pending is not None:
+        return pending
+    version = (await desk.state(story_id)).version
+    return tagged(await _result(desk, story_id, f"{who}/{key}", version, body), version)
 
 
 async def _result(desk: Desk, story_id: Story, command_id: str, told: int, body: ChangeRequest) -> ChangeResult:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from fleet.errors import NotFound, StoreUnavailable
-from fleet.ids import Principal, StreamId, derive_id
+from fleet.ids import Principal, StoryId, StreamId, derive_id
 from fleet.services.decision_desk import DecisionDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import Decision, StoryState
-from serve_apps.commanding import answered
+from serve_apps.commanding import carried_out, tagged
 from serve_apps.decision_wire import (
     AcceptRequest,
     CriticalList,
@@ -161,9 +161,9 @@ async def _told(
 ) -> Response:
     """The decision as it is after the command, or where the outcome can be asked for (AP-4)."""
     created = name == "propose_decision"
-    response = await answered(request, desk, story_id, name, body, who=who, key=key, created=created)
-    if response.status_code == 202:
-        return response
-    page = decision_page(await decisions.record(*await decisions.find(decision_id)))
-    headers = {name: response.headers[name] for name in ("ETag", "X-Fleet-As-Of")}
-    return JSONResponse(page.model_dump(mode="json"), status_code=response.status_code, headers=headers)
+    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key, created=created)
+    if pending is not None:
+        return pending
+    state = await desk.state(StoryId(story_id))
+    page = decision_page(await decisions.record(state, state.decisions[decision_id]))
+    return tagged(page, state.version, status=201 if created else 200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from fleet.errors import PolicyDenied, StoreUnavailable
 from fleet.ids import Principal
 from fleet.ports import DeadLetter, DeadLetters, HasBacklog
+from fleet.report import Stay, first_try_rates, stays
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.story_desk import StoryDesk
-from fleet.story import StoryState, TaskState, time_limits
+from fleet.story import StoryState, overdue_tasks
 from serve_apps.requests import Caller, Key, Stories
 from serve_apps.sight import sees_project
 from serve_apps.times import at, at_or_none
@@ -72,14 +73,6 @@ class WaitingTaskList(Wire):
     """Tasks that wait, those of the oldest stories first."""
 
     items: tuple[WaitingTask, ...]
-
-
-class Stay(Wire):
-    """How long tasks were in a state, all visits of a task together; seconds."""
-
-    tasks: int
-    median_s: int
-    p90_s: int
 
 
 class WorkflowStats(Wire):
@@ -217,39 +210,13 @@ async def workflow_stats(request: Request, stories: Stories, who: Caller) -> Wor
         open_claims=sum(task.claim is not None for task in tasks),
         sla_breaches=sum(task.breaches for task in tasks),
         overdue=sum(len(_late(state, stories)) for state in seen),
-        stays=_stays(tasks),
-        first_try={role: _first_try(tasks, passed, sent_back) for role, (passed, sent_back) in _REVIEWS.items()},
+        stays=stays(tasks),
+        first_try=first_try_rates(tasks),
     )
 
 
-_REVIEWS = {"architect": ("arch_approved", "REJECT_DESIGN"), "qa": ("qa_passed", "REJECT_TESTS")}
-
-
 def _late(state: StoryState, stories: StoryDesk) -> frozenset[str]:
-    """Tasks that are past a time limit now (LC-131)."""
-    limits = time_limits(state, stories.rules.fsm.task_workflow)
-    return frozenset(limit.task_id for limit in limits if limit.due_ms <= stories.now_ms)
-
-
-def _stays(tasks: Sequence[TaskState]) -> dict[str, Stay]:
-    found: dict[str, list[int]] = {}
-    for task in tasks:
-        for state, ms in task.stayed_ms.items():
-            found.setdefault(state, []).append(ms // 1000)
-    return {
-        state: Stay(tasks=len(all_s), median_s=_share(all_s, 50), p90_s=_share(all_s, 90))
-        for state, all_s in sorted(found.items())
-    }
-
-
-def _share(values: Sequence[int], percent: int) -> int:
-    """The value that this share of all is at most, by the nearest rank."""
-    return sorted(values)[-(-len(values) * percent // 100) - 1]
-
-
-def _first_try(tasks: Sequence[TaskState], passed: str, sent_back: str) -> float | None:
-    through = [task for task in tasks if passed in task.entered_ms]
-    return round(sum(sent_back not in task.rejections for task in through) / len(through), 4) if through else None
+    return overdue_tasks(state, stories.rules.fsm.task_workflow, now_ms=stories.now_ms)
 
 
 def _sent_back(state: StoryState) -> int:

@@ -40,8 +40,12 @@ from fleet.report.trajectory import (
     VoteOn,
 )
 from fleet.report.usage import USAGE_KEYS, UsageKey, UsageRow, UsageSum, sum_usage, usage_rows
+from fleet.report.workflow import Stay, first_try_rates, stays
 
 __all__ = [
+    "Stay",
+    "first_try_rates",
+    "stays",
     "TRAJECTORY_SCHEMA",
     "TRAJECTORY_TABLES",
     "BallotRow",

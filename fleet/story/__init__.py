@@ -83,7 +83,7 @@ from fleet.story.state import (
     TaskState,
 )
 from fleet.story.text import StoryText, parse
-from fleet.story.time_limits import TimeLimit, time_limits
+from fleet.story.time_limits import TimeLimit, overdue_tasks, time_limits
 from fleet.story.tool_steps import (
     Due,
     asked_steps,
@@ -97,6 +97,7 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "overdue_tasks",
     "TimeLimit",
     "time_limits",
     "supersede_decision",

@@ -9,7 +9,7 @@ from fleet.ids import EntityId
 from fleet.story.lifecycle import TaskWorkflow
 from fleet.story.state import StoryState, TaskState
 
-__all__ = ["TimeLimit", "time_limits"]
+__all__ = ["TimeLimit", "overdue_tasks", "time_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ def time_limits(state: StoryState, workflow: TaskWorkflow) -> tuple[TimeLimit, .
         return ()
     found = [limit for task in state.tasks.values() if not task.is_terminal for limit in _of(state, task, workflow)]
     return tuple(sorted(found, key=lambda limit: (limit.due_ms, limit.name)))
+
+
+def overdue_tasks(state: StoryState, workflow: TaskWorkflow, *, now_ms: int) -> frozenset[str]:
+    """The tasks that are past a limit now."""
+    return frozenset(limit.task_id for limit in time_limits(state, workflow) if limit.due_ms <= now_ms)
 
 
 def _of(state: StoryState, task: TaskState, workflow: TaskWorkflow) -> Iterator[TimeLimit]:
