@@ -172,7 +172,8 @@ def _require_proposed(decision: Decision) -> None:
         by = f" by {decision.decided_by}" if decision.decided_by else ""
         raise VersionConflict(
             f"decision {decision.proposed.decision_id} is {decision.status} already{by}",
-            status=decision.status,
+            # `status` of a problem is the number of HTTP.
+            decision_status=decision.status,
             decision_id=decision.proposed.decision_id,
         )
 
