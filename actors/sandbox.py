@@ -6,6 +6,7 @@ import asyncio
 
 import ray
 
+from actors.sandbox_deployments import DeploymentMethods
 from actors.sandbox_nodes import NodeKeeper
 from actors.sandbox_runs import RunsShell
 from actors.sandbox_sessions import SessionMethods
@@ -26,6 +27,7 @@ from fleet.tools import ToolCall, ToolOutcome
 from fleet.wiring import (
     Endpoints,
     make_change_requests,
+    make_deployments,
     make_forge,
     make_node_toolbox,
     make_sessions,
@@ -39,12 +41,15 @@ _LOOK_S = 3.0
 """Seconds between two looks for nodes that came or went."""
 
 
-class SandboxShell(SessionMethods, RunsShell):
+class SandboxShell(SessionMethods, DeploymentMethods, RunsShell):
     """Thin shell over ToolSupervisor, the tools and the local forge; keeps the supervisors of further nodes."""
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
         self._sessions = make_sessions(self._parts, self._supervisor)
+        self._deployments = make_deployments(endpoints, self._parts)
+        if self._deployments is not None:
+            self.background(self._deployments.keep)
         self._forge = make_forge(endpoints, self._parts)
         self._changes = make_change_requests(endpoints)
         self._toolbox = make_node_toolbox(

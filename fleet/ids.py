@@ -26,7 +26,28 @@ __all__ = [
 
 _ENTITY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _PREFIXES = frozenset(
-    ["pr", "ep", "st", "tk", "pv", "ac", "de", "qu", "ap", "rn", "co", "cd", "ce", "in", "dg", "rp", "se", "di", "ms"]
+    [
+        "pr",
+        "ep",
+        "st",
+        "tk",
+        "pv",
+        "ac",
+        "de",
+        "qu",
+        "ap",
+        "rn",
+        "co",
+        "cd",
+        "ce",
+        "in",
+        "dg",
+        "rp",
+        "se",
+        "di",
+        "ms",
+        "dp",
+    ]
 )
 
 

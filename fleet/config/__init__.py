@@ -6,6 +6,7 @@ from fleet.on_demand import on_demand
 
 if TYPE_CHECKING:
     from fleet.config.blobs import BlobSettings, FileBlobSettings, RedisBlobSettings, S3BlobSettings
+    from fleet.config.deploying import DeploySettings
     from fleet.config.document import MAX_DOCUMENT_BYTES, parse_document, validated
     from fleet.config.environment import Key, config_files, load_settings, settings_keys
     from fleet.config.files import ConfigFiles, packaged_directory
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         BubblewrapBackendSettings,
         ChatFrontSettings,
         ContainerBackendSettings,
-        DeploySettings,
         FleetSettings,
         ForgeSettings,
         HostedForgeSettings,

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic.functional_validators import BeforeValidator
 
 from fleet.config.blobs import BlobSettings, FileBlobSettings
+from fleet.config.deploying import DeploySettings
 from fleet.config.labels import LabelChoice, LabelKey
 from fleet.config.observability import ObservabilitySettings
 from fleet.config.values import AbsolutePath, BoltUri, IpNetwork, Port, RedisUrl, SecretReference, Settings, kind_alone
@@ -21,7 +22,6 @@ __all__ = [
     "BubblewrapBackendSettings",
     "ChatFrontSettings",
     "ContainerBackendSettings",
-    "DeploySettings",
     "FleetSettings",
     "KubernetesBackendSettings",
     "ForgeSettings",
@@ -140,13 +140,6 @@ class AuditSettings(Settings):
     """Directory of the exported checkpoints, best on another disk or machine; unset is `audit/exported` in the home."""
     interval_s: int = Field(default=60, ge=1)
     """Seconds between two checkpoints."""
-
-
-class DeploySettings(Settings):
-    """Deployments."""
-
-    enabled: bool = False
-    """Lifecycles may deploy; when false, stories of lifecycle `sdlc` get `sdlc-no-deploy` (LC-46)."""
 
 
 class BubblewrapBackendSettings(Settings):

@@ -131,6 +131,8 @@ class StoryCreated(_StoryEvent):
     requester: Principal
     content_digest: Digest
     config: dict[str, Digest]
+    environment: str | None = None
+    """Where it is deployed (LC-46); None for a story that is not."""
 
 
 class StoryStarted(_StoryEvent):

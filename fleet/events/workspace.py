@@ -206,12 +206,18 @@ class DeploymentRecorded(_WorkspaceEvent):
     status: Literal["succeeded", "failed", "unknown", "rolled_back"]
     step_id: StepId
     rollback_ref: str | None = None
+    """The deployment that a rollback goes back to, or of one that was rolled back, the one that runs again."""
+    monitor_s: Count | None = None
+    """Seconds without a breach after which it counts as healthy (LC-63)."""
+    detail: str | None = None
+    """What the target said, for people."""
 
 
 class HealthObserved(_WorkspaceEvent):
     """Health of an environment in one window, from and to in UTC milliseconds (LC-49)."""
 
     environment: str
+    deployment_id: EntityId | None = None
     ok: bool
     checks: tuple[HealthCheck, ...]
     from_: Annotated[Millis, Field(alias="from")]

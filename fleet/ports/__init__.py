@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fleet.ports.clock import Clock
     from fleet.ports.code_facts import FactStore
     from fleet.ports.dead_letters import MAX_ATTEMPTS, DeadLetter, DeadLetters, Failure, LetterSource
+    from fleet.ports.deployments import Deployments, Placed, Standing
     from fleet.ports.engine import (
         Engine,
         EngineInfo,
@@ -64,7 +65,13 @@ if TYPE_CHECKING:
     from fleet.ports.raw_log import RawLog
     from fleet.ports.run_logs import LogPage, RunLogs
     from fleet.ports.sandbox import LogSink, RunProgress, Sandbox, SandboxBackend, SandboxHealth
-    from fleet.ports.sandbox_sessions import MAX_WRITE_BYTES, InteractiveBackend, SandboxSessions, SessionView
+    from fleet.ports.sandbox_sessions import (
+        MAX_WRITE_BYTES,
+        InteractiveBackend,
+        SandboxSessions,
+        ServingBackend,
+        SessionView,
+    )
     from fleet.ports.secrets import MAX_SECRET_BYTES, SecretDelivery, SecretProvider, SecretValue
     from fleet.ports.signing import Signer, Verifier
     from fleet.ports.snapshots import Snapshot, SnapshotStore
@@ -80,6 +87,10 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "ServingBackend",
+    "Deployments",
+    "Placed",
+    "Standing",
     "BundleStore",
     "Tokenizers",
     "MAX_APPEND_BYTES",

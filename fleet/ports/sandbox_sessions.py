@@ -7,6 +7,7 @@ a tree (`snapshot`), with everything that reads trees; a session that starts fro
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from fleet.ids import Digest, RunKey, StoryId
 from fleet.ports.sandbox import SandboxBackend
 from fleet.tools import LogLine, RunResult, RunSpec, RunStatus
 
-__all__ = ["MAX_WRITE_BYTES", "InteractiveBackend", "SandboxSessions", "SessionView"]
+__all__ = ["MAX_WRITE_BYTES", "InteractiveBackend", "SandboxSessions", "ServingBackend", "SessionView"]
 
 MAX_WRITE_BYTES = 64 << 10
 """Of one write."""
@@ -49,6 +50,14 @@ class InteractiveBackend(SandboxBackend, Protocol):
         The command goes on meanwhile: each file is as it was when it was read. Raises SandboxUnavailable when they
         change too fast.
         """
+        ...
+
+
+class ServingBackend(InteractiveBackend, Protocol):
+    """A technology whose interactive runs can be reached while they go on."""
+
+    async def connect(self, run_id: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the socket of this name in the run's workspace; None when there is none that listens."""
         ...
 
 

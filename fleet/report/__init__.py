@@ -14,6 +14,7 @@ from fleet.report.html import render_html
 from fleet.report.markdown import render_markdown
 from fleet.report.model import ReportOptions, TechnicalReport, TraceClass
 from fleet.report.reconcile import EngineUse, UsageDifference, comparable, differences, settlements
+from fleet.report.runbook import runbook
 from fleet.report.stats import statistics
 from fleet.report.timeline import describe
 from fleet.report.times import PhaseTime, human_wait_ms, phase_times
@@ -43,6 +44,7 @@ from fleet.report.usage import USAGE_KEYS, UsageKey, UsageRow, UsageSum, sum_usa
 from fleet.report.workflow import Stay, first_try_rates, stays
 
 __all__ = [
+    "runbook",
     "Stay",
     "first_try_rates",
     "stays",

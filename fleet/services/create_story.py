@@ -11,6 +11,7 @@ from fleet.ids import Digest, EntityId
 from fleet.planning import DEFAULT_EPIC, CoachConfig, ProjectState, content_digest, score_story
 from fleet.services.workbench import Definitions
 from fleet.story import Caller, StoryText, parse
+from fleet.tools import target_for
 
 __all__ = ["created_events", "parented", "scored_event"]
 
@@ -50,8 +51,9 @@ def created_events(
     if text.lifecycle not in rules.fsm.lifecycles:
         allowed = sorted(rules.fsm.lifecycles)
         raise InvalidInput(f"there is no lifecycle {text.lifecycle!r}; allowed: {', '.join(allowed)}", allowed=allowed)
-    # Deployments are off, so the full table would end in a state that nothing leaves (LC-46).
-    name = "sdlc-no-deploy" if text.lifecycle == "sdlc" else text.lifecycle
+    target = target_for(rules.targets, text.project_id) if text.lifecycle == "sdlc" else None
+    # Where nothing is deployed the full table would end in a state that nothing leaves (LC-46).
+    name = "sdlc-no-deploy" if text.lifecycle == "sdlc" and target is None else text.lifecycle
     criteria = tuple(
         AcceptanceCriterion(ac_id=EntityId(f"ac-{n}"), text=t) for n, t in enumerate(text.acceptance_criteria, 1)
     )
@@ -71,6 +73,7 @@ def created_events(
         requester=caller.principal,
         content_digest=digest,
         config=dict(config),
+        environment=target.environment if target else None,
     )
     scored = scored_event(text, digest, rules=rules, coach=coach)
     return (created, scored, *_first_transition(text, name))

@@ -155,17 +155,19 @@ class Journal(ModelSteps, UnsafeSteps):
         effect: Callable[[], Awaitable[dict[str, Any]]],
         *,
         keeps_failure: bool = False,
+        wall_s: int = 300,
     ) -> dict[str, Any]:
         """The recorded result of a KEYED effect whose receiver compares the state it expects (RC-51).
 
         Args:
             effect: a `summary` in its result is what people are shown of the step.
             keeps_failure: an error of the effect is recorded as the step's result, and raised each time.
+            wall_s: how long it may take.
         """
         step_id, digest = StepId(step), digest_of_json(request)
         finished = self._finished(step_id, digest)
         if finished is None:
-            await self._start(step_id, digest, work, kind="tool", effect="KEYED", wall_s=300)
+            await self._start(step_id, digest, work, kind="tool", effect="KEYED", wall_s=wall_s)
             self.admit()
             finished = await self._finish(await self._acted(step_id, effect, keeps_failure=keeps_failure), work)
         raw = await self.blobs.get(finished.result_digest)

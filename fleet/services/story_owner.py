@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
-from fleet.services.procedures import base, councils, delivery, derivation, gates, restoring, tasks
+from fleet.services.procedures import base, councils, delivery, deploying, derivation, gates, restoring, tasks
 from fleet.services.reconciling import Reconciler
 from fleet.services.sla_watch import SlaWatch
 from fleet.services.tool_calls import ToolCalls, end_calls
@@ -46,6 +46,9 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.GenerateReport: delivery.generate_report,
     owed.Publish: delivery.publish,
     owed.CloseStory: delivery.close_story,
+    owed.Deploy: deploying.deploy,
+    owed.ObserveHealth: deploying.observe_health,
+    owed.RollBack: deploying.roll_back,
 }
 
 _TRIES = 3

@@ -13,7 +13,7 @@ from fleet.errors import BudgetExceeded
 from fleet.events import AcceptanceCriterion
 from fleet.ids import EntityId, Principal, derive_id
 from fleet.planning import PlanningConfig
-from fleet.ports import BlobStore, Clock, Forge, Packs, ToolHost
+from fleet.ports import BlobStore, Clock, Deployments, Forge, Packs, ToolHost
 from fleet.rigor import RigorConfig
 from fleet.services.change_target import ChangeTarget
 from fleet.services.code_knowledge import CodeKnowledge
@@ -21,6 +21,7 @@ from fleet.services.journal import Journal, Seat
 from fleet.services.report import ReportService
 from fleet.services.usage_logs import UsageLogs
 from fleet.story import FsmConfig, StoryState
+from fleet.tools import DeployTarget
 
 __all__ = ["Definitions", "Workbench", "seat", "together"]
 
@@ -38,6 +39,8 @@ class Definitions:
     planning: PlanningConfig
     context: ContextConfig
     assignable_roles: tuple[str, ...]
+    targets: tuple[DeployTarget, ...] = ()
+    """Where stories are deployed; none where this fleet deploys nothing (LC-46)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Workbench:
     """Carries out tool calls that were asked for within the story; None refuses them all."""
     target: ChangeTarget | None = None
     """Where the change request is opened; None opens none."""
+    deployments: Deployments | None = None
+    """The environments of this fleet; None has none."""
     knowledge: CodeKnowledge | None = None
     """Chooses the files that a prompt shows of a large repository; None shows the first ones by path."""
     usage: UsageLogs | None = None

@@ -57,6 +57,7 @@ from fleet.story.decisions import (
     supersede_decision,
 )
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
+from fleet.story.deployments import Deployment
 from fleet.story.evolve import NO_STATE, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate, passing_tree
 from fleet.story.intents import Intent
@@ -97,6 +98,7 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "Deployment",
     "overdue_tasks",
     "TimeLimit",
     "time_limits",

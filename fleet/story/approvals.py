@@ -120,6 +120,10 @@ def subject_of(state: StoryState, gate: Gate, task: TaskState | None = None) -> 
             return Subject(kind="tree", id=state.story_id, digest=state.tree)
         case "docs" if state.docs is not None:
             return Subject(kind="docs", id=state.story_id, digest=state.docs.digest)
+        case "deployment" if state.tree is not None and state.environment is not None:
+            # The same tree in another environment is another subject (LC-61).
+            digest = digest_of_json({"environment": state.environment, "tree": state.tree})
+            return Subject(kind="tree+environment", id=state.environment, digest=digest)
         case "task_tree" if task is not None and task.candidate_tree is not None:
             return Subject(kind="tree", id=task.task.task_id, digest=task.candidate_tree)
         case "report" if state.tree in state.scores:
@@ -163,7 +167,7 @@ def subject_authors(state: StoryState, subject: Subject) -> frozenset[Principal]
         case "tree" if subject.id in state.tasks:
             author = state.tasks[subject.id].author
             return frozenset({author}) if author else frozenset()
-        case "tree" | "docs":
+        case "tree" | "docs" | "tree+environment":
             return frozenset(state.tree_authors)
         case _:
             return frozenset()

@@ -47,7 +47,7 @@ from fleet.events import (
     decode,
 )
 from fleet.ids import StoryId
-from fleet.story import evolve_budgets, evolve_council, evolve_tasks, evolve_tree
+from fleet.story import evolve_budgets, evolve_council, evolve_deployments, evolve_tasks, evolve_tree
 from fleet.story.milestones import with_milestone
 from fleet.story.ownership import counts_against
 from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState, Summary
@@ -120,6 +120,7 @@ def _created(p: StoryCreated, event: StoredEvent) -> StoryState:
         priority=p.priority,
         state="BACKLOG" if p.lifecycle == "agile" else "NEW",
         config=p.config,
+        environment=p.environment,
     )
 
 
@@ -343,6 +344,7 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     QuestionAnswered: _answered,
     SummaryRecorded: _summary,
     **evolve_tree.HANDLERS,
+    **evolve_deployments.HANDLERS,
     **evolve_tasks.HANDLERS,
     **evolve_council.HANDLERS,
     **evolve_budgets.HANDLERS,

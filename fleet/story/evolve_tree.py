@@ -22,6 +22,8 @@ from fleet.story.state import Approval, Checkpoint, Docs, Restoration, StoryStat
 
 __all__ = ["HANDLERS"]
 
+_OF_TREES = ("tree", "docs", "report", "tree+environment")
+
 
 def _merged(s: StoryState, p: TreeMerged, event: StoredEvent) -> StoryState:
     if p.task_id is None and s.base_tree is None:
@@ -50,7 +52,7 @@ def _restored(s: StoryState, p: TreeMerged) -> StoryState:
 
 def _is_about_a_tree(approval: Approval) -> bool:
     request = approval.request
-    return not is_tool_gate(request.gate) and request.subject.kind in ("tree", "docs", "report")
+    return not is_tool_gate(request.gate) and request.subject.kind in _OF_TREES
 
 
 def _checkpoint(s: StoryState, p: CheckpointSaved, event: StoredEvent) -> StoryState:

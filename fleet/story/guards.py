@@ -143,8 +143,29 @@ def _feedback(_: StoryState, c: GuardContext) -> Verdict:
     return ok, "a reason is given" if ok else "write a reason of 10 to 4,000 characters", ()
 
 
-def _not_deployed(_: StoryState, __: GuardContext) -> Verdict:
-    return False, "no deployment is recorded", ()
+def _deploy_approved(s: StoryState, c: GuardContext) -> Verdict:
+    granted = _granted(s, c, "approve_deploy")
+    recorded, _, evidence = _deploy_recorded(s, c)
+    # Nothing is deployed without a valid approval; one that ran out since has done what it was given for.
+    return (True, "approved when it was deployed", evidence) if recorded and not granted[0] else granted
+
+
+def _deploy_recorded(s: StoryState, _: GuardContext) -> Verdict:
+    last = s.deployment
+    if last is None or last.tree != s.tree or last.environment != s.environment:
+        return False, "no deployment of this tree is recorded", ()
+    return last.status == "succeeded", f"deployment {last.deployment_id}: {last.status}", (last.deployment_id,)
+
+
+def _health_ok(s: StoryState, _: GuardContext) -> Verdict:
+    last = s.deployment
+    if last is None or last.status != "succeeded":
+        return False, "nothing of this story runs in its environment", ()
+    if s.open_incidents:
+        return False, f"open incidents: {'; '.join(i.summary for i in s.open_incidents)}", (last.deployment_id,)
+    seen_s = max(0, last.healthy_to_ms - last.healthy_from_ms) // 1000
+    message = f"healthy for {seen_s} s of {last.monitor_s} s in {s.environment}"
+    return last.is_healthy, message, (last.deployment_id,)
 
 
 GUARDS: Mapping[str, Guard] = {
@@ -159,9 +180,9 @@ GUARDS: Mapping[str, Guard] = {
     "design_signoff": _by_gate,
     "review_signoff": _by_gate,
     "no_open_change_requests": _no_change_requests,
-    "deploy_approved": lambda s, c: _granted(s, c, "approve_deploy"),
-    "deploy_recorded": _not_deployed,
-    "health_ok": _not_deployed,
+    "deploy_approved": _deploy_approved,
+    "deploy_recorded": _deploy_recorded,
+    "health_ok": _health_ok,
     "docs_complete": _docs_complete,
     "feedback_given": _feedback,
 }

@@ -10,6 +10,7 @@ __all__ = [
     "CloseStory",
     "CommitWork",
     "DecideGate",
+    "Deploy",
     "DeriveAgain",
     "DerivePlan",
     "EndCouncil",
@@ -20,6 +21,7 @@ __all__ = [
     "LoopBack",
     "MeasureTree",
     "MergeTask",
+    "ObserveHealth",
     "OpenDesignCouncil",
     "OpenTaskCouncil",
     "Park",
@@ -30,6 +32,7 @@ __all__ = [
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
+    "RollBack",
     "StartTask",
     "TestTask",
 ]
@@ -81,10 +84,38 @@ class FireTransition:
 
 @dataclass(frozen=True, slots=True)
 class LoopBack:
-    """The tree blocks: go back and add a fix task (LC-47)."""
+    """The tree blocks, or its deployment does: go back and add a fix task (LC-47)."""
 
     event: str
     tree: str
+    reason: str = ""
+    """What the findings are; empty takes those of the tree's score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Send the tree to the story's environment, as a person approved (LC-61)."""
+
+    environment: str
+    tree: str
+    number: int
+    """Of the deployment in its story, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveHealth:
+    """Watch the deployment for one window (LC-49)."""
+
+    deployment_id: str
+    number: int
+    """Of the window, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """The first window breached: what ran before is to run again (LC-49)."""
+
+    deployment_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +287,8 @@ Intent = (
     | GenerateReport
     | Publish
     | CloseStory
+    | Deploy
+    | ObserveHealth
+    | RollBack
     | Park
 )

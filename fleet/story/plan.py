@@ -23,6 +23,7 @@ from fleet.story.intents import (
     CheckoutBase,
     CloseStory,
     DecideGate,
+    Deploy,
     DeriveAgain,
     DerivePlan,
     EndCouncil,
@@ -32,12 +33,14 @@ from fleet.story.intents import (
     Intent,
     LoopBack,
     MeasureTree,
+    ObserveHealth,
     OpenDesignCouncil,
     Park,
     ProduceDocs,
     Publish,
     RequestGate,
     RestoreTree,
+    RollBack,
 )
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.ownership import MAX_TAKEOVERS
@@ -193,13 +196,13 @@ def _tests_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     return ()
 
 
-def _back(s: StoryState, c: FsmConfig) -> Owed:
+def _back(s: StoryState, c: FsmConfig, reason: str = "") -> Owed:
     rows = [t for t in c.lifecycles[s.lifecycle].legal(s.state) if t.kind == "loopback" and "system" in t.by]
     if not rows or s.tree is None:
         return (Park(cause="stuck", detail=f"the tree blocks and state {s.state} has no way back"),)
     if s.loopbacks.get(rows[0].event, 0) >= c.limits.max_loopbacks:
         return (Park(cause="loopback_limit", detail=f"{rows[0].event} was fired {c.limits.max_loopbacks} times"),)
-    return (LoopBack(event=rows[0].event, tree=s.tree),)
+    return (LoopBack(event=rows[0].event, tree=s.tree, reason=reason),)
 
 
 def _docs_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
@@ -213,8 +216,28 @@ def _docs_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
     return (Park(cause="stuck", detail="the documentation lacks evidence for a criterion"),)
 
 
-def _deploy_work(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:
-    return (Park(cause="operator", detail="this installation deploys nothing: deploy.enabled is false"),)
+def _deploy_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
+    subject = subject_of(s, c.gate(s.lifecycle, "approve_deploy"))
+    if subject is None or s.environment is None or s.tree is None:
+        return (Park(cause="operator", detail="this story has no environment: it was created where none is declared"),)
+    last = s.deployment
+    if last is not None and last.tree == s.tree and last.status == "failed" and last.loopbacks == s.gone_back:
+        return _back(s, c, f"Deployment to {last.environment} failed: {last.detail}") if c.limits.auto_loopback else ()
+    if not valid_grant(s, "approve_deploy", subject.digest, now_ms=now_ms):
+        return gate_intents(s, c, "approve_deploy", now_ms=now_ms)
+    return (Deploy(environment=s.environment, tree=s.tree, number=len(s.deployments) + 1),)
+
+
+def _health_work(s: StoryState, c: FsmConfig, _: int) -> Owed:
+    last = s.deployment
+    if last is None:
+        return (Park(cause="stuck", detail="the story is watched, and no deployment of it is on record"),)
+    incidents = [i for i in s.open_incidents if i.deployment_id == last.deployment_id]
+    if not incidents:
+        return (ObserveHealth(deployment_id=last.deployment_id, number=last.windows + 1),)
+    if last.status == "succeeded" and last.windows == 1 and last.rollback_ref is not None:
+        return (RollBack(deployment_id=last.deployment_id),)
+    return _back(s, c, "; ".join(i.summary for i in incidents)) if c.limits.auto_loopback else ()
 
 
 _WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
@@ -228,7 +251,7 @@ _WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
     "no_open_change_requests": _nothing,
     "feedback_given": _nothing,
     "deploy_recorded": _deploy_work,
-    "health_ok": _deploy_work,
+    "health_ok": _health_work,
 }
 
 

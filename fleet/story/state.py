@@ -26,6 +26,7 @@ from fleet.events import (
 from fleet.ids import Digest, Principal, StoryId
 from fleet.story.budgets import StoryBudgets
 from fleet.story.council_facts import CouncilSaid, council_state
+from fleet.story.deployments import Deployment, Incident
 from fleet.story.lifecycle import Rigor
 
 __all__ = [
@@ -288,6 +289,11 @@ class StoryState:
     priority: int
     state: str
     config: Mapping[str, Digest] = field(default_factory=_frozen_map)
+    environment: str | None = None
+    """Where it is deployed; None for a story that is not."""
+    deployments: Mapping[str, Deployment] = field(default_factory=_frozen_map)
+    """By id, oldest first."""
+    incidents: Mapping[str, Incident] = field(default_factory=_frozen_map)
     disposition: Disposition = "active"
     park: Park | None = None
     closed: bool = False
@@ -361,6 +367,21 @@ class StoryState:
     def is_over(self) -> bool:
         """Whether nothing will ever be owed again: closed, cancelled or archived."""
         return self.closed or self.disposition in ("cancelled", "archived")
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The newest deployment, however it ended."""
+        return list(self.deployments.values())[-1] if self.deployments else None
+
+    @property
+    def open_incidents(self) -> tuple[Incident, ...]:
+        """Those that nobody has closed, oldest first."""
+        return tuple(incident for incident in self.incidents.values() if not incident.is_closed)
+
+    @property
+    def gone_back(self) -> int:
+        """How often the story has gone back to an earlier state."""
+        return sum(self.loopbacks.values())
 
     @property
     def open_steps(self) -> tuple[str, ...]:

@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from fleet.tools.addresses import address_refusal, addresses_refusal, host_is_listed
     from fleet.tools.capabilities import PRODUCT_OPS, ArgSpec, Capability, Declaration, ToolGate, gate_name
     from fleet.tools.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
+    from fleet.tools.deploy import (
+        DeployReady,
+        DeployTarget,
+        HealthCheckSpec,
+        MonitorSpec,
+        Sample,
+        Window,
+        judged,
+        target_for,
+    )
     from fleet.tools.git_targets import GitAddress, GitTarget, git_address, git_target, parse_git_address
     from fleet.tools.grants import tool_approvals
     from fleet.tools.isolation import WAIVABLE, Unmet, WaivableItem, item_of, split_unmet
@@ -81,6 +91,14 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "DeployReady",
+    "DeployTarget",
+    "HealthCheckSpec",
+    "MonitorSpec",
+    "Sample",
+    "Window",
+    "judged",
+    "target_for",
     "GitAddress",
     "GitTarget",
     "git_address",

@@ -29,6 +29,7 @@ PRODUCT_OPS: Mapping[str, frozenset[str]] = {
         | {"tests", "vote"}
     ),
     "tests": frozenset({"pipeline"}),
+    "environment": frozenset({"start", "rollback", "observe"}),
 }
 """Operations that only the product's own steps use: no role can be granted them, no caller can name them."""
 

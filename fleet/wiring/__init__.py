@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fleet.wiring.chat_desk import make_chat_desk
     from fleet.wiring.contexts import make_context_service, make_context_statistics, make_rehydrator
     from fleet.wiring.council import CouncilParts, make_council_parts, make_council_shard
+    from fleet.wiring.deploying import check_deployments, deploy_targets, make_deployments
     from fleet.wiring.desk import (
         make_audit_desk,
         make_budget_desk,
@@ -56,6 +57,9 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "check_deployments",
+    "deploy_targets",
+    "make_deployments",
     "AuditPlaces",
     "CouncilParts",
     "Endpoints",

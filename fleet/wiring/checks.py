@@ -8,6 +8,7 @@ from fleet.models import load_models, parse_prompts
 from fleet.planning import CoachConfig
 from fleet.wiring.blob_store import check_blob_keys
 from fleet.wiring.change_requests import check_forge
+from fleet.wiring.deploying import check_deployments
 from fleet.wiring.endpoints import Endpoints, load_definitions
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.roster import roster
@@ -31,6 +32,7 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     parse_prompts({n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")})
     roster(endpoints)
     check_forge(endpoints)
+    check_deployments(endpoints)
     check_blob_keys(endpoints)
     check_tokenizers(endpoints)
     return files.load("serve.yaml", ServeSettings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fleet.adapters.clock import SystemClock
@@ -43,6 +43,7 @@ from fleet.services.standing_delegations import DelegationRules, agent_roles
 from fleet.services.step_policy import StepPolicy
 from fleet.services.workbench import Workbench
 from fleet.wiring.change_requests import change_target
+from fleet.wiring.deploying import deploy_targets
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.engines import engine_usage, is_there
 from fleet.wiring.knowledge import make_knowledge
@@ -78,6 +79,7 @@ def make_council_parts(
         ActorResolver,
         RayAgents,
         RayChangeRequests,
+        RayDeployments,
         RayForge,
         RayPacks,
         RayToolHost,
@@ -90,7 +92,8 @@ def make_council_parts(
     # One for all stories: they share what is known of the supervisors.
     sandbox = make_sandbox(endpoints, resolver)
     snapshots = RedisSnapshotStore(redis)
-    rules, digests = load_definitions(files), files.digests()
+    rules = replace(load_definitions(files), targets=deploy_targets(endpoints))
+    digests = files.digests()
     policy = StepPolicy(active_policy(files), rules.fsm)
     registry = load_principals(endpoints.principals_file)
     models = load_models(files.document("models.yaml"))
@@ -124,6 +127,7 @@ def make_council_parts(
             reports=ReportService(log, blobs),
             tools=TracedToolHost(RayToolHost(resolver, endpoints.node), log),
             target=change_target(endpoints, RayChangeRequests(resolver, endpoints.node)),
+            deployments=RayDeployments(resolver, endpoints.node),
             usage=usage,
             knowledge=knowledge,
             holders=registry.holders_of,

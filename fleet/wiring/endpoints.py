@@ -13,6 +13,7 @@ from fleet.config import (
     BlobSettings,
     BubblewrapBackendSettings,
     ConfigFiles,
+    DeploySettings,
     FileBlobSettings,
     ForgeSettings,
     LlamaSettings,
@@ -72,6 +73,8 @@ class Endpoints:
     """Isolation that may be missing (RC-32)."""
     sandbox_backend: SandboxBackendSettings = BubblewrapBackendSettings()
     """What holds the runs."""
+    deploy: DeploySettings = DeploySettings()
+    """Where stories are deployed."""
     forge: ForgeSettings | None = None
     """Where change requests are opened; None opens none. Names its token and never holds it."""
     models: ModelsSettings = ModelsSettings()

@@ -160,6 +160,7 @@ def endpoints_at(
         sandbox_waiting=settings.sandbox.max_waiting,
         sandbox_waived=settings.sandbox.waived,
         sandbox_backend=settings.sandbox.backend,
+        deploy=settings.deploy,
         forge=settings.forge,
         models=settings.models,
         llama=settings.llama,

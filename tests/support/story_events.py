@@ -669,18 +669,23 @@ _STAGES: dict[Stage, Callable[[StoryLog], None]] = {
 
 
 def story(
-    *, until: Stage = "closed", only: Iterable[Stage] | None = None, config: Mapping[str, Digest] | None = None
+    *,
+    until: Stage = "closed",
+    only: Iterable[Stage] | None = None,
+    config: Mapping[str, Digest] | None = None,
+    created: ev.StoryCreated | None = None,
 ) -> StoryLog:
     """The story up to and with this stage, or exactly the stages of `only`, in their order.
 
     Args:
         config: what it is created with, instead of one file.
+        created: how it is created, instead of `created_payload()`.
     """
     log = StoryLog()
     chosen = tuple(only) if only is not None else STAGES[: STAGES.index(until) + 1]
     for stage in chosen:
-        if stage == "created" and config is not None:
-            log.add(created_payload(config=dict(config)), actor=PO)
+        if stage == "created" and (config is not None or created is not None):
+            log.add(created or created_payload(config=dict(config or {})), actor=PO)
         else:
             _STAGES[stage](log)
     return log

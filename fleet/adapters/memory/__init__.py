@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fleet.adapters.memory.clock import MemoryClock
     from fleet.adapters.memory.code_facts import MemoryFactStore
     from fleet.adapters.memory.dead_letters import MemoryDeadLetters
+    from fleet.adapters.memory.deployments import MemoryDeployments
     from fleet.adapters.memory.engine import BlockCache, FakeTokens, MemoryTokenSource, memory_engine
     from fleet.adapters.memory.feed import MemoryFeed
     from fleet.adapters.memory.feed_group import MemoryFeedGroup
@@ -42,6 +43,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "MemoryDeployments",
     "MemoryBundleStore",
     "MemoryTokenizers",
     "BlockCache",

@@ -1,5 +1,6 @@
 """Ray: the one resolver of actor names, and the ports that actors serve."""
 
+from fleet.adapters.ray.deployments import RayDeployments
 from fleet.adapters.ray.engine import RayEngine
 from fleet.adapters.ray.meter import RayMeter, gauge
 from fleet.adapters.ray.nodes import NodeWatch, RayNode, alive_nodes, own_node_id, supervisors_of_nodes
@@ -14,6 +15,7 @@ __all__ = [
     "NodeWatch",
     "RayAgents",
     "RayChangeRequests",
+    "RayDeployments",
     "RayEngine",
     "RayForge",
     "RayMeter",

@@ -185,6 +185,10 @@ class BubblewrapBackend:
         """The interactive run reads `data` next. See the port InteractiveBackend."""
         return self._sessions.write(run_id, data, is_last=is_last)
 
+    async def connect(self, run_id: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to a socket that the interactive run listens on, in its workspace; None when it does not."""
+        return await self._sessions.connect(run_id, name)
+
     async def snapshot(self, run_id: str) -> Digest | None:
         """The files of the interactive run as a tree. See the port InteractiveBackend."""
         return await self._sessions.snapshot(run_id)

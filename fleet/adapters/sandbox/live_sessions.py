@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -118,6 +119,27 @@ class LiveSessions:
         if session is not None:
             session.pipe.feed(data, is_last=is_last)
         return session is not None
+
+    async def connect(self, run_id: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the socket of this name in the workspace; None when no such run is open, or nobody listens.
+
+        The folder is the run's own to write: what is a link there, or no socket, is not followed.
+        """
+        session = self._open.get(run_id)
+        if session is None:
+            return None
+        try:
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=session.folder.descriptor)
+        except OSError:
+            return None
+        try:
+            if not stat.S_ISSOCK(os.fstat(found).st_mode):
+                return None
+            return await asyncio.open_unix_connection(f"/proc/self/fd/{found}")
+        except OSError:
+            return None
+        finally:
+            os.close(found)
 
     async def snapshot(self, run_id: str) -> Digest | None:
         """The files as a tree, each as it was when it was read; None when no such run is open here.

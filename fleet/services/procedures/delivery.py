@@ -11,6 +11,7 @@ from fleet.events import DocFile, DocsProduced, Payload, ReportGenerated, StoryC
 from fleet.ids import Digest, EntityId
 from fleet.models import Sampling, document_schema
 from fleet.ports import AgentRequest, Commit
+from fleet.report import runbook
 from fleet.services.journal import Work
 from fleet.services.procedures.base import measure, workspace_of
 from fleet.services.procedures.change_request import open_change_request
@@ -98,6 +99,8 @@ async def _documents(bench: Workbench, prefix: str) -> dict[str, str]:
         f"{folder}/design.md": narrative,
         f"{folder}/test-report.json": _json(_test_report(bench)),
     }
+    if state.deployments:
+        files[f"{folder}/runbook.md"] = runbook(state, bench.rules.targets)
     for number, decision in enumerate(decisions, 1):
         files[f"{folder}/adr/{number:04d}-design.md"] = _adr(number, decision.proposed)
     return files

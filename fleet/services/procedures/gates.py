@@ -175,12 +175,21 @@ async def loop_back(bench: Workbench, intent: LoopBack) -> None:
     state = bench.state
     score = state.scores.get(Digest(intent.tree))
     findings = "; ".join(score.reasons) if score and score.reasons else "the pipeline blocks"
-    reason = f"The tree scored {score.score if score else 'nothing'} and blocks: {findings}"[:3900]
+    blocks = f"The tree scored {score.score if score else 'nothing'} and blocks: {findings}"
+    reason = (intent.reason or blocks)[:3900]
     caller = Caller(principal=SYSTEM, roles=frozenset({"system"}))
     moved = fire(state, bench.rules.fsm, intent.event, caller=caller, now_ms=bench.now_ms, reason=reason)
-    number = sum(state.loopbacks.values()) + 1
-    name = f"loopback/{intent.event}/{number}"
+    name = _loopback_name(bench, intent.event)
     await bench.journal.record(name, *moved, *fix_task(bench, name, reason))
+
+
+def _loopback_name(bench: Workbench, event: str) -> str:
+    return f"loopback/{event}/{bench.state.gone_back + 1}"
+
+
+def fix_task_id(bench: Workbench, event: str) -> EntityId:
+    """The task that going back by this event would add now."""
+    return bench.new_id("tk", _loopback_name(bench, event))
 
 
 def fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
@@ -193,7 +202,7 @@ def fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
         task_id=bench.new_id("tk", name),
         story_id=state.story_id,
         plan_id=plan_id,
-        title=f"Mend the findings of round {sum(state.loopbacks.values()) + 1}",
+        title=f"Mend the findings of round {state.gone_back + 1}",
         description=reason,
         role="developer",
         kind="fix",

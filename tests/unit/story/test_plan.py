@@ -447,10 +447,3 @@ def test_story_that_is_not_active_owes_nothing(payload: ev.Payload, waits: str |
 def test_story_that_works_or_is_closed_waits_for_nobody():
     assert waiting_for(story(until="base").state, fsm(), now_ms=NOW) is None
     assert waiting_for(story().state, fsm(), now_ms=NOW) is None
-
-
-def test_deployment_that_is_switched_off_parks_for_the_operator():
-    state = story(until="merged").state.with_(lifecycle="sdlc", state="MONITOR")
-    (parked,) = plan(state, fsm(), now_ms=NOW)
-    assert isinstance(parked, Park)
-    assert parked.cause == "operator"

@@ -31,6 +31,9 @@ USED: list[tuple[str, list[str], tuple[str, ...], dict[str, Any]]] = [
     ("files.write", ["designer"], ("TEST", "DOCS"), {}),
     ("tests.pipeline", ["qa"], PHASES, {}),
     ("tests.pytest", ["qa"], PHASES, {}),
+    ("environment.start", ["deployer"], ("DOCS",), {}),
+    ("environment.rollback", ["deployer"], ("DOCS",), {}),
+    ("environment.observe", ["monitor"], ("DOCS",), {}),
     *((f"model.{kind}", ROLES, PHASES, {}) for kind in KINDS),
 ]
 

@@ -1,0 +1,229 @@
+"""The environments of one node: what runs in each, what ran before, and both again after a restart (LC-49).
+
+Invariant: the file of an environment names what is to run there and what a rollback goes back to. It is replaced whole
+once the new program is ready, so that whoever starts after a crash finds the one or the other, never nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from fleet.adapters.deploy.door import Door, Streams
+from fleet.adapters.deploy.instance import Instance
+from fleet.errors import StoreUnavailable
+from fleet.ids import RunKey
+from fleet.ports import Clock, Placed, ServingBackend, Standing
+from fleet.tools import HealthCheckSpec, Sample
+
+__all__ = ["ProcessDeployments"]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The file of one environment."""
+
+    current: Placed | None = None
+    previous: Placed | None = None
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
+@dataclass(eq=False)
+class _Environment:
+    kept: _Kept
+    current: Instance | None = None
+    door: Door | None = None
+    """Where people come in; there only while something runs that is to be reached."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ProcessDeployments:
+    """Implements the port Deployments with programs in sandboxes of this node.
+
+    Args:
+        root: folder of the environments' files; what they name is started again by `resume`.
+        declared: the environments that are; what ran in another one does not come back.
+    """
+
+    def __init__(self, backend: ServingBackend, clock: Clock, root: Path, *, declared: Collection[str] = ()) -> None:
+        self._backend, self._clock, self._root = backend, clock, root
+        self._declared = frozenset(declared)
+        self._environments: dict[str, _Environment] = {}
+
+    async def resume(self) -> None:
+        """What was to run when the last process of this name ended runs again, as far as it is declared still."""
+        for name in sorted(self._declared):
+            found = self._environment(name)
+            if found.kept.current is not None:
+                await self._opened(found, found.kept.current)
+
+    async def keep(self) -> None:
+        """`resume`, and `close` when this is cancelled."""
+        await self.resume()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Nothing runs any more; it comes back with `resume`."""
+        environments = list(self._environments.values())
+        self._environments.clear()
+        await asyncio.gather(*(_shut(env) for env in environments))
+
+    async def deploy(self, placed: Placed) -> Standing:
+        """See the port."""
+        found = self._environment(placed.target.environment)
+        async with found.changing:
+            old = found.current
+            if old is not None and old.placed.key == placed.key:
+                return self._standing(found)
+            await self._opened(found, placed)
+            fresh = Instance(self._backend, self._clock, placed)
+            why = await self._started(fresh)
+            if why is not None:
+                return Standing("failed", key=_key(found.kept.current), previous=_key(found.kept.previous), detail=why)
+            self._switch(found, fresh, _Kept(placed, found.kept.current))
+            if old is not None:
+                await old.end()
+            return self._standing(found)
+
+    async def standing(self, environment: str) -> Standing:
+        """See the port."""
+        found = self._environment(environment)
+        # Whoever asks whether a deployment happened that is just being made has to wait for it.
+        async with found.changing:
+            return self._standing(found)
+
+    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
+        """See the port."""
+        found = self._environment(environment)
+        async with found.changing:
+            old, before = found.current, found.kept.previous
+            if old is None or old.placed.key != failed:
+                return self._standing(found)
+            if before is None:
+                await self._emptied(environment, found)
+                return Standing("nothing")
+            fresh = Instance(self._backend, self._clock, before)
+            why = await self._started(fresh)
+            if why is not None:
+                return Standing("failed", key=failed, previous=before.key, detail=why)
+            self._switch(found, fresh, _Kept(before, None))
+            await old.end()
+            return self._standing(found)
+
+    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+        """See the port."""
+        current = self._environment(environment).current
+        if current is None:
+            return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
+        return await current.sample(check)
+
+    async def stop(self, environment: str) -> None:
+        """See the port."""
+        found = self._environment(environment)
+        async with found.changing:
+            await self._emptied(environment, found)
+
+    # What is kept.
+
+    def _environment(self, name: str) -> _Environment:
+        found = self._environments.get(name)
+        if found is None:
+            kept = self._read(name)
+            found = self._environments[name] = _Environment(kept)
+            if kept.current is not None:
+                found.current = Instance(self._backend, self._clock, kept.current, was_ready=True)
+                found.current.begin()
+        return found
+
+    async def _started(self, fresh: Instance) -> str | None:
+        """None once it is ready; else why it is not, and nothing of it is left."""
+        fresh.begin()
+        try:
+            why = await fresh.ready()
+        except BaseException:
+            await fresh.end()
+            raise
+        if why is not None:
+            await fresh.end()
+        return why
+
+    def _switch(self, found: _Environment, fresh: Instance, kept: _Kept) -> None:
+        self._write(fresh.placed.target.environment, kept)
+        found.kept, found.current = kept, fresh
+
+    async def _emptied(self, name: str, found: _Environment) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path(name).unlink()
+        found.kept = _Kept()
+        await _shut(found)
+
+    async def _opened(self, found: _Environment, placed: Placed) -> None:
+        """The door of the environment is where the target has it."""
+        wanted, now = placed.target.expose, found.door.port if found.door else None
+        if wanted == now:
+            return
+        fresh = None if wanted is None else Door(wanted, partial(_connect, found))
+        if fresh is not None:
+            await fresh.open()
+        old, found.door = found.door, fresh
+        if old is not None:
+            await old.close()
+
+    def _standing(self, found: _Environment) -> Standing:
+        kept = found.kept
+        if kept.current is None:
+            return Standing("nothing")
+        return Standing("running", key=kept.current.key, previous=_key(kept.previous))
+
+    def _path(self, name: str) -> Path:
+        return self._root / f"{name}.json"
+
+    def _read(self, name: str) -> _Kept:
+        try:
+            return _KEPT.validate_json(self._path(name).read_bytes())
+        except FileNotFoundError:
+            return _Kept()
+        except (OSError, ValidationError) as error:
+            raise StoreUnavailable(f"{self._path(name)} does not say what runs in {name}: {error}") from error
+
+    def _write(self, name: str, kept: _Kept) -> None:
+        path = self._path(name)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh = path.with_suffix(".new")
+            with fresh.open("wb") as file:
+                file.write(_KEPT.dump_json(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError as error:
+            raise StoreUnavailable(f"what runs in {name} cannot be written down: {error}") from error
+
+
+async def _connect(found: _Environment) -> Streams | None:
+    return await found.current.connect() if found.current is not None else None
+
+
+async def _shut(found: _Environment) -> None:
+    old, found.current = found.current, None
+    door, found.door = found.door, None
+    if door is not None:
+        await door.close()
+    if old is not None:
+        await old.end()
+
+
+def _key(placed: Placed | None) -> RunKey | None:
+    return placed.key if placed else None

@@ -1,0 +1,191 @@
+"""Procedures of DEPLOY and MONITOR: deploy what a person approved, watch it, roll it back (LC-49, LC-61..LC-63)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fleet.errors import ConfigError
+from fleet.events import (
+    DeploymentRecorded,
+    HealthCheck,
+    HealthObserved,
+    IncidentClosed,
+    IncidentOpened,
+    Payload,
+    StoryParked,
+)
+from fleet.ids import Digest, EntityId, RunKey, StepId
+from fleet.ports import Deployments, Placed, Standing
+from fleet.services.journal import Probe, Work
+from fleet.services.procedures.gates import fix_task_id
+from fleet.services.procedures.watching import Watched, watch
+from fleet.services.workbench import Workbench, seat
+from fleet.story import Deployment
+from fleet.story.intents import Deploy, ObserveHealth, RollBack
+from fleet.tools import DeployTarget
+
+__all__ = ["deploy", "observe_health", "roll_back"]
+
+DEPLOYER, MONITOR = seat("deployer"), seat("monitor")
+_MARGIN_S = 120
+"""Beside the time that a program may take to become ready: its files have to be put in place."""
+_NOTHING = "nothing"
+"""What a rollback goes back to when nothing ran before."""
+
+
+async def deploy(bench: Workbench, intent: Deploy) -> None:
+    """The tree runs in its environment, or it is on record why it does not; never sent a second time (RC-52)."""
+    target, deployments = _target(bench, intent.environment)
+    deployment_id = bench.new_id("dp", f"deployments/{intent.number}")
+    step, tree = f"deployments/{intent.number}", Digest(intent.tree)
+    args = {"environment": intent.environment, "tree": intent.tree}
+    toolchain = bench.toolchain
+
+    async def send(key: RunKey) -> dict[str, Any]:
+        placed = Placed(key=key, story=bench.state.story_id, tree=tree, toolchain=toolchain, target=target)
+        return _told(await deployments.deploy(placed), key)
+
+    async def look() -> Literal["happened", "not_happened", "cannot_tell"]:
+        found = await deployments.standing(intent.environment)
+        return "happened" if found.key == _key_of(bench, step) else "not_happened"
+
+    work = Work(seat=DEPLOYER, tool="environment", op="start", args=args)
+    wall_s = target.ready.within_s + _MARGIN_S
+    result = await bench.journal.act_unsafe(
+        step, args | {"deployment": deployment_id}, work, send, probe=Probe("environment", look), wall_s=wall_s
+    )
+    recorded = DeploymentRecorded(
+        deployment_id=deployment_id,
+        environment=intent.environment,
+        tree_digest=tree,
+        revision=_key_of(bench, step),
+        # What a probe or a person says has happened is running; a target that failed says so itself.
+        status="failed" if result.get("status") == "failed" else "succeeded",
+        step_id=StepId(step),
+        rollback_ref=(result.get("previous") or _NOTHING) if target.rollback == "previous" else None,
+        monitor_s=target.monitor.window_s,
+        detail=str(result.get("detail") or result.get("note") or "")[:2000],
+    )
+    await bench.journal.record(f"{step}/recorded", recorded, actor=DEPLOYER.principal)
+
+
+async def observe_health(bench: Workbench, intent: ObserveHealth) -> None:
+    """One window of every check is on record; a breach opens an incident, health that holds closes those there are."""
+    deployment = bench.state.deployments[intent.deployment_id]
+    target, deployments = _target(bench, deployment.environment)
+    step = f"{_place(bench, deployment)}/watch/{intent.number}"
+    args = {"environment": deployment.environment, "window": intent.number}
+    longest_s = max(check.window_s for check in target.monitor.checks)
+
+    async def look() -> dict[str, Any]:
+        return (await watch(deployments, target, clock=bench.clock)).as_result()
+
+    work = Work(seat=MONITOR, tool="environment", op="observe", args=args)
+    seen = Watched.of(await bench.journal.act(step, args, work, look, wall_s=longest_s + _MARGIN_S))
+    observed = HealthObserved(
+        environment=deployment.environment,
+        deployment_id=EntityId(deployment.deployment_id),
+        ok=seen.ok,
+        checks=tuple(HealthCheck(name=c.name, ok=c.ok, value=c.value, threshold=c.threshold) for c in seen.checks),
+        from_=seen.from_ms,
+        to=seen.to_ms,
+    )
+    also = _closed(bench, deployment, observed) if seen.ok else _breached(bench, deployment, seen)
+    await bench.journal.record(f"{step}/observed", observed, *also, actor=MONITOR.principal)
+
+
+def _breached(bench: Workbench, deployment: Deployment, seen: Watched) -> tuple[Payload, ...]:
+    """The incident; and the story waits for a person when its first window breached and nothing can be rolled back."""
+    name = f"{_place(bench, deployment)}/incident/{deployment.windows + 1}"
+    summary = f"Deployment to {deployment.environment} is not healthy: {seen.findings}"[:2000]
+    opened = IncidentOpened(
+        incident_id=bench.new_id("in", name),
+        severity="high",
+        summary=summary,
+        source="monitor",
+        deployment_id=EntityId(deployment.deployment_id),
+        task_id=fix_task_id(bench, "incident_found"),
+    )
+    if deployment.windows > 0 or deployment.rollback_ref is not None:
+        return (opened,)
+    detail = (
+        f"{summary}. Its target declares no rollback: put {deployment.environment} right, then run `fleet resume "
+        f"{bench.state.story_id}`, and the story goes back to build with a task for this"
+    )
+    return (opened, StoryParked(cause="operator", detail=detail, ref=opened.incident_id))
+
+
+def _closed(bench: Workbench, deployment: Deployment, observed: HealthObserved) -> tuple[Payload, ...]:
+    healthy_ms = observed.to - (deployment.healthy_from_ms or observed.from_)
+    if healthy_ms < deployment.monitor_s * 1000:
+        return ()
+    resolution = f"deployment {deployment.deployment_id} has been healthy for {healthy_ms // 1000} s"
+    return tuple(
+        IncidentClosed(incident_id=EntityId(i.incident_id), resolution=resolution) for i in bench.state.open_incidents
+    )
+
+
+async def roll_back(bench: Workbench, intent: RollBack) -> None:
+    """What ran before runs again, and that is on record; where it cannot, the story waits for a person."""
+    deployment = bench.state.deployments[intent.deployment_id]
+    target, deployments = _target(bench, deployment.environment)
+    step, failed = f"{_place(bench, deployment)}/rollback", RunKey(deployment.revision)
+    args = {"environment": deployment.environment, "to": deployment.rollback_ref}
+
+    async def send(_: RunKey) -> dict[str, Any]:
+        return _told(await deployments.roll_back(deployment.environment, failed=failed), failed)
+
+    async def look() -> Literal["happened", "not_happened", "cannot_tell"]:
+        return "not_happened" if (await deployments.standing(deployment.environment)).key == failed else "happened"
+
+    work = Work(seat=DEPLOYER, tool="environment", op="rollback", args=args)
+    wall_s = target.ready.within_s + _MARGIN_S
+    result = await bench.journal.act_unsafe(step, args, work, send, probe=Probe("environment", look), wall_s=wall_s)
+    is_back = result.get("status") != "failed"
+    detail = str(result.get("detail") or result.get("note") or "")[:2000]
+    payloads: list[Payload] = [
+        DeploymentRecorded(
+            deployment_id=EntityId(deployment.deployment_id),
+            environment=deployment.environment,
+            tree_digest=deployment.tree,
+            revision=deployment.revision,
+            status="rolled_back" if is_back else "failed",
+            step_id=StepId(step),
+            rollback_ref=deployment.rollback_ref,
+            detail=detail,
+        )
+    ]
+    if not is_back:
+        payloads.append(StoryParked(cause="operator", detail=f"the rollback failed: {detail}"))
+    await bench.journal.record(f"{step}/recorded", *payloads, actor=DEPLOYER.principal)
+
+
+def _target(bench: Workbench, environment: str) -> tuple[DeployTarget, Deployments]:
+    found = next((target for target in bench.rules.targets if target.environment == environment), None)
+    if found is None or bench.deployments is None:
+        raise ConfigError(
+            f"environment {environment!r} is not declared any more: declare it under deploy.targets of fleet.yaml and "
+            "start the fleet again, or give the story another way",
+            environment=environment,
+        )
+    return found, bench.deployments
+
+
+def _place(bench: Workbench, deployment: Deployment) -> str:
+    return f"deployments/{list(bench.state.deployments).index(deployment.deployment_id) + 1}"
+
+
+def _key_of(bench: Workbench, step: str) -> RunKey:
+    return bench.state.steps[StepId(step)].started.key
+
+
+def _told(standing: Standing, key: RunKey) -> dict[str, Any]:
+    """The result of a step that changed an environment."""
+    is_failed = standing.status == "failed"
+    return {
+        "status": "failed" if is_failed else "succeeded",
+        "detail": standing.detail,
+        "previous": standing.previous,
+        "key": key,
+        "summary": standing.detail if is_failed else f"runs: {standing.key or 'nothing'}",
+    }

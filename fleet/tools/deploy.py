@@ -1,0 +1,158 @@
+"""Where stories are deployed, and what of a deployment is watched: as declared in config/fleet.yaml (LC-49)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = ["DeployReady", "DeployTarget", "HealthCheckSpec", "MonitorSpec", "Sample", "Window", "judged", "target_for"]
+
+_NAME = r"^[a-z][a-z0-9_-]{0,39}$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HealthCheckSpec(_Frozen):
+    """One thing that is watched. In every window of `window_s` a number is measured; over `threshold` it breaches."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    kind: Literal["http", "command", "metric", "log_pattern"]
+    """The number is: of `http` and `command` the looks that failed, of `metric` its highest value, of `log_pattern`
+    the lines that match."""
+    target: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Of `http` a path (`/healthz`), of `metric` a path and a name (`/metrics#errors_total`), of `command` program and
+    arguments without a shell, of `log_pattern` a regular expression."""
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """The highest number that is still healthy."""
+    interval_s: Annotated[int, Field(ge=1, le=3600)] = 10
+    """Seconds between two looks."""
+    window_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds after which the number is judged, and begins anew."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> HealthCheckSpec:
+        if self.interval_s > self.window_s:
+            raise ValueError(f"check {self.name}: interval_s {self.interval_s} is over window_s {self.window_s}")
+        if self.kind in ("http", "metric") and not self.target.startswith("/"):
+            raise ValueError(f"check {self.name}: target of kind {self.kind} is a path that begins with /")
+        if self.kind == "metric" and not self.target.partition("#")[2]:
+            raise ValueError(f"check {self.name}: write target as path and name of the metric, /metrics#errors_total")
+        if self.kind == "command":
+            self._require_argv()
+        if self.kind == "log_pattern":
+            _require_pattern(self.name, self.target)
+        return self
+
+    def _require_argv(self) -> None:
+        try:
+            if self.argv:
+                return
+        except ValueError as error:
+            raise ValueError(f"check {self.name}: target cannot be split into program and arguments: {error}") from None
+        raise ValueError(f"check {self.name}: target names no program")
+
+    @field_validator("target")
+    @classmethod
+    def _can_be_split(cls, value: str) -> str:
+        if any(ord(c) < 32 for c in value):
+            raise ValueError("target is one line")
+        return value
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Of kind `command`: program and arguments."""
+        return tuple(shlex.split(self.target))
+
+
+def _require_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"check {name}: target is no regular expression: {error}") from None
+
+
+class DeployReady(_Frozen):
+    """How a new deployment shows that it can be used."""
+
+    path: Annotated[str, Field(pattern=r"^/[^\s#]{0,200}$")] = "/"
+    """It answers this path with a status below 400."""
+    within_s: Annotated[int, Field(ge=1, le=600)] = 60
+
+
+class MonitorSpec(_Frozen):
+    """What is watched after a deployment, and for how long."""
+
+    window_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Seconds without a breach after which the deployment counts as healthy (LC-63)."""
+    checks: Annotated[tuple[HealthCheckSpec, ...], Field(min_length=1, max_length=20)]
+
+    @model_validator(mode="after")
+    def _has_each_name_once(self) -> MonitorSpec:
+        names = [check.name for check in self.checks]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two checks are named {', '.join(doubled)}")
+        return self
+
+
+class DeployTarget(_Frozen):
+    """One environment, and how a story's tree gets there. Kind `process`: a program in a sandbox of the home's node."""
+
+    environment: Annotated[str, Field(pattern=_NAME)]
+    kind: Literal["process"] = "process"
+    projects: tuple[str, ...] = ()
+    """Projects whose stories are deployed there; none means all."""
+    argv: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=64)]
+    """The program and its arguments, started in the root of the tree; never a shell string."""
+    env: dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")], str] = Field(default_factory=dict)
+    """Variables of the program, beside PORT."""
+    port: Annotated[int, Field(ge=1024, le=65_000)] = 8080
+    """Where it listens inside its sandbox; PORT tells it."""
+    expose: Annotated[int, Field(ge=1024, le=65_535)] | None = None
+    """Port on the loopback of the node where people reach it; None where nobody does."""
+    ready: DeployReady = DeployReady()
+    memory_mb: Annotated[int, Field(ge=32, le=65_536)] = 512
+    rollback: Literal["previous", "none"] = "previous"
+    """What happens when the first window breaches: what ran before runs again, or the story waits for a person."""
+    monitor: MonitorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one look of a check found."""
+
+    value: float
+    """1 for a failed look and 0 for a good one of `http` and `command`; else the number itself."""
+    detail: str = ""
+    """For people: the status, the end of the output; written by the program that is watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a check's samples of one window come to."""
+
+    ok: bool
+    value: float
+    detail: str
+    """Of the sample that tells most."""
+
+
+def judged(check: HealthCheckSpec, samples: Sequence[Sample]) -> Window:
+    """Whether the window is healthy. Without a sample it is not: missing evidence is failure (GL-18)."""
+    if not samples:
+        return Window(ok=False, value=0.0, detail="no look could be taken")
+    worst = max(samples, key=lambda sample: sample.value)
+    value = worst.value if check.kind == "metric" else sum(sample.value for sample in samples)
+    return Window(ok=value <= check.threshold, value=value, detail=worst.detail)
+
+
+def target_for(targets: Sequence[DeployTarget], project_id: str) -> DeployTarget | None:
+    """Where the stories of a project are deployed: the first target that names it, else the first for all projects."""
+    own = next((target for target in targets if project_id in target.projects), None)
+    return own or next((target for target in targets if not target.projects), None)

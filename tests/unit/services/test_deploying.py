@@ -1,0 +1,287 @@
+"""A story from its consent to deploy to its end: deployed once, watched, rolled back, mended, whatever dies (LC-49)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from fleet import events as ev
+from fleet.adapters.memory import MemoryClock, MemoryDeployments
+from fleet.errors import SandboxUnavailable
+from fleet.ids import CommandId, Digest
+from fleet.ports import Command, Placed, Standing
+from fleet.services.story_owner import StoryOwner
+from fleet.services.workbench import Workbench
+from fleet.tools import DeployTarget, HealthCheckSpec, Sample
+from tests.support.acting import Crash, MortalLog
+from tests.support.bench import ANA, World, definitions
+from tests.support.deployed import target_of
+from tests.support.story_events import MERGED, T0, created_payload, digest, story
+
+P = TypeVar("P", bound=ev.Payload)
+
+
+class QuickClock(MemoryClock):
+    """Short sleeps pass at once; long ones, as that for a person's answer, wait."""
+
+    async def sleep(self, seconds: float) -> None:
+        if 0 < seconds <= 5:
+            self.advance(seconds)
+        await super().sleep(0 if seconds <= 5 else seconds)
+
+
+class Watcher:
+    """Stories in DEPLOY, whose deployments answer as a test says."""
+
+    def __init__(
+        self,
+        *,
+        deployments: MemoryDeployments | None = None,
+        log: MortalLog | None = None,
+        rigor: str = "L1",
+        **target: Any,
+    ) -> None:
+        self.world = World(clock=QuickClock(T0 + 3_600_000), log=log)
+        self.deployments = deployments or MemoryDeployments()
+        self.target: DeployTarget = target_of(**target)
+        self.rigor = rigor
+        self.fsm = definitions().fsm
+
+    async def begin(self) -> Watcher:
+        log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview", rigor=self.rigor))
+        log.move("TEST", "tests_done", "REVIEW").move("REVIEW", "review_approved", "DEPLOY")
+        await log.write_to(self.world.log)
+        return self
+
+    async def bench(self) -> Workbench:
+        bench = await self.world.bench()
+        return replace(
+            bench, rules=replace(definitions(), fsm=self.fsm, targets=(self.target,)), deployments=self.deployments
+        )
+
+    async def work(self, until: Callable[[Workbench], bool]) -> Workbench:
+        """An owner works, and ana approves what waits for her, until this holds."""
+        bench = await self.bench()
+        owner = StoryOwner(bench)
+        working = asyncio.create_task(owner.run())
+        try:
+            async with asyncio.timeout(20):
+                while not until(bench) and not working.done():
+                    await self.approve(bench, owner)
+                    await asyncio.sleep(0)
+            if working.done():
+                working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        return bench
+
+    async def approve(self, bench: Workbench, owner: StoryOwner) -> None:
+        for approval in list(bench.state.approvals.values()):
+            request = approval.request
+            if approval.status == "requested" and not approval.voided and request.gate == "approve_deploy":
+                name = CommandId(f"{ANA}/yes-{request.approval_id}")
+                command = Command(name, bench.journal.stream, "approve", ANA, {"gate": request.approval_id})
+                await self.world.commands.handle(bench, command)
+                owner.wake()
+
+    async def payloads(self, kind: type[P]) -> list[P]:
+        decoded = [ev.decode(event) for event in await self.world.events()]
+        return [payload for payload in decoded if isinstance(payload, kind)]
+
+
+def in_state(name: str) -> Callable[[Workbench], bool]:
+    return lambda bench: bench.state.state == name
+
+
+def ill(_: Digest, check: HealthCheckSpec) -> Sample:
+    return Sample(1.0, f"status 503 from {check.target}")
+
+
+def parked(bench: Workbench) -> bool:
+    return bench.state.disposition == "parked"
+
+
+@pytest.mark.rule("LC-36", "LC-37", "LC-49", "LC-61", "LC-62", "LC-63")
+async def test_approved_tree_is_deployed_once_and_watched_until_it_is_healthy():
+    at = await Watcher(
+        monitor={"window_s": 3, "checks": [check("alive"), check("errors", "metric", window_s=2)]}
+    ).begin()
+
+    bench = await at.work(lambda b: b.state.deployment is not None and b.state.deployment.is_healthy)
+
+    (placed,) = at.deployments.deployed
+    assert (placed.tree, placed.target) == (MERGED, at.target)
+    (recorded,) = await at.payloads(ev.DeploymentRecorded)
+    assert (recorded.status, recorded.environment, recorded.revision) == ("succeeded", "preview", placed.key)
+    windows = await at.payloads(ev.HealthObserved)
+    assert all(window.ok and len(window.checks) == 2 for window in windows)
+    assert windows[-1].to - windows[0].from_ >= 3000
+    assert bench.state.state == "MONITOR"
+    (started, *watches) = [s.started for s in bench.state.steps.values() if s.started.tool == "environment"]
+    assert (started.op, started.effect, started.as_role) == ("start", "UNSAFE", "deployer")
+    assert {(w.op, w.effect, w.as_role) for w in watches} == {("observe", "KEYED", "monitor")}
+
+
+def check(name: str, kind: str = "http", **changes: Any) -> dict[str, Any]:
+    target = {"http": "/healthz", "metric": "/metrics#errors_total"}[kind]
+    return {"name": name, "kind": kind, "target": target, "threshold": 0, "interval_s": 1, "window_s": 1} | changes
+
+
+@pytest.mark.rule("LC-43", "LC-47", "LC-91")
+async def test_deployment_that_fails_comes_back_as_a_task_that_names_what_was_said():
+    at = Watcher(deployments=MemoryDeployments(starts=lambda _: "the program ended with 3: no database"))
+    bench = await (await at.begin()).work(in_state("BUILD"))
+
+    (recorded,) = await at.payloads(ev.DeploymentRecorded)
+    assert (recorded.status, recorded.detail) == ("failed", "the program ended with 3: no database")
+    (task,) = [t.task for t in bench.state.tasks.values() if t.task.kind == "fix"]
+    assert "Deployment to preview failed: the program ended with 3: no database" in task.description
+
+
+@pytest.mark.rule("LC-45", "LC-49")
+async def test_first_window_that_breaches_is_rolled_back_and_its_incident_becomes_a_task():
+    at = await Watcher(deployments=MemoryDeployments(looks=ill)).begin()
+    before = Placed(key_of("b"), story_id(), MERGED, "python", at.target)
+    await at.deployments.deploy(before)
+
+    bench = await at.work(in_state("BUILD"))
+
+    assert await at.deployments.standing("preview") == Standing("running", key=before.key)
+    first, back = await at.payloads(ev.DeploymentRecorded)
+    assert (first.status, back.status) == ("succeeded", "rolled_back")
+    assert first.rollback_ref == before.key
+    (opened,) = await at.payloads(ev.IncidentOpened)
+    assert "alive is 1, at most 0 is healthy (status 503 from /healthz)" in opened.summary
+    (task,) = [t.task for t in bench.state.tasks.values() if t.task.kind == "fix"]
+    assert task.task_id == opened.task_id
+    assert "alive is 1" in task.description
+    types = await at.world.types()
+    # What was seen and that it is wrong are one append: nobody finds the one without the other.
+    assert types.index("IncidentOpened") == types.index("HealthObserved") + 1
+
+
+@pytest.mark.rule("LC-49")
+async def test_first_window_that_breaches_without_a_rollback_waits_for_a_person():
+    at = await Watcher(deployments=MemoryDeployments(looks=ill), rollback="none").begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert "declares no rollback" in bench.state.park.detail
+    assert (await at.deployments.standing("preview")).status == "running"
+    assert len(await at.payloads(ev.IncidentOpened)) == 1
+
+    await at.world.commands.handle(
+        bench, Command(CommandId(f"{ANA}/go"), bench.journal.stream, "unpark", ANA, {"note": "I have looked at it."})
+    )
+    assert (await at.work(in_state("BUILD"))).state.state == "BUILD"
+    assert [d.status for d in await at.payloads(ev.DeploymentRecorded)] == ["succeeded"]
+
+
+@pytest.mark.rule("LC-49")
+async def test_rollback_that_fails_waits_for_a_person_and_then_goes_back():
+    class Stuck(MemoryDeployments):
+        async def roll_back(self, environment: str, *, failed: Any) -> Standing:
+            return Standing("failed", key=failed, detail="what ran before does not start any more")
+
+    at = await Watcher(deployments=Stuck(looks=ill)).begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert bench.state.park.detail == "the rollback failed: what ran before does not start any more"
+    await at.world.commands.handle(
+        bench, Command(CommandId(f"{ANA}/go"), bench.journal.stream, "unpark", ANA, {"note": "I have looked at it."})
+    )
+    assert (await at.work(in_state("BUILD"))).state.state == "BUILD"
+
+
+@pytest.mark.rule("LC-49", "LC-63")
+async def test_later_breach_opens_an_incident_that_closes_once_a_later_deployment_has_been_healthy():
+    looks = iter([0.0, 0.0, 0.0, 1.0])
+    at = Watcher(
+        deployments=MemoryDeployments(looks=lambda _, __: Sample(next(looks, 0.0), "seen")),
+        monitor={"window_s": 60, "checks": [check("alive")]},
+    )
+    # A person sends it back here: what the system does by itself then is asked of the plan.
+    fsm = definitions().fsm
+    at.fsm = fsm.model_copy(update={"limits": fsm.limits.model_copy(update={"auto_loopback": False})})
+    bench = await (await at.begin()).work(lambda b: bool(b.state.open_incidents))
+    assert [d.status for d in await at.payloads(ev.DeploymentRecorded)] == ["succeeded"]
+    windows = await at.payloads(ev.HealthObserved)
+    assert [w.ok for w in windows] == [True, False]
+    (incident,) = bench.state.open_incidents
+    back = ev.StoryTransitioned(from_="MONITOR", event="incident_found", to="BUILD", loopback=True)
+    mended = ev.TreeMerged(base_digest=MERGED, result_digest=digest("mended tree"), commit="0e" * 20)
+    on = ev.StoryTransitioned(from_="BUILD", event="build_done", to="DEPLOY")
+    await bench.journal.record("test/mended", back, mended, on)
+
+    bench = await at.work(lambda b: not b.state.open_incidents)
+    (closed,) = await at.payloads(ev.IncidentClosed)
+    assert closed.incident_id == incident.incident_id
+    assert bench.state.deployment is not None
+    assert bench.state.deployment.is_healthy
+    assert str(bench.state.deployment.deployment_id) in (closed.resolution or "")
+
+
+@pytest.mark.rule("GL-22")
+async def test_environment_that_is_declared_no_more_parks_with_what_to_do():
+    at = await Watcher(environment="elsewhere").begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert "environment 'preview' is not declared any more: declare it under deploy.targets" in bench.state.park.detail
+
+
+@pytest.mark.rule("RC-52", "RC-57")
+async def test_target_that_cannot_be_asked_whether_it_happened_is_never_sent_it_again():
+    class Away(MemoryDeployments):
+        calls = 0
+
+        async def deploy(self, placed: Placed) -> Standing:
+            type(self).calls += 1
+            await super().deploy(placed)
+            raise SandboxUnavailable("the line broke", missing="answer")
+
+        async def standing(self, environment: str) -> Standing:
+            raise SandboxUnavailable("the node is away", missing="answer")
+
+    at = await Watcher(deployments=Away()).begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert bench.state.park.cause == "outcome_unknown"
+    assert Away.calls == 1
+    assert bench.state.deployments == {}
+
+
+@pytest.mark.rule("RC-52", "PL-48")
+@pytest.mark.parametrize("stored", [False, True], ids=["before", "after"])
+async def test_owner_that_dies_at_any_append_deploys_and_rolls_back_once(stored: bool):
+    fired = 0
+    for point in range(1, 60):
+        log = MortalLog(at=point, stored=stored)
+        at = Watcher(deployments=MemoryDeployments(looks=ill), log=log)
+        await at.begin()
+        log.is_armed = True
+        try:
+            await at.work(in_state("BUILD"))
+        except* Crash:
+            fired += 1
+        log.is_armed = False
+        bench = await at.work(in_state("BUILD"))
+        assert bench.state.disposition == "active", bench.state.park
+        assert len(at.deployments.deployed) == 1, point
+        assert [d.status for d in await at.payloads(ev.DeploymentRecorded)] == ["succeeded", "rolled_back"]
+        assert len(await at.payloads(ev.IncidentOpened)) == 1
+        assert len([t for t in bench.state.tasks.values() if t.task.kind == "fix"]) == 1
+        if log.count < point:
+            break
+    assert fired >= 12, "the deployment has that many appends"
+
+
+def key_of(letter: str) -> Any:
+    return letter * 64
+
+
+def story_id() -> Any:
+    return "st-before"

@@ -1,0 +1,89 @@
+"""What can be declared of a deployment, and when a window breaches (LC-49)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fleet.tools import DeployTarget, HealthCheckSpec, Sample, judged, target_for
+from tests.support.deployed import target_of
+
+CHECK: dict[str, Any] = {"name": "alive", "kind": "http", "target": "/healthz", "threshold": 0}
+
+
+def check(**changes: Any) -> HealthCheckSpec:
+    return HealthCheckSpec.model_validate(CHECK | changes)
+
+
+@pytest.mark.rule("LC-49")
+@pytest.mark.parametrize("missing", ["threshold", "target", "name", "kind"])
+def test_check_that_lacks_what_it_needs_is_refused(missing: str):
+    with pytest.raises(ValidationError, match=missing):
+        HealthCheckSpec.model_validate({k: v for k, v in CHECK.items() if k != missing})
+
+
+@pytest.mark.rule("LC-49")
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"target": ""}, "target"),
+        ({"target": "healthz"}, "begins with /"),
+        ({"target": "/a\nb"}, "one line"),
+        ({"kind": "metric", "target": "/metrics"}, "name of the metric"),
+        ({"kind": "command", "target": "sh -c 'x"}, "cannot be split"),
+        ({"kind": "log_pattern", "target": "("}, "no regular expression"),
+        ({"threshold": -1}, "threshold"),
+        ({"threshold": float("inf")}, "threshold"),
+        ({"interval_s": 61}, "interval_s 61 is over window_s 60"),
+        ({"kind": "guess"}, "kind"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_check_of_the_wrong_form_is_refused(changes: dict[str, Any], why: str):
+    with pytest.raises(ValidationError, match=why):
+        check(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"argv": []}, "argv"),
+        ({"monitor": {"checks": []}}, "checks"),
+        ({"monitor": {"checks": [CHECK, CHECK]}}, "two checks are named alive"),
+        ({"environment": "../up"}, "environment"),
+        ({"env": {"a b": "c"}}, "env"),
+        ({"port": 80}, "port"),
+    ],
+)
+def test_target_of_the_wrong_form_is_refused(changes: dict[str, Any], why: str):
+    with pytest.raises(ValidationError, match=why):
+        target_of(**changes)
+
+
+@pytest.mark.rule("LC-49", "GL-18")
+def test_window_counts_failed_looks_and_lines_and_takes_the_highest_of_a_metric():
+    seen = [Sample(1.0, "status 503"), Sample(0.0, "status 200"), Sample(1.0, "again")]
+    assert judged(check(threshold=2), seen).ok
+    assert not judged(check(threshold=1), seen).ok
+    assert judged(check(threshold=1), seen).detail == "status 503"
+    assert judged(check(kind="log_pattern", target="ERROR", threshold=2), seen).value == 2
+    metric = check(kind="metric", target="/metrics#errors_total", threshold=1)
+    assert judged(metric, seen).ok
+    assert judged(metric, [*seen, Sample(1.5)]).value == 1.5
+    assert not judged(check(threshold=5), []).ok
+
+
+def test_command_is_split_without_a_shell():
+    assert check(kind="command", target="python -c 'print(1); exit(2)'").argv == ("python", "-c", "print(1); exit(2)")
+
+
+@pytest.mark.rule("LC-46")
+def test_target_that_names_the_project_comes_before_one_for_all():
+    everybody, own = target_of("preview"), target_of("own", projects=["pr-own"])
+    targets: list[DeployTarget] = [everybody, own]
+    assert target_for(targets, "pr-own") is own
+    assert target_for(targets, "pr-other") is everybody
+    assert target_for([own], "pr-other") is None
+    assert target_for([], "pr-own") is None
