@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from fleet.adapters.blobs import FileBlobStore
 from fleet.adapters.clock import SystemClock
+from fleet.adapters.deploy import ProcessDeployments
 from fleet.adapters.forge import LocalForge
 from fleet.adapters.llm import ChatModels
 from fleet.adapters.memory import (
@@ -51,6 +52,7 @@ from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.usage_logs import UsageLogs
 from fleet.services.workbench import Workbench
 from fleet.story import StoryState
+from fleet.tools import DeployTarget
 from fleet.tools.roles import load_roles
 from fleet.wiring import load_definitions
 from tests.support.rules import step_policy
@@ -155,18 +157,21 @@ async def team(
     make_sandbox: Callable[[Path, BlobStore], Awaitable[ToolSupervisor]] | None = None,
     agents: Agents | None = None,
     readers: PackReaders | None = None,
+    deploys_to: Sequence[DeployTarget] = (),
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
     Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
-    `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do.
+    `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do, and of lifecycle
+    `sdlc` they are deployed to programs in the team's own sandbox.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
     log, inbox, feed, leases = _stores(redis)
     state_root = reachable_state_root(root / "sandbox")
+    backend = BubblewrapBackend(state_root, blobs)
+    deployments = ProcessDeployments(backend, clock, root / "deployments")
     if make_sandbox is None:
-        backend = BubblewrapBackend(state_root, blobs)
         sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local", logs=MemoryRunLogs())
     else:
         sandbox = await make_sandbox(state_root, blobs)
@@ -174,7 +179,8 @@ async def team(
     answering: Agents = agents or local_agents(
         ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs
     )
-    rules, reports = load_definitions(files), ReportService(log, blobs)
+    rules = replace(load_definitions(files), targets=tuple(deploys_to))
+    reports = ReportService(log, blobs)
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
     forge = LocalForge(state_root=state_root, blobs=blobs)
 
@@ -235,6 +241,7 @@ async def team(
                 clock=clock,
                 reports=reports,
                 target=target,
+                deployments=deployments,
                 usage=usage,
             )
 
@@ -277,3 +284,4 @@ async def team(
         yield made
     finally:
         await made.end()
+        await deployments.close()
