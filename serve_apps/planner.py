@@ -20,6 +20,7 @@ from serve_apps.council_wire import (
     pack_page,
     timeline_list,
 )
+from serve_apps.deployment_wire import DeploymentList, deployment_list
 from serve_apps.evidence_wire import (
     DiffView,
     FileEntryView,
@@ -87,6 +88,12 @@ async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
 async def story_checkpoints(stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
     """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
     return tree_checkpoint_list(await stories.planning.state(story_id))
+
+
+@planner_router.get(_STORY + "/deployments", response_model=DeploymentList)
+async def deployments(stories: Stories, who: Caller, story_id: Story) -> DeploymentList:
+    """Where the story was deployed, how it has been since, and what was seen to be wrong."""
+    return deployment_list(await stories.planning.state(story_id))
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)

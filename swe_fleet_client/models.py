@@ -76,6 +76,8 @@ __all__ = [
     "DelegationList",
     "DelegationRequest",
     "DelegationView",
+    "DeploymentList",
+    "DeploymentView",
     "DerivationView",
     "DiffView",
     "DimensionResult",
@@ -121,6 +123,7 @@ __all__ = [
     "Impact",
     "ImpactRow",
     "ImpactedTask",
+    "IncidentView",
     "InvocationView",
     "JobLine",
     "JsonValue",
@@ -923,6 +926,26 @@ class DelegationView(TypedDict):
     status: Literal['active', 'expired', 'revoked']
     valid_until: str
 
+class DeploymentList(TypedDict):
+    """Deployments and incidents, the oldest first."""
+
+    environment: str | None
+    incidents: list[IncidentView]
+    items: list[DeploymentView]
+
+class DeploymentView(TypedDict):
+    """A tree that was sent to the story's environment, and how it has been since."""
+
+    deployment_id: str
+    detail: str
+    environment: str
+    healthy_s: int
+    is_healthy: bool
+    monitor_s: int
+    status: str
+    tree: str
+    windows: int
+
 class DerivationView(TypedDict):
     """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
 
@@ -1320,6 +1343,15 @@ class ImpactedTask(TypedDict):
     decision_id: str
     task_id: str
     title: str
+
+class IncidentView(TypedDict):
+    """Something that was seen to be wrong."""
+
+    deployment_id: str | None
+    incident_id: str
+    status: str
+    summary: str
+    task_id: str | None
 
 class InvocationView(TypedDict):
     """A tool call and where it is."""

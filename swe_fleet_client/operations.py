@@ -320,6 +320,10 @@ class Operations(Calling):
         """Proposed and accepted decisions that depend on each other in a circle."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/decisions/cycles", query={"min_version": min_version})
 
+    def deployments(self, story_id: str) -> m.DeploymentList:
+        """Where the story was deployed, how it has been since, and what was seen to be wrong."""
+        return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/deployments")
+
     def derive_tasks(self, story_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.DerivationView:
         """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/derive-tasks", body=body, key=key, if_match=if_match)

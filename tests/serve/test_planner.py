@@ -13,7 +13,7 @@ from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.digest import digest_of
 from fleet.events import published
-from fleet.ids import Digest, EntityId, Principal
+from fleet.ids import Digest, EntityId, Principal, StepId
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
@@ -418,3 +418,36 @@ async def test_what_names_no_trace_is_not_given_back(at: ToolFront, sent: str):
     response = await at.client.get(URL, headers=ROOT | {"traceparent": sent})
     assert response.status_code == 200
     assert "traceparent" not in response.headers
+
+
+@pytest.mark.rule("LC-49", "LC-63")
+async def test_deployments_of_a_story_are_listed_with_their_health_and_incidents(at: ToolFront):
+    assert await _get(at.client, f"{URL}/deployments") == {"environment": None, "items": [], "incidents": []}
+    first, incident, tree = EntityId("dp-first1"), EntityId("in-alive1"), digest_of(b"tree")
+    check = ev.HealthCheck(name="alive", ok=True, value="0", threshold="0")
+    await at.record(
+        ev.DeploymentRecorded(
+            deployment_id=first,
+            environment="preview",
+            tree_digest=tree,
+            status="succeeded",
+            step_id=StepId("deployments/1"),
+            monitor_s=600,
+        ),
+        ev.HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=1_000, to=61_000),
+        ev.IncidentOpened(
+            incident_id=incident,
+            severity="high",
+            summary="alive is 4",
+            source="monitor",
+            deployment_id=first,
+            task_id=EntityId("tk-later1"),
+        ),
+    )
+    await _post(at, f"{URL}/questions", {"text": "Was it better before?"}, number=5)
+    found = await _get(at.client, f"{URL}/deployments", DEV)
+    (shown,) = found["items"]
+    assert (shown["deployment_id"], shown["tree"], shown["status"]) == (first, tree, "succeeded")
+    assert (shown["windows"], shown["healthy_s"], shown["monitor_s"], shown["is_healthy"]) == (1, 60, 600, False)
+    (open_one,) = found["incidents"]
+    assert (open_one["summary"], open_one["status"], open_one["task_id"]) == ("alive is 4", "open", None)

@@ -44,6 +44,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", f"{URL}/unpark", {"note": "look at it again"}, frozenset({"po"})),
     ("POST", f"{URL}/restore", {"checkpoint": "rp-none1", "reason": "the second task broke it"}, frozenset({"po"})),
     ("GET", f"{URL}/checkpoints", None, EVERYBODY),
+    ("GET", f"{URL}/deployments", None, EVERYBODY),
     ("POST", f"{URL}/cancel", {"reason": "nobody needs it any more"}, frozenset({"po"})),
     ("POST", f"{URL}/archive", {"reason": "nobody reads it any more"}, frozenset({"po"})),
     ("GET", f"{URL}/plans", None, EVERYBODY),

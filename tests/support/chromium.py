@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 
 __all__ = ["Page", "chromium", "chromium_program"]
 
+PATIENCE_S = 60.0
+"""A machine that others use too may stand still for half a minute; only what never comes has failed."""
+
 Json = dict[str, Any]
 # Debian's `chromium` is a script around this one.
 _PROGRAMS = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser", "google-chrome", "headless_shell")
@@ -102,7 +105,7 @@ class Page:
             message["sessionId"] = self._session
         answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
         self._to.write(json.dumps(message).encode() + b"\0")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * PATIENCE_S):
             return await answer
 
     def heard(self, raw: bytes) -> None:
@@ -148,7 +151,7 @@ class Page:
             raise AssertionError(details.get("exception", {}).get("description") or details["text"])
         return found["result"].get("value")
 
-    async def wait(self, condition: str, *, within_s: float = 20) -> None:
+    async def wait(self, condition: str, *, within_s: float = PATIENCE_S) -> None:
         """Returns once the expression is true; what the page shows is told otherwise."""
         try:
             async with asyncio.timeout(within_s):
@@ -158,7 +161,7 @@ class Page:
             shown = await self.text()
             raise AssertionError(f"never true: {condition}\n{self.trouble}\n{shown[:3000]}") from None
 
-    async def sees(self, *texts: str, within_s: float = 20) -> None:
+    async def sees(self, *texts: str, within_s: float = PATIENCE_S) -> None:
         """Returns once all of these words stand on the page."""
         for text in texts:
             await self.wait(f"{_SHOWN}.includes({json.dumps(text)})", within_s=within_s)
@@ -167,7 +170,7 @@ class Page:
         """What stands on the page."""
         return await self.evaluate(_SHOWN)
 
-    async def click(self, what: str, name: str | None = None, *, within_s: float = 20) -> None:
+    async def click(self, what: str, name: str | None = None, *, within_s: float = PATIENCE_S) -> None:
         """A click on the button, link, or element of a selector with this name."""
         x, y = await self._place(what, name, within_s)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
@@ -181,7 +184,7 @@ class Page:
 
     async def choose(self, label: str, value: str) -> None:
         """The list with this label has this value."""
-        await self._place("field", label, 20)
+        await self._place("field", label, PATIENCE_S)
         script = (
             "(e, v) => { Object.getOwnPropertyDescriptor(HTMLSelectElement.prototype, 'value').set.call(e, v); "
             "e.dispatchEvent(new Event('change', { bubbles: true })); }"

@@ -1437,6 +1437,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/planner/stories/{story_id}/deployments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Deployments
+         * @description Where the story was deployed, how it has been since, and what was seen to be wrong.
+         */
+        get: operations["deployments_api_planner_stories__story_id__deployments_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/planner/stories/{story_id}/derive-tasks": {
         parameters: {
             query?: never;
@@ -4128,6 +4148,42 @@ export interface components {
             valid_until: string;
         };
         /**
+         * DeploymentList
+         * @description Deployments and incidents, the oldest first.
+         */
+        DeploymentList: {
+            /** Environment */
+            environment: string | null;
+            /** Incidents */
+            incidents: components["schemas"]["IncidentView"][];
+            /** Items */
+            items: components["schemas"]["DeploymentView"][];
+        };
+        /**
+         * DeploymentView
+         * @description A tree that was sent to the story's environment, and how it has been since.
+         */
+        DeploymentView: {
+            /** Deployment Id */
+            deployment_id: string;
+            /** Detail */
+            detail: string;
+            /** Environment */
+            environment: string;
+            /** Healthy S */
+            healthy_s: number;
+            /** Is Healthy */
+            is_healthy: boolean;
+            /** Monitor S */
+            monitor_s: number;
+            /** Status */
+            status: string;
+            /** Tree */
+            tree: string;
+            /** Windows */
+            windows: number;
+        };
+        /**
          * DerivationView
          * @description Tasks are being derived; the plan can be read once there is an answer (AP-61).
          */
@@ -4945,6 +5001,22 @@ export interface components {
             state: string | null;
             /** Title */
             title: string | null;
+        };
+        /**
+         * IncidentView
+         * @description Something that was seen to be wrong.
+         */
+        IncidentView: {
+            /** Deployment Id */
+            deployment_id: string | null;
+            /** Incident Id */
+            incident_id: string;
+            /** Status */
+            status: string;
+            /** Summary */
+            summary: string;
+            /** Task Id */
+            task_id: string | null;
         };
         /**
          * InvocationView
@@ -11061,6 +11133,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CycleList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    deployments_api_planner_stories__story_id__deployments_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                story_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeploymentList"];
                 };
             };
             /** @description Validation Error */
