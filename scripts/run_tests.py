@@ -30,6 +30,7 @@ SIMULATION = ("tests/sim",)
 STORES = ("tests/contract", "tests/serve", "tests/chaos")
 FLEETS = ("tests/services", "tests/ray")
 LANES = {"computing": COMPUTING, "house": HOUSE, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
+WIDE = "wide"
 UNMEASURED = ("house", "simulation")
 MOST_AGAIN = 5
 """Files: a fixture that fails takes every test of its module with it."""
@@ -78,6 +79,15 @@ def main(arguments: list[str]) -> int:
     return verdict(list(codes.values()), is_narrowed=bool(arguments)) if codes.keys() == LANES.keys() else 1
 
 
+def run_wide(arguments: list[str]) -> int:
+    """The tests that drive programs of the machine (`make test-wide`), by the same rule; 0 when they passed."""
+    shutil.rmtree(_cache(WIDE), ignore_errors=True)
+    codes = {WIDE: _run(WIDE, arguments, None)}
+    for test in _try_again(codes, arguments):
+        print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
+    return verdict(list(codes.values()), is_narrowed=bool(arguments))
+
+
 def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
     """The tests that failed beside others and pass alone; a lane of which no others failed has passed."""
     failed = {lane: failed_of(_cache(lane)) for lane, code in codes.items() if code == _FAILED}
@@ -86,7 +96,8 @@ def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
     unstable: list[str] = []
     for lane, tests in failed.items():
         print(f"... {lane}, again and alone: {', '.join(tests)}", flush=True)
-        again = [_run(lane, [*arguments, "--cov-append"], None, tests) for _ in range(TIMES_AGAIN)]
+        more = [] if lane == WIDE else ["--cov-append"]
+        again = [_run(lane, [*arguments, *more], None, tests) for _ in range(TIMES_AGAIN)]
         codes[lane] = verdict(again, is_narrowed=False)
         unstable += tests if codes[lane] == 0 else []
     return unstable
@@ -112,12 +123,14 @@ def verdict(codes: list[int], *, is_narrowed: bool) -> int:
 
 def _run(lane: str, arguments: list[str], output: IO[bytes] | None, tests: Sequence[str] = ()) -> int:
     """What pytest ended with; it ran the folders of the lane, or these tests of it alone."""
-    measure = [] if lane in UNMEASURED else ["--cov", "--cov-report="]
+    measure = [] if lane in (*UNMEASURED, WIDE) else ["--cov", "--cov-report="]
     cache = ["-o", f"cache_dir={_cache(lane)}"]
-    command = ["-m", "pytest", "-m", "not slow and not wide", "--durations=15", *measure, *cache, *arguments]
+    marks = "wide and not slow" if lane == WIDE else "not slow and not wide"
+    command = ["-m", "pytest", "-m", marks, "--durations=15", *measure, *cache, *arguments]
     environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
+    chosen = tests or LANES.get(lane, ("tests",))
     process = subprocess.run(
-        [sys.executable, *command, *(tests or LANES[lane])], env=environ, stdout=output, stderr=output, check=False
+        [sys.executable, *command, *chosen], env=environ, stdout=output, stderr=output, check=False
     )
     return process.returncode
 
@@ -131,4 +144,5 @@ def _data() -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    raise SystemExit(run_wide(sys.argv[2:]) if sys.argv[1:2] == ["--wide"] else main(sys.argv[1:]))

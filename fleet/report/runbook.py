@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from shlex import join
 
 from fleet.story import StoryState
 from fleet.tools import DeployTarget
@@ -43,7 +43,7 @@ def _target(target: DeployTarget) -> list[str]:
     return [
         "## How it runs",
         "",
-        f"- Started in a sandbox with `{shlex.join(target.argv)}`; it listens on PORT, which is {target.port}.",
+        f"- Started in a sandbox with `{join(target.argv)}`; it listens on PORT, which is {target.port}.",
         f"- Ready when `{target.ready.path}` answers with a status below 400, within {target.ready.within_s} s.",
         f"- Reached at {reached}." if target.expose else f"- Reached by {reached}.",
         f"- Memory: {target.memory_mb} MB.",

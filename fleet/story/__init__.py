@@ -45,6 +45,7 @@ from fleet.story.budgets import (
     scopes_of_step,
     scopes_of_work,
 )
+from fleet.story.checkpoints import Checkpoint, Restoration
 from fleet.story.coarse import coarse_status
 from fleet.story.commands import Caller, decide_gate, find_approval, fire, refusal, revoke
 from fleet.story.council_facts import CouncilSaid, council_state, duty_of
@@ -73,12 +74,10 @@ from fleet.story.snapshot import decode_state, encode_state, state_schema
 from fleet.story.staleness import staleness
 from fleet.story.state import (
     Approval,
-    Checkpoint,
     Claim,
     CouncilRecord,
     Decision,
     Plan,
-    Restoration,
     Step,
     StoryState,
     TaskState,

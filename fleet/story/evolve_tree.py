@@ -18,7 +18,8 @@ from fleet.events import (
     WorkspaceScored,
 )
 from fleet.story.approvals import is_tool_gate
-from fleet.story.state import Approval, Checkpoint, Docs, Restoration, StoryState
+from fleet.story.checkpoints import Checkpoint, Restoration
+from fleet.story.state import Approval, Docs, StoryState
 
 __all__ = ["HANDLERS"]
 

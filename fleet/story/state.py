@@ -25,13 +25,13 @@ from fleet.events import (
 )
 from fleet.ids import Digest, Principal, StoryId
 from fleet.story.budgets import StoryBudgets
+from fleet.story.checkpoints import Checkpoint, Restoration
 from fleet.story.council_facts import CouncilSaid, council_state
 from fleet.story.deployments import Deployment, Incident
 from fleet.story.lifecycle import Rigor
 
 __all__ = [
     "Approval",
-    "Checkpoint",
     "Claim",
     "Content",
     "CouncilRecord",
@@ -41,7 +41,6 @@ __all__ = [
     "Park",
     "Plan",
     "Question",
-    "Restoration",
     "Step",
     "StoryState",
     "TaskState",
@@ -244,30 +243,6 @@ class Docs:
     tree: Digest
     criteria: Mapping[str, tuple[str, ...]]
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A tree of the story that a person can go back to, and where every task stood then (PL-47)."""
-
-    checkpoint_id: str
-    version: int
-    """Of the event that saved it; names it as well as its id does."""
-    ts_ms: int
-    tree: Digest
-    task_states: Mapping[str, str]
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restoration:
-    """A person's request to go back to a checkpoint that is not carried out yet (PL-47)."""
-
-    checkpoint_id: str
-    by: Principal
-    reason: str
-    number: int
-    """Of the request, counted from 1 in its story."""
 
 
 @dataclass(frozen=True, slots=True)

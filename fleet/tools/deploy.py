@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import split
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -68,7 +68,7 @@ class HealthCheckSpec(_Frozen):
     @property
     def argv(self) -> tuple[str, ...]:
         """Of kind `command`: program and arguments."""
-        return tuple(shlex.split(self.target))
+        return tuple(split(self.target))
 
 
 def _require_pattern(name: str, pattern: str) -> None:

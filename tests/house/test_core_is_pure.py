@@ -39,6 +39,8 @@ NAMES_OF_OTHER_MODULES = frozenset(
     {("datetime", n) for n in ("date", "datetime", "timedelta", "timezone", "UTC", "time")}
     | {("pathlib", n) for n in ("PurePath", "PurePosixPath")}
     | {("contextlib", n) for n in ("suppress", "contextmanager")}
+    # Of a text that is given; without one the class would read standard input.
+    | {("shlex", n) for n in ("split", "join")}
 )
 # `hash` of text differs from process to process.
 CALLS = frozenset({"open", "input", "print", "exec", "eval", "compile", "__import__", "breakpoint", "hash"})

@@ -20,6 +20,7 @@ def test_fails_once():
 PROJECT = """
 [tool.pytest.ini_options]
 markers = ["slow: s", "wide: w"]
+addopts = "--import-mode=importlib"
 [tool.coverage.run]
 source = ["."]
 parallel = true
@@ -57,3 +58,15 @@ def test_test_that_failed_beside_others_must_pass_twice_alone(
     assert run_tests.main([]) == expected
     assert (suite / "build/reports/unstable.txt").read_text() == unstable
     assert ("UNSTABLE" in capfd.readouterr().out) is bool(unstable)
+
+
+@pytest.mark.parametrize(("bad", "expected"), [((), 0), ((0,), 0), ((0, 2), 1)], ids=["passes", "once", "again"])
+def test_tests_that_drive_programs_are_judged_by_the_same_rule(
+    suite: Path, capfd: pytest.CaptureFixture[str], bad: object, expected: int
+) -> None:
+    marked = "import pytest\npytestmark = pytest.mark.wide\n"
+    (suite / "tests/stores/test_wide.py").write_text(marked + FAILS_ONCE.replace("{bad}", repr(bad)))
+
+    assert run_tests.run_wide([]) == expected
+    told = capfd.readouterr().out
+    assert ("UNSTABLE: failed beside others, passed 2 times alone: tests/stores/test_wide.py" in told) is (bad == (0,))
