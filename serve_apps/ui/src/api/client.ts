@@ -1,6 +1,6 @@
 /** The HTTP API as the desk uses it: typed by the generated schema, errors as problem documents (AP-7). */
 
-import { isRecord, parsed, records, text } from "../model/envelope.ts";
+import { type Body, isRecord, parsed, records, text } from "../model/envelope.ts";
 import type { components, paths } from "./schema.ts";
 
 export type Schemas = components["schemas"];
@@ -11,13 +11,16 @@ export class Problem extends Error {
   readonly status: number;
   readonly code: string;
   readonly fields: readonly { readonly pointer: string; readonly message: string }[];
+  /** What else the document says, such as `decision_status` or `guards`. */
+  readonly details: Body;
 
-  constructor(status: number, code: string, message: string, fields: Problem["fields"] = []) {
+  constructor(status: number, code: string, message: string, fields: Problem["fields"] = [], details: Body = {}) {
     super(message);
     this.name = "Problem";
     this.status = status;
     this.code = code;
     this.fields = fields;
+    this.details = details;
   }
 
   /** Whether this gateway does not know the route at all. */
@@ -133,7 +136,7 @@ export function problemOf(status: number, document: unknown): Problem {
   if (!isRecord(document)) return new Problem(status, "unknown", `The fleet answered with status ${status}.`);
   const message = text(document, "detail") || text(document, "message") || text(document, "title");
   const fields = records(document, "errors").map((one) => ({ pointer: text(one, "pointer"), message: text(one, "message") }));
-  return new Problem(status, text(document, "code") || "unknown", message || `Status ${status}`, fields);
+  return new Problem(status, text(document, "code") || "unknown", message || `Status ${status}`, fields, document);
 }
 
 /** The path with its parameters filled in, each one encoded. */

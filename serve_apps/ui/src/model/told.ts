@@ -88,7 +88,9 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
     "bad",
   ],
   DecisionProposed: (_, body) => [`Decision proposed: ${text(body, "title")}`],
-  DecisionAccepted: () => ["Decision accepted", "good"],
+  DecisionAccepted: (feed, body) => [`Decision accepted${titled(feed, body, "decision_id")}`, "good"],
+  DecisionRejected: (feed, body) => [`Decision rejected${titled(feed, body, "decision_id")}${because(body)}`, "bad"],
+  DecisionSuperseded: (feed, body) => [`Decision replaced${titled(feed, body, "decision_id")}${because(body)}`],
   PlanProposed: (_, body) => [`A plan with ${records(body, "tasks").length} tasks was proposed`],
   PlanAdopted: () => ["The plan was adopted", "good"],
   RestoreRequested: (_, body) => [`Going back to a checkpoint was asked for: ${text(body, "reason")}`, "person"],
@@ -106,6 +108,16 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   ReportGenerated: () => ["The report was written"],
   DocsProduced: (_, body) => [`${records(body, "docs").length} documents were written`],
 };
+
+function titled(feed: StoryFeed, body: Body, key: string): string {
+  const title = feed.decisions[text(body, key)]?.title;
+  return title ? `: ${title}` : "";
+}
+
+function because(body: Body): string {
+  const reason = text(body, "reason");
+  return reason ? ` (${reason})` : "";
+}
 
 function told(feed: StoryFeed, type: string, body: Body): Told {
   return SENTENCES[type]?.(feed, body) ?? [words(type.replace(/([a-z])([A-Z])/g, "$1_$2"))];

@@ -37,7 +37,7 @@ const TABS: readonly (readonly [string, string])[] = [
 ];
 
 /** One story, live. */
-export function StoryScreen({ story, tab }: { readonly story: string; readonly tab: string }): ReactNode {
+export function StoryScreen({ story, tab, item }: { readonly story: string; readonly tab: string; readonly item: string }): ReactNode {
   const { feed, line } = useFeed(story);
   if (feed.version === 0) return line === "refused" ? <Empty>There is no story {story}.</Empty> : <Loading what="the story" />;
   return (
@@ -68,12 +68,12 @@ export function StoryScreen({ story, tab }: { readonly story: string; readonly t
           </a>
         ))}
       </nav>
-      <Tab tab={tab} feed={feed} story={story} />
+      <Tab tab={tab} item={item} feed={feed} story={story} />
     </>
   );
 }
 
-function Tab({ tab, feed, story }: { readonly tab: string; readonly feed: StoryFeed; readonly story: string }): ReactNode {
+function Tab({ tab, item, feed, story }: { readonly tab: string; readonly item: string; readonly feed: StoryFeed; readonly story: string }): ReactNode {
   switch (tab) {
     case "council":
       return <CouncilTab feed={feed} story={story} />;
@@ -98,7 +98,7 @@ function Tab({ tab, feed, story }: { readonly tab: string; readonly feed: StoryF
         </div>
       );
     case "decisions":
-      return <DecisionsTab feed={feed} story={story} />;
+      return <DecisionsTab feed={feed} story={story} item={item} />;
     case "context":
       return <ContextTab feed={feed} story={story} />;
     case "costs":

@@ -1,0 +1,36 @@
+/** What a person can do about a refusal, in plain words; what the fleet says of it stands beside. */
+
+import { type Body, text } from "./envelope.ts";
+
+export interface Refusal {
+  readonly code: string;
+  readonly details: Body;
+}
+
+/** One sentence that says what to do; "" where the message of the refusal says it already. */
+export function adviceOn({ code, details }: Refusal): string {
+  const settled = SETTLED[text(details, "decision_status")];
+  if (settled) return settled;
+  if (Array.isArray(details["cycle"])) return "It would depend on itself by way of others. Propose it again without one of these links.";
+  if (code === "invalid_input" && details["field"] === "by_decision_id") return "Choose one that is accepted now: propose and accept what comes in its place first.";
+  if (code === "policy_denied") return denied(details);
+  return "";
+}
+
+const SETTLED: Readonly<Record<string, string>> = {
+  ACCEPTED: "Somebody accepted it before you. To change it now, propose another one, and put it in its place once that is accepted.",
+  REJECTED: "Somebody rejected it before you. To have it after all, propose it again.",
+  SUPERSEDED: "Another decision stands in its place by now. Look at that one.",
+};
+
+function denied(details: Body): string {
+  if (text(details, "rule_id") === "author_is_approver") return "You wrote it, so somebody else settles it here. Ask a person with one of its roles.";
+  const roles = rolesOf(details["allowed"]);
+  return roles.length ? `This is for ${roles.join(" or ")}. Ask somebody who holds that role.` : "";
+}
+
+/** Roles that an answer names, in a list or in one text. */
+export function rolesOf(allowed: unknown): readonly string[] {
+  if (typeof allowed === "string") return allowed.split(/[\s,]+/).filter(Boolean);
+  return Array.isArray(allowed) ? allowed.filter((one): one is string => typeof one === "string") : [];
+}
