@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
 TABS = {
     "Lifecycle": "now in DONE",
     "Files": "textkit/words.py",
+    "Tasks": "Add slugify to the words module",
     "Tests": "tests/test_words.py",
     "Activity": "events",
     "Work": "Merged",
@@ -307,7 +308,19 @@ async def test_stored_script_in_story_diff_log_or_file_name_never_runs(page: Pag
 
 
 HOSTILE_TABS = (
-    *("overview", "lifecycle", "council", "activity", "work", "changes", "files", "tests", "decisions", "context"),
+    *(
+        "overview",
+        "lifecycle",
+        "tasks",
+        "council",
+        "activity",
+        "work",
+        "changes",
+        "files",
+        "tests",
+        "decisions",
+        "context",
+    ),
     *("costs", "report"),
 )
 

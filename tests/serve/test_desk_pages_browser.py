@@ -16,7 +16,18 @@ from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import DEV_TOKEN, DeskFront, desk_front
 from tests.support.desk_page import SIZES, assert_clean, pictures, sign_in
 from tests.support.graphs import project
-from tests.support.story_events import ARCHITECT, DECISION, STORY, StoryLog, decision_payload, story
+from tests.support.sandbox import put_tree
+from tests.support.story_events import (
+    ARCHITECT,
+    BASE,
+    DECISION,
+    DEVELOPER,
+    STORY,
+    TASK,
+    StoryLog,
+    decision_payload,
+    story,
+)
 from tests.support.team_models import EveryEngine, scripted
 
 pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(300)]
@@ -127,4 +138,55 @@ async def test_decisions_are_proposed_settled_and_replaced_by_clicks(page: Page,
     assert not await has_button(page, "Accept")
     assert not await has_button(page, "Reject")
     assert await page.evaluate("window.hit") is None
+    assert_clean(page, front)
+
+
+async def in_review(front: DeskFront) -> StoryLog:
+    """A paused story with finished work that waits for an architect."""
+    old = await put_tree(front.team.blobs, {"text/slug.py": b"pass\n"})
+    new = await put_tree(front.team.blobs, {"text/slug.py": b"def slugify(text):\n    return text\n"})
+    log = paused(story(until="build"))
+    log.add(ev.TreeMerged(base_digest=BASE, result_digest=old, commit="0d" * 20))
+    log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
+    log.task(TASK, "implementing", "COMMIT_CODE", "dev_completed", by=DEVELOPER, evidence=(new,))
+    return log.task(TASK, "dev_completed", "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review")
+
+
+@pytest.mark.rule("AP-62", "AP-64", "AP-65", "LC-130")
+async def test_review_of_a_task_is_held_given_back_and_given_by_clicks(page: Page, front: DeskFront) -> None:
+    await (await in_review(front)).write_to(front.team.log)
+    await sign_in(page, front, DEV_TOKEN)
+    await page.open(f"{front.url}/#/story/{STORY}/tasks")
+    await page.click("link", "Write slugify")
+    await page.sees("It waits for a review by an architect.", "def slugify")
+    assert not await has_button(page, "Hold the review")
+    assert not await has_button(page, "Discard the task")
+    await page.click("button", "Sign out")
+    await sign_in(page, front)
+    await page.open(f"{front.url}/#/story/{STORY}/tasks/{TASK}")
+
+    # What is written stays while the review is held, given back, and taken by somebody else.
+    await page.fill("Note, or why not", "An empty text is not looked at.")
+    await page.click("button", "Hold the review")
+    await page.sees("ada holds its review; the story waits for that.", "left, until")
+    await pictures(page, "task")
+    await page.click("button", "Give it back")
+    await page.sees("It waits for a review by an architect.")
+    await does(front, "act_on_task", task_id=TASK, action="CLAIM_REVIEW")
+    await page.sees("bob holds its review")
+    assert not await has_button(page, "Hold the review")
+    assert await typed(page, "task-said") == "An empty text is not looked at."
+    await page.click("link", "All tasks")
+    await page.sees("held by bob")
+    # Nothing of it was said to the team yet.
+    assert "An empty text" not in await page.text()
+    await pictures(page, "tasks")
+    await page.click("link", "Write slugify")
+    await page.click("button", "Take it from bob")
+    await page.click("button", "Hold the review")
+    await page.fill("Note, or why not", "An empty text is not looked at.")
+    await page.click("button", "Reject")
+    await page.sees("reject design", "nobody")
+    await page.click("link", "All tasks")
+    await page.sees("implementing", "An empty text is not looked at.")
     assert_clean(page, front)

@@ -180,7 +180,7 @@ test("guards have values where the story is, and names alone elsewhere", () => {
 
 test("trees of a story stand once each, the newest first, by what made them", () => {
   const merge = (base: string, result: string, taskId = "") => ({ taskId, base, result, commit: "", files: [], at: "" });
-  const task = { id: "t", title: "Do it", description: "", role: "", kind: "", dependsOn: [], criteria: [], state: "", feedback: [] };
+  const task = { id: "t", title: "Do it", description: "", role: "", kind: "", dependsOn: [], criteria: [], state: "", feedback: [], author: "", claim: null, entered: {}, events: 1 };
   const score = { tree: "m", score: "90", verdict: "", rigor: "", limitedBy: "", dimensions: [], gates: [], reasons: [], at: "" };
   assert.deepEqual(treesOf({ merges: [], scores: [], tasks: {} }), []);
   assert.deepEqual(treesOf({ merges: [merge("a", "a"), merge("a", "b", "t"), merge("b", "b")], scores: [score], tasks: { t: task } }).map((one) => [one.digest, one.name]), [

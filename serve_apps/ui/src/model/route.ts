@@ -34,7 +34,7 @@ export function tabOf(path: string): string {
 }
 
 const TAB_OF: Readonly<Record<string, string>> = {
-  tasks: "overview",
+  tasks: "tasks",
   plans: "overview",
   councils: "council",
   decisions: "decisions",

@@ -25,6 +25,19 @@ export interface Task {
   readonly criteria: readonly string[];
   readonly state: string;
   readonly feedback: readonly string[];
+  /** Who did the work that is looked at; "" before there is any. */
+  readonly author: string;
+  /** Who alone works on it or reviews it, until then; it may have run out. */
+  readonly claim: Claim | null;
+  /** When it came to each state the last time, in milliseconds. */
+  readonly entered: Readonly<Record<string, number>>;
+  /** How many events were about it. */
+  readonly events: number;
+}
+
+export interface Claim {
+  readonly principal: string;
+  readonly expiresAt: number;
 }
 
 export interface Step {

@@ -43,6 +43,8 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
     `${feed.tasks[text(body, "task_id")]?.title ?? "Task"}: ${words(text(body, "to"))}`,
     text(body, "action").startsWith("REJECT") ? "bad" : undefined,
   ] as Told,
+  TaskClaimed: (feed, body) => [`${nameOf(text(body, "principal"))} holds ${feed.tasks[text(body, "task_id")]?.title ?? "a task"}`],
+  TaskClaimReleased: (feed, body) => [`${nameOf(text(body, "principal"))} ${RELEASED[text(body, "reason")] ?? "gave back"} ${feed.tasks[text(body, "task_id")]?.title ?? "a task"}`],
   StepStarted: (_, body) => [`${words(text(body, "as_role"))} starts ${words(text(body, "tool"))} ${words(text(body, "op"))}`],
   StepFinished: (feed, body) => {
     const step = feed.steps[text(body, "step_id")];
@@ -108,6 +110,12 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   ReportGenerated: () => ["The report was written"],
   DocsProduced: (_, body) => [`${records(body, "docs").length} documents were written`],
 };
+
+const RELEASED: Readonly<Record<string, string>> = { expired: "held too long:", finished: "is done with" };
+
+function nameOf(principal: string): string {
+  return principal.replace(/^\w+:/, "");
+}
 
 function titled(feed: StoryFeed, body: Body, key: string): string {
   const title = feed.decisions[text(body, key)]?.title;

@@ -17,6 +17,7 @@ import { Overview } from "./overview.tsx";
 import { ReportTab } from "./report.tsx";
 import { FilesTab } from "./files.tsx";
 import { LifecycleTab } from "./lifecycle.tsx";
+import { TasksTab } from "./tasks.tsx";
 import { TestsTab } from "./tests.tsx";
 import { Timeline } from "./timeline.tsx";
 import { BudgetBars } from "./usage.tsx";
@@ -24,6 +25,7 @@ import { BudgetBars } from "./usage.tsx";
 const TABS: readonly (readonly [string, string])[] = [
   ["overview", "Overview"],
   ["lifecycle", "Lifecycle"],
+  ["tasks", "Tasks"],
   ["council", "Council"],
   ["activity", "Activity"],
   ["work", "Work"],
@@ -97,6 +99,8 @@ function Tab({ tab, item, feed, story }: { readonly tab: string; readonly item: 
           <Checkpoints key={story} feed={feed} story={story} />
         </div>
       );
+    case "tasks":
+      return <TasksTab feed={feed} story={story} item={item} />;
     case "decisions":
       return <DecisionsTab feed={feed} story={story} item={item} />;
     case "context":

@@ -1,0 +1,45 @@
+import type { ReactNode } from "react";
+import { useNow } from "../hooks.ts";
+import { type StoryFeed, type Task, words } from "../model/feed.ts";
+import { count } from "../model/format.ts";
+import { itemHref } from "../model/route.ts";
+import { holder } from "../model/tasks.ts";
+import { Badge, Card, actorName } from "./basics.tsx";
+
+export function TaskBadge({ task }: { readonly task: Task }): ReactNode {
+  return <Badge tone={task.state === "done" ? "good" : task.state === "cancelled" ? "bad" : "person"}>{words(task.state)}</Badge>;
+}
+
+/** The tasks of a story: where each stands, and who holds it. */
+export function TaskList({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
+  const now = useNow(10_000);
+  const tasks = Object.values(feed.tasks);
+  if (!tasks.length) return null;
+  const title = (id: string): string => feed.tasks[id]?.title ?? id;
+  return (
+    <Card title={count(tasks.length, "task")}>
+      <ul className="tasks">
+        {tasks.map((task) => (
+          <li key={task.id}>
+            <span className="task-head">
+              <a href={itemHref(story, "tasks", task.id)}>{task.title}</a>
+              <span className="story-facts">
+                {holder(task, now) ? <Badge tone="warn">held by {actorName(holder(task, now))}</Badge> : null}
+                <TaskBadge task={task} />
+              </span>
+            </span>
+            <span>{task.description}</span>
+            <span className="hint">
+              {words(task.role)} · {words(task.kind)}
+              {task.criteria.length ? ` · for ${task.criteria.join(", ")}` : ""}
+              {task.dependsOn.length ? ` · after ${task.dependsOn.map(title).join(", ")}` : ""}
+            </span>
+            {task.feedback.map((one, at) => (
+              <blockquote key={at}>{one}</blockquote>
+            ))}
+          </li>
+        ))}
+      </ul>
+    </Card>
+  );
+}
