@@ -207,7 +207,7 @@ def _assert_as_documented(streamed: StreamedEvents, story_id: StoryId, version: 
     assert {f"story:{story_id}/{number}" for number in range(1, version + 1)} <= seen
 
 
-@pytest.mark.rule("AP-100", "AP-101")
+@pytest.mark.rule("AP-100", "AP-101", "LC-138")
 async def test_project_page_tells_of_all_stories_and_every_event_sent_is_as_documented(
     page: Page, front: DeskFront
 ) -> None:
@@ -222,6 +222,7 @@ async def test_project_page_tells_of_all_stories_and_every_event_sent_is_as_docu
     await page.click("link", "Project")
     await page.choose("Period", "365")
     await page.sees("Median time in each state", "Quality, story by story", "Timeline")
+    await page.sees("Tasks in their workflow", "Share that passes at once", "review by architect", "100 %")
     await pictures(page, "project")
     assert_clean(page, front)
 

@@ -190,3 +190,31 @@ async def test_review_of_a_task_is_held_given_back_and_given_by_clicks(page: Pag
     await page.click("link", "All tasks")
     await page.sees("implementing", "An empty text is not looked at.")
     assert_clean(page, front)
+
+
+@pytest.mark.rule("AP-63", "LC-131", "LC-133")
+async def test_overdue_tasks_are_marked_until_the_story_rests(page: Page, front: DeskFront) -> None:
+    log = await in_review(front)
+    log.add(ev.StoryResumed(scope="story", by=BOB), actor=BOB)
+    # An owner that took the story in the middle of this would write to it too.
+    await front.team.crash()
+    await log.write_to(front.team.log)
+    await sign_in(page, front)
+    await page.sees("1 task overdue, by", "days")
+    await pictures(page, "board-overdue")
+    await page.click("link", "Make slugs from titles")
+    await page.click("link", "Work")
+    await page.sees("1 task overdue", "overdue by", "for architect")
+    await pictures(page, "work-overdue")
+
+    # While somebody reviews it, it is still late; a story that rests has no limits.
+    before = log.version
+    log.task(TASK, "pending_arch_review", "CLAIM_REVIEW", "arch_reviewing", by=ARCHITECT)
+    await log.write_to(front.team.log, after=before)
+    await page.sees("arch reviewing", "for architect")
+    await page.click("link", "Write slugify")
+    await page.sees("overdue by", "An agent reviews it now.")
+    before = log.version
+    await paused(log).write_to(front.team.log, after=before)
+    await page.wait("!document.body.innerText.includes('overdue by')")
+    assert_clean(page, front)

@@ -9,6 +9,7 @@ import { Checkpoints } from "../parts/checkpoints.tsx";
 import { CouncilCard } from "../parts/council.tsx";
 import { StepList } from "../parts/runs.tsx";
 import { Parked, Start } from "../parts/steering.tsx";
+import { Overdue } from "../parts/tasks.tsx";
 import { ChangeRequest } from "./change_request.tsx";
 import { Changes } from "./changes.tsx";
 import { ContextTab } from "./context.tsx";
@@ -155,6 +156,15 @@ function CouncilTab({ feed, story }: { readonly feed: StoryFeed; readonly story:
 const COUNCIL_EVENTS = /^(Council|Draft|Ballot|Critique|Round|Evidence|Repair|Tests|Estimate|Decision)/;
 
 function WorkTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
+  return (
+    <div className="stack">
+      <Overdue feed={feed} story={story} />
+      <Steps feed={feed} story={story} />
+    </div>
+  );
+}
+
+function Steps({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
   const [onlyRuns, setOnlyRuns] = useState(true);
   const steps = Object.values(feed.steps).reverse();
   const shown = onlyRuns ? steps.filter((one) => one.kind !== "model") : steps;

@@ -7,8 +7,9 @@ import { gateHref, itemHref, storyHref } from "../model/route.ts";
 import { type Deed, ENOUGH, deeds, holder, isOver, waitsFor } from "../model/tasks.ts";
 import { Badge, Card, Empty, Figure, Loading, Trouble, actorName } from "../parts/basics.tsx";
 import { CouncilCard } from "../parts/council.tsx";
-import { TaskBadge, TaskList } from "../parts/tasks.tsx";
+import { LateBadge, TaskBadge, TaskList } from "../parts/tasks.tsx";
 import { Changes } from "./changes.tsx";
+import { useLate } from "./lifecycles.ts";
 
 type Page = Got<"/api/planner/stories/{story_id}/tasks/{task_id}">;
 
@@ -41,12 +42,18 @@ function TaskPage({ feed, story, task }: Shown & { readonly task: Task }): React
   const page = useKept(read.data) ?? null;
   const tree = page?.evidence.candidate_tree ?? "";
   const base = feed.merges.at(-1)?.result ?? "";
+  const late = useLate(feed).find((one) => one.task.id === task.id);
   const councils = Object.values(feed.councils).filter((one) => one.taskId === task.id && one.outcome !== "cancelled");
   const gate = waiting(feed).find((one) => one.gate === "task_acceptance" && task.state === "pending_po_approval");
   return (
     <div className="two wide-left">
       <div className="stack">
-        <Card title={task.title} aside={<TaskBadge task={task} />}>
+        <Card title={task.title} aside={
+            <span className="story-facts">
+              <LateBadge late={late} />
+              <TaskBadge task={task} />
+            </span>
+          }>
           <p className="story-text">{task.description}</p>
           <Facts feed={feed} story={story} task={task} page={page} />
         </Card>
