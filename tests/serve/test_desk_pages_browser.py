@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,8 @@ from typing import Any
 import pytest
 
 from fleet import events as ev
-from fleet.ids import EntityId, Principal
+from fleet.adapters.memory.chat_model import Hang
+from fleet.ids import EntityId, Principal, StoryId, StreamId
 from scripts import desk
 from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import DEV_TOKEN, DeskFront, desk_front
@@ -28,7 +32,7 @@ from tests.support.story_events import (
     decision_payload,
     story,
 )
-from tests.support.team_models import EveryEngine, scripted
+from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
 
 pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(300)]
 
@@ -81,13 +85,47 @@ async def has_button(page: Page, name: str) -> bool:
     return await page.evaluate(f"[...document.querySelectorAll('button')].some((e) => e.textContent === '{name}')")
 
 
+async def put(front: DeskFront, log: StoryLog) -> None:
+    """The story is there, and is taken by an owner only once it is there whole."""
+    await front.team.crash()
+    await log.write_to(front.team.log)
+    front.team.begin(front.team.make_shard("a2", front.team.log))
+
+
+SLOW_COMMANDS = """void (window.fetch = ((send) => (path, init) => init?.method === 'POST'
+  ? new Promise((done) => setTimeout(() => done(send(path, init)), 1000)) : send(path, init))(window.fetch))"""
+
+
+@asynccontextmanager
+async def graph_follows(front: DeskFront) -> AsyncIterator[None]:
+    """What is recorded of the story comes to the graph, as a projector brings it."""
+
+    async def follow() -> None:
+        while True:
+            seen = (await front.graph.cursor(StreamId.of_story(STORY))).version
+            if events := await front.team.desk.events(STORY, after=seen):
+                await project(front.graph, events)
+            await asyncio.sleep(0.02)
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 @pytest.mark.rule("AP-71", "AP-72", "GR-82")
 async def test_decisions_are_proposed_settled_and_replaced_by_clicks(page: Page, front: DeskFront) -> None:
     log = paused(story(until="build"))
     needs = (ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION),)
     log.add(decision_payload(OPEN, title=HOSTILE, category="QUALITY", author=ARCHITECT, links=needs))
-    await project(front.graph, log.events)
-    await log.write_to(front.team.log)
+    await put(front, log)
+    async with graph_follows(front):
+        await _settles_decisions(page, front)
+
+
+async def _settles_decisions(page: Page, front: DeskFront) -> None:
     await sign_in(page, front)
     await page.open(f"{front.url}/#/story/{STORY}/decisions")
     await page.sees("2 decisions", "1 task, 1 decision", HOSTILE)
@@ -109,6 +147,18 @@ async def test_decisions_are_proposed_settled_and_replaced_by_clicks(page: Page,
     await page.sees("Proposed by ada", "Your decision", "affects")
     await page.click("button", "Accept")
     await page.sees("Accepted by ada as architect")
+
+    # Who comes too late is told what happened and what to do.
+    await page.click("link", "All decisions")
+    await page.click("link", "From afar")
+    await page.sees("Your decision")
+    await page.evaluate(SLOW_COMMANDS)
+    await page.click("button", "Accept")
+    late = await page.evaluate("decodeURIComponent(location.hash.split('/').at(-1))")
+    await does(front, "reject_decision", decision_id=late, reason="It is said elsewhere.")
+    await page.sees("Somebody rejected it before you.", "is REJECTED already")
+    # The browser itself tells of the refusal.
+    page.trouble.clear()
 
     # Another one is settled by somebody else while a reason is written: the words stay, the ways change.
     await page.open(f"{front.url}/#/story/{STORY}/decisions/{OPEN}")
@@ -154,7 +204,7 @@ async def in_review(front: DeskFront) -> StoryLog:
 
 @pytest.mark.rule("AP-62", "AP-64", "AP-65", "LC-130")
 async def test_review_of_a_task_is_held_given_back_and_given_by_clicks(page: Page, front: DeskFront) -> None:
-    await (await in_review(front)).write_to(front.team.log)
+    await put(front, await in_review(front))
     await sign_in(page, front, DEV_TOKEN)
     await page.open(f"{front.url}/#/story/{STORY}/tasks")
     await page.click("link", "Write slugify")
@@ -218,3 +268,83 @@ async def test_overdue_tasks_are_marked_until_the_story_rests(page: Page, front:
     await paused(log).write_to(front.team.log, after=before)
     await page.wait("!document.body.innerText.includes('overdue by')")
     assert_clean(page, front)
+
+
+def _advice(number: int) -> str:
+    refs = ("r-1", "ac-1", "ac-2", "ac-3")
+    text = f"{HOSTILE}\nFold by table {number}."
+    return json.dumps(
+        {"summary": f"Way {number}", "text": text, "addressed": [{"ref": ref, "how": "by folding"} for ref in refs]}
+    )
+
+
+@pytest.mark.rule("AP-77", "AP-78", "CN-63")
+async def test_council_is_asked_ended_and_sent_back_by_clicks(page: Page, tmp_path: Path) -> None:
+    answers = [Hang(), Hang(), Hang(), *(_advice(n) for n in range(1, 13))]
+    async with desk_front(tmp_path, EveryEngine(scripted(advise=answers))) as front:
+        story_id = await front.team.create(demo_story())
+        repo = demo_repository(tmp_path / "stage")
+        await front.team.start(story_id, repo, model="mock", delegate=())
+        await front.team.settled(story_id)
+        await sign_in(page, front, DEV_TOKEN)
+        await page.open(f"{front.url}/#/story/{story_id}/council")
+        await page.sees("No council has met yet.")
+        assert not await has_button(page, "Ask a council")
+        await page.click("button", "Sign out")
+        await sign_in(page, front)
+        await page.open(f"{front.url}/#/story/{story_id}/council")
+
+        await ask(page, "Which way of folding should it use?")
+        await page.sees("drafting", "Which way of folding should it use?", "No answer yet.")
+        await page.click("button", "End this council")
+        await page.fill("Why (at least 10 characters)", "The question answered itself.")
+        await page.click("button", "End it")
+        await page.sees("Cancelled")
+
+        # While another question is written, somebody else asks one: what is typed stays.
+        await page.click("button", "Ask a council")
+        await page.fill("Your question", "Which table should it use?")
+        await front.team.desk.require(story_id, "request_council", asked(story_id), principal=BOB, key="key-bob-1")
+        await page.sees("asked by bob", "What do others do?", "Fold by table", within_s=60)
+        assert await page.evaluate("document.querySelector('textarea').value") == "Which table should it use?"
+        await fill_ask(page)
+        await page.wait(f"document.body.innerText.split({DONE}).length === 3", within_s=60)
+        await pictures(page, "advice")
+        await page.click("button", "Send its answer back")
+        await page.fill("Why (at least 10 characters)", "Other alphabets were left out.")
+        await page.click("button", "Ask again with this reason")
+        await page.sees("It was sent back; the council that was asked again stands above.", within_s=60)
+        assert await page.evaluate("window.hit") is None
+        assert_clean(page, front)
+
+
+DONE = json.dumps("The story did nothing with it.")
+
+
+def asked(story_id: StoryId) -> dict[str, Any]:
+    """What bob wants to know."""
+    return {
+        "story_id": story_id,
+        "task_description": "What do others do?",
+        "role": "architect",
+        "output_kind": "text",
+        "constraints": {
+            "rubric": [{"name": "readers", "text": "Links stay readable"}],
+            "requirements": ["Name one way"],
+        },
+        "budget": {"tokens": 50_000, "wall_s": 600},
+    }
+
+
+async def ask(page: Page, question: str) -> None:
+    """A council is asked for with this question."""
+    await page.click("button", "Ask a council")
+    await page.fill("Your question", question)
+    await fill_ask(page)
+
+
+async def fill_ask(page: Page) -> None:
+    """The rest of a question is written, and it is sent."""
+    await page.fill("What makes an answer good, one in each line", "Links stay readable")
+    await page.fill("What it has to meet, one in each line", "Name one way")
+    await page.click("button", "Ask")

@@ -18,7 +18,7 @@ from fleet.adapters.signing import Ed25519Verifier
 from fleet.config import ServeSettings
 from fleet.context import ContextConfig
 from fleet.ids import Principal
-from fleet.models import Budgets
+from fleet.models import Budgets, load_models
 from fleet.planning import CoachConfig
 from fleet.ports import ChatModel
 from fleet.rigor import RigorConfig
@@ -34,7 +34,9 @@ from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_to
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.story_desk import StoryDesk
 from fleet.services.tool_desk import ToolDesk
+from fleet.tools.roles import load_roles
 from serve_apps.gateway import build_gateway
+from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.bench import definitions
 from tests.support.rules import files, fsm, step_policy
@@ -109,6 +111,11 @@ def _parts(team: Team, graph: MemoryGraph) -> FrontParts:
         gates=GateDesk(planning=planning, blobs=blobs),
         coach=CoachDesk(files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)),
         audit=_audit(team, clock),
+        config=ConfigInForce(
+            models=load_models(files().document("models.yaml")),
+            roles=load_roles(files().document("roles.yaml")),
+            digests=files().digests(),
+        ),
         projects=ProjectDesk(log=team.log, inbox=team.inbox, blobs=blobs, planning=planning),
     )
 

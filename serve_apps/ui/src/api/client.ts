@@ -95,7 +95,7 @@ export class Api {
     const response = await this.#ask(path, { method: sent.method ?? "POST", headers, body });
     if (response.status === 204) return null;
     const answer: unknown = await response.json();
-    return response.status === 202 && isRecord(answer) && answer["status_url"] ? this.#outcome(text(answer, "status_url")) : answer;
+    return isRecord(answer) && isPending(response.status, answer) ? this.#outcome(text(answer, "status_url")) : answer;
   }
 
   async #outcome(statusUrl: string): Promise<unknown> {
@@ -124,6 +124,11 @@ export class Api {
     if (response.status === 401) this.#onUnauthenticated();
     throw problemOf(response.status, parsed(await response.text()));
   }
+}
+
+/** Whether an answer only says where the outcome will be; what was accepted and goes on by itself is an outcome (AP-4). */
+export function isPending(status: number, answer: Body): boolean {
+  return status === 202 && text(answer, "status") === "pending" && text(answer, "status_url").startsWith("/api/commands/");
 }
 
 /** A key that nobody used before; `randomUUID` is missing where a page was not loaded securely. */

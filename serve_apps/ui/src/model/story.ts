@@ -104,6 +104,10 @@ export interface Council {
   readonly kind: string;
   readonly output: string;
   readonly taskId: string;
+  /** Who asked for it; "" for the story's own. One that was asked for advises, and moves nothing. */
+  readonly askedBy: string;
+  /** The council in whose place it is; "" for a first one. */
+  readonly retryOf: string;
   readonly members: readonly Member[];
   readonly phase: string;
   readonly round: number;

@@ -59,8 +59,9 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   StepResolved: (_, body) => [`A person says that it ${text(body, "outcome") === "happened" ? "happened" : "did not happen"}`, "person"],
   ToolDenied: (_, body) => [`Refused: ${text(body, "tool")} ${text(body, "op")} (${text(body, "reason")})`, "bad"],
   CouncilOpened: (_, body) => [
-    `A council of ${records(body, "roster").length} opened for ${words(text(body, "output_kind"))}`,
+    `${text(body, "requested_by") ? `${nameOf(text(body, "requested_by"))} asked` : "Opened:"} a council of ${records(body, "roster").length} for ${words(text(body, "output_kind"))}`,
   ],
+  CouncilCancelled: (_, body) => [`A council was ended${because(body)}`, "bad"],
   RoundOpened: (_, body) => [`Council: ${words(text(body, "phase"))}, round ${number(body, "round")}`],
   DraftReceived: (_, body) => [`${text(body, "member_id")} delivered a draft`],
   DraftFailed: (_, body) => [`${text(body, "member_id")} gave no usable draft (${words(text(body, "code"))})`, "bad"],

@@ -46,11 +46,11 @@ export function ProjectScreen(): ReactNode {
       <Trouble problem={projects.problem} />
       {projects.data && !names.length ? <Empty>You see no project.</Empty> : null}
       {shown ? (
-        <>
+        <div className="stack">
           <Metrics key={`${shown} ${days}`} project={shown} days={days} />
           <TaskFlow />
           <Milestones key={`of ${shown} ${days}`} project={shown} days={days} />
-        </>
+        </div>
       ) : null}
     </>
   );

@@ -6,13 +6,13 @@ import { gateHref, storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Badge, Card, Empty, LineBadge, Loading } from "../parts/basics.tsx";
 import { Checkpoints } from "../parts/checkpoints.tsx";
-import { CouncilCard } from "../parts/council.tsx";
 import { StepList } from "../parts/runs.tsx";
 import { Parked, Start } from "../parts/steering.tsx";
 import { Overdue } from "../parts/tasks.tsx";
 import { ChangeRequest } from "./change_request.tsx";
 import { Changes } from "./changes.tsx";
 import { ContextTab } from "./context.tsx";
+import { CouncilTab } from "./councils.tsx";
 import { DecisionsTab } from "./decisions.tsx";
 import { Overview } from "./overview.tsx";
 import { ReportTab } from "./report.tsx";
@@ -132,28 +132,6 @@ function Waiting({ feed, story }: { readonly feed: StoryFeed; readonly story: st
     </>
   );
 }
-
-function CouncilTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
-  const councils = Object.values(feed.councils).reverse();
-  const live = feed.timeline.filter((one) => COUNCIL_EVENTS.test(one.type));
-  if (!councils.length) return <Empty>No council has met yet. The first one opens when the scope is approved and the work has started.</Empty>;
-  return (
-    <div className="two wide-left">
-      <div className="stack">
-        {councils.map((one) => (
-          <CouncilCard key={one.id} council={one} story={story} />
-        ))}
-      </div>
-      <div className="stack side">
-        <Card title="Live">
-          <Timeline feed={{ ...feed, timeline: live }} last={60} />
-        </Card>
-      </div>
-    </div>
-  );
-}
-
-const COUNCIL_EVENTS = /^(Council|Draft|Ballot|Critique|Round|Evidence|Repair|Tests|Estimate|Decision)/;
 
 function WorkTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
   return (
