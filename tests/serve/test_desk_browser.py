@@ -18,7 +18,7 @@ from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
 from tests.support.desk_page import FAINT, SIZES, assert_clean, pictures, sign_in
 from tests.support.sandbox import put_tree
-from tests.support.story_events import BASE, DOCUMENTED, MERGED, STORY, StoryLog, story
+from tests.support.story_events import BASE, DECISION, DOCUMENTED, MERGED, STORY, TASK, StoryLog, story
 from tests.support.streamed_events import StreamedEvents, problems_of
 from tests.support.team_models import GOOD, WRONG, EveryEngine, demo_repository, demo_story, scripted
 from tests.unit.report.test_context_figures import pack, summary
@@ -293,6 +293,8 @@ async def test_stored_script_in_story_diff_log_or_file_name_never_runs(page: Pag
     for place in (
         f"gates/{STORY}/{approvals[0]}",
         f"gates/{STORY}/{approvals[-1]}",
+        f"story/{STORY}/decisions/{DECISION}",
+        f"story/{STORY}/tasks/{TASK}",
         "gates",
         "project",
         "context",

@@ -48,7 +48,9 @@ test("work is held by one with the role of the task, while nobody has it", () =>
   assert.deepEqual(can({ state: "implementing", claim: MINE }, dev), []);
   assert.match(waitsFor(EMPTY, { ...task, state: "implementing", claim: MINE }, NOW), /^ada holds it/);
   assert.match(waitsFor(EMPTY, { ...task, state: "arch_reviewing" }, NOW), /agent reviews/);
-  assert.equal(waitsFor(EMPTY, { ...task, state: "done" }, NOW), "");
+  const said = ["todo", "implementing", "qa_passed", "done", "cancelled"].map((state) => waitsFor(EMPTY, { ...task, state }, NOW));
+  assert.equal(new Set(said).size, said.length);
+  assert.match(waitsFor({ ...EMPTY, parked: "no disk" }, task, NOW), /let it go on/);
 });
 
 test("events say who holds a task, whose work it has, and when it came where", () => {

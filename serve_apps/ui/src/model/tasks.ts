@@ -75,14 +75,20 @@ function working(task: Task, me: Person, held: string): readonly Deed[] {
 /** What the task waits for, in a sentence. */
 export function waitsFor(feed: StoryFeed, task: Task, nowMs: number): string {
   const held = holder(task, nowMs);
-  if (isOver(task)) return "";
+  if (isOver(task)) return task.state === "done" ? "It is done." : "Nobody works on it any more.";
   if (held) return `${named(held)} holds ${task.state in GIVE ? "its review" : "it"}; the story waits for that.`;
   if (feed.parked) return "The story is parked: let it go on first.";
   const role = HOLD[task.state]?.role;
   if (role) return `It waits for a review by ${role === "qa" ? "qa" : "an architect"}.`;
   if (task.state in GIVE) return "An agent reviews it now.";
-  return task.state === "pending_po_approval" ? "It waits for the word of a product owner." : "";
+  return ELSE[task.state] ?? "The team goes on with it.";
 }
+
+const ELSE: Readonly<Record<string, string>> = {
+  todo: "Nobody works on it yet.",
+  implementing: "The team works on it.",
+  pending_po_approval: "It waits for the word of a product owner.",
+};
 
 function named(principal: string): string {
   return principal.replace(/^\w+:/, "");
