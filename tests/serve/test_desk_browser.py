@@ -16,8 +16,9 @@ from scripts import desk
 from serve_apps.asyncapi import asyncapi_document
 from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
+from tests.support.desk_page import FAINT, SIZES, assert_clean, pictures, sign_in
 from tests.support.sandbox import put_tree
-from tests.support.story_events import BASE, DOCUMENTED, MERGED, STORY, StoryLog, story
+from tests.support.story_events import BASE, DECISION, DOCUMENTED, MERGED, STORY, TASK, StoryLog, story
 from tests.support.streamed_events import StreamedEvents, problems_of
 from tests.support.team_models import GOOD, WRONG, EveryEngine, demo_repository, demo_story, scripted
 from tests.unit.report.test_context_figures import pack, summary
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(1200)]
 TABS = {
     "Lifecycle": "now in DONE",
     "Files": "textkit/words.py",
+    "Tasks": "Add slugify to the words module",
     "Tests": "tests/test_words.py",
     "Activity": "events",
     "Work": "Merged",
@@ -35,29 +37,6 @@ TABS = {
     "Costs": "Tokens by role",
 }
 PAGES = {"Packs": "Packs by role and phase", "Usage": "Tokens by role", "Audit": "events"}
-PICTURES = Path("build/reports/desk")
-SIZES = ((1280, 800), (390, 844))
-# Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2.2, 1.4.3); what is disabled is exempt.
-FAINT = """(() => {
-  const parts = (c) => (c.match(/[\\d.]+/g) ?? []).map(Number);
-  const light = (c) => parts(c).slice(0, 3).map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
-  const behind = (e) => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor;
-    if ((parts(c)[3] ?? 1) === 1) return c;
-  } return 'rgb(255,255,255)'; };
-  const found = new Set();
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let n = walk.nextNode(); n; n = walk.nextNode()) {
-    const e = n.parentElement;
-    if (!n.data.trim() || !e.checkVisibility()) continue;
-    if (e.closest(':disabled, svg, noscript, .visually-hidden, option')) continue;
-    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) found.add(`${e.className || e.tagName}: ${n.data.trim().slice(0, 30)}`);
-  }
-  return [...found];
-})()"""
 HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>{{7*7}}${7*7} javascript:window.hit=1'
 
 
@@ -86,37 +65,9 @@ async def page() -> AsyncIterator[Page]:
         yield found
 
 
-async def pictures(page: Page, name: str) -> None:
-    """The page in both sizes and both colours: never wider than the window, readable, and everything has a name."""
-    for width, height in SIZES:
-        for dark in (False, True):
-            await page.resize(width, height, dark=dark)
-            await page.screenshot(PICTURES / f"{name}-{width}-{'dark' if dark else 'light'}.png")
-            assert await page.evaluate(FAINT) == [], f"{name}: too faint to read ({'dark' if dark else 'light'})"
-        wide = await page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width, f"{name} is {wide} px wide at {width}"
-    assert await page.unnamed() == [], name
-    assert await page.evaluate("[document.documentElement.lang, document.querySelectorAll('h1').length]") == ["en", 1]
-    await page.resize(*SIZES[0])
-
-
 def link_to(name: str) -> str:
     """Whether there is a link that begins so."""
     return f"[...document.querySelectorAll('a')].some((e) => e.textContent.startsWith({json.dumps(name)}))"
-
-
-async def sign_in(page: Page, front: DeskFront) -> None:
-    await page.open(front.url)
-    await page.fill("Access token", TOKEN)
-    await page.click("button", "Sign in")
-    await page.sees("Board")
-
-
-def assert_clean(page: Page, front: DeskFront) -> None:
-    """Nothing ran that should not, nothing was asked of another host, and nothing went wrong unseen."""
-    assert page.hosts() == {f"127.0.0.1:{front.port}"}
-    assert page.dialogs == 0
-    assert page.trouble == []
 
 
 async def decide(page: Page, gate: str, *, reason: str | None = None, back: str | None = None) -> None:
@@ -256,7 +207,7 @@ def _assert_as_documented(streamed: StreamedEvents, story_id: StoryId, version: 
     assert {f"story:{story_id}/{number}" for number in range(1, version + 1)} <= seen
 
 
-@pytest.mark.rule("AP-100", "AP-101")
+@pytest.mark.rule("AP-100", "AP-101", "LC-138")
 async def test_project_page_tells_of_all_stories_and_every_event_sent_is_as_documented(
     page: Page, front: DeskFront
 ) -> None:
@@ -271,6 +222,7 @@ async def test_project_page_tells_of_all_stories_and_every_event_sent_is_as_docu
     await page.click("link", "Project")
     await page.choose("Period", "365")
     await page.sees("Median time in each state", "Quality, story by story", "Timeline")
+    await page.sees("Tasks in their workflow", "Share that passes at once", "review by architect", "100 %")
     await pictures(page, "project")
     assert_clean(page, front)
 
@@ -341,6 +293,8 @@ async def test_stored_script_in_story_diff_log_or_file_name_never_runs(page: Pag
     for place in (
         f"gates/{STORY}/{approvals[0]}",
         f"gates/{STORY}/{approvals[-1]}",
+        f"story/{STORY}/decisions/{DECISION}",
+        f"story/{STORY}/tasks/{TASK}",
         "gates",
         "project",
         "context",
@@ -357,7 +311,19 @@ async def test_stored_script_in_story_diff_log_or_file_name_never_runs(page: Pag
 
 
 HOSTILE_TABS = (
-    *("overview", "lifecycle", "council", "activity", "work", "changes", "files", "tests", "decisions", "context"),
+    *(
+        "overview",
+        "lifecycle",
+        "tasks",
+        "council",
+        "activity",
+        "work",
+        "changes",
+        "files",
+        "tests",
+        "decisions",
+        "context",
+    ),
     *("costs", "report"),
 )
 

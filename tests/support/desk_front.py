@@ -18,7 +18,7 @@ from fleet.adapters.signing import Ed25519Verifier
 from fleet.config import ServeSettings
 from fleet.context import ContextConfig
 from fleet.ids import Principal
-from fleet.models import Budgets
+from fleet.models import Budgets, load_models
 from fleet.planning import CoachConfig
 from fleet.ports import ChatModel
 from fleet.rigor import RigorConfig
@@ -28,22 +28,32 @@ from fleet.services.budget_desk import BudgetDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
+from fleet.services.decision_desk import DecisionDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.story_desk import StoryDesk
 from fleet.services.tool_desk import ToolDesk
+from fleet.tools.roles import load_roles
 from serve_apps.gateway import build_gateway
+from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.bench import definitions
 from tests.support.rules import files, fsm, step_policy
 from tests.support.team import ROLES, Team, team
 
-__all__ = ["TOKEN", "DeskFront", "desk_front"]
+__all__ = ["DEV_TOKEN", "TOKEN", "DeskFront", "desk_front"]
 
 TOKEN = "ada-token-of-this-test"
+DEV_TOKEN = "dev-token-of-this-test"
+"""Of a person who holds the role of a developer alone."""
 REGISTRY = PrincipalRegistry(
-    (PrincipalEntry(principal=Principal("user:ada"), roles=ROLES, token_sha256=hash_token(TOKEN)),)
+    (
+        PrincipalEntry(principal=Principal("user:ada"), roles=ROLES, token_sha256=hash_token(TOKEN)),
+        PrincipalEntry(
+            principal=Principal("user:dev"), roles=frozenset({"developer"}), token_sha256=hash_token(DEV_TOKEN)
+        ),
+    )
 )
 
 
@@ -54,6 +64,8 @@ class DeskFront:
     team: Team
     app: FastAPI
     port: int
+    graph: MemoryGraph
+    """The decision graph; nobody projects to it by itself."""
     _server: uvicorn.Server | None = field(default=None, repr=False)
     _running: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -81,11 +93,12 @@ class DeskFront:
         await self._running
 
 
-def _parts(team: Team) -> FrontParts:
+def _parts(team: Team, graph: MemoryGraph) -> FrontParts:
     planning, blobs, clock = team.desk, team.blobs, SystemClock()
     context = files().load("context.yaml", ContextConfig)
     return FrontParts(
-        statistics=ContextStatistics(log=team.log, graph=MemoryGraph(), builder=team.packs),
+        statistics=ContextStatistics(log=team.log, graph=graph, builder=team.packs),
+        decisions=DecisionDesk(planning=planning, graph=graph, clock=clock),
         stories=StoryDesk(
             planning=planning,
             blobs=blobs,
@@ -98,6 +111,11 @@ def _parts(team: Team) -> FrontParts:
         gates=GateDesk(planning=planning, blobs=blobs),
         coach=CoachDesk(files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)),
         audit=_audit(team, clock),
+        config=ConfigInForce(
+            models=load_models(files().document("models.yaml")),
+            roles=load_roles(files().document("roles.yaml")),
+            digests=files().digests(),
+        ),
         projects=ProjectDesk(log=team.log, inbox=team.inbox, blobs=blobs, planning=planning),
     )
 
@@ -116,7 +134,7 @@ def _audit(team: Team, clock: SystemClock) -> AuditDesk:
     return AuditDesk(log=team.log, clock=clock, auditor=opened)
 
 
-def _gateway(team: Team) -> FastAPI:
+def _gateway(team: Team, graph: MemoryGraph) -> FastAPI:
     clock = SystemClock()
     tools = ToolDesk(
         planning=team.desk,
@@ -130,7 +148,7 @@ def _gateway(team: Team) -> FastAPI:
     )
     budgets = BudgetDesk(log=team.log, spending=MemoryDaySpending(), limits=Budgets(), clock=clock)
     settings = files().load("serve.yaml", ServeSettings)
-    return build_gateway(team.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=_parts(team))
+    return build_gateway(team.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=_parts(team, graph))
 
 
 @asynccontextmanager
@@ -140,7 +158,8 @@ async def desk_front(root: Path, models: Mapping[str, ChatModel] | None = None) 
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     async with team(root, models=models) as made:
-        front = DeskFront(made, _gateway(made), port)
+        graph = MemoryGraph()
+        front = DeskFront(made, _gateway(made, graph), port, graph)
         await front.start()
         try:
             yield front

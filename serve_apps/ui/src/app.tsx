@@ -73,7 +73,7 @@ export function App(): ReactNode {
 
 function Main({ route }: { readonly route: Route }): ReactNode {
   const main = useRef<HTMLElement>(null);
-  const place = route.name === "story" ? `story/${route.story}` : JSON.stringify(route);
+  const place = route.name === "story" ? `story/${route.story}/${route.item}` : JSON.stringify(route);
   const isFirst = useRef(true);
   useEffect(() => {
     scrollTo(0, 0);
@@ -107,6 +107,6 @@ function Screen({ route }: { readonly route: Route }): ReactNode {
     case "audit":
       return <AuditScreen />;
     case "story":
-      return <StoryScreen key={route.story} story={route.story} tab={route.tab} />;
+      return <StoryScreen key={route.story} story={route.story} tab={route.tab} item={route.item} />;
   }
 }

@@ -1,7 +1,7 @@
 /** What screens share: the API of this session, data that is read again, the live feed of a story. */
 
 import { createContext, useCallback, useContext, useEffect, useRef, useState } from "react";
-import { type Api, Problem, newKey } from "./api/client.ts";
+import { type Api, type Got, Problem, newKey } from "./api/client.ts";
 import { type LineState, follow } from "./api/sse.ts";
 import { parseEnvelope } from "./model/envelope.ts";
 import { EMPTY, type StoryFeed, arrival, reduce } from "./model/feed.ts";
@@ -61,6 +61,29 @@ export function useOptional<T>(read: () => Promise<T>, key: string, everyMs = 0)
     key,
     everyMs,
   );
+}
+
+/** The last value that was there, while it is read again: a form must not vanish under a hand. */
+export function useKept<T>(value: T | undefined): T | undefined {
+  const [kept, setKept] = useState(value);
+  if (value !== undefined && value !== kept) setKept(value);
+  return value ?? kept;
+}
+
+export type Me = Got<"/api/me">;
+
+const WHO = new WeakMap<Api, Promise<Me>>();
+
+/** Who the token stands for, asked once for a session; null until that is known. What nobody may do is not shown. */
+export function useMe(): Me | null {
+  const api = useApi();
+  const { data } = useOptional(() => {
+    const known = WHO.get(api) ?? api.get("/api/me");
+    WHO.set(api, known);
+    known.catch(() => WHO.delete(api));
+    return known;
+  }, "me");
+  return data ?? null;
 }
 
 const FLUSH_MS = 40;

@@ -9,7 +9,7 @@ import { bytes, cost, count, duration, money, percent, quantity, tokens, until, 
 import { NODE, place } from "../src/model/layout.ts";
 import { inline, parseMarkdown } from "../src/model/markdown.ts";
 import { drawn, offers, waysOf } from "../src/model/lifecycle.ts";
-import { gateHref, parseRoute, storyHref } from "../src/model/route.ts";
+import { gateHref, itemHref, parseRoute, storyHref } from "../src/model/route.ts";
 import { dropToken, keepToken, takeToken } from "../src/model/session.ts";
 import { treesOf } from "../src/model/trees.ts";
 
@@ -86,7 +86,8 @@ test("a token in the address is kept in the tab and taken out of the address", (
 });
 
 test("addresses lead back to what they name, whatever its id holds", () => {
-  assert.deepEqual(parseRoute(storyHref("st/ä%", "work")), { name: "story", story: "st/ä%", tab: "work" });
+  assert.deepEqual(parseRoute(storyHref("st/ä%", "work")), { name: "story", story: "st/ä%", tab: "work", item: "" });
+  assert.deepEqual(parseRoute(itemHref("st-1", "decisions", "de/1")), { name: "story", story: "st-1", tab: "decisions", item: "de/1" });
   assert.deepEqual(parseRoute(gateHref("st-1", "ap-1")), { name: "gate", story: "st-1", approval: "ap-1" });
   for (const name of ["new", "gates", "project", "context", "usage", "audit"]) assert.deepEqual(parseRoute(`#/${name}`), { name });
   for (const odd of ["", "#/", "#/nothing", "#/story", "#/story/%E0%A4%A"]) assert.deepEqual(parseRoute(odd), { name: "board" });
@@ -179,7 +180,7 @@ test("guards have values where the story is, and names alone elsewhere", () => {
 
 test("trees of a story stand once each, the newest first, by what made them", () => {
   const merge = (base: string, result: string, taskId = "") => ({ taskId, base, result, commit: "", files: [], at: "" });
-  const task = { id: "t", title: "Do it", description: "", role: "", kind: "", dependsOn: [], criteria: [], state: "", feedback: [] };
+  const task = { id: "t", title: "Do it", description: "", role: "", kind: "", dependsOn: [], criteria: [], state: "", feedback: [], author: "", claim: null, entered: {}, events: 1 };
   const score = { tree: "m", score: "90", verdict: "", rigor: "", limitedBy: "", dimensions: [], gates: [], reasons: [], at: "" };
   assert.deepEqual(treesOf({ merges: [], scores: [], tasks: {} }), []);
   assert.deepEqual(treesOf({ merges: [merge("a", "a"), merge("a", "b", "t"), merge("b", "b")], scores: [score], tasks: { t: task } }).map((one) => [one.digest, one.name]), [

@@ -1,6 +1,6 @@
 /** The HTTP API as the desk uses it: typed by the generated schema, errors as problem documents (AP-7). */
 
-import { isRecord, parsed, records, text } from "../model/envelope.ts";
+import { type Body, isRecord, parsed, records, text } from "../model/envelope.ts";
 import type { components, paths } from "./schema.ts";
 
 export type Schemas = components["schemas"];
@@ -11,13 +11,16 @@ export class Problem extends Error {
   readonly status: number;
   readonly code: string;
   readonly fields: readonly { readonly pointer: string; readonly message: string }[];
+  /** What else the document says, such as `decision_status` or `guards`. */
+  readonly details: Body;
 
-  constructor(status: number, code: string, message: string, fields: Problem["fields"] = []) {
+  constructor(status: number, code: string, message: string, fields: Problem["fields"] = [], details: Body = {}) {
     super(message);
     this.name = "Problem";
     this.status = status;
     this.code = code;
     this.fields = fields;
+    this.details = details;
   }
 
   /** Whether this gateway does not know the route at all. */
@@ -92,7 +95,7 @@ export class Api {
     const response = await this.#ask(path, { method: sent.method ?? "POST", headers, body });
     if (response.status === 204) return null;
     const answer: unknown = await response.json();
-    return response.status === 202 && isRecord(answer) && answer["status_url"] ? this.#outcome(text(answer, "status_url")) : answer;
+    return isRecord(answer) && isPending(response.status, answer) ? this.#outcome(text(answer, "status_url")) : answer;
   }
 
   async #outcome(statusUrl: string): Promise<unknown> {
@@ -123,6 +126,11 @@ export class Api {
   }
 }
 
+/** Whether an answer only says where the outcome will be; what was accepted and goes on by itself is an outcome (AP-4). */
+export function isPending(status: number, answer: Body): boolean {
+  return status === 202 && text(answer, "status") === "pending" && text(answer, "status_url").startsWith("/api/commands/");
+}
+
 /** A key that nobody used before; `randomUUID` is missing where a page was not loaded securely. */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -133,7 +141,7 @@ export function problemOf(status: number, document: unknown): Problem {
   if (!isRecord(document)) return new Problem(status, "unknown", `The fleet answered with status ${status}.`);
   const message = text(document, "detail") || text(document, "message") || text(document, "title");
   const fields = records(document, "errors").map((one) => ({ pointer: text(one, "pointer"), message: text(one, "message") }));
-  return new Problem(status, text(document, "code") || "unknown", message || `Status ${status}`, fields);
+  return new Problem(status, text(document, "code") || "unknown", message || `Status ${status}`, fields, document);
 }
 
 /** The path with its parameters filled in, each one encoded. */

@@ -74,14 +74,17 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   }),
   StoryClosed: (feed, body) => ({ closed: true, state: text(body, "final_state") || feed.state }),
   RigorChanged: (_, body) => ({ rigor: text(body, "to") }),
-  TaskAdded: (feed, body) => ({ tasks: withTask(feed, record(body, "task")) }),
-  TaskTransitioned: (feed, body) => ({
-    tasks: changed(feed.tasks, text(body, "task_id"), (task) => ({
-      ...task,
+  TaskAdded: (feed, body, event) => ({ tasks: withTask(feed, record(body, "task"), event) }),
+  TaskTransitioned: (feed, body, event) =>
+    task(feed, body, (found) => ({
       state: text(body, "to"),
-      feedback: text(body, "feedback") ? [...task.feedback, text(body, "feedback")] : task.feedback,
+      feedback: text(body, "feedback") ? [...found.feedback, text(body, "feedback")] : found.feedback,
+      author: AUTHORED[text(body, "action")]?.(body) ?? found.author,
+      entered: { ...found.entered, [text(body, "to")]: Date.parse(event.ts) },
     })),
-  }),
+  TaskClaimed: (feed, body) => task(feed, body, () => ({ claim: { principal: text(body, "principal"), expiresAt: number(body, "expires_at") } })),
+  TaskClaimReleased: (feed, body) => task(feed, body, (found) => ({ claim: found.claim?.principal === text(body, "principal") ? null : found.claim })),
+  TaskUpdated: (feed, body) => task(feed, body, () => ({})),
   StepStarted: (feed, body, event) => ({ steps: { ...feed.steps, [text(body, "step_id")]: startedStep(body, event) } }),
   StepFinished: (feed, body, event) => ({
     steps: changed(feed.steps, text(body, "step_id"), (step) => finishedStep(step, body, event)),
@@ -169,14 +172,28 @@ function changed<T>(
   return found === undefined ? all : { ...all, [id]: change(found) };
 }
 
+/** Whose work a task holds after an action; the others leave it as it was. */
+const AUTHORED: Readonly<Record<string, (body: Body) => string>> = {
+  COMMIT_CODE: (body) => text(body, "principal"),
+  ASSIGN_TO_DEVELOPER: () => "",
+  REVISE_CODE: () => "",
+  REQUEST_REWORK: () => "",
+  MERGE_FAILED: () => "",
+};
+
+function task(feed: StoryFeed, body: Body, change: (found: Task) => Partial<Task>): Partial<StoryFeed> {
+  return { tasks: changed(feed.tasks, text(body, "task_id"), (found) => ({ ...found, ...change(found), events: found.events + 1 })) };
+}
+
 function council(feed: StoryFeed, body: Body, change: (found: Council) => Partial<Council>): Partial<StoryFeed> {
   const id = text(body, "council_id");
   return { councils: changed(feed.councils, id, (found) => ({ ...found, ...change(found) })) };
 }
 
-function withTask(feed: StoryFeed, body: Body): StoryFeed["tasks"] {
+function withTask(feed: StoryFeed, body: Body, event: Envelope): StoryFeed["tasks"] {
   const id = text(body, "task_id");
-  const task: Task = {
+  const known = feed.tasks[id];
+  const found: Task = {
     id,
     title: text(body, "title"),
     description: text(body, "description"),
@@ -184,10 +201,14 @@ function withTask(feed: StoryFeed, body: Body): StoryFeed["tasks"] {
     kind: text(body, "kind"),
     dependsOn: texts(body, "depends_on"),
     criteria: texts(body, "acceptance_refs"),
-    state: feed.tasks[id]?.state ?? "todo",
-    feedback: [],
+    state: known?.state ?? "todo",
+    feedback: known?.feedback ?? [],
+    author: known?.author ?? "",
+    claim: known?.claim ?? null,
+    entered: known?.entered ?? { todo: Date.parse(event.ts) },
+    events: (known?.events ?? 0) + 1,
   };
-  return { ...feed.tasks, [id]: task };
+  return { ...feed.tasks, [id]: found };
 }
 
 function decided(

@@ -46,6 +46,15 @@ export function duration(ms: number): string {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+/** A longer time as people say it: days, hours, minutes. */
+export function span(ms: number): string {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return "less than a minute";
+  if (minutes < 60) return count(minutes, "minute");
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return count(Math.floor(minutes / 1440), "day");
+}
+
 export function clock(ts: string | number): string {
   const date = new Date(ts);
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleTimeString("en-GB");

@@ -3,11 +3,11 @@
 export type Route =
   | { readonly name: "board" | "new" | "gates" | "project" | "context" | "usage" | "audit" }
   | { readonly name: "gate"; readonly story: string; readonly approval: string }
-  | { readonly name: "story"; readonly story: string; readonly tab: string };
+  | { readonly name: "story"; readonly story: string; readonly tab: string; readonly item: string };
 
 export function parseRoute(hash: string): Route {
-  const [name, first, second] = hash.replace(/^#\/?/, "").split("/").map(plain);
-  if (name === "story" && first) return { name, story: first, tab: second || "overview" };
+  const [name, first, second, third] = hash.replace(/^#\/?/, "").split("/").map(plain);
+  if (name === "story" && first) return { name, story: first, tab: second || "overview", item: third || "" };
   if (name === "gates" && first && second) return { name: "gate", story: first, approval: second };
   if (name === "new" || name === "gates" || name === "project" || name === "context" || name === "usage" || name === "audit") return { name };
   return { name: "board" };
@@ -15,6 +15,11 @@ export function parseRoute(hash: string): Route {
 
 export function storyHref(story: string, tab = "overview"): string {
   return `#/story/${encodeURIComponent(story)}/${encodeURIComponent(tab)}`;
+}
+
+/** One thing in a part of a story's page: a decision, a task. */
+export function itemHref(story: string, tab: string, item: string): string {
+  return `${storyHref(story, tab)}/${encodeURIComponent(item)}`;
 }
 
 export function gateHref(story: string, approval: string): string {
@@ -29,7 +34,7 @@ export function tabOf(path: string): string {
 }
 
 const TAB_OF: Readonly<Record<string, string>> = {
-  tasks: "overview",
+  tasks: "tasks",
   plans: "overview",
   councils: "council",
   decisions: "decisions",

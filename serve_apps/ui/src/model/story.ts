@@ -25,6 +25,19 @@ export interface Task {
   readonly criteria: readonly string[];
   readonly state: string;
   readonly feedback: readonly string[];
+  /** Who did the work that is looked at; "" before there is any. */
+  readonly author: string;
+  /** Who alone works on it or reviews it, until then; it may have run out. */
+  readonly claim: Claim | null;
+  /** When it came to each state the last time, in milliseconds. */
+  readonly entered: Readonly<Record<string, number>>;
+  /** How many events were about it. */
+  readonly events: number;
+}
+
+export interface Claim {
+  readonly principal: string;
+  readonly expiresAt: number;
 }
 
 export interface Step {
@@ -91,6 +104,10 @@ export interface Council {
   readonly kind: string;
   readonly output: string;
   readonly taskId: string;
+  /** Who asked for it; "" for the story's own. One that was asked for advises, and moves nothing. */
+  readonly askedBy: string;
+  /** The council in whose place it is; "" for a first one. */
+  readonly retryOf: string;
   readonly members: readonly Member[];
   readonly phase: string;
   readonly round: number;

@@ -43,6 +43,8 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
     `${feed.tasks[text(body, "task_id")]?.title ?? "Task"}: ${words(text(body, "to"))}`,
     text(body, "action").startsWith("REJECT") ? "bad" : undefined,
   ] as Told,
+  TaskClaimed: (feed, body) => [`${nameOf(text(body, "principal"))} holds ${feed.tasks[text(body, "task_id")]?.title ?? "a task"}`],
+  TaskClaimReleased: (feed, body) => [`${nameOf(text(body, "principal"))} ${RELEASED[text(body, "reason")] ?? "gave back"} ${feed.tasks[text(body, "task_id")]?.title ?? "a task"}`],
   StepStarted: (_, body) => [`${words(text(body, "as_role"))} starts ${words(text(body, "tool"))} ${words(text(body, "op"))}`],
   StepFinished: (feed, body) => {
     const step = feed.steps[text(body, "step_id")];
@@ -57,8 +59,9 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   StepResolved: (_, body) => [`A person says that it ${text(body, "outcome") === "happened" ? "happened" : "did not happen"}`, "person"],
   ToolDenied: (_, body) => [`Refused: ${text(body, "tool")} ${text(body, "op")} (${text(body, "reason")})`, "bad"],
   CouncilOpened: (_, body) => [
-    `A council of ${records(body, "roster").length} opened for ${words(text(body, "output_kind"))}`,
+    `${text(body, "requested_by") ? `${nameOf(text(body, "requested_by"))} asked` : "Opened:"} a council of ${records(body, "roster").length} for ${words(text(body, "output_kind"))}`,
   ],
+  CouncilCancelled: (_, body) => [`A council was ended${because(body)}`, "bad"],
   RoundOpened: (_, body) => [`Council: ${words(text(body, "phase"))}, round ${number(body, "round")}`],
   DraftReceived: (_, body) => [`${text(body, "member_id")} delivered a draft`],
   DraftFailed: (_, body) => [`${text(body, "member_id")} gave no usable draft (${words(text(body, "code"))})`, "bad"],
@@ -88,7 +91,9 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
     "bad",
   ],
   DecisionProposed: (_, body) => [`Decision proposed: ${text(body, "title")}`],
-  DecisionAccepted: () => ["Decision accepted", "good"],
+  DecisionAccepted: (feed, body) => [`Decision accepted${titled(feed, body, "decision_id")}`, "good"],
+  DecisionRejected: (feed, body) => [`Decision rejected${titled(feed, body, "decision_id")}${because(body)}`, "bad"],
+  DecisionSuperseded: (feed, body) => [`Decision replaced${titled(feed, body, "decision_id")}${because(body)}`],
   PlanProposed: (_, body) => [`A plan with ${records(body, "tasks").length} tasks was proposed`],
   PlanAdopted: () => ["The plan was adopted", "good"],
   RestoreRequested: (_, body) => [`Going back to a checkpoint was asked for: ${text(body, "reason")}`, "person"],
@@ -106,6 +111,22 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   ReportGenerated: () => ["The report was written"],
   DocsProduced: (_, body) => [`${records(body, "docs").length} documents were written`],
 };
+
+const RELEASED: Readonly<Record<string, string>> = { expired: "held too long:", finished: "is done with" };
+
+function nameOf(principal: string): string {
+  return principal.replace(/^\w+:/, "");
+}
+
+function titled(feed: StoryFeed, body: Body, key: string): string {
+  const title = feed.decisions[text(body, key)]?.title;
+  return title ? `: ${title}` : "";
+}
+
+function because(body: Body): string {
+  const reason = text(body, "reason");
+  return reason ? ` (${reason})` : "";
+}
 
 function told(feed: StoryFeed, type: string, body: Body): Told {
   return SENTENCES[type]?.(feed, body) ?? [words(type.replace(/([a-z])([A-Z])/g, "$1_$2"))];

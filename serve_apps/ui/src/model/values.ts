@@ -72,6 +72,8 @@ export function openedCouncil(body: Body): Council {
     kind: text(body, "kind"),
     output: text(body, "output_kind"),
     taskId: text(body, "task_id"),
+    askedBy: text(body, "requested_by"),
+    retryOf: text(body, "retry_of"),
     members: records(body, "roster").map((one) => ({
       id: text(one, "member_id"),
       role: text(one, "role"),

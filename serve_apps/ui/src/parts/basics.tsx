@@ -1,6 +1,7 @@
 import { type ReactNode, useId } from "react";
 import type { Problem } from "../api/client.ts";
 import type { LineState } from "../api/sse.ts";
+import { adviceOn } from "../model/refusal.ts";
 
 export type Tone = "plain" | "good" | "bad" | "person" | "warn";
 
@@ -30,9 +31,11 @@ export function Card({ title, aside, children, className = "" }: {
 
 export function Trouble({ problem }: { readonly problem: Problem | null }): ReactNode {
   if (!problem) return null;
+  const advice = adviceOn(problem);
   return (
     <div className="trouble" role="alert">
-      <strong>{problem.message}</strong>
+      <strong>{advice || problem.message}</strong>
+      {advice ? <p>{problem.message}</p> : null}
       {problem.fields.length ? (
         <ul>
           {problem.fields.map((field) => (

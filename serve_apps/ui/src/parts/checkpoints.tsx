@@ -1,5 +1,5 @@
 import { type ReactNode, useState } from "react";
-import { useApi, useCommand, useOptional } from "../hooks.ts";
+import { useApi, useCommand, useKept, useOptional } from "../hooks.ts";
 import type { StoryFeed } from "../model/feed.ts";
 import { count, moment, short } from "../model/format.ts";
 import { Badge, Card, Trouble } from "./basics.tsx";
@@ -77,11 +77,4 @@ export function Checkpoints({ feed, story }: { readonly feed: StoryFeed; readonl
       <Trouble problem={command.problem ?? problem} />
     </Card>
   );
-}
-
-/** The last that was read, while it is read again: the story moves on, and a form must not vanish under a hand. */
-function useKept<T>(value: T | undefined): T | undefined {
-  const [kept, setKept] = useState(value);
-  if (value !== undefined && value !== kept) setKept(value);
-  return value ?? kept;
 }

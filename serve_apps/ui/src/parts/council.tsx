@@ -13,7 +13,7 @@ export function CouncilCard({ council, story }: { readonly council: Council; rea
   const votes = countedVotes(council.ballots);
   return (
     <Card
-      title={`Council for ${words(council.output)}`}
+      title={council.askedBy ? `Council on request: ${words(council.output)}` : `Council for ${words(council.output)}`}
       className="council"
       aside={
         council.outcome === "decided" ? (

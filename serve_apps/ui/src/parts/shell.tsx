@@ -1,5 +1,5 @@
 import { type ReactNode, useEffect } from "react";
-import { CHANGED, useApi, useLoaded, useOptional } from "../hooks.ts";
+import { CHANGED, useApi, useLoaded, useMe } from "../hooks.ts";
 import type { Route } from "../model/route.ts";
 import { actorName } from "./basics.tsx";
 import { readStories } from "../screens/stories.ts";
@@ -33,7 +33,7 @@ export function Shell({ route, onSignOut, children }: {
 }): ReactNode {
   const api = useApi();
   const { data, reload } = useLoaded(() => readStories(api), "waiting", 5_000);
-  const me = useOptional(() => api.get("/api/me"), "me");
+  const me = useMe();
   useEffect(() => {
     addEventListener(CHANGED, reload);
     return () => removeEventListener(CHANGED, reload);
@@ -68,9 +68,9 @@ export function Shell({ route, onSignOut, children }: {
             </a>
           ))}
         </nav>
-        {me.data ? (
-          <span className="me" title={me.data.principal}>
-            {actorName(me.data.principal)} <span className="hint">{me.data.roles.join(", ")}</span>
+        {me ? (
+          <span className="me" title={me.principal}>
+            {actorName(me.principal)} <span className="hint">{me.roles.join(", ")}</span>
           </span>
         ) : null}
         <button type="button" className="quiet" onClick={onSignOut}>

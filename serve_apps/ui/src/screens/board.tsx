@@ -1,18 +1,21 @@
 import { type ReactNode, useMemo, useState } from "react";
 import type { StoryLine } from "../api/client.ts";
-import { useApi, useLoaded } from "../hooks.ts";
+import { useApi, useLoaded, useNow, useOptional } from "../hooks.ts";
 import { columns } from "../model/board.ts";
 import { gateName } from "../model/feed.ts";
-import { count, tokens } from "../model/format.ts";
+import { count, span, tokens } from "../model/format.ts";
+import { type LateStory, lateStories } from "../model/overdue.ts";
 import { storyHref } from "../model/route.ts";
 import { Badge, Empty, Loading, Trouble } from "../parts/basics.tsx";
-import { useLifecycles } from "./lifecycles.ts";
+import { useLifecycles, useLimits } from "./lifecycles.ts";
 import { readStories } from "./stories.ts";
 
 export function BoardScreen(): ReactNode {
   const api = useApi();
   const { data, problem } = useLoaded(() => readStories(api), "board", 4000);
   const lifecycles = useLifecycles();
+  const pending = useOptional(() => api.get("/api/tasks/pending"), "pending", 10_000);
+  const late = lateStories(pending.data?.items ?? [], useLimits(), useNow(10_000));
   const [filter, setFilter] = useState("");
   const shown = useMemo(() => columns(data ?? [], lifecycles, filter), [data, lifecycles, filter]);
   return (
@@ -44,7 +47,7 @@ export function BoardScreen(): ReactNode {
               <ul>
                 {column.stories.map((story) => (
                   <li key={story.story_id}>
-                    <StoryCard story={story} />
+                    <StoryCard story={story} late={late.get(story.story_id)} />
                   </li>
                 ))}
               </ul>
@@ -56,7 +59,7 @@ export function BoardScreen(): ReactNode {
   );
 }
 
-function StoryCard({ story }: { readonly story: StoryLine }): ReactNode {
+function StoryCard({ story, late }: { readonly story: StoryLine; readonly late: LateStory | undefined }): ReactNode {
   return (
     <a className={`story-card ${story.waiting_for ? "waiting" : ""}`} href={storyHref(story.story_id)}>
       <span className="story-title">{story.title}</span>
@@ -69,6 +72,11 @@ function StoryCard({ story }: { readonly story: StoryLine }): ReactNode {
           </Badge>
         ) : null}
         {story.tokens ? <Badge>{tokens(story.tokens)}</Badge> : null}
+        {late ? (
+          <Badge tone="bad">
+            {count(late.tasks, "task")} overdue{late.byMs ? `, by ${span(late.byMs)}` : ""}
+          </Badge>
+        ) : null}
         {story.disposition === "active" || story.disposition === "closed" ? null : <Badge tone="bad">{story.disposition}</Badge>}
       </span>
       {story.waiting_for ? (

@@ -1,159 +1,135 @@
-import { type ReactNode, useMemo, useState } from "react";
-import { useApi, useOptional } from "../hooks.ts";
-import { type Body, isRecord, record, records, text } from "../model/envelope.ts";
-import { type Decision, type StoryFeed, words } from "../model/feed.ts";
-import { moment } from "../model/format.ts";
-import type { Edge, Node } from "../model/layout.ts";
-import { Badge, Card, Empty, actorName } from "../parts/basics.tsx";
-import { Graph } from "../parts/graph.tsx";
+import { type ReactNode, useState } from "react";
+import { useMe } from "../hooks.ts";
+import { BLANK, CATEGORIES, type Draft, STATUSES, changedFrom, decisionRows, mayPropose } from "../model/decisions.ts";
+import { type StoryFeed, words } from "../model/feed.ts";
+import { count } from "../model/format.ts";
+import { itemHref, storyHref } from "../model/route.ts";
+import { Card, Empty, actorName } from "../parts/basics.tsx";
+import { ProposeForm } from "../parts/decision_form.tsx";
+import { DecisionGraph } from "../parts/decision_graph.tsx";
+import { DecisionBadge } from "../parts/decision_text.tsx";
+import { DecisionPage } from "./decision.tsx";
 
-/** Why things are as they are: decisions, what they touch, and the whole graph around the story. */
-export function DecisionsTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
-  const api = useApi();
-  const [chosen, setChosen] = useState<string | null>(null);
-  const [isWhole, setWhole] = useState(false);
-  const around = useOptional(
-    async () => (isWhole ? api.get("/api/context/{story_id}/graph", { story_id: story }, { depth: 2, limit: 120 }) : undefined),
-    `graph ${story} ${isWhole ? feed.version : ""}`,
-  );
-  const own = useMemo(() => ownGraph(feed), [feed.decisions, feed.tasks, feed.criteria, feed.councils]);
-  const whole = useMemo(() => (isWhole && isRecord(around.data) ? wholeGraph(around.data) : null), [isWhole, around.data]);
-  const { nodes, edges } = whole ?? own;
-  if (!Object.keys(feed.decisions).length && !isWhole) return <Empty>No decision was made yet.</Empty>;
-  const details = chosen === null ? null : (whole?.props.get(chosen) ?? null);
+/** Why things are as they are: the decisions of a story, one of them in full, and a new one. */
+export function DecisionsTab({ feed, story, item }: { readonly feed: StoryFeed; readonly story: string; readonly item: string }): ReactNode {
+  const me = useMe();
+  // It stands here, above all that the story's events change, so that nothing typed is lost.
+  const [draft, setDraft] = useState<Draft | null>(null);
+  const mayWrite = mayPropose(feed, me);
+  const found = feed.decisions[item];
+  const change = draft ? (
+    <a href={storyHref(story, "decisions")}>To your open proposal</a>
+  ) : found ? (
+    <button
+      type="button"
+      onClick={() => {
+        setDraft(changedFrom(found));
+        location.hash = storyHref(story, "decisions");
+      }}
+    >
+      Propose it changed
+    </button>
+  ) : null;
+  if (item) return <DecisionPage key={item} feed={feed} story={story} id={item} change={change} />;
   return (
     <div className="stack">
-      <Card
-        title="Decisions"
-        aside={
-          <label className="check">
-            <input type="checkbox" checked={isWhole} onChange={(event) => setWhole(event.target.checked)} /> everything around the story
-          </label>
+      {draft ? (
+        <ProposeForm
+          feed={feed}
+          story={story}
+          draft={draft}
+          onDraft={setDraft}
+          onEnd={(id) => {
+            setDraft(null);
+            if (id) location.hash = itemHref(story, "decisions", id);
+          }}
+        />
+      ) : null}
+      <DecisionList
+        feed={feed}
+        story={story}
+        action={
+          mayWrite && !draft ? (
+            <button type="button" onClick={() => setDraft(BLANK)}>
+              Propose a decision
+            </button>
+          ) : null
         }
-      >
-        <Graph label="Graph of decisions" nodes={nodes} edges={edges} chosen={chosen} onChoose={(id) => setChosen(id === chosen ? null : id)} />
-        {chosen === null ? <p className="hint">Choose a node to read about it.</p> : <Chosen feed={feed} id={chosen} nodes={nodes} edges={edges} props={details} onChoose={setChosen} />}
-      </Card>
-      <Card title="All decisions">
-        <ul className="decisions">
-          {Object.values(feed.decisions).map((one) => (
-            <li key={one.id}>
-              <DecisionText decision={one} />
-            </li>
-          ))}
-        </ul>
-      </Card>
+      />
+      {Object.keys(feed.decisions).length ? <DecisionGraph feed={feed} story={story} /> : null}
     </div>
   );
 }
 
-interface Drawn {
-  readonly nodes: readonly Node[];
-  readonly edges: readonly Edge[];
-  readonly props: ReadonlyMap<string, Body>;
-}
-
-function ownGraph(feed: StoryFeed): Drawn {
-  const decisions = Object.values(feed.decisions);
-  const nodes: Node[] = decisions.map((one) => ({ id: one.id, label: one.title, kind: "decision" }));
-  const edges: Edge[] = [];
-  for (const one of decisions) {
-    if (one.councilId && feed.councils[one.councilId]) edges.push({ from: one.councilId, to: one.id, label: "decided" });
-    for (const task of one.affects) edges.push({ from: one.id, to: task, label: "affects" });
-    for (const link of one.links) edges.push({ from: one.id, to: link.to, label: words(link.rel) });
-  }
-  for (const council of Object.values(feed.councils)) nodes.push({ id: council.id, label: `for ${words(council.output)}`, kind: "council" });
-  for (const task of Object.values(feed.tasks)) {
-    nodes.push({ id: task.id, label: task.title, kind: "task" });
-    for (const on of task.dependsOn) edges.push({ from: on, to: task.id, label: "comes before" });
-    for (const criterion of task.criteria) edges.push({ from: task.id, to: criterion, label: "serves" });
-  }
-  for (const criterion of feed.criteria) nodes.push({ id: criterion.id, label: `${criterion.id}: ${criterion.text}`, kind: "criterion" });
-  return { nodes, edges, props: new Map() };
-}
-
-function wholeGraph(body: Body): Drawn {
-  const key = (label: string, id: string): string => `${label} ${id}`;
-  const found = records(body, "nodes");
-  return {
-    nodes: found.map((one) => ({ id: key(text(one, "label"), text(one, "id")), label: text(one, "title") || text(one, "id"), kind: text(one, "label").toLowerCase() })),
-    edges: records(body, "edges").map((one) => ({
-      from: key(text(one, "from_label"), text(one, "from_id")),
-      to: key(text(one, "to_label"), text(one, "to_id")),
-      label: words(text(one, "type")),
-    })),
-    props: new Map(found.map((one) => [key(text(one, "label"), text(one, "id")), record(one, "props")])),
-  };
-}
-
-function Chosen({ feed, id, nodes, edges, props, onChoose }: {
-  readonly feed: StoryFeed;
-  readonly id: string;
-  readonly nodes: readonly Node[];
-  readonly edges: readonly Edge[];
-  readonly props: Body | null;
-  readonly onChoose: (id: string) => void;
-}): ReactNode {
-  const node = nodes.find((one) => one.id === id);
-  const decision = feed.decisions[id] ?? feed.decisions[id.split(" ").at(-1) ?? ""];
-  const label = (other: string): string => nodes.find((one) => one.id === other)?.label ?? other;
-  const near = edges.flatMap((edge) => (edge.from === id ? [{ other: edge.to, what: `${edge.label} →` }] : edge.to === id ? [{ other: edge.from, what: `← ${edge.label}` }] : []));
+function DecisionList({ feed, story, action }: { readonly feed: StoryFeed; readonly story: string; readonly action: ReactNode }): ReactNode {
+  const [status, setStatus] = useState("");
+  const [category, setCategory] = useState("");
+  const all = Object.keys(feed.decisions).length;
+  const rows = decisionRows(feed.decisions, status, category);
   return (
-    <section className="chosen-node" aria-live="polite" aria-label="Chosen">
-      {decision ? (
-        <DecisionText decision={decision} />
-      ) : (
+    <Card title="Decisions" aside={action}>
+      {all ? (
         <>
-          <h3>
-            {node?.label ?? id} <Badge>{node?.kind ?? ""}</Badge>
-          </h3>
-          <p>{feed.tasks[id]?.description ?? ""}</p>
-          {props ? (
-            <dl className="props">
-              {Object.entries(props).map(([key, value]) => (
-                <div key={key}>
-                  <dt>{words(key)}</dt>
-                  <dd>{String(value)}</dd>
-                </div>
-              ))}
-            </dl>
-          ) : null}
+          <div className="inline">
+            <Choice label="Status" value={status} values={STATUSES} onValue={setStatus} />
+            <Choice label="Category" value={category} values={CATEGORIES} onValue={setCategory} />
+            <span className="hint" role="status">
+              {count(rows.length, "decision")}
+            </span>
+          </div>
+          <div className="scroll" tabIndex={0} role="region" aria-label="Decisions of the story">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Decision</th>
+                  <th scope="col">Status</th>
+                  <th scope="col">Category</th>
+                  <th scope="col">By</th>
+                  <th scope="col">Hangs on it</th>
+                </tr>
+              </thead>
+              <tbody>
+                {rows.map(({ decision, dependents, tasks }) => (
+                  <tr key={decision.id}>
+                    <th scope="row">
+                      <a href={itemHref(story, "decisions", decision.id)}>{decision.title}</a>
+                    </th>
+                    <td>
+                      <DecisionBadge status={decision.status} />
+                    </td>
+                    <td>{words(decision.category)}</td>
+                    <td>{actorName(decision.author)}</td>
+                    <td>{[tasks ? count(tasks, "task") : "", dependents ? count(dependents, "decision") : ""].filter(Boolean).join(", ") || "nothing"}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
         </>
+      ) : (
+        <Empty>No decision was made yet.</Empty>
       )}
-      <ul className="near">
-        {near.map((one, at) => (
-          <li key={at}>
-            <span className="hint">{one.what}</span>{" "}
-            <button type="button" className="link" onClick={() => onChoose(one.other)}>
-              {label(one.other)}
-            </button>
-          </li>
-        ))}
-      </ul>
-    </section>
+    </Card>
   );
 }
 
-function DecisionText({ decision }: { readonly decision: Decision }): ReactNode {
+function Choice({ label, value, values, onValue }: {
+  readonly label: string;
+  readonly value: string;
+  readonly values: readonly string[];
+  readonly onValue: (value: string) => void;
+}): ReactNode {
   return (
-    <article>
-      <h3>
-        {decision.title} <Badge tone={decision.status === "ACCEPTED" ? "good" : decision.status === "PROPOSED" ? "person" : "bad"}>{decision.status.toLowerCase()}</Badge>
-      </h3>
-      <p className="story-text">{decision.rationale}</p>
-      {decision.alternatives.length ? (
-        <details>
-          <summary>Alternatives</summary>
-          <ul>
-            {decision.alternatives.map((one, at) => (
-              <li key={at}>{one}</li>
-            ))}
-          </ul>
-        </details>
-      ) : null}
-      <p className="hint">
-        {words(decision.category)} · {actorName(decision.author)} · {moment(decision.at)}
-      </p>
-    </article>
+    <label className="search">
+      {label}{" "}
+      <select value={value} onChange={(event) => onValue(event.target.value)}>
+        <option value="">any</option>
+        {values.map((one) => (
+          <option key={one} value={one}>
+            {words(one)}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }

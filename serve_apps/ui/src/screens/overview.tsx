@@ -9,6 +9,7 @@ import { Badge, Card, Empty, Figure, Trouble } from "../parts/basics.tsx";
 import { CouncilCard } from "../parts/council.tsx";
 import { Questions, Steering } from "../parts/steering.tsx";
 import { Coach, Findings, StoryFields } from "../parts/story_form.tsx";
+import { TaskList } from "../parts/tasks.tsx";
 import { useLifecycles } from "./lifecycles.ts";
 import { Timeline } from "./timeline.tsx";
 
@@ -44,7 +45,7 @@ export function Overview({ feed, story }: { readonly feed: StoryFeed; readonly s
           {open.map((one) => (
             <CouncilCard key={one.id} council={one} story={story} />
           ))}
-          <Tasks feed={feed} />
+          <TaskList feed={feed} story={story} />
         </div>
         <div className="stack side">
           <Card title="Now">
@@ -147,34 +148,5 @@ function StatePath({ feed, story }: { readonly feed: StoryFeed; readonly story: 
         </ul>
       ))}
     </section>
-  );
-}
-
-function Tasks({ feed }: { readonly feed: StoryFeed }): ReactNode {
-  const tasks = Object.values(feed.tasks);
-  if (!tasks.length) return null;
-  const title = (id: string): string => feed.tasks[id]?.title ?? id;
-  return (
-    <Card title={count(tasks.length, "task")}>
-      <ul className="tasks">
-        {tasks.map((task) => (
-          <li key={task.id}>
-            <span className="task-head">
-              <strong>{task.title}</strong>
-              <Badge tone={task.state === "done" ? "good" : task.state === "cancelled" ? "bad" : "person"}>{words(task.state)}</Badge>
-            </span>
-            <span>{task.description}</span>
-            <span className="hint">
-              {words(task.role)} · {words(task.kind)}
-              {task.criteria.length ? ` · for ${task.criteria.join(", ")}` : ""}
-              {task.dependsOn.length ? ` · after ${task.dependsOn.map(title).join(", ")}` : ""}
-            </span>
-            {task.feedback.map((one, at) => (
-              <blockquote key={at}>{one}</blockquote>
-            ))}
-          </li>
-        ))}
-      </ul>
-    </Card>
   );
 }

@@ -5,6 +5,7 @@ import { count, duration, moment, percent, tokens } from "../model/format.ts";
 import { storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Card, Empty, Figure, Loading, Trouble, actorName } from "../parts/basics.tsx";
+import { useLimits } from "./lifecycles.ts";
 import { projectNames } from "./stories.ts";
 
 const DAYS = [7, 30, 90, 365] as const;
@@ -45,10 +46,11 @@ export function ProjectScreen(): ReactNode {
       <Trouble problem={projects.problem} />
       {projects.data && !names.length ? <Empty>You see no project.</Empty> : null}
       {shown ? (
-        <>
+        <div className="stack">
           <Metrics key={`${shown} ${days}`} project={shown} days={days} />
+          <TaskFlow />
           <Milestones key={`of ${shown} ${days}`} project={shown} days={days} />
-        </>
+        </div>
       ) : null}
     </>
   );
@@ -97,6 +99,40 @@ function Metrics({ project, days }: { readonly project: string; readonly days: n
         )}
       </Card>
     </div>
+  );
+}
+
+/** How tasks go through their workflow, over all that one sees (LC-138). */
+function TaskFlow(): ReactNode {
+  const api = useApi();
+  const { data } = useOptional(() => api.get("/api/workflow/stats"), "flow", 15_000);
+  const order = useLimits().states;
+  if (!data || !Object.keys(data.stays).length) return null;
+  const place = (state: string): number => (order.includes(state) ? order.indexOf(state) : order.length);
+  const stays = Object.entries(data.stays).sort(([a], [b]) => place(a) - place(b));
+  const rates = Object.entries(data.first_try);
+  return (
+    <Card title="Tasks in their workflow" className="flow" aside={<span className="hint">all projects that you see</span>}>
+      <div className="two">
+        <section aria-label="Median time of a task in each state">
+          <h3>Median time of a task in each state</h3>
+          <Bars
+            label="Median time of a task in each state"
+            bars={stays.map(([state, one]) => ({ key: state, label: words(state), value: one.median_s, shown: duration(one.median_s * 1000), note: `${count(one.tasks, "task")}, 9 of 10 within ${duration(one.p90_s * 1000)}` }))}
+          />
+        </section>
+        <section aria-label="Share that passes at once">
+          <h3>Share that passes at once</h3>
+          <Bars label="Share that passes at once" bars={rates.map(([role, share]) => ({ key: role, label: `review by ${words(role)}`, value: share ?? 0, shown: share === null ? "none passed yet" : percent(share) }))} />
+          <dl className="figures">
+            <Figure name="Overdue now" value={count(data.overdue, "task")} {...(data.overdue ? { tone: "bad" as const } : {})} />
+            <Figure name="Limits passed so far" value={count(data.sla_breaches, "time")} />
+            <Figure name="Held now" value={count(data.open_claims, "task")} />
+            <Figure name="Sent back" value={count(data.rejections, "time")} />
+          </dl>
+        </section>
+      </div>
+    </Card>
   );
 }
 

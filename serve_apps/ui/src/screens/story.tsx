@@ -6,17 +6,19 @@ import { gateHref, storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Badge, Card, Empty, LineBadge, Loading } from "../parts/basics.tsx";
 import { Checkpoints } from "../parts/checkpoints.tsx";
-import { CouncilCard } from "../parts/council.tsx";
 import { StepList } from "../parts/runs.tsx";
 import { Parked, Start } from "../parts/steering.tsx";
+import { Overdue } from "../parts/tasks.tsx";
 import { ChangeRequest } from "./change_request.tsx";
 import { Changes } from "./changes.tsx";
 import { ContextTab } from "./context.tsx";
+import { CouncilTab } from "./councils.tsx";
 import { DecisionsTab } from "./decisions.tsx";
 import { Overview } from "./overview.tsx";
 import { ReportTab } from "./report.tsx";
 import { FilesTab } from "./files.tsx";
 import { LifecycleTab } from "./lifecycle.tsx";
+import { TasksTab } from "./tasks.tsx";
 import { TestsTab } from "./tests.tsx";
 import { Timeline } from "./timeline.tsx";
 import { BudgetBars } from "./usage.tsx";
@@ -24,6 +26,7 @@ import { BudgetBars } from "./usage.tsx";
 const TABS: readonly (readonly [string, string])[] = [
   ["overview", "Overview"],
   ["lifecycle", "Lifecycle"],
+  ["tasks", "Tasks"],
   ["council", "Council"],
   ["activity", "Activity"],
   ["work", "Work"],
@@ -37,7 +40,7 @@ const TABS: readonly (readonly [string, string])[] = [
 ];
 
 /** One story, live. */
-export function StoryScreen({ story, tab }: { readonly story: string; readonly tab: string }): ReactNode {
+export function StoryScreen({ story, tab, item }: { readonly story: string; readonly tab: string; readonly item: string }): ReactNode {
   const { feed, line } = useFeed(story);
   if (feed.version === 0) return line === "refused" ? <Empty>There is no story {story}.</Empty> : <Loading what="the story" />;
   return (
@@ -68,12 +71,12 @@ export function StoryScreen({ story, tab }: { readonly story: string; readonly t
           </a>
         ))}
       </nav>
-      <Tab tab={tab} feed={feed} story={story} />
+      <Tab tab={tab} item={item} feed={feed} story={story} />
     </>
   );
 }
 
-function Tab({ tab, feed, story }: { readonly tab: string; readonly feed: StoryFeed; readonly story: string }): ReactNode {
+function Tab({ tab, item, feed, story }: { readonly tab: string; readonly item: string; readonly feed: StoryFeed; readonly story: string }): ReactNode {
   switch (tab) {
     case "council":
       return <CouncilTab feed={feed} story={story} />;
@@ -97,8 +100,10 @@ function Tab({ tab, feed, story }: { readonly tab: string; readonly feed: StoryF
           <Checkpoints key={story} feed={feed} story={story} />
         </div>
       );
+    case "tasks":
+      return <TasksTab feed={feed} story={story} item={item} />;
     case "decisions":
-      return <DecisionsTab feed={feed} story={story} />;
+      return <DecisionsTab feed={feed} story={story} item={item} />;
     case "context":
       return <ContextTab feed={feed} story={story} />;
     case "costs":
@@ -128,29 +133,16 @@ function Waiting({ feed, story }: { readonly feed: StoryFeed; readonly story: st
   );
 }
 
-function CouncilTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
-  const councils = Object.values(feed.councils).reverse();
-  const live = feed.timeline.filter((one) => COUNCIL_EVENTS.test(one.type));
-  if (!councils.length) return <Empty>No council has met yet. The first one opens when the scope is approved and the work has started.</Empty>;
+function WorkTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
   return (
-    <div className="two wide-left">
-      <div className="stack">
-        {councils.map((one) => (
-          <CouncilCard key={one.id} council={one} story={story} />
-        ))}
-      </div>
-      <div className="stack side">
-        <Card title="Live">
-          <Timeline feed={{ ...feed, timeline: live }} last={60} />
-        </Card>
-      </div>
+    <div className="stack">
+      <Overdue feed={feed} story={story} />
+      <Steps feed={feed} story={story} />
     </div>
   );
 }
 
-const COUNCIL_EVENTS = /^(Council|Draft|Ballot|Critique|Round|Evidence|Repair|Tests|Estimate|Decision)/;
-
-function WorkTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
+function Steps({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
   const [onlyRuns, setOnlyRuns] = useState(true);
   const steps = Object.values(feed.steps).reverse();
   const shown = onlyRuns ? steps.filter((one) => one.kind !== "model") : steps;
