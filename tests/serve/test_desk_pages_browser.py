@@ -14,7 +14,7 @@ import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory.chat_model import Hang
-from fleet.ids import EntityId, Principal, StoryId, StreamId
+from fleet.ids import EntityId, Principal, StepId, StoryId, StreamId
 from scripts import desk
 from tests.support.chromium import Page, chromium, chromium_program
 from tests.support.desk_front import DEV_TOKEN, DeskFront, desk_front
@@ -29,12 +29,13 @@ from tests.support.story_events import (
     STORY,
     TASK,
     StoryLog,
+    created_payload,
     decision_payload,
     story,
 )
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
 
-pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(1200)]
 
 HOSTILE = "<img src=x onerror='window.hit=1'> Keep the table short"
 OPEN = EntityId("de-open2")
@@ -270,6 +271,42 @@ async def test_overdue_tasks_are_marked_until_the_story_rests(page: Page, front:
     assert_clean(page, front)
 
 
+@pytest.mark.rule("LC-49", "LC-63")
+async def test_deployments_show_how_they_are_and_what_went_wrong(page: Page, front: DeskFront) -> None:
+    log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview"))
+    log.move("TEST", "tests_done", "REVIEW").move("REVIEW", "review_approved", "DEPLOY")
+    await front.team.crash()
+    await log.write_to(front.team.log)
+    await sign_in(page, front)
+    await page.open(f"{front.url}/#/story/{STORY}/changes")
+    await page.sees("preview", "Nothing was deployed yet.")
+    before, first = log.version, EntityId("dp-first1")
+    deployed = ev.DeploymentRecorded(
+        deployment_id=first,
+        environment="preview",
+        tree_digest=BASE,
+        status="succeeded",
+        step_id=StepId("deployments/1"),
+        monitor_s=600,
+        detail=HOSTILE,
+    )
+    check = ev.HealthCheck(name="alive", ok=True, value="0", threshold="0")
+    seen = ev.HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=0, to=60_000)
+    opened = ev.IncidentOpened(
+        incident_id=EntityId("in-alive1"), severity="high", summary=HOSTILE, source="monitor", deployment_id=first
+    )
+    log.add(deployed).add(seen.model_copy(update={"from_": 1_000})).add(opened)
+    await log.write_to(front.team.log, after=before)
+    await page.sees("59 of 600 s", "Keep the table short", "incident")
+    await pictures(page, "deployments")
+    await page.click("link", "Activity")
+    await page.sees("Deployment to preview: succeeded", "preview was healthy for a window", "Incident: ")
+    assert await page.evaluate("window.hit") is None
+    # The trees of this story were never stored, so that there is nothing to compare.
+    page.trouble[:] = [line for line in page.trouble if "404" not in line]
+    assert_clean(page, front)
+
+
 def _advice(number: int) -> str:
     refs = ("r-1", "ac-1", "ac-2", "ac-3")
     text = f"{HOSTILE}\nFold by table {number}."
@@ -305,15 +342,15 @@ async def test_council_is_asked_ended_and_sent_back_by_clicks(page: Page, tmp_pa
         await page.click("button", "Ask a council")
         await page.fill("Your question", "Which table should it use?")
         await front.team.desk.require(story_id, "request_council", asked(story_id), principal=BOB, key="key-bob-1")
-        await page.sees("asked by bob", "What do others do?", "Fold by table", within_s=60)
+        await page.sees("asked by bob", "What do others do?", "Fold by table", within_s=200)
         assert await page.evaluate("document.querySelector('textarea').value") == "Which table should it use?"
         await fill_ask(page)
-        await page.wait(f"document.body.innerText.split({DONE}).length === 3", within_s=60)
+        await page.wait(f"document.body.innerText.split({DONE}).length === 3", within_s=200)
         await pictures(page, "advice")
         await page.click("button", "Send its answer back")
         await page.fill("Why (at least 10 characters)", "Other alphabets were left out.")
         await page.click("button", "Ask again with this reason")
-        await page.sees("It was sent back; the council that was asked again stands above.", within_s=60)
+        await page.sees("It was sent back; the council that was asked again stands above.", within_s=200)
         assert await page.evaluate("window.hit") is None
         assert_clean(page, front)
 

@@ -108,6 +108,16 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   SummaryRecorded: (_, body) => [
     `The history of ${text(body, "as_role") || "the story"} was summed up: ${number(body, "tokens_before")} tokens in ${number(body, "tokens_after")}`,
   ],
+  DeploymentRecorded: (_, body) => [
+    `Deployment to ${text(body, "environment")}: ${words(text(body, "status"))}`,
+    text(body, "status") === "succeeded" ? "good" : "bad",
+  ],
+  HealthObserved: (_, body) => [
+    `${text(body, "environment")} was ${body["ok"] === true ? "healthy" : "not healthy"} for a window`,
+    body["ok"] === true ? "good" : "bad",
+  ],
+  IncidentOpened: (_, body) => [`Incident: ${text(body, "summary")}`, "bad"],
+  IncidentClosed: (_, body) => [`The incident is over: ${text(body, "resolution")}`, "good"],
   ReportGenerated: () => ["The report was written"],
   DocsProduced: (_, body) => [`${records(body, "docs").length} documents were written`],
 };

@@ -6,6 +6,7 @@ import { gateHref, storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Badge, Card, Empty, LineBadge, Loading } from "../parts/basics.tsx";
 import { Checkpoints } from "../parts/checkpoints.tsx";
+import { Deployments } from "../parts/deployments.tsx";
 import { StepList } from "../parts/runs.tsx";
 import { Parked, Start } from "../parts/steering.tsx";
 import { Overdue } from "../parts/tasks.tsx";
@@ -97,6 +98,7 @@ function Tab({ tab, item, feed, story }: { readonly tab: string; readonly item: 
           <Card title="Changes since the start">
             {feed.merges.length ? <Changes story={story} version={feed.merges.length} /> : <Empty>Nothing was merged yet.</Empty>}
           </Card>
+          <Deployments feed={feed} story={story} />
           <Checkpoints key={story} feed={feed} story={story} />
         </div>
       );
