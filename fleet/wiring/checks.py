@@ -9,6 +9,7 @@ from fleet.planning import CoachConfig
 from fleet.wiring.blob_store import check_blob_keys
 from fleet.wiring.change_requests import check_forge
 from fleet.wiring.endpoints import Endpoints, load_definitions
+from fleet.wiring.notifications import check_notifications
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.roster import roster
 from fleet.wiring.tokenizers import check_tokenizers
@@ -32,5 +33,6 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     roster(endpoints)
     check_forge(endpoints)
     check_blob_keys(endpoints)
+    check_notifications(endpoints)
     check_tokenizers(endpoints)
     return files.load("serve.yaml", ServeSettings)
