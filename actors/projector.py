@@ -1,4 +1,4 @@
-"""`projector`: the one writer of the decision graph."""
+"""`projector`: the one writer of the decision graph; beside it, who is told outside of the fleet follows the log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from actors.shell import Shell
 from fleet.adapters.ray import gauge
 from fleet.errors import FleetError
 from fleet.services.projector import GraphStatus
-from fleet.wiring import Endpoints, make_projector
+from fleet.wiring import Endpoints, make_projector, tell_target
 
 __all__ = ["ProjectorShell", "lag_gauges", "show_lag"]
 
@@ -41,13 +42,15 @@ def show_lag(gauges: Mapping[str, Shown], status: GraphStatus) -> None:
 
 
 class ProjectorShell(Shell):
-    """Thin shell over Projector."""
+    """Thin shell over Projector, and over one Notifier for each configured target."""
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
         self._projector = make_projector(endpoints, consumer=f"{name}-{os.getpid()}")
         self.background(self._projector.run)
         self.background(self._measure)
+        for target in endpoints.notifications.targets:
+            self.background(partial(tell_target, endpoints, target, meter=self.telemetry.meter))
 
     async def lag(self) -> dict[str, Any]:
         """How many events each stream of the log is ahead of the graph."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from fleet.errors import NotFound, PolicyDenied
 from fleet.ids import Principal, StreamId
 from fleet.services.council_commands import council_id_of
 from fleet.services.council_desk import CouncilDesk, CouncilLine, CouncilStatus, PoolLine, pool_lines
+from fleet.services.council_pools import pools_in_force
+from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
+from fleet.services.story_desk import StoryDesk
 from fleet.story import StoryState
 from serve_apps.commanding import Sent, send
 from serve_apps.council_wire import CouncilPage, council_page
@@ -21,10 +24,13 @@ from serve_apps.councils_wire import (
     CouncilLineList,
     CouncilReason,
     PoolList,
+    PoolRemoved,
+    PoolRequest,
     PoolView,
     line_view,
     pool_view,
 )
+from serve_apps.fleet_state import Fleet, platform_command
 from serve_apps.requests import Caller, Desk, Key, NamedStory, Stories
 from serve_apps.sight import sees_project
 
@@ -134,27 +140,59 @@ async def _seen(request: Request, councils: CouncilDesk, who: Principal, council
     return state
 
 
-async def _pools(request: Request, stories: Stories, councils: Councils, who: Caller) -> tuple[PoolLine, ...]:
+class PoolsView:
+    """The pools in force, for an admin."""
+
+    def __init__(self, stories: StoryDesk, councils: CouncilDesk, fleet: PlatformDesk) -> None:
+        self._stories, self._councils, self.fleet = stories, councils, fleet
+
+    async def lines(self) -> tuple[PoolLine, ...]:
+        """Each with what its seats do now."""
+        pools = pools_in_force(self._stories.rules.council, await self.fleet.state())
+        return pool_lines(pools, await self._councils.lines())
+
+    async def one(self, role: str) -> PoolView:
+        """That of the role. NotFound."""
+        lines = await self.lines()
+        found = next((pool for pool in lines if pool.role == role), None)
+        if found is None:
+            known = [pool.role for pool in lines]
+            raise NotFound(f"there is no pool of role {role[:60]!r}; there are: {', '.join(known)}", allowed=known)
+        return pool_view(found)
+
+
+def _pools(request: Request, stories: Stories, councils: Councils, fleet: Fleet, who: Caller) -> PoolsView:
     registry: PrincipalRegistry = request.app.state.registry
     if "admin" not in registry.roles_of(who):
         raise PolicyDenied(f"{who} does not hold role 'admin'", rule_id="AP-79", allowed="admin")
-    return pool_lines(stories.rules.council.pools, await councils.lines())
+    return PoolsView(stories, councils, fleet)
 
 
-Pools = Annotated[tuple[PoolLine, ...], Depends(_pools)]
+Pools = Annotated[PoolsView, Depends(_pools)]
+RoleName = Annotated[str, Path(max_length=60)]
 
 
 @council_router.get("/council-pools", response_model=PoolList)
 async def list_pools(pools: Pools) -> PoolList:
-    """The pools of the configuration in force, with what their seats do now."""
-    return PoolList(items=tuple(pool_view(pool) for pool in pools))
+    """The pools in force, with what their seats do now."""
+    return PoolList(items=tuple(pool_view(pool) for pool in await pools.lines()))
 
 
 @council_router.get("/council-pools/{role}", response_model=PoolView)
-async def show_pool(pools: Pools, role: str) -> PoolView:
+async def show_pool(pools: Pools, role: RoleName) -> PoolView:
     """The pool of one role."""
-    found = next((pool for pool in pools if pool.role == role), None)
-    if found is None:
-        known = [pool.role for pool in pools]
-        raise NotFound(f"there is no pool of role {role[:60]!r}; there are: {', '.join(known)}", allowed=known)
-    return pool_view(found)
+    return await pools.one(role)
+
+
+@council_router.put("/council-pools/{role}", response_model=PoolView)
+async def set_pool(request: Request, pools: Pools, who: Caller, key: Key, role: RoleName, body: PoolRequest) -> Any:
+    """Staff the councils of a role that open from here on; those that are open keep their seats."""
+    found = await platform_command(request, pools.fleet, "set_council_pool", body.document(role), who, key)
+    return found if isinstance(found, Response) else await pools.one(role)
+
+
+@council_router.delete("/council-pools/{role}", response_model=PoolRemoved)
+async def remove_pool(request: Request, pools: Pools, who: Caller, key: Key, role: RoleName) -> Any:
+    """The role has no pool any more, whoever set it: councils that open from here on have the defaults."""
+    found = await platform_command(request, pools.fleet, "remove_council_pool", {"role": role}, who, key)
+    return found if isinstance(found, Response) else PoolRemoved(role=role, version=found["version"])

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fleet.errors import InvalidInput
 from fleet.services.council_desk import CouncilLine, CouncilStatus, PoolLine
+from serve_apps.times import at
 from serve_apps.wire import RedactionView, Wire
 
 __all__ = [
@@ -172,7 +174,7 @@ class AgentView(Wire):
 
 
 class PoolView(Wire):
-    """A pool as it is configured, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now (CN-16)."""
 
     role: str
     num_agents: int
@@ -182,10 +184,48 @@ class PoolView(Wire):
     modes: tuple[str, ...]
     status: Literal["active", "idle", "busy"]
     agents: tuple[AgentView, ...]
+    set_by: str | None
+    """Who set it while the fleet ran; null for a pool of config/council.yaml."""
+    set_at: str | None
+
+
+class PoolRequest(Wire):
+    """How councils of a role are staffed from here on (CN-16)."""
+
+    num_agents: Annotated[int, Field(ge=1, le=99)] = 3
+    """Voters of each council that opens from here on and asks for no number: 3, 5, 7 or 9."""
+    kind: Annotated[str, Field(min_length=1, max_length=20)] | None = None
+    """Kind of engine that answers for the seats; the policy has to name one of it."""
+    agent_type: Literal["MOCK", "VLLM", "RAY_VLLM"] | None = None
+    """Another name of kind; give one of them."""
+    model_policy: Annotated[str, Field(min_length=1, max_length=60)] | None = None
+    """Policy of config/models.yaml that the seats answer with; without one that of the role."""
+    modes: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=20)] = ()
+    """Behaviour of mock seats, repeating; for kind mock alone."""
+
+    def document(self, role: str) -> dict[str, Any]:
+        """What the owner of the platform's stream is sent. InvalidInput unless one of kind and agent_type is given."""
+        if (self.kind is None) == (self.agent_type is None):
+            raise InvalidInput("give kind, or agent_type, and not both", field="kind", allowed=list(_KINDS))
+        kind = self.kind or _KIND_OF[self.agent_type or "MOCK"]
+        wanted = self.model_dump(mode="json", exclude={"agent_type"})
+        return {**wanted, "kind": kind, "role": role}
+
+
+_KIND_OF = {"MOCK": "mock", "VLLM": "vllm", "RAY_VLLM": "vllm"}
+_KINDS = ("vllm", "openai", "anthropic", "local", "recorded", "mock")
+
+
+class PoolRemoved(Wire):
+    """The role has no pool any more: councils that open from here on have the defaults."""
+
+    role: str
+    version: int
+    """Of the platform's stream."""
 
 
 class PoolList(Wire):
-    """The pools of the configuration in force, by role."""
+    """The pools in force, by role."""
 
     items: tuple[PoolView, ...]
 
@@ -199,5 +239,7 @@ def pool_view(found: PoolLine) -> PoolView:
         model_policy=found.pool.model_policy,
         modes=found.pool.modes,
         status=found.status,
+        set_by=found.recorded.by if found.recorded else None,
+        set_at=at(found.recorded.at_ms) if found.recorded else None,
         agents=tuple(AgentView(agent_id=agent.agent_id, status=agent.status) for agent in found.agents),
     )

@@ -166,6 +166,8 @@ __all__ = [
     "PolicyList",
     "PolicyView",
     "PoolList",
+    "PoolRemoved",
+    "PoolRequest",
     "PoolView",
     "Price",
     "ProjectChanges",
@@ -1678,12 +1680,27 @@ class PolicyView(TypedDict):
     role: str
 
 class PoolList(TypedDict):
-    """The pools of the configuration in force, by role."""
+    """The pools in force, by role."""
 
     items: list[PoolView]
 
+class PoolRemoved(TypedDict):
+    """The role has no pool any more: councils that open from here on have the defaults."""
+
+    role: str
+    version: int
+
+class PoolRequest(TypedDict):
+    """How councils of a role are staffed from here on (CN-16)."""
+
+    agent_type: NotRequired[Literal['MOCK', 'VLLM', 'RAY_VLLM'] | None]
+    kind: NotRequired[str | None]
+    model_policy: NotRequired[str | None]
+    modes: NotRequired[list[str]]
+    num_agents: NotRequired[int]
+
 class PoolView(TypedDict):
-    """A pool as it is configured, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now (CN-16)."""
 
     agents: list[AgentView]
     kind: str
@@ -1691,6 +1708,8 @@ class PoolView(TypedDict):
     modes: list[str]
     num_agents: int
     role: str
+    set_at: str | None
+    set_by: str | None
     status: Literal['active', 'idle', 'busy']
 
 class Price(TypedDict):

@@ -141,12 +141,20 @@ class Operations(Calling):
         return self._json("GET", f"/api/context/{self._part(story_id)}/{self._part(role)}/{self._part(phase)}", query={"task_id": task_id, "token_budget": token_budget, "min_version": min_version})
 
     def list_pools(self) -> m.PoolList:
-        """The pools of the configuration in force, with what their seats do now."""
+        """The pools in force, with what their seats do now."""
         return self._json("GET", "/api/council-pools")
+
+    def remove_pool(self, role: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.PoolRemoved:
+        """The role has no pool any more, whoever set it: councils that open from here on have the defaults."""
+        return self._json("DELETE", f"/api/council-pools/{self._part(role)}", body=body, key=key, if_match=if_match)
 
     def show_pool(self, role: str) -> m.PoolView:
         """The pool of one role."""
         return self._json("GET", f"/api/council-pools/{self._part(role)}")
+
+    def set_pool(self, role: str, *, body: m.PoolRequest, key: str | None = None, if_match: str | None = None) -> m.PoolView:
+        """Staff the councils of a role that open from here on; those that are open keep their seats."""
+        return self._json("PUT", f"/api/council-pools/{self._part(role)}", body=body, key=key, if_match=if_match)
 
     def list_councils(self, *, status: Literal['PENDING', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED'] | None = None, limit: int | None = None, cursor: str | None = None, story_id: str | None = None) -> m.CouncilLineList:
         """Councils of all stories, or of one: the story's own and those on request."""

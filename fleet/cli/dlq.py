@@ -93,6 +93,9 @@ def _told(letter: DeadLetter) -> str:
     failure = letter.failure
     if failure.source == "commands":
         return f"the command is back in the queue of {failure.stream}; its owner answers it"
+    if failure.source.startswith("notifications:"):
+        target = failure.source.partition(":")[2]
+        return f"{target} is told of event {failure.version} of {failure.stream} at its next look, within half a minute"
     return f"the {failure.source} goes on with {failure.stream} from version {failure.version} at its next look"
 
 

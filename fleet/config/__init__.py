@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fleet.config.environment import Key, config_files, load_settings, settings_keys
     from fleet.config.files import ConfigFiles, packaged_directory
     from fleet.config.labels import LabelChoice, LabelKey, LabelValue, has_node
+    from fleet.config.notifications import NotificationSettings, WebhookTargetSettings
     from fleet.config.observability import ObservabilitySettings
     from fleet.config.reference import settings_reference
     from fleet.config.secrets import (
@@ -53,6 +54,8 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "NotificationSettings",
+    "WebhookTargetSettings",
     "MAX_DOCUMENT_BYTES",
     "ActorKind",
     "AuditSettings",

@@ -12,6 +12,7 @@ from pydantic.functional_validators import BeforeValidator
 from fleet.config.blobs import BlobSettings, FileBlobSettings
 from fleet.config.deploying import DeploySettings
 from fleet.config.labels import LabelChoice, LabelKey
+from fleet.config.notifications import NotificationSettings
 from fleet.config.observability import ObservabilitySettings
 from fleet.config.values import AbsolutePath, BoltUri, IpNetwork, Port, RedisUrl, SecretReference, Settings, kind_alone
 from fleet.tools import SecretName, WaivableItem
@@ -285,6 +286,7 @@ class FleetSettings(Settings):
     audit: AuditSettings = AuditSettings()
     sandbox: SandboxSettings = SandboxSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+    notifications: NotificationSettings = NotificationSettings()
     forge: ForgeSettings | None = None
     """Where stories open their change requests: `kind` local, github, gitlab or gitea; unset opens none."""
     blobs: BlobSettings = FileBlobSettings()

@@ -28,6 +28,9 @@ RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
 Temperature = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 
 
+MIN_VOTERS, MAX_VOTERS = 3, 9
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,11 +66,11 @@ class CouncilPool(_Frozen):
     """Members that serve the councils of one role (CN-16)."""
 
     num_agents: Annotated[int, Field(ge=1, le=99)] = 3
-    """Seats of the pool."""
+    """Seats of the pool, and voters of councils of its role where that is odd and 3 to 9."""
     kind: EngineKind
     """Kind of engine that answers for the seats."""
     model_policy: str | None = None
-    """Policy of config/models.yaml; unset: the one of the role."""
+    """Policy of config/models.yaml that its seats answer with; unset: the one of the role."""
     modes: tuple[MockMode, ...] = ()
     """Behaviour of mock seats, repeating; only for kind mock."""
 
@@ -118,6 +121,16 @@ class CouncilConfig(_Frozen):
     """Measured weights of seats."""
     pools: Mapping[RoleName, CouncilPool] = Field(default_factory=dict[str, CouncilPool])
     """Pools by role or profile."""
+
+    def voters_of(self, role: str) -> int:
+        """How many voters a council of this role has that asks for no number: those of its pool, else the default."""
+        size = self.pools[role].num_agents if role in self.pools else 0
+        return size if size % 2 and MIN_VOTERS <= size <= MAX_VOTERS else self.defaults.num_agents
+
+    def policy_of(self, role: str) -> str:
+        """What the seats of this role answer with: the policy of its pool, else the role's own, by its name."""
+        pool = self.pools.get(role)
+        return pool.model_policy if pool is not None and pool.model_policy is not None else role
 
     def threshold_at(self, rigor: Rigor) -> PassThreshold:
         """The pass threshold of a gate at this level; without an entry, a majority."""

@@ -94,7 +94,7 @@ def parse_request(document: Mapping[str, Any], config: CouncilConfig, *, council
 def _filled(document: Mapping[str, Any], config: CouncilConfig, council_id: str) -> dict[str, Any]:
     filled: dict[str, Any] = {
         "kind": "selection",
-        "num_agents": config.defaults.num_agents,
+        "num_agents": config.voters_of(str(document.get("role"))),
         "rounds": config.defaults.rounds,
         "seed": derive_seed(council_id),
         **document,

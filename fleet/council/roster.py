@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.council.config import CouncilConfig, PassThreshold
+from fleet.council.config import MAX_VOTERS, MIN_VOTERS, CouncilConfig, PassThreshold
 from fleet.ids import EntityId, Principal
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
 
 CouncilKind = Literal["selection", "gate", "estimate"]
 OutputKind = Literal["code_patch", "design", "plan", "text"]
-MIN_VOTERS, MAX_VOTERS = 3, 9
 
 
 class Member(BaseModel):
@@ -80,7 +79,7 @@ def seats(roles: Sequence[str], *, config: CouncilConfig) -> tuple[Member, ...]:
             member_id=EntityId(name),
             role=role,
             principal=Principal(f"agent:{name}"),
-            model_policy=role,
+            model_policy=config.policy_of(role),
             temperature=config.ladder[number % len(config.ladder)],
             prompt_variant=number % config.prompt_variants,
             weight=config.reliability.weights.get(name, 1),
@@ -95,7 +94,7 @@ def _test_author(config: CouncilConfig, *, taken: int) -> Member:
         member_id=EntityId(f"{role}-{taken + 1:03d}"),
         role=role,
         principal=Principal(f"agent:{role}-{taken + 1:03d}"),
-        model_policy=role,
+        model_policy=config.policy_of(role),
         temperature=config.ladder[0],
         can_propose=False,
         can_vote=False,

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fleet.models.output_text import normalise_output
     from fleet.models.presets import PRESETS, Capability, Dialect, Preset, ProviderPreset, SchemaForm
     from fleet.models.profiles import (
+        RUN_PROFILE,
         Budgets,
         Chain,
         ChainEntry,
@@ -111,6 +112,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "RUN_PROFILE",
     "advice_schema",
     "is_another_model",
     "TokenizerId",

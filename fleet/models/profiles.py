@@ -13,6 +13,7 @@ from fleet.models.engines import ActorEngine, Decimal, EngineConfig, HttpEngine,
 from fleet.models.presets import Capability
 
 __all__ = [
+    "RUN_PROFILE",
     "Budgets",
     "Chain",
     "ChainEntry",

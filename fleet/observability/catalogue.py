@@ -74,6 +74,13 @@ _ALL = (
     _gauge("fleet_commands_waiting", "Commands in the queue that no shard has answered."),
     _gauge("fleet_commands_oldest_seconds", "How long the oldest of them waits."),
     _gauge("fleet_dead_letters", "Work that failed each time it was tried, and was set aside."),
+    _counter(
+        "fleet_notifications_total",
+        "Notifications by what came of an attempt: sent, failed, set_aside, or skipped as not to be told.",
+        "target",
+        "outcome",
+    ),
+    _gauge("fleet_notifications_owed", "What a notification target was not told yet.", "target"),
     # Councils and votes.
     _counter("fleet_councils_opened_total", "Councils that were convened.", "kind"),
     _counter("fleet_councils_ended_total", "Councils that ended: decided, cancelled, or why not decided.", "outcome"),

@@ -59,7 +59,14 @@ if TYPE_CHECKING:
         ExecutionConfig,
         PlanningConfig,
     )
-    from fleet.planning.platform_state import PLATFORM, FleetPause, PlatformState, StandingDelegation, fold_platform
+    from fleet.planning.platform_state import (
+        PLATFORM,
+        FleetPause,
+        PlatformState,
+        RecordedPool,
+        StandingDelegation,
+        fold_platform,
+    )
     from fleet.planning.problem import Problem, ProblemCode
     from fleet.planning.project_state import (
         DEFAULT_EPIC,
@@ -89,6 +96,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "RecordedPool",
     "REVIEWABLE",
     "DEFAULT_EPIC",
     "DEFAULT_PROJECT",

@@ -1,14 +1,25 @@
-"""The fleet as a whole, folded from the platform's stream: what is paused, and which gates are delegated. Pure."""
+"""The fleet as a whole, folded from the platform's stream: what is paused, and which gates are delegated, and pools."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from fleet.events import DelegationGranted, DelegationRevoked, FleetPaused, FleetResumed, Payload, StoredEvent, decode
+from fleet.events import (
+    CouncilPoolRemoved,
+    CouncilPoolSet,
+    DelegationGranted,
+    DelegationRevoked,
+    FleetPaused,
+    FleetResumed,
+    Json,
+    Payload,
+    StoredEvent,
+    decode,
+)
 from fleet.ids import StreamId
 
-__all__ = ["PLATFORM", "FleetPause", "PlatformState", "StandingDelegation", "fold_platform"]
+__all__ = ["PLATFORM", "FleetPause", "PlatformState", "RecordedPool", "StandingDelegation", "fold_platform"]
 
 PLATFORM = StreamId("platform:main")
 
@@ -42,6 +53,15 @@ class StandingDelegation:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedPool:
+    """What an admin said last of the pool of a role; without `config` the role has none (CN-16)."""
+
+    config: Mapping[str, Json] | None
+    by: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformState:
     """The fold of the platform's stream up to `version`."""
 
@@ -50,6 +70,8 @@ class PlatformState:
     project_pauses: Mapping[str, FleetPause] = field(default_factory=dict[str, FleetPause])
     delegations: Mapping[str, StandingDelegation] = field(default_factory=dict[str, StandingDelegation])
     """By id, in the order in which they were granted."""
+    pools: Mapping[str, RecordedPool] = field(default_factory=dict[str, RecordedPool])
+    """By role; a role that is not named has what the configuration says."""
 
     def pause_of(self, project_id: str) -> FleetPause | None:
         """What holds stories of this project back: the pause of the whole fleet before that of the project."""
@@ -77,6 +99,12 @@ def _evolved(state: PlatformState, payload: Payload, event: StoredEvent) -> Plat
             known = state.delegations[payload.delegation_id]
             revoked = replace(known, revoked_by=event.actor, revoked_ms=event.ts_ms, why_revoked=payload.reason)
             return replace(state, delegations={**state.delegations, payload.delegation_id: revoked})
+        case CouncilPoolSet():
+            recorded = RecordedPool(payload.config, event.actor, event.ts_ms)
+            return replace(state, pools={**state.pools, payload.role: recorded})
+        case CouncilPoolRemoved():
+            removed = RecordedPool(None, event.actor, event.ts_ms)
+            return replace(state, pools={**state.pools, payload.role: removed})
         case _:
             return state
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from fleet.ports.checkpoints import CheckpointExport, CheckpointStore, StoredNote
     from fleet.ports.clock import Clock
     from fleet.ports.code_facts import FactStore
-    from fleet.ports.dead_letters import MAX_ATTEMPTS, DeadLetter, DeadLetters, Failure, LetterSource
+    from fleet.ports.dead_letters import (
+        MAX_ATTEMPTS,
+        DeadLetter,
+        DeadLetters,
+        Failure,
+        LetterSource,
+        is_letter_source,
+    )
     from fleet.ports.deployments import Deployments, Placed, Standing
     from fleet.ports.engine import (
         Engine,
@@ -60,6 +67,13 @@ if TYPE_CHECKING:
         EventLog,
     )
     from fleet.ports.model_board import ModelBoard
+    from fleet.ports.notifications import (
+        NoticeKind,
+        Notification,
+        NotificationBook,
+        NotificationTarget,
+        OwedNotice,
+    )
     from fleet.ports.packs import Pack, PackActivity, PackFigureSource, PackRequest, Packs
     from fleet.ports.peers import Peers
     from fleet.ports.raw_log import RawLog
@@ -91,6 +105,12 @@ __all__ = [
     "Deployments",
     "Placed",
     "Standing",
+    "NoticeKind",
+    "Notification",
+    "NotificationBook",
+    "NotificationTarget",
+    "OwedNotice",
+    "is_letter_source",
     "BundleStore",
     "Tokenizers",
     "MAX_APPEND_BYTES",

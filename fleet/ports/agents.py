@@ -30,6 +30,8 @@ class AgentRequest:
     sampling: Sampling = field(default_factory=Sampling)
     model: str | None = None
     """Model profile of the run: stands first in every chain that is not pinned (MB-2)."""
+    policy: str | None = None
+    """Policy of config/models.yaml that answers instead of the role's own; None for the role's."""
     json_schema: dict[str, Any] | None = None
     """Schema of a structured reply, None where the reply is code in fenced blocks."""
     variant: int = 0
@@ -46,9 +48,9 @@ class AgentRequest:
     """For queues and caches of engines; never part of the prompt, nor of what pins the request."""
 
     def pinned(self) -> dict[str, Any]:
-        """The fields that a recorded answer belongs to; the same as before there were tags and tools."""
+        """The fields that a recorded answer belongs to; the same as before there were tags, tools and policies."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tag"}
-        return {name: value for name, value in values.items() if value or name not in ("tools", "turns")}
+        return {name: value for name, value in values.items() if value or name not in ("tools", "turns", "policy")}
 
 
 @dataclass(frozen=True, slots=True)

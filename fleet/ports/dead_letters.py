@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, TypeAlias
 
 from fleet.ids import StreamId
 
-__all__ = ["MAX_ATTEMPTS", "DeadLetter", "DeadLetters", "Failure", "LetterSource"]
+__all__ = ["MAX_ATTEMPTS", "DeadLetter", "DeadLetters", "Failure", "LetterSource", "is_letter_source"]
 
 MAX_ATTEMPTS = 5
 """After as many failed attempts the work is set aside."""
 
-LetterSource = Literal["projector", "commands"]
+LetterSource: TypeAlias = str
+"""`projector`, `commands`, or `notifications:<target>`; each target fails by itself."""
+
+_SOURCE = re.compile(r"projector|commands|notifications:[a-z][a-z0-9-]{0,39}")
+
+
+def is_letter_source(text: str) -> bool:
+    """Whether work of this name can be set aside."""
+    return _SOURCE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,10 @@ class DeadLetters(Protocol):
 
     async def parked(self, source: LetterSource) -> dict[StreamId, DeadLetter]:
         """Streams at which this consumer stands still, at the version before the letter's."""
+        ...
+
+    async def letter(self, source: LetterSource, stream: StreamId, version: int) -> DeadLetter | None:
+        """The letter of exactly this piece of work; None when there is none, or no longer."""
         ...
 
     async def letters(self) -> list[DeadLetter]:

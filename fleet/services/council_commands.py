@@ -21,6 +21,7 @@ from fleet.events import (
 )
 from fleet.ids import CommandId, Digest, EntityId, StreamId, derive_id
 from fleet.ports import Command
+from fleet.services.council_pools import council_rules
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, CouncilRecord, StoryState, check_notes, known_trees, limits_of
@@ -63,7 +64,7 @@ async def request_council(handler: object, bench: Workbench, command: Command, c
     _require_workable(bench.state, "request_council")
     council_id = council_id_of(bench.journal.stream, command.command_id)
     try:
-        request = cn.parse_request(command.body, bench.rules.council, council_id=council_id)
+        request = cn.parse_request(command.body, await council_rules(bench), council_id=council_id)
     except InvalidInput as error:
         found = [(str(p["field"]), str(p["problem"])) for p in error.details["problems"]]
         raise _invalid(found) from error
@@ -98,7 +99,7 @@ async def reject_council(handler: object, bench: Workbench, command: Command, ca
         )
     council_id = council_id_of(bench.journal.stream, command.command_id)
     reason = check_notes(str(command.body.get("reason") or ""), "reason")
-    request = _with_reason(asked.request, reason, seed=cn.derive_seed(council_id))
+    request = _with_reason(asked.request, reason, seed=cn.derive_seed(council_id), config=await council_rules(bench))
     return await _opened(bench, caller, council_id, request, retry_of=record.opened.council_id)
 
 
@@ -180,7 +181,8 @@ def _say_no_at(record: CouncilRecord) -> str:
     )
 
 
-def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int) -> cn.CouncilRequest:
+def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int, config: cn.CouncilConfig) -> cn.CouncilRequest:
+    """The same members are asked again, with the policies that the pools of their roles have now."""
     rubric = request.constraints.rubric
     if len(reason) > _TEXT or len(rubric) >= _ENTRIES:
         why = f"a reason has at most {_TEXT} characters here"
@@ -190,7 +192,8 @@ def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int) -> cn.Co
     constraints = request.constraints.model_copy(
         update={"rubric": (*rubric, cn.RubricEntry(name=SENT_BACK, text=reason))}
     )
-    return request.model_copy(update={"constraints": constraints, "seed": seed})
+    roster = tuple(m.model_copy(update={"model_policy": config.policy_of(m.role)}) for m in request.roster)
+    return request.model_copy(update={"constraints": constraints, "seed": seed, "roster": roster})
 
 
 def _invalid(problems: list[tuple[str, str]]) -> InvalidInput:
@@ -249,7 +252,7 @@ async def _problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[
     return [
         *_kind_problems(request),
         *_task_problems(bench.state, request),
-        *_seat_problems(bench, request),
+        *_seat_problems(bench, request, await council_rules(bench)),
         *_budget_problems(bench, request),
         *await _subject_problems(bench, request),
     ]
@@ -283,7 +286,7 @@ def _is_on(council: CouncilRecord, task_id: EntityId) -> bool:
     return council.status == "IN_PROGRESS" and opened.task_id == task_id and opened.output_kind == "code_patch"
 
 
-def _seat_problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[str, str]]:
+def _seat_problems(bench: Workbench, request: cn.CouncilRequest, config: cn.CouncilConfig) -> list[tuple[str, str]]:
     roles, found = _sitting_roles(bench), list[tuple[str, str]]()
     if request.role not in roles:
         found.append(("/role", f"there is no assignable role {request.role!r}: {', '.join(roles)}"))
@@ -299,8 +302,8 @@ def _seat_problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[s
             found.append((f"{at}/member_id", f"a seat is named {member.role}-001, {member.role}-002 and so on"))
         if member.principal != f"agent:{member.member_id}":
             found.append((f"{at}/principal", f"the principal of this seat is agent:{member.member_id}"))
-        if member.model_policy != member.role:
-            found.append((f"{at}/model_policy", f"the seat answers with the policy of its role: {member.role}"))
+        if member.model_policy not in (member.role, config.policy_of(member.role)):
+            found.append((f"{at}/model_policy", f"the seat answers with {config.policy_of(member.role)}"))
     return found
 
 

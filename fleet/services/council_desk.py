@@ -8,6 +8,8 @@ from typing import Literal
 
 from fleet import council as cn
 from fleet.errors import NotFound
+from fleet.planning import RecordedPool
+from fleet.services.council_pools import PoolInForce
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import CouncilRecord, StoryState
 
@@ -37,10 +39,12 @@ class AgentLine:
 
 @dataclass(frozen=True, slots=True)
 class PoolLine:
-    """A pool as it is configured, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now (CN-16)."""
 
     role: str
     pool: cn.CouncilPool
+    recorded: RecordedPool | None
+    """Who set it while the fleet ran; None for a pool of the configuration."""
     status: Literal["active", "idle", "busy"]
     """Idle: no seat is waited for; busy: every one is; active: some are."""
     agents: tuple[AgentLine, ...]
@@ -86,8 +90,8 @@ def status_of(state: StoryState, record: CouncilRecord) -> CouncilStatus:
             return "CANCELLED"
 
 
-def pool_lines(pools: Mapping[str, cn.CouncilPool], lines: Iterable[CouncilLine]) -> tuple[PoolLine, ...]:
-    """Each pool of the configuration by role, with the seats that councils at work wait for now."""
+def pool_lines(pools: Mapping[str, PoolInForce], lines: Iterable[CouncilLine]) -> tuple[PoolLine, ...]:
+    """Each pool in force by role, with the seats that councils at work wait for now."""
     awaited = {name for line in lines if line.status == "IN_PROGRESS" and _works(line.state) for name in _awaited(line)}
     return tuple(_pool(role, pool, awaited) for role, pool in sorted(pools.items()))
 
@@ -100,8 +104,10 @@ def _awaited(line: CouncilLine) -> tuple[str, ...]:
     return line.progress.members if line.progress is not None else ()
 
 
-def _pool(role: str, pool: cn.CouncilPool, awaited: set[str]) -> PoolLine:
+def _pool(role: str, found: PoolInForce, awaited: set[str]) -> PoolLine:
+    pool = found.pool
     names = [f"{role}-{number:03d}" for number in range(1, pool.num_agents + 1)]
     agents = tuple(AgentLine(f"agent-{name}", "busy" if name in awaited else "ready") for name in names)
     busy = sum(agent.status == "busy" for agent in agents)
-    return PoolLine(role, pool, "idle" if not busy else "busy" if busy == len(agents) else "active", agents)
+    status = "idle" if not busy else "busy" if busy == len(agents) else "active"
+    return PoolLine(role, pool, found.recorded, status, agents)

@@ -1,4 +1,4 @@
-"""What commands on the fleet as a whole record: a pause and its end, and delegations (PL-50, LC-77)."""
+"""What commands on the fleet as a whole record: a pause and its end, delegations, pools (PL-50, LC-77, CN-16)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fleet.events import FleetPaused, FleetResumed, Payload
 from fleet.ids import EntityId, derive_id
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
+from fleet.services.council_pools import remove_council_pool, set_council_pool
 from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story import Caller, check_notes
 
@@ -54,6 +55,14 @@ def _resume(_: DelegationRules, state: PlatformState, command: Command, caller: 
     return (FleetResumed(scope="project" if project else "fleet", id=project, by=caller.principal, reason=note),)
 
 
+def _set_pool(rules: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    return set_council_pool(rules.pools, state, command, caller)
+
+
+def _remove_pool(rules: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    return remove_council_pool(rules.pools, state, command, caller)
+
+
 def _is_paused(state: PlatformState, project: EntityId | None) -> bool:
     return state.pause is not None if project is None else project in state.project_pauses
 
@@ -76,4 +85,6 @@ PLATFORM_COMMANDS: Mapping[str, Decide] = {
     "resume_fleet": _resume,
     "grant_delegation": grant_delegation,
     "revoke_delegation": revoke_delegation,
+    "set_council_pool": _set_pool,
+    "remove_council_pool": _remove_pool,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fleet.errors import FleetError, LogCorrupted, LogRegressed, Retry, StoreError
 from fleet.events import StoredEvent, decode
 from fleet.graph import Cursor, GraphChange, effects
@@ -9,7 +11,7 @@ from fleet.ids import StreamId
 from fleet.ports import DeadLetter, DeadLetters, DecisionGraph, Failure
 from fleet.services.whole_log import WholeLog
 
-__all__ = ["BATCH", "Poisoned", "StreamProjection", "is_outage", "report_failure"]
+__all__ = ["BATCH", "Poisoned", "StreamProjection", "is_outage", "report_failure", "stop_if_cancelled"]
 
 BATCH = 200
 """Events of one transaction (GR-4)."""
@@ -36,6 +38,16 @@ class Poisoned(Exception):
 def is_outage(error: BaseException) -> bool:
     """Whether a store was out of reach, which is never the fault of an event (EV-23)."""
     return isinstance(error, StoreError) and error.retry is Retry.LATER
+
+
+def stop_if_cancelled() -> None:
+    """CancelledError when this task was told to end: whoever loops for ever has to look for itself.
+
+    A driver that was cancelled while it got a connection may answer as if nothing had been.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def report_failure(letters: DeadLetters, poisoned: Poisoned) -> DeadLetter | None:

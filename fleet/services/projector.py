@@ -11,7 +11,7 @@ from fleet.errors import ConfigError, LogCorrupted, LogRegressed, StoreError
 from fleet.graph import PROJECTION_VERSION, Cursor, ProjectionState
 from fleet.ids import StreamId
 from fleet.ports import BlobStore, Clock, DeadLetter, DeadLetters, DecisionGraph, EventLog, FeedGroup, HintDelivery
-from fleet.services.projecting import Poisoned, StreamProjection, is_outage, report_failure
+from fleet.services.projecting import Poisoned, StreamProjection, is_outage, report_failure, stop_if_cancelled
 from fleet.services.rebuild import Rebuild, ask_for_rebuild
 from fleet.services.whole_log import WholeLog
 
@@ -136,12 +136,12 @@ class Projector:
                 until_ms = self._clock.monotonic_ms() + int(self._sweep_s * 1000)
                 while (left_ms := until_ms - self._clock.monotonic_ms()) > 0:
                     taken = await self._feed.take(self._consumer, timeout_s=min(left_ms / 1000, self._poll_s))
-                    _stop_if_cancelled()
+                    stop_if_cancelled()
                     await self.handle(taken)
             except Exception as error:
                 if not is_outage(error):
                     raise
-                _stop_if_cancelled()
+                stop_if_cancelled()
                 await self._clock.sleep(self._pause_s(pauses))
                 pauses += 1
 
@@ -152,13 +152,13 @@ class Projector:
                 await self._ask_if_owed()
                 is_busy = await self._rebuild.step()
                 pauses, self.rebuild_problem = 0, None
-                _stop_if_cancelled()
+                stop_if_cancelled()
             except ConfigError:
                 raise
             except Exception as error:
                 # A rebuild that fails must not stop the live graph; it goes on where it stood.
                 self.rebuild_problem = f"{type(error).__name__}: {error}"
-                _stop_if_cancelled()
+                stop_if_cancelled()
                 await self._clock.sleep(self._pause_s(pauses))
                 pauses += 1
                 continue
@@ -314,11 +314,3 @@ class Projector:
         """0.25 s * 2^n, at most 30 s, the upper half of it at random (GR-6)."""
         longest = min(_FIRST_PAUSE_S * 2 ** min(pauses, 10), _LONGEST_PAUSE_S)
         return longest * self._random.uniform(0.5, 1.0)
-
-
-def _stop_if_cancelled() -> None:
-    # A driver that was cancelled while it got a connection may answer as if nothing had been: whoever loops for ever
-    # has to look for itself.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

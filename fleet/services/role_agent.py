@@ -127,8 +127,9 @@ class RoleAgent:
                 value=request.role,
                 allowed=[self._role.name],
             )
-        names = (self._role.name, *self._role.lineage)
-        chain = self._policies.chain_for(self._role.model_policy, request.model, inherits=names)
+        names = () if request.policy else (self._role.name, *self._role.lineage)
+        named = request.policy or self._role.model_policy
+        chain = self._policies.chain_for(named, request.model, inherits=names)
         chain, slow = self._slow_last(chain)
         work = _Work(request, request_id, chain, self._clock.monotonic_ms() + round(timeout_s * 1000), slow=slow)
         work.skips = self._skips(work)

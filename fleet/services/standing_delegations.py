@@ -15,6 +15,7 @@ from fleet.events import DelegationGranted, DelegationRevoked, Payload, RunDeleg
 from fleet.ids import EntityId, Principal, derive_id
 from fleet.planning import PLATFORM, PlatformState, StandingDelegation
 from fleet.ports import Command
+from fleet.services.council_pools import PoolRules
 from fleet.services.run_delegations import DELEGATION_S
 from fleet.services.workbench import Workbench
 from fleet.story import RIGORS, Caller, FsmConfig, check_delegable, check_notes
@@ -35,16 +36,18 @@ _NUMBER = 900
 
 @dataclass(frozen=True, slots=True)
 class DelegationRules:
-    """What may be delegated, and to whom.
+    """What may be delegated, and to whom; and what a pool has to fit into.
 
     Args:
         delegates: roles that agents may have.
         now_ms: the clock's reading.
+        pools: rules of pools, for whoever takes commands on them.
     """
 
     fsm: FsmConfig
     delegates: tuple[str, ...]
     now_ms: Callable[[], int]
+    pools: PoolRules | None = None
 
 
 def agent_roles(config: RolesConfig) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from fleet.wiring.endpoints import AuditPlaces, Endpoints, audit_places, load_definitions, load_principals
     from fleet.wiring.knowledge import make_knowledge
+    from fleet.wiring.notifications import check_notifications, open_notifier, tell_target
     from fleet.wiring.plugins import active_policy, active_roles, find_plugins
     from fleet.wiring.projection import make_projector, open_projector
     from fleet.wiring.projects import make_project_desk
@@ -98,6 +99,9 @@ __all__ = [
     "make_notary",
     "make_platform_desk",
     "make_project_desk",
+    "check_notifications",
+    "open_notifier",
+    "tell_target",
     "make_projector",
     "make_rehydrator",
     "make_role_agent",

@@ -10,6 +10,7 @@ from fleet.wiring.blob_store import check_blob_keys
 from fleet.wiring.change_requests import check_forge
 from fleet.wiring.deploying import check_deployments
 from fleet.wiring.endpoints import Endpoints, load_definitions
+from fleet.wiring.notifications import check_notifications
 from fleet.wiring.plugins import active_policy
 from fleet.wiring.roster import roster
 from fleet.wiring.tokenizers import check_tokenizers
@@ -34,5 +35,6 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     check_forge(endpoints)
     check_deployments(endpoints)
     check_blob_keys(endpoints)
+    check_notifications(endpoints)
     check_tokenizers(endpoints)
     return files.load("serve.yaml", ServeSettings)

@@ -23,6 +23,7 @@ from fleet.services.brief_claims import BriefClaims
 from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
+from fleet.services.council_pools import PoolRules
 from fleet.services.council_shard import CouncilShard
 from fleet.services.journal import Journal
 from fleet.services.observing import (
@@ -99,6 +100,7 @@ def make_council_parts(
     models = load_models(files.document("models.yaml"))
     usage = engine_usage(endpoints)
     knowledge = make_knowledge(endpoints, blobs)
+    staffed = frozenset(role for role, size in endpoints.pools.items() if size)
     platform = PlatformView(log, SharedFeed(RedisFeed(redis)))
     budgeting = Budgeting(limits=models.budgets, models=models, spending=RedisDaySpending(redis))
 
@@ -131,7 +133,7 @@ def make_council_parts(
             usage=usage,
             knowledge=knowledge,
             holders=registry.holders_of,
-            staffed=frozenset(role for role, size in endpoints.pools.items() if size),
+            staffed=staffed,
         )
 
     leases, inbox = RedisLeaseStore(redis), RedisInbox(redis, cache)
@@ -151,7 +153,9 @@ def make_council_parts(
         platform=platform,
     )
     claims = BriefClaims(log, leases, clock, f"{name}/{incarnation}", endpoints.lease_ttl_s)
-    terms = DelegationRules(rules.fsm, agent_roles(active_roles(files)), clock.now_ms)
+    roles = active_roles(files)
+    pools = PoolRules(rules.council, models, roles, staffed)
+    terms = DelegationRules(rules.fsm, agent_roles(roles), clock.now_ms, pools)
     fleet = PlatformOwner(log=log, claims=claims, view=platform, rules=terms, roles_of=registry.roles_of)
     shard = CouncilShard(
         name=name,

@@ -18,6 +18,7 @@ from fleet.config import (
     ForgeSettings,
     LlamaSettings,
     ModelsSettings,
+    NotificationSettings,
     ObservabilitySettings,
     SandboxBackendSettings,
     packaged_directory,
@@ -85,6 +86,8 @@ class Endpoints:
     """Labels of the nodes that each kind of actor goes to."""
     observability: ObservabilitySettings = ObservabilitySettings()
     """What every process tells of itself."""
+    notifications: NotificationSettings = NotificationSettings()
+    """Who is told outside of the fleet. Names keys and never holds them."""
 
     @property
     def files(self) -> ConfigFiles:

@@ -166,6 +166,7 @@ def endpoints_at(
         llama=settings.llama,
         placement=settings.placement,
         observability=observability_at(settings.observability, environ),
+        notifications=settings.notifications,
     )
 
 
@@ -181,7 +182,18 @@ def _digest(settings: FleetSettings, pools: Mapping[str, int], variables: Mappin
     """Changes with all that an actor was told at its birth, so that one that was told something else is replaced."""
     # As text: canonical JSON has no form for the ratios among the settings.
     told = settings.model_dump_json(
-        include={"home", "audit", "blobs", "sandbox", "forge", "models", "llama", "placement", "observability"},
+        include={
+            "home",
+            "audit",
+            "blobs",
+            "sandbox",
+            "forge",
+            "models",
+            "llama",
+            "placement",
+            "observability",
+            "notifications",
+        },
     )
     files = config_files(settings).digests()
     return digest_of_json({"files": files, "pools": dict(pools), "environ": dict(variables), "told": told})

@@ -98,6 +98,17 @@ async def test_parked_names_the_lowest_version_of_each_stream_of_that_source(sto
     assert len(await stores.letters.letters()) == 4
 
 
+async def test_letter_of_one_piece_of_work_is_found_until_it_is_retried(stores: Stores) -> None:
+    what = Failure("notifications:desk-bot", new_stream(), 4, code="tool_failed", reason="bot answers 500")
+    assert await stores.letters.letter(what.source, what.stream, 4) is None
+    letter = await park(stores.letters, what)
+    assert await stores.twin().letters.letter(what.source, what.stream, 4) == letter
+    assert await stores.letters.letter("notifications:other", what.stream, 4) is None
+    assert await stores.letters.letter(what.source, what.stream, 5) is None
+    await stores.letters.retry(letter.letter_id)
+    assert await stores.letters.letter(what.source, what.stream, 4) is None
+
+
 async def test_letters_come_oldest_first(stores: Stores) -> None:
     written = [await park(stores.letters, failure(new_stream())) for _ in range(5)]
     found = await stores.letters.letters()

@@ -101,7 +101,7 @@ def check_document(document: dict[str, Any], place: str) -> None:
     elif "engines" in document:
         packaged = config_files(load_settings({"HOME": "/tmp"})).document("models.yaml")
         load_models({**packaged, **document})
-    elif {"forge", "models", "deploy"} & set(document):
+    elif {"forge", "models", "deploy", "notifications"} & set(document):
         FleetSettings.model_validate({"home": "/tmp", **document})
     elif "providers" in document:
         SecretsSettings.model_validate(document)

@@ -93,6 +93,8 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", f"/api/councils/{DESIGN_COUNCIL}/reject", {"reason": "it looked at one way"}, frozenset({"po"})),
     ("GET", "/api/council-pools", None, frozenset()),
     ("GET", "/api/council-pools/developer", None, frozenset()),
+    ("PUT", "/api/council-pools/developer", {"kind": "mock"}, frozenset()),
+    ("DELETE", "/api/council-pools/developer", None, frozenset()),
     ("GET", URL, None, EVERYBODY),
 ]
 """Method, address, body, and the roles that are not refused for what they are."""

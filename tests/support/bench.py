@@ -25,7 +25,7 @@ from fleet.context import ContextConfig
 from fleet.errors import FleetError
 from fleet.events import StoredEvent
 from fleet.ids import Principal, StoryId, StreamId
-from fleet.models import PackReaders, TokenUsage
+from fleet.models import PackReaders, TokenUsage, load_models
 from fleet.planning import CoachConfig
 from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, Tokenizers, ToolHost
 from fleet.services.brief_claims import BriefClaims
@@ -33,6 +33,7 @@ from fleet.services.brief_owners import BriefOwners
 from fleet.services.budgeting import Budgeting
 from fleet.services.commands import CommandHandler
 from fleet.services.context_service import ContextService
+from fleet.services.council_pools import PoolRules
 from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
 from fleet.services.planning_desk import PlanningDesk
@@ -193,7 +194,9 @@ class World:
         """What answers commands on the fleet as a whole."""
         claims = BriefClaims(self.log, self.leases, self.clock, owner)
         view = PlatformView(self.log, self.feed)
-        rules = DelegationRules(fsm(), agent_roles(load_roles(files().document("roles.yaml"))), self.clock.now_ms)
+        roles = load_roles(files().document("roles.yaml"))
+        pools = PoolRules(definitions().council, load_models(files().document("models.yaml")), roles)
+        rules = DelegationRules(fsm(), agent_roles(roles), self.clock.now_ms, pools)
         return PlatformOwner(
             log=self.log, claims=claims, view=view, rules=rules, roles_of=lambda p: PEOPLE.get(p, frozenset())
         )

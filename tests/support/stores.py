@@ -24,6 +24,7 @@ from fleet.adapters.memory import (
     MemoryFeedGroup,
     MemoryInbox,
     MemoryLeaseStore,
+    MemoryNotificationBook,
     MemoryRunLedger,
     MemoryRunLogs,
     MemorySnapshotStore,
@@ -39,6 +40,7 @@ from fleet.adapters.redis import (
     RedisFeedGroup,
     RedisInbox,
     RedisLeaseStore,
+    RedisNotificationBook,
     RedisRunLedger,
     RedisRunLogs,
     RedisSnapshotStore,
@@ -59,6 +61,7 @@ from fleet.ports import (
     FeedGroup,
     Inbox,
     LeaseStore,
+    NotificationBook,
     RunLedger,
     RunLogs,
     SnapshotStore,
@@ -110,6 +113,7 @@ class Stores:
     sessions: ToolSessions
     bundles: BundleStore
     spending: DaySpending
+    notices: NotificationBook
     twin: Callable[[], Stores]
 
 
@@ -168,6 +172,7 @@ def _in_memory() -> Stores:
         sessions=MemoryToolSessions(),
         bundles=MemoryBundleStore(),
         spending=MemoryDaySpending(),
+        notices=MemoryNotificationBook(),
         twin=lambda: stores,
     )
     return stores
@@ -190,6 +195,7 @@ def _in_redis(client: Redis, twin: Callable[[], Stores]) -> Stores:
         sessions=RedisToolSessions(client, margin_s=2),
         bundles=RedisBundleStore(client, margin_s=2),
         spending=RedisDaySpending(client, margin_s=2),
+        notices=RedisNotificationBook(client, margin_s=2),
         twin=twin,
     )
 

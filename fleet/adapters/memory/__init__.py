@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fleet.adapters.memory.ledger import MemoryRunLedger
     from fleet.adapters.memory.log import MemoryEventLog
     from fleet.adapters.memory.model_board import MemoryModelBoard
+    from fleet.adapters.memory.notifications import MemoryNotificationBook, MemoryNotificationTarget
     from fleet.adapters.memory.peers import MemoryPeers
     from fleet.adapters.memory.raw_log import MemoryRawLog
     from fleet.adapters.memory.run_logs import MemoryRunLogs
@@ -67,6 +68,8 @@ __all__ = [
     "MemoryLeaseStore",
     "MemoryMeter",
     "MemoryModelBoard",
+    "MemoryNotificationBook",
+    "MemoryNotificationTarget",
     "MemoryPeers",
     "MemoryRawLog",
     "MemoryRunLedger",

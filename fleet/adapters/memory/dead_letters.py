@@ -60,6 +60,10 @@ class MemoryDeadLetters:
         """Streams at which this consumer stands still; none for `commands`, whose letters hold up nothing."""
         return standing_still([letter for letter in await self.letters() if letter.failure.source == source])
 
+    async def letter(self, source: LetterSource, stream: StreamId, version: int) -> DeadLetter | None:
+        """The letter of exactly this piece of work."""
+        return self._letters.get(letter_id_of("00", source, stream, version))
+
     async def letters(self) -> list[DeadLetter]:
         """Every letter, oldest first."""
         found = [*self._letters.values(), *self._inbox.set_aside.values()]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fleet.adapters.redis.ledger import RedisRunLedger
     from fleet.adapters.redis.log import RedisEventLog
     from fleet.adapters.redis.model_board import RedisModelBoard
+    from fleet.adapters.redis.notifications import RedisNotificationBook
     from fleet.adapters.redis.raw_log import RedisRawLog
     from fleet.adapters.redis.run_logs import RedisRunLogs
     from fleet.adapters.redis.snapshots import RedisSnapshotStore
@@ -41,6 +42,7 @@ __all__ = [
     "RedisInbox",
     "RedisLeaseStore",
     "RedisModelBoard",
+    "RedisNotificationBook",
     "RedisRawLog",
     "RedisRunLedger",
     "RedisRunLogs",

@@ -30,7 +30,7 @@ from fleet.adapters.redis.keys import (
 )
 from fleet.adapters.redis.letters import WRITE_LETTER, letter_of, letter_words
 from fleet.adapters.redis.script import Script
-from fleet.errors import LogCorrupted
+from fleet.errors import LogCorrupted, NotFound
 from fleet.ids import CommandId, StreamId
 from fleet.ports import MAX_ATTEMPTS, DeadLetter, Failure, LetterSource
 
@@ -118,6 +118,13 @@ class RedisDeadLetters:
             with suppress(LogCorrupted):
                 found.append(letter_of(key, entry_id, pairs(fields)))
         return standing_still([letter for letter in found if letter.failure.source == source])
+
+    async def letter(self, source: LetterSource, stream: StreamId, version: int) -> DeadLetter | None:
+        """The letter of exactly this piece of work. LogCorrupted when what lies there is none."""
+        partition = partition_of(stream)
+        with suppress(NotFound):
+            return (await self._find(partition, letter_id_of(partition, source, stream, version)))[1]
+        return None
 
     async def letters(self) -> list[DeadLetter]:
         """Every letter, oldest first. Raises LogCorrupted naming an entry that is none."""

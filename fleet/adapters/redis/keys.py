@@ -18,6 +18,8 @@ __all__ = [
     "ledger_run_key",
     "letter_key",
     "model_board_key",
+    "notices_looked_key",
+    "notices_owed_key",
     "open_key",
     "partition_of",
     "refused_key",
@@ -129,6 +131,16 @@ def bundle_key(story_id: StoryId, version: int, hash: Digest) -> str:
 def secret_accesses_key() -> str:
     """The stream of audit lines, one for each use of a secret (RT-65)."""
     return "fleet:{p00}:secrets:accesses"
+
+
+def notices_looked_key(target: str) -> str:
+    """The hash of versions up to which each stream was looked through for one notification target (LC-80)."""
+    return f"fleet:{{p00}}:notices:{target}:looked"
+
+
+def notices_owed_key(target: str) -> str:
+    """The sorted set of what that target has not been told yet."""
+    return f"fleet:{{p00}}:notices:{target}:owed"
 
 
 # The claim script reads a run and its story together, so the whole ledger shares one slot.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fleet.adapters.redis.connection import Word
 from fleet.errors import FleetError, LogCorrupted
 from fleet.ids import StreamId
-from fleet.ports import DeadLetter, Failure
+from fleet.ports import DeadLetter, Failure, is_letter_source
 
 __all__ = ["NOW", "WRITE_LETTER", "letter_of", "letter_words"]
 
@@ -52,7 +52,7 @@ def letter_of(key: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadL
     try:
         raw = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
         source = raw["source"]
-        if source not in ("projector", "commands"):
+        if not is_letter_source(source):
             raise ValueError(f"unknown source {source!r}")
         return DeadLetter(
             letter_id=raw["id"],

@@ -25,6 +25,7 @@ from fleet.events import (
 from fleet.ids import EntityId
 from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
 from fleet.ports import WorkKind
+from fleet.services.council_pools import council_rules
 from fleet.services.procedures import advice, ballots, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
@@ -43,7 +44,7 @@ _DESIGNERS = ("architect", "developer", "devops")
 
 async def open_design_council(bench: Workbench, intent: OpenDesignCouncil) -> None:
     """Three roles are convened on the design of the story; where rigor asks for no council, the architect alone."""
-    config = bench.rules.council
+    config = await council_rules(bench)
     designers = _DESIGNERS if config.is_used(bench.state.rigor, "architecture") else _DESIGNERS[:1]
     # Its members are shown the story as it stands when the council opens.
     await keep_summaries(bench, designers, "DESIGN")
@@ -69,8 +70,8 @@ async def reopen_task_council(bench: Workbench, intent: ReopenTaskCouncil) -> No
 
 
 async def _open_on_task(bench: Workbench, task_id: str, name: str, *, retry_of: EntityId | None = None) -> None:
-    task, config = bench.state.tasks[task_id].task, bench.rules.council
-    size = config.defaults.num_agents if config.is_used(bench.state.rigor, "code") else 1
+    task, config = bench.state.tasks[task_id].task, await council_rules(bench)
+    size = config.voters_of(task.role) if config.is_used(bench.state.rigor, "code") else 1
     assert bench.state.tree is not None
     await _open(
         bench,

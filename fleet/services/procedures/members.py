@@ -68,6 +68,7 @@ async def ask_member(
             temperature=temperature or member.temperature, max_tokens=max_tokens, seed=1 + member.prompt_variant
         ),
         model=bench.model,
+        policy=None if member.model_policy == member.role else member.model_policy,
         json_schema=schema,
         variant=member.prompt_variant,
         target_paths=target_paths,

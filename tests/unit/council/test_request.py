@@ -166,6 +166,19 @@ def test_pool_of_real_engines_has_no_mock_modes():
         CouncilPool(kind="vllm", modes=("poor",))
 
 
+@pytest.mark.rule("CN-16", "CN-4")
+@pytest.mark.parametrize(("seats", "voters"), [(1, 3), (3, 3), (4, 3), (5, 5), (9, 9), (12, 3)])
+def test_pool_of_a_size_that_can_vote_gives_its_councils_as_many_voters(seats: int, voters: int):
+    pool = CouncilPool(kind="mock", num_agents=seats, model_policy="frugal")
+    config = CONFIG.model_copy(update={"pools": {"developer": pool}})
+    assert (config.voters_of("developer"), config.voters_of("qa")) == (voters, CONFIG.defaults.num_agents)
+    assert (config.policy_of("developer"), config.policy_of("qa")) == ("frugal", "qa")
+    wanted = {k: v for k, v in document().items() if k != "num_agents"} | {"role": "developer"}
+    found = parse_request(wanted, config, council_id="co-1")
+    assert found.num_agents == sum(m.can_vote for m in found.roster) == voters
+    assert {m.model_policy for m in found.roster if m.role == "developer"} == {"frugal"}
+
+
 @pytest.mark.rule("CN-55")
 def test_measured_reliability_becomes_the_weight_of_a_seat():
     config = CouncilConfig.model_validate(

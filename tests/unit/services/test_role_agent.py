@@ -129,6 +129,20 @@ async def test_prompt_names_no_principal_and_bounds_the_reply() -> None:
     assert model.calls[1].sampling.temperature == "0.1"
 
 
+@pytest.mark.rule("MB-2", "CN-16")
+async def test_request_that_names_a_policy_is_answered_by_it_and_pinned_with_it() -> None:
+    one, two = ScriptedChatModel.of(CODE), ScriptedChatModel.of(CODE)
+    chosen = policies("one", "two").model_dump(mode="json")
+    chain = chosen["policies"]["default"]["chain"]
+    chosen["policies"] = {"default": {"chain": chain[:1]}, "frugal": {"chain": chain[1:]}}
+    team = Team(config=load_models(chosen), one=one, two=two)
+    await team.ask(draft())
+    await team.ask(draft(policy="frugal"))
+    assert (len(one.calls), len(two.calls)) == (1, 1)
+    assert "policy" not in draft().pinned()
+    assert draft(policy="frugal").pinned()["policy"] == "frugal"
+
+
 async def test_schema_goes_to_the_engine_unless_it_is_switched_off() -> None:
     model = ScriptedChatModel.of(REVIEW)
     await Team(one=model).ask(review())

@@ -620,7 +620,7 @@ export interface paths {
         };
         /**
          * List Pools
-         * @description The pools of the configuration in force, with what their seats do now.
+         * @description The pools in force, with what their seats do now.
          */
         get: operations["list_pools_api_council_pools_get"];
         put?: never;
@@ -643,9 +643,17 @@ export interface paths {
          * @description The pool of one role.
          */
         get: operations["show_pool_api_council_pools__role__get"];
-        put?: never;
+        /**
+         * Set Pool
+         * @description Staff the councils of a role that open from here on; those that are open keep their seats.
+         */
+        put: operations["set_pool_api_council_pools__role__put"];
         post?: never;
-        delete?: never;
+        /**
+         * Remove Pool
+         * @description The role has no pool any more, whoever set it: councils that open from here on have the defaults.
+         */
+        delete: operations["remove_pool_api_council_pools__role__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -5630,15 +5638,47 @@ export interface components {
         };
         /**
          * PoolList
-         * @description The pools of the configuration in force, by role.
+         * @description The pools in force, by role.
          */
         PoolList: {
             /** Items */
             items: components["schemas"]["PoolView"][];
         };
         /**
+         * PoolRemoved
+         * @description The role has no pool any more: councils that open from here on have the defaults.
+         */
+        PoolRemoved: {
+            /** Role */
+            role: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * PoolRequest
+         * @description How councils of a role are staffed from here on (CN-16).
+         */
+        PoolRequest: {
+            /** Agent Type */
+            agent_type?: ("MOCK" | "VLLM" | "RAY_VLLM") | null;
+            /** Kind */
+            kind?: string | null;
+            /** Model Policy */
+            model_policy?: string | null;
+            /**
+             * Modes
+             * @default []
+             */
+            modes: string[];
+            /**
+             * Num Agents
+             * @default 3
+             */
+            num_agents: number;
+        };
+        /**
          * PoolView
-         * @description A pool as it is configured, and what its seats do now (CN-16).
+         * @description A pool as it is in force, and what its seats do now (CN-16).
          */
         PoolView: {
             /** Agents */
@@ -5653,6 +5693,10 @@ export interface components {
             num_agents: number;
             /** Role */
             role: string;
+            /** Set At */
+            set_at: string | null;
+            /** Set By */
+            set_by: string | null;
             /**
              * Status
              * @enum {string}
@@ -9502,6 +9546,82 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PoolView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    set_pool_api_council_pools__role__put: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PoolRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    remove_pool_api_council_pools__role__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PoolRemoved"];
                 };
             };
             /** @description Validation Error */

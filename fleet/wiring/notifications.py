@@ -1,0 +1,120 @@
+"""Who is told outside of the fleet: targets of the settings, and what follows the log for them (LC-80)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fleet.adapters.clock import SystemClock
+from fleet.adapters.redis import (
+    RedisAccessTrail,
+    RedisDeadLetters,
+    RedisEventLog,
+    RedisFeed,
+    RedisNotificationBook,
+    connect_redis,
+)
+from fleet.config import SecretsSettings, WebhookTargetSettings
+from fleet.errors import ConfigError
+from fleet.ports import Meter, NotificationTarget, SecretValue
+from fleet.services.known_secrets import KnownSecrets
+from fleet.tools import SecretPolicy
+from fleet.wiring.desk import open_desk
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+
+if TYPE_CHECKING:
+    from fleet.services.notifier import Notifier
+
+__all__ = ["check_notifications", "open_notifier", "tell_target"]
+
+_USE = {"as_role": "devops", "tool": "notifications", "op": "send"}
+
+
+def check_notifications(endpoints: Endpoints) -> None:
+    """Every target can be told as far as the files say: its key is kept somewhere and granted, its certificates exist.
+
+    Raises:
+        ConfigError: no provider has a key, no grant covers its use, or a file is missing; says where and what to do.
+    """
+    targets = endpoints.notifications.targets
+    if not targets:
+        return
+    path = str(endpoints.files.path("secrets.yaml"))
+    secrets = endpoints.files.load("secrets.yaml", SecretsSettings)
+    policy = SecretPolicy(grants=secrets.grants)
+    for target in targets:
+        name = target.secret_name
+        if not any(name in provider.secrets for provider in secrets.providers):
+            raise ConfigError(
+                f"{path}: no provider has secret {name!r}, the key of notification target {target.name}; name it under "
+                "the provider that holds it",
+                file=path,
+                secret=name,
+            )
+        if not policy.allows(name, role=_USE["as_role"], tool=_USE["tool"], op=_USE["op"]):
+            raise ConfigError(
+                f"{path}: notification target {target.name} needs secret {name!r}; grant it: "
+                f"{{secret: {name}, roles: [devops], tool: notifications, ops: [send]}}",
+                file=path,
+                secret=name,
+            )
+        if target.ca_file is not None and not target.ca_file.is_file():
+            raise ConfigError(
+                f"{endpoints.files.path('fleet.yaml')}: notifications.targets {target.name}: ca_file "
+                f"{target.ca_file} is no file; give the certificates of the receiver's authority",
+                key="notifications.targets",
+            )
+
+
+@asynccontextmanager
+async def open_notifier(
+    endpoints: Endpoints, settings: WebhookTargetSettings, *, meter: Meter
+) -> AsyncGenerator[Notifier]:
+    """What follows the log for one target; its connections end with the block."""
+    from fleet.services.notices import Wanted
+    from fleet.services.notifier import Notifier
+
+    redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
+    try:
+        async with open_desk(endpoints) as planning:
+            record = recorded_accesses(RedisAccessTrail(redis))
+            broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
+            yield Notifier(
+                settings.name,
+                _target(settings, partial(broker.resolve, settings.secret_name, **_USE)),
+                Wanted(frozenset(settings.events), frozenset(settings.projects)),
+                log=RedisEventLog(redis),
+                feed=RedisFeed(redis),
+                book=RedisNotificationBook(redis),
+                letters=RedisDeadLetters(redis, cache),
+                state_of=planning.state,
+                clock=SystemClock(),
+                meter=meter,
+            )
+    finally:
+        await redis.aclose()
+        await cache.aclose()
+
+
+async def tell_target(endpoints: Endpoints, settings: WebhookTargetSettings, *, meter: Meter) -> None:
+    """Never returns: the target is told of what concerns it from here on, and of what it is owed."""
+    async with open_notifier(endpoints, settings, meter=meter) as notifier:
+        await notifier.run()
+
+
+def _target(settings: WebhookTargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
+    # Imported by fleets that use it: an HTTP client is no small thing.
+    from fleet.adapters.notifications import WebhookTarget
+
+    return WebhookTarget(
+        settings.url,
+        secret=secret,
+        clock=SystemClock(),
+        allowed_addresses=settings.networks,
+        timeout_s=settings.timeout_s,
+        ca_file=settings.ca_file,
+    )
