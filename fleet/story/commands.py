@@ -76,6 +76,7 @@ def fire(
         to=row.to,
         guards=results,
         loopback=row.kind == "loopback",
+        skipped=row.skips,
         reason=reason.strip() or None,
     )
     return (grant, moved) if grant else (moved,)
@@ -322,7 +323,7 @@ def _follow(
     results = evaluate(state, GuardContext(config=config, now_ms=now_ms, transition=row))
     if not all(r.ok for r in results):
         return ()
-    return (StoryTransitioned(from_=state.state, event=row.event, to=row.to, guards=results),)
+    return (StoryTransitioned(from_=state.state, event=row.event, to=row.to, guards=results, skipped=row.skips),)
 
 
 def _task_step(

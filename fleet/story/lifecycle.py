@@ -65,6 +65,8 @@ class Transition(_Frozen):
     by: tuple[str, ...]
     kind: Literal["create", "auto", "gate", "loopback"]
     gate: str | None = None
+    skips: tuple[str, ...] = ()
+    """States of a longer table that this one leaves out here (LC-46); the record of the transition names them."""
 
 
 class Gate(_Frozen):

@@ -26,8 +26,8 @@ def check_deployments(endpoints: Endpoints) -> None:
     """Raises ConfigError when programs are to be deployed and the sandbox holds none that stay."""
     if deploy_targets(endpoints) and not isinstance(endpoints.sandbox_backend, BubblewrapBackendSettings):
         raise ConfigError(
-            "deploy.targets of kind process need a sandbox that holds interactive runs: set sandbox.backend to "
-            "{kind: bubblewrap}, or deploy.enabled to false"
+            "fleet.yaml: deploy.targets of kind process need a sandbox that holds interactive runs: set "
+            "sandbox.backend to {kind: bubblewrap}, or deploy.enabled to false"
         )
 
 

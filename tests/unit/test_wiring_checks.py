@@ -10,6 +10,7 @@ from ray import serve
 from fleet.cli.local_principals import ensure_principals
 from fleet.errors import ConfigError
 from fleet.wiring.checks import check_configuration
+from fleet.wiring.deploying import deploy_targets
 from fleet.wiring.places import cluster_endpoints
 from serve_apps.deployed import gateway, llm
 
@@ -18,6 +19,10 @@ STORES = {
     "FLEET_NEO4J_URI": "bolt://graph:7687",
     "FLEET_NEO4J_PASSWORD": "pass",
 }
+TARGET = (
+    "{environment: preview, argv: [python, app.py], expose: 18080, "
+    "monitor: {checks: [{name: alive, kind: http, target: /, threshold: 0}]}}"
+)
 
 
 @pytest.fixture
@@ -47,6 +52,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("serve.yaml", "stray: 1"),
         ("fleet.yaml", "forge: {kind: github}"),
         ("fleet.yaml", "models: {serve: [nobody]}"),
+        ("fleet.yaml", "deploy: {enabled: true}"),
+        ("fleet.yaml", f"sandbox: {{backend: podman}}\ndeploy: {{enabled: true, targets: [{TARGET}]}}"),
     ],
 )
 def test_file_that_is_wrong_is_named_before_anything_starts(site: Path, tmp_path: Path, name: str, text: str) -> None:
@@ -78,3 +85,28 @@ def test_application_of_a_pod_without_stores_is_refused(site: Path, monkeypatch:
 def test_arguments_of_serve_are_refused_by_name(site: Path) -> None:
     with pytest.raises(ConfigError, match="take no arguments, and were given model, replicas"):
         gateway({"replicas": 2, "model": "x"})
+
+
+@pytest.mark.rule("LC-46")
+def test_targets_count_only_while_deployments_are_switched_on(site: Path, tmp_path: Path) -> None:
+    environ = {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}
+    for text, expected in (("true", ["preview"]), ("false", [])):
+        (site / "fleet.yaml").write_text(f"deploy: {{enabled: {text}, targets: [{TARGET}]}}")
+        endpoints = cluster_endpoints(environ)
+        check_configuration(endpoints)
+        assert [target.environment for target in deploy_targets(endpoints)] == expected
+
+
+@pytest.mark.rule("LC-49")
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [
+        (f"[{TARGET}, {TARGET}]", "two targets have environment preview"),
+        (f"[{TARGET}, {TARGET.replace('preview', 'other')}]", "two targets have the port 18080"),
+        (f"[{TARGET.replace(', threshold: 0', '')}]", r"checks\.0\.threshold: Field required"),
+    ],
+)
+def test_targets_that_cannot_be_or_lack_something_are_named(site: Path, tmp_path: Path, targets: str, why: str):
+    (site / "fleet.yaml").write_text(f"deploy: {{enabled: true, targets: {targets}}}")
+    with pytest.raises(ConfigError, match=why):
+        cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES})

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
+from actors.sandbox_deployments import DeploymentMethods
 from actors.sandbox_sessions import SessionMethods
+from fleet.adapters.ray.deployments import RayDeployments
 from fleet.adapters.ray.patience import PatientCalls
 from fleet.adapters.ray.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
 from fleet.adapters.ray.sandbox_sessions import RaySandboxSessions
 from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreUnavailable
 from fleet.ids import Digest, Principal, RunKey, StoryId
-from fleet.ports import AgentRequest, ChangeRequest, Commit, CommitState, FetchedRepository, PackRequest
+from fleet.ports import AgentRequest, ChangeRequest, Commit, CommitState, FetchedRepository, PackRequest, Placed
 from fleet.tools import RunSpec
+from tests.support.deployed import target_of
 from tests.support.tool_calls import call_of, context_of
 
 STORY, KEY = StoryId("st-a"), RunKey("0" * 64)
@@ -102,6 +105,24 @@ async def test_sessions_are_those_of_the_node() -> None:
         "sweep_sessions",
     ]
     assert all(callable(getattr(SessionMethods, method)) for _, method in calls.seen)
+
+
+async def test_deployments_are_those_of_the_node() -> None:
+    calls: Any = Calls()
+    deployments, target = RayDeployments(calls, "n1"), target_of()
+    await deployments.deploy(Placed(KEY, STORY, Digest(f"sha256:{KEY}"), "python", target))
+    await deployments.standing("preview")
+    await deployments.roll_back("preview", failed=KEY)
+    await deployments.sample("preview", target.monitor.checks[0])
+    await deployments.stop("preview")
+    assert [method for name, method in calls.seen if name == "sandbox:n1"] == [
+        "deploy",
+        "deployment",
+        "roll_back",
+        "sample_deployment",
+        "stop_deployment",
+    ]
+    assert all(callable(getattr(DeploymentMethods, method)) for _, method in calls.seen)
 
 
 async def test_change_requests_and_tools_are_those_of_the_node() -> None:

@@ -29,6 +29,7 @@ from fleet.services.project_owner import project_state
 from fleet.services.run_delegations import DELEGATION_S
 from fleet.services.workbench import Workbench
 from tests.support.bench import PEOPLE, STORY_TEXT, World
+from tests.support.deployed import target_of
 from tests.support.rules import files
 from tests.support.story_events import STORY, story
 
@@ -88,6 +89,24 @@ async def test_story_on_hold_stays_in_the_backlog():
 async def test_sdlc_without_deployments_gets_the_shorter_table():
     state = (await front(lifecycle="sdlc")).bench.state
     assert (state.lifecycle, state.state) == ("sdlc-no-deploy", "NEW")
+
+
+@pytest.mark.rule("LC-46")
+async def test_sdlc_with_a_target_for_its_project_takes_the_whole_way_and_knows_where_to():
+    at = await front(created=False)
+    rules = replace(at.bench.rules, targets=(target_of("own", projects=["pr-own"]), target_of("preview")))
+    at.bench = replace(at.bench, rules=rules)
+    await at.do("create_story", {"story": STORY_TEXT | {"lifecycle": "sdlc"}})
+    state = at.bench.state
+    assert (state.lifecycle, state.environment) == ("sdlc", "preview")
+
+
+@pytest.mark.rule("LC-46")
+async def test_story_of_another_lifecycle_is_deployed_nowhere():
+    at = await front(created=False)
+    at.bench = replace(at.bench, rules=replace(at.bench.rules, targets=(target_of("preview"),)))
+    await at.do("create_story", {"story": STORY_TEXT})
+    assert at.bench.state.environment is None
 
 
 @pytest.mark.rule("LC-2")

@@ -78,6 +78,7 @@ def test_table_without_deployment_ends_at_review_with_documentation_complete():
     assert not {"DEPLOY", "MONITOR"} & set(table.states)
     row = next(r for r in table.legal("REVIEW") if r.event == "review_approved")
     assert (row.to, row.guards) == ("DONE", ("review_signoff", "no_open_change_requests", "docs_complete"))
+    assert row.skips == ("DEPLOY", "MONITOR")
 
 
 @pytest.mark.parametrize(
