@@ -114,7 +114,7 @@ async def test_goal_becomes_stories_once_a_po_accepts(at: ToolFront):
     wanted = set(accepted["story_ids"])
 
     async def are_there() -> bool:
-        items = (await at.client.get(STORIES, headers=DEV)).json()["items"]
+        items = (await at.client.get(STORIES, headers=ROOT)).json()["items"]
         return wanted <= {s["story_id"] for s in items}
 
     assert await eventually(are_there, within_s=30)
