@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fleet.graph import StoryGraph
 from fleet.ids import Digest, EntityId
 from fleet.report.plan_layers import layers
+from fleet.services.pack_blocks import PackBlocks, pack_blocks
 from fleet.services.story_desk import PackView
 from serve_apps.council_wire import (
     CouncilList,
@@ -32,6 +33,7 @@ from serve_apps.evidence_wire import (
     run_list,
     score_list,
 )
+from serve_apps.in_force import ConfigInForce
 from serve_apps.planner_wire import (
     DecisionList,
     PlanView,
@@ -235,7 +237,16 @@ async def pack(
     state = await stories.planning.state(story_id)
     as_of = max(state.version, min_version)
     found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget)
-    return pack_page(story_id, PackView(role, phase, found), with_text=True)
+    blocks = _blocks(request, found.text, role, state.language)
+    return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=blocks)
+
+
+def _blocks(request: Request, text: str, role: str, language: str) -> PackBlocks | None:
+    config: ConfigInForce | None = request.app.state.config
+    if config is None or role not in config.roles.roles:
+        return None
+    found = config.roles.roles[role]
+    return pack_blocks(text, role=found, persona=config.personas.get(found.prompt, ""), language=language)
 
 
 _ROLES = {

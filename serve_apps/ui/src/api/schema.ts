@@ -3202,6 +3202,18 @@ export interface components {
             risks: string[];
         };
         /**
+         * BlocksView
+         * @description What the role is told, apart by where it comes from.
+         */
+        BlocksView: {
+            /** Context */
+            context: string;
+            /** System */
+            system: string;
+            /** Tools */
+            tools: string;
+        };
+        /**
          * BudgetLineView
          * @description One limit of one scope, or a quantity without limit that was used.
          */
@@ -5280,6 +5292,7 @@ export interface components {
         PackPage: {
             /** As Of */
             as_of: number;
+            blocks: components["schemas"]["BlocksView"] | null;
             /** Budget */
             budget: number;
             /** Counter */
@@ -5290,6 +5303,10 @@ export interface components {
             hash: string | null;
             /** Phase */
             phase: string;
+            /** Redactions */
+            redactions: {
+                [key: string]: number;
+            };
             /** Refused */
             refused: string | null;
             /** Role */
@@ -5302,6 +5319,8 @@ export interface components {
             text: string | null;
             /** Token Count */
             token_count: number;
+            /** Version */
+            version: number;
         };
         /**
          * PathChange
