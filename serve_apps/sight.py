@@ -42,6 +42,10 @@ class Sight:
         """Whether no story of any project is hidden from the principal."""
         return self.registry.projects_of(who) is None and self._sees_every_row(who)
 
+    def sees_epics(self, who: Principal, project_id: str) -> bool:
+        """Whether the epics of the project are shown: to those who see each of its stories (CX-12)."""
+        return self.sees(who, project_id) and self._sees_every_row(who)
+
     def sees_story(self, who: Principal, state: StoryState) -> bool:
         """Whether the story is of its projects and a row of its roles."""
         return self.sees(who, state.project_id) and self.rows.sees_story(who, self.registry.roles_of(who), state)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from fleet import events as ev
+from fleet.errors import StoryNotFound
 from fleet.events import StoredEvent, decode
+from fleet.ids import Principal
 from fleet.planning import PLATFORM
+from fleet.services.principals import PrincipalRegistry
 from tests.support.stores import eventually
 from tests.support.story_events import DECISION, DOC_TASK, STORY, TASK
 from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
+EPICS = "/api/projects/pr-default/epics"
 MISSING = "/api/planner/stories/st-nobody"
 
 
@@ -98,6 +103,18 @@ async def test_task_of_another_role_is_in_no_list_and_answers_as_a_missing_one(a
     assert {(one.action, one.object) for one in await _becomes(at, 1)} == {("read_task", DOC_TASK)}
 
 
+@pytest.mark.rule("CX-12", "CX-16")
+async def test_developer_sees_no_epic(at: ToolFront):
+    made = await at.client.post("/api/projects/pr-default/epics", json={"title": "Cart"}, headers=keyed(1, ROOT))
+    epic = made.json()["epic_id"]
+    assert [e["epic_id"] for e in (await at.client.get(EPICS, headers=ARCHIE)).json()["items"]].count(epic) == 1
+    assert (await at.client.get(EPICS, headers=DEV)).json()["items"] == []
+    hidden = await at.client.get(f"/api/epics/{epic}", headers=DEV)
+    _same(hidden, await at.client.get("/api/epics/ep-nobody", headers=DEV), (epic, "ep-nobody"))
+    assert (await at.client.get(f"/api/epics/{epic}", headers=ARCHIE)).status_code == 200
+    assert ("read_epic", epic) in {(one.action, one.object) for one in await _becomes(at, 1)}
+
+
 @pytest.mark.rule("CX-16", "CX-13", "CX-17")
 async def test_row_is_seen_from_the_moment_at_which_it_is_with_qa_and_no_longer(at: ToolFront):
     assert (await at.client.get(URL, headers=QUINN)).status_code == 404
@@ -111,6 +128,43 @@ async def test_row_is_seen_from_the_moment_at_which_it_is_with_qa_and_no_longer(
     assert [(d["decision_id"], d["category"]) for d in decisions] == [(DECISION, "ARCHITECTURE")]
     await _moved(at, ("pending_qa", "CLAIM_TESTING", "qa_testing"), ("qa_testing", "APPROVE_TESTS", "qa_passed"))
     assert (await at.client.get(URL, headers=QUINN)).status_code == 404
+
+
+@pytest.mark.rule("CX-17", "CX-12")
+async def test_task_that_is_somebody_elses_now_is_hidden_at_once_and_seen_again_when_it_is_given_back(at: ToolFront):
+    other = Principal("user:other")
+    until = 9 * 10**12
+    assert (await at.client.get(f"{URL}/tasks/{TASK}", headers=DEV)).status_code == 200
+    await at.record(
+        ev.TaskClaimReleased(task_id=TASK, principal=Principal("user:dev"), reason="released"),
+        ev.TaskClaimed(task_id=TASK, state="implementing", principal=other, expires_at=until),
+    )
+    for path in (URL, f"{URL}/tasks/{TASK}"):
+        assert (await at.client.get(path, headers=DEV)).status_code == 404
+        assert (await at.client.get(path, headers=ARCHIE)).status_code == 200
+    await at.record(ev.TaskClaimReleased(task_id=TASK, principal=other, reason="released"))
+    assert (await at.client.get(f"{URL}/tasks/{TASK}", headers=DEV)).status_code == 200
+
+
+@pytest.mark.rule("CX-17")
+async def test_role_that_is_taken_away_counts_at_the_next_look(at: ToolFront):
+    held = {"user:dev": frozenset({"developer"})}
+
+    class Changing(PrincipalRegistry):
+        def roles_of(self, principal: Principal) -> frozenset[str]:
+            return held.get(principal, frozenset())
+
+        def projects_of(self, principal: Principal) -> frozenset[str] | None:
+            return None
+
+    sight = replace(at.app.state.sight, registry=Changing(()))
+    dev = Principal("user:dev")
+    assert await sight.require(dev, STORY) == STORY
+    held["user:dev"] = frozenset({"data"})
+    with pytest.raises(StoryNotFound):
+        await sight.require(dev, STORY)
+    held["user:dev"] = frozenset({"po"})
+    assert await sight.takes(dev, STORY)
 
 
 @pytest.mark.rule("CX-16", "CX-13")
