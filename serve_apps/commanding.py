@@ -89,7 +89,8 @@ async def send(
     created: bool = False,
 ) -> Sent:
     """The command is with the owner of a story that the caller sees; If-Match is checked before."""
-    story = await require_sight(request, who, StoryId(story_id))
+    # What is about to be created is not there yet; its project was looked at.
+    story = StoryId(story_id) if name == "create_story" else await require_sight(request, who, StoryId(story_id))
     header = request.headers.get("if-match")
     if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
         check_version(header, (await desk.state(story)).version)

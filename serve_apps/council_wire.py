@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from fleet.context import redacted_kinds
 from fleet.report import CouncilSummary
 from fleet.report.model import TimelineRow
+from fleet.services.pack_blocks import PackBlocks
 from fleet.services.story_desk import CouncilView, PackView
 from serve_apps.times import at
 from serve_apps.wire import Wire
@@ -98,6 +101,17 @@ class DroppedView(Wire):
     items: int
 
 
+class BlocksView(Wire):
+    """What the role is told, apart by where it comes from."""
+
+    system: str
+    """Of configuration alone: the role's prompt and the language."""
+    context: str
+    """The pack: what `text` and `hash` are about, and what models are sent of the story."""
+    tools: str
+    """Operations that the role may call, one tool a line."""
+
+
 class PackPage(Wire):
     """What one role sees of the story in one phase; `refused` says why it sees nothing."""
 
@@ -114,6 +128,12 @@ class PackPage(Wire):
     dropped: tuple[DroppedView, ...]
     text: str | None
     """Left out in lists."""
+    version: int
+    """Of the story, the same as `as_of`."""
+    redactions: dict[str, int]
+    """Places of the text from which a secret was taken out, by class; empty in lists."""
+    blocks: BlocksView | None
+    """Left out in lists, and where this front has no configuration in force."""
     refused: str | None
 
 
@@ -124,9 +144,10 @@ class PackList(Wire):
     items: tuple[PackPage, ...]
 
 
-def pack_page(story_id: str, found: PackView, *, with_text: bool) -> PackPage:
+def pack_page(story_id: str, found: PackView, *, with_text: bool, blocks: PackBlocks | None = None) -> PackPage:
     """The wire form of a pack."""
     pack = found.pack
+    text = pack.text if pack and with_text else None
     return PackPage(
         story_id=story_id,
         role=found.role,
@@ -138,6 +159,9 @@ def pack_page(story_id: str, found: PackView, *, with_text: bool) -> PackPage:
         hash=pack.hash if pack else None,
         as_of=pack.as_of if pack else 0,
         dropped=tuple(DroppedView(scope=s, items=n) for s, n in pack.dropped) if pack else (),
-        text=pack.text if pack and with_text else None,
+        text=text,
+        version=pack.as_of if pack else 0,
+        redactions=dict(sorted(redacted_kinds((text or "").encode()).items())),
+        blocks=BlocksView(**asdict(blocks)) if blocks else None,
         refused=found.refused,
     )

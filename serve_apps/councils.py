@@ -32,7 +32,7 @@ from serve_apps.councils_wire import (
 )
 from serve_apps.fleet_state import Fleet, platform_command
 from serve_apps.requests import Caller, Desk, Key, NamedStory, Stories
-from serve_apps.sight import sees_project
+from serve_apps.sight import sight_of
 
 __all__ = ["council_router"]
 
@@ -67,7 +67,7 @@ async def list_councils(
     found = [
         line
         for line in sorted(await councils.lines(), key=_place)
-        if sees_project(request, who, line.state.project_id)
+        if sight_of(request).sees_story(who, line.state)
         and (story is None or line.state.story_id == story)
         and (status is None or line.status == status)
         and (cursor is None or _place(line) > cursor)
@@ -135,7 +135,8 @@ def _accepted(sent: Sent) -> Response:
 async def _seen(request: Request, councils: CouncilDesk, who: Principal, council_id: str) -> StoryState:
     """The story of the council, when the caller sees it; what is hidden looks as if it were not there."""
     state = await councils.story_of(council_id)
-    if not sees_project(request, who, state.project_id):
+    if not sight_of(request).sees_story(who, state):
+        await sight_of(request).refused(who, "read_council", council_id)
         raise NotFound(f"there is no council {council_id[:80]!r}", council_id=council_id[:80])
     return state
 

@@ -28,7 +28,7 @@ from serve_apps.decision_wire import (
 )
 from serve_apps.intervention_wire import ReasonRequest
 from serve_apps.requests import Caller, Desk, Key, Story
-from serve_apps.sight import sees_project
+from serve_apps.sight import sight_of
 
 __all__ = ["decision_router"]
 
@@ -51,7 +51,9 @@ Decisions = Annotated[DecisionDesk, Depends(_decisions)]
 
 async def _named(request: Request, decisions: Decisions, who: Caller, decision_id: str) -> tuple[StoryState, Decision]:
     state, decision = await decisions.find(decision_id)
-    if not sees_project(request, who, state.project_id):
+    sight = sight_of(request)
+    if not sight.sees_story(who, state) or not sight.sees_decision(who, decision):
+        await sight.refused(who, "read_decision", decision_id)
         raise NotFound(f"there is no decision {decision_id[:80]!r}", decision_id=decision_id[:80])
     return state, decision
 

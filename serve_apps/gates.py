@@ -17,7 +17,7 @@ from fleet.story import Approval, StoryState
 from fleet.tools.changes import PathChange
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Desk, Gates, Key, NamedStory
-from serve_apps.sight import sees_project
+from serve_apps.sight import sight_of
 from serve_apps.times import at, at_or_none
 from serve_apps.wire import StoryView, Wire
 
@@ -166,7 +166,7 @@ async def list_approvals(
     found = [
         (state, approval)
         for state, approval in await gates.find(status=status, role=role, story_id=story)
-        if sees_project(request, who, state.project_id) and (cursor is None or _place(approval) > cursor)
+        if sight_of(request).sees_story(who, state) and (cursor is None or _place(approval) > cursor)
     ]
     page = found[:limit]
     cards = [card_view(await gates.card(state, approval), roles=_roles(request, who)) for state, approval in page]
@@ -224,7 +224,8 @@ async def revoke(
 
 async def _seen(request: Request, gates: GateDesk, who: Principal, approval_id: str) -> tuple[StoryState, Approval]:
     state, approval = await gates.story_of(approval_id)
-    if not sees_project(request, who, state.project_id):
+    if not sight_of(request).sees_story(who, state):
+        await sight_of(request).refused(who, "read_approval", approval_id)
         raise NotFound(f"there is no approval {approval_id[:80]!r}", approval_id=approval_id[:80])
     return state, approval
 

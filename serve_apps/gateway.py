@@ -19,6 +19,7 @@ from fleet.ids import CommandId, EntityId, Principal, StoryId, derive_id
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
+from fleet.services.row_rules import RowRules
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter
@@ -46,8 +47,8 @@ from serve_apps.plans import plan_router
 from serve_apps.problems import http_problem, problem_response, told, validation_problem
 from serve_apps.projects import project_router
 from serve_apps.rates import PrincipalRates
-from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
-from serve_apps.sight import Sight, require_project, require_sight, sees_project
+from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, TaskId, check_role
+from serve_apps.sight import Sight, require_project, require_sight, sight_of
 from serve_apps.site import read_site, site_routes
 from serve_apps.socket import socket_router
 from serve_apps.sse import event_stream
@@ -86,7 +87,10 @@ def build_gateway(
         parts: what else people read; what is missing of it is answered with `store_unavailable`.
     """
 
-    mcp = McpFront(desk, registry, tools)
+    found = parts or FrontParts()
+    roles = found.config.roles.roles if found.config is not None else {}
+    sight = Sight(registry, desk, RowRules(lambda: desk.fsm, roles), found.platform)
+    mcp = McpFront(desk, registry, tools, sight=sight)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,8 +108,7 @@ def build_gateway(
         redirect_slashes=False,
     )
     app.state.desk, app.state.registry, app.state.settings, app.state.tools = desk, registry, settings, tools
-    app.state.budgets = budgets
-    found = parts or FrontParts()
+    app.state.budgets, app.state.sight = budgets, sight
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.decisions = found.statistics, found.decisions
@@ -193,7 +196,8 @@ def _story_routes(app: FastAPI) -> None:
         cursor: Annotated[str | None, Query(max_length=80)] = None,
     ) -> StoryList:
         """Stories by id, a page at a time; filters are all to be met."""
-        seen = [line for line in await desk.stories() if sees_project(request, who, line.project_id)]
+        sight = sight_of(request)
+        seen = [desk.line(state) for state in await desk.states() if sight.sees_story(who, state)]
         lines = [line for line in seen if choice.takes(line) and (cursor is None or line.story_id > cursor)]
         following = lines[limit - 1].story_id if len(lines) > limit else None
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
@@ -235,7 +239,7 @@ def _story_routes(app: FastAPI) -> None:
         key: Key,
         selected: SelectedRole,
         story_id: Story,
-        task_id: str,
+        task_id: TaskId,
         body: ClaimRequest,
     ) -> Response:
         """Take a task that is being implemented; operations that write need it."""
@@ -298,15 +302,15 @@ def _command_routes(app: FastAPI) -> None:
         named = [await require_sight(request, who, StoryId(one)) for one in dict.fromkeys(story_id or ())]
         for one in named:
             await desk.events(one, limit=1)
+        choice = Choice(sight_of(request), who, stories=frozenset(named), projects=frozenset(project_id or ()))
         if len(named) == 1 and not project_id:
             start = resume_point(named[0], last_event_id or after)
-            return event_stream(event_frames(desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted))
+            frames = event_frames(desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted, choice=choice)
+            return event_stream(frames)
         if not named and not project_id:
             raise InvalidInput("name what to watch: storyId or projectId", field="storyId")
         for project in project_id or ():
             require_project(request, who, project)
-        sight = Sight(request.app.state.registry, desk)
-        choice = Choice(sight, who, stories=frozenset(named), projects=frozenset(project_id or ()))
         reached = await start_of(desk, choice, last_event_id or after)
         return event_stream(many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted))
 

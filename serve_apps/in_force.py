@@ -6,7 +6,7 @@ Each view lists what it shows, so that a new field of a file is not told to ever
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -32,6 +32,8 @@ class ConfigInForce:
     models: ModelsConfig
     roles: RolesConfig
     digests: Mapping[str, Digest]
+    personas: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By path below config/, the text of a role's prompt."""
 
 
 class EngineView(Wire):

@@ -29,7 +29,7 @@ from serve_apps.insight_wire import (
 )
 from serve_apps.project_metrics import project_figures
 from serve_apps.requests import Caller, Stories, Story
-from serve_apps.sight import sees_project
+from serve_apps.sight import sees_project, sight_of
 from serve_apps.suite_history import CaseResult, SuiteReport
 
 __all__ = ["insight_router"]
@@ -145,6 +145,7 @@ async def _project(
     is_known = project_id == "pr-default" or bool(mine)
     if not is_known or not sees_project(request, who, project_id):
         raise NotFound(f"there is no project {project_id[:80]!r} with stories", project_id=project_id[:80])
+    mine = [state for state in mine if sight_of(request).sees_story(who, state)]
     newest = sorted(mine, key=lambda state: (-state.created_ms, state.story_id))[:MAX_STORIES]
     since_ms = stories.now_ms - days * _DAY_MS
     found = [(state, await stories.history(state.story_id)) for state in newest]

@@ -147,9 +147,11 @@ class McpFront:
         tools: None answers everything about tools and runs with `sandbox_unavailable`.
     """
 
-    def __init__(self, desk: PlanningDesk, registry: PrincipalRegistry, tools: ToolDesk | None) -> None:
+    def __init__(
+        self, desk: PlanningDesk, registry: PrincipalRegistry, tools: ToolDesk | None, *, sight: Sight
+    ) -> None:
         self._desk, self._registry, self._desk_of_tools = desk, registry, tools
-        self._sight = Sight(registry, desk)
+        self._sight = sight
         self._operations = self._all_operations()
         server: Server[Any] = Server("swe-fleet", on_list_tools=self._listed, on_call_tool=self._called)
         self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
@@ -292,7 +294,8 @@ class McpFront:
         return invocation_view(found)
 
     async def _stories(self, args: _ListStories, who: Principal) -> Any:
-        seen = [line for line in await self._desk.stories() if self._sight.sees(who, line.project_id)]
+        found = await self._desk.states()
+        seen = [self._desk.line(state) for state in found if self._sight.sees_story(who, state)]
         lines = [line for line in seen if args.cursor is None or line.story_id > args.cursor]
         following = lines[args.limit - 1].story_id if len(lines) > args.limit else None
         return StoryList(items=tuple(lines[: args.limit]), next_cursor=following)

@@ -17,7 +17,7 @@ from fleet.services.principals import PrincipalRegistry
 from fleet.services.story_desk import StoryDesk
 from fleet.story import StoryState, overdue_tasks
 from serve_apps.requests import Caller, Key, Stories
-from serve_apps.sight import sees_project
+from serve_apps.sight import sees_project, sight_of
 from serve_apps.times import at, at_or_none
 from serve_apps.wire import Wire
 
@@ -140,7 +140,7 @@ async def me(request: Request, who: Caller) -> Me:
 
 
 async def _seen(request: Request, stories: StoryDesk, who: Principal) -> list[StoryState]:
-    return [s for s in await stories.planning.states() if sees_project(request, who, s.project_id)]
+    return [s for s in await stories.planning.states() if sight_of(request).sees_story(who, s)]
 
 
 _WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_approval": "po"}
@@ -188,7 +188,7 @@ async def pending_tasks(
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
         for late in (_late(state, stories),)
         for t in state.tasks.values()
-        if t.state == "todo" or t.state in _WAITS
+        if (t.state == "todo" or t.state in _WAITS) and sight_of(request).sees_task(who, t)
     ]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fleet.models import load_models
+from fleet.models import load_models, parse_prompts
 from fleet.ports import Clock, DeadLetters, HasBacklog
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
@@ -86,4 +86,6 @@ def make_front_parts(
 def _config(endpoints: Endpoints) -> ConfigInForce:
     files = endpoints.files
     models = load_models(files.document("models.yaml"))
-    return ConfigInForce(models=models, roles=active_roles(files), digests=files.digests())
+    prompts = parse_prompts({n: files.read(n).decode() for n in files.names() if n.endswith(".md")})
+    personas = {path: persona.text for path, persona in prompts.personas.items()}
+    return ConfigInForce(models=models, roles=active_roles(files), digests=files.digests(), personas=personas)

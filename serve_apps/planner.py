@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fleet.graph import StoryGraph
 from fleet.ids import Digest, EntityId
 from fleet.report.plan_layers import layers
+from fleet.services.pack_blocks import PackBlocks, pack_blocks
 from fleet.services.story_desk import PackView
 from serve_apps.council_wire import (
     CouncilList,
@@ -33,6 +34,7 @@ from serve_apps.evidence_wire import (
     run_list,
     score_list,
 )
+from serve_apps.in_force import ConfigInForce
 from serve_apps.planner_wire import (
     DecisionList,
     PlanView,
@@ -48,6 +50,7 @@ from serve_apps.planner_wire import (
     tree_checkpoint_list,
 )
 from serve_apps.requests import Caller, Hash, Stories, Story
+from serve_apps.sight import sight_of
 
 __all__ = ["planner_router"]
 
@@ -71,17 +74,17 @@ async def transitions(stories: Stories, who: Caller, story_id: Story) -> Transit
 
 
 @planner_router.get(_STORY + "/plan", response_model=PlanView)
-async def plan(stories: Stories, who: Caller, story_id: Story) -> PlanView:
+async def plan(request: Request, stories: Stories, who: Caller, story_id: Story) -> PlanView:
     """The adopted plan with its tasks and layers, and every plan version."""
-    state = await stories.planning.state(story_id)
+    state = sight_of(request).shown(who, await stories.planning.state(story_id))
     edges = [(d.from_, d.to) for d in state.plan.proposal.dependencies] if state.plan else []
     return plan_view(state, layers(state.tasks, edges).layers)
 
 
 @planner_router.get(_STORY + "/tasks", response_model=TaskList)
-async def tasks(stories: Stories, who: Caller, story_id: Story) -> TaskList:
+async def tasks(request: Request, stories: Stories, who: Caller, story_id: Story) -> TaskList:
     """The tasks and where each stands."""
-    return task_list(await stories.planning.state(story_id))
+    return task_list(sight_of(request).shown(who, await stories.planning.state(story_id)))
 
 
 @planner_router.get(_STORY + "/checkpoints", response_model=TreeCheckpointList)
@@ -97,9 +100,9 @@ async def deployments(stories: Stories, who: Caller, story_id: Story) -> Deploym
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)
-async def decisions(stories: Stories, who: Caller, story_id: Story) -> DecisionList:
+async def decisions(request: Request, stories: Stories, who: Caller, story_id: Story) -> DecisionList:
     """The decisions with rationale and alternatives."""
-    return decision_list(await stories.planning.state(story_id))
+    return decision_list(sight_of(request).shown(who, await stories.planning.state(story_id)))
 
 
 @planner_router.get(_STORY + "/questions", response_model=QuestionList)
@@ -238,10 +241,19 @@ async def pack(
     """The context pack of one role in one phase; a `token_budget` takes the place of the one of the role."""
     role, phase = _canonical(role, _ROLES), _canonical(phase, _PHASES)
     task = EntityId(task_id) if task_id is not None else None
-    version = (await stories.planning.state(story_id)).version
-    as_of = max(version, min_version)
+    state = await stories.planning.state(story_id)
+    as_of = max(state.version, min_version)
     found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget)
-    return pack_page(story_id, PackView(role, phase, found), with_text=True)
+    blocks = _blocks(request, found.text, role, state.language)
+    return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=blocks)
+
+
+def _blocks(request: Request, text: str, role: str, language: str) -> PackBlocks | None:
+    config: ConfigInForce | None = request.app.state.config
+    if config is None or role not in config.roles.roles:
+        return None
+    found = config.roles.roles[role]
+    return pack_blocks(text, role=found, persona=config.personas.get(found.prompt, ""), language=language)
 
 
 _ROLES = {

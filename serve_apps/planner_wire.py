@@ -182,7 +182,9 @@ def plan_version(state: StoryState, plan: Plan) -> PlanVersionView:
 def plan_view(state: StoryState, layers: tuple[tuple[str, ...], ...]) -> PlanView:
     """The plan of the story as it is."""
     versions = tuple(plan_version(state, plan) for plan in state.plans.values())
-    dependencies = tuple((d.from_, d.to) for d in state.plan.proposal.dependencies) if state.plan else ()
+    edges = ((d.from_, d.to) for d in state.plan.proposal.dependencies) if state.plan else ()
+    # Of tasks that are not shown to the caller no edge is shown either.
+    dependencies = tuple(edge for edge in edges if set(edge) <= state.tasks.keys())
     return PlanView(
         plan_id=state.plan_id,
         versions=versions,

@@ -31,7 +31,7 @@ from serve_apps.project_wire import (
     project_view,
 )
 from serve_apps.requests import Caller, Key
-from serve_apps.sight import sees_project
+from serve_apps.sight import sees_project, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
 from serve_apps.wire import CommandView, Wire
 
@@ -60,7 +60,9 @@ Project = Annotated[EntityId, Depends(_project_id)]
 
 async def _epic(request: Request, who: Caller, desk: Projects, epic_id: str) -> EpicLine:
     found = await desk.epic(epic_id)
-    if not sees_project(request, who, found.project_id):
+    sight = sight_of(request)
+    if not sight.sees_epics(who, found.project_id):
+        await sight.refused(who, "read_epic", found.epic.epic_id)
         raise NotFound(f"there is no epic {found.epic.epic_id}", epic_id=found.epic.epic_id)
     return found
 
@@ -139,8 +141,10 @@ async def update_project(
 
 
 @project_router.get("/projects/{project_id}/epics", response_model=EpicList)
-async def list_epics(desk: Projects, who: Caller, project_id: Project) -> EpicList:
+async def list_epics(request: Request, desk: Projects, who: Caller, project_id: Project) -> EpicList:
     """The epics of a project with the status that follows from their stories."""
+    if not sight_of(request).sees_epics(who, project_id):
+        return EpicList(items=())
     return EpicList(items=tuple(epic_view(line) for line in await desk.epics(project_id)))
 
 

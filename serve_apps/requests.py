@@ -17,7 +17,7 @@ from fleet.services.story_desk import StoryDesk
 from fleet.services.task_desk import TaskDesk
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.rates import PrincipalRates
-from serve_apps.sight import require_sight
+from serve_apps.sight import require_sight, sight_of
 
 __all__ = [
     "Caller",
@@ -33,6 +33,7 @@ __all__ = [
     "Session",
     "Stories",
     "Story",
+    "TaskId",
     "Tasks",
     "Tools",
     "SelectedRole",
@@ -131,6 +132,14 @@ async def _named_story(
 
 
 Story = Annotated[StoryId, Depends(_story_id)]
+
+
+async def _task_id(request: Request, who: Caller, story_id: Story, task_id: str) -> str:
+    return await sight_of(request).require_task(who, story_id, task_id)
+
+
+TaskId = Annotated[str, Depends(_task_id)]
+"""A task of the story that the caller sees."""
 Session = Annotated[EntityId, Depends(_session_id)]
 Run = Annotated[EntityId, Depends(_run_id)]
 Invocation = Annotated[EntityId, Depends(_invocation_id)]

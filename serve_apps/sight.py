@@ -1,55 +1,132 @@
-"""Which stories a caller may see: those of its projects. What is hidden looks as if it were not there (AP-1, AP-25)."""
+"""Which stories, tasks and decisions a caller sees: of its projects, and of those the rows of its roles (AP-1, CX-16).
+
+What is hidden looks as if it were not there (AP-25), and that somebody asked for it is recorded.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 
 from fleet.errors import NotFound, StoryNotFound
 from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
+from fleet.services.row_rules import RowRules
+from fleet.story import Decision, StoryState, TaskState
 
-__all__ = ["Sight", "require_project", "require_sight", "sees_project"]
+__all__ = ["Sight", "require_project", "require_sight", "sees_project", "sight_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Says what each principal sees, by the projects that the registry gives it."""
+    """Says what each principal sees, by the projects and roles that the registry gives it.
+
+    Args:
+        trail: where attempts on what is hidden are recorded; None records none.
+    """
 
     registry: PrincipalRegistry
     desk: PlanningDesk
+    rows: RowRules
+    trail: PlatformDesk | None = None
 
     def sees(self, who: Principal, project_id: str) -> bool:
         """Whether the principal may see what belongs to the project."""
         projects = self.registry.projects_of(who)
         return projects is None or project_id in projects
 
-    async def require(self, who: Principal, story_id: StoryId) -> StoryId:
-        """The id, when the principal sees the story or there is none; StoryNotFound when it is hidden."""
-        if self.registry.projects_of(who) is None:
-            return story_id
+    def sees_everything(self, who: Principal) -> bool:
+        """Whether no story of any project is hidden from the principal."""
+        return self.registry.projects_of(who) is None and self._sees_every_row(who)
+
+    def sees_epics(self, who: Principal, project_id: str) -> bool:
+        """Whether the epics of the project are shown: to those who see each of its stories (CX-12)."""
+        return self.sees(who, project_id) and self._sees_every_row(who)
+
+    def sees_story(self, who: Principal, state: StoryState) -> bool:
+        """Whether the story is of its projects and a row of its roles."""
+        return self.sees(who, state.project_id) and self.rows.sees_story(who, self.registry.roles_of(who), state)
+
+    def sees_task(self, who: Principal, task: TaskState) -> bool:
+        """Whether the task of a story that it sees is shown to it."""
+        return self.rows.sees_task(who, self.registry.roles_of(who), task)
+
+    def sees_decision(self, who: Principal, decision: Decision) -> bool:
+        """Whether the decision of a story that it sees is shown to it."""
+        return self.rows.sees_decision(who, self.registry.roles_of(who), decision)
+
+    def shown(self, who: Principal, state: StoryState) -> StoryState:
+        """The story with the tasks and decisions that are shown to the principal."""
+        if self._sees_every_row(who):
+            return state
+        tasks = {name: task for name, task in state.tasks.items() if self.sees_task(who, task)}
+        decisions = {name: one for name, one in state.decisions.items() if self.sees_decision(who, one)}
+        return replace(state, tasks=tasks, decisions=decisions)
+
+    async def takes(self, who: Principal, story_id: StoryId) -> bool:
+        """Whether there is such a story and the principal sees it now."""
         project = await self.desk.project_of(story_id)
-        if project is not None and not self.sees(who, project):
-            raise StoryNotFound(
-                f"there is no story {story_id}; `fleet story list` shows those that exist", story_id=story_id
-            )
-        return story_id
+        if project is None or not self.sees(who, project):
+            return False
+        return self._sees_every_row(who) or await self._is_row(who, story_id)
+
+    async def require(self, who: Principal, story_id: StoryId) -> StoryId:
+        """The id of a story that the principal sees.
+
+        StoryNotFound for any other, word for word the same whether it is hidden or missing; to those from whom nothing
+        is hidden whoever looks for the story says that there is none.
+        """
+        if self.sees_everything(who):
+            return story_id
+        if await self.takes(who, story_id):
+            return story_id
+        if await self.desk.project_of(story_id) is not None:
+            await self.refused(who, "read_story", story_id)
+        raise StoryNotFound(
+            f"there is no story {story_id}; `fleet story list` shows those that exist", story_id=story_id
+        )
+
+    async def require_task(self, who: Principal, story_id: StoryId, task_id: str) -> str:
+        """The id of a task that the principal sees; NotFound for any other, as `require`."""
+        if not self._sees_every_row(who):
+            task = (await self.desk.state(story_id)).tasks.get(task_id)
+            if task is None or not self.sees_task(who, task):
+                if task is not None:
+                    await self.refused(who, "read_task", task_id)
+                raise NotFound(f"story {story_id} has no task {task_id[:80]!r}", task_id=task_id[:80])
+        return task_id
+
+    async def refused(self, who: Principal, action: str, what: str) -> None:
+        """Record that somebody asked for what is hidden from it; how often within a minute is not told."""
+        if self.trail is not None:
+            await self.trail.denied(who, action, what, rule_id="CX-16")
+
+    def _sees_every_row(self, who: Principal) -> bool:
+        return self.rows.sees_every_story(who, self.registry.roles_of(who))
+
+    async def _is_row(self, who: Principal, story_id: StoryId) -> bool:
+        try:
+            return self.sees_story(who, await self.desk.state(story_id))
+        except StoryNotFound:
+            return False
 
 
-def _of(request: Request) -> Sight:
-    return Sight(request.app.state.registry, request.app.state.desk)
+def sight_of(request: Request) -> Sight:
+    """What callers of this front see."""
+    return request.app.state.sight
 
 
 def sees_project(request: Request, who: Principal, project_id: str) -> bool:
     """Whether the caller may see what belongs to the project."""
-    return _of(request).sees(who, project_id)
+    return sight_of(request).sees(who, project_id)
 
 
 async def require_sight(request: Request, who: Principal, story_id: StoryId) -> StoryId:
-    """The id, when the caller sees the story or there is none; StoryNotFound when it is hidden."""
-    return await _of(request).require(who, story_id)
+    """The id, when the caller sees the story; StoryNotFound when it is hidden."""
+    return await sight_of(request).require(who, story_id)
 
 
 def require_project(request: Request, who: Principal, project_id: str) -> None:

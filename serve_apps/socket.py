@@ -248,7 +248,9 @@ class _Line:
         async for event in self._desk.watch_many(choice.takes, after=after, idle_s=15):
             if event is None or (asked.types and event.type not in asked.types):
                 continue
-            if not await choice.takes(StoryId(event.stream.entity)):
+            if not await choice.takes(story_id := StoryId(event.stream.entity)):
+                if not await choice.is_withdrawn(story_id):
+                    continue
                 raise NotFound(f"there is no story {event.stream.entity}")
             await self._send({"op": "event", "sub": asked.id, "envelope": published(event)})
             for hint in hints_of(event):
@@ -291,8 +293,7 @@ class _Line:
 
     @property
     def _sight(self) -> Sight:
-        registry: PrincipalRegistry = self.ws.app.state.registry
-        return Sight(registry, self._desk)
+        return self.ws.app.state.sight
 
 
 def hints_of(event: StoredEvent) -> list[dict[str, Any]]:

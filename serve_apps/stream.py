@@ -52,15 +52,20 @@ async def event_frames(
     after: int,
     heartbeat_s: int,
     types: Collection[str] = (),
+    choice: Choice | None = None,
 ) -> AsyncIterator[str]:
     """Frames until the client goes away; a comment says that the line lives when nothing happens.
 
-    The log is read at the client's own pace, so a slow client costs no memory here (AP-103).
+    The log is read at the client's own pace, so a slow client costs no memory here (AP-103). A lost right, which
+    `choice` tells, ends it with `denied`.
     """
     yield RETRY
     async for event in desk.watch(story_id, after=after, idle_s=heartbeat_s):
         if event is None:
             yield HEARTBEAT
+        elif choice is not None and not await choice.is_open(story_id):
+            yield sse_frame({"story_id": story_id}, event="denied")
+            return
         elif not types or event.type in types:
             yield frame(event)
 
@@ -76,10 +81,20 @@ class Choice:
 
     async def takes(self, story_id: StoryId) -> bool:
         """Whether the story is watched."""
-        project = await self.sight.desk.project_of(story_id)
-        if project is None or not self.sight.sees(self.who, project):
+        if not await self.sight.takes(self.who, story_id):
             return False
-        return story_id in self.stories or project in self.projects
+        return story_id in self.stories or await self.sight.desk.project_of(story_id) in self.projects
+
+    async def is_open(self, story_id: StoryId) -> bool:
+        """Whether events of this one watched story are still shown."""
+        return self.sight.sees_everything(self.who) or await self.takes(story_id)
+
+    async def is_withdrawn(self, story_id: StoryId) -> bool:
+        """Whether what was asked for by name is hidden now: a story, or all that the watched projects hold.
+
+        A story that only left the rows of the caller's roles is left out, and its project is watched on (CX-17).
+        """
+        return story_id in self.stories or not any(self.sight.sees(self.who, name) for name in self.projects)
 
 
 async def start_of(desk: PlanningDesk, choice: Choice, cursor: str | None) -> dict[StoryId, int]:
@@ -136,6 +151,8 @@ async def many_frames(
             continue
         story_id = StoryId(event.stream.entity)
         if not await choice.takes(story_id):
+            if not await choice.is_withdrawn(story_id):
+                continue
             yield sse_frame({"story_id": story_id}, event="denied")
             return
         reached[story_id] = event.version

@@ -11,7 +11,7 @@ from fleet.events import decode
 from fleet.ids import StoryId
 from fleet.services.planning_desk import PlanningDesk
 from serve_apps.commanding import carried_out, tagged
-from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story
+from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story, TaskId
 from serve_apps.task_wire import ActionRequest, ActionResult, TaskEditRequest, TaskPage, task_page
 
 __all__ = ["task_router"]
@@ -31,7 +31,7 @@ async def _page(desk: PlanningDesk, story_id: StoryId, task_id: str) -> TaskPage
 
 
 @task_router.get(_TASK, response_model=TaskPage)
-async def show_task(desk: Desk, who: Caller, story_id: Story, task_id: str) -> Response:
+async def show_task(desk: Desk, who: Caller, story_id: Story, task_id: TaskId) -> Response:
     """One task in full: what it asks for, where it stands, how it came there, who has it, what was measured."""
     page = await _page(desk, story_id, task_id)
     return tagged(page, page.version)
@@ -44,7 +44,7 @@ async def edit_task(
     who: Caller,
     key: Key,
     story_id: Story,
-    task_id: str,
+    task_id: TaskId,
     body: TaskEditRequest,
     if_match: Annotated[str | None, Header(description='The version that was edited, as `"v12"`.')] = None,
 ) -> Response:
@@ -59,7 +59,9 @@ async def edit_task(
 
 
 @task_router.post(_TASK + "/release", response_model=TaskPage)
-async def release_task(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, task_id: str) -> Response:
+async def release_task(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, task_id: TaskId
+) -> Response:
     """Give a claimed task back; a po gives back anybody's. A review under way waits for a reviewer again."""
     return await _after(request, desk, story_id, "release_task", {"task_id": task_id}, who=who, key=key)
 
@@ -72,7 +74,7 @@ async def act_on_task(
     key: Key,
     selected: SelectedRole,
     story_id: Story,
-    task_id: str,
+    task_id: TaskId,
     body: ActionRequest,
 ) -> Response:
     """Act in the workflow of a task: claim a review, approve or reject it, send work back, discard the task."""

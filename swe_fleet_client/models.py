@@ -24,6 +24,7 @@ __all__ = [
     "AskRequest",
     "AuditStatus",
     "BacklogReview",
+    "BlocksView",
     "BudgetLineView",
     "BudgetList",
     "BundleStats",
@@ -454,6 +455,13 @@ class BacklogReview(TypedDict):
     points: int
     questions: list[str]
     risks: list[str]
+
+class BlocksView(TypedDict):
+    """What the role is told, apart by where it comes from."""
+
+    context: str
+    system: str
+    tools: str
 
 class BudgetLineView(TypedDict):
     """One limit of one scope, or a quantity without limit that was used."""
@@ -1533,17 +1541,20 @@ class PackPage(TypedDict):
     """What one role sees of the story in one phase; `refused` says why it sees nothing."""
 
     as_of: int
+    blocks: BlocksView | None
     budget: int
     counter: str | None
     dropped: list[DroppedView]
     hash: str | None
     phase: str
+    redactions: dict[str, int]
     refused: str | None
     role: str
     scopes: list[str]
     story_id: str
     text: str | None
     token_count: int
+    version: int
 
 class PathChange(TypedDict):
     """One path that two trees do not have in common."""

@@ -185,18 +185,32 @@ def _summary(turns: Sequence[Turn]) -> str:
 
 
 def _window(turns: Sequence[Turn], said: str, *, tokens: int, count: Callable[[str], int]) -> str:
-    """The last turns, whole, newest first until the budget is full, in chronological order (CX-30)."""
+    """The last turns, whole, newest first until the budget is full, in chronological order (CX-30).
+
+    A call and its result are kept or left together (CX-31).
+    """
     kept, used = list[str](), 0
     plain = one_line(said)
-    for turn in reversed(turns):
-        text = one_line(turn.text)
-        if not text or text in plain:
-            continue
-        used += count(turn.text) + 4
+    for pair in reversed(_pairs(turns)):
+        new = [turn for turn in pair if (text := one_line(turn.text)) and text not in plain]
+        used += sum(count(turn.text) + 4 for turn in new)
         if used > tokens:
             break
-        kept.append(f"[{turn.kind}] {turn.text.strip()}")
+        kept += [f"[{turn.kind}] {turn.text.strip()}" for turn in reversed(new)]
     return "\n".join(["## Latest", *reversed(kept)]) if kept else ""
+
+
+def _pairs(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The turns in their order, each call with its result: turns of one event, and a prompt with the reply to it."""
+    pairs = list[list[Turn]]()
+    for turn in turns:
+        last = pairs[-1][-1] if pairs else None
+        is_result = last is not None and (last.version == turn.version or (last.kind, turn.kind) == ("prompt", "reply"))
+        if is_result:
+            pairs[-1].append(turn)
+        else:
+            pairs.append([turn])
+    return pairs
 
 
 def _largest(facts: Sequence[Fact]) -> str:

@@ -231,6 +231,11 @@ class PlanningDesk:
         """The present, in milliseconds since 1970 UTC."""
         return self._clock.now_ms()
 
+    @property
+    def fsm(self) -> FsmConfig:
+        """The lifecycles in force."""
+        return self._fsm
+
     async def stories_exist(self) -> bool:
         """Whether the log holds any stream; StoreUnavailable when it does not answer."""
         return bool(await self._log.streams())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet.errors import InvalidInput, InvalidTransition, PolicyDenied
-from fleet.events import FleetPaused, FleetResumed, Payload
+from fleet.events import AccessDenied, FleetPaused, FleetResumed, Payload
 from fleet.ids import EntityId, derive_id
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
@@ -63,6 +63,12 @@ def _remove_pool(rules: DelegationRules, state: PlatformState, command: Command,
     return remove_council_pool(rules.pools, state, command, caller)
 
 
+def _denial(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """Somebody asked for what is hidden from it; only a front sends this, and for nobody but the caller (CX-16)."""
+    action, what, rule = (str(command.body.get(name) or "")[:200] for name in ("action", "object", "rule_id"))
+    return (AccessDenied(principal=caller.principal, action=action, object=what, rule_id=rule),)
+
+
 def _is_paused(state: PlatformState, project: EntityId | None) -> bool:
     return state.pause is not None if project is None else project in state.project_pauses
 
@@ -87,4 +93,5 @@ PLATFORM_COMMANDS: Mapping[str, Decide] = {
     "revoke_delegation": revoke_delegation,
     "set_council_pool": _set_pool,
     "remove_council_pool": _remove_pool,
+    "record_denial": _denial,
 }

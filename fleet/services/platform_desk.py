@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.context import redact_json
+from fleet.digest import digest_of_json
 from fleet.ids import CommandId, Principal
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Clock, Command, Inbox
@@ -16,6 +17,7 @@ from fleet.services.platform_view import PlatformView
 __all__ = ["PlatformDesk"]
 
 _PATIENCE_S = 60.0
+_MINUTE_MS = 60_000
 
 
 class PlatformDesk:
@@ -53,6 +55,22 @@ class PlatformDesk:
             trace_id=trace_id,
         )
         return await asked(self._inbox, command, timeout_s=timeout_s)
+
+    async def denied(self, principal: Principal, action: str, what: str, *, rule_id: str) -> None:
+        """Queue the record of an attempt on something hidden (CX-16); one within a minute stands for all like it.
+
+        StoreUnavailable when it cannot be queued.
+        """
+        body = {"action": action, "object": what, "rule_id": rule_id}
+        moment = digest_of_json({**body, "minute": self.now_ms // _MINUTE_MS}).hex[:32]
+        command = Command(
+            command_id=CommandId(f"{principal}/denied-{moment}"),
+            stream=PLATFORM,
+            name="record_denial",
+            principal=principal,
+            body=body,
+        )
+        await self._inbox.submit(command)
 
     async def require(self, name: str, body: Mapping[str, Any], *, principal: Principal, key: str) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""

@@ -20,6 +20,7 @@ from fleet.services.council_shard import CouncilShard
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from serve_apps.gateway import build_gateway
 from tests.support.bench import World
+from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import STORY, story
 
@@ -28,7 +29,7 @@ DEV = {"Authorization": "Bearer dev-token"}
 REGISTRY = PrincipalRegistry(
     tuple(
         PrincipalEntry(principal=Principal(f"user:{name}"), roles=frozenset({role}), token_sha256=hash_token(token))
-        for name, role, token in (("ana", "po", "ana-token"), ("dev", "developer", "dev-token"))
+        for name, role, token in (("ana", "po", "ana-token"), ("dev", "architect", "dev-token"))
     )
 )
 
@@ -43,7 +44,7 @@ async def front(*, wired: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     await story(until="scored").write_to(world.log)
     budgets = BudgetDesk(log=world.log, spending=MemoryDaySpending(), limits=Budgets(), clock=world.clock)
     settings = files().load("serve.yaml", ServeSettings)
-    app = build_gateway(world.desk, REGISTRY, settings, budgets=budgets if wired else None)
+    app = build_gateway(world.desk, REGISTRY, settings, budgets=budgets if wired else None, parts=front_parts(world))
     shard = CouncilShard(
         name="council:0",
         incarnation="a1",

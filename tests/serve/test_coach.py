@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import ARCHIE, DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
 STORIES = "/api/planner/stories"
 VAGUE = {
@@ -61,7 +61,7 @@ def _is_subsequence(part: str, whole: str) -> bool:
 @pytest.mark.rule("SC-40", "SC-41")
 async def test_one_proposal_is_applied_and_no_word_of_the_author_is_lost(at: ToolFront):
     url = await _created(at)
-    advice = (await at.client.get(f"{url}/advice", headers=DEV)).json()
+    advice = (await at.client.get(f"{url}/advice", headers=ARCHIE)).json()
     keys = [p["key"] for p in advice["proposals"]]
     assert "description/clarify" in keys
     assert "acceptance_criteria/1/template" in keys
@@ -72,7 +72,7 @@ async def test_one_proposal_is_applied_and_no_word_of_the_author_is_lost(at: Too
     assert (after["title"], after["description"]) == (VAGUE["title"], "Several [CLARIFY] people ask for it.")
     assert [c["text"] for c in after["acceptance_criteria"]] == ["It is fast"]
     # What was applied is not offered again, and the same click does it once.
-    left = (await at.client.get(f"{url}/advice", headers=DEV)).json()
+    left = (await at.client.get(f"{url}/advice", headers=ARCHIE)).json()
     assert "description/clarify" not in [p["key"] for p in left["proposals"]]
     again = await at.client.post(f"{url}/coach", json={"proposals": ["description/clarify"]}, headers=keyed(1, ROOT))
     assert again.json()["version"] == after["version"]
@@ -81,14 +81,14 @@ async def test_one_proposal_is_applied_and_no_word_of_the_author_is_lost(at: Too
 @pytest.mark.rule("SC-41", "SC-43")
 async def test_all_proposals_together_keep_every_character_and_the_ids_of_criteria(at: ToolFront):
     url = await _created(at)
-    before = (await at.client.get(url, headers=DEV)).json()
-    keys = [p["key"] for p in (await at.client.get(f"{url}/advice", headers=DEV)).json()["proposals"]]
+    before = (await at.client.get(url, headers=ARCHIE)).json()
+    keys = [p["key"] for p in (await at.client.get(f"{url}/advice", headers=ARCHIE)).json()["proposals"]]
     after = (await at.client.post(f"{url}/coach", json={"proposals": keys}, headers=keyed(2, ROOT))).json()
     assert _is_subsequence(before["title"], after["title"])
     assert _is_subsequence(before["description"], after["description"])
     assert after["acceptance_criteria"][0]["ac_id"] == before["acceptance_criteria"][0]["ac_id"]
     assert len(after["acceptance_criteria"]) == 2
-    assert (await at.client.get(f"{url}/advice", headers=DEV)).json()["proposals"] == []
+    assert (await at.client.get(f"{url}/advice", headers=ARCHIE)).json()["proposals"] == []
 
 
 async def test_proposal_that_is_not_offered_and_caller_who_is_no_po_change_nothing(at: ToolFront):
@@ -96,5 +96,5 @@ async def test_proposal_that_is_not_offered_and_caller_who_is_no_po_change_nothi
     response = await at.client.post(f"{url}/coach", json={"proposals": ["title/shorter"]}, headers=keyed(3, ROOT))
     assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
     assert "description/clarify" in response.json()["allowed"]
-    response = await at.client.post(f"{url}/coach", json={"proposals": ["description/clarify"]}, headers=keyed(3, DEV))
+    response = await at.client.post(f"{url}/coach", json={"proposals": ["description/clarify"]}, headers=keyed(3, RITA))
     assert response.status_code == 403

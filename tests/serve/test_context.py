@@ -13,7 +13,7 @@ from fleet.events import decode
 from fleet.ids import Digest
 from tests.support.front import front_parts
 from tests.support.story_events import AC_1, DECISION, PLAN, STORY, TASK
-from tests.support.tool_front import DEV, QUINN, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/context/{STORY}"
 WHY = "It was asked for in the review."
@@ -305,7 +305,7 @@ async def test_change_is_refused_to_who_may_not_make_it_and_twice_in_one_request
     accept = {"operation": "UPDATE", "entity_type": "DECISION", "payload": {"status": "ACCEPTED"}}
     made = (await _change(at, {"operation": "CREATE", "entity_type": "DECISION", "payload": CHOICE})).json()["entities"]
     named = accept | {"entity_id": made[0]}
-    _refused(await _change(at, named, number=2, who=QUINN), 403, "policy_denied")
+    _refused(await _change(at, named, number=2, who=RITA), 403, "policy_denied")
     _refused(await _change(at, named, named, number=3), 422, "invalid_input")
     empty = await at.client.post(f"{URL}/changes", json={"changes": []}, headers=keyed(4, ROOT))
     _refused(empty, 422, "invalid_input")

@@ -37,7 +37,7 @@ REGISTRY = PrincipalRegistry(
     tuple(
         PrincipalEntry(
             principal=Principal(f"user:{name}"),
-            roles=frozenset({"developer"}),
+            roles=frozenset({"architect"}),
             token_sha256=hash_token(f"{name}-token"),
             projects=projects,
         )

@@ -25,7 +25,7 @@ from tests.support.bench import PEOPLE, ScriptedAgents, World
 from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import AC_1, AC_2, DESIGN_COUNCIL, STORY, digest, story
-from tests.support.tool_front import DEV, QUINN, ROOT, keyed
+from tests.support.tool_front import DEV, QUINN, RITA, ROOT, keyed
 
 PATH = "text/slug.py"
 ASK: dict[str, Any] = {
@@ -250,7 +250,7 @@ async def test_council_at_work_is_cancelled_at_once_and_stays_on_record(at: Fron
     mine = await at.ask()
     await at.becomes(mine, "IN_PROGRESS")
     end = {"reason": "the question answered itself"}
-    _refused(await at.post(f"councils/{mine}/cancel", end, number=2, who=QUINN), 403, "policy_denied")
+    _refused(await at.post(f"councils/{mine}/cancel", end, number=2, who=RITA), 403, "policy_denied")
     _refused(await at.post(f"councils/{mine}/cancel", {"reason": "no"}, number=3), 422, "invalid_input")
     ended = await at.post(f"councils/{mine}/cancel", end, number=4)
     assert (ended.status_code, ended.json()["council"]["status"]) == (200, "cancelled")

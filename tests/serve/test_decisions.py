@@ -20,7 +20,7 @@ from tests.support.front import front_parts
 from tests.support.graphs import project
 from tests.support.rules import files
 from tests.support.story_events import DECISION, PLAN, STORY, TASK, story
-from tests.support.tool_front import DEV, QUINN, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import ARCHIE, DEV, ROOT, ToolFront, keyed, tool_front
 
 OF_STORY = f"/api/planner/stories/{STORY}/decisions"
 WHY = "It was measured and it holds."
@@ -68,7 +68,7 @@ async def test_decision_is_proposed_once_for_its_key_and_accepted_by_another(at:
         WHY,
     )
     assert accepted.headers["etag"].startswith('"v')
-    again = await at.client.get(f"/api/decisions/{id}", headers=QUINN)
+    again = await at.client.get(f"/api/decisions/{id}", headers=ARCHIE)
     assert again.json() == accepted.json()
 
 

@@ -21,7 +21,7 @@ from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import CONTENT, MERGED, STORY, SYSTEM, StoryLog, digest, story
-from tests.support.tool_front import DEV, QUINN, REGISTRY, ROOT, keyed
+from tests.support.tool_front import ARCHIE, DEV, QUINN, REGISTRY, ROOT, keyed
 
 ASKED = EntityId("ap-asked1")
 
@@ -111,7 +111,8 @@ async def test_inbox_holds_what_waits_and_what_its_decider_needs():
         assert card["can_decide"]
         assert card["cost"]["tokens"] >= 0
         assert card["requested_at"] < card["expires_at"]
-        assert not (await at.get("", DEV))["items"][0]["can_decide"]
+        assert not (await at.get("", ARCHIE))["items"][0]["can_decide"]
+        assert (await at.get("", DEV))["items"] == []
         assert (await at.get("", role="qa"))["items"] == []
         assert (await at.get("", status="granted"))["items"] == []
         assert await at.get(f"/{ASKED}") == card
@@ -136,7 +137,7 @@ async def test_card_about_a_tree_holds_tests_verdict_councils_and_the_trees_to_c
 @pytest.mark.rule("AP-75", "LC-78")
 async def test_yes_moves_the_story_and_a_second_word_is_told_the_first():
     async with inbox(_draft()) as at:
-        refused = await at.post(f"/{ASKED}/grant", {"notes": "go on"}, 1, QUINN)
+        refused = await at.post(f"/{ASKED}/grant", {"notes": "go on"}, 1, ARCHIE)
         assert (refused.status_code, refused.json()["code"]) == (403, "policy_denied")
         granted = await at.post(f"/{ASKED}/grant", {"notes": "go on"}, 2)
         assert (granted.status_code, granted.json()["state"]) == (200, "DESIGN"), granted.text

@@ -18,9 +18,9 @@ from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_to
 from fleet.tools import FileEntry, encode_tree
 from serve_apps.gateway import build_gateway
 from tests.support.bench import STORY_TEXT, World
-from tests.support.front import front_parts
+from tests.support.front import front_parts, prompts
 from tests.support.rules import files
-from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK, story
+from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK, decision_payload, story
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
 
 STORIES = "/api/planner/stories"
@@ -227,6 +227,35 @@ async def test_rigor_is_raised_by_anybody_and_lowered_by_a_po(at: ToolFront):
     assert response.json()["rigor"] == "L1"
     assert [a["status"] for a in response.json()["approvals"] if a["gate"] == "lower_rigor"] == ["granted"]
     _refused(await at.client.put(f"{URL}/rigor", json=lower, headers=keyed(4, ROOT)), 422, "invalid_input")
+
+
+@pytest.mark.rule("CX-22", "CX-27")
+async def test_blocks_of_a_pack_are_those_of_configuration_and_the_very_text_that_models_are_sent(at: ToolFront):
+    pack = await _get(at.client, f"/api/context/{STORY}/developer/BUILD", task_id=TASK)
+    blocks = pack["blocks"]
+    assert set(blocks) == {"system", "context", "tools"}
+    assert blocks["context"] == pack["text"]
+    assert digest_of(blocks["context"].encode()) == pack["hash"]
+    assert pack["version"] == pack["as_of"] > 0
+    assert blocks["system"].startswith(prompts().persona("prompts/roles/developer.md").text)
+    assert blocks["system"].endswith("\n\nLanguage: en\n")
+    assert "exec: run\n" in blocks["tools"]
+    assert "files: append, delete," in blocks["tools"]
+    # What people and models wrote stands in the context alone.
+    assert "slug" in blocks["context"]
+    assert "slug" not in blocks["system"] + blocks["tools"]
+    architect = (await _get(at.client, f"/api/context/{STORY}/architect/BUILD"))["blocks"]
+    assert "exec: run" not in architect["tools"]
+
+
+@pytest.mark.rule("CX-22", "CX-74")
+async def test_pack_tells_how_many_secrets_were_taken_out_of_its_text(at: ToolFront):
+    assert (await _get(at.client, f"/api/context/{STORY}/developer/BUILD"))["redactions"] == {}
+    note = "[REDACTED:AWS] and [REDACTED:JWT] and [REDACTED:AWS]"
+    await at.record(decision_payload(EntityId("de-told1"), title="Keep no key", rationale=f"They were: {note}"))
+    pack = await _get(at.client, f"/api/context/{STORY}/architect/BUILD")
+    assert note in pack["text"]
+    assert pack["redactions"] == {"AWS": 2, "JWT": 1}
 
 
 @pytest.mark.rule("AP-68", "AP-97", "AP-99")

@@ -10,7 +10,7 @@ import pytest
 
 from fleet import events as ev
 from tests.support.story_events import AC_1, AC_2, DECISION, DOC_TASK, PLAN, STORY, TASK, digest
-from tests.support.tool_front import DEV, QUINN, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
 ANA = {"Authorization": "Bearer ana-token"}
@@ -203,7 +203,7 @@ async def test_task_is_edited_at_the_version_that_was_read(at: ToolFront, send: 
 
 @pytest.mark.rule("AP-64", "LC-130")
 async def test_claimed_task_is_given_back(at: ToolFront, send: Sender):
-    _refused(await send(f"tasks/{TASK}/release", None, QUINN), 403, "policy_denied")
+    _refused(await send(f"tasks/{TASK}/release", None, RITA), 403, "policy_denied")
     response = await send(f"tasks/{TASK}/release", None, DEV)
     assert (response.status_code, response.json()["claim"]) == (200, None)
     _refused(await send(f"tasks/{TASK}/release", None, DEV), 409, "invalid_transition")
@@ -218,7 +218,7 @@ async def test_review_by_a_person_is_accepted_and_refusals_say_which_kind_they_a
     assert (claimed.status_code, claimed.json()["status"]) == (200, "accepted"), claimed.text
     assert claimed.json()["task"]["status"] == "in_review"
     assert claimed.headers["etag"] == f'"v{claimed.json()["task"]["version"]}"'
-    denied = _refused(await send(path, {"action": "REJECT_DESIGN", "feedback": WHY}, QUINN), 403, "policy_denied")
+    denied = _refused(await send(path, {"action": "REJECT_DESIGN", "feedback": WHY}, DEV), 403, "policy_denied")
     assert denied["action_status"] == "rbac_violation"
     illegal = _refused(await send(path, {"action": "APPROVE_TESTS"}), 409, "invalid_transition")
     assert illegal["action_status"] == "invalid_action"

@@ -58,9 +58,9 @@ async def test_epic_holds_stories_and_is_cancelled_with_them(at: ToolFront):
     url = f"/api/epics/{epic['epic_id']}"
     text = {"title": "As a shopper I want a cart", "project_id": project, "epic_id": epic["epic_id"]}
     story = await _made(at, STORIES, text, number=3)
-    found = (await at.client.get(url, headers=DEV)).json()
+    found = (await at.client.get(url, headers=ROOT)).json()
     assert (found["status"], found["stories"], found["goal"]) == ("planning", [story["story_id"]], "Buy more")
-    names = (await at.client.get(f"{PROJECTS}/{project}/epics", headers=DEV)).json()["items"]
+    names = (await at.client.get(f"{PROJECTS}/{project}/epics", headers=ROOT)).json()["items"]
     assert [e["title"] for e in names] == ["inbox", "Cart"]
     bare = await _sent(at, "PATCH", url, {"status": "cancelled"}, number=4)
     assert (bare.status_code, bare.json()["code"]) == (422, "invalid_input")
@@ -114,7 +114,7 @@ async def test_goal_becomes_stories_once_a_po_accepts(at: ToolFront):
     wanted = set(accepted["story_ids"])
 
     async def are_there() -> bool:
-        items = (await at.client.get(STORIES, headers=DEV)).json()["items"]
+        items = (await at.client.get(STORIES, headers=ROOT)).json()["items"]
         return wanted <= {s["story_id"] for s in items}
 
     assert await eventually(are_there, within_s=30)

@@ -14,9 +14,12 @@ from fleet.adapters.clock import SystemClock
 from fleet.errors import InvalidInput
 from fleet.ids import Principal, StoryId
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.services.row_rules import RowRules
+from fleet.tools import load_roles
 from serve_apps.sight import Sight
 from serve_apps.stream import Choice, encode_cursor, many_frames, start_of
 from tests.support.bench import World
+from tests.support.rules import files, fsm
 from tests.support.story_events import PO, STORY, StoryLog, created_payload, story
 
 ANA = Principal("user:ana")
@@ -29,7 +32,7 @@ def _registry(projects: frozenset[str] | None = None) -> PrincipalRegistry:
 
 
 def _choice(world: World, **chosen: Any) -> Choice:
-    return Choice(Sight(_registry(), world.desk), ANA, **chosen)
+    return Choice(Sight(_registry(), world.desk, RowRules(fsm)), ANA, **chosen)
 
 
 PROJECT: dict[str, Any] = {"projects": frozenset({"pr-default"})}
@@ -112,8 +115,11 @@ async def test_lost_right_ends_the_stream_without_another_event():
         def projects_of(self, principal: Principal) -> frozenset[str] | None:
             return None if self.sees else frozenset()
 
+        def roles_of(self, principal: Principal) -> frozenset[str]:
+            return frozenset({"po"})
+
     registry = Shrinking(())
-    choice = Choice(Sight(registry, world.desk), ANA, stories=frozenset({STORY}))
+    choice = Choice(Sight(registry, world.desk, RowRules(fsm)), ANA, stories=frozenset({STORY}))
     async with aclosing(many_frames(world.desk, choice, after={}, heartbeat_s=15)) as frames:
         await _frames(frames, 1)
         await story(until="scored").write_to(world.log, after=1)
@@ -134,3 +140,21 @@ async def test_what_is_no_cursor_is_refused(cursor: str):
 
 def test_cursor_of_hundreds_of_stories_stays_small():
     assert len(encode_cursor({StoryId(f"st-story-{n}"): n for n in range(300)})) < 4100
+
+
+@pytest.mark.rule("CX-17", "AP-104")
+async def test_story_that_left_the_rows_of_the_caller_is_left_out_and_its_project_is_watched_on():
+    world = World(clock=SystemClock())
+    await story(until="merged").write_to(world.log)
+    roles = load_roles(files().document("roles.yaml")).roles
+    entry = PrincipalEntry(principal=ANA, roles=frozenset({"qa"}), token_sha256=hash_token("x"))
+    sight = Sight(PrincipalRegistry((entry,)), world.desk, RowRules(fsm, roles))
+    choice = Choice(sight, ANA, **PROJECT)
+    reached = await start_of(world.desk, choice, None)
+    assert set(reached) == {STORY}, "it is in TEST"
+    async with aclosing(many_frames(world.desk, choice, after=reached, heartbeat_s=1)) as frames:
+        await story(until="qa").write_to(world.log, after=reached[STORY])
+        async with asyncio.timeout(20):
+            texts = [await anext(frames) for _ in range(3)]
+    assert not any("event: denied" in text or "event: story" in text for text in texts)
+    assert not await choice.takes(STORY), "it is in DOCS"

@@ -18,7 +18,7 @@ from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.tools import RunResult, RunSpec
 from tests.support.sandbox import state_folder
 from tests.support.story_events import STORY, TASK
-from tests.support.tool_front import DEV, QUINN, ROOT, keyed, serving, tool_front
+from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, keyed, serving, tool_front
 
 SESSIONS = "/api/tools/sessions"
 INSTALL = ("pip", "install", "left-pad")
@@ -307,7 +307,7 @@ async def test_bytes_of_an_output_are_given_out_within_its_story_and_never_to_be
         assert (found.status_code, found.content) == (200, b"hello")
         assert found.headers["content-disposition"].startswith("attachment")
         assert found.headers["x-content-type-options"] == "nosniff"
-        log = await at.client.get(f"/api/artifacts/{captured['logsRef']}?storyId={STORY}", headers=QUINN)
+        log = await at.client.get(f"/api/artifacts/{captured['logsRef']}?storyId={STORY}", headers=ARCHIE)
         assert json.loads(log.text.splitlines()[0])["line"] == "one"
         hidden = await at.world.blobs.put(b"another story's")
         problem(await at.client.get(f"/api/artifacts/{hidden}?storyId={STORY}", headers=DEV), 404, "not_found")
@@ -318,10 +318,10 @@ async def test_lines_of_a_job_are_shown_to_everybody_of_the_project_in_short_for
     async with tool_front() as at:
         run = (await at.run("python", "a.py")).json()["taskId"]
         await at.result(run)
-        lines = (await at.client.get(f"/api/workspace/{run}/logs", headers=QUINN)).json()
+        lines = (await at.client.get(f"/api/workspace/{run}/logs", headers=ARCHIE)).json()
         assert [(e["line"], e["level"]) for e in lines] == [("one", "info"), ("two", "info")]
         assert set(lines[0]) == {"ts", "line", "level"}
-        async with at.client.stream("GET", f"/api/workspace/{run}/logs?follow=true", headers=QUINN) as stream:
+        async with at.client.stream("GET", f"/api/workspace/{run}/logs?follow=true", headers=ARCHIE) as stream:
             frames = [frame async for frame in frames_of(stream)]
         assert [frame["event"] for frame in frames] == ["log", "log", "end"]
 
@@ -445,5 +445,5 @@ async def test_role_of_the_header_must_be_held_and_named_by_the_body_too():
             ):
                 refused = await at.client.post(path, json=sent, headers=headers)
                 assert problem(refused, 403, "policy_denied")["rule_id"] == rule
-        opened = await at.client.post(SESSIONS, json=body, headers=keyed(9, QUINN) | {"X-Fleet-Role": "qa"})
+        opened = await at.client.post(SESSIONS, json=body, headers=keyed(9, ROOT) | {"X-Fleet-Role": "qa"})
         assert opened.status_code == 201, opened.text

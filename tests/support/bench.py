@@ -62,6 +62,8 @@ PEOPLE: dict[str, frozenset[str]] = {
     "user:quinn": frozenset({"qa"}),
     "user:root": frozenset({"po", "qa", "architect", "devops", "admin"}),
     "user:dev": frozenset({"developer"}),
+    "user:archie": frozenset({"architect"}),
+    "user:rita": frozenset({"reviewer"}),
 }
 STORY_TEXT: dict[str, Any] = {
     "title": "As an editor I want a slug for each title",

@@ -16,7 +16,7 @@ from fleet.adapters.memory import (
 )
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
-from fleet.models import load_models
+from fleet.models import PromptSet, load_models, parse_prompts
 from fleet.planning import CoachConfig
 from fleet.ports import CheckpointStore, DecisionGraph
 from fleet.rigor import RigorConfig
@@ -37,7 +37,12 @@ from tests.support.audit import SIGNER
 from tests.support.bench import World, definitions
 from tests.support.rules import files
 
-__all__ = ["front_parts"]
+__all__ = ["front_parts", "prompts"]
+
+
+def prompts() -> PromptSet:
+    """The prompts as shipped."""
+    return parse_prompts({n: files().read(n).decode() for n in files().names() if n.endswith(".md")})
 
 
 def front_parts(
@@ -87,6 +92,7 @@ def front_parts(
             models=load_models(files().document("models.yaml")),
             roles=load_roles(files().document("roles.yaml")),
             digests=files().digests(),
+            personas={path: persona.text for path, persona in prompts().personas.items()},
         ),
         audit=AuditDesk(log=world.log, clock=world.clock, auditor=opened),
     )

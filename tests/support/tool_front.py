@@ -44,7 +44,7 @@ from tests.support.graphs import project
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STAGES, STORY, TASK, story
 
-__all__ = ["DEV", "QUINN", "REGISTRY", "ROOT", "ToolFront", "keyed", "serving", "tool_front"]
+__all__ = ["ARCHIE", "DEV", "QUINN", "REGISTRY", "RITA", "ROOT", "ToolFront", "keyed", "serving", "tool_front"]
 
 REGISTRY = PrincipalRegistry(
     tuple(
@@ -54,7 +54,9 @@ REGISTRY = PrincipalRegistry(
         for name, roles in PEOPLE.items()
     )
 )
-DEV, ROOT, QUINN = ({"Authorization": f"Bearer {name}-token"} for name in ("dev", "root", "quinn"))
+DEV, ROOT, QUINN, ARCHIE, RITA = (
+    {"Authorization": f"Bearer {name}-token"} for name in ("dev", "root", "quinn", "archie", "rita")
+)
 
 
 def keyed(number: int, who: dict[str, str] = DEV) -> dict[str, str]:
@@ -94,11 +96,12 @@ class ToolFront:
     async def record(self, *payloads: ev.Payload) -> None:
         """Somebody recorded these in the story; its owner learns of it when it writes next."""
         stream = StreamId.of_story(STORY)
+        head = await self.world.log.head(stream)
         request = AppendRequest(
             stream=stream,
             events=[ev.encode(payload) for payload in payloads],
-            expected=await self.world.log.head(stream),
-            command_id=CommandId(f"{STORY}/merged-before"),
+            expected=head,
+            command_id=CommandId(f"{STORY}/recorded-{head.version}"),
             actor=Principal("system:council"),
             ts_ms=self.world.clock.now_ms(),
         )

@@ -120,10 +120,33 @@ def test_session_of_facts_alone_says_which_class_is_too_large() -> None:
 
 @pytest.mark.rule("CX-30")
 def test_window_holds_the_last_turns_in_order() -> None:
-    turns = [turn("reasoning", f"thought {n} about nothing at all") for n in range(400)]
+    turns = [Turn(n + 1, "reasoning", f"thought {n} about nothing at all") for n in range(400)]
     shown = compress(turns).window.splitlines()
     assert shown[-1] == "[reasoning] thought 399 about nothing at all"
     assert shown[1:] == sorted(shown[1:], key=lambda line: int(line.split()[2]))
+    assert 5 < len(shown) < 100
+
+
+@pytest.mark.rule("CX-31")
+@pytest.mark.parametrize("same_event", [True, False])
+def test_window_keeps_a_call_and_its_result_together_or_leaves_both_out(same_event: bool) -> None:
+    lengths = set[int]()
+    for words in range(1, 25):
+        # The longer the results are, the sooner the room ends: at times just between a result and its call.
+        turns = [
+            one
+            for n in range(200)
+            for one in (
+                Turn(2 * n, "prompt", f"call {n} asks for something"),
+                Turn(2 * n + (not same_event), "reply", f"result {n} " + "of it " * words),
+            )
+        ]
+        lines = compress(turns).window.splitlines()[1:]
+        calls = [int(line.split()[2]) for line in lines if line.startswith("[prompt]")]
+        results = [int(line.split()[2]) for line in lines if line.startswith("[reply]")]
+        assert calls == results == list(range(200 - len(calls), 200))
+        lengths.add(len(calls))
+    assert len(lengths) >= 3, "the window was cut at different places"
 
 
 def test_empty_session_is_an_empty_result() -> None:

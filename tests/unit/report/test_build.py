@@ -403,3 +403,41 @@ def test_builder_story_is_one_valid_chain() -> None:
     deliberate(log, TASK_COUNCIL)
     assert log.state.story_id == STORY
     assert {DEVELOPER, ARCHITECT}.isdisjoint({log.events[0].actor})
+
+
+@pytest.mark.rule("RP-25")
+def test_analytics_say_what_is_critical_open_late_and_how_far_estimates_were_off() -> None:
+    log = story(until="planned")
+    found = dict(report(log).analytics)
+    assert (found["Critical decisions"], found["Unanswered questions"]) == ("none", "none")
+    assert (found["Time limits passed"], found["Median estimate error"]) == ("0", "not measured")
+    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
+    log.add(decision_payload(EntityId("de-open2"), links=(link,)))
+    log.add(samples()["QuestionRaised"].model_copy(update={"question_id": EntityId("qu-open1")}))
+    log.add(samples()["SlaBreached"], samples()["SlaBreached"])
+    found = dict(report(log).analytics)
+    assert (found["Critical decisions"], found["Unanswered questions"]) == (DECISION, "qu-open1")
+    assert (found["Time limits passed"], found["Layers of the plan"]) == ("2", "2")
+    assert found["Cycle in the plan"] == "no"
+    assert found["Median estimate error"]
+    assert "\n## Analytics\n" in render_markdown(report(log))
+    assert "\n## Analytics\n" not in render_markdown(report(log, include_analytics=False))
+
+
+@pytest.mark.rule("RP-27", "RP-20")
+def test_traceability_is_shown_by_class_with_every_orphan_whatever_is_left_out() -> None:
+    names = ("timeline", "dependencies", "constraints", "acceptance", "analytics", "council", "costs")
+    off = {f"include_{name}": False for name in names}
+    lost = EntityId("de-lost2")
+    log = story(until="planned").add(decision_payload(lost, affects=(EntityId("tk-gone9"),)))
+    made = report(log, **off)
+    shown = render_markdown(made).partition("\n## Traceability\n")[2].partition("\n## ")[0]
+    for one in made.trace_classes:
+        assert f"{one.linked} of {one.total}" in shown
+        assert one.name in shown
+    assert f"{made.traceability.linked} of {made.traceability.total}" in shown
+    (orphan,) = [o for c in made.trace_classes for o in c.orphans if o.id == lost]
+    assert lost in shown
+    assert orphan.missing in shown
+    whole = render_markdown(report(story(until="planned"), **off))
+    assert "No link is missing." in whole.partition("\n## Traceability\n")[2]

@@ -3230,6 +3230,18 @@ export interface components {
             risks: string[];
         };
         /**
+         * BlocksView
+         * @description What the role is told, apart by where it comes from.
+         */
+        BlocksView: {
+            /** Context */
+            context: string;
+            /** System */
+            system: string;
+            /** Tools */
+            tools: string;
+        };
+        /**
          * BudgetLineView
          * @description One limit of one scope, or a quantity without limit that was used.
          */
@@ -5360,6 +5372,7 @@ export interface components {
         PackPage: {
             /** As Of */
             as_of: number;
+            blocks: components["schemas"]["BlocksView"] | null;
             /** Budget */
             budget: number;
             /** Counter */
@@ -5370,6 +5383,10 @@ export interface components {
             hash: string | null;
             /** Phase */
             phase: string;
+            /** Redactions */
+            redactions: {
+                [key: string]: number;
+            };
             /** Refused */
             refused: string | null;
             /** Role */
@@ -5382,6 +5399,8 @@ export interface components {
             text: string | null;
             /** Token Count */
             token_count: number;
+            /** Version */
+            version: number;
         };
         /**
          * PathChange

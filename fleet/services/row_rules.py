@@ -1,0 +1,111 @@
+"""Which stories, tasks and decisions a caller sees by its roles (CX-10, CX-12..CX-16).
+
+Pure: a row is looked at as it is recorded now and nothing is remembered, so that a changed role, claim or state counts
+at the next look (CX-17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fleet.ids import Principal
+from fleet.story import Decision, FsmConfig, StoryState, TaskState, pending_approvals
+from fleet.tools import Role
+
+__all__ = ["RowRules"]
+
+_QA_STATES = frozenset({"pending_qa", "qa_testing", "qa_passed", "qa_failed"})
+_WAITS_FOR_QA = frozenset({"pending_qa", "qa_testing"})
+_OPERATED = frozenset({"DEPLOY", "MONITOR"})
+"""States of a story that is being operated, whoever has a task in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """Several roles see what each of them sees; a role that is not in force sees nothing.
+
+    Args:
+        fsm: the lifecycles, whose states have phases.
+        roles: in force, by name.
+    """
+
+    fsm: Callable[[], FsmConfig]
+    roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
+
+    def sees_every_story(self, who: Principal, held: Iterable[str]) -> bool:
+        """Whether no story of its projects is hidden from the caller: the po, services, and the architect (CX-10).
+
+        An architect's epics are those of its projects.
+        """
+        if who.startswith("system:") or "po" in held:
+            return True
+        return any(role.visibility.stories in ("all", "assigned_epics") for role in self._of(held))
+
+    def sees_story(self, who: Principal, held: Iterable[str], state: StoryState) -> bool:
+        """Whether the story is a row of the caller.
+
+        Whoever holds the role that a pending approval is addressed to sees the story: a decision needs its subject.
+        """
+        names = frozenset(held)
+        if self.sees_every_story(who, names):
+            return True
+        if any(approval.request.role in names for approval in pending_approvals(state)):
+            return True
+        return any(self._has_story(role, who, state) for role in self._of(names))
+
+    def sees_task(self, who: Principal, held: Iterable[str], task: TaskState) -> bool:
+        """Whether the task, of a story that the caller sees, is a row of the caller."""
+        names = frozenset(held)
+        return self.sees_every_story(who, names) or any(self._has_task(role, who, task) for role in self._of(names))
+
+    def sees_decision(self, who: Principal, held: Iterable[str], decision: Decision) -> bool:
+        """Whether the decision, of a story that the caller sees, is of a category that one of its roles sees."""
+        names = frozenset(held)
+        if self.sees_every_story(who, names) or decision.proposed.author == who:
+            return True
+        category = decision.proposed.category
+        seen = (role.visibility.decisions for role in self._of(names))
+        return any(categories == "all" or category in categories for categories in seen)
+
+    def _of(self, held: Iterable[str]) -> list[Role]:
+        return [self.roles[name] for name in held if name in self.roles]
+
+    def _has_story(self, role: Role, who: Principal, state: StoryState) -> bool:
+        match role.visibility.stories:
+            case "assigned":
+                return any(self._has_task(role, who, task) for task in state.tasks.values())
+            case "phase_test":
+                waits = any(task.state in _WAITS_FOR_QA for task in state.tasks.values())
+                return waits or self._phase(state) == "TEST"
+            case "role_tasks":
+                is_operated = role.scope == "operations" and state.state in _OPERATED
+                return is_operated or any(self._is_of(role, task) for task in state.tasks.values())
+            case "all" | "assigned_epics":
+                return True
+
+    def _has_task(self, role: Role, who: Principal, task: TaskState) -> bool:
+        if (task.claim is not None and task.claim.principal == who) or task.author == who:
+            return True
+        match role.visibility.stories:
+            case "assigned":
+                # A reviewer's claim takes the task from no developer.
+                is_taken = task.claim is not None and task.state == "implementing"
+                return self._is_of(role, task) and not is_taken
+            case "phase_test":
+                return task.task.kind == "test" or task.state in _QA_STATES
+            case "role_tasks":
+                return self._is_of(role, task)
+            case "all" | "assigned_epics":
+                return True
+
+    def _is_of(self, role: Role, task: TaskState) -> bool:
+        """Whether the task is given to the role, to a profile of it, or to the role that it is a profile of."""
+        given = self.roles.get(task.task.role)
+        family = {task.task.role, *(given.lineage if given is not None else ())}
+        return bool(family & {role.name, *role.lineage})
+
+    def _phase(self, state: StoryState) -> str | None:
+        lifecycle = self.fsm().lifecycles.get(state.lifecycle)
+        spec = lifecycle.states.get(state.state) if lifecycle is not None else None
+        return spec.phase if spec is not None else None
