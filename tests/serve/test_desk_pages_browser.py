@@ -17,7 +17,7 @@ from fleet.adapters.memory.chat_model import Hang
 from fleet.ids import EntityId, Principal, StepId, StoryId, StreamId
 from scripts import desk
 from tests.support.chromium import Page, chromium, chromium_program
-from tests.support.desk_front import DEV_TOKEN, DeskFront, desk_front
+from tests.support.desk_front import DEV_TOKEN, RITA_TOKEN, DeskFront, desk_front
 from tests.support.desk_page import SIZES, assert_clean, pictures, sign_in
 from tests.support.graphs import project
 from tests.support.sandbox import put_tree
@@ -323,7 +323,13 @@ async def test_council_is_asked_ended_and_sent_back_by_clicks(page: Page, tmp_pa
         repo = demo_repository(tmp_path / "stage")
         await front.team.start(story_id, repo, model="mock", delegate=())
         await front.team.settled(story_id)
+        # A developer does not see what it does not work on; a reviewer sees it, and may not ask.
         await sign_in(page, front, DEV_TOKEN)
+        await page.open(f"{front.url}/#/story/{story_id}/council")
+        await page.sees(f"There is no story {story_id}.")
+        page.trouble.clear()
+        await page.click("button", "Sign out")
+        await sign_in(page, front, RITA_TOKEN)
         await page.open(f"{front.url}/#/story/{story_id}/council")
         await page.sees("No council has met yet.")
         assert not await has_button(page, "Ask a council")

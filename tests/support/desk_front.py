@@ -42,16 +42,21 @@ from tests.support.bench import definitions
 from tests.support.rules import files, fsm, step_policy
 from tests.support.team import ROLES, Team, team
 
-__all__ = ["DEV_TOKEN", "TOKEN", "DeskFront", "desk_front"]
+__all__ = ["DEV_TOKEN", "RITA_TOKEN", "TOKEN", "DeskFront", "desk_front"]
 
 TOKEN = "ada-token-of-this-test"
 DEV_TOKEN = "dev-token-of-this-test"
-"""Of a person who holds the role of a developer alone."""
+"""Of a person who holds the role of a developer alone, and sees what such a one works on."""
+RITA_TOKEN = "reviewer-token-of-this-test"
+"""Of a person who sees every story and changes none."""
 REGISTRY = PrincipalRegistry(
     (
         PrincipalEntry(principal=Principal("user:ada"), roles=ROLES, token_sha256=hash_token(TOKEN)),
         PrincipalEntry(
             principal=Principal("user:dev"), roles=frozenset({"developer"}), token_sha256=hash_token(DEV_TOKEN)
+        ),
+        PrincipalEntry(
+            principal=Principal("user:rita"), roles=frozenset({"reviewer"}), token_sha256=hash_token(RITA_TOKEN)
         ),
     )
 )
