@@ -14,7 +14,7 @@ from fleet.ports import BlobStore
 from fleet.report import CouncilSummary, council_summaries
 from fleet.services.code_view import read_changes
 from fleet.services.planning_desk import PlanningDesk
-from fleet.story import Approval, StoryState
+from fleet.story import Approval, StoryState, deployment_digest
 from fleet.tools.changes import PathChange, changed_paths
 
 __all__ = ["Cost", "GateCard", "GateCouncil", "GateDesk"]
@@ -173,6 +173,8 @@ def _tree_of(state: StoryState, approval: Approval) -> Digest | None:
         case "docs" if state.docs is not None:
             return state.docs.tree
         case "report":
+            return state.tree
+        case "tree+environment" if state.tree and deployment_digest(subject.id, state.tree) == subject.digest:
             return state.tree
         case _:
             return None

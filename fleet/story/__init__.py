@@ -17,6 +17,7 @@ from fleet.story.approvals import (
     check_delegable,
     check_notes,
     delegation_for,
+    deployment_digest,
     expiries_in_a_row,
     is_tool_gate,
     last_request,
@@ -97,6 +98,7 @@ from fleet.story.tool_steps import (
 )
 
 __all__ = [
+    "deployment_digest",
     "Deployment",
     "overdue_tasks",
     "TimeLimit",

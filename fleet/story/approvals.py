@@ -20,6 +20,7 @@ __all__ = [
     "check_notes",
     "check_requester",
     "delegation_for",
+    "deployment_digest",
     "expiries_in_a_row",
     "is_consumed",
     "is_tool_gate",
@@ -121,8 +122,7 @@ def subject_of(state: StoryState, gate: Gate, task: TaskState | None = None) -> 
         case "docs" if state.docs is not None:
             return Subject(kind="docs", id=state.story_id, digest=state.docs.digest)
         case "deployment" if state.tree is not None and state.environment is not None:
-            # The same tree in another environment is another subject (LC-61).
-            digest = digest_of_json({"environment": state.environment, "tree": state.tree})
+            digest = deployment_digest(state.environment, state.tree)
             return Subject(kind="tree+environment", id=state.environment, digest=digest)
         case "task_tree" if task is not None and task.candidate_tree is not None:
             return Subject(kind="tree", id=task.task.task_id, digest=task.candidate_tree)
@@ -131,6 +131,11 @@ def subject_of(state: StoryState, gate: Gate, task: TaskState | None = None) -> 
             return Subject(kind="report", id=state.story_id, digest=_score_digest(score)) if score else None
         case _:
             return None
+
+
+def deployment_digest(environment: str, tree: Digest) -> Digest:
+    """Of a subject: the same tree in another environment is another one (LC-61)."""
+    return digest_of_json({"environment": environment, "tree": tree})
 
 
 def _score_digest(score: object) -> Digest:

@@ -17,7 +17,7 @@ from fleet.events import (
 from fleet.ids import Digest, EntityId, RunKey, StepId
 from fleet.ports import Deployments, Placed, Standing
 from fleet.services.journal import Probe, Work
-from fleet.services.procedures.gates import fix_task_id
+from fleet.services.procedures.gates import fix_task_id, record_park
 from fleet.services.procedures.watching import Watched, watch
 from fleet.services.workbench import Workbench, seat
 from fleet.story import Deployment
@@ -76,12 +76,16 @@ async def observe_health(bench: Workbench, intent: ObserveHealth) -> None:
     step = f"{_place(bench, deployment)}/watch/{intent.number}"
     args = {"environment": deployment.environment, "window": intent.number}
     longest_s = max(check.window_s for check in target.monitor.checks)
+    if await _is_replaced(bench, deployments, deployment):
+        return
 
     async def look() -> dict[str, Any]:
         return (await watch(deployments, target, clock=bench.clock)).as_result()
 
     work = Work(seat=MONITOR, tool="environment", op="observe", args=args)
     seen = Watched.of(await bench.journal.act(step, args, work, look, wall_s=longest_s + _MARGIN_S))
+    if await _is_replaced(bench, deployments, deployment):
+        return
     observed = HealthObserved(
         environment=deployment.environment,
         deployment_id=EntityId(deployment.deployment_id),
@@ -92,6 +96,19 @@ async def observe_health(bench: Workbench, intent: ObserveHealth) -> None:
     )
     also = _closed(bench, deployment, observed) if seen.ok else _breached(bench, deployment, seen)
     await bench.journal.record(f"{step}/observed", observed, *also, actor=MONITOR.principal)
+
+
+async def _is_replaced(bench: Workbench, deployments: Deployments, deployment: Deployment) -> bool:
+    """Whether something else runs there, before a window or since it began; the story waits for a person then."""
+    if (await deployments.standing(deployment.environment)).key == deployment.revision:
+        return False
+    detail = (
+        f"{deployment.environment} does not run what this story deployed any more: another story was deployed "
+        "there, or somebody ended it. What runs there says nothing about this story. Give each story that is watched "
+        f"an environment of its own, or cancel this one with `fleet story cancel {bench.state.story_id}`"
+    )
+    await record_park(bench, cause="operator", detail=detail)
+    return True
 
 
 def _breached(bench: Workbench, deployment: Deployment, seen: Watched) -> tuple[Payload, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fleet.digest import canonical_json
 from fleet.errors import GateClosed
 from fleet.events import (
@@ -85,34 +87,40 @@ async def gate_request(
         risk="low",
         expires_at=bench.now_ms + gate.request_ttl_s * 1000,
         attempt=before.request.attempt + 1 if before else 1,
-        card_digest=await _card(bench, name, subject.digest, task_id),
+        card_digest=await _card(bench, name, subject, task_id),
         requested_by=requester,
     )
 
 
-async def _card(bench: Workbench, gate: str, subject: Digest, task_id: str | None) -> Digest:
+async def _card(bench: Workbench, gate: str, about: Subject, task_id: str | None) -> Digest:
     state = bench.state
     task = state.tasks.get(task_id or "")
-    score = state.scores.get(subject)
-    return await bench.blobs.put(
-        canonical_json(
-            {
-                "gate": gate,
-                "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
-                "task": {"id": task.task.task_id, "title": task.task.title} if task else None,
-                "subject": subject,
-                "score": score.score if score else None,
-                "verdict": score.verdict if score else None,
-                "limited_by": score.limited_by if score else None,
-                "councils": [
-                    {"id": c.opened.council_id, "kind": c.opened.output_kind, "status": c.status, "winner": c.winner}
-                    for c in state.councils.values()
-                ],
-                "tokens": state.tokens,
-                "feedback": list(task.feedback) if task else [],
-            }
-        )
-    )
+    is_deployment = about.kind == "tree+environment"
+    score = state.scores.get(state.tree or "" if is_deployment else about.digest)
+    card: dict[str, Any] = {
+        "gate": gate,
+        "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
+        "task": {"id": task.task.task_id, "title": task.task.title} if task else None,
+        "subject": about.digest,
+        "score": score.score if score else None,
+        "verdict": score.verdict if score else None,
+        "limited_by": score.limited_by if score else None,
+        "councils": [
+            {"id": c.opened.council_id, "kind": c.opened.output_kind, "status": c.status, "winner": c.winner}
+            for c in state.councils.values()
+        ],
+        "tokens": state.tokens,
+        "feedback": list(task.feedback) if task else [],
+    }
+    if is_deployment:
+        card["deployment"] = {"tree": state.tree, "target": _target(bench, about.id)}
+    return await bench.blobs.put(canonical_json(card))
+
+
+def _target(bench: Workbench, environment: str) -> Any:
+    """The declared target as text, so that who decides sees what is started and watched; None when there is none."""
+    found = next((target for target in bench.rules.targets if target.environment == environment), None)
+    return found and found.model_dump_json()
 
 
 async def expire_gate(bench: Workbench, intent: ExpireGate) -> None:

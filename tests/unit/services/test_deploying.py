@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from fleet.adapters.memory import MemoryClock, MemoryDeployments
 from fleet.errors import SandboxUnavailable
 from fleet.ids import CommandId, Digest
 from fleet.ports import Command, Placed, Standing
+from fleet.services.gate_desk import GateDesk
 from fleet.services.story_owner import StoryOwner
 from fleet.services.workbench import Workbench
 from fleet.tools import DeployTarget, HealthCheckSpec, Sample
@@ -223,6 +225,38 @@ async def test_later_breach_opens_an_incident_that_closes_once_a_later_deploymen
     assert bench.state.deployment is not None
     assert bench.state.deployment.is_healthy
     assert str(bench.state.deployment.deployment_id) in (closed.resolution or "")
+
+
+@pytest.mark.rule("LC-63")
+async def test_environment_that_runs_something_else_says_nothing_about_the_story():
+    class Busy(MemoryDeployments):
+        """As soon as something is watched, another story is deployed there."""
+
+        async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+            current, _ = self._now[environment]
+            await self.deploy(replace(current, key=key_of("c"), story=story_id()))
+            return Sample(0.0, "well")
+
+    at = await Watcher(deployments=Busy(), monitor={"window_s": 600, "checks": [check("alive")]}).begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert "preview does not run what this story deployed any more" in bench.state.park.detail
+    assert await at.payloads(ev.HealthObserved) == []
+
+
+@pytest.mark.rule("LC-79")
+async def test_who_is_asked_for_consent_is_shown_what_is_started_and_watched():
+    at = await Watcher().begin()
+    bench = await at.work(lambda b: b.state.deployment is not None)
+    request = next(a.request for a in bench.state.approvals.values() if a.request.gate == "approve_deploy")
+    card = json.loads(await at.world.blobs.get(request.card_digest))
+    assert card["deployment"]["tree"] == MERGED
+    assert DeployTarget.model_validate_json(card["deployment"]["target"]) == at.target
+    assert (card["score"], card["verdict"]) == ("98.7", "pass")
+    shown = await GateDesk(planning=at.world.desk, blobs=at.world.blobs).card(
+        bench.state, bench.state.approvals[request.approval_id]
+    )
+    assert (shown.tree, shown.score is not None) == (MERGED, True)
 
 
 @pytest.mark.rule("GL-22")

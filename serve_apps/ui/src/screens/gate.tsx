@@ -77,6 +77,7 @@ function Subject({ feed, approval, card }: { readonly feed: StoryFeed; readonly 
       <dl className="figures">
         <Figure name="Story is in" value={feed.state} />
         {text(card, "task_title") ? <Figure name="Task" value={text(card, "task_title")} /> : null}
+        {text(record(card, "subject"), "kind") === "tree+environment" ? <Figure name="Where to" value={text(record(card, "subject"), "id")} /> : null}
         <Figure name="Risk" value={approval.risk} />
         <Figure name="Used so far" value={tokens(used)} />
         <Figure name="Cost so far" value={cost(money, unpriced)} />
