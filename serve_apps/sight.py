@@ -14,7 +14,7 @@ from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.services.row_rules import RowRules
+from fleet.context.row_rules import RowRules
 from fleet.story import Decision, StoryState, TaskState
 
 __all__ = ["Sight", "require_project", "require_sight", "sees_project", "sight_of"]

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.events import ApprovalRequested
 from fleet.ids import EntityId, Principal
-from fleet.services.row_rules import RowRules
+from fleet.context.row_rules import RowRules
 from fleet.story import Claim, StoryState, TaskState
 from fleet.tools import load_roles
 from tests.support.rules import files, fsm
