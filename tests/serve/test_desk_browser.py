@@ -12,11 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from fleet.ids import Digest, StoryId
-from scripts import desk
 from serve_apps.asyncapi import asyncapi_document
-from tests.support.chromium import Page, chromium, chromium_program
+from tests.support.chromium import Page, chromium
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
-from tests.support.desk_page import FAINT, SIZES, assert_clean, pictures, sign_in
+from tests.support.desk_page import FAINT, SIZES, assert_clean, build_desk, pictures, sign_in
 from tests.support.sandbox import put_tree
 from tests.support.story_events import BASE, DECISION, DOCUMENTED, MERGED, STORY, TASK, StoryLog, story
 from tests.support.streamed_events import StreamedEvents, problems_of
@@ -43,12 +42,7 @@ HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>{{7*7}
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     """What the tests look at is what the sources make now."""
-    if chromium_program() is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    try:
-        desk.build()
-    except desk.Failed as error:
-        pytest.skip(f"the desk could not be built here, is a package registry in reach? {error}")
+    build_desk()
 
 
 @pytest.fixture

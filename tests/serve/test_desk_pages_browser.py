@@ -15,10 +15,9 @@ import pytest
 from fleet import events as ev
 from fleet.adapters.memory.chat_model import Hang
 from fleet.ids import EntityId, Principal, StepId, StoryId, StreamId
-from scripts import desk
-from tests.support.chromium import Page, chromium, chromium_program
+from tests.support.chromium import Page, chromium
 from tests.support.desk_front import DEV_TOKEN, RITA_TOKEN, DeskFront, desk_front
-from tests.support.desk_page import SIZES, assert_clean, pictures, sign_in
+from tests.support.desk_page import SIZES, assert_clean, build_desk, pictures, sign_in
 from tests.support.graphs import project
 from tests.support.sandbox import put_tree
 from tests.support.story_events import (
@@ -46,12 +45,7 @@ _KEYS = count(1)
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     """What the tests look at is what the sources make now."""
-    if chromium_program() is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    try:
-        desk.build()
-    except desk.Failed as error:
-        pytest.skip(f"the desk could not be built here, is a package registry in reach? {error}")
+    build_desk()
 
 
 @pytest.fixture

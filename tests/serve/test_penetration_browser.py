@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import desk
-from tests.support.chromium import Page, chromium, chromium_program
+from tests.support.chromium import Page, chromium
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
+from tests.support.desk_page import build_desk
 from tests.support.team_models import GOOD, GOOD_REPLIES, TESTS, EveryEngine, demo_repository, demo_story, scripted
 
 pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
@@ -23,12 +23,7 @@ HOSTILE = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     """What is attacked is what the sources make now."""
-    if chromium_program() is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    try:
-        desk.build()
-    except desk.Failed as error:
-        pytest.skip(f"the desk could not be built here, is a package registry in reach? {error}")
+    build_desk()
 
 
 @pytest.fixture

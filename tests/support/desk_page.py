@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.chromium import Page
+import pytest
+
+from scripts import desk
+from tests.support.chromium import Page, chromium_program
 from tests.support.desk_front import TOKEN, DeskFront
 
-__all__ = ["FAINT", "SIZES", "assert_clean", "pictures", "sign_in"]
+__all__ = ["FAINT", "SIZES", "assert_clean", "build_desk", "pictures", "sign_in"]
 
 PICTURES = Path("build/reports/desk")
 SIZES = ((1280, 800), (390, 844))
@@ -32,6 +35,16 @@ FAINT = """(() => {
   }
   return [...found];
 })()"""
+
+
+def build_desk() -> None:
+    """The desk as the sources make it now; the tests that look at it are skipped where that cannot be had."""
+    if chromium_program() is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    try:
+        desk.build()
+    except desk.Failed as error:
+        pytest.skip(f"the desk could not be built here, is a package registry in reach? {error}")
 
 
 async def pictures(page: Page, name: str) -> None:
