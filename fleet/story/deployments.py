@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.ids import Digest
@@ -36,7 +36,22 @@ class Deployment:
     @property
     def is_healthy(self) -> bool:
         """Whether it has been so for as long as it has to be (LC-63)."""
-        return self.healthy_from_ms > 0 and self.healthy_to_ms - self.healthy_from_ms >= self.monitor_s * 1000
+        return self.healthy_from_ms > 0 and self.healthy_ms >= self.monitor_s * 1000
+
+    @property
+    def healthy_ms(self) -> int:
+        """For how long every window has been healthy."""
+        return self.healthy_to_ms - self.healthy_from_ms
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the breach in its newest window takes it back: the first one, and what it replaced is known."""
+        return self.status == "succeeded" and self.windows == 1 and self.rollback_ref is not None
+
+    def seen(self, *, ok: bool, from_ms: int, to_ms: int) -> Deployment:
+        """With one window more; from and to in UTC milliseconds. A breach starts the time of health anew."""
+        healthy_from = (self.healthy_from_ms or from_ms) if ok else 0
+        return replace(self, windows=self.windows + 1, healthy_from_ms=healthy_from, healthy_to_ms=to_ms if ok else 0)
 
 
 @dataclass(frozen=True, slots=True)

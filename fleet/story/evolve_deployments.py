@@ -43,8 +43,7 @@ def _observed(s: StoryState, p: HealthObserved, _: StoredEvent) -> StoryState:
     known = s.deployments.get(p.deployment_id or "")
     if known is None:
         return s
-    healthy_from = (known.healthy_from_ms or p.from_) if p.ok else 0
-    seen = replace(known, windows=known.windows + 1, healthy_from_ms=healthy_from, healthy_to_ms=p.to if p.ok else 0)
+    seen = known.seen(ok=p.ok, from_ms=p.from_, to_ms=p.to)
     return s.with_(deployments={**s.deployments, known.deployment_id: seen})
 
 

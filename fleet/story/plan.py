@@ -235,7 +235,7 @@ def _health_work(s: StoryState, c: FsmConfig, _: int) -> Owed:
     incidents = [i for i in s.open_incidents if i.deployment_id == last.deployment_id]
     if not incidents:
         return (ObserveHealth(deployment_id=last.deployment_id, number=last.windows + 1),)
-    if last.status == "succeeded" and last.windows == 1 and last.rollback_ref is not None:
+    if last.rolls_back:
         return (RollBack(deployment_id=last.deployment_id),)
     return _back(s, c, "; ".join(i.summary for i in incidents)) if c.limits.auto_loopback else ()
 

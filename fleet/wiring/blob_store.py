@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from fleet.adapters.clock import SystemClock
-from fleet.config import FileBlobSettings, S3BlobSettings, SecretsSettings
+from fleet.config import FileBlobSettings, S3BlobSettings
 from fleet.errors import ConfigError
 from fleet.ports import Clock
 from fleet.services.known_secrets import KnownSecrets
-from fleet.tools import SecretPolicy
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.secrets import check_secret
 
 if TYPE_CHECKING:
     from fleet.adapters.s3 import S3BlobStore, S3Keys
@@ -34,24 +34,8 @@ def check_blob_keys(endpoints: Endpoints) -> None:
     if not isinstance(settings, S3BlobSettings):
         return
     make_s3_blobs(endpoints, settings)
-    path = str(endpoints.files.path("secrets.yaml"))
-    secrets = endpoints.files.load("secrets.yaml", SecretsSettings)
-    policy = SecretPolicy(grants=secrets.grants)
     for name in settings.secrets:
-        if not any(name in provider.secrets for provider in secrets.providers):
-            raise ConfigError(
-                f"{path}: no provider has secret {name!r}, a key of the blobs' store; name it under the provider that "
-                "holds it",
-                file=path,
-                secret=name,
-            )
-        if not policy.allows(name, role=_USE["as_role"], tool=_USE["tool"], op=_USE["op"]):
-            raise ConfigError(
-                f"{path}: the blobs' store needs secret {name!r}; grant it: "
-                f"{{secret: {name}, roles: [devops], tool: blobs, ops: [keep]}}",
-                file=path,
-                secret=name,
-            )
+        check_secret(endpoints, name, what="a key", of="the blobs' store", tool=_USE["tool"], ops=[_USE["op"]])
 
 
 def check_blobs_reach(endpoints: Endpoints, machines: Collection[str]) -> None:

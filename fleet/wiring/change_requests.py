@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from fleet.adapters.redis import RedisAccessTrail, connect_redis
-from fleet.config import HostedForgeSettings, LocalForgeSettings, SecretsSettings
+from fleet.config import HostedForgeSettings, LocalForgeSettings
 from fleet.errors import ConfigError
 from fleet.ports import ChangeRequests
 from fleet.services.change_target import ChangeTarget, PushTarget
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.secret_broker import SecretBroker
-from fleet.tools import GitAddress, SecretPolicy, git_target, parse_git_address
+from fleet.tools import GitAddress, git_target, parse_git_address
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import active_policy
-from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
     from fleet.adapters.forge import ClosableChangeRequests
@@ -38,35 +38,15 @@ def check_forge(endpoints: Endpoints) -> None:
     from fleet.adapters.forge import change_requests_for
 
     change_requests_for(forge.kind, forge.url, token=str)
-    path = str(endpoints.files.path("secrets.yaml"))
-    secrets = endpoints.files.load("secrets.yaml", SecretsSettings)
-    if not any(forge.secret in provider.secrets for provider in secrets.providers):
-        raise ConfigError(
-            f"{path}: no provider has secret {forge.secret!r}, the token of forge {forge.kind}; name it under the "
-            "provider that holds it",
-            file=path,
-            secret=forge.secret,
-        )
     pushed_to = parse_git_address(forge.git) if forge.git else None
     by_key = pushed_to is not None and pushed_to.scheme == "ssh"
-    _check_grants(path, forge, secrets, [_USE["op"], *(["push_branch"] if pushed_to and not by_key else [])])
+    needed = [_USE["op"], *(["push_branch"] if pushed_to and not by_key else [])]
+    check_secret(endpoints, forge.secret, what="the token", of=f"forge {forge.kind}", tool=_USE["tool"], ops=needed)
     if pushed_to and by_key:
-        _check_key(endpoints, path, secrets, pushed_to)
+        _check_key(endpoints, pushed_to)
 
 
-def _check_grants(path: str, forge: HostedForgeSettings, secrets: SecretsSettings, needed: list[str]) -> None:
-    policy = SecretPolicy(grants=secrets.grants)
-    missing = [op for op in needed if not policy.allows(forge.secret, role="devops", tool="git", op=op)]
-    if missing:
-        raise ConfigError(
-            f"{path}: forge {forge.kind} needs secret {forge.secret!r}; grant it: "
-            f"{{secret: {forge.secret}, roles: [devops], tool: git, ops: [{', '.join(missing)}]}}",
-            file=path,
-            secret=forge.secret,
-        )
-
-
-def _check_key(endpoints: Endpoints, path: str, secrets: SecretsSettings, address: GitAddress) -> None:
+def _check_key(endpoints: Endpoints, address: GitAddress) -> None:
     """The branch can be pushed over ssh: the policy lists the place with its key and host keys, the key is granted."""
     policy = str(endpoints.files.path("policy.yaml"))
     target = git_target(active_policy(endpoints.files).targets.git, address)
@@ -77,13 +57,9 @@ def _check_key(endpoints: Endpoints, path: str, secrets: SecretsSettings, addres
             file=policy,
         )
     name = target.credentials.removeprefix("secret://")
-    if not SecretPolicy(grants=secrets.grants).allows(name, role="devops", tool="git", op="push_branch"):
-        raise ConfigError(
-            f"{path}: branches are pushed to {address.url} with secret {name!r}; grant it: "
-            f"{{secret: {name}, roles: [devops], tool: git, ops: [push_branch]}}",
-            file=path,
-            secret=name,
-        )
+    check_secret(
+        endpoints, name, what="the private key", of=f"the repository {address.url}", tool="git", ops=["push_branch"]
+    )
 
 
 def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:

@@ -17,14 +17,13 @@ from fleet.adapters.redis import (
     RedisNotificationBook,
     connect_redis,
 )
-from fleet.config import SecretsSettings, WebhookTargetSettings
+from fleet.config import WebhookTargetSettings
 from fleet.errors import ConfigError
 from fleet.ports import Meter, NotificationTarget, SecretValue
 from fleet.services.known_secrets import KnownSecrets
-from fleet.tools import SecretPolicy
 from fleet.wiring.desk import open_desk
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
     from fleet.services.notifier import Notifier
@@ -40,28 +39,9 @@ def check_notifications(endpoints: Endpoints) -> None:
     Raises:
         ConfigError: no provider has a key, no grant covers its use, or a file is missing; says where and what to do.
     """
-    targets = endpoints.notifications.targets
-    if not targets:
-        return
-    path = str(endpoints.files.path("secrets.yaml"))
-    secrets = endpoints.files.load("secrets.yaml", SecretsSettings)
-    policy = SecretPolicy(grants=secrets.grants)
-    for target in targets:
-        name = target.secret_name
-        if not any(name in provider.secrets for provider in secrets.providers):
-            raise ConfigError(
-                f"{path}: no provider has secret {name!r}, the key of notification target {target.name}; name it under "
-                "the provider that holds it",
-                file=path,
-                secret=name,
-            )
-        if not policy.allows(name, role=_USE["as_role"], tool=_USE["tool"], op=_USE["op"]):
-            raise ConfigError(
-                f"{path}: notification target {target.name} needs secret {name!r}; grant it: "
-                f"{{secret: {name}, roles: [devops], tool: notifications, ops: [send]}}",
-                file=path,
-                secret=name,
-            )
+    for target in endpoints.notifications.targets:
+        of = f"notification target {target.name}"
+        check_secret(endpoints, target.secret_name, what="the key", of=of, tool=_USE["tool"], ops=[_USE["op"]])
         if target.ca_file is not None and not target.ca_file.is_file():
             raise ConfigError(
                 f"{endpoints.files.path('fleet.yaml')}: notifications.targets {target.name}: ca_file "

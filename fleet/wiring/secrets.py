@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, assert_never
 
@@ -29,7 +29,7 @@ from fleet.wiring.plugins import active_roles
 if TYPE_CHECKING:
     from fleet.adapters.secrets import KubernetesSecrets, VaultSecrets
 
-__all__ = ["make_secret_broker", "open_access_trail", "recorded_accesses"]
+__all__ = ["check_secret", "make_secret_broker", "open_access_trail", "recorded_accesses"]
 
 _LOG = logging.getLogger("fleet.secrets")
 
@@ -67,6 +67,38 @@ def make_secret_broker(
     for entry in settings.providers:
         providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
     return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+
+
+def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
+    """A provider has the secret and role devops may use it so, as far as the files say; nothing is read or asked.
+
+    Args:
+        endpoints: of the fleet; its config directory holds secrets.yaml.
+        name: of the secret.
+        what: it is for its user, like `a key`.
+        of: who uses it, like `the blobs' store`.
+        tool: that uses it.
+        ops: of the tool.
+
+    Raises:
+        ConfigError: no provider has it, or no grant covers the use; says where and what to write there.
+    """
+    path = str(endpoints.files.path(_FILE))
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    if not any(name in provider.secrets for provider in settings.providers):
+        raise ConfigError(
+            f"{path}: no provider has secret {name!r}, {what} of {of}; name it under the provider that holds it",
+            file=path,
+            secret=name,
+        )
+    policy = SecretPolicy(grants=settings.grants)
+    if missing := [op for op in ops if not policy.allows(name, role="devops", tool=tool, op=op)]:
+        raise ConfigError(
+            f"{path}: {of} needs secret {name!r}; grant it: "
+            f"{{secret: {name}, roles: [devops], tool: {tool}, ops: [{', '.join(missing)}]}}",
+            file=path,
+            secret=name,
+        )
 
 
 def recorded_accesses(trail: AccessTrail) -> RecordAccess:

@@ -94,7 +94,8 @@ async def observe_health(bench: Workbench, intent: ObserveHealth) -> None:
         from_=seen.from_ms,
         to=seen.to_ms,
     )
-    also = _closed(bench, deployment, observed) if seen.ok else _breached(bench, deployment, seen)
+    after = deployment.seen(ok=seen.ok, from_ms=seen.from_ms, to_ms=seen.to_ms)
+    also = _closed(bench, after) if seen.ok else _breached(bench, after, seen)
     await bench.journal.record(f"{step}/observed", observed, *also, actor=MONITOR.principal)
 
 
@@ -113,7 +114,7 @@ async def _is_replaced(bench: Workbench, deployments: Deployments, deployment: D
 
 def _breached(bench: Workbench, deployment: Deployment, seen: Watched) -> tuple[Payload, ...]:
     """The incident; and the story waits for a person when its first window breached and nothing can be rolled back."""
-    name = f"{_place(bench, deployment)}/incident/{deployment.windows + 1}"
+    name = f"{_place(bench, deployment)}/incident/{deployment.windows}"
     summary = f"Deployment to {deployment.environment} is not healthy: {seen.findings}"[:2000]
     opened = IncidentOpened(
         incident_id=bench.new_id("in", name),
@@ -123,7 +124,7 @@ def _breached(bench: Workbench, deployment: Deployment, seen: Watched) -> tuple[
         deployment_id=EntityId(deployment.deployment_id),
         task_id=fix_task_id(bench, "incident_found"),
     )
-    if deployment.windows > 0 or deployment.rollback_ref is not None:
+    if deployment.windows > 1 or deployment.rolls_back:
         return (opened,)
     detail = (
         f"{summary}. Its target declares no rollback: put {deployment.environment} right, then run `fleet resume "
@@ -132,11 +133,10 @@ def _breached(bench: Workbench, deployment: Deployment, seen: Watched) -> tuple[
     return (opened, StoryParked(cause="operator", detail=detail, ref=opened.incident_id))
 
 
-def _closed(bench: Workbench, deployment: Deployment, observed: HealthObserved) -> tuple[Payload, ...]:
-    healthy_ms = observed.to - (deployment.healthy_from_ms or observed.from_)
-    if healthy_ms < deployment.monitor_s * 1000:
+def _closed(bench: Workbench, deployment: Deployment) -> tuple[Payload, ...]:
+    if not deployment.is_healthy:
         return ()
-    resolution = f"deployment {deployment.deployment_id} has been healthy for {healthy_ms // 1000} s"
+    resolution = f"deployment {deployment.deployment_id} has been healthy for {deployment.healthy_ms // 1000} s"
     return tuple(
         IncidentClosed(incident_id=EntityId(i.incident_id), resolution=resolution) for i in bench.state.open_incidents
     )
