@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from fleet.adapters.bench_folder import BenchFolder, read_folder
 from fleet.cli.exit_codes import DONE
-from fleet.cli.local_engine import check_served, served
+from fleet.cli.local_engine import Engine, check_served, served
 from fleet.cli.output import Output
 from fleet.cli.settings import absolute_model, settings
 from fleet.config import FleetSettings, config_files, parse_document
@@ -29,7 +29,7 @@ from fleet.council.bench import (
 )
 from fleet.digest import digest_of_json
 from fleet.errors import ConfigError, InvalidInput
-from fleet.models import ActorEngine, RecordedEngine, load_models
+from fleet.models import ActorEngine, HttpEngine, RecordedEngine, load_models
 from fleet.services.bench_tasks import MAX_SET_BYTES, parse_documents, parse_lines
 from fleet.services.solve_bench import BenchPlan, SolveBench
 from fleet.wiring.bench import bench_rules, bench_voices, open_bench
@@ -38,6 +38,7 @@ __all__ = ["BenchOptions", "read_tasks", "run_bench"]
 
 MIN_TOKENS = 500
 MAX_SEEDS = 100
+MAX_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ class BenchOptions:
     limit: int | None = None
     out: Path | None = None
     timeout_s: int = 300
+    at_once: int | None = None
+    """Tasks under way at one time; as many as the engine takes calls at once, when None."""
 
 
 def run_bench(output: Output, options: BenchOptions) -> int:
@@ -108,6 +111,8 @@ def _document(task: BenchTask) -> list[Any]:
 def _plan(found: FleetSettings, options: BenchOptions) -> BenchPlan:
     if options.tokens < MIN_TOKENS:
         raise InvalidInput(f"--tokens {options.tokens} holds no call: give {MIN_TOKENS} or more", field="tokens")
+    if options.at_once is not None and not 1 <= options.at_once <= MAX_AT_ONCE:
+        raise InvalidInput(f"--at-once {options.at_once} is not in 1..{MAX_AT_ONCE}", field="at_once")
     if options.seats % 2 == 0 or not 3 <= options.seats <= 9:
         raise InvalidInput(f"--seats {options.seats} is no odd number of 3..9", field="seats")
     engine = load_models(config_files(found).document("models.yaml")).engine(options.model)
@@ -123,7 +128,12 @@ def _plan(found: FleetSettings, options: BenchOptions) -> BenchPlan:
         timeout_s=options.timeout_s,
         # A recording holds the requests of the engine that made it; those that are recorded keep to schemas.
         constrain=isinstance(engine, RecordedEngine) or "json_schema" in engine.capabilities,
+        at_once=options.at_once or _at_once(engine),
     )
+
+
+def _at_once(engine: Engine) -> int:
+    return min(engine.max_concurrency, MAX_AT_ONCE) if isinstance(engine, HttpEngine | ActorEngine) else 1
 
 
 def _seeds(text: str) -> tuple[int, ...]:

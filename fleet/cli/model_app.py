@@ -123,6 +123,7 @@ def council_bench(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks of the set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of rows and replies; a second start continues.")] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds for one reply.")] = 300,
+    at_once: Annotated[int | None, typer.Option(help="Tasks at one time; unset: as many as the engine takes.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the council with simpler ways to solve tasks, at an equal number of tokens."""
@@ -139,6 +140,7 @@ def council_bench(
         limit=limit,
         out=out,
         timeout_s=timeout,
+        at_once=at_once,
     )
     output = Output(as_json=as_json)
     guarded(output, lambda: run_bench(output, options))

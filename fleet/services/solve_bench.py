@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +29,8 @@ class BenchPlan:
     rules: CouncilRules
     timeout_s: float = 300.0
     constrain: bool = True
+    at_once: int = 1
+    """Tasks under way at one time. Arms of one task take turns: they share drafts."""
 
 
 @dataclass(slots=True)
@@ -43,16 +47,32 @@ class SolveBench:
     async def rows(
         self, tasks: Sequence[BenchTask], *, done: Collection[tuple[str, str, int]] = ()
     ) -> AsyncGenerator[BenchRow]:
-        """One row after the other, task by task, without those that are done already.
+        """Rows as they are finished, task by task, without those that are done already.
 
         Raises:
             ModelUnavailable, ModelTimeout, SandboxUnavailable: the benchmark cannot go on here; finished rows stand.
         """
-        for task in tasks:
-            for seed in self.plan.seeds:
+        waiting = deque((task, seed) for task in tasks for seed in self.plan.seeds)
+        found: asyncio.Queue[BenchRow | None] = asyncio.Queue()
+
+        async def work() -> None:
+            while waiting:
+                task, seed = waiting.popleft()
                 for arm in self.plan.arms:
                     if (task.public.task_id, arm.label, seed) not in done:
-                        yield await self._row(task, arm, seed)
+                        found.put_nowait(await self._row(task, arm, seed))
+
+        workers = [asyncio.create_task(work()) for _ in range(min(self.plan.at_once, len(waiting)))]
+        ended = asyncio.gather(*workers)
+        ended.add_done_callback(lambda _: found.put_nowait(None))
+        try:
+            while (row := await found.get()) is not None:
+                yield row
+            await ended
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _row(self, task: BenchTask, arm: Arm, seed: int) -> BenchRow:
         began_ms = self.clock.monotonic_ms()

@@ -85,6 +85,7 @@ def test_all_arms_run_in_the_sandbox_and_a_second_start_asks_for_nothing(home: P
         ((str(TASKS), "--model", "openai", "--seeds", "1;2"), "whole numbers"),
         ((str(TASKS), "--model", "openai", "--tokens", "10"), "holds no call"),
         ((str(TASKS), "--model", "openai", "--seats", "4"), "odd number"),
+        ((str(TASKS), "--model", "openai", "--at-once", "0"), "not in 1..64"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(home: Path, args: tuple[str, ...], says: str):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +12,22 @@ import pytest
 from fleet.adapters.clock import SystemClock
 from fleet.council.bench import ARMS, ArmName, BenchTask, HiddenTests, SolveTask, parse_arms
 from fleet.errors import FleetError, ModelTimeout, ModelUnavailable, ReplyRefused
-from fleet.models import ChatRequest
+from fleet.models import ChatReply, ChatRequest
 from fleet.services.bench_execution import ARM_RUNS, JUDGE_RUNS
 from fleet.services.solve_bench import BenchPlan, SolveBench
 from fleet.tools import decode_tree
-from tests.support.solve_bench import CANARY, CASES, RIGHT, WRONG, Trial, code, double_task, rules, voices
+from tests.support.solve_bench import (
+    CANARY,
+    CASES,
+    RIGHT,
+    WRONG,
+    ScriptedModel,
+    Trial,
+    code,
+    double_task,
+    rules,
+    voices,
+)
 
 
 def always(draft: str) -> Any:
@@ -219,3 +232,57 @@ async def test_rows_that_are_done_are_not_made_again_and_a_replay_is_equal():
     done = {row.key for row in first[:1]}
     left = [row.key async for row in bench.rows([trial.task], done=done)]
     assert left == [first[1].key]
+
+
+class Slow(ScriptedModel):
+    """Counts calls that are under way together; each waits until others had their chance to begin."""
+
+    under_way, most = 0, 0
+
+    async def complete(self, request: ChatRequest, **given: Any) -> ChatReply:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return await ScriptedModel.complete(self, request, **given)
+        finally:
+            self.under_way -= 1
+
+
+def several(number: int) -> list[BenchTask]:
+    task = double_task()
+    return [replace(task, public=replace(task.public, task_id=f"t/{n}")) for n in range(number)]
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3, 3), (9, 5)])
+async def test_so_many_tasks_are_under_way_and_every_row_is_made_once(at_once: int, most: int):
+    plan = BenchPlan(arms=parse_arms("greedy,resample"), seeds=(1,), tokens=5000, rules=rules(), at_once=at_once)
+    trial, model = Trial(always(RIGHT)), Slow(always(RIGHT))
+    bench = SolveBench(model, trial.execution, voices(), SystemClock(), plan)
+    rows = [row.key async for row in bench.rows(several(5), done={("t/4", "greedy", 1)})]
+    assert model.most == most
+    wanted = {(f"t/{n}", arm, 1) for n in range(5) for arm in ("greedy", "resample")}
+    assert sorted(rows) == sorted(wanted - {("t/4", "greedy", 1)})
+
+
+async def test_failure_of_one_task_ends_the_others_and_finished_rows_stand():
+    asked: list[str] = []
+
+    def answer(kind: str, request: ChatRequest) -> Any:
+        asked.append(kind)
+        return ModelUnavailable("it is gone") if len(asked) == 3 else code(RIGHT)
+
+    plan = BenchPlan(arms=parse_arms("greedy"), seeds=(1,), tokens=5000, rules=rules(), at_once=2)
+    trial, model = Trial(always(RIGHT)), Slow(answer)
+    bench, rows = SolveBench(model, trial.execution, voices(), SystemClock(), plan), list[str]()
+
+    async def measure() -> None:
+        async for row in bench.rows(several(8)):
+            rows.append(row.task_id)
+
+    with pytest.raises(ModelUnavailable):
+        await measure()
+    assert 1 <= len(rows) <= 3
+    assert model.under_way == 0
+    assert len(asked) < 8
