@@ -297,9 +297,7 @@ def _build_engine(found: FleetSettings, output: Output) -> None:
     try:
         program = find_program(python=found.llama.python, server=found.llama.server, home=found.home)
     except ModelUnavailable:
-        output.note(
-            f"building llama.cpp from source, once: about {MINUTES} minutes; what pip built before is used again"
-        )
+        output.note(f"building llama.cpp from source, once: about {MINUTES} minutes on two cores")
         install_llama(found.home, told=lambda line: output.note(f"[dim]{escape(line)}[/]"))
         program = find_program(python=None, server=None, home=found.home)
     output.note(f"[dim]engine: {escape(program.version)}[/]")
