@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from fleet.config import ServeSettings
+from fleet.context.row_rules import RowRules
 from fleet.errors import FleetError, InvalidInput, NotFound, OwnershipError, StoreError
 from fleet.events import EVENT_TYPES, published
 from fleet.ids import CommandId, EntityId, Principal, StoryId, derive_id
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.context.row_rules import RowRules
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter
@@ -38,6 +38,7 @@ from serve_apps.gates import gates_router
 from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
+from serve_apps.losses import loss_router
 from serve_apps.mcp import MCP_PATH, McpFront
 from serve_apps.metrics import metrics_router
 from serve_apps.operations import operations_router
@@ -139,6 +140,7 @@ def build_gateway(
     app.include_router(audit_router)
     app.include_router(operations_router)
     app.include_router(fleet_router)
+    app.include_router(loss_router)
     app.include_router(delegation_router)
     app.include_router(in_force_router)
     app.include_router(metrics_router)

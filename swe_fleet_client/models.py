@@ -138,6 +138,7 @@ __all__ = [
     "LintSummary",
     "LogLineView",
     "LogList",
+    "LossView",
     "Me",
     "Milestone",
     "MilestoneLine",
@@ -1446,6 +1447,21 @@ class LogList(TypedDict):
     is_over: bool
     items: list[LogLineView]
     next_line: int
+
+class LossView(TypedDict):
+    """The signed record of a loss: what checkpoints up to `sequence` attest after version `kept` is excused."""
+
+    accepted_by: str
+    attested: int
+    is_new: bool
+    kept: int
+    lost: int
+    present: int
+    reason: str
+    refusal: str
+    sequence: int
+    stream: str
+    time: str
 
 class Me(TypedDict):
     """Who the caller is."""

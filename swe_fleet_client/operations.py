@@ -580,6 +580,10 @@ class Operations(Calling):
         """What waits for each group of consumers, and for how long."""
         return self._json("GET", "/api/streams/consumers")
 
+    def accept_loss(self, stream: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.LossView:
+        """Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards."""
+        return self._json("POST", f"/api/streams/{self._part(stream)}/accept-loss", body=body, key=key, if_match=if_match)
+
     def pending_tasks(self, *, role: str | None = None) -> m.WaitingTaskList:
         """Tasks that wait for a role: for its work, or for its review."""
         return self._json("GET", "/api/tasks/pending", query={"role": role})

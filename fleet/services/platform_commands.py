@@ -14,12 +14,13 @@ from fleet.services.council_pools import remove_council_pool, set_council_pool
 from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story import Caller, check_notes
 
-__all__ = ["PLATFORM_COMMANDS", "Decide", "platform_result"]
+__all__ = ["PLATFORM_COMMANDS", "Decide", "needs_admin", "platform_result"]
 
 Decide = Callable[[DelegationRules, PlatformState, Command, Caller], tuple[Payload, ...]]
 
 
-def _needs_admin(caller: Caller) -> None:
+def needs_admin(caller: Caller) -> None:
+    """Returns when the caller is an admin; PolicyDenied else (RT-24)."""
     if "admin" not in caller.roles:
         raise PolicyDenied(f"{caller.principal} does not hold role 'admin'", rule_id="role_not_held", allowed="admin")
 
@@ -36,7 +37,7 @@ def _project(command: Command) -> EntityId | None:
 
 def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """No step of the scope starts from here on."""
-    _needs_admin(caller)
+    needs_admin(caller)
     project = _project(command)
     if _is_paused(state, project):
         raise _not_now(project, "pause", "paused already")
@@ -46,7 +47,7 @@ def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: C
 
 def _resume(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Steps of the scope may start again; a project that is paused itself stays so when the fleet goes on."""
-    _needs_admin(caller)
+    needs_admin(caller)
     project = _project(command)
     if not _is_paused(state, project):
         raise _not_now(project, "resume", "not paused")

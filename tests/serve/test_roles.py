@@ -94,6 +94,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
+    ("POST", f"/api/streams/{STORY}/accept-loss", {"reason": "the disk of the store died"}, frozenset()),
     ("GET", "/api/delegations", None, frozenset({"po"})),
     ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
     ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),

@@ -2573,6 +2573,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/streams/{stream}/accept-loss": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Accept Loss
+         * @description Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards.
+         *
+         *     `stream` is `story:<id>`, `project:<id>`, `platform:main`, or the id of a story. Restore a newer log
+         *     if there is one.
+         */
+        post: operations["accept_loss_api_streams__stream__accept_loss_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/streams/consumers": {
         parameters: {
             query?: never;
@@ -5202,6 +5225,34 @@ export interface components {
             items: components["schemas"]["LogLineView"][];
             /** Next Line */
             next_line: number;
+        };
+        /**
+         * LossView
+         * @description The signed record of a loss: what checkpoints up to `sequence` attest after version `kept` is excused.
+         */
+        LossView: {
+            /** Accepted By */
+            accepted_by: string;
+            /** Attested */
+            attested: number;
+            /** Is New */
+            is_new: boolean;
+            /** Kept */
+            kept: number;
+            /** Lost */
+            lost: number;
+            /** Present */
+            present: number;
+            /** Reason */
+            reason: string;
+            /** Refusal */
+            refusal: string;
+            /** Sequence */
+            sequence: number;
+            /** Stream */
+            stream: string;
+            /** Time */
+            time: string;
         };
         /**
          * Me
@@ -13631,6 +13682,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StorySuggestion"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    accept_loss_api_streams__stream__accept_loss_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                stream: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LossView"];
                 };
             };
             /** @description Validation Error */
