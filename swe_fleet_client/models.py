@@ -2812,6 +2812,7 @@ class WaitingTask(TypedDict):
     """A task that waits for somebody."""
 
     overdue: bool
+    overdue_s: int | None
     priority: int
     role: str
     since: str | None
@@ -2823,7 +2824,7 @@ class WaitingTask(TypedDict):
     waits_for: str
 
 class WaitingTaskList(TypedDict):
-    """Tasks that wait, those of the oldest stories first."""
+    """Tasks that wait, or that are overdue; those of the oldest stories first."""
 
     items: list[WaitingTask]
 

@@ -584,9 +584,9 @@ class Operations(Calling):
         """Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards."""
         return self._json("POST", f"/api/streams/{self._part(stream)}/accept-loss", body=body, key=key, if_match=if_match)
 
-    def pending_tasks(self, *, role: str | None = None) -> m.WaitingTaskList:
+    def pending_tasks(self, *, role: str | None = None, overdue: bool | None = None) -> m.WaitingTaskList:
         """Tasks that wait for a role: for its work, or for its review."""
-        return self._json("GET", "/api/tasks/pending", query={"role": role})
+        return self._json("GET", "/api/tasks/pending", query={"role": role, "overdue": overdue})
 
     def list_tools(self) -> m.ToolList:
         """Every declared operation, with the digest of the active policy."""
@@ -628,9 +628,9 @@ class Operations(Calling):
         """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
         return self._json("GET", "/api/usage", query={"group_by": group_by, "storyId": story_id})
 
-    def workflow_stats(self) -> m.WorkflowStats:
-        """Stories by state, tasks by state, gates that wait, parked stories by cause."""
-        return self._json("GET", "/api/workflow/stats")
+    def workflow_stats(self, *, project_id: str | None = None) -> m.WorkflowStats:
+        """Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one."""
+        return self._json("GET", "/api/workflow/stats", query={"project_id": project_id})
 
     def score_report(self, *, body: m.ReportToScore, key: str | None = None, if_match: str | None = None) -> m.WorkspaceScore:
         """What a report would score. Nothing is recorded: recorded scores come from recorded runs alone."""

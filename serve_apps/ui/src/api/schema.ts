@@ -2829,7 +2829,7 @@ export interface paths {
         };
         /**
          * Workflow Stats
-         * @description Stories by state, tasks by state, gates that wait, parked stories by cause.
+         * @description Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one.
          */
         get: operations["workflow_stats_api_workflow_stats_get"];
         put?: never;
@@ -8243,6 +8243,8 @@ export interface components {
         WaitingTask: {
             /** Overdue */
             overdue: boolean;
+            /** Overdue S */
+            overdue_s: number | null;
             /** Priority */
             priority: number;
             /** Role */
@@ -8264,7 +8266,7 @@ export interface components {
         };
         /**
          * WaitingTaskList
-         * @description Tasks that wait, those of the oldest stories first.
+         * @description Tasks that wait, or that are overdue; those of the oldest stories first.
          */
         WaitingTaskList: {
             /** Items */
@@ -13771,6 +13773,8 @@ export interface operations {
     pending_tasks_api_tasks_pending_get: {
         parameters: {
             query?: {
+                /** @description Those past a time limit, the ones that somebody works on too. */
+                overdue?: boolean;
                 role?: string | null;
             };
             header?: {
@@ -14170,7 +14174,9 @@ export interface operations {
     };
     workflow_stats_api_workflow_stats_get: {
         parameters: {
-            query?: never;
+            query?: {
+                project_id?: string | null;
+            };
             header?: {
                 authorization?: string | null;
                 /** @description One of the caller's roles: the request acts in no other. */
