@@ -21,6 +21,7 @@ from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.tool_desk import ToolDesk
+from serve_apps.agents import agent_router
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter
 from serve_apps.bounds import RequestBounds
@@ -135,6 +136,7 @@ def build_gateway(
     app.include_router(planner_router)
     app.include_router(decision_router)
     app.include_router(council_router)
+    app.include_router(agent_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
     app.include_router(audit_router)

@@ -12,6 +12,8 @@ __all__ = [
     "ActionRequest",
     "ActionResult",
     "AdoptRequest",
+    "AgentRemoved",
+    "AgentRequest",
     "AgentView",
     "ApplyRequest",
     "ApprovalCard",
@@ -142,6 +144,8 @@ __all__ = [
     "Me",
     "Milestone",
     "MilestoneLine",
+    "NamedAgentList",
+    "NamedAgentView",
     "NeedView",
     "NoteRequest",
     "Nothing",
@@ -336,6 +340,18 @@ class AdoptRequest(TypedDict):
     """Follow a proposed version (PL-11)."""
 
     decision_id: str
+
+class AgentRemoved(TypedDict):
+    """Councils that open from here on do not seat it; those that are open keep it to their end."""
+
+    agent_id: str
+    version: int
+
+class AgentRequest(TypedDict):
+    """A seat for councils of a role that open from here on."""
+
+    model_policy: str
+    role: str
 
 class AgentView(TypedDict):
     """A seat of a pool; `busy` while a council waits for its answer."""
@@ -1488,6 +1504,22 @@ class MilestoneLine(TypedDict):
     actor: str
     event: str
     ts: str
+
+class NamedAgentList(TypedDict):
+    """Named agents in the order in which they were registered."""
+
+    items: list[NamedAgentView]
+
+class NamedAgentView(TypedDict):
+    """A named agent; `busy` while a council waits for its answer."""
+
+    agent_id: str
+    model_policy: str
+    principal: str
+    registered_at: str
+    registered_by: str
+    role: str
+    status: Literal['ready', 'busy']
 
 class NeedView(TypedDict):
     """One task needs another; `inferred` when shared keywords say so (PL-22)."""

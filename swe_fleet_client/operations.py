@@ -16,6 +16,18 @@ __all__ = ["Operations"]
 class Operations(Calling):
     """One method for each operation; `key` repeats a command, `if_match` guards it."""
 
+    def list_agents(self) -> m.NamedAgentList:
+        """The named agents in force, with what they do now."""
+        return self._json("GET", "/api/agents")
+
+    def register_agent(self, *, body: m.AgentRequest, key: str | None = None, if_match: str | None = None) -> m.NamedAgentView:
+        """Add a seat that councils of its role fill first; how many sit in them stays the same."""
+        return self._json("POST", "/api/agents", body=body, key=key, if_match=if_match)
+
+    def unregister_agent(self, agent_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.AgentRemoved:
+        """Take a named agent away: no council that opens seats it, and those that are open keep it to their end."""
+        return self._json("DELETE", f"/api/agents/{self._part(agent_id)}", body=body, key=key, if_match=if_match)
+
     def list_approvals(self, *, status: Literal['requested', 'granted', 'rejected', 'expired', 'revoked', 'voided'] | None = None, role: str | None = None, limit: int | None = None, cursor: str | None = None, story_id: str | None = None) -> m.ApprovalList:
         """Gates of all stories, or of one, with everything needed to decide."""
         return self._json("GET", "/api/approvals", query={"status": status, "role": role, "limit": limit, "cursor": cursor, "storyId": story_id})

@@ -209,7 +209,7 @@ def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int, config: 
     constraints = request.constraints.model_copy(
         update={"rubric": (*rubric, cn.RubricEntry(name=SENT_BACK, text=reason))}
     )
-    roster = tuple(m.model_copy(update={"model_policy": config.policy_of(m.role)}) for m in request.roster)
+    roster = cn.reseated(request.roster, config=config)
     return request.model_copy(update={"constraints": constraints, "seed": seed, "roster": roster})
 
 
@@ -320,8 +320,9 @@ def _seat_problems(bench: Workbench, request: cn.CouncilRequest, config: cn.Coun
             found.append((f"{at}/member_id", f"a seat is named {member.role}-001, {member.role}-002 and so on"))
         if member.principal != f"agent:{member.member_id}":
             found.append((f"{at}/principal", f"the principal of this seat is agent:{member.member_id}"))
-        if member.model_policy not in (member.role, config.policy_of(member.role)):
-            found.append((f"{at}/model_policy", f"the seat answers with {config.policy_of(member.role)}"))
+        own = config.policy_of_seat(member.member_id, member.role)
+        if member.model_policy not in (member.role, own):
+            found.append((f"{at}/model_policy", f"the seat answers with {own}"))
     return found
 
 

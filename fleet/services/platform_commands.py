@@ -10,6 +10,7 @@ from fleet.events import AccessDenied, FleetPaused, FleetResumed, Payload
 from fleet.ids import EntityId, derive_id
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
+from fleet.services.council_agents import register_agent, unregister_agent
 from fleet.services.council_pools import remove_council_pool, set_council_pool
 from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story import Caller, check_notes
@@ -64,6 +65,18 @@ def _remove_pool(rules: DelegationRules, state: PlatformState, command: Command,
     return remove_council_pool(rules.pools, state, command, caller)
 
 
+def _register_agent(
+    rules: DelegationRules, state: PlatformState, command: Command, caller: Caller
+) -> tuple[Payload, ...]:
+    return register_agent(rules.pools, state, command, caller)
+
+
+def _unregister_agent(
+    _: DelegationRules, state: PlatformState, command: Command, caller: Caller
+) -> tuple[Payload, ...]:
+    return unregister_agent(state, command, caller)
+
+
 def _denial(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Somebody asked for what is hidden from it; only a front sends this, and for nobody but the caller (CX-16)."""
     action, what, rule = (str(command.body.get(name) or "")[:200] for name in ("action", "object", "rule_id"))
@@ -84,6 +97,9 @@ def platform_result(state: PlatformState, command: Command) -> dict[str, Any]:
     found: dict[str, Any] = {"version": state.version, "is_paused": state.pause is not None}
     if command.name == "grant_delegation":
         found["delegation_id"] = derive_id("dg", PLATFORM, command.command_id)
+    if command.name == "register_agent":
+        made = (name for name, agent in state.agents.items() if agent.command_id == command.command_id)
+        found["agent_id"] = next(made, None)
     return found
 
 
@@ -94,5 +110,7 @@ PLATFORM_COMMANDS: Mapping[str, Decide] = {
     "revoke_delegation": revoke_delegation,
     "set_council_pool": _set_pool,
     "remove_council_pool": _remove_pool,
+    "register_agent": _register_agent,
+    "unregister_agent": _unregister_agent,
     "record_denial": _denial,
 }

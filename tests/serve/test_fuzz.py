@@ -159,7 +159,7 @@ NO_IDS = {
     "discovery_id": "di-davsp6ex55gim",
 }
 """Of the right form; this front has none of them but the project."""
-_PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies", "/api/council-pools", "/api/streams")
+_PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies", "/api/council-pools", "/api/streams", "/api/agents")
 _MAY_BE_EMPTY = (
     "/accept",
     "/rehydrate",

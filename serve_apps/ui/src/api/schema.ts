@@ -4,6 +4,50 @@
  */
 
 export interface paths {
+    "/api/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Agents
+         * @description The named agents in force, with what they do now.
+         */
+        get: operations["list_agents_api_agents_get"];
+        put?: never;
+        /**
+         * Register Agent
+         * @description Add a seat that councils of its role fill first; how many sit in them stays the same.
+         */
+        post: operations["register_agent_api_agents_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/agents/{agent_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Unregister Agent
+         * @description Take a named agent away: no council that opens seats it, and those that are open keep it to their end.
+         */
+        delete: operations["unregister_agent_api_agents__agent_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/approvals": {
         parameters: {
             query?: never;
@@ -3020,6 +3064,26 @@ export interface components {
             decision_id: string;
         };
         /**
+         * AgentRemoved
+         * @description Councils that open from here on do not seat it; those that are open keep it to their end.
+         */
+        AgentRemoved: {
+            /** Agent Id */
+            agent_id: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * AgentRequest
+         * @description A seat for councils of a role that open from here on.
+         */
+        AgentRequest: {
+            /** Model Policy */
+            model_policy: string;
+            /** Role */
+            role: string;
+        };
+        /**
          * AgentView
          * @description A seat of a pool; `busy` while a council waits for its answer.
          */
@@ -5299,6 +5363,37 @@ export interface components {
             event: string;
             /** Ts */
             ts: string;
+        };
+        /**
+         * NamedAgentList
+         * @description Named agents in the order in which they were registered.
+         */
+        NamedAgentList: {
+            /** Items */
+            items: components["schemas"]["NamedAgentView"][];
+        };
+        /**
+         * NamedAgentView
+         * @description A named agent; `busy` while a council waits for its answer.
+         */
+        NamedAgentView: {
+            /** Agent Id */
+            agent_id: string;
+            /** Model Policy */
+            model_policy: string;
+            /** Principal */
+            principal: string;
+            /** Registered At */
+            registered_at: string;
+            /** Registered By */
+            registered_by: string;
+            /** Role */
+            role: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "busy";
         };
         /**
          * NeedView
@@ -8389,6 +8484,113 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_agents_api_agents_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NamedAgentList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    register_agent_api_agents_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AgentRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NamedAgentView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    unregister_agent_api_agents__agent_id__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRemoved"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_approvals_api_approvals_get: {
         parameters: {
             query?: {
