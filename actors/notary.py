@@ -6,22 +6,31 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.shell import Shell
-from fleet.wiring import Endpoints, make_notary
+from fleet.ids import CommandId, Principal, StreamId
+from fleet.ports import AcceptedLoss
+from fleet.wiring import Endpoints, make_notary_parts
 
 __all__ = ["NotaryShell"]
 
 
 class NotaryShell(Shell):
-    """Thin shell over Notary."""
+    """Thin shell over Notary, and over the desk that signs accepted losses with the same key."""
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         super().__init__(name, endpoints)
-        self._notary = make_notary(endpoints)
+        parts = make_notary_parts(endpoints)
+        self._notary, self._losses = parts.notary, parts.losses
         self.background(self._notary.run)
 
     async def checkpoint(self) -> dict[str, Any]:
         """Attest everything that is in the log now."""
         return asdict(await self._notary.checkpoint())
+
+    async def accept_loss(
+        self, stream: StreamId, *, by: Principal, reason: str, command_id: CommandId | None = None
+    ) -> AcceptedLoss:
+        """A person gives up what a stream lost; whoever sends this has looked at who it is. See `Losses.accept`."""
+        return await self._losses.accept(stream, by=by, reason=reason, command_id=command_id)
 
     async def drain(self) -> None:
         """Background work has ended, and what the log holds by now is attested: a run may stop right after a story."""

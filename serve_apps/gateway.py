@@ -21,6 +21,7 @@ from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.tool_desk import ToolDesk
+from serve_apps.agents import agent_router
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter
 from serve_apps.bounds import RequestBounds
@@ -38,6 +39,7 @@ from serve_apps.gates import gates_router
 from serve_apps.in_force import in_force_router
 from serve_apps.insight import insight_router
 from serve_apps.interventions import intervention_router
+from serve_apps.losses import loss_router
 from serve_apps.mcp import MCP_PATH, McpFront
 from serve_apps.metrics import metrics_router
 from serve_apps.operations import operations_router
@@ -134,11 +136,13 @@ def build_gateway(
     app.include_router(planner_router)
     app.include_router(decision_router)
     app.include_router(council_router)
+    app.include_router(agent_router)
     app.include_router(project_router)
     app.include_router(ceremony_router)
     app.include_router(audit_router)
     app.include_router(operations_router)
     app.include_router(fleet_router)
+    app.include_router(loss_router)
     app.include_router(delegation_router)
     app.include_router(in_force_router)
     app.include_router(metrics_router)

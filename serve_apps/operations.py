@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from fleet.errors import PolicyDenied, StoreUnavailable
-from fleet.ids import Principal
+from fleet.ids import EntityId, Principal
 from fleet.ports import DeadLetter, DeadLetters, HasBacklog
 from fleet.report import Stay, first_try_rates, stays
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.story_desk import StoryDesk
-from fleet.story import StoryState, overdue_tasks
+from fleet.story import StoryState, TaskState, TimeLimit, overdue_tasks
+from serve_apps.projects import project_of_query
 from serve_apps.requests import Caller, Key, Stories
 from serve_apps.sight import sees_project, sight_of
 from serve_apps.times import at, at_or_none
@@ -67,10 +68,12 @@ class WaitingTask(Wire):
     """When it came to where it waits."""
     overdue: bool
     """It is past a time limit of the workflow."""
+    overdue_s: int | None
+    """By how many seconds; null while it is not."""
 
 
 class WaitingTaskList(Wire):
-    """Tasks that wait, those of the oldest stories first."""
+    """Tasks that wait, or that are overdue; those of the oldest stories first."""
 
     items: tuple[WaitingTask, ...]
 
@@ -144,6 +147,7 @@ async def _seen(request: Request, stories: StoryDesk, who: Principal) -> list[St
 
 
 _WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_approval": "po"}
+_REVIEWS = {"arch_reviewing": "architect", "qa_testing": "qa"}
 
 
 @operations_router.get("/projects", response_model=ProjectList)
@@ -168,35 +172,50 @@ async def projects(request: Request, stories: Stories, who: Caller) -> ProjectLi
 
 @operations_router.get("/tasks/pending", response_model=WaitingTaskList)
 async def pending_tasks(
-    request: Request, stories: Stories, who: Caller, role: Annotated[str | None, Query(max_length=40)] = None
+    request: Request,
+    stories: Stories,
+    who: Caller,
+    role: Annotated[str | None, Query(max_length=40)] = None,
+    overdue: Annotated[
+        bool, Query(description="Those past a time limit, the ones that somebody works on too.")
+    ] = False,
 ) -> WaitingTaskList:
     """Tasks that wait for a role: for its work, or for its review."""
     seen = [state for state in await _seen(request, stories, who) if not state.is_over]
     rows = [
-        WaitingTask(
-            task_id=t.task.task_id,
-            story_id=state.story_id,
-            story_title=state.content.title,
-            title=t.task.title,
-            role=t.task.role,
-            state=t.state,
-            priority=t.task.priority,
-            waits_for=_WAITS.get(t.state, t.task.role),
-            since=at_or_none(t.entered_ms.get(t.state)),
-            overdue=t.task.task_id in late,
-        )
+        _waiting(state, t, late.get(t.task.task_id), now_ms=stories.now_ms)
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
         for late in (_late(state, stories),)
         for t in state.tasks.values()
-        if (t.state == "todo" or t.state in _WAITS) and sight_of(request).sees_task(who, t)
+        if (t.task.task_id in late if overdue else t.state == "todo" or t.state in _WAITS)
+        and sight_of(request).sees_task(who, t)
     ]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 
 
+def _waiting(state: StoryState, found: TaskState, limit: TimeLimit | None, *, now_ms: int) -> WaitingTask:
+    return WaitingTask(
+        task_id=found.task.task_id,
+        story_id=state.story_id,
+        story_title=state.content.title,
+        title=found.task.title,
+        role=found.task.role,
+        state=found.state,
+        priority=found.task.priority,
+        waits_for=(_WAITS | _REVIEWS).get(found.state, found.task.role),
+        since=at_or_none(found.entered_ms.get(found.state)),
+        overdue=limit is not None,
+        overdue_s=(now_ms - limit.due_ms) // 1000 if limit else None,
+    )
+
+
+NamedProject = Annotated[EntityId | None, Depends(project_of_query)]
+
+
 @operations_router.get("/workflow/stats", response_model=WorkflowStats)
-async def workflow_stats(request: Request, stories: Stories, who: Caller) -> WorkflowStats:
-    """Stories by state, tasks by state, gates that wait, parked stories by cause."""
-    seen = await _seen(request, stories, who)
+async def workflow_stats(request: Request, stories: Stories, who: Caller, project_id: NamedProject) -> WorkflowStats:
+    """Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one."""
+    seen = [s for s in await _seen(request, stories, who) if project_id is None or s.project_id == project_id]
     tasks = [task for state in seen for task in state.tasks.values()]
     lines = [stories.planning.line(state) for state in seen]
     return WorkflowStats(
@@ -215,7 +234,7 @@ async def workflow_stats(request: Request, stories: Stories, who: Caller) -> Wor
     )
 
 
-def _late(state: StoryState, stories: StoryDesk) -> frozenset[str]:
+def _late(state: StoryState, stories: StoryDesk) -> Mapping[str, TimeLimit]:
     return overdue_tasks(state, stories.rules.fsm.task_workflow, now_ms=stories.now_ms)
 
 

@@ -35,7 +35,7 @@ from serve_apps.sight import sees_project, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
 from serve_apps.wire import CommandView, Wire
 
-__all__ = ["Projects", "project_router", "project_command", "versioned"]
+__all__ = ["Projects", "project_command", "project_of_query", "project_router", "versioned"]
 
 project_router = APIRouter(prefix="/api")
 
@@ -52,6 +52,16 @@ def _project_id(request: Request, who: Caller, project_id: str) -> EntityId:
     if not wanted.startswith("pr-") or not sees_project(request, who, wanted):
         raise NotFound(f"there is no project {wanted}", project_id=wanted)
     return wanted
+
+
+async def project_of_query(
+    request: Request, who: Caller, project_id: Annotated[str | None, Query(max_length=80)] = None
+) -> EntityId | None:
+    """The project that a query is about, which is there and seen; None when it names none."""
+    if project_id is None:
+        return None
+    wanted = _project_id(request, who, project_id)
+    return EntityId((await _projects(request, who).project(wanted)).project_id)
 
 
 Projects = Annotated[ProjectDesk, Depends(_projects)]

@@ -12,6 +12,8 @@ __all__ = [
     "ActionRequest",
     "ActionResult",
     "AdoptRequest",
+    "AgentRemoved",
+    "AgentRequest",
     "AgentView",
     "ApplyRequest",
     "ApprovalCard",
@@ -138,9 +140,12 @@ __all__ = [
     "LintSummary",
     "LogLineView",
     "LogList",
+    "LossView",
     "Me",
     "Milestone",
     "MilestoneLine",
+    "NamedAgentList",
+    "NamedAgentView",
     "NeedView",
     "NoteRequest",
     "Nothing",
@@ -335,6 +340,18 @@ class AdoptRequest(TypedDict):
     """Follow a proposed version (PL-11)."""
 
     decision_id: str
+
+class AgentRemoved(TypedDict):
+    """Councils that open from here on do not seat it; those that are open keep it to their end."""
+
+    agent_id: str
+    version: int
+
+class AgentRequest(TypedDict):
+    """A seat for councils of a role that open from here on."""
+
+    model_policy: str
+    role: str
 
 class AgentView(TypedDict):
     """A seat of a pool; `busy` while a council waits for its answer."""
@@ -1447,6 +1464,21 @@ class LogList(TypedDict):
     items: list[LogLineView]
     next_line: int
 
+class LossView(TypedDict):
+    """The signed record of a loss: what checkpoints up to `sequence` attest after version `kept` is excused."""
+
+    accepted_by: str
+    attested: int
+    is_new: bool
+    kept: int
+    lost: int
+    present: int
+    reason: str
+    refusal: str
+    sequence: int
+    stream: str
+    time: str
+
 class Me(TypedDict):
     """Who the caller is."""
 
@@ -1472,6 +1504,22 @@ class MilestoneLine(TypedDict):
     actor: str
     event: str
     ts: str
+
+class NamedAgentList(TypedDict):
+    """Named agents in the order in which they were registered."""
+
+    items: list[NamedAgentView]
+
+class NamedAgentView(TypedDict):
+    """A named agent; `busy` while a council waits for its answer."""
+
+    agent_id: str
+    model_policy: str
+    principal: str
+    registered_at: str
+    registered_by: str
+    role: str
+    status: Literal['ready', 'busy']
 
 class NeedView(TypedDict):
     """One task needs another; `inferred` when shared keywords say so (PL-22)."""
@@ -2796,6 +2844,7 @@ class WaitingTask(TypedDict):
     """A task that waits for somebody."""
 
     overdue: bool
+    overdue_s: int | None
     priority: int
     role: str
     since: str | None
@@ -2807,7 +2856,7 @@ class WaitingTask(TypedDict):
     waits_for: str
 
 class WaitingTaskList(TypedDict):
-    """Tasks that wait, those of the oldest stories first."""
+    """Tasks that wait, or that are overdue; those of the oldest stories first."""
 
     items: list[WaitingTask]
 

@@ -16,6 +16,18 @@ __all__ = ["Operations"]
 class Operations(Calling):
     """One method for each operation; `key` repeats a command, `if_match` guards it."""
 
+    def list_agents(self) -> m.NamedAgentList:
+        """The named agents in force, with what they do now."""
+        return self._json("GET", "/api/agents")
+
+    def register_agent(self, *, body: m.AgentRequest, key: str | None = None, if_match: str | None = None) -> m.NamedAgentView:
+        """Add a seat that councils of its role fill first; how many sit in them stays the same."""
+        return self._json("POST", "/api/agents", body=body, key=key, if_match=if_match)
+
+    def unregister_agent(self, agent_id: str, *, body: Any = None, key: str | None = None, if_match: str | None = None) -> m.AgentRemoved:
+        """Take a named agent away: no council that opens seats it, and those that are open keep it to their end."""
+        return self._json("DELETE", f"/api/agents/{self._part(agent_id)}", body=body, key=key, if_match=if_match)
+
     def list_approvals(self, *, status: Literal['requested', 'granted', 'rejected', 'expired', 'revoked', 'voided'] | None = None, role: str | None = None, limit: int | None = None, cursor: str | None = None, story_id: str | None = None) -> m.ApprovalList:
         """Gates of all stories, or of one, with everything needed to decide."""
         return self._json("GET", "/api/approvals", query={"status": status, "role": role, "limit": limit, "cursor": cursor, "storyId": story_id})
@@ -580,9 +592,13 @@ class Operations(Calling):
         """What waits for each group of consumers, and for how long."""
         return self._json("GET", "/api/streams/consumers")
 
-    def pending_tasks(self, *, role: str | None = None) -> m.WaitingTaskList:
+    def accept_loss(self, stream: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.LossView:
+        """Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards."""
+        return self._json("POST", f"/api/streams/{self._part(stream)}/accept-loss", body=body, key=key, if_match=if_match)
+
+    def pending_tasks(self, *, role: str | None = None, overdue: bool | None = None) -> m.WaitingTaskList:
         """Tasks that wait for a role: for its work, or for its review."""
-        return self._json("GET", "/api/tasks/pending", query={"role": role})
+        return self._json("GET", "/api/tasks/pending", query={"role": role, "overdue": overdue})
 
     def list_tools(self) -> m.ToolList:
         """Every declared operation, with the digest of the active policy."""
@@ -624,9 +640,9 @@ class Operations(Calling):
         """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
         return self._json("GET", "/api/usage", query={"group_by": group_by, "storyId": story_id})
 
-    def workflow_stats(self) -> m.WorkflowStats:
-        """Stories by state, tasks by state, gates that wait, parked stories by cause."""
-        return self._json("GET", "/api/workflow/stats")
+    def workflow_stats(self, *, project_id: str | None = None) -> m.WorkflowStats:
+        """Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one."""
+        return self._json("GET", "/api/workflow/stats", query={"project_id": project_id})
 
     def score_report(self, *, body: m.ReportToScore, key: str | None = None, if_match: str | None = None) -> m.WorkspaceScore:
         """What a report would score. Nothing is recorded: recorded scores come from recorded runs alone."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fleet.audit.note import NoteKey, SignCheck, open_note, sign_note
 from fleet.digest import canonical_json, digest_of
 from fleet.errors import InvalidInput
-from fleet.ids import Digest, Principal, StreamId
+from fleet.ids import CommandId, Digest, Principal, StreamId
 
 __all__ = ["AttestedHead", "Loss", "excused", "loss_id", "open_loss", "parse_loss", "sign_loss"]
 
@@ -47,6 +47,8 @@ class Loss(BaseModel):
     accepted_by: Principal
     reason: str = Field(min_length=1, max_length=4000)
     time: str
+    command_id: CommandId | None = None
+    """The command that accepted it; None when no front was asked."""
     kind: Literal["accepted_loss"] = "accepted_loss"
 
     @property
@@ -68,7 +70,8 @@ class Loss(BaseModel):
 def sign_loss(loss: Loss, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
     """The record as a signed note."""
     # Escaped to ASCII, so that no character of the reason can end a line.
-    body = json.dumps(json.loads(canonical_json(loss)), sort_keys=True, separators=(",", ":"))
+    said = canonical_json(loss.model_dump(mode="json", exclude_none=True))
+    body = json.dumps(json.loads(said), sort_keys=True, separators=(",", ":"))
     return sign_note(f"{_FIRST_LINE}\n{body}\n", key, sign)
 
 

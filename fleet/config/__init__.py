@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from fleet.config.environment import Key, config_files, load_settings, settings_keys
     from fleet.config.files import ConfigFiles, packaged_directory
     from fleet.config.labels import LabelChoice, LabelKey, LabelValue, has_node
-    from fleet.config.notifications import NotificationSettings, WebhookTargetSettings
+    from fleet.config.notifications import (
+        MailTargetSettings,
+        NotificationSettings,
+        TargetSettings,
+        WebhookTargetSettings,
+    )
     from fleet.config.observability import ObservabilitySettings
     from fleet.config.reference import settings_reference
     from fleet.config.secrets import (
@@ -55,6 +60,8 @@ else:
 
 __all__ = [
     "NotificationSettings",
+    "MailTargetSettings",
+    "TargetSettings",
     "WebhookTargetSettings",
     "MAX_DOCUMENT_BYTES",
     "ActorKind",

@@ -12,22 +12,17 @@ from fleet.errors import FleetError
 from fleet.tools import SecretName, address_refusal
 from fleet.tools.http_rules import target_of
 
-__all__ = ["NotificationSettings", "WebhookTargetSettings"]
+__all__ = ["MailTargetSettings", "NotificationSettings", "TargetSettings", "WebhookTargetSettings"]
 
 NoticeKind = Literal["approval_requested", "time_limit_passed", "incident_opened"]
+MailAddress = Annotated[str, Field(max_length=254, pattern=r"^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$")]
+"""An address without a name: nothing in it can end a line of a mail."""
 _KINDS: tuple[NoticeKind, ...] = ("approval_requested", "time_limit_passed", "incident_opened")
 
 
-class WebhookTargetSettings(Settings):
-    """One HTTP endpoint that gets a signed POST for each notification."""
-
+class _TargetSettings(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
     """By which metrics, dead letters and the record of what it was told know it."""
-    kind: Literal["webhook"]
-    url: Annotated[str, Field(max_length=2_000)]
-    """`https://host[:port]/path`; `http` only where `networks` says that the receiver is yours."""
-    secret: SecretReference
-    """`secret://<name>` of the key that bodies are signed with; granted to role devops for notifications.send."""
     events: Annotated[tuple[NoticeKind, ...], Field(min_length=1)] = _KINDS
     """What it hears of: approval_requested, time_limit_passed, incident_opened."""
     projects: tuple[Annotated[str, Field(pattern=r"^pr(-[a-z0-9]+)+$")], ...] = ()
@@ -39,8 +34,18 @@ class WebhookTargetSettings(Settings):
     ca_file: AbsolutePath | None = None
     """Certificates of the authority that vouches for the receiver; unset trusts the usual ones."""
 
+
+class WebhookTargetSettings(_TargetSettings):
+    """One HTTP endpoint that gets a signed POST for each notification."""
+
+    kind: Literal["webhook"]
+    url: Annotated[str, Field(max_length=2_000)]
+    """`https://host[:port]/path`; `http` only where `networks` says that the receiver is yours."""
+    secret: SecretReference
+    """`secret://<name>` of the key that bodies are signed with; granted to role devops for notifications.send."""
+
     @property
-    def secret_name(self) -> SecretName:
+    def secret_name(self) -> SecretName | None:
         """The name of the key's secret."""
         return self.secret.removeprefix("secret://")
 
@@ -64,11 +69,53 @@ class WebhookTargetSettings(Settings):
         return self
 
 
+class MailTargetSettings(_TargetSettings):
+    """People who get a mail for each notification, through one mail server."""
+
+    kind: Literal["mail"]
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$|^[0-9a-fA-F:]{2,45}$")]
+    """Name or address of the mail server (SMTP)."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    """Its port; 465 as a rule with `security: tls`."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """`starttls` turns to TLS before anything is said, `tls` speaks it from the start; `none` only in `networks`."""
+    user: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")] | None = None
+    """Who logs in; unset logs nobody in."""
+    secret: SecretReference | None = None
+    """`secret://<name>` of the user's password; granted to role devops for notifications.send."""
+    sender: MailAddress
+    """Address that mails come from."""
+    recipients: Annotated[tuple[MailAddress, ...], Field(min_length=1, max_length=50)]
+    """Addresses that mails go to; all of them see each other."""
+    desk_url: Annotated[str, Field(max_length=500, pattern=r"^https?://[A-Za-z0-9.:\[\]/_-]+$")]
+    """Address of the desk, which mails link to."""
+
+    @property
+    def secret_name(self) -> SecretName | None:
+        """The name of the password's secret; None where nobody logs in."""
+        return None if self.secret is None else self.secret.removeprefix("secret://")
+
+    @model_validator(mode="after")
+    def _may_be_reached(self) -> Self:
+        if (self.user is None) != (self.secret is None):
+            raise ValueError("user and secret belong together: give both, or none where nobody logs in")
+        if self.security == "none" and self.user is not None:
+            raise ValueError("security none would send the password in the clear; use starttls or tls")
+        if self.security == "none" and not self.networks:
+            raise ValueError("security is none; use starttls or tls, or list the network of the server under networks")
+        if _is_numeric(self.host) and (why := address_refusal(self.host, allowed=self.networks)) is not None:
+            raise ValueError(f"host is {why}; list its network under networks if it is yours")
+        return self
+
+
+TargetSettings = WebhookTargetSettings | MailTargetSettings
+
+
 class NotificationSettings(Settings):
     """Who is told outside of the fleet of approvals that wait, time limits that passed, and incidents (LC-80)."""
 
-    targets: tuple[WebhookTargetSettings, ...] = ()
-    """Places that are told, each with `name`, `kind: webhook`, `url` and `secret`; none as shipped."""
+    targets: tuple[Annotated[TargetSettings, Field(discriminator="kind")], ...] = ()
+    """Places that are told: `kind: webhook` with `url` and `secret`, or `kind: mail` with a server; none as shipped."""
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

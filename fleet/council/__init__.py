@@ -30,7 +30,17 @@ if TYPE_CHECKING:
         conclude,
         tokens_by_phase,
     )
-    from fleet.council.config import CouncilConfig, CouncilDefaults, CouncilPool, MockMode, PassThreshold, Reliability
+    from fleet.council.config import (
+        FIRST_NAMED,
+        LAST_NAMED,
+        CouncilConfig,
+        CouncilDefaults,
+        CouncilPool,
+        MockMode,
+        NamedAgent,
+        PassThreshold,
+        Reliability,
+    )
     from fleet.council.counterfactuals import Counterfactual
     from fleet.council.evidence import (
         Contender,
@@ -72,6 +82,7 @@ if TYPE_CHECKING:
         derive_seed,
         passes,
         quorum_of,
+        reseated,
         roster_problems,
         seats,
         voter_weights,
@@ -114,6 +125,9 @@ __all__ = [
     "CouncilDefaults",
     "CouncilKind",
     "CouncilPool",
+    "FIRST_NAMED",
+    "LAST_NAMED",
+    "NamedAgent",
     "CouncilRequest",
     "CouncilState",
     "CountedBallot",
@@ -195,6 +209,7 @@ __all__ = [
     "passes",
     "progress",
     "quorum_of",
+    "reseated",
     "read_ballot",
     "roster_problems",
     "seats",

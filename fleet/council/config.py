@@ -14,6 +14,7 @@ __all__ = [
     "CouncilUse",
     "EngineKind",
     "MockMode",
+    "NamedAgent",
     "PassThreshold",
     "Reliability",
     "Rigor",
@@ -29,6 +30,8 @@ Temperature = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 
 
 MIN_VOTERS, MAX_VOTERS = 3, 9
+FIRST_NAMED, LAST_NAMED = 101, 899
+"""Numbers of named agents: seats of pools end at 99, and delegates of gates have 900."""
 
 
 class _Frozen(BaseModel):
@@ -81,6 +84,15 @@ class CouncilPool(_Frozen):
         return self
 
 
+class NamedAgent(_Frozen):
+    """A seat that an admin registered: it sits in councils of its role before the numbered ones do (AP-79)."""
+
+    number: Annotated[int, Field(ge=FIRST_NAMED, le=LAST_NAMED)]
+    """Of its seat."""
+    model_policy: str
+    """Policy of config/models.yaml that it answers with."""
+
+
 class Reliability(_Frozen):
     """Measured weights of seats; versioned, because they change outcomes (CN-55)."""
 
@@ -121,6 +133,8 @@ class CouncilConfig(_Frozen):
     """Measured weights of seats."""
     pools: Mapping[RoleName, CouncilPool] = Field(default_factory=dict[str, CouncilPool])
     """Pools by role or profile."""
+    agents: Mapping[RoleName, tuple[NamedAgent, ...]] = Field(default_factory=dict[str, tuple[NamedAgent, ...]])
+    """Named agents by role, in the order in which they were registered; as a rule while the fleet runs."""
 
     def voters_of(self, role: str) -> int:
         """How many voters a council of this role has that asks for no number: those of its pool, else the default."""
@@ -131,6 +145,12 @@ class CouncilConfig(_Frozen):
         """What the seats of this role answer with: the policy of its pool, else the role's own, by its name."""
         pool = self.pools.get(role)
         return pool.model_policy if pool is not None and pool.model_policy is not None else role
+
+    def policy_of_seat(self, member_id: str, role: str) -> str:
+        """What this seat answers with: the policy of its own where it is a named agent, else that of its role."""
+        own = (one for one in self.agents.get(role, ()) if member_id == f"{role}-{one.number:03d}")
+        named = next(own, None)
+        return named.model_policy if named is not None else self.policy_of(role)
 
     def threshold_at(self, rigor: Rigor) -> PassThreshold:
         """The pass threshold of a gate at this level; without an entry, a majority."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.council.config import MAX_VOTERS, MIN_VOTERS, CouncilConfig, PassThreshold
+from fleet.council.config import FIRST_NAMED, LAST_NAMED, MAX_VOTERS, MIN_VOTERS, CouncilConfig, PassThreshold
 from fleet.ids import EntityId, Principal
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "derive_seed",
     "passes",
     "quorum_of",
+    "reseated",
     "roster_problems",
     "seats",
     "voter_weights",
@@ -71,21 +72,53 @@ def build_roster(
 def seats(roles: Sequence[str], *, config: CouncilConfig) -> tuple[Member, ...]:
     """A seat for each of the roles, which proposes and votes; those of one role are numbered in order.
 
-    Temperatures and prompt variants are taken in turn, so that drafts differ (CN-14).
+    Named agents of a role sit first. Temperatures and prompt variants are taken in turn, so that drafts differ (CN-14).
     """
-    names = [f"{role}-{roles[: n + 1].count(role):03d}" for n, role in enumerate(roles)]
+    names = [_seat_name(role, roles[: n + 1].count(role), config) for n, role in enumerate(roles)]
     return tuple(
         Member(
             member_id=EntityId(name),
             role=role,
             principal=Principal(f"agent:{name}"),
-            model_policy=config.policy_of(role),
+            model_policy=config.policy_of_seat(name, role),
             temperature=config.ladder[number % len(config.ladder)],
             prompt_variant=number % config.prompt_variants,
             weight=config.reliability.weights.get(name, 1),
         )
         for number, (role, name) in enumerate(zip(roles, names, strict=True))
     )
+
+
+def reseated(roster: Sequence[Member], *, config: CouncilConfig) -> tuple[Member, ...]:
+    """The members as they sit in a council that is asked the same again: with the policies that their seats have now.
+
+    In the place of a named agent that was taken away since sits the first numbered seat of its role that is free.
+    """
+    taken = {str(m.member_id) for m in roster}
+    found: list[Member] = []
+    for member in roster:
+        name = str(member.member_id)
+        if _is_gone(member, config):
+            name = next(n for n in (f"{member.role}-{k:03d}" for k in range(1, MAX_VOTERS + 2)) if n not in taken)
+            taken.add(name)
+        update = {
+            "member_id": EntityId(name),
+            "principal": Principal(f"agent:{name}"),
+            "model_policy": config.policy_of_seat(name, member.role),
+        }
+        found.append(member.model_copy(update=update))
+    return tuple(found)
+
+
+def _is_gone(member: Member, config: CouncilConfig) -> bool:
+    number = int(member.member_id[-3:])
+    return FIRST_NAMED <= number <= LAST_NAMED and number not in {a.number for a in config.agents.get(member.role, ())}
+
+
+def _seat_name(role: str, place: int, config: CouncilConfig) -> str:
+    """The name of the seat that is the `place`-th of its role, from 1."""
+    named = config.agents.get(role, ())
+    return f"{role}-{named[place - 1].number if place <= len(named) else place - len(named):03d}"
 
 
 def _test_author(config: CouncilConfig, *, taken: int) -> Member:

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     )
     from fleet.models.replies import (
         ReplyKind,
+        addressed_schema,
         advice_schema,
         critique_schema,
         document_schema,
@@ -113,6 +114,7 @@ else:
 
 __all__ = [
     "RUN_PROFILE",
+    "addressed_schema",
     "advice_schema",
     "is_another_model",
     "TokenizerId",

@@ -14,6 +14,7 @@ from fleet.models.json_schema import schema_problems
 
 __all__ = [
     "ReplyKind",
+    "addressed_schema",
     "advice_schema",
     "critique_schema",
     "document_schema",
@@ -118,9 +119,13 @@ def advice_schema(refs: Sequence[str]) -> dict[str, Any]:
     answer = {"summary": _text(300), "text": _text(6000)}
     if not refs:
         return _closed(answer)
+    return _closed({**answer, "addressed": addressed_schema(refs)})
+
+
+def addressed_schema(refs: Sequence[str]) -> dict[str, Any]:
+    """How an answer meets each of the things that these ids name, at least one."""
     entry = _closed({"ref": {"type": "string", "enum": list(refs)}, "how": _text(300)})
-    addressed = {"type": "array", "minItems": len(refs), "maxItems": len(refs), "items": entry}
-    return _closed({**answer, "addressed": addressed})
+    return {"type": "array", "minItems": len(refs), "maxItems": len(refs), "items": entry}
 
 
 def critique_schema() -> dict[str, Any]:

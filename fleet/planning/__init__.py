@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         FleetPause,
         PlatformState,
         RecordedPool,
+        RegisteredAgent,
         StandingDelegation,
         fold_platform,
     )
@@ -97,6 +98,7 @@ else:
 
 __all__ = [
     "RecordedPool",
+    "RegisteredAgent",
     "REVIEWABLE",
     "DEFAULT_EPIC",
     "DEFAULT_PROJECT",

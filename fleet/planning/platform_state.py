@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fleet.events import (
+    AgentRegistered,
+    AgentUnregistered,
     CouncilPoolRemoved,
     CouncilPoolSet,
     DelegationGranted,
@@ -19,7 +21,15 @@ from fleet.events import (
 )
 from fleet.ids import StreamId
 
-__all__ = ["PLATFORM", "FleetPause", "PlatformState", "RecordedPool", "StandingDelegation", "fold_platform"]
+__all__ = [
+    "PLATFORM",
+    "FleetPause",
+    "PlatformState",
+    "RecordedPool",
+    "RegisteredAgent",
+    "StandingDelegation",
+    "fold_platform",
+]
 
 PLATFORM = StreamId("platform:main")
 
@@ -62,6 +72,17 @@ class RecordedPool:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredAgent:
+    """A named agent (AP-79): councils that open while it is registered may seat it."""
+
+    registered: AgentRegistered
+    by: str
+    at_ms: int
+    command_id: str
+    is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformState:
     """The fold of the platform's stream up to `version`."""
 
@@ -72,6 +93,17 @@ class PlatformState:
     """By id, in the order in which they were granted."""
     pools: Mapping[str, RecordedPool] = field(default_factory=dict[str, RecordedPool])
     """By role; a role that is not named has what the configuration says."""
+    agents: Mapping[str, RegisteredAgent] = field(default_factory=dict[str, RegisteredAgent])
+    """By id, in the order of registration, those that are gone too: no id is given twice."""
+
+    def named_agents(self) -> dict[str, tuple[RegisteredAgent, ...]]:
+        """Those that are not gone, by role in the order of registration."""
+        found: dict[str, tuple[RegisteredAgent, ...]] = {}
+        for agent in self.agents.values():
+            if not agent.is_gone:
+                role = agent.registered.role
+                found[role] = (*found.get(role, ()), agent)
+        return found
 
     def pause_of(self, project_id: str) -> FleetPause | None:
         """What holds stories of this project back: the pause of the whole fleet before that of the project."""
@@ -105,6 +137,12 @@ def _evolved(state: PlatformState, payload: Payload, event: StoredEvent) -> Plat
         case CouncilPoolRemoved():
             removed = RecordedPool(None, event.actor, event.ts_ms)
             return replace(state, pools={**state.pools, payload.role: removed})
+        case AgentRegistered():
+            agent = RegisteredAgent(payload, event.actor, event.ts_ms, event.command_id)
+            return replace(state, agents={**state.agents, payload.agent_id: agent})
+        case AgentUnregistered() if payload.agent_id in state.agents:
+            gone = replace(state.agents[payload.agent_id], is_gone=True)
+            return replace(state, agents={**state.agents, payload.agent_id: gone})
         case _:
             return state
 

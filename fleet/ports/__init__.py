@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Duplicate,
         EventLog,
     )
+    from fleet.ports.losses import AcceptedLoss, Losses
     from fleet.ports.model_board import ModelBoard
     from fleet.ports.notifications import (
         NoticeKind,
@@ -101,6 +102,8 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "AcceptedLoss",
+    "Losses",
     "ServingBackend",
     "Deployments",
     "Placed",

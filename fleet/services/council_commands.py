@@ -24,7 +24,7 @@ from fleet.ports import Command
 from fleet.services.council_pools import council_rules
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
-from fleet.story import Caller, CouncilRecord, StoryState, check_notes, known_trees, limits_of
+from fleet.story import Caller, CouncilRecord, StoryState, check_notes, design_decision, known_trees, limits_of
 
 __all__ = ["ASKERS", "COUNCIL_COMMANDS", "council_id_of"]
 
@@ -57,7 +57,8 @@ async def request_council(handler: object, bench: Workbench, command: Command, c
 
     Raises:
         PolicyDenied: the caller holds none of the roles that may ask.
-        InvalidTransition: the story is over, parked, paused, being restored or was not started.
+        InvalidTransition: the story is over, parked, paused, being restored or was not started; for a plan, its design
+            is not decided or its build is over.
         InvalidInput: `problems` lists all that is wrong with the request; nothing was recorded or spent (CN-12).
     """
     _require_role(caller, ASKERS)
@@ -68,6 +69,8 @@ async def request_council(handler: object, bench: Workbench, command: Command, c
     except InvalidInput as error:
         found = [(str(p["field"]), str(p["problem"])) for p in error.details["problems"]]
         raise _invalid(found) from error
+    if request.kind == "selection" and request.output_kind == "plan":
+        _require_plannable(bench, "request_council")
     return await _opened(bench, caller, council_id, request)
 
 
@@ -97,6 +100,8 @@ async def reject_council(handler: object, bench: Workbench, command: Command, ca
             f"council {record.opened.council_id} was sent back already, to {again.opened.council_id}",
             council_id=again.opened.council_id,
         )
+    if asked.request.output_kind == "plan":
+        _require_plannable(bench, "reject_council")
     council_id = council_id_of(bench.journal.stream, command.command_id)
     reason = check_notes(str(command.body.get("reason") or ""), "reason")
     request = _with_reason(asked.request, reason, seed=cn.derive_seed(council_id), config=await council_rules(bench))
@@ -161,6 +166,18 @@ def _require_workable(state: StoryState, event: str) -> None:
         raise _refused(state, event, f"story {state.story_id} is {is_now}")
 
 
+def _require_plannable(bench: Workbench, event: str) -> None:
+    """Returns while tasks may still come of a plan: its design is decided, and its build is not over (PL-24)."""
+    state, lifecycle = bench.state, bench.rules.fsm.lifecycles[bench.state.lifecycle]
+    if lifecycle.phase(state.state) not in ("DESIGN", "BUILD"):
+        is_now = "past its build: take it back first, or ask for a text"
+    elif design_decision(state) is None:
+        is_now = "without a decided design: ask for one (output_kind design), or wait until its own is accepted"
+    else:
+        return
+    raise _refused(state, event, f"story {state.story_id} is {is_now}")
+
+
 def _refused(state: StoryState, event: str, message: str) -> InvalidTransition:
     return InvalidTransition(message, state=state.state, event=event, allowed=[])
 
@@ -192,7 +209,7 @@ def _with_reason(request: cn.CouncilRequest, reason: str, *, seed: int, config: 
     constraints = request.constraints.model_copy(
         update={"rubric": (*rubric, cn.RubricEntry(name=SENT_BACK, text=reason))}
     )
-    roster = tuple(m.model_copy(update={"model_policy": config.policy_of(m.role)}) for m in request.roster)
+    roster = cn.reseated(request.roster, config=config)
     return request.model_copy(update={"constraints": constraints, "seed": seed, "roster": roster})
 
 
@@ -261,14 +278,15 @@ async def _problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[
 def _kind_problems(request: cn.CouncilRequest) -> list[tuple[str, str]]:
     if request.kind == "estimate":
         return [("/kind", "estimates are made in a backlog review; on request there are: selection, gate")]
-    if request.kind == "selection" and request.output_kind == "plan":
-        return [("/output_kind", "plans are derived from designs; on request there are: text, design, code_patch")]
     return []
 
 
 def _task_problems(state: StoryState, request: cn.CouncilRequest) -> list[tuple[str, str]]:
+    is_selection = request.kind == "selection"
+    if request.task_id is not None and is_selection and request.output_kind == "plan":
+        return [("/task_id", "a plan is of the whole story: leave the task out")]
     if request.task_id is None:
-        is_code = request.kind == "selection" and request.output_kind == "code_patch"
+        is_code = is_selection and request.output_kind == "code_patch"
         return [("/task_id", "a council on code is about a task: name it")] if is_code else []
     task = state.tasks.get(request.task_id)
     if task is None:
@@ -302,8 +320,9 @@ def _seat_problems(bench: Workbench, request: cn.CouncilRequest, config: cn.Coun
             found.append((f"{at}/member_id", f"a seat is named {member.role}-001, {member.role}-002 and so on"))
         if member.principal != f"agent:{member.member_id}":
             found.append((f"{at}/principal", f"the principal of this seat is agent:{member.member_id}"))
-        if member.model_policy not in (member.role, config.policy_of(member.role)):
-            found.append((f"{at}/model_policy", f"the seat answers with {config.policy_of(member.role)}"))
+        own = config.policy_of_seat(member.member_id, member.role)
+        if member.model_policy not in (member.role, own):
+            found.append((f"{at}/model_policy", f"the seat answers with {own}"))
     return found
 
 

@@ -8,12 +8,22 @@ from typing import Literal
 
 from fleet import council as cn
 from fleet.errors import NotFound
-from fleet.planning import RecordedPool
+from fleet.planning import RecordedPool, RegisteredAgent
 from fleet.services.council_pools import PoolInForce
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import CouncilRecord, StoryState
 
-__all__ = ["AgentLine", "CouncilDesk", "CouncilLine", "CouncilStatus", "PoolLine", "pool_lines", "status_of"]
+__all__ = [
+    "AgentLine",
+    "CouncilDesk",
+    "CouncilLine",
+    "CouncilStatus",
+    "NamedAgentLine",
+    "PoolLine",
+    "agent_lines",
+    "pool_lines",
+    "status_of",
+]
 
 CouncilStatus = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"]
 
@@ -34,6 +44,14 @@ class AgentLine:
     """A seat of a pool."""
 
     agent_id: str
+    status: Literal["ready", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAgentLine:
+    """A named agent, and what it does now."""
+
+    agent: RegisteredAgent
     status: Literal["ready", "busy"]
 
 
@@ -92,8 +110,22 @@ def status_of(state: StoryState, record: CouncilRecord) -> CouncilStatus:
 
 def pool_lines(pools: Mapping[str, PoolInForce], lines: Iterable[CouncilLine]) -> tuple[PoolLine, ...]:
     """Each pool in force by role, with the seats that councils at work wait for now."""
-    awaited = {name for line in lines if line.status == "IN_PROGRESS" and _works(line.state) for name in _awaited(line)}
+    awaited = _all_awaited(lines)
     return tuple(_pool(role, pool, awaited) for role, pool in sorted(pools.items()))
+
+
+def agent_lines(agents: Iterable[RegisteredAgent], lines: Iterable[CouncilLine]) -> tuple[NamedAgentLine, ...]:
+    """Each named agent with whether a council at work waits for it now."""
+    awaited = _all_awaited(lines)
+    return tuple(
+        NamedAgentLine(one, "busy" if one.registered.agent_id.removeprefix("agent-") in awaited else "ready")
+        for one in agents
+    )
+
+
+def _all_awaited(lines: Iterable[CouncilLine]) -> set[str]:
+    """The members that councils at work wait for now."""
+    return {name for line in lines if line.status == "IN_PROGRESS" and _works(line.state) for name in _awaited(line)}
 
 
 def _works(state: StoryState) -> bool:

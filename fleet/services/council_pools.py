@@ -21,7 +21,15 @@ from fleet.services.workbench import Workbench
 from fleet.story import Caller
 from fleet.tools import RolesConfig
 
-__all__ = ["PoolInForce", "PoolRules", "council_rules", "pools_in_force", "remove_council_pool", "set_council_pool"]
+__all__ = [
+    "PoolInForce",
+    "PoolRules",
+    "check_role",
+    "council_rules",
+    "pools_in_force",
+    "remove_council_pool",
+    "set_council_pool",
+]
 
 _SIZES = (3, 5, 7, 9)
 
@@ -68,11 +76,26 @@ def _pool_of(recorded: RecordedPool) -> cn.CouncilPool | None:
 
 
 async def council_rules(bench: Workbench) -> cn.CouncilConfig:
-    """The rules under which a council of the story opens now, with the pools in force."""
+    """The rules under which a council of the story opens now, with the pools and named agents in force."""
     platform, config = bench.journal.platform, bench.rules.council
-    if platform is None or not (state := await platform.state()).pools:
+    if platform is None:
         return config
-    return config.model_copy(update={"pools": {r: one.pool for r, one in pools_in_force(config, state).items()}})
+    state = await platform.state()
+    if not state.pools and not state.agents:
+        return config
+    pools = {role: one.pool for role, one in pools_in_force(config, state).items()}
+    return config.model_copy(update={"pools": pools, "agents": _named(state)})
+
+
+def _named(state: PlatformState) -> dict[str, tuple[cn.NamedAgent, ...]]:
+    """The named agents as councils seat them, by role."""
+    return {
+        role: tuple(
+            cn.NamedAgent(number=int(one.registered.agent_id[-3:]), model_policy=one.registered.engine)
+            for one in agents
+        )
+        for role, agents in state.named_agents().items()
+    }
 
 
 # On the platform's stream.
@@ -91,7 +114,7 @@ def set_council_pool(
     assert rules is not None, "whoever takes commands on pools knows the rules of pools"
     body = dict(command.body)
     role = str(body.pop("role", "") or "")
-    _check_role(rules, role)
+    check_role(rules, role)
     try:
         pool = cn.CouncilPool.model_validate(body)
     except ValidationError as error:
@@ -120,7 +143,8 @@ def _needs_admin(caller: Caller) -> None:
         raise PolicyDenied(f"{caller.principal} does not hold role 'admin'", rule_id="role_not_held", allowed="admin")
 
 
-def _check_role(rules: PoolRules, role: str) -> None:
+def check_role(rules: PoolRules, role: str) -> None:
+    """Returns when agents of this fleet serve the role in councils; InvalidInput with those that may be named."""
     if role not in rules.roles.assignable:
         raise _refused("role", f"there is no assignable role {role[:60]!r}", rules.roles.assignable)
     if rules.staffed is not None and role not in rules.staffed:

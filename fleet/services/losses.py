@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fleet.audit import AttestedHead, ChainCheck, Leaf, Loss, excused, loss_id, sign_loss
-from fleet.errors import InvalidInput, LogCorrupted
+from fleet.errors import InvalidInput, InvalidTransition, LogCorrupted
 from fleet.events import rfc3339
-from fleet.ids import Principal, StreamId
-from fleet.ports import CheckpointExport, CheckpointStore, Clock, EventLog, RawLog, Signer, Verifier
+from fleet.ids import CommandId, Principal, StreamId
+from fleet.ports import (
+    AcceptedLoss,
+    CheckpointExport,
+    CheckpointStore,
+    Clock,
+    EventLog,
+    RawLog,
+    Signer,
+    Verifier,
+)
 from fleet.services.attesting import GENESIS, Newest, keys_of, open_losses, restore_copies
 from fleet.services.chains import follow
 
-__all__ = ["AcceptedLoss", "LossDesk"]
+__all__ = ["LossDesk"]
 
 _SHORTEST, _LONGEST = 10, 4000
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedLoss:
-    """The record; `is_new` is False when the same loss was accepted before."""
-
-    loss: Loss
-    is_new: bool
 
 
 class _Attested(NamedTuple):
@@ -33,10 +33,19 @@ class _Attested(NamedTuple):
     kept: AttestedHead
 
 
+class _Wanted(NamedTuple):
+    """Who wants to accept what, why, and by which command."""
+
+    stream: StreamId
+    by: Principal
+    reason: str
+    command_id: CommandId | None
+
+
 class LossDesk:
     """Accepts losses. The record is in the checkpoint store and among the exported copies before anything else.
 
-    A crash in between leaves the stream refused; accepting again finds the record and goes on.
+    A crash in between leaves the stream refused; accepting again finds the record and goes on. Implements Losses.
     """
 
     def __init__(
@@ -53,21 +62,32 @@ class LossDesk:
         self._log, self._raw, self._store, self._export = log, raw, store, export
         self._signer, self._verifier, self._clock = signer, verifier, clock
 
-    async def accept(self, stream: StreamId, *, by: Principal, reason: str) -> AcceptedLoss:
-        """The stream takes appends again from its present head; checkpoints no longer demand what is gone.
-
-        Raises:
-            InvalidInput: nothing of the stream was lost, or the reason is too short or too long.
-            LogCorrupted: what is left of the stream is damaged in itself; a backup has to be restored first.
-            StoreUnavailable, StoreFull, CommitUnknown: repeat it.
-        """
+    async def accept(
+        self, stream: StreamId, *, by: Principal, reason: str, command_id: CommandId | None = None
+    ) -> AcceptedLoss:
+        """See `Losses.accept`."""
         words = _checked(reason)
-        done = await self._accept(stream, by, words)
+        if command_id is not None and (done := await self._carried_out(stream, command_id)):
+            return done
+        wanted = _Wanted(stream, by, words, command_id)
+        done = await self._accept(wanted)
         # A notary may have signed in between: the record has to excuse that checkpoint too.
         while await self._is_demanded(done.loss):
-            done = await self._accept(stream, by, words)
+            done = await self._accept(wanted)
         await self._log.accept_loss(stream)
         return done
+
+    async def _carried_out(self, stream: StreamId, command_id: CommandId) -> AcceptedLoss | None:
+        """What this command accepted; None when it did nothing yet, or died before the stream was opened."""
+        keys = keys_of(self._signer, self._verifier)
+        losses, _ = await open_losses(self._store, self._export, keys, self._verifier, repair=True)
+        own = [loss for loss in losses if loss.command_id == command_id]
+        if not own:
+            return None
+        # Only the refusal that the record is about is still to be lifted by it.
+        refusal = (await self._log.refused()).get(stream)
+        is_open = refusal is None or refusal != own[-1].refusal or await self._present(stream) != own[-1].present
+        return AcceptedLoss(own[-1], is_new=False) if is_open else None
 
     async def _newest(self) -> Newest:
         return await restore_copies(self._store, self._export, keys_of(self._signer, self._verifier), self._verifier)
@@ -80,7 +100,8 @@ class LossDesk:
             return False
         return not await self._holds(AttestedHead(version=leaf.version, hash=leaf.hash), loss.stream)
 
-    async def _accept(self, stream: StreamId, by: Principal, reason: str) -> AcceptedLoss:
+    async def _accept(self, asked: _Wanted) -> AcceptedLoss:
+        stream = asked.stream
         newest = await self._newest()
         keys = keys_of(self._signer, self._verifier)
         losses, _ = await open_losses(self._store, self._export, keys, self._verifier, repair=True)
@@ -88,9 +109,12 @@ class LossDesk:
         present = await self._present(stream)
         refusal = (await self._log.refused()).get(stream)
         if refusal is None and attested.head == attested.kept:
-            raise InvalidInput(
+            raise InvalidTransition(
                 f"nothing of {stream} was lost: it holds what checkpoint {newest.sequence} attests, and takes appends",
                 stream=str(stream),
+                state="whole",
+                event="accept_loss",
+                allowed=[],
             )
         wanted = Loss(
             stream=stream,
@@ -99,9 +123,10 @@ class LossDesk:
             present=present,
             sequence=newest.sequence,
             refusal=refusal or "",
-            accepted_by=by,
-            reason=reason,
+            accepted_by=asked.by,
+            reason=asked.reason,
             time=rfc3339(self._clock.now_ms()),
+            command_id=asked.command_id,
         )
         known = next((loss for loss in reversed(losses) if _is_same(loss, wanted)), None)
         if known is None:

@@ -10,16 +10,18 @@ from fleet.events import AccessDenied, FleetPaused, FleetResumed, Payload
 from fleet.ids import EntityId, derive_id
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
+from fleet.services.council_agents import register_agent, unregister_agent
 from fleet.services.council_pools import remove_council_pool, set_council_pool
 from fleet.services.standing_delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story import Caller, check_notes
 
-__all__ = ["PLATFORM_COMMANDS", "Decide", "platform_result"]
+__all__ = ["PLATFORM_COMMANDS", "Decide", "needs_admin", "platform_result"]
 
 Decide = Callable[[DelegationRules, PlatformState, Command, Caller], tuple[Payload, ...]]
 
 
-def _needs_admin(caller: Caller) -> None:
+def needs_admin(caller: Caller) -> None:
+    """Returns when the caller is an admin; PolicyDenied else (RT-24)."""
     if "admin" not in caller.roles:
         raise PolicyDenied(f"{caller.principal} does not hold role 'admin'", rule_id="role_not_held", allowed="admin")
 
@@ -36,7 +38,7 @@ def _project(command: Command) -> EntityId | None:
 
 def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """No step of the scope starts from here on."""
-    _needs_admin(caller)
+    needs_admin(caller)
     project = _project(command)
     if _is_paused(state, project):
         raise _not_now(project, "pause", "paused already")
@@ -46,7 +48,7 @@ def _pause(_: DelegationRules, state: PlatformState, command: Command, caller: C
 
 def _resume(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     """Steps of the scope may start again; a project that is paused itself stays so when the fleet goes on."""
-    _needs_admin(caller)
+    needs_admin(caller)
     project = _project(command)
     if not _is_paused(state, project):
         raise _not_now(project, "resume", "not paused")
@@ -61,6 +63,18 @@ def _set_pool(rules: DelegationRules, state: PlatformState, command: Command, ca
 
 def _remove_pool(rules: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
     return remove_council_pool(rules.pools, state, command, caller)
+
+
+def _register_agent(
+    rules: DelegationRules, state: PlatformState, command: Command, caller: Caller
+) -> tuple[Payload, ...]:
+    return register_agent(rules.pools, state, command, caller)
+
+
+def _unregister_agent(
+    _: DelegationRules, state: PlatformState, command: Command, caller: Caller
+) -> tuple[Payload, ...]:
+    return unregister_agent(state, command, caller)
 
 
 def _denial(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
@@ -83,6 +97,9 @@ def platform_result(state: PlatformState, command: Command) -> dict[str, Any]:
     found: dict[str, Any] = {"version": state.version, "is_paused": state.pause is not None}
     if command.name == "grant_delegation":
         found["delegation_id"] = derive_id("dg", PLATFORM, command.command_id)
+    if command.name == "register_agent":
+        made = (name for name, agent in state.agents.items() if agent.command_id == command.command_id)
+        found["agent_id"] = next(made, None)
     return found
 
 
@@ -93,5 +110,7 @@ PLATFORM_COMMANDS: Mapping[str, Decide] = {
     "revoke_delegation": revoke_delegation,
     "set_council_pool": _set_pool,
     "remove_council_pool": _remove_pool,
+    "register_agent": _register_agent,
+    "unregister_agent": _unregister_agent,
     "record_denial": _denial,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fleet.ids import EntityId
@@ -42,9 +42,13 @@ def time_limits(state: StoryState, workflow: TaskWorkflow) -> tuple[TimeLimit, .
     return tuple(sorted(found, key=lambda limit: (limit.due_ms, limit.name)))
 
 
-def overdue_tasks(state: StoryState, workflow: TaskWorkflow, *, now_ms: int) -> frozenset[str]:
-    """The tasks that are past a limit now."""
-    return frozenset(limit.task_id for limit in time_limits(state, workflow) if limit.due_ms <= now_ms)
+def overdue_tasks(state: StoryState, workflow: TaskWorkflow, *, now_ms: int) -> Mapping[str, TimeLimit]:
+    """The tasks that are past a limit now, and the limit: of the stage that a task is in before that of the whole."""
+    passed = [limit for limit in time_limits(state, workflow) if limit.due_ms <= now_ms]
+    # Whose turn it is in a stage can do most about it; the one that passed first is what the task is late by.
+    own = {limit.task_id: limit for limit in reversed(passed) if limit.state != workflow.initial}
+    whole = {limit.task_id: limit for limit in passed if limit.state == workflow.initial}
+    return {**whole, **own}
 
 
 def _of(state: StoryState, task: TaskState, workflow: TaskWorkflow) -> Iterator[TimeLimit]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from fleet.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from fleet.wiring.audit import make_notary, open_auditor, open_loss_desk
+    from fleet.wiring.audit import NotaryParts, make_notary_parts, open_auditor, open_loss_desk
     from fleet.wiring.blob_store import check_blob_keys, check_blobs_answer, check_blobs_reach
     from fleet.wiring.change_requests import (
         change_target,
@@ -96,7 +96,8 @@ __all__ = [
     "make_graph",
     "make_knowledge",
     "make_node_toolbox",
-    "make_notary",
+    "NotaryParts",
+    "make_notary_parts",
     "make_platform_desk",
     "make_project_desk",
     "check_notifications",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.adapters.clock import SystemClock
@@ -17,26 +18,41 @@ if TYPE_CHECKING:
     from fleet.services.losses import LossDesk
     from fleet.services.notary import Notary
 
-__all__ = ["make_notary", "open_auditor", "open_loss_desk"]
+__all__ = ["NotaryParts", "make_notary_parts", "open_auditor", "open_loss_desk"]
 
 
-def make_notary(endpoints: Endpoints) -> Notary:
-    """The service behind actor `notary`."""
+@dataclass(frozen=True, slots=True)
+class NotaryParts:
+    """What the actor `notary` holds: both sign with one key."""
+
+    notary: Notary
+    losses: LossDesk
+
+
+def make_notary_parts(endpoints: Endpoints) -> NotaryParts:
+    """The services behind actor `notary`."""
     from fleet.adapters.signing import Ed25519Verifier, KeyFile
     from fleet.adapters.witness import CheckpointFolder
+    from fleet.services.losses import LossDesk
     from fleet.services.notary import Notary
 
     redis, places = connect_redis(endpoints.redis_url), endpoints.audit
-    return Notary(
-        RedisEventLog(redis),
-        RedisRawLog(redis),
-        RedisCheckpointStore(redis),
-        CheckpointFolder(places.folder, announce=_announce),
-        signer=KeyFile(places.key),
-        verifier=Ed25519Verifier(),
-        clock=SystemClock(),
-        interval_s=endpoints.audit_interval_s,
-        announce=_announce,
+    log, raw, store = RedisEventLog(redis), RedisRawLog(redis), RedisCheckpointStore(redis)
+    folder = CheckpointFolder(places.folder, announce=_announce)
+    signer, verifier, clock = KeyFile(places.key), Ed25519Verifier(), SystemClock()
+    return NotaryParts(
+        notary=Notary(
+            log,
+            raw,
+            store,
+            folder,
+            signer=signer,
+            verifier=verifier,
+            clock=clock,
+            interval_s=endpoints.audit_interval_s,
+            announce=_announce,
+        ),
+        losses=LossDesk(log, raw, store, folder, signer=signer, verifier=verifier, clock=clock),
     )
 
 

@@ -82,6 +82,7 @@ def make_council_parts(
         RayChangeRequests,
         RayDeployments,
         RayForge,
+        RayLosses,
         RayPacks,
         RayToolHost,
     )
@@ -156,7 +157,14 @@ def make_council_parts(
     roles = active_roles(files)
     pools = PoolRules(rules.council, models, roles, staffed)
     terms = DelegationRules(rules.fsm, agent_roles(roles), clock.now_ms, pools)
-    fleet = PlatformOwner(log=log, claims=claims, view=platform, rules=terms, roles_of=registry.roles_of)
+    fleet = PlatformOwner(
+        log=log,
+        claims=claims,
+        view=platform,
+        rules=terms,
+        roles_of=registry.roles_of,
+        losses=RayLosses(resolver),
+    )
     shard = CouncilShard(
         name=name,
         incarnation=incarnation,

@@ -17,7 +17,7 @@ from fleet.adapters.redis import (
     RedisNotificationBook,
     connect_redis,
 )
-from fleet.config import WebhookTargetSettings
+from fleet.config import MailTargetSettings, TargetSettings, WebhookTargetSettings
 from fleet.errors import ConfigError
 from fleet.ports import Meter, NotificationTarget, SecretValue
 from fleet.services.known_secrets import KnownSecrets
@@ -40,8 +40,9 @@ def check_notifications(endpoints: Endpoints) -> None:
         ConfigError: no provider has a key, no grant covers its use, or a file is missing; says where and what to do.
     """
     for target in endpoints.notifications.targets:
-        of = f"notification target {target.name}"
-        check_secret(endpoints, target.secret_name, what="the key", of=of, tool=_USE["tool"], ops=[_USE["op"]])
+        if (name := target.secret_name) is not None:
+            of = f"notification target {target.name}"
+            check_secret(endpoints, name, what="the key", of=of, tool=_USE["tool"], ops=[_USE["op"]])
         if target.ca_file is not None and not target.ca_file.is_file():
             raise ConfigError(
                 f"{endpoints.files.path('fleet.yaml')}: notifications.targets {target.name}: ca_file "
@@ -51,9 +52,7 @@ def check_notifications(endpoints: Endpoints) -> None:
 
 
 @asynccontextmanager
-async def open_notifier(
-    endpoints: Endpoints, settings: WebhookTargetSettings, *, meter: Meter
-) -> AsyncGenerator[Notifier]:
+async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter: Meter) -> AsyncGenerator[Notifier]:
     """What follows the log for one target; its connections end with the block."""
     from fleet.services.notices import Wanted
     from fleet.services.notifier import Notifier
@@ -65,7 +64,7 @@ async def open_notifier(
             broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
             yield Notifier(
                 settings.name,
-                _target(settings, partial(broker.resolve, settings.secret_name, **_USE)),
+                _target(settings, partial(broker.resolve, settings.secret_name or "", **_USE)),
                 Wanted(frozenset(settings.events), frozenset(settings.projects)),
                 log=RedisEventLog(redis),
                 feed=RedisFeed(redis),
@@ -80,13 +79,43 @@ async def open_notifier(
         await cache.aclose()
 
 
-async def tell_target(endpoints: Endpoints, settings: WebhookTargetSettings, *, meter: Meter) -> None:
+async def tell_target(endpoints: Endpoints, settings: TargetSettings, *, meter: Meter) -> None:
     """Never returns: the target is told of what concerns it from here on, and of what it is owed."""
     async with open_notifier(endpoints, settings, meter=meter) as notifier:
         await notifier.run()
 
 
-def _target(settings: WebhookTargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
+def _target(settings: TargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
+    match settings:
+        case WebhookTargetSettings():
+            return _webhook(settings, secret)
+        case MailTargetSettings():
+            return _mail(settings, secret if settings.secret_name is not None else None)
+
+
+def _mail(settings: MailTargetSettings, password: Callable[[], Awaitable[SecretValue]] | None) -> NotificationTarget:
+    from fleet.adapters.notifications import MailServer, MailTarget
+
+    server = MailServer(
+        host=settings.host,
+        port=settings.port,
+        security=settings.security,
+        user=settings.user,
+        allowed_addresses=settings.networks,
+        timeout_s=settings.timeout_s,
+        ca_file=settings.ca_file,
+    )
+    return MailTarget(
+        server,
+        sender=settings.sender,
+        recipients=settings.recipients,
+        desk_url=settings.desk_url,
+        password=password,
+        clock=SystemClock(),
+    )
+
+
+def _webhook(settings: WebhookTargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
     # Imported by fleets that use it: an HTTP client is no small thing.
     from fleet.adapters.notifications import WebhookTarget
 

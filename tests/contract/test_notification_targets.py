@@ -1,4 +1,4 @@
-"""The contract of NotificationTarget, on every adapter; webhooks on a real HTTP server of this machine."""
+"""The contract of NotificationTarget, on every adapter; webhooks and mail on real servers of this machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Protocol
 import pytest
 
 from fleet.adapters.memory import MemoryClock, MemoryNotificationTarget
-from fleet.adapters.notifications import WebhookTarget, signature
+from fleet.adapters.notifications import MailServer, MailTarget, WebhookTarget, signature
 from fleet.errors import FleetError, NotFound, PolicyDenied, ToolFailed, ToolTimeout
 from fleet.ports import Notification, NotificationTarget, SecretValue
 from tests.support.http_stand_in import Reply, Request, serving_http
+from tests.support.smtp_server import MailStandIn, serving_mail
 
 KEY = "0123456789abcdef0123456789abcdef"
 TOLD = Notification("nt-one", "approval_requested", {"delivery_id": "nt-one", "story_title": "Größe „M“", "attempt": 1})
@@ -98,10 +99,54 @@ async def webhook(
         yield receiver
 
 
-@pytest.fixture(params=["memory", "webhook"])
+class MailReceiver:
+    """A mail server without TLS on loopback, and a password that is asked for before each sending."""
+
+    def __init__(self, at: MailStandIn) -> None:
+        self.at = at
+        self.failures: list[FleetError] = []
+        server = MailServer("localhost", at.port, "none", None, ("127.0.0.0/8",), timeout_s=0.5)
+        self.target: NotificationTarget = MailTarget(
+            server,
+            sender="fleet@example.com",
+            recipients=("ana@example.com",),
+            desk_url="https://fleet.example.com",
+            password=None,
+            clock=MemoryClock(1_700_000_000_000),
+            lookup=self.lookup,
+        )
+
+    async def lookup(self, host: str, port: int) -> Sequence[str]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return ["127.0.0.1"]
+
+    def fail_next(self, error: type[FleetError]) -> None:
+        if error is ToolFailed:
+            self.at.answers["MAIL"] = "451 later"
+        elif error is ToolTimeout:
+            self.at.answers["DATA"] = "hang"
+        else:
+            self.failures.append(error("made to fail"))
+
+    def received(self) -> Sequence[Notification]:
+        found: list[Notification] = []
+        for mail in (taken.mail for taken in self.at.taken):
+            told = mail.get_content()
+            assert "story title: Größe „M“" in told
+            assert "attempt: 1" in told
+            found.append(Notification(mail["X-Fleet-Delivery"], mail["X-Fleet-Kind"], TOLD.body))
+        return found
+
+
+@pytest.fixture(params=["memory", "webhook", "mail"])
 async def receiver(request: pytest.FixtureRequest) -> AsyncGenerator[Receiver]:
     if request.param == "memory":
         yield MemoryReceiver()
+        return
+    if request.param == "mail":
+        async with serving_mail(MailStandIn()) as at:
+            yield MailReceiver(at)
         return
     async with webhook() as found:
         yield found

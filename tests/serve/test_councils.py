@@ -210,6 +210,18 @@ async def test_council_on_request_is_accepted_once_held_and_read_with_what_it_fo
     assert "Advice, asked for by" in report.text
 
 
+@pytest.mark.rule("AP-77", "AP-60", "PL-24")
+async def test_plan_that_a_council_advises_is_a_body_for_a_plan_version(at: Front):
+    council_id = await at.ask(output_kind="plan")
+    await at.becomes(council_id, "COMPLETED")
+    answer = (await at.get(f"councils/{council_id}"))["answer"]
+    body = {"rationale": "as the council advised", "tasks": answer["tasks"]}
+    written = await at.post(f"planner/stories/{STORY}/plans", body, number=2)
+    assert written.status_code == 201, written.text
+    wrong = await at.post("councils", ASK | {"output_kind": "plan", "task_id": "tk-slug1"}, number=3)
+    assert "/task_id" in {p["pointer"] for p in _refused(wrong, 422, "invalid_input")["errors"]}
+
+
 @pytest.mark.rule("AP-77", "AP-8", "CN-12")
 async def test_bad_request_names_what_is_wrong_and_records_nothing(at: Front):
     version = (await at.world.desk.state(STORY)).version

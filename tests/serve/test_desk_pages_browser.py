@@ -259,6 +259,10 @@ async def test_overdue_tasks_are_marked_until_the_story_rests(page: Page, front:
     await page.sees("arch reviewing", "for architect")
     await page.click("link", "Write slugify")
     await page.sees("overdue by", "An agent reviews it now.")
+    await page.open(f"{front.url}/#/board")
+    await page.sees("1 task overdue, by", "days")
+    await page.click("link", "Make slugs from titles")
+    await page.sees("overdue by")
     before = log.version
     await paused(log).write_to(front.team.log, after=before)
     await page.wait("!document.body.innerText.includes('overdue by')")

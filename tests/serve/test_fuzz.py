@@ -159,7 +159,7 @@ NO_IDS = {
     "discovery_id": "di-davsp6ex55gim",
 }
 """Of the right form; this front has none of them but the project."""
-_PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies", "/api/council-pools")
+_PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies", "/api/council-pools", "/api/streams", "/api/agents")
 _MAY_BE_EMPTY = (
     "/accept",
     "/rehydrate",
@@ -177,7 +177,7 @@ BAD_BODIES: list[Any] = [None, [], 7, "text", {}, {"approved": True}, {"story_id
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
 def test_bad_body_is_refused_with_its_pointers(method: str, path: str, known: Known):
     named = NO_IDS | known.ids | {"gate": "scope", "decision": "grant", "scope": "story", "scope_id": STORY}
-    named["role"] = "developer"
+    named |= {"role": "developer", "stream": STORY}
     url = known.url + path.format(**named)
     accepts_empty = path.endswith(_MAY_BE_EMPTY)
     # What only a product owner or admin may do is asked for by one; what is not there is missing with any body.

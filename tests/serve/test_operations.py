@@ -15,8 +15,9 @@ from fleet import events as ev
 from fleet.adapters.memory import MemoryClock, MemoryDeadLetters
 from fleet.adapters.signing import KeyFile
 from fleet.config import ServeSettings
-from fleet.ids import CommandId, EntityId, StreamId
+from fleet.ids import CommandId, EntityId, Principal, StreamId
 from fleet.ports import MAX_ATTEMPTS, CheckpointStore, Command, Failure
+from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from serve_apps.gateway import build_gateway
 from tests.support.audit import AuditWorld
 from tests.support.bench import World
@@ -97,6 +98,67 @@ async def test_statistics_say_how_long_tasks_stay_what_passes_at_once_and_what_i
         waiting = (await _get(client, "tasks/pending", DEV))["items"]
         assert [(row["state"], row["overdue"]) for row in waiting] == [("todo", True)]
         assert waiting[0]["since"] is not None
+        assert waiting[0]["overdue_s"] >= 3600
+        assert (await _get(client, "tasks/pending?overdue=true", DEV))["items"] == waiting
+
+
+@pytest.mark.rule("AP-63", "LC-131", "LC-133")
+async def test_task_under_review_is_listed_with_the_overdue_alone_and_by_how_long():
+    log = story(until="planned")
+    log.add(ev.StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
+    log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing").task(
+        TASK, "implementing", "COMMIT_CODE", "dev_completed"
+    )
+    log.task(TASK, "dev_completed", "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review")
+    begun_ms = log.state.updated_ms
+    log.task(TASK, "pending_arch_review", "CLAIM_REVIEW", "arch_reviewing")
+    world = World(clock=MemoryClock(now_ms=begun_ms + 2 * 3_600_000 - 1000))
+    async with _front(world, log) as client:
+        # Who waits for it to be claimed is past its hour; that somebody reviews it ended that limit.
+        assert (await _get(client, "tasks/pending?overdue=true"))["items"] == []
+        world.clock.advance(61)  # pyright: ignore[reportAttributeAccessIssue]
+        (row,) = (await _get(client, "tasks/pending?overdue=true"))["items"]
+        assert (row["task_id"], row["state"], row["waits_for"]) == (TASK, "arch_reviewing", "architect")
+        assert (row["overdue"], row["overdue_s"]) == (True, 60)
+        assert (await _get(client, "tasks/pending?overdue=true&role=qa"))["items"] == []
+        assert (await _get(client, "tasks/pending?role=architect"))["items"] == []
+        assert (await _get(client, "workflow/stats"))["overdue"] == 1
+        assert (await client.get("/api/tasks/pending?overdue=maybe", headers=ROOT)).status_code == 422
+
+
+@pytest.mark.rule("AP-66", "LC-138", "AP-25")
+async def test_statistics_of_one_project_count_its_stories_alone_and_a_hidden_one_is_not_there(
+    client: httpx.AsyncClient, parts_of: World
+):
+    whole = await _get(client, "workflow/stats", DEV)
+    assert await _get(client, "workflow/stats?project_id=pr-default", DEV) == whole
+    owner = parts_of.project_owner()
+    made = await owner.handle(
+        Command(
+            command_id=CommandId("user:ana/key-1"),
+            stream=StreamId("project:pr-shop"),
+            name="create_project",
+            principal=PO,
+            body={"project": {"title": "Shop"}},
+        )
+    )
+    assert made
+    empty = await _get(client, "workflow/stats?project_id=pr-shop", DEV)
+    assert (empty["stories"], empty["tasks"], empty["stays"]) == ({}, {}, {})
+    for name, status in (("pr-none1", 404), ("st-one1", 404), ("x" * 81, 422), ("PR", 422)):
+        assert (await client.get(f"/api/workflow/stats?project_id={name}", headers=DEV)).status_code == status
+    chosen = PrincipalEntry(
+        principal=Principal("user:dev"),
+        roles=frozenset({"developer"}),
+        projects=frozenset({"pr-shop"}),
+        token_sha256=hash_token("dev-token"),
+    )
+    settings = files().load("serve.yaml", ServeSettings)
+    app = build_gateway(parts_of.desk, PrincipalRegistry((chosen,)), settings, parts=front_parts(parts_of))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as narrow:
+        hidden = await narrow.get("/api/workflow/stats?project_id=pr-default", headers=DEV)
+        assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
+        assert (await _get(narrow, "workflow/stats?project_id=pr-shop", DEV))["stories"] == {}
 
 
 @pytest.mark.rule("AP-66")

@@ -94,6 +94,7 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
+    ("POST", f"/api/streams/{STORY}/accept-loss", {"reason": "the disk of the store died"}, frozenset()),
     ("GET", "/api/delegations", None, frozenset({"po"})),
     ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
     ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),
@@ -110,6 +111,9 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("GET", "/api/council-pools/developer", None, frozenset()),
     ("PUT", "/api/council-pools/developer", {"kind": "mock"}, frozenset()),
     ("DELETE", "/api/council-pools/developer", None, frozenset()),
+    ("GET", "/api/agents", None, frozenset()),
+    ("POST", "/api/agents", {"role": "developer", "model_policy": "default"}, frozenset()),
+    ("DELETE", "/api/agents/agent-developer-101", None, frozenset()),
     ("GET", URL, None, EVERYBODY),
 ]
 """Method, address, body, and the roles that are not refused for what they are."""

@@ -9,11 +9,14 @@ from typing import Any
 
 from fleet.adapters.memory import (
     MemoryBlobStore,
+    MemoryCheckpointExport,
+    MemoryCheckpointStore,
     MemoryClock,
     MemoryEventLog,
     MemoryFeed,
     MemoryInbox,
     MemoryLeaseStore,
+    MemoryRawLog,
     MemoryRunLedger,
     MemorySandboxBackend,
     MemorySnapshotStore,
@@ -21,6 +24,7 @@ from fleet.adapters.memory import (
     ProgramEnd,
 )
 from fleet.adapters.memory.forge import MemoryForge
+from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
 from fleet.errors import FleetError
 from fleet.events import StoredEvent
@@ -36,6 +40,7 @@ from fleet.services.context_service import ContextService
 from fleet.services.council_pools import PoolRules
 from fleet.services.discovering import Discoverer
 from fleet.services.journal import Journal
+from fleet.services.losses import LossDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.platform_desk import PlatformDesk
 from fleet.services.platform_owner import PlatformOwner
@@ -52,6 +57,7 @@ from fleet.services.tool_supervisor import ToolSupervisor
 from fleet.services.workbench import Definitions, Workbench
 from fleet.tools.roles import load_roles
 from fleet.wiring import load_definitions
+from tests.support.audit import SIGNER
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STORY, digest
 
@@ -141,6 +147,8 @@ class World:
         self.platform = PlatformView(self.log, self.feed)
         self.snapshots = MemorySnapshotStore(self.log)
         self.leases = MemoryLeaseStore(self.log, self.clock)
+        self.raw, self.checkpoints = MemoryRawLog(self.log), MemoryCheckpointStore()
+        self.exported = MemoryCheckpointExport()
         self.policy, self.tools = policy or step_policy(), tools
         self.agents = agents or ScriptedAgents(_nobody)
         self.backend = MemorySandboxBackend(program, self.blobs)
@@ -200,7 +208,25 @@ class World:
         pools = PoolRules(definitions().council, load_models(files().document("models.yaml")), roles)
         rules = DelegationRules(fsm(), agent_roles(roles), self.clock.now_ms, pools)
         return PlatformOwner(
-            log=self.log, claims=claims, view=view, rules=rules, roles_of=lambda p: PEOPLE.get(p, frozenset())
+            log=self.log,
+            claims=claims,
+            view=view,
+            rules=rules,
+            roles_of=lambda p: PEOPLE.get(p, frozenset()),
+            losses=self.losses,
+        )
+
+    @property
+    def losses(self) -> LossDesk:
+        """What the notary's actor accepts losses with."""
+        return LossDesk(
+            self.log,
+            self.raw,
+            self.checkpoints,
+            self.exported,
+            signer=SIGNER,
+            verifier=Ed25519Verifier(),
+            clock=self.clock,
         )
 
     def brief_owners(self, owner: str = "council:0/a1") -> BriefOwners:

@@ -28,7 +28,7 @@ from fleet.wiring import (
     make_desk,
     make_forge,
     make_knowledge,
-    make_notary,
+    make_notary_parts,
     make_role_agent,
     make_sandbox_parts,
     make_supervisor,
@@ -60,7 +60,7 @@ def endpoints(tmp_path: Path) -> Endpoints:
 
 def test_every_service_is_built_without_a_connection(endpoints: Endpoints) -> None:
     assert make_desk(endpoints)
-    assert make_notary(endpoints).last is None
+    assert make_notary_parts(endpoints).notary.last is None
     assert isinstance(make_context_service(endpoints), ContextService)
     assert isinstance(make_role_agent(endpoints, role="developer"), RoleAgent)
     parts = make_sandbox_parts(endpoints)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 
+from fleet.adapters.notifications.reach import checked_address
 from fleet.adapters.tools.http import Lookup, system_lookup
 from fleet.errors import PolicyDenied, ToolFailed, ToolTimeout
 from fleet.ports import Clock, Notification, SecretValue
-from fleet.tools import addresses_refusal
 from fleet.tools.http_rules import target_of
 
 __all__ = ["WebhookTarget", "signature"]
@@ -107,7 +107,8 @@ class WebhookTarget:
             raise ToolFailed(f"{host} answers {status}; look at what it says of that", host=host, status=status)
 
     async def _posted(self, headers: Mapping[str, str], body: bytes) -> int:
-        address = (await self._addresses())[0]
+        target = self._target
+        address = await checked_address(target.host, target.port, allowed=self._allowed, lookup=self._lookup)
         sent = {**headers, "host": self._target.authority, "accept-encoding": "identity"}
         verify = self._trust() if self._target.scheme == "https" else False
         async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:
@@ -123,20 +124,6 @@ class WebhookTarget:
             # What it says beside the status is of no use here, and could be without end.
             await response.aclose()
             return response.status_code
-
-    async def _addresses(self) -> Sequence[str]:
-        host = self._target.host
-        try:
-            found = await self._lookup(host, self._target.port)
-        except (OSError, UnicodeError) as error:
-            raise ToolFailed(f"the name {host} has no address", host=host) from error
-        if (why := addresses_refusal(found, allowed=self._allowed)) is not None:
-            raise PolicyDenied(
-                f"{host} must not be connected to: {why}; list its network under `networks` of the target if yours",
-                rule_id="RT-59",
-                host=host,
-            )
-        return found
 
     def _trust(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -2,6 +2,7 @@
 
 from fleet.adapters.ray.deployments import RayDeployments
 from fleet.adapters.ray.engine import RayEngine
+from fleet.adapters.ray.losses import RayLosses
 from fleet.adapters.ray.meter import RayMeter, gauge
 from fleet.adapters.ray.nodes import NodeWatch, RayNode, alive_nodes, own_node_id, supervisors_of_nodes
 from fleet.adapters.ray.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
@@ -18,6 +19,7 @@ __all__ = [
     "RayDeployments",
     "RayEngine",
     "RayForge",
+    "RayLosses",
     "RayMeter",
     "RayNode",
     "RayPacks",

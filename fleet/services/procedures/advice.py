@@ -15,7 +15,8 @@ from fleet.digest import digest_of_json
 from fleet.errors import ArtifactNotFound
 from fleet.events import Evidence, EvidenceGate
 from fleet.ids import Digest, EntityId
-from fleet.models import advice_schema
+from fleet.models import addressed_schema, advice_schema
+from fleet.planning import DerivedPlan, derivation_schema, validate_derivation
 from fleet.services.code_view import file_text, read_tree
 from fleet.services.procedures.sitting import Sitting
 from fleet.services.workbench import Workbench
@@ -26,8 +27,11 @@ __all__ = [
     "Asked",
     "asked_of",
     "draft_form",
+    "evidence_of_plan",
     "evidence_of_subject",
     "evidence_of_text",
+    "plan_form",
+    "plan_text",
     "question",
     "subject_text",
 ]
@@ -96,6 +100,46 @@ def evidence_of_text(candidate: str, value: dict[str, Any], refs: Sequence[str])
         EvidenceGate(name="requirements", ok=set(refs) <= addressed),
     )
     return _evidence(candidate, gates, cluster=digest_of_json([text]).hex[:16])
+
+
+def plan_form(bench: Workbench, asked: Asked) -> dict[str, Any]:
+    """The form of a plan that a member proposes: what a planner answers, and how it meets what the request demands."""
+    rules = bench.rules
+    form = derivation_schema([name for name, _ in asked.criteria], rules.assignable_roles, rules.planning)
+    demanded = [name for name, _ in asked.requirements]
+    if not demanded:
+        return form
+    properties = {**form["properties"], "addressed": addressed_schema(demanded)}
+    return {**form, "properties": properties, "required": list(properties)}
+
+
+def evidence_of_plan(bench: Workbench, candidate: str, value: dict[str, Any], asked: Asked) -> Evidence:
+    """A plan is checked by the rules of every plan, and by what the request demands (CN-31, PL-20, PL-30)."""
+    found = validate_derivation(
+        {"tasks": value["tasks"]},
+        acceptance_ids=tuple(EntityId(name) for name, _ in asked.criteria),
+        decision_ids=[k for k, d in bench.state.decisions.items() if d.status == "ACCEPTED"],
+        assignable_roles=bench.rules.assignable_roles,
+        config=bench.rules.planning,
+    )
+    met = {str(entry["ref"]) for entry in value.get("addressed", ()) if str(entry["how"]).strip()}
+    gates = (
+        EvidenceGate(name="plan", ok=isinstance(found, DerivedPlan)),
+        EvidenceGate(name="requirements", ok={name for name, _ in asked.requirements} <= met),
+    )
+    return _evidence(candidate, gates, cluster=digest_of_json(value["tasks"]).hex[:16])
+
+
+def plan_text(value: dict[str, Any]) -> str:
+    """A proposed plan as voters see it: one paragraph for each task."""
+    parts: list[str] = []
+    for number, task in enumerate(value["tasks"]):
+        needs = ", ".join(map(str, task["depends_on"])) or "none"
+        serves = ", ".join(map(str, task["acceptance_refs"]))
+        told = f"{task['role']}, {task['kind']}, {task['estimated_hours']} h, needs {needs}, serves {serves}"
+        parts.append(f"Task {number}: {task['title']} ({told})\n{task['description']}")
+    parts += [f"{entry['ref']}: {entry['how']}" for entry in value.get("addressed", ())]
+    return "\n\n".join(parts)
 
 
 def evidence_of_subject(state: StoryState, subject: Digest) -> Evidence:

@@ -7,7 +7,7 @@ from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed
 from fleet.events import BallotCast, BallotRefused, Payload
 from fleet.ids import EntityId
-from fleet.services.procedures.advice import subject_text
+from fleet.services.procedures.advice import plan_text, subject_text
 from fleet.services.procedures.members import ask_member
 from fleet.services.procedures.sitting import Sitting, unless_final
 
@@ -82,6 +82,7 @@ async def _candidate_text(sitting: Sitting, candidate: str) -> str:
     value = await sitting.load(version.digest)
     if not sitting.is_code:
         lines = [f"{k}: {value[k]}" for k in ("summary", "interface", "path", "risk", "text") if value.get(k)]
+        lines += [plan_text(value)] if sitting.opened.output_kind == "plan" else []
         said = sitting.state.critiques.get((candidate, 1))
         if isinstance(said, cn.CritiqueReceived):
             critique = await sitting.load(said.ref)

@@ -255,6 +255,9 @@ async def _form(sitting: Sitting) -> _Form:
     asked = await advice.asked_of(bench, sitting.record)
     if asked is not None and sitting.opened.output_kind == "text":
         return _Form("advise", advice.draft_form(asked), max_tokens=2000)
+    if asked is not None and sitting.opened.output_kind == "plan":
+        most = bench.rules.planning.derivation.max_output_tokens
+        return _Form("derive", advice.plan_form(bench, asked), max_tokens=most)
     return _Form(
         "propose", proposal_schema([c.ac_id for c in bench.criteria], await source_paths(bench, bench.state.tree))
     )

@@ -118,6 +118,8 @@ async def _by_form(sitting: Sitting, candidate: str) -> Evidence:
     asked = await advice.asked_of(sitting.bench, sitting.record)
     if asked is not None and sitting.opened.output_kind == "text":
         return advice.evidence_of_text(candidate, value, asked.refs)
+    if asked is not None and sitting.opened.output_kind == "plan":
+        return advice.evidence_of_plan(sitting.bench, candidate, value, asked)
     path, interface = str(value["path"]), " ".join(str(value["interface"]).split())
     gates = (
         EvidenceGate(

@@ -6,14 +6,23 @@ from typing import Any
 
 import pytest
 
+from actors.notary import NotaryShell
 from actors.sandbox_deployments import DeploymentMethods
 from actors.sandbox_sessions import SessionMethods
 from fleet.adapters.ray.deployments import RayDeployments
+from fleet.adapters.ray.losses import RayLosses
 from fleet.adapters.ray.patience import PatientCalls
 from fleet.adapters.ray.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RaySandbox, RayToolHost
 from fleet.adapters.ray.sandbox_sessions import RaySandboxSessions
-from fleet.errors import InvalidInput, ModelUnavailable, OutcomeUnknown, SandboxUnavailable, StoreUnavailable
-from fleet.ids import Digest, Principal, RunKey, StoryId
+from fleet.errors import (
+    InvalidInput,
+    ModelUnavailable,
+    OutcomeUnknown,
+    SandboxUnavailable,
+    StoreUnavailable,
+    ToolTimeout,
+)
+from fleet.ids import CommandId, Digest, Principal, RunKey, StoryId, StreamId
 from fleet.ports import AgentRequest, ChangeRequest, Commit, CommitState, FetchedRepository, PackRequest, Placed
 from fleet.tools import RunSpec
 from tests.support.deployed import target_of
@@ -199,3 +208,16 @@ async def test_actor_that_is_gone_for_good_or_too_long_is_told_of() -> None:
     with pytest.raises(SandboxUnavailable):
         await PatientCalls(slow, within_s=0.05, again_s=0.01).call("sandbox:n1", "call_tool", timeout_s=1)
     assert 1 < len(slow.seen) < 20
+
+
+@pytest.mark.rule("AP-95", "EV-19")
+async def test_losses_are_accepted_by_the_notary_and_its_silence_is_an_outage() -> None:
+    calls: Any = Calls()
+    who, stream = Principal("user:root"), StreamId.of_story("st-a")
+    await RayLosses(calls).accept(stream, by=who, reason="the disk died", command_id=CommandId("user:root/key-1"))
+    assert calls.seen == [("notary", "accept_loss")]
+    assert callable(NotaryShell.accept_loss)
+    silent: Any = Calls(ToolTimeout("actor notary did not answer", actor="notary"))
+    # So that the shard keeps the command and asks again.
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        await RayLosses(silent).accept(stream, by=who, reason="the disk died")

@@ -7,7 +7,7 @@ import pytest
 from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.audit import SignedCheckpoint, check_proof, sign_checkpoint
-from fleet.errors import InvalidInput, LogCorrupted, NotFound
+from fleet.errors import InvalidInput, InvalidTransition, LogCorrupted, NotFound
 from fleet.events import Head
 from fleet.ids import Principal, StreamId
 from fleet.services.auditor import copy_checkpoints
@@ -192,7 +192,7 @@ async def test_accepted_loss_is_recorded_in_both_places_before_the_stream_takes_
     assert (again.is_new, again.loss) == (False, loss)
     assert (await world.notary().checkpoint()).findings == ()
     assert (await world.verify()).is_clean
-    with pytest.raises(InvalidInput, match="nothing of story:st-one was lost"):
+    with pytest.raises(InvalidTransition, match="nothing of story:st-one was lost"):
         await world.desk().accept(ONE, by=ANA, reason=WHY)
 
 

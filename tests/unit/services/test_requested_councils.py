@@ -63,13 +63,13 @@ def team(request: AgentRequest) -> Any:
 
 
 async def world_of(
-    answer: Callable[[AgentRequest], Any] = team, *, measured: bool = True, **changes: Any
+    answer: Callable[[AgentRequest], Any] = team, *, measured: bool = True, until: Any = "scope", **changes: Any
 ) -> tuple[World, Workbench]:
-    """A story in DESIGN whose base is measured, with one task."""
+    """A story in DESIGN whose base is measured, with one task; with `until` at a later stage."""
     world = World(agents=changes.pop("agents", None) or ScriptedAgents(answer), program=sim_story.toolchain, **changes)
     blob = await world.blobs.put(b"def shout(text: str) -> str:\n    return text.upper()\n")
     tree = await world.blobs.put(encode_tree({PATH: FileEntry("100644", blob)}))
-    log = story(until="scope").add(
+    log = story(until=until).add(
         ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
         *([reported(tree)] if measured else []),
         ev.TaskAdded(plan_id=PLAN, task=task_of(TASK, paths=(PATH,))),
@@ -262,6 +262,88 @@ async def test_code_on_request_is_executed_and_is_not_the_tasks_work():
     assert plan_tasks(bench.state, fsm(), bench.now_ms) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
 
 
+PLAN_ASK: dict[str, Any] = {"output_kind": "plan", "task_description": "How do we split the work?"}
+
+
+def planner(request: AgentRequest) -> Any:
+    """A team whose variants split the work differently."""
+    if request.kind != "derive":
+        return sim_story.answer(request)
+    changes = {"title": f"Slugs, way {request.variant}", "acceptance_refs": [AC_1, AC_2], "paths": [PATH]}
+    task = sim_story.answer(request)["tasks"][0] | changes
+    return {"tasks": [task], "addressed": [{"ref": "r-1", "how": "by its title"}]}
+
+
+@pytest.mark.rule("AP-77", "CN-13", "CN-31", "PL-20")
+async def test_plan_on_request_is_proposed_judged_and_can_be_written_as_a_version():
+    world, bench = await world_of(planner, until="design")
+    before = plan(bench.state, fsm(), now_ms=bench.now_ms)
+    record = await hold(bench, await ask(world, bench, **PLAN_ASK))
+    assert (record.status, record.opened.output_kind) == ("DECIDED", "plan")
+    assert {r.kind for r in world.agents.requests} == {"derive", "critique", "vote"}
+    assert [g.name for g in record.chosen.evidence.gates] == ["plan", "requirements"]  # pyright: ignore[reportOptionalMemberAccess]
+    votes = [r.own for r in world.agents.requests if r.kind == "vote"]
+    assert all("Task 0: Slugs, way" in text and AC_1 in text for text in votes)
+    assert plan(bench.state, fsm(), now_ms=bench.now_ms) == before
+    # It is advice until somebody writes it; then it is a version like any other.
+    chosen = json.loads(await bench.blobs.get(record.chosen.digest))
+    body = {"rationale": "as the council advised", "tasks": chosen["tasks"]}
+    await do(world, bench, "write_plan", body, key="write")
+    (written,) = [p for p in bench.state.plans.values() if p.proposal.author == ROOT]
+    assert [t.title for t in written.proposal.tasks] == [chosen["tasks"][0]["title"]]
+
+
+@pytest.mark.rule("CN-31", "PL-13", "PL-21")
+@pytest.mark.parametrize("wrong", [{"acceptance_refs": [AC_1]}, {"depends_on": [0]}, {"estimated_hours": 10**6}])
+async def test_plan_that_breaks_a_rule_of_plans_cannot_win(wrong: dict[str, Any]):
+    def broken(request: AgentRequest) -> Any:
+        found = planner(request)
+        if request.kind == "derive" and request.variant != 1:
+            found["tasks"][0] |= wrong
+        return found
+
+    world, bench = await world_of(broken, until="design")
+    record = await hold(bench, await ask(world, bench, **PLAN_ASK))
+    assert record.status == "DECIDED"
+    chosen = json.loads(await bench.blobs.get(record.chosen.digest))
+    assert chosen["tasks"][0]["title"] == "Slugs, way 1"
+    failed = [v for v in record.deliberation.versions() if v.evidence is not None and not v.evidence.gates_ok]
+    assert len(failed) == 2
+
+
+@pytest.mark.rule("CN-31")
+async def test_plan_without_a_word_on_a_requirement_cannot_win():
+    def silent(request: AgentRequest) -> Any:
+        return planner(request) | ({"addressed": []} if request.kind == "derive" else {})
+
+    world, bench = await world_of(silent, until="design")
+    record = await hold(bench, await ask(world, bench, **PLAN_ASK))
+    assert (record.status, record.reason) == ("UNDECIDED", "no_valid_candidate")
+
+
+@pytest.mark.rule("AP-77", "PL-24")
+async def test_plan_is_asked_for_when_its_design_is_decided_and_before_its_build_is_over():
+    world, bench = await world_of(planner)
+    before = bench.state.version
+    with pytest.raises(InvalidTransition, match="without a decided design: ask for one"):
+        await ask(world, bench, **PLAN_ASK)
+    assert bench.state.version == before
+    world, bench = await world_of(planner, until="design")
+    with pytest.raises(InvalidInput, match="a plan is of the whole story"):
+        await ask(world, bench, **PLAN_ASK, task_id=TASK)
+    first = await ask(world, bench, **PLAN_ASK, key="first")
+    await hold(bench, first)
+    for from_, event, to in (("DESIGN", "approve_design", "BUILD"), ("BUILD", "finish_build", "TEST")):
+        moved = ev.StoryTransitioned(from_=from_, event=event, to=to)  # pyright: ignore[reportArgumentType]
+        await bench.journal.record(f"moved/{to}", moved)
+    before = bench.state.version
+    with pytest.raises(InvalidTransition, match="past its build"):
+        await ask(world, bench, **PLAN_ASK, key="late")
+    with pytest.raises(InvalidTransition, match="past its build"):
+        await do(world, bench, "reject_council", {"council_id": first, "reason": "it is too coarse"}, key="back")
+    assert bench.state.version == before
+
+
 async def begin_task(bench: Workbench) -> None:
     """The task is being implemented."""
     work = ev.TaskTransitioned(
@@ -279,7 +361,7 @@ async def begin_task(bench: Workbench) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "/kind": {"kind": "estimate"},
-    "/output_kind": {"output_kind": "plan"},
+    "/output_kind": {"output_kind": "song"},
     "/task_id": {"task_id": "tk-nobody1"},
     "/role": {"role": "butler"},
     "/roster": {"num_agents": 4},

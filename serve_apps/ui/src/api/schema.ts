@@ -4,6 +4,50 @@
  */
 
 export interface paths {
+    "/api/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Agents
+         * @description The named agents in force, with what they do now.
+         */
+        get: operations["list_agents_api_agents_get"];
+        put?: never;
+        /**
+         * Register Agent
+         * @description Add a seat that councils of its role fill first; how many sit in them stays the same.
+         */
+        post: operations["register_agent_api_agents_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/agents/{agent_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Unregister Agent
+         * @description Take a named agent away: no council that opens seats it, and those that are open keep it to their end.
+         */
+        delete: operations["unregister_agent_api_agents__agent_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/approvals": {
         parameters: {
             query?: never;
@@ -2573,6 +2617,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/streams/{stream}/accept-loss": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Accept Loss
+         * @description Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards.
+         *
+         *     `stream` is `story:<id>`, `project:<id>`, `platform:main`, or the id of a story. Restore a newer log
+         *     if there is one.
+         */
+        post: operations["accept_loss_api_streams__stream__accept_loss_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/streams/consumers": {
         parameters: {
             query?: never;
@@ -2806,7 +2873,7 @@ export interface paths {
         };
         /**
          * Workflow Stats
-         * @description Stories by state, tasks by state, gates that wait, parked stories by cause.
+         * @description Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one.
          */
         get: operations["workflow_stats_api_workflow_stats_get"];
         put?: never;
@@ -2995,6 +3062,26 @@ export interface components {
         AdoptRequest: {
             /** Decision Id */
             decision_id: string;
+        };
+        /**
+         * AgentRemoved
+         * @description Councils that open from here on do not seat it; those that are open keep it to their end.
+         */
+        AgentRemoved: {
+            /** Agent Id */
+            agent_id: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * AgentRequest
+         * @description A seat for councils of a role that open from here on.
+         */
+        AgentRequest: {
+            /** Model Policy */
+            model_policy: string;
+            /** Role */
+            role: string;
         };
         /**
          * AgentView
@@ -3690,8 +3777,8 @@ export interface components {
          * CouncilAsk
          * @description A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
          *
-         *     On request there are `selection` of a `text`, a `design` or a `code_patch` for a task, and `gate` about a `subject`
-         *     that the story has on record: a tree that was measured, or a text.
+         *     On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, and `gate` about a
+         *     `subject` that the story has on record: a tree that was measured, or a text.
          */
         CouncilAsk: {
             budget: components["schemas"]["CouncilBudgetAsk"];
@@ -5204,6 +5291,34 @@ export interface components {
             next_line: number;
         };
         /**
+         * LossView
+         * @description The signed record of a loss: what checkpoints up to `sequence` attest after version `kept` is excused.
+         */
+        LossView: {
+            /** Accepted By */
+            accepted_by: string;
+            /** Attested */
+            attested: number;
+            /** Is New */
+            is_new: boolean;
+            /** Kept */
+            kept: number;
+            /** Lost */
+            lost: number;
+            /** Present */
+            present: number;
+            /** Reason */
+            reason: string;
+            /** Refusal */
+            refusal: string;
+            /** Sequence */
+            sequence: number;
+            /** Stream */
+            stream: string;
+            /** Time */
+            time: string;
+        };
+        /**
          * Me
          * @description Who the caller is.
          */
@@ -5248,6 +5363,37 @@ export interface components {
             event: string;
             /** Ts */
             ts: string;
+        };
+        /**
+         * NamedAgentList
+         * @description Named agents in the order in which they were registered.
+         */
+        NamedAgentList: {
+            /** Items */
+            items: components["schemas"]["NamedAgentView"][];
+        };
+        /**
+         * NamedAgentView
+         * @description A named agent; `busy` while a council waits for its answer.
+         */
+        NamedAgentView: {
+            /** Agent Id */
+            agent_id: string;
+            /** Model Policy */
+            model_policy: string;
+            /** Principal */
+            principal: string;
+            /** Registered At */
+            registered_at: string;
+            /** Registered By */
+            registered_by: string;
+            /** Role */
+            role: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "busy";
         };
         /**
          * NeedView
@@ -8192,6 +8338,8 @@ export interface components {
         WaitingTask: {
             /** Overdue */
             overdue: boolean;
+            /** Overdue S */
+            overdue_s: number | null;
             /** Priority */
             priority: number;
             /** Role */
@@ -8213,7 +8361,7 @@ export interface components {
         };
         /**
          * WaitingTaskList
-         * @description Tasks that wait, those of the oldest stories first.
+         * @description Tasks that wait, or that are overdue; those of the oldest stories first.
          */
         WaitingTaskList: {
             /** Items */
@@ -8336,6 +8484,113 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_agents_api_agents_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NamedAgentList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    register_agent_api_agents_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AgentRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NamedAgentView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    unregister_agent_api_agents__agent_id__delete: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentRemoved"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_approvals_api_approvals_get: {
         parameters: {
             query?: {
@@ -13644,6 +13899,46 @@ export interface operations {
             };
         };
     };
+    accept_loss_api_streams__stream__accept_loss_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                stream: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LossView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     consumers_api_streams_consumers_get: {
         parameters: {
             query?: never;
@@ -13680,6 +13975,8 @@ export interface operations {
     pending_tasks_api_tasks_pending_get: {
         parameters: {
             query?: {
+                /** @description Those past a time limit, the ones that somebody works on too. */
+                overdue?: boolean;
                 role?: string | null;
             };
             header?: {
@@ -14079,7 +14376,9 @@ export interface operations {
     };
     workflow_stats_api_workflow_stats_get: {
         parameters: {
-            query?: never;
+            query?: {
+                project_id?: string | null;
+            };
             header?: {
                 authorization?: string | null;
                 /** @description One of the caller's roles: the request acts in no other. */

@@ -44,7 +44,7 @@ export function nextOf(feed: StoryFeed, id: string): Council | null {
 }
 
 export interface Ask {
-  readonly output: "text" | "design" | "code_patch";
+  readonly output: "text" | "design" | "plan" | "code_patch";
   readonly question: string;
   /** Who sits in it; "" for who fits the kind of answer. */
   readonly role: string;
@@ -60,12 +60,13 @@ export interface Ask {
 export const OUTPUTS = [
   ["text", "an answer in words"],
   ["design", "a design"],
+  ["plan", "a plan of tasks"],
   ["code_patch", "code for a task"],
 ] as const;
 
 export const NEW_ASK: Ask = { output: "text", question: "", role: "", task: "", aims: "", requirements: "", tokens: "50000", minutes: "10" };
 
-const FITTING: Readonly<Record<Ask["output"], string>> = { text: "architect", design: "architect", code_patch: "developer" };
+const FITTING: Readonly<Record<Ask["output"], string>> = { text: "architect", design: "architect", plan: "architect", code_patch: "developer" };
 
 export function seatOf(ask: Ask): string {
   return ask.role || FITTING[ask.output];

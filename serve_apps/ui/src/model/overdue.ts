@@ -76,28 +76,24 @@ function readyMs(feed: StoryFeed, task: Task): number | null {
   return known.length === begins.length ? Math.max(...known) : null;
 }
 
-export interface Waiting {
+export interface Overdue {
   readonly story_id: string;
-  readonly state: string;
-  readonly since: string | null;
-  readonly overdue: boolean;
+  readonly overdue_s: number | null;
 }
 
 export interface LateStory {
   readonly tasks: number;
-  /** How long the latest is over; 0 where only the story itself tells. */
+  /** How long the latest is over. */
   readonly byMs: number;
 }
 
-/** By story, how many of the tasks that wait are overdue, and by how long at most. */
-export function lateStories(rows: readonly Waiting[], limits: Limits, nowMs: number): ReadonlyMap<string, LateStory> {
+/** By story, how many of its tasks are overdue, and by how long at most. */
+export function lateStories(rows: readonly Overdue[]): ReadonlyMap<string, LateStory> {
   const found = new Map<string, LateStory>();
   for (const row of rows) {
-    if (!row.overdue) continue;
-    const stage = limits.stages.find((one) => one.states[0] === row.state);
-    const byMs = stage && row.since ? nowMs - Date.parse(row.since) - allowed(stage, row.state) : 0;
+    if (row.overdue_s === null) continue;
     const before = found.get(row.story_id) ?? { tasks: 0, byMs: 0 };
-    found.set(row.story_id, { tasks: before.tasks + 1, byMs: Math.max(before.byMs, byMs) });
+    found.set(row.story_id, { tasks: before.tasks + 1, byMs: Math.max(before.byMs, row.overdue_s * 1000) });
   }
   return found;
 }

@@ -1,21 +1,21 @@
 import { type ReactNode, useMemo, useState } from "react";
 import type { StoryLine } from "../api/client.ts";
-import { useApi, useLoaded, useNow, useOptional } from "../hooks.ts";
+import { useApi, useLoaded, useOptional } from "../hooks.ts";
 import { columns } from "../model/board.ts";
 import { gateName } from "../model/feed.ts";
 import { count, span, tokens } from "../model/format.ts";
 import { type LateStory, lateStories } from "../model/overdue.ts";
 import { storyHref } from "../model/route.ts";
 import { Badge, Empty, Loading, Trouble } from "../parts/basics.tsx";
-import { useLifecycles, useLimits } from "./lifecycles.ts";
+import { useLifecycles } from "./lifecycles.ts";
 import { readStories } from "./stories.ts";
 
 export function BoardScreen(): ReactNode {
   const api = useApi();
   const { data, problem } = useLoaded(() => readStories(api), "board", 4000);
   const lifecycles = useLifecycles();
-  const pending = useOptional(() => api.get("/api/tasks/pending"), "pending", 10_000);
-  const late = lateStories(pending.data?.items ?? [], useLimits(), useNow(10_000));
+  const overdue = useOptional(() => api.get("/api/tasks/pending", {}, { overdue: true }), "overdue", 10_000);
+  const late = lateStories(overdue.data?.items ?? []);
   const [filter, setFilter] = useState("");
   const shown = useMemo(() => columns(data ?? [], lifecycles, filter), [data, lifecycles, filter]);
   return (

@@ -48,7 +48,7 @@ export function ProjectScreen(): ReactNode {
       {shown ? (
         <div className="stack">
           <Metrics key={`${shown} ${days}`} project={shown} days={days} />
-          <TaskFlow />
+          <TaskFlow key={`flow ${shown}`} project={shown} />
           <Milestones key={`of ${shown} ${days}`} project={shown} days={days} />
         </div>
       ) : null}
@@ -102,17 +102,17 @@ function Metrics({ project, days }: { readonly project: string; readonly days: n
   );
 }
 
-/** How tasks go through their workflow, over all that one sees (LC-138). */
-function TaskFlow(): ReactNode {
+/** How the tasks of a project go through their workflow, as far as one sees them (LC-138). */
+function TaskFlow({ project }: { readonly project: string }): ReactNode {
   const api = useApi();
-  const { data } = useOptional(() => api.get("/api/workflow/stats"), "flow", 15_000);
+  const { data } = useOptional(() => api.get("/api/workflow/stats", {}, { project_id: project }), `flow ${project}`, 15_000);
   const order = useLimits().states;
   if (!data || !Object.keys(data.stays).length) return null;
   const place = (state: string): number => (order.includes(state) ? order.indexOf(state) : order.length);
   const stays = Object.entries(data.stays).sort(([a], [b]) => place(a) - place(b));
   const rates = Object.entries(data.first_try);
   return (
-    <Card title="Tasks in their workflow" className="flow" aside={<span className="hint">all projects that you see</span>}>
+    <Card title="Tasks in their workflow" className="flow">
       <div className="two">
         <section aria-label="Median time of a task in each state">
           <h3>Median time of a task in each state</h3>

@@ -1,0 +1,124 @@
+"""Named agents of councils over HTTP: an admin adds seats with a model policy of their own (AP-79, CN-16)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+
+from fleet.errors import NotFound, PolicyDenied
+from fleet.services.council_desk import CouncilDesk, NamedAgentLine, agent_lines
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.principals import PrincipalRegistry
+from serve_apps.fleet_state import Fleet, platform_command
+from serve_apps.requests import Caller, Key, Stories
+from serve_apps.times import at
+from serve_apps.wire import Wire
+
+__all__ = ["agent_router"]
+
+agent_router = APIRouter(prefix="/api")
+
+
+class AgentRequest(Wire):
+    """A seat for councils of a role that open from here on."""
+
+    role: Annotated[str, Field(min_length=1, max_length=60)]
+    model_policy: Annotated[str, Field(min_length=1, max_length=60)]
+    """Policy of config/models.yaml that it answers with."""
+
+
+class NamedAgentView(Wire):
+    """A named agent; `busy` while a council waits for its answer."""
+
+    agent_id: str
+    principal: str
+    """As whom it proposes and votes."""
+    role: str
+    model_policy: str
+    status: Literal["ready", "busy"]
+    registered_by: str
+    registered_at: str
+
+
+class NamedAgentList(Wire):
+    """Named agents in the order in which they were registered."""
+
+    items: tuple[NamedAgentView, ...]
+
+
+class AgentRemoved(Wire):
+    """Councils that open from here on do not seat it; those that are open keep it to their end."""
+
+    agent_id: str
+    version: int
+    """Of the platform's stream."""
+
+
+class AgentsView:
+    """The named agents in force, for an admin."""
+
+    def __init__(self, councils: CouncilDesk, fleet: PlatformDesk) -> None:
+        self._councils, self.fleet = councils, fleet
+
+    async def all(self) -> tuple[NamedAgentView, ...]:
+        """Each with what it does now."""
+        known = [agent for agent in (await self.fleet.state()).agents.values() if not agent.is_gone]
+        return tuple(map(_view, agent_lines(known, await self._councils.lines())))
+
+    async def one(self, agent_id: str) -> NamedAgentView:
+        """That of this id. NotFound when it was taken away since."""
+        found = next((one for one in await self.all() if one.agent_id == agent_id), None)
+        if found is None:
+            raise NotFound(f"named agent {agent_id} was taken away since", agent_id=agent_id)
+        return found
+
+
+def _agents(request: Request, stories: Stories, fleet: Fleet, who: Caller) -> AgentsView:
+    registry: PrincipalRegistry = request.app.state.registry
+    if "admin" not in registry.roles_of(who):
+        raise PolicyDenied(f"{who} does not hold role 'admin'", rule_id="AP-79", allowed="admin")
+    return AgentsView(CouncilDesk(stories.planning), fleet)
+
+
+Agents = Annotated[AgentsView, Depends(_agents)]
+
+
+@agent_router.get("/agents", response_model=NamedAgentList)
+async def list_agents(agents: Agents) -> NamedAgentList:
+    """The named agents in force, with what they do now."""
+    return NamedAgentList(items=await agents.all())
+
+
+@agent_router.post("/agents", status_code=201, response_model=NamedAgentView)
+async def register_agent(request: Request, agents: Agents, who: Caller, key: Key, body: AgentRequest) -> Any:
+    """Add a seat that councils of its role fill first; how many sit in them stays the same."""
+    found = await platform_command(request, agents.fleet, "register_agent", body.model_dump(), who, key)
+    if isinstance(found, Response):
+        return found
+    view = await agents.one(found["agent_id"])
+    return JSONResponse(view.model_dump(mode="json"), status_code=201)
+
+
+@agent_router.delete("/agents/{agent_id}", response_model=AgentRemoved)
+async def unregister_agent(
+    request: Request, agents: Agents, who: Caller, key: Key, agent_id: Annotated[str, Path(max_length=80)]
+) -> Any:
+    """Take a named agent away: no council that opens seats it, and those that are open keep it to their end."""
+    found = await platform_command(request, agents.fleet, "unregister_agent", {"agent_id": agent_id}, who, key)
+    return found if isinstance(found, Response) else AgentRemoved(agent_id=agent_id, version=found["version"])
+
+
+def _view(line: NamedAgentLine) -> NamedAgentView:
+    agent = line.agent.registered
+    return NamedAgentView(
+        agent_id=agent.agent_id,
+        principal=agent.agent_id.replace("agent-", "agent:", 1),
+        role=agent.role,
+        model_policy=agent.engine,
+        status=line.status,
+        registered_by=line.agent.by,
+        registered_at=at(line.agent.at_ms),
+    )
