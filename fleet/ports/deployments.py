@@ -42,8 +42,9 @@ class Deployments(Protocol):
     async def deploy(self, placed: Placed) -> Standing:
         """It runs in the environment, in place of what ran before; `failed` once it is sure that it does not.
 
-        Returns when it is ready, at the latest after `target.ready.within_s`. What ran before ends only then. A key
-        that runs already changes nothing.
+        Returns when it is ready, at the latest after `target.ready.within_s`. What ran before ends only then; until
+        then, and after a failure, people reach it by the port that its own target exposes. A key that runs already
+        changes nothing.
         """
         ...
 

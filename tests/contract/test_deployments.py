@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,7 +20,7 @@ from fleet.adapters.sandbox import BubblewrapBackend
 from fleet.errors import ConfigError, StoreUnavailable
 from fleet.ids import Digest, RunKey, StoryId
 from fleet.ports import Deployments, Placed, Standing
-from fleet.tools import HealthCheckSpec, Sample
+from fleet.tools import DeployTarget, HealthCheckSpec, Sample
 from tests.support.deployed import app, free_port, target_of
 from tests.support.sandbox import eventually, put_tree, state_folder, survivors
 
@@ -35,15 +35,28 @@ class World:
 
     now: Deployments
     blobs: MemoryBlobStore
+    programs: dict[RunKey, bytes] = field(default_factory=dict)
 
     async def placed(self, program: bytes, **fields: object) -> Placed:
-        tree = await put_tree(self.blobs, {"app.py": program})
-        target = target_of(f"env-{secrets.token_hex(4)}", **fields)
-        return Placed(RunKey(secrets.token_hex(32)), STORY, tree, "python", target)
+        return await self._of(program, target_of(f"env-{secrets.token_hex(4)}", **fields))
 
-    async def another(self, placed: Placed, program: bytes) -> Placed:
-        tree = await put_tree(self.blobs, {"app.py": program})
-        return Placed(RunKey(secrets.token_hex(32)), STORY, tree, "python", placed.target)
+    async def another(self, placed: Placed, program: bytes, **fields: object) -> Placed:
+        return await self._of(program, placed.target.model_copy(update=fields))
+
+    async def _of(self, program: bytes, target: DeployTarget) -> Placed:
+        tree, key = await put_tree(self.blobs, {"app.py": program}), RunKey(secrets.token_hex(32))
+        self.programs[key] = program
+        return Placed(key, STORY, tree, "python", target)
+
+    async def reached(self, port: int) -> bytes | None:
+        """The program that people reach by this port; None where nobody answers."""
+        if isinstance(self.now, MemoryDeployments):
+            found = self.now.reached(port)
+            return self.programs[found.key] if found else None
+        try:
+            return app(said=await got(port))
+        except httpx.ConnectError:
+            return None
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +153,43 @@ async def test_rollback_goes_back_to_what_ran_before_and_then_to_nothing(world: 
     assert await world.now.roll_back(name, failed=second.key) == Standing("running", key=first.key)
     assert await world.now.roll_back(name, failed=first.key) == Standing("nothing")
     assert (await world.now.sample(name, ALIVE)).value > 0
+
+
+@pytest.mark.rule("LC-43")
+@pytest.mark.parametrize("expose", ["same", "other", "none"])
+async def test_failed_deployment_leaves_people_at_what_still_runs(world: World, expose: str) -> None:
+    first, port, other = app(said="first"), free_port(), free_port()
+    good = await world.placed(first, expose=port)
+    await world.now.deploy(good)
+    broken = await world.another(good, app(starts=False), expose={"same": port, "other": other, "none": None}[expose])
+
+    assert (await world.now.deploy(broken)).status == "failed"
+
+    assert await world.reached(port) == first
+    assert await world.reached(other) is None
+
+
+@pytest.mark.rule("LC-43")
+async def test_first_deployment_that_fails_leaves_no_door_open(world: World) -> None:
+    placed = await world.placed(app(starts=False), expose=(port := free_port()))
+    assert (await world.now.deploy(placed)).status == "failed"
+    assert await world.reached(port) is None
+
+
+async def test_door_moves_with_what_runs(world: World) -> None:
+    first, second = app(said="first"), app(said="second")
+    before = await world.placed(first, expose=(port := free_port()))
+    after = await world.another(before, second, expose=(other := free_port()))
+    await world.now.deploy(before)
+
+    await world.now.deploy(after)
+    assert (await world.reached(port), await world.reached(other)) == (None, second)
+
+    await world.now.roll_back(before.target.environment, failed=after.key)
+    assert (await world.reached(port), await world.reached(other)) == (first, None)
+
+    await world.now.stop(before.target.environment)
+    assert await world.reached(port) is None
 
 
 @pytest.mark.rule("LC-49")

@@ -42,7 +42,7 @@ class _Environment:
     kept: _Kept
     current: Instance | None = None
     door: Door | None = None
-    """Where people come in; there only while something runs that is to be reached."""
+    """Where people come in: at the port of the target of what runs, and only while something runs."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -63,8 +63,9 @@ class ProcessDeployments:
         """What was to run when the last process of this name ended runs again, as far as it is declared still."""
         for name in sorted(self._declared):
             found = self._environment(name)
-            if found.kept.current is not None:
-                await self._opened(found, found.kept.current)
+            async with found.changing:
+                if found.kept.current is not None:
+                    await self._move_door(found, await self._door(found, found.kept.current))
 
     async def keep(self) -> None:
         """`resume`, and `close` when this is cancelled."""
@@ -87,14 +88,9 @@ class ProcessDeployments:
             old = found.current
             if old is not None and old.placed.key == placed.key:
                 return self._standing(found)
-            await self._opened(found, placed)
-            fresh = Instance(self._backend, self._clock, placed)
-            why = await self._started(fresh)
+            why = await self._taken_over(found, placed, _Kept(placed, found.kept.current))
             if why is not None:
                 return Standing("failed", key=_key(found.kept.current), previous=_key(found.kept.previous), detail=why)
-            self._switch(found, fresh, _Kept(placed, found.kept.current))
-            if old is not None:
-                await old.end()
             return self._standing(found)
 
     async def standing(self, environment: str) -> Standing:
@@ -114,12 +110,9 @@ class ProcessDeployments:
             if before is None:
                 await self._emptied(environment, found)
                 return Standing("nothing")
-            fresh = Instance(self._backend, self._clock, before)
-            why = await self._started(fresh)
+            why = await self._taken_over(found, before, _Kept(before, None))
             if why is not None:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
-            self._switch(found, fresh, _Kept(before, None))
-            await old.end()
             return self._standing(found)
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
@@ -147,6 +140,26 @@ class ProcessDeployments:
                 found.current.begin()
         return found
 
+    async def _taken_over(self, found: _Environment, placed: Placed, kept: _Kept) -> str | None:
+        """None once it runs in place of what ran before, which has ended; else why not, and all is as it was."""
+        # Before it starts: a port that somebody else has refuses it at once.
+        door = await self._door(found, placed)
+        fresh = Instance(self._backend, self._clock, placed)
+        old = found.current
+        try:
+            why = await self._started(fresh)
+            if why is None:
+                self._switch(found, fresh, kept)
+        finally:
+            # People come in where the target of what runs has its door, also after a failure.
+            if found.current is fresh:
+                await self._move_door(found, door)
+            elif door is not None and door is not found.door:
+                await door.close()
+        if why is None and old is not None:
+            await old.end()
+        return why
+
     async def _started(self, fresh: Instance) -> str | None:
         """None once it is ready; else why it is not, and nothing of it is left."""
         fresh.begin()
@@ -169,16 +182,21 @@ class ProcessDeployments:
         found.kept = _Kept()
         await _shut(found)
 
-    async def _opened(self, found: _Environment, placed: Placed) -> None:
-        """The door of the environment is where the target has it."""
-        wanted, now = placed.target.expose, found.door.port if found.door else None
-        if wanted == now:
-            return
-        fresh = None if wanted is None else Door(wanted, partial(_connect, found))
-        if fresh is not None:
-            await fresh.open()
-        old, found.door = found.door, fresh
-        if old is not None:
+    async def _door(self, found: _Environment, placed: Placed) -> Door | None:
+        """The open door that the target of a program declares; the one that is there where it has that port."""
+        port = placed.target.expose
+        if port is None:
+            return None
+        if found.door is not None and found.door.port == port:
+            return found.door
+        door = Door(port, partial(_connect, found))
+        await door.open()
+        return door
+
+    async def _move_door(self, found: _Environment, door: Door | None) -> None:
+        """People come in by this door, and by no other."""
+        old, found.door = found.door, door
+        if old is not None and old is not door:
             await old.close()
 
     def _standing(self, found: _Environment) -> Standing:

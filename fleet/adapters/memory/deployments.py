@@ -30,6 +30,10 @@ class MemoryDeployments:
         self.deployed: list[Placed] = []
         """Everything that was started, in order."""
 
+    def reached(self, port: int) -> Placed | None:
+        """What people reach by a port of the node: what runs in the environment whose target exposes it."""
+        return next((now for now, _ in self._now.values() if now.target.expose == port), None)
+
     async def deploy(self, placed: Placed) -> Standing:
         """See the port."""
         name = placed.target.environment
