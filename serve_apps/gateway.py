@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from fleet.config import ServeSettings
+from fleet.context.row_rules import RowRules
 from fleet.errors import FleetError, InvalidInput, NotFound, OwnershipError, StoreError
 from fleet.events import EVENT_TYPES, published
 from fleet.ids import CommandId, EntityId, Principal, StoryId, derive_id
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.context.row_rules import RowRules
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from fastapi import Request
 
+from fleet.context.row_rules import RowRules
 from fleet.errors import NotFound, StoryNotFound
 from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.context.row_rules import RowRules
 from fleet.story import Decision, StoryState, TaskState
 
 __all__ = ["Sight", "require_project", "require_sight", "sees_project", "sight_of"]
