@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         LetterSource,
         is_letter_source,
     )
-    from fleet.ports.deployments import Deployments, Placed, Standing
+    from fleet.ports.deployments import Deployments, Ended, Occupancy, Placed, Standing
     from fleet.ports.engine import (
         Engine,
         EngineInfo,
@@ -103,6 +103,8 @@ else:
 __all__ = [
     "ServingBackend",
     "Deployments",
+    "Ended",
+    "Occupancy",
     "Placed",
     "Standing",
     "NoticeKind",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from fleet.config import BubblewrapBackendSettings
 from fleet.errors import ConfigError
+from fleet.services.deployment_desk import DeploymentDesk
+from fleet.services.planning_desk import PlanningDesk
 from fleet.tools import DeployTarget
 from fleet.wiring.endpoints import Endpoints
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from fleet.adapters.deploy import ProcessDeployments
     from fleet.wiring.services import SandboxParts
 
-__all__ = ["check_deployments", "deploy_targets", "make_deployments"]
+__all__ = ["check_deployments", "deploy_targets", "make_deployment_desk", "make_deployments"]
 
 
 def deploy_targets(endpoints: Endpoints) -> tuple[DeployTarget, ...]:
@@ -29,6 +31,14 @@ def check_deployments(endpoints: Endpoints) -> None:
             "fleet.yaml: deploy.targets of kind process need a sandbox that holds interactive runs: set "
             "sandbox.backend to {kind: bubblewrap}, or deploy.enabled to false"
         )
+
+
+def make_deployment_desk(endpoints: Endpoints, planning: PlanningDesk) -> DeploymentDesk:
+    """The environments for a front, for as long as it lives."""
+    from fleet.adapters.ray import ActorResolver, RayDeployments
+
+    deployments = RayDeployments(ActorResolver(), endpoints.node)
+    return DeploymentDesk(planning=planning, deployments=deployments, targets=deploy_targets(endpoints))
 
 
 def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> ProcessDeployments | None:

@@ -19,7 +19,7 @@ from fleet.adapters.memory import MemoryBlobStore, MemoryDeployments
 from fleet.adapters.sandbox import BubblewrapBackend
 from fleet.errors import ConfigError, StoreUnavailable
 from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Deployments, Placed, Standing
+from fleet.ports import Deployments, Ended, Occupancy, Placed, Standing
 from fleet.tools import DeployTarget, HealthCheckSpec, Sample
 from tests.support.deployed import app, free_port, target_of
 from tests.support.sandbox import eventually, put_tree, state_folder, survivors
@@ -222,6 +222,42 @@ async def test_stopped_environment_is_empty_and_stopping_it_again_changes_nothin
         assert await world.now.standing(placed.target.environment) == Standing("nothing")
 
 
+async def test_occupancy_says_what_runs_since_when_and_whether_it_answers(world: World) -> None:
+    first = await world.placed(app())
+    second = await world.another(first, app(said="second"))
+    name = first.target.environment
+    assert await world.now.occupancy(name) == Occupancy()
+    await world.now.deploy(first)
+    began = await world.now.occupancy(name)
+    assert (began.running, began.previous, began.ended) == (first, None, None)
+    assert began.answers
+    await world.now.deploy(second)
+    found = await world.now.occupancy(name)
+    assert (found.running, found.previous) == (second, first.key)
+    assert found.since_ms >= began.since_ms > 0
+
+
+@pytest.mark.rule("LC-49")
+async def test_person_ends_what_is_named_alone_and_who_did_it_is_kept(world: World) -> None:
+    first = await world.placed(app())
+    second = await world.another(first, app(said="second"))
+    name = first.target.environment
+    await world.now.deploy(first)
+    await world.now.deploy(second)
+
+    assert (await world.now.stop(name, only=first.key, told="user:ana stopped it")).key == second.key
+    assert (await world.now.occupancy(name)).ended is None
+    await world.now.roll_back(name, failed=second.key, told="user:ana rolled it back")
+    await world.now.roll_back(name, failed=second.key, told="user:dev came too late")
+    found = await world.now.occupancy(name)
+    assert (found.running, found.ended) == (first, Ended(second.key, "user:ana rolled it back"))
+
+    assert await world.now.stop(name, only=first.key, told="user:ana stopped it") == Standing("nothing")
+    assert await world.now.occupancy(name) == Occupancy(ended=Ended(first.key, "user:ana stopped it"))
+    await world.now.deploy(second)
+    assert (await world.now.occupancy(name)).ended == Ended(first.key, "user:ana stopped it")
+
+
 # What only real programs do.
 
 
@@ -267,7 +303,9 @@ async def test_what_was_to_run_runs_again_after_a_restart_with_what_it_goes_back
         await eventually(lambda: survivors(running) != [])
         assert await found.standing(name) == Standing("running", key=second.key, previous=first.key)
         assert (await found.sample(name, ALIVE)).value == 0
-        assert (await found.roll_back(name, failed=second.key)).key == first.key
+        assert (await found.occupancy(name)).since_ms > 0
+        assert (await found.roll_back(name, failed=second.key, told="user:ana did")).key == first.key
+        assert (await programs.again(name).occupancy(name)).ended == Ended(second.key, "user:ana did")
     finally:
         await found.close()
 

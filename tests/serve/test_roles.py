@@ -37,6 +37,8 @@ DELEGATION = {
     "max_rigor": "L1",
 }
 
+ENDING = {"reason": "it leaks memory", "revision": "a" * 64}
+
 ASKED_OF_QA = ev.ApprovalRequested(
     approval_id=EntityId("ap-asked1"),
     gate="waive_dimension",
@@ -94,6 +96,9 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}, frozenset()),
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
+    ("GET", "/api/deployments", None, frozenset()),
+    ("POST", "/api/deployments/preview/stop", ENDING, frozenset()),
+    ("POST", "/api/deployments/preview/rollback", ENDING, frozenset()),
     ("GET", "/api/delegations", None, frozenset({"po"})),
     ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
     ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from fleet.adapters.deploy.door import Door, Streams
 from fleet.adapters.deploy.instance import Instance
 from fleet.errors import StoreUnavailable
 from fleet.ids import RunKey
-from fleet.ports import Clock, Placed, ServingBackend, Standing
+from fleet.ports import Clock, Ended, Occupancy, Placed, ServingBackend, Standing
 from fleet.tools import HealthCheckSpec, Sample
 
 __all__ = ["ProcessDeployments"]
@@ -32,6 +32,10 @@ class _Kept:
 
     current: Placed | None = None
     previous: Placed | None = None
+    since_ms: int = 0
+    """When the current one became ready."""
+    ended: Ended | None = None
+    """What a person ended there last."""
 
 
 _KEPT = TypeAdapter(_Kept)
@@ -88,7 +92,9 @@ class ProcessDeployments:
             old = found.current
             if old is not None and old.placed.key == placed.key:
                 return self._standing(found)
-            why = await self._taken_over(found, placed, _Kept(placed, found.kept.current))
+            why = await self._taken_over(
+                found, placed, replace(found.kept, current=placed, previous=found.kept.current)
+            )
             if why is not None:
                 return Standing("failed", key=_key(found.kept.current), previous=_key(found.kept.previous), detail=why)
             return self._standing(found)
@@ -100,17 +106,30 @@ class ProcessDeployments:
         async with found.changing:
             return self._standing(found)
 
-    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
+    async def occupancy(self, environment: str) -> Occupancy:
+        """See the port."""
+        found = self._environment(environment)
+        kept, current = found.kept, found.current
+        return Occupancy(
+            running=kept.current,
+            since_ms=kept.since_ms if kept.current else 0,
+            answers=current is not None and await current.answers(),
+            previous=_key(kept.previous),
+            ended=kept.ended,
+        )
+
+    async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
         """See the port."""
         found = self._environment(environment)
         async with found.changing:
             old, before = found.current, found.kept.previous
             if old is None or old.placed.key != failed:
                 return self._standing(found)
+            ended = _ended(found, told)
             if before is None:
-                await self._emptied(environment, found)
+                await self._emptied(environment, found, ended)
                 return Standing("nothing")
-            why = await self._taken_over(found, before, _Kept(before, None))
+            why = await self._taken_over(found, before, _Kept(before, ended=ended))
             if why is not None:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
             return self._standing(found)
@@ -122,11 +141,13 @@ class ProcessDeployments:
             return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
         return await current.sample(check)
 
-    async def stop(self, environment: str) -> None:
+    async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """See the port."""
         found = self._environment(environment)
         async with found.changing:
-            await self._emptied(environment, found)
+            if only in (None, _key(found.kept.current)):
+                await self._emptied(environment, found, _ended(found, told))
+            return self._standing(found)
 
     # What is kept.
 
@@ -173,13 +194,18 @@ class ProcessDeployments:
         return why
 
     def _switch(self, found: _Environment, fresh: Instance, kept: _Kept) -> None:
+        kept = replace(kept, since_ms=self._clock.now_ms())
         self._write(fresh.placed.target.environment, kept)
         found.kept, found.current = kept, fresh
 
-    async def _emptied(self, name: str, found: _Environment) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path(name).unlink()
-        found.kept = _Kept()
+    async def _emptied(self, name: str, found: _Environment, ended: Ended | None) -> None:
+        kept = _Kept(ended=ended)
+        if ended is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._path(name).unlink()
+        else:
+            self._write(name, kept)
+        found.kept = kept
         await _shut(found)
 
     async def _door(self, found: _Environment, placed: Placed) -> Door | None:
@@ -241,6 +267,12 @@ async def _shut(found: _Environment) -> None:
         await door.close()
     if old is not None:
         await old.end()
+
+
+def _ended(found: _Environment, told: str) -> Ended | None:
+    """What is kept of who ended what runs there; what was kept before, when nobody says anything."""
+    current = found.kept.current
+    return Ended(current.key, told) if told and current is not None else found.kept.ended
 
 
 def _key(placed: Placed | None) -> RunKey | None:

@@ -23,6 +23,8 @@ _LONGEST_RUN_S = 14_400
 _ANSWER_S = 45.0
 """A look takes 30 s at most."""
 _LOOK_AGAIN_S = 0.2
+_SOON_S = 5.0
+"""Whoever only shows how things are waits so long for an answer."""
 _COMES_BACK_S = 60.0
 """A look at a program that was just started again waits so long for it."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -78,6 +80,13 @@ class Instance:
             await self.ready(at_most_s=_COMES_BACK_S)
         seen = await self._look(_request(check))
         return Sample(value=_failed(check) if seen.value is None else seen.value, detail=seen.detail)
+
+    async def answers(self) -> bool:
+        """Whether it answers the path of its target's `ready` now, at once or within a few seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_S):
+                return (await self._look({"op": "http", "path": self.placed.target.ready.path})).value == 0
+        return False
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to the program; None while it does not run."""
