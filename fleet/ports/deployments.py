@@ -61,7 +61,11 @@ class Occupancy:
 
 
 class Deployments(Protocol):
-    """Every method raises SandboxUnavailable where nothing could hold the program, StoreUnavailable in an outage."""
+    """Every method raises SandboxUnavailable where nothing could hold the program, StoreUnavailable in an outage.
+
+    Those that start a program raise PolicyDenied where it may not have a secret that its target names, and NotFound
+    where nobody has it; nothing is changed then. No value is ever part of what they return or raise.
+    """
 
     async def deploy(self, placed: Placed) -> Standing:
         """It runs in the environment, in place of what ran before; `failed` once it is sure that it does not.

@@ -21,6 +21,8 @@ from fleet.adapters.deploy.instance import Instance
 from fleet.errors import StoreUnavailable
 from fleet.ids import RunKey
 from fleet.ports import Clock, Ended, Occupancy, Placed, ServingBackend, Standing
+from fleet.services.known_secrets import KnownSecrets
+from fleet.services.run_secrets import RunSecrets
 from fleet.tools import HealthCheckSpec, Sample
 
 __all__ = ["ProcessDeployments"]
@@ -56,10 +58,20 @@ class ProcessDeployments:
     Args:
         root: folder of the environments' files; what they name is started again by `resume`.
         declared: the environments that are; what ran in another one does not come back.
+        secrets: gives programs those that their targets name; None refuses targets that name any.
     """
 
-    def __init__(self, backend: ServingBackend, clock: Clock, root: Path, *, declared: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        backend: ServingBackend,
+        clock: Clock,
+        root: Path,
+        *,
+        declared: Collection[str] = (),
+        secrets: RunSecrets | None = None,
+    ) -> None:
         self._backend, self._clock, self._root = backend, clock, root
+        self._secrets = secrets or RunSecrets(None, KnownSecrets())
         self._declared = frozenset(declared)
         self._environments: dict[str, _Environment] = {}
 
@@ -157,15 +169,19 @@ class ProcessDeployments:
             kept = self._read(name)
             found = self._environments[name] = _Environment(kept)
             if kept.current is not None:
-                found.current = Instance(self._backend, self._clock, kept.current, was_ready=True)
+                found.current = self._instance(kept.current, was_ready=True)
                 found.current.begin()
         return found
 
+    def _instance(self, placed: Placed, *, was_ready: bool = False) -> Instance:
+        return Instance(self._backend, self._clock, placed, secrets=self._secrets, was_ready=was_ready)
+
     async def _taken_over(self, found: _Environment, placed: Placed, kept: _Kept) -> str | None:
         """None once it runs in place of what ran before, which has ended; else why not, and all is as it was."""
-        # Before it starts: a port that somebody else has refuses it at once.
+        fresh = self._instance(placed)
+        # Before it starts: what it may not have and a port that somebody else has are no fault of the program.
+        await fresh.require_secrets()
         door = await self._door(found, placed)
-        fresh = Instance(self._backend, self._clock, placed)
         old = found.current
         try:
             why = await self._started(fresh)
