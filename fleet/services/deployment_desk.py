@@ -6,12 +6,21 @@ so the same request again, under the same key, is carried through and changes no
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fleet.context import redact
-from fleet.errors import FleetError, InvalidTransition, NotFound, OwnershipError, StoreError, StoryNotFound
+from fleet.errors import (
+    ConfigError,
+    FleetError,
+    InvalidTransition,
+    NotFound,
+    OwnershipError,
+    StoreError,
+    StoryNotFound,
+)
 from fleet.ids import CommandId, Principal, RunKey, StoryId
 from fleet.ports import Deployments, Ended, Occupancy
 from fleet.services.ending_deployments import Action, deployment_of, ended_words
@@ -48,7 +57,8 @@ class DeploymentDesk:
 
     async def environments(self) -> list[Environment]:
         """Every declared environment, in the order of the declaration. SandboxUnavailable where nobody can say."""
-        return [await self._environment(target) for target in self._targets]
+        # Side by side: one that hangs is looked at for seconds.
+        return list(await asyncio.gather(*(self._environment(target) for target in self._targets)))
 
     async def environment(self, name: str) -> Environment:
         """One of them; NotFound when none of this name is declared."""
@@ -91,13 +101,20 @@ class DeploymentDesk:
             elif before.previous is None:
                 raise _not_now(action, f"nothing ran in {name} before: stop what runs there instead")
             else:
-                standing = await self._deployments.roll_back(name, failed=revision, told=told)
-                if standing.status == "failed":
-                    raise _not_now(action, f"what ran in {name} before does not start: {standing.detail}")
+                await self._roll_back(name, revision, told)
         found = await self._deployments.occupancy(name)
         if found.ended != Ended(revision, told):
             runs = f"runs {found.running.key}, of {found.running.story}" if found.running else "runs nothing"
             raise _not_now(action, f"{name} {runs}, and not what was named")
+
+    async def _roll_back(self, name: str, revision: RunKey, told: str) -> None:
+        try:
+            standing = await self._deployments.roll_back(name, failed=revision, told=told)
+        except ConfigError as error:
+            # Its target of that time names a port that somebody else has by now: no fault of this front.
+            raise _not_now("rollback", f"what ran in {name} before cannot start: {error.message}") from error
+        if standing.status == "failed":
+            raise _not_now("rollback", f"what ran in {name} before does not start: {standing.detail}")
 
     async def _environment(self, target: DeployTarget) -> Environment:
         occupancy = await self._deployments.occupancy(target.environment)

@@ -19,9 +19,9 @@ from fleet.adapters.memory import MemoryDeployments
 from fleet.cli.deployments import Front, end_environment, list_environments
 from fleet.cli.output import Output
 from fleet.config import ServeSettings
-from fleet.errors import InvalidTransition, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
+from fleet.errors import ConfigError, InvalidTransition, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
 from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
-from fleet.ports import Occupancy, Placed
+from fleet.ports import Occupancy, Placed, Standing
 from fleet.services.council_shard import CouncilShard
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.services.workbench import Workbench
@@ -195,6 +195,18 @@ async def test_rollback_without_anything_to_go_back_to_or_to_what_does_not_start
         told = _refused(await at.end("rollback"), 409, "invalid_transition")
         assert told == "what ran in preview before does not start: the program ended with 3"
         assert (await at.deployments.standing("preview")).key == NOW
+        assert [d.status for d in await at.recorded()] == ["succeeded"]
+
+
+@pytest.mark.rule("LC-49", "AP-7")
+async def test_rollback_to_a_port_that_somebody_has_is_refused_and_no_fault_of_the_front():
+    class Taken(MemoryDeployments):
+        async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
+            raise ConfigError("port 18081 of this node cannot be used", port=18_081)
+
+    async with site(deployments=Taken()) as at:
+        told = _refused(await at.end("rollback"), 409, "invalid_transition")
+        assert told == "what ran in preview before cannot start: port 18081 of this node cannot be used"
         assert [d.status for d in await at.recorded()] == ["succeeded"]
 
 
