@@ -317,6 +317,22 @@ async def test_file_of_an_environment_that_says_nothing_is_named(programs: Progr
         await programs.world.now.standing("broken")
 
 
+@pytest.mark.rule("LC-43")
+async def test_deployment_that_cannot_be_written_down_leaves_nothing_of_itself(programs: Programs) -> None:
+    world, first, port, door = programs.world, app(said="first"), free_port(), free_port()
+    good = await world.placed(first, expose=(old := free_port()))
+    await world.now.deploy(good)
+    (programs.root / f"{good.target.environment}.new").mkdir()
+    fresh = await world.another(good, app(said="second"), port=port, expose=door)
+
+    with pytest.raises(StoreUnavailable, match="cannot be written down"):
+        await world.now.deploy(fresh)
+
+    await eventually(lambda: survivors(f"serve_app.py\0{port}") == [])
+    assert await world.now.standing(good.target.environment) == Standing("running", key=good.key)
+    assert (await world.reached(old), await world.reached(door)) == (first, None)
+
+
 async def test_look_that_cannot_be_taken_fails_and_says_why(programs: Programs) -> None:
     world = programs.world
     placed = await world.placed(app())

@@ -191,8 +191,10 @@ class ProcessDeployments:
             # People come in where the target of what runs has its door, also after a failure.
             if found.current is fresh:
                 await self._move_door(found, door)
-            elif door is not None and door is not found.door:
-                await door.close()
+            else:
+                await fresh.end()
+                if door is not None and door is not found.door:
+                    await door.close()
         if why is None and old is not None:
             await old.end()
         return why
