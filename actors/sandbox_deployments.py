@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.errors import ConfigError
 from fleet.ids import RunKey
-from fleet.ports import Deployments, Placed, Standing
+from fleet.ports import Deployments, Occupancy, Placed, Standing
 from fleet.tools import HealthCheckSpec, Sample
 
 __all__ = ["DeploymentMethods"]
@@ -23,17 +23,21 @@ class DeploymentMethods:
         """Say what runs in an environment."""
         return await self._required_deployments().standing(environment)
 
-    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
+    async def occupancy(self, environment: str) -> Occupancy:
+        """Say what is in an environment, for people."""
+        return await self._required_deployments().occupancy(environment)
+
+    async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
         """Run again what ran before."""
-        return await self._required_deployments().roll_back(environment, failed=failed)
+        return await self._required_deployments().roll_back(environment, failed=failed, told=told)
 
     async def sample_deployment(self, environment: str, check: HealthCheckSpec) -> Sample:
         """Look once at what runs in an environment."""
         return await self._required_deployments().sample(environment, check)
 
-    async def stop_deployment(self, environment: str) -> None:
+    async def stop_deployment(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """End what runs in an environment."""
-        await self._required_deployments().stop(environment)
+        return await self._required_deployments().stop(environment, only=only, told=told)
 
     def _required_deployments(self) -> Deployments:
         if self._deployments is None:

@@ -34,6 +34,7 @@ from serve_apps.context_stats import context_router
 from serve_apps.councils import council_router
 from serve_apps.decisions import decision_router
 from serve_apps.delegations import delegation_router
+from serve_apps.environments import environment_router
 from serve_apps.fleet_state import fleet_router
 from serve_apps.gates import gates_router
 from serve_apps.in_force import in_force_router
@@ -114,7 +115,7 @@ def build_gateway(
     app.state.stories, app.state.gates, app.state.coach = found.stories, found.gates, found.coach
     app.state.letters, app.state.projects = found.letters, found.projects
     app.state.statistics, app.state.decisions = found.statistics, found.decisions
-    app.state.rehydrator = found.rehydrator
+    app.state.rehydrator, app.state.deployments = found.rehydrator, found.deployments
     app.state.statistics, app.state.config, app.state.platform = found.statistics, found.config, found.platform
     app.state.figures, app.state.consumers = found.figures, found.consumers
     app.state.audit, app.state.rates = found.audit, PrincipalRates(settings.rate, found.clock) if found.clock else None
@@ -143,6 +144,7 @@ def build_gateway(
     app.include_router(operations_router)
     app.include_router(fleet_router)
     app.include_router(loss_router)
+    app.include_router(environment_router)
     app.include_router(delegation_router)
     app.include_router(in_force_router)
     app.include_router(metrics_router)

@@ -11,6 +11,7 @@ from fleet.services.audit_desk import AuditDesk
 from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
+from fleet.services.deployment_desk import DeploymentDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.platform_desk import PlatformDesk
@@ -26,6 +27,7 @@ from fleet.wiring import (
     make_context_statistics,
     make_dead_letters,
     make_decision_desk,
+    make_deployment_desk,
     make_gate_desk,
     make_platform_desk,
     make_project_desk,
@@ -54,6 +56,7 @@ class FrontParts:
     consumers: Mapping[str, HasBacklog] = field(default_factory=dict[str, HasBacklog])
     """Groups of consumers: `council` and `projector`; none answers their route with `store_unavailable`."""
     platform: PlatformDesk | None = None
+    deployments: DeploymentDesk | None = None
     config: ConfigInForce | None = None
     figures: Figures | None = None
     """What this process counted; None answers `/metrics` with `not_found`."""
@@ -77,6 +80,7 @@ def make_front_parts(
         rehydrator=make_rehydrator(endpoints, desk),
         consumers=make_consumers(endpoints),
         platform=make_platform_desk(endpoints),
+        deployments=make_deployment_desk(endpoints, desk),
         config=_config(endpoints),
         figures=figures,
         clock=clock,

@@ -92,10 +92,13 @@ __all__ = [
     "DroppedView",
     "EditRequest",
     "EgressDecision",
+    "EndRequest",
     "EngineList",
     "EngineView",
     "Envelope",
     "EnvelopeList",
+    "EnvironmentList",
+    "EnvironmentView",
     "EpicList",
     "EpicPatch",
     "EpicText",
@@ -1078,6 +1081,12 @@ class EgressDecision(TypedDict):
     port: int
     reason: str
 
+class EndRequest(TypedDict):
+    """End what runs in an environment: exactly what is named, and nothing that came after it."""
+
+    reason: str
+    revision: str
+
 class EngineList(TypedDict):
     """The engines of config/models.yaml, in its order."""
 
@@ -1134,6 +1143,28 @@ class EnvelopeList(TypedDict):
 
     items: list[Envelope]
     next_from: int | None
+
+class EnvironmentList(TypedDict):
+    """Every environment that is declared, in the order of `fleet.yaml`."""
+
+    items: list[EnvironmentView]
+
+class EnvironmentView(TypedDict):
+    """One environment, and what runs there now."""
+
+    answers: bool
+    deployment_id: str | None
+    ended: str | None
+    environment: str
+    is_healthy: bool | None
+    is_running: bool
+    kind: str
+    port: int | None
+    previous: str | None
+    revision: str | None
+    since: str | None
+    story_id: str | None
+    tree: str | None
 
 class EpicList(TypedDict):
     """Epics in the order of creation."""

@@ -220,6 +220,18 @@ class Operations(Calling):
         """Take a delegation back. Gates that wait from here on wait for a person, in stories under way too."""
         return self._json("DELETE", f"/api/delegations/{self._part(delegation_id)}", query={"reason": reason}, body=body, key=key, if_match=if_match)
 
+    def list_environments(self) -> m.EnvironmentList:
+        """What runs in each environment, since when, of which story, and whether it answers; for devops and admins."""
+        return self._json("GET", "/api/deployments")
+
+    def roll_back_environment(self, environment: str, *, body: m.EndRequest, key: str | None = None, if_match: str | None = None) -> m.EnvironmentView:
+        """Let what ran there before run again. A story that is watching what runs now waits for a person."""
+        return self._json("POST", f"/api/deployments/{self._part(environment)}/rollback", body=body, key=key, if_match=if_match)
+
+    def stop_environment(self, environment: str, *, body: m.EndRequest, key: str | None = None, if_match: str | None = None) -> m.EnvironmentView:
+        """End what runs there; it does not come back. A story that is watching it waits for a person."""
+        return self._json("POST", f"/api/deployments/{self._part(environment)}/stop", body=body, key=key, if_match=if_match)
+
     def dead_letters(self) -> m.LetterList:
         """Work that was set aside, and why."""
         return self._json("GET", "/api/dlq")

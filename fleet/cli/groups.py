@@ -7,6 +7,7 @@ import typer
 from fleet.cli.audit_app import app as audit
 from fleet.cli.ceremony_app import app as ceremony
 from fleet.cli.cluster import app as cluster
+from fleet.cli.deploy_app import app as deploy
 from fleet.cli.model_app import budget, council, models
 from fleet.cli.project_app import discovery, epic, project
 from fleet.cli.store_app import dlq, graph, sandbox
@@ -21,6 +22,7 @@ GROUPS = {
     "discovery": discovery,
     "ceremony": ceremony,
     "cluster": cluster,
+    "deploy": deploy,
     "audit": audit,
     "graph": graph,
     "dlq": dlq,

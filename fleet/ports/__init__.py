@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         LetterSource,
         is_letter_source,
     )
-    from fleet.ports.deployments import Deployments, Placed, Standing
+    from fleet.ports.deployments import Deployments, Ended, Occupancy, Placed, Standing
     from fleet.ports.engine import (
         Engine,
         EngineInfo,
@@ -106,6 +106,8 @@ __all__ = [
     "Losses",
     "ServingBackend",
     "Deployments",
+    "Ended",
+    "Occupancy",
     "Placed",
     "Standing",
     "NoticeKind",

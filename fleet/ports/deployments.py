@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from fleet.ids import Digest, RunKey, StoryId
 from fleet.tools import DeployTarget, HealthCheckSpec, Sample
 
-__all__ = ["Deployments", "Placed", "Standing"]
+__all__ = ["Deployments", "Ended", "Occupancy", "Placed", "Standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,43 @@ class Standing:
     """For people; partly written by the program that was deployed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a person ended in an environment."""
+
+    key: RunKey
+    told: str
+    """Who did what, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What is in an environment, as it is shown to people."""
+
+    running: Placed | None = None
+    since_ms: int = 0
+    """When it became ready, in milliseconds since 1970 UTC; 0 while nothing runs."""
+    answers: bool = False
+    """Whether it answered the path of its target's `ready` just now."""
+    previous: RunKey | None = None
+    """Of what a rollback goes back to."""
+    ended: Ended | None = None
+    """What a person ended there last."""
+
+
 class Deployments(Protocol):
-    """Every method raises SandboxUnavailable where nothing could hold the program, StoreUnavailable in an outage."""
+    """Every method raises SandboxUnavailable where nothing could hold the program, StoreUnavailable in an outage.
+
+    Those that start a program raise PolicyDenied where it may not have a secret that its target names, and NotFound
+    where nobody has it; nothing is changed then. No value is ever part of what they return or raise.
+    """
 
     async def deploy(self, placed: Placed) -> Standing:
         """It runs in the environment, in place of what ran before; `failed` once it is sure that it does not.
 
-        Returns when it is ready, at the latest after `target.ready.within_s`. What ran before ends only then. A key
-        that runs already changes nothing.
+        Returns when it is ready, at the latest after `target.ready.within_s`. What ran before ends only then; until
+        then, and after a failure, people reach it by the port that its own target exposes. A key that runs already
+        changes nothing.
         """
         ...
 
@@ -51,14 +80,24 @@ class Deployments(Protocol):
         """What runs there now. Changes nothing."""
         ...
 
-    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
-        """What ran before `failed` runs again; nothing, where nothing did. Nothing changes once `failed` is gone."""
+    async def occupancy(self, environment: str) -> Occupancy:
+        """What is there, after one look at it; waits for no deployment that is under way. Changes nothing."""
+        ...
+
+    async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
+        """What ran before `failed` runs again; nothing, where nothing did. Nothing changes once `failed` is gone.
+
+        `told` is what a person did and why; `occupancy` has it from then on.
+        """
         ...
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
         """One look of the check at what runs there. A program that is not there fails the look; it does not raise."""
         ...
 
-    async def stop(self, environment: str) -> None:
-        """Nothing runs there any more, nor comes back. Idempotent."""
+    async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
+        """Nothing runs there any more, nor comes back, and there is nothing to go back to. Idempotent.
+
+        Something else than `only` runs on as if nothing had been asked. `told` as in `roll_back`.
+        """
         ...

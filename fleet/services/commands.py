@@ -138,7 +138,8 @@ class CommandHandler:
                 name = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]
                 await bench.journal.record(f"refused/{name}", record, actor=caller.principal)
                 raise
-            closes = command.name in ("cancel", "archive_story")
+            # What is recorded of a story that is over does not open its stream again.
+            closes = command.name in ("cancel", "archive_story") or (bench.journal.exists and bench.state.is_over)
             try:
                 await bench.journal.record_command(
                     command.command_id, payloads, actor=caller.principal, closes=closes, trace_id=command.trace_id

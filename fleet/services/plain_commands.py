@@ -10,6 +10,7 @@ from fleet.services.archiving import archive_story
 from fleet.services.budget_requests import decide_budget
 from fleet.services.context_commands import change_context
 from fleet.services.decision_commands import DECISION_COMMANDS
+from fleet.services.ending_deployments import end_deployment
 from fleet.services.plan_adoption import adopt_plan
 from fleet.services.plan_versions import reject_plan, request_derivation, write_plan
 from fleet.services.task_actions import act_on_task
@@ -34,6 +35,7 @@ PLAIN: Mapping[str, Plain] = {
     "adopt_plan": adopt_plan,
     "reject_plan": reject_plan,
     "archive_story": archive_story,
+    "end_deployment": end_deployment,
     "change_context": change_context,
     **DECISION_COMMANDS,
 }

@@ -41,6 +41,10 @@ class RunSecrets:
             return None
         return await self._broker.deliver(spec.argv, spec.env, as_role=grantee.role, tool=grantee.tool, op=grantee.op)
 
+    def plain(self, text: str) -> str:
+        """The text without any known value, nor what looks like a secret."""
+        return self._known.redact(text).text
+
     def redacted(self, result: RunResult) -> RunResult:
         """The result without any known value in what it shows of the output."""
 

@@ -233,6 +233,11 @@ def _health_work(s: StoryState, c: FsmConfig, _: int) -> Owed:
     if last is None:
         return (Park(cause="stuck", detail="the story is watched, and no deployment of it is on record"),)
     incidents = [i for i in s.open_incidents if i.deployment_id == last.deployment_id]
+    if not incidents and last.status == "rolled_back":
+        # A person ended it, and then let the story go on.
+        return (
+            _back(s, c, f"Deployment to {last.environment} was ended: {last.detail}") if c.limits.auto_loopback else ()
+        )
     if not incidents:
         return (ObserveHealth(deployment_id=last.deployment_id, number=last.windows + 1),)
     if last.rolls_back:

@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fleet.errors import InvalidInput
+from fleet.tools.secret_refs import parse_reference
+
 __all__ = ["DeployReady", "DeployTarget", "HealthCheckSpec", "MonitorSpec", "Sample", "Window", "judged", "target_for"]
 
 _NAME = r"^[a-z][a-z0-9_-]{0,39}$"
@@ -112,6 +115,9 @@ class DeployTarget(_Frozen):
     """The program and its arguments, started in the root of the tree; never a shell string."""
     env: dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")], str] = Field(default_factory=dict)
     """Variables of the program, beside PORT."""
+    secrets: dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")], str] = Field(default_factory=dict)
+    """Variables that hold a secret, each by its reference: {DB_PASSWORD: secret://db-password}. Granted in secrets.yaml
+    to role devops for environment.start; the value is put in place inside the sandbox, and nowhere else."""
     port: Annotated[int, Field(ge=1024, le=65_000)] = 8080
     """Where it listens inside its sandbox; PORT tells it."""
     expose: Annotated[int, Field(ge=1024, le=65_535)] | None = None
@@ -121,6 +127,32 @@ class DeployTarget(_Frozen):
     rollback: Literal["previous", "none"] = "previous"
     """What happens when the first window breaches: what ran before runs again, or the story waits for a person."""
     monitor: MonitorSpec
+
+    @model_validator(mode="after")
+    def _keeps_secrets_apart(self) -> DeployTarget:
+        for name, value in self.secrets.items():
+            if _reference(value) is None:
+                raise ValueError(f"secrets: {name} is no reference: write secret://<name>")
+            if name in self.env or name == "PORT":
+                raise ValueError(f"{name} is a variable already, and cannot be a secret too")
+        if given := sorted(name for name, value in self.env.items() if _reference(value) is not None):
+            raise ValueError(f"env: {given[0]} refers to a secret: list it under secrets")
+        if any(_reference(argument) is not None for argument in self.argv):
+            raise ValueError("argv refers to a secret: list it under secrets, and let the program read that variable")
+        return self
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """The secrets that its program is given, sorted."""
+        return tuple(sorted({name for name in map(_reference, self.secrets.values()) if name is not None}))
+
+
+def _reference(value: str) -> str | None:
+    """The secret that is named; None for text. A malformed reference is an error that does not repeat it."""
+    try:
+        return parse_reference(value)
+    except InvalidInput as error:
+        raise ValueError(error.message) from None
 
 
 @dataclass(frozen=True, slots=True)

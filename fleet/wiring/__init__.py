@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fleet.wiring.chat_desk import make_chat_desk
     from fleet.wiring.contexts import make_context_service, make_context_statistics, make_rehydrator
     from fleet.wiring.council import CouncilParts, make_council_parts, make_council_shard
-    from fleet.wiring.deploying import check_deployments, deploy_targets, make_deployments
+    from fleet.wiring.deploying import check_deployments, deploy_targets, make_deployment_desk, make_deployments
     from fleet.wiring.desk import (
         make_audit_desk,
         make_budget_desk,
@@ -60,6 +60,7 @@ else:
 __all__ = [
     "check_deployments",
     "deploy_targets",
+    "make_deployment_desk",
     "make_deployments",
     "AuditPlaces",
     "CouncilParts",

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -19,8 +19,8 @@ from fleet.adapters.memory import MemoryBlobStore, MemoryDeployments
 from fleet.adapters.sandbox import BubblewrapBackend
 from fleet.errors import ConfigError, StoreUnavailable
 from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Deployments, Placed, Standing
-from fleet.tools import HealthCheckSpec, Sample
+from fleet.ports import Deployments, Ended, Occupancy, Placed, Standing
+from fleet.tools import DeployTarget, HealthCheckSpec, Sample
 from tests.support.deployed import app, free_port, target_of
 from tests.support.sandbox import eventually, put_tree, state_folder, survivors
 
@@ -35,15 +35,28 @@ class World:
 
     now: Deployments
     blobs: MemoryBlobStore
+    programs: dict[RunKey, bytes] = field(default_factory=dict)
 
     async def placed(self, program: bytes, **fields: object) -> Placed:
-        tree = await put_tree(self.blobs, {"app.py": program})
-        target = target_of(f"env-{secrets.token_hex(4)}", **fields)
-        return Placed(RunKey(secrets.token_hex(32)), STORY, tree, "python", target)
+        return await self._of(program, target_of(f"env-{secrets.token_hex(4)}", **fields))
 
-    async def another(self, placed: Placed, program: bytes) -> Placed:
-        tree = await put_tree(self.blobs, {"app.py": program})
-        return Placed(RunKey(secrets.token_hex(32)), STORY, tree, "python", placed.target)
+    async def another(self, placed: Placed, program: bytes, **fields: object) -> Placed:
+        return await self._of(program, placed.target.model_copy(update=fields))
+
+    async def _of(self, program: bytes, target: DeployTarget) -> Placed:
+        tree, key = await put_tree(self.blobs, {"app.py": program}), RunKey(secrets.token_hex(32))
+        self.programs[key] = program
+        return Placed(key, STORY, tree, "python", target)
+
+    async def reached(self, port: int) -> bytes | None:
+        """The program that people reach by this port; None where nobody answers."""
+        if isinstance(self.now, MemoryDeployments):
+            found = self.now.reached(port)
+            return self.programs[found.key] if found else None
+        try:
+            return app(said=await got(port))
+        except httpx.ConnectError:
+            return None
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +155,43 @@ async def test_rollback_goes_back_to_what_ran_before_and_then_to_nothing(world: 
     assert (await world.now.sample(name, ALIVE)).value > 0
 
 
+@pytest.mark.rule("LC-43")
+@pytest.mark.parametrize("expose", ["same", "other", "none"])
+async def test_failed_deployment_leaves_people_at_what_still_runs(world: World, expose: str) -> None:
+    first, port, other = app(said="first"), free_port(), free_port()
+    good = await world.placed(first, expose=port)
+    await world.now.deploy(good)
+    broken = await world.another(good, app(starts=False), expose={"same": port, "other": other, "none": None}[expose])
+
+    assert (await world.now.deploy(broken)).status == "failed"
+
+    assert await world.reached(port) == first
+    assert await world.reached(other) is None
+
+
+@pytest.mark.rule("LC-43")
+async def test_first_deployment_that_fails_leaves_no_door_open(world: World) -> None:
+    placed = await world.placed(app(starts=False), expose=(port := free_port()))
+    assert (await world.now.deploy(placed)).status == "failed"
+    assert await world.reached(port) is None
+
+
+async def test_door_moves_with_what_runs(world: World) -> None:
+    first, second = app(said="first"), app(said="second")
+    before = await world.placed(first, expose=(port := free_port()))
+    after = await world.another(before, second, expose=(other := free_port()))
+    await world.now.deploy(before)
+
+    await world.now.deploy(after)
+    assert (await world.reached(port), await world.reached(other)) == (None, second)
+
+    await world.now.roll_back(before.target.environment, failed=after.key)
+    assert (await world.reached(port), await world.reached(other)) == (first, None)
+
+    await world.now.stop(before.target.environment)
+    assert await world.reached(port) is None
+
+
 @pytest.mark.rule("LC-49")
 @pytest.mark.parametrize(
     ("kind", "target", "value", "detail"),
@@ -170,6 +220,42 @@ async def test_stopped_environment_is_empty_and_stopping_it_again_changes_nothin
     for _ in range(2):
         await world.now.stop(placed.target.environment)
         assert await world.now.standing(placed.target.environment) == Standing("nothing")
+
+
+async def test_occupancy_says_what_runs_since_when_and_whether_it_answers(world: World) -> None:
+    first = await world.placed(app())
+    second = await world.another(first, app(said="second"))
+    name = first.target.environment
+    assert await world.now.occupancy(name) == Occupancy()
+    await world.now.deploy(first)
+    began = await world.now.occupancy(name)
+    assert (began.running, began.previous, began.ended) == (first, None, None)
+    assert began.answers
+    await world.now.deploy(second)
+    found = await world.now.occupancy(name)
+    assert (found.running, found.previous) == (second, first.key)
+    assert found.since_ms >= began.since_ms > 0
+
+
+@pytest.mark.rule("LC-49")
+async def test_person_ends_what_is_named_alone_and_who_did_it_is_kept(world: World) -> None:
+    first = await world.placed(app())
+    second = await world.another(first, app(said="second"))
+    name = first.target.environment
+    await world.now.deploy(first)
+    await world.now.deploy(second)
+
+    assert (await world.now.stop(name, only=first.key, told="user:ana stopped it")).key == second.key
+    assert (await world.now.occupancy(name)).ended is None
+    await world.now.roll_back(name, failed=second.key, told="user:ana rolled it back")
+    await world.now.roll_back(name, failed=second.key, told="user:dev came too late")
+    found = await world.now.occupancy(name)
+    assert (found.running, found.ended) == (first, Ended(second.key, "user:ana rolled it back"))
+
+    assert await world.now.stop(name, only=first.key, told="user:ana stopped it") == Standing("nothing")
+    assert await world.now.occupancy(name) == Occupancy(ended=Ended(first.key, "user:ana stopped it"))
+    await world.now.deploy(second)
+    assert (await world.now.occupancy(name)).ended == Ended(first.key, "user:ana stopped it")
 
 
 # What only real programs do.
@@ -217,7 +303,9 @@ async def test_what_was_to_run_runs_again_after_a_restart_with_what_it_goes_back
         await eventually(lambda: survivors(running) != [])
         assert await found.standing(name) == Standing("running", key=second.key, previous=first.key)
         assert (await found.sample(name, ALIVE)).value == 0
-        assert (await found.roll_back(name, failed=second.key)).key == first.key
+        assert (await found.occupancy(name)).since_ms > 0
+        assert (await found.roll_back(name, failed=second.key, told="user:ana did")).key == first.key
+        assert (await programs.again(name).occupancy(name)).ended == Ended(second.key, "user:ana did")
     finally:
         await found.close()
 
@@ -227,6 +315,22 @@ async def test_file_of_an_environment_that_says_nothing_is_named(programs: Progr
     (programs.root / "broken.json").write_text("{")
     with pytest.raises(StoreUnavailable, match=r"broken.json does not say what runs in broken"):
         await programs.world.now.standing("broken")
+
+
+@pytest.mark.rule("LC-43")
+async def test_deployment_that_cannot_be_written_down_leaves_nothing_of_itself(programs: Programs) -> None:
+    world, first, port, door = programs.world, app(said="first"), free_port(), free_port()
+    good = await world.placed(first, expose=(old := free_port()))
+    await world.now.deploy(good)
+    (programs.root / f"{good.target.environment}.new").mkdir()
+    fresh = await world.another(good, app(said="second"), port=port, expose=door)
+
+    with pytest.raises(StoreUnavailable, match="cannot be written down"):
+        await world.now.deploy(fresh)
+
+    await eventually(lambda: survivors(f"serve_app.py\0{port}") == [])
+    assert await world.now.standing(good.target.environment) == Standing("running", key=good.key)
+    assert (await world.reached(old), await world.reached(door)) == (first, None)
 
 
 async def test_look_that_cannot_be_taken_fails_and_says_why(programs: Programs) -> None:

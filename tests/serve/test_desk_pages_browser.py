@@ -14,8 +14,10 @@ import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory.chat_model import Hang
-from fleet.ids import EntityId, Principal, StepId, StoryId, StreamId
+from fleet.ids import EntityId, Principal, RunKey, StepId, StoryId, StreamId
+from fleet.ports import Placed
 from tests.support.chromium import Page, chromium
+from tests.support.deployed import target_of
 from tests.support.desk_front import DEV_TOKEN, RITA_TOKEN, DeskFront, desk_front
 from tests.support.desk_page import SIZES, assert_clean, build_desk, pictures, sign_in
 from tests.support.graphs import project
@@ -303,6 +305,48 @@ async def test_deployments_show_how_they_are_and_what_went_wrong(page: Page, fro
     # The trees of this story were never stored, so that there is nothing to compare.
     page.trouble[:] = [line for line in page.trouble if "404" not in line]
     assert_clean(page, front)
+
+
+@pytest.mark.rule("LC-49")
+async def test_what_runs_in_an_environment_is_seen_and_ended_by_clicks(page: Page, front: DeskFront) -> None:
+    now, before = RunKey("a" * 64), RunKey("b" * 64)
+    log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview"))
+    log.move("TEST", "tests_done", "REVIEW").move("REVIEW", "review_approved", "DEPLOY")
+    recorded = ev.DeploymentRecorded(
+        deployment_id=EntityId("dp-first1"),
+        environment="preview",
+        tree_digest=BASE,
+        revision=now,
+        status="succeeded",
+        step_id=StepId("deployments/1"),
+        monitor_s=600,
+    )
+    await put(front, paused(log.add(recorded).move("DEPLOY", "deploy_done", "MONITOR")))
+    for key, whose in ((before, StoryId("st-before")), (now, STORY)):
+        await front.deployments.deploy(Placed(key, whose, BASE, "python", target_of(expose=18_080)))
+    await sign_in(page, front)
+    await page.click("link", "Environments")
+    await page.sees("preview", STORY, "at port 18080", "answers", "Why end it")
+    await pictures(page, "environments")
+    await page.fill("Why end it (at least 10 characters)", HOSTILE)
+    await page.click("button", "Run what ran before")
+    await page.sees("Ended by hand last: user:ada rolled it back by hand: <img", "A story runs here")
+    assert (await front.deployments.standing("preview")).key == before
+    assert not await has_button(page, "Run what ran before")
+    state = await front.team.desk.state(STORY)
+    assert state.deployment is not None
+    assert state.deployment.status == "rolled_back"
+    assert state.park is not None
+    assert "user:ada rolled it back by hand" in state.park.detail
+    assert await page.evaluate("window.hit") is None
+    assert_clean(page, front)
+
+
+@pytest.mark.rule("AP-1")
+async def test_environments_are_offered_to_nobody_who_may_not_see_them(page: Page, front: DeskFront) -> None:
+    await sign_in(page, front, RITA_TOKEN)
+    await page.sees("Audit", "rita")
+    assert await page.evaluate("[...document.querySelectorAll('nav a')].every((e) => e.textContent !== 'Environments')")
 
 
 def _advice(number: int) -> str:

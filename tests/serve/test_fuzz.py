@@ -71,6 +71,7 @@ async def _serve(ready: Future[Known], over: threading.Event) -> None:
             "decision_id": DECISION,
             "approval_id": next(iter((await at.world.desk.state(STORY)).approvals)),
             "question_id": await _asked(at),
+            "environment": "preview",
         }
         ready.set_result(Known(url, ids))
         await asyncio.to_thread(over.wait)
@@ -159,7 +160,15 @@ NO_IDS = {
     "discovery_id": "di-davsp6ex55gim",
 }
 """Of the right form; this front has none of them but the project."""
-_PLANNED = ("/api/projects", "/api/epics", "/api/ceremonies", "/api/council-pools", "/api/streams", "/api/agents")
+_PLANNED = (
+    "/api/projects",
+    "/api/epics",
+    "/api/ceremonies",
+    "/api/council-pools",
+    "/api/streams",
+    "/api/agents",
+    "/api/deployments",
+)
 _MAY_BE_EMPTY = (
     "/accept",
     "/rehydrate",

@@ -37,6 +37,8 @@ DELEGATION = {
     "max_rigor": "L1",
 }
 
+ENDING = {"reason": "it leaks memory", "revision": "a" * 64}
+
 ASKED_OF_QA = ev.ApprovalRequested(
     approval_id=EntityId("ap-asked1"),
     gate="waive_dimension",
@@ -95,6 +97,9 @@ TABLE: list[tuple[str, str, Any, frozenset[str]]] = [
     ("POST", "/api/fleet/resume", {"note": ""}, frozenset()),
     ("GET", "/api/fleet", None, EVERYBODY),
     ("POST", f"/api/streams/{STORY}/accept-loss", {"reason": "the disk of the store died"}, frozenset()),
+    ("GET", "/api/deployments", None, frozenset()),
+    ("POST", "/api/deployments/preview/stop", ENDING, frozenset()),
+    ("POST", "/api/deployments/preview/rollback", ENDING, frozenset()),
     ("GET", "/api/delegations", None, frozenset({"po"})),
     ("POST", "/api/delegations", DELEGATION, frozenset({"po"})),
     ("DELETE", "/api/delegations/dg-none1", None, frozenset({"po"})),

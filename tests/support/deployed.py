@@ -13,7 +13,11 @@ ARGV = ("python", "app.py")
 _APP = """
 import http.server, os, sys
 WELL, ERRORS, STARTS, DIES, LINKS = %(well)r, %(errors)r, %(starts)r, %(dies)r, %(links)r
+SECRET = os.environ.get(%(prints)r, "")
 print("starting", flush=True)
+if SECRET:
+    sys.stdout.write(SECRET[:5]); sys.stdout.flush()
+    print(SECRET[5:], "ERROR for", SECRET, "y" * 560, flush=True)
 if not STARTS:
     print("ERROR no database", flush=True)
     sys.exit(3)
@@ -28,6 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(4)
         metrics = "# HELP x\\nerrors_total{kind=\\"a\\"} %%d\\nerrors_total 0\\n" %% ERRORS
         said = metrics if self.path == "/metrics" else %(said)r
+        if SECRET and not WELL and self.path == "/healthz":
+            said = "x" * 290 + SECRET
         self.send_response(200 if WELL or self.path != "/healthz" else 503)
         self.end_headers()
         self.wfile.write(said.encode())
@@ -40,7 +46,15 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 """
 
 
-_AS_A_RULE: dict[str, Any] = {"said": "one", "well": True, "errors": 0, "starts": True, "dies": "", "links": ""}
+_AS_A_RULE: dict[str, Any] = {
+    "said": "one",
+    "well": True,
+    "errors": 0,
+    "starts": True,
+    "dies": "",
+    "links": "",
+    "prints": "",
+}
 
 
 def app(**does: Any) -> bytes:
@@ -49,7 +63,8 @@ def app(**does: Any) -> bytes:
     Args:
         does: `said` is what it answers on `/`, `well` whether `/healthz` is, `errors` how many it counts and prints,
             `starts` whether it does not end at once, `dies` the path at which it ends, `links` what it puts a link to
-            where the supervisor looks for its socket.
+            where the supervisor looks for its socket, `prints` a variable whose value it prints, and answers when it is
+            not well.
     """
     return (_APP % (_AS_A_RULE | does)).encode()
 

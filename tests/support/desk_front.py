@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDaySpending, MemoryGraph, MemoryToolSessions
+from fleet.adapters.memory import MemoryDaySpending, MemoryDeployments, MemoryGraph, MemoryToolSessions
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.config import ServeSettings
 from fleet.context import ContextConfig
@@ -29,6 +29,7 @@ from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
+from fleet.services.deployment_desk import DeploymentDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.services.project_desk import ProjectDesk
@@ -39,6 +40,7 @@ from serve_apps.gateway import build_gateway
 from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.bench import definitions
+from tests.support.deployed import target_of
 from tests.support.rules import files, fsm, step_policy
 from tests.support.team import ROLES, Team, team
 
@@ -71,6 +73,8 @@ class DeskFront:
     port: int
     graph: MemoryGraph
     """The decision graph; nobody projects to it by itself."""
+    deployments: MemoryDeployments
+    """What the page of environments shows; nothing of the team is deployed there."""
     _server: uvicorn.Server | None = field(default=None, repr=False)
     _running: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -98,7 +102,7 @@ class DeskFront:
         await self._running
 
 
-def _parts(team: Team, graph: MemoryGraph) -> FrontParts:
+def _parts(team: Team, graph: MemoryGraph, deployments: MemoryDeployments) -> FrontParts:
     planning, blobs, clock = team.desk, team.blobs, SystemClock()
     context = files().load("context.yaml", ContextConfig)
     return FrontParts(
@@ -113,6 +117,7 @@ def _parts(team: Team, graph: MemoryGraph) -> FrontParts:
             context=context,
             clock=clock,
         ),
+        deployments=DeploymentDesk(planning=planning, deployments=deployments, targets=[target_of()]),
         gates=GateDesk(planning=planning, blobs=blobs),
         coach=CoachDesk(files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)),
         audit=_audit(team, clock),
@@ -139,7 +144,7 @@ def _audit(team: Team, clock: SystemClock) -> AuditDesk:
     return AuditDesk(log=team.log, clock=clock, auditor=opened)
 
 
-def _gateway(team: Team, graph: MemoryGraph) -> FastAPI:
+def _gateway(team: Team, graph: MemoryGraph, deployments: MemoryDeployments) -> FastAPI:
     clock = SystemClock()
     tools = ToolDesk(
         planning=team.desk,
@@ -153,7 +158,9 @@ def _gateway(team: Team, graph: MemoryGraph) -> FastAPI:
     )
     budgets = BudgetDesk(log=team.log, spending=MemoryDaySpending(), limits=Budgets(), clock=clock)
     settings = files().load("serve.yaml", ServeSettings)
-    return build_gateway(team.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=_parts(team, graph))
+    return build_gateway(
+        team.desk, REGISTRY, settings, tools=tools, budgets=budgets, parts=_parts(team, graph, deployments)
+    )
 
 
 @asynccontextmanager
@@ -163,8 +170,8 @@ async def desk_front(root: Path, models: Mapping[str, ChatModel] | None = None) 
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     async with team(root, models=models) as made:
-        graph = MemoryGraph()
-        front = DeskFront(made, _gateway(made, graph), port, graph)
+        graph, deployments = MemoryGraph(), MemoryDeployments()
+        front = DeskFront(made, _gateway(made, graph, deployments), port, graph, deployments)
         await front.start()
         try:
             yield front

@@ -10,6 +10,7 @@ from fleet.adapters.memory import (
     MemoryCheckpointExport,
     MemoryCheckpointStore,
     MemoryDeadLetters,
+    MemoryDeployments,
     MemoryFeedGroup,
     MemoryGraph,
     MemoryRawLog,
@@ -18,7 +19,7 @@ from fleet.adapters.signing import Ed25519Verifier
 from fleet.context import ContextConfig
 from fleet.models import PromptSet, load_models, parse_prompts
 from fleet.planning import CoachConfig
-from fleet.ports import CheckpointStore, DecisionGraph
+from fleet.ports import CheckpointStore, DecisionGraph, Deployments
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.auditor import Auditor
@@ -26,6 +27,7 @@ from fleet.services.coach_desk import CoachDesk
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
+from fleet.services.deployment_desk import DeploymentDesk
 from fleet.services.gate_desk import GateDesk
 from fleet.services.rehydrating import Rehydrator
 from fleet.services.report import ReportService
@@ -35,6 +37,7 @@ from serve_apps.in_force import ConfigInForce
 from serve_apps.parts import FrontParts
 from tests.support.audit import SIGNER
 from tests.support.bench import World, definitions
+from tests.support.deployed import target_of
 from tests.support.rules import files
 
 __all__ = ["front_parts", "prompts"]
@@ -46,9 +49,17 @@ def prompts() -> PromptSet:
 
 
 def front_parts(
-    world: World, *, checkpoints: CheckpointStore | None = None, graph: DecisionGraph | None = None
+    world: World,
+    *,
+    checkpoints: CheckpointStore | None = None,
+    graph: DecisionGraph | None = None,
+    deployments: Deployments | None = None,
 ) -> FrontParts:
-    """Every part of the front but a clock, so that requests are not counted. Without a store nothing was signed."""
+    """Every part of the front but a clock, so that requests are not counted. Without a store nothing was signed.
+
+    Args:
+        deployments: where the environment `preview` is; None has an empty one.
+    """
     context = files().load("context.yaml", ContextConfig)
     coach, rigor = files().load("coach.yaml", CoachConfig), files().load("rigor.yaml", RigorConfig)
 
@@ -88,6 +99,9 @@ def front_parts(
         decisions=DecisionDesk(planning=world.desk, graph=held, clock=world.clock),
         consumers={"council": world.inbox, "projector": MemoryFeedGroup(world.log, world.clock)},
         platform=world.fleet,
+        deployments=DeploymentDesk(
+            planning=world.desk, deployments=deployments or MemoryDeployments(), targets=[target_of()]
+        ),
         config=ConfigInForce(
             models=load_models(files().document("models.yaml")),
             roles=load_roles(files().document("roles.yaml")),

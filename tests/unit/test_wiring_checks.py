@@ -62,6 +62,33 @@ def test_file_that_is_wrong_is_named_before_anything_starts(site: Path, tmp_path
         check_configuration(cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES}))
 
 
+GRANT = "{secret: db-password, roles: [devops], tool: environment, ops: [start]}"
+PROVIDER = "{kind: environment, label: env, prefix: CI_SECRET_, secrets: [db-password]}"
+
+
+@pytest.mark.rule("GL-22", "RT-65")
+@pytest.mark.parametrize(
+    ("secrets", "why"),
+    [
+        ("grants: []", "no grant of secrets.yaml covers it: add {secret: db-password, roles: .devops."),
+        (f"grants: [{GRANT.replace('devops', 'deployer')}]\nproviders: [{PROVIDER}]", "no grant"),
+        (f"grants: [{GRANT}]\nproviders: [{PROVIDER}]", None),
+    ],
+)
+def test_secret_of_a_deployed_program_that_it_cannot_have_stops_the_start(
+    site: Path, tmp_path: Path, secrets: str, why: str | None
+) -> None:
+    target = TARGET.replace("expose: 18080", 'secrets: {DB_PASSWORD: "secret://db-password"}')
+    (site / "fleet.yaml").write_text(f"deploy: {{enabled: true, targets: [{target}]}}")
+    (site / "secrets.yaml").write_text(secrets)
+    endpoints = cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES})
+    if why is None:
+        check_configuration(endpoints)
+        return
+    with pytest.raises(ConfigError, match=f"preview gives its program secret db-password, and {why}"):
+        check_configuration(endpoints)
+
+
 def test_both_applications_are_built_from_the_files_of_the_pod(site: Path) -> None:
     for build in (gateway, llm):
         assert isinstance(build({}), serve.Application)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from fleet.adapters.deploy.door import Door, Streams
 from fleet.adapters.deploy.instance import Instance
 from fleet.errors import StoreUnavailable
 from fleet.ids import RunKey
-from fleet.ports import Clock, Placed, ServingBackend, Standing
+from fleet.ports import Clock, Ended, Occupancy, Placed, ServingBackend, Standing
+from fleet.services.known_secrets import KnownSecrets
+from fleet.services.run_secrets import RunSecrets
 from fleet.tools import HealthCheckSpec, Sample
 
 __all__ = ["ProcessDeployments"]
@@ -32,6 +34,10 @@ class _Kept:
 
     current: Placed | None = None
     previous: Placed | None = None
+    since_ms: int = 0
+    """When the current one became ready."""
+    ended: Ended | None = None
+    """What a person ended there last."""
 
 
 _KEPT = TypeAdapter(_Kept)
@@ -42,7 +48,7 @@ class _Environment:
     kept: _Kept
     current: Instance | None = None
     door: Door | None = None
-    """Where people come in; there only while something runs that is to be reached."""
+    """Where people come in: at the port of the target of what runs, and only while something runs."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -52,10 +58,20 @@ class ProcessDeployments:
     Args:
         root: folder of the environments' files; what they name is started again by `resume`.
         declared: the environments that are; what ran in another one does not come back.
+        secrets: gives programs those that their targets name; None refuses targets that name any.
     """
 
-    def __init__(self, backend: ServingBackend, clock: Clock, root: Path, *, declared: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        backend: ServingBackend,
+        clock: Clock,
+        root: Path,
+        *,
+        declared: Collection[str] = (),
+        secrets: RunSecrets | None = None,
+    ) -> None:
         self._backend, self._clock, self._root = backend, clock, root
+        self._secrets = secrets or RunSecrets(None, KnownSecrets())
         self._declared = frozenset(declared)
         self._environments: dict[str, _Environment] = {}
 
@@ -63,8 +79,9 @@ class ProcessDeployments:
         """What was to run when the last process of this name ended runs again, as far as it is declared still."""
         for name in sorted(self._declared):
             found = self._environment(name)
-            if found.kept.current is not None:
-                await self._opened(found, found.kept.current)
+            async with found.changing:
+                if found.kept.current is not None:
+                    await self._move_door(found, await self._door(found, found.kept.current))
 
     async def keep(self) -> None:
         """`resume`, and `close` when this is cancelled."""
@@ -87,14 +104,11 @@ class ProcessDeployments:
             old = found.current
             if old is not None and old.placed.key == placed.key:
                 return self._standing(found)
-            await self._opened(found, placed)
-            fresh = Instance(self._backend, self._clock, placed)
-            why = await self._started(fresh)
+            why = await self._taken_over(
+                found, placed, replace(found.kept, current=placed, previous=found.kept.current)
+            )
             if why is not None:
                 return Standing("failed", key=_key(found.kept.current), previous=_key(found.kept.previous), detail=why)
-            self._switch(found, fresh, _Kept(placed, found.kept.current))
-            if old is not None:
-                await old.end()
             return self._standing(found)
 
     async def standing(self, environment: str) -> Standing:
@@ -104,22 +118,32 @@ class ProcessDeployments:
         async with found.changing:
             return self._standing(found)
 
-    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
+    async def occupancy(self, environment: str) -> Occupancy:
+        """See the port."""
+        found = self._environment(environment)
+        kept, current = found.kept, found.current
+        return Occupancy(
+            running=kept.current,
+            since_ms=kept.since_ms if kept.current else 0,
+            answers=current is not None and await current.answers(),
+            previous=_key(kept.previous),
+            ended=kept.ended,
+        )
+
+    async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
         """See the port."""
         found = self._environment(environment)
         async with found.changing:
             old, before = found.current, found.kept.previous
             if old is None or old.placed.key != failed:
                 return self._standing(found)
+            ended = _ended(found, told)
             if before is None:
-                await self._emptied(environment, found)
+                await self._emptied(environment, found, ended)
                 return Standing("nothing")
-            fresh = Instance(self._backend, self._clock, before)
-            why = await self._started(fresh)
+            why = await self._taken_over(found, before, _Kept(before, ended=ended))
             if why is not None:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
-            self._switch(found, fresh, _Kept(before, None))
-            await old.end()
             return self._standing(found)
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
@@ -129,11 +153,13 @@ class ProcessDeployments:
             return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
         return await current.sample(check)
 
-    async def stop(self, environment: str) -> None:
+    async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """See the port."""
         found = self._environment(environment)
         async with found.changing:
-            await self._emptied(environment, found)
+            if only in (None, _key(found.kept.current)):
+                await self._emptied(environment, found, _ended(found, told))
+            return self._standing(found)
 
     # What is kept.
 
@@ -143,9 +169,35 @@ class ProcessDeployments:
             kept = self._read(name)
             found = self._environments[name] = _Environment(kept)
             if kept.current is not None:
-                found.current = Instance(self._backend, self._clock, kept.current, was_ready=True)
+                found.current = self._instance(kept.current, was_ready=True)
                 found.current.begin()
         return found
+
+    def _instance(self, placed: Placed, *, was_ready: bool = False) -> Instance:
+        return Instance(self._backend, self._clock, placed, secrets=self._secrets, was_ready=was_ready)
+
+    async def _taken_over(self, found: _Environment, placed: Placed, kept: _Kept) -> str | None:
+        """None once it runs in place of what ran before, which has ended; else why not, and all is as it was."""
+        fresh = self._instance(placed)
+        # Before it starts: what it may not have and a port that somebody else has are no fault of the program.
+        await fresh.require_secrets()
+        door = await self._door(found, placed)
+        old = found.current
+        try:
+            why = await self._started(fresh)
+            if why is None:
+                self._switch(found, fresh, kept)
+        finally:
+            # People come in where the target of what runs has its door, also after a failure.
+            if found.current is fresh:
+                await self._move_door(found, door)
+            else:
+                await fresh.end()
+                if door is not None and door is not found.door:
+                    await door.close()
+        if why is None and old is not None:
+            await old.end()
+        return why
 
     async def _started(self, fresh: Instance) -> str | None:
         """None once it is ready; else why it is not, and nothing of it is left."""
@@ -160,25 +212,35 @@ class ProcessDeployments:
         return why
 
     def _switch(self, found: _Environment, fresh: Instance, kept: _Kept) -> None:
+        kept = replace(kept, since_ms=self._clock.now_ms())
         self._write(fresh.placed.target.environment, kept)
         found.kept, found.current = kept, fresh
 
-    async def _emptied(self, name: str, found: _Environment) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path(name).unlink()
-        found.kept = _Kept()
+    async def _emptied(self, name: str, found: _Environment, ended: Ended | None) -> None:
+        kept = _Kept(ended=ended)
+        if ended is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._path(name).unlink()
+        else:
+            self._write(name, kept)
+        found.kept = kept
         await _shut(found)
 
-    async def _opened(self, found: _Environment, placed: Placed) -> None:
-        """The door of the environment is where the target has it."""
-        wanted, now = placed.target.expose, found.door.port if found.door else None
-        if wanted == now:
-            return
-        fresh = None if wanted is None else Door(wanted, partial(_connect, found))
-        if fresh is not None:
-            await fresh.open()
-        old, found.door = found.door, fresh
-        if old is not None:
+    async def _door(self, found: _Environment, placed: Placed) -> Door | None:
+        """The open door that the target of a program declares; the one that is there where it has that port."""
+        port = placed.target.expose
+        if port is None:
+            return None
+        if found.door is not None and found.door.port == port:
+            return found.door
+        door = Door(port, partial(_connect, found))
+        await door.open()
+        return door
+
+    async def _move_door(self, found: _Environment, door: Door | None) -> None:
+        """People come in by this door, and by no other."""
+        old, found.door = found.door, door
+        if old is not None and old is not door:
             await old.close()
 
     def _standing(self, found: _Environment) -> Standing:
@@ -223,6 +285,12 @@ async def _shut(found: _Environment) -> None:
         await door.close()
     if old is not None:
         await old.end()
+
+
+def _ended(found: _Environment, told: str) -> Ended | None:
+    """What is kept of who ended what runs there; what was kept before, when nobody says anything."""
+    current = found.kept.current
+    return Ended(current.key, told) if told and current is not None else found.kept.ended
 
 
 def _key(placed: Placed | None) -> RunKey | None:

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 from fleet.errors import FleetError
 from fleet.ports import Clock, Placed, ServingBackend
-from fleet.tools import HealthCheckSpec, Limits, LogLine, RunResult, RunSpec, Sample
+from fleet.services.run_secrets import RunSecrets
+from fleet.tools import Grantee, HealthCheckSpec, Limits, LogLine, RunResult, RunSpec, Sample
 
 __all__ = ["Instance", "Seen"]
 
 _SHIM = ("/toolchain/bin/python", "-IS", "/fleet/inside/serve_app.py")
+_GRANTEE = Grantee(role="devops", tool="environment", op="start")
+"""For whom its secrets have to be granted: it is started again by the fleet itself, long after its story is over."""
 _DOOR = ".fleet-door"
 """The socket of the shim, in the workspace."""
 _LONGEST_RUN_S = 14_400
@@ -23,6 +26,8 @@ _LONGEST_RUN_S = 14_400
 _ANSWER_S = 45.0
 """A look takes 30 s at most."""
 _LOOK_AGAIN_S = 0.2
+_SOON_S = 5.0
+"""Whoever only shows how things are waits so long for an answer."""
 _COMES_BACK_S = 60.0
 """A look at a program that was just started again waits so long for it."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -42,17 +47,28 @@ class Instance:
     """One program, from `begin` to `end`. One that was ready once is started again whenever it ends.
 
     Args:
+        secrets: gives it those that its target names, anew at each start.
         was_ready: it ran before this process did, so that its first end is no failed deployment.
     """
 
-    def __init__(self, backend: ServingBackend, clock: Clock, placed: Placed, *, was_ready: bool = False) -> None:
-        self.placed = placed
+    def __init__(
+        self, backend: ServingBackend, clock: Clock, placed: Placed, *, secrets: RunSecrets, was_ready: bool = False
+    ) -> None:
+        self.placed, self._secrets = placed, secrets
         self._backend, self._clock, self._was_ready = backend, clock, was_ready
         self._numbers, self._runs = count(1), count(1)
         self._waiting: dict[int, asyncio.Future[Seen]] = {}
         self._run_id, self._is_up = "", False
         self._why = "it has not started yet"
         self._task: asyncio.Task[None] | None = None
+
+    async def require_secrets(self) -> None:
+        """Returns when it can be given its secrets now.
+
+        Raises PolicyDenied where no grant covers one, NotFound where nobody has it, StoreUnavailable in an outage.
+        """
+        self._secrets.check(self._spec)
+        await self._secrets.delivery(self._spec)
 
     def begin(self) -> None:
         """It is being started, and kept going from here on."""
@@ -78,6 +94,13 @@ class Instance:
             await self.ready(at_most_s=_COMES_BACK_S)
         seen = await self._look(_request(check))
         return Sample(value=_failed(check) if seen.value is None else seen.value, detail=seen.detail)
+
+    async def answers(self) -> bool:
+        """Whether it answers the path of its target's `ready` now, at once or within a few seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_S):
+                return (await self._look({"op": "http", "path": self.placed.target.ready.path})).value == 0
+        return False
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to the program; None while it does not run."""
@@ -107,10 +130,13 @@ class Instance:
     @property
     def _spec(self) -> RunSpec:
         target = self.placed.target
+        # The shim is told the names alone; it finds the values where the program does, to keep them to itself.
+        hidden = ("--hide", ",".join(sorted(target.secrets))) if target.secrets else ()
         return RunSpec(
-            argv=(*_SHIM, str(target.port), *target.argv),
+            argv=(*_SHIM, *hidden, str(target.port), *target.argv),
             tree=self.placed.tree,
-            env=target.env,
+            env={**target.env, **target.secrets},
+            grantee=_GRANTEE if target.secrets else None,
             limits=self._limits,
             toolchain=self.placed.toolchain,
             interactive=True,
@@ -132,8 +158,12 @@ class Instance:
         run_id = f"{self.placed.key}-{next(self._runs)}"
         said: list[str] = []
         try:
+            self._secrets.check(self._spec)
+            given = await self._secrets.delivery(self._spec)
             self._run_id = run_id
-            result = await self._backend.run(self._spec, run_id=run_id, log=lambda line: self._heard(line, said))
+            result = await self._backend.run(
+                self._spec, run_id=run_id, log=lambda line: self._heard(line, said), secrets=given
+            )
         except FleetError as error:
             return error.message
         finally:
@@ -145,7 +175,7 @@ class Instance:
         # What the program prints does not come here, but it may write to the descriptors of its parent all the same.
         with contextlib.suppress(ValueError, TypeError, AttributeError):
             message: dict[str, Any] = json.loads(line.line)
-            detail = str(message.get("detail", ""))[:_DETAIL_CHARS]
+            detail = self._secrets.plain(str(message.get("detail", "")))[:_DETAIL_CHARS]
             if "ended" in message:
                 said.append(f"the program ended with {int(message['ended'])}: {detail}")
             waiting = self._waiting.pop(int(message.get("id", 0)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.adapters.ray.patience import PatientCalls
 from fleet.adapters.ray.resolver import ActorResolver
 from fleet.ids import RunKey
-from fleet.ports import Placed, Standing
+from fleet.ports import Occupancy, Placed, Standing
 from fleet.tools import HealthCheckSpec, Sample
 
 __all__ = ["RayDeployments"]
@@ -29,14 +29,22 @@ class RayDeployments:
         """See the port."""
         return await self._calls.call(self._name, "deployment", environment, timeout_s=_CHANGE_S)
 
-    async def roll_back(self, environment: str, *, failed: RunKey) -> Standing:
+    async def occupancy(self, environment: str) -> Occupancy:
         """See the port."""
-        return await self._calls.call(self._name, "roll_back", environment, failed=failed, timeout_s=_CHANGE_S)
+        return await self._calls.call(self._name, "occupancy", environment, timeout_s=_SAMPLE_S)
+
+    async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
+        """See the port."""
+        return await self._calls.call(
+            self._name, "roll_back", environment, failed=failed, told=told, timeout_s=_CHANGE_S
+        )
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
         """See the port."""
         return await self._calls.call(self._name, "sample_deployment", environment, check, timeout_s=_SAMPLE_S)
 
-    async def stop(self, environment: str) -> None:
+    async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """See the port."""
-        await self._calls.call(self._name, "stop_deployment", environment, timeout_s=_SAMPLE_S)
+        return await self._calls.call(
+            self._name, "stop_deployment", environment, only=only, told=told, timeout_s=_CHANGE_S
+        )

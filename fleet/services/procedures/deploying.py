@@ -16,6 +16,7 @@ from fleet.events import (
 )
 from fleet.ids import Digest, EntityId, RunKey, StepId
 from fleet.ports import Deployments, Placed, Standing
+from fleet.services.ending_deployments import lost_words
 from fleet.services.journal import Probe, Work
 from fleet.services.procedures.gates import fix_task_id, record_park
 from fleet.services.procedures.watching import Watched, watch
@@ -103,11 +104,17 @@ async def _is_replaced(bench: Workbench, deployments: Deployments, deployment: D
     """Whether something else runs there, before a window or since it began; the story waits for a person then."""
     if (await deployments.standing(deployment.environment)).key == deployment.revision:
         return False
-    detail = (
-        f"{deployment.environment} does not run what this story deployed any more: another story was deployed "
-        "there, or somebody ended it. What runs there says nothing about this story. Give each story that is watched "
-        f"an environment of its own, or cancel this one with `fleet story cancel {bench.state.story_id}`"
-    )
+    if bench.state.disposition != "active":
+        return True  # who ended it has it on record already
+    ended = (await deployments.occupancy(deployment.environment)).ended
+    if ended is not None and ended.key == deployment.revision:
+        detail = lost_words(bench.state, deployment.environment, ended.told)
+    else:
+        detail = (
+            f"{deployment.environment} does not run what this story deployed any more: another story was deployed "
+            "there, or somebody ended it. What runs there says nothing about this story. Give each story that is "
+            f"watched an environment of its own, or cancel this one with `fleet story cancel {bench.state.story_id}`"
+        )
     await record_park(bench, cause="operator", detail=detail)
     return True
 

@@ -7,6 +7,7 @@ import { Shell } from "./parts/shell.tsx";
 import { AuditScreen } from "./screens/audit.tsx";
 import { BoardScreen } from "./screens/board.tsx";
 import { ContextScreen } from "./screens/context_stats.tsx";
+import { EnvironmentsScreen } from "./screens/environments.tsx";
 import { GateScreen } from "./screens/gate.tsx";
 import { GatesScreen } from "./screens/gates.tsx";
 import { LoginScreen } from "./screens/login.tsx";
@@ -106,6 +107,8 @@ function Screen({ route }: { readonly route: Route }): ReactNode {
       return <UsageScreen />;
     case "audit":
       return <AuditScreen />;
+    case "environments":
+      return <EnvironmentsScreen />;
     case "story":
       return <StoryScreen key={route.story} story={route.story} tab={route.tab} item={route.item} />;
   }

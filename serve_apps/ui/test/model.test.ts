@@ -89,7 +89,7 @@ test("addresses lead back to what they name, whatever its id holds", () => {
   assert.deepEqual(parseRoute(storyHref("st/ä%", "work")), { name: "story", story: "st/ä%", tab: "work", item: "" });
   assert.deepEqual(parseRoute(itemHref("st-1", "decisions", "de/1")), { name: "story", story: "st-1", tab: "decisions", item: "de/1" });
   assert.deepEqual(parseRoute(gateHref("st-1", "ap-1")), { name: "gate", story: "st-1", approval: "ap-1" });
-  for (const name of ["new", "gates", "project", "context", "usage", "audit"]) assert.deepEqual(parseRoute(`#/${name}`), { name });
+  for (const name of ["new", "gates", "project", "context", "usage", "audit", "environments"]) assert.deepEqual(parseRoute(`#/${name}`), { name });
   for (const odd of ["", "#/", "#/nothing", "#/story", "#/story/%E0%A4%A"]) assert.deepEqual(parseRoute(odd), { name: "board" });
 });
 

@@ -28,6 +28,7 @@ async def test_shell_on_a_backend_without_interactive_runs_says_what_to_set() ->
     for call in (
         shell.deploy(PLACED),
         shell.deployment("preview"),
+        shell.occupancy("preview"),
         shell.roll_back("preview", failed=KEY),
         shell.sample_deployment("preview", check),
         shell.stop_deployment("preview"),
@@ -40,8 +41,9 @@ async def test_shell_passes_on_what_it_is_asked() -> None:
     shell = Shell(MemoryDeployments())
     assert await shell.deploy(PLACED) == Standing("running", key=KEY)
     assert await shell.deployment("preview") == Standing("running", key=KEY)
+    assert (await shell.occupancy("preview")).running == PLACED
     assert (await shell.sample_deployment("preview", PLACED.target.monitor.checks[0])).value == 0
     assert await shell.roll_back("preview", failed=KEY) == Standing("nothing")
     await shell.deploy(PLACED)
-    await shell.stop_deployment("preview")
+    await shell.stop_deployment("preview", only=KEY, told="user:ana stopped it")
     assert await shell.deployment("preview") == Standing("nothing")

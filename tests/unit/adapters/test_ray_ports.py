@@ -121,12 +121,14 @@ async def test_deployments_are_those_of_the_node() -> None:
     deployments, target = RayDeployments(calls, "n1"), target_of()
     await deployments.deploy(Placed(KEY, STORY, Digest(f"sha256:{KEY}"), "python", target))
     await deployments.standing("preview")
+    await deployments.occupancy("preview")
     await deployments.roll_back("preview", failed=KEY)
     await deployments.sample("preview", target.monitor.checks[0])
     await deployments.stop("preview")
     assert [method for name, method in calls.seen if name == "sandbox:n1"] == [
         "deploy",
         "deployment",
+        "occupancy",
         "roll_back",
         "sample_deployment",
         "stop_deployment",

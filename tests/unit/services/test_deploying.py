@@ -12,8 +12,8 @@ import pytest
 
 from fleet import events as ev
 from fleet.adapters.memory import MemoryClock, MemoryDeployments
-from fleet.errors import SandboxUnavailable
-from fleet.ids import CommandId, Digest
+from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, SandboxUnavailable
+from fleet.ids import CommandId, Digest, Principal
 from fleet.ports import Command, Placed, Standing
 from fleet.services.gate_desk import GateDesk
 from fleet.services.story_owner import StoryOwner
@@ -242,6 +242,100 @@ async def test_environment_that_runs_something_else_says_nothing_about_the_story
     assert bench.state.park is not None
     assert "preview does not run what this story deployed any more" in bench.state.park.detail
     assert await at.payloads(ev.HealthObserved) == []
+
+
+ROOT = Principal("user:root")
+
+
+def ending(bench: Workbench, *, who: Principal = ROOT, number: int = 1, **changes: Any) -> Command:
+    """A person says that it ended the only deployment of the story."""
+    (deployment,) = bench.state.deployments.values()
+    body = {"environment": "preview", "revision": deployment.revision, "action": "stop", "reason": "it leaks memory"}
+    return Command(CommandId(f"{who}/end-{number}"), bench.journal.stream, "end_deployment", who, body | changes)
+
+
+def long_watched(**changes: Any) -> Watcher:
+    return Watcher(monitor={"window_s": 600, "checks": [check("alive")]}, **changes)
+
+
+@pytest.mark.rule("LC-49", "LC-94")
+async def test_story_whose_deployment_a_person_ended_waits_with_who_did_it_and_goes_back_then():
+    at = await long_watched().begin()
+    bench = await at.work(lambda b: b.state.deployment is not None and b.state.deployment.windows > 1)
+
+    await at.world.commands.handle(bench, ending(bench))
+
+    told = "user:root stopped it by hand: it leaks memory"
+    assert bench.state.park is not None
+    assert f"preview does not run what this story deployed any more: {told}" in bench.state.park.detail
+    assert f"fleet resume {bench.state.story_id}" in bench.state.park.detail
+    recorded = (await at.payloads(ev.DeploymentRecorded))[-1]
+    assert (recorded.status, recorded.detail) == ("rolled_back", told)
+    version = bench.state.version
+    await at.world.commands.handle(bench, ending(bench))
+    assert bench.state.version == version, "one command is recorded once"
+
+    go = Command(CommandId(f"{ANA}/go"), bench.journal.stream, "unpark", ANA, {"note": "I have looked at it."})
+    await at.world.commands.handle(bench, go)
+    bench = await at.work(in_state("BUILD"))
+    (task,) = [t.task for t in bench.state.tasks.values() if t.task.kind == "fix"]
+    assert told in task.description
+
+
+@pytest.mark.rule("LC-49", "LC-94")
+async def test_story_that_sees_it_before_it_is_told_names_who_did_it_too():
+    class Ends(MemoryDeployments):
+        """A person ends it while it is looked at, and the story is not told yet."""
+
+        async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+            if (await self.standing(environment)).key:
+                await self.stop(environment, told="user:root stopped it by hand: it leaks memory")
+            return await super().sample(environment, check)
+
+    at = await long_watched(deployments=Ends()).begin()
+    bench = await at.work(parked)
+    assert bench.state.park is not None
+    assert "any more: user:root stopped it by hand: it leaks memory. Let the story" in bench.state.park.detail
+    assert await at.payloads(ev.HealthObserved) == []
+    parks = len(await at.payloads(ev.StoryParked))
+    await at.world.commands.handle(bench, ending(bench))
+    assert len(await at.payloads(ev.StoryParked)) == parks == 1
+    assert (await at.payloads(ev.DeploymentRecorded))[-1].status == "rolled_back"
+
+
+@pytest.mark.rule("LC-49", "LC-11", "GL-14")
+async def test_ending_that_nobody_may_or_that_was_before_is_refused_and_recorded_nowhere():
+    at = await long_watched().begin()
+    bench = await at.work(lambda b: b.state.deployment is not None and b.state.deployment.windows > 0)
+    version = bench.state.version
+    for number, (error, changes) in enumerate(
+        [
+            (PolicyDenied, {"who": ANA}),
+            (NotFound, {"revision": "f" * 64}),
+            (NotFound, {"environment": "elsewhere"}),
+            (InvalidInput, {"action": "burn"}),
+            (InvalidInput, {"reason": "short"}),
+            (InvalidInput, {"colour": "red"}),
+        ]
+    ):
+        with pytest.raises(error):
+            await at.world.commands.handle(bench, ending(bench, number=number, **changes))
+    assert bench.state.version == version
+    await at.world.commands.handle(bench, ending(bench, number=20, action="rollback"))
+    with pytest.raises(InvalidTransition, match="ended before: user:root rolled it back by hand"):
+        await at.world.commands.handle(bench, ending(bench, number=21))
+
+
+@pytest.mark.rule("LC-49")
+async def test_story_that_is_over_has_the_end_of_its_deployment_on_record_and_stays_over():
+    at = await long_watched().begin()
+    bench = await at.work(lambda b: b.state.deployment is not None and b.state.deployment.windows > 0)
+    over = Command(CommandId(f"{ANA}/over"), bench.journal.stream, "cancel", ANA, {"reason": "nobody needs it"})
+    await at.world.commands.handle(bench, over)
+    await at.world.commands.handle(bench, ending(bench))
+    assert (bench.state.disposition, bench.state.park) == ("cancelled", None)
+    assert (await at.payloads(ev.DeploymentRecorded))[-1].status == "rolled_back"
+    assert await at.world.log.open_streams() == []
 
 
 @pytest.mark.rule("LC-79")

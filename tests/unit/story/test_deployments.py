@@ -177,6 +177,15 @@ def test_first_window_that_breaches_is_rolled_back_and_then_goes_back_to_build()
 
 
 @pytest.mark.rule("LC-45", "LC-49")
+def test_deployment_that_a_person_ended_goes_back_to_build_with_who_did_it():
+    log = deployed(observed(in_monitor(), 0, 10), "rolled_back", detail="user:root stopped it by hand: it leaks")
+    found = owed(log)
+    assert isinstance(found, LoopBack)
+    assert found.event == "incident_found"
+    assert found.reason == "Deployment to preview was ended: user:root stopped it by hand: it leaks"
+
+
+@pytest.mark.rule("LC-45", "LC-49")
 @pytest.mark.parametrize("changes", [{"rollback_ref": None}, {}])
 def test_later_window_that_breaches_goes_back_without_a_rollback(changes: dict[str, Any]):
     log = in_monitor(**changes)

@@ -24,6 +24,27 @@ def test_check_that_lacks_what_it_needs_is_refused(missing: str):
         HealthCheckSpec.model_validate({k: v for k, v in CHECK.items() if k != missing})
 
 
+@pytest.mark.rule("RT-65")
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"secrets": {"TOKEN": "hunter2-is-no-reference"}}, "TOKEN is no reference"),
+        ({"secrets": {"TOKEN": "secret://Deploy_Token"}}, "malformed"),
+        ({"secrets": {"token": "secret://deploy-token"}}, "secrets"),
+        ({"secrets": {"PORT": "secret://deploy-token"}}, "PORT is a variable already"),
+        ({"secrets": {"TOKEN": "secret://deploy-token"}, "env": {"TOKEN": "x"}}, "TOKEN is a variable already"),
+        ({"env": {"TOKEN": "secret://deploy-token"}}, "TOKEN refers to a secret: list it under secrets"),
+        ({"argv": ("python", "secret://deploy-token")}, "argv refers to a secret"),
+    ],
+)
+def test_secret_of_a_target_is_a_reference_in_a_variable_of_its_own(changes: dict[str, Any], why: str):
+    with pytest.raises(ValidationError, match=why) as refused:
+        target_of(**changes)
+    assert "hunter2" not in refused.value.errors(include_input=False)[0]["msg"]
+    target = target_of(secrets={"TOKEN": "secret://deploy-token", "KEY": "secret://a-key", "SAME": "secret://a-key"})
+    assert target.secret_names == ("a-key", "deploy-token")
+
+
 @pytest.mark.rule("LC-49")
 @pytest.mark.parametrize(
     ("changes", "why"),

@@ -1,15 +1,17 @@
 """Runs a deployed program, and looks at it when it is told to. Standard library only.
 
-Usage: serve_app.py PORT PROGRAM [ARGUMENT...]
+Usage: serve_app.py [--hide NAME,NAME] PORT PROGRAM [ARGUMENT...]
 
 Requests come as JSON lines on standard input, `{"id": 1, "op": "http", "path": "/healthz"}`, and are answered as JSON
 lines on standard output, `{"id": 1, "value": 0, "detail": "status 200"}`; `value` null says that the look could not be
 taken. What the program prints is kept here, its last lines only. It ends with the end of the input, or when the program
-does.
+does. The values of variables that are to be hidden are taken out of all that is kept and answered, before it is cut:
+a piece of one would not be known for what it is later.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -23,6 +25,7 @@ import threading
 from collections import deque
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 _KEPT_LINES = 2_000
 _LINE_CHARS = 2_000
@@ -34,12 +37,36 @@ _DOOR = "/workspace/.fleet-door"
 _CHUNK = 1 << 16
 _COMMAND_S = 30
 _GRACE_S = 5
+_SHORTEST = 6
+"""Characters of a value that can be told from ordinary text."""
+_MARK = "[REDACTED:KNOWN_SECRET]"
+
+
+class Hidden:
+    """Values that are shown to nobody, and how a program writes them down."""
+
+    def __init__(self, values: list[str]) -> None:
+        forms = {form for value in values for form in self._forms(value) if len(form) >= _SHORTEST}
+        self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+        self.longest = max((len(form.encode()) for form in forms), default=0)
+
+    def out_of(self, text: str) -> str:
+        """The text without any of them."""
+        return self._pattern.sub(_MARK, text) if self._pattern else text
+
+    @staticmethod
+    def _forms(value: str) -> set[str]:
+        data = value.encode()
+        lines = {line.strip() for line in value.splitlines()}
+        encoded = {base64.b64encode(data).decode().rstrip("="), base64.urlsafe_b64encode(data).decode().rstrip("=")}
+        return {value, *lines, *encoded, json.dumps(value)[1:-1], quote(value, safe=""), data.hex(), repr(value)[1:-1]}
 
 
 class Output:
     """What the program printed: its last lines, numbered from 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Hidden) -> None:
+        self._hidden = hidden
         self._lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
         self._count = 0
         self._seen: dict[str, int] = {}
@@ -47,10 +74,21 @@ class Output:
 
     def follow(self, stream: IO[bytes]) -> None:
         """Take lines until there are no more."""
+        rest = b""
         while raw := stream.readline(1 << 16):
-            with self._lock:
-                self._count += 1
-                self._lines.append((self._count, raw.decode(errors="replace").rstrip("\n")[:_LINE_CHARS]))
+            text = self._hidden.out_of((rest + raw).decode(errors="surrogateescape"))
+            # The end of a line that goes on may be the beginning of what is hidden: it is looked at with what follows.
+            end = len(text) if text.endswith("\n") else max(0, len(text) - self._hidden.longest)
+            rest = text[end:].encode(errors="surrogateescape")
+            self._keep(text[:end])
+        if rest:
+            self._keep(rest.decode(errors="replace"))
+
+    def _keep(self, text: str) -> None:
+        line = text.encode(errors="surrogateescape").decode(errors="replace").rstrip("\n")[:_LINE_CHARS]
+        with self._lock:
+            self._count += 1
+            self._lines.append((self._count, line))
 
     def tail(self) -> str:
         """The end of it, short."""
@@ -67,9 +105,9 @@ class Output:
 class App:
     """The program and the looks at it."""
 
-    def __init__(self, port: int, argv: list[str]) -> None:
-        self._port, self._out = port, threading.Lock()
-        self.output = Output()
+    def __init__(self, port: int, argv: list[str], hidden: Hidden) -> None:
+        self._port, self._out, self._hidden = port, threading.Lock(), hidden
+        self.output = Output(hidden)
         self.process = subprocess.Popen(
             argv,
             env={**os.environ, "PORT": str(port)},
@@ -88,7 +126,7 @@ class App:
             value, detail = getattr(self, f"_{request['op']}")(request)
         except Exception as error:  # whatever the program answers, the look is answered too
             value, detail = None, f"{type(error).__name__}: {error}"
-        self.say({"id": request["id"], "value": value, "detail": detail[:_DETAIL_CHARS]})
+        self.say({"id": request["id"], "value": value, "detail": self._hidden.out_of(detail)[:_DETAIL_CHARS]})
 
     def say(self, message: dict[str, Any]) -> None:
         """One line to whoever looks."""
@@ -127,7 +165,7 @@ class App:
             status, body = self._get(request["path"])
         except (OSError, http.client.HTTPException) as error:
             return 1, f"no answer from {request['path']}: {error}"
-        said = "" if status < 400 else ": " + body[:300].decode(errors="replace")
+        said = "" if status < 400 else ": " + self._hidden.out_of(body.decode(errors="replace"))[:300]
         return float(status >= 400), f"status {status} from {request['path']}{said}"
 
     def _metric(self, request: dict[str, Any]) -> tuple[float | None, str]:
@@ -148,7 +186,7 @@ class App:
             done = subprocess.run(request["argv"], env=environ, capture_output=True, timeout=_COMMAND_S, check=False)
         except subprocess.TimeoutExpired:
             return 1, f"{request['argv'][0]} did not end within {_COMMAND_S} s"
-        said = (done.stdout + done.stderr)[-300:].decode(errors="replace").strip()
+        said = self._hidden.out_of((done.stdout + done.stderr).decode(errors="replace"))[-300:].strip()
         return float(done.returncode != 0), f"exit code {done.returncode}: {said}"
 
     def _log(self, request: dict[str, Any]) -> tuple[float, str]:
@@ -190,10 +228,13 @@ _SERIES = r"^%s(?:\{[^\n]*\})?[ \t]+([-+]?[0-9][-+0-9.eE]*)"
 
 
 def main() -> None:
-    port, argv = int(sys.argv[1]), sys.argv[2:]
+    given, names = sys.argv[1:], list[str]()
+    if given[0] == "--hide":
+        names, given = given[1].split(","), given[2:]
+    port, argv = int(given[0]), given[1:]
     try:
         open_door(port)
-        app = App(port, argv)
+        app = App(port, argv, Hidden([os.environ[name] for name in names if name in os.environ]))
     except OSError as error:
         print(json.dumps({"ended": 127, "detail": f"{argv[0]} cannot be started: {error.strerror}"}), flush=True)
         sys.exit(127)

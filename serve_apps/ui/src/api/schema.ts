@@ -931,6 +931,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/deployments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Environments
+         * @description What runs in each environment, since when, of which story, and whether it answers; for devops and admins.
+         */
+        get: operations["list_environments_api_deployments_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/deployments/{environment}/rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Roll Back Environment
+         * @description Let what ran there before run again. A story that is watching what runs now waits for a person.
+         */
+        post: operations["roll_back_environment_api_deployments__environment__rollback_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/deployments/{environment}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop Environment
+         * @description End what runs there; it does not come back. A story that is watching it waits for a person.
+         */
+        post: operations["stop_environment_api_deployments__environment__stop_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/dlq": {
         parameters: {
             query?: never;
@@ -4506,6 +4566,16 @@ export interface components {
             reason: string;
         };
         /**
+         * EndRequest
+         * @description End what runs in an environment: exactly what is named, and nothing that came after it.
+         */
+        EndRequest: {
+            /** Reason */
+            reason: string;
+            /** Revision */
+            revision: string;
+        };
+        /**
          * EngineList
          * @description The engines of config/models.yaml, in its order.
          */
@@ -4611,6 +4681,46 @@ export interface components {
             items: components["schemas"]["Envelope"][];
             /** Next From */
             next_from: number | null;
+        };
+        /**
+         * EnvironmentList
+         * @description Every environment that is declared, in the order of `fleet.yaml`.
+         */
+        EnvironmentList: {
+            /** Items */
+            items: components["schemas"]["EnvironmentView"][];
+        };
+        /**
+         * EnvironmentView
+         * @description One environment, and what runs there now.
+         */
+        EnvironmentView: {
+            /** Answers */
+            answers: boolean;
+            /** Deployment Id */
+            deployment_id: string | null;
+            /** Ended */
+            ended: string | null;
+            /** Environment */
+            environment: string;
+            /** Is Healthy */
+            is_healthy: boolean | null;
+            /** Is Running */
+            is_running: boolean;
+            /** Kind */
+            kind: string;
+            /** Port */
+            port: number | null;
+            /** Previous */
+            previous: string | null;
+            /** Revision */
+            revision: string | null;
+            /** Since */
+            since: string | null;
+            /** Story Id */
+            story_id: string | null;
+            /** Tree */
+            tree: string | null;
         };
         /**
          * EpicList
@@ -10390,6 +10500,119 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DelegationView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_environments_api_deployments_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    roll_back_environment_api_deployments__environment__rollback_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                environment: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentView"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    stop_environment_api_deployments__environment__stop_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string | null;
+                "idempotency-key"?: string | null;
+                /** @description One of the caller's roles: the request acts in no other. */
+                "x-fleet-role"?: string | null;
+            };
+            path: {
+                environment: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EndRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentView"];
                 };
             };
             /** @description Validation Error */

@@ -11,7 +11,10 @@ const PAGES: readonly { readonly name: Route["name"]; readonly href: string; rea
   { name: "context", href: "#/context", label: "Packs" },
   { name: "usage", href: "#/usage", label: "Usage" },
   { name: "audit", href: "#/audit", label: "Audit" },
+  { name: "environments", href: "#/environments", label: "Environments" },
 ];
+
+const OPERATORS = ["admin", "devops"];
 
 const TITLES: Readonly<Record<Route["name"], string>> = {
   board: "Board",
@@ -22,6 +25,7 @@ const TITLES: Readonly<Record<Route["name"], string>> = {
   context: "Context packs",
   usage: "Usage",
   audit: "Audit",
+  environments: "Environments",
   story: "Story",
 };
 
@@ -42,6 +46,8 @@ export function Shell({ route, onSignOut, children }: {
   useEffect(() => {
     document.title = `${waiting ? `(${waiting}) ` : ""}${TITLES[route.name]} · SWE Fleet`;
   }, [waiting, route.name]);
+  // What nobody may look at is not offered.
+  const pages = PAGES.filter((page) => page.name !== "environments" || me?.roles.some((role) => OPERATORS.includes(role)));
   const current = route.name === "gate" ? "gates" : route.name === "story" || route.name === "new" ? "board" : route.name;
   return (
     <>
@@ -57,7 +63,7 @@ export function Shell({ route, onSignOut, children }: {
           <span>SWE Fleet</span>
         </a>
         <nav aria-label="Pages">
-          {PAGES.map((page) => (
+          {pages.map((page) => (
             <a key={page.name} href={page.href} aria-current={current === page.name ? "page" : undefined}>
               {page.label}
               {page.name === "gates" && waiting ? (
