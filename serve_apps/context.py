@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 
-from fleet.context import RehydrationBundle, Scope, check
-from fleet.errors import StoreUnavailable
+from fleet.context import RehydrationBundle, RowCut, Scope, check
+from fleet.errors import NotFound, StoreUnavailable
 from fleet.events import ContextChanged, decode
 from fleet.services.rehydrating import Rehydrated, Rehydrator
+from fleet.story import StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
+from serve_apps.sight import sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -108,14 +110,21 @@ async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> S
 
 
 @rehydration_router.post("/context/{story_id}/rehydrate", response_model=BundleView)
-async def rehydrate(bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest) -> BundleView:
+async def rehydrate(
+    request: Request, bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest
+) -> BundleView:
     """What roles need to go on with a story that they know nothing of, from its record alone."""
+
+    async def cut_of(state: StoryState) -> RowCut | None:
+        return await sight_of(request).cut(who, state)
+
     found = await bundles.build(
         story_id,
         roles=body.roles,
         timeline=body.timeline_events if body.include_timeline else 0,
         with_summaries=body.include_summaries,
         min_version=body.min_version,
+        cut_of=cut_of,
     )
     if body.persist_bundle:
         await bundles.keep(found, ttl_s=body.ttl_s)
@@ -130,6 +139,7 @@ def _view(found: Rehydrated, *, kept: bool) -> BundleView:
 
 @rehydration_router.get("/context/{story_id}/bundles/{version}/{digest}", response_model=RehydrationBundle)
 async def kept_bundle(
+    request: Request,
     bundles: Bundles,
     who: Caller,
     story_id: Story,
@@ -137,7 +147,13 @@ async def kept_bundle(
     digest: Hash,
 ) -> RehydrationBundle:
     """A bundle that was kept; each time that it is read it lives on for its time."""
-    return await bundles.kept(story_id, version, digest)
+    cut = await sight_of(request).cut_again(who, story_id, None)
+    try:
+        return await bundles.kept(story_id, version, digest, cut=cut)
+    except NotFound:
+        if cut is not None:
+            await sight_of(request).refused(who, "read_bundle", digest)
+        raise
 
 
 @rehydration_router.post("/context/{story_id}/changes", response_model=ChangeResult)

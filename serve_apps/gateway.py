@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from fleet.config import ServeSettings
+from fleet.context.row_rules import RowRules
 from fleet.errors import FleetError, InvalidInput, NotFound, OwnershipError, StoreError
 from fleet.events import EVENT_TYPES, published
 from fleet.ids import CommandId, EntityId, Principal, StoryId, derive_id
 from fleet.services.budget_desk import BudgetDesk
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.context.row_rules import RowRules
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.audit import audit_router
 from serve_apps.board import BoardFilter, board_filter
@@ -197,7 +197,8 @@ def _story_routes(app: FastAPI) -> None:
     ) -> StoryList:
         """Stories by id, a page at a time; filters are all to be met."""
         sight = sight_of(request)
-        seen = [desk.line(state) for state in await desk.states() if sight.sees_story(who, state)]
+        found = [state for state in await desk.states() if sight.sees_story(who, state)]
+        seen = [desk.line(sight.outlined(who, state)) for state in found]
         lines = [line for line in seen if choice.takes(line) and (cursor is None or line.story_id > cursor)]
         following = lines[limit - 1].story_id if len(lines) > limit else None
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
@@ -212,7 +213,7 @@ def _story_routes(app: FastAPI) -> None:
     @app.get("/api/planner/stories/{story_id}", response_model=StoryView)
     async def show_story(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
         """One story as recorded now; `If-None-Match` with its version gives 304."""
-        view = await view_of(desk, story_id)
+        view = await view_of(request, desk, story_id, who=who)
         if request.headers.get("if-none-match") == f'"v{view.version}"':
             return Response(status_code=304, headers={"ETag": f'"v{view.version}"'})
         return shown(view)
@@ -326,7 +327,8 @@ def _command_routes(app: FastAPI) -> None:
         """The events of a story behind a version; `stream` is its id."""
         story = await require_sight(request, who, StoryId(stream.removeprefix("story:")))
         found = await desk.events(story, after=after, limit=limit)
-        items = tuple(published(event) for event in found)
+        seen = await sight_of(request).events(who, await desk.state(story), found)
+        items = tuple(published(event) for event in seen)
         return EventList(items=items, next_after=found[-1].version if len(found) == limit else None)
 
 

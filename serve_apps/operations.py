@@ -140,7 +140,8 @@ async def me(request: Request, who: Caller) -> Me:
 
 
 async def _seen(request: Request, stories: StoryDesk, who: Principal) -> list[StoryState]:
-    return [s for s in await stories.planning.states() if sight_of(request).sees_story(who, s)]
+    sight = sight_of(request)
+    return [sight.outlined(who, s) for s in await stories.planning.states() if sight.sees_story(who, s)]
 
 
 _WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_approval": "po"}

@@ -5,16 +5,19 @@ What is hidden looks as if it were not there (AP-25), and that somebody asked fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fastapi import Request
 
+from fleet.context import RowCut, cut_to, ids_of
+from fleet.context.row_rules import RowRules
 from fleet.errors import NotFound, StoryNotFound
-from fleet.ids import Principal, StoryId
+from fleet.events import StoredEvent
+from fleet.ids import Principal, StepId, StoryId
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
-from fleet.context.row_rules import RowRules
+from fleet.services.tool_records import unknown_step
 from fleet.story import Decision, StoryState, TaskState
 
 __all__ = ["Sight", "require_project", "require_sight", "sees_project", "sight_of"]
@@ -58,13 +61,58 @@ class Sight:
         """Whether the decision of a story that it sees is shown to it."""
         return self.rows.sees_decision(who, self.registry.roles_of(who), decision)
 
-    def shown(self, who: Principal, state: StoryState) -> StoryState:
-        """The story with the tasks and decisions that are shown to the principal."""
+    async def cut(self, who: Principal, state: StoryState, known: RowCut | None = None) -> RowCut | None:
+        """What of the story is shown to the principal; None when nothing of it is hidden.
+
+        Args:
+            known: that of an earlier version, with which its events need not be read again.
+        """
+        if self._sees_every_row(who):
+            return None
+        rows = self.rows.rows_of(who, self.registry.roles_of(who), state)
+        if not rows.hidden:
+            return None
+        begun = known if known is not None and known.rows == rows else RowCut.of(rows, ())
+        if state.version <= begun.version:
+            return begun
+        # What came after the state may be about rows that it does not know.
+        count = state.version - begun.version
+        return begun.on(await self.desk.events(state.story_id, after=begun.version, limit=count))
+
+    async def cut_again(self, who: Principal, story_id: StoryId, known: RowCut | None) -> RowCut | None:
+        """As `cut`, of the story as it is now."""
+        return None if self._sees_every_row(who) else await self.cut(who, await self.desk.state(story_id), known)
+
+    async def shown(self, who: Principal, state: StoryState) -> StoryState:
+        """The story with what is shown to the principal alone."""
+        cut = await self.cut(who, state)
+        return state if cut is None else cut.state(state)
+
+    def outlined(self, who: Principal, state: StoryState) -> StoryState:
+        """The story without hidden tasks and decisions, for lists and counts; for anything else see `shown`."""
         if self._sees_every_row(who):
             return state
-        tasks = {name: task for name, task in state.tasks.items() if self.sees_task(who, task)}
-        decisions = {name: one for name, one in state.decisions.items() if self.sees_decision(who, one)}
-        return replace(state, tasks=tasks, decisions=decisions)
+        rows = self.rows.rows_of(who, self.registry.roles_of(who), state)
+        return cut_to(state, ids_of(state) - rows.hidden)
+
+    async def ids(self, who: Principal, state: StoryState) -> frozenset[str] | None:
+        """What a pack or bundle for the principal may be of; None for everything, lessons of other stories too."""
+        return None if self._sees_every_row(who) else ids_of(await self.shown(who, state))
+
+    async def events(self, who: Principal, state: StoryState, found: list[StoredEvent]) -> list[StoredEvent]:
+        """Those of these events of the story that are shown to the principal."""
+        cut = await self.cut(who, state)
+        return found if cut is None else [event for event in found if cut.takes(event)]
+
+    async def require_whole(self, who: Principal, story_id: StoryId, what: str, *, action: str) -> None:
+        """Returns when nothing of a story that the principal sees is hidden from it.
+
+        What is signed, chained or of one piece is shown as a whole or not at all: NotFound, as if there were none.
+        """
+        if self._sees_every_row(who) or await self.cut(who, await self.desk.state(story_id)) is None:
+            return
+        await self.refused(who, action, story_id)
+        raise NotFound(f"story {story_id} has no {what}", story_id=story_id)
 
     async def takes(self, who: Principal, story_id: StoryId) -> bool:
         """Whether there is such a story and the principal sees it now."""
@@ -98,6 +146,15 @@ class Sight:
                     await self.refused(who, "read_task", task_id)
                 raise NotFound(f"story {story_id} has no task {task_id[:80]!r}", task_id=task_id[:80])
         return task_id
+
+    async def require_step(self, who: Principal, story_id: StoryId, step_id: str) -> StepId:
+        """The id of a step that the principal sees; NotFound for any other, word for word as for a missing one."""
+        state = await self.desk.state(story_id)
+        cut = await self.cut(who, state)
+        if cut is not None and step_id in state.steps and step_id not in cut.state(state).steps:
+            await self.refused(who, "read_run", step_id)
+            raise unknown_step(story_id, StepId(step_id))
+        return StepId(step_id)
 
     async def refused(self, who: Principal, action: str, what: str) -> None:
         """Record that somebody asked for what is hidden from it; how often within a minute is not told."""

@@ -24,6 +24,7 @@ from fleet.context.redact import Redaction, SecretSpan, find_spans, placeholder,
 from fleet.context.redact_counts import RedactedField, redacted_fields, redacted_kinds
 from fleet.context.redact_json import redact_json, redact_model
 from fleet.context.redact_stream import RedactingStream
+from fleet.context.row_cut import RowCut, Rows, cut_to, ids_of
 from fleet.context.scope import SCOPES, ContextConfig, ProfileRow, Scope, ScopeCheck, check, scopes_for
 from fleet.context.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
 from fleet.context.secrets import find_secrets, redact_secrets
@@ -34,6 +35,10 @@ from fleet.context.task_block import task_block
 from fleet.context.view import Milestone, StoryView, milestones
 
 __all__ = [
+    "RowCut",
+    "Rows",
+    "cut_to",
+    "ids_of",
     "role_pack",
     "bundle_stats",
     "TimelineLine",

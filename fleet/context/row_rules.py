@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fleet.context.row_cut import Rows
 from fleet.ids import Principal
 from fleet.story import Decision, FsmConfig, StoryState, TaskState, pending_approvals
 from fleet.tools import Role
@@ -67,6 +68,15 @@ class RowRules:
         category = decision.proposed.category
         seen = (role.visibility.decisions for role in self._of(names))
         return any(categories == "all" or category in categories for categories in seen)
+
+    def rows_of(self, who: Principal, held: Iterable[str], state: StoryState) -> Rows:
+        """Which tasks, of every plan version, and decisions of a story that the caller sees are its rows."""
+        names = frozenset(held)
+        planned = (task for plan in state.plans.values() for task in plan.proposal.tasks)
+        tasks = {task.task_id: TaskState(task=task) for task in planned} | dict(state.tasks)
+        shown = {id for id, task in tasks.items() if self.sees_task(who, names, task)}
+        shown |= {id for id, one in state.decisions.items() if self.sees_decision(who, names, one)}
+        return Rows(frozenset(shown), frozenset({*tasks, *state.decisions} - shown))
 
     def _of(self, held: Iterable[str]) -> list[Role]:
         return [self.roles[name] for name in held if name in self.roles]

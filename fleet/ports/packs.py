@@ -15,6 +15,10 @@ class PackRequest:
     """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25).
 
     `token_budget`, 512 or more, takes the place of the hint for the role (CX-21).
+
+    Attributes:
+        shown: ids of what the one who asks sees of the story, as `fleet.context.ids_of` names them: the pack is of
+            these alone and holds no lesson of other stories (CX-16). None is everything.
     """
 
     story_id: StoryId
@@ -23,6 +27,7 @@ class PackRequest:
     as_of: int
     task_id: EntityId | None = None
     token_budget: int | None = None
+    shown: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from fleet.context import ContextConfig, build_pack
+from fleet.context import ContextConfig, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StreamId
 from fleet.ports import BlobStore, Clock, EventLog, Pack, PackActivity, PackRequest, SnapshotStore, Tokenizers
@@ -48,7 +48,7 @@ class ContextService:
         tokenizers: Tokenizers | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
-        self._packs = _Recent[tuple[str, int, str, str, str | None, int | None], _Made](_PACKS)
+        self._packs = _Recent[PackRequest, _Made](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
@@ -58,7 +58,7 @@ class ContextService:
         """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
         since_ms = self._clock.monotonic_ms()
         as_of = await self._version(request)
-        key = (str(request.story_id), as_of, request.role, request.phase, request.task_id, request.token_budget)
+        key = replace(request, as_of=as_of)
         known = self._packs.get(key)
         made = known or await self._build(request, as_of)
         if known is None:
@@ -73,7 +73,11 @@ class ContextService:
 
     async def _build(self, request: PackRequest, as_of: int) -> _Made:
         view = await self._views.at(request.story_id, as_of)
-        if self._config.lessons.enabled:
+        if request.shown is not None:
+            state = cut_to(view.state, request.shown)
+            # A summary is of everything that its role was told: it is shown with all of the story or not at all.
+            view = replace(view, state=state, summaries=view.summaries if state is view.state else {})
+        elif self._config.lessons.enabled:
             view = replace(view, lessons=await self._lessons.before(view.state))
         counting = await self._counting.of(view.state, request.role)
         built = build_pack(

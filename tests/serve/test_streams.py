@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from fleet.adapters.clock import SystemClock
+from fleet.context.row_rules import RowRules
 from fleet.errors import InvalidInput
 from fleet.ids import Principal, StoryId
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.context.row_rules import RowRules
 from fleet.tools import load_roles
 from serve_apps.sight import Sight
 from serve_apps.stream import Choice, encode_cursor, many_frames, start_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fleet.context.row_rules import RowRules
 from fleet.events import ApprovalRequested
 from fleet.ids import EntityId, Principal
-from fleet.context.row_rules import RowRules
 from fleet.story import Claim, StoryState, TaskState
 from fleet.tools import load_roles
 from tests.support.rules import files, fsm
