@@ -54,7 +54,7 @@ Decisions = Annotated[DecisionDesk, Depends(_decisions)]
 async def _named(request: Request, decisions: Decisions, who: Caller, decision_id: str) -> tuple[StoryState, Decision]:
     state, decision = await decisions.find(decision_id)
     sight = sight_of(request)
-    if not sight.sees_story(who, state) or not sight.sees_decision(who, decision):
+    if not sight.sees_decision(who, state, decision):
         await sight.refused(who, "read_decision", decision_id)
         raise NotFound(f"there is no decision {decision_id[:80]!r}", decision_id=decision_id[:80])
     seen = await sight.shown(who, state)

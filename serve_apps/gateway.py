@@ -89,7 +89,8 @@ def build_gateway(
 
     found = parts or FrontParts()
     roles = found.config.roles.roles if found.config is not None else {}
-    sight = Sight(registry, desk, RowRules(lambda: desk.fsm, roles), found.platform)
+    rows = RowRules(lambda: desk.fsm, roles, lambda who: registry.epics_of(who))
+    sight = Sight(registry, desk, rows, found.platform, override_s=settings.incident_override_s)
     mcp = McpFront(desk, registry, tools, sight=sight)
 
     @asynccontextmanager

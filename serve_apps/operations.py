@@ -189,7 +189,7 @@ async def pending_tasks(
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
         for late in (_late(state, stories),)
         for t in state.tasks.values()
-        if (t.state == "todo" or t.state in _WAITS) and sight_of(request).sees_task(who, t)
+        if (t.state == "todo" or t.state in _WAITS) and sight_of(request).sees_task(who, state, t)
     ]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 
