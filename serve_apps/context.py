@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 
 from fleet.context import RehydrationBundle, RowCut, Scope, check
+from fleet.digest import canonical_json
 from fleet.errors import NotFound, StoreUnavailable
 from fleet.events import ContextChanged, decode
 from fleet.services.rehydrating import Rehydrated, Rehydrator
 from fleet.story import StoryState
+from serve_apps.blocks import blocks_of
 from serve_apps.commanding import carried_out, tagged
+from serve_apps.council_wire import BlocksView
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
 from serve_apps.sight import sight_of
 from serve_apps.times import at
@@ -49,6 +53,8 @@ class BundleView(Wire):
     hash: str
     generated_at: str
     kept_at: str | None
+    blocks: dict[str, BlocksView]
+    """By role: its pack as canonical JSON, with what stands around it; the hash covers the bundle alone (CX-22)."""
 
 
 class ScopeRequest(Wire):
@@ -111,7 +117,7 @@ async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> S
 
 @rehydration_router.post("/context/{story_id}/rehydrate", response_model=BundleView)
 async def rehydrate(
-    request: Request, bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest
+    request: Request, desk: Desk, bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest
 ) -> BundleView:
     """What roles need to go on with a story that they know nothing of, from its record alone."""
 
@@ -128,13 +134,22 @@ async def rehydrate(
     )
     if body.persist_bundle:
         await bundles.keep(found, ttl_s=body.ttl_s)
-    return _view(found, kept=body.persist_bundle)
+    language = (await desk.state(story_id)).language
+    return _view(found, kept=body.persist_bundle, blocks=_blocks(request, found.bundle, language))
 
 
-def _view(found: Rehydrated, *, kept: bool) -> BundleView:
+def _blocks(request: Request, bundle: RehydrationBundle, language: str) -> dict[str, BlocksView]:
+    texts = {role: canonical_json(pack.model_dump(mode="json")).decode() for role, pack in bundle.packs.items()}
+    found = {role: blocks_of(request, text, role, language) for role, text in texts.items()}
+    return {role: BlocksView(**asdict(blocks)) for role, blocks in found.items() if blocks is not None}
+
+
+def _view(found: Rehydrated, *, kept: bool, blocks: dict[str, BlocksView]) -> BundleView:
     bundle = found.bundle
     url = f"/api/context/{bundle.story_id}/bundles/{bundle.as_of}/{found.hash}"
-    return BundleView(bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None)
+    return BundleView(
+        bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None, blocks=blocks
+    )
 
 
 @rehydration_router.get("/context/{story_id}/bundles/{version}/{digest}", response_model=RehydrationBundle)

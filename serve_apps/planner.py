@@ -12,9 +12,9 @@ from fleet.errors import ArtifactNotFound
 from fleet.graph import StoryGraph
 from fleet.ids import Digest, EntityId, Principal, StoryId
 from fleet.report.plan_layers import layers
-from fleet.services.pack_blocks import PackBlocks, pack_blocks
 from fleet.services.story_desk import Offer, PackView, StoryDesk
 from fleet.story import StoryState
+from serve_apps.blocks import blocks_of
 from serve_apps.council_wire import (
     CouncilList,
     CouncilPage,
@@ -38,7 +38,6 @@ from serve_apps.evidence_wire import (
     run_list,
     score_list,
 )
-from serve_apps.in_force import ConfigInForce
 from serve_apps.planner_wire import (
     DecisionList,
     PlanView,
@@ -284,16 +283,8 @@ async def pack(
     if shown is not None and task in state.tasks and task not in shown:
         await sight_of(request).refused(who, "read_task", str(task))
     found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget, shown=shown)
-    blocks = _blocks(request, found.text, role, state.language)
+    blocks = blocks_of(request, found.text, role, state.language)
     return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=blocks)
-
-
-def _blocks(request: Request, text: str, role: str, language: str) -> PackBlocks | None:
-    config: ConfigInForce | None = request.app.state.config
-    if config is None or role not in config.roles.roles:
-        return None
-    found = config.roles.roles[role]
-    return pack_blocks(text, role=found, persona=config.personas.get(found.prompt, ""), language=language)
 
 
 _ROLES = {

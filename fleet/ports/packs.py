@@ -36,6 +36,7 @@ class Pack:
 
     Attributes:
         token_count: as the model that reads the pack first counts them.
+        left_out: the ids of what did not fit, by scope, as `dropped` counts them (CX-24).
         counter: what counted: `estimate`, or name and digest of a tokenizer (CX-20).
     """
 
@@ -47,6 +48,7 @@ class Pack:
     dropped: tuple[tuple[str, int], ...]
     as_of: int
     counter: str = "estimate"
+    left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class Packs(Protocol):

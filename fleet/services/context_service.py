@@ -98,6 +98,7 @@ class ContextService:
             dropped=tuple((d.scope, len(d.ids)) for d in built.dropped),
             as_of=as_of,
             counter=built.counter,
+            left_out=tuple((d.scope, d.ids) for d in built.dropped),
         )
         return _Made(view.state.project_id, pack)
 

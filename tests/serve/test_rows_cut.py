@@ -13,7 +13,7 @@ from fleet.events import StoredEvent, decode
 from fleet.ids import EntityId
 from fleet.planning import PLATFORM
 from tests.support.stores import eventually
-from tests.support.story_events import DECISION, DESIGN_COUNCIL, DOC_TASK, PLAN, STORY, SYSTEM, TASK
+from tests.support.story_events import DECISION, DESIGN_COUNCIL, DOC_TASK, PLAN, STORY, SYSTEM, TASK, decision_payload
 from tests.support.tool_front import ARCHIE, DEV, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
@@ -191,3 +191,27 @@ async def test_session_and_run_for_a_hidden_task_are_refused_as_for_a_missing_on
             assert sent.status_code == 404, sent.text
             answers.append(sent.text.replace(task, "?"))
         assert answers[0] == answers[1]
+
+
+@pytest.mark.rule("CX-22", "CX-24")
+async def test_pack_names_what_did_not_fit_and_its_blocks_hold_the_text_that_was_counted(at: ToolFront):
+    for n in range(40):
+        await at.record(
+            decision_payload(EntityId(f"de-long{n}"), title=f"T{n}", rationale="why " * 200, council_id=None)
+        )
+    page = (await at.client.get(f"{CONTEXT}/architect/DESIGN?token_budget=2000", headers=ROOT)).json()
+    (dropped,) = (one for one in page["dropped"] if one["scope"] == "DECISIONS_GLOBAL")
+    assert dropped["items"] == len(dropped["ids"]) > 0
+    assert set(dropped["ids"]) <= {f"de-long{n}" for n in range(40)}
+    assert page["blocks"]["context"] == page["text"]
+    assert page["token_count"] == -(-len(page["blocks"]["context"].encode()) // 3) <= page["budget"] == 2000
+
+
+@pytest.mark.rule("CX-22", "CX-41")
+async def test_bundle_has_the_blocks_of_each_role(at: ToolFront):
+    found = (await at.client.post(f"{CONTEXT}/rehydrate", json={"roles": ["developer", "qa"]}, headers=ROOT)).json()
+    assert found["blocks"].keys() == found["bundle"]["packs"].keys() == {"developer", "qa"}
+    for role, blocks in found["blocks"].items():
+        assert json.loads(blocks["context"]) == found["bundle"]["packs"][role]
+        assert "Language: en" in blocks["system"]
+        assert blocks["tools"]

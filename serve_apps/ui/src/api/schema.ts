@@ -3297,6 +3297,10 @@ export interface components {
          * @description A bundle, its hash, and where it can be read again while it is kept.
          */
         BundleView: {
+            /** Blocks */
+            blocks: {
+                [key: string]: components["schemas"]["BlocksView"];
+            };
             bundle: components["schemas"]["RehydrationBundle"];
             /** Generated At */
             generated_at: string;
@@ -4362,6 +4366,8 @@ export interface components {
          * @description How much of a scope did not fit.
          */
         DroppedView: {
+            /** Ids */
+            ids: string[];
             /** Items */
             items: number;
             /** Scope */
