@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         NotificationTarget,
         OwedNotice,
     )
-    from fleet.ports.packs import Pack, PackActivity, PackFigureSource, PackRequest, Packs
+    from fleet.ports.packs import CountRequest, Pack, PackActivity, PackFigureSource, PackRequest, Packs
     from fleet.ports.peers import Peers
     from fleet.ports.raw_log import RawLog
     from fleet.ports.run_logs import LogPage, RunLogs
@@ -101,6 +101,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "CountRequest",
     "ServingBackend",
     "Deployments",
     "Placed",

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fleet.ids import Digest, EntityId, StoryId
 
-__all__ = ["Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
+__all__ = ["CountRequest", "Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,20 @@ class Pack:
     left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """Texts of which the tokens are asked for, as the models of the role in this story count them.
+
+    Attributes:
+        as_of: a version of the story that has what the count goes by: with which models it was created and started.
+    """
+
+    story_id: StoryId
+    role: str
+    texts: tuple[str, ...]
+    as_of: int
+
+
 class Packs(Protocol):
     """Context packs, built from the log alone."""
 
@@ -58,6 +72,12 @@ class Packs(Protocol):
         """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
         ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s;
         ConfigError: the tokenizer that the story began with is not here."""
+        ...
+
+    async def count(self, request: CountRequest) -> int:
+        """The tokens of all texts together, each by itself, for the model of the role that counts the most (CX-20).
+
+        The same request has the same answer on every machine, whatever is configured by then. Raises as `pack` does."""
         ...
 
 

@@ -9,7 +9,17 @@ from typing import Generic, NamedTuple, TypeVar
 from fleet.context import ContextConfig, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StreamId
-from fleet.ports import BlobStore, Clock, EventLog, Pack, PackActivity, PackRequest, SnapshotStore, Tokenizers
+from fleet.ports import (
+    BlobStore,
+    Clock,
+    CountRequest,
+    EventLog,
+    Pack,
+    PackActivity,
+    PackRequest,
+    SnapshotStore,
+    Tokenizers,
+)
 from fleet.services.lessons import LessonBook
 from fleet.services.pack_activity import PackTally
 from fleet.services.pack_counting import PackCounting
@@ -66,6 +76,13 @@ class ContextService:
         took_ms = self._clock.monotonic_ms() - since_ms
         self._tally.gave(made.project_id, hit=known is not None, took_ms=took_ms)
         return made.pack
+
+    async def count(self, request: CountRequest) -> int:
+        """See the port."""
+        await self._version(PackRequest(request.story_id, request.role, "", request.as_of))
+        view = await self._views.at(request.story_id, request.as_of)
+        counting = await self._counting.of(view.state, request.role)
+        return max(sum(map(counter.count, request.texts)) for counter in counting.counters)
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """See the port."""
