@@ -112,6 +112,17 @@ class Sight:
         """What a pack or bundle for the principal may be of; None for everything, lessons of other stories too."""
         return None if self._sees_all_of(who, state.story_id) else ids_of(await self.shown(who, state))
 
+    async def known_ids(self, who: Principal, story_id: StoryId | None) -> frozenset[str] | None:
+        """Ids of what is shown to the principal of one story that it sees, or of all: None when nothing is hidden."""
+        if self._sees_every_row(who):
+            return None
+        if story_id is not None:
+            states = [await self.desk.state(story_id)]
+        else:
+            states = [state for state in await self.desk.states() if self.sees_story(who, state)]
+        shown = [{state.story_id, *ids_of(await self.shown(who, state))} for state in states]
+        return frozenset(id for each in shown for id in each)
+
     async def events(self, who: Principal, state: StoryState, found: list[StoredEvent]) -> list[StoredEvent]:
         """Those of these events of the story that are shown to the principal."""
         cut = await self.cut(who, state)

@@ -10,11 +10,11 @@ import pytest
 
 from fleet import events as ev
 from fleet.events import StoredEvent, decode
-from fleet.ids import EntityId
+from fleet.ids import EntityId, Principal
 from fleet.planning import PLATFORM
 from tests.support.stores import eventually
 from tests.support.story_events import DECISION, DESIGN_COUNCIL, DOC_TASK, PLAN, STORY, SYSTEM, TASK, decision_payload
-from tests.support.tool_front import ARCHIE, DEV, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
 CONTEXT = f"/api/context/{STORY}"
@@ -215,3 +215,17 @@ async def test_bundle_has_the_blocks_of_each_role(at: ToolFront):
         assert json.loads(blocks["context"]) == found["bundle"]["packs"][role]
         assert "Language: en" in blocks["system"]
         assert blocks["tools"]
+
+
+@pytest.mark.rule("CX-16", "AP-87")
+async def test_usage_and_budgets_name_no_hidden_task_or_story(at: ToolFront):
+    for path in (f"/api/usage?group_by=task&storyId={STORY}", "/api/usage?group_by=task"):
+        answer = await at.client.get(path, headers=DEV)
+        assert answer.status_code == 200
+        assert DOC_TASK not in answer.text
+    assert STORY in (await at.client.get("/api/usage?group_by=story", headers=DEV)).text
+    assert STORY not in (await at.client.get("/api/usage?group_by=story", headers=QUINN)).text, "qa sees no such story"
+    seen = await at.app.state.sight.known_ids(Principal("user:dev"), None)
+    assert {STORY, TASK} <= seen
+    assert DOC_TASK not in seen
+    assert (await at.client.get(f"/api/budgets?scope=story:{STORY}", headers=DEV)).status_code == 200

@@ -297,7 +297,7 @@ export interface paths {
         };
         /**
          * Show Ceremony
-         * @description One review: what each council said of each story, the estimates, and what was decided.
+         * @description One review: what each council said of each story that the caller sees, the estimates, and what was decided.
          */
         get: operations["show_ceremony_api_ceremonies__ceremony_id__get"];
         put?: never;
