@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.shell import Shell
 from fleet.adapters.clock import SystemClock
-from fleet.ports import Pack, PackActivity, PackRequest
+from fleet.ports import CountRequest, Pack, PackActivity, PackRequest
 from fleet.services.observing import TimedPacks
 from fleet.wiring import Endpoints, make_context_service
 
@@ -22,6 +22,10 @@ class ContextShell(Shell):
     async def pack(self, request: PackRequest) -> Pack:
         """The context pack of one role in one phase."""
         return await self._service.pack(request)
+
+    async def count(self, request: CountRequest) -> int:
+        """The tokens of these texts, as the models of a role count them."""
+        return await self._service.count(request)
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """What this actor did for stories of these projects since it began; None for all."""

@@ -17,7 +17,7 @@ from fleet.ports import StoredNote
 from fleet.services.audit_desk import AuditDesk, EventChoice, Verification
 from fleet.services.principals import PrincipalRegistry
 from serve_apps.requests import Caller
-from serve_apps.sight import require_sight
+from serve_apps.sight import require_sight, sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -146,7 +146,8 @@ async def _stream(request: Request, who: Principal, text: str) -> StreamId:
     """The stream; a bare story id is that of its stream. What is no story is for role admin alone."""
     stream = StreamId(text if ":" in text else f"story:{text}")
     if stream.startswith("story:"):
-        await require_sight(request, who, StoryId(stream.entity))
+        story = await require_sight(request, who, StoryId(stream.entity))
+        await sight_of(request).require_whole(who, story, "envelopes", action="read_envelopes")
         return stream
     registry: PrincipalRegistry = request.app.state.registry
     if "admin" not in registry.roles_of(who):
@@ -215,6 +216,7 @@ async def proof(
 ) -> Proof:
     """A proof that an event of a story was recorded, to be checked without this fleet."""
     story = await require_sight(request, who, StoryId(story_id))
+    await sight_of(request).require_whole(who, story, "proofs", action="read_proof")
     return await audit.proof(StreamId.of_story(story), version)
 
 

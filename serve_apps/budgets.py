@@ -16,7 +16,7 @@ from fleet.services.budget_desk import BudgetDesk, BudgetView, parse_key
 from fleet.services.planning_desk import Pending
 from fleet.services.principals import PrincipalRegistry
 from serve_apps.requests import Caller, Desk, Key, NamedStory
-from serve_apps.sight import require_sight, sees_project
+from serve_apps.sight import require_sight, sees_project, sight_of
 from serve_apps.wire import CommandView, Wire
 
 __all__ = ["budget_router"]
@@ -93,7 +93,9 @@ async def list_budgets(
     """Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`."""
     kind, _, name = scope.partition(":")
     if kind == "story" and name:
-        return _listed(await budgets.story(await require_sight(request, who, StoryId(name))))
+        story = await require_sight(request, who, StoryId(name))
+        ids, view = await sight_of(request).known_ids(who, story), await budgets.story(story)
+        return _listed(replace(view, lines=tuple(line for line in view.lines if _is_shown(line.id, ids))))
     if scope != "platform":
         raise InvalidInput(
             f"there is no list of budgets of {scope!r}: ask for platform or story:ID",
@@ -151,4 +153,11 @@ async def list_usage(
     """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
     registry: PrincipalRegistry = request.app.state.registry
     found = await budgets.usage(story_id, by=parse_key(group_by), projects=registry.projects_of(who))
-    return UsageList(group_by=group_by, story_id=story_id, items=tuple(UsageSumView(**asdict(row)) for row in found))
+    ids = await sight_of(request).known_ids(who, story_id)
+    items = tuple(UsageSumView(**asdict(row)) for row in found if _is_shown(row.key, ids))
+    return UsageList(group_by=group_by, story_id=story_id, items=items)
+
+
+def _is_shown(key: str, ids: frozenset[str] | None) -> bool:
+    """Whether a key names no story, task or council that is hidden from the caller."""
+    return ids is None or key in ids or not key.startswith(("st-", "tk-", "co-"))

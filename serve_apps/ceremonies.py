@@ -14,7 +14,7 @@ from fleet.planning import BacklogReview, Ceremony
 from fleet.services.project_desk import ProjectDesk
 from serve_apps.projects import Projects, project_command, versioned
 from serve_apps.requests import Caller, Key
-from serve_apps.sight import sees_project
+from serve_apps.sight import sees_project, sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -180,9 +180,11 @@ async def open_ceremony(request: Request, desk: Projects, who: Caller, key: Key,
 
 
 @ceremony_router.get(_ONE, response_model=CeremonyView)
-async def show_ceremony(who: Caller, seen: Seen) -> CeremonyView:
-    """One review: what each council said of each story, the estimates, and what was decided."""
-    return seen
+async def show_ceremony(request: Request, who: Caller, seen: Seen) -> CeremonyView:
+    """One review: what each council said of each story that the caller sees, the estimates, and what was decided."""
+    sight = sight_of(request)
+    shown = [one for one in seen.stories if await sight.takes(who, StoryId(one.story_id))]
+    return seen.model_copy(update={"stories": tuple(shown)})
 
 
 @ceremony_router.post(_ONE + "/stories", response_model=CeremonyView)

@@ -13,16 +13,16 @@ from fleet.errors import FleetError, MalformedRequest, OwnershipError, Precondit
 from fleet.ids import CommandId, Principal, StoryId
 from fleet.services.planning_desk import Pending, PlanningDesk, recorded_body
 from serve_apps.observed import note_command
-from serve_apps.sight import require_sight
+from serve_apps.sight import require_sight, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
 from serve_apps.wire import CommandView, RedactionView, StoryView, Wire, story_view
 
 __all__ = ["Sent", "answered", "carried_out", "check_version", "redacted_in", "send", "shown", "tagged", "view_of"]
 
 
-async def view_of(desk: PlanningDesk, story_id: StoryId) -> StoryView:
-    """The story as the API shows it."""
-    state = await desk.state(story_id)
+async def view_of(request: Request, desk: PlanningDesk, story_id: StoryId, *, who: Principal) -> StoryView:
+    """The story as the API shows it to the caller."""
+    state = await sight_of(request).shown(who, await desk.state(story_id))
     return story_view(state, desk.waiting_for(state))
 
 
@@ -115,7 +115,7 @@ async def answered(
     sent = await send(request, desk, story_id, name, body, who=who, key=key, created=created)
     if sent.is_pending:
         return sent.pending()
-    view = await view_of(desk, sent.story_id)
+    view = await view_of(request, desk, sent.story_id, who=who)
     return shown(view.model_copy(update={"redactions": sent.redactions}), status=201 if created else 200)
 
 

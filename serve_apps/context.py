@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 
-from fleet.context import RehydrationBundle, Scope, check
-from fleet.errors import StoreUnavailable
+from fleet.context import RehydrationBundle, RowCut, Scope, check
+from fleet.digest import canonical_json
+from fleet.errors import NotFound, StoreUnavailable
 from fleet.events import ContextChanged, decode
 from fleet.services.rehydrating import Rehydrated, Rehydrator
+from fleet.story import StoryState
+from serve_apps.blocks import blocks_of
 from serve_apps.commanding import carried_out, tagged
+from serve_apps.council_wire import BlocksView
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
+from serve_apps.sight import sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -47,6 +53,8 @@ class BundleView(Wire):
     hash: str
     generated_at: str
     kept_at: str | None
+    blocks: dict[str, BlocksView]
+    """By role: its pack as canonical JSON, with what stands around it; the hash covers the bundle alone (CX-22)."""
 
 
 class ScopeRequest(Wire):
@@ -108,28 +116,45 @@ async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> S
 
 
 @rehydration_router.post("/context/{story_id}/rehydrate", response_model=BundleView)
-async def rehydrate(bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest) -> BundleView:
+async def rehydrate(
+    request: Request, desk: Desk, bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest
+) -> BundleView:
     """What roles need to go on with a story that they know nothing of, from its record alone."""
+
+    async def cut_of(state: StoryState) -> RowCut | None:
+        return await sight_of(request).cut(who, state)
+
     found = await bundles.build(
         story_id,
         roles=body.roles,
         timeline=body.timeline_events if body.include_timeline else 0,
         with_summaries=body.include_summaries,
         min_version=body.min_version,
+        cut_of=cut_of,
     )
     if body.persist_bundle:
         await bundles.keep(found, ttl_s=body.ttl_s)
-    return _view(found, kept=body.persist_bundle)
+    language = (await desk.state(story_id)).language
+    return _view(found, kept=body.persist_bundle, blocks=_blocks(request, found.bundle, language))
 
 
-def _view(found: Rehydrated, *, kept: bool) -> BundleView:
+def _blocks(request: Request, bundle: RehydrationBundle, language: str) -> dict[str, BlocksView]:
+    texts = {role: canonical_json(pack.model_dump(mode="json")).decode() for role, pack in bundle.packs.items()}
+    found = {role: blocks_of(request, text, role, language) for role, text in texts.items()}
+    return {role: BlocksView(**asdict(blocks)) for role, blocks in found.items() if blocks is not None}
+
+
+def _view(found: Rehydrated, *, kept: bool, blocks: dict[str, BlocksView]) -> BundleView:
     bundle = found.bundle
     url = f"/api/context/{bundle.story_id}/bundles/{bundle.as_of}/{found.hash}"
-    return BundleView(bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None)
+    return BundleView(
+        bundle=bundle, hash=found.hash, generated_at=at(found.made_ms), kept_at=url if kept else None, blocks=blocks
+    )
 
 
 @rehydration_router.get("/context/{story_id}/bundles/{version}/{digest}", response_model=RehydrationBundle)
 async def kept_bundle(
+    request: Request,
     bundles: Bundles,
     who: Caller,
     story_id: Story,
@@ -137,7 +162,13 @@ async def kept_bundle(
     digest: Hash,
 ) -> RehydrationBundle:
     """A bundle that was kept; each time that it is read it lives on for its time."""
-    return await bundles.kept(story_id, version, digest)
+    cut = await sight_of(request).cut_again(who, story_id, None)
+    try:
+        return await bundles.kept(story_id, version, digest, cut=cut)
+    except NotFound:
+        if cut is not None:
+            await sight_of(request).refused(who, "read_bundle", digest)
+        raise
 
 
 @rehydration_router.post("/context/{story_id}/changes", response_model=ChangeResult)

@@ -99,6 +99,7 @@ class DroppedView(Wire):
 
     scope: str
     items: int
+    ids: tuple[str, ...]
 
 
 class BlocksView(Wire):
@@ -158,7 +159,7 @@ def pack_page(story_id: str, found: PackView, *, with_text: bool, blocks: PackBl
         counter=pack.counter if pack else None,
         hash=pack.hash if pack else None,
         as_of=pack.as_of if pack else 0,
-        dropped=tuple(DroppedView(scope=s, items=n) for s, n in pack.dropped) if pack else (),
+        dropped=tuple(DroppedView(scope=s, items=len(ids), ids=ids) for s, ids in pack.left_out) if pack else (),
         text=text,
         version=pack.as_of if pack else 0,
         redactions=dict(sorted(redacted_kinds((text or "").encode()).items())),

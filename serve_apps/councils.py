@@ -67,7 +67,7 @@ async def list_councils(
     found = [
         line
         for line in sorted(await councils.lines(), key=_place)
-        if sight_of(request).sees_story(who, line.state)
+        if await _sees(request, who, line.state, line.record.opened.council_id)
         and (story is None or line.state.story_id == story)
         and (status is None or line.status == status)
         and (cursor is None or _place(line) > cursor)
@@ -88,7 +88,7 @@ async def show_council(
 ) -> CouncilPage:
     """One council with its question, its timeline, what won, the whole record of its outcome and who was against it."""
     state = await _seen(request, councils, who, council_id)
-    return council_page(await stories.council(state.story_id, council_id))
+    return council_page(await stories.council(state.story_id, council_id, cut=await sight_of(request).cut(who, state)))
 
 
 @council_router.post("/councils/{council_id}/cancel", response_model=CouncilPage)
@@ -106,7 +106,11 @@ async def cancel_council(
     state = await _seen(request, councils, who, council_id)
     wanted = {"council_id": council_id, "reason": body.reason}
     sent = await send(request, desk, state.story_id, "cancel_council", wanted, who=who, key=key)
-    return sent.pending() if sent.is_pending else council_page(await stories.council(sent.story_id, council_id))
+    return (
+        sent.pending()
+        if sent.is_pending
+        else council_page(await stories.council(sent.story_id, council_id, cut=await sight_of(request).cut(who, state)))
+    )
 
 
 @council_router.post("/councils/{council_id}/reject", status_code=202, response_model=CouncilAccepted)
@@ -135,10 +139,15 @@ def _accepted(sent: Sent) -> Response:
 async def _seen(request: Request, councils: CouncilDesk, who: Principal, council_id: str) -> StoryState:
     """The story of the council, when the caller sees it; what is hidden looks as if it were not there."""
     state = await councils.story_of(council_id)
-    if not sight_of(request).sees_story(who, state):
+    if not await _sees(request, who, state, council_id):
         await sight_of(request).refused(who, "read_council", council_id)
         raise NotFound(f"there is no council {council_id[:80]!r}", council_id=council_id[:80])
     return state
+
+
+async def _sees(request: Request, who: Principal, state: StoryState, council_id: str) -> bool:
+    sight = sight_of(request)
+    return sight.sees_story(who, state) and council_id in (await sight.shown(who, state)).councils
 
 
 class PoolsView:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from fleet.context import RowCut
 from fleet.errors import NotFound, StoreUnavailable
 from fleet.ids import Principal, StoryId, StreamId, derive_id
-from fleet.services.decision_desk import DecisionDesk
+from fleet.services.decision_desk import DecisionDesk, GraphRows
 from fleet.services.planning_desk import PlanningDesk
 from fleet.story import Decision, StoryState
 from serve_apps.commanding import carried_out, tagged
@@ -52,10 +54,11 @@ Decisions = Annotated[DecisionDesk, Depends(_decisions)]
 async def _named(request: Request, decisions: Decisions, who: Caller, decision_id: str) -> tuple[StoryState, Decision]:
     state, decision = await decisions.find(decision_id)
     sight = sight_of(request)
-    if not sight.sees_story(who, state) or not sight.sees_decision(who, decision):
+    if not sight.sees_decision(who, state, decision):
         await sight.refused(who, "read_decision", decision_id)
         raise NotFound(f"there is no decision {decision_id[:80]!r}", decision_id=decision_id[:80])
-    return state, decision
+    seen = await sight.shown(who, state)
+    return seen, seen.decisions[decision_id]
 
 
 Named = Annotated[tuple[StoryState, Decision], Depends(_named)]
@@ -63,30 +66,55 @@ Named = Annotated[tuple[StoryState, Decision], Depends(_named)]
 
 @decision_router.get(_OF_STORY + "/critical", response_model=CriticalList)
 async def critical_decisions(
-    decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
+    request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CriticalList:
     """The decisions of the adopted plan, those first that most hangs on."""
     await desk.state(story_id)
-    return critical_list(await decisions.critical(story_id, min_version=min_version))
+    found = await decisions.critical(story_id, min_version=min_version)
+    return critical_list(await _seen(request, who, story_id, found))
 
 
 @decision_router.get(_OF_STORY + "/cycles", response_model=CycleList)
 async def decision_cycles(
-    decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
+    request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CycleList:
     """Proposed and accepted decisions that depend on each other in a circle."""
     await desk.state(story_id)
-    return cycle_list(await decisions.cycles(story_id, min_version=min_version))
+    found = await decisions.cycles(story_id, min_version=min_version)
+    return cycle_list(await _seen(request, who, story_id, found))
 
 
 @decision_router.get(_ONE, response_model=DecisionPage)
-async def show_decision(decisions: Decisions, who: Caller, named: Named) -> DecisionPage:
+async def show_decision(request: Request, decisions: Decisions, who: Caller, named: Named) -> DecisionPage:
     """One decision: who proposed it, why, on what, and who settled it."""
-    return decision_page(await decisions.record(*named))
+    return await _page(request, decisions, who, *named)
+
+
+async def _page(
+    request: Request, decisions: DecisionDesk, who: Principal, state: StoryState, decision: Decision
+) -> DecisionPage:
+    found = await decisions.record(state, decision)
+    supersedes = tuple(id for id in found.supersedes if id in state.decisions)
+    by = found.superseded[1].by_decision_id if found.superseded else None
+    superseded = found.superseded if by in state.decisions else None
+    return decision_page(replace(found, supersedes=supersedes, superseded=superseded))
+
+
+async def _seen(request: Request, who: Principal, story_id: StoryId, found: GraphRows) -> GraphRows:
+    """The rows that name nothing hidden; how much hangs on a decision counts all of it."""
+    cut = await sight_of(request).cut_again(who, story_id, None)
+    return found if cut is None else replace(found, rows=tuple(row for row in found.rows if _is_shown(row, cut)))
+
+
+def _is_shown(row: dict[str, Any], cut: RowCut) -> bool:
+    return not cut.names(row) and all(
+        str(row["id"]) in cut.rows.shown for kind in [row.get("kind")] if str(kind).lower() in ("task", "decision")
+    )
 
 
 @decision_router.get(_ONE + "/impact", response_model=Impact)
 async def decision_impact(
+    request: Request,
     decisions: Decisions,
     who: Caller,
     named: Named,
@@ -96,7 +124,7 @@ async def decision_impact(
     """Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks."""
     state, decision = named
     found = await decisions.impact(state, decision, depth=depth, min_version=min_version)
-    return impact(decision.proposed.decision_id, found)
+    return impact(decision.proposed.decision_id, await _seen(request, who, state.story_id, found))
 
 
 @decision_router.post(_OF_STORY, status_code=201, response_model=DecisionPage)
@@ -167,5 +195,6 @@ async def _told(
     if pending is not None:
         return pending
     state = await desk.state(StoryId(story_id))
-    page = decision_page(await decisions.record(state, state.decisions[decision_id]))
+    seen = await sight_of(request).shown(who, state)
+    page = await _page(request, decisions, who, seen, seen.decisions[decision_id])
     return tagged(page, state.version, status=201 if created else 200)

@@ -166,10 +166,10 @@ async def list_approvals(
     found = [
         (state, approval)
         for state, approval in await gates.find(status=status, role=role, story_id=story)
-        if sight_of(request).sees_story(who, state) and (cursor is None or _place(approval) > cursor)
+        if (cursor is None or _place(approval) > cursor) and await _sees(request, who, state, approval)
     ]
     page = found[:limit]
-    cards = [card_view(await gates.card(state, approval), roles=_roles(request, who)) for state, approval in page]
+    cards = [await _card(request, gates, who, state, approval) for state, approval in page]
     return ApprovalList(items=tuple(cards), next_cursor=_place(page[-1][1]) if len(found) > limit else None)
 
 
@@ -181,7 +181,26 @@ def _place(approval: Approval) -> str:
 async def show_approval(request: Request, gates: Gates, who: Caller, approval_id: str) -> ApprovalCard:
     """One approval."""
     state, approval = await _seen(request, gates, who, approval_id)
-    return card_view(await gates.card(state, approval), roles=_roles(request, who))
+    return await _card(request, gates, who, state, approval)
+
+
+async def _sees(request: Request, who: Principal, state: StoryState, approval: Approval) -> bool:
+    """Whether the approval is shown: whoever decides it sees its subject, anybody else what its roles see."""
+    sight, asked = sight_of(request), approval.request
+    if not sight.sees_story(who, state):
+        return False
+    return asked.role in _roles(request, who) or asked.approval_id in (await sight.shown(who, state)).approvals
+
+
+async def _card(
+    request: Request, gates: GateDesk, who: Principal, state: StoryState, approval: Approval
+) -> ApprovalCard:
+    cut = None if approval.request.role in _roles(request, who) else await sight_of(request).cut(who, state)
+    found = await gates.card(state if cut is None else cut.state(state), approval)
+    view = card_view(found, roles=_roles(request, who))
+    # What was recorded with a request about all of a story tells of all of it.
+    is_own = cut is None or approval.request.subject.id in cut.rows.shown
+    return view if is_own else view.model_copy(update={"card": {}})
 
 
 @gates_router.post("/approvals", status_code=201, response_model=StoryView)
@@ -224,7 +243,7 @@ async def revoke(
 
 async def _seen(request: Request, gates: GateDesk, who: Principal, approval_id: str) -> tuple[StoryState, Approval]:
     state, approval = await gates.story_of(approval_id)
-    if not sight_of(request).sees_story(who, state):
+    if not await _sees(request, who, state, approval):
         await sight_of(request).refused(who, "read_approval", approval_id)
         raise NotFound(f"there is no approval {approval_id[:80]!r}", approval_id=approval_id[:80])
     return state, approval

@@ -92,7 +92,8 @@ def build_gateway(
 
     found = parts or FrontParts()
     roles = found.config.roles.roles if found.config is not None else {}
-    sight = Sight(registry, desk, RowRules(lambda: desk.fsm, roles), found.platform)
+    rows = RowRules(lambda: desk.fsm, roles, lambda who: registry.epics_of(who))
+    sight = Sight(registry, desk, rows, found.platform, override_s=settings.incident_override_s)
     mcp = McpFront(desk, registry, tools, sight=sight)
 
     @asynccontextmanager
@@ -203,7 +204,8 @@ def _story_routes(app: FastAPI) -> None:
     ) -> StoryList:
         """Stories by id, a page at a time; filters are all to be met."""
         sight = sight_of(request)
-        seen = [desk.line(state) for state in await desk.states() if sight.sees_story(who, state)]
+        found = [state for state in await desk.states() if sight.sees_story(who, state)]
+        seen = [desk.line(sight.outlined(who, state)) for state in found]
         lines = [line for line in seen if choice.takes(line) and (cursor is None or line.story_id > cursor)]
         following = lines[limit - 1].story_id if len(lines) > limit else None
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
@@ -218,7 +220,7 @@ def _story_routes(app: FastAPI) -> None:
     @app.get("/api/planner/stories/{story_id}", response_model=StoryView)
     async def show_story(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
         """One story as recorded now; `If-None-Match` with its version gives 304."""
-        view = await view_of(desk, story_id)
+        view = await view_of(request, desk, story_id, who=who)
         if request.headers.get("if-none-match") == f'"v{view.version}"':
             return Response(status_code=304, headers={"ETag": f'"v{view.version}"'})
         return shown(view)
@@ -332,7 +334,8 @@ def _command_routes(app: FastAPI) -> None:
         """The events of a story behind a version; `stream` is its id."""
         story = await require_sight(request, who, StoryId(stream.removeprefix("story:")))
         found = await desk.events(story, after=after, limit=limit)
-        items = tuple(published(event) for event in found)
+        seen = await sight_of(request).events(who, await desk.state(story), found)
+        items = tuple(published(event) for event in seen)
         return EventList(items=items, next_after=found[-1].version if len(found) == limit else None)
 
 

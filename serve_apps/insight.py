@@ -67,9 +67,10 @@ _History = list[tuple[StoredEvent, Payload]]
 
 
 @insight_router.get("/planner/stories/{story_id}/tests", response_model=TestTable)
-async def tests_of_story(stories: Stories, who: Caller, story_id: Story) -> TestTable:
+async def tests_of_story(request: Request, stories: Stories, who: Caller, story_id: Story) -> TestTable:
     """Every test by name with its result in each report, the newest twenty; flaky ones are marked."""
-    reported = [(e, p) for e, p in await stories.history(story_id) if isinstance(p, WorkspaceReported)]
+    cut = await sight_of(request).cut(who, await stories.planning.state(story_id))
+    reported = [(e, p) for e, p in await stories.history(story_id, cut=cut) if isinstance(p, WorkspaceReported)]
     shown = reported[-MAX_REPORTS:]
     return test_table([await _suite(stories, story_id, event, payload) for event, payload in shown])
 
@@ -98,8 +99,9 @@ async def _cases(stories: StoryDesk, junit: Digest) -> dict[str, CaseResult]:
 
 
 @insight_router.get("/planner/stories/{story_id}/change-request", response_model=ChangePreview)
-async def change_of_story(stories: Stories, who: Caller, story_id: Story) -> ChangePreview:
+async def change_of_story(request: Request, stories: Stories, who: Caller, story_id: Story) -> ChangePreview:
     """What the change request of the story says, or would say now, and what became of it."""
+    await sight_of(request).require_whole(who, story_id, "change request", action="read_change_request")
     state = await stories.planning.state(story_id)
     step = state.steps.get(CHANGE_STEP)
     return change_preview(state, change_text(state), step.finished if step is not None else None)
@@ -119,7 +121,7 @@ async def timeline_of_project(
     rows = [
         (event, milestone(state, event, describe(payload)))
         for state, events in found
-        for event, payload in events
+        for event, payload in await _cut(request, who, state, events)
         if event.type in MILESTONES
     ]
     rows.sort(key=lambda row: (-row[0].ts_ms, row[0].event_id))
@@ -135,6 +137,12 @@ async def metrics_of_project(
     titles = {str(state.story_id): state.content.title for state, _ in found}
     figures = project_figures([(str(state.story_id), events) for state, events in found])
     return project_metrics(project_id, days, figures, titles)
+
+
+async def _cut(request: Request, who: Principal, state: StoryState, events: _History) -> _History:
+    """Those of the events that the caller sees."""
+    cut = await sight_of(request).cut(who, state)
+    return events if cut is None else [(event, payload) for event, payload in events if cut.takes(event)]
 
 
 async def _project(

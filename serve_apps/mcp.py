@@ -207,7 +207,10 @@ class McpFront:
             raise _invalid(error) from error
         named = args.spec.context.story_id if isinstance(args, _RunTask) else getattr(args, "story_id", None)
         if named is not None:
-            await self._sight.require(who, StoryId(named))
+            story = await self._sight.require(who, StoryId(named))
+            task = args.spec.context.task_id if isinstance(args, _RunTask) else getattr(args, "task_id", None)
+            if task is not None:
+                await self._sight.require_task(who, story, task)
         return await operation.do(args, who)
 
     @property
@@ -295,18 +298,21 @@ class McpFront:
 
     async def _stories(self, args: _ListStories, who: Principal) -> Any:
         found = await self._desk.states()
-        seen = [self._desk.line(state) for state in found if self._sight.sees_story(who, state)]
+        seen = [
+            self._desk.line(self._sight.outlined(who, state)) for state in found if self._sight.sees_story(who, state)
+        ]
         lines = [line for line in seen if args.cursor is None or line.story_id > args.cursor]
         following = lines[args.limit - 1].story_id if len(lines) > args.limit else None
         return StoryList(items=tuple(lines[: args.limit]), next_cursor=following)
 
     async def _story(self, args: _OfStory, who: Principal) -> Any:
-        state = await self._desk.state(args.story_id)
+        state = await self._sight.shown(who, await self._desk.state(args.story_id))
         return story_view(state, self._desk.waiting_for(state))
 
     async def _events(self, args: _StoryEvents, who: Principal) -> Any:
         found = await self._desk.events(args.story_id, after=args.after, limit=args.limit)
-        return {"items": [published(event) for event in found]}
+        seen = await self._sight.events(who, await self._desk.state(args.story_id), found)
+        return {"items": [published(event) for event in seen]}
 
 
 def _result(document: Any, *, is_error: bool = False) -> CallToolResult:

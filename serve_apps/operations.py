@@ -143,7 +143,8 @@ async def me(request: Request, who: Caller) -> Me:
 
 
 async def _seen(request: Request, stories: StoryDesk, who: Principal) -> list[StoryState]:
-    return [s for s in await stories.planning.states() if sight_of(request).sees_story(who, s)]
+    sight = sight_of(request)
+    return [sight.outlined(who, s) for s in await stories.planning.states() if sight.sees_story(who, s)]
 
 
 _WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_approval": "po"}
@@ -188,7 +189,7 @@ async def pending_tasks(
         for late in (_late(state, stories),)
         for t in state.tasks.values()
         if (t.task.task_id in late if overdue else t.state == "todo" or t.state in _WAITS)
-        and sight_of(request).sees_task(who, t)
+        and sight_of(request).sees_task(who, state, t)
     ]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 

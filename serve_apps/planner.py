@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from fleet.context import RowCut
+from fleet.errors import ArtifactNotFound
 from fleet.graph import StoryGraph
-from fleet.ids import Digest, EntityId
+from fleet.ids import Digest, EntityId, Principal, StoryId
 from fleet.report.plan_layers import layers
-from fleet.services.pack_blocks import PackBlocks, pack_blocks
-from fleet.services.story_desk import PackView
+from fleet.services.story_desk import Offer, PackView, StoryDesk
+from fleet.story import StoryState
+from serve_apps.blocks import blocks_of
 from serve_apps.council_wire import (
     CouncilList,
     CouncilPage,
@@ -34,7 +38,6 @@ from serve_apps.evidence_wire import (
     run_list,
     score_list,
 )
-from serve_apps.in_force import ConfigInForce
 from serve_apps.planner_wire import (
     DecisionList,
     PlanView,
@@ -62,21 +65,38 @@ Path = Annotated[str, Query(min_length=1, max_length=4096)]
 _MEDIA = {"md": "text/markdown; charset=utf-8", "html": "text/html; charset=utf-8", "json": "application/json"}
 
 
+async def _shown(request: Request, stories: StoryDesk, who: Principal, story_id: StoryId) -> StoryState:
+    """The story with what the caller sees of it."""
+    return await sight_of(request).shown(who, await stories.planning.state(story_id))
+
+
+async def _cut(request: Request, stories: StoryDesk, who: Principal, story_id: StoryId) -> RowCut | None:
+    return await sight_of(request).cut(who, await stories.planning.state(story_id))
+
+
 def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest(text)
 
 
 @planner_router.get(_STORY + "/transitions", response_model=TransitionList)
-async def transitions(stories: Stories, who: Caller, story_id: Story) -> TransitionList:
+async def transitions(request: Request, stories: Stories, who: Caller, story_id: Story) -> TransitionList:
     """The events that are legal now, with each guard's value."""
     state = await stories.planning.state(story_id)
-    return transition_list(state.state, await stories.transitions(story_id))
+    cut = await sight_of(request).cut(who, state)
+    offers = await stories.transitions(story_id)
+    return transition_list(state.state, offers if cut is None else tuple(_cut_offer(offer, cut) for offer in offers))
+
+
+def _cut_offer(offer: Offer, cut: RowCut) -> Offer:
+    """The offer without what a guard says of hidden rows."""
+    told = {"message": None, "evidence": ()}
+    return replace(offer, guards=tuple(g.model_copy(update=told) if cut.names(g) else g for g in offer.guards))
 
 
 @planner_router.get(_STORY + "/plan", response_model=PlanView)
 async def plan(request: Request, stories: Stories, who: Caller, story_id: Story) -> PlanView:
     """The adopted plan with its tasks and layers, and every plan version."""
-    state = sight_of(request).shown(who, await stories.planning.state(story_id))
+    state = await _shown(request, stories, who, story_id)
     edges = [(d.from_, d.to) for d in state.plan.proposal.dependencies] if state.plan else []
     return plan_view(state, layers(state.tasks, edges).layers)
 
@@ -84,41 +104,42 @@ async def plan(request: Request, stories: Stories, who: Caller, story_id: Story)
 @planner_router.get(_STORY + "/tasks", response_model=TaskList)
 async def tasks(request: Request, stories: Stories, who: Caller, story_id: Story) -> TaskList:
     """The tasks and where each stands."""
-    return task_list(sight_of(request).shown(who, await stories.planning.state(story_id)))
+    return task_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/checkpoints", response_model=TreeCheckpointList)
-async def story_checkpoints(stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
+async def story_checkpoints(request: Request, stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
     """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
-    return tree_checkpoint_list(await stories.planning.state(story_id))
+    return tree_checkpoint_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/deployments", response_model=DeploymentList)
-async def deployments(stories: Stories, who: Caller, story_id: Story) -> DeploymentList:
+async def deployments(request: Request, stories: Stories, who: Caller, story_id: Story) -> DeploymentList:
     """Where the story was deployed, how it has been since, and what was seen to be wrong."""
-    return deployment_list(await stories.planning.state(story_id))
+    return deployment_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/decisions", response_model=DecisionList)
 async def decisions(request: Request, stories: Stories, who: Caller, story_id: Story) -> DecisionList:
     """The decisions with rationale and alternatives."""
-    return decision_list(sight_of(request).shown(who, await stories.planning.state(story_id)))
+    return decision_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/questions", response_model=QuestionList)
-async def questions(stories: Stories, who: Caller, story_id: Story) -> QuestionList:
+async def questions(request: Request, stories: Stories, who: Caller, story_id: Story) -> QuestionList:
     """The questions and their answers."""
-    return question_list(await stories.planning.state(story_id))
+    return question_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/scores", response_model=ScoreList)
-async def scores(stories: Stories, who: Caller, story_id: Story) -> ScoreList:
+async def scores(request: Request, stories: Stories, who: Caller, story_id: Story) -> ScoreList:
     """What was measured of each tree: tests, coverage, findings, score and verdict."""
-    return score_list(await stories.planning.state(story_id))
+    return score_list(await _shown(request, stories, who, story_id))
 
 
 @planner_router.get(_STORY + "/runs", response_model=RunList)
 async def runs(
+    request: Request,
     stories: Stories,
     who: Caller,
     story_id: Story,
@@ -126,7 +147,7 @@ async def runs(
     cursor: Annotated[int | None, Query(ge=0, le=10**9)] = None,
 ) -> RunList:
     """Runs and tool calls of the story, the newest first; `cursor` is that of the page before."""
-    found = await stories.runs(story_id)
+    found = await stories.runs(story_id, cut=await _cut(request, stories, who, story_id))
     end = len(found) if cursor is None else min(cursor, len(found))
     start = max(0, end - limit)
     return run_list(story_id, found[start:end][::-1], str(start) if start else None)
@@ -163,13 +184,20 @@ async def file(
 
 
 @planner_router.get(_STORY + "/blobs/{digest}", response_class=Response)
-async def blob(stories: Stories, who: Caller, story_id: Story, digest: Hash) -> Response:
+async def blob(request: Request, stories: Stories, who: Caller, story_id: Story, digest: Hash) -> Response:
     """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
-    return attachment(await stories.named(story_id, digest), digest.hex)
+    cut = await _cut(request, stories, who, story_id)
+    try:
+        return attachment(await stories.named(story_id, digest, cut=cut), digest.hex)
+    except ArtifactNotFound:
+        if cut is not None:
+            await sight_of(request).refused(who, "read_blob", digest)
+        raise
 
 
 @planner_router.get(_STORY + "/timeline", response_model=TimelineList)
 async def timeline(
+    request: Request,
     stories: Stories,
     who: Caller,
     story_id: Story,
@@ -177,23 +205,28 @@ async def timeline(
     limit: Limit = 200,
 ) -> TimelineList:
     """Events in words, in order, from a version on."""
-    return timeline_list(await stories.timeline(story_id, after=after, limit=limit), limit=limit)
+    cut = await _cut(request, stories, who, story_id)
+    return timeline_list(await stories.timeline(story_id, after=after, limit=limit, cut=cut), limit=limit)
 
 
 @planner_router.get(_STORY + "/councils", response_model=CouncilList)
-async def councils(stories: Stories, who: Caller, story_id: Story) -> CouncilList:
+async def councils(request: Request, stories: Stories, who: Caller, story_id: Story) -> CouncilList:
     """The councils with candidates, evidence and votes."""
-    return CouncilList(items=await stories.councils(story_id))
+    return CouncilList(items=await stories.councils(story_id, cut=await _cut(request, stories, who, story_id)))
 
 
 @planner_router.get(_STORY + "/councils/{council_id}", response_model=CouncilPage)
-async def council(stories: Stories, who: Caller, story_id: Story, council_id: str) -> CouncilPage:
+async def council(request: Request, stories: Stories, who: Caller, story_id: Story, council_id: str) -> CouncilPage:
     """One council with its timeline and minority report."""
-    return council_page(await stories.council(story_id, council_id))
+    cut = await _cut(request, stories, who, story_id)
+    if cut is not None and cut.names(council_id):
+        await sight_of(request).refused(who, "read_council", council_id)
+    return council_page(await stories.council(story_id, council_id, cut=cut))
 
 
 @planner_router.get(_STORY + "/report", response_class=Response)
 async def report(
+    request: Request,
     stories: Stories,
     who: Caller,
     story_id: Story,
@@ -201,6 +234,7 @@ async def report(
     as_of: Annotated[int | None, Query(ge=1, le=10**9)] = None,
 ) -> Response:
     """The technical report of the story, at its latest version unless one is named."""
+    await sight_of(request).require_whole(who, story_id, "report", action="read_report")
     raw = await stories.rendered(story_id, format, as_of=as_of)
     # A report holds what people and models wrote: shown in a browser it runs nothing and loads nothing.
     policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -209,6 +243,7 @@ async def report(
 
 @planner_router.get("/context/{story_id}/graph", response_model=StoryGraph)
 async def graph(
+    request: Request,
     stories: Stories,
     who: Caller,
     story_id: Story,
@@ -216,13 +251,14 @@ async def graph(
     limit: Annotated[int, Query(ge=1, le=400)] = 200,
 ) -> StoryGraph:
     """Nodes and relationships around the story."""
-    return await stories.graph(story_id, depth=depth, max_nodes=limit)
+    return await stories.graph(story_id, depth=depth, max_nodes=limit, cut=await _cut(request, stories, who, story_id))
 
 
 @planner_router.get("/context/{story_id}/packs", response_model=PackList)
-async def packs(stories: Stories, who: Caller, story_id: Story) -> PackList:
+async def packs(request: Request, stories: Stories, who: Caller, story_id: Story) -> PackList:
     """What every role sees in every phase, in tokens, without the texts."""
-    found = await stories.packs(story_id)
+    shown = await sight_of(request).ids(who, await stories.planning.state(story_id))
+    found = await stories.packs(story_id, shown=shown)
     return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in found))
 
 
@@ -243,17 +279,12 @@ async def pack(
     task = EntityId(task_id) if task_id is not None else None
     state = await stories.planning.state(story_id)
     as_of = max(state.version, min_version)
-    found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget)
-    blocks = _blocks(request, found.text, role, state.language)
+    shown = await sight_of(request).ids(who, state)
+    if shown is not None and task in state.tasks and task not in shown:
+        await sight_of(request).refused(who, "read_task", str(task))
+    found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget, shown=shown)
+    blocks = blocks_of(request, found.text, role, state.language)
     return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=blocks)
-
-
-def _blocks(request: Request, text: str, role: str, language: str) -> PackBlocks | None:
-    config: ConfigInForce | None = request.app.state.config
-    if config is None or role not in config.roles.roles:
-        return None
-    found = config.roles.roles[role]
-    return pack_blocks(text, role=found, persona=config.personas.get(found.prompt, ""), language=language)
 
 
 _ROLES = {

@@ -22,6 +22,7 @@ from serve_apps.plan_wire import (
     plan_version_list,
 )
 from serve_apps.requests import Caller, Desk, Key, Story
+from serve_apps.sight import sight_of
 
 __all__ = ["plan_router"]
 
@@ -31,16 +32,16 @@ _PLANS = "/planner/stories/{story_id}/plans"
 
 
 @plan_router.get(_PLANS, response_model=PlanVersionList)
-async def plan_versions(desk: Desk, who: Caller, story_id: Story) -> Response:
+async def plan_versions(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
     """Every plan version: proposed, adopted, superseded or rejected."""
-    state = await desk.state(story_id)
+    state = await sight_of(request).shown(who, await desk.state(story_id))
     return tagged(plan_version_list(state), state.version)
 
 
 @plan_router.get(_PLANS + "/{plan_id}", response_model=PlanPage)
-async def show_plan(desk: Desk, who: Caller, story_id: Story, plan_id: str) -> Response:
+async def show_plan(request: Request, desk: Desk, who: Caller, story_id: Story, plan_id: str) -> Response:
     """One plan version: tasks, dependencies, layers, critical path, and which tasks may start now."""
-    return await _page(desk, story_id, plan_id)
+    return await _page(request, desk, story_id, plan_id, who=who)
 
 
 @plan_router.post(_PLANS, status_code=201, response_model=PlanPage)
@@ -49,7 +50,7 @@ async def write_plan(
 ) -> Response:
     """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
     pending = await carried_out(request, desk, story_id, "write_plan", _written(body), who=who, key=key)
-    return pending or await _page(desk, story_id, plan_by_hand(story_id, who, key), status=201)
+    return pending or await _page(request, desk, story_id, plan_by_hand(story_id, who, key), who=who, status=201)
 
 
 @plan_router.post("/planner/stories/{story_id}/derive-tasks", status_code=202, response_model=DerivationView)
@@ -89,8 +90,10 @@ async def reject_plan(
     return await _after(request, desk, story_id, "reject_plan", wanted, who=who, key=key)
 
 
-async def _page(desk: PlanningDesk, story_id: StoryId, plan_id: str, *, status: int = 200) -> Response:
-    state = await desk.state(story_id)
+async def _page(
+    request: Request, desk: PlanningDesk, story_id: StoryId, plan_id: str, *, who: Principal, status: int = 200
+) -> Response:
+    state = await sight_of(request).shown(who, await desk.state(story_id))
     return tagged(plan_page(state, find_plan(state, plan_id)), state.version, status=status)
 
 
@@ -105,4 +108,4 @@ async def _after(
     key: str,
 ) -> Response:
     pending = await carried_out(request, desk, story_id, name, body, who=who, key=key)
-    return pending or await _page(desk, story_id, body["plan_id"])
+    return pending or await _page(request, desk, story_id, body["plan_id"], who=who)

@@ -71,7 +71,7 @@ Project = Annotated[EntityId, Depends(_project_id)]
 async def _epic(request: Request, who: Caller, desk: Projects, epic_id: str) -> EpicLine:
     found = await desk.epic(epic_id)
     sight = sight_of(request)
-    if not sight.sees_epics(who, found.project_id):
+    if not sight.sees_epic(who, found.project_id, found.epic.epic_id):
         await sight.refused(who, "read_epic", found.epic.epic_id)
         raise NotFound(f"there is no epic {found.epic.epic_id}", epic_id=found.epic.epic_id)
     return found
@@ -153,9 +153,9 @@ async def update_project(
 @project_router.get("/projects/{project_id}/epics", response_model=EpicList)
 async def list_epics(request: Request, desk: Projects, who: Caller, project_id: Project) -> EpicList:
     """The epics of a project with the status that follows from their stories."""
-    if not sight_of(request).sees_epics(who, project_id):
-        return EpicList(items=())
-    return EpicList(items=tuple(epic_view(line) for line in await desk.epics(project_id)))
+    sight = sight_of(request)
+    found = [line for line in await desk.epics(project_id) if sight.sees_epic(who, project_id, line.epic.epic_id)]
+    return EpicList(items=tuple(map(epic_view, found)))
 
 
 @project_router.post("/projects/{project_id}/epics", status_code=201, response_model=EpicView)

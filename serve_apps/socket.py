@@ -23,7 +23,7 @@ from fleet.errors import (
     Unauthenticated,
 )
 from fleet.events import EVENT_TYPES, RoundOpened, StoredEvent, TreeMerged, decode, published
-from fleet.ids import EntityId, Principal, StepId, StoryId
+from fleet.ids import EntityId, Principal, StoryId
 from fleet.ports import LogPage
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
@@ -252,6 +252,8 @@ class _Line:
                 if not await choice.is_withdrawn(story_id):
                     continue
                 raise NotFound(f"there is no story {event.stream.entity}")
+            if not await choice.shows(event):
+                continue
             await self._send({"op": "event", "sub": asked.id, "envelope": published(event)})
             for hint in hints_of(event):
                 await self._send({"sub": asked.id, **hint})
@@ -271,7 +273,7 @@ class _Line:
         story, _, step = run.partition("/")
         named = StoryId(story) if step else await tools.story_of(EntityId(run), principal=None)
         await self._sight.require(self.who, named)
-        step_id = StepId(step) if step else StepId(f"run/{run}")
+        step_id = await self._sight.require_step(self.who, named, step or f"run/{run}")
         is_over = False
         while not is_over:
             page = await tools.step_logs(named, step_id, after=after, wait_s=10)

@@ -6,8 +6,9 @@ import base64
 import hashlib
 import struct
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fleet.context import RowCut
 from fleet.errors import InvalidInput
 from fleet.events import EVENT_TYPES, StoredEvent, published
 from fleet.ids import Principal, StoryId
@@ -66,7 +67,7 @@ async def event_frames(
         elif choice is not None and not await choice.is_open(story_id):
             yield sse_frame({"story_id": story_id}, event="denied")
             return
-        elif not types or event.type in types:
+        elif (not types or event.type in types) and (choice is None or await choice.shows(event)):
             yield frame(event)
 
 
@@ -78,6 +79,18 @@ class Choice:
     who: Principal
     stories: frozenset[StoryId] = frozenset()
     projects: frozenset[str] = frozenset()
+    cuts: dict[StoryId, RowCut] = field(default_factory=dict[StoryId, RowCut])
+    """What was seen of each story when its last event came, so that not all of them are read for each."""
+
+    async def shows(self, event: StoredEvent) -> bool:
+        """Whether an event of a watched story names nothing that is hidden now."""
+        story_id = StoryId(event.stream.entity)
+        cut = await self.sight.cut_again(self.who, story_id, self.cuts.get(story_id))
+        if cut is None:
+            self.cuts.pop(story_id, None)
+            return True
+        self.cuts[story_id] = cut
+        return cut.takes(event)
 
     async def takes(self, story_id: StoryId) -> bool:
         """Whether the story is watched."""
@@ -156,5 +169,5 @@ async def many_frames(
             yield sse_frame({"story_id": story_id}, event="denied")
             return
         reached[story_id] = event.version
-        if not types or event.type in types:
+        if (not types or event.type in types) and await choice.shows(event):
             yield frame(event, event_id=encode_cursor(reached))

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Header, Request, Response
 
 from fleet.errors import InvalidInput, NotFound, PreconditionRequired
 from fleet.events import decode
-from fleet.ids import StoryId
+from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story, TaskId
+from serve_apps.sight import sight_of
 from serve_apps.task_wire import ActionRequest, ActionResult, TaskEditRequest, TaskPage, task_page
 
 __all__ = ["task_router"]
@@ -21,19 +22,22 @@ task_router = APIRouter(prefix="/api")
 _TASK = "/planner/stories/{story_id}/tasks/{task_id}"
 
 
-async def _page(desk: PlanningDesk, story_id: StoryId, task_id: str) -> TaskPage:
+async def _page(request: Request, desk: PlanningDesk, story_id: StoryId, task_id: str, *, who: Principal) -> TaskPage:
     """The task with its history; both are of one version of the story."""
     state = await desk.state(story_id)
     if task_id not in state.tasks:
         raise NotFound(f"story {story_id} has no task {task_id[:80]!r}", task_id=task_id[:80])
     events = await desk.events(story_id, limit=state.version)
+    cut = await sight_of(request).cut(who, state)
+    if cut is not None:
+        state, events = cut.state(state), [event for event in events if cut.takes(event)]
     return task_page(state, [(event, decode(event)) for event in events], task_id, now_ms=desk.now_ms)
 
 
 @task_router.get(_TASK, response_model=TaskPage)
-async def show_task(desk: Desk, who: Caller, story_id: Story, task_id: TaskId) -> Response:
+async def show_task(request: Request, desk: Desk, who: Caller, story_id: Story, task_id: TaskId) -> Response:
     """One task in full: what it asks for, where it stands, how it came there, who has it, what was measured."""
-    page = await _page(desk, story_id, task_id)
+    page = await _page(request, desk, story_id, task_id, who=who)
     return tagged(page, page.version)
 
 
@@ -82,7 +86,7 @@ async def act_on_task(
     pending = await carried_out(request, desk, story_id, "act_on_task", wanted, who=who, key=key)
     if pending is not None:
         return pending
-    page = await _page(desk, story_id, task_id)
+    page = await _page(request, desk, story_id, task_id, who=who)
     return tagged(ActionResult(status="accepted", task=page), page.version)
 
 
@@ -92,5 +96,5 @@ async def _after(
     pending = await carried_out(request, desk, story_id, name, body, who=who, key=key)
     if pending is not None:
         return pending
-    page = await _page(desk, story_id, str(body["task_id"]))
+    page = await _page(request, desk, story_id, str(body["task_id"]), who=who)
     return tagged(page, page.version)

@@ -32,7 +32,7 @@ from serve_apps.requests import (
     Tools,
     check_role,
 )
-from serve_apps.sight import require_sight
+from serve_apps.sight import require_sight, sight_of
 from serve_apps.sse import HEARTBEAT, RETRY, event_stream, sse_frame
 from serve_apps.tool_wire import (
     ArtifactList,
@@ -70,6 +70,13 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 # Sessions and calls.
 
 
+async def _require_task(request: Request, who: Principal, story_id: StoryId, task_id: EntityId | None) -> None:
+    """Returns when the caller sees the story and the task that is named; as if they were not there otherwise."""
+    story = await require_sight(request, who, story_id)
+    if task_id is not None:
+        await sight_of(request).require_task(who, story, task_id)
+
+
 @tool_router.get("/tools", response_model=ToolList)
 async def list_tools(tools: Tools) -> ToolList:
     """Every declared operation, with the digest of the active policy."""
@@ -83,7 +90,7 @@ async def open_session(
 ) -> SessionView:
     """Open a tool session; the same Idempotency-Key opens it once."""
     check_role(selected, body.role)
-    await require_sight(request, who, StoryId(body.story_id))
+    await _require_task(request, who, StoryId(body.story_id), body.task_id)
     opened = await tools.open_session(
         body.story_id,
         principal=who,
@@ -176,7 +183,7 @@ async def run_task(
 ) -> TicketView:
     """Ask for a run; the same Idempotency-Key asks for one run."""
     check_role(selected, body.context.role)
-    await require_sight(request, who, body.context.story_id)
+    await _require_task(request, who, body.context.story_id, body.context.task_id)
     return ticket_view(await tasks.run_task(body, principal=who, key=key))
 
 
@@ -248,6 +255,7 @@ async def job_logs(
     """Lines of anybody's run in short form; `follow` streams them."""
     after = line_after(last_event_id, from_line - 1) if follow else from_line - 1
     story = await require_sight(request, who, await tasks.story_of(run_id, principal=None, story_id=story))
+    await sight_of(request).require_step(who, story, f"run/{run_id}")
     page = await tasks.logs(run_id, principal=None, story_id=story, after=after, limit=limit)
     if not follow:
         return [_job_line(line) for line in page.lines]
@@ -272,7 +280,7 @@ async def step_logs(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Lines of any run of a story, its own procedures' too; `follow` streams them until the run ended."""
-    step = StepId(step_id)
+    step = await sight_of(request).require_step(who, story_id, step_id)
     if not follow:
         page = await tools.step_logs(story_id, step, after=from_line - 1, limit=limit, wait_s=timeout)
         return log_list(page, after=from_line - 1)
@@ -310,7 +318,9 @@ async def artifact(
     story_id: Annotated[str, Query(alias="storyId", max_length=80)],
 ) -> Response:
     """The bytes of an output that a step of the story left."""
-    raw = await tools.artifact(await require_sight(request, who, StoryId(story_id)), digest)
+    story = await require_sight(request, who, StoryId(story_id))
+    cut = await sight_of(request).cut_again(who, story, None)
+    raw = await tools.artifact(story, digest, cut=cut)
     headers = {"Content-Disposition": f'attachment; filename="{digest.hex}"', "Content-Security-Policy": "sandbox"}
     return Response(raw, media_type="application/octet-stream", headers=headers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from fleet.errors import InvalidInput
@@ -13,6 +13,7 @@ from fleet.events import StoredEvent, WorkspaceReported
 from fleet.events.workspace import WorkspaceSummary
 from fleet.rigor import WorkspaceReport, WorkspaceScore, parse_report, score_workspace
 from serve_apps.requests import Caller, Stories, Story
+from serve_apps.sight import sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -53,6 +54,7 @@ class ReportToScore(Wire):
 
 @workspace_router.get("/planner/stories/{story_id}/workspace-reports", response_model=ReportedList)
 async def workspace_reports(
+    request: Request,
     stories: Stories,
     who: Caller,
     story_id: Story,
@@ -60,9 +62,10 @@ async def workspace_reports(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ReportedList:
     """Every report of the story from a version on, with its summary and the digest of the whole."""
+    cut = await sight_of(request).cut(who, await stories.planning.state(story_id))
     found = [
         _reported(event, payload)
-        for event, payload in await stories.history(story_id)
+        for event, payload in await stories.history(story_id, cut=cut)
         if isinstance(payload, WorkspaceReported) and event.version > after
     ]
     page = tuple(found[:limit])

@@ -513,6 +513,7 @@ class BundleStats(TypedDict):
 class BundleView(TypedDict):
     """A bundle, its hash, and where it can be read again while it is kept."""
 
+    blocks: dict[str, BlocksView]
     bundle: RehydrationBundle
     generated_at: str
     hash: str
@@ -1056,6 +1057,7 @@ class DiscoveryView(TypedDict):
 class DroppedView(TypedDict):
     """How much of a scope did not fit."""
 
+    ids: list[str]
     items: int
     scope: str
 

@@ -89,7 +89,7 @@ class Operations(Calling):
         return self._json("POST", "/api/ceremonies", body=body, key=key, if_match=if_match)
 
     def show_ceremony(self, ceremony_id: str) -> m.CeremonyView:
-        """One review: what each council said of each story, the estimates, and what was decided."""
+        """One review: what each council said of each story that the caller sees, the estimates, and what was decided."""
         return self._json("GET", f"/api/ceremonies/{self._part(ceremony_id)}")
 
     def cancel_ceremony(self, ceremony_id: str, *, body: m.CeremonyReason, key: str | None = None, if_match: str | None = None) -> m.CeremonyView:

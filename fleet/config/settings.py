@@ -371,6 +371,8 @@ class ServeSettings(Settings):
     """Silence after which a stream sends a comment (AP-102)."""
     stream_queue: int = Field(ge=1)
     """Events kept for a slow client before its stream is closed (AP-103)."""
+    incident_override_s: int = Field(default=0, ge=0, le=3600)
+    """How long a read that a po or architect opened with `X-Fleet-Override` may last; 0 allows no override (CX-18)."""
     rate: RateSettings
     chat: ChatFrontSettings = ChatFrontSettings()
     rpc_port: int | None = Field(default=None, ge=1, le=65_535)

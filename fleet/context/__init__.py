@@ -15,7 +15,16 @@ from fleet.context.compress import PROSE, CompressedSession, compress, recall_of
 from fleet.context.counting import BY_ESTIMATE, ESTIMATE, Counting, Estimate, TokenCounter
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.high_entropy import is_high_entropy
-from fleet.context.history import SUMMING_UP, CompressionRule, history_of, is_long, text_digests, turns_of
+from fleet.context.history import (
+    SUMMING_UP,
+    CompressionRule,
+    history_of,
+    is_long,
+    steps_after,
+    text_digests,
+    told_texts,
+    turns_of,
+)
 from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.known_values import KNOWN_SECRET, MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
 from fleet.context.lessons import LESSONS, Lesson, LessonRule, lesson_items, lessons_of, nearest
@@ -24,6 +33,7 @@ from fleet.context.redact import Redaction, SecretSpan, find_spans, placeholder,
 from fleet.context.redact_counts import RedactedField, redacted_fields, redacted_kinds
 from fleet.context.redact_json import redact_json, redact_model
 from fleet.context.redact_stream import RedactingStream
+from fleet.context.row_cut import RowCut, Rows, cut_to, ids_of
 from fleet.context.scope import SCOPES, ContextConfig, ProfileRow, Scope, ScopeCheck, check, scopes_for
 from fleet.context.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
 from fleet.context.secrets import find_secrets, redact_secrets
@@ -34,6 +44,10 @@ from fleet.context.task_block import task_block
 from fleet.context.view import Milestone, StoryView, milestones
 
 __all__ = [
+    "RowCut",
+    "Rows",
+    "cut_to",
+    "ids_of",
     "role_pack",
     "bundle_stats",
     "TimelineLine",
@@ -99,6 +113,8 @@ __all__ = [
     "ids_in",
     "is_high_entropy",
     "is_long",
+    "steps_after",
+    "told_texts",
     "lesson_items",
     "lessons_of",
     "milestones",

@@ -13,7 +13,16 @@ from fleet.context.session import Turn, TurnKind
 from fleet.ids import Digest
 from fleet.story import Step, StoryState
 
-__all__ = ["SUMMING_UP", "CompressionRule", "history_of", "is_long", "text_digests", "turns_of"]
+__all__ = [
+    "SUMMING_UP",
+    "CompressionRule",
+    "history_of",
+    "is_long",
+    "steps_after",
+    "text_digests",
+    "told_texts",
+    "turns_of",
+]
 
 SUMMING_UP = "summarize"
 """Operation of the steps in which a model writes about the history."""
@@ -43,10 +52,26 @@ def history_of(state: StoryState, roles: Collection[str]) -> list[Step]:
     return sorted((s for s in ended if s.started.as_role in roles), key=lambda step: step.finished_version)
 
 
-def is_long(steps: Sequence[Step], rule: CompressionRule, *, covered: int) -> bool:
-    """Whether what came after version `covered` is to be summed up."""
-    new = [step for step in steps if step.finished_version > covered]
-    return len(new) > rule.steps or sum(map(_tokens, new)) > rule.tokens
+def steps_after(steps: Sequence[Step], covered: int) -> list[Step]:
+    """Those that ended after version `covered`."""
+    return [step for step in steps if step.finished_version > covered]
+
+
+def told_texts(steps: Sequence[Step]) -> tuple[str, ...]:
+    """What the role was told: what came of its runs and calls. Of what it said, its engine counted the tokens."""
+    ended = [step for step in steps if step.started.kind != "model" and step.finished is not None]
+    return tuple(step.finished.excerpt for step in ended if step.finished is not None and step.finished.excerpt)
+
+
+def is_long(steps: Sequence[Step], rule: CompressionRule, *, covered: int, told: int | None = None) -> bool:
+    """Whether what came after version `covered` is to be summed up.
+
+    Args:
+        told: tokens of `told_texts` of these steps, where somebody counted them; they are estimated otherwise.
+    """
+    new = steps_after(steps, covered)
+    heard = sum(map(estimate_tokens, told_texts(new))) if told is None else told
+    return len(new) > rule.steps or heard + sum(map(_said, new)) > rule.tokens
 
 
 def text_digests(steps: Sequence[Step]) -> list[Digest]:
@@ -122,7 +147,7 @@ def _refusals(state: StoryState, *, until: int) -> Iterator[Turn]:
             yield Turn(approval.requested_version, "human", f"gate {gate} refused: {approval.reason}")
 
 
-def _tokens(step: Step) -> int:
+def _said(step: Step) -> int:
     done = step.finished
     assert done is not None
-    return done.cost.tokens_out if step.started.kind == "model" else estimate_tokens(done.excerpt or "")
+    return done.cost.tokens_out if step.started.kind == "model" else 0

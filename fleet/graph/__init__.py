@@ -20,7 +20,7 @@ from fleet.graph.schema import (
     constraint_name,
     schema_problems,
 )
-from fleet.graph.story_graph import GraphEdge, GraphNode, StoryGraph, story_graph
+from fleet.graph.story_graph import GraphEdge, GraphNode, StoryGraph, nodes_of, story_graph
 
 __all__ = [
     "BOOKKEEPING",
@@ -60,5 +60,6 @@ __all__ = [
     "graph_digest",
     "plan_query",
     "schema_problems",
+    "nodes_of",
     "story_graph",
 ]

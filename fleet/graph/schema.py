@@ -24,7 +24,7 @@ __all__ = [
     "schema_problems",
 ]
 
-PROJECTION_VERSION = 2
+PROJECTION_VERSION = 3
 """Version of the rules by which events become a graph; a graph of an older one is rebuilt (GR-7)."""
 
 

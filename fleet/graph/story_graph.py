@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +14,7 @@ from fleet.graph.batch import Batch, NodeKey, fold
 from fleet.graph.effects import effects
 from fleet.graph.schema import Label
 
-__all__ = ["GraphEdge", "GraphNode", "StoryGraph", "story_graph"]
+__all__ = ["GraphEdge", "GraphNode", "StoryGraph", "nodes_of", "story_graph"]
 
 _MAX_TEXT = 300
 _TITLES = ("title", "name", "text", "gate", "path", "summary", "type")
@@ -53,10 +54,21 @@ class StoryGraph(_Row):
 
 
 def story_graph(
-    events: Iterable[tuple[StoredEvent, Payload]], *, story_id: str, depth: int, max_nodes: int
+    events: Iterable[tuple[StoredEvent, Payload]],
+    *,
+    story_id: str,
+    depth: int,
+    max_nodes: int,
+    shows: Callable[[str, Mapping[str, Any]], bool] | None = None,
 ) -> StoryGraph:
-    """Nodes at most `depth` relationships away from the story, in either direction; the nearest ones first."""
+    """Nodes at most `depth` relationships away from the story, in either direction; the nearest ones first.
+
+    Args:
+        shows: whether a node is shown, by id and properties; no way leads over one that is not.
+    """
     batch = fold(change for event, payload in events for change in effects(event, payload))
+    if shows is not None:
+        batch = _shown(batch, shows)
     distances = _distances(batch, NodeKey(Label.STORY, story_id), depth)
     ranked = sorted(distances, key=lambda key: (distances[key], key.label, key.id))
     kept = set(ranked[:max_nodes])
@@ -75,6 +87,21 @@ def story_graph(
         ),
         left_out=len(ranked) - len(kept),
     )
+
+
+def nodes_of(events: Iterable[tuple[StoredEvent, Payload]]) -> frozenset[str]:
+    """The ids of the nodes that these events bring or change."""
+    batch = fold(change for event, payload in events for change in effects(event, payload))
+    ends = (node.id for key in batch.relations for node in (key.start, key.end))
+    return frozenset({*(key.id for key in batch.nodes), *ends})
+
+
+def _shown(batch: Batch, shows: Callable[[str, Mapping[str, Any]], bool]) -> Batch:
+    ends = {node for key in batch.relations for node in (key.start, key.end)}
+    kept = {key for key in ends | batch.nodes.keys() if shows(key.id, batch.nodes.get(key, {}))}
+    nodes = {key: props for key, props in batch.nodes.items() if key in kept}
+    relations = {key: props for key, props in batch.relations.items() if key.start in kept and key.end in kept}
+    return replace(batch, nodes=nodes, relations=relations)
 
 
 def _distances(batch: Batch, root: NodeKey, depth: int) -> dict[NodeKey, int]:

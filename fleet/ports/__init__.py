@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         NotificationTarget,
         OwedNotice,
     )
-    from fleet.ports.packs import Pack, PackActivity, PackFigureSource, PackRequest, Packs
+    from fleet.ports.packs import CountRequest, Pack, PackActivity, PackFigureSource, PackRequest, Packs
     from fleet.ports.peers import Peers
     from fleet.ports.raw_log import RawLog
     from fleet.ports.run_logs import LogPage, RunLogs
@@ -104,6 +104,7 @@ else:
 __all__ = [
     "AcceptedLoss",
     "Losses",
+    "CountRequest",
     "ServingBackend",
     "Deployments",
     "Ended",

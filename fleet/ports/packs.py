@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fleet.ids import Digest, EntityId, StoryId
 
-__all__ = ["Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
+__all__ = ["CountRequest", "Pack", "PackActivity", "PackFigureSource", "PackRequest", "Packs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,10 @@ class PackRequest:
     """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25).
 
     `token_budget`, 512 or more, takes the place of the hint for the role (CX-21).
+
+    Attributes:
+        shown: ids of what the one who asks sees of the story, as `fleet.context.ids_of` names them: the pack is of
+            these alone and holds no lesson of other stories (CX-16). None is everything.
     """
 
     story_id: StoryId
@@ -23,6 +27,7 @@ class PackRequest:
     as_of: int
     task_id: EntityId | None = None
     token_budget: int | None = None
+    shown: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Pack:
 
     Attributes:
         token_count: as the model that reads the pack first counts them.
+        left_out: the ids of what did not fit, by scope, as `dropped` counts them (CX-24).
         counter: what counted: `estimate`, or name and digest of a tokenizer (CX-20).
     """
 
@@ -42,6 +48,21 @@ class Pack:
     dropped: tuple[tuple[str, int], ...]
     as_of: int
     counter: str = "estimate"
+    left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """Texts of which the tokens are asked for, as the models of the role in this story count them.
+
+    Attributes:
+        as_of: a version of the story that has what the count goes by: with which models it was created and started.
+    """
+
+    story_id: StoryId
+    role: str
+    texts: tuple[str, ...]
+    as_of: int
 
 
 class Packs(Protocol):
@@ -51,6 +72,12 @@ class Packs(Protocol):
         """The pack. PolicyDenied rule `scope_denied` for a cell of CX-2 that is denied; StoryNotFound;
         ContextTooLarge when levels 1-2 of CX-23 exceed the budget; StoreUnavailable: `as_of` is not there in 2 s;
         ConfigError: the tokenizer that the story began with is not here."""
+        ...
+
+    async def count(self, request: CountRequest) -> int:
+        """The tokens of all texts together, each by itself, for the model of the role that counts the most (CX-20).
+
+        The same request has the same answer on every machine, whatever is configured by then. Raises as `pack` does."""
         ...
 
 

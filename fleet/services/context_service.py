@@ -6,10 +6,20 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from fleet.context import ContextConfig, build_pack
+from fleet.context import ContextConfig, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StreamId
-from fleet.ports import BlobStore, Clock, EventLog, Pack, PackActivity, PackRequest, SnapshotStore, Tokenizers
+from fleet.ports import (
+    BlobStore,
+    Clock,
+    CountRequest,
+    EventLog,
+    Pack,
+    PackActivity,
+    PackRequest,
+    SnapshotStore,
+    Tokenizers,
+)
 from fleet.services.lessons import LessonBook
 from fleet.services.pack_activity import PackTally
 from fleet.services.pack_counting import PackCounting
@@ -48,7 +58,7 @@ class ContextService:
         tokenizers: Tokenizers | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
-        self._packs = _Recent[tuple[str, int, str, str, str | None, int | None], _Made](_PACKS)
+        self._packs = _Recent[PackRequest, _Made](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
@@ -58,7 +68,7 @@ class ContextService:
         """The pack; its text is in the blob store under `hash` before this returns (CX-6). See the port."""
         since_ms = self._clock.monotonic_ms()
         as_of = await self._version(request)
-        key = (str(request.story_id), as_of, request.role, request.phase, request.task_id, request.token_budget)
+        key = replace(request, as_of=as_of)
         known = self._packs.get(key)
         made = known or await self._build(request, as_of)
         if known is None:
@@ -67,13 +77,24 @@ class ContextService:
         self._tally.gave(made.project_id, hit=known is not None, took_ms=took_ms)
         return made.pack
 
+    async def count(self, request: CountRequest) -> int:
+        """See the port."""
+        await self._version(PackRequest(request.story_id, request.role, "", request.as_of))
+        view = await self._views.at(request.story_id, request.as_of)
+        counting = await self._counting.of(view.state, request.role)
+        return max(sum(map(counter.count, request.texts)) for counter in counting.counters)
+
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """See the port."""
         return self._tally.activity(projects)
 
     async def _build(self, request: PackRequest, as_of: int) -> _Made:
         view = await self._views.at(request.story_id, as_of)
-        if self._config.lessons.enabled:
+        if request.shown is not None:
+            state = cut_to(view.state, request.shown)
+            # A summary is of everything that its role was told: it is shown with all of the story or not at all.
+            view = replace(view, state=state, summaries=view.summaries if state is view.state else {})
+        elif self._config.lessons.enabled:
             view = replace(view, lessons=await self._lessons.before(view.state))
         counting = await self._counting.of(view.state, request.role)
         built = build_pack(
@@ -94,6 +115,7 @@ class ContextService:
             dropped=tuple((d.scope, len(d.ids)) for d in built.dropped),
             as_of=as_of,
             counter=built.counter,
+            left_out=tuple((d.scope, d.ids) for d in built.dropped),
         )
         return _Made(view.state.project_id, pack)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet.errors import InvalidInput, InvalidTransition, PolicyDenied
-from fleet.events import AccessDenied, FleetPaused, FleetResumed, Payload
+from fleet.events import AccessDenied, FleetPaused, FleetResumed, OverrideUsed, Payload
 from fleet.ids import EntityId, derive_id
 from fleet.planning import PLATFORM, PlatformState
 from fleet.ports import Command
@@ -83,6 +83,19 @@ def _denial(_: DelegationRules, state: PlatformState, command: Command, caller: 
     return (AccessDenied(principal=caller.principal, action=action, object=what, rule_id=rule),)
 
 
+def _override(_: DelegationRules, state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:
+    """Somebody read what is hidden from it because of an incident; a front sends this before it answers (CX-18)."""
+    if not caller.roles & {"po", "architect"}:
+        raise PolicyDenied(
+            f"{caller.principal} holds neither role 'po' nor 'architect'",
+            rule_id="role_not_held",
+            allowed=["po", "architect"],
+        )
+    action, what = (str(command.body.get(name) or "")[:200] for name in ("action", "object"))
+    reason = check_notes(str(command.body.get("reason") or ""), "reason")
+    return (OverrideUsed(principal=caller.principal, action=action, object=what, rule_id="CX-18", reason=reason),)
+
+
 def _is_paused(state: PlatformState, project: EntityId | None) -> bool:
     return state.pause is not None if project is None else project in state.project_pauses
 
@@ -113,4 +126,5 @@ PLATFORM_COMMANDS: Mapping[str, Decide] = {
     "register_agent": _register_agent,
     "unregister_agent": _unregister_agent,
     "record_denial": _denial,
+    "record_override": _override,
 }

@@ -25,6 +25,7 @@ class PlatformDesk:
 
     def __init__(self, *, view: PlatformView, inbox: Inbox, clock: Clock) -> None:
         self._view, self._inbox, self._clock = view, inbox, clock
+        self._overrides = 0
 
     @property
     def now_ms(self) -> int:
@@ -71,6 +72,16 @@ class PlatformDesk:
             body=body,
         )
         await self._inbox.submit(command)
+
+    async def overridden(self, principal: Principal, action: str, what: str, *, reason: str) -> None:
+        """Record that somebody used the incident override, each time anew (CX-18).
+
+        Returns once it is on record: StoreUnavailable when no shard answered, and then nothing may be shown.
+        """
+        self._overrides += 1
+        body = {"action": action, "object": what, "reason": reason}
+        moment = digest_of_json({**body, "ms": self.now_ms, "nth": self._overrides}).hex[:32]
+        await self.require("record_override", body, principal=principal, key=f"override-{moment}")
 
     async def require(self, name: str, body: Mapping[str, Any], *, principal: Principal, key: str) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""

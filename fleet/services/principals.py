@@ -26,6 +26,8 @@ class PrincipalEntry(BaseModel):
     enabled: bool = True
     projects: frozenset[str] | None = None
     """The projects that the principal sees; None sees all of them."""
+    epics: frozenset[str] | None = None
+    """The epics that an architect is assigned to; None is every epic of its projects (CX-11)."""
 
 
 class PrincipalRegistry:
@@ -43,6 +45,11 @@ class PrincipalRegistry:
         """The projects that the principal sees, None for all; none for an unknown or disabled one."""
         entry = self._by_principal.get(principal)
         return entry.projects if entry is not None and entry.enabled else frozenset()
+
+    def epics_of(self, principal: Principal) -> frozenset[str] | None:
+        """The epics that the principal is assigned to, None for all; none for an unknown or disabled one."""
+        entry = self._by_principal.get(principal)
+        return entry.epics if entry is not None and entry.enabled else frozenset()
 
     def holders_of(self, role: str, project_id: str) -> tuple[Principal, ...]:
         """The enabled principals that hold the role and see the project, by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from fleet.context import (
@@ -10,6 +10,7 @@ from fleet.context import (
     MilestoneLine,
     RehydrationBundle,
     RolePack,
+    RowCut,
     StoryView,
     TimelineLine,
     bundle_stats,
@@ -71,11 +72,13 @@ class Rehydrator:
         timeline: int = 50,
         with_summaries: bool = True,
         min_version: int = 0,
+        cut_of: Callable[[StoryState], Awaitable[RowCut | None]] | None = None,
     ) -> Rehydrated:
         """The story as it is for these roles; without any for all that have a task.
 
         Args:
             timeline: how many of the last events are told; 0 for none.
+            cut_of: what of the story is shown to the one who asks; None is all of it (CX-16).
 
         Raises:
             StoryNotFound: there is no such story.
@@ -84,8 +87,11 @@ class Rehydrator:
         """
         self._check_roles(roles)
         state = await self._state(story_id, min_version)
+        cut = await cut_of(state) if cut_of is not None else None
+        recent, told = await self._milestones(state, cut), await self._timeline(state, timeline, cut)
+        # Of a cut there is no summary: it tells of all that its role was told.
+        state = state if cut is None else cut.state(state)
         view = StoryView(state=state, summaries=await self._summaries(state) if with_summaries else {})
-        recent = await self._milestones(state)
         phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
         wanted = sorted(set(roles)) or sorted({t.task.role for t in tasks_of(state)})
         packs, denied = dict[str, RolePack](), list[str]()
@@ -104,7 +110,7 @@ class Rehydrator:
             phase=phase,
             packs=packs,
             denied=tuple(denied),
-            timeline=await self._timeline(state, timeline),
+            timeline=told,
             stats=bundle_stats(state, packs),
         )
         return Rehydrated(bundle, digest_of(_stored(bundle)), self._clock.now_ms())
@@ -114,12 +120,29 @@ class Rehydrator:
         bundle = found.bundle
         await self._kept.keep(StoryId(bundle.story_id), bundle.as_of, found.hash, _stored(bundle), ttl_s=ttl_s)
 
-    async def kept(self, story_id: StoryId, version: int, hash: Digest) -> RehydrationBundle:
-        """A bundle that was kept; NotFound when it is over, or never was: then it is to be built again."""
+    async def kept(
+        self, story_id: StoryId, version: int, hash: Digest, *, cut: RowCut | None = None
+    ) -> RehydrationBundle:
+        """A bundle that was kept; NotFound when it is over, or never was: then it is to be built again.
+
+        A bundle is handed on as a whole, under the hash of all of it: whoever may not see each part sees none.
+        """
         data = await self._kept.get(story_id, version, hash)
-        if data is None or digest_of(data) != hash:
-            raise NotFound(f"no bundle of story {story_id} is kept under {hash}: build it again", hash=str(hash))
-        return RehydrationBundle.model_validate_json(data)
+        if data is not None and digest_of(data) == hash:
+            found = RehydrationBundle.model_validate_json(data)
+            if cut is None or await self._shows(cut, found):
+                return found
+        raise NotFound(f"no bundle of story {story_id} is kept under {hash}: build it again", hash=str(hash))
+
+    async def _shows(self, cut: RowCut, found: RehydrationBundle) -> bool:
+        told = {line.version for line in found.timeline}
+        events = await self._planning.events(StoryId(found.story_id)) if told else []
+        is_summed_up = any(pack.last_summary for pack in found.packs.values())
+        return (
+            not is_summed_up
+            and not cut.names(found.model_dump(mode="json"))
+            and told <= {event.version for event in events if cut.takes(event)}
+        )
 
     def _check_roles(self, roles: Collection[str]) -> None:
         known = self._config.roles | self._config.profiles.keys()
@@ -142,9 +165,10 @@ class Rehydrator:
     async def _summaries(self, state: StoryState) -> dict[str, str]:
         return {role: (await self._blobs.get(one.blob)).decode() for role, one in state.summaries.items()}
 
-    async def _milestones(self, state: StoryState) -> list[MilestoneLine]:
+    async def _milestones(self, state: StoryState, cut: RowCut | None) -> list[MilestoneLine]:
         versions = state.milestones[-self._config.milestones :]
         events = [e for v in versions for e in await self._planning.events(state.story_id, after=v - 1, limit=1)]
+        events = [event for event in events if cut is None or cut.takes(event)]
         gates = {name: approval.request.gate for name, approval in state.approvals.items()}
         told = {m.version: m.text for m in milestones(events, last=len(events), gates=gates)} if events else {}
         return [
@@ -153,12 +177,12 @@ class Rehydrator:
             if event.version in told
         ]
 
-    async def _timeline(self, state: StoryState, number: int) -> tuple[TimelineLine, ...]:
+    async def _timeline(self, state: StoryState, number: int, cut: RowCut | None) -> tuple[TimelineLine, ...]:
         if not number:
             return ()
         first = max(0, state.version - number)
         events = await self._planning.events(state.story_id, after=first, limit=state.version - first)
-        return tuple(map(_line, events))
+        return tuple(_line(event) for event in events if cut is None or cut.takes(event))
 
 
 def _line(event: StoredEvent) -> TimelineLine:

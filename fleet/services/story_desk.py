@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from fleet.context import ContextConfig
+from fleet.context import ContextConfig, RowCut
 from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
-from fleet.events import CouncilDecided, CouncilUndecided, GuardResult, Payload, StoredEvent, decode
-from fleet.graph import StoryGraph, story_graph
+from fleet.events import (
+    CouncilDecided,
+    CouncilUndecided,
+    GuardResult,
+    Payload,
+    StepFinished,
+    StoredEvent,
+    WorkspaceReported,
+    decode,
+)
+from fleet.graph import StoryGraph, nodes_of, story_graph
 from fleet.ids import Digest, EntityId, StoryId
 from fleet.ports import BlobStore, Clock, Pack, PackRequest, Packs
 from fleet.report import CouncilSummary, TechnicalReport, council_summaries, describe
@@ -29,6 +38,7 @@ from fleet.story import CouncilRecord, GuardContext, Step, StoryState, Transitio
 __all__ = ["CouncilView", "Offer", "PackView", "RunLine", "StoryDesk"]
 
 MAX_NODES = 400
+_RUNS = ("run", "tool", "merge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +131,10 @@ class StoryDesk:
         """
         return await self._blobs.get(digest)
 
-    async def history(self, story_id: StoryId) -> list[tuple[StoredEvent, Payload]]:
-        """Every event of the story with its payload. StoryNotFound when there is none."""
-        return [(event, decode(event)) for event in await self.planning.events(story_id)]
+    async def history(self, story_id: StoryId, *, cut: RowCut | None = None) -> list[tuple[StoredEvent, Payload]]:
+        """Every event of the story, of a cut those that it shows, with its payload. StoryNotFound."""
+        events = await self.planning.events(story_id)
+        return [(event, decode(event)) for event in events if cut is None or cut.takes(event)]
 
     async def transitions(self, story_id: StoryId) -> tuple[Offer, ...]:
         """The events that are legal in its state, each with its guards' values now (LC-9); none of one that rests."""
@@ -148,34 +159,47 @@ class StoryDesk:
         """The technical report in one format (AP-88)."""
         return render(await self._reports.build(story_id, as_of=as_of), format)
 
-    async def timeline(self, story_id: StoryId, *, after: int = 0, limit: int = 200) -> list[TimelineRow]:
-        """Events in words, in order."""
-        events = await self.planning.events(story_id, after=after, limit=limit)
+    async def timeline(
+        self, story_id: StoryId, *, after: int = 0, limit: int = 200, cut: RowCut | None = None
+    ) -> list[TimelineRow]:
+        """Events in words, in order; of a cut those that it shows."""
+        if cut is None:
+            events = await self.planning.events(story_id, after=after, limit=limit)
+        else:
+            later = await self.planning.events(story_id, after=after)
+            events = [event for event in later if cut.takes(event)][:limit]
         return [_row(event, decode(event)) for event in events]
 
     # Councils.
 
-    async def councils(self, story_id: StoryId) -> tuple[CouncilSummary, ...]:
-        """Every council of the story in the order of opening."""
-        return council_summaries(await self.history(story_id))
+    async def councils(self, story_id: StoryId, *, cut: RowCut | None = None) -> tuple[CouncilSummary, ...]:
+        """Every council of the story in the order of opening; of a cut those that it shows."""
+        found = council_summaries(await self.history(story_id))
+        return tuple(council for council in found if cut is None or not cut.names(council))
 
-    async def council(self, story_id: StoryId, council_id: str) -> CouncilView:
-        """One council with its timeline and minority report (AP-77). NotFound when the story has none by this id."""
+    async def council(self, story_id: StoryId, council_id: str, *, cut: RowCut | None = None) -> CouncilView:
+        """One council with its timeline and minority report (AP-77). NotFound when the story has none by this id.
+
+        Of a cut the documents of a council on a shown task alone are read: any other weighs the whole story.
+        """
         events = await self.history(story_id)
-        summary = next((c for c in council_summaries(events) if c.council_id == council_id), None)
+        summary = next((c for c in await self.councils(story_id, cut=cut) if c.council_id == council_id), None)
         if summary is None:
             raise NotFound(f"story {story_id} has no council {council_id!r}", council_id=council_id)
         own = [(e, p) for e, p in events if getattr(p, "council_id", None) == council_id]
         ends = [p for _, p in own if isinstance(p, CouncilDecided | CouncilUndecided)]
         found = (await self.planning.state(story_id)).councils[council_id]
-        return CouncilView(
-            summary,
-            tuple(_row(e, p) for e, p in own),
-            await self.minority(summary),
-            asked=await self._json(found.opened.request_digest),
-            answer=await self._json(_chosen(found)),
-            record=await self._json(ends[0].record_digest if ends else None),
+        rows = tuple(_row(e, p) for e, p in own if cut is None or cut.takes(e))
+        if cut is not None and found.opened.task_id not in cut.rows.shown:
+            return CouncilView(summary, rows, None)
+        minority = await self.minority(summary)
+        asked = await self._json(found.opened.request_digest)
+        answer = await self._json(_chosen(found))
+        record = await self._json(ends[0].record_digest if ends else None)
+        minority, asked, answer, record = (
+            None if cut is not None and cut.names(value) else value for value in (minority, asked, answer, record)
         )
+        return CouncilView(summary, rows, minority, asked=asked, answer=answer, record=record)
 
     async def minority(self, summary: CouncilSummary) -> Any:
         """What the losing side said, None while the council is open."""
@@ -192,10 +216,12 @@ class StoryDesk:
 
     # Work.
 
-    async def runs(self, story_id: StoryId) -> list[RunLine]:
-        """Every run and tool call of the story, in the order of their start."""
+    async def runs(self, story_id: StoryId, *, cut: RowCut | None = None) -> list[RunLine]:
+        """Every run and tool call of the story, in the order of their start; of a cut those that it shows."""
         state = await self.planning.state(story_id)
-        return [_run_line(step) for step in state.steps.values() if step.started.kind in ("run", "tool", "merge")]
+        steps = (state if cut is None else cut.state(state)).steps.values()
+        found = [_run_line(step) for step in steps if step.started.kind in _RUNS]
+        return [line for line in found if cut is None or not cut.names(line)]
 
     async def changes(
         self, story_id: StoryId, *, old: Digest | None, new: Digest | None, path: str | None = None
@@ -232,21 +258,39 @@ class StoryDesk:
             if tree not in known:
                 raise ArtifactNotFound(f"story {state.story_id} names no tree {tree}", digest=tree)
 
-    async def named(self, story_id: StoryId, digest: Digest) -> bytes:
+    async def named(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
         """The bytes of a blob that an event of the story names (AP-89).
 
-        Raises ArtifactNotFound for any other: that it belongs to another story is not told.
+        Of a cut these are what runs, calls and measurements of shown tasks left: a prompt or an answer may tell of all
+        of the story. Raises ArtifactNotFound for any other: that it belongs to another story is not told.
         """
         needle = str(digest).encode()
-        if not any(needle in event.body for event in await self.planning.events(story_id)):
-            raise ArtifactNotFound(f"story {story_id} names no blob {digest}", digest=digest)
-        return await self._blobs.get(digest)
+        found = await self.history(story_id, cut=cut)
+        shown = found if cut is None else _of_tasks(found, await self.planning.state(story_id), cut)
+        if any(needle in event.body for event, _ in shown):
+            raw = await self._blobs.get(digest)
+            if cut is None or not cut.names(raw.decode(errors="replace")):
+                return raw
+        raise ArtifactNotFound(f"story {story_id} names no blob {digest}", digest=digest)
 
     # Context and graph.
 
-    async def graph(self, story_id: StoryId, *, depth: int = 2, max_nodes: int = MAX_NODES) -> StoryGraph:
-        """What lies around the story, at most `depth` relationships away (AP-70)."""
-        return story_graph(await self.history(story_id), story_id=story_id, depth=depth, max_nodes=max_nodes)
+    async def graph(
+        self, story_id: StoryId, *, depth: int = 2, max_nodes: int = MAX_NODES, cut: RowCut | None = None
+    ) -> StoryGraph:
+        """What lies around the story, at most `depth` relationships away (AP-70); of a cut without what it hides."""
+        events = await self.history(story_id)
+        if cut is None:
+            return story_graph(events, story_id=story_id, depth=depth, max_nodes=max_nodes)
+        taken = [(event, payload) for event, payload in events if cut.takes(event)]
+        known = nodes_of(taken) | cut.rows.shown
+        return story_graph(
+            events,
+            story_id=story_id,
+            depth=depth,
+            max_nodes=max_nodes,
+            shows=lambda id, props: id == story_id or (id in known and not cut.names([id, props])),
+        )
 
     async def pack(
         self,
@@ -257,10 +301,17 @@ class StoryDesk:
         task_id: EntityId | None = None,
         as_of: int = 0,
         token_budget: int | None = None,
+        shown: frozenset[str] | None = None,
     ) -> Pack:
         """The pack of one role in one phase, of the latest version unless one is named (AP-68)."""
         request = PackRequest(
-            story_id=story_id, role=role, phase=phase, as_of=as_of, task_id=task_id, token_budget=token_budget
+            story_id=story_id,
+            role=role,
+            phase=phase,
+            as_of=as_of,
+            task_id=task_id,
+            token_budget=token_budget,
+            shown=shown,
         )
         return await self._packs.pack(request)
 
@@ -270,16 +321,32 @@ class StoryDesk:
         found += [(name, phase) for name in self.context.profiles for phase in self.context.matrix]
         return sorted(found)
 
-    async def packs(self, story_id: StoryId) -> list[PackView]:
+    async def packs(self, story_id: StoryId, *, shown: frozenset[str] | None = None) -> list[PackView]:
         """The packs of every role in every phase: what each sees, and how many tokens it takes (AP-99)."""
         version = (await self.planning.state(story_id)).version
-        return [await self._pack_view(story_id, role, phase, version) for role, phase in self.cells()]
+        return [await self._pack_view(story_id, role, phase, version, shown) for role, phase in self.cells()]
 
-    async def _pack_view(self, story_id: StoryId, role: str, phase: str, version: int) -> PackView:
+    async def _pack_view(
+        self, story_id: StoryId, role: str, phase: str, version: int, shown: frozenset[str] | None
+    ) -> PackView:
         try:
-            return PackView(role, phase, await self.pack(story_id, role, phase, as_of=version))
+            return PackView(role, phase, await self.pack(story_id, role, phase, as_of=version, shown=shown))
         except (PolicyDenied, ContextTooLarge, InvalidInput) as error:
             return PackView(role, phase, None, error.message)
+
+
+def _of_tasks(
+    found: list[tuple[StoredEvent, Payload]], state: StoryState, cut: RowCut
+) -> list[tuple[StoredEvent, Payload]]:
+    """Measurements of shown tasks, and ends of runs and calls for them."""
+
+    def is_shown(payload: Payload) -> bool:
+        if isinstance(payload, WorkspaceReported):
+            return payload.task_id in cut.rows.shown
+        step = state.steps.get(payload.step_id) if isinstance(payload, StepFinished) else None
+        return step is not None and step.started.kind in _RUNS and step.started.task_id in cut.rows.shown
+
+    return [(event, payload) for event, payload in found if is_shown(payload)]
 
 
 def _row(event: StoredEvent, payload: Payload) -> TimelineRow:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from typing import Any
 
+from fleet.context import RowCut
 from fleet.errors import ArtifactNotFound, from_wire
 from fleet.ids import CommandId, Digest, EntityId, Principal, StepId, StoryId
 from fleet.ports import ToolOrigin
@@ -103,13 +104,13 @@ class ToolDesk(ToolSessionDesk, ToolRunDesk):
         """The bytes of an output that the caller was told of; ArtifactNotFound when they are gone."""
         return await self._blobs.get(digest)
 
-    async def artifact(self, story_id: StoryId, digest: Digest) -> bytes:
-        """The bytes of an output that a call or run of the story left (AP-89).
+    async def artifact(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
+        """The bytes of an output that a call or run of the story left (AP-89); of a cut one for a shown task.
 
         Raises ArtifactNotFound when the story names no such output: that it is one of another story is not told.
         """
         for step in reversed(list((await self._planning.state(story_id)).steps.values())):
-            if step.finished is None:
+            if step.finished is None or (cut is not None and step.started.task_id not in cut.rows.shown):
                 continue
             if any(a.artifact_digest == digest for a in step.finished.artifacts):
                 return await self._blobs.get(digest)

@@ -50,7 +50,8 @@ async def _reviewed(at: ToolFront, url: str) -> None:
 async def test_review_shows_what_councils_said_and_takes_the_decision(at: ToolFront):
     url, story = await _opened(at)
     await _reviewed(at, url)
-    seen = (await at.client.get(url, headers=DEV)).json()
+    assert (await at.client.get(url, headers=DEV)).json()["stories"] == [], "no story of a developer (CX-16)"
+    seen = (await at.client.get(url, headers=ROOT)).json()
     (one,) = seen["stories"]
     assert (seen["status"], one["result"], one["estimate"]["points"]) == ("REVIEWING", "PENDING", 3)
     assert [r["role"] for r in one["reviews"]] == ["architect", "qa", "devops"]

@@ -46,7 +46,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def test_client_reads_stories_files_and_events(url: str, tmp_path: Path):
-    (tmp_path / "token").write_text("dev-token\n")
+    (tmp_path / "token").write_text("archie-token\n")
 
     def ask() -> None:
         with FleetClient.at_home(url, tmp_path) as fleet:

@@ -36,8 +36,8 @@ def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     return response.json()
 
 
-async def _bundle(at: ToolFront, **body: Any) -> dict[str, Any]:
-    response = await at.client.post(f"{URL}/rehydrate", json=body, headers=DEV)
+async def _bundle(at: ToolFront, *, who: dict[str, str] = DEV, **body: Any) -> dict[str, Any]:
+    response = await at.client.post(f"{URL}/rehydrate", json=body, headers=who)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -134,18 +134,18 @@ async def test_parts_of_a_bundle_are_left_out_on_request(at: ToolFront):
 
 @pytest.mark.rule("CX-43", "CX-44")
 async def test_same_version_and_request_give_the_same_hash_and_a_kept_bundle_is_read_again(at: ToolFront):
-    first, second = await _bundle(at), await _bundle(at, persist_bundle=True)
+    first, second = await _bundle(at, who=ROOT), await _bundle(at, who=ROOT, persist_bundle=True)
     assert first["hash"] == second["hash"]
     assert first["kept_at"] is None
-    again = await at.client.get(second["kept_at"], headers=DEV)
+    again = await at.client.get(second["kept_at"], headers=ROOT)
     assert again.json() == second["bundle"]
     # Another process, whose cache is empty, builds the same from the log.
     other = front_parts(at.world).rehydrator
     assert other is not None
     assert str((await other.build(STORY)).hash) == first["hash"]
     await at.record(ev.MilestoneReached.model_validate({"milestone_id": "ms-one1", "name": "half", "ref": STORY}))
-    assert (await _bundle(at))["hash"] != first["hash"]
-    assert (await at.client.get(second["kept_at"], headers=DEV)).json() == second["bundle"]
+    assert (await _bundle(at, who=ROOT))["hash"] != first["hash"]
+    assert (await at.client.get(second["kept_at"], headers=ROOT)).json() == second["bundle"]
     other_hash = str(Digest("sha256:" + "0" * 64))
     _refused(await at.client.get(f"{URL}/bundles/1/{other_hash}", headers=DEV), 404, "not_found")
     elsewhere = second["kept_at"].replace(STORY, "st-nobody")

@@ -157,7 +157,9 @@ async def test_no_needs_a_reason_takes_the_story_back_and_the_gate_can_be_asked_
         assert wrong.json()["allowed"] == ["reject_test"]
         no = await at.post(f"/{ASKED}/reject", {"reason": "the slug is empty", "back": "reject_test"}, 3, QUINN)
         assert (no.status_code, no.json()["state"]) == (200, "BUILD"), no.text
-        assert [t["title"] for t in no.json()["tasks"]][-1].startswith("Mend the findings")
+        told = (await at.client.get(f"/api/planner/stories/{STORY}", headers=ROOT)).json()
+        assert [t["title"] for t in told["tasks"]][-1].startswith("Mend the findings")
+        assert no.json()["tasks"] == [], "qa has no task in it any more (CX-13)"
         (card,) = (await at.get("", status="rejected"))["items"]
         assert card["reason"] == "the slug is empty"
         again = await at.post("", {"story_id": STORY, "gate": "qa_passed"}, 4)

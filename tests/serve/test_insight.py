@@ -21,7 +21,7 @@ from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import MERGED, STORY, StoryLog, digest, story
-from tests.support.tool_front import DEV, REGISTRY
+from tests.support.tool_front import DEV, REGISTRY, ROOT
 
 URL = f"/api/planner/stories/{STORY}"
 
@@ -105,7 +105,7 @@ async def test_tests_of_a_story_are_told_by_name_with_their_history():
 
 async def test_change_request_can_be_read_before_there_is_one():
     async with _front(World(), story(until="merged")) as client:
-        found = await _get(client, f"{URL}/change-request")
+        found = (await client.get(f"{URL}/change-request", headers=ROOT)).json()
     assert (found["head"], found["outcome"]) == (f"fleet/{STORY}", None)
     assert "## Acceptance criteria" in found["body"]
     assert found["title"] == story(until="created").state.content.title

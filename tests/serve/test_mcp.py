@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from fleet.adapters.memory import Program, ProgramEnd, ProgramStart
 from fleet.ports import SandboxHealth
 from fleet.services.tool_supervisor import ToolSupervisor
 from serve_apps.mcp import MCP_PATH
-from tests.support.story_events import STORY, TASK
+from tests.support.story_events import DOC_TASK, STORY, TASK
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, serving, task_spec, tool_front
 
 
@@ -175,3 +176,19 @@ async def test_front_that_is_not_running_yet_and_one_without_tools_say_so():
     async with tool_front(with_tools=False) as at, serving(at.app) as url, agent(url) as dev:
         assert (await dev.refused("health"))["code"] == "sandbox_unavailable"
         assert (await at.client.get("/api/tools", headers=DEV)).json()["missing"] == "tools"
+
+
+@pytest.mark.rule("CX-16", "AP-113")
+async def test_story_and_events_are_cut_to_what_the_caller_sees():
+    async with served() as (_, dev, url), agent(url, ROOT) as root:
+        for tool in ("show_story", "story_events"):
+            whole, mine = await root.ask(tool, storyId=STORY), await dev.ask(tool, storyId=STORY)
+            assert DOC_TASK in json.dumps(whole), tool
+            assert DOC_TASK not in json.dumps(mine), tool
+        hidden = await dev.refused(
+            "open_session", story_id=STORY, role="developer", task_id=DOC_TASK, idempotencyKey="key-hidden-1"
+        )
+        missing = await dev.refused(
+            "open_session", story_id=STORY, role="developer", task_id="tk-nobody", idempotencyKey="key-hidden-2"
+        )
+        assert json.dumps(hidden).replace(DOC_TASK, "?") == json.dumps(missing).replace("tk-nobody", "?")

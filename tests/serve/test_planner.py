@@ -21,7 +21,7 @@ from tests.support.bench import STORY_TEXT, World
 from tests.support.front import front_parts, prompts
 from tests.support.rules import files
 from tests.support.story_events import DESIGN_COUNCIL, PLAN, STORY, TASK, decision_payload, story
-from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import ARCHIE, DEV, ROOT, ToolFront, keyed, tool_front
 
 STORIES = "/api/planner/stories"
 URL = f"{STORIES}/{STORY}"
@@ -70,7 +70,7 @@ READS = (
 @pytest.mark.rule("AP-1", "AP-55", "AP-59", "AP-62", "AP-71", "AP-84", "AP-88")
 async def test_every_read_of_a_story_is_answered_to_those_who_are_known(at: ToolFront):
     for path in READS:
-        response = await at.client.get(f"{URL}/{path}", headers=DEV)
+        response = await at.client.get(f"{URL}/{path}", headers=ARCHIE)
         assert response.status_code == 200, (path, response.text)
         _refused(await at.client.get(f"{STORIES}/st-nobody/{path}", headers=DEV), 404, "not_found")
         assert (await at.client.get(f"{URL}/{path}")).status_code == 401

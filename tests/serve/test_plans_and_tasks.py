@@ -10,7 +10,7 @@ import pytest
 
 from fleet import events as ev
 from tests.support.story_events import AC_1, AC_2, DECISION, DOC_TASK, PLAN, STORY, TASK, digest
-from tests.support.tool_front import DEV, RITA, ROOT, ToolFront, keyed, tool_front
+from tests.support.tool_front import ARCHIE, DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
 ANA = {"Authorization": "Bearer ana-token"}
@@ -100,9 +100,9 @@ async def _in_review(at: ToolFront) -> None:
 
 @pytest.mark.rule("AP-59", "PL-31", "PL-32", "PL-40")
 async def test_plan_version_tells_layers_critical_path_and_what_may_start(at: ToolFront):
-    (line,) = (await _get(at, "plans", DEV))["items"]
+    (line,) = (await _get(at, "plans", ARCHIE))["items"]
     assert (line["plan_id"], line["version"], line["status"], line["fits_text"]) == (PLAN, 1, "ADOPTED", True)
-    page = await _get(at, f"plans/{PLAN}", DEV)
+    page = await _get(at, f"plans/{PLAN}", ARCHIE)
     assert page["plan"] == line
     assert page["layers"] == [[TASK], [DOC_TASK]]
     assert (page["critical_path"], page["critical_hours"]) == ([TASK, DOC_TASK], 4)

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
+from fleet import events as ev
 from fleet.adapters.clock import SystemClock
 from fleet.context.row_rules import RowRules
 from fleet.errors import InvalidInput
-from fleet.ids import Principal, StoryId
+from fleet.ids import EntityId, Principal, StoryId
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.tools import load_roles
 from serve_apps.sight import Sight
-from serve_apps.stream import Choice, encode_cursor, many_frames, start_of
+from serve_apps.stream import Choice, encode_cursor, event_frames, many_frames, start_of
 from tests.support.bench import World
 from tests.support.rules import files, fsm
-from tests.support.story_events import PO, STORY, StoryLog, created_payload, story
+from tests.support.story_events import DOC_TASK, PO, STORY, TASK, StoryLog, created_payload, story
 
 ANA = Principal("user:ana")
 OTHER = StoryId("st-other1")
@@ -158,3 +159,39 @@ async def test_story_that_left_the_rows_of_the_caller_is_left_out_and_its_projec
             texts = [await anext(frames) for _ in range(3)]
     assert not any("event: denied" in text or "event: story" in text for text in texts)
     assert not await choice.takes(STORY), "it is in DOCS"
+
+
+@pytest.mark.rule("CX-16", "AP-104", "EV-24")
+async def test_stream_leaves_out_what_names_a_hidden_row_and_resumes_behind_it():
+    world = World(clock=SystemClock())
+    log = story(until="planned")
+    await log.write_to(world.log)
+    roles = load_roles(files().document("roles.yaml")).roles
+    entry = PrincipalEntry(principal=ANA, roles=frozenset({"developer"}), token_sha256=hash_token("x"))
+    choice = Choice(
+        Sight(PrincipalRegistry((entry,)), world.desk, RowRules(fsm, roles)), ANA, stories=frozenset({STORY})
+    )
+    told = {event.version: await choice.shows(event) for event in log.events}
+    for event in log.events:
+        assert told[event.version] == (DOC_TASK.encode() not in event.body), event.type
+    shown = [version for version, is_shown in told.items() if is_shown]
+    assert 0 < len(shown) < len(told)
+    middle = shown[len(shown) // 2]
+    async with aclosing(event_frames(world.desk, STORY, after=middle, heartbeat_s=15, choice=choice)) as frames:
+        rest = await _frames(frames, len([version for version in shown if version > middle]))
+    assert [one["version"] for one in rest] == [version for version in shown if version > middle]
+    # What is recorded while somebody watches is looked at as it comes.
+    reached = log.events[-1].version
+    for id, about in (("qu-one1", DOC_TASK), ("qu-two2", TASK)):
+        log.add(
+            ev.QuestionRaised(
+                question_id=EntityId(id),
+                kind="question",
+                text="Which one?",
+                severity="normal",
+                about=ev.Topic(kind="task", id=about),
+                asked_by=PO,
+            )
+        )
+    await log.write_to(world.log, after=reached)
+    assert [await choice.shows(event) for event in log.events[-2:]] == [False, True]

@@ -66,7 +66,9 @@ def _from_source(folder: Path, told: Tell) -> Path:
     run_builder([_base_python(), "-m", "venv", str(tools)], told)
     python = str(tools / "bin" / "python")
     run_builder([python, *_PIP, "install", *BUILDERS], told)
-    run_builder([python, *_PIP, "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(sources), SOURCE], told)
+    run_builder(
+        [python, *_PIP, "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(sources), SOURCE], told
+    )
     llama = unpacked(next(sources.glob("*.tar.gz")), folder / "unpacked")
     cmake, made = str(tools / "bin" / "cmake"), str(folder / "made")
     options = [f"-D{name}={value}" for name, value in OPTIONS.items()]

@@ -27,6 +27,7 @@ from fleet.ports import (
     ChangeRequest,
     Commit,
     CommitState,
+    CountRequest,
     EndedChange,
     FetchedRepository,
     LogPage,
@@ -83,6 +84,10 @@ class RayPacks:
     async def pack(self, request: PackRequest) -> Pack:
         """See the port."""
         return await self._resolver.call("context", "pack", request, timeout_s=30.0)
+
+    async def count(self, request: CountRequest) -> int:
+        """See the port."""
+        return await self._resolver.call("context", "count", request, timeout_s=30.0)
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """See the port."""

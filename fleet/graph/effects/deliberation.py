@@ -184,12 +184,23 @@ def council_decided(at: At, e: CouncilDecided) -> Iterator[GraphChange]:
         decision_hash=e.decision_hash,
         **texts(tally=json_text(e.tally), counterfactuals=json_text(e.counterfactuals)),
     )
+    yield from _places(at, e)
     if e.winner is not None:
         yield link(Rel.CONSIDERED, council, (Label.CANDIDATE, e.winner), winner=True)
     if e.decision_id is not None:
         decision: Ref = (Label.DECISION, e.decision_id)
         yield at.update(*decision, decision_hash=e.decision_hash, council_id=e.council_id)
         yield link(Rel.RESULT_OF, decision, council)
+
+
+def _places(at: At, e: CouncilDecided) -> Iterator[GraphChange]:
+    """Where each candidate came, 1 for the winner, and why ballots took out the others (GR-19)."""
+    ranking, removed = e.tally.get("ranking"), e.tally.get("removed")
+    for place, name in enumerate(ranking if isinstance(ranking, list) else (), start=1):
+        yield at.update(Label.CANDIDATE, str(name), rank=place)
+    for one in removed if isinstance(removed, list) else ():
+        if isinstance(one, dict) and "candidate_id" in one:
+            yield at.update(Label.CANDIDATE, str(one["candidate_id"]), removed=str(one.get("why", "")))
 
 
 def council_undecided(at: At, e: CouncilUndecided) -> Iterator[GraphChange]:

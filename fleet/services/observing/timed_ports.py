@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from fleet.errors import FleetError
 from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
 from fleet.observability import Attribute
-from fleet.ports import ChatModel, Clock, LogSink, Meter, Pack, PackRequest, Packs, SandboxBackend, SecretDelivery
+from fleet.ports import (
+    ChatModel,
+    Clock,
+    CountRequest,
+    LogSink,
+    Meter,
+    Pack,
+    PackRequest,
+    Packs,
+    SandboxBackend,
+    SecretDelivery,
+)
 from fleet.ports import SandboxHealth as Health
 from fleet.services.observing.tracing import OpenSpan, Tracer
 from fleet.tools import RunResult, RunSpec
@@ -146,6 +157,10 @@ class TimedPacks:
         for scope, count in pack.dropped:
             self._meter.add("fleet_pack_items_dropped_total", count, {"scope": scope})
         return pack
+
+    async def count(self, request: CountRequest) -> int:
+        """See `Packs.count`."""
+        return await self._packs.count(request)
 
 
 class TimedBackend:

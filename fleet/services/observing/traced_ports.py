@@ -7,6 +7,7 @@ from fleet.ports import (
     AgentAnswer,
     AgentRequest,
     Agents,
+    CountRequest,
     LogPage,
     Pack,
     PackRequest,
@@ -47,6 +48,11 @@ class TracedPacks:
         """See `Packs.pack`."""
         with on_behalf_of(self._log.cause(request.story_id)):
             return await self._packs.pack(request)
+
+    async def count(self, request: CountRequest) -> int:
+        """See `Packs.count`."""
+        with on_behalf_of(self._log.cause(request.story_id)):
+            return await self._packs.count(request)
 
 
 class TracedSandbox:

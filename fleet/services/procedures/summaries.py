@@ -14,17 +14,20 @@ from fleet.context import (
     is_long,
     outline_of,
     scopes_for,
+    steps_after,
     text_digests,
+    told_texts,
     turns_of,
     with_prose,
 )
 from fleet.errors import ArtifactNotFound, ReplyMalformed, ReplyRefused
 from fleet.events import SummaryRecorded
 from fleet.ids import Digest
-from fleet.models import Sampling
-from fleet.ports import AgentRequest
+from fleet.models import PACK_READERS, Sampling
+from fleet.ports import AgentRequest, CountRequest
 from fleet.services.journal import Work
 from fleet.services.workbench import Workbench, seat
+from fleet.story import Step
 
 __all__ = ["keep_summaries", "keep_summary"]
 
@@ -63,7 +66,9 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
     role = config.base_role(role)
     steps = history_of(state, config.roles_of(role))
     last = state.summaries.get(role)
-    if not is_long(steps, config.compression, covered=last.covers_to if last else 0):
+    covered = last.covers_to if last else 0
+    told = await _heard(bench, role, steps_after(steps, covered))
+    if not is_long(steps, config.compression, covered=covered, told=told):
         return
     texts = {digest: await _text(bench, digest) for digest in text_digests(steps)}
     turns = turns_of(state, steps, texts)
@@ -72,8 +77,19 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
         return
     # By the number of its steps: versions may differ between two runs of the same story, and these may not.
     name = f"summary/{role}/{len(steps)}"
-    told = await _told(bench, role, name, found, turns) if config.compression.written_by == "model" else None
-    await _record(bench, role, name, told or found, is_told=told is not None)
+    written = await _told(bench, role, name, found, turns) if config.compression.written_by == "model" else None
+    await _record(bench, role, name, written or found, is_told=written is not None)
+
+
+async def _heard(bench: Workbench, role: str, new: Sequence[Step]) -> int | None:
+    """The tokens of what the role was told in these steps, as the models that it began with count them (CX-20, CX-50).
+
+    None leaves it to the estimate: a story from before wrote down no readers, and is planned as it was.
+    """
+    texts, state = told_texts(new), bench.state
+    if PACK_READERS not in state.config or not texts:
+        return None
+    return await bench.packs.count(CountRequest(state.story_id, role, texts, state.version))
 
 
 async def _told(

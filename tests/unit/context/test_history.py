@@ -102,3 +102,14 @@ def test_outline_shows_some_of_every_part_and_says_what_is_left_out() -> None:
     assert len(shown.encode()) < 100 * 3 + 120
     kept = [line for line in shown.splitlines() if line.startswith("- ")]
     assert all(line in text.splitlines() for line in kept), "only whole lines"
+
+
+@pytest.mark.rule("CX-20", "CX-50")
+def test_what_was_told_counts_as_somebody_counted_it_and_what_was_said_as_its_engine_did() -> None:
+    log = story(until="planned")
+    log.step("developer-001/one", who=DEVELOPER)
+    steps = history_of(log.state, {"developer"})
+    said = sum(step.finished.cost.tokens_out for step in steps if step.finished and step.started.kind == "model")
+    rule = RULE.model_copy(update={"tokens": said + 100})
+    assert not is_long(steps, rule, covered=0, told=100)
+    assert is_long(steps, rule, covered=0, told=101)

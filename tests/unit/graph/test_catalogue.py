@@ -30,6 +30,7 @@ LABELS = (
         "title rationale category status origin alternatives created_at decided_at decision_hash",
     ),
     ("GR-18", "Council", "kind status outcome reason rule_version seed quorum tokens_total decided_in"),
+    ("GR-19", "Candidate", "digest rank gates_ok trusted_passed trusted_total cluster_size diff_lines removed"),
     ("GR-20", "Ballot", "round voter valid votes ranking"),
     ("GR-21", "Actor", "kind name roles model"),
     ("GR-22", "Approval", "gate role status subject_digest requested_at decided_at delegated notes"),
@@ -83,6 +84,9 @@ RELATIONS = (
 )
 
 
+TALLY = {"ranking": ["cd-aaa1", "cd-bbb2"], "removed": [{"candidate_id": "cd-ccc3", "why": "vetoed"}]}
+
+
 def changes_of(payload: Payload) -> tuple[GraphChange, ...]:
     return effects(stored(payload, stream=STREAM, version=7), payload)
 
@@ -93,6 +97,8 @@ def variants(name: str) -> Iterator[Payload]:
     yield payload.model_copy(update={"scope": "story"}) if "scope" in type(payload).model_fields else payload
     if name == "TaskTransitioned":
         yield payload.model_copy(update={"to": "done"})
+    if name == "CouncilDecided":
+        yield payload.model_copy(update={"tally": TALLY})
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,44 @@ def test_link_between_decisions_is_an_edge_of_its_kind(name: str, rel: str) -> N
         if isinstance(c, RelationChange) and (c.from_label, c.to_label) == ("Decision", "Decision")
     ]
     assert edges == [(rel, first.decision_id)]
+
+
+@pytest.mark.rule("GR-19")
+def test_decided_council_says_where_each_candidate_came_and_which_were_taken_out() -> None:
+    payload = samples()["CouncilDecided"].model_copy(update={"tally": TALLY})
+    found = {
+        change.id: {name: change.props.get(name) for name in ("rank", "removed")}
+        for change in changes_of(payload)
+        if isinstance(change, NodeChange) and change.label == "Candidate"
+    }
+    assert found == {
+        "cd-aaa1": {"rank": 1, "removed": None},
+        "cd-bbb2": {"rank": 2, "removed": None},
+        "cd-ccc3": {"rank": None, "removed": "vetoed"},
+    }
+
+
+@pytest.mark.rule("GR-19")
+@pytest.mark.parametrize("tally", [{}, {"ranking": 3, "removed": "x"}, {"removed": [7, {"why": "vetoed"}]}])
+def test_tally_without_places_says_nothing_of_candidates(tally: dict[str, object]) -> None:
+    payload = samples()["CouncilDecided"].model_copy(update={"tally": tally})
+    assert not [c for c in changes_of(payload) if isinstance(c, NodeChange) and c.label == "Candidate"]
+
+
+@pytest.mark.rule("GR-25")
+def test_artifact_is_its_digest_and_size_and_each_run_says_what_it_is_to_it() -> None:
+    changes = changes_of(samples()["ArtifactStored"])
+    (node,) = (c for c in changes if isinstance(c, NodeChange) and c.label == "Artifact")
+    (edge,) = (c for c in changes if isinstance(c, RelationChange) and c.to_label == "Artifact")
+    assert (node.id, node.props["digest"]) == (edge.to_id, node.id)
+    assert isinstance(node.props["size_bytes"], int)
+    assert {"kind", "media_type", "path"} <= {*edge.props, *edge.key}
+
+
+@pytest.mark.rule("GR-64")
+def test_merge_says_which_files_its_task_touched_and_how() -> None:
+    payload = samples()["TreeMerged"]
+    edges = [c for c in changes_of(payload) if isinstance(c, RelationChange) and c.type == "TOUCHED"]
+    assert [c.props["change"] for c in edges] == [file.change for file in payload.files]  # type: ignore[attr-defined]
+    assert {(c.from_label, c.to_label) for c in edges} == {("Task", "File")}
+    assert {c.key["v"] for c in edges} == {7}, "the merge that did it: its step and run are found by its version"

@@ -223,3 +223,11 @@ def test_durations_are_told_as_people_read_them() -> None:
     values = [0, 999, 1000, 3450, 59_999, 60_000, 125_000, 3_840_000]
     words = ["0 ms", "999 ms", "1.0 s", "3.4 s", "59.9 s", "1 min 0 s", "2 min 5 s", "1 h 4 min"]
     assert [duration_text(v) for v in values] == words
+
+
+@pytest.mark.rule("RP-4", "RP-2")
+def test_report_has_no_part_that_a_model_wrote_about_it() -> None:
+    report = build_report(story().state, story().decoded)
+    assert not [name for name in type(report).model_fields if "narrative" in name.lower()]
+    assert "model-written" not in render_markdown(report)
+    assert render_markdown(report) == render_markdown(build_report(story().state, story().decoded))

@@ -16,7 +16,7 @@ from fleet.events import ContextPackBuilt, StoryCreated, decode
 from fleet.ids import CommandId, Digest, Principal, StoryId, StreamId
 from fleet.models import PACK_READERS, PackReaders, TokenizerId
 from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
-from fleet.ports import Command, Pack, PackRequest, Tokenizers
+from fleet.ports import Command, CountRequest, Pack, PackRequest, Tokenizers
 from fleet.services.context_service import ContextService
 from fleet.services.procedures.texts import pack_text
 from fleet.services.workbench import Workbench
@@ -200,3 +200,18 @@ async def test_next_owner_of_a_story_makes_the_same_pack_and_no_second_record(tm
     world.tokenizers = FileTokenizers({WORDS.sha256: tmp_path / "none.json"}, tmp_path)
     assert await pack_text(await world.bench(), "qa", "TEST", None) == first
     assert (await world.types()).count("ContextPackBuilt") == 1
+
+
+@pytest.mark.rule("CX-20", "CX-50")
+async def test_texts_are_counted_by_the_tokenizers_that_the_story_began_with(files: FileTokenizers) -> None:
+    texts = ("one two three", "four", "")
+    at = await Fleet().begin(readers(coder=engine(WORDS), other=engine(BYTES)))
+    request = CountRequest(STORY, "developer", texts, at.story.version)
+    service = ContextService(at.log, at.blobs, context_config(), clock=MemoryClock(), tokenizers=files)
+    assert await service.count(request) == sum(Counter("bytes").count(text) for text in texts)
+    before = await Fleet().begin(None)
+    old = ContextService(before.log, before.blobs, context_config(), clock=MemoryClock(), tokenizers=None)
+    assert await old.count(request) == 5 + 2, "a third of the bytes of each"
+    gone = ContextService(at.log, at.blobs, context_config(), clock=MemoryClock(), tokenizers=None)
+    with pytest.raises(ConfigError):
+        await gone.count(request)

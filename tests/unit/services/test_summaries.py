@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.adapters.memory import MemoryEventLog
-from fleet.context import ContextConfig
+from fleet.adapters.tokenizers import FileTokenizers
+from fleet.context import ContextConfig, estimate_tokens
+from fleet.digest import canonical_json
 from fleet.errors import ReplyMalformed, ReplyRefused
 from fleet.events import Payload, SummaryRecorded, decode
 from fleet.ids import Principal, StreamId
+from fleet.models import PACK_READERS, PackReaders
+from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
 from fleet.ports import PackRequest
+from fleet.services.context_service import ContextService
 from fleet.services.procedures.summaries import keep_summaries, keep_summary
 from fleet.services.workbench import Workbench
 from tests.support.bench import ScriptedAgents, World
 from tests.support.context import context_config
-from tests.support.story_events import PO, STORY, StoryLog, created_payload, story
+from tests.support.story_events import PO, STORY, StoryLog, created_payload, digest, story
+from tests.support.tokenizers import Counter, id_of, write
 
 ARCHITECT, QA = Principal("agent:architect-001"), Principal("agent:qa-001")
 
@@ -165,3 +172,35 @@ async def test_answers_that_nobody_has_any_more_do_not_stop_a_story() -> None:
     await keep_summaries(bench, ("architect",), "DESIGN")
     (found,) = await recorded(world)
     assert b"tests.pytest: 1 passed, 0 failed" in await bench.blobs.get(found.summary_digest)
+
+
+@pytest.mark.rule("CX-20", "CX-50", "CX-25")
+@pytest.mark.parametrize("is_counted", [False, True])
+async def test_length_is_counted_as_the_models_of_the_story_count_or_else_estimated(
+    tmp_path: Path, is_counted: bool
+) -> None:
+    """Of digests there are more tokens than the estimate says: the limit of this test lies between the two."""
+    told = " ".join(digest(str(number)).hex for number in range(130))
+    exact, estimated = 3 * Counter("bytes").count(told), 3 * estimate_tokens(told)
+    assert exact > estimated + 2_000
+    world, coder = World(log=MemoryEventLog()), id_of("bytes")
+    engine = ReadingEngine(tokenizer=coder, max_context=32_768, max_output=1_000)
+    chain = ReadingChain(links=(ReadingLink(engine_id="coder", max_tokens=500),))
+    readers = PackReaders(engines={"coder": engine}, roles={}, default=chain)
+    kept = {PACK_READERS: await world.blobs.put(canonical_json(readers))} if is_counted else {}
+    log = story(until="planned", config={"fsm.yaml": digest("fsm"), **kept})
+    for number in range(3):
+        log.step(f"qa-001/{number}", kind="run", who=QA, excerpt=told)
+    await log.write_to(world.log)
+    bench = await world.bench()
+    service = ContextService(
+        world.log,
+        world.blobs,
+        context_config(),
+        clock=world.clock,
+        tokenizers=FileTokenizers({coder.sha256: write(tmp_path)}, tmp_path),
+    )
+    rule = config(tokens=exact - 1_000, steps=40)
+    bench = replace(bench, packs=service, rules=replace(bench.rules, context=rule))
+    await keep_summaries(bench, ("qa",), "DESIGN")
+    assert len(await recorded(world)) == is_counted

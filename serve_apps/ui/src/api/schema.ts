@@ -341,7 +341,7 @@ export interface paths {
         };
         /**
          * Show Ceremony
-         * @description One review: what each council said of each story, the estimates, and what was decided.
+         * @description One review: what each council said of each story that the caller sees, the estimates, and what was decided.
          */
         get: operations["show_ceremony_api_ceremonies__ceremony_id__get"];
         put?: never;
@@ -3444,6 +3444,10 @@ export interface components {
          * @description A bundle, its hash, and where it can be read again while it is kept.
          */
         BundleView: {
+            /** Blocks */
+            blocks: {
+                [key: string]: components["schemas"]["BlocksView"];
+            };
             bundle: components["schemas"]["RehydrationBundle"];
             /** Generated At */
             generated_at: string;
@@ -4509,6 +4513,8 @@ export interface components {
          * @description How much of a scope did not fit.
          */
         DroppedView: {
+            /** Ids */
+            ids: string[];
             /** Items */
             items: number;
             /** Scope */

@@ -1,0 +1,231 @@
+"""Every answer about a story that is seen is cut to the rows that are seen (CX-16)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from fleet import events as ev
+from fleet.events import StoredEvent, decode
+from fleet.ids import EntityId, Principal
+from fleet.planning import PLATFORM
+from tests.support.stores import eventually
+from tests.support.story_events import DECISION, DESIGN_COUNCIL, DOC_TASK, PLAN, STORY, SYSTEM, TASK, decision_payload
+from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
+
+URL = f"/api/planner/stories/{STORY}"
+CONTEXT = f"/api/context/{STORY}"
+READS = (
+    "",
+    "/plan",
+    "/plans",
+    f"/plans/{PLAN}",
+    "/tasks",
+    "/transitions",
+    "/checkpoints",
+    "/deployments",
+    "/decisions",
+    "/questions",
+    "/scores",
+    "/runs",
+    "/timeline",
+    "/councils",
+    f"/councils/{DESIGN_COUNCIL}",
+    "/tests",
+    "/workspace-reports",
+    f"/tasks/{TASK}",
+)
+OTHERS = (
+    f"{CONTEXT}/graph?depth=3",
+    f"{CONTEXT}/packs",
+    f"{CONTEXT}/developer/BUILD",
+    f"{CONTEXT}/architect/BUILD",
+    f"{CONTEXT}/po/DESIGN",
+    f"/api/events?stream={STORY}&limit=200",
+    "/api/planner/stories",
+    "/api/tasks/pending",
+    "/api/projects/pr-default/timeline?days=3650",
+    f"/api/decisions/{DECISION}",
+    "/api/councils",
+    "/api/approvals?status=granted",
+)
+QUESTION = "qu-hidden1"
+
+
+@pytest.fixture
+async def at() -> AsyncIterator[ToolFront]:
+    """A developer sees the story, one task of it, and nothing of the task for its page."""
+    async with tool_front() as front:
+        yield front
+
+
+async def _asked(at: ToolFront, id: str, about: str) -> None:
+    await at.record(
+        ev.QuestionRaised(
+            question_id=EntityId(id),
+            kind="question",
+            text=f"The text of {id}",
+            severity="normal",
+            about=ev.Topic(kind="task", id=about),
+            asked_by=SYSTEM,
+        )
+    )
+
+
+async def _secrets(at: ToolFront) -> set[str]:
+    """What stands for the task that the developer does not see, and for the question about it."""
+    found = (await at.client.get(f"{URL}/tasks", headers=ROOT)).json()["items"]
+    (title,) = (row["title"] for row in found if row["task_id"] == DOC_TASK)
+    return {DOC_TASK, title, QUESTION}
+
+
+async def _denied(at: ToolFront, action: str, what: str) -> None:
+    async def told() -> bool:
+        events: list[StoredEvent] = await at.world.log.read(PLATFORM)
+        found = [p for p in map(decode, events) if isinstance(p, ev.AccessDenied)]
+        return (action, what) in {(one.action, one.object) for one in found}
+
+    await eventually(told, within_s=10)
+
+
+@pytest.mark.rule("CX-16", "CX-12")
+async def test_no_answer_tells_a_developer_of_a_task_that_is_not_theirs(at: ToolFront):
+    await _asked(at, QUESTION, DOC_TASK)
+    await _asked(at, "qu-shown1", TASK)
+    secrets, told = await _secrets(at), set[str]()
+    for path in (*(URL + read for read in READS), *OTHERS):
+        answer = await at.client.get(path, headers=DEV)
+        assert answer.status_code == 200, (path, answer.text)
+        assert not {secret for secret in secrets if secret in answer.text}, path
+        whole = await at.client.get(path, headers=ROOT)
+        assert whole.status_code == 200
+        told |= {secret for secret in secrets if secret in whole.text}
+    assert told == secrets, "to the po these paths tell all of it"
+    assert "qu-shown1" in (await at.client.get(f"{URL}/questions", headers=DEV)).text
+
+
+@pytest.mark.rule("CX-16", "RP-2")
+async def test_report_envelopes_and_change_request_are_shown_whole_or_not_at_all(at: ToolFront):
+    for path in ("report", "change-request"):
+        assert (await at.client.get(f"{URL}/{path}", headers=ARCHIE)).status_code == 200
+        refused = await at.client.get(f"{URL}/{path}", headers=DEV)
+        assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    await _denied(at, "read_report", STORY)
+
+
+@pytest.mark.rule("CX-16", "CX-40")
+async def test_bundle_is_cut_and_one_that_was_kept_whole_is_not_there(at: ToolFront):
+    await _asked(at, QUESTION, DOC_TASK)
+    secrets = await _secrets(at)
+    body = {"roles": ["developer", "architect", "po"], "timeline_events": 500, "persist_bundle": True}
+    whole = await at.client.post(f"{CONTEXT}/rehydrate", json=body, headers=ROOT)
+    mine = await at.client.post(f"{CONTEXT}/rehydrate", json=body, headers=DEV)
+    assert whole.status_code == mine.status_code == 200, mine.text
+    assert QUESTION in whole.text
+    assert not {secret for secret in secrets if secret in mine.text}
+    assert TASK in mine.text
+    assert (await at.client.get(mine.json()["kept_at"], headers=DEV)).json() == mine.json()["bundle"]
+    kept = whole.json()["kept_at"]
+    hidden = await at.client.get(kept, headers=DEV)
+    other = "sha256:" + "0" * 64
+    missing = await at.client.get(kept.replace(whole.json()["hash"], other), headers=DEV)
+    assert hidden.status_code == missing.status_code == 404
+    assert hidden.text == missing.text.replace(other, whole.json()["hash"])
+    await _denied(at, "read_bundle", whole.json()["hash"])
+
+
+@pytest.mark.rule("CX-16", "AP-104")
+async def test_stream_leaves_out_the_events_that_name_what_is_hidden(at: ToolFront):
+    await _asked(at, QUESTION, DOC_TASK)
+    await _asked(at, "qu-shown1", TASK)
+    secrets, found = await _secrets(at), list[str]()
+    async with at.client.stream("GET", f"/api/events?stream={STORY}&limit=200", headers=DEV) as response:
+        found.append((await response.aread()).decode())
+    versions = [item["version"] for item in json.loads(found[0])["items"]]
+    whole = (await at.client.get(f"/api/events?stream={STORY}&limit=200", headers=ROOT)).json()["items"]
+    assert set(versions) < {item["version"] for item in whole}
+    assert not {secret for secret in secrets if secret in found[0]}
+    assert "qu-shown1" in found[0]
+
+
+@pytest.mark.rule("CX-16", "AP-89")
+async def test_documents_of_the_whole_story_are_not_there_for_who_sees_a_part_of_it(at: ToolFront):
+    name = await at.world.blobs.put(b"all of the story")
+    await at.record(ev.DocsProduced(docs=(), criteria={}, tree_digest=name))
+    assert (await at.client.get(f"{URL}/blobs/{name}", headers=ROOT)).content == b"all of the story"
+    hidden = await at.client.get(f"{URL}/blobs/{name}", headers=DEV)
+    other = "sha256:" + "0" * 64
+    missing = await at.client.get(f"{URL}/blobs/{other}", headers=DEV)
+    assert (hidden.status_code, hidden.text) == (404, missing.text.replace(other, name))
+    await _denied(at, "read_blob", name)
+
+
+@pytest.mark.rule("CX-16", "CX-5")
+async def test_pack_for_a_hidden_task_is_that_for_a_missing_one(at: ToolFront):
+    answers = list[httpx.Response]()
+    for task in (DOC_TASK, "tk-nobody"):
+        answers.append(await at.client.get(f"{CONTEXT}/developer/BUILD?task_id={task}", headers=DEV))
+    hidden, missing = answers
+    assert (hidden.status_code, hidden.text) == (missing.status_code, missing.text.replace("tk-nobody", DOC_TASK))
+    await _denied(at, "read_task", DOC_TASK)
+
+
+@pytest.mark.rule("CX-16", "RT-20")
+async def test_session_and_run_for_a_hidden_task_are_refused_as_for_a_missing_one(at: ToolFront):
+    for number, (path, key) in enumerate((("/api/tools/sessions", "task_id"), ("/api/runs", "task_id"))):
+        answers = list[str]()
+        for shift, task in ((0, DOC_TASK), (50, "tk-nobody")):
+            body = (
+                {"story_id": STORY, "role": "developer", key: task}
+                if number == 0
+                else {
+                    "image": "python",
+                    "cmd": ["true"],
+                    "context": {"case_id": STORY, "task_id": task, "role": "developer"},
+                }
+            )
+            sent = await at.client.post(path, json=body, headers=keyed(number + shift))
+            assert sent.status_code == 404, sent.text
+            answers.append(sent.text.replace(task, "?"))
+        assert answers[0] == answers[1]
+
+
+@pytest.mark.rule("CX-22", "CX-24")
+async def test_pack_names_what_did_not_fit_and_its_blocks_hold_the_text_that_was_counted(at: ToolFront):
+    for n in range(40):
+        await at.record(
+            decision_payload(EntityId(f"de-long{n}"), title=f"T{n}", rationale="why " * 200, council_id=None)
+        )
+    page = (await at.client.get(f"{CONTEXT}/architect/DESIGN?token_budget=2000", headers=ROOT)).json()
+    (dropped,) = (one for one in page["dropped"] if one["scope"] == "DECISIONS_GLOBAL")
+    assert dropped["items"] == len(dropped["ids"]) > 0
+    assert set(dropped["ids"]) <= {f"de-long{n}" for n in range(40)}
+    assert page["blocks"]["context"] == page["text"]
+    assert page["token_count"] == -(-len(page["blocks"]["context"].encode()) // 3) <= page["budget"] == 2000
+
+
+@pytest.mark.rule("CX-22", "CX-41")
+async def test_bundle_has_the_blocks_of_each_role(at: ToolFront):
+    found = (await at.client.post(f"{CONTEXT}/rehydrate", json={"roles": ["developer", "qa"]}, headers=ROOT)).json()
+    assert found["blocks"].keys() == found["bundle"]["packs"].keys() == {"developer", "qa"}
+    for role, blocks in found["blocks"].items():
+        assert json.loads(blocks["context"]) == found["bundle"]["packs"][role]
+        assert "Language: en" in blocks["system"]
+        assert blocks["tools"]
+
+
+@pytest.mark.rule("CX-16", "AP-87")
+async def test_usage_and_budgets_name_no_hidden_task_or_story(at: ToolFront):
+    for path in (f"/api/usage?group_by=task&storyId={STORY}", "/api/usage?group_by=task"):
+        answer = await at.client.get(path, headers=DEV)
+        assert answer.status_code == 200
+        assert DOC_TASK not in answer.text
+    assert STORY in (await at.client.get("/api/usage?group_by=story", headers=DEV)).text
+    assert STORY not in (await at.client.get("/api/usage?group_by=story", headers=QUINN)).text, "qa sees no such story"
+    seen = await at.app.state.sight.known_ids(Principal("user:dev"), None)
+    assert {STORY, TASK} <= seen
+    assert DOC_TASK not in seen
+    assert (await at.client.get(f"/api/budgets?scope=story:{STORY}", headers=DEV)).status_code == 200
