@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 from tests.support.docker_engine import docker_engine
 from tests.support.sandbox_leftovers import remove_sandbox_files_of
 from tests.support.services import Neo4jAddress, graph_server, log_server
+
+# A process that has used gRPC would otherwise wake it in every child between fork and exec, where its files are closed.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("fleet", deadline=None)

@@ -103,7 +103,7 @@ class LlamaSettings(Settings):
     """What runs small models on the CPU of a machine (engines of kind `local`)."""
 
     python: AbsolutePath | None = None
-    """Interpreter that has `llama_cpp`, used instead of a binary; replies that follow a schema are slow with it."""
+    """Interpreter that has `llama_cpp`, used instead of a binary; replies that follow a schema are slower with it."""
     server: AbsolutePath | None = None
     """A `llama-server` binary of llama.cpp; unset is that of `fleet models pull --engine`, or on the PATH."""
 

@@ -97,7 +97,7 @@ def find_program(*, python: Path | None, server: Path | None, home: Path) -> Lla
 
     In this order: the binary that is named, the interpreter that is named, the binary that `fleet models pull --engine`
     built below the home, a `llama-server` on the PATH, this interpreter. The binary goes first because the Python
-    package holds every token of the vocabulary against a reply's schema, and is some ten times slower for it.
+    package holds every token of the vocabulary against a reply's schema, and writes such replies a third slower for it.
 
     Raises:
         ModelUnavailable: there is none, or the named one does not work; says how to get one. `reason` load_failed.
