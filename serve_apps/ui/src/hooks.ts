@@ -4,7 +4,7 @@ import { createContext, useCallback, useContext, useEffect, useRef, useState } f
 import { type Api, type Got, Problem, newKey } from "./api/client.ts";
 import { type LineState, follow } from "./api/sse.ts";
 import { parseEnvelope } from "./model/envelope.ts";
-import { EMPTY, type StoryFeed, arrival, reduce } from "./model/feed.ts";
+import { EMPTY, type StoryFeed, arrival, passing, reduce } from "./model/feed.ts";
 
 export const ApiContext = createContext<Api | null>(null);
 
@@ -97,6 +97,9 @@ export function useFeed(story: string): { readonly feed: StoryFeed; readonly lin
     const stop = new AbortController();
     let current = EMPTY;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    // The event behind the newest gap, and whether what is missing there is not shown to this person (CX-16).
+    let behind = 0;
+    let isCut = false;
     setFeed(EMPTY);
     void follow({
       path: `/api/events/stream?${new URLSearchParams({ storyId: story }).toString()}`,
@@ -107,7 +110,13 @@ export function useFeed(story: string): { readonly feed: StoryFeed; readonly lin
       onFrame: ({ data }) => {
         const event = parseEnvelope(data);
         if (!event) return true;
-        if (arrival(current.version, event.version) === "gap") return false;
+        if (arrival(current.version, event.version) === "gap") {
+          // What was lost comes when it is asked for again; what does not come then never does.
+          isCut ||= behind === event.version;
+          behind = event.version;
+          if (!isCut) return false;
+          current = passing(current, event.version);
+        }
         current = reduce(current, event);
         timer ??= setTimeout(() => {
           timer = undefined;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Body, Envelope } from "../src/model/envelope.ts";
 import { countedVotes, votesFor } from "../src/model/votes.ts";
-import { EMPTY, type StoryFeed, arrival, latestScore, reduce, reduceAll, spentByRole, waiting } from "../src/model/feed.ts";
+import { EMPTY, type StoryFeed, arrival, latestScore, passing, reduce, reduceAll, spentByRole, waiting } from "../src/model/feed.ts";
 
 type Told = readonly [type: string, body: Body, actor?: string];
 
@@ -37,6 +37,14 @@ test("events that come twice, or too early, change nothing", () => {
 
 test("only the very next version may be applied", () => {
   assert.deepEqual([1, 4, 5, 7].map((version) => arrival(4, version)), ["repeat", "repeat", "next", "gap"]);
+});
+
+test("what is not shown is passed over, and what was seen is not seen again", () => {
+  const [created, , closed] = events(CREATED, ["StoryTransitioned", { from: "BACKLOG", to: "DRAFT" }], ["StoryClosed", { final_state: "DONE" }]);
+  assert.ok(created && closed);
+  const feed = reduce(EMPTY, created);
+  assert.equal(reduce(feed, closed), feed);
+  assert.deepEqual([reduce(passing(feed, 3), closed).closed, passing(feed, 3).version, passing(feed, 1).version], [true, 2, 1]);
 });
 
 test("any split of a stream into pieces ends in the same story", () => {

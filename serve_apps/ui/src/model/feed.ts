@@ -25,6 +25,11 @@ export function reduce(feed: StoryFeed, event: Envelope): StoryFeed {
   return { ...next, version: event.version, timeline: [...feed.timeline, entry(next, event)] };
 }
 
+/** The story as it is for somebody to whom what lies before this version is not shown. */
+export function passing(feed: StoryFeed, version: number): StoryFeed {
+  return { ...feed, version: Math.max(feed.version, version - 1) };
+}
+
 /** The story after all of these events. */
 export function reduceAll(feed: StoryFeed, events: readonly Envelope[]): StoryFeed {
   return events.reduce(reduce, feed);
