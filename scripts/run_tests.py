@@ -30,8 +30,29 @@ SIMULATION = ("tests/sim",)
 STORES = ("tests/contract", "tests/serve", "tests/chaos")
 FLEETS = ("tests/services", "tests/ray")
 LANES = {"computing": COMPUTING, "house": HOUSE, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
-WIDE = "wide"
-UNMEASURED = ("house", "simulation")
+WIDE, REAL = "wide", "real"
+UNMEASURED = ("house", "simulation", WIDE, REAL)
+REAL_SUITES = (
+    "tests/contract/test_log.py",
+    "tests/contract/test_log_stateful.py",
+    "tests/contract/test_lease.py",
+    "tests/contract/test_ledger.py",
+    "tests/contract/test_inbox.py",
+    "tests/contract/test_feed.py",
+    "tests/contract/test_feed_group.py",
+    "tests/contract/test_dead_letters.py",
+    "tests/contract/test_snapshots.py",
+    "tests/contract/test_checkpoints.py",
+    "tests/contract/test_blobs.py",
+    "tests/contract/test_graph.py",
+    "tests/services/test_redis_log.py",
+    "tests/services/test_redis_queues.py",
+    "tests/services/test_redis_blobs.py",
+    "tests/services/test_story_graph.py",
+    "tests/services/test_audit.py",
+    "tests/chaos",
+)
+_MARKS = {WIDE: "wide and not slow", REAL: "not slow"}
 MOST_AGAIN = 5
 """Files: a fixture that fails takes every test of its module with it."""
 TIMES_AGAIN = 2
@@ -79,10 +100,10 @@ def main(arguments: list[str]) -> int:
     return verdict(list(codes.values()), is_narrowed=bool(arguments)) if codes.keys() == LANES.keys() else 1
 
 
-def run_wide(arguments: list[str]) -> int:
-    """The tests that drive programs of the machine (`make test-wide`), by the same rule; 0 when they passed."""
-    shutil.rmtree(_cache(WIDE), ignore_errors=True)
-    codes = {WIDE: _run(WIDE, arguments, None)}
+def run_unmeasured(lane: str, arguments: list[str]) -> int:
+    """One lane without coverage (`make test-wide`, `make test-real`), by the same rule; 0 when its tests passed."""
+    shutil.rmtree(_cache(lane), ignore_errors=True)
+    codes = {lane: _run(lane, arguments, None)}
     for test in _try_again(codes, arguments):
         print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
     return verdict(list(codes.values()), is_narrowed=bool(arguments))
@@ -96,7 +117,7 @@ def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
     unstable: list[str] = []
     for lane, tests in failed.items():
         print(f"... {lane}, again and alone: {', '.join(tests)}", flush=True)
-        more = [] if lane == WIDE else ["--cov-append"]
+        more = [] if lane in UNMEASURED else ["--cov-append"]
         again = [_run(lane, [*arguments, *more], None, tests) for _ in range(TIMES_AGAIN)]
         codes[lane] = verdict(again, is_narrowed=False)
         unstable += tests if codes[lane] == 0 else []
@@ -123,12 +144,12 @@ def verdict(codes: list[int], *, is_narrowed: bool) -> int:
 
 def _run(lane: str, arguments: list[str], output: IO[bytes] | None, tests: Sequence[str] = ()) -> int:
     """What pytest ended with; it ran the folders of the lane, or these tests of it alone."""
-    measure = [] if lane in (*UNMEASURED, WIDE) else ["--cov", "--cov-report="]
+    measure = [] if lane in UNMEASURED else ["--cov", "--cov-report="]
     cache = ["-o", f"cache_dir={_cache(lane)}"]
-    marks = "wide and not slow" if lane == WIDE else "not slow and not wide"
+    marks = _MARKS.get(lane, "not slow and not wide")
     command = ["-m", "pytest", "-m", marks, "--durations=15", *measure, *cache, *arguments]
     environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
-    chosen = tests or LANES.get(lane, ("tests",))
+    chosen = tests or {**LANES, REAL: REAL_SUITES}.get(lane, ("tests",))
     process = subprocess.run(
         [sys.executable, *command, *chosen], env=environ, stdout=output, stderr=output, check=False
     )
@@ -145,4 +166,12 @@ def _data() -> list[str]:
 
 if __name__ == "__main__":
     REPORTS.mkdir(parents=True, exist_ok=True)
-    raise SystemExit(run_wide(sys.argv[2:]) if sys.argv[1:2] == ["--wide"] else main(sys.argv[1:]))
+    match sys.argv[1:]:
+        case ["--wide", *given]:
+            raise SystemExit(run_unmeasured(WIDE, given))
+        case ["--real", *given]:
+            # What needs Ray brings its own stores.
+            ignored = [f"--ignore={path}" for path in sorted(Path("tests/chaos").glob("test_ray_*.py"))]
+            raise SystemExit(run_unmeasured(REAL, [*ignored, *given]))
+        case given:
+            raise SystemExit(main(given))

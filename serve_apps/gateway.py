@@ -98,8 +98,12 @@ def build_gateway(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp.run():
-            yield
+        try:
+            async with mcp.run():
+                yield
+        finally:
+            if found.close is not None:
+                await found.close()
 
     app = FastAPI(
         title="SWE Fleet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleet.models import load_models, parse_prompts
@@ -29,6 +29,7 @@ from fleet.wiring import (
     make_decision_desk,
     make_deployment_desk,
     make_gate_desk,
+    make_graph,
     make_platform_desk,
     make_project_desk,
     make_rehydrator,
@@ -62,12 +63,15 @@ class FrontParts:
     """What this process counted; None answers `/metrics` with `not_found`."""
     clock: Clock | None = None
     """Counts the requests of each principal (AP-9); None counts none."""
+    close: Callable[[], Awaitable[None]] | None = None
+    """Lets go of the graph's connections, when the application ends."""
 
 
 def make_front_parts(
     endpoints: Endpoints, desk: PlanningDesk, *, clock: Clock, figures: Figures | None = None
 ) -> FrontParts:
     """Every part, over the stores of a running fleet; no store is asked before a request comes."""
+    graph = make_graph(endpoints)
     return FrontParts(
         stories=make_story_desk(endpoints, desk),
         gates=make_gate_desk(endpoints, desk),
@@ -75,8 +79,8 @@ def make_front_parts(
         audit=make_audit_desk(endpoints),
         projects=make_project_desk(endpoints, desk),
         letters=make_dead_letters(endpoints),
-        statistics=make_context_statistics(endpoints),
-        decisions=make_decision_desk(endpoints, desk),
+        statistics=make_context_statistics(endpoints, graph),
+        decisions=make_decision_desk(desk, graph),
         rehydrator=make_rehydrator(endpoints, desk),
         consumers=make_consumers(endpoints),
         platform=make_platform_desk(endpoints),
@@ -84,6 +88,7 @@ def make_front_parts(
         config=_config(endpoints),
         figures=figures,
         clock=clock,
+        close=graph.close,
     )
 
 

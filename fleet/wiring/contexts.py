@@ -5,13 +5,14 @@ from __future__ import annotations
 from fleet.adapters.clock import SystemClock
 from fleet.adapters.redis import RedisBundleStore, RedisEventLog, RedisSnapshotStore, connect_redis
 from fleet.context import ContextConfig
+from fleet.ports import DecisionGraph
 from fleet.services.context_service import ContextService
 from fleet.services.context_statistics import ContextStatistics
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.rehydrating import Rehydrator
 from fleet.story import FsmConfig
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.stores import make_blobs, make_graph
+from fleet.wiring.stores import make_blobs
 from fleet.wiring.tokenizers import check_tokenizers, make_tokenizers
 
 __all__ = ["make_context_service", "make_context_statistics", "make_rehydrator"]
@@ -35,12 +36,12 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
     )
 
 
-def make_context_statistics(endpoints: Endpoints) -> ContextStatistics:
+def make_context_statistics(endpoints: Endpoints, graph: DecisionGraph) -> ContextStatistics:
     """Figures over many stories for a front, for as long as it lives; no store is asked before somebody wants them."""
     from fleet.adapters.ray import ActorResolver, RayPacks
 
     log = RedisEventLog(connect_redis(endpoints.redis_url))
-    return ContextStatistics(log=log, graph=make_graph(endpoints), builder=RayPacks(ActorResolver()))
+    return ContextStatistics(log=log, graph=graph, builder=RayPacks(ActorResolver()))
 
 
 def make_rehydrator(endpoints: Endpoints, planning: PlanningDesk) -> Rehydrator:

@@ -23,7 +23,7 @@ from fleet.adapters.redis import (
 from fleet.context import ContextConfig
 from fleet.models import load_models
 from fleet.planning import CoachConfig
-from fleet.ports import DeadLetters, Feed, HasBacklog
+from fleet.ports import DeadLetters, DecisionGraph, Feed, HasBacklog
 from fleet.rigor import RigorConfig
 from fleet.services.audit_desk import AuditDesk
 from fleet.services.budget_desk import BudgetDesk
@@ -142,9 +142,9 @@ def make_gate_desk(endpoints: Endpoints, planning: PlanningDesk) -> GateDesk:
     return GateDesk(planning=planning, blobs=make_blobs(endpoints))
 
 
-def make_decision_desk(endpoints: Endpoints, planning: PlanningDesk) -> DecisionDesk:
+def make_decision_desk(planning: PlanningDesk, graph: DecisionGraph) -> DecisionDesk:
     """Decisions and what hangs on them for a front, for as long as it lives."""
-    return DecisionDesk(planning=planning, graph=make_graph(endpoints), clock=SystemClock())
+    return DecisionDesk(planning=planning, graph=graph, clock=SystemClock())
 
 
 def make_dead_letters(endpoints: Endpoints) -> DeadLetters:

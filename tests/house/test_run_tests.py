@@ -61,12 +61,19 @@ def test_test_that_failed_beside_others_must_pass_twice_alone(
 
 
 @pytest.mark.parametrize(("bad", "expected"), [((), 0), ((0,), 0), ((0, 2), 1)], ids=["passes", "once", "again"])
-def test_tests_that_drive_programs_are_judged_by_the_same_rule(
-    suite: Path, capfd: pytest.CaptureFixture[str], bad: object, expected: int
+@pytest.mark.parametrize("lane", [run_tests.WIDE, run_tests.REAL])
+def test_tests_that_drive_programs_and_servers_are_judged_by_the_same_rule(
+    suite: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    lane: str,
+    bad: object,
+    expected: int,
 ) -> None:
-    marked = "import pytest\npytestmark = pytest.mark.wide\n"
+    marked = f"import pytest\npytestmark = pytest.mark.{lane}\n" if lane == run_tests.WIDE else ""
     (suite / "tests/stores/test_wide.py").write_text(marked + FAILS_ONCE.replace("{bad}", repr(bad)))
+    monkeypatch.setattr(run_tests, "REAL_SUITES", ("tests/stores/test_wide.py",))
 
-    assert run_tests.run_wide([]) == expected
+    assert run_tests.run_unmeasured(lane, []) == expected
     told = capfd.readouterr().out
     assert ("UNSTABLE: failed beside others, passed 2 times alone: tests/stores/test_wide.py" in told) is (bad == (0,))

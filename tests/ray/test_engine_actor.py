@@ -60,14 +60,18 @@ async def calls(model, pid):
     except ModelUnavailable as error:
         said["killed"] = error.code
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{one}").exists() for one in below) and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    said["orphans"] = [one for one in below if Path(f"/proc/{one}").exists()]
+    said["orphans"] = await asyncio.to_thread(still_there, below, 60)
     while "again" not in said and time.monotonic() < deadline + 500:
         try:
             said["again"] = await whole(model, "What is two and two?", "d")
         except ModelUnavailable:
             await asyncio.sleep(1)
+
+def still_there(pids, within_s):
+    deadline = time.monotonic() + within_s
+    while (left := [one for one in pids if Path(f"/proc/{one}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
 
 def until_ready(handle):
     import ray
@@ -94,7 +98,8 @@ try:
     asyncio.run(calls(engine_replicas(endpoints, engines["engine:tiny:0"].engine)["engine:tiny:0"], pid))
     below = descendants(until_ready(handles["engine:tiny:0"]))
     _end_all(handles)
-    said["after"] = [one for one in below if Path(f"/proc/{one}").exists()]
+    # Whoever adopted a process that has ended may take a moment to collect it.
+    said["after"] = still_there(below, 10)
     groups = ray.util.placement_group_table().values()
     said["groups"] = [group["state"] for group in groups]
 finally:

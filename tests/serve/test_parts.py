@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -46,13 +47,25 @@ async def test_every_part_is_made_and_says_when_its_store_is_away(tmp_path: Path
     desk = make_desk(endpoints)
     parts = make_front_parts(endpoints, desk, clock=MemoryClock())
     assert None not in (parts.stories, parts.gates, parts.coach, parts.audit, parts.letters)
-    app = build_gateway(desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    closed: list[bool] = []
+
+    async def close() -> None:
+        assert parts.close is not None
+        await parts.close()
+        closed.append(True)
+
+    served = replace(parts, close=close)
+    app = build_gateway(desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=served)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client,
+    ):
         scored = await client.post("/api/stories/score", json={"title": "A title of a story"}, headers=DEV)
         assert scored.status_code == 200
         away = await client.get("/api/approvals", headers=DEV)
         assert (away.status_code, away.json()["code"]) == (503, "store_unavailable")
         assert "127.0.0.1" not in away.text or "secret" not in away.text
+    assert closed == [True]
 
 
 @pytest.mark.rule("AP-9", "AP-40")

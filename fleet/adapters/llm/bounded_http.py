@@ -14,6 +14,9 @@ from fleet.services.observing import outgoing_traceparent
 __all__ = ["AnswerTooLong", "bounded_client"]
 
 _BASE_BYTES = 1_048_576
+_IDLE_S = 2.0
+"""How long a connection is kept for the next call. The servers of llama.cpp, vLLM and Ray Serve close an idle one after
+5 s, and a call sent in that very moment would be lost."""
 _BYTES_PER_TOKEN = 1024
 """One token comes in one event of the stream, wrapped in some hundred bytes of JSON."""
 
@@ -64,7 +67,9 @@ def bounded_client(engine: HttpEngine) -> httpx2.AsyncClient:
         follow_redirects=False,
         timeout=None,
         verify=_tls(),
-        limits=httpx2.Limits(max_connections=engine.max_concurrency + 4, max_keepalive_connections=16),
+        limits=httpx2.Limits(
+            max_connections=engine.max_concurrency + 4, max_keepalive_connections=16, keepalive_expiry=_IDLE_S
+        ),
         event_hooks={"request": [trace], "response": [bound]},
         # A few bytes can unpack to gigabytes; the bound counts what comes over the wire.
         headers={"Accept-Encoding": "identity"},
