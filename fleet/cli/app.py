@@ -75,6 +75,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
+    from fleet.cli.goal import run_goal
     from fleet.cli.run import RunOptions, run_story
     from fleet.cli.settings import absolute_model, settings
 
@@ -91,7 +92,8 @@ def run(
         limits=limits,
         answers=tuple(answers or ()),
     )
-    guarded(output, lambda: run_story(settings(), options, output))
+    begin = run_story if goal is None else run_goal
+    guarded(output, lambda: begin(settings(), options, output))
 
 
 @app.command()

@@ -11,7 +11,8 @@ from fleet.cli.exit_codes import DONE, WAITING
 from fleet.cli.local_principals import local_principal
 from fleet.cli.output import Output
 from fleet.cli.proposals import parse_answers, show_proposal
-from fleet.cli.run import RunOptions, running_fleet, start_body, watch_to_end
+from fleet.cli.run import RunOptions, check_options, check_repo, running_fleet, start_body, watch_to_end
+from fleet.cli.story_file import read_story
 from fleet.config import FleetSettings, config_files
 from fleet.digest import digest_of_json
 from fleet.errors import StoreUnavailable
@@ -42,7 +43,16 @@ def prepare(settings: FleetSettings, options: RunOptions) -> None:
         begin_repository(Path(options.repo), at_s=int(time.time()))
 
 
-async def run_goal(settings: FleetSettings, options: RunOptions, output: Output) -> int:
+def run_goal(settings: FleetSettings, options: RunOptions, output: Output) -> int:
+    """Runs the stories of the goal to their ends or to a gate; the exit code says which."""
+    read_story(options.story, options.goal, rigor=options.rigor)
+    check_options(settings, options)
+    prepare(settings, options)
+    check_repo(options.repo)
+    return asyncio.run(_run_goal(settings, options, output))
+
+
+async def _run_goal(settings: FleetSettings, options: RunOptions, output: Output) -> int:
     """The goal is a proposal that waits for a person, or its stories were run as far as they go.
 
     Asked again for the same goal and repository it goes on where it stands.

@@ -33,6 +33,8 @@ from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
 
 __all__ = [
     "RunOptions",
+    "check_options",
+    "check_repo",
     "check_start",
     "run_story",
     "running_fleet",
@@ -64,24 +66,18 @@ class RunOptions:
 def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
     """Runs the story to its end or to a gate; the exit code says which."""
     story = read_story(options.story, options.goal, rigor=options.rigor)
-    if options.goal is not None:
-        from fleet.cli.goal import prepare, run_goal
-
-        _check_options(settings, options)
-        prepare(settings, options)
-        _check_repo(options.repo)
-        return asyncio.run(run_goal(settings, options, output))
     check_start(settings, options)
     return asyncio.run(_run(settings, options, story, output))
 
 
 def check_start(settings: FleetSettings, options: RunOptions) -> None:
     """Returns when a story can be started so. Raises InvalidInput or ModelUnavailable, before anything was made."""
-    _check_options(settings, options)
-    _check_repo(options.repo)
+    check_options(settings, options)
+    check_repo(options.repo)
 
 
-def _check_options(settings: FleetSettings, options: RunOptions) -> None:
+def check_options(settings: FleetSettings, options: RunOptions) -> None:
+    """Returns when all but the repository is as a start needs it; raises as `check_start` does."""
     parse_limits(options.limits)
     # An address of a wrong form is refused before anything is looked up or made.
     git_address(options.repo)
@@ -106,7 +102,8 @@ def _check_model(settings: FleetSettings, options: RunOptions) -> None:
         raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
 
 
-def _check_repo(repo: str) -> None:
+def check_repo(repo: str) -> None:
+    """Returns for an address, or a folder that is a repository; raises InvalidInput."""
     if git_address(repo) is not None:
         return
     if not Path(repo).is_dir():
