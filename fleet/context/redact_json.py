@@ -18,6 +18,7 @@ __all__ = ["redact_json", "redact_model"]
 _TELLING = re.compile(r"passw|pwd|secret|token|key|credential|auth|cookie|connection|passphrase", re.IGNORECASE)
 _SHORT_CHARS = 100
 """Of a story's events most texts are as short, and the same again and again: names, ids, digests, states."""
+_Patterns = tuple[SecretPattern, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -26,17 +27,25 @@ def redact_json(value: Any) -> Any:
 
     A text under the name of a secret goes out whole, as it does in JSON that is printed.
     """
+    return _redacted(value, operator_patterns())
+
+
+def _redacted(value: Any, added: _Patterns) -> Any:
+    # Built-in types first: asking whether a number is a Mapping costs more than all the rest.
     match value:
         case str():
-            return _text(value)
-        case Mapping():
+            return _text(value, added)
+        case None | bool() | int() | float():
+            return value
+        case dict() | Mapping():
             items = cast("Mapping[Any, Any]", value).items()
             plain = dict[Any, Any]()
             for name, item in items:
-                plain[_free(_name(name), plain)] = _field(str(name), item)
+                key = _text(name, added) if isinstance(name, str) else name
+                plain[_free(key, plain) if key in plain else key] = _field(str(name), item, added)
             return plain
         case list() | tuple():
-            return [redact_json(item) for item in cast("Sequence[Any]", value)]
+            return [_redacted(item, added) for item in cast("Sequence[Any]", value)]
         case _:
             return value
 
@@ -56,18 +65,14 @@ def redact_model(model: _Model) -> _Model:
         return type(model).model_validate(_no_longer(plain, data))
 
 
-def _text(text: str) -> str:
-    return _short_text(text, operator_patterns()) if len(text) <= _SHORT_CHARS else redact(text).text
+def _text(text: str, added: _Patterns) -> str:
+    return _short_text(text, added) if len(text) <= _SHORT_CHARS else redact(text).text
 
 
 @lru_cache(maxsize=8192)
-def _short_text(text: str, _: tuple[SecretPattern, ...]) -> str:
+def _short_text(text: str, _: _Patterns) -> str:
     """The text without secrets; patterns that the operator adds make another answer."""
     return redact(text).text
-
-
-def _name(name: Any) -> Any:
-    return _text(name) if isinstance(name, str) else name
 
 
 def _free(name: Any, taken: Mapping[Any, Any]) -> Any:
@@ -78,17 +83,17 @@ def _free(name: Any, taken: Mapping[Any, Any]) -> Any:
     return free
 
 
-def _field(name: str, value: Any) -> Any:
+def _field(name: str, value: Any, added: _Patterns) -> Any:
     if not isinstance(value, str):
-        return redact_json(value)
-    plain = _text(value)
+        return _redacted(value, added)
+    plain = _text(value, added)
     if plain == value and value and _TELLING.search(name):
         is_short = len(value) <= _SHORT_CHARS
-        return _short_value(name, value, operator_patterns()) if is_short else _value(name, value, ())
+        return _short_value(name, value, added) if is_short else _value(name, value, ())
     return plain
 
 
-def _value(name: str, value: str, _: tuple[SecretPattern, ...]) -> str:
+def _value(name: str, value: str, _: _Patterns) -> str:
     """The value, or the placeholder where its name tells what it is."""
     spans = find_spans(json.dumps({name: value}, ensure_ascii=False))
     return placeholder(spans[-1].kind) if spans else value

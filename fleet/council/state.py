@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar, assert_never
 
 from fleet.council.candidate import Candidate, Version, contenders_of, merge_equal
@@ -41,7 +42,7 @@ def _empty() -> Mapping[Any, Any]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CouncilState:
     """What is recorded of one council. Equal facts give an equal state and equal duties, whatever their order."""
 
@@ -72,10 +73,17 @@ class CouncilState:
 
     def versions(self, upto: int = MAX_ROUNDS) -> tuple[Version, ...]:
         """Every author's version as it stood after round `upto`, in roster order; for a gate the subject alone."""
-        versions = _first_versions(self)
-        for number in range(1, upto + 1):
-            versions = _after_repairs(self, versions, number)
-        return versions
+        found = self._versions_upto.get(upto)
+        if found is None:
+            before = self.versions(upto - 1) if upto else None
+            found = _first_versions(self) if before is None else _after_repairs(self, before, upto)
+            self._versions_upto[upto] = found
+        return found
+
+    @cached_property
+    def _versions_upto(self) -> dict[int, tuple[Version, ...]]:
+        # One look at a state asks for them dozens of times, and a state never changes.
+        return {}
 
     def candidates(self, upto: int = MAX_ROUNDS) -> tuple[Candidate, ...]:
         """Distinct candidates after round `upto`, equal versions merged (CN-34)."""

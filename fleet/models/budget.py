@@ -69,11 +69,26 @@ class Spend(_Frozen):
 
     def plus(self, other: Spend) -> Spend:
         """Both together."""
-        return Spend(**{name: self.of(name) + other.of(name) for name in QUANTITIES})
+        # Written out: every step of a story adds in each of its scopes.
+        return Spend(
+            tokens=self.tokens + other.tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            calls=self.calls + other.calls,
+            cost_microusd=self.cost_microusd + other.cost_microusd,
+            gpu_ms=self.gpu_ms + other.gpu_ms,
+            wall_ms=self.wall_ms + other.wall_ms,
+        )
 
     def minus(self, other: Spend) -> Spend:
         """What is left; never below zero."""
-        return Spend(**{name: max(0, self.of(name) - other.of(name)) for name in QUANTITIES})
+        return Spend(
+            tokens=max(0, self.tokens - other.tokens),
+            output_tokens=max(0, self.output_tokens - other.output_tokens),
+            calls=max(0, self.calls - other.calls),
+            cost_microusd=max(0, self.cost_microusd - other.cost_microusd),
+            gpu_ms=max(0, self.gpu_ms - other.gpu_ms),
+            wall_ms=max(0, self.wall_ms - other.wall_ms),
+        )
 
 
 class BudgetTotals(_Frozen):

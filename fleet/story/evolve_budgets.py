@@ -45,27 +45,40 @@ def account(before: StoryState, payload: Payload, event: StoredEvent) -> StoryBu
 def _started(s: StoryState, p: StepStarted, event: StoredEvent) -> StoryBudgets:
     scopes, known = scopes_of_step(s.story_id, p), s.budgets.holds.get(p.step_id)
     budgets = _released(s.budgets, p.step_id, scopes) if known is not None and known.is_open else s.budgets
-    is_call = p.kind == "model"
+    is_call, is_new = p.kind == "model", p.step_id not in budgets.running
     need = reserved_spend(p.reserve, calls=int(is_call))
-    if need != Spend():
+    holds_any = need != Spend()
+
+    def change(usage: ScopeUsage) -> ScopeUsage:
+        usage = replace(usage, reserved=usage.reserved.plus(need)) if holds_any else usage
+        return usage.begun(now_ms=event.ts_ms, deadline_ms=p.deadline_ms) if is_new else usage
+
+    if holds_any:
         before = budgets.holds.get(p.step_id)
-        hold = Hold(need, is_call=is_call, lost=before.lost if before else ())
-        budgets = _held(budgets, p.step_id, hold, scopes, need)
-    if p.step_id in budgets.running:
-        return budgets
-    budgets = replace(budgets, running=(*budgets.running, p.step_id))
-    return _each(budgets, scopes, lambda u: u.begun(now_ms=event.ts_ms, deadline_ms=p.deadline_ms))
+        budgets = _with_hold(budgets, p.step_id, Hold(need, is_call=is_call, lost=before.lost if before else ()))
+    if is_new:
+        budgets = replace(budgets, running=(*budgets.running, p.step_id))
+    return _each(budgets, scopes, change) if holds_any or is_new else budgets
 
 
 def _finished(s: StoryState, p: StepFinished, event: StoredEvent) -> StoryBudgets:
     step = s.steps.get(p.step_id)
     if step is None or step.finished is not None:
         return s.budgets
-    scopes = scopes_of_step(s.story_id, step.started)
-    budgets = _released(s.budgets, p.step_id, scopes)
+    budgets, scopes = s.budgets, scopes_of_step(s.story_id, step.started)
     actual = actual_spend(p.cost, calls=int(step.started.kind == "model"))
-    budgets = _each(budgets, scopes, lambda u: replace(u, spent=u.spent.plus(actual)))
-    return _stopped(budgets, p.step_id, scopes, event.ts_ms)
+    hold, was_running = budgets.holds.get(p.step_id), p.step_id in budgets.running
+    freed = hold.need if hold is not None and hold.is_open else Spend()
+
+    def change(usage: ScopeUsage) -> ScopeUsage:
+        usage = replace(usage, reserved=usage.reserved.minus(freed), spent=usage.spent.plus(actual))
+        return usage.ended(now_ms=event.ts_ms) if was_running else usage
+
+    if hold is not None and hold.is_open:
+        budgets = _with_hold(budgets, p.step_id, replace(hold, is_open=False) if hold.lost else None)
+    if was_running:
+        budgets = replace(budgets, running=tuple(name for name in budgets.running if name != p.step_id))
+    return _each(budgets, scopes, change)
 
 
 def _unknown(s: StoryState, p: StepOutcomeUnknown, event: StoredEvent) -> StoryBudgets:
