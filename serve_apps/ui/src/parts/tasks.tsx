@@ -5,7 +5,7 @@ import { count, span } from "../model/format.ts";
 import type { Late } from "../model/overdue.ts";
 import { itemHref } from "../model/route.ts";
 import { holder } from "../model/tasks.ts";
-import { useLate } from "../screens/lifecycles.ts";
+import { useLate } from "../lifecycles.ts";
 import { Badge, Card, actorName } from "./basics.tsx";
 
 export function TaskBadge({ task }: { readonly task: Task }): ReactNode {

@@ -7,7 +7,7 @@ import { count, span, tokens } from "../model/format.ts";
 import { type LateStory, lateStories } from "../model/overdue.ts";
 import { storyHref } from "../model/route.ts";
 import { Badge, Empty, Loading, Trouble } from "../parts/basics.tsx";
-import { useLifecycles } from "./lifecycles.ts";
+import { useLifecycles } from "../lifecycles.ts";
 import { readStories } from "./stories.ts";
 
 export function BoardScreen(): ReactNode {

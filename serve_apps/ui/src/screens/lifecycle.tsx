@@ -6,7 +6,7 @@ import { SMALL } from "../model/layout.ts";
 import { type GuardValue, drawn, offers, waysOf } from "../model/lifecycle.ts";
 import { Badge, Card, Empty, Loading, Trouble } from "../parts/basics.tsx";
 import { Graph } from "../parts/graph.tsx";
-import { useLifecycles } from "./lifecycles.ts";
+import { useLifecycles } from "../lifecycles.ts";
 
 /** The lifecycle as a graph: where the story is, where it can go, and what each way needs. */
 export function LifecycleTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {

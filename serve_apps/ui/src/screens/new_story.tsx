@@ -5,7 +5,7 @@ import { isRecord, text } from "../model/envelope.ts";
 import { storyHref } from "../model/route.ts";
 import { Trouble } from "../parts/basics.tsx";
 import { Coach, StoryFields } from "../parts/story_form.tsx";
-import { useLifecycles } from "./lifecycles.ts";
+import { useLifecycles } from "../lifecycles.ts";
 
 const BLANK: StoryDraft = { title: "", description: "", criteria: [""] };
 const RIGORS = [

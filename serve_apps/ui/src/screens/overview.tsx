@@ -10,7 +10,7 @@ import { CouncilCard } from "../parts/council.tsx";
 import { Questions, Steering } from "../parts/steering.tsx";
 import { Coach, Findings, StoryFields } from "../parts/story_form.tsx";
 import { TaskList } from "../parts/tasks.tsx";
-import { useLifecycles } from "./lifecycles.ts";
+import { useLifecycles } from "../lifecycles.ts";
 import { Timeline } from "./timeline.tsx";
 
 /** The story at a glance: where it stands, what it says, what is done. */

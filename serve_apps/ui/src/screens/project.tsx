@@ -5,7 +5,7 @@ import { count, duration, moment, percent, tokens } from "../model/format.ts";
 import { storyHref } from "../model/route.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Card, Empty, Figure, Loading, Trouble, actorName } from "../parts/basics.tsx";
-import { useLimits } from "./lifecycles.ts";
+import { useLimits } from "../lifecycles.ts";
 import { projectNames } from "./stories.ts";
 
 const DAYS = [7, 30, 90, 365] as const;

@@ -9,7 +9,7 @@ import { Badge, Card, Empty, Figure, Loading, Trouble, actorName } from "../part
 import { CouncilCard } from "../parts/council.tsx";
 import { LateBadge, TaskBadge, TaskList } from "../parts/tasks.tsx";
 import { Changes } from "./changes.tsx";
-import { useLate } from "./lifecycles.ts";
+import { useLate } from "../lifecycles.ts";
 
 type Page = Got<"/api/planner/stories/{story_id}/tasks/{task_id}">;
 

@@ -1,8 +1,8 @@
-import type { Api } from "../api/client.ts";
-import { useApi, useNow, useOptional } from "../hooks.ts";
-import { LIFECYCLES, type Lifecycle, lifecyclesOf } from "../model/board.ts";
-import type { StoryFeed } from "../model/feed.ts";
-import { type Late, type Limits, NO_LIMITS, lateTasks, limitsOf } from "../model/overdue.ts";
+import type { Api } from "./api/client.ts";
+import { useApi, useNow, useOptional } from "./hooks.ts";
+import { LIFECYCLES, type Lifecycle, lifecyclesOf } from "./model/board.ts";
+import type { StoryFeed } from "./model/feed.ts";
+import { type Late, type Limits, NO_LIMITS, lateTasks, limitsOf } from "./model/overdue.ts";
 
 interface Rules {
   readonly lifecycles: readonly Lifecycle[];
