@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         voter_weights,
     )
     from fleet.council.rounds import (
+        FRESH_TEMPERATURE,
         Owed,
         OwedBallot,
         OwedCritique,
@@ -108,6 +109,7 @@ else:
     __getattr__ = on_demand(__name__, __file__)
 
 __all__ = [
+    "FRESH_TEMPERATURE",
     "Attempt",
     "Ballot",
     "BallotCast",

@@ -14,6 +14,7 @@ from fleet.council.state import CouncilState
 from fleet.ids import Digest
 
 __all__ = [
+    "FRESH_TEMPERATURE",
     "CouncilPhase",
     "Owed",
     "OwedBallot",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 CouncilPhase = Literal["drafting", "evidence", "repairing", "balloting", "complete"]
+FRESH_TEMPERATURE = "0.8"
+"""Of a draft made anew: high enough that it differs from the one that failed."""
+_FRESH_SINCE = 3
+"""The rule version from which on authors may draft anew; a council keeps the rules that it was opened with."""
 _PERCENT: dict[CouncilPhase, int] = {"drafting": 5, "evidence": 30, "repairing": 55, "balloting": 80, "complete": 100}
 
 
@@ -81,6 +86,8 @@ class OwedRepair:
     author: Member
     critique: Digest | None
     """The critique to show, without its author."""
+    is_fresh: bool = False
+    """Draft anew, as in the first round, instead of mending the version at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +171,44 @@ def _is_settled(state: CouncilState, upto: int) -> bool:
 
 def _repairing(state: CouncilState, number: int) -> tuple[Owed, ...]:
     pending: list[Owed] = []
+    fresh = _drafted_anew(state, number)
     for candidate in state.failing(number - 1):
+        missing = [v for v in candidate.versions if (v.candidate_id, number) not in state.repairs]
+        repairs = [v for v in missing if v.candidate_id not in fresh]
         critic = _critic(state, candidate) if state.opened.critiques else None
         critique = state.critiques.get((candidate.candidate_id, number))
-        repairs = [v for v in candidate.versions if (v.candidate_id, number) not in state.repairs]
+        pending += [
+            OwedRepair(number, v.candidate_id, _member(state, v.author), None, is_fresh=True)
+            for v in missing
+            if v.candidate_id in fresh
+        ]
         if critic is not None and critique is None and repairs:
             pending.append(OwedCritique(number, candidate.candidate_id, critic))
             continue
         ref = critique.ref if isinstance(critique, CritiqueReceived) else None
         pending += [OwedRepair(number, v.candidate_id, _member(state, v.author), ref) for v in repairs]
     return tuple(pending)
+
+
+def _drafted_anew(state: CouncilState, number: int) -> frozenset[str]:
+    """Whose authors draft anew in this round: where nothing passes, all but the first version of the best candidate.
+
+    Of failing drafts of small models fresh ones mend more than repairs do; large ones mend well what they are shown.
+    The evidence of the round says which it was.
+    """
+    contenders = state.contenders(number - 1)
+    is_code = state.opened.output_kind == "code_patch" and state.opened.subject is None
+    if state.opened.rule_version < _FRESH_SINCE or not is_code or any(c.gates_ok for c in contenders):
+        return frozenset()
+    failing = sorted(state.failing(number - 1), key=_most_passed)
+    return frozenset(v.candidate_id for c in failing for v in c.versions) - {
+        v.candidate_id for c in failing[:1] for v in c.versions[:1]
+    }
+
+
+def _most_passed(candidate: Candidate) -> tuple[int, int, Digest]:
+    assert candidate.evidence is not None
+    return (-sum(g.ok for g in candidate.evidence.gates), candidate.evidence.diff_lines, candidate.digest)
 
 
 def _member(state: CouncilState, member_id: str) -> Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ _PATH_BEFORE = re.compile(
 )
 _TEST_NAME = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(test_\w+)[ \t]*\(", re.MULTILINE)
 _NOT_CODE = frozenset({"bash", "sh", "shell", "console", "text", "txt", "plaintext", "output", "diff", "json", "yaml"})
+_MOST_CUT = 40
+"""Lines that the one statement in which a reply ended may have."""
 NO_CODE = "the reply holds no code block: put the code between ```python and ```"
 
 
@@ -122,17 +125,37 @@ def _no_target(named: str | None, target_paths: Sequence[str]) -> str:
     return f"{named[:80]} is not a file of this task: use {allowed}"
 
 
-def authored_tests(text: str) -> dict[str, Any]:
+def authored_tests(text: str, *, is_cut: bool = False) -> dict[str, Any]:
     """`{"code", "names"}` of a test author's reply: the blocks that define tests, and the tests' names in order.
 
+    Args:
+        is_cut: the reply ended at its length limit: small models often write one more test until they are stopped.
+            What is whole before the end counts.
+
     Raises:
-        ReplyMalformed: no code block, or none that defines a function `test_...`.
+        ReplyMalformed: no code block, or none that defines a (whole) function `test_...`.
     """
-    blocks = code_blocks(text)
+    blocks = [block.content for block in code_blocks(text)]
     if not blocks:
         raise ReplyMalformed(NO_CODE, problems=[NO_CODE])
-    code = "\n\n".join(block.content for block in blocks if _TEST_NAME.search(block.content))
+    if is_cut:
+        blocks[-1] = _whole_part(blocks[-1])
+    code = "\n\n".join(content for content in blocks if _TEST_NAME.search(content))
     if not code:
         problem = "the code block defines no test: write functions named test_..."
         raise ReplyMalformed(problem, problems=[problem])
     return {"code": code, "names": list(dict.fromkeys(_TEST_NAME.findall(code)))}
+
+
+def _whole_part(code: str) -> str:
+    """The code up to its last line that ends a statement; empty where none does. Its end is a line that was cut."""
+    lines = code.rstrip("\n").split("\n")[:-1]
+    for _ in range(min(len(lines), _MOST_CUT)):
+        whole = "\n".join(lines) + "\n"
+        try:
+            ast.parse(whole)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            lines.pop()
+        else:
+            return whole
+    return ""

@@ -59,19 +59,27 @@ def parse_reply(
     Raises:
         ReplyMalformed: the reply was cut off, or is not of the form; `problems` lists what to show the model (MB-6).
     """
-    if finish_reason == "length":
+    is_cut = finish_reason == "length"
+    if is_cut and kind != "tests":
         raise ReplyMalformed(CUT_OFF, problems=[CUT_OFF])
     match kind:
         case "draft" | "repair":
             return edits_of(text, target_paths=target_paths, new_paths=new_paths)
         case "tests":
-            return authored_tests(text)
+            return _tests(text, is_cut=is_cut)
         case "act":
             return act_reply(text, uses, offers).model_dump(mode="json")
         case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise" | "summarize":
             return _structured(text, json_schema or {"type": "object"})
         case _:
             assert_never(kind)
+
+
+def _tests(text: str, *, is_cut: bool) -> dict[str, Any]:
+    try:
+        return authored_tests(text, is_cut=is_cut)
+    except ReplyMalformed as error:
+        raise (ReplyMalformed(CUT_OFF, problems=[CUT_OFF]) if is_cut else error) from error
 
 
 def _structured(text: str, json_schema: Mapping[str, Any]) -> dict[str, Any]:

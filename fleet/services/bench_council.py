@@ -157,10 +157,12 @@ class _Session:
         self.solutions[solution.digest] = solution
         return solution.digest, solution.normal_digest
 
-    async def _drafted(self, member: cn.Member) -> Solution:
-        number = [m.member_id for m in self.state.opened.proposers].index(member.member_id)
+    async def _drafted(self, member: cn.Member, round: int = 0) -> Solution:
+        seats = [m.member_id for m in self.state.opened.proposers]
         # Seat n uses the random numbers of draft n, so that other arms and the council share what they can.
-        return await self.solver.draft(number, temperature=member.temperature, variant=member.prompt_variant)
+        number = round * len(seats) + seats.index(member.member_id)
+        at = cn.FRESH_TEMPERATURE if round else member.temperature
+        return await self.solver.draft(number, temperature=at, variant=member.prompt_variant)
 
     def _version(self, candidate_id: str, upto: int) -> Solution:
         digest = next(v.digest for v in self.state.versions(upto) if v.candidate_id == candidate_id)
@@ -281,6 +283,8 @@ class _Session:
         return await self.solver.ask_json("critique", own=own, schema=schema, salt=salt, parse=parse, max_tokens=160)
 
     async def _repaired(self, duty: cn.OwedRepair) -> Solution:
+        if duty.is_fresh:
+            return await self._drafted(duty.author, duty.round)
         return await self.solver.repair(
             self._version(duty.candidate_id, duty.round - 1),
             self._failures(duty.candidate_id),

@@ -23,7 +23,7 @@ from fleet.models import (
 from fleet.models.code_reply import authored_tests, code_blocks, edits_of
 from fleet.ports import ChatModel
 from fleet.services.bench_execution import Case, CaseResult, Execute, Solution
-from fleet.services.bench_source import calls_in, defined_tests
+from fleet.services.bench_source import calls_in, defined_tests, one_assertion_each
 
 __all__ = ["AuthoredTests", "BenchVoices", "Solver", "failures_of", "passed_of"]
 
@@ -31,6 +31,8 @@ T = TypeVar("T")
 CUT_OFF = "the reply was cut off at its length limit: answer again, shorter"
 MAX_AUTHORED = 10
 MAX_INPUTS = 20
+_SHARE_OF_TESTS, _FEWEST_TEST_TOKENS = 10, 300
+"""The reply of the test author may take this part of the budget, or at least so many tokens."""
 _FAILURE_CHARS = 1500
 _PROPOSER, _TESTER = "prompts/roles/developer.md", "prompts/roles/qa.md"
 
@@ -117,8 +119,10 @@ class Solver:
         if self.task.is_repository:
             return AuthoredTests()
         own = f"Import it with: from solution import {self.task.entry_point}"
-        request = self._request("tests", self.voices.tester.variant(0), own=own, at="0.2", salt="tests")
-        return await self._parsed("tests", request, self._tests)
+        most = max(_FEWEST_TEST_TOKENS, self.meter.budget // _SHARE_OF_TESTS)
+        persona = self.voices.tester.variant(0)
+        request = self._request("tests", persona, own=own, at="0.2", salt="tests", at_most=most)
+        return await self._parsed("tests", request, self._tests, is_whole=False)
 
     async def ask_json(
         self, kind: str, *, own: str, schema: Mapping[str, Any], salt: str, parse: Callable[[str], T], max_tokens: int
@@ -149,13 +153,15 @@ class Solver:
         salt: str,
         schema: Mapping[str, Any] | None = None,
         max_tokens: int = 0,
+        at_most: int | None = None,
     ) -> ChatRequest:
         template = self.voices.prompts.template(kind)
+        room = max(template.max_tokens, max_tokens)
         draw = hashlib.sha256(f"{self.seed}/{self.task.task_id}/{salt}".encode()).digest()
         sampling = Sampling(
             temperature=at,
             top_p="0.95",
-            max_tokens=max(template.max_tokens, max_tokens),
+            max_tokens=room if at_most is None else min(room, at_most),
             seed=int.from_bytes(draw[:4], "big") >> 1,
         )
         return build_request(
@@ -178,17 +184,24 @@ class Solver:
         rule = "Give every file that you change whole; the first line of its block is `# file: PATH`."
         return f"{text}\n\n{listed}\n\n{rule}"
 
-    async def _parsed(self, stage: str, request: ChatRequest, parse: Callable[[ChatReply], T]) -> T:
-        """The reply's value, after at most one repair of its form (MB-6); both calls are on the bill."""
+    async def _parsed(
+        self, stage: str, request: ChatRequest, parse: Callable[[ChatReply], T], *, is_whole: bool = True
+    ) -> T:
+        """The reply's value, after at most one repair of its form (MB-6); both calls are on the bill.
+
+        Args:
+            is_whole: a reply that was cut off is of no use; else `parse` sees to it.
+        """
+        read = _whole if is_whole else _as_it_is
         reply = await self._call(stage, request)
         try:
-            return _whole(reply, parse)
+            return read(reply, parse)
         except ReplyMalformed as error:
             self.meter.spoil()
             problems = [str(p) for p in error.details.get("problems", [error.message])]
             request = with_problems(request, reply.text, problems)
         try:
-            return _whole(await self._call(stage, request), parse)
+            return read(await self._call(stage, request), parse)
         except ReplyMalformed:
             self.meter.spoil()
             raise
@@ -217,13 +230,18 @@ class Solver:
         return Solution(((SOLUTION, _function_of(reply.text, self.task.entry_point)),))
 
     def _tests(self, reply: ChatReply) -> AuthoredTests:
-        code = str(authored_tests(reply.text)["code"])
+        is_cut = reply.finish_reason == "length"
+        code = one_assertion_each(str(authored_tests(reply.text, is_cut=is_cut)["code"]))
         names = defined_tests(code)[:MAX_AUTHORED]
         if not names:
             problem = "the test code is no valid Python: write complete functions named test_... without arguments"
             raise ReplyMalformed(problem, problems=[problem])
         cases = tuple(Case(f"test-{n}", "test", f"{code}\n\n{name}()\n") for n, name in enumerate(names))
         return AuthoredTests(code, cases, calls_in(code, self.task.entry_point)[:MAX_INPUTS])
+
+
+def _as_it_is(reply: ChatReply, parse: Callable[[ChatReply], T]) -> T:
+    return parse(reply)
 
 
 def _whole(reply: ChatReply, parse: Callable[[ChatReply], T]) -> T:

@@ -14,6 +14,7 @@ __all__ = [
     "examples_in",
     "expectations_in",
     "normal_form",
+    "one_assertion_each",
     "defined_tests",
     "without_examples",
 ]
@@ -157,6 +158,36 @@ def defined_tests(code: str) -> tuple[str, ...]:
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)] if tree is not None else []
     fits = [f.name for f in functions if f.name.startswith("test_") and not (f.args.args or f.args.kwonlyargs)]
     return tuple(dict.fromkeys(fits))
+
+
+def one_assertion_each(code: str) -> str:
+    """The code with each test that only asserts, and more than once, in as many tests; an assertion counts once.
+
+    Small models put everything into one test, and one wrong value among ten would throw away the nine right ones.
+    """
+    tree = _module(code)
+    if tree is None:
+        return code
+    seen, body = set[str](), list[ast.stmt]()
+    for node in tree.body:
+        asserts = _only_asserts(node)
+        if asserts is None or not isinstance(node, ast.FunctionDef):
+            body.append(node)
+            continue
+        new = [a for a in asserts if not (ast.unparse(a) in seen or seen.add(ast.unparse(a)))]
+        for number, assertion in enumerate(new, start=1):
+            name = node.name if len(new) == 1 else f"{node.name}_{number}"
+            body.append(ast.FunctionDef(name, node.args, [assertion], node.decorator_list))
+    tree.body = body
+    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+
+def _only_asserts(node: ast.stmt) -> list[ast.Assert] | None:
+    if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+        return None
+    body = [s for n, s in enumerate(node.body) if not (n == 0 and _is_text(s))]
+    asserts = [s for s in body if isinstance(s, ast.Assert)]
+    return asserts if asserts and len(asserts) == len(body) else None
 
 
 def normal_form(code: str) -> str:

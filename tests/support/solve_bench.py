@@ -74,6 +74,8 @@ class ScriptedModel:
     answer: Answer
     requests: list[ChatRequest] = field(default_factory=list)
     replies: list[ChatReply] = field(default_factory=list)
+    cut: tuple[str, ...] = ()
+    """Kinds of work whose replies end at their length limit."""
 
     async def complete(
         self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
@@ -84,7 +86,8 @@ class ScriptedModel:
             raise text
         size = sum(len(m.content.encode()) for m in request.messages)
         usage = TokenUsage(tokens_in=size // 3 + 4, tokens_out=min(request.sampling.max_tokens, len(text) // 3 + 1))
-        reply = ChatReply(text=text, finish_reason="stop", usage=usage, engine="s", model="s", latency_ms=10)
+        finish = "length" if kind_of(request) in self.cut else "stop"
+        reply = ChatReply(text=text, finish_reason=finish, usage=usage, engine="s", model="s", latency_ms=10)
         self.replies.append(reply)
         return reply
 
@@ -133,9 +136,11 @@ def voices() -> BenchVoices:
     return BenchVoices(parse_prompts({n: files.read(n).decode() for n in names}))
 
 
-def rules(seats: int = 3, rounds: int = 1) -> CouncilRules:
+def rules(seats: int = 3, rounds: int = 1, *, critiques: bool = False) -> CouncilRules:
     """The packaged rules."""
-    return CouncilRules(ConfigFiles(packaged_directory()).load("council.yaml", CouncilConfig), seats, rounds)
+    config = ConfigFiles(packaged_directory()).load("council.yaml", CouncilConfig)
+    defaults = config.defaults.model_copy(update={"critiques": critiques})
+    return CouncilRules(config.model_copy(update={"defaults": defaults}), seats, rounds)
 
 
 class Trial:
@@ -159,9 +164,9 @@ class Trial:
             blind=blind,
         )
 
-    async def solve(self, arm: ArmName, *, seats: int = 3, rounds: int = 1) -> Solved:
+    async def solve(self, arm: ArmName, *, seats: int = 3, critiques: bool = False) -> Solved:
         """What the arm chose."""
-        return await solve(arm, self.solver, rules(seats, rounds))
+        return await solve(arm, self.solver, rules(seats, critiques=critiques))
 
     async def passes(self, found: Solved) -> bool:
         """Whether the judge is content."""

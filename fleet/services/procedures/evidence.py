@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fleet import council as cn
 from fleet.digest import canonical_json, digest_of_json
@@ -288,25 +289,25 @@ async def repair(sitting: Sitting, duty: cn.OwedRepair) -> None:
 
 async def _repaired(sitting: Sitting, duty: cn.OwedRepair, old: cn.Version) -> Digest | None:
     """The new version, None when the author gave none that can be used."""
-    bench, number = sitting.bench, duty.round
+    bench, number, step = sitting.bench, duty.round, f"repair/{duty.round}/{duty.candidate_id}"
+    author, paths = sitting.seat(str(duty.author.member_id)), await task_paths(bench, sitting.record)
+    ask = partial(ask_member, bench, sitting.record, author, step=step, shared=sitting.shared, target_paths=paths)
+    try:
+        if duty.is_fresh:
+            answer = await ask("draft", temperature=cn.FRESH_TEMPERATURE, draw=number)
+        else:
+            answer = await ask("repair", own=await _what_fails(sitting, old, number))
+    except ModelError as error:
+        unless_final(error)
+        return None
+    return await bench.blobs.put(canonical_json(answer.value))
+
+
+async def _what_fails(sitting: Sitting, old: cn.Version, number: int) -> str:
     group = next(c for c in sitting.state.candidates(number - 1) if old in c.versions)
     # Of equal versions the first was executed, and its runs are on record.
     first = group.versions[0]
     before = await _execute(sitting, first.candidate_id, first.digest, first.changed_in)
     value = await sitting.load(old.digest)
     code = "\n\n".join(str(e["content"]) for e in value["edits"])
-    try:
-        answer = await ask_member(
-            bench,
-            sitting.record,
-            sitting.seat(str(duty.author.member_id)),
-            "repair",
-            step=f"repair/{number}/{duty.candidate_id}",
-            shared=sitting.shared,
-            own=f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}",
-            target_paths=await task_paths(bench, sitting.record),
-        )
-    except ModelError as error:
-        unless_final(error)
-        return None
-    return await bench.blobs.put(canonical_json(answer.value))
+    return f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}"

@@ -29,6 +29,10 @@ async def material(bench: Workbench, record: CouncilRecord) -> str:
     return "\n".join(lines) + "\n\n" + await task_view(bench, paths)
 
 
+_SEEDS_A_DRAW = 100
+"""More than there are variants of a prompt."""
+
+
 async def task_paths(bench: Workbench, record: CouncilRecord) -> tuple[str, ...]:
     """The files that work on this council's task may change: those of the accepted design, else of the story."""
     assert bench.state.tree is not None
@@ -54,8 +58,9 @@ async def ask_member(
     target_paths: tuple[str, ...] = (),
     max_tokens: int = 800,
     temperature: str | None = None,
+    draw: int = 0,
 ) -> AgentAnswer:
-    """The recorded answer of one member of the council."""
+    """The recorded answer of one member of the council; another `draw` is another answer to the same question."""
     phase = "DESIGN" if record.opened.task_id is None else "BUILD"
     pack = await pack_text(bench, member.role, phase, record.opened.task_id, as_of=record.opened_version)
     request = AgentRequest(
@@ -65,7 +70,9 @@ async def ask_member(
         shared=f"{pack}\n\n{shared}",
         own=own,
         sampling=Sampling(
-            temperature=temperature or member.temperature, max_tokens=max_tokens, seed=1 + member.prompt_variant
+            temperature=temperature or member.temperature,
+            max_tokens=max_tokens,
+            seed=1 + member.prompt_variant + _SEEDS_A_DRAW * draw,
         ),
         model=bench.model,
         policy=None if member.model_policy == member.role else member.model_policy,

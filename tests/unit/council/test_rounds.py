@@ -129,6 +129,38 @@ def test_repair_equal_to_a_measured_candidate_is_not_measured_again():
     )
 
 
+@pytest.mark.rule("CN-41")
+@pytest.mark.parametrize(("version", "fresh"), [(2, set[str]()), (3, {ONE, TWO})])
+def test_where_nothing_passes_the_best_is_mended_and_the_other_authors_draft_anew(version: int, fresh: set[str]):
+    state = cn.CouncilState(opened(rounds=2, critiques=False, rule_version=version))
+    failed = (cn.GateCheck(name="given-1", ok=False), cn.GateCheck(name="given-2", ok=False))
+    half = (failed[0], cn.GateCheck(name="given-2", ok=True))
+    state = after(
+        state,
+        *[cn.DraftReceived(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)],
+        cn.TestsFailed("qa-001", "model_timeout"),
+        *[cn.EvidenceRecorded(evidence(f"cd-{m}", ok=False, gates=failed, total=0, passed=0)) for m in (ONE, TWO)],
+        cn.EvidenceRecorded(evidence(f"cd-{THREE}", ok=False, gates=half, total=0, passed=0)),
+    )
+    repairs = [d for d in cn.owed(state) if isinstance(d, cn.OwedRepair)]
+    assert {str(d.author.member_id) for d in repairs} == {ONE, TWO, THREE}
+    assert {str(d.author.member_id) for d in repairs if d.is_fresh} == fresh
+
+
+@pytest.mark.rule("CN-41")
+def test_nobody_drafts_anew_once_something_passes():
+    _, facts = run(world("good", ["bad", "good"], ["worse", "good"], worth=WORTH), opened(rule_version=3))
+    assert any(isinstance(f, cn.RepairReceived) for f in facts)
+    state, _ = run(
+        world("good", "bad", "worse", worth=WORTH),
+        opened(rule_version=3),
+        stop=lambda s: cn.Interrupted("deadline") if _repairs_owed(s) else None,
+    )
+    owed = [d for d in cn.owed(replace(state, interrupted=None, closed=None)) if isinstance(d, cn.OwedRepair)]
+    assert owed
+    assert not any(d.is_fresh for d in owed)
+
+
 @pytest.mark.rule("CN-43")
 def test_rounds_stop_when_no_candidate_changed():
     _, facts = run(world("good", ["bad", "bad ", "good"], "worse", worth=WORTH), opened(rounds=2))

@@ -118,6 +118,20 @@ def test_tests_are_joined_and_their_names_listed_once() -> None:
     assert "X = 1" not in value["code"]
 
 
+@pytest.mark.rule("MB-6", "CN-23")
+def test_whole_tests_of_a_reply_that_was_cut_off_count() -> None:
+    whole = "import m\n\ndef test_a():\n    assert m.f(1) == 2\n\ndef test_b():\n    assert m.f(2) == 3\n"
+    cut = f"```python\n{whole}    assert m.f(\n        3) == [1,\n        2,\n   "
+    assert parse_reply(cut, "length", kind="tests") == {"code": whole, "names": ["test_a", "test_b"]}
+
+
+@pytest.mark.rule("MB-6")
+@pytest.mark.parametrize("text", ["```python\ndef test_a():\n    assert f(", "no code", "```python\nx = 1\ny = 2\nz"])
+def test_cut_reply_without_a_whole_test_is_asked_for_again_shorter(text: str) -> None:
+    with pytest.raises(ReplyMalformed, match="answer again, shorter"):
+        parse_reply(text, "length", kind="tests")
+
+
 @pytest.mark.parametrize(("text", "problem"), [("none", "no code block"), ("```python\nx = 1\n```", "defines no test")])
 def test_reply_without_tests_is_malformed(text: str, problem: str) -> None:
     with pytest.raises(ReplyMalformed, match=problem):

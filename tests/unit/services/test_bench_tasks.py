@@ -17,6 +17,7 @@ from fleet.services.bench_source import (
     examples_in,
     expectations_in,
     normal_form,
+    one_assertion_each,
     without_examples,
 )
 from fleet.services.bench_tasks import MAX_SET_BYTES, parse_documents, parse_lines, plain_bytes
@@ -154,3 +155,14 @@ def test_source_is_read_without_being_run():
     assert normal_form('def f():\n    "doc"\n    return 1 # c\n') == normal_form("def f():\n  return (1)")
     assert normal_form("def f():\n    'doc'") == "def f():\n    pass"
     assert normal_form("def (") == "def ("
+
+
+def test_test_of_many_assertions_becomes_as_many_tests_and_an_assertion_counts_once():
+    many = '    """Says f."""\n    assert f(1) == 2\n    assert f(2) == 3\n    assert f(1) == 2\n'
+    own = "    x = f(3)\n    assert x == 4\n    assert x > 0\n"
+    again = "    assert f(2) == 3\n    assert f(9)\n"
+    code = f"from m import f\n\ndef test_f():\n{many}\ndef test_g():\n{own}\ndef test_h():\n{again}"
+    split = one_assertion_each(code)
+    assert defined_tests(split) == ("test_f_1", "test_f_2", "test_g", "test_h")
+    assert split.count("f(2) == 3") == 1
+    assert one_assertion_each("def (") == "def ("

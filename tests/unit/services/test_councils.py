@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fleet import council as cn
 from fleet import events as ev
 from fleet.adapters.memory import ProgramEnd, ProgramStart
 from fleet.errors import ReplyMalformed
@@ -175,8 +176,14 @@ def broken(request: AgentRequest) -> dict[str, Any]:
 
 @pytest.mark.rule("CN-33")
 async def test_tests_are_filtered_when_a_repair_first_passes_its_gates():
-    world, bench = await bench_of(scripted(draft=broken, repair=lambda r: edit("mended")))
+    def draft(request: AgentRequest) -> dict[str, Any]:
+        return edit("anew") if request.sampling.temperature == cn.FRESH_TEMPERATURE else broken(request)
+
+    world, bench = await bench_of(scripted(draft=draft, repair=lambda r: edit("mended")))
     record = await hold(bench)
+    anew = [r for r in world.agents.requests if r.kind == "draft"][3:]
+    assert (len(anew), kinds(world).count("repair")) == (2, 1)
+    assert len({r.sampling.seed for r in world.agents.requests if r.kind == "draft"}) == 5
     names = [e.type for e in await world.events() if e.type in ("RepairReceived", "TestsFiltered", "EvidenceRecorded")]
     assert names == [*["EvidenceRecorded"] * 3, *["RepairReceived"] * 3, "TestsFiltered", *["EvidenceRecorded"] * 3]
     assert record.status == "DECIDED"
@@ -192,7 +199,7 @@ async def test_repairs_that_cannot_be_read_leave_the_drafts_and_nobody_to_vote_f
     assert (record.status, record.reason) == ("UNDECIDED", "no_valid_candidate")
     assert {p.kept for p in await payloads(world, ev.RepairReceived)} == {"old"}
     assert not await payloads(world, ev.TestsFiltered)
-    assert kinds(world).count("repair") == 3
+    assert (kinds(world).count("repair"), kinds(world).count("draft")) == (1, 5)
 
 
 def without_tests(**answers: Answer) -> Answer:
