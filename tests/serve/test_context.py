@@ -144,7 +144,7 @@ async def test_parts_of_a_bundle_are_left_out_on_request(at: ToolFront):
     assert len(three["timeline"]) == 3
 
 
-@pytest.mark.rule("CX-43", "CX-44")
+@pytest.mark.rule("CX-43", "CX-44", "GL-20")
 async def test_same_version_and_request_give_the_same_hash_and_a_kept_bundle_is_read_again(at: ToolFront):
     first, second = await _bundle(at, who=ROOT), await _bundle(at, who=ROOT, persist_bundle=True)
     assert first["hash"] == second["hash"]
