@@ -12,6 +12,7 @@ from pydantic import Field
 from fleet.errors import InvalidInput, StoreUnavailable
 from fleet.ids import Principal, StoryId
 from fleet.models import Quantity
+from fleet.report import UsageRow, sum_usage
 from fleet.services.budget_desk import BudgetDesk, BudgetView, parse_key
 from fleet.services.planning_desk import Pending
 from fleet.services.principals import PrincipalRegistry
@@ -90,7 +91,10 @@ Budgets = Annotated[BudgetDesk, Depends(_budgets)]
 async def list_budgets(
     request: Request, budgets: Budgets, who: Caller, scope: Annotated[str, Query(max_length=100)] = "platform"
 ) -> BudgetList:
-    """Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`."""
+    """Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`.
+
+    The days of platform and projects are sums over all of their stories: those from whom some are hidden see none.
+    """
     kind, _, name = scope.partition(":")
     if kind == "story" and name:
         story = await require_sight(request, who, StoryId(name))
@@ -107,7 +111,9 @@ async def list_budgets(
 
 
 def _seen(request: Request, who: Principal, view: BudgetView) -> BudgetView:
-    """Without the projects that the caller does not see."""
+    """Without the projects that the caller does not see; without any where it does not see every story of its own."""
+    if not sight_of(request).sees_every_row(who):
+        return replace(view, lines=())
     lines = tuple(line for line in view.lines if line.scope != "project" or sees_project(request, who, line.id))
     return replace(view, lines=lines)
 
@@ -150,12 +156,18 @@ async def list_usage(
     story_id: NamedStory,
     group_by: Annotated[str, Query(max_length=20)] = "role",
 ) -> UsageList:
-    """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
+    """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all that the caller sees."""
     registry: PrincipalRegistry = request.app.state.registry
-    found = await budgets.usage(story_id, by=parse_key(group_by), projects=registry.projects_of(who))
+    key = parse_key(group_by)
+    found = await budgets.rows(story_id, projects=registry.projects_of(who))
     ids = await sight_of(request).known_ids(who, story_id)
-    items = tuple(UsageSumView(**asdict(row)) for row in found if _is_shown(row.key, ids))
-    return UsageList(group_by=group_by, story_id=story_id, items=items)
+    sums = sum_usage([row for row in found if _is_seen(row, ids)], by=key)
+    return UsageList(group_by=group_by, story_id=story_id, items=tuple(UsageSumView(**asdict(one)) for one in sums))
+
+
+def _is_seen(row: UsageRow, ids: frozenset[str] | None) -> bool:
+    """Whether a step is of a story, task and council that are shown to the caller."""
+    return ids is None or all(name is None or name in ids for name in (row.story, row.task, row.council))
 
 
 def _is_shown(key: str, ids: frozenset[str] | None) -> bool:

@@ -9,13 +9,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from fleet.context import RowCut
 from fleet.errors import StoreUnavailable
 from fleet.ids import StoryId
 from fleet.report import Compression, PackFigures
 from fleet.services.context_statistics import Away, ContextReport, ContextStatistics
 from fleet.services.principals import PrincipalRegistry
 from serve_apps.requests import Caller, Desk
-from serve_apps.sight import require_project
+from serve_apps.sight import require_project, sight_of
 from serve_apps.times import at
 from serve_apps.wire import Wire
 
@@ -113,7 +114,11 @@ Projects = Annotated[frozenset[str] | None, Depends(_projects)]
 
 @context_router.get("/context/stats", response_model=ContextStats)
 async def context_stats(
-    desk: Desk, statistics: Annotated[ContextStatistics, Depends(_statistics)], who: Caller, projects: Projects
+    request: Request,
+    desk: Desk,
+    statistics: Annotated[ContextStatistics, Depends(_statistics)],
+    who: Caller,
+    projects: Projects,
 ) -> ContextStats:
     """Packs by role and phase, what did not fit, summaries, redactions, the age of the graph, the cache of packs.
 
@@ -121,10 +126,17 @@ async def context_stats(
     event of group `context` in the stream of events.
     """
 
-    async def counts(story_id: StoryId) -> bool:
-        return projects is None or await desk.project_of(story_id) in projects
+    sight = sight_of(request)
 
-    report = await statistics.of(list(await desk.heads(counts)), projects=projects)
+    async def counts(story_id: StoryId) -> bool:
+        is_of_them = projects is None or await desk.project_of(story_id) in projects
+        return is_of_them and await sight.takes(who, story_id)
+
+    async def cut_of(story_id: StoryId) -> RowCut | None:
+        return await sight.cut_again(who, story_id, None)
+
+    cuts = None if sight.sees_every_row(who) else cut_of
+    report = await statistics.of(list(await desk.heads(counts)), projects=projects, cut_of=cuts)
     return _view(report, projects)
 
 

@@ -121,7 +121,9 @@ class PackPage(Wire):
     phase: str
     scopes: tuple[str, ...]
     token_count: int
+    """Of all blocks together."""
     budget: int
+    """The ceiling of all blocks together."""
     counter: str | None
     """What counted the tokens: `estimate`, or name and digest of the tokenizer of the model that reads the pack."""
     hash: str | None

@@ -23,6 +23,7 @@ from fleet.services.principals import PrincipalRegistry
 from fleet.services.tool_desk import ToolDesk
 from serve_apps.agents import agent_router
 from serve_apps.audit import audit_router
+from serve_apps.backlog import Backlog
 from serve_apps.board import BoardFilter, board_filter
 from serve_apps.bounds import RequestBounds
 from serve_apps.budgets import budget_router
@@ -315,16 +316,20 @@ def _command_routes(app: FastAPI) -> None:
         for one in named:
             await desk.events(one, limit=1)
         choice = Choice(sight_of(request), who, stories=frozenset(named), projects=frozenset(project_id or ()))
+        backlog = Backlog(settings.stream_queue, since_ms=desk.now_ms)
         if len(named) == 1 and not project_id:
             start = resume_point(named[0], last_event_id or after)
-            frames = event_frames(desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted, choice=choice)
-            return event_stream(frames)
+            frames = event_frames(
+                desk, named[0], after=start, heartbeat_s=heartbeat_s, types=wanted, choice=choice, backlog=backlog
+            )
+            return event_stream(frames, let_go=backlog.overflowed)
         if not named and not project_id:
             raise InvalidInput("name what to watch: storyId or projectId", field="storyId")
         for project in project_id or ():
             require_project(request, who, project)
         reached = await start_of(desk, choice, last_event_id or after)
-        return event_stream(many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted))
+        several = many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted, backlog=backlog)
+        return event_stream(several, let_go=backlog.overflowed)
 
     @app.get("/api/events", response_model=EventList)
     async def history(

@@ -132,10 +132,14 @@ async def timeline_of_project(
 async def metrics_of_project(
     request: Request, stories: Stories, who: Caller, project_id: str, days: Days = 30
 ) -> ProjectMetrics:
-    """Quality and performance across the stories of a project that moved in the last days (RP-42)."""
+    """Quality and performance across the stories of a project that moved in the last days (RP-42).
+
+    Of what the caller sees of them alone.
+    """
     found = await _project(request, stories, who, project_id, days)
     titles = {str(state.story_id): state.content.title for state, _ in found}
-    figures = project_figures([(str(state.story_id), events) for state, events in found])
+    seen = [(str(state.story_id), await _cut(request, who, state, events)) for state, events in found]
+    figures = project_figures(seen)
     return project_metrics(project_id, days, figures, titles)
 
 

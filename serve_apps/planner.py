@@ -257,8 +257,11 @@ async def graph(
 @planner_router.get("/context/{story_id}/packs", response_model=PackList)
 async def packs(request: Request, stories: Stories, who: Caller, story_id: Story) -> PackList:
     """What every role sees in every phase, in tokens, without the texts."""
-    shown = await sight_of(request).ids(who, await stories.planning.state(story_id))
-    found = await stories.packs(story_id, shown=shown)
+    state = await stories.planning.state(story_id)
+    shown = await sight_of(request).ids(who, state)
+    blocks = {role: blocks_of(request, "", role, state.language) for role, _ in stories.cells()}
+    around = {role: found.around for role, found in blocks.items() if found is not None}
+    found = await stories.packs(story_id, shown=shown, around=around)
     return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in found))
 
 
@@ -282,9 +285,19 @@ async def pack(
     shown = await sight_of(request).ids(who, state)
     if shown is not None and task in state.tasks and task not in shown:
         await sight_of(request).refused(who, "read_task", str(task))
-    found = await stories.pack(story_id, role, phase, task_id=task, as_of=as_of, token_budget=token_budget, shown=shown)
-    blocks = blocks_of(request, found.text, role, state.language)
-    return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=blocks)
+    blocks = blocks_of(request, "", role, state.language)
+    found = await stories.pack(
+        story_id,
+        role,
+        phase,
+        task_id=task,
+        as_of=as_of,
+        token_budget=token_budget,
+        shown=shown,
+        around=blocks.around if blocks else (),
+    )
+    told = replace(blocks, context=found.text) if blocks else None
+    return pack_page(story_id, PackView(role, phase, found), with_text=True, blocks=told)
 
 
 _ROLES = {

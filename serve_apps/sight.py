@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from fastapi import Request
 
-from fleet.context import RowCut, cut_to, ids_of
+from fleet.context import RowCut, cut_to, ids_of, rows_about
 from fleet.context.row_rules import RowRules
 from fleet.errors import NotFound, StoryNotFound
 from fleet.events import StoredEvent
@@ -50,7 +50,11 @@ class Sight:
 
     def sees_everything(self, who: Principal) -> bool:
         """Whether no story of any project is hidden from the principal."""
-        return self.registry.projects_of(who) is None and self._sees_every_row(who)
+        return self.registry.projects_of(who) is None and self.sees_every_row(who)
+
+    def sees_every_row(self, who: Principal) -> bool:
+        """Whether nothing of its projects is hidden from the principal, so that sums of all of it may be told."""
+        return self.rows.sees_every_story(who, self.registry.roles_of(who))
 
     def sees_epic(self, who: Principal, project_id: str, epic_id: str) -> bool:
         """Whether the epic is shown: to those who see each of its stories (CX-11, CX-12)."""
@@ -102,11 +106,11 @@ class Sight:
         return state if cut is None else cut.state(state)
 
     def outlined(self, who: Principal, state: StoryState) -> StoryState:
-        """The story without hidden tasks and decisions, for lists and counts; for anything else see `shown`."""
-        if self._sees_every_row(who):
+        """The story without hidden rows and what is for them, for lists and counts; for anything else see `shown`."""
+        if self.sees_every_row(who):
             return state
         rows = self.rows.rows_of(who, self.registry.roles_of(who), state)
-        return cut_to(state, ids_of(state) - rows.hidden)
+        return cut_to(state, ids_of(state) - rows_about(state, rows.hidden))
 
     async def ids(self, who: Principal, state: StoryState) -> frozenset[str] | None:
         """What a pack or bundle for the principal may be of; None for everything, lessons of other stories too."""
@@ -114,7 +118,7 @@ class Sight:
 
     async def known_ids(self, who: Principal, story_id: StoryId | None) -> frozenset[str] | None:
         """Ids of what is shown to the principal of one story that it sees, or of all: None when nothing is hidden."""
-        if self._sees_every_row(who):
+        if self.sees_every_row(who):
             return None
         if story_id is not None:
             states = [await self.desk.state(story_id)]
@@ -208,10 +212,7 @@ class Sight:
         return self.opened == story_id and self.desk.now_ms < self.until_ms
 
     def _sees_all_of(self, who: Principal, story_id: StoryId) -> bool:
-        return self._sees_every_row(who) or self._is_open(story_id)
-
-    def _sees_every_row(self, who: Principal) -> bool:
-        return self.rows.sees_every_story(who, self.registry.roles_of(who))
+        return self.sees_every_row(who) or self._is_open(story_id)
 
     async def _is_row(self, who: Principal, story_id: StoryId) -> bool:
         try:

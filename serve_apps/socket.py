@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from fleet.ports import LogPage
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.principals import PrincipalRegistry
 from fleet.services.tool_desk import ToolDesk
+from serve_apps.backlog import Backlog
 from serve_apps.problems import problem_response, told
 from serve_apps.sight import Sight
 from serve_apps.stream import Choice
@@ -41,7 +43,9 @@ AUTH_S = 5.0
 MAX_FRAME = 64 * 1024
 MAX_PER_SECOND = 100
 MAX_SUBSCRIPTIONS = 20
-NO_TOKEN, TOO_LARGE, TOO_MANY = 4401, 4413, 4429
+NO_TOKEN, TOO_SLOW, TOO_LARGE, TOO_MANY = 4401, 4408, 4413, 4429
+LAST_WORD_S = 5.0
+"""How long a page that is let go has to take what tells it so."""
 _PERCENT = {"drafting": 10, "evidence": 40, "repairing": 60, "balloting": 80}
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -102,12 +106,30 @@ async def socket(ws: WebSocket) -> None:
         await ws.close(NO_TOKEN)
         return
     line = _Line(ws, who)
+    serving = asyncio.create_task(line.serve())
+    too_slow = asyncio.create_task(line.too_slow.wait())
     try:
-        await line.serve()
+        await asyncio.wait({serving, too_slow}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
     except WebSocketDisconnect:
         pass
     finally:
+        serving.cancel()
+        too_slow.cancel()
+        await asyncio.gather(serving, too_slow, return_exceptions=True)
         await line.end()
+    if line.too_slow.is_set():
+        await _let_go(ws)
+
+
+async def _let_go(ws: WebSocket) -> None:
+    """The page is told that it was too slow, if it takes that in time; it goes on from the versions that it has."""
+    detail = "more events wait than a line holds: subscribe again after the last versions that you have"
+    with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+        async with asyncio.timeout(LAST_WORD_S):
+            await ws.send_text(json.dumps({"op": "error", "sub": None, "code": "overflow", "detail": detail}))
+            await ws.close(TOO_SLOW, reason="overflow")
 
 
 def _is_our_page(ws: WebSocket) -> bool:
@@ -155,13 +177,17 @@ async def _text(ws: WebSocket) -> str | None:
 
 @dataclass
 class _Line:
-    """One open line. What it sends goes out one message after the other, at the pace of the client (AP-103)."""
+    """One open line. What it sends goes out one message after the other, at the pace of the client.
+
+    A page that falls behind what is recorded by more than a subscription holds is let go (AP-103).
+    """
 
     ws: WebSocket
     who: Principal
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
     # Two subscriptions must not write into each other's messages.
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    too_slow: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self) -> None:
         """Answers messages until the client goes, or breaks a bound."""
@@ -245,7 +271,9 @@ class _Line:
         for name, version in asked.after.items():
             if (story_id := StoryId(name.removeprefix("story:"))) in after:
                 after[story_id] = version
-        async for event in self._desk.watch_many(choice.takes, after=after, idle_s=15):
+        most = self.ws.app.state.settings.stream_queue
+        backlog = Backlog(most, since_ms=self._desk.now_ms, overflowed=self.too_slow)
+        async for event in backlog.through(self._desk.watch_many(choice.takes, after=after, idle_s=15)):
             if event is None or (asked.types and event.type not in asked.types):
                 continue
             if not await choice.takes(story_id := StoryId(event.stream.entity)):

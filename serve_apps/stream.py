@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fleet.context import RowCut
@@ -13,6 +13,7 @@ from fleet.errors import InvalidInput
 from fleet.events import EVENT_TYPES, StoredEvent, published
 from fleet.ids import Principal, StoryId
 from fleet.services.planning_desk import PlanningDesk
+from serve_apps.backlog import Backlog
 from serve_apps.sight import Sight
 from serve_apps.sse import HEARTBEAT, RETRY, sse_frame
 
@@ -54,14 +55,16 @@ async def event_frames(
     heartbeat_s: int,
     types: Collection[str] = (),
     choice: Choice | None = None,
+    backlog: Backlog | None = None,
 ) -> AsyncIterator[str]:
     """Frames until the client goes away; a comment says that the line lives when nothing happens.
 
-    The log is read at the client's own pace, so a slow client costs no memory here (AP-103). A lost right, which
-    `choice` tells, ends it with `denied`.
+    A client that falls behind what is recorded by more than the backlog holds gets `overflow` as the last frame
+    (AP-103); without one the log is read at the client's own pace. A lost right, which `choice` tells, ends it with
+    `denied`.
     """
     yield RETRY
-    async for event in desk.watch(story_id, after=after, idle_s=heartbeat_s):
+    async for event in _through(backlog, desk.watch(story_id, after=after, idle_s=heartbeat_s)):
         if event is None:
             yield HEARTBEAT
         elif choice is not None and not await choice.is_open(story_id):
@@ -69,6 +72,18 @@ async def event_frames(
             return
         elif (not types or event.type in types) and (choice is None or await choice.shows(event)):
             yield frame(event)
+    for text in _overflow(backlog):
+        yield text
+
+
+def _through(backlog: Backlog | None, events: AsyncIterator[StoredEvent | None]) -> AsyncIterator[StoredEvent | None]:
+    return events if backlog is None else backlog.through(events)
+
+
+def _overflow(backlog: Backlog | None) -> Iterator[str]:
+    """The last frame for a client that was too slow. It has no id: the client comes again with the last it has."""
+    if backlog is not None and backlog.overflowed.is_set():
+        yield sse_frame({"queue": backlog.most}, event="overflow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +168,13 @@ async def many_frames(
     after: dict[StoryId, int],
     heartbeat_s: int,
     types: Collection[str] = (),
+    backlog: Backlog | None = None,
 ) -> AsyncIterator[str]:
-    """Frames of several stories; the id of each is a cursor of all of them. A lost right ends it with `denied`."""
+    """Frames of several stories, as `event_frames`; the id of each is a cursor of all of them."""
     reached = dict(after)
     # A client that loses its line before the first event resumes from here, and misses nothing.
     yield f"{RETRY.rstrip()}\nid: {encode_cursor(reached)}\n\n"
-    async for event in desk.watch_many(choice.takes, after=reached, idle_s=heartbeat_s):
+    async for event in _through(backlog, desk.watch_many(choice.takes, after=reached, idle_s=heartbeat_s)):
         if event is None:
             yield HEARTBEAT
             continue
@@ -171,3 +187,5 @@ async def many_frames(
         reached[story_id] = event.version
         if (not types or event.type in types) and await choice.shows(event):
             yield frame(event, event_id=encode_cursor(reached))
+    for text in _overflow(backlog):
+        yield text

@@ -649,7 +649,7 @@ class Operations(Calling):
         return self._json("GET", f"/api/tools/sessions/{self._part(session_id)}/tools")
 
     def list_usage(self, *, group_by: str | None = None, story_id: str | None = None) -> m.UsageList:
-        """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them."""
+        """Usage by story, task, council, role, engine, model, kind or day: of one story, or of all that the caller sees."""
         return self._json("GET", "/api/usage", query={"group_by": group_by, "storyId": story_id})
 
     def workflow_stats(self, *, project_id: str | None = None) -> m.WorkflowStats:

@@ -33,7 +33,7 @@ from fleet.context.redact import Redaction, SecretSpan, find_spans, placeholder,
 from fleet.context.redact_counts import RedactedField, redacted_fields, redacted_kinds
 from fleet.context.redact_json import redact_json, redact_model
 from fleet.context.redact_stream import RedactingStream
-from fleet.context.row_cut import RowCut, Rows, cut_to, ids_of
+from fleet.context.row_cut import RowCut, Rows, cut_to, ids_of, rows_about
 from fleet.context.scope import SCOPES, ContextConfig, ProfileRow, Scope, ScopeCheck, check, scopes_for
 from fleet.context.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
 from fleet.context.secrets import find_secrets, redact_secrets
@@ -48,6 +48,7 @@ __all__ = [
     "Rows",
     "cut_to",
     "ids_of",
+    "rows_about",
     "role_pack",
     "bundle_stats",
     "TimelineLine",

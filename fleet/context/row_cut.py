@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from fleet.events import PlanProposed, StoredEvent, Task
 from fleet.story import Decision, Plan, StoryState, TaskState
 
-__all__ = ["RowCut", "Rows", "cut_to", "ids_of"]
+__all__ = ["RowCut", "Rows", "cut_to", "ids_of", "rows_about"]
 
 _NAMES = re.compile(rb"[A-Za-z0-9_-]+")
 _STRINGS = re.compile(rb'"([^"\\]*)"')
@@ -89,6 +89,20 @@ def ids_of(state: StoryState) -> frozenset[str]:
     return frozenset({*planned, *(id for each in found for id in each)})
 
 
+def rows_about(state: StoryState, hidden: frozenset[str]) -> frozenset[str]:
+    """These tasks and decisions, and the councils, approvals and incidents that are for one of them.
+
+    It looks at no text, as a cut does: enough to count by, and it needs no events.
+    """
+    councils = {id for id, one in state.councils.items() if one.opened.task_id in hidden}
+    steps = {
+        id for id, one in state.steps.items() if {one.started.task_id, one.started.council_id} & (hidden | councils)
+    }
+    named = hidden | councils | steps
+    approvals = {id for id, one in state.approvals.items() if one.request.subject.id in named}
+    return hidden | councils | approvals | {id for id, one in state.incidents.items() if one.task_id in hidden}
+
+
 def _shown_of(given: Mapping[str, _Value], shown: frozenset[str]) -> dict[str, _Value]:
     """The entries whose ids are shown."""
     return {id: value for id, value in given.items() if id in shown}
@@ -103,6 +117,13 @@ def cut_to(state: StoryState, shown: frozenset[str]) -> StoryState:
     hidden = ids_of(state) - shown
     if not hidden:
         return state
+    steps = {
+        id: step
+        for id, step in state.steps.items()
+        if _is_of(step.started.task_id, shown) and _is_of(step.started.council_id, shown)
+    }
+    unseen = (step.finished for id, step in state.steps.items() if id not in steps)
+    spent = sum(end.cost.tokens_in + end.cost.tokens_out for end in unseen if end is not None)
     reports = {tree: report for tree, report in state.reports.items() if _is_of(report.task_id, shown)}
     return state.with_(
         tasks={id: _task_state(task, shown) for id, task in _shown_of(state.tasks, shown).items()},
@@ -112,11 +133,8 @@ def cut_to(state: StoryState, shown: frozenset[str]) -> StoryState:
         councils=_shown_of(state.councils, shown),
         approvals=_shown_of(state.approvals, shown),
         incidents=_shown_of(state.incidents, shown),
-        steps={
-            id: step
-            for id, step in state.steps.items()
-            if _is_of(step.started.task_id, shown) and _is_of(step.started.council_id, shown)
-        },
+        steps=steps,
+        tokens=max(0, state.tokens - spent),
         checkpoints={
             id: replace(one, task_states=_shown_of(one.task_states, shown)) for id, one in state.checkpoints.items()
         },

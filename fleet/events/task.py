@@ -22,7 +22,7 @@ from fleet.events.values import (
     TaskAction,
     TaskState,
 )
-from fleet.ids import Digest, EntityId, Principal
+from fleet.ids import Digest, EntityId, Principal, StepId
 
 __all__ = [
     "FileChange",
@@ -137,6 +137,8 @@ class TreeMerged(_TaskEvent):
     commit: CommitId
     files: tuple[FileChange, ...] = ()
     restored_from: EntityId | None = None
+    step_id: StepId | None = None
+    """The run that made the commit; histories from before do not name it."""
 
 
 class RestoreRequested(_TaskEvent):

@@ -24,7 +24,7 @@ __all__ = [
     "schema_problems",
 ]
 
-PROJECTION_VERSION = 3
+PROJECTION_VERSION = 4
 """Version of the rules by which events become a graph; a graph of an older one is rebuilt (GR-7)."""
 
 
@@ -216,7 +216,7 @@ RELATIONS: Mapping[Rel, RelationType] = MappingProxyType(
         Rel.ALLOWED_BY: _relation("Run>Approval"),
         Rel.REPORTED: _relation("Run>Report"),
         Rel.EVIDENCE_FOR: _relation("Report>Criterion", "tests"),
-        Rel.TOUCHED: _relation("Task>File", "v change"),
+        Rel.TOUCHED: _relation("Task>File", "v run_id change"),
         Rel.ASKED_BY: _relation("Question>Actor", "at"),
         Rel.ANSWERED_BY: _relation("Question>Actor", "at"),
         Rel.DEPLOYED_AS: _relation("Story>Deployment"),

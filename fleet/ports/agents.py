@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from fleet.ids import Digest, Principal
-from fleet.models import NO_TAG, CallTag, ChatMessage, ReplyKind, Sampling, TokenUsage, ToolOffer
+from fleet.models import (
+    NO_TAG,
+    CallTag,
+    ChatMessage,
+    ReplyKind,
+    Sampling,
+    TokenUsage,
+    ToolOffer,
+    describe_schema,
+)
 
 __all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 
@@ -46,10 +55,19 @@ class AgentRequest:
     """The conversation after the prompt: earlier replies of an acting agent, and what came of them."""
     tag: CallTag = NO_TAG
     """For queues and caches of engines; never part of the prompt, nor of what pins the request."""
+    counted: int | None = None
+    """Tokens of `texts`, where somebody counted them with the tokenizers of the models; nothing that pins it either."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that reaches the prompt from here, one text after the other; rules and persona come from elsewhere."""
+        form = describe_schema(self.json_schema) if self.json_schema is not None else ""
+        found = (self.shared, self.own, form, *(part.model_dump_json() for part in (*self.turns, *self.tools)))
+        return tuple(text for text in found if text)
 
     def pinned(self) -> dict[str, Any]:
         """The fields that a recorded answer belongs to; the same as before there were tags, tools and policies."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tag"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tag", "counted")}
         return {name: value for name, value in values.items() if value or name not in ("tools", "turns", "policy")}
 
 

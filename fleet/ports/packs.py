@@ -14,7 +14,7 @@ __all__ = ["CountRequest", "Pack", "PackActivity", "PackFigureSource", "PackRequ
 class PackRequest:
     """`as_of` pins the story's version: the same request gives the same bytes on every machine (CX-25).
 
-    `token_budget`, 512 or more, takes the place of the hint for the role (CX-21).
+    `token_budget` takes the place of the hint for the role (CX-21).
 
     Attributes:
         shown: ids of what the one who asks sees of the story, as `fleet.context.ids_of` names them: the pack is of

@@ -18,7 +18,6 @@ from fleet.models import (
     Price,
     Spend,
     dearest,
-    describe_schema,
     estimate_tokens,
 )
 from fleet.ports import AgentRequest, DaySpending, SpendingHold
@@ -51,10 +50,9 @@ class Budgeting:
     """None leaves the budgets of platform and projects out."""
 
     def prompt_tokens(self, request: AgentRequest) -> int:
-        """An upper guess of the prompt that the request becomes."""
-        schema = describe_schema(request.json_schema) if request.json_schema is not None else ""
-        turns = "".join(turn.model_dump_json() for turn in (*request.turns, *request.tools))
-        return estimate_tokens(request.shared + request.own + schema + turns) + PROMPT_FRAME_TOKENS
+        """An upper guess of the prompt that the request becomes; by its count where it was counted (CX-20, MB-22)."""
+        own = estimate_tokens("".join(request.texts)) if request.counted is None else request.counted
+        return own + PROMPT_FRAME_TOKENS
 
     def price(self, model: str | None) -> Price | None:
         """The dearest price that a call of a run with this model profile may be charged."""

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from fleet.context import ContextConfig, build_pack, cut_to
+from fleet.context import ContextConfig, Counting, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
-from fleet.ids import StreamId
+from fleet.ids import StoryId, StreamId
 from fleet.ports import (
     BlobStore,
     Clock,
@@ -59,6 +59,7 @@ class ContextService:
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
         self._packs = _Recent[PackRequest, _Made](_PACKS)
+        self._counters = _Recent[tuple[StoryId, str], _Counters](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
@@ -79,10 +80,21 @@ class ContextService:
 
     async def count(self, request: CountRequest) -> int:
         """See the port."""
+        counting = await self._counting_of(request)
+        return max(sum(map(counter.count, request.texts)) for counter in counting.counters)
+
+    async def _counting_of(self, request: CountRequest) -> Counting:
+        """How the role counts; what it goes by never changes once a story was started, so that it is read once."""
+        key = (request.story_id, request.role)
+        known = self._counters.get(key)
+        if known is not None and known.since <= request.as_of:
+            return known.counting
         await self._version(PackRequest(request.story_id, request.role, "", request.as_of))
         view = await self._views.at(request.story_id, request.as_of)
         counting = await self._counting.of(view.state, request.role)
-        return max(sum(map(counter.count, request.texts)) for counter in counting.counters)
+        if view.state.start is not None:
+            self._counters.put(key, _Counters(request.as_of, counting))
+        return counting
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """See the port."""
@@ -147,6 +159,13 @@ class _Made(NamedTuple):
 
     project_id: str
     pack: Pack
+
+
+class _Counters(NamedTuple):
+    """How a role counts in a story, and the earliest version at which that is known."""
+
+    since: int
+    counting: Counting
 
 
 class _Recent(Generic[_Key, _Value]):

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+from fleet.context import RowCut
 from fleet.errors import StoreError, ToolTimeout
 from fleet.events import StoredEvent
 from fleet.ids import StoryId, StreamId
 from fleet.ports import DecisionGraph, EventLog, PackActivity, PackFigureSource
 from fleet.report import ContextFigures, context_figures, sum_figures
 
-__all__ = ["Away", "ContextReport", "ContextStatistics", "GraphLag"]
+__all__ = ["Away", "ContextReport", "ContextStatistics", "CutOf", "GraphLag"]
 
 _BATCH = 500
 _REMEMBERED = 20_000
 """Stories whose figures are kept at hand."""
 _WITHIN_S = 3.0
 """How long the graph or the builder of packs is given: these figures are not worth more waiting."""
+
+
+CutOf = Callable[[StoryId], Awaitable[RowCut | None]]
+"""What of a story is shown to somebody; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +79,38 @@ class ContextStatistics:
         # One reader at a time: others would read the same events again, and put older figures over newer ones.
         self._reading = asyncio.Lock()
 
-    async def of(self, stories: Collection[StoryId], *, projects: frozenset[str] | None) -> ContextReport:
+    async def of(
+        self, stories: Collection[StoryId], *, projects: frozenset[str] | None, cut_of: CutOf | None = None
+    ) -> ContextReport:
         """The figures of these stories.
 
         Args:
             projects: those that the stories belong to; None stands for all there are.
+            cut_of: what of each story is counted, None for one from whom nothing is hidden. The builder of packs
+                knows whole projects alone, so that nothing of it is told with a cut (CX-16).
 
         Raises StoreUnavailable when the log does not answer.
         """
         async with self._reading:
-            found = {story: known for story in stories if (known := await self._latest(story)) is not None}
+            latest = {story: await self._counted(story, cut_of) for story in stories}
+            found = {story: known for story, known in latest.items() if known is not None}
         heads = {StreamId.of_story(story): known.version for story, known in found.items()}
-        lag, activity = await asyncio.gather(self._lag(heads), self._activity(projects))
+        told = _not_told() if cut_of is not None else self._activity(projects)
+        lag, activity = await asyncio.gather(self._lag(heads), told)
         # Between two events of a large sum others have their turn; see StoryStream.
         figures = await asyncio.to_thread(sum_figures, [known.figures for known in found.values()])
         return ContextReport(len(found), figures, lag, activity)
+
+    async def _counted(self, story: StoryId, cut_of: CutOf | None) -> _Known | None:
+        """The figures of the story, or of what is shown of it; those are not remembered."""
+        cut = await cut_of(story) if cut_of is not None else None
+        if cut is None:
+            return await self._latest(story)
+        events = await self._log.read(StreamId.of_story(story))
+        if not events:
+            return None
+        last, seen = events[-1], [event for event in events if cut.takes(event)]
+        return _Known(await asyncio.to_thread(context_figures, seen), last.version, last.hash)
 
     async def _latest(self, story: StoryId) -> _Known | None:
         """The figures of all events of a story: those that are remembered, and of the events since."""
@@ -130,6 +152,10 @@ class ContextStatistics:
             return Away(error.message)
         except TimeoutError:
             return Away(f"the builder of packs did not answer within {_WITHIN_S:g} s")
+
+
+async def _not_told() -> Away:
+    return Away("what the builder of packs did is told of whole projects, to those who see all of their stories")
 
 
 def _with(known: _Known | None, events: list[StoredEvent]) -> _Known:

@@ -23,7 +23,7 @@ from fleet.errors import BudgetExceeded, FleetError, OwnershipError, SandboxUnav
 from fleet.events import StepFinished
 from fleet.ids import RunKey, StepId, StoryId
 from fleet.models import Quantity
-from fleet.ports import Agents, BlobStore, Clock, EventLog, Sandbox, SnapshotStore
+from fleet.ports import Agents, BlobStore, Clock, EventLog, Packs, Sandbox, SnapshotStore
 from fleet.services.budgeting import Budgeting
 from fleet.services.model_steps import ModelSteps
 from fleet.services.platform_view import PlatformView
@@ -65,10 +65,12 @@ class Journal(ModelSteps, UnsafeSteps):
         snapshots: SnapshotStore | None = None,
         budgeting: Budgeting | None = None,
         platform: PlatformView | None = None,
+        packs: Packs | None = None,
     ) -> None:
         super().__init__(
             agents=agents,
             budgeting=budgeting,
+            packs=packs,
             log=log,
             blobs=blobs,
             clock=clock,

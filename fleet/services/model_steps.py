@@ -22,8 +22,8 @@ from fleet.errors import (
 )
 from fleet.events import Payload, StepFinished
 from fleet.ids import Digest, StepId
-from fleet.models import CallTag
-from fleet.ports import AgentAnswer, AgentRequest, Agents
+from fleet.models import PACK_READERS, CallTag
+from fleet.ports import AgentAnswer, AgentRequest, Agents, CountRequest, Packs
 from fleet.services.budgeting import Budgeting
 from fleet.services.step_records import ANSWER, failed_step, fallbacks_of, finished_ask, plain
 from fleet.services.steps import Steps, Work
@@ -33,11 +33,17 @@ __all__ = ["ModelSteps"]
 
 
 class ModelSteps(Steps):
-    """Steps that role agents answer."""
+    """Steps that role agents answer.
 
-    def __init__(self, *, agents: Agents, budgeting: Budgeting | None = None, **stream: Any) -> None:
+    Args:
+        packs: counts prompts with the tokenizers that the story began with; without it they are estimated.
+    """
+
+    def __init__(
+        self, *, agents: Agents, budgeting: Budgeting | None = None, packs: Packs | None = None, **stream: Any
+    ) -> None:
         super().__init__(**stream)
-        self._agents, self.budgeting = agents, budgeting or Budgeting()
+        self._agents, self.budgeting, self._packs = agents, budgeting or Budgeting(), packs
         # One call at a time looks at what is left and takes its part: two must not take the same.
         self._taking = asyncio.Lock()
         self._asking, self._call_ended = list[StepId](), asyncio.Event()
@@ -58,6 +64,7 @@ class ModelSteps(Steps):
         digest = _digest_of(request)
         finished = self._finished(step_id, digest)
         if finished is None:
+            request = await self._counted(request)
             request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
             try:
@@ -69,6 +76,17 @@ class ModelSteps(Steps):
         if finished.outcome != "succeeded":
             raise from_wire(json.loads(raw))
         return ANSWER.validate_json(raw)
+
+    async def _counted(self, request: AgentRequest) -> AgentRequest:
+        """The request with the tokens of its prompt, as the models count them that the story began with (CX-20).
+
+        What is decided with the count is on record with the step. A story from before wrote down no readers, and of a
+        policy that is not the role's own nobody knows whether they read it: both are estimated.
+        """
+        if self._packs is None or request.policy or PACK_READERS not in self.state.config:
+            return request
+        asked = CountRequest(self.story_id, request.role, request.texts, self.state.version)
+        return replace(request, counted=await self._packs.count(asked))
 
     def _tag(self, work: Work) -> CallTag:
         """Whose share of an engine the calls of a step take; those of one council go to one replica of it."""

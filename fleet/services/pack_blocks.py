@@ -23,6 +23,11 @@ class PackBlocks:
     context: str
     tools: str
 
+    @property
+    def around(self) -> tuple[str, str]:
+        """What stands around the pack."""
+        return self.system, self.tools
+
 
 def pack_blocks(text: str, *, role: Role, persona: str, language: str) -> PackBlocks:
     """The blocks around the text of a pack.

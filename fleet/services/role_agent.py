@@ -154,10 +154,9 @@ class RoleAgent:
 
     def _skips(self, work: _Work) -> Mapping[int, Skip]:
         chat = self._chat_request(work.request, work.chain.entries[0])
-        text = "".join(message.content for message in chat.messages)
         found = skips_for(
             work.chain,
-            prompt_tokens=estimate_tokens(text),
+            prompt_tokens=_prompt_tokens(work.request, chat),
             max_tokens=chat.sampling.max_tokens,
             needs_schema=work.request.json_schema is not None,
         )
@@ -274,6 +273,15 @@ class RoleAgent:
             constrain=entry.json_schema != "off",
         )
         return redacted_chat(with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat)
+
+
+def _prompt_tokens(request: AgentRequest, chat: ChatRequest) -> int:
+    """The tokens of the prompt: what was counted of it as counted, and the rest, or all of it, by estimate (CX-20)."""
+    whole = "".join(message.content for message in chat.messages)
+    if request.counted is None:
+        return estimate_tokens(whole)
+    rest = len(whole.encode()) - sum(len(text.encode()) for text in request.texts)
+    return request.counted + max(0, rest) // 3 + 1
 
 
 def _note(

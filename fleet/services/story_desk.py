@@ -6,7 +6,7 @@ No actor is asked, so everything here is there while agents, engines and sandbox
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +32,7 @@ from fleet.services.code_view import read_tree
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportFormat, ReportService, render
 from fleet.services.tree_view import FileText, TreeChanges, file_at, tree_changes
+from fleet.services.whole_packs import WholePacks
 from fleet.services.workbench import Definitions
 from fleet.story import CouncilRecord, GuardContext, Step, StoryState, Transition, evaluate, known_trees
 
@@ -117,7 +118,7 @@ class StoryDesk:
         digests: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
         self.planning, self.rules, self.context, self.digests = planning, rules, context, digests
-        self._blobs, self._packs, self._reports, self._clock = blobs, packs, reports, clock
+        self._blobs, self._packs, self._reports, self._clock = blobs, WholePacks(packs), reports, clock
 
     @property
     def now_ms(self) -> int:
@@ -302,18 +303,16 @@ class StoryDesk:
         as_of: int = 0,
         token_budget: int | None = None,
         shown: frozenset[str] | None = None,
+        around: Sequence[str] = (),
     ) -> Pack:
-        """The pack of one role in one phase, of the latest version unless one is named (AP-68)."""
-        request = PackRequest(
-            story_id=story_id,
-            role=role,
-            phase=phase,
-            as_of=as_of,
-            task_id=task_id,
-            token_budget=token_budget,
-            shown=shown,
-        )
-        return await self._packs.pack(request)
+        """The pack of one role in one phase, of the latest version unless one is named (AP-68).
+
+        Args:
+            around: what the role is told around it; see `WholePacks`.
+        """
+        as_of = as_of or (await self.planning.state(story_id)).version
+        request = PackRequest(story_id, role, phase, as_of, task_id, token_budget, shown)
+        return await self._packs.pack(request, await self._packs.beside(story_id, role, around, as_of=as_of))
 
     def cells(self) -> list[tuple[str, str]]:
         """(role, phase) of every cell of the scope matrix, profiles too."""
@@ -321,16 +320,29 @@ class StoryDesk:
         found += [(name, phase) for name in self.context.profiles for phase in self.context.matrix]
         return sorted(found)
 
-    async def packs(self, story_id: StoryId, *, shown: frozenset[str] | None = None) -> list[PackView]:
-        """The packs of every role in every phase: what each sees, and how many tokens it takes (AP-99)."""
-        version = (await self.planning.state(story_id)).version
-        return [await self._pack_view(story_id, role, phase, version, shown) for role, phase in self.cells()]
+    async def packs(
+        self,
+        story_id: StoryId,
+        *,
+        shown: frozenset[str] | None = None,
+        around: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> list[PackView]:
+        """The packs of every role in every phase: what each sees, and how many tokens it takes (AP-99).
 
-    async def _pack_view(
-        self, story_id: StoryId, role: str, phase: str, version: int, shown: frozenset[str] | None
-    ) -> PackView:
+        Args:
+            around: of each role, as for `pack`.
+        """
+        version = (await self.planning.state(story_id)).version
+        beside = {
+            role: await self._packs.beside(story_id, role, texts, as_of=version) for role, texts in around.items()
+        }
+        requests = [PackRequest(story_id, role, phase, version, shown=shown) for role, phase in self.cells()]
+        return [await self._pack_view(one, beside.get(one.role, 0)) for one in requests]
+
+    async def _pack_view(self, request: PackRequest, beside: int) -> PackView:
+        role, phase = request.role, request.phase
         try:
-            return PackView(role, phase, await self.pack(story_id, role, phase, as_of=version, shown=shown))
+            return PackView(role, phase, await self._packs.pack(request, beside))
         except (PolicyDenied, ContextTooLarge, InvalidInput) as error:
             return PackView(role, phase, None, error.message)
 

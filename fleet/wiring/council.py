@@ -106,6 +106,7 @@ def make_council_parts(
     budgeting = Budgeting(limits=models.budgets, models=models, spending=RedisDaySpending(redis))
 
     async def make_bench(story_id: StoryId, epoch: int) -> Workbench:
+        packs = TracedPacks(RayPacks(resolver), log)
         journal = Journal(
             log=log,
             blobs=blobs,
@@ -118,12 +119,13 @@ def make_council_parts(
             snapshots=snapshots,
             budgeting=budgeting,
             platform=platform,
+            packs=packs,
         )
         await journal.load()
         return Workbench(
             journal=journal,
             rules=rules,
-            packs=TracedPacks(RayPacks(resolver), log),
+            packs=packs,
             forge=RayForge(resolver, endpoints.node),
             blobs=blobs,
             clock=clock,

@@ -80,6 +80,18 @@ async def test_pack_keeps_to_the_budget_that_was_asked_for(at: ToolFront):
     _refused(too_small, 422, "invalid_input")
 
 
+@pytest.mark.rule("CX-22", "CX-20")
+async def test_tokens_of_a_pack_are_those_of_all_of_its_blocks(at: ToolFront):
+    page = (await at.client.get(f"{URL}/architect/BUILD", headers=DEV)).json()
+    sizes = {name: -(-len(text.encode()) // 3) for name, text in page["blocks"].items()}
+    assert set(sizes) == {"system", "context", "tools"}
+    assert all(sizes.values())
+    assert page["token_count"] == sum(sizes.values()) <= page["budget"]
+    listed = (await at.client.get(f"{URL}/packs", headers=DEV)).json()["items"]
+    (same,) = (one for one in listed if (one["role"], one["phase"]) == ("architect", "BUILD"))
+    assert (same["token_count"], same["budget"]) == (page["token_count"], page["budget"])
+
+
 # Bundles.
 
 
@@ -132,7 +144,7 @@ async def test_parts_of_a_bundle_are_left_out_on_request(at: ToolFront):
     assert len(three["timeline"]) == 3
 
 
-@pytest.mark.rule("CX-43", "CX-44")
+@pytest.mark.rule("CX-43", "CX-44", "GL-20")
 async def test_same_version_and_request_give_the_same_hash_and_a_kept_bundle_is_read_again(at: ToolFront):
     first, second = await _bundle(at, who=ROOT), await _bundle(at, who=ROOT, persist_bundle=True)
     assert first["hash"] == second["hash"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 from fleet import events as ev
+from fleet.adapters.memory import MemoryClock, MemoryInbox
 from fleet.events import StoredEvent, decode
 from fleet.ids import EntityId, Principal
 from fleet.planning import PLATFORM
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_view import PlatformView
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry
 from serve_apps.sight import Sight
 from tests.support.story_events import DECISION, EPIC, STORY, TASK, decision_payload
@@ -131,6 +135,24 @@ async def test_override_needs_a_reason_a_role_and_a_story_of_its_projects(at: To
     )
     at.app.state.sight = replace(sight, registry=elsewhere)
     assert (await at.client.get(URL, headers=ARCHIE | WHY)).status_code == 404, "never for another project"
+    assert await overrides(at) == []
+
+
+@pytest.mark.rule("CX-18")
+async def test_override_that_cannot_be_recorded_shows_nothing(at: ToolFront):
+    clock = MemoryClock()
+    # The log is down: no owner of the platform's stream answers.
+    trail = PlatformDesk(view=PlatformView(at.world.log, at.world.feed), inbox=MemoryInbox(clock), clock=clock)
+    assign(at, "ep-other1", override_s=60, trail=trail)
+    for path in ("", "/tasks", "/report"):
+        asking = asyncio.create_task(at.client.get(URL + path, headers=ARCHIE | WHY))
+        while not asking.done():
+            await asyncio.sleep(0.001)
+            clock.advance(1)
+        answer = await asking
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable"), answer.text
+        assert TASK not in answer.text
+        assert (await at.world.desk.state(STORY)).content.title not in answer.text
     assert await overrides(at) == []
 
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from fleet import events as ev
+from fleet.adapters.memory import MemoryDaySpending
 from fleet.events import StoredEvent, decode
 from fleet.ids import EntityId, Principal
+from fleet.models import BudgetLimits, Budgets
 from fleet.planning import PLATFORM
+from fleet.services.budget_desk import BudgetDesk
+from tests.support.event_samples import samples
 from tests.support.stores import eventually
-from tests.support.story_events import DECISION, DESIGN_COUNCIL, DOC_TASK, PLAN, STORY, SYSTEM, TASK, decision_payload
+from tests.support.story_events import (
+    DECISION,
+    DESIGN_COUNCIL,
+    DOC_TASK,
+    PLAN,
+    STORY,
+    SYSTEM,
+    TASK,
+    StoryLog,
+    decision_payload,
+    digest,
+)
 from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
@@ -204,7 +220,8 @@ async def test_pack_names_what_did_not_fit_and_its_blocks_hold_the_text_that_was
     assert dropped["items"] == len(dropped["ids"]) > 0
     assert set(dropped["ids"]) <= {f"de-long{n}" for n in range(40)}
     assert page["blocks"]["context"] == page["text"]
-    assert page["token_count"] == -(-len(page["blocks"]["context"].encode()) // 3) <= page["budget"] == 2000
+    sizes = [-(-len(text.encode()) // 3) for text in page["blocks"].values()]
+    assert page["token_count"] == sum(sizes) <= page["budget"] == 2000
 
 
 @pytest.mark.rule("CX-22", "CX-41")
@@ -229,3 +246,92 @@ async def test_usage_and_budgets_name_no_hidden_task_or_story(at: ToolFront):
     assert {STORY, TASK} <= seen
     assert DOC_TASK not in seen
     assert (await at.client.get(f"/api/budgets?scope=story:{STORY}", headers=DEV)).status_code == 200
+
+
+async def _figures(at: ToolFront, who: dict[str, str]) -> dict[str, Any]:
+    """Sums over stories as somebody is told them."""
+    found: dict[str, Any] = {}
+    for key in ("role", "model", "day", "story"):
+        found[f"usage by {key}"] = await _get(at, f"/api/usage?group_by={key}", who)
+    stats = await _get(at, "/api/workflow/stats", who)
+    found |= {f"workflow {name}": stats[name] for name in ("tasks", "gates", "rejections", "stays")}
+    metrics = await _get(at, "/api/projects/pr-default/metrics?days=3650", who)
+    found |= {f"metrics {name}": metrics[name] for name in ("tokens", "reworks", "tasks_done")}
+    context = await _get(at, "/api/context/stats", who)
+    found |= {f"context {name}": context[name] for name in ("packs", "dropped", "redactions")}
+    (line,) = (await _get(at, "/api/planner/stories", who))["items"]
+    return found | {f"board {name}": line[name] for name in ("tokens", "tasks_done", "gates")}
+
+
+async def _get(at: ToolFront, path: str, who: dict[str, str]) -> Any:
+    answer = await at.client.get(path, headers=who)
+    assert answer.status_code == 200, (path, answer.text)
+    return answer.json()
+
+
+async def _worked_on(at: ToolFront, task: str) -> None:
+    """A task is built, sent back, built again, done, and asked about; its work costs tokens."""
+    log = StoryLog()
+    log.step("hidden/draft", task_id=EntityId(task), tokens=(7_000, 900))
+    log.task(EntityId(task), "todo", "ASSIGN_TO_DEVELOPER", "implementing")
+    log.task(EntityId(task), "implementing", "COMMIT_CODE", "pending_arch_review")
+    log.task(EntityId(task), "pending_arch_review", "REVISE_CODE", "implementing")
+    log.task(EntityId(task), "implementing", "AUTO_COMPLETE", "done")
+    asked = [_asked_for(EntityId(f"ap-hidden{n}"), task) for n in (1, 2)]
+    refused = ev.ApprovalRejected(
+        approval_id=asked[0].approval_id,
+        principal=Principal("user:root"),
+        as_role="po",
+        reason="It does not work.",
+        delegated=False,
+    )
+    built = samples()["ContextPackBuilt"].model_copy(update={"task_id": EntityId(task)})
+    await at.record(*map(decode, log.events), *asked, refused, built, _redacted(task))
+
+
+def _asked_for(approval_id: EntityId, task: str) -> ev.ApprovalRequested:
+    return ev.ApprovalRequested(
+        approval_id=approval_id,
+        gate="task_acceptance",
+        role="po",
+        actor="human",
+        subject=ev.Subject(kind="tree", id=task, digest=digest("subject")),
+        risk="low",
+        expires_at=2**42,
+        attempt=1,
+        card_digest=digest("card"),
+        requested_by=SYSTEM,
+    )
+
+
+def _redacted(task: str) -> ev.Payload:
+    return ev.QuestionRaised(
+        question_id=EntityId("qu-key1"),
+        kind="question",
+        text="Is [REDACTED:AWS] the key?",
+        severity="normal",
+        about=ev.Topic(kind="task", id=task),
+        asked_by=SYSTEM,
+    )
+
+
+@pytest.mark.rule("CX-12", "CX-16", "RP-42", "MB-30")
+async def test_figures_of_whole_projects_count_only_what_the_caller_sees(at: ToolFront):
+    mine, whole = await _figures(at, DEV), await _figures(at, ROOT)
+    await _worked_on(at, DOC_TASK)
+    assert await _figures(at, DEV) == mine
+    after = await _figures(at, ROOT)
+    assert [name for name in after if after[name] == whole[name]] == [], "to the po each of them counts it"
+
+
+@pytest.mark.rule("CX-16", "AP-87")
+async def test_days_of_projects_and_the_builder_of_packs_are_told_to_those_who_see_every_story(at: ToolFront):
+    limits = Budgets(platform=BudgetLimits(calls=9), project=BudgetLimits(calls=9))
+    at.app.state.budgets = BudgetDesk(
+        log=at.world.log, spending=MemoryDaySpending(), limits=limits, clock=at.world.clock
+    )
+    for who, is_told in ((ROOT, True), (ARCHIE, True), (DEV, False), (QUINN, False)):
+        assert bool((await _get(at, "/api/budgets?scope=platform", who))["items"]) is is_told
+        activity = (await _get(at, "/api/context/stats", who))["activity"]
+        assert (activity["away"] is None) is is_told
+    assert (await _get(at, "/api/context/stats", QUINN))["stories"] == 0, "qa sees no such story"

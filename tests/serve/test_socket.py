@@ -54,8 +54,23 @@ class Page:
             "root_path": "",
             "extensions": extensions or {},
         }
-        self._task = asyncio.create_task(app(scope, self._to_app.get, self._from_app.put))
+        self._reads = asyncio.Event()
+        self._reads.set()
+        self._task = asyncio.create_task(app(scope, self._to_app.get, self._taken))
         self._to_app.put_nowait({"type": "websocket.connect"})
+
+    async def _taken(self, message: dict[str, Any]) -> None:
+        await self._reads.wait()
+        await self._from_app.put(message)
+
+    def slow_down(self, reads: asyncio.Event) -> None:
+        """From here on the page takes messages only while this is set."""
+        self._reads = reads
+
+    async def left(self, *, within_s: float) -> None:
+        """The server is done with the line."""
+        async with asyncio.timeout(within_s):
+            await asyncio.wait({self._task})
 
     async def message(self) -> dict[str, Any]:
         """The next message of the protocol."""

@@ -64,6 +64,7 @@ async def filled(neo4j_address: Neo4jAddress) -> tuple[Neo4jAddress, str]:
     return neo4j_address, part
 
 
+@pytest.mark.rule("GR-96")
 async def test_every_named_query_starts_from_an_index(filled: tuple[Neo4jAddress, str]) -> None:
     address, part = filled
     scans: dict[str, str] = {}
@@ -82,6 +83,7 @@ async def test_every_named_query_starts_from_an_index(filled: tuple[Neo4jAddress
     assert len(seen) == 39
 
 
+@pytest.mark.rule("GR-96")
 def test_every_comprehension_starts_from_a_node_that_is_known() -> None:
     """A server may begin at the left end of its pattern: at every node of a label, once for each row."""
     statements = sorted(path.name for path in resources.files("fleet.adapters.neo4j.queries").iterdir())

@@ -136,7 +136,7 @@ async def is_rebuilt(graph: DecisionGraph) -> bool:
     return state.active == 2 and state.spare is Spare.EMPTY
 
 
-@pytest.mark.rule("GR-7")
+@pytest.mark.rule("GR-7", "GL-20")
 async def test_rebuild_under_load_by_two_projectors_equals_the_log(
     redis: Redis, graph: Neo4jGraph, neo4j_address: Neo4jAddress
 ) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.events import CheckpointSaved, StoredEvent, StoryClosed, TreeMerged, decode
+from fleet.events import CheckpointSaved, StepFinished, StoredEvent, StoryClosed, TreeMerged, decode
 from fleet.ids import StreamId
+from fleet.services.workspace_specs import PACK
 from fleet.story import fold
 from tests.support.sim_histories import MADE, STORY
 from tests.support.sim_judge import expected_ends, judge, parks_of
@@ -34,6 +35,19 @@ def test_every_merge_of_a_plan_is_recorded_together_with_its_checkpoint(events: 
         after = fold([e for e in events if e.command_id == event.command_id or e.version < event.version])
         assert after is not None
         assert (saved.plan_id, saved.task_states) == (after.plan_id, {k: t.state for k, t in after.tasks.items()})
+
+
+@pytest.mark.rule("GR-64", "RP-36")
+def test_every_merge_names_the_run_that_made_its_commit(events: list[StoredEvent]) -> None:
+    made = [m for m in merges(events) if m.base_digest != m.result_digest]
+    packed = {
+        end.step_id
+        for end in map(decode, events)
+        if isinstance(end, StepFinished) and any(one.path == PACK for one in end.artifacts)
+    }
+    assert len(made) >= 2
+    assert {merged.step_id for merged in made} <= packed
+    assert len({merged.step_id for merged in made}) == len(made)
 
 
 @pytest.mark.rule("PL-47", "RC-36")

@@ -257,6 +257,7 @@ class World:
             snapshots=self.snapshots,
             budgeting=self.budgeting,
             platform=self.platform,
+            packs=self.packs,
         )
         await journal.load()
         return journal
@@ -266,18 +267,23 @@ class World:
         return Workbench(
             journal=await self.journal(story_id, epoch=epoch),
             rules=definitions(),
-            packs=ContextService(
-                self.log,
-                self.blobs,
-                files().load("context.yaml", ContextConfig),
-                clock=self.clock,
-                tokenizers=self.tokenizers,
-            ),
+            packs=self.packs,
             forge=self.forge,
             blobs=self.blobs,
             clock=self.clock,
             reports=ReportService(self.log, self.blobs),
             tools=self.tools,
+        )
+
+    @property
+    def packs(self) -> ContextService:
+        """What builds packs, as a process that has just started has it."""
+        return ContextService(
+            self.log,
+            self.blobs,
+            files().load("context.yaml", ContextConfig),
+            clock=self.clock,
+            tokenizers=self.tokenizers,
         )
 
     async def events(self, story_id: StoryId = STORY) -> list[StoredEvent]:

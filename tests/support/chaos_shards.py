@@ -160,6 +160,7 @@ async def running_shard(
                 epoch=epoch,
                 policy=step_policy(),
                 snapshots=snapshots,
+                packs=packs,
             )
             await journal.load()
             return Workbench(

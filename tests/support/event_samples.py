@@ -309,6 +309,7 @@ def _task_events() -> list[ev.Payload]:
             commit="0f" * 20,
             files=(ev.FileChange(path="shop/cart/store.py", change="added"),),
             restored_from=EntityId("cp-one1"),
+            step_id=StepId("merge/tk-save1/1/git-commit"),
         ),
         ev.MergeConflicted(
             task_id=TASK,

@@ -215,6 +215,7 @@ class World:
                 snapshots=snapshots,
                 budgeting=self.budgeting,
                 platform=platform,
+                packs=packs,
             )
             await journal.load()
             return Workbench(

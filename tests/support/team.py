@@ -230,6 +230,7 @@ async def team(
                 story_id=story_id,
                 epoch=epoch,
                 policy=policy or step_policy(),
+                packs=packs,
             )
             await journal.load()
             return Workbench(

@@ -189,4 +189,5 @@ def tree_merged(at: At, e: TreeMerged) -> Iterator[GraphChange]:
         # One node per story and path: a node that several streams fed would hold what came last (GR-5).
         node: Ref = (Label.FILE, at.scoped(file.path))
         yield at.describe(*node, path=file.path, last_tree=e.result_digest)
-        yield link(Rel.TOUCHED, task, node, {"v": at.version}, change=file.change)
+        run_id = {} if e.step_id is None else {"run_id": at.scoped(e.step_id)}
+        yield link(Rel.TOUCHED, task, node, {"v": at.version}, change=file.change, **run_id)

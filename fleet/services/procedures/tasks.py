@@ -7,7 +7,7 @@ import json
 from fleet.council import TestsAuthored
 from fleet.errors import ModelError
 from fleet.events import Payload, TaskClaimed, TaskClaimReleased, TaskTransitioned, TreeMerged
-from fleet.ids import CommandId, Digest, EntityId
+from fleet.ids import CommandId, Digest, EntityId, StepId
 from fleet.models import Sampling, review_schema
 from fleet.ports import AgentRequest
 from fleet.services.code_view import is_test, keep_tests, merge_modules, read_changes, unified_diff
@@ -18,6 +18,7 @@ from fleet.services.procedures.gates import system_step
 from fleet.services.procedures.texts import examples_module, pack_text, test_path
 from fleet.services.story_repository import staged_repository
 from fleet.services.workbench import Workbench, seat
+from fleet.services.workspace_specs import PACK
 from fleet.story import REVIEWS, TaskState
 from fleet.story.intents import CommitWork, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
 from fleet.tools.changes import changed_paths
@@ -302,7 +303,15 @@ async def commit_tree(
         result_digest=tree,
         commit=commit.commit,
         files=tuple(c.model_dump() for c in await space.changes(state.tree, tree)),  # pyright: ignore[reportArgumentType]
+        step_id=_committed_by(bench, prefix),
     )
+
+
+def _committed_by(bench: Workbench, prefix: str) -> StepId | None:
+    """The run below `prefix` that made a commit."""
+    runs = ((name, step.finished) for name, step in bench.state.steps.items() if name.startswith(f"{prefix}/"))
+    made = (name for name, end in runs if end is not None and any(one.path == PACK for one in end.artifacts))
+    return next((StepId(name) for name in made), None)
 
 
 def last_packs(state: object, *, before: str) -> tuple[Digest, ...]:
@@ -316,6 +325,6 @@ def last_packs(state: object, *, before: str) -> tuple[Digest, ...]:
     found: tuple[Digest, ...] = ()
     for step_id, step in state.steps.items():
         for artifact in step.finished.artifacts if step.finished and not step_id.startswith(f"{before}/") else ():
-            if artifact.path == "out/new.pack":
+            if artifact.path == PACK:
                 found = (artifact.artifact_digest,)
     return found

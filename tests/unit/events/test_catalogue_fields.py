@@ -78,7 +78,7 @@ CATALOGUE = (
         "EV-144",
         "TreeMerged",
         "tasks",
-        "task_id? base_digest task_tree_digest? result_digest commit files restored_from?",
+        "task_id? base_digest task_tree_digest? result_digest commit files restored_from? step_id?",
     ),
     ("EV-145", "MergeConflicted", "tasks", "task_id base_digest paths run_id? output_digest?"),
     (

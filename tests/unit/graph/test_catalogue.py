@@ -188,4 +188,10 @@ def test_merge_says_which_files_its_task_touched_and_how() -> None:
     edges = [c for c in changes_of(payload) if isinstance(c, RelationChange) and c.type == "TOUCHED"]
     assert [c.props["change"] for c in edges] == [file.change for file in payload.files]  # type: ignore[attr-defined]
     assert {(c.from_label, c.to_label) for c in edges} == {("Task", "File")}
-    assert {c.key["v"] for c in edges} == {7}, "the merge that did it: its step and run are found by its version"
+    assert {c.key["v"] for c in edges} == {7}
+    run = payload.step_id  # type: ignore[attr-defined]
+    assert {c.props["run_id"] for c in edges} == {f"st-cart7/{run}"}
+    old = changes_of(payload.model_copy(update={"step_id": None}))
+    touched = [c for c in old if isinstance(c, RelationChange) and c.type == "TOUCHED"]
+    assert touched
+    assert not any("run_id" in c.props for c in touched), "a history from before does not name it"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fleet.errors import ConfigError, InvalidInput, ModelUnavailable
-from fleet.models import ModelsConfig, RecordedEngine, explain_no_model, load_models
+from fleet.models import BudgetLimits, Budgets, ModelsConfig, RecordedEngine, explain_no_model, load_models
 
 SHIPPED = Path(__file__).parents[3] / "config" / "models.yaml"
 
@@ -131,3 +131,13 @@ def test_shipped_configuration_without_a_profile_explains_the_options() -> None:
         assert ids(shipped, "developer", profile) == [profile]
     for word in ("vllm", "openai", "local", "recorded:DIR", "GPU"):
         assert word in explain_no_model()
+
+
+@pytest.mark.rule("MB-21")
+@pytest.mark.parametrize("is_shipped", [True, False])
+def test_budgets_have_the_limits_of_the_rules_where_nobody_set_others(is_shipped: bool) -> None:
+    budgets = load_models(yaml.safe_load(SHIPPED.read_text())).budgets if is_shipped else Budgets()
+    story = BudgetLimits(tokens=2_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
+    assert (budgets.story, budgets.task) == (story, BudgetLimits(tokens=300_000))
+    assert budgets.council == BudgetLimits(tokens=200_000, wall_ms=900_000)
+    assert budgets.step == BudgetLimits(tokens=32_000)

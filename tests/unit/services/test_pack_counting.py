@@ -19,6 +19,7 @@ from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
 from fleet.ports import Command, CountRequest, Pack, PackRequest, Tokenizers
 from fleet.services.context_service import ContextService
 from fleet.services.procedures.texts import pack_text
+from fleet.services.whole_packs import WholePacks
 from fleet.services.workbench import Workbench
 from tests.support.bench import STORY_TEXT, World
 from tests.support.context import context_config
@@ -215,3 +216,28 @@ async def test_texts_are_counted_by_the_tokenizers_that_the_story_began_with(fil
     gone = ContextService(at.log, at.blobs, context_config(), clock=MemoryClock(), tokenizers=None)
     with pytest.raises(ConfigError):
         await gone.count(request)
+
+
+@pytest.mark.rule("CX-22", "CX-23")
+async def test_budget_holds_what_stands_around_a_pack_first_and_one_that_does_not_is_refused_with_the_sizes(
+    files: FileTokenizers,
+) -> None:
+    at = await Fleet().begin(readers(coder=engine(WORDS), other=engine(BYTES)))
+    service = ContextService(at.log, at.blobs, context_config(), clock=MemoryClock(), tokenizers=files)
+    whole, version = WholePacks(service), at.story.version
+    around = ("You test what others wrote.", "tests: pytest")
+    beside = await whole.beside(STORY, "qa", around, as_of=version)
+    assert beside == sum(Counter("bytes").count(text) for text in around)
+    assert await whole.beside(STORY, "qa", (), as_of=version) == 0
+    alone = await service.pack(PackRequest(STORY, "qa", "TEST", version))
+    free = await whole.pack(PackRequest(STORY, "qa", "TEST", version), beside)
+    assert (free.text, free.hash) == (alone.text, alone.hash)
+    assert (free.token_count, free.budget) == (alone.token_count + beside, alone.budget + beside)
+    tight = await whole.pack(PackRequest(STORY, "qa", "TEST", version, token_budget=1_000), 300)
+    assert tight.token_count <= tight.budget == 1_000
+    assert tight.text == (await service.pack(PackRequest(STORY, "qa", "TEST", version, token_budget=700))).text
+    with pytest.raises(ContextTooLarge) as refused:
+        await whole.pack(PackRequest(STORY, "qa", "TEST", version, token_budget=1_000), 990)
+    assert refused.value.details["budget"] == 1_000
+    assert refused.value.details["sizes"]["system and tools"] == 990
+    assert len(refused.value.details["sizes"]) > 1

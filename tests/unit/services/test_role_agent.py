@@ -106,6 +106,17 @@ def review(**changes: Any) -> AgentRequest:
     return draft(**{"kind": "review", "json_schema": review_schema(["ac-1"]), **changes})
 
 
+@pytest.mark.rule("MB-3", "CX-20")
+async def test_prompt_that_was_counted_fits_or_not_by_its_count() -> None:
+    own = "x" * 2_000
+    small, large = ScriptedChatModel.of(CODE), ScriptedChatModel.of(CODE, CODE)
+    team = Team(small=small, large=large)
+    assert (await team.ask(draft(own=own))).passed_over[0].engine == "small", "by estimate it is too large"
+    assert not (await team.ask(draft(own=own, counted=20))).passed_over
+    (skip,) = (await team.ask(draft(counted=900))).passed_over
+    assert (skip.engine, skip.asked) == ("small", False)
+
+
 @pytest.mark.rule("MB-12")
 async def test_answer_holds_the_parsed_value_and_the_stored_texts() -> None:
     model = ScriptedChatModel.of(CODE)

@@ -282,6 +282,8 @@ export interface paths {
         /**
          * List Budgets
          * @description Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`.
+         *
+         *     The days of platform and projects are sums over all of their stories: those from whom some are hidden see none.
          */
         get: operations["list_budgets_api_budgets_get"];
         put?: never;
@@ -2427,6 +2429,8 @@ export interface paths {
         /**
          * Metrics Of Project
          * @description Quality and performance across the stories of a project that moved in the last days (RP-42).
+         *
+         *     Of what the caller sees of them alone.
          */
         get: operations["metrics_of_project_api_projects__project_id__metrics_get"];
         put?: never;
@@ -2913,7 +2917,7 @@ export interface paths {
         };
         /**
          * List Usage
-         * @description Usage by story, task, council, role, engine, model, kind or day: of one story, or of all of them.
+         * @description Usage by story, task, council, role, engine, model, kind or day: of one story, or of all that the caller sees.
          */
         get: operations["list_usage_api_usage_get"];
         put?: never;

@@ -1,0 +1,132 @@
+"""Prompts counted by the tokenizers that their story began with, before a call is reserved (CX-20, MB-3, MB-22)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.adapters.memory import MemoryEventLog, MemoryTokenizers
+from fleet.adapters.tokenizers import FileTokenizers
+from fleet.digest import canonical_json
+from fleet.errors import BudgetExceeded, ConfigError
+from fleet.models import PACK_READERS, PROMPT_FRAME_TOKENS, BudgetLimits, Budgets, PackReaders, Sampling, TokenizerId
+from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
+from fleet.ports import AgentRequest, Tokenizers
+from fleet.services.budgeting import Budgeting
+from fleet.services.journal import Journal, Work
+from fleet.services.workbench import seat
+from tests.support.bench import ScriptedAgents, World
+from tests.support.story_events import digest, story
+from tests.support.tokenizers import Counter, id_of, write
+
+DEV = seat("developer")
+WORK = Work(seat=DEV, tool="model", op="draft")
+TOLD, OWN = "for item in basket:\n    total += price_of(item)\n" * 40, "Round to two places."
+
+
+def request(**changes: Any) -> AgentRequest:
+    sampling = Sampling(temperature="0.2", max_tokens=700, seed=7)
+    whole = AgentRequest(
+        kind="draft", role="developer", principal=DEV.principal, shared=TOLD, own=OWN, sampling=sampling
+    )
+    return replace(whole, **changes)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FileTokenizers:
+    return FileTokenizers({id_of("bytes").sha256: write(tmp_path)}, tmp_path)
+
+
+async def began(
+    tokenizer: TokenizerId | None,
+    tokenizers: Tokenizers | None,
+    *,
+    log: MemoryEventLog | None = None,
+    limits: Budgets | None = None,
+) -> tuple[World, Journal]:
+    """A story that wrote down who reads it; none for no tokenizer."""
+    world = World(
+        tokenizers=tokenizers,
+        agents=ScriptedAgents(lambda _: {"ok": 1}),
+        budgeting=Budgeting(limits=limits or Budgets()),
+        log=log,
+    )
+    engine = ReadingEngine(tokenizer=tokenizer, max_context=32_768, max_output=1_000)
+    chain = ReadingChain(links=(ReadingLink(engine_id="coder", max_tokens=500),))
+    readers = PackReaders(engines={"coder": engine}, roles={}, default=chain)
+    kept = {PACK_READERS: await world.blobs.put(canonical_json(readers))} if tokenizer is not None else {}
+    await story(until="created", config={"fsm.yaml": digest("fsm"), **kept}).write_to(world.log)
+    return world, await world.journal()
+
+
+def reserved(journal: Journal, step: str = "s") -> int:
+    """What is held of the prompt itself."""
+    held = journal.state.steps[step].started.reserve
+    return (held.tokens or 0) - (held.output_tokens or 0) - PROMPT_FRAME_TOKENS
+
+
+@pytest.mark.rule("CX-20", "MB-22")
+async def test_reservation_is_as_the_tokenizer_counts_that_the_story_began_with(files: FileTokenizers) -> None:
+    world, journal = await began(id_of("bytes"), files)
+    await journal.ask("s", request(), WORK)
+    count = sum(Counter("bytes").count(text) for text in (TOLD, OWN))
+    assert reserved(journal) == count != Budgeting().prompt_tokens(request()) - PROMPT_FRAME_TOKENS
+    assert world.agents.requests[0].counted == count
+
+
+@pytest.mark.rule("CX-20", "MB-22")
+async def test_story_that_wrote_no_readers_down_and_another_policy_are_estimated(files: FileTokenizers) -> None:
+    estimate = Budgeting().prompt_tokens(request()) - PROMPT_FRAME_TOKENS
+    _, old = await began(None, files)
+    await old.ask("s", request(), WORK)
+    assert reserved(old) == estimate
+    _, named = await began(id_of("bytes"), files)
+    await named.ask("s", request(policy="of-the-new-agent"), WORK)
+    assert reserved(named) == estimate
+
+
+@pytest.mark.rule("MB-22")
+async def test_call_for_which_only_the_estimate_finds_room_is_not_made(files: FileTokenizers) -> None:
+    count = sum(Counter("bytes").count(text) for text in (TOLD, OWN)) + PROMPT_FRAME_TOKENS
+    step = Budgets(step=BudgetLimits(tokens=count + 200))
+    assert Budgeting().prompt_tokens(request()) + 256 <= count + 200
+    _, estimated = await began(None, files, limits=step)
+    await estimated.ask("s", request(), WORK)
+    world, journal = await began(id_of("bytes"), files, limits=step)
+    with pytest.raises(BudgetExceeded, match="step budget"):
+        await journal.ask("s", request(), WORK)
+    assert not world.agents.requests
+
+
+@pytest.mark.rule("CX-20", "GL-23")
+async def test_tokenizer_that_is_gone_is_an_error_before_anything_is_held_and_none_for_what_is_on_record(
+    files: FileTokenizers,
+) -> None:
+    log = MemoryEventLog()
+    world, journal = await began(id_of("bytes"), files, log=log)
+    first = await journal.ask("s", request(), WORK)
+    world.tokenizers = MemoryTokenizers()
+    again = await world.journal()
+    assert (await again.ask("s", request(), WORK)).value == first.value
+    before = await world.types()
+    with pytest.raises(ConfigError, match="not here"):
+        await again.ask("next", request(), WORK)
+    assert await world.types() == before
+    assert len(world.agents.requests) == 1
+
+
+@pytest.mark.rule("CX-25", "MB-11")
+def test_count_is_no_part_of_what_pins_a_request() -> None:
+    assert request(counted=12).pinned() == request().pinned()
+    assert "counted" not in request(counted=12).pinned()
+
+
+@pytest.mark.rule("MB-22")
+def test_texts_of_a_request_are_all_that_it_brings_to_the_prompt() -> None:
+    form = {"type": "object", "properties": {"verdict": {"type": "string"}}}
+    assert request().texts == (TOLD, OWN)
+    assert request(own="", json_schema=form).texts[0] == TOLD
+    assert "verdict" in request(own="", json_schema=form).texts[1]
