@@ -419,12 +419,12 @@ _BRANCHES = frozenset(
 
 
 def from_wire(document: Mapping[str, Any]) -> FleetError:
-    """The error that a document of `to_wire` stands for; an unknown code becomes ReplyMalformed (AP-47)."""
+    """The error that a document of `to_wire` stands for; ReplyMalformed with `unknown_code` for any other (AP-47)."""
     table = {cls.code: cls for cls in reversed(all_error_classes()) if cls not in _BRANCHES}
     code, details = document.get("code"), document.get("details")
     message = str(document.get("message", ""))
     kept: dict[str, Any] = {str(k): v for k, v in details.items()} if isinstance(details, Mapping) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    cls = table.get(code) if isinstance(code, str) else None
-    if cls is None:
-        return ReplyMalformed(f"the other side answered with unknown code {code!r}: {message}")
+    if not isinstance(code, str) or (cls := table.get(code)) is None:
+        text = f"the other side answered with unknown code {code!r}: {message}"
+        return ReplyMalformed(text, unknown_code=str(code)[:80])
     return cls(message, **kept)

@@ -239,10 +239,19 @@ def _story_routes(app: FastAPI) -> None:
 
     @app.post("/api/planner/stories/{story_id}/transition", response_model=StoryView)
     async def transition(
-        request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: TransitionRequest
+        request: Request,
+        desk: Desk,
+        who: Caller,
+        key: Key,
+        selected: SelectedRole,
+        story_id: Story,
+        body: TransitionRequest,
     ) -> Response:
-        """Fire an event of the story's lifecycle."""
-        return await answered(request, desk, story_id, "transition", body.model_dump(mode="json"), who=who, key=key)
+        """Fire an event of the story's lifecycle, in one of the caller's roles when `actor` names it."""
+        if body.actor is not None:
+            check_role(selected, body.actor)
+        wanted = body.model_copy(update={"actor": body.actor or selected}).model_dump(mode="json", exclude_none=True)
+        return await answered(request, desk, story_id, "transition", wanted, who=who, key=key)
 
     @app.post("/api/planner/stories/{story_id}/tasks/{task_id}/claim", response_model=StoryView)
     async def claim_task(

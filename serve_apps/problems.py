@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from fleet.context import redact_json
-from fleet.errors import FleetError, InvalidInput, MalformedRequest, NotFound, ReplyMalformed, Retry, all_error_classes
+from fleet.errors import FleetError, InvalidInput, MalformedRequest, NotFound, Retry, all_error_classes
 
 __all__ = ["HTTP_STATUS", "http_problem", "internal_error", "problem_response", "told", "validation_problem"]
 
@@ -71,7 +71,7 @@ def internal_error() -> FleetError:
 
 def told(error: FleetError, doing: str) -> FleetError:
     """The error as a caller may see it: of a fault of the owner nothing but that it happened (AP-7)."""
-    if error.code not in (FleetError.code, ReplyMalformed.code):
+    if error.code != FleetError.code and "unknown_code" not in error.details:
         return error
     _LOG.error("%s failed: %s", doing, error.message)
     return internal_error()

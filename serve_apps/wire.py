@@ -49,6 +49,8 @@ class TransitionRequest(Wire):
 
     event: Annotated[str, Field(min_length=1, max_length=60)]
     reason: Annotated[str, Field(max_length=4000)] = ""
+    actor: Annotated[str | None, Field(min_length=1, max_length=40)] = None
+    """The role in which the caller fires it, one that it holds; without it, whichever of its roles may."""
 
 
 class ClaimRequest(Wire):

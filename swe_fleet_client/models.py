@@ -2780,6 +2780,7 @@ class TransitionList(TypedDict):
 class TransitionRequest(TypedDict):
     """Fire an event of the story's lifecycle (AP-56)."""
 
+    actor: NotRequired[str | None]
     event: str
     reason: NotRequired[str]
 

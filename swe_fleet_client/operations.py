@@ -481,7 +481,7 @@ class Operations(Calling):
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/timeline", query={"after": after, "limit": limit})
 
     def transition(self, story_id: str, *, body: m.TransitionRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
-        """Fire an event of the story's lifecycle."""
+        """Fire an event of the story's lifecycle, in one of the caller's roles when `actor` names it."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/transition", body=body, key=key, if_match=if_match)
 
     def transitions(self, story_id: str) -> m.TransitionList:

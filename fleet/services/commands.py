@@ -223,9 +223,9 @@ class CommandHandler:
         return rejected if back is None else (*rejected, *_back(bench, str(back), caller, reason))
 
     async def transition(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """An event of the lifecycle is fired."""
+        """An event of the lifecycle is fired, in the one role that the body names or in any of the caller's (AP-56)."""
         event, reason = str(command.body.get("event")), str(command.body.get("reason") or "")
-        return _fired(bench, event, caller, reason)
+        return _fired(bench, event, caller.acting(command.body.get("actor")), reason)
 
     async def unpark(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A parked story goes on."""

@@ -25,6 +25,7 @@ from fleet.services.council_pools import council_rules
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, CouncilRecord, StoryState, check_notes, design_decision, known_trees, limits_of
+from fleet.story.undecided import require_decided_design
 
 __all__ = ["ASKERS", "COUNCIL_COMMANDS", "council_id_of"]
 
@@ -58,7 +59,8 @@ async def request_council(handler: object, bench: Workbench, command: Command, c
     Raises:
         PolicyDenied: the caller holds none of the roles that may ask.
         InvalidTransition: the story is over, parked, paused, being restored or was not started; for a plan, its design
-            is not decided or its build is over.
+            is not decided yet or its build is over.
+        QuorumNotReached: for a plan: the council on the story's design came to no decision.
         InvalidInput: `problems` lists all that is wrong with the request; nothing was recorded or spent (CN-12).
     """
     _require_role(caller, ASKERS)
@@ -168,6 +170,7 @@ def _require_workable(state: StoryState, event: str) -> None:
 
 def _require_plannable(bench: Workbench, event: str) -> None:
     """Returns while tasks may still come of a plan: its design is decided, and its build is not over (PL-24)."""
+    require_decided_design(bench.state)
     state, lifecycle = bench.state, bench.rules.fsm.lifecycles[bench.state.lifecycle]
     if lifecycle.phase(state.state) not in ("DESIGN", "BUILD"):
         is_now = "past its build: take it back first, or ask for a text"

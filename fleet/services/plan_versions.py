@@ -32,6 +32,7 @@ from fleet.services.workbench import Workbench
 from fleet.story import Caller, Plan, StoryState, TaskState, check_notes, design_decision
 from fleet.story import plan as owed_intents
 from fleet.story.intents import DerivePlan
+from fleet.story.undecided import require_decided_design
 
 __all__ = [
     "find_plan",
@@ -246,11 +247,14 @@ async def request_derivation(bench: Workbench, command: Command, caller: Caller)
     Raises:
         PolicyDenied: the caller is neither architect nor po, nor a system.
         InvalidTransition: the story is over, past its build, parked for another reason than that it lacks a plan, or
-            its design is not decided.
+            its design is not decided yet.
+        QuorumNotReached: the council on its design came to no decision.
         AlreadyClaimed: a derivation is under way; `holder` is the plan that comes of it.
     """
     needs_one_of(caller, "architect", "po", "system")
     state, fsm = bench.state, bench.rules.fsm
+    # Before the disposition: such a council parks its story, and that alone would not say what is missing.
+    require_decided_design(state)
     require_plannable(state, event="derive_tasks")
     lifecycle = fsm.lifecycles[state.lifecycle]
     is_early = lifecycle.phase(state.state) in ("DESIGN", "BUILD") and not lifecycle.states[state.state].terminal

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.errors import Unauthenticated
 from fleet.ids import Principal
@@ -28,6 +28,12 @@ class PrincipalEntry(BaseModel):
     """The projects that the principal sees; None sees all of them."""
     epics: frozenset[str] | None = None
     """The epics that an architect is assigned to; None is every epic of its projects (CX-11)."""
+
+    @model_validator(mode="after")
+    def _is_admin_a_person(self) -> PrincipalEntry:
+        if "admin" in self.roles and not self.principal.is_human:
+            raise ValueError(f"{self.principal} is no person: role 'admin' is for people alone (RT-24)")
+        return self
 
 
 class PrincipalRegistry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.errors import (
@@ -45,6 +45,16 @@ class Caller:
 
     principal: Principal
     roles: frozenset[str]
+
+    def acting(self, role: str | None) -> Caller:
+        """The caller in this role alone, or in any of its roles for None; PolicyDenied when it does not hold it."""
+        if role is None:
+            return self
+        if role not in self.roles:
+            raise PolicyDenied(
+                f"{self.principal} does not hold role {role[:40]!r}", rule_id="role_not_held", role=role[:40]
+            )
+        return replace(self, roles=frozenset({role}))
 
 
 def fire(
@@ -161,8 +171,6 @@ def _consent(
 def _with_grant(state: StoryState, grant: ApprovalGranted | None) -> StoryState:
     if grant is None:
         return state
-    from dataclasses import replace
-
     from fleet.story.state import Grant
 
     approval = state.approvals[grant.approval_id]

@@ -58,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("h")
 
 
-@pytest.mark.rule("PL-43", "LC-77", "GL-19")
+@pytest.mark.rule("PL-43", "LC-77", "GL-19", "GL-21")
 def test_run_of_the_example_ends_with_a_tested_branch_and_leaves_nothing_running(home: Path, tmp_path: Path) -> None:
     repo = example_repository(tmp_path)
     before = (git(repo, "rev-parse", "main"), git(repo, "status", "--porcelain"))

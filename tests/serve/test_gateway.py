@@ -99,7 +99,7 @@ def test_every_error_class_has_exactly_one_row():
     assert {cls.code for cls in all_error_classes()} == set(HTTP_STATUS)
 
 
-@pytest.mark.rule("AP-1")
+@pytest.mark.rule("AP-1", "AP-22")
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic ana-token"}])
 @pytest.mark.parametrize(
     ("method", "path"),
@@ -172,7 +172,7 @@ async def test_same_key_after_a_refusal_repeats_the_refusal_for_the_same_request
         assert await at.world.log.streams() == []
 
 
-@pytest.mark.rule("AP-2")
+@pytest.mark.rule("AP-2", "AP-21")
 @pytest.mark.parametrize(
     ("key", "code"),
     [
@@ -375,7 +375,7 @@ async def test_thing_that_is_not_there_is_a_problem_document(path: str, status: 
         assert "Traceback" not in json.dumps(body)
 
 
-@pytest.mark.rule("LC-6", "AP-36")
+@pytest.mark.rule("LC-6", "LC-4", "AP-36", "AP-27")
 async def test_transition_takes_no_claim_about_a_guard():
     async with front() as at:
         created = await at.create()
@@ -383,7 +383,9 @@ async def test_transition_takes_no_claim_about_a_guard():
         claimed = await at.client.post(url, json={"event": "approve_scope", "dor_ok": True}, headers=keyed(2))
         assert problem(claimed, 422, "invalid_input")["errors"][0]["pointer"] == "/dor_ok"
         closed = await at.client.post(url, json={"event": "approve_scope"}, headers=keyed(3))
-        guards = problem(closed, 409, "gate_closed")["guards"]
+        refused = problem(closed, 409, "gate_closed")
+        guards = refused["guards"]
+        assert refused["retry"] == "reload"
         assert "po_approved" in [g["name"] for g in guards if not g["ok"]]
 
 
@@ -438,7 +440,7 @@ async def test_list_goes_page_by_page_in_a_stable_order():
             problem(await at.client.get(STORIES, params={"limit": limit}, headers=ANA), 422, "invalid_input")
 
 
-@pytest.mark.rule("AP-4")
+@pytest.mark.rule("AP-4", "AP-92")
 async def test_command_that_nobody_decides_is_queued_and_its_answer_read_later():
     async with front(with_owner=False) as at:
         command_id = CommandId("user:ana/key-number-1")

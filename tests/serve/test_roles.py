@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
+from pydantic import ValidationError
 
 from fleet import events as ev
 from fleet.config import ServeSettings
 from fleet.ids import EntityId, Principal
+from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from serve_apps.gateway import build_gateway
 from tests.support.bench import PEOPLE, STORY_TEXT
+from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK, digest, subject
-from tests.support.tool_front import REGISTRY, keyed, tool_front
+from tests.support.tool_front import REGISTRY, ROOT, ToolFront, keyed, tool_front
 
 URL = f"/api/planner/stories/{STORY}"
 OPEN = {"/healthz", "/readyz"}
@@ -160,6 +166,110 @@ async def test_each_role_is_not_refused_what_its_row_allows():
                 response = await at.client.request(method, path, json=body, headers=headers)
                 assert response.status_code != 403, (role, method, path, response.text)
                 assert response.status_code < 500, (role, method, path, response.text)
+
+
+SCOPE = EntityId("ap-scope1")
+DELEGATES = DELEGATION | {"valid_until": "2999-01-01T00:00:00Z"}
+OF_THE_PLATFORM: list[tuple[str, str, Any]] = [
+    ("GET", "/api/delegations", None),
+    ("GET", "/api/council-pools", None),
+    ("GET", "/api/agents", None),
+    ("GET", "/api/dlq", None),
+    ("GET", "/api/streams/consumers", None),
+    ("PUT", "/api/council-pools/developer", {"num_agents": 3, "kind": "mock", "modes": ["excellent"] * 3}),
+    ("POST", "/api/fleet/pause", {"reason": "something looks wrong"}),
+    ("POST", "/api/fleet/resume", {"note": ""}),
+]
+"""What admins do: config, delegations, pools, pauses and repairs (RT-24)."""
+
+
+@asynccontextmanager
+async def _entered(
+    at: ToolFront, patch: pytest.MonkeyPatch, name: str, *roles: str
+) -> AsyncGenerator[tuple[httpx.AsyncClient, dict[str, str]]]:
+    """A front that knows this principal alone, whose roles the owners know too, and its token."""
+    patch.setitem(PEOPLE, name, frozenset(roles))
+    entry = PrincipalEntry(principal=Principal(name), roles=frozenset(roles), token_sha256=hash_token("its-token"))
+    settings = files().load("serve.yaml", ServeSettings)
+    app = build_gateway(at.world.desk, PrincipalRegistry((entry,)), settings, parts=front_parts(at.world))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        yield client, {"Authorization": "Bearer its-token"}
+
+
+async def _scope_waits(at: ToolFront) -> None:
+    """The gate of the scope waits for a person in role po, and the owner knows."""
+    content = (await at.world.desk.state(STORY)).content.digest
+    changes = {
+        "approval_id": SCOPE,
+        "gate": "approve_scope",
+        "role": "po",
+        "subject": subject("content", STORY, content),
+    }
+    await at.record(ASKED_OF_QA.model_copy(update=changes))
+    await at.client.post(f"{URL}/questions", json={"text": "Which alphabet?"}, headers=keyed(800, ROOT))
+
+
+@pytest.mark.rule("RT-24")
+async def test_admin_keeps_the_platform_and_neither_sees_a_story_nor_opens_a_gate(monkeypatch: pytest.MonkeyPatch):
+    async with tool_front() as at:
+        await _scope_waits(at)
+        async with _entered(at, monkeypatch, "user:adam", "admin") as (client, adam):
+            for number, (method, path, body) in enumerate(OF_THE_PLATFORM):
+                response = await client.request(method, path, json=body, headers=keyed(number, adam))
+                assert response.status_code == 200, (method, path, response.text)
+            for path in ("planner/stories", "approvals", "tasks/pending", "councils"):
+                assert (await client.get(f"/api/{path}", headers=adam)).json()["items"] == [], path
+            before = (await at.world.desk.state(STORY)).version
+            sent: list[tuple[str, str, Any]] = [
+                ("GET", URL, None),
+                ("GET", f"{URL}/tasks", None),
+                ("GET", f"/api/events?stream={STORY}", None),
+                ("POST", f"{URL}/transition", {"event": "build_done"}),
+                ("POST", f"{URL}/approvals/{SCOPE}/grant", {"notes": "I am the admin here"}),
+                ("POST", f"/api/approvals/{SCOPE}/grant", {"notes": "I am the admin here"}),
+            ]
+            for number, (method, path, body) in enumerate(sent, 100):
+                response = await client.request(method, path, json=body, headers=keyed(number, adam))
+                assert (response.status_code, response.json()["code"]) == (404, "not_found"), (method, path)
+        # One who sees the story by another role opens no more of its gates.
+        async with _entered(at, monkeypatch, "user:adam", "admin", "architect") as (client, adam):
+            assert (await client.get(URL, headers=adam)).status_code == 200
+            response = await client.post(f"{URL}/approvals/{SCOPE}/grant", json={}, headers=keyed(200, adam))
+            assert (response.status_code, response.json()["rule_id"]) == (403, "LC-11"), response.text
+        assert (await at.world.desk.state(STORY)).version == before
+        assert (await at.world.desk.state(STORY)).approvals[SCOPE].status == "requested"
+
+
+@pytest.mark.rule("RT-25", "LC-76", "LC-77")
+async def test_agent_with_a_token_opens_no_gate_of_a_person_and_changes_nothing_of_the_platform(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with tool_front() as at:
+        await _scope_waits(at)
+        async with _entered(at, monkeypatch, "agent:po-001", "po", "architect") as (client, agent):
+            before = (await at.world.desk.state(STORY)).version
+            granted = await client.post(f"{URL}/approvals/{SCOPE}/grant", json={}, headers=keyed(1, agent))
+            assert (granted.status_code, granted.json()["code"]) == (403, "policy_denied"), granted.text
+            assert granted.json()["rule_id"] == "LC-76"
+            refused: list[tuple[str, str, Any]] = [
+                *OF_THE_PLATFORM,
+                ("POST", "/api/delegations", DELEGATES),
+                ("DELETE", "/api/delegations/dg-none1", None),
+                ("POST", "/api/agents", {"role": "developer", "model_policy": "default"}),
+                ("POST", "/api/dlq/none/retry", None),
+                ("POST", f"/api/streams/{STORY}/accept-loss", {"reason": "the disk of the store died"}),
+            ]
+            for number, (method, path, body) in enumerate(refused, 10):
+                response = await client.request(method, path, json=body, headers=keyed(number, agent))
+                assert (response.status_code, response.json()["code"]) == (403, "policy_denied"), (method, path)
+        assert (await at.world.desk.state(STORY)).version == before
+
+
+@pytest.mark.rule("RT-24", "RT-25")
+@pytest.mark.parametrize("name", ["agent:devops-001", "system:council"])
+def test_admin_is_a_person(name: str):
+    with pytest.raises(ValidationError, match="for people alone"):
+        PrincipalEntry(principal=Principal(name), roles=frozenset({"admin"}), token_sha256=hash_token("its-token"))
 
 
 @pytest.mark.rule("AP-1")

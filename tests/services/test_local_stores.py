@@ -37,6 +37,7 @@ async def log(tmp_path: Path) -> AsyncIterator[Valkey]:
     await server.stop()
 
 
+@pytest.mark.rule("GL-20", "EV-19")
 async def test_log_store_is_durable_and_never_evicts(log: Valkey) -> None:
     async with redis.asyncio.Redis.from_url(log.url) as client:
         config = await client.config_get("append*", "maxmemory-policy")

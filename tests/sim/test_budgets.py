@@ -89,7 +89,7 @@ def used(journal: Journal) -> int:
     return journal.state.budgets.usage(scope).totals().used.tokens
 
 
-@pytest.mark.rule("MB-23", "MB-24")
+@pytest.mark.rule("MB-23", "MB-24", "CN-120")
 async def test_owner_killed_twenty_times_in_the_middle_of_a_call_never_makes_budget() -> None:
     agents, spending = HangingAgents(), MemoryDaySpending()
     world = bench.World(budgeting=Budgeting(spending=spending))

@@ -187,6 +187,35 @@ async def test_tokens_of_the_council_are_those_of_its_calls():
     assert state.calls == len(world.agents.requests)
 
 
+def ledgers(events: list[ev.StoredEvent], state: StoryState) -> dict[str, list[int]]:
+    """Tokens spent by the story and each of its councils, as an owner that begins with each prefix would have them."""
+    scopes = [ev.BudgetScope(kind="story", id=STORY), *(ev.BudgetScope(kind="council", id=c) for c in state.councils)]
+    found: dict[str, list[int]] = {scope.id: [] for scope in scopes}
+    folded: StoryState | None = None
+    for event in events:
+        folded = fold([event], folded)
+        assert folded is not None
+        for scope in scopes:
+            found[scope.id].append(folded.budgets.usage(scope).totals().spent.tokens)
+    return found
+
+
+@pytest.mark.rule("CN-120", "MB-24")
+@pytest.mark.parametrize("at", range(4, 40, 6))
+async def test_ledger_of_a_council_never_falls_wherever_its_owner_dies(at: int):
+    world = await world_of(MortalLog(at=at))
+    with pytest.raises(Crash):
+        await work(world)
+    before = await world.events()
+    state = await work(world)
+    events = await world.events()
+    assert len(before) < len(events)
+    for scope, spent in ledgers(events, state).items():
+        assert spent == sorted(spent), f"{scope} after {at} appends"
+        assert spent[-1] > 0
+    assert {STORY, *state.councils} == ledgers(events, state).keys()
+
+
 @pytest.mark.rule("PL-48", "CN-122", "CN-121")
 @pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])
 async def test_owner_killed_at_any_append_comes_to_the_same_end_and_pays_no_recorded_answer_twice(stored: bool):

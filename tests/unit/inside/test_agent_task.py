@@ -123,6 +123,75 @@ def test_wrong_environment_exits_2_and_starts_nothing(tmp_path: Path, env: dict[
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.rule("RC-40")
+def test_task_is_one_of_seven(root: Path) -> None:
+    known = ["unit", "integration", "e2e", "build", "lint", "static", "pipeline"]
+    assert sorted(agent_task.TASKS) == sorted(known)
+    for name in known:
+        assert agent_task.task({"TASK": name}) == name
+    for wrong in ("", "UNIT", "unit ", "deploy", "unit,lint"):
+        done = shim(root, wrong)
+        line = json.loads(done.stderr.splitlines()[-1])
+        assert (done.returncode, line["variable"], sorted(line["allowed"])) == (2, "TASK", sorted(known)), wrong
+    assert not (root / "out").exists()
+
+
+@pytest.mark.rule("RC-42")
+def test_work_is_done_in_workspace_or_in_a_folder_that_is_there(tmp_path: Path) -> None:
+    assert agent_task.workdir({"WORKDIR": str(tmp_path)}) == tmp_path.resolve()
+    (tmp_path / "file").write_text("no folder")
+    for env in ({"WORKDIR": str(tmp_path / "none")}, {"WORKDIR": str(tmp_path / "file")}):
+        with pytest.raises(agent_task.Misconfigured, match="WORKDIR"):
+            agent_task.workdir(env)
+    for env in ({}, {"WORKDIR": ""}):
+        if Path("/workspace").is_dir():
+            assert agent_task.workdir(env) == Path("/workspace").resolve()
+        else:
+            with pytest.raises(agent_task.Misconfigured, match="WORKDIR"):
+                agent_task.workdir(env)
+
+
+@pytest.mark.rule("RC-43")
+def test_repository_is_named_to_the_work_and_fetched_by_nobody(root: Path) -> None:
+    before = {path.relative_to(root) for path in root.rglob("*")}
+    told = 'printf "%s %s" "$REPO_URL" "$REF" > told'
+    url = "https://nowhere.invalid/team/shop.git"
+    for env, wanted in (
+        ({}, " main"),
+        ({"REPO_URL": url, "REF": "release/2"}, f"{url} release/2"),
+        ({"REPO_URL": url, "REF": ""}, f"{url} main"),
+    ):
+        assert shim(root, "build", BUILD_CMD=told, **env).returncode == 0
+        assert (root / "told").read_text() == wanted
+    after = {path.relative_to(root) for path in root.rglob("*")}
+    assert {path.parts[0] for path in after - before} == {"told", "test-reports", "coverage", "out"}
+
+
+@pytest.mark.rule("RC-74", "RC-75")
+@pytest.mark.parametrize("stage", ["static", "e2e"])
+def test_pipeline_goes_on_after_findings_and_after_a_failed_end_to_end_test(root: Path, stage: str) -> None:
+    shell = "import subprocess\n\nsubprocess.call('ls', shell=True)\n"
+    fails = {"src/pkg/bad.py": shell} if stage == "static" else {"tests/test_e2e.py": E2E.replace("True", "False")}
+    write_files(root, fails)
+    # In a pipeline findings are numbers for the score; a command of the project fails as it does.
+    more = {"STATIC_CMD": "echo []; exit 3"} if stage == "static" else {}
+    done = shim(root, "pipeline", **more)
+    assert done.returncode == (3 if stage == "static" else 1)
+    found = stages(root)
+    assert found[stage] == ("failed", done.returncode)
+    assert {name: status for name, (status, _) in found.items() if name != stage} == dict.fromkeys(
+        {"build", "unit", "lint", "static", "e2e"} - {stage}, "passed"
+    )
+
+
+@pytest.mark.rule("RC-74")
+def test_security_findings_of_a_pipeline_are_in_its_results_and_hold_nothing_up(root: Path) -> None:
+    write_files(root, {"src/pkg/bad.py": "import subprocess\n\nsubprocess.call('ls', shell=True)\n"})
+    assert shim(root, "pipeline").returncode == 0
+    assert "S602" in {finding["code"] for finding in read_json(root / "out/static.json")}
+    assert stages(root)["e2e"] == ("passed", 0)
+
+
 @pytest.mark.rule("RC-41")
 def test_language_from_lang_counts_only_when_it_is_exactly_one_of_four() -> None:
     assert agent_task.language({"LANG": "go"}) == "go"

@@ -9,7 +9,7 @@ import pytest
 
 from fleet import events as ev
 from fleet.ids import EntityId
-from fleet.story import GUARDS, GuardContext, StoryState, evaluate, subject_of
+from fleet.story import GUARDS, GuardContext, StoryState, evaluate, subject_of, valid_grant
 from tests.support.rules import fsm
 from tests.support.story_events import (
     CONTENT,
@@ -231,6 +231,21 @@ def test_blocking_verdict_is_false_and_warning_needs_a_person():
     log = story(until="merged").gate("accept_warning", gate, role="qa")
     accepted = warned.with_(approvals=log.state.approvals)
     assert verdict(accepted, "tests_passing").message == "verdict warn with 80, accepted by a person"
+
+
+@pytest.mark.rule("RG-42", "LC-56")
+def test_blocking_verdict_is_accepted_by_nobody():
+    blocked = with_verdict("block")
+    gate = subject_of(blocked, fsm().gate("agile", "accept_warning"))
+    assert gate is not None
+    granted = story(until="merged").gate("accept_warning", gate, role="qa").state.approvals
+    accepted = blocked.with_(approvals=granted)
+    assert valid_grant(accepted, "accept_warning", gate.digest, now_ms=NOW) is not None
+    found = verdict(accepted, "tests_passing")
+    assert (found.ok, found.message) == (False, "verdict block with 80")
+    # The yes to one report is none to another of the same tree.
+    other = with_verdict("warn").with_(approvals=granted)
+    assert not verdict(other, "tests_passing").ok
 
 
 @pytest.mark.rule("LC-57")

@@ -382,6 +382,14 @@ def test_warning_asks_qa_to_accept_it():
     assert intent.gate == "accept_warning"
 
 
+@pytest.mark.rule("RG-42")
+@pytest.mark.parametrize("goes_back", [True, False])
+def test_blocking_verdict_is_put_to_nobody(goes_back: bool):
+    limits = fsm().limits.model_copy(update={"auto_loopback": goes_back})
+    owed = plan(scored(story(until="merged"), "block"), fsm().model_copy(update={"limits": limits}), now_ms=NOW)
+    assert not [intent for intent in owed if isinstance(intent, RequestGate)]
+
+
 @pytest.mark.rule("LC-96")
 def test_tree_scored_at_another_rigor_is_measured_again():
     state = story(until="merged").state.with_(rigor="L2")

@@ -293,6 +293,38 @@ def test_secrets_of_a_cluster_cannot_be_read_and_other_environments_not_at_all()
     assert called("kubectl.get", live, namespace="shop", kind="pod").rule_id == "target_not_listed"
 
 
+@pytest.mark.rule("RT-16", "RT-62")
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("kubectl.get", {"namespace": "shop", "kind": "pod"}),
+        ("kubectl.scale", {"namespace": "shop", "kind": "deployment", "name": "web", "replicas": 2}),
+        ("helm.history", {"namespace": "shop", "release": "web"}),
+        ("helm.rollback", {"namespace": "shop", "release": "web"}),
+    ],
+)
+def test_deployer_reaches_the_environment_of_its_story_and_no_other(name: str, args: dict[str, Any]) -> None:
+    targets = {**SITE, "namespaces": ["staging/shop", "live/till"]}
+    document = {**files().document("policy.yaml"), "targets": targets}
+    policy = load_policy(document, roles=load_roles(files().document("roles.yaml")))
+    tool, op = name.split(".")
+
+    def asked(environment: str | None, namespace: str) -> Any:
+        call = ToolCall(tool=tool, op=op, args={**args, "namespace": namespace})
+        return ask(call, acting("deployer", phase="DOCS", environment=environment), policy=policy)
+
+    assert asked("staging", "shop").kind != "denied"
+    assert asked("live", "till").kind != "denied"
+    for environment, namespace in (("live", "shop"), ("staging", "till"), (None, "shop"), ("staging", "live/till")):
+        found = asked(environment, namespace)
+        assert (found.kind, found.rule_id) in {("denied", "target_not_listed"), ("denied", "argument_invalid")}
+    assert asked("live", "shop").rule_id == "target_not_listed"
+    # What it asks for elsewhere is another call: a yes for one environment is none for the other.
+    call = ToolCall(tool=tool, op=op, args=args)
+    here, there = (acting("deployer", phase="DOCS", environment=name) for name in ("staging", "live"))
+    assert request_digest(call, here) != request_digest(call, there)
+
+
 def test_hosts_and_databases_of_a_role_narrow_those_of_the_site() -> None:
     roles = files().document("roles.yaml")
     roles["roles"]["architect"]["tools"]["http"]["hosts"] = ["api.example.org"]

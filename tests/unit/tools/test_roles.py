@@ -99,6 +99,38 @@ def test_shipped_base_roles_have_their_actions_and_tools() -> None:
     assert not po.may("execute_task")
 
 
+@pytest.mark.rule("RT-8")
+def test_devops_operates_and_publishes_and_builds_nothing() -> None:
+    devops = shipped().role("devops")
+    assert (devops.scope, devops.actor) == ("operations", "any")
+    assert devops.actions == {"deploy_service", "configure_infra", "rollback_deployment", "publish_branch"}
+    reach = {"files", "git", "docker", "kubectl", "helm", "http", "tests", "search", "exec", "mcp"}
+    # The clouds came with a tool of their own, which its operators read (RT-70).
+    assert set(devops.tools) == reach | {"cloud"}
+    for tool, op in (("files", "write"), ("git", "push_branch"), ("docker", "push"), ("kubectl", "apply")):
+        assert devops.may_call(tool, op), (tool, op)
+    for tool in ("http", "cloud"):
+        assert devops.tools[tool].ops <= READ_OPS[tool]
+    assert devops.tools["exec"].commands == {"make", "ls", "cat", "grep", "diff"}
+    for tool, op in (("build", "build"), ("lint", "fix_write"), ("db", "postgresql_query"), ("browser", "open")):
+        assert not devops.may_call(tool, op), (tool, op)
+
+
+@pytest.mark.rule("RT-9", "RT-55")
+def test_data_migrates_databases_and_works_in_its_own_repository_alone() -> None:
+    data = shipped().role("data")
+    assert (data.scope, data.actor) == ("data", "any")
+    assert data.actions == {"execute_migration", "validate_schema"}
+    assert set(data.tools) == {"files", "git", "db", "tests", "search", "exec", "mcp"}
+    for tool, op in (("files", "write"), ("git", "commit"), ("db", "postgresql_execute"), ("tests", "pytest")):
+        assert data.may_call(tool, op), (tool, op)
+    remote = {"ls_remote", "fetch", "push_branch", "open_change_request"}
+    assert not data.tools["git"].ops & remote
+    # Databases are reached through their tool alone, so that a statement is looked at.
+    assert data.tools["exec"].commands == {"python", "ls", "cat", "grep", "diff"}
+    assert not data.may_call("http", "get")
+
+
 @pytest.mark.rule("RT-11", "RT-12", "RT-14", "RT-15", "RT-17", "RT-18")
 def test_shipped_profiles_differ_from_their_base_as_specified() -> None:
     roles = shipped().roles

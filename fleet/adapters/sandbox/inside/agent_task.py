@@ -259,7 +259,11 @@ def language_version(lang: str, env: dict[str, str]) -> str:
 
 
 def child_environment(root: Path, env: dict[str, str], lang: str) -> dict[str, str]:
-    """The environment of the work: nothing is cached in the tree; Python projects are importable in both layouts."""
+    """The environment of the work: nothing is cached in the tree; Python projects are importable in both layouts.
+
+    REPO_URL and REF say where the tree came from and are for reading alone: it is here already (RC-43).
+    """
+    env = env | {"REF": env.get("REF") or "main"}
     if lang != "python":
         return language_environment(lang, root) | env
     path = os.pathsep.join([str(root), str(root / "src")])

@@ -2154,7 +2154,7 @@ export interface paths {
         put?: never;
         /**
          * Transition
-         * @description Fire an event of the story's lifecycle.
+         * @description Fire an event of the story's lifecycle, in one of the caller's roles when `actor` names it.
          */
         post: operations["transition_api_planner_stories__story_id__transition_post"];
         delete?: never;
@@ -8280,6 +8280,8 @@ export interface components {
          * @description Fire an event of the story's lifecycle (AP-56).
          */
         TransitionRequest: {
+            /** Actor */
+            actor?: string | null;
             /** Event */
             event: string;
             /**
