@@ -14,6 +14,7 @@ from cluster.kuberay.settings import ClusterSettings
 from fleet.config import ConfigFiles, FleetSettings, ServeSettings, validated
 from fleet.digest import digest_of_json
 from fleet.errors import ConfigError
+from fleet.tools import OWN_API, DeployTarget
 
 __all__ = ["CONFIG_PLACE", "HOME_PLACE", "FleetConfig", "config_map", "config_volume", "fleet_config", "placement_of"]
 
@@ -28,6 +29,8 @@ class FleetConfig(NamedTuple):
     files: dict[str, str]
     """Name below the directory, with `/` between folders -> text."""
     serve: ServeSettings
+    targets: tuple[DeployTarget, ...] = ()
+    """Deploy targets in this cluster."""
 
     @property
     def digest(self) -> str:
@@ -48,7 +51,7 @@ def fleet_config(cluster: ClusterSettings, files: ConfigFiles) -> FleetConfig:
     if cluster.home.kind == "shared" and blobs_of(fleet)[0] == "file":
         fleet["blobs"] = {"kind": "file", "shared": True}
     known = {"home": HOME_PLACE, "redis_url": "redis://log", "neo4j": {"uri": "bolt://graph", "password": "-"}}
-    validated(FleetSettings, {**fleet, **known}, file=f"fleet.yaml of cluster {cluster.name}")
+    made = validated(FleetSettings, {**fleet, **known}, file=f"fleet.yaml of cluster {cluster.name}")
     # Other pods and the ingress reach the front, so it may not listen on loopback; the network policies guard it.
     serve = {**files.document("serve.yaml"), "host": "0.0.0.0"}  # noqa: S104
     settings = validated(ServeSettings, serve, file=f"serve.yaml of cluster {cluster.name}")
@@ -59,7 +62,12 @@ def fleet_config(cluster: ClusterSettings, files: ConfigFiles) -> FleetConfig:
             f"the config files have {size} bytes together, and a ConfigMap holds {_MAX_BYTES}; shorten the prompts",
             size=size,
         )
-    return FleetConfig(dict(sorted(found.items())), settings)
+    return FleetConfig(dict(sorted(found.items())), settings, _targets_here(made))
+
+
+def _targets_here(fleet: FleetSettings) -> tuple[DeployTarget, ...]:
+    declared = fleet.deploy.targets if fleet.deploy.enabled else ()
+    return tuple(target for target in declared if target.kubernetes and target.kubernetes.url == OWN_API)
 
 
 def placement_of(cluster: ClusterSettings) -> Any:

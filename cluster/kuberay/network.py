@@ -24,7 +24,7 @@ SERVE_PORT, DASHBOARD_PORT, METRICS_PORT = 8000, 8265, 8080
 _STORES = (("log", REDIS_PORT), ("cache", REDIS_PORT), ("gcs", REDIS_PORT), ("graph", BOLT_PORT))
 
 
-def network_policies(cluster: ClusterSettings) -> list[Manifest]:
+def network_policies(cluster: ClusterSettings, *, asks_api: bool = False) -> list[Manifest]:
     """Deny-all of both namespaces, then one policy for each thing that is allowed."""
     network = cluster.network
     everyone: Manifest = {}
@@ -46,7 +46,7 @@ def network_policies(cluster: ClusterSettings) -> list[Manifest]:
         found.append(_policy(cluster, "metrics", ray_pods(cluster), ingress=[
             _from([_namespace(network.metrics_namespace)], METRICS_PORT),
         ]))  # fmt: skip
-    found += [*_store_policies(cluster), *_outward(cluster)]
+    found += [*_store_policies(cluster), *_outward(cluster, asks_api=asks_api)]
     return [*found, *([_runs(cluster)] if cluster.runs else [])]
 
 
@@ -63,12 +63,12 @@ def _store_policies(cluster: ClusterSettings) -> Iterable[Manifest]:
         yield _policy(cluster, store, pods, ingress=[_from([_ray(cluster)], port)])
 
 
-def _outward(cluster: ClusterSettings) -> Iterable[Manifest]:
+def _outward(cluster: ClusterSettings, *, asks_api: bool) -> Iterable[Manifest]:
     network = cluster.network
     server = _to([_block(cidr) for cidr in network.api_server], (network.api_server_port, "TCP"))
     if cluster.autoscaler:
         yield _policy(cluster, "autoscaler", _labelled(cluster, "head"), egress=[server])
-    if cluster.runs:
+    if cluster.runs or asks_api:
         pool = {"matchLabels": {CLUSTER_LABEL: cluster.name, "swefleet.io/pool": "sandbox"}}
         yield _policy(cluster, "runs", pool, egress=[server])
     if network.egress:

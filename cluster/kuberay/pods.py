@@ -43,10 +43,10 @@ def worker_group(cluster: ClusterSettings, config: FleetConfig, group: WorkerSet
     if group.gpus:
         for amounts in container["resources"].values():
             amounts[group.gpu_resource] = group.gpus
-    runs_jobs = group.pool == "sandbox" and cluster.runs is not None
+    asks_api = group.pool == "sandbox" and (cluster.runs is not None or bool(config.targets))
     pod = _pod(
         cluster, config, container, account="sandbox" if group.pool == "sandbox" else "worker",
-        node_selector=group.node_selector, tolerations=group.tolerations, grace_s=group.grace_s, sees_api=runs_jobs,
+        node_selector=group.node_selector, tolerations=group.tolerations, grace_s=group.grace_s, sees_api=asks_api,
     )  # fmt: skip
     if group.pool == "sandbox" and cluster.runs is None:
         _let_bubblewrap_work(pod)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cluster.kuberay.access import accounts, namespaces, run_rights
+from cluster.kuberay.access import accounts, namespaces, run_rights, target_objects
 from cluster.kuberay.config_map import FleetConfig, config_map, fleet_config
 from cluster.kuberay.identity import Manifest
 from cluster.kuberay.network import disruption_budgets, ingress, network_policies, rpc_door
@@ -54,12 +54,14 @@ def render(cluster: ClusterSettings, files: ConfigFiles) -> list[Manifest]:
         ConfigError: the fleet's own config files are wrong together with this cluster.
     """
     config = fleet_config(cluster, files)
+    _check_targets(cluster, config)
     return [
         *namespaces(cluster),
         *accounts(cluster),
         *run_rights(cluster),
+        *target_objects(cluster, config.targets),
         # Before the first pod, so that none runs without them.
-        *network_policies(cluster),
+        *network_policies(cluster, asks_api=bool(config.targets)),
         config_map(cluster, config),
         *home_claim(cluster),
         *own_stores(cluster),
@@ -68,6 +70,23 @@ def render(cluster: ClusterSettings, files: ConfigFiles) -> list[Manifest]:
         *ingress(cluster),
         *_rpc(cluster, config),
     ]
+
+
+def _check_targets(cluster: ClusterSettings, config: FleetConfig) -> None:
+    """Raises ConfigError when deploy targets cannot be in this cluster as they are declared."""
+    taken = {cluster.namespace: "the fleet", **({cluster.runs.namespace: "the runs"} if cluster.runs else {})}
+    for target in config.targets:
+        if target.kubernetes and (of := taken.get(target.kubernetes.namespace)):
+            raise ConfigError(
+                f"deploy.targets: {target.environment} has the namespace of {of}; name one that holds nothing else",
+                key="deploy.targets",
+            )
+    if config.targets and not cluster.network.api_server:
+        raise ConfigError(
+            "network.api_server: deploy targets of kind kubernetes ask the API server; give its addresses "
+            "(kubectl get endpoints kubernetes), as 10.0.0.1/32",
+            key="network.api_server",
+        )
 
 
 def _rpc(cluster: ClusterSettings, config: FleetConfig) -> list[Manifest]:

@@ -70,8 +70,9 @@ class Deployments(Protocol):
     async def deploy(self, placed: Placed) -> Standing:
         """It runs in the environment, in place of what ran before; `failed` once it is sure that it does not.
 
-        Returns when it is ready, at the latest after `target.ready.within_s`. What ran before ends only then; until
-        then, and after a failure, people reach it by the port that its own target exposes. A key that runs already
+        Returns when it is ready, at the latest `target.ready.within_s` after it was started, which takes at most 100 s
+        more where its place has to be made first. What ran before ends only then; until
+        then, and after a failure, people reach it by the way that its own target declares. A key that runs already
         changes nothing.
         """
         ...

@@ -33,7 +33,6 @@ def runbook(state: StoryState, targets: Sequence[DeployTarget]) -> str:
 
 def _target(target: DeployTarget) -> list[str]:
     monitor = target.monitor
-    reached = f"http://127.0.0.1:{target.expose} on the fleet's node" if target.expose else "nobody: no port is exposed"
     after = "what ran before runs again" if target.rollback == "previous" else "the story waits for a person"
     rows = [
         f"| {c.name} | {c.kind} | `{c.target.replace('|', chr(92) + '|')}` | {c.interval_s} s | {c.window_s} s | "
@@ -43,9 +42,9 @@ def _target(target: DeployTarget) -> list[str]:
     return [
         "## How it runs",
         "",
-        f"- Started in a sandbox with `{join(target.argv)}`; it listens on PORT, which is {target.port}.",
+        f"- Started in {_place(target)} with `{join(target.argv)}`; it listens on PORT, which is {target.port}.",
         f"- Ready when `{target.ready.path}` answers with a status below 400, within {target.ready.within_s} s.",
-        f"- Reached at {reached}." if target.expose else f"- Reached by {reached}.",
+        f"- {_reached(target)}",
         f"- Memory: {target.memory_mb} MB.",
         "",
         "## What is watched",
@@ -57,9 +56,29 @@ def _target(target: DeployTarget) -> list[str]:
         f"It counts as healthy after {monitor.window_s} s without a breach. When the first window breaches, {after}; "
         "every breach opens an incident, which comes back to the team as a task.",
         "",
-        "To end it, take the target out of `deploy.targets` and start the fleet again.",
+        f"To end it, {_ending(target)}.",
         "",
     ]
+
+
+def _place(target: DeployTarget) -> str:
+    place = target.kubernetes
+    return f"namespace {place.namespace} of the cluster, in image `{place.image}`," if place else "a sandbox"
+
+
+def _reached(target: DeployTarget) -> str:
+    if place := target.kubernetes:
+        outside = f", and from outside at https://{place.ingress.host}" if place.ingress else ""
+        return f"Reached in the cluster at {target.service_name}.{place.namespace}:{target.port}{outside}."
+    if target.expose:
+        return f"Reached at http://127.0.0.1:{target.expose} on the fleet's node."
+    return "Reached by nobody: no port is exposed."
+
+
+def _ending(target: DeployTarget) -> str:
+    if target.kubernetes:
+        return f"run `fleet deploy stop {target.environment}`: a cluster goes on without the fleet"
+    return "take the target out of `deploy.targets` and start the fleet again"
 
 
 def _line(text: str) -> str:

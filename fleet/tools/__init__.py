@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         judged,
         target_for,
     )
+    from fleet.tools.deploy_kubernetes import OWN_API, ClusterPlace, IngressRule
     from fleet.tools.git_targets import GitAddress, GitTarget, git_address, git_target, parse_git_address
     from fleet.tools.grants import tool_approvals
     from fleet.tools.isolation import WAIVABLE, Unmet, WaivableItem, item_of, split_unmet
@@ -99,6 +100,9 @@ __all__ = [
     "Window",
     "judged",
     "target_for",
+    "OWN_API",
+    "ClusterPlace",
+    "IngressRule",
     "GitAddress",
     "GitTarget",
     "git_address",

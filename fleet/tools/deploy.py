@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fleet.errors import InvalidInput
+from fleet.tools.deploy_kubernetes import ClusterPlace
 from fleet.tools.secret_refs import parse_reference
 
 __all__ = ["DeployReady", "DeployTarget", "HealthCheckSpec", "MonitorSpec", "Sample", "Window", "judged", "target_for"]
 
 _NAME = r"^[a-z][a-z0-9_-]{0,39}$"
+_DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
 class _Frozen(BaseModel):
@@ -96,6 +98,11 @@ class MonitorSpec(_Frozen):
     """Seconds without a breach after which the deployment counts as healthy (LC-63)."""
     checks: Annotated[tuple[HealthCheckSpec, ...], Field(min_length=1, max_length=20)]
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What is asked of the program by HTTP."""
+        return tuple(check.target for check in self.checks if check.kind in ("http", "metric"))
+
     @model_validator(mode="after")
     def _has_each_name_once(self) -> MonitorSpec:
         names = [check.name for check in self.checks]
@@ -105,10 +112,15 @@ class MonitorSpec(_Frozen):
 
 
 class DeployTarget(_Frozen):
-    """One environment, and how a story's tree gets there. Kind `process`: a program in a sandbox of the home's node."""
+    """One environment, and how a story's tree gets there.
+
+    Kind `process`: a program in a sandbox of the home's node. Kind `kubernetes`: pods of a cluster, of an own image.
+    """
 
     environment: Annotated[str, Field(pattern=_NAME)]
-    kind: Literal["process"] = "process"
+    kind: Literal["process", "kubernetes"] = "process"
+    kubernetes: ClusterPlace | None = None
+    """Of kind `kubernetes`: where in which cluster, and in what image."""
     projects: tuple[str, ...] = ()
     """Projects whose stories are deployed there; none means all."""
     argv: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=64)]
@@ -119,14 +131,28 @@ class DeployTarget(_Frozen):
     """Variables that hold a secret, each by its reference: {DB_PASSWORD: secret://db-password}. Granted in secrets.yaml
     to role devops for environment.start; the value is put in place inside the sandbox, and nowhere else."""
     port: Annotated[int, Field(ge=1024, le=65_000)] = 8080
-    """Where it listens inside its sandbox; PORT tells it."""
+    """Where it listens inside its sandbox, or its pods; PORT tells it."""
     expose: Annotated[int, Field(ge=1024, le=65_535)] | None = None
-    """Port on the loopback of the node where people reach it; None where nobody does."""
+    """Port on the loopback of the node where people reach it; None where nobody does. Of kind `process`."""
     ready: DeployReady = DeployReady()
     memory_mb: Annotated[int, Field(ge=32, le=65_536)] = 512
     rollback: Literal["previous", "none"] = "previous"
     """What happens when the first window breaches: what ran before runs again, or the story waits for a person."""
     monitor: MonitorSpec
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> DeployTarget:
+        if (self.kind == "kubernetes") != (self.kubernetes is not None):
+            raise ValueError("kind: kubernetes and the block kubernetes belong together: give both or neither")
+        if self.kubernetes is None:
+            return self
+        if not _DNS_LABEL.fullmatch(self.environment):
+            raise ValueError(f"environment {self.environment} of kind kubernetes names objects: use a-z, 0-9 and -")
+        if self.expose is not None:
+            raise ValueError("expose is a port of the fleet's node; in a cluster say kubernetes.service or .ingress")
+        if any(_climbs(path) for path in (self.ready.path, *self.monitor.paths)):
+            raise ValueError("a path with .. cannot be asked through the cluster: write it without")
+        return self
 
     @model_validator(mode="after")
     def _keeps_secrets_apart(self) -> DeployTarget:
@@ -142,9 +168,18 @@ class DeployTarget(_Frozen):
         return self
 
     @property
+    def service_name(self) -> str:
+        """Of kind `kubernetes`: the Service that leads to what runs there."""
+        return f"fleet-{self.environment}"
+
+    @property
     def secret_names(self) -> tuple[str, ...]:
         """The secrets that its program is given, sorted."""
         return tuple(sorted({name for name in map(_reference, self.secrets.values()) if name is not None}))
+
+
+def _climbs(path: str) -> bool:
+    return any(part.lower().replace("%2e", ".") == ".." for part in re.split(r"[/\\]", path.partition("?")[0]))
 
 
 def _reference(value: str) -> str | None:

@@ -1,23 +1,28 @@
-"""Where stories are deployed: at the home's node the environments themselves, elsewhere by its actor (LC-46, LC-49)."""
+"""Where stories are deployed: at the home's node the environments themselves, elsewhere by its actor (LC-46, LC-49).
+
+Environments of clusters are looked after by the home's node as well: one process changes each of them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.config import BubblewrapBackendSettings, SecretsSettings
+from fleet.config import BubblewrapBackendSettings, KubernetesBackendSettings
 from fleet.errors import ConfigError
 from fleet.services.deployment_desk import DeploymentDesk
 from fleet.services.known_secrets import KnownSecrets
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.run_secrets import RunSecrets
-from fleet.tools import DeployTarget, SecretPolicy
+from fleet.tools import ClusterPlace, DeployTarget
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.secrets import make_secret_broker, recorded_accesses
+from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
-    from fleet.adapters.deploy import ProcessDeployments
+    from fleet.adapters.deploy import KeptDeployments, KubernetesDeployments, RoutedDeployments
     from fleet.wiring.services import SandboxParts
 
 __all__ = ["check_deployments", "deploy_targets", "make_deployment_desk", "make_deployments"]
@@ -29,22 +34,34 @@ def deploy_targets(endpoints: Endpoints) -> tuple[DeployTarget, ...]:
 
 
 def check_deployments(endpoints: Endpoints) -> None:
-    """Raises ConfigError when programs are to be deployed and the sandbox holds none that stay, or when one of them
-    names a secret that nobody grants (RT-65)."""
-    if deploy_targets(endpoints) and not isinstance(endpoints.sandbox_backend, BubblewrapBackendSettings):
+    """Raises ConfigError when a target cannot be as it is declared, by its kind, or when it names a secret that no
+    provider has or nobody grants (RT-65). No cluster is asked."""
+    for target in deploy_targets(endpoints):
+        match target.kubernetes:
+            case None:
+                _check_process(endpoints)
+            case place:
+                _check_kubernetes(endpoints, target.environment, place)
+        of = f"the program of deploy target {target.environment}"
+        for name in target.secret_names:
+            check_secret(endpoints, name, what="a secret", of=of, tool="environment", ops=("start",))
+
+
+def _check_process(endpoints: Endpoints) -> None:
+    if not isinstance(endpoints.sandbox_backend, BubblewrapBackendSettings):
         raise ConfigError(
             "fleet.yaml: deploy.targets of kind process need a sandbox that holds interactive runs: set "
-            "sandbox.backend to {kind: bubblewrap}, or deploy.enabled to false"
+            "sandbox.backend to {kind: bubblewrap}, make them of kind kubernetes, or set deploy.enabled to false"
         )
-    # That a provider serves what is granted is seen to where the file is read.
-    policy = SecretPolicy(grants=endpoints.files.load("secrets.yaml", SecretsSettings).grants)
-    for target in deploy_targets(endpoints):
-        for name in target.secret_names:
-            if not policy.allows(name, role="devops", tool="environment", op="start"):
-                raise ConfigError(
-                    f"fleet.yaml: deploy target {target.environment} gives its program secret {name}, and no grant of "
-                    f"secrets.yaml covers it: add {{secret: {name}, roles: [devops], tool: environment, ops: [start]}}"
-                )
+
+
+def _check_kubernetes(endpoints: Endpoints, environment: str, place: ClusterPlace) -> None:
+    backend = endpoints.sandbox_backend
+    if isinstance(backend, KubernetesBackendSettings) and backend.namespace == place.namespace:
+        raise ConfigError(
+            f"fleet.yaml: deploy target {environment} has the namespace {place.namespace} of the runs of agents "
+            "(sandbox.backend): what they may do there they may not do to deployed programs, so name another one"
+        )
 
 
 def make_deployment_desk(endpoints: Endpoints, planning: PlanningDesk) -> DeploymentDesk:
@@ -55,18 +72,40 @@ def make_deployment_desk(endpoints: Endpoints, planning: PlanningDesk) -> Deploy
     return DeploymentDesk(planning=planning, deployments=deployments, targets=deploy_targets(endpoints))
 
 
-def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> ProcessDeployments | None:
-    """The environments of this node; None where its backend cannot hold them."""
-    from fleet.adapters.deploy import ProcessDeployments
+def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> RoutedDeployments | None:
+    """The environments that this node looks after; None where there are none, nor a backend that could hold them."""
+    from fleet.adapters.deploy import ProcessDeployments, RoutedDeployments
     from fleet.adapters.redis import RedisAccessTrail, connect_redis
     from fleet.adapters.sandbox import BubblewrapBackend
 
-    if not isinstance(parts.backend, BubblewrapBackend):
+    targets = deploy_targets(endpoints)
+    kind_of = {target.environment: target.kind for target in targets}
+    places = {target.environment: target.kubernetes for target in targets if target.kubernetes is not None}
+    if not (places or isinstance(parts.backend, BubblewrapBackend)):
         return None
-    declared = [target.environment for target in deploy_targets(endpoints)]
-    root = Path(endpoints.home) / "deployments"
     trail = RedisAccessTrail(connect_redis(endpoints.redis_url))
     known = KnownSecrets()
     broker = make_secret_broker(endpoints, environ=os.environ, record=recorded_accesses(trail), known=known)
     secrets = RunSecrets(broker, known)
-    return ProcessDeployments(parts.backend, parts.clock, root, declared=declared, secrets=secrets)
+    kinds: dict[str, KeptDeployments] = {}
+    if isinstance(parts.backend, BubblewrapBackend):
+        declared = [name for name, kind in kind_of.items() if kind == "process"]
+        root = Path(endpoints.home) / "deployments"
+        kinds["process"] = ProcessDeployments(parts.backend, parts.clock, root, declared=declared, secrets=secrets)
+    if places:
+        kinds["kubernetes"] = _in_clusters(places, parts, secrets)
+    return RoutedDeployments(kinds, kind_of)
+
+
+def _in_clusters(places: Mapping[str, ClusterPlace], parts: SandboxParts, secrets: RunSecrets) -> KubernetesDeployments:
+    from fleet.adapters.deploy import ClusterApi, KubernetesDeployments
+
+    # Made when it is first needed: certificates that cannot be read stop what uses them, and not the whole node.
+    @cache
+    def api_of(environment: str) -> ClusterApi:
+        place = places.get(environment)
+        if place is None:
+            raise ConfigError(f"environment {environment} is not declared any more", environment=environment)
+        return ClusterApi.of(place, what=f"kubernetes of deploy target {environment}")
+
+    return KubernetesDeployments(api_of, parts.blobs, parts.clock, declared=places, secrets=secrets)

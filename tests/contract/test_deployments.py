@@ -22,6 +22,7 @@ from fleet.ids import Digest, RunKey, StoryId
 from fleet.ports import Deployments, Ended, Occupancy, Placed, Standing
 from fleet.tools import DeployTarget, HealthCheckSpec, Sample
 from tests.support.deployed import app, free_port, target_of
+from tests.support.kubernetes_targets import IMAGE, NAMESPACE, TargetCluster, deployments_in, serving_targets
 from tests.support.sandbox import eventually, put_tree, state_folder, survivors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,9 +36,12 @@ class World:
 
     now: Deployments
     blobs: MemoryBlobStore
+    in_cluster: bool = False
     programs: dict[RunKey, bytes] = field(default_factory=dict)
 
     async def placed(self, program: bytes, **fields: object) -> Placed:
+        if self.in_cluster:
+            fields = {"kind": "kubernetes", "kubernetes": {"namespace": NAMESPACE, "image": IMAGE}} | fields
         return await self._of(program, target_of(f"env-{secrets.token_hex(4)}", **fields))
 
     async def another(self, placed: Placed, program: bytes, **fields: object) -> Placed:
@@ -65,9 +69,13 @@ def state_root() -> Generator[Path]:
         yield folder
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "process"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "process", "kubernetes"])
 async def world(request: pytest.FixtureRequest, state_root: Path) -> AsyncGenerator[World]:
     blobs = MemoryBlobStore()
+    if request.param == "kubernetes":
+        async with serving_targets(TargetCluster(root=state_root / "cluster")) as url:
+            yield World(deployments_in(url, state_root / "account", blobs), blobs, in_cluster=True)
+        return
     if request.param == "memory":
         yield World(MemoryDeployments(starts=await _starts(blobs), looks=await _looks(blobs)), blobs)
         return
@@ -98,6 +106,12 @@ async def _looks(blobs: MemoryBlobStore) -> Callable[[Digest, HealthCheckSpec], 
         return Sample(1.0, "status 503 from /healthz") if check.kind == "http" else Sample(3.0, "ERROR number 0")
 
     return look
+
+
+def needs_doors(world: World) -> None:
+    """Of ports of the node; tests/contract/test_deployments_kubernetes.py has the same of the Service of a cluster."""
+    if world.in_cluster:
+        pytest.skip("people reach a program of a cluster by its Service")
 
 
 def check(kind: str, target: str, threshold: float = 0) -> HealthCheckSpec:
@@ -158,6 +172,7 @@ async def test_rollback_goes_back_to_what_ran_before_and_then_to_nothing(world: 
 @pytest.mark.rule("LC-43")
 @pytest.mark.parametrize("expose", ["same", "other", "none"])
 async def test_failed_deployment_leaves_people_at_what_still_runs(world: World, expose: str) -> None:
+    needs_doors(world)
     first, port, other = app(said="first"), free_port(), free_port()
     good = await world.placed(first, expose=port)
     await world.now.deploy(good)
@@ -171,12 +186,14 @@ async def test_failed_deployment_leaves_people_at_what_still_runs(world: World, 
 
 @pytest.mark.rule("LC-43")
 async def test_first_deployment_that_fails_leaves_no_door_open(world: World) -> None:
+    needs_doors(world)
     placed = await world.placed(app(starts=False), expose=(port := free_port()))
     assert (await world.now.deploy(placed)).status == "failed"
     assert await world.reached(port) is None
 
 
 async def test_door_moves_with_what_runs(world: World) -> None:
+    needs_doors(world)
     first, second = app(said="first"), app(said="second")
     before = await world.placed(first, expose=(port := free_port()))
     after = await world.another(before, second, expose=(other := free_port()))

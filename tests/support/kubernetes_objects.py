@@ -24,11 +24,12 @@ Object = dict[str, Any]
 _GROUPS: dict[str, dict[str, str]] = {
     "/api/v1": {
         "namespaces": "Namespace", "serviceaccounts": "ServiceAccount", "configmaps": "ConfigMap",
-        "services": "Service", "persistentvolumeclaims": "PersistentVolumeClaim", "secrets": "Secret",
+        "services": "Service", "persistentvolumeclaims": "PersistentVolumeClaim", "secrets": "Secret", "pods": "Pod",
     },
     "/apis/rbac.authorization.k8s.io/v1": {"roles": "Role", "rolebindings": "RoleBinding"},
     "/apis/networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy", "ingresses": "Ingress"},
-    "/apis/apps/v1": {"statefulsets": "StatefulSet"},
+    "/apis/apps/v1": {"statefulsets": "StatefulSet", "deployments": "Deployment"},
+    "/apis/batch/v1": {"jobs": "Job"},
     "/apis/policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "/apis/ray.io/v1": {"rayclusters": "RayCluster", "rayservices": "RayService", "rayjobs": "RayJob"},
 }  # fmt: skip
@@ -181,6 +182,9 @@ class ObjectServer:
         elif "apply-patch" not in request.headers.get("content-type", ""):
             owner, merged = f"{manager}/Update", _merged(old or {}, given)
         else:
+            version = given["metadata"].get("resourceVersion")
+            if version is not None and (old is None or version != old["metadata"]["resourceVersion"]):
+                return status(409, "Conflict", "the object has been modified; please apply your changes")
             owner, merged = f"{manager}/Apply", _merged(old or {}, given)
             if conflicts := self._conflicts(request, old, given, owner):
                 return status(409, "Conflict", f"Apply failed with {len(conflicts)} conflicts", conflicts)

@@ -70,8 +70,11 @@ PROVIDER = "{kind: environment, label: env, prefix: CI_SECRET_, secrets: [db-pas
 @pytest.mark.parametrize(
     ("secrets", "why"),
     [
-        ("grants: []", "no grant of secrets.yaml covers it: add {secret: db-password, roles: .devops."),
-        (f"grants: [{GRANT.replace('devops', 'deployer')}]\nproviders: [{PROVIDER}]", "no grant"),
+        ("grants: []", "no provider has secret 'db-password', a secret of the program of deploy target preview"),
+        (
+            f"grants: [{GRANT.replace('devops', 'deployer')}]\nproviders: [{PROVIDER}]",
+            "target preview needs secret 'db-password'; grant it: {secret: db-password, roles: .devops., tool: envir",
+        ),
         (f"grants: [{GRANT}]\nproviders: [{PROVIDER}]", None),
     ],
 )
@@ -85,7 +88,36 @@ def test_secret_of_a_deployed_program_that_it_cannot_have_stops_the_start(
     if why is None:
         check_configuration(endpoints)
         return
-    with pytest.raises(ConfigError, match=f"preview gives its program secret db-password, and {why}"):
+    with pytest.raises(ConfigError, match=why):
+        check_configuration(endpoints)
+
+
+PLACE = f"{{namespace: previews, image: 'registry.example/shop@sha256:{'1' * 64}'}}"
+CLUSTER_TARGET = TARGET.replace("expose: 18080", f"kind: kubernetes, kubernetes: {PLACE}")
+
+
+@pytest.mark.rule("LC-46", "GL-22")
+@pytest.mark.parametrize(
+    ("sandbox", "target", "why"),
+    [
+        ("{backend: podman}", CLUSTER_TARGET, None),
+        ("{backend: podman}", TARGET, "deploy.targets of kind process need a sandbox that holds interactive runs"),
+        (
+            f"{{backend: {{kind: kubernetes, namespace: previews, image: 'x@sha256:{'1' * 64}'}}}}",
+            CLUSTER_TARGET,
+            "target preview has the namespace previews of the runs of agents",
+        ),
+    ],
+)
+def test_each_kind_of_target_says_what_it_needs(
+    site: Path, tmp_path: Path, sandbox: str, target: str, why: str | None
+) -> None:
+    (site / "fleet.yaml").write_text(f"sandbox: {sandbox}\ndeploy: {{enabled: true, targets: [{target}]}}")
+    endpoints = cluster_endpoints({"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": str(site), **STORES})
+    if why is None:
+        check_configuration(endpoints)
+        return
+    with pytest.raises(ConfigError, match=why):
         check_configuration(endpoints)
 
 

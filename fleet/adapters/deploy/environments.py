@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from fleet.adapters.deploy.door import Door, Streams
 from fleet.adapters.deploy.instance import Instance
+from fleet.adapters.deploy.kept import KEPT, Kept, key_of, standing_of
 from fleet.errors import StoreUnavailable
 from fleet.ids import RunKey
 from fleet.ports import Clock, Ended, Occupancy, Placed, ServingBackend, Standing
@@ -28,24 +29,9 @@ from fleet.tools import HealthCheckSpec, Sample
 __all__ = ["ProcessDeployments"]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """The file of one environment."""
-
-    current: Placed | None = None
-    previous: Placed | None = None
-    since_ms: int = 0
-    """When the current one became ready."""
-    ended: Ended | None = None
-    """What a person ended there last."""
-
-
-_KEPT = TypeAdapter(_Kept)
-
-
 @dataclass(eq=False)
 class _Environment:
-    kept: _Kept
+    kept: Kept
     current: Instance | None = None
     door: Door | None = None
     """Where people come in: at the port of the target of what runs, and only while something runs."""
@@ -103,20 +89,22 @@ class ProcessDeployments:
         async with found.changing:
             old = found.current
             if old is not None and old.placed.key == placed.key:
-                return self._standing(found)
+                return standing_of(found.kept)
             why = await self._taken_over(
                 found, placed, replace(found.kept, current=placed, previous=found.kept.current)
             )
             if why is not None:
-                return Standing("failed", key=_key(found.kept.current), previous=_key(found.kept.previous), detail=why)
-            return self._standing(found)
+                return Standing(
+                    "failed", key=key_of(found.kept.current), previous=key_of(found.kept.previous), detail=why
+                )
+            return standing_of(found.kept)
 
     async def standing(self, environment: str) -> Standing:
         """See the port."""
         found = self._environment(environment)
         # Whoever asks whether a deployment happened that is just being made has to wait for it.
         async with found.changing:
-            return self._standing(found)
+            return standing_of(found.kept)
 
     async def occupancy(self, environment: str) -> Occupancy:
         """See the port."""
@@ -126,7 +114,7 @@ class ProcessDeployments:
             running=kept.current,
             since_ms=kept.since_ms if kept.current else 0,
             answers=current is not None and await current.answers(),
-            previous=_key(kept.previous),
+            previous=key_of(kept.previous),
             ended=kept.ended,
         )
 
@@ -136,15 +124,15 @@ class ProcessDeployments:
         async with found.changing:
             old, before = found.current, found.kept.previous
             if old is None or old.placed.key != failed:
-                return self._standing(found)
-            ended = _ended(found, told)
+                return standing_of(found.kept)
+            ended = found.kept.ended_by(told)
             if before is None:
                 await self._emptied(environment, found, ended)
                 return Standing("nothing")
-            why = await self._taken_over(found, before, _Kept(before, ended=ended))
+            why = await self._taken_over(found, before, Kept(before, ended=ended))
             if why is not None:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
-            return self._standing(found)
+            return standing_of(found.kept)
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
         """See the port."""
@@ -157,9 +145,9 @@ class ProcessDeployments:
         """See the port."""
         found = self._environment(environment)
         async with found.changing:
-            if only in (None, _key(found.kept.current)):
-                await self._emptied(environment, found, _ended(found, told))
-            return self._standing(found)
+            if only in (None, key_of(found.kept.current)):
+                await self._emptied(environment, found, found.kept.ended_by(told))
+            return standing_of(found.kept)
 
     # What is kept.
 
@@ -176,7 +164,7 @@ class ProcessDeployments:
     def _instance(self, placed: Placed, *, was_ready: bool = False) -> Instance:
         return Instance(self._backend, self._clock, placed, secrets=self._secrets, was_ready=was_ready)
 
-    async def _taken_over(self, found: _Environment, placed: Placed, kept: _Kept) -> str | None:
+    async def _taken_over(self, found: _Environment, placed: Placed, kept: Kept) -> str | None:
         """None once it runs in place of what ran before, which has ended; else why not, and all is as it was."""
         fresh = self._instance(placed)
         # Before it starts: what it may not have and a port that somebody else has are no fault of the program.
@@ -211,13 +199,13 @@ class ProcessDeployments:
             await fresh.end()
         return why
 
-    def _switch(self, found: _Environment, fresh: Instance, kept: _Kept) -> None:
+    def _switch(self, found: _Environment, fresh: Instance, kept: Kept) -> None:
         kept = replace(kept, since_ms=self._clock.now_ms())
         self._write(fresh.placed.target.environment, kept)
         found.kept, found.current = kept, fresh
 
     async def _emptied(self, name: str, found: _Environment, ended: Ended | None) -> None:
-        kept = _Kept(ended=ended)
+        kept = Kept(ended=ended)
         if ended is None:
             with contextlib.suppress(FileNotFoundError):
                 self._path(name).unlink()
@@ -243,30 +231,24 @@ class ProcessDeployments:
         if old is not None and old is not door:
             await old.close()
 
-    def _standing(self, found: _Environment) -> Standing:
-        kept = found.kept
-        if kept.current is None:
-            return Standing("nothing")
-        return Standing("running", key=kept.current.key, previous=_key(kept.previous))
-
     def _path(self, name: str) -> Path:
         return self._root / f"{name}.json"
 
-    def _read(self, name: str) -> _Kept:
+    def _read(self, name: str) -> Kept:
         try:
-            return _KEPT.validate_json(self._path(name).read_bytes())
+            return KEPT.validate_json(self._path(name).read_bytes())
         except FileNotFoundError:
-            return _Kept()
+            return Kept()
         except (OSError, ValidationError) as error:
             raise StoreUnavailable(f"{self._path(name)} does not say what runs in {name}: {error}") from error
 
-    def _write(self, name: str, kept: _Kept) -> None:
+    def _write(self, name: str, kept: Kept) -> None:
         path = self._path(name)
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = path.with_suffix(".new")
             with fresh.open("wb") as file:
-                file.write(_KEPT.dump_json(kept))
+                file.write(KEPT.dump_json(kept))
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(path)
@@ -285,13 +267,3 @@ async def _shut(found: _Environment) -> None:
         await door.close()
     if old is not None:
         await old.end()
-
-
-def _ended(found: _Environment, told: str) -> Ended | None:
-    """What is kept of who ended what runs there; what was kept before, when nobody says anything."""
-    current = found.kept.current
-    return Ended(current.key, told) if told and current is not None else found.kept.ended
-
-
-def _key(placed: Placed | None) -> RunKey | None:
-    return placed.key if placed else None

@@ -14,10 +14,10 @@ from fleet.ports import Clock, Placed, ServingBackend
 from fleet.services.run_secrets import RunSecrets
 from fleet.tools import Grantee, HealthCheckSpec, Limits, LogLine, RunResult, RunSpec, Sample
 
-__all__ = ["Instance", "Seen"]
+__all__ = ["GRANTEE", "Instance", "Seen"]
 
 _SHIM = ("/toolchain/bin/python", "-IS", "/fleet/inside/serve_app.py")
-_GRANTEE = Grantee(role="devops", tool="environment", op="start")
+GRANTEE = Grantee(role="devops", tool="environment", op="start")
 """For whom its secrets have to be granted: it is started again by the fleet itself, long after its story is over."""
 _DOOR = ".fleet-door"
 """The socket of the shim, in the workspace."""
@@ -136,7 +136,7 @@ class Instance:
             argv=(*_SHIM, *hidden, str(target.port), *target.argv),
             tree=self.placed.tree,
             env={**target.env, **target.secrets},
-            grantee=_GRANTEE if target.secrets else None,
+            grantee=GRANTEE if target.secrets else None,
             limits=self._limits,
             toolchain=self.placed.toolchain,
             interactive=True,

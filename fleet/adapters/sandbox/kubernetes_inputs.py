@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -27,7 +28,9 @@ __all__ = [
     "has_folder",
     "inside_files",
     "pack_inputs",
+    "pack_tree",
     "part_names",
+    "parts_of",
     "secret_manifests",
 ]
 
@@ -79,19 +82,25 @@ async def pack_inputs(
     packer.add("request.json", json.dumps(_request(spec, command, limits)).encode())
     if spec.stdin is not None:
         packer.add("stdin", _checked_stdin(await blobs.get(spec.stdin)))
-    # Links come last, so that no file is ever written through one.
-    for path, entry in sorted(tree.items(), key=lambda item: (item[1].mode == "120000", item[0])):
-        if entry.mode == "160000":
-            packer.add_folder(f"workspace/{path}")
-        elif entry.mode == "120000":
-            packer.add_link(f"workspace/{path}", await blobs.get(entry.blob))
-        else:
-            packer.add(f"workspace/{path}", await blobs.get(entry.blob), is_program=entry.mode == "100755")
+    await packer.add_tree(tree, blobs)
     for mount in spec.mounts:
         if isinstance(mount, BlobMount):
             packer.add(mount.target.lstrip("/"), await blobs.get(mount.blob))
         else:
             packer.add_repo(repos, mount)
+    return Packed(packer.finish())
+
+
+async def pack_tree(tree: Tree, blobs: BlobStore, *, max_bytes: int, setting: str) -> Packed:
+    """A tree alone, packed: the same tree always gives the same bytes.
+
+    Raises:
+        InvalidInput: it is over the limit, which this setting raises, or the tree cannot exist.
+        ArtifactNotFound: a blob is not in the store.
+    """
+    check_tree(tree)
+    packer = _Packer(max_bytes, setting=setting)
+    await packer.add_tree(tree, blobs)
     return Packed(packer.finish())
 
 
@@ -123,10 +132,22 @@ def _checked_stdin(content: bytes) -> bytes:
 class _Packer:
     """A gzipped tar in memory that refuses to grow over its limit."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int, *, setting: str = "sandbox.backend.max_input_bytes") -> None:
+        self._max_bytes, self._setting = max_bytes, setting
         self._file = io.BytesIO()
-        self._archive = tarfile.open(fileobj=self._file, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=6)  # noqa: SIM115
+        # Without the time of day: the same contents are the same bytes.
+        self._zip = gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=6, mtime=0)
+        self._archive = tarfile.open(fileobj=self._zip, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    async def add_tree(self, tree: Tree, blobs: BlobStore) -> None:
+        # Links come last, so that no file is ever written through one.
+        for path, entry in sorted(tree.items(), key=lambda item: (item[1].mode == "120000", item[0])):
+            if entry.mode == "160000":
+                self.add_folder(f"workspace/{path}")
+            elif entry.mode == "120000":
+                self.add_link(f"workspace/{path}", await blobs.get(entry.blob))
+            else:
+                self.add(f"workspace/{path}", await blobs.get(entry.blob), is_program=entry.mode == "100755")
 
     def add(self, name: str, content: bytes, *, is_program: bool = False) -> None:
         member = tarfile.TarInfo(name)
@@ -155,14 +176,15 @@ class _Packer:
 
     def finish(self) -> bytes:
         self._archive.close()
+        self._zip.close()
         self._check()
         return self._file.getvalue()
 
     def _check(self) -> None:
         if self._file.tell() > self._max_bytes:
             raise InvalidInput(
-                f"tree and inputs of the run have over {self._max_bytes} bytes packed, more than a Job is given: raise "
-                "sandbox.backend.max_input_bytes, or run it on a node with another sandbox",
+                f"the tree and what goes with it have over {self._max_bytes} bytes packed, more than a pod is given: "
+                f"raise {self._setting}, or run it where no pod is needed",
                 field="tree",
                 max_bytes=self._max_bytes,
             )
@@ -185,7 +207,7 @@ def secret_manifests(packed: Packed, *, name: str, namespace: str, labels: Mappi
             f"the scripts for inside have over {PART_BYTES} bytes and fit into no Secret: put them into the image",
             missing="inside",
         )
-    contents = [{f"part-{n:06d}": part} for n, part in enumerate(_parts(packed.data))]
+    contents = [{f"part-{n:06d}": part} for n, part in enumerate(parts_of(packed.data))]
     named = zip((f"{name}-inside", *part_names(name, packed)), (scripts, *contents), strict=True)
     return [
         {
@@ -200,7 +222,8 @@ def secret_manifests(packed: Packed, *, name: str, namespace: str, labels: Mappi
     ]
 
 
-def _parts(data: bytes) -> Sequence[bytes]:
+def parts_of(data: bytes) -> Sequence[bytes]:
+    """The archive in pieces, each of which fits into one Secret; at least one."""
     return [data[start : start + PART_BYTES] for start in range(0, max(len(data), 1), PART_BYTES)]
 
 

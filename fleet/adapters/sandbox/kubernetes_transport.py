@@ -14,9 +14,9 @@ import httpx
 
 from fleet.errors import ConfigError, SandboxUnavailable
 
-__all__ = ["Answer", "KubernetesHttp", "Unanswered"]
+__all__ = ["Answer", "Fetched", "KubernetesHttp", "Method", "Unanswered"]
 
-Method = Literal["GET", "POST", "DELETE"]
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
 _MAX_BODY_BYTES = 16 << 20
 _MAX_TOKEN_BYTES = 16 << 10
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -35,6 +35,15 @@ class Answer(NamedTuple):
         return str(self.body.get("message", ""))[:500]
 
 
+class Fetched(NamedTuple):
+    """What came back, whatever it is."""
+
+    status: int
+    data: bytes
+    is_whole: bool
+    """False when it was longer than the caller takes."""
+
+
 class Unanswered(Exception):  # noqa: N818 - a finding for the caller to word, never seen outside of the backend
     """No answer came; what was asked for may have been done or not."""
 
@@ -48,15 +57,17 @@ class KubernetesHttp:
         ca_file: certificates of the cluster's authority; None are the usual ones.
         timeout_s: seconds for one exchange.
         quiet_s: seconds without a byte after which the log of a pod is asked for again.
+        place: the settings that this was made of, for messages.
 
     Raises:
         ConfigError: the address is no such URL, or the certificates cannot be read.
     """
 
     def __init__(
-        self, url: str, *, token_file: Path | None, ca_file: Path | None, timeout_s: float = 15, quiet_s: float = 30
-    ) -> None:
-        self._url = _checked(url)
+        self, url: str, *, token_file: Path | None, ca_file: Path | None, timeout_s: float = 15, quiet_s: float = 30,
+        place: str = "sandbox.backend",
+    ) -> None:  # fmt: skip
+        self._url, self._place = _checked(url, place), place
         self._token_file = token_file
         self._timeout_s, self._quiet_s = timeout_s, quiet_s
         self._tls = _tls(ca_file)
@@ -73,23 +84,44 @@ class KubernetesHttp:
         *,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        form: str = "application/json",
     ) -> Answer:
-        """The answer, whatever its status.
+        """The answer, whatever its status; `form` is the content type of the body.
 
         Raises:
             Unanswered: there is none, or it is over 16 MiB.
             SandboxUnavailable: the token file cannot be read.
         """
-        why = ""
+        headers = {} if body is None else {"Content-Type": form}
+        content = None if body is None else json.dumps(body).encode()
+        found = await self._exchange(
+            method, path, params, content, headers, most=_MAX_BODY_BYTES, timeout_s=self._timeout_s
+        )
+        if not found.is_whole:
+            raise Unanswered(f"{self._url} answered with over {_MAX_BODY_BYTES} bytes")
+        return Answer(found.status, _document(found.data))
+
+    async def fetch(
+        self, path: str, *, params: Mapping[str, str] | None = None, most: int, timeout_s: float | None = None
+    ) -> Fetched:
+        """At most so many bytes of what is there, whatever its status and form. Raises as `ask`."""
+        return await self._exchange("GET", path, params, None, {}, most=most, timeout_s=timeout_s or self._timeout_s)
+
+    async def _exchange(
+        self, method: Method, path: str, params: Mapping[str, str] | None, content: bytes | None,
+        headers: Mapping[str, str], *, most: int, timeout_s: float,
+    ) -> Fetched:  # fmt: skip
+        why, sent = "", {**self._headers(), **headers}
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
-                self._client(self._timeout_s) as client,
-                client.stream(method, self._url + path, headers=self._headers(), params=params, json=body) as response,
+                asyncio.timeout(timeout_s),
+                self._client(timeout_s) as client,
+                client.stream(method, self._url + path, headers=sent, params=params, content=content) as response,
             ):
-                return Answer(response.status_code, await _document(response))
+                data, is_whole = await _start_of(response, most)
+                return Fetched(response.status_code, data, is_whole)
         except TimeoutError:
-            why = f"{self._url} did not answer in {self._timeout_s:g} s"
+            why = f"{self._url} did not answer in {timeout_s:g} s"
         # Errors of the client hold the request, and with it the token: only their kind is kept.
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             why = f"{self._url} cannot be asked ({type(error).__name__})"
@@ -124,20 +156,24 @@ class KubernetesHttp:
         except (OSError, UnicodeDecodeError) as error:
             raise SandboxUnavailable(
                 f"the token file {self._token_file} cannot be read ({type(error).__name__}): mount the service "
-                "account's token, or name another file in sandbox.backend.token_file",
+                f"account's token, or name another file in {self._place}.token_file",
                 missing="token",
             ) from None
         return {**headers, "Authorization": f"Bearer {token}"}
 
 
-async def _document(response: httpx.Response) -> dict[str, Any]:
+async def _start_of(response: httpx.Response, most: int) -> tuple[bytes, bool]:
     data = bytearray()
     async for chunk in response.aiter_bytes():
         data += chunk
-        if len(data) > _MAX_BODY_BYTES:
-            raise httpx.ReadError("too large")
+        if len(data) > most:
+            return bytes(data[:most]), False
+    return bytes(data), True
+
+
+def _document(data: bytes) -> dict[str, Any]:
     try:
-        document: Any = json.loads(bytes(data))
+        document: Any = json.loads(data)
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}  # pyright: ignore[reportUnknownVariableType]
@@ -148,7 +184,7 @@ async def _parts(response: httpx.Response) -> AsyncGenerator[bytes]:
         yield chunk
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, place: str) -> str:
     try:
         parsed = httpx.URL(url)
         is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
@@ -157,7 +193,7 @@ def _checked(url: str) -> str:
         is_safe = is_plain = False
     if not is_safe or not is_plain:
         raise ConfigError(
-            "sandbox.backend.url must be https://host[:port] without user, query or fragment; plain http is for this "
+            f"{place}.url must be https://host[:port] without user, query or fragment; plain http is for this "
             "machine alone (kubectl proxy)"
         )
     return url.rstrip("/")

@@ -11,11 +11,14 @@ import pytest
 import yaml
 
 from cluster.kuberay import as_yaml, chart, file_name, ray_job, render
+from cluster.kuberay.access import target_rights
 from cluster.kuberay.config_map import fleet_config
 from cluster.kuberay.ray import serve_config
+from cluster.kuberay.settings import ClusterSettings
 from fleet.adapters.sandbox.kubernetes_job import deny_all_policy
 from fleet.config import ConfigFiles, FleetSettings, ServeSettings, packaged_directory
 from fleet.errors import ConfigError, InvalidInput
+from fleet.tools import DeployTarget, MonitorSpec
 from tests.support.cluster_manifests import cluster_named, every_ray_object, files, rendered
 from tests.support.crds import admit, rules_of, schemas
 
@@ -178,6 +181,64 @@ def test_sandbox_account_has_the_rights_that_its_runs_need_and_no_other() -> Non
     assert one(manifests, "Role", "fleet-runs")["rules"] == documented["rules"]
     assert [m["kind"] for m in manifests if m["kind"] in ("Role", "ClusterRole")] == ["Role"]
     assert one(manifests, "RoleBinding", "fleet-runs")["subjects"][0]["name"] == "fleet-sandbox"
+
+
+def with_target(namespace: str = "previews", **network: Any) -> ClusterSettings:
+    """The small cluster without runs as Jobs, with a deploy target of kind kubernetes."""
+    cluster = cluster_named("small")
+    checks = [{"name": "alive", "kind": "http", "target": "/", "threshold": 0}]
+    place = {"namespace": namespace, "image": f"registry.example/shop@sha256:{'1' * 64}"}
+    target = {"environment": "preview", "kind": "kubernetes", "argv": ["python", "app.py"], "kubernetes": place}
+    deploy = {"enabled": True, "targets": [{**target, "monitor": {"checks": checks}}]}
+    given = cluster.network.model_copy(update={"api_server": ("10.0.0.1/32",), **network})
+    return cluster.model_copy(update={"fleet": {**cluster.fleet, "deploy": deploy}, "network": given, "runs": None})
+
+
+def test_deploy_target_gives_the_sandbox_rights_in_its_namespace_alone() -> None:
+    cluster = with_target()
+    found = rendered(cluster)
+    there = [m for m in found if m["metadata"].get("namespace") == "previews"]
+    assert [m["kind"] for m in there] == ["ServiceAccount", "Role", "RoleBinding"]
+    namespace = one(found, "Namespace", "previews")["metadata"]["labels"]
+    assert namespace["pod-security.kubernetes.io/enforce"] == "restricted"
+    rules = one(found, "Role", f"{cluster.name}-targets")["rules"]
+    (named,) = (r["resourceNames"] for r in rules if r["resources"] == ["services/proxy"])
+    assert named == ["fleet-preview:http"]
+    assert [r["verbs"] for r in rules if r["resources"] == ["secrets"]] == [["create", "patch"]]
+    (subject,) = one(found, "RoleBinding", f"{cluster.name}-targets")["subjects"]
+    assert subject["name"] == f"{cluster.name}-sandbox"
+    policy = one(found, "NetworkPolicy", f"{cluster.name}-runs")
+    assert policy["spec"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    (ray,) = [m for m in found if m["kind"].startswith("Ray")]
+    groups = {g["groupName"]: g for g in (ray["spec"].get("rayClusterConfig") or ray["spec"])["workerGroupSpecs"]}
+    seen = {name for name, g in groups.items() if g["template"]["spec"]["automountServiceAccountToken"]}
+    assert seen == {g.name for g in cluster.workers if g.pool == "sandbox"}
+
+
+def test_role_of_the_page_about_deployments_is_the_rendered_one() -> None:
+    page = (packaged_directory().parent / "docs" / "deploy.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    (documented,) = [b for b in blocks if b.get("kind") == "Role"]
+    declared = [b["deploy"]["targets"][0] for b in blocks if "deploy" in b]
+    (target,) = [t for t in map(DeployTarget.model_validate, declared) if t.kind == "kubernetes"]
+    smoke = {"name": "smoke", "kind": "command", "target": "true", "threshold": 0}
+    monitor = {"checks": [*target.model_dump()["monitor"]["checks"], smoke]}
+    assert (
+        target_rights([target.model_copy(update={"monitor": MonitorSpec.model_validate(monitor)})])
+        == documented["rules"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "why"),
+    [
+        (with_target(api_server=()), "network.api_server: deploy targets of kind kubernetes"),
+        (with_target(cluster_named("small").namespace), "preview has the namespace of the fleet"),
+    ],
+)
+def test_deploy_target_that_the_cluster_cannot_hold_is_refused(cluster: ClusterSettings, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        rendered(cluster)
 
 
 def test_policy_of_the_runs_is_the_one_that_the_sandbox_looks_for() -> None:

@@ -47,3 +47,14 @@ def test_runbook_of_an_environment_without_rollback_port_or_declaration():
     assert "the story waits for a person" in runbook(log.state, [target_of(rollback="none")])
     assert "Reached by nobody" in runbook(log.state, [target_of()])
     assert "not declared any more" in runbook(log.state, [target_of("other")])
+
+
+def test_runbook_of_a_program_in_a_cluster_says_where_people_reach_it_and_how_it_ends():
+    log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview"))
+    image = f"registry.example/shop@sha256:{'1' * 64}"
+    ingress = {"host": "shop.example", "class_name": "nginx", "tls_secret": "shop-tls"}
+    place = {"namespace": "previews", "image": image, "ingress": ingress}
+    text = runbook(log.state, [target_of(kind="kubernetes", kubernetes=place)])
+    assert f"Started in namespace previews of the cluster, in image `{image}`, with `python app.py`" in text
+    assert "Reached in the cluster at fleet-preview.previews:8080, and from outside at https://shop.example." in text
+    assert "To end it, run `fleet deploy stop preview`" in text

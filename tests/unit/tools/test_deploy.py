@@ -83,6 +83,40 @@ def test_target_of_the_wrong_form_is_refused(changes: dict[str, Any], why: str):
         target_of(**changes)
 
 
+IMAGE = f"registry.example/shop@sha256:{'1' * 64}"
+
+
+@pytest.mark.rule("LC-49", "GL-22")
+@pytest.mark.parametrize(
+    ("target", "place", "why"),
+    [
+        ({}, {"image": "registry.example/shop:latest"}, "image"),
+        ({}, {"tree_image": "python"}, "tree_image"),
+        ({}, {"namespace": "Previews"}, "namespace"),
+        ({}, {"namespace": None}, "namespace"),
+        ({}, {"url": "http://cluster.example"}, "url"),
+        ({}, {"url": "https://user:pass@cluster.example"}, "url"),
+        ({}, {"user": 0}, "user"),
+        ({}, {"replicas": 0}, "replicas"),
+        ({}, {"token_file": "token"}, "token_file"),
+        ({}, {"ingress": {"host": "shop.example", "class_name": "nginx"}}, "tls_secret"),
+        ({}, {"privileged": True}, "privileged"),
+        ({"kind": "process"}, {}, "belong together"),
+        ({"kubernetes": None}, {}, "belong together"),
+        ({"expose": 18080}, {}, "expose is a port of the fleet's node"),
+        ({"environment": "pre_view"}, {}, "names objects"),
+        ({"ready": {"path": "/../../secrets"}}, {}, "a path with .. cannot be asked"),
+        ({"ready": {"path": "/%2e%2E/x"}}, {}, "a path with .. cannot be asked"),
+        ({"monitor": {"checks": [CHECK | {"target": "/a/../b"}]}}, {}, "a path with .. cannot be asked"),
+    ],
+)
+def test_target_in_a_cluster_of_the_wrong_form_is_refused(target: dict[str, Any], place: dict[str, Any], why: str):
+    known = {"namespace": "previews", "image": IMAGE}
+    with pytest.raises(ValidationError, match=why):
+        target_of(**{"kind": "kubernetes", "kubernetes": known | place, **target})
+    assert target_of(kind="kubernetes", kubernetes=known).service_name == "fleet-preview"
+
+
 @pytest.mark.rule("LC-49", "GL-18")
 def test_window_counts_failed_looks_and_lines_and_takes_the_highest_of_a_metric():
     seen = [Sample(1.0, "status 503"), Sample(0.0, "status 200"), Sample(1.0, "again")]
