@@ -136,6 +136,8 @@ class CouncilOpened(_CouncilEvent):
     """Who asked for it: it advises, and moves nothing. None is a council that the story itself convened (CN-13)."""
     request_digest: Digest | None = None
     """The request as it was checked, with its question, requirements and rubric (CN-1..CN-12)."""
+    scale: tuple[Count, ...] | None = None
+    """Of an estimate: the points that a value is one of (PL-80)."""
 
 
 class DraftReceived(_CouncilEvent):

@@ -26,7 +26,7 @@ from fleet.ids import EntityId
 from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
 from fleet.ports import WorkKind
 from fleet.services.council_pools import council_rules
-from fleet.services.procedures import advice, ballots, evidence, verdicts
+from fleet.services.procedures import advice, ballots, estimates, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.summaries import keep_summaries
@@ -151,7 +151,8 @@ async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
             state = cn.evolve(state, cause) if cause is not None else state
         duties = cn.owed(state)
         if isinstance(duties[0], cn.OwedDecision):
-            await verdicts.decide(Sitting(bench, record, state))
+            decide = estimates.decide if record.opened.kind == "estimate" else verdicts.decide
+            await decide(Sitting(bench, record, state))
         else:
             is_late = await _do(bench, record, state, duties)
 
@@ -200,6 +201,8 @@ async def _answer(sitting: Sitting, duty: cn.Owed) -> None:
             await evidence.repair(sitting, duty)
         case cn.OwedBallot():
             await ballots.cast_ballot(sitting, duty)
+        case cn.OwedEstimate():
+            await estimates.cast_estimate(sitting, duty)
         case cn.OwedDecision():
             raise AssertionError("decided before")
 
@@ -208,6 +211,8 @@ async def _announce(sitting: Sitting, duties: tuple[cn.Owed, ...]) -> None:
     if isinstance(duties[0], cn.OwedDraft | cn.OwedTests | cn.OwedCritique):
         return
     where = cn.progress(sitting.state)
+    if isinstance(duties[0], cn.OwedEstimate) and where.round == 1:
+        return
     name = f"{sitting.council_id}/round/{where.round}/{where.phase}"
     await sitting.bench.journal.record(name, _phase(sitting.council_id, where.round, where.phase))
 
