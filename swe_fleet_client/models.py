@@ -356,6 +356,7 @@ class AgentRequest(TypedDict):
     """A seat for councils of a role that open from here on."""
 
     model_policy: str
+    persona: NotRequired[str | None]
     role: str
 
 class AgentView(TypedDict):
@@ -1562,6 +1563,7 @@ class NamedAgentView(TypedDict):
 
     agent_id: str
     model_policy: str
+    persona: str | None
     principal: str
     registered_at: str
     registered_by: str

@@ -60,6 +60,8 @@ class RosterMember(Value):
     can_vote: bool = True
     veto: bool = False
     test_author: bool = False
+    persona: str | None = None
+    """Of a named agent, as it was when the council opened (AP-79)."""
 
 
 class CouncilBudget(Value):

@@ -13,6 +13,9 @@ __all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 WorkKind = ReplyKind
 """What is asked; each has a prompt `config/prompts/<kind>.md`."""
 
+_LATER = ("tools", "turns", "policy", "persona")
+"""Fields that there were none of at first: empty, they pin nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
@@ -36,6 +39,8 @@ class AgentRequest:
     """Schema of a structured reply, None where the reply is code in fenced blocks."""
     variant: int = 0
     """Prompt variant of the seat (CN-14)."""
+    persona: str = ""
+    """What an admin says of how this seat works: data beside the persona of its role, empty for most seats (AP-79)."""
     target_paths: tuple[str, ...] = ()
     """Files that a code reply may change; a block that names no file is for the single one of them."""
     new_paths: tuple[str, ...] = ()
@@ -48,9 +53,9 @@ class AgentRequest:
     """For queues and caches of engines; never part of the prompt, nor of what pins the request."""
 
     def pinned(self) -> dict[str, Any]:
-        """The fields that a recorded answer belongs to; the same as before there were tags, tools and policies."""
+        """The fields that a recorded answer belongs to; as before there were any of those that came later."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tag"}
-        return {name: value for name, value in values.items() if value or name not in ("tools", "turns", "policy")}
+        return {name: value for name, value in values.items() if value or name not in _LATER}
 
 
 @dataclass(frozen=True, slots=True)

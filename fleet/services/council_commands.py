@@ -15,14 +15,13 @@ from fleet.events import (
     CouncilCancelled,
     CouncilOpened,
     Payload,
-    RosterMember,
     RoundOpened,
     StoryParked,
 )
 from fleet.ids import CommandId, Digest, EntityId, StreamId, derive_id
 from fleet.planning import EstimateConfig
 from fleet.ports import Command
-from fleet.services.council_pools import council_rules
+from fleet.services.council_pools import council_rules, seated
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, CouncilRecord, StoryState, check_notes, design_decision, known_trees, limits_of
@@ -250,7 +249,7 @@ async def _opened(
         output_kind=request.output_kind,
         task_id=request.task_id,
         subject_digest=request.subject or state.tree,
-        roster=tuple(RosterMember.model_validate(m.model_dump()) for m in request.roster),
+        roster=seated(request.roster, await council_rules(bench)),
         rubric_digest=await bench.blobs.put(canonical_json(list(request.constraints.rubric))),
         rule_version=config.rule_version,
         quorum=cn.quorum_of(request.kind, request.num_agents),

@@ -25,7 +25,7 @@ from fleet.events import (
 from fleet.ids import EntityId
 from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
 from fleet.ports import WorkKind
-from fleet.services.council_pools import council_rules
+from fleet.services.council_pools import council_rules, seated
 from fleet.services.procedures import advice, ballots, estimates, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
@@ -105,7 +105,7 @@ async def _open(
         output_kind=output_kind,
         task_id=task_id,
         subject_digest=subject,
-        roster=tuple(RosterMember.model_validate(m.model_dump()) for m in roster),
+        roster=seated(roster, await council_rules(bench)),
         rubric_digest=await bench.blobs.put(canonical_json(rubric)),
         rule_version=bench.rules.council.rule_version,
         quorum=cn.quorum_of("selection", sum(m.can_vote for m in roster)),

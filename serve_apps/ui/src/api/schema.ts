@@ -3140,6 +3140,8 @@ export interface components {
         AgentRequest: {
             /** Model Policy */
             model_policy: string;
+            /** Persona */
+            persona?: string | null;
             /** Role */
             role: string;
         };
@@ -5520,6 +5522,8 @@ export interface components {
             agent_id: string;
             /** Model Policy */
             model_policy: string;
+            /** Persona */
+            persona: string | null;
             /** Principal */
             principal: string;
             /** Registered At */
