@@ -140,6 +140,8 @@ class CouncilOpened(_CouncilEvent):
     """The request as it was checked, with its question, requirements and rubric (CN-1..CN-12)."""
     scale: tuple[Count, ...] | None = None
     """Of an estimate: the points that a value is one of (PL-80)."""
+    approval_id: EntityId | None = None
+    """The request at a gate of the story that this council decides in the place of a person (LC-77)."""
 
 
 class DraftReceived(_CouncilEvent):

@@ -33,11 +33,7 @@ ASKERS = frozenset({"architect", "qa", "po", "system"})
 _ENDERS = frozenset({"po", "architect"})
 SENT_BACK = "sent back"
 """Name of the rubric entry that holds why an outcome was sent back."""
-_BEGINNINGS: Mapping[str, tuple[int, Any]] = {
-    "selection": (0, "drafting"),
-    "gate": (0, "evidence"),
-    "estimate": (1, "balloting"),
-}
+_BEGINNINGS: Any = {"selection": (0, "drafting"), "gate": (0, "evidence"), "estimate": (1, "balloting")}
 """Round and phase in which a council of this kind begins."""
 _ENTRIES = 10
 _TEXT = 2000
@@ -130,7 +126,8 @@ async def cancel_council(handler: object, bench: Workbench, command: Command, ca
         raise _refused(state, "cancel_council", f"{is_over} is over: there is nothing to cancel")
     reason = check_notes(str(command.body.get("reason") or ""), "reason")
     cancelled = CouncilCancelled(council_id=council_id, reason=reason)
-    if record.is_advice or state.disposition == "parked":
+    # Without its council a gate waits for a person, and so does the story.
+    if record.is_advice or record.opened.approval_id or state.disposition == "parked":
         return (cancelled,)
     about = f"task {record.opened.task_id}" if record.opened.task_id else "the design"
     detail = (
@@ -197,7 +194,8 @@ def _found(state: StoryState, command: Command) -> CouncilRecord:
 
 
 def _say_no_at(record: CouncilRecord) -> str:
-    gate = "task_acceptance" if record.opened.task_id else "approve_design"
+    opened = record.opened
+    gate = "of its request" if opened.approval_id else "task_acceptance" if opened.task_id else "approve_design"
     return (
         f"council {record.opened.council_id} is the story's own, and its outcome goes on to gate {gate!r}: reject that "
         "approval with the reason (POST /api/approvals/{approval_id}/reject), and the work is done again"

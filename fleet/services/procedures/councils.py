@@ -128,7 +128,10 @@ def _phase(council_id: EntityId, number: int, phase: Any) -> RoundOpened:
 async def end_council(bench: Workbench, intent: EndCouncil) -> None:
     """The council has ended without a decision: its task was given up, or its work came another way."""
     council_id = EntityId(intent.council_id)
-    reason = f"task {bench.state.councils[council_id].opened.task_id} is no longer being implemented"
+    opened = bench.state.councils[council_id].opened
+    reason = f"task {opened.task_id} is no longer being implemented"
+    if opened.approval_id is not None:
+        reason = "the gate that it was to decide does not wait any more"
     await bench.journal.record(f"council/{council_id}/ended", CouncilCancelled(council_id=council_id, reason=reason))
 
 

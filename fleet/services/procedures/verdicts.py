@@ -142,8 +142,8 @@ def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
 
 
 async def _decided(sitting: Sitting, found: cn.Conclusion, result: cn.Decided, facts: dict[str, Any]) -> None:
-    if sitting.record.is_advice:
-        # A decision would be one of the story; advice is what it is, with its record.
+    if sitting.record.is_advice or sitting.opened.kind == "gate":
+        # A decision would be one of the story; advice is what it is, and a gate has an approval, each with its record.
         advised = CouncilDecided(
             **facts,
             decided_in=result.decided_in,
