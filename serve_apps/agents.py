@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from fleet.errors import NotFound, PolicyDenied
+from fleet.services.council_agents import MAX_PERSONA
 from fleet.services.council_desk import CouncilDesk, NamedAgentLine, agent_lines
 from fleet.services.platform_desk import PlatformDesk
 from fleet.services.principals import PrincipalRegistry
@@ -28,6 +29,8 @@ class AgentRequest(Wire):
     role: Annotated[str, Field(min_length=1, max_length=60)]
     model_policy: Annotated[str, Field(min_length=1, max_length=60)]
     """Policy of config/models.yaml that it answers with."""
+    persona: Annotated[str | None, Field(max_length=MAX_PERSONA)] = None
+    """How it works, in words: shown to its model as data beside the persona of its role."""
 
 
 class NamedAgentView(Wire):
@@ -38,6 +41,7 @@ class NamedAgentView(Wire):
     """As whom it proposes and votes."""
     role: str
     model_policy: str
+    persona: str | None
     status: Literal["ready", "busy"]
     registered_by: str
     registered_at: str
@@ -95,7 +99,8 @@ async def list_agents(agents: Agents) -> NamedAgentList:
 @agent_router.post("/agents", status_code=201, response_model=NamedAgentView)
 async def register_agent(request: Request, agents: Agents, who: Caller, key: Key, body: AgentRequest) -> Any:
     """Add a seat that councils of its role fill first; how many sit in them stays the same."""
-    found = await platform_command(request, agents.fleet, "register_agent", body.model_dump(), who, key)
+    wanted = body.model_dump(exclude_none=True)
+    found = await platform_command(request, agents.fleet, "register_agent", wanted, who, key)
     if isinstance(found, Response):
         return found
     view = await agents.one(found["agent_id"])
@@ -118,6 +123,7 @@ def _view(line: NamedAgentLine) -> NamedAgentView:
         principal=agent.agent_id.replace("agent-", "agent:", 1),
         role=agent.role,
         model_policy=agent.engine,
+        persona=agent.persona,
         status=line.status,
         registered_by=line.agent.by,
         registered_at=at(line.agent.at_ms),

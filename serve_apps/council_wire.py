@@ -77,6 +77,8 @@ class CouncilPage(Wire):
     """What the winner wrote; null without one."""
     record: Any
     """The whole record of the outcome, with tally, evidence and ballots; null while it is open (CN-58)."""
+    reasons: tuple[tuple[str, ...], ...]
+    """Of an estimate: what members said in each of its rounds, without names and values (CN-70)."""
 
 
 def council_page(found: CouncilView) -> CouncilPage:
@@ -88,6 +90,7 @@ def council_page(found: CouncilView) -> CouncilPage:
         asked=found.asked,
         answer=found.answer,
         record=found.record,
+        reasons=found.reasons,
     )
 
 

@@ -73,8 +73,9 @@ class SeatAsk(Wire):
 class CouncilAsk(Wire):
     """A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
 
-    On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, and `gate` about a
-    `subject` that the story has on record: a tree that was measured, or a text.
+    On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, `gate` about a
+    `subject` that the story has on record: a tree that was measured, or a text, and `estimate` of a task or of the
+    story, whose output is `text`: `rounds` are those after the first, 2 unless they are named.
     """
 
     kind: Literal["selection", "gate", "estimate"] = "selection"

@@ -30,7 +30,7 @@ class DelegationRequest(Wire):
 
     gate: Annotated[str, Field(min_length=1, max_length=60)]
     delegate: Annotated[str, Field(min_length=1, max_length=60)]
-    """A role of config/roles.yaml that agents may have."""
+    """A role of config/roles.yaml that agents may have, or `council:<role>` for a council of a role."""
     reason: Annotated[str, Field(min_length=10, max_length=4000)]
     valid_until: AwareDatetime
     """At most 30 days ahead, with its offset from UTC."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fleet.events import Payload, StoredEvent, TaskAction
-from fleet.services.task_history import TaskMove, evidence_on, moves_of
+from fleet.events import Payload, StoredEvent, TaskAction, TaskEstimated
+from fleet.services.task_history import TaskMove, estimate_of, evidence_on, moves_of
 from fleet.story import StoryState, coarse_status
 from serve_apps.times import at
 from serve_apps.wire import Wire
@@ -81,6 +81,18 @@ class TaskEvidenceView(Wire):
     runs: tuple[str, ...]
 
 
+class TaskEstimateView(Wire):
+    """What a council thinks that the task takes (PL-81); values without names, rising."""
+
+    points: int
+    iqr: str
+    rounds: int
+    converged: bool
+    """False: the members did not come together (PL-82)."""
+    values: tuple[int, ...]
+    council_id: str | None
+
+
 class TaskPage(Wire):
     """One task in full."""
 
@@ -95,6 +107,7 @@ class TaskPage(Wire):
     kind: str
     estimated_hours: int
     points: int | None
+    """Those of the last estimate of a council; else those that the plan gave it."""
     priority: int
     keywords: tuple[str, ...]
     depends_on: tuple[str, ...]
@@ -114,6 +127,8 @@ class TaskPage(Wire):
     claim: ClaimView | None
     history: tuple[TaskMoveView, ...]
     evidence: TaskEvidenceView
+    estimate: TaskEstimateView | None
+    """The last one of a council; null when none was asked."""
 
 
 class ActionResult(Wire):
@@ -130,7 +145,7 @@ def task_page(
     known = state.tasks[task_id]
     task, claim = known.task, known.claim
     moves = moves_of(events, task_id)
-    evidence = evidence_on(state, events, task_id, moves)
+    evidence, estimate = evidence_on(state, events, task_id, moves), estimate_of(events, task_id)
     return TaskPage(
         task_id=task.task_id,
         story_id=state.story_id,
@@ -141,7 +156,7 @@ def task_page(
         role=task.role,
         kind=task.kind,
         estimated_hours=task.estimated_hours,
-        points=task.points,
+        points=estimate.points if estimate else task.points,
         priority=task.priority,
         keywords=task.keywords,
         depends_on=task.depends_on,
@@ -172,6 +187,18 @@ def task_page(
             councils=evidence.councils,
             runs=evidence.runs,
         ),
+        estimate=_estimate(estimate) if estimate else None,
+    )
+
+
+def _estimate(found: TaskEstimated) -> TaskEstimateView:
+    return TaskEstimateView(
+        points=found.points,
+        iqr=found.iqr,
+        rounds=found.rounds,
+        converged=found.converged,
+        values=found.values,
+        council_id=found.council_id,
     )
 
 

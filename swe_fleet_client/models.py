@@ -103,6 +103,7 @@ __all__ = [
     "EpicPatch",
     "EpicText",
     "EpicView",
+    "EstimateRoundRow",
     "EstimateView",
     "EventList",
     "EvidenceView",
@@ -249,6 +250,7 @@ __all__ = [
     "TaskContext",
     "TaskDraft",
     "TaskEditRequest",
+    "TaskEstimateView",
     "TaskEvidenceView",
     "TaskInput",
     "TaskLine",
@@ -354,6 +356,7 @@ class AgentRequest(TypedDict):
     """A seat for councils of a role that open from here on."""
 
     model_policy: str
+    persona: NotRequired[str | None]
     role: str
 
 class AgentView(TypedDict):
@@ -768,6 +771,7 @@ class CouncilPage(TypedDict):
     asked: Any
     council: CouncilSummary
     minority_report: Any
+    reasons: list[list[str]]
     record: Any
     timeline: list[TimelineView]
 
@@ -787,6 +791,8 @@ class CouncilSummary(TypedDict):
     decided_in: str | None
     decision_hash: str | None
     drafts_failed: list[str]
+    estimate: int | None
+    estimate_rounds: list[EstimateRoundRow]
     kind: str
     minority_report: str | None
     output_kind: str
@@ -1206,6 +1212,15 @@ class EpicView(TypedDict):
     stories: list[str]
     title: str
 
+class EstimateRoundRow(TypedDict):
+    """One round of an estimate, without names (CN-70)."""
+
+    absent: int
+    iqr: int | None
+    median: int | None
+    round: int
+    values: list[int]
+
 class EstimateView(TypedDict):
     """The Delphi estimate; no points where too few councils gave one."""
 
@@ -1548,6 +1563,7 @@ class NamedAgentView(TypedDict):
 
     agent_id: str
     model_policy: str
+    persona: str | None
     principal: str
     registered_at: str
     registered_by: str
@@ -2490,6 +2506,16 @@ class TaskEditRequest(TypedDict):
     suggested_tech: NotRequired[list[str] | None]
     title: NotRequired[Any]
 
+class TaskEstimateView(TypedDict):
+    """What a council thinks that the task takes (PL-81); values without names, rising."""
+
+    converged: bool
+    council_id: str | None
+    iqr: str
+    points: int
+    rounds: int
+    values: list[int]
+
 class TaskEvidenceView(TypedDict):
     """What is on record about its work."""
 
@@ -2579,6 +2605,7 @@ class TaskPage(TypedDict):
     claim: ClaimView | None
     depends_on: list[str]
     description: str
+    estimate: TaskEstimateView | None
     estimated_hours: int
     evidence: TaskEvidenceView
     feedback: list[str]

@@ -91,6 +91,8 @@ class NamedAgent(_Frozen):
     """Of its seat."""
     model_policy: str
     """Policy of config/models.yaml that it answers with."""
+    persona: str | None = None
+    """What an admin says of how it works."""
 
 
 class Reliability(_Frozen):
@@ -151,6 +153,11 @@ class CouncilConfig(_Frozen):
         own = (one for one in self.agents.get(role, ()) if member_id == f"{role}-{one.number:03d}")
         named = next(own, None)
         return named.model_policy if named is not None else self.policy_of(role)
+
+    def persona_of_seat(self, member_id: str, role: str) -> str | None:
+        """What an admin said of how this seat works; None of a seat of which nothing is said."""
+        found = (one.persona for one in self.agents.get(role, ()) if member_id == f"{role}-{one.number:03d}")
+        return next(found, None)
 
     def threshold_at(self, rigor: Rigor) -> PassThreshold:
         """The pass threshold of a gate at this level; without an entry, a majority."""

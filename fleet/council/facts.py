@@ -21,6 +21,7 @@ __all__ = [
     "CritiqueReceived",
     "DraftFailed",
     "DraftReceived",
+    "EstimateCast",
     "EvidenceRecorded",
     "Fact",
     "Interrupted",
@@ -41,10 +42,11 @@ class Opened:
     """Everything that was fixed when the council opened (CN-20); a later change of config changes nothing here."""
 
     council_id: str
-    kind: Literal["selection", "gate"]
+    kind: Literal["selection", "gate", "estimate"]
     output_kind: OutputKind
     roster: tuple[Member, ...]
     rounds: int
+    """Of repair; of an estimate, the rounds of answers that may be held."""
     quorum: int
     seed: int
     rubric_digest: Digest
@@ -58,6 +60,8 @@ class Opened:
     """A repair is shown one critique by a member that is not the author."""
     is_reviewed: bool = False
     """Each candidate on the ballot gets one critique before anybody votes, and voters see it."""
+    scale: tuple[int, ...] = ()
+    """Points that an estimate is one of, rising."""
 
     @property
     def proposers(self) -> tuple[Member, ...]:
@@ -193,8 +197,21 @@ class BallotCast:
 
 
 @dataclass(frozen=True, slots=True)
+class EstimateCast:
+    """A voter's blind value in this round, from 1 (CN-70)."""
+
+    member_id: str
+    round: int
+    value: int
+    reason: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class BallotRefused:
-    """A ballot that counts for nothing; only `invalid` answers the paper (CN-47, CN-48)."""
+    """A ballot that counts for nothing; only `invalid` answers the paper (CN-47, CN-48).
+
+    In an estimate its attempt is the round in which the voter gave no value (PL-83).
+    """
 
     voter: str
     attempt: int
@@ -230,6 +247,7 @@ Fact = (
     | RepairFailed
     | BallotCast
     | BallotRefused
+    | EstimateCast
     | Interrupted
     | Closed
 )

@@ -22,7 +22,7 @@ __all__ = [
     "mock_reply",
 ]
 
-MockKind = Literal["draft", "propose", "repair", "tests", "critique", "vote"]
+MockKind = Literal["draft", "propose", "repair", "tests", "critique", "vote", "estimate"]
 MockFailureCode = Literal["model_timeout", "model_unavailable"]
 MALFORMED = "I am not sure what to answer."
 _TOKENS: Mapping[MockMode, tuple[int, int]] = {"verbose": (5, 1), "concise": (2, 5)}
@@ -37,6 +37,10 @@ class MockFixture:
     wrong: str
     tests: str = ""
     critique: str = "A case of the acceptance criteria fails."
+    scale: tuple[int, ...] = (1, 2, 3, 5, 8, 13, 21)
+    points: int = 3
+    """The right estimate."""
+    wrong_points: int = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ def mock_reply(call: MockCall) -> MockReply | MockFailure:
         return failed
     if call.kind == "vote":
         content: str | dict[str, Any] = _ballot(call)
+    elif call.kind == "estimate":
+        content = _estimate(call)
     elif call.kind == "critique":
         content = {"severity": "major", "problem": call.fixture.critique}
     else:
@@ -113,13 +119,28 @@ def mock_reply(call: MockCall) -> MockReply | MockFailure:
 
 
 def _failure(call: MockCall) -> MockReply | MockFailure | None:
-    phase = int.from_bytes(
-        hashlib.sha256(f"{call.seed}/{call.member_id}/{call.council_id}".encode()).digest()[:4], "big"
-    )
+    phase = _of_member(call)
     if (phase + call.attempt) % 2:
         return None
     answers = (MockFailure("model_timeout"), MockReply(MALFORMED, 8), MockFailure("model_unavailable"))
     return answers[(phase // 2 + call.attempt // 2) % len(answers)]
+
+
+def _of_member(call: MockCall) -> int:
+    """A number that is the same in all calls of one member."""
+    text = f"{call.seed}/{call.member_id}/{call.council_id}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _estimate(call: MockCall) -> dict[str, Any]:
+    """A value of the scale with its reason. Who is stubborn has one of its own, whatever the others said."""
+    fixture = call.fixture
+    is_wrong = call.mode == "poor" or (call.mode == "inconsistent" and bool(call.draw(of=2)))
+    value = fixture.wrong_points if is_wrong else fixture.points
+    if call.mode == "stubborn":
+        value = fixture.scale[_of_member(call) % len(fixture.scale)]
+    reason = "The parts that it touches are known."
+    return {"value": value, "reason": (f"{reason} " + _PADDING * 9)[:400] if call.mode == "verbose" else reason}
 
 
 def _solution(call: MockCall) -> str:

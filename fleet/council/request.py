@@ -86,6 +86,8 @@ def parse_request(document: Mapping[str, Any], config: CouncilConfig, *, council
         problems.append(("/subject", "a gate needs the digest of what it is about"))
     if request.kind != "gate" and request.subject is not None:
         problems.append(("/subject", f"only a gate has a subject, not kind {request.kind}"))
+    if request.kind == "estimate" and request.output_kind != "text":
+        problems.append(("/output_kind", "an estimate is a value with a reason in words: text"))
     if problems:
         raise _refused(problems)
     return request
@@ -95,7 +97,8 @@ def _filled(document: Mapping[str, Any], config: CouncilConfig, council_id: str)
     filled: dict[str, Any] = {
         "kind": "selection",
         "num_agents": config.voters_of(str(document.get("role"))),
-        "rounds": config.defaults.rounds,
+        # An estimate has as many rounds as its rules allow: the one of first answers, and two after it (PL-80).
+        "rounds": 2 if document.get("kind") == "estimate" else config.defaults.rounds,
         "seed": derive_seed(council_id),
         **document,
     }

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
 from fleet.council.candidate import Candidate
+from fleet.council.delphi import OwedEstimate, owed_estimates
 from fleet.council.evidence import early_exit, on_ballot
 from fleet.council.facts import CritiqueReceived, RefusalCode, RepairReceived, TestsAuthored
 from fleet.council.roster import Member
@@ -103,7 +104,7 @@ class OwedDecision:
     """Nothing else is owed: call `conclude` and record what it says."""
 
 
-Owed = OwedDraft | OwedTests | OwedEvidence | OwedCritique | OwedRepair | OwedBallot | OwedDecision
+Owed = OwedDraft | OwedTests | OwedEvidence | OwedCritique | OwedRepair | OwedBallot | OwedEstimate | OwedDecision
 
 
 def owed(state: CouncilState) -> tuple[Owed, ...]:
@@ -116,6 +117,8 @@ def owed(state: CouncilState) -> tuple[Owed, ...]:
         return ()
     if state.interrupted is not None:
         return (OwedDecision(),)
+    if state.opened.kind == "estimate":
+        return owed_estimates(state) or (OwedDecision(),)
     improving = _drafting(state) or _measuring(state, 0) or _improving(state)
     return improving or _reviewing(state) or _balloting(state) or (OwedDecision(),)
 
@@ -305,7 +308,7 @@ def progress(state: CouncilState) -> Progress:
     return Progress(phase, number, _PERCENT[phase], tuple(dict.fromkeys(members)))
 
 
-_OF_A_ROUND = (OwedEvidence, OwedCritique, OwedRepair)
+_OF_A_ROUND = (OwedEvidence, OwedCritique, OwedRepair, OwedEstimate)
 
 
 def _phase(duty: Owed) -> CouncilPhase:
@@ -316,7 +319,7 @@ def _phase(duty: Owed) -> CouncilPhase:
             return "evidence"
         case OwedEvidence() | OwedCritique() | OwedRepair():
             return "repairing"
-        case OwedBallot():
+        case OwedBallot() | OwedEstimate():
             return "balloting"
         case OwedDecision():
             return "complete"
@@ -326,7 +329,7 @@ def _awaited(duty: Owed) -> Member | None:
     match duty:
         case OwedDraft(member) | OwedTests(member) | OwedCritique(critic=member) | OwedRepair(author=member):
             return member
-        case OwedBallot(voter=member):
+        case OwedBallot(voter=member) | OwedEstimate(member=member):
             return member
         case OwedEvidence() | OwedDecision():
             return None

@@ -17,6 +17,7 @@ from fleet.council.facts import (
     CritiqueReceived,
     DraftFailed,
     DraftReceived,
+    EstimateCast,
     EvidenceRecorded,
     Fact,
     Interrupted,
@@ -63,6 +64,8 @@ class CouncilState:
     """Papers that only a broken answer came to, by voter and attempt."""
     ignored: tuple[BallotRefused, ...] = ()
     """Refused for being late, foreign or repeated: recorded, and without effect (CN-110)."""
+    estimates: Mapping[tuple[str, int], EstimateCast] = field(default_factory=_empty)
+    """By voter and round."""
     interrupted: Interrupted | None = None
     closed: Closed | None = None
 
@@ -182,6 +185,8 @@ def _take(s: CouncilState, fact: Fact) -> CouncilState:
             return replace(s, repairs=_first(s.repairs, (fact.candidate_id, fact.round), fact))
         case BallotCast() | BallotRefused():
             return _take_ballot(s, fact)
+        case EstimateCast():
+            return _take_estimate(s, fact)
         case Interrupted():
             return replace(s, interrupted=fact)
         case Closed():
@@ -190,12 +195,20 @@ def _take(s: CouncilState, fact: Fact) -> CouncilState:
             assert_never(fact)
 
 
+def _take_estimate(s: CouncilState, fact: EstimateCast) -> CouncilState:
+    key = (fact.member_id, fact.round)
+    if key in s.refused or fact.member_id not in {m.member_id for m in s.opened.voters}:
+        return s
+    return replace(s, estimates=_first(s.estimates, key, fact))
+
+
 def _take_ballot(s: CouncilState, fact: BallotCast | BallotRefused) -> CouncilState:
     voter, attempt = (
         (fact.ballot.voter, fact.ballot.attempt) if isinstance(fact, BallotCast) else (fact.voter, fact.attempt)
     )
     key = (str(voter), int(attempt))
-    if key in s.ballots or key in s.refused or key[0] not in {m.member_id for m in s.opened.voters}:
+    is_answered = key in s.ballots or key in s.estimates or key in s.refused
+    if is_answered or key[0] not in {m.member_id for m in s.opened.voters}:
         return s
     if isinstance(fact, BallotCast):
         return replace(s, ballots={**s.ballots, key: fact})

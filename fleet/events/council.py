@@ -60,6 +60,8 @@ class RosterMember(Value):
     can_vote: bool = True
     veto: bool = False
     test_author: bool = False
+    persona: str | None = None
+    """Of a named agent, as it was when the council opened (AP-79)."""
 
 
 class CouncilBudget(Value):
@@ -136,6 +138,10 @@ class CouncilOpened(_CouncilEvent):
     """Who asked for it: it advises, and moves nothing. None is a council that the story itself convened (CN-13)."""
     request_digest: Digest | None = None
     """The request as it was checked, with its question, requirements and rubric (CN-1..CN-12)."""
+    scale: tuple[Count, ...] | None = None
+    """Of an estimate: the points that a value is one of (PL-80)."""
+    approval_id: EntityId | None = None
+    """The request at a gate of the story that this council decides in the place of a person (LC-77)."""
 
 
 class DraftReceived(_CouncilEvent):

@@ -122,6 +122,8 @@ class AgentRegistered(_PlatformEvent):
     agent_id: EntityId
     profile: RoleName
     engine: str
+    persona: str | None = None
+    """What an admin says of how it works; data, which is shown to its model beside the persona of its role."""
 
 
 class AgentUnregistered(_PlatformEvent):

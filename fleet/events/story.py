@@ -19,6 +19,7 @@ from fleet.events.values import (
     ParkCause,
     PriorityValue,
     Rigor,
+    RoleName,
     StateName,
 )
 from fleet.ids import Digest, EntityId, Principal
@@ -107,6 +108,8 @@ class RunDelegation(Value):
     max_rigor: Rigor
     valid_until: Millis
     reason: str
+    council: RoleName | None = None
+    """The gate is delegated to a council of this role; the delegate records what it decides."""
 
 
 class _StoryEvent(Payload):

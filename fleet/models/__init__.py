@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         build_request,
         kind_of,
         parse_prompts,
+        seat_persona,
         with_problems,
         with_turns,
     )
@@ -133,6 +134,7 @@ __all__ = [
     "Quantity",
     "cost_of",
     "dearest",
+    "seat_persona",
     "spent_out",
     "ActorEngine",
     "Admitted",

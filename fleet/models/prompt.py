@@ -21,6 +21,7 @@ __all__ = [
     "build_request",
     "kind_of",
     "parse_prompts",
+    "seat_persona",
     "with_problems",
     "with_turns",
 ]
@@ -178,6 +179,11 @@ def build_request(
         sampling=sampling,
         json_schema=dict(json_schema) if json_schema is not None and constrain else None,
     )
+
+
+def seat_persona(role: str, own: str) -> str:
+    """The persona of a role, and what an admin says of this one seat of it, between tags: data, which closes no tag."""
+    return f"{role}\nHow you work in particular:\n{_fenced('persona', own)}" if own.strip() else role
 
 
 def _filled(paragraph: str, values: Mapping[str, str]) -> bool:

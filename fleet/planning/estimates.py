@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fleet.errors import ReplyMalformed
 from fleet.planning.planning_config import EstimateConfig
 
-__all__ = ["AnotherRound", "Estimated", "NoEstimate", "close_estimate_round", "median_on_scale"]
+__all__ = [
+    "AnotherRound",
+    "Estimated",
+    "NoEstimate",
+    "close_estimate_round",
+    "estimate_form",
+    "iqr_on_scale",
+    "median_on_scale",
+    "read_estimate",
+    "told_of_round",
+]
+
+_REASON = 400
+"""Characters of a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,39 @@ def median_on_scale(values: Sequence[int]) -> int:
     """The median; of two middle values the higher one, so that it is always on the scale (PL-81)."""
     assert values, "there is no median of nothing"
     return sorted(values)[len(values) // 2]
+
+
+def iqr_on_scale(values: Sequence[int]) -> int:
+    """Upper minus lower quartile, in points; 0 of a single value."""
+    rising = sorted(values)
+    return _quartile(rising, 3) - _quartile(rising, 1)
+
+
+def estimate_form(scale: Sequence[int]) -> dict[str, Any]:
+    """The form of one blind answer: a value of the scale, and why (CN-70)."""
+    properties: dict[str, Any] = {
+        "value": {"type": "integer", "enum": list(scale)},
+        "reason": {"type": "string", "minLength": 1, "maxLength": _REASON},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def read_estimate(answer: Mapping[str, Any], scale: Sequence[int]) -> tuple[int, str]:
+    """Value and reason of an answer. ReplyMalformed when the value is off the scale, or there is no reason (PL-83)."""
+    value, reason = answer.get("value"), answer.get("reason")
+    if not isinstance(value, int) or isinstance(value, bool) or value not in scale:
+        raise ReplyMalformed(f"the value is none of {', '.join(map(str, scale))}")
+    if not isinstance(reason, str) or not reason.strip():
+        raise ReplyMalformed("the reason is missing")
+    return value, reason.strip()[:_REASON]
+
+
+def told_of_round(median: int, reasons: Sequence[str]) -> str:
+    """What members are told of the round before: its median and its reasons, in an order that names nobody (PL-80)."""
+    said = "\n".join(f"- {reason}" for reason in sorted(reasons))
+    return (
+        f"The estimates are far apart. Their median is {median} points. What the members said:\n{said}\nEstimate again."
+    )
 
 
 def _quartile(rising: Sequence[int], quarter: int) -> int:

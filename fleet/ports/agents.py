@@ -22,6 +22,9 @@ __all__ = ["AgentAnswer", "AgentRequest", "Agents", "PassedOver", "WorkKind"]
 WorkKind = ReplyKind
 """What is asked; each has a prompt `config/prompts/<kind>.md`."""
 
+_LATER = ("tools", "turns", "policy", "persona")
+"""Fields that there were none of at first: empty, they pin nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
@@ -45,6 +48,8 @@ class AgentRequest:
     """Schema of a structured reply, None where the reply is code in fenced blocks."""
     variant: int = 0
     """Prompt variant of the seat (CN-14)."""
+    persona: str = ""
+    """What an admin says of how this seat works: data beside the persona of its role, empty for most seats (AP-79)."""
     target_paths: tuple[str, ...] = ()
     """Files that a code reply may change; a block that names no file is for the single one of them."""
     new_paths: tuple[str, ...] = ()
@@ -60,15 +65,21 @@ class AgentRequest:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that reaches the prompt from here, one text after the other; rules and persona come from elsewhere."""
+        """All that reaches the prompt from here, one text after the other; rules and the persona of a role do not."""
         form = describe_schema(self.json_schema) if self.json_schema is not None else ""
-        found = (self.shared, self.own, form, *(part.model_dump_json() for part in (*self.turns, *self.tools)))
+        found = (
+            self.shared,
+            self.own,
+            self.persona,
+            form,
+            *(part.model_dump_json() for part in (*self.turns, *self.tools)),
+        )
         return tuple(text for text in found if text)
 
     def pinned(self) -> dict[str, Any]:
-        """The fields that a recorded answer belongs to; the same as before there were tags, tools and policies."""
+        """The fields that a recorded answer belongs to; as before there were any of those that came later."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tag", "counted")}
-        return {name: value for name, value in values.items() if value or name not in ("tools", "turns", "policy")}
+        return {name: value for name, value in values.items() if value or name not in _LATER}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from fleet.events import (
     WorkspaceScored,
 )
 from fleet.report.councils import council_summaries
+from fleet.report.estimates import estimate_errors, estimates
 from fleet.report.history import Events, of_type, step_records
 from fleet.report.model import (
     DecisionEdge,
@@ -72,6 +73,7 @@ def build_report(state: StoryState, events: Events, options: ReportOptions | Non
         criteria=criterion_rows(state) if wanted.include_acceptance else (),
         plan=_plan(state, events),
         tasks=task_rows(state, events),
+        estimate_errors=estimate_errors(events),
         decisions=decision_rows(state, events),
         decision_edges=_edges(events) if dependencies else (),
         impacts=impact_rows(state, events) if dependencies else (),
@@ -88,7 +90,7 @@ def build_report(state: StoryState, events: Events, options: ReportOptions | Non
         budgets=budget_rows(state) if wanted.include_costs else (),
         traceability=traceability(classes),
         trace_classes=classes,
-        next_steps=_next_steps(state),
+        next_steps=(*_next_steps(state), *_unsettled(state, events)),
         stats=statistics(events),
         options=wanted,
     )
@@ -262,6 +264,15 @@ def _next_steps(state: StoryState) -> tuple[str, ...]:
     found += _change_request(state)
     found += [f"Mend: {reason}" for reason in (score.reasons if score and score.verdict != "pass" else ())]
     return tuple(found)
+
+
+def _unsettled(state: StoryState, events: Events) -> tuple[str, ...]:
+    """The open tasks whose estimate did not converge, for the po (PL-82)."""
+    return tuple(
+        f"Look at the estimate of task {task_id}: {row.points} points, of values {' '.join(map(str, row.values))}"
+        for task_id, row in estimates(events).items()
+        if not row.converged and task_id in state.tasks and not state.tasks[task_id].is_terminal
+    )
 
 
 def _change_request(state: StoryState) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from fleet.council import estimate_rounds
 from fleet.events import (
     BallotCast,
     BallotRefused,
@@ -16,6 +17,7 @@ from fleet.events import (
     CouncilUndecided,
     DraftFailed,
     DraftReceived,
+    EstimateCast,
     EvidenceRecorded,
     Payload,
     RepairReceived,
@@ -24,8 +26,9 @@ from fleet.events import (
 )
 from fleet.events.values import Json
 from fleet.report.history import Events, of_type, step_records
+from fleet.story import council_state
 
-__all__ = ["CandidateRow", "CouncilSummary", "SeatRow", "council_summaries"]
+__all__ = ["CandidateRow", "CouncilSummary", "EstimateRoundRow", "SeatRow", "council_summaries"]
 
 
 class _Row(BaseModel):
@@ -65,6 +68,17 @@ class CandidateRow(_Row):
     first_places: int
 
 
+class EstimateRoundRow(_Row):
+    """One round of an estimate, without names (CN-70)."""
+
+    round: int
+    median: int | None
+    iqr: int | None
+    values: tuple[int, ...]
+    """Rising."""
+    absent: int
+
+
 class CouncilSummary(_Row):
     """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
 
@@ -78,6 +92,10 @@ class CouncilSummary(_Row):
     winner: str | None
     verdict: str | None
     """Of a gate: `approve` or `reject`."""
+    estimate: int | None
+    """Of an estimate: its points; null where too few members gave a value."""
+    estimate_rounds: tuple[EstimateRoundRow, ...]
+    """Of an estimate: the rounds that every member was heard in."""
     requested_by: str | None
     """Who asked for it; null for the story's own. A council on request advises, and moves nothing."""
     retry_of: str | None
@@ -139,6 +157,8 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
         decided_in=decided.decided_in if decided else None,
         winner=decided.winner if decided else None,
         verdict=decided.verdict if decided else None,
+        estimate=decided.estimate if decided else None,
+        estimate_rounds=_estimates(opened, own, is_over=end is not None) if opened.kind == "estimate" else (),
         requested_by=opened.requested_by,
         retry_of=opened.retry_of,
         quorum=opened.quorum,
@@ -156,6 +176,15 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
         tokens=tokens,
         tokens_total=sum(tokens.values()),
         tokens_ledger=ledger,
+    )
+
+
+def _estimates(opened: CouncilOpened, own: list[Payload], *, is_over: bool) -> tuple[EstimateRoundRow, ...]:
+    said = [p for p in own if isinstance(p, EstimateCast | BallotRefused)]
+    # While a round is open, nobody learns of its values.
+    found = estimate_rounds(council_state(opened, said), with_open=is_over)
+    return tuple(
+        EstimateRoundRow(round=r.number, median=r.median, iqr=r.iqr, values=r.values, absent=r.absent) for r in found
     )
 
 

@@ -155,6 +155,12 @@ class _Page:
         )
         head = ("ID", "Title", "Role", "Depends on", "Est. points", "Actual h", "Priority", "Risk", "State", "Tech")
         yield Table((*head, "Attempts", "Tokens"), rows)
+        if self._r.estimate_errors:
+            errors = tuple(
+                (e.role, str(e.tasks), str(e.estimated_h), e.actual_h, e.error_median, str(e.tokens), str(e.gpu_ms))
+                for e in self._r.estimate_errors
+            )
+            yield Table(("Role", "Tasks done", "Est. h", "Actual h", "Median error", "Tokens", "GPU ms"), errors)
         if self._r.plan:
             edges = tuple(f"{a} needs {b}" for a, b in self._r.plan.dependencies)
             yield Bullets(edges) if edges else Paragraph("No dependencies.")
@@ -207,6 +213,7 @@ class _Page:
             ("Outcome", outcome),
             ("Winner", self._ref(c.winner)),
             *((("Verdict", c.verdict),) if c.verdict else ()),
+            *((("Estimate", str(c.estimate)),) if c.estimate else ()),
             *((("Advice, asked for by", c.requested_by),) if c.requested_by else ()),
             ("Members", ", ".join(seat(s.member_id, s.proposes, s.votes, s.writes_tests) for s in c.roster)),
             ("Ballots", f"{c.ballots} valid, quorum {c.quorum}; refused: {', '.join(c.ballots_refused) or 'none'}"),
@@ -218,6 +225,12 @@ class _Page:
             ("Minority report", self._ref(c.minority_report)),
         )
         yield Table(("", ""), rows)
+        if c.estimate_rounds:
+            rounds = tuple(
+                (str(r.round), str(r.median or "-"), " ".join(map(str, r.values)) or "-", str(r.absent))
+                for r in c.estimate_rounds
+            )
+            yield Table(("Round", "Median", "Values", "Absent"), rounds)
         if c.candidates:
             head = (
                 "Candidate",

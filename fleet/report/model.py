@@ -121,6 +121,31 @@ class PlanSummary(_Row):
     has_cycle: bool
 
 
+class EstimateRow(_Row):
+    """What a council thinks that a task takes (PL-81); values without names, rising."""
+
+    points: int
+    iqr: str
+    rounds: int
+    converged: bool
+    """False: the members did not come together, and the po is told (PL-82)."""
+    values: tuple[int, ...]
+    council_id: str | None
+
+
+class EstimateErrorRow(_Row):
+    """What the done tasks of one role took beside what was estimated; hours as decimal strings (PL-84)."""
+
+    role: str
+    tasks: int
+    estimated_h: int
+    actual_h: str
+    error_median: str
+    """Of |actual - estimated| / estimated over the tasks."""
+    tokens: int
+    gpu_ms: int
+
+
 class TaskRow(_Row):
     """One task (RP-14); `actual_h` from its first start to its end, as a decimal string."""
 
@@ -138,6 +163,9 @@ class TaskRow(_Row):
     tech: tuple[str, ...]
     attempts: int
     tokens: int
+    gpu_ms: int
+    estimate: EstimateRow | None
+    """The last one of a council."""
 
 
 class DecisionRow(_Row):
@@ -305,6 +333,7 @@ class TechnicalReport(_Row):
     criteria: tuple[CriterionRow, ...]
     plan: PlanSummary | None
     tasks: tuple[TaskRow, ...]
+    estimate_errors: tuple[EstimateErrorRow, ...]
     decisions: tuple[DecisionRow, ...]
     decision_edges: tuple[DecisionEdge, ...]
     impacts: tuple[DecisionImpact, ...]

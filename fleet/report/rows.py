@@ -19,6 +19,7 @@ from fleet.events import (
     ToolDenied,
     TreeMerged,
 )
+from fleet.report.estimates import estimates, task_gpu_ms, task_tokens
 from fleet.report.history import Events, StepRecord, decimal_text, of_type, step_records
 from fleet.report.model import (
     ApprovalRow,
@@ -66,10 +67,7 @@ def criterion_rows(state: StoryState) -> tuple[CriterionRow, ...]:
 
 def task_rows(state: StoryState, events: Events) -> tuple[TaskRow, ...]:
     """Every task of the story in the order of adding."""
-    took, tokens = actual_ms(events), dict[str, int]()
-    for step in step_records(events):
-        if step.started.task_id is not None:
-            tokens[step.started.task_id] = tokens.get(step.started.task_id, 0) + step.tokens
+    took, tokens, gpu_ms, given = actual_ms(events), task_tokens(events), task_gpu_ms(events), estimates(events)
     return tuple(
         TaskRow(
             task_id=t.task.task_id,
@@ -78,7 +76,7 @@ def task_rows(state: StoryState, events: Events) -> tuple[TaskRow, ...]:
             kind=t.task.kind,
             state=t.state,
             depends_on=tuple(t.task.depends_on),
-            points=t.task.points,
+            points=given[t.task.task_id].points if t.task.task_id in given else t.task.points,
             estimated_h=t.task.estimated_hours,
             actual_h=_hours(took.get(t.task.task_id)),
             priority=t.task.priority,
@@ -86,6 +84,8 @@ def task_rows(state: StoryState, events: Events) -> tuple[TaskRow, ...]:
             tech=t.task.suggested_tech,
             attempts=t.attempt,
             tokens=tokens.get(t.task.task_id, 0),
+            gpu_ms=gpu_ms.get(t.task.task_id, 0),
+            estimate=given.get(t.task.task_id),
         )
         for t in state.tasks.values()
     )

@@ -19,6 +19,7 @@ from fleet.events import (
     DecisionRejected,
     DecisionSuperseded,
     DocsProduced,
+    EstimateCast,
     EvidenceRecorded,
     OwnershipTaken,
     Payload,
@@ -144,10 +145,13 @@ def _of_council(payload: Payload) -> str | None:
             asked = f", asked for by {payload.requested_by}" if payload.requested_by else ""
             return f"Council on {payload.output_kind} opened with {len(payload.roster)} members{asked}"
         case CouncilDecided():
-            verdict = f": {payload.verdict}" if payload.verdict else ""
-            return f"Council decided in {payload.decided_in}{verdict}"
+            found = payload.verdict or (f"{payload.estimate} points" if payload.estimate else "")
+            return f"Council decided in {payload.decided_in}{f': {found}' if found else ''}"
         case CouncilUndecided():
             return f"Council undecided: {payload.reason}"
+        case EstimateCast():
+            # What a member said is no word of its own: values stand without names (CN-70).
+            return f"An estimate came in for round {payload.round}"
         case BallotRefused():
             return f"Ballot of {payload.voter} refused: {payload.code}"
         case _:

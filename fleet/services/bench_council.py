@@ -125,8 +125,8 @@ class _Session:
             case cn.OwedBallot():
                 ballot = await self._ballot(duty)
                 return (cn.BallotCast(ballot, tokens=meter.spent - before),)
-            case cn.OwedDecision():
-                return ()
+            case cn.OwedDecision() | cn.OwedEstimate():
+                return ()  # a benchmark selects; it estimates nothing
             case _:
                 assert_never(duty)
 
@@ -145,7 +145,7 @@ class _Session:
                 return cn.BallotRefused(str(voter.member_id), paper.attempt, "invalid", tokens=tokens)
             case cn.OwedBallot():
                 return cn.Interrupted("budget_exhausted")
-            case cn.OwedEvidence() | cn.OwedDecision():
+            case cn.OwedEvidence() | cn.OwedDecision() | cn.OwedEstimate():
                 raise error
             case _:
                 assert_never(duty)

@@ -6,6 +6,8 @@ Once it is gone no council that opens seats it, and those that are open keep it 
 
 from __future__ import annotations
 
+from typing import Any
+
 from fleet import council as cn
 from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
 from fleet.events import AgentRegistered, AgentUnregistered, Payload
@@ -15,9 +17,11 @@ from fleet.ports import Command
 from fleet.services.council_pools import PoolRules, check_role
 from fleet.story import Caller
 
-__all__ = ["register_agent", "unregister_agent"]
+__all__ = ["MAX_PERSONA", "register_agent", "unregister_agent"]
 
 _EVER = cn.LAST_NAMED - cn.FIRST_NAMED + 1
+MAX_PERSONA = 1000
+"""Characters of a persona."""
 _AT_ONCE = 9
 """No council has more voters."""
 
@@ -52,7 +56,18 @@ def register_agent(
             allowed=[],
         )
     name = EntityId(f"agent-{role}-{cn.FIRST_NAMED + ever:03d}")
-    return (AgentRegistered(role=role, agent_id=name, profile=role, engine=policy),)
+    persona = _persona(command.body.get("persona"))
+    return (AgentRegistered(role=role, agent_id=name, profile=role, engine=policy, persona=persona),)
+
+
+def _persona(said: Any) -> str | None:
+    """The text without space around it; None when nothing was said. InvalidInput when it is no text, or too long."""
+    text = said.strip() if isinstance(said, str) else said
+    if text is None or text == "":
+        return None
+    if not isinstance(text, str) or len(text) > MAX_PERSONA:
+        raise InvalidInput(f"persona is a text of at most {MAX_PERSONA} characters", field="persona")
+    return text
 
 
 def unregister_agent(state: PlatformState, command: Command, caller: Caller) -> tuple[Payload, ...]:

@@ -15,13 +15,13 @@ from fleet.events import (
     CouncilCancelled,
     CouncilOpened,
     Payload,
-    RosterMember,
     RoundOpened,
     StoryParked,
 )
 from fleet.ids import CommandId, Digest, EntityId, StreamId, derive_id
+from fleet.planning import EstimateConfig
 from fleet.ports import Command
-from fleet.services.council_pools import council_rules
+from fleet.services.council_pools import council_rules, seated
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, CouncilRecord, StoryState, check_notes, design_decision, known_trees, limits_of
@@ -34,6 +34,8 @@ ASKERS = frozenset({"architect", "qa", "po", "system"})
 _ENDERS = frozenset({"po", "architect"})
 SENT_BACK = "sent back"
 """Name of the rubric entry that holds why an outcome was sent back."""
+_BEGINNINGS: Any = {"selection": (0, "drafting"), "gate": (0, "evidence"), "estimate": (1, "balloting")}
+"""Round and phase in which a council of this kind begins."""
 _ENTRIES = 10
 _TEXT = 2000
 
@@ -126,7 +128,8 @@ async def cancel_council(handler: object, bench: Workbench, command: Command, ca
         raise _refused(state, "cancel_council", f"{is_over} is over: there is nothing to cancel")
     reason = check_notes(str(command.body.get("reason") or ""), "reason")
     cancelled = CouncilCancelled(council_id=council_id, reason=reason)
-    if record.is_advice or state.disposition == "parked":
+    # Without its council a gate waits for a person, and so does the story.
+    if record.is_advice or record.opened.approval_id or state.disposition == "parked":
         return (cancelled,)
     about = f"task {record.opened.task_id}" if record.opened.task_id else "the design"
     detail = (
@@ -194,7 +197,8 @@ def _found(state: StoryState, command: Command) -> CouncilRecord:
 
 
 def _say_no_at(record: CouncilRecord) -> str:
-    gate = "task_acceptance" if record.opened.task_id else "approve_design"
+    opened = record.opened
+    gate = "of its request" if opened.approval_id else "task_acceptance" if opened.task_id else "approve_design"
     return (
         f"council {record.opened.council_id} is the story's own, and its outcome goes on to gate {gate!r}: reject that "
         "approval with the reason (POST /api/approvals/{approval_id}/reject), and the work is done again"
@@ -246,13 +250,12 @@ async def _opened(
         output_kind=request.output_kind,
         task_id=request.task_id,
         subject_digest=request.subject or state.tree,
-        roster=tuple(RosterMember.model_validate(m.model_dump()) for m in request.roster),
+        roster=seated(request.roster, await council_rules(bench)),
         rubric_digest=await bench.blobs.put(canonical_json(list(request.constraints.rubric))),
         rule_version=config.rule_version,
         quorum=cn.quorum_of(request.kind, request.num_agents),
         pass_threshold=config.threshold_at(state.rigor) if is_gate else "majority",
-        # A gate is about what is there: nothing is drafted, and so nothing repaired.
-        rounds=0 if is_gate else request.rounds,
+        rounds=_rounds(request, bench.rules.planning.estimates),
         budget=CouncilBudget(tokens=request.budget.tokens, wall_s=wall_s, gpu_ms=request.budget.gpu_ms),
         seed=request.seed,
         deadline_at=bench.now_ms + wall_s * 1000,
@@ -261,8 +264,18 @@ async def _opened(
         retry_of=retry_of,
         requested_by=caller.principal,
         request_digest=await bench.blobs.put(canonical_json(asked.to_json())),
+        scale=bench.rules.planning.estimates.scale if request.kind == "estimate" else None,
     )
-    return (opened, RoundOpened(council_id=council_id, round=0, phase="evidence" if is_gate else "drafting"))
+    number, phase = _BEGINNINGS[request.kind]
+    return (opened, RoundOpened(council_id=council_id, round=number, phase=phase))
+
+
+def _rounds(request: cn.CouncilRequest, estimates: EstimateConfig) -> int:
+    """Rounds of repair; of an estimate those of answers, the first one included (PL-80)."""
+    if request.kind == "estimate":
+        return min(1 + request.rounds, estimates.max_rounds)
+    # A gate is about what is there: nothing is drafted, and so nothing repaired.
+    return 0 if request.kind == "gate" else request.rounds
 
 
 async def _problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[str, str]]:
@@ -270,7 +283,6 @@ async def _problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[
     if str(request.story_id) != bench.state.story_id:
         return [("/story_id", f"the request came to story {bench.state.story_id}")]
     return [
-        *_kind_problems(request),
         *_task_problems(bench.state, request),
         *_seat_problems(bench, request, await council_rules(bench)),
         *_budget_problems(bench, request),
@@ -278,28 +290,20 @@ async def _problems(bench: Workbench, request: cn.CouncilRequest) -> list[tuple[
     ]
 
 
-def _kind_problems(request: cn.CouncilRequest) -> list[tuple[str, str]]:
-    if request.kind == "estimate":
-        return [("/kind", "estimates are made in a backlog review; on request there are: selection, gate")]
-    return []
-
-
 def _task_problems(state: StoryState, request: cn.CouncilRequest) -> list[tuple[str, str]]:
     is_selection = request.kind == "selection"
+    is_code = is_selection and request.output_kind == "code_patch"
     if request.task_id is not None and is_selection and request.output_kind == "plan":
         return [("/task_id", "a plan is of the whole story: leave the task out")]
     if request.task_id is None:
-        is_code = is_selection and request.output_kind == "code_patch"
         return [("/task_id", "a council on code is about a task: name it")] if is_code else []
     task = state.tasks.get(request.task_id)
     if task is None:
         return [("/task_id", f"story {state.story_id} has no task {request.task_id}")]
-    if request.kind == "gate" or request.output_kind != "code_patch":
-        return []
-    if task.is_terminal:
+    if task.is_terminal and (is_code or request.kind == "estimate"):
         return [("/task_id", f"task {request.task_id} is {task.state}")]
     busy = next((c.opened.council_id for c in state.councils.values() if _is_on(c, request.task_id)), None)
-    return [("/task_id", f"council {busy} works on task {request.task_id}: wait for it")] if busy else []
+    return [("/task_id", f"council {busy} works on task {request.task_id}: wait for it")] if is_code and busy else []
 
 
 def _is_on(council: CouncilRecord, task_id: EntityId) -> bool:

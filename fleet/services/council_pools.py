@@ -6,6 +6,7 @@ its own stream, so one that is open keeps its seats whatever is said later.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from fleet import council as cn
 from fleet.errors import InvalidInput, NotFound, PolicyDenied
-from fleet.events import CouncilPoolRemoved, CouncilPoolSet, Payload
+from fleet.events import CouncilPoolRemoved, CouncilPoolSet, Payload, RosterMember
 from fleet.models import RUN_PROFILE, ModelsConfig
 from fleet.planning import PlatformState, RecordedPool
 from fleet.ports import Command
@@ -28,6 +29,7 @@ __all__ = [
     "council_rules",
     "pools_in_force",
     "remove_council_pool",
+    "seated",
     "set_council_pool",
 ]
 
@@ -87,11 +89,20 @@ async def council_rules(bench: Workbench) -> cn.CouncilConfig:
     return config.model_copy(update={"pools": pools, "agents": _named(state)})
 
 
+def seated(roster: Iterable[cn.Member], config: cn.CouncilConfig) -> tuple[RosterMember, ...]:
+    """The members as the council records them, each named agent with its persona: never one that a request names."""
+    return tuple(RosterMember(**m.model_dump(), persona=config.persona_of_seat(m.member_id, m.role)) for m in roster)
+
+
 def _named(state: PlatformState) -> dict[str, tuple[cn.NamedAgent, ...]]:
     """The named agents as councils seat them, by role."""
     return {
         role: tuple(
-            cn.NamedAgent(number=int(one.registered.agent_id[-3:]), model_policy=one.registered.engine)
+            cn.NamedAgent(
+                number=int(one.registered.agent_id[-3:]),
+                model_policy=one.registered.engine,
+                persona=one.registered.persona,
+            )
             for one in agents
         )
         for role, agents in state.named_agents().items()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import ValidationError
 
 from fleet.digest import digest_of_json
@@ -22,6 +20,7 @@ from fleet.planning import (
     close_estimate_round,
     review_form,
     review_unit,
+    told_of_round,
 )
 from fleet.ports import AgentRequest, BlobStore, Clock, EventLog
 from fleet.services.preliminary_plans import read_review, stored_review
@@ -87,7 +86,7 @@ class Reviewer:
             if not isinstance(outcome, AnotherRound):
                 break
             number, shown = number + 1, shown or await self._shown(story_id)
-            told = _told(outcome.median, [review.feedback for review in reviews.values() if review is not None])
+            told = told_of_round(outcome.median, [review.feedback for review in reviews.values() if review is not None])
             reviews = {
                 role: await self._again(
                     project_id, shown, role, told, f"{ceremony.ceremony_id}/{story_id}/{role}/round-{number}"
@@ -160,10 +159,3 @@ class Reviewer:
 def _text(state: StoryState) -> str:
     criteria = "\n".join(f"- {c.text}" for c in state.content.acceptance_criteria)
     return f"{state.content.title}\n\n{state.content.description}\n\nAcceptance criteria:\n{criteria or '- none'}"
-
-
-def _told(median: int, reasons: Sequence[str]) -> str:
-    said = "\n".join(f"- {reason}" for reason in sorted(reasons))
-    return (
-        f"The estimates are far apart. Their median is {median} points. What the members said:\n{said}\nEstimate again."
-    )

@@ -32,6 +32,7 @@ from fleet.models import (
     estimate_tokens,
     next_call,
     parse_reply,
+    seat_persona,
     skips_for,
     with_problems,
     with_turns,
@@ -265,7 +266,7 @@ class RoleAgent:
         )
         chat = build_request(
             template,
-            self._persona.variant(request.variant),
+            seat_persona(self._persona.variant(request.variant), request.persona),
             shared=request.shared,
             own=request.own,
             sampling=sampling,

@@ -30,6 +30,7 @@ __all__ = [
     "standing_delegations",
 ]
 
+_COUNCIL = "council:"
 _NUMBER = 900
 """No seat of a team has it, so a delegate is the author of nothing that it decides about (LC-75)."""
 
@@ -66,8 +67,9 @@ def grant_delegation(
     body = command.body
     gate, max_rigor = str(body.get("gate") or ""), str(body.get("max_rigor") or "")
     delegate = str(body.get("delegate") or "")
-    if delegate not in rules.delegates:
-        raise _not_allowed("delegate", delegate, rules.delegates)
+    allowed = (*rules.delegates, *_councils(rules))
+    if delegate not in allowed:
+        raise _not_allowed("delegate", delegate, allowed)
     if max_rigor not in RIGORS:
         raise _not_allowed("max_rigor", max_rigor, RIGORS)
     _check_gate(rules.fsm, gate, max_rigor)
@@ -82,6 +84,14 @@ def grant_delegation(
         projects=_projects(body.get("projects")),
     )
     return (granted,)
+
+
+def _councils(rules: DelegationRules) -> tuple[str, ...]:
+    """`council:<role>` for each role of which agents of this fleet may sit in councils."""
+    if rules.pools is None:
+        return ()
+    staffed = rules.pools.staffed
+    return tuple(f"{_COUNCIL}{role}" for role in rules.pools.roles.assignable if staffed is None or role in staffed)
 
 
 def revoke_delegation(
@@ -173,14 +183,16 @@ def _taken_in(bench: Workbench, standing: StandingDelegation) -> RunDelegation |
     furthest = RIGORS[min(RIGORS.index(cap), RIGORS.index(granted.max_rigor))]
     if RIGORS.index(state.rigor) > RIGORS.index(furthest):
         return None
+    role = granted.delegate.removeprefix(_COUNCIL)
     return RunDelegation(
         delegation_id=granted.delegation_id,
         gate=granted.gate,
-        delegate=Principal(f"agent:{granted.delegate}-{_NUMBER:03d}"),
+        delegate=Principal(f"agent:{role}-{_NUMBER:03d}"),
         granted_by=granted.granted_by,
         max_rigor=furthest,
         valid_until=granted.valid_until,
         reason=granted.reason,
+        council=role if role != granted.delegate else None,
     )
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fleet.context import ContextConfig, RowCut
+from fleet.council import estimate_rounds
 from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
 from fleet.events import (
     CouncilDecided,
@@ -84,6 +85,8 @@ class CouncilView:
     """What the winner wrote."""
     record: Any = None
     """The whole record of the outcome: candidates, evidence, ballots with reasons, tally (CN-58)."""
+    reasons: tuple[tuple[str, ...], ...] = ()
+    """Of an estimate: what members said in each round of the summary, without names and values (CN-70)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +200,20 @@ class StoryDesk:
         asked = await self._json(found.opened.request_digest)
         answer = await self._json(_chosen(found))
         record = await self._json(ends[0].record_digest if ends else None)
-        minority, asked, answer, record = (
-            None if cut is not None and cut.names(value) else value for value in (minority, asked, answer, record)
+        reasons = await self._reasons(found, is_over=bool(ends))
+        minority, asked, answer, record, reasons = (
+            None if cut is not None and cut.names(value) else value
+            for value in (minority, asked, answer, record, reasons)
         )
-        return CouncilView(summary, rows, minority, asked=asked, answer=answer, record=record)
+        return CouncilView(summary, rows, minority, asked=asked, answer=answer, record=record, reasons=reasons or ())
+
+    async def _reasons(self, found: CouncilRecord, *, is_over: bool) -> tuple[tuple[str, ...], ...]:
+        """The reasons of each round of an estimate that everybody was heard in, sorted."""
+        if found.opened.kind != "estimate":
+            return ()
+        rounds = [r.reasons for r in estimate_rounds(found.deliberation, with_open=is_over)]
+        said = [[await self._json(digest) for digest in of_round] for of_round in rounds]
+        return tuple(tuple(sorted(str(one["reason"]) for one in each if one is not None)) for each in said)
 
     async def minority(self, summary: CouncilSummary) -> Any:
         """What the losing side said, None while the council is open."""

@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from fleet.errors import ApprovalRequired, FleetError, LogRegressed, OwnershipError, Retry, StoreError
-from fleet.services.procedures import base, councils, delivery, deploying, derivation, gates, restoring, tasks
+from fleet.services.procedures import (
+    base,
+    councils,
+    delivery,
+    deploying,
+    derivation,
+    gate_councils,
+    gates,
+    restoring,
+    tasks,
+)
 from fleet.services.reconciling import Reconciler
 from fleet.services.sla_watch import SlaWatch
 from fleet.services.tool_calls import ToolCalls, end_calls
@@ -29,6 +39,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.LoopBack: gates.loop_back,
     owed.Park: gates.park_story,
     owed.OpenDesignCouncil: councils.open_design_council,
+    owed.OpenGateCouncil: gate_councils.open_gate_council,
     owed.OpenTaskCouncil: councils.open_task_council,
     owed.ReopenTaskCouncil: councils.reopen_task_council,
     owed.AdvanceCouncil: councils.advance_council,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleet.events import Payload, StoredEvent, TaskTransitioned, TreeMerged
+from fleet.events import Payload, StoredEvent, TaskEstimated, TaskTransitioned, TreeMerged
 from fleet.ids import Digest
 from fleet.story import StoryState
 
-__all__ = ["TaskEvidence", "TaskMove", "evidence_on", "moves_of"]
+__all__ = ["TaskEvidence", "TaskMove", "estimate_of", "evidence_on", "moves_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,12 @@ def moves_of(events: Sequence[tuple[StoredEvent, Payload]], task_id: str) -> tup
         for event, payload in events
         if isinstance(payload, TaskTransitioned) and payload.task_id == task_id
     )
+
+
+def estimate_of(events: Sequence[tuple[StoredEvent, Payload]], task_id: str) -> TaskEstimated | None:
+    """The last estimate that a council gave of the task; None when none did (PL-81)."""
+    found = (p for _, p in reversed(events) if isinstance(p, TaskEstimated) and p.task_id == task_id)
+    return next(found, None)
 
 
 def evidence_on(

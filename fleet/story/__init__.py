@@ -58,6 +58,7 @@ from fleet.story.decisions import (
     reject_decision,
     supersede_decision,
 )
+from fleet.story.delegating import gate_council
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
 from fleet.story.deployments import Deployment
 from fleet.story.evolve import NO_STATE, evolve, fold
@@ -188,6 +189,7 @@ __all__ = [
     "find_checkpoint",
     "fire",
     "fold",
+    "gate_council",
     "follow_restoration",
     "coarse_status",
     "held_reviews",

@@ -16,6 +16,7 @@ from fleet.errors import (
 from fleet.events import (
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRequested,
     ApprovalRevoked,
     Payload,
     StoryTransitioned,
@@ -29,6 +30,7 @@ from fleet.story.approvals import (
     check_requester,
     is_consumed,
     is_tool_gate,
+    subject_authors,
     subject_of,
     terms_of,
 )
@@ -202,6 +204,7 @@ def _grant(
     delegated = delegation_id is not None
     check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=delegated)
     check_requester(request, principal=caller.principal)
+    _require_no_author(state, config, request, caller)
     current = None
     # The digest of a tool call holds all that the consent is about, so it cannot change under it.
     if not is_tool_gate(request.gate):
@@ -223,6 +226,18 @@ def _grant(
         delegated=delegated,
         delegation_id=delegation_id,
     )
+
+
+def _require_no_author(state: StoryState, config: FsmConfig, request: ApprovalRequested, caller: Caller) -> None:
+    """Returns unless the gate is a review's, and the caller wrote something of its tree; persons too (LC-59)."""
+    rows = config.lifecycles[state.lifecycle].transitions
+    is_review = any("review_signoff" in row.guards and row.gate == request.gate for row in rows)
+    if is_review and caller.principal in subject_authors(state, request.subject):
+        raise PolicyDenied(
+            f"{caller.principal} is an author of {request.subject.kind} {request.subject.id}: who reviews it wrote "
+            "nothing in it",
+            rule_id="author_is_approver",
+        )
 
 
 def find_approval(state: StoryState, name: str) -> Approval:

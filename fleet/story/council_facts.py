@@ -13,6 +13,7 @@ from fleet.events import (
     CritiqueReceived,
     DraftFailed,
     DraftReceived,
+    EstimateCast,
     EvidenceRecorded,
     RepairReceived,
     TestsAuthored,
@@ -32,6 +33,7 @@ CouncilSaid = (
     | RepairReceived
     | BallotCast
     | BallotRefused
+    | EstimateCast
 )
 """What members and sandbox delivered between the opening and the outcome."""
 Normal = Mapping[tuple[str, int], Digest | None]
@@ -57,6 +59,8 @@ def duty_of(p: CouncilSaid) -> str:
             return f"refused/{p.voter}/{p.attempt}/{p.code}"
         case BallotCast() | BallotRefused():
             return f"ballot/{p.voter}/{p.attempt}"
+        case EstimateCast():
+            return f"ballot/{p.member_id}/{p.round}"
         case _:
             assert_never(p)
 
@@ -80,12 +84,12 @@ def _opened(p: CouncilOpened) -> cn.Opened:
     is_code = p.output_kind == "code_patch"
     return cn.Opened(
         council_id=p.council_id,
-        kind="gate" if p.kind == "gate" else "selection",
+        kind=p.kind,
         output_kind=p.output_kind,
-        roster=tuple(cn.Member.model_validate(m.model_dump()) for m in p.roster),
+        roster=tuple(cn.Member.model_validate(m.model_dump(exclude={"persona"})) for m in p.roster),
         # Only what can be executed says what there is to repair; anything else is reviewed once, for the voters.
-        rounds=p.rounds if is_code else 0,
-        is_reviewed=not is_code and p.rounds > 0,
+        rounds=p.rounds if is_code or p.kind == "estimate" else 0,
+        is_reviewed=not is_code and p.rounds > 0 and p.kind != "estimate",
         critiques=False,
         quorum=p.quorum,
         seed=p.seed,
@@ -95,6 +99,7 @@ def _opened(p: CouncilOpened) -> cn.Opened:
         subject=p.subject_digest if p.kind == "gate" else None,
         double_ballot=p.double_ballot is not False,
         max_on_ballot=p.max_on_ballot or 5,
+        scale=p.scale or (),
     )
 
 
@@ -121,6 +126,8 @@ def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> cn.Fact:
             return cn.BallotCast(_ballot(p), tokens=p.tokens)
         case BallotRefused():
             return cn.BallotRefused(p.voter, p.attempt, p.code)
+        case EstimateCast():
+            return cn.EstimateCast(p.member_id, p.round, p.value, p.reason_digest)
         case _:
             assert_never(p)
 

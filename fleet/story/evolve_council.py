@@ -27,7 +27,7 @@ def _said(r: CouncilRecord, p: CouncilSaid) -> CouncilRecord:
 
 
 def _decided(r: CouncilRecord, p: CouncilDecided) -> CouncilRecord:
-    return replace(r, status="DECIDED", winner=p.winner)
+    return replace(r, status="DECIDED", winner=p.winner, verdict=p.verdict)
 
 
 def _undecided(r: CouncilRecord, p: CouncilUndecided) -> CouncilRecord:

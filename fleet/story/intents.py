@@ -23,6 +23,7 @@ __all__ = [
     "MergeTask",
     "ObserveHealth",
     "OpenDesignCouncil",
+    "OpenGateCouncil",
     "OpenTaskCouncil",
     "Park",
     "ProduceDocs",
@@ -66,6 +67,14 @@ class DecideGate:
     gate: str
     approval_id: str
     task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGateCouncil:
+    """Convene the council that a requested gate is delegated to (LC-77)."""
+
+    gate: str
+    approval_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +279,7 @@ Intent = (
     | FireTransition
     | LoopBack
     | OpenDesignCouncil
+    | OpenGateCouncil
     | OpenTaskCouncil
     | ReopenTaskCouncil
     | AdvanceCouncil

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "RIGORS",
@@ -43,6 +43,9 @@ GUARD_NAMES = frozenset(
     }
 )
 
+_GUARD_ALIASES = {"all_subtasks_done": "all_tasks_done"}
+"""Names that lifecycle files of elsewhere have for guards (LC-66)."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +70,11 @@ class Transition(_Frozen):
     gate: str | None = None
     skips: tuple[str, ...] = ()
     """States of a longer table that this one leaves out here (LC-46); the record of the transition names them."""
+
+    @field_validator("guards")
+    @classmethod
+    def _by_their_names(cls, guards: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_GUARD_ALIASES.get(name, name) for name in guards)
 
 
 class Gate(_Frozen):

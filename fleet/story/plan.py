@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fleet.story.approvals import (
-    delegation_for,
     last_request,
     pending_consents,
     subject_of,
-    supporting_fact,
     unanswered_gates,
     valid_grant,
 )
+from fleet.story.delegating import delegated_intents
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.intents import (
     AdvanceCouncil,
     CheckoutBase,
     CloseStory,
-    DecideGate,
     Deploy,
     DeriveAgain,
     DerivePlan,
@@ -137,9 +135,7 @@ def gate_intents(
     request = last_request(state, name, subject.digest)
     if request is None or request.status in ("expired", "revoked") or request.voided:
         return (RequestGate(gate=name, subject=subject.digest, task_id=task_id),)
-    if request.status == "requested" and delegation_for(state, name, now_ms=now_ms) and supporting_fact(state, subject):
-        return (DecideGate(gate=name, approval_id=request.request.approval_id, task_id=task_id),)
-    return ()
+    return delegated_intents(state, request, subject, now_ms=now_ms, task_id=task_id)
 
 
 def _nothing(_s: StoryState, _c: FsmConfig, _n: int) -> Owed:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.story.approvals import delegation_for, last_request, subject_of, supporting_fact
+from fleet.story.approvals import last_request, subject_of
+from fleet.story.delegating import delegated_intents
 from fleet.story.intents import (
     CommitWork,
-    DecideGate,
     Intent,
     MeasureTree,
     MergeTask,
@@ -33,7 +33,12 @@ def held_reviews(state: StoryState) -> tuple[TaskState, ...]:
 
 
 def is_orphaned(state: StoryState, council: CouncilRecord) -> bool:
-    """Whether the council deliberates on work that nobody wants any more: its task is past being implemented."""
+    """Whether the council deliberates on what nobody wants any more: its task is past being implemented, or the gate
+    that it was to decide does not wait any more.
+    """
+    asked = state.approvals.get(council.opened.approval_id or "")
+    if asked is not None:
+        return asked.status != "requested" or asked.voided
     task = state.tasks.get(council.opened.task_id or "")
     return task is not None and not council.is_advice and task.state not in ("todo", "implementing")
 
@@ -122,10 +127,4 @@ def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) 
     # A rejection sent the task back, so this is its next attempt, and it may have ended in the very same tree.
     if request is None or request.status in ("expired", "revoked", "rejected") or request.voided:
         return (RequestGate(gate="task_acceptance", subject=subject.digest, task_id=task_id),)
-    if (
-        request.status == "requested"
-        and delegation_for(state, "task_acceptance", now_ms=now_ms)
-        and supporting_fact(state, subject)
-    ):
-        return (DecideGate(gate="task_acceptance", approval_id=request.request.approval_id, task_id=task_id),)
-    return ()
+    return delegated_intents(state, request, subject, now_ms=now_ms, task_id=task_id)

@@ -169,6 +169,8 @@ class CouncilRecord:
     status: Literal["IN_PROGRESS", "DECIDED", "UNDECIDED", "CANCELLED"] = "IN_PROGRESS"
     winner: str | None = None
     reason: str | None = None
+    verdict: Literal["approve", "reject"] | None = None
+    """Of a gate."""
 
     @property
     def is_advice(self) -> bool:

@@ -67,12 +67,27 @@ async def test_what_is_no_agent_is_refused_with_what_is_wrong_and_nothing_is_rec
             (BODY | {"model_policy": "lavish"}, "model_policy"),
             (BODY | {"engine": "x"}, "engine"),
             (BODY | {"role": 7}, "role"),
+            (BODY | {"persona": "x" * 1001}, "persona"),
+            (BODY | {"persona": 7}, "persona"),
         )
     ):
         assert field in str(_refused(await _post(at, body, number=number), 422, "invalid_input"))
     _refused(await _delete(at, "agent-nobody-001", number=20), 404, "not_found")
     assert (await at.client.post(URL, json=BODY, headers=ROOT)).json()["code"] == "idempotency_key_required"
     assert await at.world.log.read(PLATFORM) == []
+
+
+@pytest.mark.rule("AP-79", "CX-60")
+async def test_persona_is_shown_and_recorded_without_the_secrets_in_it(at: ToolFront):
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    made = await _post(at, BODY | {"persona": f"Looks at failure first. Token {secret}"})
+    assert made.status_code == 201, made.text
+    assert made.json()["persona"].startswith("Looks at failure first. Token")
+    assert secret not in made.text
+    assert secret.encode() not in b"".join(event.body for event in await at.world.log.read(PLATFORM))
+    plain = await _post(at, BODY, number=2)
+    assert plain.json()["persona"] is None
+    assert [one["persona"] is None for one in await _listed(at)] == [False, True]
 
 
 @pytest.mark.rule("AP-79", "LC-11")

@@ -36,6 +36,7 @@ ASK: dict[str, Any] = {
     "constraints": {"rubric": [{"name": "readers", "text": "Links stay readable"}]},
     "budget": {"tokens": 50_000, "wall_s": 600},
 }
+NO_ESTIMATE = {"kind": "estimate", "output_kind": "plan"}
 WAITS = "gate approve_design waits for role po"
 HIDDEN = "Bearer elsewhere-token"
 
@@ -44,6 +45,8 @@ def team(request: AgentRequest) -> Any:
     """The team of the simulation, which can advise too."""
     by = [{"ref": ac, "how": "by folding letters"} for ac in (AC_1, AC_2)]
     match request.kind:
+        case "advise" if request.json_schema is not None and "value" in request.json_schema["properties"]:
+            return {"value": (3, 3, 5)[request.variant], "reason": f"as seat {request.variant} sees it"}
         case "advise":
             return {"summary": f"Way {request.variant}", "text": f"Fold by table {request.variant}.", "addressed": by}
         case "propose":
@@ -222,13 +225,34 @@ async def test_plan_that_a_council_advises_is_a_body_for_a_plan_version(at: Fron
     assert "/task_id" in {p["pointer"] for p in _refused(wrong, 422, "invalid_input")["errors"]}
 
 
+@pytest.mark.rule("AP-77", "CN-70", "PL-80", "PL-81")
+async def test_estimate_is_asked_for_and_read_in_rounds_without_names(at: Front):
+    council_id = await at.ask(kind="estimate", task_id=None)
+    line = await at.becomes(council_id, "IN_PROGRESS")
+    assert (line["kind"], line["phase"], len(line["waits_for"])) == ("estimate", "balloting", 3)
+    at.team.free.set()
+    line = await at.becomes(council_id, "COMPLETED")
+    assert (line["outcome"], line["winner"]) == ("decided", None)
+    page = await at.get(f"councils/{council_id}", who=DEV)
+    assert page["council"]["estimate"] == 3
+    assert page["council"]["estimate_rounds"] == [
+        {"round": 1, "median": 3, "iqr": 2, "values": [3, 3, 5], "absent": 0},
+    ]
+    assert page["reasons"] == [["as seat 0 sees it", "as seat 1 sees it", "as seat 2 sees it"]]
+    assert page["record"]["winner_or_reason"] == 3
+    shown = [row["text"] for row in page["timeline"]]
+    assert shown.count("An estimate came in for round 1") == 3
+    _refused(await at.post("councils", ASK | NO_ESTIMATE, number=3), 422, "invalid_input")
+    _refused(await at.post("councils", ASK | {"kind": "estimate"}, number=4, who=DEV), 403, "policy_denied")
+
+
 @pytest.mark.rule("AP-77", "AP-8", "CN-12")
 async def test_bad_request_names_what_is_wrong_and_records_nothing(at: Front):
     version = (await at.world.desk.state(STORY)).version
     refused = _refused(await at.post("councils", ASK | {"num_agents": 4, "kind": "gate"}), 422, "invalid_input")
     assert {"/roster", "/subject"} <= {p["pointer"] for p in refused["errors"]}
     _refused(await at.post("councils", {"story_id": STORY}, number=2), 422, "invalid_input")
-    _refused(await at.post("councils", ASK | {"kind": "estimate"}, number=3), 422, "invalid_input")
+    _refused(await at.post("councils", ASK | NO_ESTIMATE, number=3), 422, "invalid_input")
     _refused(await at.post("councils", ASK | {"story_id": "st-nobody"}, number=4), 404, "not_found")
     _refused(await at.post("councils", ASK, number=5, who=DEV), 403, "policy_denied")
     _refused(await at.post("councils", ASK, number=6, who={"Authorization": HIDDEN}), 404, "not_found")

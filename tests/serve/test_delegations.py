@@ -83,7 +83,7 @@ async def test_what_may_not_be_delegated_is_refused_and_recorded_nowhere(at: Too
     far = (datetime.now(UTC) + timedelta(days=31)).isoformat()
     wrong: list[dict[str, Any]] = [
         {"gate": "approve_lunch"},
-        {"delegate": "council:qa"},
+        {"delegate": "council:po"},
         {"reason": "short"},
         {"valid_until": far},
         {"valid_until": "2026-01-01T00:00:00"},

@@ -7,7 +7,8 @@ from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed
 from fleet.events import BallotCast, BallotRefused, Payload
 from fleet.ids import EntityId
-from fleet.services.procedures.advice import plan_text, subject_text
+from fleet.services.procedures import gate_councils
+from fleet.services.procedures.advice import plan_text
 from fleet.services.procedures.members import ask_member
 from fleet.services.procedures.sitting import Sitting, unless_final
 
@@ -78,7 +79,7 @@ async def _candidate_text(sitting: Sitting, candidate: str) -> str:
     assert found is not None, "only what was measured is on a ballot"
     if sitting.opened.kind == "gate":
         checks = ", ".join(f"{g.name} {'ok' if g.ok else 'failed'}" for g in found.gates)
-        return f"{await subject_text(sitting, version.digest)}\nChecks: {checks}"
+        return f"{await gate_councils.text_of(sitting, version.digest)}\nChecks: {checks}"
     value = await sitting.load(version.digest)
     if not sitting.is_code:
         lines = [f"{k}: {value[k]}" for k in ("summary", "interface", "path", "risk", "text") if value.get(k)]

@@ -25,8 +25,8 @@ from fleet.events import (
 from fleet.ids import EntityId
 from fleet.models import BudgetLimits, BudgetTotals, critique_schema, proposal_schema, spent_out
 from fleet.ports import WorkKind
-from fleet.services.council_pools import council_rules
-from fleet.services.procedures import advice, ballots, evidence, verdicts
+from fleet.services.council_pools import council_rules, seated
+from fleet.services.procedures import advice, ballots, estimates, evidence, verdicts
 from fleet.services.procedures.members import ask_member, material, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
 from fleet.services.procedures.summaries import keep_summaries
@@ -105,7 +105,7 @@ async def _open(
         output_kind=output_kind,
         task_id=task_id,
         subject_digest=subject,
-        roster=tuple(RosterMember.model_validate(m.model_dump()) for m in roster),
+        roster=seated(roster, await council_rules(bench)),
         rubric_digest=await bench.blobs.put(canonical_json(rubric)),
         rule_version=bench.rules.council.rule_version,
         quorum=cn.quorum_of("selection", sum(m.can_vote for m in roster)),
@@ -128,7 +128,10 @@ def _phase(council_id: EntityId, number: int, phase: Any) -> RoundOpened:
 async def end_council(bench: Workbench, intent: EndCouncil) -> None:
     """The council has ended without a decision: its task was given up, or its work came another way."""
     council_id = EntityId(intent.council_id)
-    reason = f"task {bench.state.councils[council_id].opened.task_id} is no longer being implemented"
+    opened = bench.state.councils[council_id].opened
+    reason = f"task {opened.task_id} is no longer being implemented"
+    if opened.approval_id is not None:
+        reason = "the gate that it was to decide does not wait any more"
     await bench.journal.record(f"council/{council_id}/ended", CouncilCancelled(council_id=council_id, reason=reason))
 
 
@@ -151,7 +154,8 @@ async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
             state = cn.evolve(state, cause) if cause is not None else state
         duties = cn.owed(state)
         if isinstance(duties[0], cn.OwedDecision):
-            await verdicts.decide(Sitting(bench, record, state))
+            decide = estimates.decide if record.opened.kind == "estimate" else verdicts.decide
+            await decide(Sitting(bench, record, state))
         else:
             is_late = await _do(bench, record, state, duties)
 
@@ -200,6 +204,8 @@ async def _answer(sitting: Sitting, duty: cn.Owed) -> None:
             await evidence.repair(sitting, duty)
         case cn.OwedBallot():
             await ballots.cast_ballot(sitting, duty)
+        case cn.OwedEstimate():
+            await estimates.cast_estimate(sitting, duty)
         case cn.OwedDecision():
             raise AssertionError("decided before")
 
@@ -208,6 +214,8 @@ async def _announce(sitting: Sitting, duties: tuple[cn.Owed, ...]) -> None:
     if isinstance(duties[0], cn.OwedDraft | cn.OwedTests | cn.OwedCritique):
         return
     where = cn.progress(sitting.state)
+    if isinstance(duties[0], cn.OwedEstimate) and where.round == 1:
+        return
     name = f"{sitting.council_id}/round/{where.round}/{where.phase}"
     await sitting.bench.journal.record(name, _phase(sitting.council_id, where.round, where.phase))
 

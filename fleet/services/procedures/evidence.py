@@ -13,7 +13,7 @@ from fleet.events import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, 
 from fleet.ids import Digest, EntityId
 from fleet.models import normalise_output
 from fleet.services.journal import Work
-from fleet.services.procedures import advice
+from fleet.services.procedures import advice, gate_councils
 from fleet.services.procedures.base import base_measurement, workspace_of
 from fleet.services.procedures.members import ask_member, task_paths
 from fleet.services.procedures.sitting import Sitting, unless_final
@@ -65,7 +65,7 @@ async def measure_candidates(sitting: Sitting, duty: cn.OwedEvidence) -> None:
             payloads.append(_filter_event(sitting, filtered))
         found = [_evidence_of(e, filtered, duty.round) for e in executed]
     elif sitting.opened.kind == "gate":
-        found = [advice.evidence_of_subject(sitting.bench.state, contents[c]) for c in names]
+        found = [gate_councils.evidence_of(sitting, contents[c]) for c in names]
     else:
         found = [await _by_form(sitting, c) for c in names]
     if duty.candidates:

@@ -28,6 +28,7 @@ from fleet.story import (
     delegation_for,
     expiries_in_a_row,
     fire,
+    gate_council,
     last_request,
     subject_of,
     takeover_cause,
@@ -161,10 +162,16 @@ async def decide_delegated_gate(bench: Workbench, intent: DecideGate) -> None:
         approve=True,
         caller=caller,
         now_ms=bench.now_ms,
-        notes=f"Delegated by {delegation.granted_by}: {delegation.reason}",
+        notes=f"Delegated by {delegation.granted_by}: {delegation.reason}{_by_council(bench, intent.approval_id)}",
         delegation_id=delegation.delegation_id,
     )
     await bench.journal.record(f"decide/{intent.approval_id}", *payloads, actor=delegation.delegate)
+
+
+def _by_council(bench: Workbench, approval_id: str) -> str:
+    """Which council said yes, where the gate was delegated to one."""
+    council = gate_council(bench.state, approval_id)
+    return f" (approved by council {council.opened.council_id})" if council is not None else ""
 
 
 async def fire_transition(bench: Workbench, intent: FireTransition) -> None:

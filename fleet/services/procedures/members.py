@@ -78,6 +78,7 @@ async def ask_member(
         policy=None if member.model_policy == member.role else member.model_policy,
         json_schema=schema,
         variant=member.prompt_variant,
+        persona=member.persona or "",
         target_paths=target_paths,
         new_paths=await _new_paths(bench, target_paths),
     )

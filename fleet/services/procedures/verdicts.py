@@ -132,17 +132,18 @@ def _counterfactual(found: cn.Counterfactual) -> dict[str, Any]:
 
 def tokens_by_phase(state: StoryState, record: CouncilRecord) -> dict[str, int]:
     """Tokens of this council's calls, by phase; their sum is its total (CN-61)."""
-    spent: dict[str, int] = {"draft": 0, "tests": 0, "critique": 0, "repair": 0, "ballots": 0}
+    is_estimate = record.opened.kind == "estimate"
+    spent = {"estimates": 0} if is_estimate else dict.fromkeys(dict.fromkeys(_PHASES.values()), 0)
     for step in state.steps.values():
         if step.started.council_id == record.opened.council_id and step.finished and step.started.kind == "model":
-            phase = _PHASES.get(step.started.op or "", "draft")
+            phase = "estimates" if is_estimate else _PHASES.get(step.started.op or "", "draft")
             spent[phase] += step.finished.cost.tokens_in + step.finished.cost.tokens_out
     return spent
 
 
 async def _decided(sitting: Sitting, found: cn.Conclusion, result: cn.Decided, facts: dict[str, Any]) -> None:
-    if sitting.record.is_advice:
-        # A decision would be one of the story; advice is what it is, with its record.
+    if sitting.record.is_advice or sitting.opened.kind == "gate":
+        # A decision would be one of the story; advice is what it is, and a gate has an approval, each with its record.
         advised = CouncilDecided(
             **facts,
             decided_in=result.decided_in,

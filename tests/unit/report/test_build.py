@@ -441,3 +441,45 @@ def test_traceability_is_shown_by_class_with_every_orphan_whatever_is_left_out()
     assert orphan.missing in shown
     whole = render_markdown(report(story(until="planned"), **off))
     assert "No link is missing." in whole.partition("\n## Traceability\n")[2]
+
+
+@pytest.mark.rule("PL-84", "RP-14")
+def test_what_tasks_took_stands_beside_their_estimates_by_role() -> None:
+    log = story()
+    made = report(log)
+    task = made.tasks[0]
+    (row,) = made.estimate_errors
+    assert (row.role, row.tasks, row.estimated_h, row.actual_h) == (task.role, 1, task.estimated_h, task.actual_h)
+    assert row.error_median == made.stats["estimate_error_median"]
+    steps = [r for r in step_records(log.decoded) if r.started.task_id == task.task_id and r.finished is not None]
+    assert (row.tokens, task.tokens) == (sum(r.tokens for r in steps),) * 2
+    assert row.tokens > 0
+    assert (row.gpu_ms, task.gpu_ms) == (sum(r.finished.cost.gpu_ms for r in steps if r.finished),) * 2
+    assert f"| {row.role} | 1 | {row.estimated_h} | {row.actual_h} | {row.error_median} |" in render_markdown(made)
+
+
+@pytest.mark.rule("PL-81", "PL-82")
+@pytest.mark.parametrize("converged", [True, False])
+def test_estimate_of_a_council_stands_with_its_task(converged: bool) -> None:
+    log = story(until="build")
+    for points in (2, 8):
+        log.add(
+            ev.TaskEstimated(
+                task_id=TASK,
+                points=points,
+                method="delphi",
+                median=points,
+                iqr="3",
+                rounds=2,
+                converged=converged,
+                values=(5, 8, 8),
+                council_id=TASK_COUNCIL,
+            )
+        )
+    made = report(log)
+    (task,) = [t for t in made.tasks if t.task_id == TASK]
+    assert task.points == 8
+    assert task.estimate is not None
+    assert (task.estimate.values, task.estimate.council_id) == ((5, 8, 8), TASK_COUNCIL)
+    listed = [step for step in made.next_steps if "estimate of task" in step]
+    assert listed == ([] if converged else [f"Look at the estimate of task {TASK}: 8 points, of values 5 8 8"])

@@ -107,6 +107,32 @@ async def test_review_is_made_once_however_often_it_is_owed():
         assert len(r.agents.asked) == len(await r.reviews()) == 3
 
 
+@pytest.mark.rule("PL-70", "PL-67")
+async def test_rejected_story_keeps_its_reviews_and_another_ceremony_reviews_it_anew():
+    town = Town()
+    async with running(town.shard()):
+        r = await prepared(town, lambda _: review(5))
+        await r.do("open_ceremony", story_ids=[TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        first = r.ceremony_id
+        await r.do("decide_ceremony_story", story_id=TWO, approve=False, reason="it is no story yet")
+        await r.do("complete_ceremony")
+        kept = await r.state()
+        assert (kept.decisions[TWO].result, len(kept.reviews)) == ("REJECTED", 3)
+        assert kept.reviews[TWO, "qa"].review_unit == f"ceremony-{first}:story-{TWO}:role-qa"
+        r.ceremony_id = ""
+        await r.do("open_ceremony", story_ids=[TWO])
+        await r.do("start_ceremony")
+        await r.owner.work()
+        second = await r.state()
+        assert second.ceremony_id != first
+        units = {x.review_unit for x in second.reviews.values()}
+        assert units == {f"ceremony-{second.ceremony_id}:story-{TWO}:role-{role}" for role in ROLES}
+        assert len(r.agents.asked) == len(await r.reviews()) == 6
+        assert (await town.projects.ceremony(first))[1] == kept
+
+
 @pytest.mark.rule("PL-69")
 async def test_approval_of_a_story_that_is_not_ready_keeps_the_notes_and_the_gate_closed():
     town = Town()

@@ -360,7 +360,7 @@ async def begin_task(bench: Workbench) -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "/kind": {"kind": "estimate"},
+    "/kind": {"kind": "guess"},
     "/output_kind": {"output_kind": "song"},
     "/task_id": {"task_id": "tk-nobody1"},
     "/role": {"role": "butler"},

@@ -101,7 +101,7 @@ async def test_delegation_is_recorded_once_with_everything_that_was_said():
         ({"gate": "tool:kubectl.apply"}, InvalidInput, "is none of"),
         ({"max_rigor": "L9"}, InvalidInput, "max_rigor"),
         ({"delegate": "po"}, InvalidInput, "delegate 'po' is none of"),
-        ({"delegate": "council:qa"}, InvalidInput, "is none of"),
+        ({"delegate": "council:po"}, InvalidInput, "is none of"),
         ({"reason": "short"}, InvalidInput, "reason"),
         ({"valid_until": 1}, InvalidInput, "valid_until"),
         ({"valid_until": "tomorrow"}, InvalidInput, "valid_until"),

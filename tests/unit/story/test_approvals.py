@@ -14,11 +14,13 @@ from fleet.errors import FleetError, InvalidInput, InvalidTransition, NotFound, 
 from fleet.ids import Digest, EntityId, Principal
 from fleet.story import (
     Caller,
+    GuardContext,
     StoryState,
     check_delegable,
     check_notes,
     decide_gate,
     delegation_for,
+    evaluate,
     find_approval,
     fire,
     last_request,
@@ -40,6 +42,7 @@ from tests.support.story_events import (
     TASK,
     Stage,
     StoryLog,
+    created_payload,
     digest,
     story,
     subject,
@@ -342,3 +345,52 @@ def test_delegated_grant_rests_on_a_recorded_fact():
     assert supporting_fact(state, subject("report", STORY, digest("x"))) is None
     documented = story(until="docs").state
     assert supporting_fact(documented, subject("docs", STORY, Digest(digest("docs")))) is not None
+
+
+def sdlc(gate: str, about: ev.Subject, *, until: Stage) -> StoryLog:
+    """A story of `sdlc` whose gate waits."""
+    log = story(until=until, created=created_payload(lifecycle="sdlc"))
+    return ask(log, gate, about, role="architect")
+
+
+ARCHIE = Caller(principal=Principal("user:archie"), roles=frozenset({"architect"}))
+PLANNED = subject("plan", PLAN, digest("plan"))
+
+
+def signed(log: StoryLog, name: str, gate: str) -> bool:
+    """Whether the guard holds of the story now."""
+    row = next(r for r in fsm().lifecycles["sdlc"].transitions if r.gate == gate)
+    context = GuardContext(config=fsm(), now_ms=NOW, transition=row.model_copy(update={"guards": (name,)}))
+    (found,) = evaluate(log.state, context)
+    return found.ok
+
+
+@pytest.mark.rule("LC-58")
+def test_design_is_signed_off_by_whoever_may_approve_it_for_the_plan_that_it_is_about():
+    log = sdlc("approve_design", PLANNED, until="planned")
+    assert not signed(log, "design_signoff", "approve_design")
+    with pytest.raises(PolicyDenied):
+        decide(log.state, "approve_design", DEV)
+    granted, *_ = decide(log.state, "approve_design", ARCHIE)
+    assert signed(log.add(granted, actor=ARCHIE.principal), "design_signoff", "approve_design")
+    plan = log.state.plan
+    assert plan is not None
+    other = replace(plan, proposal=plan.proposal.model_copy(update={"plan_digest": digest("another plan")}))
+    changed = log.state.with_(plans={**log.state.plans, plan.proposal.plan_id: other})
+    row = next(r for r in fsm().lifecycles["sdlc"].transitions if r.gate == "approve_design")
+    results = evaluate(changed, GuardContext(config=fsm(), now_ms=NOW, transition=row))
+    assert {r.name: r.ok for r in results}["design_signoff"] is False
+
+
+@pytest.mark.rule("LC-59", "LC-75")
+def test_review_is_signed_off_by_nobody_who_wrote_something_in_the_tree():
+    tree = subject("tree", STORY, MERGED)
+    log = sdlc("review_approved", tree, until="merged").move("TEST", "tests_done", "REVIEW")
+    assert not signed(log, "review_signoff", "review_approved")
+    for author in (ARCHIE.principal, Principal("agent:architect-001")):
+        wrote = log.state.with_(tree_authors=(*log.state.tree_authors, author))
+        with pytest.raises(PolicyDenied) as refused:
+            decide(wrote, "review_approved", Caller(principal=author, roles=frozenset({"architect"})))
+        assert refused.value.details["rule_id"] == "author_is_approver"
+    granted, *_ = decide(log.state, "review_approved", ARCHIE)
+    assert signed(log.add(granted, actor=ARCHIE.principal), "review_signoff", "review_approved")

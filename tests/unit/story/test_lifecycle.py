@@ -141,6 +141,13 @@ def row(**changes: Any) -> dict[str, Any]:
     return fields | changes
 
 
+@pytest.mark.rule("LC-66")
+def test_guard_of_imported_files_is_known_by_its_other_name_too():
+    moved = Lifecycle.model_validate(table(transitions=[row(guards=["all_subtasks_done", "builds_passing"])]))
+    assert moved.transitions[0].guards == ("all_tasks_done", "builds_passing")
+    assert set(moved.transitions[0].guards) <= set(GUARDS)
+
+
 @pytest.mark.rule("LC-1")
 @pytest.mark.parametrize(
     ("changes", "message"),

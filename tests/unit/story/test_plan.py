@@ -257,6 +257,25 @@ def test_tasks_start_in_order_and_one_at_a_time():
     assert only(log) == AdvanceCouncil(TASK_COUNCIL)
 
 
+@pytest.mark.rule("LC-100", "PL-40", "PL-46")
+def test_task_is_assigned_once_what_it_depends_on_is_done_and_a_cancelled_one_is_not():
+    state = story(until="build").state
+    assert state.tasks[DOC_TASK].task.depends_on == (TASK,)
+
+    def after(name: str) -> tuple[Intent, ...]:
+        tasks = {**state.tasks, TASK: replace(state.tasks[TASK], state=name)}
+        return plan(state.with_(tasks=tasks), fsm(), now_ms=NOW)
+
+    assert after("todo") == (StartTask(task_id=TASK),)
+    assert after("done") == (StartTask(task_id=DOC_TASK),)
+    (stalled,) = after("cancelled")
+    assert isinstance(stalled, Park)
+    assert stalled.cause == "plan_stalled"
+    row = fsm().task_workflow.find("todo", "ASSIGN_TO_DEVELOPER")
+    assert row is not None
+    assert (row.to, row.by) == ("implementing", "system")
+
+
 def in_task_state(name: str, **changes: Any) -> StoryState:
     state = story(until="task").state
     return state.with_(tasks={**state.tasks, TASK: replace(state.tasks[TASK], state=name, **changes)})

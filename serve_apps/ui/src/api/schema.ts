@@ -3144,6 +3144,8 @@ export interface components {
         AgentRequest: {
             /** Model Policy */
             model_policy: string;
+            /** Persona */
+            persona?: string | null;
             /** Role */
             role: string;
         };
@@ -3845,8 +3847,9 @@ export interface components {
          * CouncilAsk
          * @description A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
          *
-         *     On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, and `gate` about a
-         *     `subject` that the story has on record: a tree that was measured, or a text.
+         *     On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, `gate` about a
+         *     `subject` that the story has on record: a tree that was measured, or a text, and `estimate` of a task or of the
+         *     story, whose output is `text`: `rounds` are those after the first, 2 unless they are named.
          */
         CouncilAsk: {
             budget: components["schemas"]["CouncilBudgetAsk"];
@@ -3964,6 +3967,8 @@ export interface components {
             council: components["schemas"]["CouncilSummary"];
             /** Minority Report */
             minority_report: unknown;
+            /** Reasons */
+            reasons: string[][];
             /** Record */
             record: unknown;
             /** Timeline */
@@ -4000,6 +4005,10 @@ export interface components {
             decision_hash: string | null;
             /** Drafts Failed */
             drafts_failed: string[];
+            /** Estimate */
+            estimate: number | null;
+            /** Estimate Rounds */
+            estimate_rounds: components["schemas"]["EstimateRoundRow"][];
             /** Kind */
             kind: string;
             /** Minority Report */
@@ -4813,6 +4822,22 @@ export interface components {
             title: string;
         };
         /**
+         * EstimateRoundRow
+         * @description One round of an estimate, without names (CN-70).
+         */
+        EstimateRoundRow: {
+            /** Absent */
+            absent: number;
+            /** Iqr */
+            iqr: number | null;
+            /** Median */
+            median: number | null;
+            /** Round */
+            round: number;
+            /** Values */
+            values: number[];
+        };
+        /**
          * EstimateView
          * @description The Delphi estimate; no points where too few councils gave one.
          */
@@ -5501,6 +5526,8 @@ export interface components {
             agent_id: string;
             /** Model Policy */
             model_policy: string;
+            /** Persona */
+            persona: string | null;
             /** Principal */
             principal: string;
             /** Registered At */
@@ -7631,6 +7658,24 @@ export interface components {
             title?: unknown;
         };
         /**
+         * TaskEstimateView
+         * @description What a council thinks that the task takes (PL-81); values without names, rising.
+         */
+        TaskEstimateView: {
+            /** Converged */
+            converged: boolean;
+            /** Council Id */
+            council_id: string | null;
+            /** Iqr */
+            iqr: string;
+            /** Points */
+            points: number;
+            /** Rounds */
+            rounds: number;
+            /** Values */
+            values: number[];
+        };
+        /**
          * TaskEvidenceView
          * @description What is on record about its work.
          */
@@ -7819,6 +7864,7 @@ export interface components {
             depends_on: string[];
             /** Description */
             description: string;
+            estimate: components["schemas"]["TaskEstimateView"] | null;
             /** Estimated Hours */
             estimated_hours: number;
             evidence: components["schemas"]["TaskEvidenceView"];
