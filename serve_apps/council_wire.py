@@ -9,7 +9,7 @@ from fleet.context import redacted_kinds
 from fleet.report import CouncilSummary
 from fleet.report.model import TimelineRow
 from fleet.services.pack_blocks import PackBlocks
-from fleet.services.story_desk import CouncilView, PackView
+from fleet.services.story_pages import CouncilView, PackView
 from serve_apps.times import at
 from serve_apps.wire import Wire
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.events.workspace import WorkspaceSummary
-from fleet.services.story_desk import RunLine
+from fleet.services.story_pages import RunLine
 from fleet.services.tree_view import FileText, TreeChanges
 from fleet.story import StoryState
 from serve_apps.times import at

@@ -12,7 +12,8 @@ from fleet.errors import ArtifactNotFound
 from fleet.graph import StoryGraph
 from fleet.ids import Digest, EntityId, Principal, StoryId
 from fleet.report.plan_layers import layers
-from fleet.services.story_desk import Offer, PackView, StoryDesk
+from fleet.services.story_desk import StoryDesk
+from fleet.services.story_pages import Offer, PackView
 from fleet.story import StoryState
 from serve_apps.blocks import blocks_of
 from serve_apps.council_wire import (

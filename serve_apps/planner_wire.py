@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.services.story_desk import Offer
+from fleet.services.story_pages import Offer
 from fleet.story import Decision, Plan, StoryState
 from serve_apps.times import at
 from serve_apps.wire import Wire

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
+from ast import parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -153,7 +153,7 @@ def _whole_part(code: str) -> str:
     for _ in range(min(len(lines), _MOST_CUT)):
         whole = "\n".join(lines) + "\n"
         try:
-            ast.parse(whole)
+            parse(whole)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             lines.pop()
         else:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,6 @@ from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFou
 from fleet.events import (
     CouncilDecided,
     CouncilUndecided,
-    GuardResult,
     Payload,
     StepFinished,
     StoredEvent,
@@ -32,71 +30,16 @@ from fleet.report.model import TimelineRow
 from fleet.services.code_view import read_tree
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportFormat, ReportService, render
+from fleet.services.story_pages import CouncilView, Offer, PackView, RunLine, run_line
 from fleet.services.tree_view import FileText, TreeChanges, file_at, tree_changes
 from fleet.services.whole_packs import WholePacks
 from fleet.services.workbench import Definitions
-from fleet.story import CouncilRecord, GuardContext, Step, StoryState, Transition, evaluate, known_trees
+from fleet.story import CouncilRecord, GuardContext, StoryState, evaluate, known_trees
 
-__all__ = ["CouncilView", "Offer", "PackView", "RunLine", "StoryDesk"]
+__all__ = ["StoryDesk"]
 
 MAX_NODES = 400
 _RUNS = ("run", "tool", "merge")
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One event that is legal in the story's state: who may fire it, and what each guard says now (LC-9)."""
-
-    row: Transition
-    guards: tuple[GuardResult, ...]
-    needs_person: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RunLine:
-    """One run or tool call of the story; the lines of a run are read by its step."""
-
-    step_id: str
-    run_id: str | None
-    """Of a run or call that somebody asked for; the story's own procedures have none."""
-    kind: str
-    what: str
-    as_role: str
-    principal: str
-    task_id: str | None
-    council_id: str | None
-    started_ms: int
-    status: str
-    exit_code: int | None
-    reason: str | None
-    excerpt: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CouncilView:
-    """One council: its summary, what happened in it in order, and its minority report once there is one."""
-
-    summary: CouncilSummary
-    timeline: tuple[TimelineRow, ...]
-    minority: Any
-    asked: Any = None
-    """The request with its question, and the story's criteria then; None of the story's own councils."""
-    answer: Any = None
-    """What the winner wrote."""
-    record: Any = None
-    """The whole record of the outcome: candidates, evidence, ballots with reasons, tally (CN-58)."""
-    reasons: tuple[tuple[str, ...], ...] = ()
-    """Of an estimate: what members said in each round of the summary, without names and values (CN-70)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackView:
-    """What one role sees in one phase; `refused` says why it sees nothing."""
-
-    role: str
-    phase: str
-    pack: Pack | None
-    refused: str | None = None
 
 
 class StoryDesk:
@@ -234,7 +177,7 @@ class StoryDesk:
         """Every run and tool call of the story, in the order of their start; of a cut those that it shows."""
         state = await self.planning.state(story_id)
         steps = (state if cut is None else cut.state(state)).steps.values()
-        found = [_run_line(step) for step in steps if step.started.kind in _RUNS]
+        found = [run_line(step) for step in steps if step.started.kind in _RUNS]
         return [line for line in found if cut is None or not cut.names(line)]
 
     async def changes(
@@ -389,24 +332,3 @@ def _chosen(record: CouncilRecord) -> Digest | None:
     """The content that won; None without a winner, and where a history names one that it does not hold."""
     versions = {version.candidate_id: version.digest for version in record.deliberation.versions()}
     return versions.get(record.winner or "")
-
-
-def _run_line(step: Step) -> RunLine:
-    started, finished = step.started, step.finished
-    head, _, rest = started.step_id.partition("/")
-    status = finished.outcome if finished else "unknown" if step.is_unresolved else "running"
-    return RunLine(
-        step_id=started.step_id,
-        run_id=rest if head == "run" else None,
-        kind=started.kind,
-        what=".".join(part for part in (started.tool, started.op) if part) or started.kind,
-        as_role=started.as_role,
-        principal=started.principal,
-        task_id=started.task_id,
-        council_id=started.council_id,
-        started_ms=step.started_ms,
-        status=status,
-        exit_code=finished.exit_code if finished else None,
-        reason=finished.reason if finished else None,
-        excerpt=finished.excerpt if finished else None,
-    )
