@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         OnMalformed,
         Policy,
         PolicyEntry,
+        StepCaps,
         explain_no_model,
         load_models,
     )
@@ -240,4 +241,5 @@ __all__ = [
     "with_turns",
     "with_tools_as_text",
     "sum_figures",
+    "StepCaps",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "PolicyEntry",
     "explain_no_model",
     "load_models",
+    "StepCaps",
 ]
 
 RUN_PROFILE = "profile"
@@ -75,6 +76,13 @@ class Policy(_Frozen):
     """No fallback and no model profile of a run replaces the first entry (MB-10)."""
 
 
+class StepCaps(_Frozen):
+    """How many steps a task and a story may take, however little each of them costs (MB-42)."""
+
+    task: Annotated[int, Field(ge=1)] = 200
+    story: Annotated[int, Field(ge=1)] = 2_000
+
+
 class Budgets(_Frozen):
     """Limits by scope (MB-20, MB-21)."""
 
@@ -90,6 +98,7 @@ class Budgets(_Frozen):
     principal: BudgetLimits = BudgetLimits(tokens=20_000_000)
     """Of each principal's own calls at `/v1`, per day (UTC)."""
     step: BudgetLimits = BudgetLimits(tokens=32_000)
+    steps: StepCaps = StepCaps()
 
     @model_validator(mode="after")
     def _story_is_bound(self) -> Self:

@@ -22,7 +22,7 @@ from fleet.errors import (
 )
 from fleet.events import Payload, StepFinished
 from fleet.ids import Digest, StepId
-from fleet.models import PACK_READERS, CallTag
+from fleet.models import PACK_READERS, CallTag, StepCaps
 from fleet.ports import AgentAnswer, AgentRequest, Agents, CountRequest, Packs
 from fleet.services.budgeting import Budgeting
 from fleet.services.step_records import ANSWER, failed_step, fallbacks_of, finished_ask, plain
@@ -47,6 +47,11 @@ class ModelSteps(Steps):
         # One call at a time looks at what is left and takes its part: two must not take the same.
         self._taking = asyncio.Lock()
         self._asking, self._call_ended = list[StepId](), asyncio.Event()
+
+    @property
+    def step_caps(self) -> StepCaps:
+        """See `Steps`."""
+        return self.budgeting.limits.steps
 
     def is_asking(self, step_id: StepId) -> bool:
         """Whether a model is at work on this step for this owner; what it uses is not on record yet."""

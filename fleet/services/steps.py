@@ -9,13 +9,14 @@ from typing import Any, Literal
 from fleet.errors import NondeterministicPlan
 from fleet.events import Payload, PolicyRef, Reserve, StepFinished, StepStarted, ToolDenied
 from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
+from fleet.models import StepCaps
 from fleet.ports import BlobStore, Clock, EventLog, SnapshotStore
 from fleet.services.consent import ask_consent
 from fleet.services.platform_view import PlatformView
 from fleet.services.step_policy import StepPolicy
 from fleet.services.step_records import step_key
 from fleet.services.story_stream import SYSTEM, StoryStream
-from fleet.story import require_unpaused
+from fleet.story import require_steps, require_unpaused
 from fleet.tools import Allowed, Denied, NeedsApproval, enforce
 
 __all__ = ["Seat", "Steps", "Work"]
@@ -59,6 +60,11 @@ class Steps(StoryStream):
     ) -> None:
         super().__init__(log=log, clock=clock, story_id=story_id, epoch=epoch, snapshots=snapshots)
         self.blobs, self.policy, self.platform = blobs, policy, platform
+
+    @property
+    def step_caps(self) -> StepCaps:
+        """How many steps the story and its tasks may take."""
+        return StepCaps()
 
     async def require_running(self) -> None:
         """Returns when a new step may start; ApprovalRequired while story, project or fleet is paused (PL-50)."""
@@ -105,6 +111,8 @@ class Steps(StoryStream):
             await self.platform.until_running(self.state.project_id)
         require_unpaused(self.state)
         attempt = known.attempt + 1 if known else 1
+        if known is None:
+            require_steps(self.state, self.step_caps, task_id=work.task_id)
         allowed = await self._allowed(step_id, work)
         payload = StepStarted(
             step_id=step_id,

@@ -11,6 +11,7 @@ from fleet.story.allowance import (
     is_over_budget,
     limits_of,
     require_room,
+    require_steps,
 )
 from fleet.story.approvals import (
     check_approver,
@@ -133,6 +134,7 @@ __all__ = [
     "parse_scope",
     "request_raise",
     "require_room",
+    "require_steps",
     "reserved_spend",
     "scope_key",
     "scopes_of_step",

@@ -20,7 +20,7 @@ from fleet.models.budget import (
     spent_out,
 )
 from fleet.models.engines import Price
-from fleet.models.profiles import Budgets
+from fleet.models.profiles import Budgets, StepCaps
 from fleet.models.usage import cost_of
 from fleet.story.budgets import reserved_spend, scope_key, scopes_of_work
 from fleet.story.state import StoryState
@@ -36,6 +36,7 @@ __all__ = [
     "is_over_budget",
     "limits_of",
     "require_room",
+    "require_steps",
 ]
 
 
@@ -229,6 +230,26 @@ def require_room(
         totals, limits = _bounds(state, config, scope, now_ms)
         bound = BudgetLimits(**{name: limits.of(name) for name in quantities})
         _require(scope, totals, bound)
+
+
+def require_steps(state: StoryState, caps: StepCaps, *, task_id: str | None) -> None:
+    """One more step may start in the story and the task (MB-42).
+
+    Raises:
+        BudgetExceeded: there are as many as may be; `scope`, `quantity`, `limit` and `used` say where.
+    """
+    of_task = sum(step.started.task_id == task_id for step in state.steps.values()) if task_id is not None else 0
+    for scope, used, most in (("task", of_task, caps.task), ("story", len(state.steps), caps.story)):
+        if used >= most:
+            what = f"task {task_id}" if scope == "task" else f"story {state.story_id}"
+            raise BudgetExceeded(
+                f"{what} has taken {used} steps, as many as budgets.steps.{scope} of config/models.yaml allows: see "
+                "what it repeats; then raise that limit and unpark the story, or close it",
+                scope=scope,
+                quantity="steps",
+                limit=most,
+                used=used,
+            )
 
 
 def is_over_budget(state: StoryState, config: Budgets, *, role: str, task_id: str | None, now_ms: int) -> bool:

@@ -11,7 +11,7 @@ from fleet import events as ev
 from fleet.adapters.memory import MemoryDaySpending
 from fleet.errors import BudgetExceeded
 from fleet.ids import EntityId, StreamId
-from fleet.models import BudgetLimits, Budgets, Sampling, TokenUsage
+from fleet.models import BudgetLimits, Budgets, Sampling, StepCaps, TokenUsage
 from fleet.ports import AgentAnswer, AgentRequest
 from fleet.services.budgeting import PLATFORM, Budgeting, day_of
 from fleet.services.journal import Journal, Work
@@ -230,3 +230,32 @@ async def until_undecided(world: World) -> StoryState:
     finally:
         person.cancel()
         await asyncio.gather(person, return_exceptions=True)
+
+
+async def parked_story(loop: SimLoop, limits: Budgets) -> StoryState:
+    """A story once it is parked."""
+    world = World(loop, Scenario("budget", ("branch",), 1, 0, 0.0), Stores(loop), OneFault(loop, -1, None))
+    world.budgeting = Budgeting(limits=limits)
+    world.start_shard("council:0")
+    person = asyncio.create_task(world.person(1, world.stories[0]))
+    try:
+        for _ in range(2000):
+            await asyncio.sleep(0.5)
+            state = fold(await world.stores.log.read(StreamId.of_story(world.stories[0])))
+            if state is not None and (state.closed or state.park is not None):
+                return state
+        raise AssertionError("the story is neither over nor parked")
+    finally:
+        person.cancel()
+        await asyncio.gather(person, return_exceptions=True)
+
+
+@pytest.mark.rule("MB-42")
+def test_story_that_has_taken_all_of_its_steps_is_parked_and_reports_no_success() -> None:
+    with simulated("steps") as loop:
+        state = loop.run_until_complete(parked_story(loop, Budgets(steps=StepCaps(story=12))))
+    assert not state.closed
+    assert state.park is not None
+    assert (state.park.cause, "budgets.steps.story" in state.park.detail) == ("budget_exhausted", True)
+    # Members of a council who ask at the same moment look at the same count.
+    assert 12 <= len(state.steps) <= 12 + 9

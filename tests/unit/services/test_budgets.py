@@ -22,7 +22,7 @@ from fleet.errors import (
     StoryNotFound,
 )
 from fleet.ids import CommandId, EntityId, Principal, RunKey, StepId, StoryId, StreamId
-from fleet.models import BudgetLimits, Budgets, ModelsConfig, Price, Sampling, TokenUsage, load_models
+from fleet.models import BudgetLimits, Budgets, ModelsConfig, Price, Sampling, StepCaps, TokenUsage, load_models
 from fleet.ports import AgentAnswer, AgentRequest, Command, FinishedCall
 from fleet.services.budget_desk import BudgetDesk, parse_key
 from fleet.services.budgeting import PLATFORM, Budgeting, day_of
@@ -93,6 +93,33 @@ async def test_step_that_is_too_large_is_refused_and_leaves_no_mark() -> None:
     with pytest.raises(BudgetExceeded, match="step budget"):
         await journal.ask("s", request(), WORK)
     assert "BudgetExhausted" not in await world.types()
+
+
+@pytest.mark.rule("MB-42")
+@pytest.mark.parametrize(("caps", "who"), [({"story": 2}, "story st-slug7"), ({"task": 2}, "task tk-one1")])
+async def test_step_beyond_the_cap_does_not_start_and_one_on_record_is_found_again(
+    caps: dict[str, int], who: str
+) -> None:
+    world, journal = await world_with(Budgeting(limits=Budgets(steps=StepCaps(**caps))))
+    work = replace(WORK, task_id=EntityId("tk-one1"))
+    for step in ("a", "b", "a"):
+        await journal.ask(step, request(step), work)
+    types = await world.types()
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded, match=f"{who} has taken 2 steps, .* unpark") as refused:
+            await journal.ask("c", request("c"), work)
+        assert refused.value.details["limit"] == 2
+        with pytest.raises(BudgetExceeded, match=who):
+            await journal.run("r", RunSpec(argv=("true",)), replace(work, tool="tests", op="pytest"))
+    assert await world.types() == types
+    assert len(world.agents.asked) == 2
+    # Another task may take steps of its own, until those of the story are used up.
+    other = journal.ask("d", request("d"), replace(WORK, task_id=EntityId("tk-two2")))
+    if "story" in caps:
+        with pytest.raises(BudgetExceeded):
+            await other
+    else:
+        await other
 
 
 @pytest.mark.rule("MB-25", "MB-27")
