@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from fleet.adapters.deploy.cluster_objects import MANAGER
-from fleet.adapters.sandbox.kubernetes_transport import Answer, Fetched, KubernetesHttp, Method, Unanswered
+from fleet.adapters.sandbox.kubernetes_transport import Answer, Fetched, Found, KubernetesHttp, Method, Unanswered
 from fleet.errors import SandboxUnavailable
 from fleet.tools import ClusterPlace
 
@@ -26,9 +26,7 @@ _PLACES: Mapping[str, tuple[str, str]] = {
     "Pod": ("/api/v1", "pods"),
 }
 _APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
-_TRIES = 4
 _PAUSE_S = 0.2
-_BUSY = frozenset({429, 500, 502, 503, 504})
 _LOG_BYTES = 4 << 20
 _ANSWER_BYTES = 1 << 20
 _GOOD = (200, 201, 202)
@@ -132,37 +130,22 @@ class ClusterApi:
         return f"{prefix}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     async def _fetch(self, path: str, params: Mapping[str, str], *, most: int) -> Fetched:
-        why = ""
-        for number in range(_TRIES):
-            try:
-                found = await self._http.fetch(path, params=params, most=most)
-            except Unanswered as error:
-                why = str(error)
-            else:
-                if found.status not in _BUSY:
-                    return found
-                why = f"{self._http.url} answered {found.status}"
-            await asyncio.sleep(self._pause_s * 2**number)
-        raise _unusable(why)
+        return await self._patiently(partial(self._http.fetch, path, params=params, most=most))
 
     async def _ask(
         self, method: Method, path: str, *, expected: Collection[int], params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None, form: str = "application/json",
     ) -> Answer:  # fmt: skip
-        why = ""
-        for number in range(_TRIES):
-            try:
-                answer = await self._http.ask(method, path, params=params, body=body, form=form)
-            except Unanswered as error:
-                why = str(error)
-            else:
-                if answer.status in expected:
-                    return answer
-                if answer.status not in _BUSY:
-                    raise self._refused(method, path, answer)
-                why = f"{self._http.url} answered {answer.status} {answer.message}"
-            await asyncio.sleep(self._pause_s * 2**number)
-        raise _unusable(why)
+        answer = await self._patiently(partial(self._http.ask, method, path, params=params, body=body, form=form))
+        if answer.status not in expected:
+            raise self._refused(method, path, answer)
+        return answer
+
+    async def _patiently(self, exchange: Callable[[], Awaitable[Found]]) -> Found:
+        try:
+            return await self._http.patiently(exchange, pause_s=self._pause_s)
+        except Unanswered as error:
+            raise _unusable(str(error)) from error
 
     def _refused(self, method: str, path: str, answer: Answer) -> SandboxUnavailable:
         what = path.rpartition(f"/namespaces/{self.namespace}/")[2] or path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from fleet.adapters.sandbox.kubernetes_pod import Pod, pod_of
@@ -15,9 +16,7 @@ __all__ = ["ATTEMPT", "Created", "KubernetesApi", "RIGHTS", "Right", "selector"]
 
 ATTEMPT = "swefleet.io/attempt"
 """Annotation: which call made the Job, so that a lost answer is told from somebody else's Job of the same name."""
-_TRIES = 4
 _PAUSE_S = 0.2
-_BUSY = frozenset({429, 500, 502, 503, 504})
 
 
 class Right(NamedTuple):
@@ -149,23 +148,17 @@ class KubernetesApi:
         self, method: Literal["GET", "POST", "DELETE"], path: str, *, expected: Collection[int],
         params: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None,
     ) -> Answer:  # fmt: skip
-        why = ""
-        for number in range(_TRIES):
-            try:
-                answer = await self._http.ask(method, path, params=params, body=body)
-            except Unanswered as error:
-                why = str(error)
-            else:
-                if answer.status in expected:
-                    return answer
-                if answer.status not in _BUSY:
-                    raise self._refused(method, path, answer)
-                why = f"{self.url} answered {answer.status} {answer.message}"
-            await asyncio.sleep(self._pause_s * 2**number)
-        raise SandboxUnavailable(
-            f"the Kubernetes API cannot be used: {why}; see whether it is up, and sandbox.backend.url",
-            missing="kubernetes",
-        )
+        exchange = partial(self._http.ask, method, path, params=params, body=body)
+        try:
+            answer = await self._http.patiently(exchange, pause_s=self._pause_s)
+        except Unanswered as error:
+            raise SandboxUnavailable(
+                f"the Kubernetes API cannot be used: {error}; see whether it is up, and sandbox.backend.url",
+                missing="kubernetes",
+            ) from error
+        if answer.status not in expected:
+            raise self._refused(method, path, answer)
+        return answer
 
     def _refused(self, method: str, path: str, answer: Answer) -> SandboxUnavailable:
         what = path.rpartition(f"/{self._namespace}/")[2] or path

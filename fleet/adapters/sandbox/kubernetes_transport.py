@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import httpx
 
 from fleet.errors import ConfigError, SandboxUnavailable
 
-__all__ = ["Answer", "Fetched", "KubernetesHttp", "Method", "Unanswered"]
+__all__ = ["Answer", "Fetched", "Found", "KubernetesHttp", "Method", "Unanswered"]
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 _MAX_BODY_BYTES = 16 << 20
 _MAX_TOKEN_BYTES = 16 << 10
+_TRIES = 4
+_BUSY = frozenset({429, 500, 502, 503, 504})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -46,6 +48,9 @@ class Fetched(NamedTuple):
 
 class Unanswered(Exception):  # noqa: N818 - a finding for the caller to word, never seen outside of the backend
     """No answer came; what was asked for may have been done or not."""
+
+
+Found = TypeVar("Found", Answer, Fetched)
 
 
 class KubernetesHttp:
@@ -106,6 +111,26 @@ class KubernetesHttp:
     ) -> Fetched:
         """At most so many bytes of what is there, whatever its status and form. Raises as `ask`."""
         return await self._exchange("GET", path, params, None, {}, most=most, timeout_s=timeout_s or self._timeout_s)
+
+    async def patiently(self, exchange: Callable[[], Awaitable[Found]], *, pause_s: float) -> Found:
+        """What the exchange, which may be repeated, comes to once the server is not busy.
+
+        Raises:
+            Unanswered: it was busy, or did not answer, each time.
+        """
+        why = ""
+        for number in range(_TRIES):
+            try:
+                found = await exchange()
+            except Unanswered as error:
+                why = str(error)
+            else:
+                if found.status not in _BUSY:
+                    return found
+                said = found.message if isinstance(found, Answer) else ""
+                why = f"{self.url} answered {found.status} {said}".rstrip()
+            await asyncio.sleep(pause_s * 2**number)
+        raise Unanswered(why)
 
     async def _exchange(
         self, method: Method, path: str, params: Mapping[str, str] | None, content: bytes | None,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fleet import council as cn
 from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed
-from fleet.events import BallotCast, BallotRefused, Payload
+from fleet.events import BallotCast, BallotRefused, Payload, RosterMember
 from fleet.ids import EntityId
 from fleet.services.procedures import gate_councils
 from fleet.services.procedures.advice import plan_text
 from fleet.services.procedures.members import ask_member
 from fleet.services.procedures.sitting import Sitting, unless_final
 
-__all__ = ["cast_ballot"]
+__all__ = ["cast_ballot", "no_answer"]
 
 
 async def cast_ballot(sitting: Sitting, duty: cn.OwedBallot) -> None:
@@ -33,16 +33,23 @@ async def cast_ballot(sitting: Sitting, duty: cn.OwedBallot) -> None:
             tokens=tokens,
         )
     except ModelError as error:
-        unless_final(error)
-        payload = BallotRefused(
-            council_id=sitting.council_id,
-            round=paper.round,
-            voter=seat.member_id,
-            attempt=paper.attempt,
-            code="invalid",
-            ballot_digest=await sitting.bench.blobs.put(canonical_json({"error": error.message})),
-        )
+        payload = await no_answer(sitting, seat, error, round=paper.round, attempt=paper.attempt)
     await sitting.say(f"ballot/{seat.member_id}/{paper.attempt}/received", payload, by=seat.principal)
+
+
+async def no_answer(
+    sitting: Sitting, seat: RosterMember, error: ModelError, *, round: int, attempt: int
+) -> BallotRefused:
+    """The record of a voter that gave nothing that counts, with why; raises the error where it is not the voter's."""
+    unless_final(error)
+    return BallotRefused(
+        council_id=sitting.council_id,
+        round=round,
+        voter=seat.member_id,
+        attempt=attempt,
+        code="invalid",
+        ballot_digest=await sitting.bench.blobs.put(canonical_json({"error": error.message})),
+    )
 
 
 async def _ask(sitting: Sitting, duty: cn.OwedBallot) -> tuple[cn.Ballot, int]:

@@ -9,7 +9,6 @@ from fleet import council as cn
 from fleet.digest import canonical_json
 from fleet.errors import ModelError, ReplyMalformed
 from fleet.events import (
-    BallotRefused,
     CouncilDecided,
     CouncilUndecided,
     EstimateCast,
@@ -19,8 +18,9 @@ from fleet.events import (
 )
 from fleet.planning import Estimated, estimate_form, read_estimate, told_of_round
 from fleet.services.journal import SYSTEM
+from fleet.services.procedures.ballots import no_answer
 from fleet.services.procedures.members import ask_member
-from fleet.services.procedures.sitting import Sitting, unless_final
+from fleet.services.procedures.sitting import Sitting
 from fleet.services.procedures.verdicts import tokens_by_phase
 
 __all__ = ["cast_estimate", "decide"]
@@ -40,15 +40,7 @@ async def cast_estimate(sitting: Sitting, duty: cn.OwedEstimate) -> None:
             reason_digest=await sitting.bench.blobs.put(canonical_json({"reason": reason})),
         )
     except ModelError as error:
-        unless_final(error)
-        payload = BallotRefused(
-            council_id=sitting.council_id,
-            round=duty.round,
-            voter=seat.member_id,
-            attempt=duty.round,
-            code="invalid",
-            ballot_digest=await sitting.bench.blobs.put(canonical_json({"error": error.message})),
-        )
+        payload = await no_answer(sitting, seat, error, round=duty.round, attempt=duty.round)
     await sitting.say(f"{name}/received", payload, by=seat.principal)
 
 
