@@ -43,6 +43,8 @@ NAMESPACE = "previews"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _MAX_BYTES = 1_572_864
+_COLLECT = "collect "
+"""Begins the name of a task that takes a deleted object away."""
 
 
 @dataclass
@@ -72,10 +74,11 @@ class TargetCluster(ObjectServer):
     async def close(self) -> None:
         """No program is left."""
         self._is_closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for name, task in self._tasks.items():
+            # Cancelled twice, a pod would leave its program; who collects pods ends once they have.
+            if not name.startswith(_COLLECT) and not task.cancelling():
+                task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def names(self, kind: str) -> list[str]:
         """Of all objects of a kind."""
@@ -153,7 +156,8 @@ class TargetCluster(ObjectServer):
         pods = self._pods_of(path)
         wanted = 0 if found["metadata"].get("deletionTimestamp") else found["spec"]["replicas"]
         for pod in pods[wanted:]:
-            self._tasks[pod].cancel()
+            if not self._tasks[pod].cancelling():
+                self._tasks[pod].cancel()
         if not self.quota:
             for _ in range(wanted - len(pods)):
                 self._begin(path, found["spec"]["template"])
@@ -259,8 +263,8 @@ class TargetCluster(ObjectServer):
             return await process.wait()
         finally:
             probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
             await _ended(process)
+            await asyncio.gather(probing, return_exceptions=True)
 
     async def _probed(self, pod: str, container: Object, port: int, state: Object) -> None:
         if "readinessProbe" not in container:
@@ -357,7 +361,7 @@ class TargetCluster(ObjectServer):
         if found is None or found["kind"] not in ("Deployment", "Job"):
             return super()._delete(request)
         found["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
-        name = f"collect {request.path}"
+        name = f"{_COLLECT}{request.path}"
         if name not in self._tasks or self._tasks[name].done():
             self._tasks[name] = asyncio.get_running_loop().create_task(self._collect(request.path))
         return Reply(document=found)
@@ -367,7 +371,8 @@ class TargetCluster(ObjectServer):
         found = self.objects[path]
         mine = [p for p, o in self.objects.items() if o["metadata"].get("owner") == found["metadata"]["name"]]
         for pod in mine:
-            self._tasks[pod].cancel()
+            if not self._tasks[pod].cancelling():
+                self._tasks[pod].cancel()
         await asyncio.gather(*(self._tasks[pod] for pod in mine), return_exceptions=True)
         for other, one in list(self.objects.items()):
             owners = one["metadata"].get("ownerReferences", [])
