@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from actors.arrivals import Arrivals, Progress
 from actors.placement import release
 from fleet.adapters.ray import NAMESPACE, supervisors_of_nodes
-from fleet.wiring import Endpoints, check_blobs_reach
+from fleet.wiring import Endpoints, check_blobs_answer, check_blobs_reach
 from fleet.wiring.roster import roster, spreads_runs
 
 __all__ = ["actor_names", "boot", "health", "stop"]
@@ -38,7 +38,11 @@ def boot(endpoints: Endpoints, *, progress: Progress, timeout_s: float = 90.0) -
         ConfigError: `models.serve` names an engine that this fleet cannot run, or there are several machines and blobs
             are files of each alone.
         StoreUnavailable: an actor that has a node did not come up in time, or died again and again; names it, and why.
+            Or the bucket of blobs cannot be written and read: then no actor was started.
+        NotFound, PolicyDenied: the keys of that bucket cannot be had; no actor was started.
     """
+    # Before Ray is asked for anything: an actor that cannot keep what it makes parks every story that it takes.
+    asyncio.run(check_blobs_answer(endpoints))
     check_blobs_reach(endpoints, {str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]})
     planned = roster(endpoints)
     names = [actor.name for actor in planned]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.shell import Shell
 from fleet.adapters.clock import SystemClock
+from fleet.models import TokenizerId
 from fleet.ports import CountRequest, Pack, PackActivity, PackRequest
 from fleet.services.observing import TimedPacks
 from fleet.wiring import Endpoints, make_context_service
@@ -26,6 +27,10 @@ class ContextShell(Shell):
     async def count(self, request: CountRequest) -> int:
         """The tokens of these texts, as the models of a role count them."""
         return await self._service.count(request)
+
+    async def tokens(self, tokenizers: tuple[TokenizerId | None, ...], texts: tuple[str, ...]) -> int:
+        """The tokens of these texts for the tokenizer that counts the most."""
+        return await self._made.tokens(tokenizers, texts)
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """What this actor did for stories of these projects since it began; None for all."""

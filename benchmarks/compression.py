@@ -1,10 +1,16 @@
-"""Compression of long sessions: tokens that go and what survives, on generated sessions and on recorded stories."""
+"""Compression of long sessions: tokens that go and what survives, on generated sessions and on recorded stories.
+
+COMPRESSION_MODEL=PROFILE asks a real model for its words too: an engine of config/models.yaml, such as `local` or
+`openai` with its address in the environment. COMPRESSION_SESSIONS says of how many sessions (default 8).
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
+from benchmarks import compression_words
 from benchmarks.figures import Figure
 from benchmarks.sessions import LongSession, found_in, generated, recorded
 from fleet.context import compress, with_prose
@@ -22,9 +28,21 @@ PER_SIZE = 5
 
 async def measure(folder: Path) -> list[Figure]:
     """Share of tokens that went, the least recall of what was planted and never shown to the compressor, and speed."""
+    profile = os.environ.get("COMPRESSION_MODEL")
+    asked = compression_words.agents(profile) if profile else None
     groups = {f"generated, {size} tokens": [generated(n, tokens=size) for n in range(PER_SIZE)] for size in SIZES}
     groups |= {f"recorded story {name}": [recorded(name)] for name in ("demo", "inflection")}
-    return [figure for name, sessions in groups.items() for figure in _measured(name, sessions)]
+    figures = [figure for name, sessions in groups.items() for figure in _measured(name, sessions)]
+    if profile is None or asked is None:
+        return figures
+    sessions = sessions_of_words(max(1, int(os.environ.get("COMPRESSION_SESSIONS", "8"))))
+    return figures + await compression_words.measure(asked, profile, sessions)
+
+
+def sessions_of_words(count: int) -> list[LongSession]:
+    """So many sessions that a model is asked about: the recorded stories, and generated ones from the shortest on."""
+    made = [generated(100 + n, tokens=SIZES[n % 3]) for n in range(max(0, count - 2))]
+    return [recorded("demo"), recorded("inflection"), *made][:count]
 
 
 def _measured(name: str, sessions: list[LongSession]) -> list[Figure]:

@@ -38,7 +38,8 @@ def table(figures: Sequence[Figure]) -> str:
     lines = [f"{'figure':<58}{'value':>12}  {'unit':<10}{'ratio':>8}  yardstick"]
     for figure in figures:
         ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
-        against = f"{figure.yardstick} = {figure.yardstick_value:,.2f}" if figure.yardstick else figure.note
+        yardstick = f"{figure.yardstick} = {figure.yardstick_value:,.2f}" if figure.yardstick else ""
+        against = "; ".join(part for part in (yardstick, figure.note) if part)
         lines.append(f"{figure.name:<58}{figure.value:>12,.2f}  {figure.unit:<10}{ratio:>8}  {against}")
     return "\n".join(lines)
 

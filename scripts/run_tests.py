@@ -1,7 +1,8 @@
 """The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
 
 What two of them say follows the rest. The simulation comes late, and takes what time of the processors the others
-leave. Coverage is measured where the bars need it: it makes the simulation three times as slow. Arguments go to pytest.
+leave. Coverage is measured where the bars need it: it makes the simulation three times as slow, and what the front and
+the chaos tests run of `fleet/` the other tests run too. Arguments go to pytest.
 
 On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
@@ -27,11 +28,21 @@ REPORTS = Path("build/reports")
 COMPUTING = ("tests/unit",)
 HOUSE = ("tests/house",)
 SIMULATION = ("tests/sim",)
-STORES = ("tests/contract", "tests/serve", "tests/chaos")
+STORES = ("tests/contract",)
+FRONT = ("tests/serve", "tests/chaos")
 FLEETS = ("tests/services", "tests/ray")
-LANES = {"computing": COMPUTING, "house": HOUSE, "simulation": SIMULATION, "stores": STORES, "fleets": FLEETS}
+LANES = {
+    "computing": COMPUTING,
+    "house": HOUSE,
+    "simulation": SIMULATION,
+    "stores": STORES,
+    "front": FRONT,
+    "fleets": FLEETS,
+}
+TOGETHER = (("computing", "house", "simulation"), ("stores", "front"))
+"""Lanes of one process each, one after the other; `fleets` has one for itself."""
 WIDE, REAL = "wide", "real"
-UNMEASURED = ("house", "simulation", WIDE, REAL)
+UNMEASURED = ("house", "simulation", "front", WIDE, REAL)
 REAL_SUITES = (
     "tests/contract/test_log.py",
     "tests/contract/test_log_stateful.py",
@@ -84,7 +95,7 @@ def main(arguments: list[str]) -> int:
         thread.start()
         return thread
 
-    apart = {lanes[0]: run_apart(*lanes) for lanes in (("computing", "house", "simulation"), ("stores",))}
+    apart = {lanes[0]: run_apart(*lanes) for lanes in TOGETHER}
     codes["fleets"] = _run("fleets", arguments, None)
     for name, thread in reversed(apart.items()):
         print(f"... {name}", flush=True)

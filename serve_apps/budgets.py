@@ -93,13 +93,13 @@ async def list_budgets(
 ) -> BudgetList:
     """Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`.
 
-    The days of platform and projects are sums over all of their stories: those from whom some are hidden see none.
+    Those from whom some stories are hidden see no days of platform and projects, which are sums over all of them. Those
+    from whom tasks of a story are hidden see what was used, reserved and left as if there were no more than they see.
     """
     kind, _, name = scope.partition(":")
     if kind == "story" and name:
         story = await require_sight(request, who, StoryId(name))
-        ids, view = await sight_of(request).known_ids(who, story), await budgets.story(story)
-        return _listed(replace(view, lines=tuple(line for line in view.lines if _is_shown(line.id, ids))))
+        return _listed(await _of_story(request, who, budgets, story))
     if scope != "platform":
         raise InvalidInput(
             f"there is no list of budgets of {scope!r}: ask for platform or story:ID",
@@ -108,6 +108,10 @@ async def list_budgets(
             allowed=["platform", "story:ID"],
         )
     return _listed(_seen(request, who, await budgets.today()))
+
+
+async def _of_story(request: Request, who: Principal, budgets: BudgetDesk, story_id: StoryId) -> BudgetView:
+    return await budgets.story(story_id, await sight_of(request).cut_again(who, story_id, None))
 
 
 def _seen(request: Request, who: Principal, view: BudgetView) -> BudgetView:
@@ -145,7 +149,7 @@ async def set_budget(
         url = f"/api/commands/{found.command_id}"
         view = CommandView(command_id=found.command_id, status="pending", status_url=url)
         return JSONResponse(view.model_dump(), status_code=202)
-    return JSONResponse(_listed(await budgets.story(story_id)).model_dump(mode="json"))
+    return JSONResponse(_listed(await _of_story(request, who, budgets, story_id)).model_dump(mode="json"))
 
 
 @budget_router.get("/usage", response_model=UsageList)
@@ -168,8 +172,3 @@ async def list_usage(
 def _is_seen(row: UsageRow, ids: frozenset[str] | None) -> bool:
     """Whether a step is of a story, task and council that are shown to the caller."""
     return ids is None or all(name is None or name in ids for name in (row.story, row.task, row.council))
-
-
-def _is_shown(key: str, ids: frozenset[str] | None) -> bool:
-    """Whether a key names no story, task or council that is hidden from the caller."""
-    return ids is None or key in ids or not key.startswith(("st-", "tk-", "co-"))

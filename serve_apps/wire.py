@@ -40,8 +40,11 @@ class StartRequest(Wire):
     """Branch, tag or commit; the current branch when left out."""
     model: str | None = None
     """Model profile."""
-    delegate: Annotated[tuple[Literal["po", "qa"], ...], Field(max_length=2)] = ()
-    """Roles whose gates agents may decide in this run (LC-77)."""
+    delegate: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(po|qa|council:[a-z][a-z0-9_-]{0,39})$")], ...], Field(max_length=3)
+    ] = ()
+    """Who may decide gates in this run (LC-77): agents those of role `po` or `qa`, and one council, `council:<role>`,
+    those of the roles that are not named beside it."""
 
 
 class TransitionRequest(Wire):

@@ -805,6 +805,7 @@ class CouncilSummary(TypedDict):
     task_id: str | None
     tests_dropped: list[list[Any]]
     tests_kept: list[str]
+    tests_passed_before: list[str] | None
     tests_written: int
     tokens: dict[str, int]
     tokens_ledger: int
@@ -2289,7 +2290,7 @@ class SettledView(TypedDict):
 class StartRequest(TypedDict):
     """Start the work on a story (AP-57)."""
 
-    delegate: NotRequired[list[Literal['po', 'qa']]]
+    delegate: NotRequired[list[str]]
     model: NotRequired[str | None]
     ref: NotRequired[str | None]
     repo: str

@@ -93,7 +93,7 @@ def run(
         answers=tuple(answers or ()),
     )
     begin = run_story if goal is None else run_goal
-    guarded(output, lambda: begin(settings(), options, output))
+    guarded(output, lambda: begin(settings(), options, output), continued_by="`fleet resume`")
 
 
 @app.command()

@@ -48,7 +48,9 @@ def _evidence(p: Any) -> str:
 
 
 def _filtered(p: Any) -> str:
-    return f"  tests: {len(p.kept)} kept, {len(p.dropped)} dropped" + ("" if p.trusted else " (not trusted)")
+    before = sum(p.on_base.get(test) == "passed" for test in p.kept) if p.on_base else 0
+    told = f", {before} pass without a candidate too" if before else ""
+    return f"  tests: {len(p.kept)} kept, {len(p.dropped)} dropped{told}" + ("" if p.trusted else " (not trusted)")
 
 
 def _ballot(p: Any) -> str:

@@ -52,15 +52,15 @@ class Output:
         raise SystemExit(exit_code(error))
 
 
-def guarded(output: Output, body: Callable[[], int]) -> NoReturn:
-    """Run a command; errors of ours end in one line, an interrupt in exit code 4."""
+def guarded(output: Output, body: Callable[[], int], *, continued_by: str = "the same command") -> NoReturn:
+    """Run a command; errors of ours end in one line, an interrupt in exit code 4 and with what continues it."""
     try:
         code = body()
     except FleetError as error:
         output.fail(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         # A fleet of the command's own takes the signal and cancels the command.
-        output.note("interrupted; what was recorded is kept, `fleet resume` continues it")
+        output.note(f"interrupted; what was recorded is kept, {continued_by} continues it")
         output.result({"outcome": "interrupted"})
         raise SystemExit(4) from None
     raise SystemExit(code)

@@ -23,7 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 StoryArg = Annotated[str, typer.Argument(help="Id of a story.", metavar="STORY")]
 Repository = Annotated[str, typer.Option(help="Git repository to work on: a folder, or its https address.")]
 Model = Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR.")]
-Delegates = Annotated[str, typer.Option("--yes", help="Roles whose gates agents may decide: po,qa.")]
+Delegates = Annotated[
+    str, typer.Option("--yes", help="Gates that agents may decide: po,qa; council:ROLE has the others.")
+]
 PythonEnvironment = Annotated[Path | None, typer.Option(help="Python environment of the repository.")]
 Budget = Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")]
 

@@ -26,9 +26,10 @@ from fleet.events import StoredEvent, StoryClosed, TreeMerged, decode
 from fleet.ids import StoryId
 from fleet.models import ActorEngine, explain_no_model, load_models
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.run_delegations import check_delegates
 from fleet.services.summary import summarise
 from fleet.story import StoryState
-from fleet.tools import decode_tree, git_address
+from fleet.tools import decode_tree, git_address, load_roles
 from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
 
 __all__ = [
@@ -81,6 +82,7 @@ def check_options(settings: FleetSettings, options: RunOptions) -> None:
     parse_limits(options.limits)
     # An address of a wrong form is refused before anything is looked up or made.
     git_address(options.repo)
+    check_delegates(options.delegate, load_roles(config_files(settings).document("roles.yaml")).assignable)
     _check_model(settings, options)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cluster.local import Addresses, find_running
+from cluster.local import find_running
 from fleet.config import FleetSettings, load_settings
 from fleet.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from fleet.wiring.places import StorePlaces
 
 __all__ = ["absolute_model", "needed_addresses", "settings"]
 
@@ -19,12 +23,20 @@ def settings() -> FleetSettings:
     return load_settings(os.environ)
 
 
-def needed_addresses(found: FleetSettings) -> Addresses:
-    """The addresses of the running fleet; StoreUnavailable says how to start one."""
+def needed_addresses(found: FleetSettings) -> StorePlaces:
+    """Where the stores of the fleet answer: of the one that is up here, else those that the settings name.
+
+    The latter is so in a pod of a cluster, where the fleet is no process of this home. StoreUnavailable says how to
+    start a fleet when neither is there.
+    """
     running = find_running(found.home)
-    if running is None:
-        raise StoreUnavailable(f"no fleet is running in {found.home}: start one with `fleet up --detach`")
-    return running.addresses
+    if running is not None:
+        return running.addresses
+    if found.redis_url is not None and not found.needs_graph:
+        from fleet.wiring.places import given_places
+
+        return given_places(found)
+    raise StoreUnavailable(f"no fleet is running in {found.home}: start one with `fleet up --detach`")
 
 
 def absolute_model(model: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet.cli.output import Output, guarded
+from fleet.cli.parameters import Delegates, roles_of
 from fleet.errors import InvalidInput
 
 __all__ = ["submit_command"]
@@ -21,7 +22,7 @@ def submit_command(
     goal: Annotated[str | None, typer.Option(help="One line instead of a story file.")] = None,
     model: Annotated[str | None, typer.Option(help="Model profile, or recorded:DIR of the cluster.")] = None,
     rigor: Annotated[str | None, typer.Option(help="L0 to L3; replaces that of the file.")] = None,
-    yes: Annotated[str, typer.Option("--yes", help="Roles whose gates agents may decide: po,qa.")] = "",
+    yes: Delegates = "",
     limits: Annotated[str, typer.Option("--budget", help="Limits of the story: tokens=N,cost_usd=N,wall_ms=N.")] = "",
     principal: Annotated[str | None, typer.Option("--as", help="user:NAME as the cluster knows you.")] = None,
     python: Annotated[str | None, typer.Option(help="Python of the cluster's images.")] = None,
@@ -35,6 +36,7 @@ def submit_command(
     from fleet.cli.submit_job import SubmitOptions, submit_story
     from fleet.cli.submit_plan import SubmittedPlan
     from fleet.ids import Principal
+    from fleet.services.run_delegations import check_delegates
 
     output = Output(as_json=as_json)
 
@@ -42,12 +44,14 @@ def submit_command(
         if not repo:
             raise InvalidInput("name the repository with --repo, by its path on the nodes of the cluster", field="repo")
         parse_limits(limits)
+        delegate = roles_of(yes)
+        check_delegates(delegate)
         plan = SubmittedPlan(
             story=read_story(story_file, goal, rigor=rigor),
             repo=repo,
             principal=Principal(principal) if principal else local_principal(),
             model=model,
-            delegate=tuple(r.strip() for r in yes.split(",") if r.strip()),
+            delegate=delegate,
             limits=limits,
         )
         return submit_story(settings(), SubmitOptions(plan, address, token_file, python), output)

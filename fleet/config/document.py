@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -38,11 +40,17 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse_document(raw: bytes, *, file: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an empty file is an empty mapping.
+    """The mapping that a YAML file holds, the caller's own; an empty file is an empty mapping.
 
     Raises:
         ConfigError: not UTF-8, not YAML, over the size limit, a key twice, or no mapping; names file and line.
     """
+    return deepcopy(_parsed(raw, file))
+
+
+@lru_cache(maxsize=32)
+def _parsed(raw: bytes, file: str) -> dict[str, Any]:
+    # Parts of one process read the same files again and again, and YAML takes most of the time that they need to start.
     if len(raw) > MAX_DOCUMENT_BYTES:
         raise _error(file, "", f"has {len(raw)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:

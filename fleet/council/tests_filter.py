@@ -25,7 +25,7 @@ class TestRuns:
     contradicts_example: bool = False
     """It expects, for the input of a given example, something else than the example says."""
     base: str | None = None
-    """Outcome on the base tree; kept for the record, it drops nothing."""
+    """Outcome on the base tree, by rule version 4; kept for the record, it drops nothing (CN-32, CN-33)."""
 
 
 class DroppedTest(NamedTuple):

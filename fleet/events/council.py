@@ -180,6 +180,8 @@ class TestsFiltered(_CouncilEvent):
     kept: tuple[str, ...]
     dropped: tuple[DroppedTest, ...] = ()
     trusted: bool
+    on_base: dict[str, str] | None = None
+    """Test -> how it ended on the tree without any candidate (CN-32); None in councils of an older rule version."""
 
 
 class EvidenceRecorded(_CouncilEvent):

@@ -101,6 +101,14 @@ class ChatRequest(_Frozen):
         """Covers messages, sampling, schema, seed and tools, not the engine's id."""
         return digest_of_json(self.model_dump(mode="json"))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the model reads of it, one text after the other: messages, uses of tools, and the tools themselves."""
+        found = [message.content for message in self.messages]
+        found += [use.arguments for message in self.messages for use in message.tool_uses]
+        found += [f"{tool.name}{tool.description}{tool.parameters}" for tool in self.tools]
+        return tuple(found)
+
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What a request does not use is left out, so that its digest is the one it had before the field existed.

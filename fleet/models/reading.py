@@ -65,18 +65,24 @@ class ReadingChain(_Frozen):
 
 
 class PackReaders(_Frozen):
-    """The chains of all roles as they were when the story was created."""
+    """The chains of all roles and policies as they were when the story was created."""
 
     engines: Mapping[str, ReadingEngine]
     roles: Mapping[str, ReadingChain]
     default: ReadingChain
+    policies: Mapping[str, ReadingChain] = {}
+    """By name, for seats whose policy is not that of their role; stories from before wrote none down."""
 
-    def of(self, role: str, profile: str | None) -> tuple[PackReader, ...]:
-        """The models that may read a pack of this role in a run with this model profile, in the order of its chain.
+    def of(self, role: str, profile: str | None, policy: str | None = None) -> tuple[PackReader, ...]:
+        """The models that may read what this role is told in a run with this model profile, in the order of its chain.
+
+        Args:
+            policy: answers instead of the role's own; of one that is not written down nobody is known.
 
         Engines that are not listed, such as recorded replies, are left out: nothing is known of them.
         """
-        links = _links(self.roles.get(role, self.default), profile)
+        chain = self.roles.get(role, self.default) if policy is None else self.policies.get(policy)
+        links = _links(chain, profile) if chain is not None else ()
         found = ((link, self.engines[link.engine_id]) for link in links if link.engine_id in self.engines)
         return tuple(
             PackReader(
@@ -99,7 +105,7 @@ def _links(chain: ReadingChain, profile: str | None) -> Sequence[ReadingLink]:
 def pack_readers(
     models: ModelsConfig, policies: Mapping[str, Sequence[str]], *, environ: Mapping[str, str]
 ) -> PackReaders:
-    """The readers of every role.
+    """The readers of every role and of every policy.
 
     Args:
         policies: of each role, the names that its policy may have: the first that models.yaml knows is taken (MB-2).
@@ -109,6 +115,7 @@ def pack_readers(
         engines={engine.engine_id: _engine(engine, environ) for engine in models.engines},
         roles={role: _chain(models.policy_for(names[0], inherits=names[1:])) for role, names in policies.items()},
         default=_chain(models.policies["default"]),
+        policies={name: _chain(policy) for name, policy in models.policies.items()},
     )
 
 

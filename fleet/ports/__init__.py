@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from fleet.ports.snapshots import Snapshot, SnapshotStore
     from fleet.ports.spending import DaySpending, SpendingHold
     from fleet.ports.telemetry import Meter, SpanSink
-    from fleet.ports.tokenizers import Tokenizers
+    from fleet.ports.tokenizers import TokenCounts, Tokenizers
     from fleet.ports.tool_host import PreviewableTool, Tool, ToolContext, ToolHost
     from fleet.ports.tool_sessions import ORIGIN_S, SESSION_IDLE_S, ToolOrigin, ToolSession, ToolSessions
     from fleet.ports.trajectory_sink import TrajectorySink, WrittenTable
@@ -118,6 +118,7 @@ __all__ = [
     "OwedNotice",
     "is_letter_source",
     "BundleStore",
+    "TokenCounts",
     "Tokenizers",
     "MAX_APPEND_BYTES",
     "MAX_ATTEMPTS",

@@ -57,12 +57,14 @@ class CountRequest:
 
     Attributes:
         as_of: a version of the story that has what the count goes by: with which models it was created and started.
+        policy: answers instead of the role's own, so that its models count; None for the role's.
     """
 
     story_id: StoryId
     role: str
     texts: tuple[str, ...]
     as_of: int
+    policy: str | None = None
 
 
 class Packs(Protocol):

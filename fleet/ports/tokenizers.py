@@ -7,7 +7,7 @@ from typing import Protocol
 from fleet.context import TokenCounter
 from fleet.models import TokenizerId
 
-__all__ = ["Tokenizers"]
+__all__ = ["TokenCounts", "Tokenizers"]
 
 
 class Tokenizers(Protocol):
@@ -23,5 +23,21 @@ class Tokenizers(Protocol):
             ConfigError: no file with this digest is here, or it is no tokenizer. Says what to do; nothing else counts
                 in its place. Details: tokenizer, sha256, `reason` missing_tokenizer, wrong_digest, not_a_tokenizer or
                 missing_library.
+        """
+        ...
+
+
+class TokenCounts(Protocol):
+    """Counts texts where the files of the tokenizers are, for whoever has none of them at hand."""
+
+    async def tokens(self, tokenizers: tuple[TokenizerId | None, ...], texts: tuple[str, ...]) -> int:
+        """The tokens of all texts together, each by itself, for the tokenizer that counts the most.
+
+        None stands for a model whose tokenizer is unknown, and no tokenizer at all for nothing that is known: both are
+        counted by the estimate.
+
+        Raises:
+            ConfigError: as `Tokenizers.counter`.
+            StoreUnavailable, ToolTimeout: nobody counts now.
         """
         ...

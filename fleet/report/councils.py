@@ -109,6 +109,8 @@ class CouncilSummary(_Row):
     tests_kept: tuple[str, ...]
     tests_dropped: tuple[tuple[str, str], ...]
     """`(test, reason)`."""
+    tests_passed_before: tuple[str, ...] | None
+    """Those kept that pass on the tree without any candidate too; null where nobody looked (CN-32)."""
     ballots: int
     """Voters with a valid ballot in the last round of voting."""
     ballots_refused: tuple[str, ...]
@@ -168,6 +170,7 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
         tests_written=authored.count if authored else 0,
         tests_kept=filtered[-1].kept if filtered and filtered[-1].trusted else (),
         tests_dropped=tuple((d.test, d.reason) for d in filtered[-1].dropped) if filtered else (),
+        tests_passed_before=_passed_before(filtered[-1]) if filtered else None,
         ballots=len(_last_ballots(own)),
         ballots_refused=tuple(f"{p.voter}: {p.code}" for p in own if isinstance(p, BallotRefused)),
         counterfactuals=dict(decided.counterfactuals) if decided else {},
@@ -177,6 +180,12 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
         tokens_total=sum(tokens.values()),
         tokens_ledger=ledger,
     )
+
+
+def _passed_before(found: TestsFiltered) -> tuple[str, ...] | None:
+    if found.on_base is None:
+        return None
+    return tuple(test for test in found.kept if found.on_base.get(test) == "passed")
 
 
 def _estimates(opened: CouncilOpened, own: list[Payload], *, is_over: bool) -> tuple[EstimateRoundRow, ...]:

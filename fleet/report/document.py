@@ -245,8 +245,10 @@ class _Page:
             )
             yield Table(head, tuple(self._candidate(x) for x in c.candidates))
             yield Picture(votes_picture(c))
-        if c.tests_dropped:
-            yield Bullets(tuple(f"Test {test} is not trusted: {why}" for test, why in c.tests_dropped))
+        told = [f"Test {test} is not trusted: {why}" for test, why in c.tests_dropped]
+        told += [f"Test {test} passes without a candidate too" for test in c.tests_passed_before or ()]
+        if told:
+            yield Bullets(tuple(told))
 
     def _candidate(self, x: CandidateRow) -> tuple[Cell, ...]:
         gates = "not measured" if x.gates_ok is None else "ok" if x.gates_ok else f"failed: {', '.join(x.failed_gates)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from fleet.context import RowCut
 from fleet.errors import InvalidInput, StoryNotFound
 from fleet.events import BudgetScope, decode
 from fleet.ids import StoryId, StreamId
@@ -12,7 +13,7 @@ from fleet.models import QUANTITIES, BudgetLimits, Budgets
 from fleet.ports import Clock, DaySpending, EventLog
 from fleet.report import USAGE_KEYS, UsageKey, UsageRow, UsageSum, sum_usage, usage_rows
 from fleet.services.budgeting import PLATFORM, day_of
-from fleet.story import BudgetLine, StoryState, budget_lines, fold
+from fleet.story import BudgetLine, StoryState, budget_lines, budgets_of, fold
 
 __all__ = ["BudgetDesk", "BudgetView", "parse_key"]
 
@@ -32,14 +33,19 @@ class BudgetDesk:
     def __init__(self, *, log: EventLog, spending: DaySpending, limits: Budgets, clock: Clock) -> None:
         self._log, self._spending, self._limits, self._clock = log, spending, limits, clock
 
-    async def story(self, story_id: StoryId) -> BudgetView:
-        """The budgets of a story and of the scopes in it. StoryNotFound when there is none."""
-        state = fold(await self._log.read(StreamId.of_story(story_id)))
+    async def story(self, story_id: StoryId, cut: RowCut | None = None) -> BudgetView:
+        """The budgets of a story and of the scopes in it. StoryNotFound when there is none.
+
+        Args:
+            cut: what of the story is counted, as if there were no more of it (CX-16); None for all.
+        """
+        events = await self._log.read(StreamId.of_story(story_id))
+        state = fold(events)
         if state is None:
             raise StoryNotFound(
                 f"there is no story {story_id}; `fleet story list` shows those that exist", story_id=story_id
             )
-        return self.of(state)
+        return self.of(state if cut is None else state.with_(budgets=budgets_of(events, counts=cut.takes)))
 
     def of(self, state: StoryState) -> BudgetView:
         """As `story`, for a state that is at hand."""

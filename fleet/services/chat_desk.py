@@ -31,6 +31,7 @@ from fleet.models import (
 )
 from fleet.ports import ChatModel, Clock, SpendingHold
 from fleet.services.principal_spending import PrincipalSpending
+from fleet.services.prompt_counts import PromptCounts
 from fleet.services.queued_model import closed_after
 
 __all__ = ["ChatCall", "ChatDesk", "ChatLimits", "EngineAccess"]
@@ -75,6 +76,8 @@ class ChatCall:
     engine: EngineConfig
     request: ChatRequest
     hold: SpendingHold
+    prompt_tokens: int
+    """As they were counted, or estimated, before the call."""
     _came: asyncio.Queue[ChatChunk | FleetError] = field(default_factory=asyncio.Queue[ChatChunk | FleetError])
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -121,6 +124,7 @@ class ChatDesk:
         models: by engine id; only ids that are offered are looked up.
         spending: budgets of principals.
         roles_of: the roles that a principal holds.
+        prompts: counts what a prompt takes; without it prompts are estimated (CX-20).
     """
 
     def __init__(
@@ -133,9 +137,11 @@ class ChatDesk:
         roles_of: Callable[[Principal], Collection[str]],
         access: EngineAccess | None = None,
         limits: ChatLimits | None = None,
+        prompts: PromptCounts | None = None,
     ) -> None:
         self._config, self._models, self._spending, self._clock = config, models, spending, clock
         self._roles_of, self._access, self._limits = roles_of, access or EngineAccess(), limits or ChatLimits()
+        self._prompts = prompts
         self._running: set[asyncio.Task[None]] = set()
 
     def offered(self, who: Principal) -> tuple[EngineConfig, ...]:
@@ -172,7 +178,7 @@ class ChatDesk:
         model = self._models.get(engine_id)
         if model is None:
             raise ModelUnavailable(f"engine {engine_id!r} is configured but not there", engine=engine_id)
-        prompt_tokens = _prompt_tokens(request)
+        prompt_tokens = await self._prompt_tokens(engine_id, request)
         # MB-22: a reply that is too long for what is left of a budget is cut down to what is left.
         max_tokens = await self._spending.fitted(
             who, prompt_tokens=prompt_tokens, max_tokens=request.sampling.max_tokens, price=engine.price
@@ -181,11 +187,16 @@ class ChatDesk:
             who, call_id, prompt_tokens=prompt_tokens, max_tokens=max_tokens, price=engine.price
         )
         sampling = request.sampling.model_copy(update={"max_tokens": max_tokens})
-        call = ChatCall(call_id, who, engine, request.model_copy(update={"sampling": sampling}), hold)
+        bounded = request.model_copy(update={"sampling": sampling})
+        call = ChatCall(call_id, who, engine, bounded, hold, prompt_tokens)
         task = asyncio.create_task(self._carry(model, call, tag, is_streamed=is_streamed), name=f"chat {call_id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return call
+
+    async def _prompt_tokens(self, engine_id: str, request: ChatRequest) -> int:
+        counted = await self._prompts.of_chat(engine_id, request) if self._prompts is not None else None
+        return estimate_tokens("\n".join(request.texts)) if counted is None else counted
 
     async def drain(self) -> None:
         """No call is under way: those that were are ended."""
@@ -273,13 +284,6 @@ def check_capabilities(engine: EngineConfig, request: ChatRequest) -> None:
             ) from error
 
 
-def _prompt_tokens(request: ChatRequest) -> int:
-    texts = [message.content for message in request.messages]
-    texts += [use.arguments for message in request.messages for use in message.tool_uses]
-    texts += [f"{tool.name}{tool.description}{tool.parameters}" for tool in request.tools]
-    return estimate_tokens("\n".join(texts))
-
-
 def _spent(engine: EngineConfig, reply: ChatReply) -> Spend:
     usage = reply.usage
     return Spend(
@@ -296,7 +300,7 @@ def _spent_in_vain(call: ChatCall, error: Exception, pieces: int, elapsed_ms: in
     """What a failed call counts as: its prompt when the engine had begun or may have, and one token for a piece."""
     is_queued = isinstance(error, FleetError) and bool(error.details.get("queued"))
     has_begun = not is_queued and (pieces > 0 or isinstance(error, ModelTimeout) or not isinstance(error, ModelError))
-    tokens_in = _prompt_tokens(call.request) if has_begun else 0
+    tokens_in = call.prompt_tokens if has_begun else 0
     return Spend(
         tokens=tokens_in + pieces,
         output_tokens=pieces,

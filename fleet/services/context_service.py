@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from fleet.context import ContextConfig, Counting, build_pack, cut_to
+from fleet.context import ContextConfig, Counting, TokenCounter, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StoryId, StreamId
+from fleet.models import TokenizerId
 from fleet.ports import (
     BlobStore,
     Clock,
@@ -37,7 +40,7 @@ _Value = TypeVar("_Value")
 
 
 class ContextService:
-    """Implements the ports Packs and PackFigureSource. `as_of` 0 in a request means the latest version.
+    """Implements the ports Packs, TokenCounts and PackFigureSource. `as_of` 0 in a request means the latest version.
 
     Caches hold only what a version of a stream can never change, so they need no expiry and may vanish at any time.
 
@@ -59,7 +62,7 @@ class ContextService:
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
         self._packs = _Recent[PackRequest, _Made](_PACKS)
-        self._counters = _Recent[tuple[StoryId, str], _Counters](_PACKS)
+        self._counters = _Recent[tuple[StoryId, str, str | None], _Counters](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers)
         self._lessons = LessonBook(log, config.lessons)
@@ -81,17 +84,23 @@ class ContextService:
     async def count(self, request: CountRequest) -> int:
         """See the port."""
         counting = await self._counting_of(request)
-        return max(sum(map(counter.count, request.texts)) for counter in counting.counters)
+        return _most(counting.counters, request.texts)
+
+    async def tokens(self, tokenizers: tuple[TokenizerId | None, ...], texts: tuple[str, ...]) -> int:
+        """See the port TokenCounts."""
+        counters = await self._counting.counters(tokenizers or (None,))
+        # Whoever asks may send a megabyte: packs of stories are not to wait for it.
+        return await asyncio.to_thread(_most, counters, texts)
 
     async def _counting_of(self, request: CountRequest) -> Counting:
         """How the role counts; what it goes by never changes once a story was started, so that it is read once."""
-        key = (request.story_id, request.role)
+        key = (request.story_id, request.role, request.policy)
         known = self._counters.get(key)
         if known is not None and known.since <= request.as_of:
             return known.counting
         await self._version(PackRequest(request.story_id, request.role, "", request.as_of))
         view = await self._views.at(request.story_id, request.as_of)
-        counting = await self._counting.of(view.state, request.role)
+        counting = await self._counting.of(view.state, request.role, request.policy)
         if view.state.start is not None:
             self._counters.put(key, _Counters(request.as_of, counting))
         return counting
@@ -152,6 +161,10 @@ class ContextService:
                     as_of=request.as_of,
                 )
             await self._clock.sleep(_POLL_S)
+
+
+def _most(counters: Sequence[TokenCounter], texts: Sequence[str]) -> int:
+    return max(sum(map(counter.count, texts)) for counter in counters)
 
 
 class _Made(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from fleet.context import RowCut
@@ -40,7 +40,7 @@ class Away:
 
 @dataclass(frozen=True, slots=True)
 class GraphLag:
-    """Events of the stories that the decision graph does not hold yet, and of how many stories."""
+    """Events that are counted and that the decision graph does not hold yet, and of how many stories."""
 
     events: int
     streams: int
@@ -63,6 +63,14 @@ class _Known:
     figures: ContextFigures
     version: int
     hash: str
+    shown: tuple[int, ...] | None = None
+    """Versions of the events that are counted; None for all."""
+
+    def after(self, version: int) -> int:
+        """How many of the events that are counted are newer than this version."""
+        if self.shown is not None:
+            return sum(one > version for one in self.shown)
+        return max(0, self.version - version)
 
 
 class ContextStatistics:
@@ -94,9 +102,8 @@ class ContextStatistics:
         async with self._reading:
             latest = {story: await self._counted(story, cut_of) for story in stories}
             found = {story: known for story, known in latest.items() if known is not None}
-        heads = {StreamId.of_story(story): known.version for story, known in found.items()}
         told = _not_told() if cut_of is not None else self._activity(projects)
-        lag, activity = await asyncio.gather(self._lag(heads), told)
+        lag, activity = await asyncio.gather(self._lag(found), told)
         # Between two events of a large sum others have their turn; see StoryStream.
         figures = await asyncio.to_thread(sum_figures, [known.figures for known in found.values()])
         return ContextReport(len(found), figures, lag, activity)
@@ -110,7 +117,8 @@ class ContextStatistics:
         if not events:
             return None
         last, seen = events[-1], [event for event in events if cut.takes(event)]
-        return _Known(await asyncio.to_thread(context_figures, seen), last.version, last.hash)
+        shown = tuple(event.version for event in seen)
+        return _Known(await asyncio.to_thread(context_figures, seen), last.version, last.hash, shown)
 
     async def _latest(self, story: StoryId) -> _Known | None:
         """The figures of all events of a story: those that are remembered, and of the events since."""
@@ -133,7 +141,7 @@ class ContextStatistics:
             self._known.popitem(last=False)
         return known
 
-    async def _lag(self, heads: dict[StreamId, int]) -> GraphLag | Away:
+    async def _lag(self, found: Mapping[StoryId, _Known]) -> GraphLag | Away:
         try:
             async with asyncio.timeout(_WITHIN_S):
                 cursors = await self._graph.cursors()
@@ -141,8 +149,9 @@ class ContextStatistics:
             return Away(error.message)
         except TimeoutError:
             return Away(f"the decision graph did not answer within {_WITHIN_S:g} s")
-        behind = [head - (cursors[stream].version if stream in cursors else 0) for stream, head in heads.items()]
-        return GraphLag(sum(max(0, one) for one in behind), sum(one > 0 for one in behind))
+        streams = {StreamId.of_story(story): known for story, known in found.items()}
+        behind = [known.after(cursors[s].version if s in cursors else 0) for s, known in streams.items()]
+        return GraphLag(sum(behind), sum(one > 0 for one in behind))
 
     async def _activity(self, projects: frozenset[str] | None) -> PackActivity | Away:
         try:

@@ -21,7 +21,7 @@ from fleet.events import (
 from fleet.ids import CommandId, Digest, EntityId, StreamId, derive_id
 from fleet.planning import EstimateConfig
 from fleet.ports import Command
-from fleet.services.council_pools import council_rules, seated
+from fleet.services.council_pools import council_rules, seated, sitting_roles
 from fleet.services.procedures.advice import Asked, asked_of
 from fleet.services.workbench import Workbench
 from fleet.story import Caller, CouncilRecord, StoryState, check_notes, design_decision, known_trees, limits_of
@@ -312,7 +312,7 @@ def _is_on(council: CouncilRecord, task_id: EntityId) -> bool:
 
 
 def _seat_problems(bench: Workbench, request: cn.CouncilRequest, config: cn.CouncilConfig) -> list[tuple[str, str]]:
-    roles, found = _sitting_roles(bench), list[tuple[str, str]]()
+    roles, found = sitting_roles(bench), list[tuple[str, str]]()
     if request.role not in roles:
         found.append(("/role", f"there is no assignable role {request.role!r}: {', '.join(roles)}"))
     phase = "BUILD" if request.task_id else "DESIGN"
@@ -331,12 +331,6 @@ def _seat_problems(bench: Workbench, request: cn.CouncilRequest, config: cn.Coun
         if member.model_policy not in (member.role, own):
             found.append((f"{at}/model_policy", f"the seat answers with {own}"))
     return found
-
-
-def _sitting_roles(bench: Workbench) -> tuple[str, ...]:
-    """The roles that may be given work, as far as somebody in this fleet serves them (CN-3)."""
-    assignable = bench.journal.policy.policy.roles.assignable
-    return tuple(role for role in assignable if bench.staffed is None or role in bench.staffed)
 
 
 def _denied(bench: Workbench, role: str, phase: str) -> str | None:

@@ -31,6 +31,7 @@ __all__ = [
     "remove_council_pool",
     "seated",
     "set_council_pool",
+    "sitting_roles",
 ]
 
 _SIZES = (3, 5, 7, 9)
@@ -56,6 +57,12 @@ class PoolInForce(NamedTuple):
 
     pool: cn.CouncilPool
     recorded: RecordedPool | None
+
+
+def sitting_roles(bench: Workbench) -> tuple[str, ...]:
+    """The roles that may be given work, as far as somebody in this fleet serves them (CN-3)."""
+    assignable = bench.journal.policy.policy.roles.assignable
+    return tuple(role for role in assignable if bench.staffed is None or role in bench.staffed)
 
 
 def pools_in_force(config: cn.CouncilConfig, state: PlatformState) -> dict[str, PoolInForce]:

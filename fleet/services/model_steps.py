@@ -85,12 +85,12 @@ class ModelSteps(Steps):
     async def _counted(self, request: AgentRequest) -> AgentRequest:
         """The request with the tokens of its prompt, as the models count them that the story began with (CX-20).
 
-        What is decided with the count is on record with the step. A story from before wrote down no readers, and of a
-        policy that is not the role's own nobody knows whether they read it: both are estimated.
+        What is decided with the count is on record with the step. A story from before wrote down no readers, or none of
+        a policy that is not the role's own: both are estimated.
         """
-        if self._packs is None or request.policy or PACK_READERS not in self.state.config:
+        if self._packs is None or PACK_READERS not in self.state.config:
             return request
-        asked = CountRequest(self.story_id, request.role, request.texts, self.state.version)
+        asked = CountRequest(self.story_id, request.role, request.texts, self.state.version, request.policy)
         return replace(request, counted=await self._packs.count(asked))
 
     def _tag(self, work: Work) -> CallTag:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 from fleet.context import BY_ESTIMATE, ESTIMATE, Counting, TokenCounter
@@ -27,8 +29,11 @@ class PackCounting:
         self._blobs, self._tokenizers = blobs, tokenizers
         self._readers: dict[Digest, PackReaders] = {}
 
-    async def of(self, state: StoryState, role: str) -> Counting:
-        """How the packs of this role are counted; by estimate in a story that wrote down no readers.
+    async def of(self, state: StoryState, role: str, policy: str | None = None) -> Counting:
+        """How what this role is told is counted; by estimate in a story that wrote down no readers.
+
+        Args:
+            policy: of the seat, where it is not the role's own.
 
         Raises:
             ConfigError: a tokenizer that the story began with is not here, or what it wrote down is of a newer kind.
@@ -37,12 +42,14 @@ class PackCounting:
         digest = state.config.get(PACK_READERS)
         if digest is None:
             return BY_ESTIMATE
-        readers = (await self._readers_of(digest)).of(role, state.start.model if state.start else None)
+        readers = (await self._readers_of(digest)).of(role, state.start.model if state.start else None, policy)
         if not readers:
             return BY_ESTIMATE
-        # One counter for all models that count alike.
-        counters = [await self._counter(one) for one in dict.fromkeys(reader.tokenizer for reader in readers)]
-        return Counting(tuple(counters), _room(readers))
+        return Counting(await self.counters(reader.tokenizer for reader in readers), _room(readers))
+
+    async def counters(self, tokenizers: Iterable[TokenizerId | None]) -> tuple[TokenCounter, ...]:
+        """One for all models that count alike; ConfigError for a tokenizer that is not here."""
+        return tuple([await self._counter(one) for one in dict.fromkeys(tokenizers)])
 
     async def _counter(self, tokenizer: TokenizerId | None) -> TokenCounter:
         if tokenizer is None:

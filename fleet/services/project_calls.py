@@ -13,6 +13,7 @@ from fleet.ids import StoryId, derive_id
 from fleet.models import BudgetLimits, Spend, cost_of, fit_max_tokens
 from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, DaySpending, SpendingHold
 from fleet.services.budgeting import PLATFORM, Budgeting, day_of
+from fleet.services.prompt_counts import PromptCounts
 from fleet.services.step_records import cost_of_failure
 from fleet.story import actual_spend
 
@@ -24,12 +25,21 @@ class ProjectCalls:
 
     Args:
         budgeting: limits, prices and the totals of the day; without totals nothing is charged.
+        prompts: counts what is reserved and whether a prompt fits; without it both are estimated (CX-20).
         owner: `<shard>/<incarnation>`, whose calls these are: one that dies in the middle of a call leaves its hold
             spent, and whoever asks again is charged anew (MB-23).
     """
 
-    def __init__(self, agents: Agents, clock: Clock, *, budgeting: Budgeting | None = None, owner: str = "") -> None:
-        self._agents, self._clock = agents, clock
+    def __init__(
+        self,
+        agents: Agents,
+        clock: Clock,
+        *,
+        budgeting: Budgeting | None = None,
+        owner: str = "",
+        prompts: PromptCounts | None = None,
+    ) -> None:
+        self._agents, self._clock, self._prompts = agents, clock, prompts
         self._budgeting, self._owner, self._made = budgeting or Budgeting(), owner, itertools.count(1)
 
     async def ask(self, project_id: str, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
@@ -39,6 +49,8 @@ class ProjectCalls:
             BudgetExceeded: the day of the project or of the platform has no room for a useful reply; nothing was spent.
         """
         spending = self._budgeting.spending
+        if self._prompts is not None:
+            request = await self._prompts.of_agent(request)
         if spending is None:
             return await self._agents.ask(request, request_id=request_id, timeout_s=timeout_s)
         hold, bounded = await self._held(spending, project_id, request, request_id)

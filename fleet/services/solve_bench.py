@@ -63,16 +63,17 @@ class SolveBench:
                         found.put_nowait(await self._row(task, arm, seed))
 
         workers = [asyncio.create_task(work()) for _ in range(min(self.plan.at_once, len(waiting)))]
-        ended = asyncio.gather(*workers)
-        ended.add_done_callback(lambda _: found.put_nowait(None))
+        watch = asyncio.create_task(_until_one_fails(workers))
+        watch.add_done_callback(lambda _: found.put_nowait(None))
         try:
             while (row := await found.get()) is not None:
                 yield row
-            await ended
+            for failed in await watch:
+                await failed
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in (watch, *workers):
+                task.cancel()
+            await asyncio.gather(watch, *workers, return_exceptions=True)
 
     async def _row(self, task: BenchTask, arm: Arm, seed: int) -> BenchRow:
         began_ms = self.clock.monotonic_ms()
@@ -122,10 +123,23 @@ class SolveBench:
             candidates=len(solver.drafts),
             distinct=len({s.normal_digest for s in solver.drafts}),
             visible_passed=visible_passed,
-            picks={rule: await self._pick(task, solution) for rule, solution in found.picks.items()},
+            picks=await self._picks(task, solver, found),
             model_ms=sum(c.latency_ms for c in calls),
             wall_ms=wall_ms,
         )
+
+    async def _picks(self, task: BenchTask, solver: Solver, found: Solved) -> dict[str, Pick]:
+        """What simpler rules would have chosen, and `oracle`: the first that is right, which no choice can exceed."""
+        picks = {rule: await self._pick(task, solution) for rule, solution in found.picks.items()}
+        if picks:
+            picks["oracle"] = await self._oracle(task, (found.pick, *solver.drafts))
+        return picks
+
+    async def _oracle(self, task: BenchTask, solutions: Sequence[Solution | None]) -> Pick:
+        for solution in dict.fromkeys(s for s in solutions if s is not None):
+            if (pick := await self._pick(task, solution)).passed:
+                return pick
+        return Pick(digest=None, passed=False)
 
     async def _pick(self, task: BenchTask, solution: Solution | None) -> Pick:
         return Pick(digest=solution.digest if solution else None, passed=await self._passes(task, solution))
@@ -137,3 +151,11 @@ class SolveBench:
         if key not in self._judged:
             self._judged[key] = await self.execute.judge(task.public, task.hidden, solution)
         return self._judged[key]
+
+
+async def _until_one_fails(workers: Sequence[asyncio.Task[None]]) -> tuple[asyncio.Task[None], ...]:
+    """Those that have ended, once all have or one has failed."""
+    if not workers:
+        return ()
+    done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+    return tuple(done)

@@ -16,7 +16,7 @@ from fleet.ids import EntityId, Principal, derive_id
 from fleet.planning import PLATFORM, PlatformState, StandingDelegation
 from fleet.ports import Command
 from fleet.services.council_pools import PoolRules
-from fleet.services.run_delegations import DELEGATION_S
+from fleet.services.run_delegations import COUNCIL, COUNCIL_SEAT, DELEGATION_S
 from fleet.services.workbench import Workbench
 from fleet.story import RIGORS, Caller, FsmConfig, check_delegable, check_notes
 from fleet.tools import RolesConfig
@@ -29,10 +29,6 @@ __all__ = [
     "revoked_since",
     "standing_delegations",
 ]
-
-_COUNCIL = "council:"
-_NUMBER = 900
-"""No seat of a team has it, so a delegate is the author of nothing that it decides about (LC-75)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def _councils(rules: DelegationRules) -> tuple[str, ...]:
     if rules.pools is None:
         return ()
     staffed = rules.pools.staffed
-    return tuple(f"{_COUNCIL}{role}" for role in rules.pools.roles.assignable if staffed is None or role in staffed)
+    return tuple(f"{COUNCIL}{role}" for role in rules.pools.roles.assignable if staffed is None or role in staffed)
 
 
 def revoke_delegation(
@@ -183,11 +179,11 @@ def _taken_in(bench: Workbench, standing: StandingDelegation) -> RunDelegation |
     furthest = RIGORS[min(RIGORS.index(cap), RIGORS.index(granted.max_rigor))]
     if RIGORS.index(state.rigor) > RIGORS.index(furthest):
         return None
-    role = granted.delegate.removeprefix(_COUNCIL)
+    role = granted.delegate.removeprefix(COUNCIL)
     return RunDelegation(
         delegation_id=granted.delegation_id,
         gate=granted.gate,
-        delegate=Principal(f"agent:{role}-{_NUMBER:03d}"),
+        delegate=Principal(f"agent:{role}-{COUNCIL_SEAT:03d}"),
         granted_by=granted.granted_by,
         max_rigor=furthest,
         valid_until=granted.valid_until,

@@ -62,7 +62,7 @@ from fleet.story.decisions import (
 from fleet.story.delegating import gate_council
 from fleet.story.denials import MAX_DENIALS, stuck_on_denial
 from fleet.story.deployments import Deployment
-from fleet.story.evolve import NO_STATE, evolve, fold
+from fleet.story.evolve import NO_STATE, budgets_of, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate, passing_tree
 from fleet.story.intents import Intent
 from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, unpark
@@ -127,6 +127,7 @@ __all__ = [
     "allow_again",
     "allow_call",
     "budget_lines",
+    "budgets_of",
     "change_of",
     "exhaustion_of",
     "is_over_budget",

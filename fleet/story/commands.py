@@ -34,6 +34,7 @@ from fleet.story.approvals import (
     subject_of,
     terms_of,
 )
+from fleet.story.escalation import ESCALATION, resumed_by
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import Approval, StoryState
@@ -295,7 +296,7 @@ def decide_gate(
         return _reject(state, config, approval, caller, notes)
     grant = _grant(state, config, approval, caller, now_ms, notes=notes.strip() or None, delegation_id=delegation_id)
     after = _with_grant(state, grant)
-    return (grant, *_follow(after, config, approval, caller, now_ms))
+    return (grant, *_follow(after, config, approval, caller, now_ms, notes=grant.notes))
 
 
 def _require_waiting_task(state: StoryState, approval: Approval) -> None:
@@ -333,11 +334,13 @@ def revoke(
 
 
 def _follow(
-    state: StoryState, config: FsmConfig, approval: Approval, caller: Caller, now_ms: int
+    state: StoryState, config: FsmConfig, approval: Approval, caller: Caller, now_ms: int, *, notes: str | None
 ) -> tuple[Payload, ...]:
     request = approval.request
     if request.gate == "task_acceptance":
         return (_task_step(state, request.subject.id, "APPROVE_STORY", "po_approved", caller),)
+    if request.gate == ESCALATION:
+        return resumed_by(state, approval, caller.principal, notes)
     row = next(
         (r for r in config.lifecycles[state.lifecycle].legal(state.state) if request.gate in (r.gate, r.event)), None
     )

@@ -48,11 +48,12 @@ from fleet.events import (
 )
 from fleet.ids import StoryId
 from fleet.story import evolve_budgets, evolve_council, evolve_deployments, evolve_tasks, evolve_tree
+from fleet.story.budgets import StoryBudgets
 from fleet.story.milestones import with_milestone
 from fleet.story.ownership import counts_against
 from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState, Summary
 
-__all__ = ["NO_STATE", "evolve", "fold"]
+__all__ = ["NO_STATE", "budgets_of", "evolve", "fold"]
 
 Handler = Callable[[StoryState, Any, StoredEvent], StoryState]
 
@@ -94,6 +95,21 @@ def evolve(state: StoryState | None, event: StoredEvent) -> StoryState:
         budgets=budgets,
         milestones=with_milestone(state.milestones, event.type, event.version),
     )
+
+
+def budgets_of(events: Iterable[StoredEvent], *, counts: Callable[[StoredEvent], bool]) -> StoryBudgets:
+    """The budgets of a story as if nothing but these of its events had been recorded: limits, and what was used.
+
+    Args:
+        events: all of the story, from its first one on; what a step is for is known from them.
+        counts: whether the event is one of those that are counted.
+    """
+    state, budgets = None, StoryBudgets()
+    for event in events:
+        if state is not None and counts(event):
+            budgets = evolve_budgets.account(state.with_(budgets=budgets), decode(event), event)
+        state = evolve(state, event)
+    return budgets
 
 
 def _created(p: StoryCreated, event: StoredEvent) -> StoryState:

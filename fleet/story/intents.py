@@ -144,12 +144,12 @@ class OpenTaskCouncil:
 
 @dataclass(frozen=True, slots=True)
 class ReopenTaskCouncil:
-    """Convene the council of the same attempt once more, in place of one that a person cancelled."""
+    """Convene the council of the same attempt once more, in place of one that a person cancelled or asks again for."""
 
     task_id: str
     attempt: int
     after: str
-    """The cancelled council."""
+    """The council before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet.story.approvals import last_request, subject_of
 from fleet.story.delegating import delegated_intents
+from fleet.story.escalation import is_asked_again
 from fleet.story.intents import (
     CommitWork,
     Intent,
@@ -108,8 +109,8 @@ def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:
     if attempts_of(councils) < task.attempt:
         return (OpenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt),)
     last = councils[-1]
-    if last.status == "CANCELLED":
-        # A person ended it, and let the story go on since: the attempt is held once more.
+    if last.status == "CANCELLED" or is_asked_again(state, last):
+        # A person ended it and let the story go on since, or asks the same of another one: the attempt is held again.
         return (ReopenTaskCouncil(task_id=task.task.task_id, attempt=task.attempt, after=last.opened.council_id),)
     if last.status == "DECIDED":
         return (CommitWork(task_id=task.task.task_id, council_id=last.opened.council_id),)

@@ -41,11 +41,14 @@ def make_chat_parts(
     endpoints: Endpoints, settings: ChatFrontSettings, *, telemetry: Telemetry = NO_TELEMETRY
 ) -> ChatParts:
     """What answers `/v1`, for as long as it lives; ConfigError when the settings name an engine that is not there."""
+    from fleet.adapters.ray import ActorResolver, RayPacks
     from fleet.services.chat_desk import ChatDesk, ChatLimits, EngineAccess
     from fleet.services.observing import TimedModels
     from fleet.services.principal_spending import PrincipalSpending
+    from fleet.services.prompt_counts import PromptCounts
     from fleet.wiring.engines import engine_replicas, is_there
     from fleet.wiring.models import make_models
+    from fleet.wiring.tokenizers import make_pack_readers
 
     clock = SystemClock()
     models = load_models(endpoints.files.document("models.yaml"))
@@ -61,6 +64,7 @@ def make_chat_parts(
         roles_of=load_principals(endpoints.principals_file).roles_of,
         access=EngineAccess(also=settings.also_offered, roles=settings.roles),
         limits=ChatLimits(timeout_s=settings.timeout_s),
+        prompts=PromptCounts(RayPacks(ActorResolver()), make_pack_readers(endpoints)),
     )
     return ChatParts(desk, routed)
 

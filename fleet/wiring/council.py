@@ -38,6 +38,7 @@ from fleet.services.platform_owner import PlatformOwner
 from fleet.services.platform_view import PlatformView
 from fleet.services.project_calls import ProjectCalls
 from fleet.services.project_owner import project_state
+from fleet.services.prompt_counts import PromptCounts
 from fleet.services.report import ReportService
 from fleet.services.shared_feed import SharedFeed
 from fleet.services.standing_delegations import DelegationRules, agent_roles
@@ -99,7 +100,7 @@ def make_council_parts(
     policy = StepPolicy(active_policy(files), rules.fsm)
     registry = load_principals(endpoints.principals_file)
     models = load_models(files.document("models.yaml"))
-    usage = engine_usage(endpoints)
+    usage, readers = engine_usage(endpoints), make_pack_readers(endpoints)
     knowledge = make_knowledge(endpoints, blobs)
     staffed = frozenset(role for role, size in endpoints.pools.items() if size)
     platform = PlatformView(log, SharedFeed(RedisFeed(redis)))
@@ -148,7 +149,11 @@ def make_council_parts(
         inbox=inbox,
         blobs=blobs,
         calls=ProjectCalls(
-            RayAgents(resolver, endpoints.pools), clock, budgeting=budgeting, owner=f"{name}/{incarnation}"
+            RayAgents(resolver, endpoints.pools),
+            clock,
+            budgeting=budgeting,
+            owner=f"{name}/{incarnation}",
+            prompts=PromptCounts(RayPacks(resolver), readers),
         ),
         models=models,
         registry=registry,
@@ -180,7 +185,7 @@ def make_council_parts(
             coach=files.load("coach.yaml", CoachConfig),
             config_digests=digests,
             projects=partial(project_state, log),
-            readers=make_pack_readers(endpoints),
+            readers=readers,
             models=models,
             absent_engines=[e.engine_id for e in models.engines if not is_there(e, endpoints)],
         ),

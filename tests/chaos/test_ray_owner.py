@@ -1,4 +1,7 @@
-"""The owner of a story is killed, frozen and doubled: real council actors on a real Ray (F2, F12, F14)."""
+"""The owner of a story is killed, frozen and doubled: real council actors on a real Ray (F2, F12, F14).
+
+`make test` has the shortest, and one of a whole run in `tests/ray/test_fleet_run.py`; `make test-wide` has more.
+"""
 
 from __future__ import annotations
 
@@ -121,6 +124,7 @@ async def verify(
     await check(client.log, acknowledged=(), expected=expected, ignore=OWN_TO_A_RUN, may_park=fleet.may_park, **more)
 
 
+@pytest.mark.wide
 @pytest.mark.rule("GL-19", "EV-4")
 async def test_council_killed_three_times_takes_the_story_up_and_ends_as_without_faults(
     fleet: RayFleet, tmp_path: Path
@@ -291,6 +295,7 @@ def only_owners_wrote(fleet: RayFleet, story_id: StoryId, events: list[Any]) -> 
     assert [a for a in tried if a.outcome == "FENCED"] == []
 
 
+@pytest.mark.wide
 @pytest.mark.rule("EV-4")
 async def test_stories_of_shards_killed_at_random_end_with_one_owner_each(fleet: RayFleet, tmp_path: Path) -> None:
     await shards_killed_at_random(fleet, tmp_path, drafts=8, kills=5, seed=14)

@@ -58,6 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("h")
 
 
+@pytest.mark.wide
 @pytest.mark.rule("PL-43", "LC-77", "GL-19", "GL-21")
 def test_run_of_the_example_ends_with_a_tested_branch_and_leaves_nothing_running(home: Path, tmp_path: Path) -> None:
     repo = example_repository(tmp_path)
@@ -98,9 +99,10 @@ def test_run_of_the_example_ends_with_a_tested_branch_and_leaves_nothing_running
     assert processes_below(home) == []
 
 
-@pytest.mark.rule("GL-19", "PL-48", "LC-122")
+@pytest.mark.rule("GL-19", "PL-43", "PL-48", "LC-77", "LC-122")
 def test_killing_the_council_in_the_middle_of_a_run_changes_nothing_but_the_owner(home: Path, tmp_path: Path) -> None:
     repo = example_repository(tmp_path)
+    before = (git(repo, "rev-parse", "main"), git(repo, "status", "--porcelain"))
     output = tmp_path / "out"
     with output.open("w") as out, (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(command(home, repo), env=environment(home), stdout=out, stderr=err)
@@ -111,6 +113,9 @@ def test_killing_the_council_in_the_middle_of_a_run_changes_nothing_but_the_owne
     result = result_of(output.read_text())
     assert result["outcome"] == "done"
     assert git(repo, "rev-parse", result["branch"]) == result["commit"]
+    assert (git(repo, "rev-parse", "main"), git(repo, "status", "--porcelain")) == before
+    assert (result["tests"]["unit"]["failed"], result["tests"]["e2e"]["passed"], result["verdict"]) == (0, 1, "pass")
+    assert processes_below(home) == []
     history = asyncio.run(log_after(home, result["story_id"]))
     owners = [e for e in history if e.type == "OwnershipTaken"]
     assert len(owners) >= 2

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.wide
 @pytest.mark.timeout(600)
 def test_client_reaches_a_story_through_the_proxy_of_serve() -> None:
     # The proxy can only listen on every address: here those of a network that has nothing but a loopback.

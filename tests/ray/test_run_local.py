@@ -59,6 +59,7 @@ def server_pids(root: Path) -> list[int]:
     return [int(pid) for pid in (root / "stub" / "starts").read_text().split()]
 
 
+@pytest.mark.wide
 @pytest.mark.rule("MB-9")
 def test_run_asks_the_engine_that_it_started_and_parks_what_that_cannot_do(root: Path, tmp_path: Path) -> None:
     with start(root, demo_repository(tmp_path)) as process:

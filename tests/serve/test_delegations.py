@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +15,10 @@ from fleet.ids import Principal
 from fleet.planning import PLATFORM
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from serve_apps.gateway import build_gateway
+from tests.support.council_front import START, council_front, started, voters
 from tests.support.front import front_parts
 from tests.support.rules import files
+from tests.support.story_events import STORY
 from tests.support.tool_front import DEV, QUINN, ROOT, ToolFront, keyed, tool_front
 
 URL = "/api/delegations"
@@ -127,3 +130,64 @@ async def test_who_sees_chosen_projects_delegates_and_sees_those_alone(at: ToolF
         _refused(await client.post(URL, json=_body(), headers=keyed(61, ROOT)), 404, "not_found")
         hidden = await client.delete(f"{URL}/{made['delegation_id']}", headers=keyed(62, ROOT))
         _refused(hidden, 404, "not_found")
+
+
+async def _gate(client: httpx.AsyncClient, status: str) -> Any:
+    """The scope's card, once it has this status."""
+    async with asyncio.timeout(60):
+        while True:
+            query = {"gate": "approve_scope", "status": status, "story": STORY}
+            if found := (await client.get("/api/approvals", params=query, headers=ROOT)).json()["items"]:
+                return found[0]
+            await asyncio.sleep(0.05)
+
+
+async def _council(client: httpx.AsyncClient) -> Any:
+    """The page of the gate's council, once it is over."""
+    async with asyncio.timeout(60):
+        while True:
+            query = {"story": STORY, "status": "COMPLETED"}
+            if found := (await client.get("/api/councils", params=query, headers=ROOT)).json()["items"]:
+                return (await client.get(f"/api/councils/{found[0]['council_id']}", headers=ROOT)).json()
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.rule("AP-94", "AP-57", "LC-77", "CN-50")
+@pytest.mark.parametrize("standing", [True, False], ids=["standing", "run"])
+async def test_gate_that_is_delegated_to_a_council_is_granted_by_its_yes(standing: bool):
+    async with council_front(voters("approve")) as (_, _, client):
+        if standing:
+            body = _body(delegate="council:architect", projects=[])
+            made = await client.post(URL, json=body, headers=keyed(72, ROOT))
+            assert (made.status_code, made.json()["delegate"]) == (201, "council:architect"), made.text
+        await started(client, *([] if standing else ["council:architect"]))
+        card = await _gate(client, "granted")
+        assert (card["delegated"], card["decided_by"]) == (True, "agent:architect-900")
+        page = await _council(client)
+        council_id = page["council"]["council_id"]
+        assert f"approved by council {council_id}" in card["notes"]
+        assert (page["council"]["kind"], page["record"]["winner_or_reason"]) == ("gate", "approve")
+
+
+@pytest.mark.rule("AP-94", "LC-77", "LC-72")
+async def test_no_of_the_council_leaves_the_gate_to_a_person_who_grants_it():
+    async with council_front(voters("reject")) as (_, _, client):
+        await started(client, "council:architect")
+        await _council(client)
+        waiting = await _gate(client, "requested")
+        url = f"/api/approvals/{waiting['approval_id']}/grant"
+        granted = await client.post(url, json={"notes": "I take it on me"}, headers=keyed(73, ROOT))
+        assert granted.status_code == 200, granted.text
+        card = await _gate(client, "granted")
+        assert (card["delegated"], card["decided_by"]) == (False, "user:root")
+
+
+@pytest.mark.rule("AP-57", "LC-77")
+@pytest.mark.parametrize(
+    "delegate", [["council:po"], ["council:nobody1"], ["council:"], ["po", "qa", "council:architect"], ["council:../x"]]
+)
+async def test_run_with_a_council_that_holds_no_gate_is_refused(delegate: list[str]):
+    async with council_front(voters("approve")) as (world, _, client):
+        body = {"repo": "/srv/text", "delegate": delegate}
+        _refused(await client.post(START, json=body, headers=keyed(71, ROOT)), 422, "invalid_input")
+        assert "StoryStarted" not in await world.types()

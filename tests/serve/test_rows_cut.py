@@ -258,7 +258,8 @@ async def _figures(at: ToolFront, who: dict[str, str]) -> dict[str, Any]:
     metrics = await _get(at, "/api/projects/pr-default/metrics?days=3650", who)
     found |= {f"metrics {name}": metrics[name] for name in ("tokens", "reworks", "tasks_done")}
     context = await _get(at, "/api/context/stats", who)
-    found |= {f"context {name}": context[name] for name in ("packs", "dropped", "redactions")}
+    found |= {f"context {name}": context[name] for name in ("packs", "dropped", "redactions", "projection")}
+    found["budgets"] = (await _get(at, f"/api/budgets?scope=story:{STORY}", who))["items"]
     (line,) = (await _get(at, "/api/planner/stories", who))["items"]
     return found | {f"board {name}": line[name] for name in ("tokens", "tasks_done", "gates")}
 
@@ -322,6 +323,31 @@ async def test_figures_of_whole_projects_count_only_what_the_caller_sees(at: Too
     assert await _figures(at, DEV) == mine
     after = await _figures(at, ROOT)
     assert [name for name in after if after[name] == whole[name]] == [], "to the po each of them counts it"
+
+
+@pytest.mark.rule("CX-16", "AP-87")
+async def test_budget_lines_of_a_story_are_as_if_there_were_no_more_than_the_caller_sees(at: ToolFront):
+    log = StoryLog()
+    log.step("shown/draft", task_id=EntityId(TASK), tokens=(500, 50))
+    await at.record(*map(decode, log.events))
+    await _worked_on(at, DOC_TASK)
+    before = (await _get(at, f"/api/budgets?scope=story:{STORY}", DEV))["items"]
+    whole = (await _get(at, f"/api/budgets?scope=story:{STORY}", ROOT))["items"]
+    spent, all_spent = (_of_story(lines, "tokens")["spent"] for lines in (before, whole))
+    assert all_spent - spent >= 7_900
+    mine = {line["spent"] for line in whole if line["id"] == TASK and line["quantity"] == "tokens"}
+    assert mine == {line["spent"] for line in before if line["id"] == TASK and line["quantity"] == "tokens"} != set()
+    assert DOC_TASK in {line["id"] for line in whole}
+    assert DOC_TASK not in {line["id"] for line in before}
+    body = {"limits": {"tokens": 1_000_000}}
+    assert (await at.client.put(f"/api/budgets/story/{STORY}", json=body, headers=keyed(7, ROOT))).status_code < 300
+    line = _of_story((await _get(at, f"/api/budgets?scope=story:{STORY}", DEV))["items"], "tokens")
+    assert (line["limit"], line["spent"], line["left"]) == (1_000_000, spent, 1_000_000 - spent - line["reserved"])
+
+
+def _of_story(lines: list[dict[str, Any]], quantity: str) -> dict[str, Any]:
+    (found,) = (line for line in lines if line["scope"] == "story" and line["quantity"] == quantity)
+    return found
 
 
 @pytest.mark.rule("CX-16", "AP-87")

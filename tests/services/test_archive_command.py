@@ -51,7 +51,13 @@ class Fleet:
         self.endpoints = endpoints_of(load_settings({"HOME": str(home), "FLEET_HOME": str(home)}), addresses)
 
     async def __call__(self, *args: str) -> Result:
-        environ = {"FLEET_HOME": str(self.home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+        environ = {
+            "FLEET_HOME": str(self.home),
+            "FLEET_CONFIG": None,
+            "FLEET_REDIS_URL": None,
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
         return await asyncio.to_thread(CliRunner().invoke, app, list(args), env=environ)
 
 

@@ -105,7 +105,13 @@ class Fleet:
         self.heads[stream] = outcome.head
 
     async def command(self, *args: str) -> Result:
-        environ = {"FLEET_HOME": str(self.home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+        environ = {
+            "FLEET_HOME": str(self.home),
+            "FLEET_CONFIG": None,
+            "FLEET_REDIS_URL": None,
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
         return await asyncio.to_thread(CliRunner().invoke, app, list(args), env=environ)
 
     async def verify(self, *args: str) -> tuple[int, dict[str, Any]]:

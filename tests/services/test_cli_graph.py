@@ -62,9 +62,15 @@ async def projector(redis_url: str, neo4j_address: Neo4jAddress, tmp_path: Path)
         )
 
 
-async def fleet(home: Path, *args: str) -> Result:
-    environ = {"FLEET_HOME": str(home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
-    return await asyncio.to_thread(CliRunner().invoke, app, ["graph", *args], env=environ)
+async def fleet(home: Path, *args: str, **variables: str) -> Result:
+    environ: dict[str, str | None] = {
+        "FLEET_HOME": str(home),
+        "FLEET_CONFIG": None,
+        "FLEET_REDIS_URL": None,
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+    return await asyncio.to_thread(CliRunner().invoke, app, ["graph", *args], env=environ | variables)
 
 
 def answer(result: Result) -> dict[str, Any]:
@@ -125,6 +131,27 @@ async def test_graph_command_without_a_fleet_says_how_to_start_one(tmp_path: Pat
     result = await fleet(tmp_path, *args)
     assert result.exit_code == 5
     assert "fleet up --detach" in result.stderr
+
+
+@pytest.mark.rule("GR-9")
+async def test_graph_is_asked_and_rebuilt_where_variables_alone_name_the_stores_as_in_a_pod(
+    projector: Projector, tmp_path: Path, redis_url: str, neo4j_address: Neo4jAddress
+) -> None:
+    pod = tmp_path / "pod"
+    named = {
+        "FLEET_REDIS_URL": own_database(redis_url, 8),
+        "FLEET_NEO4J_URI": neo4j_address.uri,
+        "FLEET_NEO4J_USER": neo4j_address.user,
+        "FLEET_NEO4J_PASSWORD": neo4j_address.password,
+    }
+    assert (await fleet(pod, "status")).exit_code == 5
+    async with empty_database(own_database(redis_url, 8)) as redis:
+        await append(RedisEventLog(redis), STORY, CREATED, MOVED)
+        assert answer(await fleet(pod, "status", "--json", **named))["lag_total"] == 2
+        async with running(projector):
+            rebuilt = await fleet(pod, "rebuild", **named)
+    assert rebuilt.exit_code == 0, rebuilt.stderr
+    assert "projection 2 is active; it equals the one before it" in rebuilt.stdout
 
 
 async def test_gauges_say_what_the_status_says() -> None:

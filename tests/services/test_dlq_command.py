@@ -48,7 +48,13 @@ class Fleet:
         (home / "fleet.json").write_text(running.model_dump_json())
 
     def __call__(self, *args: str) -> Result:
-        environ = {"FLEET_HOME": str(self.home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+        environ = {
+            "FLEET_HOME": str(self.home),
+            "FLEET_CONFIG": None,
+            "FLEET_REDIS_URL": None,
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
         return CliRunner().invoke(app, list(args), env=environ)
 
     def store(self, work: Callable[[Redis], Awaitable[T]]) -> T:

@@ -21,6 +21,7 @@ from fleet.ids import Principal, StoryId
 from fleet.models import kind_of
 from fleet.ports import ChatModel
 from fleet.story import StoryState, fold
+from tests.support.rejected_replies import decided_by_hand
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import (
     BROKEN_REVIEW,
@@ -241,6 +242,33 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
             state = await t.settled(story_id)
     assert state.closed, state.park
     assert passed == by_hand
+
+
+@pytest.mark.rule("LC-114", "LC-78")
+@pytest.mark.parametrize(
+    ("delegated", "reason"),
+    [
+        ((), "Say what a run of characters is, in its docstring."),
+        (("qa",), "The name is wrong.\nCall it by what it does, and test that."),
+    ],
+)
+async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
+    tmp_path: Path, delegated: tuple[str, ...], reason: str
+) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    async with team(tmp_path) as t:
+        story_id = await t.create(demo_story())
+        await t.start(story_id, repo, model=RECORDED, delegate=delegated)
+        state, said = await decided_by_hand(t, story_id, reason)
+    assert state.closed, state.park
+    assert [one for one in said if one[1] == "task_acceptance"] == [
+        ("reject", "task_acceptance"),
+        ("approve", "task_acceptance"),
+    ]
+    (task,) = state.tasks.values()
+    assert task.attempt == 2
+    assert reason in task.feedback
+    assert git(repo, "rev-parse", f"fleet/{story_id}") == state.commit
 
 
 @pytest.mark.rule("LC-78")

@@ -1,7 +1,8 @@
 """Thousands of seeded runs of a small fleet whose stores, processes and clocks fail (F11, F15, F23).
 
 FLEET_SIM_SEEDS runs and FLEET_SIM_FIRST is the first seed; without them 2,000 lean runs and 100 of whole stories are
-made. A failing seed prints its faults and the command that runs it again.
+made: 500 and 50 by `make test`, the rest by `make test-wide`. A failing seed prints its faults and the command that
+runs it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sim_spans import Runs
+from tests.support.sim_spans import Runs, Span
 from tests.support.sim_world import FULL, LEAN, simulate
 
 FIRST = int(os.environ.get("FLEET_SIM_FIRST", "0"))
@@ -55,13 +56,6 @@ ALWAYS_SEEN = (
 """What all runs together must come to see (O8): otherwise they show less than they say."""
 
 
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
-    """All spans at once, on every core, behind whatever else the machine has to do: no clock of theirs is real."""
-    with Runs([(LEAN, *span) for span in LEAN_SPANS] + [(FULL, *span) for span in FULL_SPANS]) as started:
-        yield started
-
-
 def _spans(seeds: int, size: int) -> list[tuple[int, int]]:
     return [(FIRST + n, min(size, seeds - n)) for n in range(0, seeds, size)]
 
@@ -70,31 +64,74 @@ LEAN_SPANS = _spans(SEEDS, CHUNK)
 FULL_SPANS = _spans(max(1, SEEDS // 20), 25)
 
 
+# All that somebody asks for; else what is enough to see everything, and the rest in `make test-wide`.
+LEAN_FIRST = LEAN_SPANS if "FLEET_SIM_SEEDS" in os.environ else LEAN_SPANS[:4]
+FULL_FIRST = FULL_SPANS if "FLEET_SIM_SEEDS" in os.environ else FULL_SPANS[:2]
+LEAN_REST, FULL_REST = LEAN_SPANS[len(LEAN_FIRST) :], FULL_SPANS[len(FULL_FIRST) :]
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    """The first spans at once, on every core, behind whatever else the machine has to do: no clock of theirs is real.
+
+    The first test that asks for one of them waits for most of the others too.
+    """
+    with Runs([(LEAN, *span) for span in LEAN_FIRST] + [(FULL, *span) for span in FULL_FIRST]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def more_runs() -> Iterator[Runs]:
+    """The rest of the spans."""
+    with Runs([(LEAN, *span) for span in LEAN_REST] + [(FULL, *span) for span in FULL_REST]) as started:
+        yield started
+
+
+def _heals(found: Span, count: int) -> None:
+    assert not found.broken, f"{len(found.broken)} of {count} seeds are broken\n" + "\n\n".join(found.broken[:3])
+
+
 @pytest.mark.rule("PL-48", "GL-19", "EV-3", "EV-4", "EV-14", "EV-15", "EV-20")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("first", "count"), LEAN_SPANS)
+@pytest.mark.parametrize(("first", "count"), LEAN_FIRST)
 def test_lean_fleet_under_faults_heals_and_comes_to_the_end_without_faults(runs: Runs, first: int, count: int) -> None:
-    found = runs.span(LEAN, first, count)
-    assert not found.broken, f"{len(found.broken)} of {count} seeds are broken\n" + "\n\n".join(found.broken[:3])
+    _heals(runs.span(LEAN, first, count), count)
 
 
 @pytest.mark.rule("PL-48", "PL-43", "RC-51", "RC-54")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("first", "count"), FULL_SPANS)
+@pytest.mark.parametrize(("first", "count"), FULL_FIRST)
 def test_full_story_under_faults_heals_and_comes_to_the_end_without_faults(runs: Runs, first: int, count: int) -> None:
-    found = runs.span(FULL, first, count)
-    assert not found.broken, f"{len(found.broken)} of {count} seeds are broken\n" + "\n\n".join(found.broken[:3])
+    _heals(runs.span(FULL, first, count), count)
+
+
+@pytest.mark.wide
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("first", "count"), LEAN_REST)
+def test_more_lean_fleets_under_faults_heal_and_come_to_the_end_without_faults(
+    more_runs: Runs, first: int, count: int
+) -> None:
+    _heals(more_runs.span(LEAN, first, count), count)
+
+
+@pytest.mark.wide
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("first", "count"), FULL_REST)
+def test_more_full_stories_under_faults_heal_and_come_to_the_end_without_faults(
+    more_runs: Runs, first: int, count: int
+) -> None:
+    _heals(more_runs.span(FULL, first, count), count)
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(SEEDS < 1000, reason="fewer than 1,000 seeds need not come to see everything")
 def test_seeds_together_come_to_see_every_interesting_state(runs: Runs) -> None:
-    spans = [runs.span(LEAN, *s) for s in LEAN_SPANS] + [runs.span(FULL, *s) for s in FULL_SPANS]
+    spans = [runs.span(LEAN, *s) for s in LEAN_FIRST] + [runs.span(FULL, *s) for s in FULL_FIRST]
     seen: Counter[str] = Counter()
     for found in spans:
         seen.update(found.seen)
     missing = [name for name in ALWAYS_SEEN if not seen[name]]
-    assert not missing, f"O8: never seen in {SEEDS} seeds: {missing}; seen: {dict(seen)}"
+    assert not missing, f"O8: never seen in so many seeds: {missing}; seen: {dict(seen)}"
 
 
 def test_seed_run_twice_is_the_same_run_byte_for_byte() -> None:

@@ -298,6 +298,58 @@ async def test_council_without_a_single_draft_is_undecided_and_escalated():
     assert "council_escalation" in [a.request.gate for a in state.approvals.values()]
 
 
+async def told(world: World, name: str, body: dict[str, Any], who: str = "user:ana") -> None:
+    """A person says this of the story."""
+    command_id = CommandId(f"{who}/{name}-{len(await world.events())}")
+    await world.commands.handle(
+        await world.bench(), Command(command_id, StreamId.of_story(STORY), name, Principal(who), body)
+    )
+
+
+@pytest.mark.rule("CN-56", "LC-95", "LC-72")
+async def test_granted_escalation_asks_a_new_council_the_same_and_lets_the_story_go_on():
+    is_back: list[bool] = []
+
+    def silent_first(request: AgentRequest) -> Any:
+        return team(request) if is_back or request.kind != "propose" else ReplyMalformed("no usable reply")
+
+    world = await world_of(MortalLog(), silent_first)
+    first = next(iter((await work(world)).councils))
+    # Once more without anybody to answer: no consent makes a winner.
+    await told(world, "approve", {"gate": "council_escalation", "notes": "somebody looks at the models"})
+    state = await work(world)
+    assert [c.status for c in state.councils.values()] == ["UNDECIDED", "UNDECIDED"]
+    assert state.park is not None
+    assert state.park.cause == "council_undecided"
+    is_back.append(True)
+    await told(world, "approve", {"gate": "council_escalation"})
+    state = await work(world)
+    assert [c.status for c in state.councils.values()] == ["UNDECIDED", "UNDECIDED", "DECIDED"]
+    assert (state.park, waiting_for(state, fsm(), now_ms=world.clock.now_ms())) == (
+        None,
+        "gate approve_design waits for role po",
+    )
+    notes = [p.note for p in map(ev.decode, await world.events()) if isinstance(p, ev.StoryUnparked)]
+    assert notes[0] == "somebody looks at the models"
+    assert "the same is asked of another one" in notes[1]
+    assert first not in notes[1]
+
+
+@pytest.mark.rule("CN-56", "LC-95")
+async def test_rejected_escalation_leaves_the_story_with_the_person():
+    def silent(request: AgentRequest) -> Any:
+        return ReplyMalformed("no usable reply") if request.kind == "propose" else team(request)
+
+    world = await world_of(MortalLog(), silent)
+    await work(world)
+    await told(world, "reject", {"gate": "council_escalation", "reason": "I decide it myself"})
+    state = await work(world)
+    assert (len(state.councils), state.disposition) == (1, "parked")
+    await told(world, "unpark", {"note": "once more as it stands"})
+    state = await work(world)
+    assert (len(state.councils), state.disposition) == (1, "parked")
+
+
 @pytest.mark.rule("CN-111", "CN-47", "CN-113")
 async def test_ballots_that_stay_broken_are_refused_and_give_no_quorum():
     def broken(request: AgentRequest) -> Any:

@@ -13,7 +13,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDaySpending, MemoryDeployments, MemoryGraph, MemoryToolSessions
+from fleet.adapters.memory import (
+    MemoryDaySpending,
+    MemoryDeployments,
+    MemoryEventLog,
+    MemoryFeed,
+    MemoryGraph,
+    MemoryToolSessions,
+)
 from fleet.adapters.signing import Ed25519Verifier
 from fleet.config import ServeSettings
 from fleet.context import ContextConfig
@@ -31,6 +38,8 @@ from fleet.services.context_statistics import ContextStatistics
 from fleet.services.decision_desk import DecisionDesk
 from fleet.services.deployment_desk import DeploymentDesk
 from fleet.services.gate_desk import GateDesk
+from fleet.services.platform_desk import PlatformDesk
+from fleet.services.platform_view import PlatformView
 from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
 from fleet.services.project_desk import ProjectDesk
 from fleet.services.story_desk import StoryDesk
@@ -126,12 +135,18 @@ def _parts(team: Team, graph: MemoryGraph, deployments: MemoryDeployments) -> Fr
             roles=load_roles(files().document("roles.yaml")),
             digests=files().digests(),
         ),
+        platform=PlatformDesk(view=PlatformView(team.log, _feed(team)), inbox=team.inbox, clock=clock),
         projects=ProjectDesk(log=team.log, inbox=team.inbox, blobs=blobs, planning=planning),
     )
 
 
+def _feed(team: Team) -> MemoryFeed:
+    assert isinstance(team.log, MemoryEventLog)
+    return MemoryFeed(team.log)
+
+
 def _audit(team: Team, clock: SystemClock) -> AuditDesk:
-    from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryEventLog, MemoryRawLog
+    from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
     from tests.support.audit import SIGNER
 
     assert isinstance(team.log, MemoryEventLog)

@@ -616,6 +616,7 @@ def _council() -> list[ev.Payload]:
             kept=("test_saved", "test_empty"),
             dropped=(ev.DroppedTest(test="test_clock", reason="two runs of one candidate differ"),),
             trusted=True,
+            on_base={"test_saved": "failed: KeyError", "test_empty": "passed"},
         ),
         ev.EvidenceRecorded(council_id=COUNCIL_ID, round=0, evidence=evidence),
         ev.RoundOpened(council_id=COUNCIL_ID, round=1, phase="repairing"),

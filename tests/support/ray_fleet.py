@@ -176,6 +176,23 @@ class RayFleet:
         """Where the processes of the head node write what they print."""
         return Path(self._asked("logs")["logs"])
 
+    def add_node(self) -> int:
+        """One more node for actors; the pid of its raylet."""
+        self.raylets = self._asked("add")["raylets"]
+        return self.raylets[-1]
+
+    def drain(self) -> dict[str, Any]:
+        """The first node is drained and gone: when it was told and when its processes were ended, and what Ray says."""
+        return self._asked("drain")
+
+    def head_dies(self) -> dict[str, Any]:
+        """Every process of Ray's head is dead: when, and which they were."""
+        return self._asked("head dies")
+
+    def head_is_back(self) -> dict[str, Any]:
+        """A new head answers in the place of the dead one: when, and the actors that it knows."""
+        return self._asked("head is back")
+
     def _asked(self, what: str) -> dict[str, Any]:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
@@ -203,11 +220,18 @@ def ray_fleet(
     workers: int = 0,
     council_env: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
+    keeps_head: bool = False,
 ) -> Iterator[RayFleet]:
-    """A fleet below `home` (a short path: sockets lie there); afterwards no process of it is left."""
-    store = Valkey(StoreKind.LOG, home / "log")
+    """A fleet below `home` (a short path: sockets lie there); afterwards no process of it is left.
+
+    Args:
+        keeps_head: the state of Ray's head lies in a Redis of its own, so that a new head goes on with it.
+    """
+    store, of_head = Valkey(StoreKind.LOG, home / "log"), Valkey(StoreKind.LOG, home / "gcs")
     run_apart(store.start())
     try:
+        if keeps_head:
+            run_apart(of_head.start())
         with proxied_log(store.url) as (proxy, through):
             plan = HostPlan(
                 home=home,
@@ -218,10 +242,12 @@ def ray_fleet(
                 workers=workers,
                 council_env=dict(council_env or {}),
                 settings=dict(settings or {}),
+                head_store=of_head.url if keeps_head else "",
             )
             yield from _hosted(plan, store.url, proxy)
     finally:
         run_apart(store.stop())
+        run_apart(of_head.stop())
     left = processes_below(home)
     assert left == [], f"processes of the fleet are left: {left}"
 

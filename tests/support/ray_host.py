@@ -14,22 +14,28 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.local import Addresses, RayHead, ray_environment
+from cluster.local import Addresses, RayHead, free_port, ray_environment
 from cluster.local.identity import descendants, end_all
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.cli.local_principals import ensure_principals
 from fleet.config import ActorKind, load_settings
 from fleet.wiring import Endpoints
+from tests.support.ray_nodes_host import patient
 
 __all__ = ["HostPlan"]
 
 ROLES = ("planner", "developer", "qa", "architect", "devops", "designer")
 """Roles that the example story asks."""
 
+DRAIN_S = 12
+"""What a node that is drained has before its processes are ended; in a pod it is less than what Kubernetes gives it."""
+
 _LEFT_OUT = ("projector", "notary")
+_DRIVER: dict[str, Any] = {"namespace": "fleet", "log_to_driver": False, "configure_logging": False}
 _KINDS = get_args(ActorKind)
 
 
@@ -51,6 +57,8 @@ class HostPlan(BaseModel):
     """Further FLEET_* variables, for all of them."""
     workers: int = 0
     """Nodes beside the head; the actors live on the first of them, the others come later. 0: all on one node."""
+    head_store: str = ""
+    """URL of the Redis that keeps the state of Ray's head; empty keeps it in the head."""
 
 
 def main() -> None:
@@ -66,7 +74,14 @@ def main() -> None:
         head.complete()
         _say(answers, {"ready": True, "raylets": head.raylets()})
         for line in sys.stdin:
-            _say(answers, _answer(line.strip(), plan))
+            asked = line.strip()
+            acts = {
+                "add": head.add,
+                "drain": head.drain,
+                "head dies": head.head_dies,
+                "head is back": head.head_is_back,
+            }
+            _say(answers, acts[asked]() if asked in acts else _answer(asked, plan))
     finally:
         # A cluster that came up by half stops nothing of itself.
         started = descendants(os.getpid())
@@ -137,6 +152,12 @@ def _answer(asked: str, plan: HostPlan) -> dict[str, Any]:
             return {"error": asked}
 
 
+def _named() -> list[dict[str, Any]]:
+    import ray
+
+    return ray.util.list_named_actors(all_namespaces=True)  # pyright: ignore[reportReturnType]
+
+
 def _councils(shards: int) -> list[dict[str, Any] | None]:
     import ray
     from ray.exceptions import RayError
@@ -167,6 +188,11 @@ class _OneNode:
     def raylets(self) -> list[int]:
         return []
 
+    def drain(self) -> dict[str, Any]:
+        return {"error": "one node stays as it is"}
+
+    add = head_dies = head_is_back = drain
+
     def stop(self) -> None:
         self._head.stop()
 
@@ -179,6 +205,7 @@ class _ManyNodes:
         self._cluster: Any = None
         self._workers: list[Any] = []
         """In the order of their start; the cluster itself keeps a set."""
+        self._head: dict[str, Any] = {}
 
     def start(self) -> None:
         token = self._plan.home / "ray-token"
@@ -186,18 +213,18 @@ class _ManyNodes:
         token.chmod(0o600)
         os.environ.update(ray_environment(token))
         os.environ.update(RAY_health_check_period_ms="1000", RAY_health_check_failure_threshold="3")
+        os.environ.update(RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=str(DRAIN_S))
         # `Cluster` notes its address in Ray's default folder, where `address="auto"` of anybody would find it.
         (self._plan.home / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = str(self._plan.home)
         import ray
+        from ray._private import services
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(
-            initialize_head=True,
-            shutdown_at_exit=False,
-            head_node_args={**self._node(), "num_cpus": 0, "include_dashboard": False},
-        )
-        ray.init(address=self._cluster.address, namespace="fleet", log_to_driver=False, configure_logging=False)
+        services.get_node = patient(services.get_node)
+        self._head = {**self._node(), "num_cpus": 0, "include_dashboard": False, **self._kept()}
+        self._cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args=self._head)
+        ray.init(address=self._cluster.address, **_DRIVER)
         self._add()
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
@@ -209,6 +236,15 @@ class _ManyNodes:
                     for one in started:
                         one.process.poll()
             time.sleep(0.1)
+
+    def _kept(self) -> dict[str, Any]:
+        """What a head needs that is to come back: its state elsewhere, and the same port."""
+        if not self._plan.head_store:
+            return {}
+        store = urlsplit(self._plan.head_store)
+        # As on a cluster: who waits for the head gives up later than a new one needs.
+        os.environ.update(RAY_REDIS_ADDRESS=f"127.0.0.1:{store.port}", RAY_gcs_rpc_server_reconnect_timeout_s="600")
+        return {"redis_password": store.password, "gcs_server_port": free_port()}
 
     def _node(self) -> dict[str, Any]:
         return {
@@ -224,9 +260,52 @@ class _ManyNodes:
         for _ in range(self._plan.workers - 1):
             self._add()
 
+    def add(self) -> dict[str, Any]:
+        """One more node for actors, beside whatever is under way."""
+        self._add()
+        return {"raylets": self.raylets()}
+
     def raylets(self) -> list[int]:
         nodes = (self._cluster.head_node, *self._workers)
         return [node.all_processes["raylet"][0].process.pid for node in nodes]
+
+    def drain(self) -> dict[str, Any]:
+        """The first node goes as it does when its pod is deleted: `ray start --block` does this at a SIGTERM."""
+        import ray
+        from ray._private.state import state
+
+        node = self._workers.pop(0)
+        told_ms, seen = time.time_ns() // 10**6, False
+        telling = threading.Thread(target=node._drain_node_before_shutdown, name="drain")
+        telling.start()
+        while telling.is_alive():
+            seen = seen or node.node_id in state.get_draining_nodes()
+            time.sleep(0.05)
+        ended_ms = time.time_ns() // 10**6
+        self._cluster.remove_node(node, allow_graceful=True)
+        while (row := next(r for r in ray.nodes() if r["NodeID"] == node.node_id))["Alive"]:
+            time.sleep(0.1)
+        why = f"{row.get('DeathReason')}: {row.get('DeathReasonMessage')}"
+        return {"told_ms": told_ms, "ended_ms": ended_ms, "was_draining": seen, "why": why}
+
+    def head_dies(self) -> dict[str, Any]:
+        """Every process of the head is killed."""
+        import ray
+
+        # A driver beside a dead raylet ends itself, and this is the process that all of them belong to.
+        ray.shutdown()
+        head = self._cluster.head_node
+        pids = [one.process.pid for started in head.all_processes.values() for one in started]
+        self._cluster.remove_node(head, allow_graceful=False)
+        return {"died_ms": time.time_ns() // 10**6, "pids": pids}
+
+    def head_is_back(self) -> dict[str, Any]:
+        """A head with the same port and store; which actors it knows, that it never started."""
+        import ray
+
+        self._cluster.add_node(**self._head)
+        ray.init(address=self._cluster.address, **_DRIVER)
+        return {"back_ms": time.time_ns() // 10**6, "actors": [a["name"] for a in _named()]}
 
     def stop(self) -> None:
         import ray

@@ -84,7 +84,7 @@ class NodesOfOneMachine:
         from ray._private import services
         from ray.cluster_utils import Cluster
 
-        services.get_node = _patient(services.get_node)
+        services.get_node = patient(services.get_node)
         head = {"num_cpus": 0, "include_dashboard": self._dashboard, "dashboard_port": free_port()}
         self._cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args={**self._node(), **head})
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
@@ -118,7 +118,7 @@ class NodesOfOneMachine:
             time.sleep(0.1)
 
 
-def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
+def patient(ask: Callable[..., Any]) -> Callable[..., Any]:
     """As `ask`, but what Ray does not know of a node yet is waited for: it gives a node 30 s, too little here."""
 
     def asked(*args: Any) -> Any:

@@ -204,11 +204,15 @@ def _pipeline(start: ProgramStart) -> ProgramEnd:
 
 
 def _run_tests(start: ProgramStart) -> ProgramEnd:
-    is_wrong = _WRONG.encode() in start.files[_PATH]
+    # A tree without any candidate may not have the file.
+    code_under_test = start.files.get(_PATH)
+    is_wrong = code_under_test is not None and _WRONG.encode() in code_under_test
     found: list[dict[str, Any]] = []
     for path, code in start.inputs.items():
         names = re.findall(r"^def (test_\w+)", code.decode(), re.MULTILINE)
-        tests = [_outcome(name, is_wrong=is_wrong and name.endswith("2")) for name in names]
+        tests = [
+            _outcome(name, is_wrong=code_under_test is None or (is_wrong and name.endswith("2"))) for name in names
+        ]
         found.append({"name": path.rsplit("/", 1)[-1], "collected": True, "tests": tests})
     return ProgramEnd(written={specs.TESTS: _json({"files": found})})
 

@@ -17,8 +17,11 @@ from fleet.ids import Digest
 from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, ToolUse
 from fleet.ports import ChatModel
 
-__all__ = ["RecordedChatModel", "RecordingChatModel"]
+__all__ = ["WORDS", "RecordedChatModel", "RecordingChatModel"]
 
+WORDS = "{{the words of a person}}"
+"""Stands in a recorded request where a person may have said anything: the reply is the same whatever it was."""
+_MOST = 4000
 _HOW = "record it with `--model PROFILE --record DIR`"
 
 
@@ -55,8 +58,39 @@ def _load(path: Path, request: ChatRequest) -> ChatReply | None:
     return recording.reply
 
 
+def _with_words(directory: Path, request: ChatRequest) -> ChatReply | None:
+    """The reply to a recorded request that is this one but for what a person said; None when there is none."""
+    for path in sorted(directory.glob("*.json")):
+        try:
+            text = path.read_bytes()
+            recording = _Recording.model_validate_json(text) if WORDS.encode() in text else None
+        except (OSError, ValidationError):
+            continue
+        if recording is not None and _is_same(recording.request, request):
+            return recording.reply
+    return None
+
+
+def _is_same(recorded: ChatRequest, request: ChatRequest) -> bool:
+    """Whether the same words in each place that is left open make the one request of the other."""
+    words: str | None = None
+    for open_, message in zip(recorded.messages, request.messages, strict=False):
+        before, mark, after = open_.content.partition(WORDS)
+        if mark and words is None and message.content.startswith(before):
+            rest = message.content[len(before) :]
+            end = rest.find(after.partition(WORDS)[0])
+            words = rest[:end] if 0 < end <= _MOST else None
+    if words is None:
+        return False
+    filled = [m.model_copy(update={"content": m.content.replace(WORDS, words)}) for m in recorded.messages]
+    return recorded.model_copy(update={"messages": tuple(filled)}) == request
+
+
 class RecordedChatModel:
     """`ChatModel` that replays files `<request digest>.json` of one folder; it never invents a reply.
+
+    A recorded request may leave open what a person says (`WORDS`): a replay cannot read it, so it goes on as if the
+    person had said nothing new, and whoever makes such recordings says so.
 
     The reply names engine `recorded`, but model, revision and usage of the model that really answered; a replay takes
     no model time, so its latency is 0.
@@ -70,6 +104,8 @@ class RecordedChatModel:
     ) -> ChatReply:
         """See `ChatModel.complete`. A miss names the digest, the folder, and where the nearest recording differs."""
         reply = await asyncio.to_thread(_load, _path(self._directory, request), request)
+        if reply is None:
+            reply = await asyncio.to_thread(_with_words, self._directory, request)
         if reply is None:
             raise await asyncio.to_thread(self._miss, request)
         return reply.model_copy(update={"engine": "recorded", "latency_ms": 0})

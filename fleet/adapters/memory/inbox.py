@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,6 +16,7 @@ __all__ = ["MemoryInbox"]
 
 _ANSWER_TTL_MS = 86_400_000
 _DEFER_MS = 1_000
+_AFTER_OTHERS_MS = 100
 
 
 @dataclass(slots=True)
@@ -26,6 +28,9 @@ class _Queued:
     is_taken: bool = False
     due_ms: int = 0
     """When it may be delivered again, once it was taken."""
+    taken_by: str = ""
+    deferred_by: str = ""
+    """The consumer that had it last and deferred it; empty once it was taken again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class MemoryInbox:
         self._receipts = count(1)
         self._queue: dict[str, _Queued] = {}
         self._answers: dict[CommandId, _Kept] = {}
+        self._waiting: Counter[str] = Counter()
         self._arrived, self._answered = Signal(), Signal()
         self.set_aside: dict[str, DeadLetter] = {}
         """Commands that are dead letters, by the letter's id, as MemoryDeadLetters lists them."""
@@ -74,34 +80,49 @@ class MemoryInbox:
     async def take(self, consumer: str, *, timeout_s: float) -> list[Delivery]:
         """New commands, or one abandoned one; empty when the time is over."""
         until_ms = self._clock.monotonic_ms() + int(timeout_s * 1000)
-        while True:
-            if found := self._deliver():
-                return found
-            look_again_ms = min([until_ms, *(queued.due_ms for queued in self._queue.values() if queued.is_taken)])
-            if not await self._arrived.wait(self._clock, until_ms=look_again_ms) and look_again_ms == until_ms:
+        while not (found := self._deliver(consumer)):
+            again_ms = (self._due_ms(queued, consumer) for queued in self._queue.values() if queued.is_taken)
+            look_again_ms = min([until_ms, *again_ms])
+            self._waiting[consumer] += 1
+            try:
+                has_arrived = await self._arrived.wait(self._clock, until_ms=look_again_ms)
+            finally:
+                self._waiting[consumer] -= 1
+            if not has_arrived and look_again_ms == until_ms:
                 return []
+        return found
 
-    def _deliver(self) -> list[Delivery]:
+    def _due_ms(self, queued: _Queued, consumer: str) -> int:
+        """When this consumer may have a command again that was taken; in milliseconds of the clock."""
+        # Two consumers that wake in the same moment would always be asked in the same order: the one that cannot
+        # carry it out would take it each time, and the one that can would never see it.
+        is_for_others = queued.deferred_by == consumer and any(
+            number for name, number in self._waiting.items() if name != consumer
+        )
+        return queued.due_ms + (_AFTER_OTHERS_MS if is_for_others else 0)
+
+    def _deliver(self, consumer: str) -> list[Delivery]:
         """Hand out what waits; a command that was answered meanwhile leaves the queue instead."""
         for receipt in [r for r, queued in self._queue.items() if queued.is_taken]:
-            if self._queue[receipt].due_ms > self._clock.monotonic_ms():
+            if self._due_ms(self._queue[receipt], consumer) > self._clock.monotonic_ms():
                 continue
             if self._queue[receipt].attempts >= self._max_attempts:
                 self._park(receipt)
-            elif delivery := self._delivery(receipt):
+            elif delivery := self._delivery(receipt, consumer):
                 return [delivery]
         found: list[Delivery] = []
         for receipt in [r for r, queued in self._queue.items() if not queued.is_taken]:
-            if len(found) < self._batch and (delivery := self._delivery(receipt)):
+            if len(found) < self._batch and (delivery := self._delivery(receipt, consumer)):
                 found.append(delivery)
         return found
 
-    def _delivery(self, receipt: str) -> Delivery | None:
+    def _delivery(self, receipt: str, consumer: str) -> Delivery | None:
         queued = self._queue[receipt]
         if self._kept(queued.command.command_id) is not None:
             del self._queue[receipt]
             return None
         queued.attempts, queued.is_taken = queued.attempts + 1, True
+        queued.taken_by, queued.deferred_by = consumer, ""
         queued.due_ms = self._clock.monotonic_ms() + self._abandoned_after_ms
         return Delivery(receipt=receipt, command=queued.command, attempts=queued.attempts)
 
@@ -141,6 +162,7 @@ class MemoryInbox:
         queued = self._queue.get(delivery.receipt)
         if queued is not None and queued.attempts == delivery.attempts:
             queued.attempts -= 1
+            queued.deferred_by = queued.taken_by
             queued.due_ms = self._clock.monotonic_ms() + min(_DEFER_MS, self._abandoned_after_ms)
             self._arrived.notify()
 

@@ -21,6 +21,7 @@ from fleet.errors import (
     ToolTimeout,
 )
 from fleet.ids import RunKey, StoryId
+from fleet.models import TokenizerId
 from fleet.ports import (
     AgentAnswer,
     AgentRequest,
@@ -76,7 +77,7 @@ class RayAgents:
 
 
 class RayPacks:
-    """Ports Packs and PackFigureSource over the actor `context`."""
+    """Ports Packs, TokenCounts and PackFigureSource over the actor `context`."""
 
     def __init__(self, resolver: ActorResolver) -> None:
         self._resolver = resolver
@@ -88,6 +89,10 @@ class RayPacks:
     async def count(self, request: CountRequest) -> int:
         """See the port."""
         return await self._resolver.call("context", "count", request, timeout_s=30.0)
+
+    async def tokens(self, tokenizers: tuple[TokenizerId | None, ...], texts: tuple[str, ...]) -> int:
+        """See the port; a fleet without its actor is known at once."""
+        return await self._resolver.call("context", "tokens", tokenizers, texts, timeout_s=10.0, found_within_s=2.0)
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """See the port."""

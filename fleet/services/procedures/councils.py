@@ -64,7 +64,7 @@ async def open_task_council(bench: Workbench, intent: OpenTaskCouncil) -> None:
 
 
 async def reopen_task_council(bench: Workbench, intent: ReopenTaskCouncil) -> None:
-    """The same members are convened on the task again, since a person ended their first council (AP-78)."""
+    """The same members are convened on the task again: a person ended their council, or asks again (AP-78, CN-56)."""
     name = f"council/{intent.task_id}/{intent.attempt}/after/{intent.after}"
     await _open_on_task(bench, intent.task_id, name, retry_of=EntityId(intent.after))
 

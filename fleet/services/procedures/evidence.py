@@ -25,6 +25,8 @@ from fleet.story import CouncilSaid, council_state
 __all__ = ["measure_candidates", "repair"]
 
 QA = seat("qa")
+_ON_BASE_SINCE = 4
+"""The rule version from which on generated tests run without any candidate too; a council keeps its own rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ async def measure_candidates(sitting: Sitting, duty: cn.OwedEvidence) -> None:
         executed = await together(_execute(sitting, c, digest, duty.round) for c, digest in contents.items())
         filtered = sitting.state.filtered
         if duty.filter_tests and any(e.generated for e in executed):
-            filtered = _filtered(executed)
-            payloads.append(_filter_event(sitting, filtered))
+            on_base = await _on_base(sitting)
+            filtered = _filtered(executed, on_base or {})
+            payloads.append(_filter_event(sitting, filtered, on_base))
         found = [_evidence_of(e, filtered, duty.round) for e in executed]
     elif sitting.opened.kind == "gate":
         found = [gate_councils.evidence_of(sitting, contents[c]) for c in names]
@@ -216,7 +219,20 @@ async def _generated(sitting: Sitting, space: WorkspaceService, tree: Digest) ->
     return tuple(r for r in runs if r is not None)
 
 
-def _filtered(executed: Sequence[Executed]) -> cn.TestsFiltered:
+async def _on_base(sitting: Sitting) -> dict[str, str] | None:
+    """How the generated tests end on the tree that the candidates change (CN-32): what passes there tells them apart
+    from each other alone, and not from doing nothing. None by the rules of an older council."""
+    tests, tree = sitting.state.tests, sitting.bench.state.tree
+    if sitting.opened.rule_version < _ON_BASE_SINCE or not isinstance(tests, cn.TestsAuthored):
+        return None
+    assert tree is not None
+    work = Work(seat=QA, tool="tests", op="pytest", task_id=sitting.opened.task_id, council_id=sitting.council_id)
+    space = workspace_of(sitting.bench, f"{sitting.council_id}/evidence/base", work)
+    run = await _run(space, tree, "generated", str((await sitting.load(tests.digest))["code"]), sitting.bench)
+    return run.signature if run is not None else {}
+
+
+def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> cn.TestsFiltered:
     """Which generated tests can be believed (CN-33)."""
     ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
     names = dict.fromkeys(name for first, _ in ran.values() for name in first)
@@ -227,6 +243,7 @@ def _filtered(executed: Sequence[Executed]) -> cn.TestsFiltered:
                 test_id=name,
                 is_collected=all(first.get(name, missing) != missing for first, _ in ran.values()),
                 runs={c: (one.get(name, missing), two.get(name, missing)) for c, (one, two) in ran.items()},
+                base=on_base.get(name),
             )
             for name in names
         ]
@@ -234,9 +251,14 @@ def _filtered(executed: Sequence[Executed]) -> cn.TestsFiltered:
     return cn.TestsFiltered(found.kept, found.dropped, found.trusted)
 
 
-def _filter_event(sitting: Sitting, found: cn.TestsFiltered) -> TestsFiltered:
-    dropped = tuple(DroppedTest(test=d.test, reason=d.reason) for d in found.dropped)
-    return TestsFiltered(council_id=sitting.council_id, kept=found.kept, dropped=dropped, trusted=found.trusted)
+def _filter_event(sitting: Sitting, found: cn.TestsFiltered, on_base: dict[str, str] | None) -> TestsFiltered:
+    return TestsFiltered(
+        council_id=sitting.council_id,
+        kept=found.kept,
+        dropped=tuple(DroppedTest(test=d.test, reason=d.reason) for d in found.dropped),
+        trusted=found.trusted,
+        on_base=on_base,
+    )
 
 
 def _evidence_of(e: Executed, filtered: cn.TestsFiltered | None, number: int) -> Evidence:

@@ -29,7 +29,7 @@ from fleet.services.journal import Work
 from fleet.services.workbench import Workbench, seat
 from fleet.story import Step
 
-__all__ = ["keep_summaries", "keep_summary"]
+__all__ = ["keep_summaries", "keep_summary", "prose_request"]
 
 _MOST_READ, _MOST_WRITTEN = 3_000, 400
 """Tokens of the extract that the model is shown, and of its answer."""
@@ -96,21 +96,27 @@ async def _told(
     bench: Workbench, role: str, name: str, found: CompressedSession, turns: Sequence[Turn]
 ) -> CompressedSession | None:
     """The summary with the model's words in it; None when it gave none that can be used."""
+    request = prose_request(found, role, bench.model)
+    work = Work(seat=seat(role), tool="model", op=SUMMING_UP)
+    try:
+        answer = await bench.journal.ask(f"{name}/prose", request, work)
+    except (ReplyMalformed, ReplyRefused):
+        return None
+    return with_prose(found, turns, str(answer.value["summary"]))
+
+
+def prose_request(found: CompressedSession, role: str, model: str | None) -> AgentRequest:
+    """What a model is asked for words of its own beside what code took from the history (CX-53)."""
     own = seat(role)
-    request = AgentRequest(
+    return AgentRequest(
         kind=SUMMING_UP,
         role=own.role,
         principal=own.principal,
         shared=f"<history>\n{outline_of(found.text, tokens=_MOST_READ)}</history>",
         sampling=Sampling(temperature="0", max_tokens=_MOST_WRITTEN, seed=1),
-        model=bench.model,
+        model=model,
         json_schema=_FORM,
     )
-    try:
-        answer = await bench.journal.ask(f"{name}/prose", request, Work(seat=own, tool="model", op=SUMMING_UP))
-    except (ReplyMalformed, ReplyRefused):
-        return None
-    return with_prose(found, turns, str(answer.value["summary"]))
 
 
 async def _record(bench: Workbench, role: str, name: str, found: CompressedSession, *, is_told: bool) -> None:

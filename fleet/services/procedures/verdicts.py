@@ -16,6 +16,7 @@ from fleet.events import (
     DecisionProposed,
     EvidenceRef,
     Subject,
+    TestsFiltered,
 )
 from fleet.ids import Digest, EntityId
 from fleet.services.journal import SYSTEM
@@ -91,6 +92,7 @@ def _minority(found: cn.MinorityReport, reasons: Reasons) -> dict[str, Any]:
 def _whole_record(sitting: Sitting, found: cn.Conclusion) -> dict[str, Any]:
     """The decision with what it stands on, for whoever reads it without the log (CN-58)."""
     opened, result = sitting.opened, found.result
+    on_base = next((p.on_base for p in sitting.record.said.values() if isinstance(p, TestsFiltered)), None)
     outcome = result.reason if isinstance(result, cn.NoDecision) else result.winner or result.verdict
     return {
         "council_id": opened.council_id,
@@ -105,6 +107,7 @@ def _whole_record(sitting: Sitting, found: cn.Conclusion) -> dict[str, Any]:
         "candidates": [_candidate(c) for c in found.results],
         "evidence": [e.model_dump(mode="json") for _, e in sorted(sitting.state.evidence.items())],
         "counterfactuals": _counterfactuals(found),
+        **({"tests_on_base": on_base} if on_base is not None else {}),
     }
 
 

@@ -4,6 +4,7 @@ import { ApiContext } from "./hooks.ts";
 import { type Route, parseRoute } from "./model/route.ts";
 import { dropToken, keepToken, takeToken } from "./model/session.ts";
 import { Shell } from "./parts/shell.tsx";
+import { AgentsScreen } from "./screens/agents.tsx";
 import { AuditScreen } from "./screens/audit.tsx";
 import { BoardScreen } from "./screens/board.tsx";
 import { ContextScreen } from "./screens/context_stats.tsx";
@@ -107,6 +108,8 @@ function Screen({ route }: { readonly route: Route }): ReactNode {
       return <UsageScreen />;
     case "audit":
       return <AuditScreen />;
+    case "agents":
+      return <AgentsScreen />;
     case "environments":
       return <EnvironmentsScreen />;
     case "story":

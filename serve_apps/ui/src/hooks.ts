@@ -186,14 +186,14 @@ export const CHANGED = "fleet-changed";
 export function useCommand(): {
   readonly isBusy: boolean;
   readonly problem: Problem | null;
-  readonly run: (path: string, body: unknown, options?: { readonly method?: "POST" | "PUT" | "PATCH"; readonly ifMatch?: string }) => Promise<unknown>;
+  readonly run: (path: string, body: unknown, options?: { readonly method?: "POST" | "PUT" | "PATCH" | "DELETE"; readonly ifMatch?: string }) => Promise<unknown>;
 } {
   const api = useApi();
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
   const again = useRef<{ readonly request: string; readonly key: string } | null>(null);
   const run = useCallback(
-    async (path: string, body: unknown, options: { readonly method?: "POST" | "PUT" | "PATCH"; readonly ifMatch?: string } = {}) => {
+    async (path: string, body: unknown, options: { readonly method?: "POST" | "PUT" | "PATCH" | "DELETE"; readonly ifMatch?: string } = {}) => {
       const request = JSON.stringify([path, body, options.method]);
       if (again.current?.request !== request) again.current = { request, key: newKey() };
       setBusy(true);

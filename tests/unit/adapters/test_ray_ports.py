@@ -69,6 +69,7 @@ async def test_role_without_actors_is_refused_and_a_dead_actor_is_an_absent_mode
 async def test_packs_sandbox_and_forge_call_the_actor_of_their_node() -> None:
     calls: Any = Calls()
     await RayPacks(calls).pack(PackRequest(story_id=STORY, role="qa", phase="TEST", as_of=0))
+    await RayPacks(calls).tokens((None,), ("a text",))
     sandbox, forge = RaySandbox(calls, "n1"), RayForge(calls, "n1")
     await sandbox.run(RunSpec(argv=("true",)), story=STORY, key=KEY, epoch=1)
     await sandbox.submit(RunSpec(argv=("true",)), story=STORY, key=KEY, epoch=1)
@@ -82,6 +83,7 @@ async def test_packs_sandbox_and_forge_call_the_actor_of_their_node() -> None:
     await forge.stage_fetched(FetchedRepository("https://h/r", "c", "main", digest, digest))
     assert calls.seen == [
         ("context", "pack"),
+        ("context", "tokens"),
         ("sandbox:n1", "run"),
         ("sandbox:n1", "submit"),
         ("sandbox:n1", "progress"),

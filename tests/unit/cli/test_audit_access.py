@@ -52,12 +52,24 @@ def test_no_use_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_access_without_a_fleet_or_with_wrong_options_is_an_exit_code(
     tmp_path: Path, more: list[str], code: int
 ) -> None:
-    environ = {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+    environ = {
+        "FLEET_HOME": str(tmp_path),
+        "FLEET_CONFIG": None,
+        "FLEET_REDIS_URL": None,
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
     done = CliRunner().invoke(app, ["audit", "access", *more], env=environ)
     assert done.exit_code == code, done.output
 
 
 def test_revoke_without_a_fleet_names_the_missing_service(tmp_path: Path) -> None:
-    environ = {"FLEET_HOME": str(tmp_path), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+    environ = {
+        "FLEET_HOME": str(tmp_path),
+        "FLEET_CONFIG": None,
+        "FLEET_REDIS_URL": None,
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
     done = CliRunner().invoke(app, ["story", "revoke", "st-a-1", "ap-1", "--reason", "it was a mistake"], env=environ)
     assert done.exit_code == 5, done.output

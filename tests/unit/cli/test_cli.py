@@ -27,7 +27,13 @@ class Command:
         self.home = home
 
     def __call__(self, *args: str) -> Result:
-        environ = {"FLEET_HOME": str(self.home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+        environ = {
+            "FLEET_HOME": str(self.home),
+            "FLEET_CONFIG": None,
+            "FLEET_REDIS_URL": None,
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
         return CliRunner().invoke(app, list(args), env=environ)
 
 

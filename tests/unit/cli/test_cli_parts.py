@@ -59,7 +59,10 @@ def test_command_ends_with_its_code_or_that_of_its_error(capsys: pytest.CaptureF
         with pytest.raises(SystemExit) as ended:
             guarded(Output(as_json=False), body)
         assert ended.value.code == code
-    assert "fleet resume" in capsys.readouterr().err
+    assert "the same command continues it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        guarded(Output(as_json=False), interrupt, continued_by="`fleet resume`")
+    assert "`fleet resume` continues it" in capsys.readouterr().err
 
 
 def test_every_kind_of_event_can_be_told():

@@ -12,7 +12,7 @@ from fleet.cli import app
 
 
 def fleet(home: Path, *args: str) -> Result:
-    environ = {"FLEET_HOME": str(home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+    environ = {"FLEET_HOME": str(home), "FLEET_CONFIG": None, "FLEET_REDIS_URL": None, "NO_COLOR": "1", "TERM": "dumb"}
     return CliRunner().invoke(app, ["dlq", *args], env=environ)
 
 

@@ -48,6 +48,29 @@ def test_answer_of_the_wrong_form_is_refused_before_anything_is_made(fleet: Flee
     assert not new.exists()
 
 
+@pytest.mark.rule("LC-77")
+@pytest.mark.parametrize(
+    ("yes", "says"),
+    [
+        ("council:po", "'council:po' cannot be delegated to; allowed: po, qa, council:architect"),
+        ("admin", "'admin' cannot be delegated to"),
+        ("council:qa,council:architect", "a run has one council at gates"),
+        ("po,qa,council:architect", "council:architect is left no gate"),
+    ],
+)
+def test_delegate_that_can_hold_no_gate_is_refused_before_anything_is_made(
+    fleet: Fleet, tmp_path: Path, yes: str, says: str
+):
+    new = tmp_path / "new"
+    given = ("run", "--goal", "Convert CSV to JSON", "--repo", str(new), "--model", f"recorded:{tmp_path}")
+    failed(fleet(*given, "--yes", yes), 2, says=says)
+    assert not new.exists()
+    here = ("submit", "--goal", "Convert CSV to JSON", "--repo", "/srv/repo")
+    # Which roles councils may be of is known to the cluster alone.
+    sent = fleet(*here, "--yes", yes)
+    assert (sent.exit_code, says in sent.stderr) == ((2, True) if yes != "council:po" else (sent.exit_code, False))
+
+
 @pytest.mark.parametrize("group", ["project", "epic", "discovery"])
 def test_commands_on_projects_need_a_fleet(fleet: Fleet, group: str):
     failed(fleet(group, "list"), 5, says="fleet up")

@@ -24,7 +24,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def fleet(home: Path, *args: str) -> Result:
-    environ = {"FLEET_HOME": str(home), "FLEET_CONFIG": None, "NO_COLOR": "1", "TERM": "dumb"}
+    environ = {"FLEET_HOME": str(home), "FLEET_CONFIG": None, "FLEET_REDIS_URL": None, "NO_COLOR": "1", "TERM": "dumb"}
     return CliRunner().invoke(app, list(args), env=environ)
 
 

@@ -176,7 +176,7 @@ CATALOGUE = (
     ("EV-201", "DraftReceived", "council", "council_id member_id attempt candidate_id candidate_digest tokens"),
     ("EV-201", "DraftFailed", "council", "council_id member_id attempt code"),
     ("EV-202", "TestsAuthored", "council", "council_id author tests_digest count"),
-    ("EV-202", "TestsFiltered", "council", "kept dropped trusted"),
+    ("EV-202", "TestsFiltered", "council", "kept dropped trusted on_base?"),
     ("EV-203", "EvidenceRecorded", "council", "council_id round evidence"),
     ("EV-204", "RoundOpened", "council", "council_id round phase"),
     ("EV-205", "CritiqueReceived", "council", "council_id round candidate_id critic critique_digest"),

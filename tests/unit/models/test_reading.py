@@ -78,6 +78,17 @@ def test_readers_are_those_that_a_call_would_try(policy: Any, profile: str | Non
     ]
 
 
+@pytest.mark.rule("CX-20", "AP-79")
+def test_policy_of_a_named_agent_has_its_own_readers_and_one_that_is_not_written_down_has_none() -> None:
+    found = readers(small=[entry("small")], steady={"chain": [entry("big"), entry("small")], "pinned": True})
+    assert found.of("qa", "run", "small") == (RUN, SMALL)
+    assert found.of("qa", "run", "steady") == (BIG,)
+    assert found.of("qa", "run", "added-later") == ()
+    before = PackReaders.model_validate(found.model_dump(exclude={"policies"}))
+    assert before.of("qa", None) == found.of("qa", None)
+    assert before.of("qa", None, "small") == ()
+
+
 @pytest.mark.rule("CX-20")
 def test_recorded_replies_are_no_reader_of_which_anything_is_known() -> None:
     assert readers().of("architect", "recorded:replies") == (SMALL,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from typing import Any
@@ -253,6 +254,23 @@ async def test_hidden_tests_reach_no_prompt_and_no_run_of_an_arm(task: BenchTask
     assert seen[JUDGE_RUNS] > 0
 
 
+@pytest.mark.parametrize(("last", "solved"), [(RIGHT, True), (WRONG, False)])
+async def test_row_says_whether_any_draft_was_right_whatever_was_chosen(last: str, solved: bool):
+    # Six drafts fit; blind, and with tests that ask for the wrong thing, the right one among them is passed over.
+    wrong_tests = code("def test_double():\n    assert double(3) == 5\n")
+    others = drafts(WRONG, WRONG, last, WRONG)
+
+    def answer(kind: str, request: ChatRequest) -> Any:
+        return wrong_tests if kind == "tests" else others(kind, request)
+
+    plan = BenchPlan(arms=parse_arms("best-of-n-blind"), seeds=(1,), tokens=3000, rules=rules())
+    trial = Trial(answer, blind=True)
+    bench = SolveBench(trial.model, trial.execution, voices(), SystemClock(), plan)
+    (row,) = [row async for row in bench.rows([trial.task])]
+    assert not row.passed
+    assert row.picks["oracle"].passed is solved
+
+
 async def test_rows_that_are_done_are_not_made_again_and_a_replay_is_equal():
     plan = BenchPlan(arms=parse_arms("greedy,council"), seeds=(1,), tokens=5000, rules=rules())
     made: list[Any] = []
@@ -319,3 +337,26 @@ async def test_failure_of_one_task_ends_the_others_and_finished_rows_stand():
     assert 1 <= len(rows) <= 3
     assert model.under_way == 0
     assert len(asked) < 8
+
+
+async def test_benchmark_that_is_interrupted_ends_its_calls_and_leaves_no_error_behind():
+    loose: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
+    plan = BenchPlan(arms=parse_arms("greedy"), seeds=(1,), tokens=5000, rules=rules(), at_once=2)
+    trial, model = Trial(always(RIGHT)), Slow(always(RIGHT))
+    bench = SolveBench(model, trial.execution, voices(), SystemClock(), plan)
+
+    async def measure() -> None:
+        async for _ in bench.rows(several(4)):
+            pass
+
+    under_way = asyncio.create_task(measure())
+    while not model.under_way:
+        await asyncio.sleep(0)
+    under_way.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await under_way
+    assert model.under_way == 0
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not loose

@@ -195,6 +195,48 @@ async def test_delegation_names_each_gate_of_the_role_and_ends():
 
 
 @pytest.mark.rule("LC-77")
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [(["council:architect"], {}), (["qa", "council:architect"], {"qa_passed": ("agent:qa-002", None)})],
+)
+async def test_council_of_a_run_has_the_gates_of_the_roles_that_are_not_named(names: list[str], others: dict[str, Any]):
+    at = await front()
+    await at.do("start_story", {"repo": "/srv/text", "delegate": names})
+    start = at.bench.state.start
+    assert start is not None
+    of_council = ("agent:architect-900", "architect")
+    gates = ("approve_scope", "approve_plan", "approve_design", "docs_ready", "task_acceptance", "qa_passed")
+    assert {d.gate: (d.delegate, d.council) for d in start.delegations} == dict.fromkeys(gates, of_council) | others
+
+
+@pytest.mark.rule("LC-77", "CN-3")
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["council:"], "'council:' cannot be delegated to"),
+        (["council:po"], "'council:po' cannot be delegated to"),
+        (["council:nobody1"], "allowed: po, qa, council:architect"),
+        (["council:architect", "council:qa"], "a run has one council at gates"),
+        (["po", "qa", "council:architect"], "council:architect is left no gate"),
+    ],
+)
+async def test_council_that_can_hold_no_gate_is_refused_and_nothing_is_recorded(names: list[str], says: str):
+    at = await front()
+    with pytest.raises(InvalidInput, match=says) as refused:
+        await at.do("start_story", {"repo": "/srv/text", "delegate": names})
+    assert (refused.value.details["field"], at.bench.state.start) == ("delegate", None)
+    assert refused.value.details["allowed"]
+
+
+@pytest.mark.rule("LC-77", "CN-3")
+async def test_council_of_a_role_that_no_agent_of_the_fleet_serves_is_refused():
+    at = await front()
+    at.bench = replace(at.bench, staffed=frozenset({"qa"}))
+    with pytest.raises(InvalidInput, match="allowed: po, qa, council:qa$"):
+        await at.do("start_story", {"repo": "/srv/text", "delegate": ["council:architect"]})
+
+
+@pytest.mark.rule("LC-77")
 async def test_delegation_above_the_cap_of_the_gate_is_refused():
     at = await front(rigor="L3")
     with pytest.raises(PolicyDenied) as refused:

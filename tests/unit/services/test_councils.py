@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from fleet.errors import ReplyMalformed
 from fleet.ids import EntityId
 from fleet.models import BudgetLimits, Budgets
 from fleet.ports import AgentAnswer, AgentRequest
+from fleet.report import council_summaries
 from fleet.services import workspace_specs as specs
 from fleet.services.budgeting import Budgeting
 from fleet.services.procedures.councils import advance_council, open_design_council, open_task_council
@@ -29,6 +30,7 @@ from tests.support.bench import ScriptedAgents, World
 from tests.support.story_events import PLAN, PO, TASK, StoryLog, created_payload, task_of
 
 PATH = "textkit/words.py"
+BASE = b"def shout(text: str) -> str:\n    return text.upper()\n"
 Answer = Callable[[AgentRequest], Any]
 
 
@@ -61,7 +63,7 @@ async def bench_of(
     """A story in DESIGN with one task of its plan, and who was asked."""
     budgeting = Budgeting(limits=Budgets(council=limits)) if limits else None
     world = World(agents=agents or ScriptedAgents(answer), program=toolchain, budgeting=budgeting)
-    blob = await world.blobs.put(b"def shout(text: str) -> str:\n    return text.upper()\n")
+    blob = await world.blobs.put(BASE)
     tree = await world.blobs.put(encode_tree({PATH: FileEntry("100644", blob)}))
     log = StoryLog().add(created_payload(rigor=rigor), actor=PO)
     log.add(
@@ -89,10 +91,12 @@ async def payloads(world: World, kind: type[Any]) -> list[Any]:
 
 
 def toolchain(start: ProgramStart) -> ProgramEnd:
-    """The toolchain of the simulation, in which an edit of this remark does not apply."""
+    """The toolchain of the simulation, in which an edit of this remark does not apply, and a test needs an edit."""
     if any(b"no such place" in text for text in start.inputs.values()):
         report = {"applied": False, "problems": [{"path": PATH, "message": "no"}], "normal_digest": "0" * 64}
         return ProgramEnd(written={specs.EDITS: json.dumps(report | {"diff_lines": 0}).encode()})
+    if start.files.get(PATH) == BASE and any(part.endswith("run_tests.py") for part in start.argv):
+        start = replace(start, files={**start.files, PATH: BASE + b"# a slip\n"})
     return sim_story.toolchain(start)
 
 
@@ -189,6 +193,42 @@ async def test_tests_are_filtered_when_a_repair_first_passes_its_gates():
     assert record.status == "DECIDED"
     assert record.chosen.evidence is not None
     assert (record.chosen.evidence.trusted_passed, record.chosen.evidence.trusted_total) == (2, 2)
+
+
+def by_rules(bench: Workbench, version: int) -> Workbench:
+    """The same, where councils are opened by this version of the rules."""
+    council = bench.rules.council.model_copy(update={"rule_version": version})
+    return replace(bench, rules=replace(bench.rules, council=council))
+
+
+@pytest.mark.rule("CN-32", "CN-33", "CN-58")
+async def test_generated_tests_run_on_the_tree_without_a_candidate_too_and_what_passes_there_is_told():
+    world, bench = await bench_of(scripted())
+    record = await hold(by_rules(bench, 4))
+    (filtered,) = await payloads(world, ev.TestsFiltered)
+    assert filtered.on_base is not None
+    assert set(filtered.on_base) == set(filtered.kept)
+    assert sorted(end == "passed" for end in filtered.on_base.values()) == [False, True]
+    assert not filtered.dropped, "a test is not dropped for how it ends there"
+    assert len([s for s in await payloads(world, ev.StepStarted) if "/evidence/base/" in s.step_id]) == 1
+    (decided,) = await payloads(world, ev.CouncilDecided)
+    whole = json.loads(await world.blobs.get(decided.record_digest))
+    assert whole["tests_on_base"] == filtered.on_base
+    (summary,) = council_summaries([(event, ev.decode(event)) for event in await world.events()])
+    passing = tuple(test for test in filtered.kept if filtered.on_base[test] == "passed")
+    assert summary.tests_passed_before == passing != ()
+    assert record.status == "DECIDED"
+
+
+@pytest.mark.rule("CN-32", "CN-59")
+async def test_council_of_an_older_rule_version_runs_no_tests_without_a_candidate():
+    world, bench = await bench_of(scripted())
+    await hold(by_rules(bench, 3))
+    (filtered,) = await payloads(world, ev.TestsFiltered)
+    assert filtered.on_base is None
+    assert not [s for s in await payloads(world, ev.StepStarted) if "/evidence/base/" in s.step_id]
+    (decided,) = await payloads(world, ev.CouncilDecided)
+    assert "tests_on_base" not in json.loads(await world.blobs.get(decided.record_digest))
 
 
 @pytest.mark.rule("CN-56", "CN-24")

@@ -10,9 +10,18 @@ import pytest
 
 from fleet.adapters.memory import MemoryEventLog, MemoryTokenizers
 from fleet.adapters.tokenizers import FileTokenizers
+from fleet.context import estimate_tokens
 from fleet.digest import canonical_json
 from fleet.errors import BudgetExceeded, ConfigError
-from fleet.models import PACK_READERS, PROMPT_FRAME_TOKENS, BudgetLimits, Budgets, PackReaders, Sampling, TokenizerId
+from fleet.models import (
+    PACK_READERS,
+    PROMPT_FRAME_TOKENS,
+    BudgetLimits,
+    Budgets,
+    PackReaders,
+    Sampling,
+    TokenizerId,
+)
 from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
 from fleet.ports import AgentRequest, Tokenizers
 from fleet.services.budgeting import Budgeting
@@ -46,8 +55,9 @@ async def began(
     *,
     log: MemoryEventLog | None = None,
     limits: Budgets | None = None,
+    named: TokenizerId | None = None,
 ) -> tuple[World, Journal]:
-    """A story that wrote down who reads it; none for no tokenizer."""
+    """A story that wrote down who reads it; none for no tokenizer. `named` is that of the policy `named`."""
     world = World(
         tokenizers=tokenizers,
         agents=ScriptedAgents(lambda _: {"ok": 1}),
@@ -56,7 +66,11 @@ async def began(
     )
     engine = ReadingEngine(tokenizer=tokenizer, max_context=32_768, max_output=1_000)
     chain = ReadingChain(links=(ReadingLink(engine_id="coder", max_tokens=500),))
-    readers = PackReaders(engines={"coder": engine}, roles={}, default=chain)
+    own = ReadingChain(links=(ReadingLink(engine_id="own", max_tokens=500),))
+    engines = {"coder": engine, "own": engine.model_copy(update={"tokenizer": named})}
+    readers = PackReaders(
+        engines=engines, roles={}, default=chain, policies={"named": own} if named is not None else {}
+    )
     kept = {PACK_READERS: await world.blobs.put(canonical_json(readers))} if tokenizer is not None else {}
     await story(until="created", config={"fsm.yaml": digest("fsm"), **kept}).write_to(world.log)
     return world, await world.journal()
@@ -78,14 +92,27 @@ async def test_reservation_is_as_the_tokenizer_counts_that_the_story_began_with(
 
 
 @pytest.mark.rule("CX-20", "MB-22")
-async def test_story_that_wrote_no_readers_down_and_another_policy_are_estimated(files: FileTokenizers) -> None:
+async def test_story_that_wrote_no_readers_down_and_a_policy_that_came_later_are_estimated(
+    files: FileTokenizers,
+) -> None:
     estimate = Budgeting().prompt_tokens(request()) - PROMPT_FRAME_TOKENS
     _, old = await began(None, files)
     await old.ask("s", request(), WORK)
     assert reserved(old) == estimate
-    _, named = await began(id_of("bytes"), files)
-    await named.ask("s", request(policy="of-the-new-agent"), WORK)
-    assert reserved(named) == estimate
+    world, named = await began(id_of("bytes"), files)
+    await named.ask("s", request(policy="added-later"), WORK)
+    assert reserved(named) == estimate_tokens(TOLD) + estimate_tokens(OWN) == world.agents.requests[0].counted
+
+
+@pytest.mark.rule("CX-20", "MB-22", "AP-79")
+async def test_call_of_a_named_agent_is_as_the_tokenizers_of_its_own_policy_count(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    paths = {id_of("bytes").sha256: write(tmp_path), id_of("words").sha256: write(tmp_path / "words", "words")}
+    _, journal = await began(id_of("bytes"), FileTokenizers(paths, tmp_path), named=id_of("words"))
+    await journal.ask("own", request(policy="named"), WORK)
+    await journal.ask("role", request(own=OWN + " Keep it short."), WORK)
+    assert reserved(journal, "own") == sum(map(Counter("words").count, (TOLD, OWN)))
+    assert reserved(journal, "role") == sum(map(Counter("bytes").count, (TOLD, OWN + " Keep it short.")))
 
 
 @pytest.mark.rule("MB-22")

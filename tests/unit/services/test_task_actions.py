@@ -368,10 +368,10 @@ async def test_review_whose_claim_ran_out_waits_again_and_can_be_claimed_again()
     assert isinstance(clock, MemoryClock)
     owner = asyncio.create_task(StoryOwner(at.bench).run())
     try:
-        await eventually(lambda: clock.sleepers == 1, within_s=20)
+        assert await eventually(lambda: clock.sleepers == 2, within_s=60)
         assert at.state == "arch_reviewing"
         clock.advance(7200)
-        await eventually(lambda: at.bench.state.disposition == "parked", within_s=20)
+        assert await eventually(lambda: at.bench.state.disposition == "parked", within_s=60)
     finally:
         owner.cancel()
         await asyncio.gather(owner, return_exceptions=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fleet import events as ev
-from fleet.ids import EntityId
-from fleet.story import Intent, StoryState, fold, plan, waiting_for
+from fleet.ids import EntityId, Principal
+from fleet.story import Approval, Intent, StoryState, fold, plan, waiting_for
 from fleet.story.intents import (
     AdvanceCouncil,
     CheckoutBase,
@@ -28,6 +28,7 @@ from fleet.story.intents import (
     Park,
     ProduceDocs,
     Publish,
+    ReopenTaskCouncil,
     RequestGate,
     ReviewTask,
     StartTask,
@@ -295,6 +296,42 @@ def in_task_state(name: str, **changes: Any) -> StoryState:
 )
 def test_task_owes_the_work_of_its_state(name: str, intent: Intent):
     assert plan(in_task_state(name), fsm(), now_ms=NOW) == (intent,)
+
+
+def escalated(state: StoryState, council_id: EntityId, status: str = "granted") -> StoryState:
+    """A person said this about the escalation of the council, which came to no decision."""
+    request = ev.ApprovalRequested(
+        approval_id=EntityId("ap-escalate1"),
+        gate="council_escalation",
+        role="po",
+        actor="human",
+        subject=ev.Subject(kind="object", id=council_id, digest=digest("minority")),
+        risk="medium",
+        expires_at=NOW + 1,
+        attempt=1,
+        card_digest=digest("minority"),
+        requested_by=Principal("system:council"),
+    )
+    record = replace(state.councils[council_id], status="UNDECIDED", reason="no_quorum")
+    approval = Approval(request=request, status=status, requested_version=1)  # pyright: ignore[reportArgumentType]
+    return state.with_(councils={**state.councils, council_id: record}, approvals={"ap-escalate1": approval})
+
+
+@pytest.mark.rule("CN-56", "CN-113")
+def test_granted_escalation_asks_a_new_council_and_nothing_else_does():
+    design = story(until="base").add(open_council(DESIGN_COUNCIL, design=True)).state
+    assert plan(escalated(design, DESIGN_COUNCIL), fsm(), now_ms=NOW) == (OpenDesignCouncil(attempt=2),)
+    task = escalated(in_task_state("implementing"), TASK_COUNCIL)
+    assert plan(task, fsm(), now_ms=NOW) == (ReopenTaskCouncil(task_id=TASK, attempt=1, after=TASK_COUNCIL),)
+    for status in ("requested", "rejected", "expired", "revoked"):
+        (parked,) = plan(escalated(design, DESIGN_COUNCIL, status), fsm(), now_ms=NOW)
+        assert isinstance(parked, Park), status
+    other = escalated(design, DESIGN_COUNCIL)
+    found = other.approvals["ap-escalate1"]
+    of_other = found.request.model_copy(update={"subject": ev.Subject(kind="object", id="co-x1", digest=digest("m"))})
+    elsewhere = other.with_(approvals={"ap-escalate1": replace(found, request=of_other)})
+    (parked,) = plan(elsewhere, fsm(), now_ms=NOW)
+    assert isinstance(parked, Park)
 
 
 def test_task_in_a_state_that_the_system_leaves_at_once_is_a_defect():

@@ -283,7 +283,8 @@ export interface paths {
          * List Budgets
          * @description Limits, used, reserved and left: of `platform` today with its projects, or of `story:<id>`.
          *
-         *     The days of platform and projects are sums over all of their stories: those from whom some are hidden see none.
+         *     Those from whom some stories are hidden see no days of platform and projects, which are sums over all of them. Those
+         *     from whom tasks of a story are hidden see what was used, reserved and left as if there were no more than they see.
          */
         get: operations["list_budgets_api_budgets_get"];
         put?: never;
@@ -4036,6 +4037,8 @@ export interface components {
             ][];
             /** Tests Kept */
             tests_kept: string[];
+            /** Tests Passed Before */
+            tests_passed_before: string[] | null;
             /** Tests Written */
             tests_written: number;
             /** Tokens */
@@ -7156,7 +7159,7 @@ export interface components {
              * Delegate
              * @default []
              */
-            delegate: ("po" | "qa")[];
+            delegate: string[];
             /** Model */
             model?: string | null;
             /** Ref */

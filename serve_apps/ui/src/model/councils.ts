@@ -44,7 +44,8 @@ export function nextOf(feed: StoryFeed, id: string): Council | null {
 }
 
 export interface Ask {
-  readonly output: "text" | "design" | "plan" | "code_patch";
+  /** What the answer is; `estimate` is a kind of its own, whose members say how much work something is. */
+  readonly output: "text" | "design" | "plan" | "code_patch" | "estimate";
   readonly question: string;
   /** Who sits in it; "" for who fits the kind of answer. */
   readonly role: string;
@@ -62,14 +63,20 @@ export const OUTPUTS = [
   ["design", "a design"],
   ["plan", "a plan of tasks"],
   ["code_patch", "code for a task"],
+  ["estimate", "how much work it is"],
 ] as const;
 
 export const NEW_ASK: Ask = { output: "text", question: "", role: "", task: "", aims: "", requirements: "", tokens: "50000", minutes: "10" };
 
-const FITTING: Readonly<Record<Ask["output"], string>> = { text: "architect", design: "architect", plan: "architect", code_patch: "developer" };
+const FITTING: Readonly<Record<Ask["output"], string>> = { text: "architect", design: "architect", plan: "architect", code_patch: "developer", estimate: "developer" };
 
 export function seatOf(ask: Ask): string {
   return ask.role || FITTING[ask.output];
+}
+
+/** Whether it may be about one task: code has to be, an estimate is of the whole story otherwise. */
+export function takesTask(ask: Ask): boolean {
+  return ask.output === "code_patch" || ask.output === "estimate";
 }
 
 /** Whether everything is there that a council needs. */
@@ -83,14 +90,14 @@ export function askBody(story: string, ask: Ask): Body {
   return {
     story_id: story,
     role: seatOf(ask),
-    output_kind: ask.output,
+    ...(ask.output === "estimate" ? { kind: "estimate", output_kind: "text" } : { output_kind: ask.output }),
     task_description: ask.question.trim(),
     constraints: {
       rubric: lines(ask.aims).slice(0, 10).map((aim, at) => ({ name: `aim ${at + 1}`, text: aim })),
       requirements: lines(ask.requirements).slice(0, 20),
     },
     budget: { tokens: wholeOf(ask.tokens), wall_s: wholeOf(ask.minutes) * 60 },
-    ...(ask.output === "code_patch" ? { task_id: ask.task } : {}),
+    ...(ask.task !== "" && takesTask(ask) ? { task_id: ask.task } : {}),
   };
 }
 

@@ -3,7 +3,7 @@
 import { type Body, type Envelope, number, record, text, texts } from "./envelope.ts";
 import type { Approval, Council, Decision, StoryFeed, Task } from "./story.ts";
 import { entry } from "./told.ts";
-import { asked, ballotOf, criteriaOf, draftOf, findingsOf, finishedStep, linksOf, measured, mergeOf, numbers, openedCouncil, packOf, proposed, reportOf, requested, scoreOf, startedStep } from "./values.ts";
+import { asked, ballotOf, criteriaOf, delegationsOf, draftOf, findingsOf, finishedStep, linksOf, measured, mergeOf, numbers, openedCouncil, packOf, proposed, reportOf, requested, scoreOf, startedStep } from "./values.ts";
 
 export * from "./story.ts";
 export * from "./sums.ts";
@@ -56,7 +56,10 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   StoryScored: (_, body) => ({
     readiness: { score: text(body, "score"), ok: body["dor_ok"] === true, findings: findingsOf(body) },
   }),
-  StoryStarted: (_, body) => ({ started: true, repo: text(record(body, "repo"), "url") }),
+  StoryStarted: (_, body) => ({ started: true, repo: text(record(body, "repo"), "url"), delegations: delegationsOf(body) }),
+  DelegationRevoked: (feed, body) => ({
+    delegations: feed.delegations.map((one) => (one.id === text(body, "delegation_id") ? { ...one, ended: text(body, "reason") || "It was taken back." } : one)),
+  }),
   StoryTransitioned: (feed, body, event) => ({
     state: text(body, "to"),
     transitions: [...feed.transitions, { from: text(body, "from"), to: text(body, "to"), ts: event.ts }],
@@ -102,7 +105,8 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   }),
   CouncilOpened: (feed, body) => ({ councils: { ...feed.councils, [text(body, "council_id")]: openedCouncil(body) } }),
   RoundOpened: (feed, body) =>
-    council(feed, body, () => ({ phase: text(body, "phase"), round: number(body, "round") })),
+    council(feed, body, () => ({ phase: text(body, "phase"), round: number(body, "round"), heard: [] })),
+  EstimateCast: (feed, body) => council(feed, body, (found) => ({ heard: [...found.heard, text(body, "member_id")] })),
   DraftReceived: (feed, body) =>
     council(feed, body, (found) => ({ candidates: [...found.candidates, draftOf(body)] })),
   DraftFailed: (feed, body) =>
@@ -117,7 +121,7 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   BallotCast: (feed, body) =>
     council(feed, body, (found) => ({ ballots: [...found.ballots, ballotOf(body, "")] })),
   BallotRefused: (feed, body) =>
-    council(feed, body, (found) => ({ ballots: [...found.ballots, ballotOf(body, text(body, "code"))] })),
+    council(feed, body, (found) => ({ ballots: [...found.ballots, ballotOf(body, text(body, "code"))], heard: [...found.heard, text(body, "voter")] })),
   CouncilDecided: (feed, body) =>
     council(feed, body, () => ({
       outcome: "decided",
@@ -125,6 +129,7 @@ const FOLDS: Readonly<Record<string, Fold>> = {
       decidedIn: text(body, "decided_in"),
       winner: text(body, "winner"),
       verdict: text(body, "verdict"),
+      estimate: typeof body["estimate"] === "number" ? body["estimate"] : null,
       minorityDigest: text(body, "minority_report_digest"),
       counterfactuals: record(body, "counterfactuals"),
       tokens: numbers(record(body, "tokens")),

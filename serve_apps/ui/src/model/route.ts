@@ -1,7 +1,7 @@
 /** Addresses of the page: everything after `#`, so that any static server will do. */
 
 export type Route =
-  | { readonly name: "board" | "new" | "gates" | "project" | "context" | "usage" | "audit" | "environments" }
+  | { readonly name: "board" | "new" | "gates" | "project" | "context" | "usage" | "audit" | "agents" | "environments" }
   | { readonly name: "gate"; readonly story: string; readonly approval: string }
   | { readonly name: "story"; readonly story: string; readonly tab: string; readonly item: string };
 
@@ -10,7 +10,7 @@ export function parseRoute(hash: string): Route {
   if (name === "story" && first) return { name, story: first, tab: second || "overview", item: third || "" };
   if (name === "gates" && first && second) return { name: "gate", story: first, approval: second };
   if (name === "new" || name === "gates" || name === "project" || name === "context") return { name };
-  if (name === "usage" || name === "audit" || name === "environments") return { name };
+  if (name === "usage" || name === "audit" || name === "agents" || name === "environments") return { name };
   return { name: "board" };
 }
 

@@ -104,6 +104,8 @@ export interface Council {
   readonly kind: string;
   readonly output: string;
   readonly taskId: string;
+  /** The gate's request that it decides in the place of a person; "" where it decides none. */
+  readonly approvalId: string;
   /** Who asked for it; "" for the story's own. One that was asked for advises, and moves nothing. */
   readonly askedBy: string;
   /** The council in whose place it is; "" for a first one. */
@@ -115,6 +117,10 @@ export interface Council {
   readonly failed: readonly { readonly member: string; readonly code: string }[];
   readonly critiques: number;
   readonly ballots: readonly Ballot[];
+  /** Of an estimate: who was heard in the round that is open. */
+  readonly heard: readonly string[];
+  /** Of an estimate: its points; null before and without one. */
+  readonly estimate: number | null;
   readonly testsTrusted: boolean | null;
   readonly testsKept: number;
   readonly outcome: "" | "decided" | "undecided" | "cancelled";
@@ -143,6 +149,19 @@ export interface Approval {
   readonly decidedAt: string;
   readonly words: string;
   readonly delegated: boolean;
+}
+
+/** A gate that somebody let agents decide in this story (LC-77). */
+export interface Delegation {
+  readonly id: string;
+  readonly gate: string;
+  readonly delegate: string;
+  /** The role of the council that it is delegated to; "" for one delegate. */
+  readonly council: string;
+  readonly grantedBy: string;
+  readonly validUntil: number;
+  /** Why it holds no more; "" while it does. */
+  readonly ended: string;
 }
 
 export interface Question {
@@ -242,6 +261,7 @@ export interface StoryFeed {
   readonly steps: Readonly<Record<string, Step>>;
   readonly councils: Readonly<Record<string, Council>>;
   readonly approvals: Readonly<Record<string, Approval>>;
+  readonly delegations: readonly Delegation[];
   readonly decisions: Readonly<Record<string, Decision>>;
   readonly scores: readonly Score[];
   readonly workspace: readonly Body[];
@@ -272,6 +292,7 @@ export const EMPTY: StoryFeed = {
   steps: {},
   councils: {},
   approvals: {},
+  delegations: [],
   decisions: {},
   scores: [],
   workspace: [],

@@ -1,6 +1,7 @@
 /** The timeline: one plain sentence for each event. */
 
 import { type Body, type Envelope, number, record, records, text, texts } from "./envelope.ts";
+import { count } from "./format.ts";
 import type { StoryFeed, TimelineEntry } from "./story.ts";
 
 /** The line of the timeline for this event, in the story as it is after it. */
@@ -36,6 +37,10 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   StoryPaused: (_, body) => [`Paused: ${text(body, "reason")}`, "bad"],
   StoryResumed: () => ["Resumed", "person"],
   StoryCancelled: (_, body) => [`Cancelled: ${text(body, "reason")}`, "bad"],
+  DelegationRevoked: (_, body) => [`${gateName(text(body, "gate"))} is delegated no more${because(body)}`],
+  TaskEstimated: (feed, body) => [
+    `${feed.tasks[text(body, "task_id")]?.title ?? "A task"}: ${count(number(body, "points"), "point")}${body["converged"] === false ? ", values far apart" : ""}`,
+  ],
   QuestionRaised: (_, body) => [`Question: ${text(body, "text")}`],
   QuestionAnswered: (_, body) => [`Answer: ${text(body, "answer")}`, "person"],
   TaskAdded: (_, body) => [`Task planned: ${text(record(body, "task"), "title")}`],
@@ -76,10 +81,8 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
   CritiqueReceived: (_, body) => [`${text(body, "critic")} wrote a critique`],
   BallotCast: (_, body) => [`${text(body, "voter")} voted${number(body, "attempt") > 1 ? " again, with the drafts in the opposite order" : ""}`],
   BallotRefused: (_, body) => [`A ballot of ${text(body, "voter")} does not count (${text(body, "code")})`, "bad"],
-  CouncilDecided: (_, body) => [
-    `The council decided by ${text(body, "decided_in") === "P3" ? "evidence" : "ballots"}`,
-    "good",
-  ],
+  EstimateCast: (_, body) => [`${text(body, "member_id")} gave a value`],
+  CouncilDecided: (_, body) => [concluded(body), text(body, "verdict") === "reject" ? "bad" : "good"],
   CouncilUndecided: (_, body) => [`The council did not decide: ${words(text(body, "reason"))}`, "bad"],
   ApprovalRequested: (_, body) => [`${gateName(text(body, "gate"))} waits for ${text(body, "role").toUpperCase()}`],
   ApprovalGranted: (feed, body) => [
@@ -123,6 +126,14 @@ const SENTENCES: Readonly<Record<string, (feed: StoryFeed, body: Body) => Told>>
 };
 
 const RELEASED: Readonly<Record<string, string>> = { expired: "held too long:", finished: "is done with" };
+
+function concluded(body: Body): string {
+  const points = body["estimate"];
+  if (typeof points === "number") return `The council estimates ${count(points, "point")}`;
+  const verdict = text(body, "verdict");
+  if (verdict) return `The council says ${verdict === "approve" ? "yes" : "no"}`;
+  return `The council decided by ${text(body, "decided_in") === "P3" ? "evidence" : "ballots"}`;
+}
 
 function nameOf(principal: string): string {
   return principal.replace(/^\w+:/, "");

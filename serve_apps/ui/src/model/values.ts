@@ -1,7 +1,7 @@
 /** What stands in the body of one event, as a value of the page's own. */
 
 import { type Body, type Envelope, number, record, records, text, texts } from "./envelope.ts";
-import type { Approval, Ballot, Candidate, Council, Criterion, Decision, Finding, Merge, Pack, Question, Report, Score, Step } from "./story.ts";
+import type { Approval, Ballot, Candidate, Council, Criterion, Decision, Delegation, Finding, Merge, Pack, Question, Report, Score, Step } from "./story.ts";
 
 export function criteriaOf(body: Body): readonly Criterion[] {
   return records(body, "acceptance_criteria").map((one) => ({ id: text(one, "ac_id"), text: text(one, "text") }));
@@ -72,6 +72,7 @@ export function openedCouncil(body: Body): Council {
     kind: text(body, "kind"),
     output: text(body, "output_kind"),
     taskId: text(body, "task_id"),
+    approvalId: text(body, "approval_id"),
     askedBy: text(body, "requested_by"),
     retryOf: text(body, "retry_of"),
     members: records(body, "roster").map((one) => ({
@@ -86,6 +87,8 @@ export function openedCouncil(body: Body): Council {
     failed: [],
     critiques: 0,
     ballots: [],
+    heard: [],
+    estimate: null,
     testsTrusted: null,
     testsKept: 0,
     outcome: "",
@@ -167,6 +170,18 @@ export function requested(body: Body, event: Envelope): Approval {
     words: "",
     delegated: false,
   };
+}
+
+export function delegationsOf(body: Body): readonly Delegation[] {
+  return records(body, "delegations").map((one) => ({
+    id: text(one, "delegation_id"),
+    gate: text(one, "gate"),
+    delegate: text(one, "delegate"),
+    council: text(one, "council"),
+    grantedBy: text(one, "granted_by"),
+    validUntil: number(one, "valid_until"),
+    ended: "",
+  }));
 }
 
 export function asked(body: Body): Question {

@@ -2,10 +2,11 @@ import { type ReactNode, useState } from "react";
 import { useApi, useCommand, useKept, useMe, useOptional } from "../hooks.ts";
 import { ENOUGH, nextOf, partsOf, questionOf, waysWith } from "../model/councils.ts";
 import { type Council, type StoryFeed, words } from "../model/feed.ts";
+import { count } from "../model/format.ts";
 import { Badge, Card, Empty, Loading, Trouble, actorName } from "./basics.tsx";
 
 /** What a council was asked and what it answers, as advice. */
-export function Advice({ council }: { readonly council: Council }): ReactNode {
+export function Advice({ council, feed }: { readonly council: Council; readonly feed: StoryFeed }): ReactNode {
   const api = useApi();
   const { data, problem } = useOptional(() => api.get("/api/councils/{council_id}", { council_id: council.id }), `advice ${council.id} ${council.outcome}`);
   const shown = useKept(data);
@@ -22,9 +23,14 @@ export function Advice({ council }: { readonly council: Council }): ReactNode {
           {part.texts.map((one, n) => (one.includes("\n") ? <pre key={n} tabIndex={0}>{one}</pre> : <p key={n} className="story-text">{one}</p>))}
         </section>
       ))}
-      {council.outcome === "decided" && !parts.length ? isFresh ? <Empty>Its answer is not kept any more.</Empty> : <Loading what="its answer" /> : null}
+      {council.outcome === "decided" && !parts.length && council.kind === "selection" ? isFresh ? <Empty>Its answer is not kept any more.</Empty> : <Loading what="its answer" /> : null}
       {council.outcome === "" ? <Empty>No answer yet.</Empty> : null}
       {council.outcome === "undecided" ? <Empty>It came to no answer.</Empty> : null}
+      {council.estimate !== null ? (
+        <p>
+          <strong>{count(council.estimate, "point")}</strong> {council.taskId ? `for ${feed.tasks[council.taskId]?.title ?? "a task"}` : "for the whole story"}
+        </p>
+      ) : null}
       {parts.length ? <p className="card-foot">The story did nothing with it. To follow it, propose a decision or a plan.</p> : null}
     </Card>
   );

@@ -1,6 +1,6 @@
 import { type FormEvent, type ReactNode, useId } from "react";
 import { useApi, useCommand, useOptional } from "../hooks.ts";
-import { type Ask, OUTPUTS, askBody, isComplete, seatOf } from "../model/councils.ts";
+import { type Ask, OUTPUTS, askBody, isComplete, seatOf, takesTask } from "../model/councils.ts";
 import { type StoryFeed, words } from "../model/feed.ts";
 import { isOver } from "../model/tasks.ts";
 import { Card, Trouble } from "./basics.tsx";
@@ -28,7 +28,11 @@ export function AskCouncil({ feed, story, ask, onAsk, onEnd }: {
   return (
     <Card title="Ask a council">
       <form className="form" onSubmit={send}>
-        <p className="hint">What it answers is advice: it stands on record, and the story does nothing with it by itself.</p>
+        <p className="hint">
+          {ask.output === "estimate"
+            ? "Each member gives a value in points, alone; in the next round it sees the median and the reasons, without names. The estimate stands with the task, and moves nothing."
+            : "What it answers is advice: it stands on record, and the story does nothing with it by itself."}
+        </p>
         <Field label="Your question">
           {(id) => <textarea id={id} required rows={3} maxLength={20_000} value={ask.question} onChange={(event) => put({ question: event.target.value })} />}
         </Field>
@@ -46,12 +50,12 @@ export function AskCouncil({ feed, story, ask, onAsk, onEnd }: {
               )}
             </Field>
           </div>
-          {ask.output === "code_patch" ? (
+          {takesTask(ask) ? (
             <div>
               <Field label="Task">
                 {(id) => (
-                  <select id={id} required value={ask.task} onChange={(event) => put({ task: event.target.value })}>
-                    <option value="">choose a task</option>
+                  <select id={id} required={ask.output === "code_patch"} value={ask.task} onChange={(event) => put({ task: event.target.value })}>
+                    <option value="">{ask.output === "estimate" ? "the whole story" : "choose a task"}</option>
                     {tasks.map((one) => (
                       <option key={one.id} value={one.id}>
                         {one.title}

@@ -5,6 +5,7 @@ import { type Candidate, type Council, words } from "../model/feed.ts";
 import { count, tokens } from "../model/format.ts";
 import { countedVotes, votesFor } from "../model/votes.ts";
 import { Badge, Card, Loading, Trouble } from "./basics.tsx";
+import { EstimateRounds } from "./estimate.tsx";
 
 const PHASES = ["drafting", "evidence", "repairing", "balloting"] as const;
 
@@ -13,31 +14,32 @@ export function CouncilCard({ council, story }: { readonly council: Council; rea
   const votes = countedVotes(council.ballots);
   return (
     <Card
-      title={council.askedBy ? `Council on request: ${words(council.output)}` : `Council for ${words(council.output)}`}
+      title={titleOf(council)}
       className="council"
       aside={
         council.outcome === "decided" ? (
-          <Badge tone="good">Decided by {council.decidedIn === "P3" ? "evidence" : "ballots"}</Badge>
+          <Decided council={council} />
         ) : council.outcome === "undecided" ? (
           <Badge tone="bad">Undecided: {words(council.reason)}</Badge>
         ) : council.outcome === "cancelled" ? (
           <Badge tone="warn">Cancelled</Badge>
         ) : (
-          <Badge tone="person">{words(council.phase)} …</Badge>
+          <Badge tone="person">{council.kind === "estimate" ? `round ${council.round} …` : `${words(council.phase)} …`}</Badge>
         )
       }
     >
-      {council.outcome === "" ? <Phases phase={council.phase} round={council.round} /> : null}
+      {council.outcome === "" && council.kind !== "estimate" ? <Phases phase={council.phase} round={council.round} /> : null}
       <ul className="seats" aria-label="Members">
         {council.members.map((member) => (
           <li key={member.id} className={hasDraft(council, member.id) ? "has-draft" : ""}>
             <strong>{member.id}</strong>
             <span>
-              {[member.canPropose ? (hasDraft(council, member.id) ? "draft delivered" : failedCode(council, member.id)) : "", votedText(council, member.id)].filter(Boolean).join(" · ") || member.role}
+              {[member.canPropose && council.kind === "selection" ? (hasDraft(council, member.id) ? "draft delivered" : failedCode(council, member.id)) : "", votedText(council, member.id)].filter(Boolean).join(" · ") || member.role}
             </span>
           </li>
         ))}
       </ul>
+      {council.kind === "estimate" ? <EstimateRounds council={council} /> : null}
       {council.candidates.length ? (
         <div className="scroll" tabIndex={0} role="region" aria-label="Drafts with evidence and votes">
           <table>
@@ -77,6 +79,18 @@ export function CouncilCard({ council, story }: { readonly council: Council; rea
       {council.minorityDigest ? <Minority story={story} digest={council.minorityDigest} council={council} /> : null}
     </Card>
   );
+}
+
+function titleOf(council: Council): string {
+  if (council.kind === "estimate") return "Council on request: an estimate";
+  if (council.approvalId) return "Council at a gate";
+  return council.askedBy ? `Council on request: ${words(council.output)}` : `Council for ${words(council.output)}`;
+}
+
+function Decided({ council }: { readonly council: Council }): ReactNode {
+  if (council.estimate !== null) return <Badge tone="good">{count(council.estimate, "point")}</Badge>;
+  if (council.verdict) return <Badge tone={council.verdict === "approve" ? "good" : "bad"}>{council.verdict === "approve" ? "It says yes" : "It says no"}</Badge>;
+  return <Badge tone="good">Decided by {council.decidedIn === "P3" ? "evidence" : "ballots"}</Badge>;
 }
 
 function Phases({ phase, round }: { readonly phase: string; readonly round: number }): ReactNode {
@@ -136,6 +150,7 @@ function failedCode(council: Council, member: string): string {
 }
 
 function votedText(council: Council, member: string): string {
+  if (council.kind === "estimate") return council.outcome ? "" : council.heard.includes(member) ? "heard in this round" : "thinking …";
   return council.ballots.some((one) => one.voter === member && !one.refused) ? "voted" : "";
 }
 

@@ -11,10 +11,12 @@ const PAGES: readonly { readonly name: Route["name"]; readonly href: string; rea
   { name: "context", href: "#/context", label: "Packs" },
   { name: "usage", href: "#/usage", label: "Usage" },
   { name: "audit", href: "#/audit", label: "Audit" },
+  { name: "agents", href: "#/agents", label: "Agents" },
   { name: "environments", href: "#/environments", label: "Environments" },
 ];
 
-const OPERATORS = ["admin", "devops"];
+/** Who may look at a page that is not for everybody. */
+const FOR: Partial<Readonly<Record<Route["name"], readonly string[]>>> = { environments: ["admin", "devops"], agents: ["admin"] };
 
 const TITLES: Readonly<Record<Route["name"], string>> = {
   board: "Board",
@@ -25,6 +27,7 @@ const TITLES: Readonly<Record<Route["name"], string>> = {
   context: "Context packs",
   usage: "Usage",
   audit: "Audit",
+  agents: "Agents",
   environments: "Environments",
   story: "Story",
 };
@@ -47,7 +50,7 @@ export function Shell({ route, onSignOut, children }: {
     document.title = `${waiting ? `(${waiting}) ` : ""}${TITLES[route.name]} · SWE Fleet`;
   }, [waiting, route.name]);
   // What nobody may look at is not offered.
-  const pages = PAGES.filter((page) => page.name !== "environments" || me?.roles.some((role) => OPERATORS.includes(role)));
+  const pages = PAGES.filter((page) => FOR[page.name] === undefined || me?.roles.some((role) => FOR[page.name]?.includes(role)));
   const current = route.name === "gate" ? "gates" : route.name === "story" || route.name === "new" ? "board" : route.name;
   return (
     <>

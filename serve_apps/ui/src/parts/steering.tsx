@@ -1,6 +1,6 @@
 import { type FormEvent, type ReactNode, useState } from "react";
-import { useCommand } from "../hooks.ts";
-import type { StoryFeed } from "../model/feed.ts";
+import { useApi, useCommand, useOptional } from "../hooks.ts";
+import { type StoryFeed, words } from "../model/feed.ts";
 import { Badge, Card, Trouble, actorName } from "./basics.tsx";
 
 export function Parked({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
@@ -36,10 +36,14 @@ export function Start({ story }: { readonly story: string }): ReactNode {
   const [repo, setRepo] = useState("");
   const [model, setModel] = useState("");
   const [delegate, setDelegate] = useState<readonly string[]>([]);
+  const [council, setCouncil] = useState("");
+  const api = useApi();
+  const roles = useOptional(() => api.get("/api/roles"), "roles");
+  const seats = roles.data?.items.filter((one) => one.assignable).map((one) => one.name) ?? [];
   const { isBusy, problem, run } = useCommand();
   const send = (event: FormEvent): void => {
     event.preventDefault();
-    void run(`/api/planner/stories/${encodeURIComponent(story)}/start`, { repo: repo.trim(), delegate, ...(model.trim() ? { model: model.trim() } : {}) }).catch(() => undefined);
+    void run(`/api/planner/stories/${encodeURIComponent(story)}/start`, { repo: repo.trim(), delegate: council ? [...delegate, `council:${council}`] : delegate, ...(model.trim() ? { model: model.trim() } : {}) }).catch(() => undefined);
   };
   return (
     <section className="card start" aria-label="Start the work">
@@ -70,6 +74,17 @@ export function Start({ story }: { readonly story: string }): ReactNode {
               {label}
             </label>
           ))}
+          <label className="check">
+            those of the others by{" "}
+            <select aria-label="A council for the other gates" value={council} onChange={(event) => setCouncil(event.target.value)}>
+              <option value="">nobody: people decide them</option>
+              {seats.map((one) => (
+                <option key={one} value={one}>
+                  a council of role {words(one)}
+                </option>
+              ))}
+            </select>
+          </label>
         </fieldset>
         <Trouble problem={problem} />
       </form>

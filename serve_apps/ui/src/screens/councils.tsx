@@ -32,7 +32,7 @@ export function CouncilTab({ feed, story }: { readonly feed: StoryFeed; readonly
         {councils.map((one) => (
           <div key={one.id} className="stack">
             <CouncilCard council={one} story={story} />
-            {one.askedBy ? <Advice council={one} /> : null}
+            {one.askedBy ? <Advice council={one} feed={feed} /> : null}
             <SteerCouncil feed={feed} council={one} />
           </div>
         ))}

@@ -1,6 +1,7 @@
 import { type ReactNode, useState } from "react";
 import { type Problem } from "../api/client.ts";
 import { useApi, useCommand, useFeed, useNow, useOptional } from "../hooks.ts";
+import { type Held, heldBy } from "../model/delegations.ts";
 import { type Body, isRecord, number, record, records, text, texts } from "../model/envelope.ts";
 import { type Approval, type StoryFeed, gateName, latestScore, spentByRole, words } from "../model/feed.ts";
 import { cost, count, moment, short, tokens, until } from "../model/format.ts";
@@ -15,13 +16,15 @@ const MIN_REASON = 10;
 export function GateScreen({ story, approval }: { readonly story: string; readonly approval: string }): ReactNode {
   const api = useApi();
   const { feed, line } = useFeed(story);
+  const now = useNow(10_000);
   const found = feed.approvals[approval];
   const card = useOptional(() => api.get("/api/approvals/{approval_id}", { approval_id: approval }), `${approval} ${found?.status ?? ""}`);
   const shown = isRecord(card.data) ? card.data : {};
   if (!found) return line === "refused" ? <p className="empty">There is no such gate.</p> : <Loading what="the gate" />;
   const tree = text(record(shown, "diff"), "new");
   const base = text(record(shown, "diff"), "old");
-  const councils = Object.values(feed.councils).filter((one) => one.outcome !== "cancelled" && concerns(one.taskId, shown, found));
+  const councils = Object.values(feed.councils).filter((one) => (one.approvalId ? one.approvalId === found.id : one.outcome !== "cancelled" && concerns(one.taskId, shown, found)));
+  const held = heldBy(feed, found, now);
   return (
     <>
       <div className="page-head">
@@ -49,6 +52,7 @@ export function GateScreen({ story, approval }: { readonly story: string; readon
           ))}
         </div>
         <div className="stack side">
+          {held ? <Delegate held={held} /> : null}
           <Decide story={story} approval={found} card={shown} isRead={card.data !== undefined || card.problem !== null} />
           <History feed={feed} gate={found.gate} current={found.id} />
         </div>
@@ -215,6 +219,9 @@ function Decide({ story, approval, card, isRead }: { readonly story: string; rea
   const canReject = words_.trim().length >= MIN_REASON;
   return (
     <Card title="Your decision" className="decide">
+      {approval.gate === "council_escalation" ? (
+        <p className="notice">The council came to no decision, and nothing has won. Approve, and the same is asked of a new council; reject, and you decide it yourself: propose a decision, or edit the story.</p>
+      ) : null}
       {mine ? null : <p className="notice">This gate is decided by {approval.role.toUpperCase()}; you do not hold that role.</p>}
       <label htmlFor="words">Note, or the reason of a rejection</label>
       <textarea id="words" rows={4} maxLength={4000} value={words_} onChange={(event) => setWords(event.target.value)} aria-describedby="words-hint" />
@@ -243,6 +250,16 @@ function Decide({ story, approval, card, isRead }: { readonly story: string; rea
           Reject
         </button>
       </div>
+    </Card>
+  );
+}
+
+/** What decides in the place of a person, and what it came to. */
+function Delegate({ held }: { readonly held: Held }): ReactNode {
+  return (
+    <Card title="Delegated">
+      <p>{held.line}</p>
+      {held.council ? <p className="hint">What it said stands beside, as a council at a gate.</p> : null}
     </Card>
   );
 }

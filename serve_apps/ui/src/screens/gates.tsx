@@ -1,12 +1,14 @@
 import { type ReactNode } from "react";
 import type { Api } from "../api/client.ts";
 import { Problem } from "../api/client.ts";
-import { useApi, useLoaded, useNow } from "../hooks.ts";
+import { useApi, useLoaded, useMe, useNow } from "../hooks.ts";
+import { mayDelegate } from "../model/delegations.ts";
 import { type Body, isRecord, number, record, records, text } from "../model/envelope.ts";
 import { gateName } from "../model/feed.ts";
 import { tokens, until } from "../model/format.ts";
 import { gateHref } from "../model/route.ts";
 import { Badge, Empty, Loading, Trouble } from "../parts/basics.tsx";
+import { Delegations } from "../parts/delegations.tsx";
 import { readStories } from "./stories.ts";
 
 interface Line {
@@ -75,6 +77,7 @@ export function GatesScreen(): ReactNode {
   const api = useApi();
   const { data, problem } = useLoaded(() => readGates(api), "gates", 4000);
   const now = useNow(10_000);
+  const me = useMe();
   return (
     <>
       <div className="page-head">
@@ -105,6 +108,7 @@ export function GatesScreen(): ReactNode {
           ))}
         </ul>
       )}
+      {mayDelegate(me) ? <Delegations /> : null}
     </>
   );
 }
