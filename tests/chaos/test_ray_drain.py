@@ -24,11 +24,14 @@ from tests.support.ray_fleet import (
     until,
 )
 from tests.support.ray_host import DRAIN_S
+from tests.support.ray_log_proxy import Append
 from tests.support.team_models import demo_repository, demo_story
 
 pytestmark = [pytest.mark.wide, pytest.mark.timeout(900)]
 
 STORIES = 2
+AT_ONCE, PACE_S = 40, 1.0
+"""A story needs more than a hundred appends to its end: the first go at once, each further one takes a pace."""
 MOVED_S = 240
 """That the stories move is what is tested; how fast they do on an idle machine is a figure, not a test."""
 
@@ -36,6 +39,21 @@ MOVED_S = 240
 def steps(events: list[StoredEvent], kind: str) -> Counter[str]:
     """How often each step was begun, or ended."""
     return Counter(json.loads(e.body)["step_id"] for e in events if e.type == kind)
+
+
+class Slowed:
+    """A rule of the proxy: no story comes to its end before its node is gone, however fast the machine is."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._passed: Counter[str] = Counter()
+
+    async def __call__(self, append: Append) -> bool:
+        """Always lets the append go on, in its time."""
+        self._passed[append.stream] += 1
+        if not self.is_over and self._passed[append.stream] > AT_ONCE:
+            await asyncio.sleep(PACE_S)
+        return True
 
 
 @pytest.fixture
@@ -50,6 +68,7 @@ async def test_stories_of_a_drained_node_work_on_until_it_ends_and_move_to_one_t
     fleet: RayFleet, tmp_path: Path
 ) -> None:
     _, drained = fleet.raylets
+    fleet.proxy.before = slowed = Slowed()
     async with fleet.client() as client:
         stories = [await client.create(demo_story()) for _ in range(STORIES)]
         for number, story_id in enumerate(stories):
@@ -70,6 +89,7 @@ async def test_stories_of_a_drained_node_work_on_until_it_ends_and_move_to_one_t
         found = await asyncio.to_thread(fleet.drain)
         assert found["was_draining"], found
         assert found["ended_ms"] - found["told_ms"] >= (DRAIN_S - 1) * 1000, "the node was not given its time"
+        slowed.is_over = True
         left = [process.pid for process in descendants(drained)]
         assert left == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -176,9 +177,18 @@ def test_job_that_is_stopped_leaves_its_story_which_the_same_command_follows_to_
     nodes: Nodes, tmp_path: Path
 ) -> None:
     argv = ("--repo", str(demo_repository(tmp_path)))
+    councils = [row["pid"] for row in nodes.actors() if row["name"].startswith("council:")]
 
     def stop(lines: list[str]) -> None:
-        assert nodes.asked.post(f"/api/jobs/{job_of(lines)}/stop").status_code == 200
+        # The councils stand still until the job is over: a fast machine would bring the story to its end first.
+        for pid in councils:
+            nodes.send(pid, signal.SIGSTOP)
+        try:
+            assert nodes.asked.post(f"/api/jobs/{job_of(lines)}/stop").status_code == 200
+            until(lambda: ended(nodes, job_of(lines)), within_s=PATIENCE_S, why="the job was stopped")
+        finally:
+            for pid in councils:
+                nodes.send(pid, signal.SIGCONT)
 
     first = submit(nodes, tmp_path / "laptop", *argv, at=once(SCORED, stop))
     assert (first.code, first.result["error"]["code"]) == (4, "job_failed"), first.lines
