@@ -22,6 +22,8 @@ _K1, _B = 15.0, 0.75
 # Weighted terms saturate later than counts do: 1.2 finds a tenth less.
 _NAMED_PATH, _NAMED_SYMBOL, _NEIGHBOUR, _TESTED = 1.0, 0.5, 0.1, 0.1
 """Shares of the best BM25 score that a path or a rare name in the question, a neighbour and a test add."""
+_NAMED_ALONE = 1.5
+"""As much for a name where the question says nothing else: then its definition is what is looked for."""
 _NEAR = 10
 _PATH = re.compile(r"[\w.-]{1,100}(?:/[\w.-]{1,100}){0,20}")
 _NAME = re.compile(r"[A-Za-z_]\w{2,99}")
@@ -112,10 +114,16 @@ def _credit_named(index: CodeIndex, question: Question, credit: _Credit) -> None
     for place in question.paths:
         for path in index.at(place):
             credit(path, _NAMED_PATH, f"names {place}")
+    share = _NAMED_ALONE if _says_names_alone(question) else _NAMED_SYMBOL
     for name in question.names:
         places = list(index.defining(name))
         for path in places[:_NEAR]:
-            credit(path, _NAMED_SYMBOL / len(places), f"defines {name}")
+            credit(path, share / len(places), f"defines {name}")
+
+
+def _says_names_alone(question: Question) -> bool:
+    named = {term for name in question.names for word in words_in(name) for term in terms_of(word)}
+    return named.issuperset(question.terms)
 
 
 def _credit_neighbours(index: CodeIndex, scores: Mapping[str, float], top: float, credit: _Credit) -> None:

@@ -47,6 +47,16 @@ def test_named_symbol_counts_more_than_its_words() -> None:
     assert "defines round_price" in found[0].reasons
 
 
+def test_name_that_is_asked_for_alone_finds_its_definition_in_however_long_a_file() -> None:
+    others = "".join(f"def other_{n}(value):\n    return value\n" for n in range(400))
+    words = "# items expire, expired items expire\n" * 40
+    plain = {f"plain_{n}.py": "def nothing(): ...\n" for n in range(20)}
+    index = index_of({"long.py": f"def expire_items(): ...\n{others}", "short.py": words, **plain})
+    assert [file.path for file in rank_files(index, ask("items expire"), limit=1)] == ["short.py"]
+    assert [file.path for file in rank_files(index, ask("expire_items"), limit=1)] == ["long.py"]
+    assert [file.path for file in rank_files(index, ask("`expire_items()`"), limit=1)] == ["long.py"]
+
+
 def test_ordinary_word_is_a_name_where_it_is_marked_as_code() -> None:
     assert ask("Cart.add of the cart").names == ("Cart.add",)
     assert ask("the ``Cart`` and :class:`~shop.cart.Cart`, slug() too").names == ("cart.Cart", "Cart", "slug")
