@@ -15,7 +15,7 @@ from fleet.tools.capabilities import PRODUCT_OPS, Capability, Declaration, contr
 from fleet.tools.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
 from fleet.tools.plugin_tools import plugin_ops, with_plugins
 from fleet.tools.policy_rules import PHASES, Effect, Origin, Rule, is_call_pattern, names_call
-from fleet.tools.roles import Phase, Role, RolesConfig
+from fleet.tools.roles import Phase, RolesConfig
 from fleet.tools.services_config import ServicesConfig
 from fleet.tools.targets import Targets
 from fleet.tools.toolchains_config import DEFAULT_TOOLCHAINS, ToolchainConfig, ToolchainName
@@ -281,26 +281,33 @@ class _Cell(NamedTuple):
     call: str
 
 
-def _cells(policy: Policy) -> Iterator[tuple[_Cell, Role, Capability]]:
+def _cells(policy: Policy) -> Iterator[_Cell]:
     """Every kind of call that is not refused before rules are asked."""
     for role in policy.roles.roles.values():
         for capability in policy.capabilities.values():
+            is_offered = role.may_call(capability.tool, capability.op)
             for phase in PHASES:
-                yield _Cell("product", role.name, phase, capability.name), role, capability
-                if role.may_call(capability.tool, capability.op) and phase in role.phases:
-                    yield _Cell("caller", role.name, phase, capability.name), role, capability
+                yield _Cell("product", role.name, phase, capability.name)
+                if is_offered and phase in role.phases:
+                    yield _Cell("caller", role.name, phase, capability.name)
+
+
+def _fitting(rule: Rule, cells: Mapping[str, Sequence[_Cell]], policy: Policy) -> set[_Cell]:
+    """The cells, given by operation, that the rule is about: what `Rule.fits` says of each, asked once per part."""
+    roles = {role.name for role in policy.roles.roles.values() if rule.is_for(role)}
+    covered = [name for name, capability in policy.capabilities.items() if rule.covers(capability)]
+    found = (cell for name in covered for cell in cells.get(name, ()))
+    return {c for c in found if c.role in roles and c.origin in rule.origins and rule.is_in(c.phase)}
 
 
 def _reach_problems(policy: Policy) -> Iterator[_Problem]:
     """Rules that decide nothing: no role of theirs makes such calls, or other rules decide all of them."""
-    fitting: dict[str, set[_Cell]] = {rule.id: set() for rule in policy.rules}
-    settled = set[_Cell]()
-    for cell, role, capability in _cells(policy):
-        for rule in policy.rules:
-            if rule.fits(capability, role, cell.phase, cell.origin):
-                fitting[rule.id].add(cell)
-        if capability.declared.approval == "always":
-            settled.add(cell)
+    by_call: dict[str, list[_Cell]] = {}
+    for cell in _cells(policy):
+        by_call.setdefault(cell.call, []).append(cell)
+    fitting = {rule.id: _fitting(rule, by_call, policy) for rule in policy.rules}
+    asking = [name for name, capability in policy.capabilities.items() if capability.declared.approval == "always"]
+    settled = {cell for name in asking for cell in by_call.get(name, ())}
     allowed = set[_Cell]().union(*(fitting[r.id] for r in policy.rules if r.effect == "allow"))
     taken: dict[Effect, set[_Cell]] = {"deny": set(), "ask": settled, "allow": set()}
     for effect in ("deny", "ask", "allow"):

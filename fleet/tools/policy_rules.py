@@ -92,10 +92,13 @@ class Rule(_Frozen):
         """Whether it is about this role, or about one that the role extends."""
         return _ANY in self.roles or bool({role.name, *role.lineage} & set(self.roles))
 
+    def is_in(self, phase: str) -> bool:
+        """Whether it is about calls of this phase."""
+        return _ANY in self.phases or phase in self.phases
+
     def fits(self, capability: Capability, role: Role, phase: str, origin: Origin) -> bool:
         """Whether it is about such a call, its arguments aside."""
-        in_phase = _ANY in self.phases or phase in self.phases
-        return in_phase and origin in self.origins and self.is_for(role) and self.covers(capability)
+        return self.is_in(phase) and origin in self.origins and self.is_for(role) and self.covers(capability)
 
     def holds(self, args: Mapping[str, object]) -> bool:
         """Whether the arguments have the forms of the rule. What is left out counts as the worse for the caller."""

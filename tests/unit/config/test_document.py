@@ -39,7 +39,8 @@ def test_document_that_is_empty_is_an_empty_mapping() -> None:
         (b"1: x\n", "key 1 is no text"),
         (b"a: \xff\n", "is not UTF-8 at byte 3"),
         (b"a: \x00\n", "is not YAML"),
-        (b"a: " + b"[" * 3000, "is not YAML"),
+        (b"a: " + b"[" * 3000, "more than 100 deep"),
+        (b"a: " + b"[" * 500_000 + b"]" * 500_000, "more than 100 deep"),
         (b"#" * (MAX_DOCUMENT_BYTES + 1), "more than 1048576"),
     ],
     ids=[
@@ -55,6 +56,7 @@ def test_document_that_is_empty_is_an_empty_mapping() -> None:
         "utf8",
         "control",
         "deep",
+        "deep-as-a-file",
         "size",
     ],
 )
