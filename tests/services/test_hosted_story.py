@@ -93,6 +93,8 @@ async def test_story_of_a_hosted_repository_ends_with_its_branch_there(world: Wo
     assert not [asked for asked in world.server.asked if "SECRET" in asked]
 
 
+# Fetch and push over ssh have tests of their own (test_hosted_ssh.py); here is the whole story, as over https above.
+@pytest.mark.wide
 @pytest.mark.rule("RT-58", "RC-70", "RC-77")
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here: install openssh-client")
 async def test_story_of_a_repository_behind_ssh_ends_with_its_branch_there(world: World) -> None:

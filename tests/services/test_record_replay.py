@@ -15,7 +15,7 @@ import pytest
 from fleet.ids import StoryId
 from fleet.story import StoryState
 from tests.support.http_stand_in import Reply, Request, serving_http
-from tests.support.team import team
+from tests.support.team import ADA, team
 from tests.support.team_models import REPLIES, demo_repository, demo_story
 
 pytestmark = pytest.mark.timeout(600)
@@ -65,35 +65,49 @@ def _chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Rested:
     """What a run left."""
 
     story_id: StoryId
     state: StoryState
-    commit: str
+    winner: str | None
+    """Of the council that decided the design."""
+    tree: str | None
+    """Of the story's branch, when it has one."""
 
 
-async def run(root: Path, model: str, *, environ: dict[str, str], record: Path | None = None) -> Finished:
-    """The demo story from its text to its branch."""
+async def run(
+    root: Path, model: str, *, environ: dict[str, str], record: Path | None = None, to_its_end: bool
+) -> Rested:
+    """The demo story from its text to its branch, or to the design that a person is asked to approve."""
     repo = demo_repository(root / "stage")
     async with team(root / "home", environ=environ, record_dir=record) as t:
         story_id = await t.create(demo_story())
-        await t.start(story_id, repo, model=model)
+        await t.start(story_id, repo, model=model, delegate=("po", "qa") if to_its_end else ())
         state = await t.settled(story_id, within_s=200)
+        if not to_its_end:
+            scope = {"gate": "approve_scope"}
+            await t.desk.require(story_id, "approve", scope, principal=ADA, key=f"{story_id}/scope")
+            state = await t.settled(story_id, within_s=200)
+            assert t.desk.waiting_for(state) == "gate approve_design waits for role po", state.park
+    design, *_ = state.councils.values()
+    if not to_its_end:
+        return Rested(story_id, state, design.winner, None)
     assert state.closed, state.park
     show = ["git", "-C", str(repo), "rev-parse", f"fleet/{story_id}^{{tree}}"]
-    commit = subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
-    return Finished(story_id, state, commit)
+    tree = subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
+    return Rested(story_id, state, design.winner, tree)
 
 
 @pytest.mark.rule("MB-11", "MB-12", "GL-9", "GL-13")
+@pytest.mark.parametrize("to_its_end", [False, pytest.param(True, marks=pytest.mark.wide)], ids=["design", "whole"])
 async def test_recorded_story_replays_elsewhere_without_any_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_its_end: bool
 ) -> None:
     server, replies = Replayer(), tmp_path / "first" / "replies"
     async with serving_http(server.answer) as address:
         environ = {"FLEET_OPENAI_BASE_URL": f"{address}/v1", "FLEET_OPENAI_MODEL": "real-1b", "OPENAI_API_KEY": KEY}
-        recorded = await run(tmp_path / "first", "openai", environ=environ, record=replies)
+        recorded = await run(tmp_path / "first", "openai", environ=environ, record=replies, to_its_end=to_its_end)
     kept = {path.name: path.read_text() for path in replies.iterdir()}
     assert len(kept) == server.asked > 10
     for text in kept.values():
@@ -106,8 +120,9 @@ async def test_recorded_story_replays_elsewhere_without_any_model(
     for name, value in {"USER": "somebody-else", "HOME": str(tmp_path), "TZ": "Pacific/Auckland"}.items():
         monkeypatch.setenv(name, value)
     asked = server.asked
-    replayed = await run(elsewhere.parent, f"recorded:{elsewhere}", environ={})
+    replayed = await run(elsewhere.parent, f"recorded:{elsewhere}", environ={}, to_its_end=to_its_end)
 
     assert server.asked == asked
-    assert (replayed.story_id, replayed.commit) == (recorded.story_id, recorded.commit)
+    assert recorded.winner is not None
+    assert (replayed.story_id, replayed.winner, replayed.tree) == (recorded.story_id, recorded.winner, recorded.tree)
     assert replayed.state.tree == recorded.state.tree

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "inflection"
 
 
+# The longer sibling of the demo story (test_team_story.py).
+@pytest.mark.wide
 @pytest.mark.network
 @pytest.mark.timeout(600)
 @pytest.mark.rule("PL-52", "RC-70", "LC-64")

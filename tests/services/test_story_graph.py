@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeedGroup, MemoryGraph
+from fleet.adapters.memory import MemoryDeadLetters, MemoryFeedGroup, MemoryGraph
 from fleet.adapters.neo4j import Neo4jGraph
-from fleet.cli.story_file import read_story
 from fleet.ids import StreamId
-from fleet.ports import DecisionGraph
+from fleet.ports import DecisionGraph, EventLog
 from fleet.services.projector import Projector
-from tests.ray.test_fleet_run import DEMO, example_repository
+from tests.support.demo_run import DemoRun
 from tests.support.services import Neo4jAddress
-from tests.support.team import team
 
 
-def over(log: MemoryEventLog, graph: DecisionGraph) -> Projector:
+def over(log: EventLog, graph: DecisionGraph) -> Projector:
     """A projector of this log."""
     return Projector(log, graph, feed=MemoryFeedGroup(log), letters=MemoryDeadLetters(), clock=SystemClock())
 
@@ -26,28 +22,24 @@ def over(log: MemoryEventLog, graph: DecisionGraph) -> Projector:
 @pytest.mark.rule("GR-80", "GR-3", "GR-4", "GR-88")
 @pytest.mark.timeout(600)
 async def test_graph_of_a_delivered_story_says_who_decided_what_and_why(
-    tmp_path: Path, neo4j_address: Neo4jAddress
+    demo: DemoRun, neo4j_address: Neo4jAddress
 ) -> None:
-    repo = example_repository(tmp_path)
-    async with team(tmp_path / "home") as found:
-        story_id = await found.create(read_story(DEMO / "story.yaml", None))
-        await found.start(story_id, repo, model=f"recorded:{DEMO / 'replies'}")
-        state = await found.settled(story_id)
-        assert state.closed, state.park
-        graph = Neo4jGraph.connect(
-            neo4j_address.uri, user=neo4j_address.user, password=neo4j_address.password, database="neo4j"
-        )
-        stream = StreamId.of_story(story_id)
-        try:
-            await over(found.log, graph).catch_up(stream)
-            assert (await graph.cursor(stream)).version == state.version
-            trail = await graph.query("decision_trail", {"story_id": story_id})
-            approvals = await graph.query("who_approved", {"story_id": story_id})
-            twin = MemoryGraph()
-            await over(found.log, twin).catch_up(stream)
-            assert len(await twin.query("decision_trail", {"story_id": story_id})) == len(trail)
-        finally:
-            await graph.close()
+    story_id, state = demo.story_id, demo.state
+    assert state.closed, state.park
+    graph = Neo4jGraph.connect(
+        neo4j_address.uri, user=neo4j_address.user, password=neo4j_address.password, database="neo4j"
+    )
+    stream = StreamId.of_story(story_id)
+    try:
+        await over(demo.log, graph).catch_up(stream)
+        assert (await graph.cursor(stream)).version == state.version
+        trail = await graph.query("decision_trail", {"story_id": story_id})
+        approvals = await graph.query("who_approved", {"story_id": story_id})
+        twin = MemoryGraph()
+        await over(demo.log, twin).catch_up(stream)
+        assert len(await twin.query("decision_trail", {"story_id": story_id})) == len(trail)
+    finally:
+        await graph.close()
     assert [row["category"] for row in trail] == ["ARCHITECTURE", "IMPLEMENTATION"]
     for row in trail:
         assert [by["principal"] for by in row["decided_by"]] == ["system:council"]

@@ -14,6 +14,7 @@ import pytest
 from fleet.events import StoredEvent
 from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
 from fleet.story import StoryState
+from tests.support.demo_run import DemoRun
 from tests.support.team import Team, team
 from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story
 from tests.support.through_log import ThroughLog
@@ -104,26 +105,18 @@ def check(outcome: Outcome, *, crashes: int) -> None:
     assert [e.epoch for e in outcome.events] == sorted(e.epoch for e in outcome.events)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The same story without a crash."""
-    return asyncio.run(run_with_crashes(tmp_path_factory.mktemp("plain"), ()))
-
-
 DESIGN = ("/base/git-checkout/start$", "/base/git-checkout/finish$", "/draft/architect-001/finish$", "/adopted$")
 BUILD = ("/tests/finish$", "/evidence/0$", "/commit/1$", "/review-1-architect/start$", "/git-commit/finish$")
 DOCS = (r"/docs/\w+/document/finish$", r"/docs/.*/measure/scored$", "/produced$", "/publish/start$", "/publish/finish$")
 
 
 @pytest.mark.rule("PL-48", "LC-122", "GL-19")
-@pytest.mark.parametrize("points", [DESIGN, BUILD, DOCS], ids=["design", "build", "docs"])
-async def test_story_whose_owner_crashes_ends_as_if_nothing_had_happened(
-    points: tuple[str, ...], tmp_path: Path, undisturbed: Outcome
-) -> None:
+async def test_story_whose_owner_crashes_ends_as_if_nothing_had_happened(tmp_path: Path, demo: DemoRun) -> None:
+    points = (*DESIGN, *BUILD, *DOCS)
     outcome = await run_with_crashes(tmp_path, points)
     check(outcome, crashes=len(points))
     assert outcome.paid_again == []
-    assert set(outcome.answered) == set(undisturbed.answered)
-    assert outcome.state.tree == undisturbed.state.tree
+    assert set(outcome.answered) == set(demo.answered)
+    assert outcome.state.tree == demo.state.tree
     assert outcome.answered
-    assert set(outcome.state.steps) == set(undisturbed.state.steps)
+    assert set(outcome.state.steps) == set(demo.state.steps)

@@ -17,7 +17,7 @@ from fleet.ports import Appended, AppendRequest, BlobStore, Duplicate, EventLog
 from fleet.services.observing import ObservedLog, TimedBackend, TimedModels, Tracer
 from fleet.services.tool_supervisor import ToolSupervisor
 from tests.support.team import team
-from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story
+from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
 from tests.support.through_log import ThroughLog
 
 pytestmark = pytest.mark.timeout(600)
@@ -67,7 +67,7 @@ def contents(span: FinishedSpan) -> str:
 @pytest.mark.rule("GL-19")
 async def test_story_whose_owner_dies_twice_is_one_tree_without_a_word_of_anybody(tmp_path: Path) -> None:
     watch, story = Watch(), demo_story()
-    models = TimedModels(EveryEngine(CountingModel(set())), meter=watch.meter, clock=watch.clock, tracer=watch.tracer)
+    models = TimedModels(EveryEngine(scripted()), meter=watch.meter, clock=watch.clock, tracer=watch.tracer)
     repo = await asyncio.to_thread(demo_repository, tmp_path / "stage")
     points, halts = [r"/opened$", r"/finish$"], list[Halting]()
 
@@ -77,7 +77,7 @@ async def test_story_whose_owner_dies_twice_is_one_tree_without_a_word_of_anybod
 
     async with team(tmp_path, models=models, through=through, make_sandbox=watch.sandbox) as t:
         story_id = await t.create(story)
-        await t.start(story_id, repo, model=RECORDED)
+        await t.start(story_id, repo, model="mock")
         for number in (2, 3):
             await asyncio.wait_for(halts[-1].halted.wait(), 120)
             await t.crash()

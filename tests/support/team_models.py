@@ -142,13 +142,13 @@ class EveryEngine(Mapping[str, ChatModel]):
 
 
 class CountingModel:
-    """The recorded replies of the demo. `answered` counts the answers to each request of a step.
+    """The recorded replies of the demo, or those of `inner`. `answered` counts the answers to each request of a step.
 
     `recorded` holds the command ids stored so far: a request whose answer is among them was `paid_again`.
     """
 
-    def __init__(self, recorded: set[str]) -> None:
-        self._inner, self._recorded = RecordedChatModel(REPLIES), recorded
+    def __init__(self, recorded: set[str], inner: ChatModel | None = None) -> None:
+        self._inner, self._recorded = inner or RecordedChatModel(REPLIES), recorded
         self.answered: Counter[str] = Counter()
         self.paid_again: list[str] = []
 
