@@ -166,6 +166,7 @@ def _routes(app: FastAPI) -> None:
                 call_id=call_id,
                 tag=CallTag(tenant=str(who), priority=priority, affinity=affinity),
                 is_streamed=bool(body.stream),
+                is_bounded=body.reply_bound is not None,
             ),
             opened=lambda: state.rates.one_more(who),
             call_id=call_id,

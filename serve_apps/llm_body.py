@@ -236,7 +236,7 @@ class ChatCompletionBody(_Body):
     max_tokens: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
     """Older name of `max_completion_tokens`."""
     max_completion_tokens: Annotated[int, Field(ge=1, lt=_INT64)] | None = None
-    """Longest reply in tokens; the model's own bound holds too."""
+    """Longest reply in tokens; the model's own bound holds too. Without it, what the model's context leaves."""
     stop: (
         Annotated[
             Annotated[Stop, Tag("one")] | Annotated[Annotated[list[Stop], Field(max_length=4)], Tag("many")],
@@ -286,6 +286,11 @@ class ChatCompletionBody(_Body):
         if None not in both and len(set(both)) > 1:
             raise PydanticCustomError("invalid_value", "max_tokens and max_completion_tokens differ: send one of them")
         return self
+
+    @property
+    def reply_bound(self) -> int | None:
+        """The longest reply that is asked for, in tokens; None leaves it to the model."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def includes_usage(self) -> bool:

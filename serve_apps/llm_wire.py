@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fleet.errors import InvalidInput
-from fleet.models import ChatMessage, ChatRequest, EngineConfig, Sampling, ToolOffer, ToolUse, estimate_tokens
+from fleet.models import ChatMessage, ChatRequest, EngineConfig, Sampling, ToolOffer, ToolUse
 from serve_apps.llm_body import (
     AssistantMessage,
     ChatCompletionBody,
@@ -118,7 +118,7 @@ def chat_request(body: ChatCompletionBody, engine: EngineConfig, *, seed: int) -
     messages = tuple(_message(message) for message in body.messages)
     tools = () if body.tool_choice == "none" else tuple(_offer(tool) for tool in body.tools or ())
     return ChatRequest(
-        messages=messages, sampling=_sampling(body, engine, messages, seed), json_schema=_schema(body), tools=tools
+        messages=messages, sampling=_sampling(body, engine, seed), json_schema=_schema(body), tools=tools
     )
 
 
@@ -183,10 +183,8 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _sampling(body: ChatCompletionBody, engine: EngineConfig, messages: tuple[ChatMessage, ...], seed: int) -> Sampling:
-    room = engine.max_context - estimate_tokens("\n".join(message.content for message in messages))
-    # Without a bound of the caller the reply gets what the context leaves; the engine itself counts exactly.
-    asked = body.max_completion_tokens or body.max_tokens or max(1, room)
+def _sampling(body: ChatCompletionBody, engine: EngineConfig, seed: int) -> Sampling:
+    asked = body.reply_bound or engine.max_output
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Sampling(
         temperature=_decimal(1.0 if body.temperature is None else body.temperature),

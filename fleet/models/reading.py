@@ -77,7 +77,7 @@ class PackReaders(_Frozen):
         """The models that may read what this role is told in a run with this model profile, in the order of its chain.
 
         Args:
-            policy: answers instead of the role's own; of one that is not written down nobody is known.
+            policy: answers instead of the role's own; of one that is not among these nobody is known.
 
         Engines that are not listed, such as recorded replies, are left out: nothing is known of them.
         """

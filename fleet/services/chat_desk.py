@@ -19,6 +19,7 @@ from fleet.errors import (
 )
 from fleet.ids import Principal
 from fleet.models import (
+    MIN_USEFUL_TOKENS,
     CallTag,
     ChatChunk,
     ChatReply,
@@ -31,7 +32,7 @@ from fleet.models import (
 )
 from fleet.ports import ChatModel, Clock, SpendingHold
 from fleet.services.principal_spending import PrincipalSpending
-from fleet.services.prompt_counts import PromptCounts
+from fleet.services.prompt_counts import PromptCounts, around_texts
 from fleet.services.queued_model import closed_after
 
 __all__ = ["ChatCall", "ChatDesk", "ChatLimits", "EngineAccess"]
@@ -163,9 +164,21 @@ class ChatDesk:
         )
 
     async def open(
-        self, who: Principal, engine_id: str, request: ChatRequest, *, call_id: str, tag: CallTag, is_streamed: bool
+        self,
+        who: Principal,
+        engine_id: str,
+        request: ChatRequest,
+        *,
+        call_id: str,
+        tag: CallTag,
+        is_streamed: bool,
+        is_bounded: bool = True,
     ) -> ChatCall:
         """The call is reserved and begins.
+
+        Args:
+            is_bounded: the caller said how long the reply may be. If not, the bound of the request is the engine's, and
+                is lowered to what its context leaves beside the prompt: engines refuse what does not fit together.
 
         Raises:
             NotFound: as `engine`.
@@ -178,11 +191,11 @@ class ChatDesk:
         model = self._models.get(engine_id)
         if model is None:
             raise ModelUnavailable(f"engine {engine_id!r} is configured but not there", engine=engine_id)
-        prompt_tokens = await self._prompt_tokens(engine_id, request)
+        counted = await self._prompts.of_chat(engine_id, request) if self._prompts is not None else None
+        prompt_tokens = estimate_tokens("\n".join(request.texts)) if counted is None else counted
+        most = request.sampling.max_tokens if is_bounded else _left(engine, request, counted)
         # MB-22: a reply that is too long for what is left of a budget is cut down to what is left.
-        max_tokens = await self._spending.fitted(
-            who, prompt_tokens=prompt_tokens, max_tokens=request.sampling.max_tokens, price=engine.price
-        )
+        max_tokens = await self._spending.fitted(who, prompt_tokens=prompt_tokens, max_tokens=most, price=engine.price)
         hold = await self._spending.hold(
             who, call_id, prompt_tokens=prompt_tokens, max_tokens=max_tokens, price=engine.price
         )
@@ -193,10 +206,6 @@ class ChatDesk:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return call
-
-    async def _prompt_tokens(self, engine_id: str, request: ChatRequest) -> int:
-        counted = await self._prompts.of_chat(engine_id, request) if self._prompts is not None else None
-        return estimate_tokens("\n".join(request.texts)) if counted is None else counted
 
     async def drain(self) -> None:
         """No call is under way: those that were are ended."""
@@ -308,6 +317,16 @@ def _spent_in_vain(call: ChatCall, error: Exception, pieces: int, elapsed_ms: in
         cost_microusd=_cost(call.engine, tokens_in=tokens_in, tokens_out=pieces),
         wall_ms=elapsed_ms,
     )
+
+
+def _left(engine: EngineConfig, request: ChatRequest, counted: int | None) -> int:
+    """The longest reply that a request without a bound of its own may have, in tokens."""
+    most = request.sampling.max_tokens
+    if counted is not None:
+        return max(1, min(most, engine.max_context - counted))
+    # An estimate may be far too high: rather than cut a reply to nothing by it, let the engine say what does not fit.
+    room = engine.max_context - estimate_tokens("\n".join(request.texts)) - around_texts(request)
+    return min(most, max(MIN_USEFUL_TOKENS, room))
 
 
 def _cost(engine: EngineConfig, *, tokens_in: int, tokens_out: int) -> int:

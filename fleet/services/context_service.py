@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from fleet.context import ContextConfig, Counting, TokenCounter, build_pack, cut_to
 from fleet.errors import StoreUnavailable, StoryNotFound
 from fleet.ids import StoryId, StreamId
-from fleet.models import TokenizerId
+from fleet.models import PackReaders, TokenizerId
 from fleet.ports import (
     BlobStore,
     Clock,
@@ -48,6 +48,7 @@ class ContextService:
         snapshots: of the owners of stories: with them a long story need not be folded from its first event.
         tokenizers: of the models that read packs; without them every pack is counted by estimate, and a story that
             began with a tokenizer is refused.
+        readers: the models that are configured now: they count for policies that a story did not write down.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class ContextService:
         clock: Clock,
         snapshots: SnapshotStore | None = None,
         tokenizers: Tokenizers | None = None,
+        readers: PackReaders | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
         self._packs = _Recent[PackRequest, _Made](_PACKS)
         self._counters = _Recent[tuple[StoryId, str, str | None], _Counters](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
-        self._counting = PackCounting(blobs, tokenizers)
+        self._counting = PackCounting(blobs, tokenizers, current=readers)
         self._lessons = LessonBook(log, config.lessons)
         self._views = StoryViews(log, blobs, milestones=config.milestones, snapshots=snapshots)
 

@@ -85,8 +85,8 @@ class ModelSteps(Steps):
     async def _counted(self, request: AgentRequest) -> AgentRequest:
         """The request with the tokens of its prompt, as the models count them that the story began with (CX-20).
 
-        What is decided with the count is on record with the step. A story from before wrote down no readers, or none of
-        a policy that is not the role's own: both are estimated.
+        What is decided with the count is on record with the step. A story from before wrote down no readers, and is
+        estimated; a policy that it did not write down counts as it is configured now.
         """
         if self._packs is None or PACK_READERS not in self.state.config:
             return request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from fleet.story import StoryState
 
 __all__ = ["PackCounting"]
 
+_LOG = logging.getLogger(__name__)
 _HELD = 64
 
 
@@ -23,17 +25,19 @@ class PackCounting:
 
     Args:
         tokenizers: None where there are none; a story that began with one is refused then.
+        current: the models that are configured now, for policies that came after a story began.
     """
 
-    def __init__(self, blobs: BlobStore, tokenizers: Tokenizers | None) -> None:
-        self._blobs, self._tokenizers = blobs, tokenizers
+    def __init__(self, blobs: BlobStore, tokenizers: Tokenizers | None, *, current: PackReaders | None = None) -> None:
+        self._blobs, self._tokenizers, self._current = blobs, tokenizers, current
         self._readers: dict[Digest, PackReaders] = {}
 
     async def of(self, state: StoryState, role: str, policy: str | None = None) -> Counting:
         """How what this role is told is counted; by estimate in a story that wrote down no readers.
 
         Args:
-            policy: of the seat, where it is not the role's own.
+            policy: of the seat, where it is not the role's own. No pack is cut by it, so that one which the story did
+                not write down may be counted as it is configured now.
 
         Raises:
             ConfigError: a tokenizer that the story began with is not here, or what it wrote down is of a newer kind.
@@ -42,7 +46,21 @@ class PackCounting:
         digest = state.config.get(PACK_READERS)
         if digest is None:
             return BY_ESTIMATE
-        readers = (await self._readers_of(digest)).of(role, state.start.model if state.start else None, policy)
+        written, profile = await self._readers_of(digest), state.start.model if state.start else None
+        if policy is not None and policy not in written.policies:
+            return await self._of_later(policy, role, profile)
+        return await self._of_readers(written.of(role, profile, policy))
+
+    async def _of_later(self, policy: str, role: str, profile: str | None) -> Counting:
+        """By the tokenizers of today; by estimate where they are not here, for nothing on record asks for them."""
+        readers = self._current.of(role, profile, policy) if self._current is not None else ()
+        try:
+            return await self._of_readers(readers)
+        except ConfigError as error:
+            _LOG.warning("calls of the policy %s are estimated and not counted: %s", policy, error.message)
+            return BY_ESTIMATE
+
+    async def _of_readers(self, readers: tuple[PackReader, ...]) -> Counting:
         if not readers:
             return BY_ESTIMATE
         return Counting(await self.counters(reader.tokenizer for reader in readers), _room(readers))

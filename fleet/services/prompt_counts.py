@@ -10,13 +10,18 @@ from fleet.errors import ConfigError, StoreUnavailable, ToolTimeout
 from fleet.models import ChatRequest, PackReaders, TokenizerId
 from fleet.ports import AgentRequest, TokenCounts
 
-__all__ = ["PromptCounts"]
+__all__ = ["PromptCounts", "around_texts"]
 
 _LOG = logging.getLogger(__name__)
 _AROUND_MESSAGE = 8
 """Upper guess of the tokens that a chat template puts around a message or a tool."""
 _AROUND_PROMPT = 48
 """And around the whole of them, be it with a system text of its own."""
+
+
+def around_texts(request: ChatRequest) -> int:
+    """Upper guess of the tokens that a chat template puts around the texts of a request."""
+    return _AROUND_MESSAGE * (len(request.messages) + len(request.tools)) + _AROUND_PROMPT
 
 
 class PromptCounts:
@@ -43,8 +48,7 @@ class PromptCounts:
         engine = self._readers.engines.get(engine_id)
         tokenizers = [engine.tokenizer] if engine is not None else []
         counted = await self._tokens(tokenizers, request.texts)
-        parts = len(request.messages) + len(request.tools)
-        return None if counted is None else counted + _AROUND_MESSAGE * parts + _AROUND_PROMPT
+        return None if counted is None else counted + around_texts(request)
 
     async def _tokens(self, tokenizers: Sequence[TokenizerId | None], texts: tuple[str, ...]) -> int | None:
         if not any(tokenizers):

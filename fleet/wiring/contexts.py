@@ -13,7 +13,7 @@ from fleet.services.rehydrating import Rehydrator
 from fleet.story import FsmConfig
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores import make_blobs
-from fleet.wiring.tokenizers import check_tokenizers, make_tokenizers
+from fleet.wiring.tokenizers import check_tokenizers, make_pack_readers, make_tokenizers
 
 __all__ = ["make_context_service", "make_context_statistics", "make_rehydrator"]
 
@@ -33,6 +33,7 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
         clock=SystemClock(),
         snapshots=RedisSnapshotStore(client),
         tokenizers=make_tokenizers(endpoints),
+        readers=make_pack_readers(endpoints),
     )
 
 

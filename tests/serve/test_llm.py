@@ -184,10 +184,13 @@ async def test_values_that_are_left_out_are_those_of_openai_and_of_the_engine():
         for _ in range(2):
             await client.chat.completions.create(**BODY)
         await client.chat.completions.create(**BODY, max_tokens=1_000_000, stop=["a", "b"])
-        first, second, third = (request.sampling for request in at.model.requests)
+        long = [{"role": "user", "content": "word " * 2000}]
+        await client.chat.completions.create(model="tiny", messages=long)
+        first, second, third, fourth = (request.sampling for request in at.model.requests)
         assert (first.temperature, first.top_p, first.max_tokens, first.stop) == ("1.0", "1.0", 1000, ())
         assert first.seed != second.seed
         assert (third.max_tokens, third.stop) == (1000, ("a", "b"))
+        assert fourth.max_tokens < 4096 - 3334 < 1000, "what the context of 4,096 tokens leaves"
         assert at.model.tags[0] == CallTag(tenant="user:dev", priority="person")
 
 

@@ -139,7 +139,7 @@ class World:
         tokenizers: Tokenizers | None = None,
     ) -> None:
         self.budgeting = budgeting
-        self.tokenizers = tokenizers
+        self.tokenizers, self.readers = tokenizers, readers
         self.clock = clock or MemoryClock()
         self.log, self.blobs = log or MemoryEventLog(), MemoryBlobStore()
         self.inbox = MemoryInbox(self.clock)
@@ -284,6 +284,7 @@ class World:
             files().load("context.yaml", ContextConfig),
             clock=self.clock,
             tokenizers=self.tokenizers,
+            readers=self.readers,
         )
 
     async def events(self, story_id: StoryId = STORY) -> list[StoredEvent]:

@@ -23,12 +23,12 @@ from fleet.models import (
     TokenizerId,
 )
 from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
-from fleet.ports import AgentRequest, Tokenizers
+from fleet.ports import AgentRequest, PackRequest, Tokenizers
 from fleet.services.budgeting import Budgeting
 from fleet.services.journal import Journal, Work
 from fleet.services.workbench import seat
 from tests.support.bench import ScriptedAgents, World
-from tests.support.story_events import digest, story
+from tests.support.story_events import STORY, digest, story
 from tests.support.tokenizers import Counter, id_of, write
 
 DEV = seat("developer")
@@ -76,6 +76,16 @@ async def began(
     return world, await world.journal()
 
 
+def now(**policies: TokenizerId) -> PackReaders:
+    """What is configured by now: one engine for each policy, and another for every role."""
+    engines = {
+        name: ReadingEngine(tokenizer=tokenizer, max_context=32_768, max_output=1_000)
+        for name, tokenizer in {**policies, "new": id_of("whole")}.items()
+    }
+    chains = {name: ReadingChain(links=(ReadingLink(engine_id=name, max_tokens=500),)) for name in engines}
+    return PackReaders(engines=engines, roles={}, default=chains["new"], policies=chains)
+
+
 def reserved(journal: Journal, step: str = "s") -> int:
     """What is held of the prompt itself."""
     held = journal.state.steps[step].started.reserve
@@ -92,7 +102,7 @@ async def test_reservation_is_as_the_tokenizer_counts_that_the_story_began_with(
 
 
 @pytest.mark.rule("CX-20", "MB-22")
-async def test_story_that_wrote_no_readers_down_and_a_policy_that_came_later_are_estimated(
+async def test_story_that_wrote_no_readers_down_and_a_policy_that_nobody_knows_are_estimated(
     files: FileTokenizers,
 ) -> None:
     estimate = Budgeting().prompt_tokens(request()) - PROMPT_FRAME_TOKENS
@@ -100,8 +110,44 @@ async def test_story_that_wrote_no_readers_down_and_a_policy_that_came_later_are
     await old.ask("s", request(), WORK)
     assert reserved(old) == estimate
     world, named = await began(id_of("bytes"), files)
-    await named.ask("s", request(policy="added-later"), WORK)
+    await named.ask("s", request(policy="unheard-of"), WORK)
     assert reserved(named) == estimate_tokens(TOLD) + estimate_tokens(OWN) == world.agents.requests[0].counted
+
+
+@pytest.mark.rule("CX-20", "MB-22", "GL-23")
+async def test_policy_that_came_after_the_story_began_is_as_its_tokenizer_counts_now(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    paths = {id_of("bytes").sha256: write(tmp_path), id_of("words").sha256: write(tmp_path / "words", "words")}
+    world, _ = await began(id_of("bytes"), FileTokenizers(paths, tmp_path))
+    asked = PackRequest(STORY, "qa", "TEST", len(await world.events()))
+    written = await world.packs.pack(asked)
+    world.readers = now(later=id_of("words"))
+    journal = await world.journal()
+    later = request(policy="later")
+    first = await journal.ask("later", later, WORK)
+    assert reserved(journal, "later") == sum(map(Counter("words").count, (TOLD, OWN)))
+    await journal.ask("role", request(own=OWN + " Keep it short."), WORK)
+    assert reserved(journal, "role") == sum(map(Counter("bytes").count, (TOLD, OWN + " Keep it short.")))
+    # Packs of the story are cut by what it wrote down, and a step on record is answered whatever is configured.
+    assert written == await world.packs.pack(asked)
+    assert written.counter == id_of("bytes").label
+    world.readers = now(later=id_of("whole"))
+    again = await world.journal()
+    assert (await again.ask("later", later, WORK)).value == first.value
+    assert len(world.agents.requests) == 2
+
+
+@pytest.mark.rule("CX-20", "MB-22")
+async def test_policy_that_came_later_is_estimated_while_its_tokenizer_is_not_here(
+    files: FileTokenizers, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, _ = await began(id_of("bytes"), files)
+    world.readers = now(later=id_of("words"))
+    journal = await world.journal()
+    await journal.ask("s", request(policy="later"), WORK)
+    assert reserved(journal) == estimate_tokens(TOLD) + estimate_tokens(OWN)
+    assert "the policy later are estimated" in caplog.text
+    assert TOLD[:20] not in caplog.text
 
 
 @pytest.mark.rule("CX-20", "MB-22", "AP-79")

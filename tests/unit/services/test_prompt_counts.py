@@ -164,6 +164,49 @@ def chat(**changes: object) -> ChatRequest:
     return found.model_copy(update=changes)
 
 
+async def default_bound(prompts: PromptCounts | None, request: ChatRequest) -> tuple[int, int]:
+    """The longest reply that a call without a bound asks for, and what it holds; `tiny` has 4,096 and replies 1,000."""
+    model, days = ScriptedChatModel.of("fine"), Held()
+    spending = PrincipalSpending(days, Budgets(), SystemClock())
+    desk = ChatDesk(
+        MODELS, {"tiny": model}, spending=spending, clock=SystemClock(), roles_of=lambda _: (), prompts=prompts
+    )
+    call = await desk.open(ANA, "tiny", request, call_id="chatcmpl-1", tag=NO_TAG, is_streamed=False, is_bounded=False)
+    reply = await call.reply()
+    scope = BudgetScope(kind="principal", id=ANA)
+    totals = await days.totals(scope, day_of(SystemClock().now_ms()))
+    assert totals.reserved.tokens == 0
+    assert totals.spent.tokens == reply.usage.tokens_in + reply.usage.tokens_out, "settled to what was used"
+    return call.request.sampling.max_tokens, days.tokens[0][1]
+
+
+def said(words: int) -> ChatRequest:
+    text = ChatMessage(role="user", content="order of two pens " * (words // 4))
+    return ChatRequest(messages=(text,), sampling=Sampling(max_tokens=1_000))
+
+
+@pytest.mark.rule("AP-122", "CX-20", "MB-22")
+async def test_reply_without_a_bound_is_as_long_as_the_context_leaves_by_the_count_or_as_the_engine_allows(
+    files: FileTokenizers,
+) -> None:
+    prompts = PromptCounts(service(files), readers("words", tiny=id_of("bytes")))
+    assert await default_bound(prompts, said(40)) == (1_000, 1_000)
+    long = said(3_200)
+    count = Counter("bytes").count(long.texts[0])
+    most, held = await default_bound(prompts, long)
+    assert most == held
+    assert 4_096 - count - 60 <= most < 4_096 - count < 1_000
+    assert await default_bound(prompts, said(20_000)) == (1, 1)
+
+
+@pytest.mark.rule("AP-122", "MB-22")
+async def test_reply_without_a_bound_is_never_cut_to_nothing_by_an_estimate() -> None:
+    assert await default_bound(None, said(40)) == (1_000, 1_000)
+    text = said(2_400)
+    assert 4_096 - estimate_tokens(text.texts[0]) - 100 < (await default_bound(None, text))[0] < 1_000
+    assert await default_bound(None, said(20_000)) == (256, 256)
+
+
 async def held_by(prompts: PromptCounts | None, request: ChatRequest) -> tuple[int, int]:
     """What a call of `/v1` at the engine `tiny` holds while it runs, and what one that fails costs."""
     found = list[int]()
