@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 
+from fleet.context import redact
 from fleet.errors import ArtifactNotFound, NotFound
 from fleet.events import Payload, StoredEvent, WorkspaceReported
 from fleet.ids import Digest, Principal, StoryId
@@ -95,7 +96,10 @@ async def _cases(stories: StoryDesk, junit: Digest) -> dict[str, CaseResult]:
         suite = await asyncio.to_thread(parse_junit, await stories.blob(junit))
     except ArtifactNotFound:
         return {}
-    return {case.id: CaseResult(case.outcome, case.message) for case in suite.cases} if suite is not None else {}
+    if suite is None:
+        return {}
+    # The file is as the run wrote it.
+    return {redact(case.id).text: CaseResult(case.outcome, redact(case.message).text) for case in suite.cases}
 
 
 @insight_router.get("/planner/stories/{story_id}/change-request", response_model=ChangePreview)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
+from fleet.context import redact
 from fleet.errors import BudgetExceeded, FleetError, ModelTimeout, ModelUnavailable, Retry
 from serve_apps.problems import HTTP_STATUS, internal_error
 
@@ -85,7 +86,8 @@ def shown(error: FleetError) -> FleetError:
         return ModelUnavailable(f"{model} cannot answer now; ask its operator if it stays so", **kept)
     if isinstance(error, ModelTimeout) and not error.details.get("queued"):
         return ModelTimeout(f"{model} did not answer in time; ask for less, or again later")
-    return type(error)(_ADDRESS.sub("", error.message), **error.details)
+    # A caller's own words, or those of a provider, may hold a key.
+    return type(error)(redact(_ADDRESS.sub("", error.message)).text, **error.details)
 
 
 def _type_of(error: FleetError) -> ErrorType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -27,6 +27,7 @@ from serve_apps.council_wire import (
     timeline_list,
 )
 from serve_apps.deployment_wire import DeploymentList, deployment_list
+from serve_apps.downloads import attachment
 from serve_apps.evidence_wire import (
     DiffView,
     FileEntryView,
@@ -189,7 +190,7 @@ async def blob(request: Request, stories: Stories, who: Caller, story_id: Story,
     """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
     cut = await _cut(request, stories, who, story_id)
     try:
-        return attachment(await stories.named(story_id, digest, cut=cut), digest.hex)
+        return await attachment(await stories.named(story_id, digest, cut=cut), digest.hex)
     except ArtifactNotFound:
         if cut is not None:
             await sight_of(request).refused(who, "read_blob", digest)
@@ -315,12 +316,3 @@ _PHASES = {"doc": "DOCS", "docs": "DOCS", "design": "DESIGN", "build": "BUILD", 
 def _canonical(name: str, aliases: dict[str, str]) -> str:
     """The name that the product uses for an alias (GL-6); any other stays as it is."""
     return aliases.get(name.lower(), name.lower() if aliases is _ROLES else name)
-
-
-def attachment(raw: bytes, name: str) -> Response:
-    """Bytes that a browser stores and never runs or shows as a page (AP-89)."""
-    headers: dict[str, Any] = {
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "Content-Security-Policy": "sandbox",
-    }
-    return Response(raw, media_type="application/octet-stream", headers=headers)

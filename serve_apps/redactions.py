@@ -1,4 +1,4 @@
-"""How an answer tells what was taken out of the request (CX-74)."""
+"""How an answer tells what was taken out of the request, or out of what it shows (CX-74)."""
 
 from __future__ import annotations
 

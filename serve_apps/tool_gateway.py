@@ -17,6 +17,7 @@ from fleet.services.task_desk import TaskDesk
 from fleet.services.tool_desk import ToolDesk
 from fleet.services.tool_records import Invocation as Call
 from fleet.tools import LogLine, TaskResult, TaskSpec, ToolCall
+from serve_apps.downloads import attachment
 from serve_apps.problems import told
 from serve_apps.requests import (
     Caller,
@@ -321,8 +322,7 @@ async def artifact(
     story = await require_sight(request, who, StoryId(story_id))
     cut = await sight_of(request).cut_again(who, story, None)
     raw = await tools.artifact(story, digest, cut=cut)
-    headers = {"Content-Disposition": f'attachment; filename="{digest.hex}"', "Content-Security-Policy": "sandbox"}
-    return Response(raw, media_type="application/octet-stream", headers=headers)
+    return await attachment(raw, digest.hex)
 
 
 def _job_line(line: LogLine) -> JobLine:

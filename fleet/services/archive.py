@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+from fleet.context import redact_model
 from fleet.errors import (
     CommitUnknown,
     InvalidTransition,
@@ -182,7 +183,7 @@ class Archivist:
     ) -> Appended | Duplicate:
         request = AppendRequest(
             stream=stream,
-            events=[encode(payload)],
+            events=[encode(redact_model(payload))],
             expected=expected,
             command_id=command_id,
             actor=actor,

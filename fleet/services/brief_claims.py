@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
+from fleet.context import redact_model
 from fleet.errors import CommitUnknown, StoreError
 from fleet.events import Payload, encode
 from fleet.ids import CommandId, Principal, StreamId
@@ -49,7 +50,7 @@ class BriefClaims:
             head = replace(await self.log.head(stream), epoch=lease.epoch)
             request = AppendRequest(
                 stream=stream,
-                events=[encode(payload, trace_id=trace_id) for payload in await decide()],
+                events=[encode(redact_model(payload), trace_id=trace_id) for payload in await decide()],
                 expected=head,
                 command_id=command_id,
                 actor=actor,

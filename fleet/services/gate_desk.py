@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.context import redact_json
 from fleet.errors import ArtifactNotFound, NotFound
 from fleet.events import Finding, WorkspaceReported, WorkspaceScored, decode
 from fleet.ids import Digest, StoryId
@@ -14,6 +15,7 @@ from fleet.ports import BlobStore
 from fleet.report import CouncilSummary, council_summaries
 from fleet.services.code_view import read_changes
 from fleet.services.planning_desk import PlanningDesk
+from fleet.services.shown_text import shown_name
 from fleet.story import Approval, StoryState, deployment_digest
 from fleet.tools.changes import PathChange, changed_paths
 
@@ -127,7 +129,7 @@ class GateDesk:
 
     async def _recorded(self, digest: Digest) -> dict[str, Any]:
         try:
-            found: Any = json.loads(await self._blobs.get(digest))
+            found: Any = redact_json(json.loads(await self._blobs.get(digest)))
         except (ArtifactNotFound, ValueError):
             return {}
         return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
@@ -139,7 +141,8 @@ class GateDesk:
             before, after = await read_changes(self._blobs, old, new)
         except ArtifactNotFound:
             return ()
-        return tuple(changed_paths(before, after)[:MAX_FILES])
+        changes = changed_paths(before, after)[:MAX_FILES]
+        return tuple(PathChange(path=shown_name(one.path), change=one.change) for one in changes)
 
     async def _councils(self, state: StoryState, approval: Approval) -> tuple[GateCouncil, ...]:
         if not state.councils or approval.request.subject.kind == "content":

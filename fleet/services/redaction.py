@@ -26,9 +26,10 @@ def redacted_chat(chat: ChatRequest) -> ChatRequest:
 
 
 def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
-    """The request of another program as it may be sent to a model: messages, calls of tools and what tools are (CX-60).
+    """The request of another program as it may be sent to a model: messages, calls of tools, what tools are, and the
+    form of the reply (CX-60).
 
-    And how many places were taken out, by class (CX-74). Names and ids stay, and so does the form of the reply.
+    And how many places were taken out, by class (CX-74). Names and ids stay.
     """
     counts = Counter[str]()
 
@@ -47,8 +48,15 @@ def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
             counts[row.kind] += row.count
         return tool.model_copy(update={"description": plain(tool.description), "parameters": parameters})
 
+    def schema_of(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        found = redact_json(schema)
+        for row in redacted_fields(schema or {}, found or {}):
+            counts[row.kind] += row.count
+        return found
+
     messages, tools = tuple(map(message_of, chat.messages)), tuple(map(offer_of, chat.tools))
-    return (chat.model_copy(update={"messages": messages, "tools": tools}) if counts else chat), counts
+    kept = {"messages": messages, "tools": tools, "json_schema": schema_of(chat.json_schema)}
+    return (chat.model_copy(update=kept) if counts else chat), counts
 
 
 def redacted_value(value: dict[str, Any], *, kind: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from fleet.context import ContextConfig, RowCut
+from fleet.context import ContextConfig, RowCut, redact_json
 from fleet.council import estimate_rounds
 from fleet.errors import ArtifactNotFound, ContextTooLarge, InvalidInput, NotFound, PolicyDenied
 from fleet.events import (
@@ -30,6 +30,7 @@ from fleet.report.model import TimelineRow
 from fleet.services.code_view import read_tree
 from fleet.services.planning_desk import PlanningDesk
 from fleet.services.report import ReportFormat, ReportService, render
+from fleet.services.shown_text import shown_name
 from fleet.services.story_pages import CouncilView, Offer, PackView, RunLine, run_line
 from fleet.services.tree_view import FileText, TreeChanges, file_at, tree_changes
 from fleet.services.whole_packs import WholePacks
@@ -163,11 +164,14 @@ class StoryDesk:
         return await self._json(Digest(summary.minority_report) if summary.minority_report else None)
 
     async def _json(self, digest: Digest | None) -> Any:
-        """The value of a blob; None when there is none, retention has deleted it, or it is no JSON."""
+        """The value of a blob without secrets, which the code of an answer may hold.
+
+        None when there is none, retention has deleted it, or it is no JSON.
+        """
         if digest is None:
             return None
         try:
-            return json.loads(await self._blobs.get(digest))
+            return redact_json(json.loads(await self._blobs.get(digest)))
         except (ArtifactNotFound, ValueError):
             return None
 
@@ -195,7 +199,7 @@ class StoryDesk:
         """The tree, and path and mode of each of its files."""
         found = await self._tree(story_id, tree)
         entries = await read_tree(self._blobs, found)
-        return found, [(path, entries[path].mode) for path in sorted(entries)]
+        return found, [(shown_name(path), entries[path].mode) for path in sorted(entries)]
 
     async def file(self, story_id: StoryId, tree: Digest | None, path: str) -> FileText:
         """One file of a tree of the story."""

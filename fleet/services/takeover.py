@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from random import Random
 
+from fleet.context import redact_model
 from fleet.errors import FleetError, LogCorrupted, LogRegressed, StoreError, UnsupportedSchema
 from fleet.events import Head, StoryParked, encode
 from fleet.ids import CommandId, StreamId
@@ -144,7 +145,7 @@ class Defects:
         await self._log.append(
             AppendRequest(
                 stream=lease.stream,
-                events=[encode(payload)],
+                events=[encode(redact_model(payload))],
                 expected=Head(version=head.version, hash=head.hash, epoch=lease.epoch),
                 command_id=CommandId(f"{lease.stream.entity}/park/{payload.cause}/{head.version}"),
                 actor=SYSTEM,

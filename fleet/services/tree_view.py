@@ -1,4 +1,7 @@
-"""What people see of a story's trees: files, their text, and what differs between two of them. Runs nothing."""
+"""What people see of a story's trees: files, their text, and what differs between two of them. Runs nothing.
+
+Trees are kept byte for byte, and shown without secrets (CX-60).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from fleet.errors import ArtifactNotFound
 from fleet.ids import Digest
 from fleet.ports import BlobStore
 from fleet.services.code_view import read_changes, read_tree
-from fleet.tools import FileEntry
+from fleet.services.shown_text import is_shown_as, shown_lines, shown_name, shown_patch, shown_text
+from fleet.tools import FileEntry, Tree
 from fleet.tools.changes import PathChange, changed_lines, changed_paths
 
 __all__ = ["FileChange", "FileText", "TreeChanges", "file_at", "tree_changes"]
@@ -59,18 +63,25 @@ class TreeChanges:
 
 
 async def file_at(blobs: BlobStore, tree: Digest, path: str) -> FileText:
-    """The file of a tree. ArtifactNotFound when the tree has no such path."""
-    entry = (await read_tree(blobs, tree)).get(path)
+    """The file of a tree, by its path or as that is shown. ArtifactNotFound when the tree has no such path."""
+    path, entry = _found(await read_tree(blobs, tree), path)
     if entry is None or entry.mode == "160000":
         raise ArtifactNotFound(f"tree {tree} has no file {path[:200]!r}", path=path[:200])
     raw = await blobs.get(entry.blob)
-    return FileText(path, entry.mode, entry.blob, len(raw), _text(raw))
+    text = _text(raw)
+    shown = None if text is None else await asyncio.to_thread(shown_text, text)
+    return FileText(shown_name(path), entry.mode, entry.blob, len(raw), shown)
+
+
+def _found(tree: Tree, name: str) -> tuple[str, FileEntry | None]:
+    path = name if name in tree else next((path for path in sorted(tree) if is_shown_as(path, name)), name)
+    return path, tree.get(path)
 
 
 async def tree_changes(blobs: BlobStore, old: Digest, new: Digest, *, path: str | None = None) -> TreeChanges:
     """What the new tree has other than the old one; of one path alone when it is named."""
     before, after = await read_changes(blobs, old, new)
-    changes = [c for c in changed_paths(before, after) if path is None or c.path == path]
+    changes = [c for c in changed_paths(before, after) if path is None or is_shown_as(c.path, path)]
     files: list[FileChange] = []
     for start in range(0, min(len(changes), MAX_FILES), _TOGETHER):
         some = changes[start : min(start + _TOGETHER, MAX_FILES)]
@@ -117,6 +128,7 @@ def _text(raw: bytes) -> str | None:
 def _compared(
     path: str, change: Literal["added", "modified", "removed"], old: str | None, new: str | None
 ) -> FileChange:
+    path = shown_name(path)
     if old is None or new is None:
         return FileChange(path, change, 0, 0, None)
     a, b = old.splitlines(), new.splitlines()
@@ -124,8 +136,8 @@ def _compared(
         return FileChange(path, change, len(b), len(a), None)
     lines = changed_lines(old, new)
     sides = ("/dev/null" if change == "added" else f"a/{path}", "/dev/null" if change == "removed" else f"b/{path}")
-    patch = "\n".join(difflib.unified_diff(a, b, *sides, lineterm="", n=3))
-    return FileChange(path, change, len(lines.added), lines.removed, patch)
+    patch = shown_patch(difflib.unified_diff(a, b, *sides, lineterm="", n=3), shown_lines(old), shown_lines(new))
+    return FileChange(path, change, len(lines.added), lines.removed, "\n".join(patch))
 
 
 def _differing(a: Sequence[str], b: Sequence[str]) -> int:

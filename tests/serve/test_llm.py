@@ -633,11 +633,12 @@ async def test_secrets_are_taken_out_before_the_model_sees_them_and_the_caller_i
             {"role": "tool", "tool_call_id": "c1", "content": "PASSWORD=hunter2"},
         ],
         "tools": [tool],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": {"pwd": "p w"}}}},
     }
     async with llm_front() as at, httpx.AsyncClient() as client:
         response = await client.post(at.url + PATH, json=body, headers=TOKEN)
         assert response.status_code == 200, response.text
-        assert response.headers["X-Fleet-Redactions"] == "GITHUB=2, KEY_VALUE=3"
+        assert response.headers["X-Fleet-Redactions"] == "GITHUB=2, KEY_VALUE=4"
         (asked,) = at.model.requests
         seen = asked.model_dump_json()
         assert not any(secret in seen for secret in (token, "p w", "hunter2", "s3cr3t"))
@@ -646,6 +647,14 @@ async def test_secrets_are_taken_out_before_the_model_sees_them_and_the_caller_i
         assert (asked.messages[2].tool_use_id, asked.messages[1].tool_uses[0].id) == ("c1", "c1")
         plain = await client.post(at.url + PATH, json=BODY, headers=TOKEN)
         assert "X-Fleet-Redactions" not in plain.headers
+        refused = await client.post(at.url + PATH, json={**body, "model": token}, headers=TOKEN)
+        assert (refused.status_code, token in refused.text) == (404, False)
+    # A provider may quote a key in what it answers.
+    async with llm_front(ScriptedChatModel.of(ContextTooLarge(f"too long for key {token}"))) as at:
+        async with httpx.AsyncClient() as client:
+            failed = await client.post(at.url + PATH, json={**BODY, "stream": is_streamed}, headers=TOKEN)
+        assert "[REDACTED:GITHUB]" in failed.text
+        assert token not in failed.text
 
 
 @pytest.mark.rule("AP-122")

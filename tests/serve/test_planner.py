@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -424,6 +425,32 @@ async def test_files_of_a_tree_are_listed_and_read():
         found = await _get(client, f"{URL}/file", ana, path="gone.py", tree=old)
         assert (found["text"], found["size_bytes"]) == ("x = 1\n", 6)
         _refused(await client.get(f"{URL}/file", params={"path": "gone.py"}, headers=ana), 404, "not_found")
+
+
+@pytest.mark.rule("CX-60", "CX-74", "AP-89")
+async def test_secrets_in_code_names_and_blobs_are_shown_to_nobody():
+    world, token = World(), "ghp_" + "a1B2c3D4e5" * 4
+    log = story(until="scope")
+    texts = {"slug": f"TOKEN = '{token}'\n", token: "PASSWORD = 'b1ue-horse'\n"}
+    old, new = await _tree(world, slug="TOKEN = None\n"), await _tree(world, **texts)
+    for tree, name in ((old, "a"), (new, "b")):
+        log.add(ev.TreeMerged(base_digest=old, result_digest=tree, commit=name * 40, files=()))
+    candidate = await world.blobs.put(json.dumps({"files": {"slug.py": f"password = 'r3d-horse'  # {token}"}}).encode())
+    doc = ev.DocFile(path="notes.md", artifact_digest=candidate)
+    log.add(ev.DocsProduced(docs=(doc,), tree_digest=new, criteria={}))
+    await log.write_to(world.log)
+    async with _reading(world, _registry(ana=None)) as client:
+        ana = {"Authorization": "Bearer ana-token"}
+        listed = [f["path"] for f in (await _get(client, f"{URL}/files", ana))["items"]]
+        assert listed == ["[REDACTED:GITHUB].py", "slug.py"]
+        files = [await _get(client, f"{URL}/file", ana, path=path) for path in listed]
+        assert [f["text"] for f in files] == ["PASSWORD = '[REDACTED:KEY_VALUE]'\n", "TOKEN = '[REDACTED:GITHUB]'\n"]
+        changes = await _get(client, f"{URL}/diff", ana)
+        assert [f["path"] for f in changes["files"]] == listed
+        blob = await client.get(f"{URL}/blobs/{candidate}", headers=ana)
+        assert blob.headers["X-Fleet-Redactions"] == "GITHUB=1, KEY_VALUE=1"
+        seen = json.dumps([listed, files, changes, blob.json()])
+        assert not any(secret in seen for secret in (token, "b1ue-horse", "r3d-horse"))
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 import pytest
 
 from fleet import events as ev
-from fleet.adapters.memory import MemoryBlobStore, MemoryClock
+from fleet.adapters.memory import MemoryBlobStore, MemoryClock, MemoryEventLog, MemoryLeaseStore
 from fleet.adapters.memory.chat_model import ScriptedChatModel
 from fleet.adapters.sandbox.output import RunOutput
 from fleet.errors import InvalidInput
 from fleet.events import decode
 from fleet.graph import effects
-from fleet.ids import Digest, Principal, StreamId
+from fleet.ids import CommandId, Digest, Principal, StreamId
 from fleet.ports import AgentRequest
+from fleet.services.brief_claims import BriefClaims
 from fleet.services.redaction import redact_logs
+from fleet.services.takeover import Defects
 from fleet.services.tool_outcomes import finished
 from fleet.tools import LogLine, ToolOutcome
 from serve_apps.problems import problem_response
@@ -50,6 +52,29 @@ async def test_event_and_what_the_graph_is_told_hold_no_secret(planted: PlantedS
     stored = (await world.log.read(StreamId.of_story(STORY)))[-1]
     assert stored.type == "StoryParked"
     assert not shows(planted, stored.body.decode(), str(journal.state.park), str(list(effects(stored, decode(stored)))))
+
+
+@pytest.mark.rule("CX-60")
+@EACH
+async def test_park_of_a_story_that_fails_and_events_beside_stories_hold_no_secret(planted: PlantedSecret) -> None:
+    log, clock = MemoryEventLog(), MemoryClock()
+    leases = MemoryLeaseStore(log, clock)
+    await story(until="base").write_to(log)
+    defects = Defects(log, leases, clock, owner="council:0/a1", ttl_s=5)
+    for _ in range(3):
+        await defects.met(StreamId.of_story(STORY), ValueError(f"it read\n{planted.text}"))
+    parked = (await log.read(StreamId.of_story(STORY)))[-1]
+    assert parked.type == "StoryParked"
+    briefly, platform = BriefClaims(log, leases, clock, "front"), StreamId("platform:main")
+    denied = ev.AccessDenied(principal=ANA, action="read", object=planted.text[:200], rule_id="rows")
+
+    async def decided() -> list[ev.Payload]:
+        return [denied]
+
+    await briefly.record(platform, CommandId("ana/1"), decided, actor=ANA)
+    (told,) = await log.read(platform)
+    assert told.type == "AccessDenied"
+    assert not shows(planted, parked.body.decode(), told.body.decode(), str(decode(parked)), str(decode(told)))
 
 
 @pytest.mark.rule("CX-60")
