@@ -23,6 +23,7 @@ __all__ = ["ObservedRequests", "StoryRoot", "note_command"]
 
 _NOTED = "fleet.command"
 _CUT_OFF = 1006
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 _USUAL = (1000, 1001, 1005, _CUT_OFF)
 StoryRoot = Callable[[StoryId], Awaitable[TraceContext | None]]
 """The span of a story, as its first event tells it; None for a story without events. StoreUnavailable."""
@@ -81,7 +82,7 @@ class ObservedRequests:
             meter.add("fleet_http_streams_closed_total", labels={"app": self._name, "code": str(seen.status)})
             return
         seconds = time.monotonic() - asked.since
-        labels = {"app": self._name, "method": scope["method"], "route": _route(scope)}
+        labels = {"app": self._name, "method": _method(scope), "route": _route(scope)}
         meter.add("fleet_http_requests_total", labels={**labels, "code": str(seen.status)})
         if seen.stream:
             return
@@ -140,16 +141,22 @@ class _Asked:
         return _Span(self.own, self.caller.span_id, self.start_ns)
 
 
+def _method(scope: Scope) -> str:
+    """The method of the request; any word can stand there, so that one which HTTP does not have is not told."""
+    method: str = scope["method"]
+    return method if method in _METHODS else "_OTHER"
+
+
 def _finished(span: _Span, scope: Scope, status: int, end_ns: int) -> FinishedSpan:
     attributes: dict[str, Any] = {
-        "http.request.method": scope["method"],
+        "http.request.method": _method(scope),
         "http.route": _route(scope),
         "http.response.status_code": status,
     }
     if span.story_id:
         attributes["fleet.story"] = str(span.story_id)
     return FinishedSpan(
-        name=f"{scope['method']} {_route(scope)}",
+        name=f"{_method(scope)} {_route(scope)}",
         context=span.context,
         parent=span.parent,
         start_ns=span.start_ns,

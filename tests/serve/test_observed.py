@@ -111,6 +111,17 @@ async def test_request_is_counted_by_its_route_and_never_by_its_path() -> None:
     assert front.spans.spans == []
 
 
+@pytest.mark.rule("AP-120", "CX-60")
+async def test_word_in_place_of_a_method_is_counted_and_traced_without_telling_it() -> None:
+    front = Front()
+    for number in range(3):
+        await front.ask(f"HUNTER{number}", "/things/a", SENT)
+    assert "HUNTER" not in repr((front.meter.figures, front.meter.observed, front.spans.spans))
+    series = [dict(labels) for name, labels in front.meter.figures if name == "fleet_http_requests_total"]
+    assert [labels["method"] for labels in series] == ["_OTHER"]
+    assert {span.attributes["http.request.method"] for span in front.spans.spans} == {"_OTHER"}
+
+
 async def test_fault_is_counted_as_a_server_error() -> None:
     front = Front()
     assert (await front.ask("GET", "/fail")).status_code == 500
