@@ -23,7 +23,7 @@ def start_story(output: Output, story_id: str, options: RunOptions) -> int:
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
         wanted, started = StoryId(story_id), time.monotonic()
         before = (await desk.state(wanted)).version
-        key = f"{story_id}/start"
+        key = f"{story_id}/start/{before}"
         await desk.require(wanted, "start_story", start_body(options), principal=local_principal(), key=key)
         return await watch_to_end(desk, endpoints, wanted, output, after=before, started=started)
 

@@ -27,6 +27,7 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.wiring import Endpoints, open_desk, open_reports
 
 __all__ = [
+    "ask_again",
     "create",
     "decide",
     "list_all",
@@ -120,6 +121,21 @@ def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str
             StoryId(story_id), "approve" if approve else "reject", body, principal=local_principal(), key=key
         )
         output.say(f"{gate} {'approved' if approve else 'rejected'}; story {story_id} is in state {result['state']}")
+        output.result(result)
+        return DONE
+
+    return with_desk(work)
+
+
+def ask_again(output: Output, story_id: str, gate: str) -> int:
+    """The gate waits for a decision again, asked for by the local user (AP-76)."""
+
+    async def work(desk: PlanningDesk, _: Endpoints) -> int:
+        key = f"{story_id}/ask/{secrets.token_hex(8)}"
+        result = await desk.require(
+            StoryId(story_id), "request_approval", {"gate": gate}, principal=local_principal(), key=key
+        )
+        output.say(f"{gate} waits for a decision: `fleet story approve|reject {story_id} {gate}`")
         output.result(result)
         return DONE
 

@@ -115,6 +115,19 @@ def story_reject(
     guarded(output, lambda: decide(output, story_id, gate, approve=False, text=reason, back=back))
 
 
+@app.command("ask")
+def story_ask(
+    story_id: StoryArg,
+    gate: Annotated[str, typer.Argument(help="Gate: approve_scope, ..., or council_escalation.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask for the approval of a gate again, after nobody answered in time or somebody said no."""
+    from fleet.cli.stories import ask_again
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: ask_again(output, story_id, gate))
+
+
 @app.command("revoke")
 def story_revoke(
     story_id: StoryArg,

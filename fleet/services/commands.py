@@ -57,6 +57,7 @@ from fleet.story import (
     resolve_step,
     resume,
     revoke,
+    started_again,
     unpark,
 )
 from fleet.tools import git_address
@@ -176,19 +177,16 @@ class CommandHandler:
         return {**self._config, PACK_READERS: await bench.blobs.put(canonical_json(self._readers))}
 
     async def start(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story may be worked on: on which repository, with which model, with which gates delegated."""
+        """The story may be worked on: on which repository, with which model, with which gates delegated.
+
+        A parked story may be started again, with what was wrong set right: it goes on by that.
+        """
         _needs(caller, "po")
         state, body = bench.state, command.body
-        if state.start is not None or state.closed or state.disposition != "active":
-            raise InvalidTransition(
-                f"story {state.story_id} was started already; `fleet resume` continues it",
-                state=state.state,
-                event="start",
-                allowed=[],
-            )
         repo = body.get("repo")
         if not isinstance(repo, str) or not repo:
             raise InvalidInput("start needs a repository: its path, or its address on another machine", field="repo")
+        again = started_again(state, repo=repo, model=str(body.get("model") or ""), caller=caller)
         address = git_address(repo)
         if address is not None:
             check_reached(address, listed_target(bench, address))
@@ -204,6 +202,7 @@ class CommandHandler:
                 delegations=(*run_delegations(bench, command, caller), *await standing_delegations(bench)),
                 record=bool(body.get("record")),
             ),
+            *again,
             *await run_budget(bench, command, caller),
         )
 

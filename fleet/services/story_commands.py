@@ -25,9 +25,10 @@ from fleet.planning import CoachConfig, RefinedStory, content_digest, keeps_ever
 from fleet.planning import StoryText as ContentText
 from fleet.ports import Command
 from fleet.services.create_story import scored_event
-from fleet.services.procedures.gates import gate_request
+from fleet.services.procedures.gates import escalation_request, gate_request
 from fleet.services.workbench import Workbench
 from fleet.story import RIGORS, Caller, StoryState, StoryText, check_notes, last_request, parse, subject_of
+from fleet.story.escalation import ESCALATION, council_to_ask
 
 __all__ = ["answer_question", "apply_advice", "ask_question", "edit_story", "request_approval", "set_rigor"]
 
@@ -283,6 +284,9 @@ async def request_approval(bench: Workbench, command: Command, caller: Caller) -
         VersionConflict: a request waits already, or the subject is approved.
     """
     state, name = _open(bench, "request_approval"), str(command.body.get("gate") or "")
+    if name == ESCALATION:
+        asked = council_to_ask(state).opened.council_id
+        return (escalation_request(bench, asked, requester=caller.principal),)
     fsm = bench.rules.fsm
     rows = fsm.lifecycles[state.lifecycle].legal(state.state)
     gates = sorted({row.gate for row in rows if row.gate} & set(fsm.gates))

@@ -33,6 +33,7 @@ _PROCEDURES: Mapping[type[Any], Procedure] = {
     owed.CheckoutBase: base.checkout_base,
     owed.MeasureTree: base.measure_tree,
     owed.RequestGate: gates.request_gate,
+    owed.RequestEscalation: gates.request_escalation,
     owed.ExpireGate: gates.expire_gate,
     owed.DecideGate: gates.decide_delegated_gate,
     owed.FireTransition: gates.fire_transition,

@@ -65,7 +65,7 @@ from fleet.story.deployments import Deployment
 from fleet.story.evolve import NO_STATE, budgets_of, evolve, fold
 from fleet.story.guards import GUARDS, GuardContext, evaluate, passing_tree
 from fleet.story.intents import Intent
-from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, unpark
+from fleet.story.interventions import cancel, pause, require_unpaused, resolve_step, resume, started_again, unpark
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate, Lifecycle, Rigor, TaskWorkflow, Transition
 from fleet.story.milestones import MILESTONES
 from fleet.story.ownership import MAX_TAKEOVERS, TakeoverCause, counts_against, is_suspect, takeover_cause
@@ -220,6 +220,7 @@ __all__ = [
     "session_tree",
     "stuck_on_denial",
     "staleness",
+    "started_again",
     "state_schema",
     "subject_of",
     "unanswered_gates",

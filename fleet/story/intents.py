@@ -30,6 +30,7 @@ __all__ = [
     "Publish",
     "ReleaseReview",
     "ReopenTaskCouncil",
+    "RequestEscalation",
     "RequestGate",
     "RestoreTree",
     "ReviewTask",
@@ -75,6 +76,13 @@ class OpenGateCouncil:
 
     gate: str
     approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEscalation:
+    """Ask again about a council that came to no decision: nobody answered the last request (LC-73, CN-56)."""
+
+    council_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +284,7 @@ Intent = (
     | RequestGate
     | DecideGate
     | ExpireGate
+    | RequestEscalation
     | FireTransition
     | LoopBack
     | OpenDesignCouncil

@@ -8,7 +8,7 @@ from fleet.story.approvals import check_notes
 from fleet.story.commands import Caller
 from fleet.story.state import StoryState
 
-__all__ = ["cancel", "pause", "require_unpaused", "resolve_step", "resume", "unpark"]
+__all__ = ["cancel", "pause", "require_unpaused", "resolve_step", "resume", "started_again", "unpark"]
 
 
 def pause(state: StoryState, *, caller: Caller, reason: str) -> StoryPaused:
@@ -46,6 +46,33 @@ def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ..
         )
     why = check_notes(note, "note")
     return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
+
+
+def started_again(state: StoryState, *, repo: str, model: str, caller: Caller) -> tuple[Payload, ...]:
+    """What goes with a start: nothing at the first one; of a parked story, which may be started again, that it goes on.
+
+    Raises:
+        InvalidTransition: the story is at work or over, or its repository was read and another one is named.
+        OutcomeUnknown: a step has to be resolved first.
+    """
+    if state.start is None and not state.closed and state.disposition == "active":
+        return ()
+    if state.start is None or state.closed or state.disposition != "parked":
+        raise InvalidTransition(
+            f"story {state.story_id} was started already; `fleet resume` continues it",
+            state=state.state,
+            event="start",
+            allowed=[],
+        )
+    if state.base_tree is not None and repo != state.start.repo.url:
+        raise InvalidTransition(
+            f"story {state.story_id} works on {state.start.repo.url} already: name that again, or create another story",
+            state=state.state,
+            event="start",
+            allowed=[],
+        )
+    note = f"started again on {repo} with {model or 'the models of the roles'}"
+    return unpark(state, caller=caller, note=note[:4000])
 
 
 def cancel(state: StoryState, *, reason: str) -> tuple[Payload, ...]:

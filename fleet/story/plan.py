@@ -16,7 +16,7 @@ from fleet.story.approvals import (
     valid_grant,
 )
 from fleet.story.delegating import delegated_intents
-from fleet.story.escalation import is_asked_again
+from fleet.story.escalation import escalation_intents, is_asked_again
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.intents import (
     AdvanceCouncil,
@@ -151,7 +151,7 @@ def _plan_work(s: StoryState, c: FsmConfig, now_ms: int) -> Owed:
         return (DerivePlan(decision_id=decision_id),)
     councils = [r for r in s.design_councils() if r.opened.subject_digest == s.content.digest]
     if councils and councils[-1].status == "UNDECIDED" and not is_asked_again(s, councils[-1]):
-        return (
+        return escalation_intents(s, councils[-1]) or (
             Park(
                 cause="council_undecided", detail=f"the design council ended without a decision: {councils[-1].reason}"
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.story.approvals import last_request, subject_of
 from fleet.story.delegating import delegated_intents
-from fleet.story.escalation import is_asked_again
+from fleet.story.escalation import escalation_intents, is_asked_again
 from fleet.story.intents import (
     CommitWork,
     Intent,
@@ -115,7 +115,7 @@ def _implement(state: StoryState, task: TaskState) -> tuple[Intent, ...]:
     if last.status == "DECIDED":
         return (CommitWork(task_id=task.task.task_id, council_id=last.opened.council_id),)
     detail = f"the council on task {task.task.task_id} ended without a decision: {last.reason}"
-    return (Park(cause="council_undecided", detail=detail),)
+    return escalation_intents(state, last) or (Park(cause="council_undecided", detail=detail),)
 
 
 def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) -> tuple[Intent, ...]:

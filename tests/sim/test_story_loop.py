@@ -13,7 +13,7 @@ import pytest
 from fleet import events as ev
 from fleet.adapters.memory import MemoryEventLog
 from fleet.adapters.memory.chat_model import ScriptedChatModel
-from fleet.errors import ReplyMalformed
+from fleet.errors import InvalidInput, ReplyMalformed, VersionConflict
 from fleet.ids import CommandId, EntityId, Principal, StreamId
 from fleet.ports import AgentRequest, Appended, AppendRequest, Command, Duplicate
 from fleet.services.council_commands import council_id_of
@@ -348,6 +348,57 @@ async def test_rejected_escalation_leaves_the_story_with_the_person():
     await told(world, "unpark", {"note": "once more as it stands"})
     state = await work(world)
     assert (len(state.councils), state.disposition) == (1, "parked")
+
+
+def silent(request: AgentRequest) -> Any:
+    return ReplyMalformed("no usable reply") if request.kind == "propose" else team(request)
+
+
+@pytest.mark.rule("CN-56", "LC-73", "LC-95")
+async def test_escalation_that_nobody_answered_is_asked_again_when_the_story_goes_on():
+    world = await world_of(MortalLog(), silent)
+    (council,) = (await work(world)).councils.values()
+    for number in (2, 3, 4):
+        world.clock.advance(25 * 3600)
+        await told(world, "unpark", {"note": "somebody is there again"})
+        state = await work(world)
+        if state.park is not None and state.park.cause == "approval_unanswered":
+            await told(world, "unpark", {"note": "somebody is there again"})
+            state = await work(world)
+        asked = [a for a in state.approvals.values() if a.request.gate == "council_escalation"]
+        assert [a.status for a in asked] == ["expired"] * (number - 1) + ["requested"]
+        assert [a.request.attempt for a in asked] == [*range(1, number + 1)]
+        assert {a.request.subject.id for a in asked} == {council.opened.council_id}
+        assert state.park is not None
+        assert state.park.cause == "council_undecided"
+    parks = [p.cause for p in map(ev.decode, await world.events()) if isinstance(p, ev.StoryParked)]
+    assert parks.count("approval_unanswered") == 1
+    await told(world, "approve", {"gate": "council_escalation"})
+    assert len((await work(world)).councils) == 2
+
+
+@pytest.mark.rule("AP-76", "CN-56", "LC-73", "LC-95")
+async def test_person_asks_again_about_a_council_that_was_turned_down():
+    world = await world_of(MortalLog(), silent)
+    await work(world)
+    with pytest.raises(VersionConflict, match="is requested"):
+        await told(world, "request_approval", {"gate": "council_escalation"})
+    await told(world, "reject", {"gate": "council_escalation", "reason": "I decide it myself"})
+    assert len((await work(world)).councils) == 1
+    await told(world, "request_approval", {"gate": "council_escalation"})
+    state = await work(world)
+    (last,) = [a for a in state.approvals.values() if a.status == "requested"]
+    assert (last.request.attempt, last.request.requested_by, state.disposition) == (2, "user:ana", "parked")
+    await told(world, "approve", {"gate": "council_escalation"})
+    assert len((await work(world)).councils) == 2
+
+
+@pytest.mark.rule("AP-76")
+async def test_nothing_is_asked_about_councils_while_none_is_undecided():
+    world = await world_of(MortalLog(), team)
+    await work(world)
+    with pytest.raises(InvalidInput, match="came to no decision"):
+        await told(world, "request_approval", {"gate": "council_escalation"})
 
 
 @pytest.mark.rule("CN-111", "CN-47", "CN-113")

@@ -135,7 +135,9 @@ class RecordedChatModel:
         nearest = self._nearest(request)
         hint = f" The nearest recording differs at: {nearest!r}." if nearest else ""
         return ModelUnavailable(
-            f"no recorded reply for request {request.digest} ({first}) in {self._directory}: {_HOW}.{hint}",
+            f"no recorded reply for request {request.digest} ({first}) in {self._directory}: the recording was made of "
+            "another text, or of other decisions at the gates. Start the story again with a model that answers, or "
+            f"{_HOW}.{hint}",
             request_digest=str(request.digest),
             work=first,
             directory=str(self._directory),

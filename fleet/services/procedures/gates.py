@@ -33,7 +33,8 @@ from fleet.story import (
     subject_of,
     takeover_cause,
 )
-from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestGate
+from fleet.story.escalation import ESCALATION, last_escalation
+from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestEscalation, RequestGate
 
 __all__ = [
     "decide_delegated_gate",
@@ -44,6 +45,8 @@ __all__ = [
     "loop_back",
     "park_story",
     "record_park",
+    "escalation_request",
+    "request_escalation",
     "request_gate",
     "take_ownership",
 ]
@@ -91,6 +94,27 @@ async def gate_request(
         card_digest=await _card(bench, name, subject, task_id),
         requested_by=requester,
     )
+
+
+async def request_escalation(bench: Workbench, intent: RequestEscalation) -> None:
+    """The undecided council is asked about once more, for nobody answered (LC-73, CN-56)."""
+    asked = escalation_request(bench, intent.council_id)
+    await bench.journal.record(f"gate/{ESCALATION}/{intent.council_id}/{asked.attempt}", asked)
+
+
+def escalation_request(bench: Workbench, council_id: str, *, requester: Principal = SYSTEM) -> ApprovalRequested:
+    """The next request about this undecided council: what is decided and shown is that of the one before."""
+    before = last_escalation(bench.state, council_id)
+    assert before is not None, "an undecided council was asked about when it ended"
+    gate = bench.rules.fsm.gates[ESCALATION]
+    attempt = before.request.attempt + 1
+    changes = {
+        "approval_id": bench.new_id("ap", f"gate/{ESCALATION}/{council_id}/{attempt}"),
+        "expires_at": bench.now_ms + gate.request_ttl_s * 1000,
+        "attempt": attempt,
+        "requested_by": requester,
+    }
+    return before.request.model_copy(update=changes)
 
 
 async def _card(bench: Workbench, gate: str, about: Subject, task_id: str | None) -> Digest:

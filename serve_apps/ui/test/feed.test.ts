@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Body, Envelope } from "../src/model/envelope.ts";
 import { countedVotes, votesFor } from "../src/model/votes.ts";
-import { EMPTY, type StoryFeed, arrival, latestScore, passing, reduce, reduceAll, spentByRole, waiting } from "../src/model/feed.ts";
+import { EMPTY, type StoryFeed, arrival, askable, latestScore, passing, reduce, reduceAll, spentByRole, waiting } from "../src/model/feed.ts";
 
 type Told = readonly [type: string, body: Body, actor?: string];
 
@@ -154,4 +154,15 @@ test("bodies of the wrong form are shown as nothing, and break nothing", () => {
     const body = Object.fromEntries(["council_id", "roster", "evidence", "cost", "subject", "tasks", "files", "votes", "task", "acceptance_criteria", "traceability"].map((key) => [key, value]));
     assert.equal(story(...types.map((type) => [type, body] as const)).version, types.length);
   }
+});
+
+test("a gate that nobody answered, or that was turned down, may be asked for again until it waits or the story moves", () => {
+  const ask = (id: string): Told => ["ApprovalRequested", { approval_id: id, gate: "council_escalation", role: "po", subject: { kind: "object", id: "co-1", digest: "d" } }];
+  const moved: Told = ["StoryTransitioned", { from: "BACKLOG", to: "DRAFT" }];
+  assert.equal(askable(story(CREATED, moved, ask("ap-1"))), null);
+  assert.equal(askable(story(CREATED, moved, ask("ap-1"), ["ApprovalExpired", { approval_id: "ap-1" }]))?.id, "ap-1");
+  assert.equal(askable(story(CREATED, moved, ask("ap-1"), ["ApprovalRejected", { approval_id: "ap-1", reason: "not so" }]))?.id, "ap-1");
+  assert.equal(askable(story(CREATED, moved, ask("ap-1"), ["ApprovalGranted", { approval_id: "ap-1" }])), null);
+  assert.equal(askable(story(CREATED, moved, ask("ap-1"), ["ApprovalExpired", { approval_id: "ap-1" }], ask("ap-2"))), null);
+  assert.equal(askable(story(CREATED, ask("ap-1"), ["ApprovalExpired", { approval_id: "ap-1" }], ["StoryTransitioned", { from: "DESIGN", to: "BACKLOG" }])), null);
 });

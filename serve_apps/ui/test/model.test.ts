@@ -3,14 +3,14 @@ import { test } from "node:test";
 import { filled, problemOf, withQuery } from "../src/api/client.ts";
 import { LIFECYCLES, columns, lifecyclesOf } from "../src/model/board.ts";
 import { retirement } from "../src/model/checkpoint.ts";
-import { type Change, applyChange, changesOf, editBody, isApplicable, storyBody } from "../src/model/coach.ts";
+import { type Change, applyChange, changesOf, draftFrom, draftText, editBody, isApplicable, storyBody } from "../src/model/coach.ts";
 import { parseEnvelope } from "../src/model/envelope.ts";
 import { bytes, cost, count, duration, money, percent, quantity, tokens, until, whole } from "../src/model/format.ts";
 import { NODE, place } from "../src/model/layout.ts";
 import { inline, parseMarkdown } from "../src/model/markdown.ts";
 import { drawn, offers, waysOf } from "../src/model/lifecycle.ts";
 import { gateHref, itemHref, parseRoute, storyHref } from "../src/model/route.ts";
-import { dropToken, keepToken, takeToken } from "../src/model/session.ts";
+import { dropToken, keepDraft, keepToken, keptDraft, takeToken } from "../src/model/session.ts";
 import { treesOf } from "../src/model/trees.ts";
 
 const line = (story_id: string, state: string, waiting_for: string | null = null) => ({ story_id, title: story_id, state, disposition: "active", waiting_for });
@@ -193,4 +193,18 @@ test("trees of a story stand once each, the newest first, by what made them", ()
 test("a checkpoint that retired a key names the successor, and another one says nothing", () => {
   assert.equal(retirement({ successor: { name: "swe-fleet/log/two", id: "0a1b2c3d" } }), "key retired, successor swe-fleet/log/two (0a1b2c3d)");
   assert.equal(retirement({ successor: null }), null);
+});
+
+test("what was written of a story is kept for the tab and ends with the session", () => {
+  const held = new Map<string, string>();
+  const store = { getItem: (key: string) => held.get(key) ?? null, setItem: (key: string, value: string) => void held.set(key, value), removeItem: (key: string) => void held.delete(key) };
+  const draft = { title: "Print labels", description: "", criteria: ["Given a parcel"] };
+  assert.equal(draftFrom(keptDraft(store)), null);
+  keepDraft(store, draftText(draft));
+  assert.deepEqual(draftFrom(keptDraft(store)), draft);
+  dropToken(store);
+  assert.equal(held.size, 0);
+  keepDraft(store, draftText({ title: " ", description: "", criteria: [""] }));
+  assert.equal(held.size, 0);
+  assert.equal(draftFrom("[1]"), null);
 });

@@ -20,7 +20,7 @@ from fleet.errors import (
     VersionConflict,
 )
 from fleet.events import decode
-from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
+from fleet.ids import CommandId, Digest, EntityId, Principal, StoryId, StreamId
 from fleet.models import ModelsConfig, load_models
 from fleet.planning import CoachConfig
 from fleet.ports import Command
@@ -479,3 +479,29 @@ async def test_start_without_a_model_leaves_roles_to_their_policies():
     at = await _start(_models(**policies, qa={**policies["default"], "chain": [entry | {"engine_id": "mock"}]}), None)
     assert at.bench.state.start is not None
     assert at.bench.state.start.model is None
+
+
+@pytest.mark.rule("AP-57", "LC-95")
+async def test_parked_story_is_started_again_on_what_was_meant():
+    at = await front()
+    await at.do("start_story", {"repo": "/srv/txet", "delegate": ["po"]})
+    await at.bench.journal.record("park", ev.StoryParked(cause="stuck", detail="there is no such folder"))
+    await at.do("start_story", {"repo": "/srv/text", "model": "mock"})
+    state = at.bench.state
+    assert state.start is not None
+    assert (state.start.repo.url, state.start.model, state.disposition) == ("/srv/text", "mock", "active")
+    with pytest.raises(InvalidTransition, match="started already"):
+        await at.do("start_story", {"repo": "/srv/text"})
+
+
+@pytest.mark.rule("AP-57")
+async def test_parked_story_that_read_its_repository_keeps_it_and_takes_another_model():
+    at = await front()
+    await at.do("start_story", {"repo": "/srv/text"})
+    tree = Digest(f"sha256:{'0b' * 32}")
+    await at.bench.journal.record("base", ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20))
+    await at.bench.journal.record("park", ev.StoryParked(cause="stuck", detail="there is no such folder"))
+    with pytest.raises(InvalidTransition, match="works on /srv/text already"):
+        await at.do("start_story", {"repo": "/srv/other"})
+    await at.do("start_story", {"repo": "/srv/text", "model": "mock"})
+    assert (at.bench.state.disposition, at.bench.state.start and at.bench.state.start.model) == ("active", "mock")

@@ -29,6 +29,7 @@ from fleet.story.intents import (
     ProduceDocs,
     Publish,
     ReopenTaskCouncil,
+    RequestEscalation,
     RequestGate,
     ReviewTask,
     StartTask,
@@ -323,7 +324,9 @@ def test_granted_escalation_asks_a_new_council_and_nothing_else_does():
     assert plan(escalated(design, DESIGN_COUNCIL), fsm(), now_ms=NOW) == (OpenDesignCouncil(attempt=2),)
     task = escalated(in_task_state("implementing"), TASK_COUNCIL)
     assert plan(task, fsm(), now_ms=NOW) == (ReopenTaskCouncil(task_id=TASK, attempt=1, after=TASK_COUNCIL),)
-    for status in ("requested", "rejected", "expired", "revoked"):
+    again = plan(escalated(design, DESIGN_COUNCIL, "expired"), fsm(), now_ms=NOW)
+    assert again == (RequestEscalation(council_id=DESIGN_COUNCIL),)
+    for status in ("requested", "rejected", "revoked"):
         (parked,) = plan(escalated(design, DESIGN_COUNCIL, status), fsm(), now_ms=NOW)
         assert isinstance(parked, Park), status
     other = escalated(design, DESIGN_COUNCIL)

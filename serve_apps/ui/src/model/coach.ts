@@ -1,11 +1,28 @@
 /** A story while it is written, and what the coach proposes for it (SC-40). */
 
-import { type Body, number, records, text, texts } from "./envelope.ts";
+import { type Body, isRecord, number, records, text, texts } from "./envelope.ts";
 
 export interface StoryDraft {
   readonly title: string;
   readonly description: string;
   readonly criteria: readonly string[];
+}
+
+/** A draft as it was kept, or null when that is none. */
+export function draftFrom(kept: string): StoryDraft | null {
+  try {
+    const found: unknown = JSON.parse(kept);
+    if (!isRecord(found)) return null;
+    const criteria = texts(found, "criteria");
+    return { title: text(found, "title"), description: text(found, "description"), criteria: criteria.length ? criteria : [""] };
+  } catch {
+    return null;
+  }
+}
+
+/** A draft as it is kept; "" of one without a word. */
+export function draftText(draft: StoryDraft): string {
+  return [draft.title, draft.description, ...draft.criteria].some((one) => one.trim()) ? JSON.stringify(draft) : "";
 }
 
 export interface Change {

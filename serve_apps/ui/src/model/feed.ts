@@ -56,7 +56,7 @@ const FOLDS: Readonly<Record<string, Fold>> = {
   StoryScored: (_, body) => ({
     readiness: { score: text(body, "score"), ok: body["dor_ok"] === true, findings: findingsOf(body) },
   }),
-  StoryStarted: (_, body) => ({ started: true, repo: text(record(body, "repo"), "url"), delegations: delegationsOf(body) }),
+  StoryStarted: (_, body) => ({ started: true, repo: text(record(body, "repo"), "url"), model: text(body, "model"), delegations: delegationsOf(body) }),
   DelegationRevoked: (feed, body) => ({
     delegations: feed.delegations.map((one) => (one.id === text(body, "delegation_id") ? { ...one, ended: text(body, "reason") || "It was taken back." } : one)),
   }),

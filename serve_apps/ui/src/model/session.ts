@@ -1,6 +1,7 @@
 /** The token of this tab: in sessionStorage alone, never in the address, never in a cookie. */
 
 const KEY = "fleet.token";
+const DRAFT = "fleet.draft";
 
 export interface Place {
   readonly hash: string;
@@ -23,6 +24,18 @@ export function keepToken(store: Place["store"], token: string): void {
 
 export function dropToken(store: Place["store"]): void {
   store.removeItem(KEY);
+  store.removeItem(DRAFT);
+}
+
+/** What was written of a new story in this tab, so that a reload or a look at another page does not lose it; "" when nothing was. */
+export function keptDraft(store: Place["store"]): string {
+  return store.getItem(DRAFT) ?? "";
+}
+
+/** Keeps the text of a new story for this tab, until it is created, given up, or the person signs out. */
+export function keepDraft(store: Place["store"], draft: string): void {
+  if (draft) store.setItem(DRAFT, draft);
+  else store.removeItem(DRAFT);
 }
 
 /** The token in a fragment, "" when it is empty, null when the fragment names none. */

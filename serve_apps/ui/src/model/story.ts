@@ -257,6 +257,7 @@ export interface StoryFeed {
   readonly questions: Readonly<Record<string, Question>>;
   readonly readiness: { readonly score: string; readonly ok: boolean; readonly findings: readonly Finding[] } | null;
   readonly repo: string;
+  readonly model: string;
   readonly tasks: Readonly<Record<string, Task>>;
   readonly steps: Readonly<Record<string, Step>>;
   readonly councils: Readonly<Record<string, Council>>;
@@ -288,6 +289,7 @@ export const EMPTY: StoryFeed = {
   questions: {},
   readiness: null,
   repo: "",
+  model: "",
   tasks: {},
   steps: {},
   councils: {},

@@ -7,6 +7,15 @@ export function waiting(feed: StoryFeed): readonly Approval[] {
   return Object.values(feed.approvals).filter((one) => one.status === "requested");
 }
 
+/** The gate that a person may ask for again: nobody answered, or somebody said no and the story stayed; null when there is none (AP-76). */
+export function askable(feed: StoryFeed): Approval | null {
+  if (feed.closed || feed.cancelled || waiting(feed).length) return null;
+  const last = Object.values(feed.approvals).findLast((one) => !one.gate.startsWith("tool:"));
+  if (!last || !["expired", "rejected"].includes(last.status) || last.gate === "task_acceptance") return null;
+  const moved = feed.transitions.at(-1)?.ts ?? "";
+  return moved >= last.decidedAt ? null : last;
+}
+
 export interface Spent {
   readonly key: string;
   readonly tokens: number;

@@ -1,6 +1,6 @@
 import { type FormEvent, type ReactNode, useState } from "react";
 import { useApi, useCommand, useOptional } from "../hooks.ts";
-import { type StoryFeed, words } from "../model/feed.ts";
+import { type StoryFeed, askable, gateName, words } from "../model/feed.ts";
 import { Badge, Card, Trouble, actorName } from "./basics.tsx";
 
 export function Parked({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
@@ -27,14 +27,33 @@ export function Parked({ feed, story }: { readonly feed: StoryFeed; readonly sto
   );
 }
 
+/** A gate that nobody answered, or that was turned down where the story stands: what can be done, and the way to ask again. */
+export function AskAgain({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
+  const { isBusy, problem, run } = useCommand();
+  const gate = askable(feed);
+  if (!gate) return null;
+  return (
+    <section className="notice" aria-label="Asked before">
+      <p>
+        <strong>{gateName(gate.gate)}</strong> {gate.status === "expired" ? "was not answered in time." : "was turned down, and the story stays where it is: change its text, or ask again."}
+      </p>
+      <button type="button" disabled={isBusy} onClick={() => void run("/api/approvals", { story_id: story, gate: gate.gate }).catch(() => undefined)}>
+        Ask again
+      </button>
+      <Trouble problem={problem} />
+    </section>
+  );
+}
+
 const DELEGATES = [
   ["po", "those of the product owner"],
   ["qa", "those of QA"],
 ] as const;
 
-export function Start({ story }: { readonly story: string }): ReactNode {
-  const [repo, setRepo] = useState("");
-  const [model, setModel] = useState("");
+/** Asks for the work; of a parked story, for another try with what was wrong set right. */
+export function Start({ story, before }: { readonly story: string; readonly before?: StoryFeed }): ReactNode {
+  const [repo, setRepo] = useState(before?.repo ?? "");
+  const [model, setModel] = useState(before?.model ?? "");
   const [delegate, setDelegate] = useState<readonly string[]>([]);
   const [council, setCouncil] = useState("");
   const api = useApi();
@@ -45,10 +64,12 @@ export function Start({ story }: { readonly story: string }): ReactNode {
     event.preventDefault();
     void run(`/api/planner/stories/${encodeURIComponent(story)}/start`, { repo: repo.trim(), delegate: council ? [...delegate, `council:${council}`] : delegate, ...(model.trim() ? { model: model.trim() } : {}) }).catch(() => undefined);
   };
+  const what = before ? "Start again" : "Start the work";
   return (
-    <section className="card start" aria-label="Start the work">
+    <section className="card start" aria-label={what}>
       <form onSubmit={send}>
-        <h2>Start the work</h2>
+        <h2>{what}</h2>
+        {before ? <p className="hint">With another model, or with another repository as long as nothing of it was read. What is on record stays.</p> : null}
         <div className="row">
           <div className="grow">
             <label htmlFor="repo">Repository: its path on the fleet’s machine</label>
@@ -59,7 +80,7 @@ export function Start({ story }: { readonly story: string }): ReactNode {
             <input id="model" maxLength={200} value={model} placeholder="the default" onChange={(event) => setModel(event.target.value)} />
           </div>
           <button type="submit" className="primary" disabled={isBusy || !repo.trim()}>
-            {isBusy ? "Starting …" : "Start"}
+            {isBusy ? "Starting …" : before ? "Start again" : "Start"}
           </button>
         </div>
         <fieldset className="delegate">

@@ -6,6 +6,9 @@ import { type Finding, findingsOf, words } from "../model/feed.ts";
 import { count } from "../model/format.ts";
 import { Badge, Card, Meter, Trouble } from "./basics.tsx";
 
+/** Characters that the fleet takes as a description. */
+const LONGEST = 20_000;
+
 /** Title, description and criteria of a story, as its author writes them. */
 export function StoryFields({ draft, onDraft }: { readonly draft: StoryDraft; readonly onDraft: (draft: StoryDraft) => void }): ReactNode {
   return (
@@ -16,11 +19,16 @@ export function StoryFields({ draft, onDraft }: { readonly draft: StoryDraft; re
       <textarea
         id="description"
         rows={5}
-        maxLength={20_000}
+        maxLength={LONGEST}
         value={draft.description}
         placeholder="What is wanted, and what it is good for"
         onChange={(event) => onDraft({ ...draft, description: event.target.value })}
       />
+      {draft.description.length >= LONGEST ? (
+        <p className="notice" role="status">
+          A description ends at {LONGEST.toLocaleString("en")} characters; what was beyond them is not here.
+        </p>
+      ) : null}
       <Criteria draft={draft} onDraft={onDraft} />
     </>
   );

@@ -1,8 +1,9 @@
-import { type FormEvent, type ReactNode, useState } from "react";
+import { type FormEvent, type ReactNode, useEffect, useState } from "react";
 import { useCommand } from "../hooks.ts";
-import { type StoryDraft, storyBody, suggestionOf } from "../model/coach.ts";
+import { type StoryDraft, draftFrom, draftText, storyBody, suggestionOf } from "../model/coach.ts";
 import { isRecord, text } from "../model/envelope.ts";
 import { storyHref } from "../model/route.ts";
+import { keepDraft, keptDraft } from "../model/session.ts";
 import { Trouble } from "../parts/basics.tsx";
 import { Coach, StoryFields } from "../parts/story_form.tsx";
 import { useLifecycles } from "../lifecycles.ts";
@@ -17,15 +18,17 @@ const RIGORS = [
 
 /** A story is written here, with the coach beside it; what the author wrote is never changed without a click. */
 export function NewStoryScreen(): ReactNode {
-  const [draft, setDraft] = useState<StoryDraft>(BLANK);
+  const [draft, setDraft] = useState<StoryDraft>(() => draftFrom(keptDraft(sessionStorage)) ?? BLANK);
   const lifecycles = useLifecycles();
   const [rigor, setRigor] = useState("L1");
   const [lifecycle, setLifecycle] = useState("agile");
   const { isBusy, problem, run } = useCommand();
+  useEffect(() => keepDraft(sessionStorage, draftText(draft)), [draft]);
   const send = (event: FormEvent): void => {
     event.preventDefault();
     void run("/api/planner/stories", storyBody(draft, rigor, lifecycle)).then(
       (answer) => {
+        keepDraft(sessionStorage, "");
         const id = isRecord(answer) ? text(answer, "story_id") : "";
         location.hash = id ? storyHref(id) : "#/board";
       },
@@ -66,7 +69,7 @@ export function NewStoryScreen(): ReactNode {
             <button type="submit" className="primary" disabled={isBusy || !draft.title.trim()}>
               {isBusy ? "Creating …" : "Create the story"}
             </button>
-            <a className="button quiet" href="#/board">
+            <a className="button quiet" href="#/board" onClick={() => keepDraft(sessionStorage, "")}>
               Cancel
             </a>
           </div>

@@ -8,7 +8,7 @@ import { Badge, Card, Empty, LineBadge, Loading } from "../parts/basics.tsx";
 import { Checkpoints } from "../parts/checkpoints.tsx";
 import { Deployments } from "../parts/deployments.tsx";
 import { StepList } from "../parts/runs.tsx";
-import { Parked, Start } from "../parts/steering.tsx";
+import { AskAgain, Parked, Start } from "../parts/steering.tsx";
 import { Overdue } from "../parts/tasks.tsx";
 import { ChangeRequest } from "./change_request.tsx";
 import { Changes } from "./changes.tsx";
@@ -122,6 +122,12 @@ function Waiting({ feed, story }: { readonly feed: StoryFeed; readonly story: st
   return (
     <>
       {feed.parked ? <Parked feed={feed} story={story} /> : null}
+      {feed.parked && feed.started && !feed.closed && !feed.cancelled ? (
+        <details>
+          <summary>Start again with another repository or model</summary>
+          <Start story={story} before={feed} />
+        </details>
+      ) : null}
       {gates.map((one) => (
         <a key={one.id} className="wait-line" href={gateHref(story, one.id)}>
           <span>
@@ -130,6 +136,7 @@ function Waiting({ feed, story }: { readonly feed: StoryFeed; readonly story: st
           <span className="go">Decide</span>
         </a>
       ))}
+      <AskAgain feed={feed} story={story} />
       {!feed.started && !feed.closed && !feed.cancelled ? <Start story={story} /> : null}
     </>
   );
