@@ -81,12 +81,12 @@ async def _suite(stories: StoryDesk, story_id: StoryId, event: StoredEvent, payl
         report = Measurement.decode(await stories.named(story_id, payload.report_digest)).report
     except (ArtifactNotFound, ValidationError):
         report = None
-    section = report.unit if report is not None else None
-    known = frozenset(section.known_failing) if section is not None else frozenset[str]()
-    cases = {f.id: CaseResult("failed", f.message) for f in section.failures} if section is not None else {}
-    is_whole = section is not None and section.junit is not None
-    if section is not None and section.junit is not None:
-        cases = await _cases(stories, section.junit) or cases
+    sections = [s for s in (report.unit, report.e2e) if s is not None] if report is not None else []
+    known = frozenset(name for section in sections for name in section.known_failing)
+    cases = {f.id: CaseResult("failed", f.message) for section in sections for f in section.failures}
+    for junit in [file for section in sections for file in (section.junit, section.preview) if file is not None]:
+        cases |= await _cases(stories, junit)
+    is_whole = report is not None and report.unit is not None and report.unit.junit is not None
     return SuiteReport(event.version, event.ts_ms, payload.tree_digest, payload.task_id, cases, known, is_whole)
 
 

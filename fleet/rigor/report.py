@@ -107,7 +107,10 @@ class TestSection(_Frozen):
     known_failing: tuple[str, ...] = ()
     failures: Annotated[tuple[TestFailure, ...], Field(max_length=MAX_FAILURES)] = ()
     junit: Digest | None = None
+    preview: Digest | None = None
+    """JUnit file of the pages of the preview, which the counts include (RC-75)."""
     artifacts: tuple[Digest, ...] = ()
+    """Pictures of those pages."""
 
 
 class CoverageSection(_Frozen):

@@ -35,7 +35,7 @@ from fleet.services.workspace_results import (
     parse_summary,
     parse_tests,
 )
-from fleet.tools import Language, RunResult, RunSpec, Tree
+from fleet.tools import WORKSPACE_FILE, Language, RunResult, RunSpec, Tree, parse_workspace_file
 from fleet.tools.changes import LineChanges, PathChange, changed_lines, changed_paths
 
 __all__ = ["PROTECTED_FROM_AUTHORS", "Applied", "Edit", "Measurement", "SandboxRun", "TestRun", "WorkspaceService"]
@@ -43,7 +43,10 @@ __all__ = ["PROTECTED_FROM_AUTHORS", "Applied", "Edit", "Measurement", "SandboxR
 SandboxRun = Callable[[RunSpec], Awaitable[RunResult]]
 """Runs one specification: the sandbox under the caller's key and epoch."""
 
-PROTECTED_FROM_AUTHORS = ("tests/**", "test/**", "test_*.py", "*_test.py", "conftest.py", ".github/**", ".ci/**")
+PROTECTED_FROM_AUTHORS = (
+    *("tests/**", "test/**", "test_*.py", "*_test.py", "conftest.py"),
+    *(".github/**", ".ci/**", ".fleet/**"),
+)
 """What the author of a candidate must not change: the evidence that judges it."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\n?")
@@ -207,12 +210,15 @@ class WorkspaceService:
         Args:
             language: what the project is written in; None looks at the tree's root.
         """
-        language = language or language_of(await read_tree(self._blobs, tree))
+        entries = await read_tree(self._blobs, tree)
+        language = language or language_of(entries)
+        preview = await self._preview(entries) if "e2e" in stages else None
         spec = specs.pipeline_spec(
             tree,
             stages=stages,
             language=language,
             commands=commands,
+            preview=preview,
             toolchain=toolchain_for(language, toolchain),
         )
         result = await self._held(spec)
@@ -227,6 +233,25 @@ class WorkspaceService:
             base=base,
         )
         return build_measurement(head, await self._outputs(result, tree, base.report.tree_digest if base else None))
+
+    async def _preview(self, tree: Tree) -> specs.PreviewChecks | None:
+        """What of the preview is to be checked, None when the tree declares none.
+
+        A declaration that is not valid is an errored test which says what to mend: the other stages still count.
+        """
+        entry = tree.get(WORKSPACE_FILE)
+        if entry is None:
+            return None
+        try:
+            if entry.mode not in ("100644", "100755"):
+                raise InvalidInput(f"{WORKSPACE_FILE} is a link: put a plain file there", field="file")
+            declared = parse_workspace_file(await self._blobs.get(entry.blob))
+        except InvalidInput as error:
+            request = await self._blobs.put(canonical_json({"problem": error.message}))
+            return specs.PreviewChecks(request, pages=0)
+        if declared is None:
+            return None
+        return specs.PreviewChecks(await self._blobs.put(canonical_json(declared.request())), len(declared.pages))
 
     async def commit(
         self,
@@ -305,6 +330,7 @@ class WorkspaceService:
         paths = {
             "unit": specs.JUNIT,
             "e2e": specs.E2E_JUNIT,
+            "preview": specs.PREVIEW_JUNIT,
             "coverage": specs.COVERAGE,
             "lint": specs.LINT,
             "static": specs.STATIC,
@@ -314,6 +340,8 @@ class WorkspaceService:
             summary=parse_summary(await self._artifact(result, specs.SUMMARY)),
             suite=await asyncio.to_thread(parse_junit, files["unit"]),
             e2e=await asyncio.to_thread(parse_junit, files["e2e"]),
+            preview=await asyncio.to_thread(parse_junit, files["preview"]),
+            pictures=tuple(a.blob for a in result.artifacts if a.blob and a.path.startswith("out/preview/")),
             coverage=await asyncio.to_thread(parse_coverage, files["coverage"]),
             lint=parse_findings(files["lint"]),
             static=parse_findings(files["static"]),

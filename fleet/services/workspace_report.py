@@ -87,6 +87,9 @@ class Outputs:
     summary: Summary | None = None
     suite: Suite | None = None
     e2e: Suite | None = None
+    preview: Suite | None = None
+    pictures: tuple[Digest, ...] = ()
+    """Pictures of the preview's pages, in their order."""
     coverage: LineHits | None = None
     lint: tuple[Finding, ...] | None = None
     static: tuple[Finding, ...] | None = None
@@ -107,7 +110,10 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
     stages = _stages(records, out.log)
     ran = {r.name for r in records if r.status in ("passed", "failed")}
     unit = _suite(out.suite, base.failing if base else (), out.blobs.get("unit")) if "unit" in ran else None
-    e2e = _suite(out.e2e, base.failing_e2e if base else (), out.blobs.get("e2e")) if "e2e" in ran else None
+    end_to_end = _end_to_end(records, out)
+    e2e = _suite(end_to_end, base.failing_e2e if base else (), out.blobs.get("e2e"))
+    if e2e is not None and "preview" in ran:
+        e2e = e2e.model_copy(update={"preview": out.blobs.get("preview"), "artifacts": out.pictures})
     static = out.static if "static" in ran else None
     lint = out.lint if "lint" in ran else None
     new_static = None if static is None else _new(static, base.static if base else ())
@@ -136,8 +142,18 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
         lint=lint or (),
         static=static or (),
         failing=out.suite.failing if out.suite else (),
-        failing_e2e=out.e2e.failing if out.e2e else (),
+        failing_e2e=end_to_end.failing if end_to_end else (),
     )
+
+
+def _end_to_end(records: Sequence[StageRecord], out: Outputs) -> Suite | None:
+    """The end-to-end tests and the pages of the preview; None when either could not be measured (RC-79, RC-103)."""
+    found = {"e2e": out.e2e, "preview": out.preview}
+    parts = [r for r in records if r.name in found]
+    if any(r.status in ("error", "timeout") for r in parts):
+        return None
+    suites = [found[r.name] for r in parts if r.status in ("passed", "failed")]
+    return Suite(tuple(case for suite in suites if suite for case in suite.cases)) if suites else None
 
 
 def _is_complete(out: Outputs) -> bool:
@@ -148,13 +164,13 @@ def _is_complete(out: Outputs) -> bool:
 
 def _records(out: Outputs) -> list[StageRecord]:
     """The shim's records; a stage whose result file cannot be read is `error` (RC-79)."""
-    found = {"unit": out.suite, "e2e": out.e2e, "lint": out.lint, "static": out.static}
+    found = {"unit": out.suite, "e2e": out.e2e, "preview": out.preview, "lint": out.lint, "static": out.static}
     records = out.summary.stages if out.summary else ()
     return [_settled(r, readable=found.get(r.name, out) is not None) for r in records]
 
 
 def _stages(records: Sequence[StageRecord], log: Digest | None) -> tuple[StageRun, ...]:
-    """The stages by the report's names: `lint` is part of `static`."""
+    """The stages by the report's names: `lint` is part of `static`, `preview` of `e2e`."""
     groups: dict[StageName, list[StageRecord]] = {}
     for record in records:
         name = _stage_name(record.name)
@@ -175,6 +191,8 @@ def _stage_name(name: str) -> StageName | None:
             return name
         case "lint":
             return "static"
+        case "preview":
+            return "e2e"
         case _:
             return None
 
@@ -182,7 +200,9 @@ def _stage_name(name: str) -> StageName | None:
 def _stage_run(name: StageName, records: Sequence[StageRecord], log: Digest | None) -> StageRun:
     starts = [r.started_at_ms for r in records if r.started_at_ms is not None]
     ends = [r.finished_at_ms for r in records if r.finished_at_ms is not None]
-    codes = [r.exit_code for r in records if r.exit_code is not None]
+    # Without end-to-end tests there may be a preview all the same: what was skipped says nothing beside what ran.
+    counted = [r for r in records if r.status != "skipped"] or records
+    codes = [r.exit_code for r in counted if r.exit_code is not None]
     return StageRun(
         name=name,
         status=next(s for s in _WORST if any(r.status == s for r in records)),

@@ -7,6 +7,7 @@ Outputs of the git and edit scripts go to a folder that no repository has, and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fleet.ids import Digest
 from fleet.ports import StagedRepository
@@ -14,6 +15,7 @@ from fleet.tools import BlobMount, Limits, RepoMount, RunSpec
 
 __all__ = [
     "ALL_STAGES",
+    "PreviewChecks",
     "apply_spec",
     "checkout_spec",
     "commit_spec",
@@ -26,6 +28,7 @@ ALL_STAGES = ("build", "unit", "lint", "static", "e2e")
 FOLDER = ".fleet-out"
 """Where checkout and edits leave their results, below /workspace."""
 JUNIT, E2E_JUNIT, COVERAGE = "test-reports/junit.xml", "test-reports/e2e.xml", "coverage/coverage.xml"
+PREVIEW_JUNIT, PREVIEW_LOG = "test-reports/preview.xml", "out/preview.log"
 SUMMARY, BUILD, LINT, STATIC = "out/summary.json", "out/build.json", "out/lint.json", "out/static.json"
 EDITS, DIFF = f"{FOLDER}/edits.json", f"{FOLDER}/diff.patch"
 CHECKOUT, SUBMODULES = f"{FOLDER}/checkout.json", f"{FOLDER}/submodules.json"
@@ -37,6 +40,20 @@ _GIT_LIMITS = Limits(overall_s=300, idle_s=300, memory_bytes=2 << 30, disk_bytes
 _EDIT_LIMITS = Limits(overall_s=120, idle_s=120)
 _TEST_LIMITS = Limits(overall_s=900, idle_s=400)
 _PIPELINE_LIMITS = Limits(overall_s=2400, idle_s=600, memory_bytes=2 << 30)
+_BROWSER_PIDS = 512
+"""A browser has a process for each site and many threads."""
+
+
+class PreviewChecks(NamedTuple):
+    """The checks of a declared preview: the blob of their request, and how many pages it lists."""
+
+    request: Digest
+    pages: int
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Where the pictures of the pages are left."""
+        return tuple(f"out/preview/{number:02}.png" for number in range(1, self.pages + 1))
 
 
 def checkout_spec(staged: StagedRepository, *, toolchain: str = "python", limits: Limits = _GIT_LIMITS) -> RunSpec:
@@ -72,6 +89,7 @@ def pipeline_spec(
     stages: Sequence[str] = ALL_STAGES,
     language: str = "python",
     commands: Mapping[str, str] | None = None,
+    preview: PreviewChecks | None = None,
     toolchain: str = "python",
     limits: Limits = _PIPELINE_LIMITS,
 ) -> RunSpec:
@@ -79,12 +97,21 @@ def pipeline_spec(
 
     Args:
         commands: overrides of RC-44, e.g. `{"TEST_CMD": "make test"}`.
+        preview: what to look at after the end-to-end tests; None when nothing is declared.
     """
+    mounts: tuple[BlobMount, ...] = ()
+    more: tuple[str, ...] = ()
+    if preview is not None:
+        stages = (*stages, "preview")
+        mounts = (BlobMount(blob=preview.request, target="/inputs/preview.json"),)
+        more = (PREVIEW_JUNIT, PREVIEW_LOG, *preview.pictures)
+        limits = limits.model_copy(update={"pids": max(limits.pids, _BROWSER_PIDS)})
     env = {"TASK": "pipeline", "TASK_LANG": language, "STAGES": ",".join(stages), **(commands or {})}
-    artifacts = (SUMMARY, BUILD, JUNIT, COVERAGE, LINT, STATIC, E2E_JUNIT)
+    artifacts = (SUMMARY, BUILD, JUNIT, COVERAGE, LINT, STATIC, E2E_JUNIT, *more)
     return RunSpec(
         argv=("python", f"{_INSIDE}/agent_task.py"),
         tree=tree,
+        mounts=mounts,
         env=env,
         limits=limits,
         artifacts=artifacts,

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from fleet.tools.policy_config import Policy, load_policy
     from fleet.tools.policy_matrix import offered, permissions
     from fleet.tools.policy_rules import ArgMatch, Rule
+    from fleet.tools.preview import (
+        MAX_WORKSPACE_FILE,
+        WORKSPACE_FILE,
+        Preview,
+        PreviewPage,
+        parse_workspace_file,
+    )
     from fleet.tools.roles import (
         Acting,
         Action,
@@ -199,6 +206,11 @@ __all__ = [
     "SecretOutcome",
     "SecretPlan",
     "SecretPolicy",
+    "MAX_WORKSPACE_FILE",
+    "WORKSPACE_FILE",
+    "Preview",
+    "PreviewPage",
+    "parse_workspace_file",
     "ToolGrant",
     "Tree",
     "Usage",

@@ -68,6 +68,10 @@ JUNIT = (
     b'<testcase file="tests/test_a.py" classname="tests.test_a" name="test_two">'
     b'<failure message="&lt;script&gt;1&lt;/script&gt;"/></testcase></testsuite>'
 )
+PAGES = (
+    b'<testsuites><testsuite><testcase classname="preview" name="/"/><testcase classname="preview" name="/login">'
+    b'<failure message="expected status 200, found 500"/></testcase></testsuite></testsuites>'
+)
 
 
 async def _reported(world: World, log: StoryLog, number: int, junit: bytes | None) -> None:
@@ -76,9 +80,12 @@ async def _reported(world: World, log: StoryLog, number: int, junit: bytes | Non
     unit: dict[str, Any] = {"ok": False, "passed": 1, "failed": 1, "errored": 0, "skipped": 0, "failures": failures}
     if junit is not None:
         unit["junit"] = await world.blobs.put(junit)
+    count = {"ok": False, "passed": 1, "failed": 1, "errored": 0, "skipped": 0}
+    e2e: dict[str, Any] = {**count, "preview": await world.blobs.put(PAGES), "known_failing": ["preview::/login"]}
     fields = {"story_id": STORY, "run_id": f"rn-tests{number}", "tree_digest": MERGED, "rigor": "L1", "complete": True}
     report = WorkspaceReport.model_validate(
-        {name: value for name, value in fields.items() if name in WorkspaceReport.model_fields} | {"unit": unit}
+        {name: value for name, value in fields.items() if name in WorkspaceReport.model_fields}
+        | {"unit": unit, "e2e": e2e}
     )
     stored = await world.blobs.put(Measurement(report=report).encode())
     recorded = log.decoded_payloads("WorkspaceReported")[0]
@@ -100,7 +107,11 @@ async def test_tests_of_a_story_are_told_by_name_with_their_history():
     assert two["results"][before:] == ["failed", "passed", "failed"]
     assert (two["is_flaky"], two["message"]) == (True, "told")
     assert rows["tests/test_a.py::test_one"]["results"][before:] == ["passed", "passed", None]
-    assert table["items"][0] == two
+    page = rows["preview::/login"]
+    assert page["results"][before:] == ["failed"] * 3
+    assert (page["is_known_failing"], page["message"]) == (True, "expected status 200, found 500")
+    assert rows["preview::/"]["results"][before:] == ["passed"] * 3
+    assert two in table["items"][:2]
 
 
 async def test_change_request_can_be_read_before_there_is_one():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from fleet.adapters.memory import MemoryBlobStore
+from fleet.digest import digest_of
 from fleet.errors import InvalidInput, SandboxUnavailable, ToolFailed, ToolTimeout
 from fleet.ids import Digest, EntityId, StoryId
 from fleet.ports import StagedRepository
@@ -238,6 +239,65 @@ async def test_measure_leaves_out_binary_and_linked_files(
     assert report.security is not None
     assert report.security.secrets_found == 0
     assert report.complete is False
+
+
+DECLARED = """[preview]
+command = ["python", "app.py"]
+port = 8000
+[[preview.pages]]
+path = "/"
+text = ["Hello"]
+"""
+
+
+@pytest.mark.rule("RC-75")
+async def test_declared_preview_is_looked_at_and_its_pages_count_as_end_to_end_tests(
+    service: WorkspaceService, sandbox: Sandbox, blobs: MemoryBlobStore
+) -> None:
+    tree = await put(blobs, {"app.py": "", ".fleet/workspace.toml": DECLARED})
+    names = ("build", "unit", "lint", "static", "e2e", "preview")
+    summary = {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in names]}
+    sandbox.files = {
+        specs.SUMMARY: json.dumps(summary).encode(),
+        specs.E2E_JUNIT: b'<testsuites><testcase name="t" classname="x"/></testsuites>',
+        specs.PREVIEW_JUNIT: b'<testsuites><testcase name="/" classname="preview"><failure message="no"/></testcase>'
+        b"</testsuites>",
+        "out/preview/01.png": b"PNG",
+    }
+    ids = {"run_id": EntityId("rn-1"), "story_id": StoryId("st-1"), "rigor": "L1"}
+    report = (await service.measure(tree, **ids)).report  # type: ignore[arg-type]
+
+    asked = sandbox.specs[-1]
+    assert asked.env["STAGES"] == ",".join(names)
+    assert {"out/preview/01.png", specs.PREVIEW_JUNIT} <= set(asked.artifacts)
+    request = await sandbox.input("preview.json")
+    assert isinstance(request, dict)
+    assert (request["command"], request["pages"][0]["name"]) == (["python", "app.py"], "/")
+    assert report.e2e is not None
+    assert [(f.id, f.message) for f in report.e2e.failures] == [("preview::/", "no")]
+    assert (report.e2e.passed, report.e2e.failed) == (1, 1)
+    assert report.e2e.artifacts == (digest_of(b"PNG"),)
+    assert report.e2e.preview == digest_of(sandbox.files[specs.PREVIEW_JUNIT])
+    await service.measure(tree, stages=("build", "unit"), **ids)  # type: ignore[arg-type]
+    assert sandbox.specs[-1].env["STAGES"] == "build,unit"
+    assert sandbox.specs[-1].mounts == ()
+
+
+@pytest.mark.rule("RC-75")
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [("[preview]\nport = 8000\n", "100644", "preview.command"), (DECLARED, "120000", "is a link")],
+)
+async def test_declaration_that_is_not_valid_goes_to_the_run_as_its_problem(
+    service: WorkspaceService, sandbox: Sandbox, blobs: MemoryBlobStore, text: str, mode: str, words: str
+) -> None:
+    entry = FileEntry(mode, await blobs.put(text.encode()))  # type: ignore[arg-type]
+    tree = await blobs.put(encode_tree({".fleet/workspace.toml": entry}))
+    await service.measure(tree, run_id=EntityId("rn-1"), story_id=StoryId("st-1"), rigor="L1")
+    request = await sandbox.input("preview.json")
+    assert isinstance(request, dict)
+    assert list(request) == ["problem"]
+    assert words in request["problem"]
 
 
 @pytest.mark.rule("RC-77", "PL-43")

@@ -150,6 +150,37 @@ def test_lost_result_file_makes_its_section_absent_and_its_stage_an_error(
     assert [s.name for s in report.stages if s.status == "error"] == ([stage] if stage else [])
 
 
+@pytest.mark.rule("RC-75", "RC-79", "RC-103")
+def test_pages_of_a_preview_count_as_end_to_end_tests_and_without_a_browser_there_is_no_evidence() -> None:
+    def with_preview(tests: StageRecord, looks: StageRecord, **fields: object) -> Outputs:
+        stages = (*summary(tests).stages, looks)
+        pages = Suite((case("preview::/", "failed"), case("preview::/b")))
+        found = {"preview": pages, "pictures": (TREE,), "blobs": {"preview": TREE}, **fields}
+        return replace(GOOD, summary=GOOD.summary.model_copy(update={"stages": stages}), **found)  # type: ignore[union-attr]
+
+    none = record("e2e", status="skipped", exit_code=5)
+    red = record("preview", status="failed", exit_code=1, started_at_ms=2000, finished_at_ms=2500)
+    both = build_measurement(HEAD, with_preview(record("e2e"), red))
+    alone = build_measurement(HEAD, with_preview(none, red, e2e=Suite(())))
+    assert both.failing_e2e == ("preview::/",)
+    assert both.report.e2e is not None
+    assert (both.report.e2e.ok, both.report.e2e.passed, both.report.e2e.failed) == (False, 2, 1)
+    assert (both.report.e2e.preview, both.report.e2e.artifacts) == (TREE, (TREE,))
+    assert both.report.timings.e2e_ms == 1500
+    assert alone.report.e2e is not None
+    assert (alone.report.e2e.passed, alone.report.e2e.failed) == (1, 1)
+    assert [(s.status, s.exit_code) for s in alone.report.stages if s.name == "e2e"] == [("failed", 1)]
+    again = build_measurement(replace(HEAD, base=both), with_preview(record("e2e"), red)).report
+    assert again.e2e is not None
+    assert (again.e2e.ok, again.e2e.known_failing) == (True, ("preview::/",))
+
+    blind = record("preview", status="error", exit_code=69)
+    for out in (with_preview(record("e2e"), blind), with_preview(record("e2e"), red, preview=None)):
+        report = build_measurement(HEAD, out).report
+        assert report.e2e is None
+        assert [s.status for s in report.stages if s.name == "e2e"] == ["error"]
+
+
 @pytest.mark.rule("RC-72", "RC-76")
 def test_after_a_failed_build_sections_stay_missing_and_the_report_is_not_complete() -> None:
     skipped = [record(n, status="skipped", exit_code=None, started_at_ms=None, finished_at_ms=None) for n in NAMES[1:]]

@@ -22,7 +22,7 @@ from types import FrameType
 
 from language_stages import COVERAGE_TOOLS, VERSIONS, language_environment
 from stages import Stage
-from task_commands import LANGUAGES, PIPELINE, TASKS, chosen, missing_command, stages_of
+from task_commands import DECLARED, LANGUAGES, PIPELINE, TASKS, chosen, missing_command, stages_of
 
 CONFIG_EXIT = 2
 NO_TESTS_EXIT = 5
@@ -181,10 +181,17 @@ class Shim:
         result.status = "timeout" if late else "failed" if code else "error" if result.missing else "passed"
         if code == NO_TESTS_EXIT and stage.may_be_empty:
             result.status = "skipped"
+        if stage.unavailable is not None and code == stage.unavailable:
+            result.status = "error"
         return result
 
+    def _spent_s(self, name: str) -> float:
+        """Seconds that a stage took, 0 for one that did not run."""
+        ran = [(r.started_at_ms, r.finished_at_ms) for r in self.results if r.name == name]
+        return sum((end - start) / 1000 for start, end in ran if start is not None and end is not None)
+
     def _commands(self, stage: Stage) -> tuple[int, bool]:
-        deadline = time.monotonic() + stage.limit_s
+        deadline = time.monotonic() + max(1.0, stage.limit_s - self._spent_s(stage.part_of))
         for command in stage.before:
             code, late = self.runner.run(command, timeout_s=deadline - time.monotonic())
             if code or late:
@@ -283,7 +290,7 @@ def main() -> int:
     try:
         name, lang, root = task(env), language(env), workdir(env)
         if name == "pipeline" and not chosen(env):
-            raise Misconfigured("STAGES", list(PIPELINE))
+            raise Misconfigured("STAGES", [*PIPELINE, *DECLARED])
         if variable := missing_command(name, lang, env, root):
             raise Misconfigured(variable, "a command line")
     except Misconfigured as error:

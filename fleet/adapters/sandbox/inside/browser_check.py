@@ -34,6 +34,9 @@ MAX_NODES = 400
 MAX_ENTRIES = 100
 MAX_DOM = 400_000
 QUIET_S = 0.5
+MAX_EVENT_BYTES = 16 << 20
+"""What a page says beyond that is not kept: `is_flooded` is set."""
+MAX_MESSAGE = 64 << 20
 
 
 class Missing(Exception):
@@ -50,6 +53,8 @@ class Browser:
     def __init__(self, program: str, profile: str, deadline: float) -> None:
         self.deadline = deadline
         self.events: list[Json] = []
+        self.is_flooded = False
+        self._event_bytes = 0
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
@@ -78,6 +83,17 @@ class Browser:
 
     def send(self, method: str, **params: object) -> Json:
         """The result of one command; Broken when the browser refuses it or is gone."""
+        number = self._write(method, params)
+        while True:
+            found = self._next(self.deadline)
+            if found is None:
+                raise Broken(f"no answer to {method}")
+            if found.get("id") == number:
+                if "error" in found:
+                    raise Broken(f"{method}: {found['error'].get('message')}")
+                return found.get("result", {})
+
+    def _write(self, method: str, params: Json) -> int:
         self._number += 1
         message: Json = {"id": self._number, "method": method, "params": params}
         if self._session and not method.startswith(("Target.", "Browser.")):
@@ -85,14 +101,7 @@ class Browser:
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._to, data) :]
-        while True:
-            found = self._next(self.deadline)
-            if found is None:
-                raise Broken(f"no answer to {method}")
-            if found.get("id") == self._number:
-                if "error" in found:
-                    raise Broken(f"{method}: {found['error'].get('message')}")
-                return found.get("result", {})
+        return self._number
 
     def wait_for(self, holds: Callable[[], bool], until: float) -> bool:
         """Whether the condition came true before the time; events are read meanwhile."""
@@ -117,11 +126,24 @@ class Browser:
             if not data:
                 raise Broken("the browser ended")
             self._buffer += data
+            if len(self._buffer) > MAX_MESSAGE:
+                raise Broken("the browser says more than can be read")
         raw, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(raw)
         if "method" in message:
-            self.events.append(message)
+            self._event(message, len(raw))
         return message
+
+    def _event(self, message: Json, size: int) -> None:
+        if message["method"] == "Page.javascriptDialogOpening":
+            # The page stands still until somebody answers, and nobody else is here.
+            is_leaving = message["params"].get("type") == "beforeunload"
+            self._write("Page.handleJavaScriptDialog", {"accept": is_leaving})
+        self._event_bytes += size
+        if self._event_bytes > MAX_EVENT_BYTES:
+            self.is_flooded = True
+        if not self.is_flooded or message["method"] == "Page.loadEventFired":
+            self.events.append(message)
 
     def close(self) -> None:
         """End the browser and all its processes."""
@@ -313,7 +335,12 @@ def status_of(events: list[Json], frame: str | None) -> int | None:
 
 
 def console(events: list[Json]) -> list[Json]:
-    """Messages, uncaught errors and log entries, in order."""
+    """Messages, uncaught errors and log entries, in order: the first of them."""
+    return entries(events)[:MAX_ENTRIES]
+
+
+def entries(events: list[Json]) -> list[Json]:
+    """All messages, uncaught errors and log entries, in order."""
     found: list[Json] = []
     for event in events:
         params = event.get("params", {})
@@ -327,7 +354,7 @@ def console(events: list[Json]) -> list[Json]:
         elif event["method"] == "Log.entryAdded":
             entry = params["entry"]
             found.append({"level": entry["level"], "text": f"{entry['text']} {entry.get('url', '')}".strip()[:1000]})
-    return found[:MAX_ENTRIES]
+    return found
 
 
 def failed(events: list[Json]) -> list[Json]:

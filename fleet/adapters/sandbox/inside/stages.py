@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INSIDE = Path(__file__).resolve().parent
-LIMITS_S = {"build": 1200, "unit": 1200, "integration": 1200, "lint": 600, "static": 600, "e2e": 1800}
+LIMITS_S = {"build": 1200, "unit": 1200, "integration": 1200, "lint": 600, "static": 600, "e2e": 1800, "preview": 1800}
 
 JUNIT = "test-reports/junit.xml"
 E2E_JUNIT = "test-reports/e2e.xml"
+PREVIEW_JUNIT = "test-reports/preview.xml"
 COVERAGE = "coverage/coverage.xml"
 BUILD_JSON = "out/build.json"
 LINT_JSON = "out/lint.json"
 STATIC_JSON = "out/static.json"
+
+UNAVAILABLE = 69
+"""Exit code of a command that found nothing to measure with (EX_UNAVAILABLE of sysexits.h)."""
 
 
 @dataclass
@@ -33,6 +37,10 @@ class Stage:
     may_be_empty: bool = False
     tool: str = ""
     """What measures in this stage, for the report; "" when nothing does."""
+    part_of: str = ""
+    """The stage that this one continues: both share its time."""
+    unavailable: int | None = None
+    """The exit code that says: what measures is not here, so nothing was measured (`error`, never `failed`)."""
 
     @property
     def limit_s(self) -> int:

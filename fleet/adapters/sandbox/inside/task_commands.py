@@ -10,12 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from language_stages import language_stage
-from stages import BUILD_JSON, COVERAGE, E2E_JUNIT, INSIDE, JUNIT, LINT_JSON, STATIC_JSON, Stage
+from stages import (
+    BUILD_JSON,
+    COVERAGE,
+    E2E_JUNIT,
+    INSIDE,
+    JUNIT,
+    LINT_JSON,
+    PREVIEW_JUNIT,
+    STATIC_JSON,
+    UNAVAILABLE,
+    Stage,
+)
 
 TASKS = ("unit", "integration", "e2e", "build", "lint", "static", "pipeline")
 LANGUAGES = ("python", "go", "node", "rust")
 PIPELINE = ("build", "unit", "lint", "static", "e2e")
 """Order of the stages; the variable STAGES (names with commas) asks the pipeline for some of them."""
+DECLARED = ("preview",)
+"""Stages that come after those, and that only STAGES asks for: the repository declares what they look at."""
 TEST_VARIABLE = {"python": "TEST_CMD", "go": "GO_TEST_CMD", "node": "NODE_TEST_CMD", "rust": "RUST_TEST_CMD"}
 VARIABLE = {"build": "BUILD_CMD", "lint": "LINT_CMD", "static": "STATIC_CMD", "e2e": "E2E_CMD"}
 SECURITY_RULES = "S,B,PLE,F82,E9"
@@ -32,7 +45,8 @@ def override(name: str, lang: str, env: dict[str, str]) -> str | None:
 def chosen(env: dict[str, str]) -> tuple[str, ...]:
     """The stages that the pipeline runs, in its own order; empty when STAGES names an unknown one."""
     names = env["STAGES"].split(",") if env.get("STAGES") else list(PIPELINE)
-    return tuple(name for name in PIPELINE if name in names) if set(names) <= set(PIPELINE) else ()
+    known = (*PIPELINE, *DECLARED)
+    return tuple(name for name in known if name in names) if set(names) <= set(known) else ()
 
 
 def variable_of(name: str, lang: str) -> str:
@@ -62,6 +76,8 @@ def stages_of(task: str, lang: str, env: dict[str, str], root: Path) -> list[Sta
 
 
 def _stage(name: str, lang: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage:
+    if name == "preview":
+        return _preview()
     if command := override(name, lang, env):
         return _overridden(name, command, variable_of(name, lang))
     if lang != "python":
@@ -75,6 +91,12 @@ def _stage(name: str, lang: str, env: dict[str, str], root: Path, *, in_pipeline
         argv = _ruff(in_pipeline, "--isolated", "--select", SECURITY_RULES, "--ignore", "S101")
         return Stage(name, argv, expects=(STATIC_JSON,), stdout=STATIC_JSON, tool="ruff")
     return _covered_tests(env, root) if name == "unit" else _marked_tests(name, env, root, in_pipeline=in_pipeline)
+
+
+def _preview() -> Stage:
+    # -E: what the project has on PYTHONPATH must not stand in for a module that this script imports.
+    argv = [sys.executable, "-E", "-s", str(INSIDE / "preview_check.py")]
+    return Stage("preview", argv, expects=(PREVIEW_JUNIT,), part_of="e2e", unavailable=UNAVAILABLE)
 
 
 def _marked_tests(name: str, env: dict[str, str], root: Path, *, in_pipeline: bool) -> Stage:
