@@ -6,7 +6,7 @@ The file is written by whoever works on the repository, so it is bounded and clo
 from __future__ import annotations
 
 import re
-import tomllib
+from tomllib import loads
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
@@ -107,7 +107,7 @@ def parse_workspace_file(data: bytes) -> Preview | None:
     if len(data) > MAX_WORKSPACE_FILE:
         raise InvalidInput(f"{WORKSPACE_FILE} has more than {MAX_WORKSPACE_FILE} bytes: make it shorter", field="file")
     try:
-        document = tomllib.loads(data.decode())
+        document = loads(data.decode())
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{WORKSPACE_FILE} is not UTF-8: save it as UTF-8", field="file") from error
     except (ValueError, RecursionError) as error:

@@ -41,6 +41,8 @@ NAMES_OF_OTHER_MODULES = frozenset(
     | {("contextlib", n) for n in ("suppress", "contextmanager")}
     # Of a text that is given; without one the class would read standard input.
     | {("shlex", n) for n in ("split", "join")}
+    # Of a text that is given; `load` would read a file.
+    | {("tomllib", "loads")}
     # A tree of a text; nothing of it is run.
     | {("ast", "parse")}
 )

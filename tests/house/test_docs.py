@@ -20,6 +20,7 @@ from fleet.cli.app import app
 from fleet.config import FleetSettings, SecretsSettings, config_files, load_settings, settings_keys
 from fleet.models import load_models
 from fleet.story import parse
+from fleet.tools import parse_workspace_file
 from scripts import docs, openapi
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def of(*languages: str) -> pytest.MarkDecorator:
 
 
 def test_every_block_names_a_language_that_is_checked() -> None:
-    assert {block.language for block in BLOCKS} <= {"bash", "python", "yaml", "json", "text"}
+    assert {block.language for block in BLOCKS} <= {"bash", "python", "yaml", "json", "toml", "text"}
     assert any(block.is_run for block in BLOCKS)
 
 
@@ -86,6 +87,11 @@ def test_python_block_runs(block: Block, tmp_path: Path) -> None:
 @of("json")
 def test_json_block_parses(block: Block) -> None:
     assert isinstance(json.loads(block.text), dict)
+
+
+@of("toml")
+def test_toml_block_is_a_valid_declaration_of_a_repository(block: Block) -> None:
+    assert parse_workspace_file(block.text.encode()) is not None
 
 
 @of("yaml")

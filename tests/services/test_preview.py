@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -79,11 +80,11 @@ class Place:
         self.runs.append(await self.backend.run(spec, run_id=f"rn-{len(self.runs)}"))
         return self.runs[-1]
 
-    async def measure(self, declaration: bytes, app: bytes = APP, **options: Any) -> WorkspaceReport:
-        tree = await put_tree(self.blobs, {"app.py": app, ".fleet/workspace.toml": declaration})
+    async def measure(self, declaration: bytes, files: Mapping[str, bytes] = MappingProxyType({})) -> WorkspaceReport:
+        tree = await put_tree(self.blobs, {"app.py": APP, ".fleet/workspace.toml": declaration, **files})
         ids = {"run_id": EntityId("rn-1"), "story_id": StoryId("st-1")}
         stages = ("build", "e2e")
-        found = await WorkspaceService(self.run, self.blobs).measure(tree, rigor="L1", stages=stages, **ids, **options)
+        found = await WorkspaceService(self.run, self.blobs).measure(tree, rigor="L1", stages=stages, **ids)
         return found.report
 
 
@@ -127,6 +128,21 @@ async def test_good_pages_pass_and_leave_a_picture_each(place: Place) -> None:
     assert len(report.e2e.artifacts) == 6
     for picture in report.e2e.artifacts:
         assert (await place.blobs.get(picture)).startswith(b"\x89PNG")
+
+
+@pytest.mark.rule("RC-75")
+async def test_example_of_the_documentation_passes(place: Place) -> None:
+    page = (Path(__file__).parents[2] / "docs/preview.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n", 1)[1].split("```", 1)[0].encode()
+    files = {
+        "site/index.html": b"<h1>Welcome to the shop</h1><nav><a href='/contact.html'>Contact</a></nav>",
+        "site/contact.html": b"<meta name=viewport content='width=device-width'><p>Write to us</p>",
+    }
+    report = await place.measure(example, files=files)
+
+    assert failures(report) == {}
+    assert report.e2e is not None
+    assert report.e2e.passed == 3
 
 
 @pytest.mark.rule("RC-75")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from browser_check import PROGRAMS, Broken, Browser, Missing, program
+from browser_pipe import PROGRAMS, Broken, Browser, Missing, program
 from preview_pages import look, picture, problems, told
 from preview_server import Preview, Unserved
 from result_files import Case, is_red, write_junit

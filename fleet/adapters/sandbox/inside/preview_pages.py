@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from browser_check import Broken, Browser, entries, status_of
+from browser_check import entries, status_of
+from browser_pipe import Broken, Browser
 
 Json = dict[str, Any]
 WIDTH, HEIGHT = 1280, 900
