@@ -279,5 +279,19 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
     for row in lifecycle.legal(state.state):
         if row.kind != "loopback":
             results = evaluate(state, GuardContext(config=config, now_ms=now_ms, transition=row))
-            return "; ".join(f"{r.name}: {r.message}" for r in results if not r.ok) or None
+            return _turned_down(state, config, row.gate or row.event) or (
+                "; ".join(f"{r.name}: {r.message}" for r in results if not r.ok) or None
+            )
     return None
+
+
+def _turned_down(state: StoryState, config: FsmConfig, name: str) -> str | None:
+    """What can be done where a person said no at the gate that the story stands at; None where nobody did."""
+    subject = subject_of(state, config.gate(state.lifecycle, name)) if name in config.gates else None
+    last = last_request(state, name, subject.digest) if subject else None
+    if last is None or last.status != "rejected" or last.voided:
+        return None
+    return (
+        f"gate {name} was turned down: change the story, send it back, or ask again with "
+        f"`fleet story ask {state.story_id} {name}`"
+    )

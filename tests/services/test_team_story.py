@@ -200,16 +200,21 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
     assert passed == by_hand
 
 
-@pytest.mark.rule("LC-114", "LC-78")
+@pytest.mark.rule("AP-76", "LC-114", "LC-78")
 @pytest.mark.parametrize(
-    ("delegated", "reason"),
+    ("delegated", "reason", "turned_down"),
     [
-        ((), "Say what a run of characters is, in its docstring."),
-        pytest.param(("qa",), "The name is wrong.\nCall it by what it does, and test that.", marks=pytest.mark.wide),
+        ((), "Say what a run of characters is, in its docstring.", ("approve_scope", "qa_passed", "docs_ready")),
+        pytest.param(
+            ("qa",),
+            "The name is wrong.\nCall it by what it does, and test that.",
+            ("approve_design",),
+            marks=pytest.mark.wide,
+        ),
     ],
 )
 async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
-    tmp_path: Path, delegated: tuple[str, ...], reason: str
+    tmp_path: Path, delegated: tuple[str, ...], reason: str, turned_down: tuple[str, ...]
 ) -> None:
     repo = demo_repository(tmp_path / "stage")
     async with team(tmp_path) as t:
@@ -219,7 +224,7 @@ async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
         if not delegated:
             assert t.desk.waiting_for(state) == "gate approve_scope waits for role po"
             assert not state.councils
-        state, said = await decided_by_hand(t, story_id, reason)
+        state, said = await decided_by_hand(t, story_id, reason, turned_down=turned_down)
         events = await t.desk.events(story_id)
     assert state.closed, state.park
     assert [one for one in said if one[1] == "task_acceptance"] == [
@@ -230,6 +235,8 @@ async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(
     if not delegated:
         assert [gate for verb, gate in said if verb == "approve"] == EVERY_GATE
         assert granted == [("user:ada", False)] * len(EVERY_GATE)
+    refused = [a.request.gate for a in state.approvals.values() if a.status == "rejected"]
+    assert refused == sorted({*turned_down, "task_acceptance"}, key=EVERY_GATE.index)
     (task,) = state.tasks.values()
     assert task.attempt == 2
     assert reason in task.feedback

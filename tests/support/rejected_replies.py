@@ -72,12 +72,26 @@ def _likeness(one: ChatRequest, other: ChatRequest) -> float:
     return difflib.SequenceMatcher(None, *texts, autojunk=False).ratio()
 
 
-async def decided_by_hand(t: Team, story_id: StoryId, reason: str) -> tuple[StoryState, list[tuple[str, str]]]:
-    """A person rejects the first work with this reason and grants all else; what it came to, and what was decided."""
+async def decided_by_hand(
+    t: Team, story_id: StoryId, reason: str, *, turned_down: tuple[str, ...] = ()
+) -> tuple[StoryState, list[tuple[str, str]]]:
+    """A person rejects the first work with this reason and grants all else; what it came to, and what was decided.
+
+    The gates of `turned_down` are rejected once, asked for again, and then granted.
+    """
+    refused: list[str] = []
     said: list[tuple[str, str]] = []
     state = await t.settled(story_id)
     while not state.closed and state.park is None and len(said) < 10:
         (gate,) = [a.request.gate for a in state.approvals.values() if a.status == "requested" and not a.voided]
+        if gate in turned_down and gate not in refused:
+            refused.append(gate)
+            await t.desk.require(
+                story_id, "reject", {"gate": gate, "reason": reason}, principal=ADA, key=f"{story_id}/no-{gate}"
+            )
+            await t.desk.require(
+                story_id, "request_approval", {"gate": gate}, principal=ADA, key=f"{story_id}/ask-{gate}"
+            )
         is_first = gate == "task_acceptance" and gate not in [one for _, one in said]
         body: dict[str, Any] = {"gate": gate} | ({"reason": reason} if is_first else {})
         said.append(("reject" if is_first else "approve", gate))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = ["WORDS", "RecordedChatModel", "RecordingChatModel"]
 WORDS = "{{the words of a person}}"
 """Stands in a recorded request where a person may have said anything: the reply is the same whatever it was."""
 _MOST = 4000
+# Work that is rejected is done again, and its prompts are recorded; any other gate is only asked for again.
+_TURNED_DOWN = re.compile(r"^- gate (?!task_acceptance )[a-z_]+ rejected by role [a-z]+\n", re.MULTILINE)
 _HOW = "record it with `--model PROFILE --record DIR`"
 
 
@@ -71,6 +74,15 @@ def _with_words(directory: Path, request: ChatRequest) -> ChatReply | None:
     return None
 
 
+def _as_if_granted(request: ChatRequest) -> ChatRequest | None:
+    """The request without the lines that say which gates were turned down before a grant; None without any."""
+    texts = [_TURNED_DOWN.sub("", message.content) for message in request.messages]
+    if texts == [message.content for message in request.messages]:
+        return None
+    messages = tuple(m.model_copy(update={"content": t}) for m, t in zip(request.messages, texts, strict=True))
+    return request.model_copy(update={"messages": messages})
+
+
 def _is_same(recorded: ChatRequest, request: ChatRequest) -> bool:
     """Whether the same words in each place that is left open make the one request of the other."""
     words: str | None = None
@@ -90,7 +102,8 @@ class RecordedChatModel:
     """`ChatModel` that replays files `<request digest>.json` of one folder; it never invents a reply.
 
     A recorded request may leave open what a person says (`WORDS`): a replay cannot read it, so it goes on as if the
-    person had said nothing new, and whoever makes such recordings says so.
+    person had said nothing new, and whoever makes such recordings says so. It goes on in the same way where a gate was
+    turned down first and granted later, and nothing else differs.
 
     The reply names engine `recorded`, but model, revision and usage of the model that really answered; a replay takes
     no model time, so its latency is 0.
@@ -103,9 +116,10 @@ class RecordedChatModel:
         self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
     ) -> ChatReply:
         """See `ChatModel.complete`. A miss names the digest, the folder, and where the nearest recording differs."""
-        reply = await asyncio.to_thread(_load, _path(self._directory, request), request)
-        if reply is None:
-            reply = await asyncio.to_thread(_with_words, self._directory, request)
+        reply = await asyncio.to_thread(self._found, request)
+        granted = _as_if_granted(request)
+        if reply is None and granted is not None:
+            reply = await asyncio.to_thread(self._found, granted)
         if reply is None:
             raise await asyncio.to_thread(self._miss, request)
         return reply.model_copy(update={"engine": "recorded", "latency_ms": 0})
@@ -129,6 +143,9 @@ class RecordedChatModel:
                 directory=str(self._directory),
                 permanent=True,
             )
+
+    def _found(self, request: ChatRequest) -> ChatReply | None:
+        return _load(_path(self._directory, request), request) or _with_words(self._directory, request)
 
     def _miss(self, request: ChatRequest) -> ModelUnavailable:
         first = request.messages[0].content.split("\n", 1)[0][:80]

@@ -45,7 +45,7 @@ export function Shell({ route, onSignOut, children }: {
     addEventListener(CHANGED, reload);
     return () => removeEventListener(CHANGED, reload);
   }, [reload]);
-  const waiting = data?.filter((one) => one.waiting_for !== null).length ?? 0;
+  const waiting = data?.reduce((sum, one) => sum + one.gates.length, 0) ?? 0;
   useEffect(() => {
     document.title = `${waiting ? `(${waiting}) ` : ""}${TITLES[route.name]} · SWE Fleet`;
   }, [waiting, route.name]);

@@ -59,3 +59,22 @@ async def test_request_that_differs_in_anything_else_has_no_recorded_reply(tmp_p
     assert await answer(said("a reason"), tmp_path)
     with pytest.raises(ModelUnavailable, match="no recorded reply"):
         await answer(said("another reason"), tmp_path)
+
+
+GRANTED = "- gate approve_scope granted"
+
+
+async def test_gate_that_was_turned_down_and_then_granted_changes_no_recorded_reply():
+    recorded = [json.loads(path.read_text()) for path in sorted(REPLIES.glob("*.json"))]
+    one = next(r for r in recorded if any(GRANTED in m["content"] for m in r["request"]["messages"]))
+    request = ChatRequest.model_validate(one["request"])
+
+    def told(line: str) -> ChatRequest:
+        texts = [m.content.replace(GRANTED, line + GRANTED) for m in request.messages]
+        changed = [m.model_copy(update={"content": t}) for m, t in zip(request.messages, texts, strict=True)]
+        return request.model_copy(update={"messages": tuple(changed)})
+
+    assert await answer(told("- gate approve_scope rejected by role po\n" * 2)) == one["reply"]["text"]
+    for line in ("- gate task_acceptance rejected by role po\n", "- gate approve_scope expired\n"):
+        with pytest.raises(ModelUnavailable, match="no recorded reply"):
+            await answer(told(line))
