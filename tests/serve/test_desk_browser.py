@@ -11,13 +11,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.ids import Digest, StoryId
+from fleet.ids import Digest, EntityId, StoryId
 from serve_apps.asyncapi import asyncapi_document
 from tests.support.chromium import Page, chromium
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
 from tests.support.desk_page import FAINT, SIZES, assert_clean, build_desk, pictures, sign_in
 from tests.support.sandbox import put_tree
-from tests.support.story_events import BASE, DECISION, DOCUMENTED, MERGED, STORY, TASK, StoryLog, story
+from tests.support.story_events import (
+    BASE,
+    DECISION,
+    DOCUMENTED,
+    MERGED,
+    STORY,
+    TASK,
+    StoryLog,
+    decision_payload,
+    story,
+)
 from tests.support.streamed_events import StreamedEvents, problems_of
 from tests.support.team_models import GOOD, WRONG, EveryEngine, demo_repository, demo_story, scripted
 from tests.unit.report.test_context_figures import pack, summary
@@ -236,6 +246,29 @@ async def test_statistics_of_context_move_with_the_events_of_the_stories(page: P
     # Well before the figures are read again by themselves.
     await page.sees("developer, TEST", "3,000 of 4,096 tokens", "2 items left out", "75 %", within_s=10)
     await pictures(page, "packs")
+    assert_clean(page, front)
+
+
+@pytest.mark.rule("CX-22", "CX-24")
+async def test_pack_tells_its_pieces_what_was_left_out_and_what_stands_around_it(page: Page, front: DeskFront) -> None:
+    log, long = story(until="task"), "Fold_" + "with_unicodedata_" * 9
+    for number in range(120):
+        name = EntityId(f"de-long{number:03d}")
+        log.add(decision_payload(name, title=long, rationale=f"{number}: " + "It folds most letters. " * 40))
+    await front.team.crash()
+    await log.write_to(front.team.log)
+    await sign_in(page, front)
+    await page.open(f"{front.url}/#/story/{STORY}/context")
+    await page.sees("BUILD", "items left out")
+    await page.click(".packs li button")
+    await page.sees("Left out, because it did not fit", f"As of version {log.version} of the story", "more")
+    await page.click("summary", "What is in it, and why")
+    await page.sees("every decision of the story, and those of the project", "that architect may see in BUILD")
+    await page.click("summary", "Rules of the role")
+    for width in (1280, 390):
+        await page.resize(width, 800)
+        assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth"), width
+    await pictures(page, "pack")
     assert_clean(page, front)
 
 

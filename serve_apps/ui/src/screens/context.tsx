@@ -3,6 +3,7 @@ import type { Got } from "../api/client.ts";
 import { useApi, useLoaded, useOptional } from "../hooks.ts";
 import { type StoryFeed, words } from "../model/feed.ts";
 import { count, short, tokens } from "../model/format.ts";
+import { leftOutWords, pieceWords } from "../model/packs.ts";
 import { Badge, Card, Empty, Loading, Meter, Trouble } from "../parts/basics.tsx";
 
 interface Line {
@@ -13,6 +14,8 @@ interface Line {
   readonly tokens: number;
   readonly budget: number;
   readonly dropped: number;
+  /** Of the story; a pack that is open is read again when there is a newer one. */
+  readonly version: number;
   readonly refused: string;
   readonly canRead: boolean;
   /** What counted the tokens; empty when nobody said. */
@@ -79,6 +82,7 @@ function fromApi(one: Got<"/api/context/{story_id}/packs">["items"][number]): Li
     tokens: one.token_count,
     budget: one.budget,
     dropped: one.dropped.reduce((sum, item) => sum + item.items, 0),
+    version: one.version,
     refused: one.refused ?? "",
     canRead: true,
     counter: one.counter ?? "",
@@ -86,13 +90,62 @@ function fromApi(one: Got<"/api/context/{story_id}/packs">["items"][number]): Li
 }
 
 function built(feed: StoryFeed): readonly Line[] {
-  return feed.packs.map((one) => ({ ...one, key: `${one.id} ${short(one.hash)}`, refused: "", canRead: false, counter: "" }));
+  return feed.packs.map((one) => ({ ...one, key: `${one.id} ${short(one.hash)}`, version: 0, refused: "", canRead: false, counter: "" }));
 }
 
 function PackText({ story, line }: { readonly story: string; readonly line: Line }): ReactNode {
   const api = useApi();
-  const { data, problem } = useLoaded(() => api.get("/api/context/{story_id}/{role}/{phase}", { story_id: story, role: line.role, phase: line.phase }), line.key);
+  const { data, problem } = useLoaded(() => api.get("/api/context/{story_id}/{role}/{phase}", { story_id: story, role: line.role, phase: line.phase }), `${line.key} ${line.version}`);
   if (problem) return <Trouble problem={problem} />;
   if (data === undefined) return <Loading what="the pack" />;
-  return <pre tabIndex={0}>{data.text ?? ""}</pre>;
+  const secrets = Object.values(data.redactions).reduce((sum, places) => sum + places, 0);
+  return (
+    <div className="pack">
+      <p className="hint">
+        As of version {data.version} of the story: {tokens(data.token_count)} of {tokens(data.budget)}
+        {data.blocks ? ", with the rules of the role and its tools" : ""}.{secrets ? ` ${count(secrets, "secret was", "secrets were")} taken out.` : ""}
+      </p>
+      <details>
+        <summary>What is in it, and why</summary>
+        <dl className="pieces">
+          {data.scopes.map((scope) => (
+            <div key={scope}>
+              <dt>{words(scope)}</dt>
+              <dd>{pieceWords(scope) || "a piece that this page does not know"}</dd>
+            </div>
+          ))}
+        </dl>
+        <p className="hint">These are the pieces that {words(data.role)} may see in {data.phase}.</p>
+      </details>
+      {data.dropped.length ? (
+        <details open>
+          <summary>Left out, because it did not fit</summary>
+          <dl className="pieces">
+            {data.dropped.map((one) => (
+              <div key={one.scope}>
+                <dt>
+                  {words(one.scope)}: {count(one.items, "item")}
+                </dt>
+                <dd>{leftOutWords(one.ids, one.items)}</dd>
+              </div>
+            ))}
+          </dl>
+        </details>
+      ) : null}
+      <pre tabIndex={0} aria-label={`What ${words(data.role)} is told of the story in ${data.phase}`}>{data.text ?? ""}</pre>
+      {data.blocks ? <Around title="Rules of the role" text={data.blocks.system} /> : null}
+      {data.blocks ? <Around title="Its tools" text={data.blocks.tools} /> : null}
+    </div>
+  );
+}
+
+/** What stands around the text, and counts as tokens too. */
+function Around({ title, text }: { readonly title: string; readonly text: string }): ReactNode {
+  if (!text) return null;
+  return (
+    <details>
+      <summary>{title}</summary>
+      <pre tabIndex={0} aria-label={title}>{text}</pre>
+    </details>
+  );
 }
