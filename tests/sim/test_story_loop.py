@@ -483,3 +483,16 @@ async def test_owner_killed_in_a_council_on_request_comes_to_the_same_record(sto
         assert outcome(after) == expected, at
         assert after.councils[ADVICE].said == record.said, at
         assert not recorded & set(world.agents.asked[count:]), at
+
+
+@pytest.mark.rule("AP-76", "LC-73")
+async def test_gate_that_a_person_turned_down_says_what_can_be_done_and_is_asked_for_again():
+    world = await world_of(MortalLog(), team)
+    await work(world)
+    await told(world, "reject", {"gate": "approve_design", "reason": "another file would do"})
+    said = waiting_for(await work(world), fsm(), now_ms=world.clock.now_ms())
+    assert said is not None
+    assert f"`fleet story ask {STORY} approve_design`" in said
+    await told(world, "request_approval", {"gate": "approve_design"})
+    now = waiting_for(await work(world), fsm(), now_ms=world.clock.now_ms())
+    assert now == "gate approve_design waits for role po"
