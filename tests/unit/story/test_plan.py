@@ -215,7 +215,8 @@ def test_rejected_gate_is_not_asked_for_again_until_the_story_went_back():
         )
     )
     assert owed(log) == ()
-    assert "po_approved" in (waiting_for(log.state, fsm(), now_ms=NOW) or "")
+    waits = waiting_for(log.state, fsm(), now_ms=NOW) or ""
+    assert f"ask again with `fleet story ask {log.state.story_id} approve_design`" in waits
     log.move("DESIGN", "reject_design", "DRAFT", loopback=True).move("DRAFT", "approve_scope", "DESIGN")
     assert only(log) == RequestGate(gate="approve_design", subject=digest("plan"))
 
