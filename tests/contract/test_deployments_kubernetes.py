@@ -459,6 +459,13 @@ async def test_secret_is_in_one_object_alone_and_in_nothing_that_is_shown(at: At
     assert not any(value[n : n + 8] in failed.detail for n in range(len(value) - 7))
 
 
+@pytest.mark.rule("LC-43")
+async def test_program_that_begins_again_before_its_log_is_read_is_heard_all_the_same(at: At) -> None:
+    at.cluster.is_again_at_log = True
+    failed = await at.now.deploy(await at.placed(app(starts=False)))
+    assert failed.detail.endswith("\nERROR no database"), failed.detail
+
+
 @pytest.mark.rule("RT-65")
 async def test_secret_that_it_may_not_have_or_nobody_has_changes_nothing(at: At) -> None:
     placed = await at.placed(app(), secrets={"DB_PASSWORD": "secret://db-password"})

@@ -103,7 +103,9 @@ class Rollout:
             if pod.broken:
                 return f"the program cannot be started: {self._plain(pod.broken)}"
             if pod.has_ended:
-                return f"the program ended with {pod.exit_code}: {await self._said(pod, previous=pod.is_again)}"
+                # One that began again since it was looked at has an empty log, and what it said is the log before.
+                said = await self._said(pod, previous=pod.is_again) or await self._said(pod, previous=True)
+                return f"the program ended with {pod.exit_code}: {said}"
         return None
 
     async def _late(self, pods: Sequence[PodSeen]) -> str | None:
