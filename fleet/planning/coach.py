@@ -324,7 +324,7 @@ def _clarity(reading: Reading) -> Iterator[Finding]:
             "clarity",
             reading.config.weights.clarity,
             "title",
-            f"The title has {length} characters; it needs more than {limits.title_above} "
+            f"The title has {length} character{'' if length == 1 else 's'}; it needs more than {limits.title_above} "
             f"and fewer than {limits.title_below}.",
             "Which title says what the story gives, in one line?",
         )

@@ -96,9 +96,52 @@ def test_unit_without_tests_exits_5_with_total_0(root: Path) -> None:
 
 
 def test_pipeline_without_e2e_tests_does_not_fail_for_that(root: Path) -> None:
-    (root / "tests/test_e2e.py").unlink()
+    (root / "tests/test_e2e.py").rename(root / "tests/test_late.py")
+    write_files(root, {"tests/test_late.py": E2E.replace("pytest.mark.e2e", "pytest.mark.skip('no e2e')")})
     assert shim(root, "pipeline").returncode == 0
     assert stages(root)["e2e"] == ("skipped", 5)
+
+
+def test_pipeline_does_not_start_pytest_for_e2e_tests_that_cannot_be_there(root: Path) -> None:
+    (root / "tests/test_e2e.py").unlink()
+    done = shim(root, "pipeline")
+    assert done.returncode == 0
+    assert stages(root)["e2e"] == ("skipped", None)
+    assert "stage e2e" not in done.stderr
+    assert not (root / "test-reports/e2e.xml").exists()
+
+
+BY_FOLDER = (
+    "def pytest_collection_modifyitems(items):\n"
+    "    for item in items:\n"
+    "        item.add_marker(item.path.parent.name)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tests/test_late.py": E2E},
+        {"tests/conftest.py": BY_FOLDER, "tests/e2e/test_late.py": E2E.replace("@pytest.mark.e2e", "")},
+    ],
+)
+def test_pipeline_finds_e2e_tests_by_decorator_and_by_folder(root: Path, files: dict[str, str]) -> None:
+    (root / "tests/test_e2e.py").unlink()
+    write_files(root, files)
+    assert shim(root, "pipeline").returncode == 0
+    assert stages(root)["e2e"] == ("passed", 0)
+    cases = ElementTree.parse(root / "test-reports/e2e.xml").iter("testcase")
+    assert [case.attrib["name"] for case in cases] == ["test_whole"]
+
+
+def test_pipeline_asks_pytest_for_what_it_cannot_look_at(root: Path) -> None:
+    (root / "tests/test_e2e.py").unlink()
+    assert shim(root, "pipeline", MARKERS="slow and browser").returncode == 0
+    assert stages(root)["e2e"] == ("skipped", 5)
+    os.mkfifo(root / "tests/pipe.py")
+    (root / "tests/gone.py").symlink_to("nowhere")
+    assert shim(root, "pipeline", STAGES="e2e").returncode == 0
+    assert stages(root)["e2e"] == ("skipped", 5), "a link that leads nowhere cannot be read"
 
 
 @pytest.mark.rule("RC-46")
