@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.ids import Principal
-from fleet.story import FsmConfig, StoryState
-from fleet.tools import Allowed, ApprovalRecord, Denied, NeedsApproval, Policy, decide_step, tool_approvals
+from fleet.story import FsmConfig, StoryState, tool_approvals
+from fleet.tools import Allowed, ApprovalRecord, Denied, NeedsApproval, Policy, decide_step
 from fleet.tools.roles import Phase
 
 __all__ = ["StepPolicy", "approvals_of"]

@@ -87,6 +87,7 @@ from fleet.story.state import (
 )
 from fleet.story.text import StoryText, parse
 from fleet.story.time_limits import TimeLimit, overdue_tasks, time_limits
+from fleet.story.tool_grants import tool_approvals
 from fleet.story.tool_steps import (
     Due,
     asked_steps,
@@ -103,6 +104,7 @@ __all__ = [
     "deployment_digest",
     "Deployment",
     "overdue_tasks",
+    "tool_approvals",
     "TimeLimit",
     "time_limits",
     "supersede_decision",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     )
     from fleet.tools.deploy_kubernetes import OWN_API, ClusterPlace, IngressRule
     from fleet.tools.git_targets import GitAddress, GitTarget, git_address, git_target, parse_git_address
-    from fleet.tools.grants import tool_approvals
     from fleet.tools.isolation import WAIVABLE, Unmet, WaivableItem, item_of, split_unmet
     from fleet.tools.log_lines import MAX_LINE_CHARS, LogLine
     from fleet.tools.outcome import EXCERPT_CHARS, OutcomeKind, ToolOutcome, excerpt_of, plain_text
@@ -129,7 +128,6 @@ __all__ = [
     "Declaration",
     "ToolGate",
     "gate_name",
-    "tool_approvals",
     "MAX_LINE_CHARS",
     "LogLine",
     "EXCERPT_CHARS",

@@ -7,7 +7,7 @@ import pytest
 import fleet.events as ev
 from fleet.digest import digest_of
 from fleet.ids import Digest, EntityId, Principal, RunKey, StepId
-from fleet.tools import tool_approvals
+from fleet.story import tool_approvals
 from tests.support.story_events import SYSTEM, T0, StoryLog, story
 
 ASKED = digest_of(b"the call")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from fleet.story.state import Approval, StoryState
 from fleet.tools.policy_calls import ApprovalRecord
-
-if TYPE_CHECKING:
-    from fleet.story.state import Approval, StoryState
 
 __all__ = ["tool_approvals"]
 
