@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -304,6 +306,39 @@ async def test_deployments_show_how_they_are_and_what_went_wrong(page: Page, fro
     assert await page.evaluate("window.hit") is None
     # The trees of this story were never stored, so that there is nothing to compare.
     page.trouble[:] = [line for line in page.trouble if "404" not in line]
+    assert_clean(page, front)
+
+
+def png(shade: int) -> bytes:
+    """A picture of 30 by 20 pixels in one shade of grey."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes([shade]) * 30) * 20
+    head = struct.pack(">IIBBBBB", 30, 20, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+
+
+@pytest.mark.rule("RC-75")
+async def test_pages_of_the_preview_are_seen_as_pictures(page: Page, front: DeskFront) -> None:
+    hostile = f"<script>window.hit=1</script>{HOSTILE}".encode()
+    files = {"01.png": png(90), "02.png": png(200), "03.png": hostile}
+    artifacts = [
+        ev.StepArtifact(
+            path=f"out/preview/{name}", artifact_digest=await front.team.blobs.put(data), size_bytes=len(data)
+        )
+        for name, data in files.items()
+    ]
+    log = paused(story(until="build"))
+    await put(front, log.step("tests/preview", kind="run", artifacts=tuple(artifacts)))
+    await sign_in(page, front)
+    await page.open(f"{front.url}/#/story/{STORY}/tests")
+    await page.sees("Pages of the preview", "Page 1 of the preview", "Page 3 of the preview: is no picture")
+    shown = "[...document.querySelectorAll('.pictures img')].map((e) => [e.alt, e.naturalWidth, e.naturalHeight])"
+    assert await page.evaluate(shown) == [[f"Page {n} of the preview", 30, 20] for n in (1, 2)]
+    await pictures(page, "preview")
+    assert await page.evaluate("window.hit") is None
     assert_clean(page, front)
 
 

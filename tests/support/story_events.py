@@ -136,6 +136,7 @@ class StoryLog:
         tokens: tuple[int, int] = (900, 100),
         result: Digest | None = None,
         excerpt: str = "2 passed in 0.03s",
+        artifacts: tuple[ev.StepArtifact, ...] = (),
     ) -> StoryLog:
         """A step is started and finished by this principal."""
         step_id, role = StepId(name), who.split(":", 1)[1].rsplit("-", 1)[0]
@@ -167,6 +168,7 @@ class StoryLog:
                 result_digest=result or digest(f"result {name}"),
                 excerpt=None if is_model else excerpt,
                 exit_code=None if is_model else int(outcome != "succeeded"),
+                artifacts=artifacts,
                 cost=ev.Cost(tokens_in=tokens[0], tokens_out=tokens[1], latency_ms=took_ms)
                 if is_model
                 else ev.Cost(latency_ms=took_ms, priced=True, cost_microusd=0),

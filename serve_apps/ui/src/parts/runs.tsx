@@ -5,6 +5,7 @@ import { isRecord, parsed, text } from "../model/envelope.ts";
 import { type Step, type StoryFeed, stepAbout, words } from "../model/feed.ts";
 import { bytes, clock, duration } from "../model/format.ts";
 import { Badge, LineBadge, type Tone, Trouble } from "./basics.tsx";
+import { Pictures } from "./pictures.tsx";
 
 const TONES: Readonly<Record<string, Tone>> = { succeeded: "good", failed: "bad", denied: "bad", timed_out: "bad", cancelled: "warn", unknown: "bad" };
 
@@ -58,6 +59,7 @@ function StepDetail({ story, step, isOver }: { readonly story: string; readonly 
     <div className="step-detail">
       {step.kind === "run" ? <LiveLog story={story} step={step} isOver={isOver} /> : step.excerpt ? <pre tabIndex={0}>{step.excerpt}</pre> : null}
       {step.outcome === "unknown" ? <Resolve story={story} step={step} /> : null}
+      <Pictures story={story} artifacts={step.artifacts} />
       {step.artifacts.length ? (
         <ul className="artifacts">
           {step.artifacts.map((one) => (

@@ -2,13 +2,29 @@ import { type ReactNode, useState } from "react";
 import { useApi, useOptional } from "../hooks.ts";
 import type { StoryFeed } from "../model/feed.ts";
 import { count, moment, short } from "../model/format.ts";
+import { lastPictured } from "../model/pictures.ts";
 import { Badge, Card, Empty, Loading, Trouble } from "../parts/basics.tsx";
+import { Pictures } from "../parts/pictures.tsx";
 
 const MARK: Readonly<Record<string, string>> = { passed: "✓", failed: "✗", errored: "!", skipped: "–" };
 const SHOWN = 200;
 
-/** Each test by name, with its result in every report. */
+/** Each test by name, with its result in every report, and how the pages of the preview looked last. */
 export function TestsTab({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
+  const pictured = lastPictured(Object.values(feed.steps));
+  return (
+    <div className="stack">
+      <TestTable feed={feed} story={story} />
+      {pictured ? (
+        <Card title="Pages of the preview" aside={<span className="hint">{moment(pictured.finishedAt)}</span>}>
+          <Pictures story={story} artifacts={pictured.artifacts} />
+        </Card>
+      ) : null}
+    </div>
+  );
+}
+
+function TestTable({ feed, story }: { readonly feed: StoryFeed; readonly story: string }): ReactNode {
   const api = useApi();
   const [onlyTrouble, setOnlyTrouble] = useState(false);
   const { data, problem } = useOptional(() => api.get("/api/planner/stories/{story_id}/tests", { story_id: story }), `tests ${story} ${feed.workspace.length}`);
