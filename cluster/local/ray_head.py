@@ -31,6 +31,7 @@ _A_SERVICE_IS_MISSING = 5
 """The exit code of the command line for a fleet without Ray."""
 _TOO_SLOW = "timed out during startup"
 """Ray's words for a node that had not come up when its time was over."""
+_STARTS = 2
 _VITAL = ("gcs_server", "raylet")
 """Programs without which Ray is no more; nothing starts them again on one machine."""
 
@@ -137,13 +138,18 @@ class RayHead:
         os.environ.update(ray_environment(token))
         for stray in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE"):
             os.environ.pop(stray, None)
-        try:
-            return self._tried(token)
-        except StoreUnavailable as error:
-            if _TOO_SLOW not in error.message:
-                raise
         # Ray gives its own node half a minute, which nothing can change and a busy machine needs once in a while.
-        return self._tried(token)
+        for _ in range(_STARTS):
+            try:
+                return self._tried(token)
+            except StoreUnavailable as error:
+                if _TOO_SLOW not in error.message:
+                    raise
+        raise StoreUnavailable(
+            f"Ray's node was not up in half a minute, {_STARTS} times in turn: this machine is too busy for it (load "
+            f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors). End what else runs here, or start the fleet "
+            f"again later; what Ray said is in {self._home / 'ray-logs'}"
+        )
 
     def _tried(self, token: Path) -> RayAddress:
         self._temp_dir = _short_directory(self._home)

@@ -87,17 +87,28 @@ import json, os, signal, sys, threading, time
 from pathlib import Path
 from cluster.local import RayHead
 from cluster.local.identity import descendants
-frozen = []
-def freeze_first_raylet():
-    while not frozen:
+from fleet.errors import FleetError
+frozen, most = [], int(sys.argv[2])
+def program(process):
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\\0")[0]
+    except OSError:
+        return b""
+def freeze_raylets():
+    while len(frozen) < most:
         for process in descendants(os.getpid()):
-            if Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\\0")[0].endswith(b"/raylet"):
+            if process not in frozen and program(process).endswith(b"/raylet"):
                 process.send(signal.SIGSTOP)
                 frozen.append(process)
         time.sleep(0.01)
-threading.Thread(target=freeze_first_raylet, daemon=True).start()
+threading.Thread(target=freeze_raylets, daemon=True).start()
 head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
-where = head.start()
+try:
+    where = head.start()
+except FleetError as error:
+    left = [p.pid for p in descendants(os.getpid())]
+    print(json.dumps({"code": error.code, "frozen": len(frozen), "said": error.message, "left": left}), flush=True)
+    os._exit(3)
 started = descendants(os.getpid())
 print(json.dumps({"frozen": len(frozen), "is_gone": not frozen[0].is_alive, "address": where.address}), flush=True)
 head.stop()
@@ -105,19 +116,33 @@ print(json.dumps({"left": [p.pid for p in started if p.is_alive]}), flush=True)
 """
 
 
-@pytest.mark.slow
-def test_node_that_ray_gave_up_is_started_once_more(tmp_path: Path) -> None:
+def started_with_frozen_raylets(home: Path, most: int) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
-    environ = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", FROZEN, str(tmp_path / "home")],
+    return subprocess.run(
+        [sys.executable, "-c", FROZEN, str(home), str(most)],
         capture_output=True,
         text=True,
         timeout=400,
-        env=environ,
+        env={**os.environ, "PYTHONPATH": str(root)},
         cwd=root,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_ray_that_is_too_slow_again_says_what_to_do(tmp_path: Path) -> None:
+    done = started_with_frozen_raylets(tmp_path / "home", 2)
+    assert done.returncode == 3, (done.stdout, done.stderr[-3000:])
+    (said,) = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert (said["code"], said["frozen"], said["left"]) == ("store_unavailable", 2, [])
+    assert "2 times in turn" in said["said"]
+    assert "too busy" in said["said"]
+    assert str(tmp_path / "home" / "ray-logs") in said["said"]
+
+
+@pytest.mark.slow
+def test_node_that_ray_gave_up_is_started_once_more(tmp_path: Path) -> None:
+    done = started_with_frozen_raylets(tmp_path / "home", 1)
     assert done.returncode == 0, (done.stdout, done.stderr[-3000:])
     found, ended = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
     assert (found["frozen"], found["is_gone"], ended["left"]) == (1, True, [])
