@@ -12,15 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from fleet.errors import (
-    FleetError,
-    LeaseHeld,
-    LogRegressed,
-    OwnershipError,
-    OwnershipLost,
-    Retry,
-    StoreError,
-)
+from fleet.errors import FleetError, LeaseHeld, LogRegressed, OwnershipError, OwnershipLost, Retry, StoreError
 from fleet.ids import CommandId, StoryId, StreamId
 from fleet.ports import Answer, Clock, Delivery, EventLog, Inbox, Lease, LeaseStore, Witness
 from fleet.services.brief_owners import BriefOwner
@@ -229,6 +221,10 @@ class CouncilShard:
             lease = await self._leases.claim(stream, self.owner_id, ttl_s=self._ttl_s)
             try:
                 owned = await self._open(lease, asked_ms, for_command=for_command)
+                if owned is not None and self._draining:
+                    # All that this shard had was dropped meanwhile, and nobody would renew for this one.
+                    await self._drop(stream, owned)
+                    raise OwnershipLost(f"{self.owner_id} stopped its work while it opened {stream}")
             except Exception:
                 with contextlib.suppress(FleetError):
                     await self._leases.release(lease)

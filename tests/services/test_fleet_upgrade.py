@@ -51,7 +51,7 @@ async def test_story_goes_over_to_the_new_fleet_while_the_old_one_runs_and_nothi
         t.begin(t.make_shard("of-the-new-fleet", t.log))
 
         await eventually(lambda: old.status().state == "superseded", within_s=60)
-        assert old.status().stories == ()
+        await eventually(lambda: old.status().stories == (), within_s=5)
         await asyncio.wait_for(old_work, 60)  # of itself: nobody has told it anything
         # The operator takes the old cluster away while the new one has the stories: what it frees is not its own.
         await old.drain()

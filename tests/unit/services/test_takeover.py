@@ -83,6 +83,46 @@ class Cut(MemoryLeaseStore):
             raise StoreUnavailable("the store does not answer")
 
 
+class Late(MemoryLeaseStore):
+    """The answer to a claim of STREAM_ONE waits for `go`; `claimed` says that one does."""
+
+    def __init__(self, town: Town) -> None:
+        super().__init__(town.log, town.clock)
+        self.claimed, self.go = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, stream: StreamId, owner: str, *, ttl_s: int) -> Lease:
+        lease = await super().claim(stream, owner, ttl_s=ttl_s)
+        if stream == STREAM_ONE:
+            self.claimed.set()
+            await self.go.wait()
+        return lease
+
+
+@pytest.mark.rule("EV-4", "GL-19")
+@pytest.mark.parametrize("ended_by", ["drain", "newer incarnation"])
+async def test_story_that_a_shard_opens_while_it_stops_is_given_back_at_once(ended_by: str):
+    town = Works()
+    leases = town.leases = Late(town)
+    old = town.shard(incarnation="a1")
+    async with running(old):
+        asked = asyncio.create_task(town.create(ONE))
+        await town.until(leases.claimed.is_set)
+        if ended_by == "drain":
+            await old.drain()
+        else:
+            newer = asyncio.create_task(town.shard(incarnation="a2", sweep_s=3600).run())
+            await town.until(lambda: old.status().state == "superseded")
+            newer.cancel()  # it came, which is all that counts here
+            await asyncio.gather(newer, return_exceptions=True)
+        leases.go.set()
+        await town.pass_time(1)
+        assert old.status().stories == ()
+        # Nobody has to wait until a lease ends.
+        assert await leases.claim(STREAM_ONE, "council:1/b1", ttl_s=15)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+
 @pytest.mark.rule("EV-4", "GL-19")
 async def test_shard_that_cannot_renew_lets_its_story_go_before_the_lease_ends():
     town = Works()
