@@ -157,7 +157,7 @@ async def set_aside(stores: Stores, sent: Command) -> DeadLetter:
 
 async def its_letter(stores: Stores) -> DeadLetter:
     """The letter of what is set aside next; nothing is delivered meanwhile."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (found := await stores.twin().letters.letters()):
             assert await stores.hasty_inbox.take("main/1", timeout_s=0.05) == []
     (letter,) = found
@@ -195,7 +195,7 @@ async def test_command_queued_twice_is_set_aside_once(stores: Stores) -> None:
     sent = command(new_stream())
     await stores.hasty_inbox.submit(sent)
     await stores.hasty_inbox.submit(sent)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await stores.hasty_inbox.answer(sent.command_id, timeout_s=0) is None:
             await stores.hasty_inbox.take("dead/1", timeout_s=0.1)
     assert await stores.hasty_inbox.take("main/1", timeout_s=0.4) == []

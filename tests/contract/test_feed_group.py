@@ -14,7 +14,7 @@ from tests.support.stores import Stores, append_request, eventually, new_stream
 async def take_all(group: FeedGroup, consumer: str, *, wanted: int) -> list[HintDelivery]:
     """As many deliveries as are wanted; a test that waits for more than there are ends by its time."""
     found: list[HintDelivery] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found) < wanted:
             found += await group.take(consumer, timeout_s=0.2)
     return found

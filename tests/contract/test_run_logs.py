@@ -72,7 +72,7 @@ async def test_waiting_reader_is_woken_by_the_first_line(stores: Stores) -> None
     waiting = asyncio.create_task(stores.twin().run_logs.read(KEY, wait_s=30))
     await asyncio.sleep(0)
     await stores.run_logs.append(KEY, lines(1, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await waiting).lines[0].n == 1
 
 
@@ -80,7 +80,7 @@ async def test_waiting_reader_is_woken_by_the_end(stores: Stores) -> None:
     waiting = asyncio.create_task(stores.twin().run_logs.read(KEY, wait_s=30))
     await asyncio.sleep(0)
     await stores.run_logs.end(KEY)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await waiting == LogPage((), is_over=True)
 
 
