@@ -61,10 +61,12 @@ def test_pipeline_leaves_no_cache_in_the_tree(root: Path) -> None:
     assert not list(root.rglob("__pycache__"))
 
 
-@pytest.mark.rule("RC-72")
+@pytest.mark.rule("RC-72", "RC-79")
 def test_pipeline_after_a_failed_build_skips_the_rest(root: Path) -> None:
-    write_files(root, {"src/pkg/broken.py": "def (\n"})
+    planted = ("test-reports/junit.xml", "test-reports/e2e.xml", "coverage/coverage.xml", "out/lint.json")
+    write_files(root, {"src/pkg/broken.py": "def (\n", **dict.fromkeys(planted, "all is well")})
     assert shim(root, "pipeline").returncode == 1
+    assert [path for path in planted if (root / path).exists()] == []
     assert stages(root) == {"build": ("failed", 1)} | dict.fromkeys(
         ("unit", "lint", "static", "e2e"), ("skipped", None)
     )
@@ -104,6 +106,7 @@ def test_pipeline_without_e2e_tests_does_not_fail_for_that(root: Path) -> None:
 
 def test_pipeline_does_not_start_pytest_for_e2e_tests_that_cannot_be_there(root: Path) -> None:
     (root / "tests/test_e2e.py").unlink()
+    write_files(root, {"test-reports/e2e.xml": "<testsuites/>"})
     done = shim(root, "pipeline")
     assert done.returncode == 0
     assert stages(root)["e2e"] == ("skipped", None)

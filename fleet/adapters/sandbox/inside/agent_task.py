@@ -154,6 +154,9 @@ class Shim:
     def run(self, stages: list[Stage]) -> int:
         """Run the stages in order; after a failed build the rest is `skipped` (RC-72). Returns the exit code."""
         for stage in stages:
+            for path in (*stage.expects, *stage.also):
+                # RC-79: what lies there from before is no result of this stage, and none either when it is skipped.
+                remove(self.root / path)
             if self.runner.stopped_by is not None or self._build_failed() or not stage.command:
                 self.results.append(StageResult(stage.name))
                 continue
@@ -171,9 +174,6 @@ class Shim:
         return any(r.name == "build" and r.status != "passed" for r in self.results)
 
     def _stage(self, stage: Stage) -> StageResult:
-        for path in (*stage.expects, *stage.also):
-            # RC-79: what lies there from before is never taken for a result of this stage.
-            remove(self.root / path)
         result = StageResult(stage.name, started_at_ms=now_ms(), tool=stage.tool)
         code, late = self._commands(stage)
         result.exit_code, result.finished_at_ms = code, now_ms()

@@ -10,7 +10,8 @@ import os
 import stat
 from pathlib import Path
 
-_SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "site-packages"}
+_SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "site-packages", "test-reports"}
+"""Not the project's own, or what earlier runs left: their results have the marker in their names."""
 
 
 def can_have(root: Path, marker: str) -> bool:
