@@ -14,6 +14,7 @@ from typing import Any
 from actors.causes import carrying_causes
 from fleet.adapters.ray import RayMeter
 from fleet.errors import FleetError
+from fleet.services.long_lived import expect_long_life
 from fleet.services.redaction import redact_logs
 from fleet.wiring import Endpoints
 from fleet.wiring.redaction import use_configured_redaction
@@ -37,6 +38,7 @@ class Shell:
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         use_configured_redaction(endpoints.files)
         redact_logs()
+        expect_long_life()
         self.name, self.endpoints = name, endpoints
         self.telemetry = make_telemetry(endpoints.observability, name, meter=RayMeter())
         self._tasks: set[asyncio.Task[Any]] = set()

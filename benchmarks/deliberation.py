@@ -37,6 +37,7 @@ from fleet.models import TokenUsage
 from fleet.ports import AgentAnswer, AgentRequest, Agents, EventLog
 from fleet.services.context_service import ContextService
 from fleet.services.journal import Journal
+from fleet.services.long_lived import expect_long_life
 from fleet.services.procedures.councils import advance_council
 from fleet.services.report import ReportService
 from fleet.services.step_policy import StepPolicy
@@ -124,6 +125,7 @@ async def _measured() -> list[Figure]:
     actor: Any = ray.remote(Member).options(num_cpus=0, max_concurrency=1000)
     agents = Actors({role: actor.remote() for role in MEMBERS})
     await hold_council(await council_bench("st-warm-1", agents))
+    expect_long_life()  # as in the actor of a shard
     rounds = _rounds(agents.requests)
     figures: list[Figure] = []
     for count, label in ((1, "one council, 20 calls"), (AT_ONCE, f"{AT_ONCE} councils at once, {20 * AT_ONCE} calls")):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel
 
 from fleet.ids import Digest
 
 __all__ = ["canonical_json", "digest_of", "digest_of_json"]
+
+_LEAVES = frozenset([str, int, bool, type(None)])
+"""Types, not subclasses, that are their own plain form: most of what there is in a value."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -19,7 +24,7 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         TypeError: the value holds a float or something that JSON has no form for.
     """
-    return json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return _ENCODER.encode(_plain(value)).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -31,9 +36,10 @@ def _plain(value: Any) -> Any:
         case str():
             return str(value)
         case dict():
-            return {str(k): _plain(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            items = cast("dict[Any, Any]", value).items()
+            return {str(k): v if type(v) in _LEAVES else _plain(v) for k, v in items}
         case list() | tuple():
-            return [_plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+            return [v if type(v) in _LEAVES else _plain(v) for v in cast("Sequence[Any]", value)]
         case _:
             raise TypeError(
                 f"canonical JSON has no form for {type(value).__name__}: use a decimal string or an integer"

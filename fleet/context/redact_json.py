@@ -42,7 +42,7 @@ def _redacted(value: Any, added: _Patterns) -> Any:
             plain = dict[Any, Any]()
             for name, item in items:
                 key = _text(name, added) if isinstance(name, str) else name
-                plain[_free(key, plain) if key in plain else key] = _field(str(name), item, added)
+                plain[_free(key, plain) if key in plain else key] = _item(str(name), item, added)
             return plain
         case list() | tuple():
             return [_redacted(item, added) for item in cast("Sequence[Any]", value)]
@@ -83,23 +83,23 @@ def _free(name: Any, taken: Mapping[Any, Any]) -> Any:
     return free
 
 
-def _field(name: str, value: Any, added: _Patterns) -> Any:
+def _item(name: str, value: Any, added: _Patterns) -> Any:
     if not isinstance(value, str):
         return _redacted(value, added)
+    is_short = len(name) + len(value) <= _SHORT_CHARS
+    return _short_field(name, value, added) if is_short else _field(name, value, added)
+
+
+def _field(name: str, value: str, added: _Patterns) -> str:
+    """The text without secrets; a placeholder instead where its name tells that it is one."""
     plain = _text(value, added)
-    if plain == value and value and _TELLING.search(name):
-        is_short = len(value) <= _SHORT_CHARS
-        return _short_value(name, value, added) if is_short else _value(name, value, ())
-    return plain
-
-
-def _value(name: str, value: str, _: _Patterns) -> str:
-    """The value, or the placeholder where its name tells what it is."""
+    if plain != value or not value or not _TELLING.search(name):
+        return plain
     spans = find_spans(json.dumps({name: value}, ensure_ascii=False))
     return placeholder(spans[-1].kind) if spans else value
 
 
-_short_value = lru_cache(maxsize=8192)(_value)
+_short_field = lru_cache(maxsize=8192)(_field)
 
 
 def _no_longer(plain: Any, data: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Literal
 from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
 from fleet.council.candidate import Candidate
 from fleet.council.delphi import OwedEstimate, owed_estimates
-from fleet.council.evidence import early_exit, on_ballot
+from fleet.council.evidence import Contender, early_exit, on_ballot
 from fleet.council.facts import CritiqueReceived, RefusalCode, RepairReceived, TestsAuthored
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
@@ -228,7 +228,7 @@ def _critic(state: CouncilState, candidate: Candidate) -> Member | None:
 def _reviewing(state: CouncilState) -> tuple[Owed, ...]:
     if not state.opened.is_reviewed:
         return ()
-    shown = {c.candidate_id for c in on_ballot(state.contenders(), max_on_ballot=state.opened.max_on_ballot)}
+    shown = {c.candidate_id for c in _shown(state)}
     waiting = [c for c in state.candidates() if c.candidate_id in shown and (c.candidate_id, 1) not in state.critiques]
     return tuple(OwedCritique(1, c.candidate_id, m) for c in waiting if (m := _critic(state, c)) is not None)
 
@@ -236,7 +236,8 @@ def _reviewing(state: CouncilState) -> tuple[Owed, ...]:
 def _balloting(state: CouncilState) -> tuple[Owed, ...]:
     if _is_settled(state, state.rounds):
         return ()
-    papers = [(voter, paper) for voter in state.opened.voters for paper in _papers(state, voter)]
+    shown = _shown(state)
+    papers = [(voter, paper) for voter in state.opened.voters for paper in _papers(state, voter, shown)]
     return tuple(OwedBallot(voter, paper) for voter, paper in papers if not _is_answered(state, paper))
 
 
@@ -245,9 +246,11 @@ def _is_answered(state: CouncilState, paper: BallotPaper) -> bool:
     return key in state.ballots or key in state.refused
 
 
-def _papers(state: CouncilState, voter: Member) -> tuple[BallotPaper, ...]:
-    candidates = on_ballot(state.contenders(), max_on_ballot=state.opened.max_on_ballot)
+def _shown(state: CouncilState) -> tuple[Contender, ...]:
+    return on_ballot(state.contenders(), max_on_ballot=state.opened.max_on_ballot)
 
+
+def _papers(state: CouncilState, voter: Member, candidates: tuple[Contender, ...]) -> tuple[BallotPaper, ...]:
     def paper(attempt: Attempt) -> BallotPaper | None:
         return ballot_paper(
             candidates,
@@ -276,7 +279,7 @@ def admit(state: CouncilState, ballot: Ballot) -> RefusalCode | None:
         return "ineligible"
     if (str(ballot.voter), int(ballot.attempt)) in state.ballots:
         return "duplicate"
-    papers = {p.attempt: p for p in _papers(state, voter)} if _is_balloting(state) else {}
+    papers = {p.attempt: p for p in _papers(state, voter, _shown(state))} if _is_balloting(state) else {}
     paper = papers.get(ballot.attempt)
     if paper is None or paper.round != ballot.round or _is_answered(state, paper):
         return "late"

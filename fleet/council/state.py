@@ -90,7 +90,14 @@ class CouncilState:
 
     def candidates(self, upto: int = MAX_ROUNDS) -> tuple[Candidate, ...]:
         """Distinct candidates after round `upto`, equal versions merged (CN-34)."""
-        return merge_equal(self.versions(upto))
+        found = self._candidates_upto.get(upto)
+        if found is None:
+            found = self._candidates_upto[upto] = merge_equal(self.versions(upto))
+        return found
+
+    @cached_property
+    def _candidates_upto(self) -> dict[int, tuple[Candidate, ...]]:
+        return {}
 
     def version(self, candidate_id: str, upto: int = MAX_ROUNDS) -> Version:
         """The author's version of this name as it stood after round `upto`."""

@@ -193,9 +193,10 @@ def _rooms(used: Spend, limits: BudgetLimits, *, prompt_tokens: int, price: Pric
 
 def spent_out(totals: BudgetTotals, limits: BudgetLimits) -> Quantity | None:
     """The first quantity whose limit is used up, None while there is room: no new call starts then (MB-25)."""
+    used = totals.used
     for name in QUANTITIES:
         limit = limits.of(name)
-        if limit is not None and totals.used.of(name) >= limit:
+        if limit is not None and used.of(name) >= limit:
             return name
     return None
 

@@ -1,0 +1,16 @@
+"""A shell settles the process that it lives in; here that is the process of the tests."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _collection_as_before() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
