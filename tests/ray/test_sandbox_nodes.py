@@ -38,6 +38,7 @@ def played(home: Path, redis_url: str, *acts: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.wide
 @pytest.mark.rule("RC-26", "RC-27", "RC-54")
 def test_runs_are_spread_over_nodes_and_go_on_when_one_dies_and_one_comes(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str

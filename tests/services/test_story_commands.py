@@ -198,6 +198,7 @@ def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, red
         assert "StoryUnparked" in fleet("events", done["story_id"]).stdout
 
 
+@pytest.mark.wide
 @pytest.mark.rule("PL-47")
 def test_story_that_waits_for_a_person_goes_back_to_a_checkpoint_and_on_to_its_end(tmp_path: Path, redis_url: str):
     repo, named = demo_repository(tmp_path), tmp_path / "back.yaml"

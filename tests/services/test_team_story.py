@@ -200,17 +200,13 @@ async def test_recorded_replies_take_a_story_through_gates_that_a_person_grants(
     assert passed == by_hand
 
 
+@pytest.mark.wide
 @pytest.mark.rule("AP-76", "LC-114", "LC-78")
 @pytest.mark.parametrize(
     ("delegated", "reason", "turned_down"),
     [
         ((), "Say what a run of characters is, in its docstring.", ("approve_scope", "qa_passed", "docs_ready")),
-        pytest.param(
-            ("qa",),
-            "The name is wrong.\nCall it by what it does, and test that.",
-            ("approve_design",),
-            marks=pytest.mark.wide,
-        ),
+        (("qa",), "The name is wrong.\nCall it by what it does, and test that.", ("approve_design",)),
     ],
 )
 async def test_recorded_work_that_a_person_rejects_comes_back_and_is_delivered(

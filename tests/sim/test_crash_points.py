@@ -111,7 +111,7 @@ def test_fault_at_any_call_before_the_first_gate_changes_nothing_in_the_end():
 
 @pytest.mark.rule("PL-48", "CN-122", "RC-51")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("aim", ["design", "branch"])
+@pytest.mark.parametrize("aim", ["design", pytest.param("branch", marks=pytest.mark.wide)])
 def test_fault_at_sampled_calls_of_a_whole_story_changes_nothing_in_the_end(aim: Aim):
     count = len(calls_of(aim))
     assert problems(aim, range(3, count, count // 16)) == []
@@ -156,6 +156,7 @@ def restoration() -> range:
     return range(asked - 1, at["/1/merged"] + 2)
 
 
+@pytest.mark.wide
 @pytest.mark.rule("PL-47", "PL-48", "PL-49", "RC-51")
 @pytest.mark.timeout(300)
 def test_fault_at_sampled_calls_of_a_restoration_neither_loses_nor_doubles_it():
