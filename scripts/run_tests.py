@@ -42,7 +42,8 @@ LANES = {
 TOGETHER = (("computing", "house", "simulation"), ("stores", "front"))
 """Lanes of one process each, one after the other; `fleets` has one for itself."""
 WIDE, REAL = "wide", "real"
-UNMEASURED = ("house", "simulation", "front", WIDE, REAL)
+WIDE_SIMULATION = "wide-simulation"
+UNMEASURED = ("house", "simulation", "front", WIDE, WIDE_SIMULATION, REAL)
 REAL_SUITES = (
     "tests/contract/test_log.py",
     "tests/contract/test_log_stateful.py",
@@ -63,7 +64,13 @@ REAL_SUITES = (
     "tests/services/test_audit.py",
     "tests/chaos",
 )
-_MARKS = {WIDE: "wide and not slow", REAL: "not slow"}
+CHOSEN = {
+    **LANES,
+    WIDE: ("tests", f"--ignore={SIMULATION[0]}"),
+    WIDE_SIMULATION: SIMULATION,
+    REAL: REAL_SUITES,
+}
+_MARKS = {WIDE: "wide and not slow", WIDE_SIMULATION: "wide and not slow", REAL: "not slow"}
 MOST_AGAIN = 5
 """Files: a fixture that fails takes every test of its module with it."""
 TIMES_AGAIN = 2
@@ -78,46 +85,59 @@ def main(arguments: list[str]) -> int:
     left = {path.name for path in Path("tests").iterdir() if list(path.glob("**/test_*.py"))}
     known = {Path(folder).name for folder in itertools.chain(*LANES.values())}
     assert left == known, "a folder would not run"
-    REPORTS.mkdir(parents=True, exist_ok=True)
     for old in REPORTS.glob(".coverage*"):
         old.unlink()
     for lane in LANES:
         shutil.rmtree(_cache(lane), ignore_errors=True)
-    started, codes = time.monotonic(), dict[str, int]()
-
-    def run_apart(*lanes: str) -> threading.Thread:
-        def run_lanes() -> None:
-            with (REPORTS / f"{lanes[0]}.log").open("wb") as output:
-                for lane in lanes:
-                    codes[lane] = _run(lane, arguments, output)
-
-        thread = threading.Thread(target=run_lanes)
-        thread.start()
-        return thread
-
-    apart = {lanes[0]: run_apart(*lanes) for lanes in TOGETHER}
-    codes["fleets"] = _run("fleets", arguments, None)
-    for name, thread in reversed(apart.items()):
-        print(f"... {name}", flush=True)
-        thread.join()
-        sys.stdout.write((REPORTS / f"{name}.log").read_text(errors="replace"))
+    started = time.monotonic()
+    codes = _run_together("fleets", TOGETHER, arguments)
     unstable = _try_again(codes, arguments)
     subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", *_data()], check=True)
     print(f"all tests in {time.monotonic() - started:.0f} s", flush=True)
     (REPORTS / "unstable.txt").write_text("".join(f"{test}\n" for test in unstable))
     for test in unstable:
         print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
-    # A process that could not even be started has no code.
     return verdict(list(codes.values()), is_narrowed=bool(arguments)) if codes.keys() == LANES.keys() else 1
 
 
-def run_unmeasured(lane: str, arguments: list[str]) -> int:
-    """One lane without coverage (`make test-wide`, `make test-real`), by the same rule; 0 when its tests passed."""
-    shutil.rmtree(_cache(lane), ignore_errors=True)
-    codes = {lane: _run(lane, arguments, None)}
+def run_unmeasured(lane: str, arguments: list[str], *beside: str) -> int:
+    """Lanes without coverage (`make test-wide`, `make test-real`), by the same rule; 0 when their tests passed.
+
+    Args:
+        beside: lanes that run at the same time; what they say follows.
+    """
+    for each in (lane, *beside):
+        shutil.rmtree(_cache(each), ignore_errors=True)
+    codes = _run_together(lane, [(each,) for each in beside], arguments)
     for test in _try_again(codes, arguments):
         print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
-    return verdict(list(codes.values()), is_narrowed=bool(arguments))
+    is_whole = codes.keys() == {lane, *beside}
+    return verdict(list(codes.values()), is_narrowed=bool(arguments)) if is_whole else 1
+
+
+def _run_together(lane: str, apart: Sequence[Sequence[str]], arguments: list[str]) -> dict[str, int]:
+    """What pytest ended with by lane; one that could not even be started has no code.
+
+    Args:
+        apart: lanes that run meanwhile, those of one group one after the other.
+    """
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    codes = dict[str, int]()
+
+    def run_lanes(group: Sequence[str]) -> None:
+        with (REPORTS / f"{group[0]}.log").open("wb") as output:
+            for each in group:
+                codes[each] = _run(each, arguments, output)
+
+    threads = {group[0]: threading.Thread(target=run_lanes, args=(group,)) for group in apart}
+    for thread in threads.values():
+        thread.start()
+    codes[lane] = _run(lane, arguments, None)
+    for name, thread in reversed(threads.items()):
+        print(f"... {name}", flush=True)
+        thread.join()
+        sys.stdout.write((REPORTS / f"{name}.log").read_text(errors="replace"))
+    return codes
 
 
 def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
@@ -160,7 +180,7 @@ def _run(lane: str, arguments: list[str], output: IO[bytes] | None, tests: Seque
     marks = _MARKS.get(lane, "not slow and not wide")
     command = ["-m", "pytest", "-m", marks, "--durations=15", *measure, *cache, *arguments]
     environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
-    chosen = tests or {**LANES, REAL: REAL_SUITES}.get(lane, ("tests",))
+    chosen = tests or CHOSEN[lane]
     process = subprocess.run(
         [sys.executable, *command, *chosen], env=environ, stdout=output, stderr=output, check=False
     )
@@ -176,10 +196,9 @@ def _data() -> list[str]:
 
 
 if __name__ == "__main__":
-    REPORTS.mkdir(parents=True, exist_ok=True)
     match sys.argv[1:]:
         case ["--wide", *given]:
-            raise SystemExit(run_unmeasured(WIDE, given))
+            raise SystemExit(run_unmeasured(WIDE, given, WIDE_SIMULATION))
         case ["--real", *given]:
             # What needs Ray brings its own stores.
             ignored = [f"--ignore={path}" for path in sorted(Path("tests/chaos").glob("test_ray_*.py"))]

@@ -42,6 +42,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "test_it.py").write_text(PASSES)
     monkeypatch.setattr(run_tests, "LANES", lanes)
+    monkeypatch.setattr(run_tests, "CHOSEN", {**run_tests.CHOSEN, **lanes})
     return tmp_path
 
 
@@ -72,8 +73,20 @@ def test_tests_that_drive_programs_and_servers_are_judged_by_the_same_rule(
 ) -> None:
     marked = f"import pytest\npytestmark = pytest.mark.{lane}\n" if lane == run_tests.WIDE else ""
     (suite / "tests/stores/test_wide.py").write_text(marked + FAILS_ONCE.replace("{bad}", repr(bad)))
-    monkeypatch.setattr(run_tests, "REAL_SUITES", ("tests/stores/test_wide.py",))
+    (suite / "tests/sim").mkdir()
+    (suite / "tests/sim/test_wide.py").write_text("import pytest\npytestmark = pytest.mark.wide\n" + PASSES)
+    monkeypatch.setitem(run_tests.CHOSEN, run_tests.REAL, ("tests/stores/test_wide.py",))
 
-    assert run_tests.run_unmeasured(lane, []) == expected
+    beside = (run_tests.WIDE_SIMULATION,) if lane == run_tests.WIDE else ()
+    assert run_tests.run_unmeasured(lane, [], *beside) == expected
     told = capfd.readouterr().out
     assert ("UNSTABLE: failed beside others, passed 2 times alone: tests/stores/test_wide.py" in told) is (bad == (0,))
+
+
+def test_lane_beside_that_fails_fails_the_run(suite: Path) -> None:
+    marked = "import pytest\npytestmark = pytest.mark.wide\n"
+    (suite / "tests/sim").mkdir()
+    (suite / "tests/stores/test_wide.py").write_text(marked + PASSES)
+    (suite / "tests/sim/test_wide.py").write_text(marked + "def test_fails(): assert False\n")
+
+    assert run_tests.run_unmeasured(run_tests.WIDE, [], run_tests.WIDE_SIMULATION) == 1
