@@ -21,9 +21,11 @@ from fleet.config import FleetSettings, config_files, parse_document
 from fleet.council.bench import (
     ArmLine,
     BenchTask,
+    EndShare,
     PairedDifference,
     StageGain,
     arm_lines,
+    end_shares,
     parse_arms,
     stage_gains,
 )
@@ -182,8 +184,8 @@ def _tell(
 ) -> int:
     asked = {(t.public.task_id, a.label, s) for t in tasks for a in plan.arms for s in plan.seeds}
     rows = [row for row in folder.rows if row.key in asked]
-    lines, gains = arm_lines(rows), stage_gains(rows)
-    for text in [*_table(lines, options.tokens), *_gain_lines(gains)]:
+    lines, gains, ends = arm_lines(rows), stage_gains(rows), end_shares(rows)
+    for text in [*_table(lines, options.tokens), *_gain_lines(gains), *_end_lines(ends)]:
         output.say(escape(text))
     output.note(escape(f"picks: {folder.write_parquet()}"))
     output.result(
@@ -192,6 +194,7 @@ def _tell(
             "tokens": options.tokens,
             "arms": [_arm_document(line) for line in lines],
             "stages": [gain._asdict() for gain in gains],
+            "ends": [share._asdict() for share in ends],
             "parquet": str(folder.parquet),
             "recorded": f"recorded:{folder.replies}",
         }
@@ -238,3 +241,10 @@ def _gain_lines(gains: Sequence[StageGain]) -> list[str]:
     for gain in gains:
         by_arm.setdefault(gain.arm, []).append(f"{gain.rule} {gain.passed}/{gain.rows}")
     return [f"{arm}: {', '.join(rules)}" for arm, rules in by_arm.items()]
+
+
+def _end_lines(ends: Sequence[EndShare]) -> list[str]:
+    by_arm: dict[str, list[str]] = {}
+    for share in ends:
+        by_arm.setdefault(share.arm, []).append(f"{share.ended} {share.passed}/{share.rows}")
+    return [f"{arm} solved, where it ended with: {', '.join(shares)}" for arm, shares in by_arm.items()]

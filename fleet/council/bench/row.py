@@ -16,9 +16,11 @@ __all__ = [
     "ArmLine",
     "ArmName",
     "BenchRow",
+    "EndShare",
     "Pick",
     "StageGain",
     "arm_lines",
+    "end_shares",
     "parse_arms",
     "stage_gains",
 ]
@@ -187,3 +189,27 @@ def stage_gains(rows: Sequence[BenchRow]) -> tuple[StageGain, ...]:
             found.append(StageGain(arm, rule, len(mine), solved))
         found.append(StageGain(arm, "chosen", len(mine), sum(r.passed for r in mine)))
     return tuple(found)
+
+
+class EndShare(NamedTuple):
+    """How often an arm ended in this way, and how often its choice was right then: what its own word is worth."""
+
+    arm: str
+    ended: str
+    """The part of `decided_in` before its reason."""
+    rows: int
+    passed: int
+
+
+def end_shares(rows: Sequence[BenchRow]) -> tuple[EndShare, ...]:
+    """One entry for each arm and end, of arms that end in more than one way."""
+    found: dict[str, dict[str, list[bool]]] = {}
+    for row in rows:
+        ended = row.decided_in.partition(":")[0]
+        found.setdefault(row.arm, {}).setdefault(ended, []).append(row.passed)
+    return tuple(
+        EndShare(arm, ended, len(passed), sum(passed))
+        for arm, ends in found.items()
+        if len(ends) > 1
+        for ended, passed in sorted(ends.items())
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.council.bench import ARMS, Arm, BenchRow, Pick, arm_lines, parse_arms, stage_gains
+from fleet.council.bench import ARMS, Arm, BenchRow, Pick, arm_lines, end_shares, parse_arms, stage_gains
 from fleet.errors import InvalidInput
 
 
@@ -60,3 +60,10 @@ def test_stage_gains_count_each_rule_and_the_choice_last():
     rows = [row("a", "council", picks=picks), row("b", "council", picks={"first_draft": Pick(passed=True)})]
     found = [(g.rule, g.passed, g.rows) for g in stage_gains([*rows, row("a", "greedy")])]
     assert found == [("first_draft", 1, 2), ("plurality", 0, 2), ("chosen", 2, 2)]
+
+
+def test_what_the_word_of_an_arm_is_worth_is_counted_by_how_it_ended():
+    rows = [row("a", "council"), row("b", "council", passed=False), row("a", "greedy")]
+    rows += [row(t, "council", decided_in=f"undecided: {why}") for t, why in (("c", "no_quorum"), ("d", "deadline"))]
+    found = [(s.arm, s.ended, s.passed, s.rows) for s in end_shares(rows)]
+    assert found == [("council", "P3", 1, 2), ("council", "undecided", 2, 2)]
