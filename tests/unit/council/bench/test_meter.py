@@ -25,8 +25,18 @@ def test_first_call_is_bounded_by_bytes_and_a_known_prompt_by_its_count():
     assert meter.bound(request("x" * 300)) == 316
     meter.settle(request("x" * 300), reply(100, 20), stage="draft")
     assert meter.bound(request("x" * 300)) == 100
-    assert meter.bound(request("y" * 300)) == 125 + 16
+    assert meter.bound(request("y" * 300)) == 110 + 16
     assert (meter.spent, meter.unspent, meter.by_stage) == (120, 880, {"draft": 120})
+
+
+def test_figures_that_a_test_printed_are_bounded_whatever_the_words_before_took():
+    meter = TokenMeter(4000)
+    words = "return the numbers in ascending order and keep the others as they are\n" * 10
+    meter.settle(request(words), reply(len(words) // 5, 20), stage="draft")
+    printed = ", ".join(str(n % 10) for n in range(200))
+    # A tokenizer that has a token for each digit, each comma and each space, as that of Qwen2.5 has.
+    assert meter.bound(request(words + printed)) >= len(words) // 5 + len(printed)
+    assert meter.bound(request(words + printed)) < len(words + printed)
 
 
 def test_reply_bound_shrinks_to_what_is_left_but_not_below_half():
