@@ -74,7 +74,8 @@ docs: $(READY)
 	$(BIN)/python scripts/docs.py --check
 	$(BIN)/python scripts/openapi.py --check
 	$(BIN)/python scripts/client.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	# With --quiet mkdocs counts no warnings, and --strict fails on nothing.
+	$(BIN)/mkdocs build --strict
 
 longest: $(READY)
 	@$(BIN)/python scripts/longest.py

@@ -1,4 +1,4 @@
-"""Start the long-lived actors of a fleet, see that they are well, and stop them (DESIGN.md 3)."""
+"""Start the long-lived actors of a fleet, see that they are well, and stop them (docs/design/design.md, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One supervisor on every further node: started where a node came, ended where none belongs (DESIGN.md 3)."""
+"""One supervisor on every further node: started where a node came, ended where none belongs.
+
+Source: docs/design/design.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@
     +- EdgeError          MalformedRequest  IdempotencyKeyRequired  Unauthenticated  PreconditionFailed
                           PayloadTooLarge  UnsupportedMediaType  PreconditionRequired  RateLimited
 
-Codes and HTTP rows: `spec/api.md` section 2 (AP-20..AP-46). Only `code` and `details` cross a trust boundary
+Codes and HTTP rows: docs/spec/api.md, section 2 (AP-20..AP-46). Only `code` and `details` cross a trust boundary
 (AP-47); `from_wire` looks the class up in a closed table and never builds a class that the other side named.
 """
 

@@ -1,4 +1,4 @@
-"""The command line. Names, exit codes and JSON are a contract (DESIGN.md 10)."""
+"""The command line. Names, exit codes and JSON are a contract (docs/design/design.md, section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exit codes: each error class has exactly one (DESIGN.md 10)."""
+"""Exit codes: each error class has exactly one (docs/design/design.md, section 10)."""
 
 from __future__ import annotations
 

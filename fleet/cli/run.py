@@ -1,4 +1,7 @@
-"""`fleet run`: one story from its text to a branch or a gate, with live progress (DESIGN.md 10)."""
+"""`fleet run`: one story from its text to a branch or a gate, with live progress.
+
+Source: docs/design/design.md, section 10.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Port: a model that answers (DESIGN.md 7, MB-12)."""
+"""Port: a model that answers (docs/design/design.md, section 7, MB-12)."""
 
 from __future__ import annotations
 

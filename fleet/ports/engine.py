@@ -1,4 +1,7 @@
-"""Ports: an engine that this fleet runs itself, and the inference library inside it (DESIGN.md 7)."""
+"""Ports: an engine that this fleet runs itself, and the inference library inside it.
+
+Source: docs/design/design.md, section 7.
+"""
 
 from __future__ import annotations
 

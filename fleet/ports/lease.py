@@ -1,4 +1,7 @@
-"""Port: who owns a stream. The lease is liveness, its epoch is safety (EV-3, EV-4; DESIGN.md 3)."""
+"""Port: who owns a stream. The lease is liveness, its epoch is safety.
+
+Source: EV-3, EV-4; docs/design/design.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Port: the event log. The one truth (DESIGN.md 4, EV-11..EV-21)."""
+"""Port: the event log. The one truth (docs/design/design.md, section 4, EV-11..EV-21)."""
 
 from __future__ import annotations
 

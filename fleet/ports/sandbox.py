@@ -1,4 +1,4 @@
-"""Port: where commands run (RC-20..RC-37)."""
+"""Port: where commands run (RC-20..RC-36)."""
 
 from __future__ import annotations
 

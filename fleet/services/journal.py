@@ -1,4 +1,4 @@
-"""The journal of one story: every effect is a step that is started, done, and finished on record (DESIGN.md 4).
+"""The journal of one story: every effect is a step that is started, done, and finished on record.
 
 A procedure that runs again after a crash asks for the same steps by the same names. A finished step answers from its
 record; an unfinished one is settled by its effect class (RC-50..RC-52). So no recorded answer is paid for twice.
@@ -9,6 +9,8 @@ record; an unfinished one is settled by its effect class (RC-50..RC-52). So no r
                                  branch of a story is created only where there is none, and its change request is
                                  found again by that branch
     UNSAFE  `act_unsafe`         never repeated: StepOutcomeUnknown, and a probe or a person says what came of it
+
+Source: docs/design/design.md, section 4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One engine behind its fair queue: bounded concurrency, bounded waiting, and waits that count (DESIGN.md 7)."""
+"""One engine behind its fair queue: bounded concurrency, bounded waiting, and waits that count.
+
+Source: docs/design/design.md, section 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one composition root: settings and addresses become stores, models and services (STYLE.md 1, rule 7)."""
+"""The one composition root: settings and addresses become stores, models and services.
+
+Source: docs/design/style.md, section 1, rule 7.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Containment of the bubblewrap backend: the checks of notes/containment_checks.md, each by its id."""
+"""Containment of the bubblewrap backend: the checks of docs/design/containment_checks.md, each by its id."""
 
 from __future__ import annotations
 

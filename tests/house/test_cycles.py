@@ -1,4 +1,4 @@
-"""No two modules import each other, not even by way of others (STYLE.md 1)."""
+"""No two modules import each other, not even by way of others (docs/design/style.md, section 1)."""
 
 from __future__ import annotations
 

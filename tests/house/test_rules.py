@@ -1,7 +1,9 @@
-"""Cited rules exist, and the table of rules and tests is right."""
+"""Cited rules and pages exist, rules have anchors, and the table of rules and tests is right."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,84 @@ from scripts import rules
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# `docs/design/sandbox.md, section 5`, `docs/design/sandbox.md, sections 11 and 12`, and pages without a section.
+_PAGE = re.compile(r"\bdocs/(?:design|spec)/[a-z_]+\.md(?:, sections? ([0-9]+)(?: and ([0-9]+))?)?")
+_SOURCE_FILE = re.compile(r"`((?:fleet|actors|serve_apps|cluster)/[\w/]+\.py)`")
+
+
 @pytest.mark.rule("GL-2")
 def test_every_cited_rule_exists() -> None:
     assert rules.unknown_citations(rules.citations(ROOT / "tests"), rules.known_rules()) == []
+    assert rules.unknown_citations(rules.mentions(), rules.known_rules()) == []
+
+
+@pytest.mark.rule("GL-2")
+def test_a_rule_that_nobody_defines_is_found_in_code_and_in_documents(tmp_path: Path) -> None:
+    for name, text in {
+        "fleet/a.py": '"""Fine (LC-1)."""\n# Not defined (ZZ-9).\n',
+        "docs/b.md": "See ZZ-8, UTF-8 and XX-1-1.\n",
+        "serve_apps/ui/node_modules/c.ts": "// ZZ-7\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+
+    found = rules.mentions(tmp_path)
+
+    assert rules.unknown_citations(found, ["LC-1"]) == ["ZZ-8 (docs/b.md:1)", "ZZ-9 (fleet/a.py:2)"]
 
 
 @pytest.mark.rule("GL-1")
-def test_list_of_rules_is_sorted_and_has_no_id_twice() -> None:
-    known = rules.known_rules()
+def test_every_rule_is_defined_once() -> None:
+    pages = [page.read_text() for page in rules.SPECIFICATION.glob("*.md")]
+    defined = Counter(
+        match.group(2) for text in pages for match in map(rules.definition_of, text.splitlines()) if match
+    )
 
-    assert known == rules.in_order(set(known))
-    assert len(known) == len(set(known)) > 900
+    assert [rule for rule, times in defined.items() if times > 1] == []
+    assert rules.in_order(set(defined)) == rules.known_rules()
+    assert len(defined) > 900
+
+
+@pytest.mark.rule("GL-1")
+def test_page_has_an_anchor_for_each_rule_and_links_for_the_rules_that_it_cites() -> None:
+    text = (
+        "## 1. As GL-1\n\n- **LC-1** As LC-2, `LC-3` and ZZ-1.\n  RC-6..RC-9\n| LC-20 (es) | GL-1 |\n"
+        "```text\n- **LC-4** no\n```\n- **LC-5** [LC-6](x.md)\n"
+    )
+
+    assert rules.with_links(text, page="spec/lifecycle.md") == (
+        '## 1. As GL-1\n\n- **<span id="lc-1">LC-1</span>** As [LC-2](lifecycle.md#lc-2), `LC-3` and ZZ-1.\n'
+        "  [RC-6](runner_contract.md#rc-6)..[RC-9](runner_contract.md#rc-9)\n"
+        '| <span id="lc-20">LC-20</span> (es) | [GL-1](index.md#gl-1) |\n'
+        "```text\n- **LC-4** no\n```\n"
+        '- **<span id="lc-5">LC-5</span>** [LC-6](x.md)\n'
+    )
+    assert rules.with_links("| LC-1 |", page="design/a.md") == "| [LC-1](../spec/lifecycle.md#lc-1) |"
+
+
+def test_cited_page_of_the_design_has_the_cited_section() -> None:
+    cited = {
+        (match.group().split(",")[0], section)
+        for path in rules.texts()
+        for match in _PAGE.finditer(path.read_text())
+        for section in match.groups()
+    }
+    missing = [
+        (page, section)
+        for page, section in cited
+        if not (ROOT / page).is_file() or f"\n## {section + '.' if section else ''}" not in (ROOT / page).read_text()
+    ]
+
+    assert missing == []
+    assert len(cited) > 10
+
+
+def test_every_source_file_that_the_documents_of_the_code_name_exists() -> None:
+    pages = [*rules.SPECIFICATION.glob("*.md"), *(ROOT / "docs" / "design").glob("*.md")]
+    named = {name for page in pages for name in _SOURCE_FILE.findall(page.read_text())}
+
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+    assert len(named) > 40
 
 
 def test_rules_are_found_in_bold_and_in_first_columns_only() -> None:

@@ -1,4 +1,4 @@
-"""gRPC as a cluster serves it: a client, the proxy of Ray Serve, a replica (DESIGN.md 10)."""
+"""gRPC as a cluster serves it: a client, the proxy of Ray Serve, a replica (docs/design/design.md, section 10)."""
 
 from __future__ import annotations
 

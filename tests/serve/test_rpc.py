@@ -1,4 +1,7 @@
-"""gRPC with a real server and real clients: the calls of REST, with the same rules for everybody (DESIGN.md 10)."""
+"""gRPC with a real server and real clients: the calls of REST, with the same rules for everybody.
+
+Source: docs/design/design.md, section 10.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands on stories as a person types them, on a team that is up: real Redis, real sandbox (DESIGN.md 10)."""
+"""The commands on stories as a person types them, on a team that is up: real Redis, real sandbox.
+
+Source: docs/design/design.md, section 10.
+"""
 
 from __future__ import annotations
 

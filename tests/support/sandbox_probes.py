@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Containment probes by their ids in notes/containment_checks.md: Python that runs inside and prints what does not hold."""
+"""Containment probes by their ids in docs/design/containment_checks.md: Python that runs inside and prints what does not hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights on disk: their digest, their size, and whether they are there at all (DESIGN.md 7)."""
+"""Weights on disk: their digest, their size, and whether they are there at all (docs/design/design.md, section 7)."""
 
 from __future__ import annotations
 

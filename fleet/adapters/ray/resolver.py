@@ -1,4 +1,4 @@
-"""The one resolver of actor names: finds actors, caches handles, unwraps errors (DESIGN.md 3)."""
+"""The one resolver of actor names: finds actors, caches handles, unwraps errors (docs/design/design.md, section 3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 # ruff: noqa: PTH208, PTH101
 # Everything here works on descriptors, which pathlib does not know.
-"""File access below a folder that hostile code wrote: never through a link, never outside (notes, section 13)."""
+"""File access below a folder that hostile code wrote: never through a link, never outside.
+
+Source: docs/design/sandbox.md, section 13.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Limits by cgroups, version 1 or 2, where this process may make them; always below its own (notes, section 6)."""
+"""Limits by cgroups, version 1 or 2, where this process may make them; always below its own.
+
+Source: docs/design/sandbox.md, section 6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact command line of a container run (notes/sandbox.md section 9)."""
+"""The exact command line of a container run (docs/design/sandbox.md, section 9)."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def enter_request(
 
 
 def _runtime(facts: EngineFacts) -> list[str]:
-    # crun refuses hybrid cgroup hierarchies (notes, section 9).
+    # crun refuses hybrid cgroup hierarchies (docs/design/sandbox.md, section 9).
     return ["--runtime", "runc"] if facts.name == "podman" else []
 
 

@@ -1,4 +1,7 @@
-"""One container from start to end: the start, the watch over its limits, the kill (notes/sandbox.md section 9)."""
+"""One container from start to end: the start, the watch over its limits, the kill.
+
+Source: docs/design/sandbox.md, section 9.
+"""
 
 from __future__ import annotations
 

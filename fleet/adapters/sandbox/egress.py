@@ -1,7 +1,9 @@
-"""The way out of one run: a proxy that listens inside its sandbox and connects from here (notes, section 8).
+"""The way out of one run: a proxy that listens inside its sandbox and connects from here.
 
 The first program inside opens 127.0.0.1:3128 there and hands the listening socket out over an inherited socket pair.
 So nothing of the proxy runs inside, no socket file exists, and one listener is one run. There is no other way out.
+
+Source: docs/design/sandbox.md, section 8.
 """
 
 from __future__ import annotations

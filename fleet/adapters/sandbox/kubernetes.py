@@ -1,4 +1,4 @@
-"""Backend: one Job of Kubernetes per run (notes/sandbox.md section 10). Implements SandboxBackend.
+"""Backend: one Job of Kubernetes per run (docs/design/sandbox.md, section 10). Implements SandboxBackend.
 
 The programs come from the image; the tree goes in as Secrets and comes back through the pod's log, so the pod needs no
 network, no token and no volume that outlives it. What is lost on the way ends by the Job's own deadline.

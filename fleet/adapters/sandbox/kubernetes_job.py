@@ -1,7 +1,9 @@
 """The manifests of a run on Kubernetes: one Job per run, and the policy that denies its pods all network.
 
-Pure: a specification in, documents out (notes/sandbox.md section 10). The tree goes in as Secrets, which are mounted
+Pure: a specification in, documents out. The tree goes in as Secrets, which are mounted
 read-only as one projected volume, because that needs neither network from the pod nor a protocol beside HTTPS.
+
+Source: docs/design/sandbox.md, section 10.
 """
 
 from __future__ import annotations

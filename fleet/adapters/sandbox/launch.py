@@ -1,4 +1,4 @@
-"""The exact launch line of a sandbox (notes/sandbox.md section 3)."""
+"""The exact launch line of a sandbox (docs/design/sandbox.md, section 3)."""
 
 from __future__ import annotations
 

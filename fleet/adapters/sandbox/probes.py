@@ -1,4 +1,7 @@
-"""The preflight: what the sandbox really holds on this machine, found by trying (notes, sections 11 and 12)."""
+"""The preflight: what the sandbox really holds on this machine, found by trying.
+
+Source: docs/design/sandbox.md, sections 11 and 12.
+"""
 
 from __future__ import annotations
 

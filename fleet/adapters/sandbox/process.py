@@ -1,6 +1,8 @@
-"""One sandbox from start to end: the start protocol, the watch over its limits, the kill protocol (notes, section 5).
+"""One sandbox from start to end: the start protocol, the watch over its limits, the kill protocol.
 
 Everything is started from the thread of the event loop: `--die-with-parent` follows the thread that started it.
+
+Source: docs/design/sandbox.md, section 5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""The system-call filter as BPF bytes, built by hand from one table for both architectures (notes, section 4).
+"""The system-call filter as BPF bytes, built by hand from one table for both architectures.
 
 A deny-list: builds and tests need a wide surface, and the network is already gone by namespace.
+
+Source: docs/design/sandbox.md, section 4.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The read-only programs of a run: Python with pytest, coverage, ruff, ast-grep at /toolchain, or the user's own.
 
-A root supervisor drops to a user who cannot pass a 0700 home, where a pyenv interpreter lives (notes, section 2): then
+A root supervisor drops to a user who cannot pass a 0700 home, where a pyenv interpreter lives: then
 the system's Python of the same version serves, else a copy of our own installation.
+
+Source: docs/design/sandbox.md, section 2.
 """
 
 from __future__ import annotations

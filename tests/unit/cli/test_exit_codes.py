@@ -1,4 +1,4 @@
-"""Each error class has exactly one exit code (DESIGN.md 10)."""
+"""Each error class has exactly one exit code (docs/design/design.md, section 10)."""
 
 from __future__ import annotations
 
