@@ -54,8 +54,9 @@ class BudgetList(Wire):
     items: tuple[BudgetLineView, ...]
 
 
+# Source: MB-31.
 class UsageSumView(Wire):
-    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0 (MB-31)."""
+    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0."""
 
     key: str
     steps: int

@@ -39,8 +39,9 @@ class StoriesRequest(Wire):
     story_ids: Ids
 
 
+# Source: PL-68.
 class ApproveRequest(Wire):
-    """Yes to one story: why, and what is to be minded (PL-68)."""
+    """Yes to one story: why, and what is to be minded."""
 
     po_notes: Words
     po_concerns: Words | None = None

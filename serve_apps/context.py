@@ -32,8 +32,9 @@ _LOOKED_AT = 400
 Role = Annotated[str, Field(min_length=1, max_length=40)]
 
 
+# Source: CX-40.
 class RehydrateRequest(Wire):
-    """For whom, and how much (CX-40)."""
+    """For whom, and how much."""
 
     roles: Annotated[tuple[Role, ...], Field(max_length=50)] = ()
     """All that have a task when left out."""
@@ -65,16 +66,18 @@ class ScopeRequest(Wire):
     provided: Annotated[tuple[str, ...], Field(max_length=100)] = ()
 
 
+# Source: CX-4.
 class ScopeVerdict(Wire):
-    """Whether these are exactly the scopes of the cell (CX-4)."""
+    """Whether these are exactly the scopes of the cell."""
 
     allowed: bool
     missing: tuple[Scope, ...]
     extra: tuple[Scope, ...]
 
 
+# Source: CX-45.
 class ChangeItem(Wire):
-    """One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing."""
+    """One change; what is made gets its id here, so `entity_id` is for changing and removing."""
 
     operation: Literal["CREATE", "UPDATE", "DELETE"]
     entity_type: Literal["DECISION", "TASK", "MILESTONE", "QUESTION", "SUMMARY"]

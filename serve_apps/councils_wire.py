@@ -35,8 +35,9 @@ class RubricAsk(Wire):
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+# Source: CN-6.
 class ConstraintsAsk(Wire):
-    """What the outcome is judged by, and how long it may take (CN-6)."""
+    """What the outcome is judged by, and how long it may take."""
 
     rubric: Annotated[tuple[RubricAsk, ...], Field(min_length=1, max_length=10)]
     requirements: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(max_length=20)] = ()
@@ -46,16 +47,18 @@ class ConstraintsAsk(Wire):
     timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 900
 
 
+# Source: CN-8.
 class CouncilBudgetAsk(Wire):
-    """What the council may use, within the budget of its story (CN-8)."""
+    """What the council may use, within the budget of its story."""
 
     tokens: Annotated[int, Field(gt=0, le=10**12)]
     wall_s: Annotated[int, Field(gt=0, le=86_400)]
     gpu_ms: Annotated[int | None, Field(ge=0, le=10**12)] = None
 
 
+# Source: CN-11.
 class SeatAsk(Wire):
-    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11)."""
+    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role."""
 
     member_id: Id
     role: Name
@@ -70,8 +73,9 @@ class SeatAsk(Wire):
     test_author: bool = False
 
 
+# Source: CN-1..CN-12.
 class CouncilAsk(Wire):
-    """A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
+    """A council about a story: what it is asked, who sits in it, what it may use.
 
     On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, `gate` about a
     `subject` that the story has on record: a tree that was measured, or a text, and `estimate` of a task or of the
@@ -174,8 +178,9 @@ class AgentView(Wire):
     status: Literal["ready", "busy"]
 
 
+# Source: CN-16.
 class PoolView(Wire):
-    """A pool as it is in force, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now."""
 
     role: str
     num_agents: int
@@ -190,8 +195,9 @@ class PoolView(Wire):
     set_at: str | None
 
 
+# Source: CN-16.
 class PoolRequest(Wire):
-    """How councils of a role are staffed from here on (CN-16)."""
+    """How councils of a role are staffed from here on."""
 
     num_agents: Annotated[int, Field(ge=1, le=99)] = 3
     """Voters of each council that opens from here on and asks for no number: 3, 5, 7 or 9."""

@@ -30,8 +30,9 @@ __all__ = [
 Id = Annotated[str, Field(min_length=1, max_length=80)]
 
 
+# Source: GR-49.
 class LinkView(Wire):
-    """A relation to another decision (GR-49)."""
+    """A relation to another decision."""
 
     rel: Literal["DEPENDS_ON", "GOVERNS", "RELATES_TO"]
     decision_id: Id
@@ -44,8 +45,9 @@ class EvidenceView(Wire):
     id: Annotated[str, Field(min_length=1, max_length=200)]
 
 
+# Source: AP-72, GR-70.
 class ProposeRequest(Wire):
-    """A decision with its reasons (AP-72, GR-70)."""
+    """A decision with its reasons."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     rationale: Annotated[str, Field(min_length=10, max_length=4000)]
@@ -116,8 +118,9 @@ class ImpactRow(Wire):
     state: str | None
 
 
+# Source: GR-82.
 class Impact(Wire):
-    """What hangs on a decision, the nearest first (GR-82); a run in it would need repeating."""
+    """What hangs on a decision, the nearest first; a run in it would need repeating."""
 
     decision_id: str
     items: tuple[ImpactRow, ...]
@@ -125,8 +128,9 @@ class Impact(Wire):
     """The version of the story that the decision graph held."""
 
 
+# Source: GR-81.
 class CriticalRow(Wire):
-    """A decision of the adopted plan, and how much hangs on it (GR-81)."""
+    """A decision of the adopted plan, and how much hangs on it."""
 
     id: str
     title: str | None
@@ -145,8 +149,9 @@ class CriticalList(Wire):
     as_of: int
 
 
+# Source: GR-83.
 class Cycle(Wire):
-    """Decisions of which each depends on the next, and the last on the first (GR-83)."""
+    """Decisions of which each depends on the next, and the last on the first."""
 
     decisions: tuple[str, ...]
     length: int

@@ -63,8 +63,9 @@ class ScoreView(Wire):
     is_current: bool
 
 
+# Source: AP-84.
 class ScoreList(Wire):
-    """Reports and scores by tree (AP-84)."""
+    """Reports and scores by tree."""
 
     items: tuple[ScoreView, ...]
 

@@ -47,8 +47,9 @@ class RevokeRequest(Wire):
     reason: Annotated[str, Field(min_length=10, max_length=4000)]
 
 
+# Source: AP-76.
 class AskRequest(Wire):
-    """Ask for an approval, also again after one that was rejected or that nobody answered (AP-76)."""
+    """Ask for an approval, also again after one that was rejected or that nobody answered."""
 
     story_id: Annotated[str, Field(min_length=3, max_length=80)]
     gate: Annotated[str, Field(min_length=1, max_length=60)]
@@ -109,8 +110,9 @@ class GateDiff(Wire):
     files: tuple[PathChange, ...]
 
 
+# Source: LC-79.
 class ApprovalCard(Wire):
-    """One approval with everything that its decider needs (LC-79)."""
+    """One approval with everything that its decider needs."""
 
     approval_id: str
     gate: str

@@ -132,11 +132,12 @@ async def timeline_of_project(
     return ProjectTimeline(project_id=project_id, items=tuple(row for _, row in rows[:limit]), of=len(rows))
 
 
+# Source: RP-42.
 @insight_router.get("/projects/{project_id}/metrics", response_model=ProjectMetrics)
 async def metrics_of_project(
     request: Request, stories: Stories, who: Caller, project_id: str, days: Days = 30
 ) -> ProjectMetrics:
-    """Quality and performance across the stories of a project that moved in the last days (RP-42).
+    """Quality and performance across the stories of a project that moved in the last days.
 
     Of what the caller sees of them alone.
     """

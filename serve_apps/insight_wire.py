@@ -178,8 +178,9 @@ class TrendView(Wire):
     coverage_pct: float | None
 
 
+# Source: RP-42.
 class ProjectMetrics(Wire):
-    """Quality and performance across stories (RP-42); shares are between 0 and 1, null where nothing is measured."""
+    """Quality and performance across stories; shares are between 0 and 1, null where nothing is measured."""
 
     project_id: str
     days: int

@@ -22,8 +22,9 @@ __all__ = [
 Reason = Annotated[str, Field(min_length=10, max_length=4000)]
 
 
+# Source: GL-14.
 class ReasonRequest(Wire):
-    """Why (GL-14)."""
+    """Why."""
 
     reason: Reason
 
@@ -34,8 +35,9 @@ class NoteRequest(Wire):
     note: Annotated[str, Field(max_length=4000)] = ""
 
 
+# Source: AP-58.
 class RigorRequest(Wire):
-    """Work at another rigor level (AP-58)."""
+    """Work at another rigor level."""
 
     rigor: Annotated[str, Field(min_length=2, max_length=20)]
     reason: Reason
@@ -48,8 +50,9 @@ class CriterionText(Wire):
     text: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+# Source: AP-54.
 class EditRequest(Wire):
-    """New values of a story's fields; those that are left out stay (AP-54)."""
+    """New values of a story's fields; those that are left out stay."""
 
     title: Annotated[str | None, Field(max_length=200)] = None
     description: Annotated[str | None, Field(max_length=20_000)] = None
@@ -59,8 +62,9 @@ class EditRequest(Wire):
     reason: Annotated[str | None, Field(max_length=4000)] = None
 
 
+# Source: AP-73.
 class QuestionRequest(Wire):
-    """A question about a story (AP-73)."""
+    """A question about a story."""
 
     text: Annotated[str, Field(min_length=1, max_length=4000)]
     severity: Literal["normal", "blocking"] = "normal"
@@ -73,16 +77,18 @@ class AnswerRequest(Wire):
     answer: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
+# Source: PL-47.
 class RestoreRequest(Wire):
-    """Go back to an earlier tree of the story (PL-47)."""
+    """Go back to an earlier tree of the story."""
 
     checkpoint: Annotated[str, Field(min_length=1, max_length=80)]
     """Its id, or the version of the event that saved it."""
     reason: Reason
 
 
+# Source: AP-86.
 class ResolveRequest(Wire):
-    """What came of a step that nobody knows the end of (AP-86)."""
+    """What came of a step that nobody knows the end of."""
 
     outcome: Literal["happened", "not_happened"]
     note: Reason

@@ -110,8 +110,9 @@ class Definitions(Wire):
     content: dict[str, Any]
 
 
+# Source: EV-22.
 class LetterView(Wire):
-    """Work that failed each time it was tried, and stands still for a person (EV-22)."""
+    """Work that failed each time it was tried, and stands still for a person."""
 
     letter_id: str
     source: str

@@ -24,8 +24,9 @@ __all__ = [
 ]
 
 
+# Source: PL-20.
 class TaskDraft(Wire):
-    """One task of a plan that a person writes; values out of bounds are all listed in the refusal (PL-20)."""
+    """One task of a plan that a person writes; values out of bounds are all listed in the refusal."""
 
     title: str
     description: str
@@ -47,8 +48,9 @@ class TaskDraft(Wire):
     notes: str = ""
 
 
+# Source: PL-25.
 class WritePlanRequest(Wire):
-    """A plan version by hand, new or edited (PL-25)."""
+    """A plan version by hand, new or edited."""
 
     rationale: Annotated[str, Field(min_length=10, max_length=4000)]
     tasks: Annotated[tuple[TaskDraft, ...], Field(max_length=50)]
@@ -56,8 +58,9 @@ class WritePlanRequest(Wire):
     """The version that this one is an edit of; the adopted one when left out."""
 
 
+# Source: PL-11.
 class AdoptRequest(Wire):
-    """Follow a proposed version (PL-11)."""
+    """Follow a proposed version."""
 
     decision_id: Annotated[str, Field(min_length=1, max_length=80)]
     """An accepted decision of the story."""
@@ -69,8 +72,9 @@ class RejectPlanRequest(Wire):
     reason: Annotated[str, Field(min_length=10, max_length=4000)]
 
 
+# Source: AP-61.
 class DerivationView(Wire):
-    """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
+    """Tasks are being derived; the plan can be read once there is an answer."""
 
     plan_id: str
     status: Literal["requested"]
@@ -106,16 +110,18 @@ class VersionTask(Wire):
     status: str | None
 
 
+# Source: PL-22.
 class NeedView(Wire):
-    """One task needs another; `inferred` when shared keywords say so (PL-22)."""
+    """One task needs another; `inferred` when shared keywords say so."""
 
     task_id: str
     needs: str
     inferred: bool
 
 
+# Source: AP-59.
 class PlanPage(Wire):
-    """One plan version: tasks, layers, critical path, and what may start now (AP-59)."""
+    """One plan version: tasks, layers, critical path, and what may start now."""
 
     plan: PlanVersionView
     previous_plan_id: str | None

@@ -52,8 +52,9 @@ class TransitionView(Wire):
     guards: tuple[GuardView, ...]
 
 
+# Source: LC-9.
 class TransitionList(Wire):
-    """The events that are legal in the story's state (LC-9)."""
+    """The events that are legal in the story's state."""
 
     state: str
     items: tuple[TransitionView, ...]
@@ -110,8 +111,9 @@ class TaskList(Wire):
     items: tuple[PlanTask, ...]
 
 
+# Source: PL-10.
 class PlanVersionView(Wire):
-    """One plan version (PL-10)."""
+    """One plan version."""
 
     plan_id: str
     version: int
@@ -124,8 +126,9 @@ class PlanVersionView(Wire):
     """It was made for the story's present text."""
 
 
+# Source: AP-59.
 class PlanView(Wire):
-    """The adopted plan: its tasks, their dependencies and their layers (AP-59)."""
+    """The adopted plan: its tasks, their dependencies and their layers."""
 
     plan_id: str | None
     versions: tuple[PlanVersionView, ...]
@@ -194,8 +197,9 @@ def plan_view(state: StoryState, layers: tuple[tuple[str, ...], ...]) -> PlanVie
     )
 
 
+# Source: AP-71.
 class DecisionView(Wire):
-    """One decision (AP-71)."""
+    """One decision."""
 
     decision_id: str
     title: str

@@ -29,8 +29,9 @@ __all__ = [
 ]
 
 
+# Source: PL-2.
 class ProjectView(Wire):
-    """One project (PL-2)."""
+    """One project."""
 
     project_id: str
     version: int
@@ -76,8 +77,9 @@ def project_view(state: ProjectState) -> ProjectView:
     )
 
 
+# Source: PL-4.
 class EpicView(Wire):
-    """One epic, with the status that follows from its stories (PL-4)."""
+    """One epic, with the status that follows from its stories."""
 
     epic_id: str
     project_id: str
@@ -122,8 +124,9 @@ def epic_view(line: EpicLine) -> EpicView:
     )
 
 
+# Source: PL-54.
 class DiscoverRequest(Wire):
-    """A one-line goal (PL-54)."""
+    """A one-line goal."""
 
     goal: Annotated[str, Field(max_length=2000)]
     language: Annotated[str, Field(max_length=20)] = "en"

@@ -16,8 +16,9 @@ from serve_apps.wire import Wire
 __all__ = ["ActionRequest", "ActionResult", "TaskEditRequest", "TaskPage", "task_page"]
 
 
+# Source: PL-12, AP-62.
 class TaskEditRequest(Wire):
-    """New values of a task's fields; those that are left out stay. The others are fixed by the plan (PL-12, AP-62)."""
+    """New values of a task's fields; those that are left out stay. The others are fixed by the plan."""
 
     priority: int | None = None
     """1 is the highest."""
@@ -35,8 +36,9 @@ class TaskEditRequest(Wire):
     paths: Any = Field(default=None, description="Fixed by the plan: refused with a hint.")
 
 
+# Source: LC-100..LC-117.
 class ActionRequest(Wire):
-    """One action of the task workflow (LC-100..LC-117)."""
+    """One action of the task workflow."""
 
     action: Annotated[str, Field(min_length=1, max_length=60)]
     """Such as CLAIM_REVIEW, APPROVE_DESIGN, REJECT_TESTS, REQUEST_REWORK, DISCARD_TASK."""
@@ -54,8 +56,9 @@ class ClaimView(Wire):
     is_live: bool
 
 
+# Source: LC-121.
 class TaskMoveView(Wire):
-    """One step of the task (LC-121)."""
+    """One step of the task."""
 
     version: int
     at: str
@@ -81,8 +84,9 @@ class TaskEvidenceView(Wire):
     runs: tuple[str, ...]
 
 
+# Source: PL-81.
 class TaskEstimateView(Wire):
-    """What a council thinks that the task takes (PL-81); values without names, rising."""
+    """What a council thinks that the task takes; values without names, rising."""
 
     points: int
     iqr: str
@@ -131,8 +135,9 @@ class TaskPage(Wire):
     """The last one of a council; null when none was asked."""
 
 
+# Source: LC-120.
 class ActionResult(Wire):
-    """What came of an action; a refusal is a problem with the word as `action_status` (LC-120)."""
+    """What came of an action; a refusal is a problem with the word as `action_status`."""
 
     status: Literal["accepted"]
     task: TaskPage

@@ -43,8 +43,9 @@ class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
+# Source: RT-68.
 class SessionRequest(_Wire):
-    """Open a tool session (RT-68)."""
+    """Open a tool session."""
 
     story_id: StoryId
     role: Annotated[str, Field(min_length=1, max_length=40)]
@@ -69,8 +70,9 @@ class SessionView(_Wire):
     """Operations that it was told about; each call is decided anew."""
 
 
+# Source: RT-20.
 class ToolView(_Wire):
-    """One declared operation (RT-20)."""
+    """One declared operation."""
 
     name: str
     tool: str
@@ -88,8 +90,9 @@ class ToolView(_Wire):
     output_limit_kb: int
 
 
+# Source: AP-93.
 class ToolList(_Wire):
-    """Operations, and the digest of the policy that declares them (AP-93)."""
+    """Operations, and the digest of the policy that declares them."""
 
     policy_digest: str
     items: tuple[ToolView, ...]
@@ -107,21 +110,24 @@ class InvocationView(_Wire):
     """Code, message and details of a call that could not be carried out."""
 
 
+# Source: RC-20.
 class TicketView(_Wire):
-    """A run that was asked for (RC-20)."""
+    """A run that was asked for."""
 
     task_id: Annotated[str, Field(alias="taskId")]
     status: str
 
 
+# Source: RC-24.
 class CancelRequest(_Wire):
-    """End a run (RC-24)."""
+    """End a run."""
 
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
+# Source: RC-23.
 class CopyRequest(_Wire):
-    """Where declared outputs are (RC-23); all of them when none is named."""
+    """Where declared outputs are; all of them when none is named."""
 
     paths: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], Field(max_length=64)] = ()
 
@@ -142,8 +148,9 @@ class ArtifactList(_Wire):
     items: tuple[ArtifactView, ...]
 
 
+# Source: RC-22.
 class LogLineView(_Wire):
-    """One line of a run (RC-22)."""
+    """One line of a run."""
 
     n: int
     ts: str
@@ -153,8 +160,9 @@ class LogLineView(_Wire):
     line: str
 
 
+# Source: AP-82.
 class JobLine(_Wire):
-    """One line of a run, in the short form of AP-82."""
+    """One line of a run, in the short form."""
 
     ts: str
     line: str

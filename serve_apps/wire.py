@@ -31,8 +31,9 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Source: AP-57.
 class StartRequest(Wire):
-    """Start the work on a story (AP-57)."""
+    """Start the work on a story."""
 
     repo: Annotated[str, Field(min_length=1, max_length=4096)]
     """Path of a local git repository, or the https address of one that `targets.git` lists."""
@@ -47,8 +48,9 @@ class StartRequest(Wire):
     those of the roles that are not named beside it."""
 
 
+# Source: AP-56.
 class TransitionRequest(Wire):
-    """Fire an event of the story's lifecycle (AP-56)."""
+    """Fire an event of the story's lifecycle."""
 
     event: Annotated[str, Field(min_length=1, max_length=60)]
     reason: Annotated[str, Field(max_length=4000)] = ""
@@ -56,15 +58,17 @@ class TransitionRequest(Wire):
     """The role in which the caller fires it, one that it holds; without it, whichever of its roles may."""
 
 
+# Source: LC-130.
 class ClaimRequest(Wire):
-    """Take a task (LC-130)."""
+    """Take a task."""
 
     role: Annotated[str, Field(min_length=1, max_length=40)]
     """That of the task, which the caller holds."""
 
 
+# Source: AP-75.
 class DecisionRequest(Wire):
-    """Decide a pending approval (AP-75)."""
+    """Decide a pending approval."""
 
     notes: Annotated[str, Field(max_length=4000)] = ""
     reason: Annotated[str, Field(max_length=4000)] = ""
@@ -109,8 +113,9 @@ class FindingView(Wire):
     suggestion: str
 
 
+# Source: CX-74.
 class RedactionView(Wire):
-    """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
+    """Secrets that were taken out of a field of the request before anything was recorded."""
 
     field: str
     """Of the request, as a JSON pointer."""
@@ -174,15 +179,17 @@ class StoryList(Wire):
     next_cursor: str | None = None
 
 
+# Source: EV-12.
 class EventList(Wire):
-    """Events of one story as EV-12 envelopes; `next_after` is the version to go on from."""
+    """Events of one story in their envelopes; `next_after` is the version to go on from."""
 
     items: tuple[dict[str, Any], ...]
     next_after: int | None
 
 
+# Source: AP-4.
 class CommandView(Wire):
-    """A command and what came of it (AP-4)."""
+    """A command and what came of it."""
 
     command_id: str
     status: Literal["pending", "done", "refused"]

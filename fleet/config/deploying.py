@@ -15,10 +15,12 @@ __all__ = ["DeploySettings"]
 class DeploySettings(Settings):
     """Deployments."""
 
+    # Source: LC-46.
     enabled: bool = False
-    """Lifecycles may deploy; when false, stories of lifecycle `sdlc` get `sdlc-no-deploy` (LC-46)."""
+    """Lifecycles may deploy; when false, stories of lifecycle `sdlc` get `sdlc-no-deploy`."""
+    # Source: LC-49.
     targets: tuple[DeployTarget, ...] = ()
-    """Where stories are deployed, how, and what is watched then (LC-49); the first that fits a story's project."""
+    """Where stories are deployed, how, and what is watched then; the first that fits a story's project."""
 
     @model_validator(mode="after")
     def _has_somewhere_to_deploy(self) -> Self:

@@ -202,8 +202,9 @@ class SandboxSettings(Settings):
 
     max_waiting: int = Field(default=64, ge=0, le=10_000)
     """Runs that wait beside those under way, which are two for each core; one more is refused and may come later."""
+    # Source: RC-32.
     allow_weak_isolation: bool = False
-    """Runs may start where the items of `waived` cannot be enforced; every result then names them (RC-32)."""
+    """Runs may start where the items of `waived` cannot be enforced; every result then names them."""
     waived: tuple[WaivableItem, ...] = ()
     """What may be missing; time, memory, processes and output are always enforced."""
 
@@ -359,26 +360,33 @@ class ServeSettings(Settings):
 
     host: str = Field(min_length=1)
     """Address on which the HTTP front listens; anything but loopback opens it to the network."""
+    # Source: AP-10.
     origins: tuple[str, ...]
-    """Origins of other sites whose pages may call the API; empty allows none (AP-10)."""
+    """Origins of other sites whose pages may call the API; empty allows none."""
+    # Source: AP-4.
     command_wait_s: int = Field(ge=0, le=60)
-    """How long a command waits for its owner before 202 is answered (AP-4)."""
+    """How long a command waits for its owner before 202 is answered."""
     request_timeout_s: int = Field(ge=1)
     """A request other than a stream ends after this."""
+    # Source: AP-9.
     max_body_bytes: int = Field(ge=1, le=1_048_576)
-    """Larger bodies are refused (AP-9)."""
+    """Larger bodies are refused."""
+    # Source: AP-102.
     heartbeat_s: int = Field(ge=1)
-    """Silence after which a stream sends a comment (AP-102)."""
+    """Silence after which a stream sends a comment."""
+    # Source: AP-103.
     stream_queue: int = Field(ge=1)
-    """Events kept for a slow client before its stream is closed (AP-103)."""
+    """Events kept for a slow client before its stream is closed."""
+    # Source: CX-18.
     incident_override_s: int = Field(default=0, ge=0, le=3600)
-    """How long a read that a po or architect opened with `X-Fleet-Override` may last; 0 allows no override (CX-18)."""
+    """How long a read that a po or architect opened with `X-Fleet-Override` may last; 0 allows no override."""
     rate: RateSettings
     chat: ChatFrontSettings = ChatFrontSettings()
     rpc_port: int | None = Field(default=None, ge=1, le=65_535)
     """Port of gRPC; null leaves it off. Ray Serve listens there on every address, without TLS (docs/api.md)."""
+    # Source: AP-96.
     metrics_networks: tuple[IpNetwork, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks whose hosts may read `/metrics` of the front, without a token; an empty list closes it (AP-96)."""
+    """Networks whose hosts may read `/metrics` of the front, without a token; an empty list closes it."""
     apps: Mapping[str, ServeAppSettings]
     """The applications by name."""
 

@@ -43,9 +43,10 @@ FIRM = 4
 """Items up to this level of CX-23 are not shortened to make room for others."""
 
 
+# Source: CX-24.
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Items of one scope that did not fit (CX-24)."""
+    """Items of one scope that did not fit."""
 
     scope: str
     ids: tuple[str, ...]

@@ -51,8 +51,9 @@ class CaseHeader(_Part):
     tags: tuple[str, ...]
 
 
+# Source: CX-42.
 class PlanHeader(_Part):
-    """The adopted plan, else the latest proposed one, which `status` says (CX-42)."""
+    """The adopted plan, else the latest proposed one, which `status` says."""
 
     plan_id: str
     status: str
@@ -117,8 +118,9 @@ class QuestionLine(_Part):
     severity: str
 
 
+# Source: CX-41.
 class RolePack(_Part):
-    """What one role is told (CX-41); milestones are in chronological order."""
+    """What one role is told; milestones are in chronological order."""
 
     role: str
     case_header: CaseHeader
@@ -153,8 +155,9 @@ class TimelineLine(_Part):
     text: str
 
 
+# Source: CX-40.
 class RehydrationBundle(_Part):
-    """The story at one version for several roles (CX-40). The same version and request give the same bundle."""
+    """The story at one version for several roles. The same version and request give the same bundle."""
 
     story_id: str
     as_of: int

@@ -92,9 +92,10 @@ class DraftReceived:
     tokens: int = 0
 
 
+# Source: CN-24.
 @dataclass(frozen=True, slots=True)
 class DraftFailed:
-    """A proposer gave no usable draft; it still counts as invited (CN-24)."""
+    """A proposer gave no usable draft; it still counts as invited."""
 
     member_id: str
     code: str

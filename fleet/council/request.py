@@ -28,8 +28,9 @@ class RubricEntry(_Frozen):
     weight: Annotated[int, Field(ge=1)] = 1
 
 
+# Source: CN-6.
 class Constraints(_Frozen):
-    """What the outcome is judged by, and how long it may take (CN-6)."""
+    """What the outcome is judged by, and how long it may take."""
 
     rubric: Annotated[tuple[RubricEntry, ...], Field(min_length=1, max_length=10)]
     requirements: tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...] = ()

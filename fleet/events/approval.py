@@ -20,8 +20,9 @@ __all__ = [
 ]
 
 
+# Source: LC-7.
 class Subject(Value):
-    """Exactly what an approval is about: a grant holds only while this digest is the current one (LC-7)."""
+    """Exactly what an approval is about: a grant holds only while this digest is the current one."""
 
     kind: SubjectKind
     id: Annotated[str, Field(min_length=1)]
@@ -34,8 +35,9 @@ class _ApprovalEvent(Payload):
     approval_id: EntityId
 
 
+# Source: LC-72.
 class ApprovalRequested(_ApprovalEvent):
-    """A gate waits for a decision until `expires_at`; silence is never consent (LC-72)."""
+    """A gate waits for a decision until `expires_at`; silence is never consent."""
 
     gate: GateName
     role: RoleName
@@ -48,8 +50,9 @@ class ApprovalRequested(_ApprovalEvent):
     requested_by: Principal
 
 
+# Source: LC-70.
 class ApprovalGranted(_ApprovalEvent):
-    """An authenticated principal holding the role said yes to this subject digest (LC-70)."""
+    """An authenticated principal holding the role said yes to this subject digest."""
 
     principal: Principal
     as_role: RoleName

@@ -13,8 +13,9 @@ from fleet.ids import EntityId, Principal, StepId
 __all__ = ["BudgetExhausted", "BudgetScope", "BudgetSet", "BudgetWarning", "UsageAdjusted"]
 
 
+# Source: MB-20.
 class BudgetScope(Value):
-    """Whose budget it is (MB-20)."""
+    """Whose budget it is."""
 
     kind: BudgetScopeKind
     id: Annotated[str, Field(min_length=1)]
@@ -25,8 +26,9 @@ class _BudgetEvent(Payload):
     origin: ClassVar[Origin] = "budget"
 
 
+# Source: MB-24.
 class BudgetSet(_BudgetEvent):
-    """The scope has these limits; an absent one is unlimited. Usage is never reset (MB-24)."""
+    """The scope has these limits; an absent one is unlimited. Usage is never reset."""
 
     scope: BudgetScope
     limits: dict[BudgetLimit, Count]
@@ -41,16 +43,19 @@ class _BudgetMark(_BudgetEvent):
     max: Count
 
 
+# Source: MB-25.
 class BudgetWarning(_BudgetMark):
-    """80 % of a limit are used (MB-25)."""
+    """80 % of a limit are used."""
 
 
+# Source: MB-25.
 class BudgetExhausted(_BudgetMark):
-    """The limit is used up: no new call starts (MB-25)."""
+    """The limit is used up: no new call starts."""
 
 
+# Source: MB-23.
 class UsageAdjusted(_BudgetEvent):
-    """The engine's own log settled a reservation (MB-23)."""
+    """The engine's own log settled a reservation."""
 
     step_id: StepId
     delta: dict[str, int]

@@ -11,8 +11,9 @@ from fleet.ids import Digest, EntityId
 __all__ = ["ContextChange", "ContextChanged", "ContextPackBuilt", "DroppedScope", "SummaryRecorded"]
 
 
+# Source: CX-45.
 class ContextChange(Value):
-    """One change of what roles see (CX-45)."""
+    """One change of what roles see."""
 
     operation: Literal["CREATE", "UPDATE", "DELETE"]
     entity_type: Literal["DECISION", "TASK", "MILESTONE", "QUESTION", "SUMMARY"]
@@ -21,8 +22,9 @@ class ContextChange(Value):
     reason: str
 
 
+# Source: CX-24.
 class DroppedScope(Value):
-    """Items of one scope that did not fit (CX-24)."""
+    """Items of one scope that did not fit."""
 
     scope: str
     count: Count
@@ -42,8 +44,9 @@ class ContextChanged(_ContextEvent):
     hash: Digest
 
 
+# Source: CX-6.
 class ContextPackBuilt(_ContextEvent):
-    """A role was given this pack; its text is the blob `hash` (CX-6)."""
+    """A role was given this pack; its text is the blob `hash`."""
 
     pack_id: EntityId
     as_role: RoleName
@@ -59,8 +62,9 @@ class ContextPackBuilt(_ContextEvent):
     """Name and digest of the tokenizer that counted (CX-20); absent where the tokens were estimated."""
 
 
+# Source: CX-56.
 class SummaryRecorded(_ContextEvent):
-    """Events `covers_from`..`covers_to` were compressed with full recall (CX-56)."""
+    """Events `covers_from`..`covers_to` were compressed with full recall."""
 
     summary_id: EntityId
     covers_from: Version

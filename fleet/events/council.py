@@ -46,8 +46,9 @@ __all__ = [
 ]
 
 
+# Source: CN-11.
 class RosterMember(Value):
-    """A seat of the council with its own principal; members are named by `member_id` (CN-11)."""
+    """A seat of the council with its own principal; members are named by `member_id`."""
 
     member_id: EntityId
     principal: Principal
@@ -64,8 +65,9 @@ class RosterMember(Value):
     """Of a named agent, as it was when the council opened (AP-79)."""
 
 
+# Source: CN-8.
 class CouncilBudget(Value):
-    """What the council may use; None is unlimited (CN-8)."""
+    """What the council may use; None is unlimited."""
 
     tokens: Annotated[int, Field(gt=0)]
     wall_s: Annotated[int, Field(gt=0)]
@@ -80,8 +82,9 @@ class EvidenceGate(Value):
     run_id: EntityId | None = None
 
 
+# Source: CN-36.
 class Evidence(Value):
-    """What is known of one candidate after one round (CN-36); `tree_digest` None for kinds that are not code."""
+    """What is known of one candidate after one round; `tree_digest` None for kinds that are not code."""
 
     candidate_id: EntityId
     round: Count
@@ -99,8 +102,9 @@ class Evidence(Value):
     """Digest of the content in normal form, where execution told it (CN-34)."""
 
 
+# Source: CN-33.
 class DroppedTest(Value):
-    """A generated test that is not trusted, and why (CN-33)."""
+    """A generated test that is not trusted, and why."""
 
     test: str
     reason: str
@@ -112,8 +116,9 @@ class _CouncilEvent(Payload):
     council_id: EntityId
 
 
+# Source: CN-20.
 class CouncilOpened(_CouncilEvent):
-    """Roster, rules, budget and seed are fixed (CN-20)."""
+    """Roster, rules, budget and seed are fixed."""
 
     kind: CouncilKind
     output_kind: OutputKind
@@ -144,8 +149,9 @@ class CouncilOpened(_CouncilEvent):
     """The request at a gate of the story that this council decides in the place of a person (LC-77)."""
 
 
+# Source: CN-22.
 class DraftReceived(_CouncilEvent):
-    """A proposer delivered its candidate (CN-22)."""
+    """A proposer delivered its candidate."""
 
     member_id: EntityId
     attempt: Count
@@ -154,16 +160,18 @@ class DraftReceived(_CouncilEvent):
     tokens: Count
 
 
+# Source: CN-24.
 class DraftFailed(_CouncilEvent):
-    """A proposer gave no usable draft; it still counts as invited (CN-24)."""
+    """A proposer gave no usable draft; it still counts as invited."""
 
     member_id: EntityId
     attempt: Count
     code: str
 
 
+# Source: CN-23.
 class TestsAuthored(_CouncilEvent):
-    """The test author delivered tests without having seen a draft (CN-23)."""
+    """The test author delivered tests without having seen a draft."""
 
     __test__ = False
 
@@ -172,8 +180,9 @@ class TestsAuthored(_CouncilEvent):
     count: Count
 
 
+# Source: CN-33.
 class TestsFiltered(_CouncilEvent):
-    """The validity filter ran; with `trusted` false the trusted set is empty (CN-33)."""
+    """The validity filter ran; with `trusted` false the trusted set is empty."""
 
     __test__ = False
 
@@ -191,15 +200,17 @@ class EvidenceRecorded(_CouncilEvent):
     evidence: Evidence
 
 
+# Source: CN-15.
 class RoundOpened(_CouncilEvent):
-    """The council is in this phase of this round (CN-15)."""
+    """The council is in this phase of this round."""
 
     round: Count
     phase: Literal["drafting", "evidence", "repairing", "balloting"]
 
 
+# Source: CN-41.
 class CritiqueReceived(_CouncilEvent):
-    """A member that is not the author wrote a critique from the evidence (CN-41)."""
+    """A member that is not the author wrote a critique from the evidence."""
 
     round: Count
     candidate_id: EntityId
@@ -207,8 +218,9 @@ class CritiqueReceived(_CouncilEvent):
     critique_digest: Digest
 
 
+# Source: CN-42.
 class RepairReceived(_CouncilEvent):
-    """A repaired version was measured; the better one is kept (CN-42)."""
+    """A repaired version was measured; the better one is kept."""
 
     round: Count
     candidate_id: EntityId
@@ -217,8 +229,9 @@ class RepairReceived(_CouncilEvent):
     reason: str
 
 
+# Source: CN-48.
 class BallotCast(_CouncilEvent):
-    """The first valid ballot of a voter in this round; keys of `votes` and `ranking` are candidate ids (CN-48)."""
+    """The first valid ballot of a voter in this round; keys of `votes` and `ranking` are candidate ids."""
 
     round: Count
     voter: EntityId
@@ -230,8 +243,9 @@ class BallotCast(_CouncilEvent):
     tokens: Count
 
 
+# Source: CN-47, CN-48.
 class BallotRefused(_CouncilEvent):
-    """A ballot that counts for nothing, neither abstention nor rejection (CN-47, CN-48)."""
+    """A ballot that counts for nothing, neither abstention nor rejection."""
 
     round: Count
     voter: EntityId
@@ -240,8 +254,9 @@ class BallotRefused(_CouncilEvent):
     ballot_digest: Digest
 
 
+# Source: CN-70.
 class EstimateCast(_CouncilEvent):
-    """A member's blind value in this round (CN-70)."""
+    """A member's blind value in this round."""
 
     round: Count
     member_id: EntityId
@@ -249,8 +264,9 @@ class EstimateCast(_CouncilEvent):
     reason_digest: Digest
 
 
+# Source: CN-56..CN-61.
 class CouncilDecided(_CouncilEvent):
-    """The council has a winner, a verdict or an estimate, and says by what (CN-56..CN-61)."""
+    """The council has a winner, a verdict or an estimate, and says by what."""
 
     outcome: Literal["decided"] = "decided"
     decided_in: Literal["P3", "P6"]
@@ -269,8 +285,9 @@ class CouncilDecided(_CouncilEvent):
     """The whole decision record: candidates, evidence, ballots with reasons, rules, seed, tokens (CN-58)."""
 
 
+# Source: CN-56.
 class CouncilUndecided(_CouncilEvent):
-    """There is no winner and no default one; a person decides (CN-56). `approval_id` None for kind estimate alone."""
+    """There is no winner and no default one; a person decides. `approval_id` None for kind estimate alone."""
 
     reason: UndecidedReason
     tally: dict[str, Json]

@@ -21,15 +21,17 @@ __all__ = [
 ]
 
 
+# Source: GR-49.
 class DecisionLink(Value):
-    """A relation to another decision (GR-49)."""
+    """A relation to another decision."""
 
     rel: Literal["DEPENDS_ON", "GOVERNS", "RELATES_TO"]
     decision_id: EntityId
 
 
+# Source: GR-54.
 class EvidenceRef(Value):
-    """What a decision is based on: id of a report or run, digest of an artifact (GR-54)."""
+    """What a decision is based on: id of a report or run, digest of an artifact."""
 
     kind: EvidenceKind
     id: Annotated[str, Field(min_length=1)]
@@ -41,8 +43,9 @@ class _DecisionEvent(Payload):
     decision_id: EntityId
 
 
+# Source: GR-70.
 class DecisionProposed(_DecisionEvent):
-    """A choice with its rationale, its alternatives and its author is on record (GR-70)."""
+    """A choice with its rationale, its alternatives and its author is on record."""
 
     other_origins = ("council",)
     title: str

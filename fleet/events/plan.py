@@ -40,8 +40,9 @@ __all__ = [
 PlanVersion = Annotated[int, Field(ge=1)]
 
 
+# Source: PL-2.
 class Task(Value):
-    """One task of a plan (PL-2)."""
+    """One task of a plan."""
 
     task_id: EntityId
     story_id: StoryId
@@ -65,8 +66,9 @@ class Task(Value):
     author: Principal | None = None
 
 
+# Source: PL-22.
 class Dependency(Value):
-    """Task `from` needs task `to` to be done first; `inferred` when no one declared it (PL-22)."""
+    """Task `from` needs task `to` to be done first; `inferred` when no one declared it."""
 
     from_: Annotated[EntityId, Field(alias="from")]
     to: EntityId
@@ -84,8 +86,9 @@ class TaskDecision(Value):
     decided_at: Millis
 
 
+# Source: PL-21, PL-20.
 class PlanProblem(Value):
-    """One thing wrong with a derived plan; `code` is one of PL-20 (PL-21)."""
+    """One thing wrong with a derived plan; `code` names the bound that it passes."""
 
     code: str
     message: str
@@ -107,23 +110,26 @@ class _PlanEvent(Payload):
     plan_id: EntityId
 
 
+# Source: PL-24.
 class TaskDerivationRequested(_PlanEvent):
-    """A planner is asked for the tasks of this content (PL-24)."""
+    """A planner is asked for the tasks of this content."""
 
     content_digest: Digest
     attempt: Count
 
 
+# Source: PL-23.
 class TaskDerivationFailed(_PlanEvent):
-    """No attempt gave a valid plan; a person has to write one (PL-23)."""
+    """No attempt gave a valid plan; a person has to write one."""
 
     attempts: Count
     problems: tuple[PlanProblem, ...]
     requires_manual_review: bool
 
 
+# Source: PL-12.
 class PlanProposed(_PlanEvent):
-    """A plan version exists; it is immutable (PL-12)."""
+    """A plan version exists; it is immutable."""
 
     version: PlanVersion
     previous_plan_id: EntityId | None = None
@@ -137,8 +143,9 @@ class PlanProposed(_PlanEvent):
     plan_digest: Digest
 
 
+# Source: PL-10, PL-11.
 class PlanAdopted(_PlanEvent):
-    """The story follows this plan; an earlier one is superseded (PL-10, PL-11)."""
+    """The story follows this plan; an earlier one is superseded."""
 
     version: PlanVersion
     decision_id: EntityId
@@ -152,14 +159,16 @@ class PlanRejected(_PlanEvent):
     reason: str
 
 
+# Source: PL-45.
 class PlanStalled(_PlanEvent):
-    """Nothing runs and nothing is ready, but tasks are left (PL-45)."""
+    """Nothing runs and nothing is ready, but tasks are left."""
 
     blockers: tuple[Blocker, ...]
 
 
+# Source: PL-47.
 class CheckpointSaved(_PlanEvent):
-    """The story tree can be restored to this point (PL-47)."""
+    """The story tree can be restored to this point."""
 
     checkpoint_id: EntityId
     tree_digest: Digest

@@ -48,8 +48,9 @@ class _PrincipalEvent(_PlatformEvent):
     by: Principal
 
 
+# Source: RT-25.
 class PrincipalRegistered(_PrincipalEvent):
-    """The principal may act (RT-25)."""
+    """The principal may act."""
 
 
 class PrincipalChanged(_PrincipalEvent):
@@ -60,8 +61,9 @@ class PrincipalDisabled(_PrincipalEvent):
     """The principal may no longer act."""
 
 
+# Source: GL-23.
 class ConfigActivated(_PlatformEvent):
-    """This version of a config file is in force for new stories (GL-23)."""
+    """This version of a config file is in force for new stories."""
 
     file: str
     digest: Digest
@@ -79,8 +81,9 @@ class _DelegationEvent(_PlatformEvent):
     projects: tuple[EntityId, ...] = ()
 
 
+# Source: LC-77.
 class DelegationGranted(_DelegationEvent):
-    """The delegate may decide this gate until `valid_until` (LC-77)."""
+    """The delegate may decide this gate until `valid_until`."""
 
 
 class DelegationRevoked(_DelegationEvent):
@@ -94,16 +97,18 @@ class _FleetEvent(_PlatformEvent):
     reason: str
 
 
+# Source: PL-50.
 class FleetPaused(_FleetEvent):
-    """No step of the scope starts from here on (PL-50)."""
+    """No step of the scope starts from here on."""
 
 
 class FleetResumed(_FleetEvent):
     """Steps of the scope may start again."""
 
 
+# Source: CN-16.
 class CouncilPoolSet(_PlatformEvent):
-    """Councils of this role are staffed like this (CN-16)."""
+    """Councils of this role are staffed like this."""
 
     role: RoleName
     config: dict[str, Json]
@@ -142,9 +147,11 @@ class _AccessEvent(_PlatformEvent):
     reason: str | None = None
 
 
+# Source: CX-16.
 class AccessDenied(_AccessEvent):
-    """A principal was refused (CX-16)."""
+    """A principal was refused."""
 
 
+# Source: CX-18.
 class OverrideUsed(_AccessEvent):
-    """A principal used the incident override (CX-18)."""
+    """A principal used the incident override."""

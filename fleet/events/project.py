@@ -45,8 +45,9 @@ class _ProjectEvent(Payload):
     origin: ClassVar[Origin] = "planning"
 
 
+# Source: PL-2.
 class ProjectCreated(_ProjectEvent):
-    """A project exists (PL-2)."""
+    """A project exists."""
 
     project_id: EntityId
     title: str
@@ -67,8 +68,9 @@ class ProjectUpdated(_ProjectEvent):
     changes: dict[str, Json]
 
 
+# Source: PL-2.
 class EpicCreated(_ProjectEvent):
-    """An epic exists (PL-2)."""
+    """An epic exists."""
 
     epic_id: EntityId
     project_id: EntityId
@@ -91,34 +93,39 @@ class _CeremonyEvent(_ProjectEvent):
     ceremony_id: EntityId
 
 
+# Source: PL-60.
 class CeremonyOpened(_CeremonyEvent):
-    """A backlog review is being prepared (PL-60)."""
+    """A backlog review is being prepared."""
 
     story_ids: tuple[StoryId, ...] = ()
     councils: tuple[RoleName, ...] = ()
 
 
+# Source: PL-62.
 class CeremonyStarted(_CeremonyEvent):
-    """The councils review these stories (PL-62)."""
+    """The councils review these stories."""
 
     story_ids: Annotated[tuple[StoryId, ...], Field(min_length=1, max_length=50)]
     councils: tuple[RoleName, ...] = ()
 
 
+# Source: PL-65.
 class CeremonyCompleted(_CeremonyEvent):
-    """Every story is decided (PL-65)."""
+    """Every story is decided."""
 
     story_ids: tuple[StoryId, ...] = ()
 
 
+# Source: PL-66.
 class CeremonyCancelled(_CeremonyEvent):
-    """The ceremony was given up (PL-66)."""
+    """The ceremony was given up."""
 
     reason: str
 
 
+# Source: PL-63, PL-67.
 class CeremonyStoryReviewed(_CeremonyEvent):
-    """One council reviewed one story, or says why it could not (PL-63, PL-67)."""
+    """One council reviewed one story, or says why it could not."""
 
     origin = "council"
     story_id: StoryId
@@ -129,8 +136,9 @@ class CeremonyStoryReviewed(_CeremonyEvent):
     failed: str | None = None
 
 
+# Source: PL-80..PL-83.
 class CeremonyStoryEstimated(_CeremonyEvent):
-    """What the councils think that the story takes, in points; none where too few of them said so (PL-80..PL-83)."""
+    """What the councils think that the story takes, in points; none where too few of them said so."""
 
     origin = "council"
     story_id: StoryId
@@ -142,8 +150,9 @@ class CeremonyStoryEstimated(_CeremonyEvent):
     """Of the last round, rising, without names."""
 
 
+# Source: PL-68.
 class CeremonyStoryDecided(_CeremonyEvent):
-    """The po decided on one story: `po_notes` when approved, `reason` when rejected (PL-68)."""
+    """The po decided on one story: `po_notes` when approved, `reason` when rejected."""
 
     story_id: StoryId
     result: Literal["APPROVED", "REJECTED"]
@@ -159,8 +168,9 @@ class _DiscoveryEvent(_ProjectEvent):
     discovery_id: EntityId
 
 
+# Source: PL-54.
 class DiscoveryRequested(_DiscoveryEvent):
-    """A goal is to become stories; the proposal of the rules alone is stored already (PL-54)."""
+    """A goal is to become stories; the proposal of the rules alone is stored already."""
 
     goal: str
     language: str
@@ -169,8 +179,9 @@ class DiscoveryRequested(_DiscoveryEvent):
     proposal_digest: Digest
 
 
+# Source: PL-54.
 class DiscoveryProposed(_DiscoveryEvent):
-    """There is a proposal to decide on; `note` says why it is that of the rules where a model was asked (PL-54)."""
+    """There is a proposal to decide on; `note` says why it is that of the rules where a model was asked."""
 
     proposal_digest: Digest
     source: Literal["template", "model"]
@@ -204,8 +215,9 @@ class DiscoveryRejected(_DiscoveryEvent):
     reason: str
 
 
+# Source: EV-25.
 class StoryTombstoned(_ProjectEvent):
-    """The story's stream was exported and deleted; this is what proves where it ended (EV-25)."""
+    """The story's stream was exported and deleted; this is what proves where it ended."""
 
     group = "platform"
     origin = "owner"

@@ -11,24 +11,27 @@ from fleet.ids import Digest, EntityId
 __all__ = ["Orphan", "OwnershipTaken", "ReportGenerated", "Traceability"]
 
 
+# Source: RP-20.
 class Orphan(Value):
-    """A record that lacks a required link (RP-20)."""
+    """A record that lacks a required link."""
 
     id: str
     missing: str
     rule: str | None = None
 
 
+# Source: RP-20.
 class Traceability(Value):
-    """How many of the required links exist (RP-20)."""
+    """How many of the required links exist."""
 
     linked: Count
     total: Count
     orphans: tuple[Orphan, ...] = ()
 
 
+# Source: EV-3.
 class OwnershipTaken(Payload):
-    """The stream has a new owner; earlier epochs cannot write (EV-3)."""
+    """The stream has a new owner; earlier epochs cannot write."""
 
     group: ClassVar[EventGroup] = "platform"
     origin: ClassVar[Origin] = "owner"
@@ -39,8 +42,9 @@ class OwnershipTaken(Payload):
     cause: Literal["new", "expired", "restart"]
 
 
+# Source: RP-3.
 class ReportGenerated(Payload):
-    """A report of the story as of this version is in the blob store (RP-3)."""
+    """A report of the story as of this version is in the blob store."""
 
     group: ClassVar[EventGroup] = "report"
     origin: ClassVar[Origin] = "report"

@@ -43,8 +43,9 @@ class PolicyRef(Value):
     digest: Digest
 
 
+# Source: MB-22.
 class Reserve(Value):
-    """Upper bound of what the step may use, held in every budget scope until it is settled (MB-22)."""
+    """Upper bound of what the step may use, held in every budget scope until it is settled."""
 
     tokens: Count = 0
     gpu_ms: Millis = 0
@@ -55,8 +56,9 @@ class Reserve(Value):
     """At the dearest price that the call may be charged; absent when nothing that may answer has a price."""
 
 
+# Source: MB-31.
 class Cost(Value):
-    """What the step used. `priced` false: the cost is unknown, which is not the same as 0 (MB-31)."""
+    """What the step used. `priced` false: the cost is unknown, which is not the same as 0."""
 
     tokens_in: Count = 0
     tokens_out: Count = 0
@@ -101,8 +103,9 @@ class _StepEvent(Payload):
     origin: ClassVar[Origin] = "steps"
 
 
+# Source: RC-55.
 class StepStarted(_StepEvent):
-    """The step may be dispatched from here on, not before (RC-55)."""
+    """The step may be dispatched from here on, not before."""
 
     step_id: StepId
     kind: StepKind
@@ -121,8 +124,9 @@ class StepStarted(_StepEvent):
     reserve: Reserve
 
 
+# Source: RC-56.
 class StepFinished(_StepEvent):
-    """The one recorded result of the step (RC-56)."""
+    """The one recorded result of the step."""
 
     step_id: StepId
     outcome: StepOutcome
@@ -136,8 +140,9 @@ class StepFinished(_StepEvent):
     error_code: str | None = None
 
 
+# Source: RC-52.
 class StepOutcomeUnknown(_StepEvent):
-    """An UNSAFE step may or may not have happened; it is never repeated (RC-52)."""
+    """An UNSAFE step may or may not have happened; it is never repeated."""
 
     step_id: StepId
     sent_digest: Digest
@@ -145,8 +150,9 @@ class StepOutcomeUnknown(_StepEvent):
     probe: str | None = None
 
 
+# Source: RC-57.
 class StepResolved(_StepEvent):
-    """A probe or a person said whether the step happened (RC-57)."""
+    """A probe or a person said whether the step happened."""
 
     step_id: StepId
     outcome: Literal["happened", "not_happened"]
@@ -155,8 +161,9 @@ class StepResolved(_StepEvent):
     probe_result: Literal["happened", "not_happened", "cannot_tell"] | None = None
 
 
+# Source: RT-31.
 class ToolDenied(_StepEvent):
-    """A call was refused by the policy (RT-31)."""
+    """A call was refused by the policy."""
 
     tool: str
     op: str
@@ -170,8 +177,9 @@ class ToolDenied(_StepEvent):
     """Digest of tool, operation and arguments: equal ones are the same call (RT-67)."""
 
 
+# Source: MB-3.
 class ModelFallbackUsed(_StepEvent):
-    """Another entry of the model chain answered (MB-3)."""
+    """Another entry of the model chain answered."""
 
     step_id: StepId
     from_: Annotated[str, Field(alias="from")]
@@ -179,8 +187,9 @@ class ModelFallbackUsed(_StepEvent):
     reason: str
 
 
+# Source: MB-41.
 class StuckDetected(_StepEvent):
-    """A task goes round in circles; `level` is the answer of MB-41 that follows."""
+    """A task goes round in circles; `level` counts the answers, from a hint to parking."""
 
     origin = "owner"
     task_id: EntityId

@@ -59,8 +59,9 @@ class AcceptanceCriterion(Value):
     text: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+# Source: SC-2.
 class Finding(Value):
-    """Why points were lost: each lost point is explained by exactly one finding (SC-2)."""
+    """Why points were lost: each lost point is explained by exactly one finding."""
 
     code: str
     dimension: str
@@ -73,8 +74,9 @@ class Finding(Value):
     suggestion: str = ""
 
 
+# Source: LC-4.
 class GuardResult(Value):
-    """Value of one guard; `evidence` names the events that it was computed from (LC-4)."""
+    """Value of one guard; `evidence` names the events that it was computed from."""
 
     name: EventName
     ok: bool
@@ -98,8 +100,9 @@ class RepoSource(Value):
     ref: str | None = None
 
 
+# Source: LC-77.
 class RunDelegation(Value):
-    """A gate delegated for this run (LC-77)."""
+    """A gate delegated for this run."""
 
     delegation_id: EntityId
     gate: GateName
@@ -117,8 +120,9 @@ class _StoryEvent(Payload):
     origin: ClassVar[Origin] = "planning"
 
 
+# Source: GL-23.
 class StoryCreated(_StoryEvent):
-    """A story exists. `config` holds the digest of every config file it starts with (GL-23)."""
+    """A story exists. `config` holds the digest of every config file it starts with."""
 
     project_id: EntityId
     epic_id: EntityId
@@ -150,8 +154,9 @@ class StoryStarted(_StoryEvent):
     """Replies of models are kept for later replay."""
 
 
+# Source: PL-5.
 class StoryEdited(_StoryEvent):
-    """Fields of the story have new values; its content digest changed (PL-5)."""
+    """Fields of the story have new values; its content digest changed."""
 
     changes: dict[str, Json]
     reason: str | None = None
@@ -159,8 +164,9 @@ class StoryEdited(_StoryEvent):
     previous_content_digest: Digest
 
 
+# Source: SC-1, SC-31.
 class StoryScored(_StoryEvent):
-    """The readiness of this content was scored (SC-1, SC-31)."""
+    """The readiness of this content was scored."""
 
     origin = "coach"
     content_digest: Digest
@@ -171,8 +177,9 @@ class StoryScored(_StoryEvent):
     scorer_version: str
 
 
+# Source: LC-8.
 class StoryTransitioned(_StoryEvent):
-    """The story is in state `to`; all guards were true (LC-8)."""
+    """The story is in state `to`; all guards were true."""
 
     from_: Annotated[StateName, Field(alias="from")]
     event: EventName
@@ -184,8 +191,9 @@ class StoryTransitioned(_StoryEvent):
     reason: str | None = None
 
 
+# Source: LC-4.
 class TransitionRefused(_StoryEvent):
-    """A legal event was refused, because guards were false (LC-4)."""
+    """A legal event was refused, because guards were false."""
 
     state: StateName
     event: EventName
@@ -193,8 +201,9 @@ class TransitionRefused(_StoryEvent):
     principal: Principal
 
 
+# Source: LC-96.
 class RigorChanged(_StoryEvent):
-    """The story is worked on at another rigor level from here on (LC-96)."""
+    """The story is worked on at another rigor level from here on."""
 
     from_: Annotated[Rigor, Field(alias="from")]
     to: Rigor
@@ -202,8 +211,9 @@ class RigorChanged(_StoryEvent):
     approval_id: EntityId | None = None
 
 
+# Source: GL-23.
 class ConfigMigrated(_StoryEvent):
-    """The story follows another version of a config file (GL-23)."""
+    """The story follows another version of a config file."""
 
     origin = "admin"
     file: str
@@ -212,8 +222,9 @@ class ConfigMigrated(_StoryEvent):
     by: Principal
 
 
+# Source: LC-93, LC-94.
 class StoryParked(_StoryEvent):
-    """The story waits for a person; everything is kept (LC-93, LC-94)."""
+    """The story waits for a person; everything is kept."""
 
     origin = "owner"
     cause: ParkCause
@@ -224,8 +235,9 @@ class StoryParked(_StoryEvent):
     """Id of what to look at, e.g. a step or an approval."""
 
 
+# Source: LC-95.
 class StoryUnparked(_StoryEvent):
-    """A person lets the story go on; no guard is skipped (LC-95)."""
+    """A person lets the story go on; no guard is skipped."""
 
     origin = "owner"
     by: Principal
@@ -239,8 +251,9 @@ class StoryCancelled(_StoryEvent):
     reason: str
 
 
+# Source: EV-25.
 class StoryArchived(_StoryEvent):
-    """The story's bytes were exported (EV-25)."""
+    """The story's bytes were exported."""
 
     origin = "owner"
     export_digest: Digest
@@ -290,8 +303,9 @@ class _Pause(_StoryEvent):
     reason: str | None = None
 
 
+# Source: PL-50.
 class StoryPaused(_Pause):
-    """No step of the scope starts from here on (PL-50)."""
+    """No step of the scope starts from here on."""
 
 
 class StoryResumed(_Pause):

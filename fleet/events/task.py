@@ -67,8 +67,9 @@ class TaskUpdated(_TaskEvent):
     changes: dict[str, Json]
 
 
+# Source: LC-121.
 class TaskTransitioned(_TaskEvent):
-    """The task is in state `to` (LC-121)."""
+    """The task is in state `to`."""
 
     task_id: EntityId
     from_: Annotated[TaskState, Field(alias="from")]
@@ -83,8 +84,9 @@ class TaskTransitioned(_TaskEvent):
     """True when the system passed a review that this kind of task does not need (LC-119)."""
 
 
+# Source: LC-130.
 class TaskClaimed(_TaskEvent):
-    """One principal alone may work on, or review, the task until `expires_at` (LC-130)."""
+    """One principal alone may work on, or review, the task until `expires_at`."""
 
     task_id: EntityId
     state: TaskState
@@ -100,8 +102,9 @@ class TaskClaimReleased(_TaskEvent):
     reason: Literal["released", "expired", "finished"]
 
 
+# Source: PL-81, PL-82.
 class TaskEstimated(_TaskEvent):
-    """The task has an estimate; `converged` false is listed for the po (PL-81, PL-82)."""
+    """The task has an estimate; `converged` false is listed for the po."""
 
     origin = "council"
     task_id: EntityId
@@ -117,8 +120,9 @@ class TaskEstimated(_TaskEvent):
     council_id: EntityId | None = None
 
 
+# Source: LC-131.
 class SlaBreached(_TaskEvent):
-    """A time limit passed; nothing is decided by that (LC-131)."""
+    """A time limit passed; nothing is decided by that."""
 
     subject: Topic
     state: str
@@ -127,8 +131,9 @@ class SlaBreached(_TaskEvent):
     notified: tuple[Principal, ...] = ()
 
 
+# Source: RC-36.
 class TreeMerged(_TaskEvent):
-    """The story tree is `result_digest`; without a task it is the pinned base (RC-36) or a restored checkpoint."""
+    """The story tree is `result_digest`; without a task it is the pinned base or a restored checkpoint."""
 
     task_id: EntityId | None = None
     base_digest: Digest
@@ -141,8 +146,9 @@ class TreeMerged(_TaskEvent):
     """The run that made the commit; histories from before do not name it."""
 
 
+# Source: PL-47.
 class RestoreRequested(_TaskEvent):
-    """A person wants the story tree as the checkpoint has it; the story does that before anything else (PL-47)."""
+    """A person wants the story tree as the checkpoint has it; the story does that before anything else."""
 
     origin = "planning"
     checkpoint_id: EntityId
@@ -151,8 +157,9 @@ class RestoreRequested(_TaskEvent):
     reason: str
 
 
+# Source: PL-42.
 class MergeConflicted(_TaskEvent):
-    """The task's tree does not fit the story tree, or the merge failed its run (PL-42)."""
+    """The task's tree does not fit the story tree, or the merge failed its run."""
 
     task_id: EntityId
     base_digest: Digest

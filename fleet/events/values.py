@@ -223,7 +223,7 @@ PriorityValue = Annotated[int, Field(ge=1, le=10)]
 def _without_floats(value: JsonValue) -> JsonValue:
     match value:
         case float():
-            raise ValueError("events hold no floats: use a decimal string or an integer (GL-12)")
+            raise ValueError("events hold no floats: use a decimal string or an integer")
         case dict():
             for child in value.values():
                 _without_floats(child)

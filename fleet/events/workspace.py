@@ -83,8 +83,9 @@ class LintSummary(Value):
     warnings: Count
 
 
+# Source: RC-69.
 class WorkspaceSummary(Value):
-    """Sections of the report in short; None is missing evidence, never zero (RC-69)."""
+    """Sections of the report in short; None is missing evidence, never zero."""
 
     build_ok: bool | None = None
     unit: TestSummary | None = None
@@ -136,8 +137,9 @@ class _WorkspaceEvent(Payload):
     origin: ClassVar[Origin] = "steps"
 
 
+# Source: RC-60.
 class WorkspaceReported(_WorkspaceEvent):
-    """The pipeline ran on this tree; the whole report is the blob `report_digest` (RC-60)."""
+    """The pipeline ran on this tree; the whole report is the blob `report_digest`."""
 
     run_id: EntityId
     task_id: EntityId | None = None
@@ -147,8 +149,9 @@ class WorkspaceReported(_WorkspaceEvent):
     summary: WorkspaceSummary
 
 
+# Source: RG-45.
 class WorkspaceScored(_WorkspaceEvent):
-    """The verdict on this tree at this rigor (RG-45)."""
+    """The verdict on this tree at this rigor."""
 
     origin = "scorer"
     run_id: EntityId
@@ -164,8 +167,9 @@ class WorkspaceScored(_WorkspaceEvent):
     inconsistent: bool = False
 
 
+# Source: RG-43.
 class DimensionWaived(_WorkspaceEvent):
-    """A person took one dimension out of the score until `expires_at` (RG-43)."""
+    """A person took one dimension out of the score until `expires_at`."""
 
     origin = "approvals"
     dimension: Dimension
@@ -186,8 +190,9 @@ class ArtifactStored(_WorkspaceEvent):
     step_id: StepId
 
 
+# Source: LC-48.
 class DocsProduced(_WorkspaceEvent):
-    """The documents belong to this tree; `criteria` names the evidence of each acceptance criterion (LC-48)."""
+    """The documents belong to this tree; `criteria` names the evidence of each acceptance criterion."""
 
     origin = "tasks"
     docs: tuple[DocFile, ...]
@@ -195,8 +200,9 @@ class DocsProduced(_WorkspaceEvent):
     criteria: dict[EntityId, tuple[str, ...]]
 
 
+# Source: LC-62.
 class DeploymentRecorded(_WorkspaceEvent):
-    """How a deployment of this tree ended; `unknown` does not count as succeeded (LC-62)."""
+    """How a deployment of this tree ended; `unknown` does not count as succeeded."""
 
     deployment_id: EntityId
     environment: str
@@ -213,8 +219,9 @@ class DeploymentRecorded(_WorkspaceEvent):
     """What the target said, for people."""
 
 
+# Source: LC-49.
 class HealthObserved(_WorkspaceEvent):
-    """Health of an environment in one window, from and to in UTC milliseconds (LC-49)."""
+    """Health of an environment in one window, from and to in UTC milliseconds."""
 
     environment: str
     deployment_id: EntityId | None = None

@@ -89,7 +89,7 @@ class _Engine(_Frozen):
     @model_validator(mode="after")
     def _priced(self) -> Self:
         if (self.price is None) == (not self.unpriced):
-            raise ValueError(f"engine {self.engine_id!r} needs either a price or `unpriced: true`, not both (MB-1)")
+            raise ValueError(f"engine {self.engine_id!r} needs either a price or `unpriced: true`, not both")
         return self
 
 

@@ -103,7 +103,7 @@ class Budgets(_Frozen):
     @model_validator(mode="after")
     def _story_is_bound(self) -> Self:
         if self.story.tokens is None and self.story.gpu_ms is None:
-            raise ValueError("budgets.story needs a limit on tokens or gpu_ms (MB-20)")
+            raise ValueError("budgets.story needs a limit on tokens or gpu_ms")
         return self
 
 
@@ -144,7 +144,7 @@ class ModelsConfig(_Frozen):
             if missing := sorted({entry.engine_id for entry in policy.chain} - known):
                 raise ValueError(f"policies.{role} names unknown engines: {', '.join(missing)}")
         if "default" not in self.policies:
-            raise ValueError("policies.default is missing: roles without a policy of their own use it (MB-2)")
+            raise ValueError("policies.default is missing: roles without a policy of their own use it")
         return self
 
     @property

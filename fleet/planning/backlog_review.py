@@ -40,8 +40,9 @@ class PlanOutlineTask(_Part):
     """None in reviews that were stored before councils were asked for it."""
 
 
+# Source: PL-67.
 class BacklogReview(_Part):
-    """What one council says of one story (PL-67); `points` is its first estimate."""
+    """What one council says of one story; `points` is its first estimate."""
 
     feedback: Annotated[str, Field(min_length=1, max_length=1000)]
     risks: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=6)]

@@ -53,8 +53,9 @@ _DEFINITION = re.compile(
 )
 
 
+# Source: SC-2.
 class Finding(BaseModel):
-    """One reason for lost points (SC-2). `span` is in the NFC text of `field`; several matches are joined by commas."""
+    """One reason for lost points. `span` is in the NFC text of `field`; several matches are joined by commas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,8 +70,9 @@ class Finding(BaseModel):
     suggestion: str
 
 
+# Source: SC-1.
 class StoryScore(BaseModel):
-    """How ready a story is: `score` = 100 - what the findings lost (SC-1)."""
+    """How ready a story is: `score` = 100 - what the findings lost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -40,7 +40,7 @@ class CoachWeights(_Settings):
     def _sum_is_100(self) -> Self:
         total = sum(self.model_dump().values())
         if total != 100:
-            raise ValueError(f"the weights sum to {total}; they must sum to 100 (SC-1)")
+            raise ValueError(f"the weights sum to {total}; they must sum to 100")
         return self
 
 
@@ -106,7 +106,7 @@ class CoachConfig(_Settings):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if "en" not in self.languages:
-            raise ValueError("languages lacks en: every story is matched in English too (SC-20)")
+            raise ValueError("languages lacks en: every story is matched in English too")
         if self.no_scenario > self.weights.acceptance_criteria:
             raise ValueError("no_scenario is more than weights.acceptance_criteria")
         return self

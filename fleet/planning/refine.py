@@ -36,8 +36,9 @@ class RefineChange(BaseModel):
         return f"{self.field}/{self.kind}"
 
 
+# Source: SC-40.
 class RefinedStory(BaseModel):
-    """What refine proposes; nothing is stored until somebody sends it as an edit (SC-40)."""
+    """What refine proposes; nothing is stored until somebody sends it as an edit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

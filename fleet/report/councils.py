@@ -68,8 +68,9 @@ class CandidateRow(_Row):
     first_places: int
 
 
+# Source: CN-70.
 class EstimateRoundRow(_Row):
-    """One round of an estimate, without names (CN-70)."""
+    """One round of an estimate, without names."""
 
     round: int
     median: int | None
@@ -79,8 +80,9 @@ class EstimateRoundRow(_Row):
     absent: int
 
 
+# Source: CN-61.
 class CouncilSummary(_Row):
-    """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
+    """One council from its opening to its outcome; tokens by phase as it recorded them."""
 
     council_id: str
     kind: str

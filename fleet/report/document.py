@@ -389,11 +389,11 @@ class _Page:
 
     def traceability(self) -> Iterable[Block]:
         classes = self._r.trace_classes
-        rows = tuple((c.rule, c.name, f"{c.linked} of {c.total}") for c in classes)
+        rows = tuple((c.name, f"{c.linked} of {c.total}") for c in classes)
         total = self._r.traceability
-        yield Table(("Rule", "Class", "Linked"), (*rows, ("RP-20", "all", f"{total.linked} of {total.total}")))
-        orphans = tuple((o.id, o.missing, o.rule or "-") for c in classes for o in c.orphans)
-        yield Table(("Orphan", "Missing link", "Rule"), orphans) if orphans else Paragraph("No link is missing.")
+        yield Table(("Class", "Linked"), (*rows, ("all", f"{total.linked} of {total.total}")))
+        orphans = tuple((o.id, o.missing, c.name) for c in classes for o in c.orphans)
+        yield Table(("Orphan", "Missing link", "Class"), orphans) if orphans else Paragraph("No link is missing.")
 
     def next_steps(self) -> Iterable[Block]:
         steps = self._r.next_steps

@@ -70,7 +70,7 @@ class DimensionWeights(_Settings):
     def _sum_is_100(self) -> Self:
         total = sum(self.of(d) for d in DIMENSIONS)
         if total != 100:
-            raise ValueError(f"the weights sum to {total}; they must sum to 100 (RG-4)")
+            raise ValueError(f"the weights sum to {total}; they must sum to 100")
         return self
 
 
@@ -145,7 +145,7 @@ class RigorConfig(_Settings):
 
     @model_validator(mode="after")
     def _never_loosens(self) -> Self:
-        problems = [f"L0.hard must name {g!r} (RG-31)" for g in ("build", "secrets") if g not in self.L0.hard]
+        problems = [f"L0.hard must name {g!r}" for g in ("build", "secrets") if g not in self.L0.hard]
         for lower, upper in pairwise(LEVELS):
             problems += [f"{upper}.{p}" for p in _loosened(self.level(lower), self.level(upper))]
         if problems:
@@ -175,7 +175,7 @@ def _loosened(lower: LevelConfig, upper: LevelConfig) -> list[str]:
     if extra := sorted(set(upper.static.gate) - set(lower.static.gate)):
         found.append(f"static.gate allows {extra}, the level below does not")
     if lost := sorted(set(lower.hard) - set(upper.hard)):
-        found.append(f"hard lacks {lost} of the level below (RG-32)")
+        found.append(f"hard lacks {lost} of the level below")
     return found
 
 

@@ -48,8 +48,9 @@ class DimensionResult(_Frozen):
     limit: str | None
 
 
+# Source: RG-45.
 class WorkspaceScore(_Frozen):
-    """The verdict on one report at one level and everything that explains it (RG-45)."""
+    """The verdict on one report at one level and everything that explains it."""
 
     run_id: EntityId
     tree_digest: Digest

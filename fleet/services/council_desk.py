@@ -55,9 +55,10 @@ class NamedAgentLine:
     status: Literal["ready", "busy"]
 
 
+# Source: CN-16.
 @dataclass(frozen=True, slots=True)
 class PoolLine:
-    """A pool as it is in force, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now."""
 
     role: str
     pool: cn.CouncilPool

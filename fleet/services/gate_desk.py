@@ -43,9 +43,10 @@ class GateCouncil:
     minority: Any
 
 
+# Source: LC-79.
 @dataclass(frozen=True, slots=True)
 class GateCard:
-    """One approval with everything that its decider needs (LC-79)."""
+    """One approval with everything that its decider needs."""
 
     approval: Approval
     state: StoryState

@@ -32,7 +32,7 @@ class PrincipalEntry(BaseModel):
     @model_validator(mode="after")
     def _is_admin_a_person(self) -> PrincipalEntry:
         if "admin" in self.roles and not self.principal.is_human:
-            raise ValueError(f"{self.principal} is no person: role 'admin' is for people alone (RT-24)")
+            raise ValueError(f"{self.principal} is no person: role 'admin' is for people alone")
         return self
 
 

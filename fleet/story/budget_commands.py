@@ -91,7 +91,7 @@ def change_of(state: StoryState, config: Budgets, scope: BudgetScope, limits: Ma
     before = limits_of(state, config, scope)
     after = BudgetLimits.model_validate({**before.model_dump(), **limits})
     if scope.kind == "story" and after.tokens is None and after.gpu_ms is None:
-        raise InvalidInput("a story keeps a limit on tokens or on gpu_ms (MB-20)", field="limits")
+        raise InvalidInput("a story keeps a limit on tokens or on gpu_ms", field="limits")
     higher = [name for name in QUANTITIES if _is_higher(before.of(name), after.of(name))]
     return BudgetChange(scope, after, is_raise=bool(higher))
 

@@ -107,8 +107,9 @@ class Declaration(_Frozen):
     cost_hint: Literal["free", "cpu", "tokens"] = "free"
 
 
+# Source: RT-20.
 class Capability(_Frozen):
-    """One declared operation (RT-20)."""
+    """One declared operation."""
 
     tool: str
     op: str

@@ -42,7 +42,7 @@ def with_plugins(
         if name in declared or name in shipped or name in PRODUCT_OPS:
             problems.append(f"tool plug-in {name!r}: a tool of this name exists; rename the plug-in's")
         elif not plugin_ops({name: declarations})[name]:
-            problems.append(f"tool plug-in {name!r} declares no operation; give it a full declaration (RT-20)")
+            problems.append(f"tool plug-in {name!r} declares no operation; give it a full declaration")
     if problems:
         raise ConfigError(f"{source}: {'; '.join(problems)}", file=source, problems=problems)
     return {**data, "tools": {**declared, **{name: [dict(d) for d in ds] for name, ds in plugins.items()}}}

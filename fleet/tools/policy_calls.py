@@ -37,8 +37,9 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Source: RT-32.
 class ToolCall(_Frozen):
-    """What the caller asks for. Any other field, such as `approved`, is refused (RT-32)."""
+    """What the caller asks for. Any other field, such as `approved`, is refused."""
 
     tool: Annotated[str, Field(max_length=40)]
     op: Annotated[str, Field(max_length=40)]

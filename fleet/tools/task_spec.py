@@ -40,8 +40,9 @@ class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
+# Source: RC-4.
 class TaskMount(_Wire):
-    """What is seen beside the workspace (RC-4)."""
+    """What is seen beside the workspace."""
 
     type: Literal["bind", "tmpfs", "blob"]
     source: Annotated[str, Field(max_length=4096)] = ""
@@ -50,8 +51,9 @@ class TaskMount(_Wire):
     read_only: Annotated[bool, Field(alias="readOnly")] = True
 
 
+# Source: RC-5.
 class TaskTimeouts(_Wire):
-    """Seconds (RC-5)."""
+    """Seconds."""
 
     overall_s: Annotated[int, Field(alias="overallSec", ge=1, le=14_400)] = 2_400
     idle_s: Annotated[int, Field(alias="idleSec", ge=1, le=14_400)] = 600
@@ -60,8 +62,9 @@ class TaskTimeouts(_Wire):
     """Between SIGTERM and SIGKILL of a cancelled run."""
 
 
+# Source: RC-6.
 class TaskResources(_Wire):
-    """What the run may use (RC-6). One that is not named is the smaller of its default and the cap."""
+    """What the run may use. One that is not named is the smaller of its default and the cap."""
 
     cpu: Annotated[str, Field(pattern=r"^[0-9]{1,2}(\.[0-9]{1,3})?$")] = "2"
     memory: _Size = "4Gi"
@@ -71,8 +74,9 @@ class TaskResources(_Wire):
     """No backend hands out GPUs yet."""
 
 
+# Source: RC-7.
 class TaskNetwork(_Wire):
-    """What the run may reach (RC-7)."""
+    """What the run may reach."""
 
     mode: Literal["none", "allow"] = "none"
     hosts: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
@@ -84,21 +88,24 @@ class TaskNetwork(_Wire):
         return self
 
 
+# Source: RC-8.
 class TaskArtifacts(_Wire):
-    """Files and folders that are kept, as absolute paths below /workspace (RC-8)."""
+    """Files and folders that are kept, as absolute paths below /workspace."""
 
     paths: Annotated[tuple[_Absolute, ...], Field(max_length=64)] = ()
 
 
+# Source: RC-9.
 class TaskInput(_Wire):
-    """The files that the run starts from (RC-9)."""
+    """The files that the run starts from."""
 
     tree: Annotated[Digest | None, Field(alias="treeDigest")] = None
     patch: Annotated[Digest | None, Field(alias="patchDigest")] = None
 
 
+# Source: RC-10.
 class TaskContext(_Wire):
-    """For which story and task the run is, and in which role (RC-10)."""
+    """For which story and task the run is, and in which role."""
 
     story_id: Annotated[
         StoryId, Field(validation_alias=AliasChoices("case_id", "story_id"), serialization_alias="case_id")
@@ -109,8 +116,9 @@ class TaskContext(_Wire):
     hydration_refs: Annotated[tuple[dict[Literal["redis_key", "neo4j_query"], str], ...], Field(max_length=64)] = ()
 
 
+# Source: RC-101.
 class TaskService(_Wire):
-    """A program beside the command (RC-101)."""
+    """A program beside the command."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]

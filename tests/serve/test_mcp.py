@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,6 +72,7 @@ async def test_runner_methods_work_over_mcp():
         listed = {tool.name: tool for tool in (await dev.client.list_tools()).tools}
         assert {"run_task", "await_result", "stream_logs", "copy_artifacts", "cancel", "health"} <= set(listed)
         assert listed["run_task"].input_schema["additionalProperties"] is False
+        assert re.findall(r"\b[A-Z]{2}-[0-9]+\b", str([tool.model_dump() for tool in listed.values()])) == []
         spec = task_spec("python", "a.py", artifacts={"paths": ["/workspace/out"]})
         asked = await dev.ask("run_task", spec=spec, idempotencyKey="key-run-1")
         assert (await dev.ask("run_task", spec=spec, idempotencyKey="key-run-1"))["taskId"] == asked["taskId"]
