@@ -190,7 +190,7 @@ async def change_context(
 async def _result(desk: Desk, story_id: Story, command_id: str, told: int, body: ChangeRequest) -> ChangeResult:
     for after in (max(0, told - _LOOKED_AT), 0):
         for event in await desk.events(story_id, after=after):
-            if event.type == ContextChanged.__name__ and event.command_id == command_id:
+            if event.type == ContextChanged.type and event.command_id == command_id:
                 changed = decode(event)
                 assert isinstance(changed, ContextChanged)
                 ids = tuple(str(change.entity_id) for change in changed.changes)

@@ -18,7 +18,7 @@ def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None =
     Args:
         names: candidate id -> author, filled as drafts arrive. A watcher may know who wrote what; a voter may not.
     """
-    teller = _TELLERS.get(type(payload).__name__)
+    teller = _TELLERS.get(payload.type)
     if teller is None:
         return ()
     known = {} if names is None else names

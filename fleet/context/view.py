@@ -70,7 +70,7 @@ def milestones(
     return tuple(found[-last:])
 
 
-_TYPES = MILESTONES | {ApprovalRequested.__name__}
+_TYPES = MILESTONES | {ApprovalRequested.type}
 """With what tells the gate that an answer is about."""
 
 

@@ -39,6 +39,7 @@ class _ApprovalEvent(Payload):
 class ApprovalRequested(_ApprovalEvent):
     """A gate waits for a decision until `expires_at`; silence is never consent."""
 
+    type = "ApprovalRequested"
     gate: GateName
     role: RoleName
     actor: Literal["human", "any"]
@@ -54,6 +55,7 @@ class ApprovalRequested(_ApprovalEvent):
 class ApprovalGranted(_ApprovalEvent):
     """An authenticated principal holding the role said yes to this subject digest."""
 
+    type = "ApprovalGranted"
     principal: Principal
     as_role: RoleName
     subject_digest: Digest
@@ -66,6 +68,7 @@ class ApprovalGranted(_ApprovalEvent):
 class ApprovalRejected(_ApprovalEvent):
     """A principal said no, and why."""
 
+    type = "ApprovalRejected"
     principal: Principal
     as_role: RoleName
     reason: str
@@ -75,11 +78,13 @@ class ApprovalRejected(_ApprovalEvent):
 class ApprovalExpired(_ApprovalEvent):
     """Nobody answered in time; this is not a rejection."""
 
+    type = "ApprovalExpired"
     attempt: Count
 
 
 class ApprovalRevoked(_ApprovalEvent):
     """A grant was taken back before it was used."""
 
+    type = "ApprovalRevoked"
     principal: Principal
     reason: str

@@ -30,6 +30,7 @@ class _BudgetEvent(Payload):
 class BudgetSet(_BudgetEvent):
     """The scope has these limits; an absent one is unlimited. Usage is never reset."""
 
+    type = "BudgetSet"
     scope: BudgetScope
     limits: dict[BudgetLimit, Count]
     by: Principal
@@ -47,16 +48,21 @@ class _BudgetMark(_BudgetEvent):
 class BudgetWarning(_BudgetMark):
     """80 % of a limit are used."""
 
+    type = "BudgetWarning"
+
 
 # Source: MB-25.
 class BudgetExhausted(_BudgetMark):
     """The limit is used up: no new call starts."""
+
+    type = "BudgetExhausted"
 
 
 # Source: MB-23.
 class UsageAdjusted(_BudgetEvent):
     """The engine's own log settled a reservation."""
 
+    type = "UsageAdjusted"
     step_id: StepId
     delta: dict[str, int]
     source: str

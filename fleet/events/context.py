@@ -39,6 +39,7 @@ class _ContextEvent(Payload):
 class ContextChanged(_ContextEvent):
     """The context of the story is at `version` with snapshot `hash`."""
 
+    type = "ContextChanged"
     changes: tuple[ContextChange, ...]
     version: Version
     hash: Digest
@@ -48,6 +49,7 @@ class ContextChanged(_ContextEvent):
 class ContextPackBuilt(_ContextEvent):
     """A role was given this pack; its text is the blob `hash`."""
 
+    type = "ContextPackBuilt"
     pack_id: EntityId
     as_role: RoleName
     phase: Phase
@@ -66,6 +68,7 @@ class ContextPackBuilt(_ContextEvent):
 class SummaryRecorded(_ContextEvent):
     """Events `covers_from`..`covers_to` were compressed with full recall."""
 
+    type = "SummaryRecorded"
     summary_id: EntityId
     covers_from: Version
     covers_to: Version

@@ -120,6 +120,7 @@ class _CouncilEvent(Payload):
 class CouncilOpened(_CouncilEvent):
     """Roster, rules, budget and seed are fixed."""
 
+    type = "CouncilOpened"
     kind: CouncilKind
     output_kind: OutputKind
     task_id: EntityId | None = None
@@ -153,6 +154,7 @@ class CouncilOpened(_CouncilEvent):
 class DraftReceived(_CouncilEvent):
     """A proposer delivered its candidate."""
 
+    type = "DraftReceived"
     member_id: EntityId
     attempt: Count
     candidate_id: EntityId
@@ -164,6 +166,7 @@ class DraftReceived(_CouncilEvent):
 class DraftFailed(_CouncilEvent):
     """A proposer gave no usable draft; it still counts as invited."""
 
+    type = "DraftFailed"
     member_id: EntityId
     attempt: Count
     code: str
@@ -173,6 +176,7 @@ class DraftFailed(_CouncilEvent):
 class TestsAuthored(_CouncilEvent):
     """The test author delivered tests without having seen a draft."""
 
+    type = "TestsAuthored"
     __test__ = False
 
     author: EntityId
@@ -184,6 +188,7 @@ class TestsAuthored(_CouncilEvent):
 class TestsFiltered(_CouncilEvent):
     """The validity filter ran; with `trusted` false the trusted set is empty."""
 
+    type = "TestsFiltered"
     __test__ = False
 
     kept: tuple[str, ...]
@@ -196,6 +201,7 @@ class TestsFiltered(_CouncilEvent):
 class EvidenceRecorded(_CouncilEvent):
     """One candidate was executed and measured in this round."""
 
+    type = "EvidenceRecorded"
     round: Count
     evidence: Evidence
 
@@ -204,6 +210,7 @@ class EvidenceRecorded(_CouncilEvent):
 class RoundOpened(_CouncilEvent):
     """The council is in this phase of this round."""
 
+    type = "RoundOpened"
     round: Count
     phase: Literal["drafting", "evidence", "repairing", "balloting"]
 
@@ -212,6 +219,7 @@ class RoundOpened(_CouncilEvent):
 class CritiqueReceived(_CouncilEvent):
     """A member that is not the author wrote a critique from the evidence."""
 
+    type = "CritiqueReceived"
     round: Count
     candidate_id: EntityId
     critic: EntityId
@@ -222,6 +230,7 @@ class CritiqueReceived(_CouncilEvent):
 class RepairReceived(_CouncilEvent):
     """A repaired version was measured; the better one is kept."""
 
+    type = "RepairReceived"
     round: Count
     candidate_id: EntityId
     new_digest: Digest
@@ -233,6 +242,7 @@ class RepairReceived(_CouncilEvent):
 class BallotCast(_CouncilEvent):
     """The first valid ballot of a voter in this round; keys of `votes` and `ranking` are candidate ids."""
 
+    type = "BallotCast"
     round: Count
     voter: EntityId
     attempt: Count
@@ -247,6 +257,7 @@ class BallotCast(_CouncilEvent):
 class BallotRefused(_CouncilEvent):
     """A ballot that counts for nothing, neither abstention nor rejection."""
 
+    type = "BallotRefused"
     round: Count
     voter: EntityId
     attempt: Count
@@ -258,6 +269,7 @@ class BallotRefused(_CouncilEvent):
 class EstimateCast(_CouncilEvent):
     """A member's blind value in this round."""
 
+    type = "EstimateCast"
     round: Count
     member_id: EntityId
     value: Count
@@ -268,6 +280,7 @@ class EstimateCast(_CouncilEvent):
 class CouncilDecided(_CouncilEvent):
     """The council has a winner, a verdict or an estimate, and says by what."""
 
+    type = "CouncilDecided"
     outcome: Literal["decided"] = "decided"
     decided_in: Literal["P3", "P6"]
     winner: EntityId | None = None
@@ -289,6 +302,7 @@ class CouncilDecided(_CouncilEvent):
 class CouncilUndecided(_CouncilEvent):
     """There is no winner and no default one; a person decides. `approval_id` None for kind estimate alone."""
 
+    type = "CouncilUndecided"
     reason: UndecidedReason
     tally: dict[str, Json]
     decision_hash: Digest
@@ -301,4 +315,5 @@ class CouncilUndecided(_CouncilEvent):
 class CouncilCancelled(_CouncilEvent):
     """The council ended without an outcome."""
 
+    type = "CouncilCancelled"
     reason: str

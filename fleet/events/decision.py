@@ -47,6 +47,7 @@ class _DecisionEvent(Payload):
 class DecisionProposed(_DecisionEvent):
     """A choice with its rationale, its alternatives and its author is on record."""
 
+    type = "DecisionProposed"
     other_origins = ("council",)
     title: str
     rationale: Annotated[str, Field(min_length=10, max_length=4000)]
@@ -65,6 +66,7 @@ class DecisionProposed(_DecisionEvent):
 class DecisionAccepted(_DecisionEvent):
     """The choice holds."""
 
+    type = "DecisionAccepted"
     origin = "approvals"
     other_origins = ("council",)
     by: Principal
@@ -77,6 +79,7 @@ class DecisionAccepted(_DecisionEvent):
 class DecisionRejected(_DecisionEvent):
     """The choice was turned down."""
 
+    type = "DecisionRejected"
     origin = "approvals"
     by: Principal
     as_role: RoleName
@@ -86,6 +89,7 @@ class DecisionRejected(_DecisionEvent):
 class DecisionSuperseded(_DecisionEvent):
     """Another decision stands in its place."""
 
+    type = "DecisionSuperseded"
     by_decision_id: EntityId
     by: Principal | None = None
     as_role: RoleName | None = None
@@ -95,5 +99,6 @@ class DecisionSuperseded(_DecisionEvent):
 class DecisionLinked(_DecisionEvent):
     """More tasks and decisions are known to hang together with it."""
 
+    type = "DecisionLinked"
     affects: tuple[EntityId, ...] = ()
     links: tuple[DecisionLink, ...] = ()

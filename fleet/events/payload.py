@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,14 +19,14 @@ class Value(BaseModel):
 
 
 class Payload(Value):
-    """One event type: the class is named exactly as the type, and its fields as in the catalogue (EV-100..EV-256).
+    """One event type; its fields are named as in the catalogue (EV-100..EV-256).
 
     `name_digest` fields hold digests; `from` and `origin` of the catalogue are `from_` and `origin_` in Python where
     they would clash. Fields that are None are left out of the stored body.
     """
 
     type: ClassVar[str]
-    """The event type; set from the class name."""
+    """The name under which logs store the event. Each class writes it out, so that no rename of a class changes it."""
     schema_version: ClassVar[int] = 1
     """Raised by one for a rename or a change of unit or meaning, together with an upcaster (EV-30)."""
     origin: ClassVar[Origin]
@@ -35,7 +35,3 @@ class Payload(Value):
     """Further services that record this type; `encode` then takes the one that did."""
     group: ClassVar[EventGroup]
     """The group of the event stream (AP-101)."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        cls.type = cls.__name__

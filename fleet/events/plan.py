@@ -114,6 +114,7 @@ class _PlanEvent(Payload):
 class TaskDerivationRequested(_PlanEvent):
     """A planner is asked for the tasks of this content."""
 
+    type = "TaskDerivationRequested"
     content_digest: Digest
     attempt: Count
 
@@ -122,6 +123,7 @@ class TaskDerivationRequested(_PlanEvent):
 class TaskDerivationFailed(_PlanEvent):
     """No attempt gave a valid plan; a person has to write one."""
 
+    type = "TaskDerivationFailed"
     attempts: Count
     problems: tuple[PlanProblem, ...]
     requires_manual_review: bool
@@ -131,6 +133,7 @@ class TaskDerivationFailed(_PlanEvent):
 class PlanProposed(_PlanEvent):
     """A plan version exists; it is immutable."""
 
+    type = "PlanProposed"
     version: PlanVersion
     previous_plan_id: EntityId | None = None
     author: Principal
@@ -147,6 +150,7 @@ class PlanProposed(_PlanEvent):
 class PlanAdopted(_PlanEvent):
     """The story follows this plan; an earlier one is superseded."""
 
+    type = "PlanAdopted"
     version: PlanVersion
     decision_id: EntityId
     supersedes: EntityId | None = None
@@ -155,6 +159,7 @@ class PlanAdopted(_PlanEvent):
 class PlanRejected(_PlanEvent):
     """The proposed plan will not be followed."""
 
+    type = "PlanRejected"
     by: Principal
     reason: str
 
@@ -163,6 +168,7 @@ class PlanRejected(_PlanEvent):
 class PlanStalled(_PlanEvent):
     """Nothing runs and nothing is ready, but tasks are left."""
 
+    type = "PlanStalled"
     blockers: tuple[Blocker, ...]
 
 
@@ -170,6 +176,7 @@ class PlanStalled(_PlanEvent):
 class CheckpointSaved(_PlanEvent):
     """The story tree can be restored to this point."""
 
+    type = "CheckpointSaved"
     checkpoint_id: EntityId
     tree_digest: Digest
     task_states: dict[EntityId, TaskState]

@@ -52,19 +52,26 @@ class _PrincipalEvent(_PlatformEvent):
 class PrincipalRegistered(_PrincipalEvent):
     """The principal may act."""
 
+    type = "PrincipalRegistered"
+
 
 class PrincipalChanged(_PrincipalEvent):
     """The principal has these roles from here on."""
 
+    type = "PrincipalChanged"
+
 
 class PrincipalDisabled(_PrincipalEvent):
     """The principal may no longer act."""
+
+    type = "PrincipalDisabled"
 
 
 # Source: GL-23.
 class ConfigActivated(_PlatformEvent):
     """This version of a config file is in force for new stories."""
 
+    type = "ConfigActivated"
     file: str
     digest: Digest
     by: Principal
@@ -85,9 +92,13 @@ class _DelegationEvent(_PlatformEvent):
 class DelegationGranted(_DelegationEvent):
     """The delegate may decide this gate until `valid_until`."""
 
+    type = "DelegationGranted"
+
 
 class DelegationRevoked(_DelegationEvent):
     """The delegation no longer holds."""
+
+    type = "DelegationRevoked"
 
 
 class _FleetEvent(_PlatformEvent):
@@ -101,15 +112,20 @@ class _FleetEvent(_PlatformEvent):
 class FleetPaused(_FleetEvent):
     """No step of the scope starts from here on."""
 
+    type = "FleetPaused"
+
 
 class FleetResumed(_FleetEvent):
     """Steps of the scope may start again."""
+
+    type = "FleetResumed"
 
 
 # Source: CN-16.
 class CouncilPoolSet(_PlatformEvent):
     """Councils of this role are staffed like this."""
 
+    type = "CouncilPoolSet"
     role: RoleName
     config: dict[str, Json]
 
@@ -117,12 +133,14 @@ class CouncilPoolSet(_PlatformEvent):
 class CouncilPoolRemoved(_PlatformEvent):
     """The role has no pool of its own any more."""
 
+    type = "CouncilPoolRemoved"
     role: RoleName
 
 
 class AgentRegistered(_PlatformEvent):
     """An agent of the pool is known."""
 
+    type = "AgentRegistered"
     role: RoleName
     agent_id: EntityId
     profile: RoleName
@@ -134,6 +152,7 @@ class AgentRegistered(_PlatformEvent):
 class AgentUnregistered(_PlatformEvent):
     """The agent left the pool."""
 
+    type = "AgentUnregistered"
     role: RoleName
     agent_id: EntityId
 
@@ -151,7 +170,11 @@ class _AccessEvent(_PlatformEvent):
 class AccessDenied(_AccessEvent):
     """A principal was refused."""
 
+    type = "AccessDenied"
+
 
 # Source: CX-18.
 class OverrideUsed(_AccessEvent):
     """A principal used the incident override."""
+
+    type = "OverrideUsed"

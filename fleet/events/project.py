@@ -49,6 +49,7 @@ class _ProjectEvent(Payload):
 class ProjectCreated(_ProjectEvent):
     """A project exists."""
 
+    type = "ProjectCreated"
     project_id: EntityId
     title: str
     description: str
@@ -64,6 +65,7 @@ class ProjectCreated(_ProjectEvent):
 class ProjectUpdated(_ProjectEvent):
     """Fields of the project have new values."""
 
+    type = "ProjectUpdated"
     project_id: EntityId
     changes: dict[str, Json]
 
@@ -72,6 +74,7 @@ class ProjectUpdated(_ProjectEvent):
 class EpicCreated(_ProjectEvent):
     """An epic exists."""
 
+    type = "EpicCreated"
     epic_id: EntityId
     project_id: EntityId
     title: str
@@ -85,6 +88,7 @@ class EpicCreated(_ProjectEvent):
 class EpicUpdated(_ProjectEvent):
     """Fields of the epic have new values."""
 
+    type = "EpicUpdated"
     epic_id: EntityId
     changes: dict[str, Json]
 
@@ -97,6 +101,7 @@ class _CeremonyEvent(_ProjectEvent):
 class CeremonyOpened(_CeremonyEvent):
     """A backlog review is being prepared."""
 
+    type = "CeremonyOpened"
     story_ids: tuple[StoryId, ...] = ()
     councils: tuple[RoleName, ...] = ()
 
@@ -105,6 +110,7 @@ class CeremonyOpened(_CeremonyEvent):
 class CeremonyStarted(_CeremonyEvent):
     """The councils review these stories."""
 
+    type = "CeremonyStarted"
     story_ids: Annotated[tuple[StoryId, ...], Field(min_length=1, max_length=50)]
     councils: tuple[RoleName, ...] = ()
 
@@ -113,6 +119,7 @@ class CeremonyStarted(_CeremonyEvent):
 class CeremonyCompleted(_CeremonyEvent):
     """Every story is decided."""
 
+    type = "CeremonyCompleted"
     story_ids: tuple[StoryId, ...] = ()
 
 
@@ -120,6 +127,7 @@ class CeremonyCompleted(_CeremonyEvent):
 class CeremonyCancelled(_CeremonyEvent):
     """The ceremony was given up."""
 
+    type = "CeremonyCancelled"
     reason: str
 
 
@@ -127,6 +135,7 @@ class CeremonyCancelled(_CeremonyEvent):
 class CeremonyStoryReviewed(_CeremonyEvent):
     """One council reviewed one story, or says why it could not."""
 
+    type = "CeremonyStoryReviewed"
     origin = "council"
     story_id: StoryId
     role: RoleName
@@ -140,6 +149,7 @@ class CeremonyStoryReviewed(_CeremonyEvent):
 class CeremonyStoryEstimated(_CeremonyEvent):
     """What the councils think that the story takes, in points; none where too few of them said so."""
 
+    type = "CeremonyStoryEstimated"
     origin = "council"
     story_id: StoryId
     points: Annotated[int, Field(ge=1)] | None = None
@@ -154,6 +164,7 @@ class CeremonyStoryEstimated(_CeremonyEvent):
 class CeremonyStoryDecided(_CeremonyEvent):
     """The po decided on one story: `po_notes` when approved, `reason` when rejected."""
 
+    type = "CeremonyStoryDecided"
     story_id: StoryId
     result: Literal["APPROVED", "REJECTED"]
     po_notes: str | None = None
@@ -172,6 +183,7 @@ class _DiscoveryEvent(_ProjectEvent):
 class DiscoveryRequested(_DiscoveryEvent):
     """A goal is to become stories; the proposal of the rules alone is stored already."""
 
+    type = "DiscoveryRequested"
     goal: str
     language: str
     is_empty: bool
@@ -183,6 +195,7 @@ class DiscoveryRequested(_DiscoveryEvent):
 class DiscoveryProposed(_DiscoveryEvent):
     """There is a proposal to decide on; `note` says why it is that of the rules where a model was asked."""
 
+    type = "DiscoveryProposed"
     proposal_digest: Digest
     source: Literal["template", "model"]
     note: str | None = None
@@ -196,6 +209,7 @@ class DiscoveryProposed(_DiscoveryEvent):
 class DiscoveryAnswered(_DiscoveryEvent):
     """Questions of the proposal have their answers, which are in its text now."""
 
+    type = "DiscoveryAnswered"
     question_ids: tuple[EntityId, ...]
     proposal_digest: Digest
 
@@ -203,6 +217,7 @@ class DiscoveryAnswered(_DiscoveryEvent):
 class DiscoveryAccepted(_DiscoveryEvent):
     """The po took the proposal: its epic stands, and its stories are created under these ids, in this order."""
 
+    type = "DiscoveryAccepted"
     epic_id: EntityId
     story_ids: Annotated[tuple[StoryId, ...], Field(min_length=1, max_length=12)]
     proposal_digest: Digest
@@ -212,6 +227,7 @@ class DiscoveryAccepted(_DiscoveryEvent):
 class DiscoveryRejected(_DiscoveryEvent):
     """The po did not take the proposal."""
 
+    type = "DiscoveryRejected"
     reason: str
 
 
@@ -219,6 +235,7 @@ class DiscoveryRejected(_DiscoveryEvent):
 class StoryTombstoned(_ProjectEvent):
     """The story's stream was exported and deleted; this is what proves where it ended."""
 
+    type = "StoryTombstoned"
     group = "platform"
     origin = "owner"
     story_id: StoryId

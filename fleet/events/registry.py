@@ -26,8 +26,15 @@ __all__ = ["EVENT_TYPES"]
 
 
 def _collect(*families: ModuleType) -> dict[str, type[Payload]]:
-    exported = (getattr(family, name) for family in families for name in family.__all__)
-    return {cls.type: cls for cls in exported if isinstance(cls, type) and issubclass(cls, Payload)}
+    collected: dict[str, type[Payload]] = {}
+    for family in families:
+        # A class without a type of its own is the base of several.
+        types = [
+            c for c in vars(family).values() if isinstance(c, type) and issubclass(c, Payload) and "type" in vars(c)
+        ]
+        for cls in sorted(types, key=lambda each: each.type):
+            assert collected.setdefault(cls.type, cls) is cls, f"two classes store {cls.type}"
+    return collected
 
 
 EVENT_TYPES: Mapping[str, type[Payload]] = MappingProxyType(

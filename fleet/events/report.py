@@ -33,6 +33,7 @@ class Traceability(Value):
 class OwnershipTaken(Payload):
     """The stream has a new owner; earlier epochs cannot write."""
 
+    type = "OwnershipTaken"
     group: ClassVar[EventGroup] = "platform"
     origin: ClassVar[Origin] = "owner"
     epoch: Count
@@ -46,6 +47,7 @@ class OwnershipTaken(Payload):
 class ReportGenerated(Payload):
     """A report of the story as of this version is in the blob store."""
 
+    type = "ReportGenerated"
     group: ClassVar[EventGroup] = "report"
     origin: ClassVar[Origin] = "report"
     report_id: EntityId

@@ -107,6 +107,7 @@ class _StepEvent(Payload):
 class StepStarted(_StepEvent):
     """The step may be dispatched from here on, not before."""
 
+    type = "StepStarted"
     step_id: StepId
     kind: StepKind
     tool: str | None = None
@@ -128,6 +129,7 @@ class StepStarted(_StepEvent):
 class StepFinished(_StepEvent):
     """The one recorded result of the step."""
 
+    type = "StepFinished"
     step_id: StepId
     outcome: StepOutcome
     result_digest: Digest
@@ -144,6 +146,7 @@ class StepFinished(_StepEvent):
 class StepOutcomeUnknown(_StepEvent):
     """An UNSAFE step may or may not have happened; it is never repeated."""
 
+    type = "StepOutcomeUnknown"
     step_id: StepId
     sent_digest: Digest
     sent_at: Millis
@@ -154,6 +157,7 @@ class StepOutcomeUnknown(_StepEvent):
 class StepResolved(_StepEvent):
     """A probe or a person said whether the step happened."""
 
+    type = "StepResolved"
     step_id: StepId
     outcome: Literal["happened", "not_happened"]
     by: Principal
@@ -165,6 +169,7 @@ class StepResolved(_StepEvent):
 class ToolDenied(_StepEvent):
     """A call was refused by the policy."""
 
+    type = "ToolDenied"
     tool: str
     op: str
     principal: Principal
@@ -181,6 +186,7 @@ class ToolDenied(_StepEvent):
 class ModelFallbackUsed(_StepEvent):
     """Another entry of the model chain answered."""
 
+    type = "ModelFallbackUsed"
     step_id: StepId
     from_: Annotated[str, Field(alias="from")]
     to: str
@@ -191,6 +197,7 @@ class ModelFallbackUsed(_StepEvent):
 class StuckDetected(_StepEvent):
     """A task goes round in circles; `level` counts the answers, from a hint to parking."""
 
+    type = "StuckDetected"
     origin = "owner"
     task_id: EntityId
     pattern: StuckPattern

@@ -124,6 +124,7 @@ class _StoryEvent(Payload):
 class StoryCreated(_StoryEvent):
     """A story exists. `config` holds the digest of every config file it starts with."""
 
+    type = "StoryCreated"
     project_id: EntityId
     epic_id: EntityId
     title: Annotated[str, Field(max_length=200)]
@@ -145,6 +146,7 @@ class StoryCreated(_StoryEvent):
 class StoryStarted(_StoryEvent):
     """Work on the story was asked for: on which code, with which model, toolchain and delegated gates."""
 
+    type = "StoryStarted"
     repo: RepoSource
     model: str | None = None
     """Model profile that stands first in every chain that is not pinned (MB-2)."""
@@ -158,6 +160,7 @@ class StoryStarted(_StoryEvent):
 class StoryEdited(_StoryEvent):
     """Fields of the story have new values; its content digest changed."""
 
+    type = "StoryEdited"
     changes: dict[str, Json]
     reason: str | None = None
     content_digest: Digest
@@ -168,6 +171,7 @@ class StoryEdited(_StoryEvent):
 class StoryScored(_StoryEvent):
     """The readiness of this content was scored."""
 
+    type = "StoryScored"
     origin = "coach"
     content_digest: Digest
     score: DecimalText
@@ -181,6 +185,7 @@ class StoryScored(_StoryEvent):
 class StoryTransitioned(_StoryEvent):
     """The story is in state `to`; all guards were true."""
 
+    type = "StoryTransitioned"
     from_: Annotated[StateName, Field(alias="from")]
     event: EventName
     to: StateName
@@ -195,6 +200,7 @@ class StoryTransitioned(_StoryEvent):
 class TransitionRefused(_StoryEvent):
     """A legal event was refused, because guards were false."""
 
+    type = "TransitionRefused"
     state: StateName
     event: EventName
     guards: tuple[GuardResult, ...]
@@ -205,6 +211,7 @@ class TransitionRefused(_StoryEvent):
 class RigorChanged(_StoryEvent):
     """The story is worked on at another rigor level from here on."""
 
+    type = "RigorChanged"
     from_: Annotated[Rigor, Field(alias="from")]
     to: Rigor
     reason: str
@@ -215,6 +222,7 @@ class RigorChanged(_StoryEvent):
 class ConfigMigrated(_StoryEvent):
     """The story follows another version of a config file."""
 
+    type = "ConfigMigrated"
     origin = "admin"
     file: str
     from_digest: Digest
@@ -226,6 +234,7 @@ class ConfigMigrated(_StoryEvent):
 class StoryParked(_StoryEvent):
     """The story waits for a person; everything is kept."""
 
+    type = "StoryParked"
     origin = "owner"
     cause: ParkCause
     code: str | None = None
@@ -239,6 +248,7 @@ class StoryParked(_StoryEvent):
 class StoryUnparked(_StoryEvent):
     """A person lets the story go on; no guard is skipped."""
 
+    type = "StoryUnparked"
     origin = "owner"
     by: Principal
     note: str
@@ -248,6 +258,7 @@ class StoryUnparked(_StoryEvent):
 class StoryCancelled(_StoryEvent):
     """The story was given up for good."""
 
+    type = "StoryCancelled"
     reason: str
 
 
@@ -255,6 +266,7 @@ class StoryCancelled(_StoryEvent):
 class StoryArchived(_StoryEvent):
     """The story's bytes were exported."""
 
+    type = "StoryArchived"
     origin = "owner"
     export_digest: Digest
     reason: str | None = None
@@ -263,6 +275,7 @@ class StoryArchived(_StoryEvent):
 class StoryClosed(_StoryEvent):
     """The story reached a terminal state."""
 
+    type = "StoryClosed"
     final_state: StateName
     report_id: EntityId | None = None
 
@@ -270,6 +283,7 @@ class StoryClosed(_StoryEvent):
 class QuestionRaised(_StoryEvent):
     """Somebody needs an answer; a blocking one closes gates until it comes."""
 
+    type = "QuestionRaised"
     origin = "tasks"
     question_id: EntityId
     kind: Literal["question", "clarification", "change_request"]
@@ -282,6 +296,7 @@ class QuestionRaised(_StoryEvent):
 class QuestionAnswered(_StoryEvent):
     """The question has its answer."""
 
+    type = "QuestionAnswered"
     origin = "tasks"
     question_id: EntityId
     answer: str
@@ -291,6 +306,7 @@ class QuestionAnswered(_StoryEvent):
 class MilestoneReached(_StoryEvent):
     """Something worth remembering happened; `ref` is the id of what it was."""
 
+    type = "MilestoneReached"
     milestone_id: EntityId
     name: str
     ref: str
@@ -307,6 +323,10 @@ class _Pause(_StoryEvent):
 class StoryPaused(_Pause):
     """No step of the scope starts from here on."""
 
+    type = "StoryPaused"
+
 
 class StoryResumed(_Pause):
     """Steps of the scope may start again."""
+
+    type = "StoryResumed"

@@ -54,6 +54,7 @@ class _TaskEvent(Payload):
 class TaskAdded(_TaskEvent):
     """The story has this task."""
 
+    type = "TaskAdded"
     origin = "planning"
     plan_id: EntityId
     task: Task
@@ -62,6 +63,7 @@ class TaskAdded(_TaskEvent):
 class TaskUpdated(_TaskEvent):
     """Fields of the task have new values."""
 
+    type = "TaskUpdated"
     origin = "planning"
     task_id: EntityId
     changes: dict[str, Json]
@@ -71,6 +73,7 @@ class TaskUpdated(_TaskEvent):
 class TaskTransitioned(_TaskEvent):
     """The task is in state `to`."""
 
+    type = "TaskTransitioned"
     task_id: EntityId
     from_: Annotated[TaskState, Field(alias="from")]
     action: TaskAction
@@ -88,6 +91,7 @@ class TaskTransitioned(_TaskEvent):
 class TaskClaimed(_TaskEvent):
     """One principal alone may work on, or review, the task until `expires_at`."""
 
+    type = "TaskClaimed"
     task_id: EntityId
     state: TaskState
     principal: Principal
@@ -97,6 +101,7 @@ class TaskClaimed(_TaskEvent):
 class TaskClaimReleased(_TaskEvent):
     """The claim is gone."""
 
+    type = "TaskClaimReleased"
     task_id: EntityId
     principal: Principal
     reason: Literal["released", "expired", "finished"]
@@ -106,6 +111,7 @@ class TaskClaimReleased(_TaskEvent):
 class TaskEstimated(_TaskEvent):
     """The task has an estimate; `converged` false is listed for the po."""
 
+    type = "TaskEstimated"
     origin = "council"
     task_id: EntityId
     points: Count
@@ -124,6 +130,7 @@ class TaskEstimated(_TaskEvent):
 class SlaBreached(_TaskEvent):
     """A time limit passed; nothing is decided by that."""
 
+    type = "SlaBreached"
     subject: Topic
     state: str
     limit_s: Count
@@ -135,6 +142,7 @@ class SlaBreached(_TaskEvent):
 class TreeMerged(_TaskEvent):
     """The story tree is `result_digest`; without a task it is the pinned base or a restored checkpoint."""
 
+    type = "TreeMerged"
     task_id: EntityId | None = None
     base_digest: Digest
     task_tree_digest: Digest | None = None
@@ -150,6 +158,7 @@ class TreeMerged(_TaskEvent):
 class RestoreRequested(_TaskEvent):
     """A person wants the story tree as the checkpoint has it; the story does that before anything else."""
 
+    type = "RestoreRequested"
     origin = "planning"
     checkpoint_id: EntityId
     tree_digest: Digest
@@ -161,6 +170,7 @@ class RestoreRequested(_TaskEvent):
 class MergeConflicted(_TaskEvent):
     """The task's tree does not fit the story tree, or the merge failed its run."""
 
+    type = "MergeConflicted"
     task_id: EntityId
     base_digest: Digest
     paths: tuple[str, ...]

@@ -141,6 +141,7 @@ class _WorkspaceEvent(Payload):
 class WorkspaceReported(_WorkspaceEvent):
     """The pipeline ran on this tree; the whole report is the blob `report_digest`."""
 
+    type = "WorkspaceReported"
     run_id: EntityId
     task_id: EntityId | None = None
     tree_digest: Digest
@@ -153,6 +154,7 @@ class WorkspaceReported(_WorkspaceEvent):
 class WorkspaceScored(_WorkspaceEvent):
     """The verdict on this tree at this rigor."""
 
+    type = "WorkspaceScored"
     origin = "scorer"
     run_id: EntityId
     tree_digest: Digest
@@ -171,6 +173,7 @@ class WorkspaceScored(_WorkspaceEvent):
 class DimensionWaived(_WorkspaceEvent):
     """A person took one dimension out of the score until `expires_at`."""
 
+    type = "DimensionWaived"
     origin = "approvals"
     dimension: Dimension
     reason: str
@@ -182,6 +185,7 @@ class DimensionWaived(_WorkspaceEvent):
 class ArtifactStored(_WorkspaceEvent):
     """A result of a step is in the blob store."""
 
+    type = "ArtifactStored"
     artifact_digest: Digest
     kind: str
     media_type: str
@@ -194,6 +198,7 @@ class ArtifactStored(_WorkspaceEvent):
 class DocsProduced(_WorkspaceEvent):
     """The documents belong to this tree; `criteria` names the evidence of each acceptance criterion."""
 
+    type = "DocsProduced"
     origin = "tasks"
     docs: tuple[DocFile, ...]
     tree_digest: Digest
@@ -204,6 +209,7 @@ class DocsProduced(_WorkspaceEvent):
 class DeploymentRecorded(_WorkspaceEvent):
     """How a deployment of this tree ended; `unknown` does not count as succeeded."""
 
+    type = "DeploymentRecorded"
     deployment_id: EntityId
     environment: str
     tree_digest: Digest
@@ -223,6 +229,7 @@ class DeploymentRecorded(_WorkspaceEvent):
 class HealthObserved(_WorkspaceEvent):
     """Health of an environment in one window, from and to in UTC milliseconds."""
 
+    type = "HealthObserved"
     environment: str
     deployment_id: EntityId | None = None
     ok: bool
@@ -234,6 +241,7 @@ class HealthObserved(_WorkspaceEvent):
 class IncidentOpened(_WorkspaceEvent):
     """Something is wrong in an environment."""
 
+    type = "IncidentOpened"
     origin = "tasks"
     incident_id: EntityId
     severity: Literal["low", "medium", "high", "critical"]
@@ -246,6 +254,7 @@ class IncidentOpened(_WorkspaceEvent):
 class IncidentClosed(_WorkspaceEvent):
     """The incident is over."""
 
+    type = "IncidentClosed"
     origin = "tasks"
     incident_id: EntityId
     resolution: str | None = None

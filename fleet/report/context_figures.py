@@ -13,7 +13,7 @@ from fleet.events import ContextPackBuilt, StoredEvent, SummaryRecorded, decode
 
 __all__ = ["Compression", "ContextFigures", "PackFigures", "context_figures", "sum_figures"]
 
-_TOLD = frozenset([ContextPackBuilt.__name__, SummaryRecorded.__name__])
+_TOLD = frozenset([ContextPackBuilt.type, SummaryRecorded.type])
 
 
 @dataclass(frozen=True, slots=True)

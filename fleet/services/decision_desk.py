@@ -107,4 +107,4 @@ class DecisionDesk:
             await self._clock.sleep(_POLL_S)
 
 
-_TYPES = frozenset(cls.__name__ for cls in (DecisionAccepted, DecisionRejected, DecisionSuperseded))
+_TYPES = frozenset(cls.type for cls in (DecisionAccepted, DecisionRejected, DecisionSuperseded))

@@ -186,7 +186,7 @@ class StoryOwner:
         if self._reconciler and isinstance(intents[0], owed.CloseStory):
             # Before the last report, which then has what engines know; a closed story takes no more of it.
             await self._reconciler.last()
-        before, self._doing = self._version, type(intents[0]).__name__
+        before, self._doing = self._version, intents[0].name
         await _PROCEDURES[type(intents[0])](self.bench, intents[0])
         if self._version == before:
             await gates.record_park(self.bench, cause="stuck", detail=f"{self._doing} changed nothing")

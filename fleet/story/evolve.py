@@ -366,5 +366,5 @@ _HANDLERS: Mapping[type[Payload], Handler] = {
     **evolve_budgets.HANDLERS,
 }
 
-NO_STATE: frozenset[str] = frozenset(EVENT_TYPES) - {cls.__name__ for cls in _HANDLERS} - {"StoryCreated"}
+NO_STATE: frozenset[str] = frozenset(EVENT_TYPES) - {cls.type for cls in _HANDLERS} - {"StoryCreated"}
 """Event types that leave the story's state as it is: facts for the graph and the report only (EV-31)."""

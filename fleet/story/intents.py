@@ -1,8 +1,12 @@
-"""What a story still owes. Each intent is one procedure of the owner, and the same on every replay."""
+"""What a story still owes. Each intent is one procedure of the owner, and the same on every replay.
+
+The name of an intent is part of the digest of a plan: it is written out, so that no rename of a class changes it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 __all__ = [
     "AdvanceCouncil",
@@ -44,11 +48,14 @@ __all__ = [
 class CheckoutBase:
     """Pin the repository's commit and record its tree."""
 
+    name: ClassVar = "CheckoutBase"
+
 
 @dataclass(frozen=True, slots=True)
 class MeasureTree:
     """Run the whole pipeline on the tree and record report and score."""
 
+    name: ClassVar = "MeasureTree"
     tree: str
 
 
@@ -56,6 +63,7 @@ class MeasureTree:
 class RequestGate:
     """Ask for the approval of a gate (attempt 1.. per subject)."""
 
+    name: ClassVar = "RequestGate"
     gate: str
     subject: str
     task_id: str | None = None
@@ -65,6 +73,7 @@ class RequestGate:
 class DecideGate:
     """Let the delegate of this run decide a requested gate (LC-77)."""
 
+    name: ClassVar = "DecideGate"
     gate: str
     approval_id: str
     task_id: str | None = None
@@ -74,6 +83,7 @@ class DecideGate:
 class OpenGateCouncil:
     """Convene the council that a requested gate is delegated to (LC-77)."""
 
+    name: ClassVar = "OpenGateCouncil"
     gate: str
     approval_id: str
 
@@ -82,6 +92,7 @@ class OpenGateCouncil:
 class RequestEscalation:
     """Ask again about a council that came to no decision: nobody answered the last request (LC-73, CN-56)."""
 
+    name: ClassVar = "RequestEscalation"
     council_id: str
 
 
@@ -89,6 +100,7 @@ class RequestEscalation:
 class ExpireGate:
     """Nobody answered this request in time: say so, so that it can be asked again (LC-73)."""
 
+    name: ClassVar = "ExpireGate"
     approval_id: str
 
 
@@ -96,6 +108,7 @@ class ExpireGate:
 class FireTransition:
     """All guards are true: move the story."""
 
+    name: ClassVar = "FireTransition"
     event: str
 
 
@@ -103,6 +116,7 @@ class FireTransition:
 class LoopBack:
     """The tree blocks, or its deployment does: go back and add a fix task (LC-47)."""
 
+    name: ClassVar = "LoopBack"
     event: str
     tree: str
     reason: str = ""
@@ -113,6 +127,7 @@ class LoopBack:
 class Deploy:
     """Send the tree to the story's environment, as a person approved (LC-61)."""
 
+    name: ClassVar = "Deploy"
     environment: str
     tree: str
     number: int
@@ -123,6 +138,7 @@ class Deploy:
 class ObserveHealth:
     """Watch the deployment for one window (LC-49)."""
 
+    name: ClassVar = "ObserveHealth"
     deployment_id: str
     number: int
     """Of the window, from 1."""
@@ -132,6 +148,7 @@ class ObserveHealth:
 class RollBack:
     """The first window breached: what ran before is to run again (LC-49)."""
 
+    name: ClassVar = "RollBack"
     deployment_id: str
 
 
@@ -139,6 +156,7 @@ class RollBack:
 class OpenDesignCouncil:
     """Convene the council that chooses the design."""
 
+    name: ClassVar = "OpenDesignCouncil"
     attempt: int
 
 
@@ -146,6 +164,7 @@ class OpenDesignCouncil:
 class OpenTaskCouncil:
     """Convene the council that writes and selects the work of one task."""
 
+    name: ClassVar = "OpenTaskCouncil"
     task_id: str
     attempt: int
 
@@ -154,6 +173,7 @@ class OpenTaskCouncil:
 class ReopenTaskCouncil:
     """Convene the council of the same attempt once more, in place of one that a person cancelled or asks again for."""
 
+    name: ClassVar = "ReopenTaskCouncil"
     task_id: str
     attempt: int
     after: str
@@ -164,6 +184,7 @@ class ReopenTaskCouncil:
 class AdvanceCouncil:
     """Do what the deliberation owes next, until it is decided."""
 
+    name: ClassVar = "AdvanceCouncil"
     council_id: str
 
 
@@ -171,6 +192,7 @@ class AdvanceCouncil:
 class DeriveAgain:
     """Ask the planner for tasks because a person wants that (PL-24)."""
 
+    name: ClassVar = "DeriveAgain"
     plan_id: str
     decision_id: str
 
@@ -179,6 +201,7 @@ class DeriveAgain:
 class DerivePlan:
     """Derive the tasks from the accepted design."""
 
+    name: ClassVar = "DerivePlan"
     decision_id: str
 
 
@@ -186,6 +209,7 @@ class DerivePlan:
 class StartTask:
     """Give the next ready task to its role."""
 
+    name: ClassVar = "StartTask"
     task_id: str
 
 
@@ -193,6 +217,7 @@ class StartTask:
 class CommitWork:
     """Hand the council's choice over to review."""
 
+    name: ClassVar = "CommitWork"
     task_id: str
     council_id: str
 
@@ -201,6 +226,7 @@ class CommitWork:
 class ReviewTask:
     """Have the architect review the work."""
 
+    name: ClassVar = "ReviewTask"
     task_id: str
     attempt: int
 
@@ -209,6 +235,7 @@ class ReviewTask:
 class TestTask:
     """Have QA test the merge candidate."""
 
+    name: ClassVar = "TestTask"
     task_id: str
     attempt: int
 
@@ -217,6 +244,7 @@ class TestTask:
 class ReleaseReview:
     """Offer a review again whose claim ran out (LC-130)."""
 
+    name: ClassVar = "ReleaseReview"
     task_id: str
 
 
@@ -224,6 +252,7 @@ class ReleaseReview:
 class EndCouncil:
     """End a council whose task is no longer being implemented."""
 
+    name: ClassVar = "EndCouncil"
     council_id: str
 
 
@@ -231,6 +260,7 @@ class EndCouncil:
 class MergeTask:
     """Merge the accepted work into the story tree."""
 
+    name: ClassVar = "MergeTask"
     task_id: str
     attempt: int
 
@@ -239,6 +269,7 @@ class MergeTask:
 class RestoreTree:
     """Make an earlier tree the story tree again, as a person wants it (PL-47)."""
 
+    name: ClassVar = "RestoreTree"
     checkpoint_id: str
     number: int
     """Of the request."""
@@ -248,6 +279,7 @@ class RestoreTree:
 class ProduceDocs:
     """Write the documentation and the story's artifacts, merge them, link the evidence."""
 
+    name: ClassVar = "ProduceDocs"
     tree: str
 
 
@@ -255,6 +287,7 @@ class ProduceDocs:
 class GenerateReport:
     """Build the technical report of the present version."""
 
+    name: ClassVar = "GenerateReport"
     after: int
 
 
@@ -262,6 +295,7 @@ class GenerateReport:
 class Publish:
     """Create the branch in the repository; once, at the end (PL-43)."""
 
+    name: ClassVar = "Publish"
     commit: str
 
 
@@ -269,11 +303,14 @@ class Publish:
 class CloseStory:
     """Record that the story is over."""
 
+    name: ClassVar = "CloseStory"
+
 
 @dataclass(frozen=True, slots=True)
 class Park:
     """Stop and ask a person."""
 
+    name: ClassVar = "Park"
     cause: str
     detail: str
 

@@ -7,7 +7,7 @@ from fleet import events as ev
 __all__ = ["MILESTONES", "with_milestone"]
 
 MILESTONES = frozenset(
-    cls.__name__
+    cls.type
     for cls in (
         ev.ApprovalGranted,
         ev.ApprovalRejected,

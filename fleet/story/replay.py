@@ -56,6 +56,6 @@ def _entry(event: StoredEvent, state: StoryState, owed: tuple[Intent, ...]) -> R
         state=state.state,
         disposition=state.disposition,
         state_digest=digest_of(encode_state(state)),
-        owed=tuple(type(intent).__name__ for intent in owed),
-        plan_digest=digest_of_json([[type(intent).__name__, asdict(intent)] for intent in owed]),
+        owed=tuple(intent.name for intent in owed),
+        plan_digest=digest_of_json([[intent.name, asdict(intent)] for intent in owed]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 
@@ -12,8 +13,10 @@ from fleet.story.state import StoryState
 
 __all__ = ["decode_state", "encode_state", "state_schema"]
 
-_FOLD = 16
+_FOLD = 17
 """Raise it when `evolve` gives another state for the same events: a snapshot of the old meaning is then not read."""
+
+_PROSE = frozenset({"title", "description"})
 
 
 @cache
@@ -24,7 +27,36 @@ def _adapter() -> TypeAdapter[StoryState]:
 @cache
 def state_schema() -> str:
     """The name of the form of `encode_state`; another one whenever the shape or the meaning of the state changes."""
-    return f"story-state/{_FOLD}/{digest_of_json(_adapter().json_schema()).hex[:16]}"
+    return f"story-state/{_FOLD}/{digest_of_json(_shape_of(_adapter().json_schema())).hex[:16]}"
+
+
+def _shape_of(schema: dict[str, Any]) -> object:
+    """The schema without what names and explains it: a class may be renamed, moved and documented anew.
+
+    Definitions are numbered in the order in which they are referred to.
+    """
+    numbers: dict[str, str] = {}
+
+    def shape(part: object) -> object:
+        match part:
+            case {"$ref": str(reference)}:
+                return {"$ref": numbers.setdefault(reference, str(len(numbers)))}
+            case dict():
+                fields = cast("dict[str, object]", part)
+                # A field may itself be called "title": there it holds a schema, not a text.
+                return {k: shape(v) for k, v in fields.items() if not (k in _PROSE and isinstance(v, str))}
+            case list():
+                return [shape(each) for each in cast("list[object]", part)]
+            case _:
+                return part
+
+    definitions = schema.pop("$defs", {})
+    shapes: list[object] = [shape(schema)]
+    # Each round may name further definitions; `numbers` keeps the order.
+    while len(shapes) <= len(numbers):
+        reference = list(numbers)[len(shapes) - 1]
+        shapes.append(shape(definitions[reference.removeprefix("#/$defs/")]))
+    return shapes
 
 
 def encode_state(state: StoryState) -> bytes:

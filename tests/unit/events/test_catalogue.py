@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import pytest
 
-import fleet.events as package
 from fleet.digest import canonical_json
 from fleet.events import EVENT_TYPES, EventGroup, NewEvent, Origin, Payload, StoredEvent, decode, encode
 from fleet.ids import CommandId, Principal, StreamId
@@ -92,10 +91,14 @@ def test_every_group_has_a_type():
     assert {cls.group for cls in EVENT_TYPES.values()} == set(get_args(EventGroup))
 
 
-def test_every_exported_payload_is_registered():
-    exported = [getattr(package, name) for name in package.__all__]
-    payloads = {c for c in exported if isinstance(c, type) and issubclass(c, Payload) and c is not Payload}
-    assert payloads == set(EVENT_TYPES.values())
+def subclasses(cls: type[Payload]) -> set[type[Payload]]:
+    return set(cls.__subclasses__()).union(*(subclasses(c) for c in cls.__subclasses__()))
+
+
+def test_every_event_writes_its_type_out_and_is_registered():
+    leaves = {c for c in subclasses(Payload) if not c.__subclasses__() and c.__module__.startswith("fleet.events.")}
+    assert [c.__name__ for c in leaves if "type" not in vars(c)] == []
+    assert leaves == set(EVENT_TYPES.values())
 
 
 @pytest.mark.rule("GL-12")
