@@ -86,11 +86,13 @@ def test_cited_page_of_the_design_has_the_cited_section() -> None:
 
 
 def test_every_source_file_that_the_documents_of_the_code_name_exists() -> None:
-    pages = [*rules.SPECIFICATION.glob("*.md"), *(ROOT / "docs" / "design").glob("*.md")]
+    tour = ROOT / "docs" / "tour.md"
+    pages = [tour, *rules.SPECIFICATION.glob("*.md"), *(ROOT / "docs" / "design").glob("*.md")]
     named = {name for page in pages for name in _SOURCE_FILE.findall(page.read_text())}
 
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
     assert len(named) > 40
+    assert len(re.findall(r"^\| [0-9]+ \|", tour.read_text(), re.MULTILINE)) == 12
 
 
 def test_rules_are_found_in_bold_and_in_first_columns_only() -> None:
