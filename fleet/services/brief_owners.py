@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fleet.ports import Command
 from fleet.services.platform_owner import PlatformOwner
 from fleet.services.project_owner import ProjectOwner
 
-__all__ = ["BriefOwner", "BriefOwners"]
-
-
-class BriefOwner(Protocol):
-    """Owns streams for the moment of each command."""
-
-    async def handle(self, command: Command) -> dict[str, Any]:
-        """The result of the command. Raises what the domain refuses, and LeaseHeld while another owner is at it."""
-        ...
-
-    async def work(self) -> None:
-        """Whatever its streams owe beside commands is done."""
-        ...
+__all__ = ["BriefOwners"]
 
 
 @dataclass(frozen=True, slots=True)
 class BriefOwners:
-    """Projects and the platform, behind one door."""
+    """Projects and the platform, behind one door. Implements BriefOwner."""
 
     projects: ProjectOwner
     platform: PlatformOwner
 
     async def handle(self, command: Command) -> dict[str, Any]:
-        """See `BriefOwner.handle`."""
+        """The result of the command, from the owner of its stream."""
         owner = self.projects if command.stream.startswith("project:") else self.platform
         return await owner.handle(command)
 
     async def work(self) -> None:
-        """See `BriefOwner.work`."""
+        """Whatever both owe beside commands is done."""
         await self.projects.work()
         await self.platform.work()

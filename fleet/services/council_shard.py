@@ -10,12 +10,11 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from fleet.errors import FleetError, LeaseHeld, LogRegressed, OwnershipError, OwnershipLost, Retry, StoreError
 from fleet.ids import CommandId, StoryId, StreamId
-from fleet.ports import Answer, Clock, Delivery, EventLog, Inbox, Lease, LeaseStore, Witness
-from fleet.services.brief_owners import BriefOwner
+from fleet.ports import Answer, Clock, Command, Delivery, EventLog, Inbox, Lease, LeaseStore, Witness
 from fleet.services.commands import CommandHandler, recorded_result
 from fleet.services.procedures.gates import take_ownership
 from fleet.services.story_owner import StoryOwner
@@ -23,7 +22,7 @@ from fleet.services.takeover import Defects, Patience, incarnations_of, may_be_t
 from fleet.services.tenure import Tenure
 from fleet.services.workbench import Workbench
 
-__all__ = ["CouncilShard", "ShardStatus"]
+__all__ = ["BriefOwner", "CouncilShard", "ShardStatus"]
 
 MakeBench = Callable[[StoryId, int], Awaitable[Workbench]]
 
@@ -35,6 +34,18 @@ _RENEWED_TOGETHER = 64
 """Leases that one call renews."""
 _OUTAGE = 3
 """Streams in a row that the store does not answer for: then the whole store is away, and the sweep ends."""
+
+
+class BriefOwner(Protocol):
+    """Owns streams for the moment of each command."""
+
+    async def handle(self, command: Command) -> dict[str, Any]:
+        """The result of the command. Raises what the domain refuses, and LeaseHeld while another owner is at it."""
+        ...
+
+    async def work(self) -> None:
+        """Whatever its streams owe beside commands is done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
