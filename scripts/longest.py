@@ -11,7 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fleet", "actors", "serve_apps", "cluster")
 SHOWN = 12
-MOST_LINES = 400
+MOST_LINES = 600
 
 
 class Length(NamedTuple):
