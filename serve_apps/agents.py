@@ -90,13 +90,15 @@ def _agents(request: Request, stories: Stories, fleet: Fleet, who: Caller) -> Ag
 Agents = Annotated[AgentsView, Depends(_agents)]
 
 
-@agent_router.get("/agents", response_model=NamedAgentList)
+@agent_router.get("/agents", response_model=NamedAgentList, operation_id="list_agents_api_agents_get")
 async def list_agents(agents: Agents) -> NamedAgentList:
     """The named agents in force, with what they do now."""
     return NamedAgentList(items=await agents.all())
 
 
-@agent_router.post("/agents", status_code=201, response_model=NamedAgentView)
+@agent_router.post(
+    "/agents", status_code=201, response_model=NamedAgentView, operation_id="register_agent_api_agents_post"
+)
 async def register_agent(request: Request, agents: Agents, who: Caller, key: Key, body: AgentRequest) -> Any:
     """Add a seat that councils of its role fill first; how many sit in them stays the same."""
     wanted = body.model_dump(exclude_none=True)
@@ -107,7 +109,9 @@ async def register_agent(request: Request, agents: Agents, who: Caller, key: Key
     return JSONResponse(view.model_dump(mode="json"), status_code=201)
 
 
-@agent_router.delete("/agents/{agent_id}", response_model=AgentRemoved)
+@agent_router.delete(
+    "/agents/{agent_id}", response_model=AgentRemoved, operation_id="unregister_agent_api_agents__agent_id__delete"
+)
 async def unregister_agent(
     request: Request, agents: Agents, who: Caller, key: Key, agent_id: Annotated[str, Path(max_length=80)]
 ) -> Any:

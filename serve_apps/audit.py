@@ -83,7 +83,7 @@ class CheckpointList(Wire):
     next_after: int | None
 
 
-class FindingView(Wire):
+class AuditFindingView(Wire):
     """One difference between what is stored and what was recorded."""
 
     verdict: str
@@ -105,7 +105,7 @@ class AuditStatus(Wire):
     exported: int | None
     newest: int | None
     """The highest checkpoint whose signature holds."""
-    findings: tuple[FindingView, ...]
+    findings: tuple[AuditFindingView, ...]
     accepted: tuple[str, ...]
     remarks: tuple[str, ...]
 
@@ -123,7 +123,7 @@ def _audit(request: Request, who: Caller) -> AuditDesk:
 Audit = Annotated[AuditDesk, Depends(_audit)]
 
 
-@audit_router.get("/events", response_model=EnvelopeList)
+@audit_router.get("/events", response_model=EnvelopeList, operation_id="events_api_audit_events_get")
 async def events(
     request: Request,
     audit: Audit,
@@ -174,7 +174,7 @@ def _envelope(event: StoredEvent) -> Envelope:
     )
 
 
-@audit_router.get("/checkpoints", response_model=CheckpointList)
+@audit_router.get("/checkpoints", response_model=CheckpointList, operation_id="checkpoints_api_audit_checkpoints_get")
 async def checkpoints(
     audit: Audit,
     who: Caller,
@@ -210,7 +210,9 @@ def _checkpoint(kept: StoredNote) -> CheckpointView:
     )
 
 
-@audit_router.get("/proof/{story_id}/{version}", response_model=Proof)
+@audit_router.get(
+    "/proof/{story_id}/{version}", response_model=Proof, operation_id="proof_api_audit_proof__story_id___version__get"
+)
 async def proof(
     request: Request, audit: Audit, who: Caller, story_id: str, version: Annotated[int, Path(ge=1, le=10**9)]
 ) -> Proof:
@@ -220,13 +222,13 @@ async def proof(
     return await audit.proof(StreamId.of_story(story), version)
 
 
-@audit_router.get("/status", response_model=AuditStatus)
+@audit_router.get("/status", response_model=AuditStatus, operation_id="status_api_audit_status_get")
 async def status(audit: Audit, who: Caller) -> AuditStatus:
     """What the last verification by this replica found."""
     return _status(audit, audit.last)
 
 
-@audit_router.post("/verify", response_model=AuditStatus)
+@audit_router.post("/verify", response_model=AuditStatus, operation_id="verify_api_audit_verify_post")
 async def verify(request: Request, audit: Audit, who: Caller) -> Response:
     """Read everything again and check it: 200 with what was found, or 202 while it runs. It records nothing."""
     if await request.body() not in (b"", b"{}"):
@@ -247,7 +249,7 @@ def _status(audit: AuditDesk, found: Verification | None) -> AuditStatus:
         checkpoints=report.checkpoints if report else None,
         exported=report.exported if report else None,
         newest=report.newest if report else None,
-        findings=tuple(FindingView(**f.to_json()) for f in report.findings) if report else (),
+        findings=tuple(AuditFindingView(**f.to_json()) for f in report.findings) if report else (),
         accepted=tuple(str(loss) for loss in report.accepted) if report else (),
         remarks=report.remarks if report else (),
     )

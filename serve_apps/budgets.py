@@ -88,7 +88,7 @@ def _budgets(request: Request, who: Caller) -> BudgetDesk:
 Budgets = Annotated[BudgetDesk, Depends(_budgets)]
 
 
-@budget_router.get("/budgets", response_model=BudgetList)
+@budget_router.get("/budgets", response_model=BudgetList, operation_id="list_budgets_api_budgets_get")
 async def list_budgets(
     request: Request, budgets: Budgets, who: Caller, scope: Annotated[str, Query(max_length=100)] = "platform"
 ) -> BudgetList:
@@ -128,7 +128,11 @@ def _listed(view: BudgetView) -> BudgetList:
     return BudgetList(story_id=view.story_id, day=view.day, items=lines)
 
 
-@budget_router.put("/budgets/{scope}/{scope_id}", response_model=BudgetList)
+@budget_router.put(
+    "/budgets/{scope}/{scope_id}",
+    response_model=BudgetList,
+    operation_id="set_budget_api_budgets__scope___scope_id__put",
+)
 async def set_budget(
     request: Request,
     desk: Desk,
@@ -153,7 +157,7 @@ async def set_budget(
     return JSONResponse(_listed(await _of_story(request, who, budgets, story_id)).model_dump(mode="json"))
 
 
-@budget_router.get("/usage", response_model=UsageList)
+@budget_router.get("/usage", response_model=UsageList, operation_id="list_usage_api_usage_get")
 async def list_usage(
     request: Request,
     budgets: Budgets,

@@ -167,7 +167,9 @@ async def _sent(
     return versioned(_view(*await desk.ceremony(seen.ceremony_id)), found["version"])
 
 
-@ceremony_router.post("/ceremonies", status_code=201, response_model=CeremonyView)
+@ceremony_router.post(
+    "/ceremonies", status_code=201, response_model=CeremonyView, operation_id="open_ceremony_api_ceremonies_post"
+)
 async def open_ceremony(request: Request, desk: Projects, who: Caller, key: Key, body: OpenRequest) -> Any:
     """Prepare a review of stories that nobody works on yet; the councils begin when it is started."""
     project = EntityId(body.project_id)
@@ -180,7 +182,7 @@ async def open_ceremony(request: Request, desk: Projects, who: Caller, key: Key,
     return versioned(_view(*await desk.ceremony(found["ceremony_id"])), found["version"], status=201)
 
 
-@ceremony_router.get(_ONE, response_model=CeremonyView)
+@ceremony_router.get(_ONE, response_model=CeremonyView, operation_id="show_ceremony_api_ceremonies__ceremony_id__get")
 async def show_ceremony(request: Request, who: Caller, seen: Seen) -> CeremonyView:
     """One review: what each council said of each story that the caller sees, the estimates, and what was decided."""
     sight = sight_of(request)
@@ -188,7 +190,11 @@ async def show_ceremony(request: Request, who: Caller, seen: Seen) -> CeremonyVi
     return seen.model_copy(update={"stories": tuple(shown)})
 
 
-@ceremony_router.post(_ONE + "/stories", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/stories",
+    response_model=CeremonyView,
+    operation_id="choose_stories_api_ceremonies__ceremony_id__stories_post",
+)
 async def choose_stories(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: StoriesRequest
 ) -> Any:
@@ -197,13 +203,19 @@ async def choose_stories(
     return await _sent(request, desk, who, key, seen, "choose_ceremony_stories", wanted)
 
 
-@ceremony_router.post(_ONE + "/start", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/start", response_model=CeremonyView, operation_id="start_ceremony_api_ceremonies__ceremony_id__start_post"
+)
 async def start_ceremony(request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: Nothing) -> Any:
     """Have the councils review each story and estimate it."""
     return await _sent(request, desk, who, key, seen, "start_ceremony", {})
 
 
-@ceremony_router.post(_ONE + "/stories/{story_id}/approve", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/stories/{story_id}/approve",
+    response_model=CeremonyView,
+    operation_id="approve_story_api_ceremonies__ceremony_id__stories__story_id__approve_post",
+)
 async def approve_story(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, story_id: str, body: ApproveRequest
 ) -> Any:
@@ -212,7 +224,11 @@ async def approve_story(
     return await _sent(request, desk, who, key, seen, "decide_ceremony_story", wanted)
 
 
-@ceremony_router.post(_ONE + "/stories/{story_id}/reject", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/stories/{story_id}/reject",
+    response_model=CeremonyView,
+    operation_id="reject_story_api_ceremonies__ceremony_id__stories__story_id__reject_post",
+)
 async def reject_story(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, story_id: str, body: CeremonyReason
 ) -> Any:
@@ -221,13 +237,21 @@ async def reject_story(
     return await _sent(request, desk, who, key, seen, "decide_ceremony_story", wanted)
 
 
-@ceremony_router.post(_ONE + "/complete", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/complete",
+    response_model=CeremonyView,
+    operation_id="complete_ceremony_api_ceremonies__ceremony_id__complete_post",
+)
 async def complete_ceremony(request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: Nothing) -> Any:
     """End a review whose stories are all decided."""
     return await _sent(request, desk, who, key, seen, "complete_ceremony", {})
 
 
-@ceremony_router.post(_ONE + "/cancel", response_model=CeremonyView)
+@ceremony_router.post(
+    _ONE + "/cancel",
+    response_model=CeremonyView,
+    operation_id="cancel_ceremony_api_ceremonies__ceremony_id__cancel_post",
+)
 async def cancel_ceremony(
     request: Request, desk: Projects, who: Caller, key: Key, seen: Seen, body: CeremonyReason
 ) -> Any:

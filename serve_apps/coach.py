@@ -77,31 +77,39 @@ class StoryAdvice(_Wire):
     questions: tuple[str, ...]
 
 
-@coach_router.post("/stories/score", response_model=StoryScore)
+@coach_router.post("/stories/score", response_model=StoryScore, operation_id="score_api_stories_score_post")
 async def score(coach: Coach, who: Caller, body: ScoreRequest) -> StoryScore:
     """How ready a text is: the score, and a finding for every lost point. Nothing is recorded."""
     return coach.score(body.title, body.description, body.acceptance_criteria, language=body.language, rigor=body.rigor)
 
 
-@coach_router.post("/stories/refine", response_model=RefinedStory)
+@coach_router.post("/stories/refine", response_model=RefinedStory, operation_id="refine_api_stories_refine_post")
 async def refine(coach: Coach, who: Caller, body: TextRequest) -> RefinedStory:
     """The text with proposals; every character of the author's stays, in order. Nothing is recorded."""
     return coach.refine(body.title, body.description, body.acceptance_criteria, language=body.language)
 
 
-@coach_router.post("/stories/suggest", response_model=StorySuggestion)
+@coach_router.post("/stories/suggest", response_model=StorySuggestion, operation_id="suggest_api_stories_suggest_post")
 async def suggest(coach: Coach, who: Caller, body: GoalRequest) -> StorySuggestion:
     """A story from a one-line goal, with placeholders and a question for each. Nothing is recorded."""
     return coach.suggest(body.goal, language=body.language)
 
 
-@coach_router.get("/planner/stories/{story_id}/advice", response_model=StoryAdvice)
+@coach_router.get(
+    "/planner/stories/{story_id}/advice",
+    response_model=StoryAdvice,
+    operation_id="advice_api_planner_stories__story_id__advice_get",
+)
 async def advice(coach: Coach, desk: Desk, who: Caller, story_id: Story) -> StoryAdvice:
     """The score, the findings and the proposals for a story as it is."""
     return await _advice(desk, coach, story_id)
 
 
-@coach_router.post("/planner/stories/{story_id}/coach", response_model=StoryView)
+@coach_router.post(
+    "/planner/stories/{story_id}/coach",
+    response_model=StoryView,
+    operation_id="apply_api_planner_stories__story_id__coach_post",
+)
 async def apply(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ApplyRequest) -> Any:
     """Take proposals of the coach into the story; every character of its author stays, in order."""
     wanted = {"proposals": list(body.proposals)}

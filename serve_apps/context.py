@@ -111,14 +111,22 @@ def _rehydrator(request: Request, who: Caller) -> Rehydrator:
 Bundles = Annotated[Rehydrator, Depends(_rehydrator)]
 
 
-@rehydration_router.post("/context/validate-scope", response_model=ScopeVerdict)
+@rehydration_router.post(
+    "/context/validate-scope",
+    response_model=ScopeVerdict,
+    operation_id="validate_scope_api_context_validate_scope_post",
+)
 async def validate_scope(stories: Stories, who: Caller, body: ScopeRequest) -> ScopeVerdict:
     """Whether a role may see exactly these scopes in a phase. Nothing is recorded."""
     found = check(stories.context, phase=body.phase, role=body.role, provided=body.provided)
     return ScopeVerdict.model_validate({"allowed": found.allowed, "missing": found.missing, "extra": found.extra})
 
 
-@rehydration_router.post("/context/{story_id}/rehydrate", response_model=BundleView)
+@rehydration_router.post(
+    "/context/{story_id}/rehydrate",
+    response_model=BundleView,
+    operation_id="rehydrate_api_context__story_id__rehydrate_post",
+)
 async def rehydrate(
     request: Request, desk: Desk, bundles: Bundles, who: Caller, story_id: Story, body: RehydrateRequest
 ) -> BundleView:
@@ -155,7 +163,11 @@ def _view(found: Rehydrated, *, kept: bool, blocks: dict[str, BlocksView]) -> Bu
     )
 
 
-@rehydration_router.get("/context/{story_id}/bundles/{version}/{digest}", response_model=RehydrationBundle)
+@rehydration_router.get(
+    "/context/{story_id}/bundles/{version}/{digest}",
+    response_model=RehydrationBundle,
+    operation_id="kept_bundle_api_context__story_id__bundles__version___digest__get",
+)
 async def kept_bundle(
     request: Request,
     bundles: Bundles,
@@ -174,7 +186,11 @@ async def kept_bundle(
         raise
 
 
-@rehydration_router.post("/context/{story_id}/changes", response_model=ChangeResult)
+@rehydration_router.post(
+    "/context/{story_id}/changes",
+    response_model=ChangeResult,
+    operation_id="change_context_api_context__story_id__changes_post",
+)
 async def change_context(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ChangeRequest
 ) -> Any:

@@ -112,7 +112,7 @@ def _projects(
 Projects = Annotated[frozenset[str] | None, Depends(_projects)]
 
 
-@context_router.get("/context/stats", response_model=ContextStats)
+@context_router.get("/context/stats", response_model=ContextStats, operation_id="context_stats_api_context_stats_get")
 async def context_stats(
     request: Request,
     desk: Desk,

@@ -46,14 +46,16 @@ def _councils(stories: Stories) -> CouncilDesk:
 Councils = Annotated[CouncilDesk, Depends(_councils)]
 
 
-@council_router.post("/councils", status_code=202, response_model=CouncilAccepted)
+@council_router.post(
+    "/councils", status_code=202, response_model=CouncilAccepted, operation_id="ask_council_api_councils_post"
+)
 async def ask_council(request: Request, desk: Desk, who: Caller, key: Key, body: CouncilAsk) -> Response:
     """Ask for a council about a story: it advises beside the story's own work, and moves nothing."""
     sent = await send(request, desk, body.story_id, "request_council", body.document(), who=who, key=key)
     return _accepted(sent)
 
 
-@council_router.get("/councils", response_model=CouncilLineList)
+@council_router.get("/councils", response_model=CouncilLineList, operation_id="list_councils_api_councils_get")
 async def list_councils(
     request: Request,
     councils: Councils,
@@ -82,7 +84,9 @@ def _place(line: CouncilLine) -> str:
     return f"{line.state.story_id}/{line.record.opened_version:09d}"
 
 
-@council_router.get("/councils/{council_id}", response_model=CouncilPage)
+@council_router.get(
+    "/councils/{council_id}", response_model=CouncilPage, operation_id="show_council_api_councils__council_id__get"
+)
 async def show_council(
     request: Request, stories: Stories, councils: Councils, who: Caller, council_id: str
 ) -> CouncilPage:
@@ -91,7 +95,11 @@ async def show_council(
     return council_page(await stories.council(state.story_id, council_id, cut=await sight_of(request).cut(who, state)))
 
 
-@council_router.post("/councils/{council_id}/cancel", response_model=CouncilPage)
+@council_router.post(
+    "/councils/{council_id}/cancel",
+    response_model=CouncilPage,
+    operation_id="cancel_council_api_councils__council_id__cancel_post",
+)
 async def cancel_council(
     request: Request,
     desk: Desk,
@@ -113,7 +121,12 @@ async def cancel_council(
     )
 
 
-@council_router.post("/councils/{council_id}/reject", status_code=202, response_model=CouncilAccepted)
+@council_router.post(
+    "/councils/{council_id}/reject",
+    status_code=202,
+    response_model=CouncilAccepted,
+    operation_id="reject_council_api_councils__council_id__reject_post",
+)
 async def reject_council(
     request: Request, desk: Desk, councils: Councils, who: Caller, key: Key, council_id: str, body: CouncilReason
 ) -> Response:
@@ -182,26 +195,32 @@ Pools = Annotated[PoolsView, Depends(_pools)]
 RoleName = Annotated[str, Path(max_length=60)]
 
 
-@council_router.get("/council-pools", response_model=PoolList)
+@council_router.get("/council-pools", response_model=PoolList, operation_id="list_pools_api_council_pools_get")
 async def list_pools(pools: Pools) -> PoolList:
     """The pools in force, with what their seats do now."""
     return PoolList(items=tuple(pool_view(pool) for pool in await pools.lines()))
 
 
-@council_router.get("/council-pools/{role}", response_model=PoolView)
+@council_router.get(
+    "/council-pools/{role}", response_model=PoolView, operation_id="show_pool_api_council_pools__role__get"
+)
 async def show_pool(pools: Pools, role: RoleName) -> PoolView:
     """The pool of one role."""
     return await pools.one(role)
 
 
-@council_router.put("/council-pools/{role}", response_model=PoolView)
+@council_router.put(
+    "/council-pools/{role}", response_model=PoolView, operation_id="set_pool_api_council_pools__role__put"
+)
 async def set_pool(request: Request, pools: Pools, who: Caller, key: Key, role: RoleName, body: PoolRequest) -> Any:
     """Staff the councils of a role that open from here on; those that are open keep their seats."""
     found = await platform_command(request, pools.fleet, "set_council_pool", body.document(role), who, key)
     return found if isinstance(found, Response) else await pools.one(role)
 
 
-@council_router.delete("/council-pools/{role}", response_model=PoolRemoved)
+@council_router.delete(
+    "/council-pools/{role}", response_model=PoolRemoved, operation_id="remove_pool_api_council_pools__role__delete"
+)
 async def remove_pool(request: Request, pools: Pools, who: Caller, key: Key, role: RoleName) -> Any:
     """The role has no pool any more, whoever set it: councils that open from here on have the defaults."""
     found = await platform_command(request, pools.fleet, "remove_council_pool", {"role": role}, who, key)

@@ -14,7 +14,7 @@ from serve_apps.times import at
 from serve_apps.wire import Wire
 
 __all__ = [
-    "AcceptRequest",
+    "DecisionAcceptRequest",
     "CriticalList",
     "CycleList",
     "DecisionPage",
@@ -59,7 +59,7 @@ class ProposeRequest(Wire):
     based_on: Annotated[tuple[EvidenceView, ...], Field(max_length=50)] = ()
 
 
-class AcceptRequest(Wire):
+class DecisionAcceptRequest(Wire):
     """Say yes to a decision; the note, when there is one, has 10 characters or more."""
 
     note: Annotated[str, Field(max_length=4000)] = ""

@@ -16,9 +16,9 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.story import Decision, StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.decision_wire import (
-    AcceptRequest,
     CriticalList,
     CycleList,
+    DecisionAcceptRequest,
     DecisionPage,
     Impact,
     ProposeRequest,
@@ -64,7 +64,11 @@ async def _named(request: Request, decisions: Decisions, who: Caller, decision_i
 Named = Annotated[tuple[StoryState, Decision], Depends(_named)]
 
 
-@decision_router.get(_OF_STORY + "/critical", response_model=CriticalList)
+@decision_router.get(
+    _OF_STORY + "/critical",
+    response_model=CriticalList,
+    operation_id="critical_decisions_api_planner_stories__story_id__decisions_critical_get",
+)
 async def critical_decisions(
     request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CriticalList:
@@ -74,7 +78,11 @@ async def critical_decisions(
     return critical_list(await _seen(request, who, story_id, found))
 
 
-@decision_router.get(_OF_STORY + "/cycles", response_model=CycleList)
+@decision_router.get(
+    _OF_STORY + "/cycles",
+    response_model=CycleList,
+    operation_id="decision_cycles_api_planner_stories__story_id__decisions_cycles_get",
+)
 async def decision_cycles(
     request: Request, decisions: Decisions, who: Caller, desk: Desk, story_id: Story, min_version: MinVersion = 0
 ) -> CycleList:
@@ -84,7 +92,7 @@ async def decision_cycles(
     return cycle_list(await _seen(request, who, story_id, found))
 
 
-@decision_router.get(_ONE, response_model=DecisionPage)
+@decision_router.get(_ONE, response_model=DecisionPage, operation_id="show_decision_api_decisions__decision_id__get")
 async def show_decision(request: Request, decisions: Decisions, who: Caller, named: Named) -> DecisionPage:
     """One decision: who proposed it, why, on what, and who settled it."""
     return await _page(request, decisions, who, *named)
@@ -112,7 +120,9 @@ def _is_shown(row: dict[str, Any], cut: RowCut) -> bool:
     )
 
 
-@decision_router.get(_ONE + "/impact", response_model=Impact)
+@decision_router.get(
+    _ONE + "/impact", response_model=Impact, operation_id="decision_impact_api_decisions__decision_id__impact_get"
+)
 async def decision_impact(
     request: Request,
     decisions: Decisions,
@@ -127,7 +137,12 @@ async def decision_impact(
     return impact(decision.proposed.decision_id, await _seen(request, who, state.story_id, found))
 
 
-@decision_router.post(_OF_STORY, status_code=201, response_model=DecisionPage)
+@decision_router.post(
+    _OF_STORY,
+    status_code=201,
+    response_model=DecisionPage,
+    operation_id="propose_decision_api_planner_stories__story_id__decisions_post",
+)
 async def propose_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, story_id: Story, body: ProposeRequest
 ) -> Any:
@@ -138,15 +153,23 @@ async def propose_decision(
     )
 
 
-@decision_router.post(_ONE + "/accept", response_model=DecisionPage)
+@decision_router.post(
+    _ONE + "/accept",
+    response_model=DecisionPage,
+    operation_id="accept_decision_api_decisions__decision_id__accept_post",
+)
 async def accept_decision(
-    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: AcceptRequest
+    request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: DecisionAcceptRequest
 ) -> Any:
     """Settle it with a yes: from then on it is told to those who work on the story as decided."""
     return await _settle(request, decisions, desk, who, key, named, "accept_decision", body.model_dump())
 
 
-@decision_router.post(_ONE + "/reject", response_model=DecisionPage)
+@decision_router.post(
+    _ONE + "/reject",
+    response_model=DecisionPage,
+    operation_id="reject_decision_api_decisions__decision_id__reject_post",
+)
 async def reject_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: ReasonRequest
 ) -> Any:
@@ -154,7 +177,11 @@ async def reject_decision(
     return await _settle(request, decisions, desk, who, key, named, "reject_decision", body.model_dump())
 
 
-@decision_router.post(_ONE + "/supersede", response_model=DecisionPage)
+@decision_router.post(
+    _ONE + "/supersede",
+    response_model=DecisionPage,
+    operation_id="supersede_decision_api_decisions__decision_id__supersede_post",
+)
 async def supersede_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: SupersedeRequest
 ) -> Any:

@@ -63,7 +63,9 @@ class DelegationList(Wire):
     items: tuple[DelegationView, ...]
 
 
-@delegation_router.get("/delegations", response_model=DelegationList)
+@delegation_router.get(
+    "/delegations", response_model=DelegationList, operation_id="list_delegations_api_delegations_get"
+)
 async def list_delegations(request: Request, fleet: Fleet, who: Caller) -> DelegationList:
     """The delegations that concern projects of the caller, those that are over too."""
     _require_grantor(request, who)
@@ -71,7 +73,9 @@ async def list_delegations(request: Request, fleet: Fleet, who: Caller) -> Deleg
     return DelegationList(items=tuple(_view(one, fleet.now_ms) for one in found))
 
 
-@delegation_router.post("/delegations", status_code=201, response_model=DelegationView)
+@delegation_router.post(
+    "/delegations", status_code=201, response_model=DelegationView, operation_id="grant_delegation_api_delegations_post"
+)
 async def grant_delegation(
     request: Request, fleet: Fleet, projects: Projects, who: Caller, key: Key, body: DelegationRequest
 ) -> Any:
@@ -88,7 +92,11 @@ async def grant_delegation(
     return found if isinstance(found, Response) else await _shown(fleet, found["delegation_id"], status=201)
 
 
-@delegation_router.delete("/delegations/{delegation_id}", response_model=DelegationView)
+@delegation_router.delete(
+    "/delegations/{delegation_id}",
+    response_model=DelegationView,
+    operation_id="revoke_delegation_api_delegations__delegation_id__delete",
+)
 async def revoke_delegation(
     request: Request,
     fleet: Fleet,

@@ -82,14 +82,20 @@ def _desk(request: Request, who: Caller) -> DeploymentDesk:
 Environments = Annotated[DeploymentDesk, Depends(_desk)]
 
 
-@environment_router.get("/deployments", response_model=EnvironmentList)
+@environment_router.get(
+    "/deployments", response_model=EnvironmentList, operation_id="list_environments_api_deployments_get"
+)
 async def list_environments(request: Request, desk: Environments, who: Caller) -> EnvironmentList:
     """What runs in each environment, since when, of which story, and whether it answers; for devops and admins."""
     found = await desk.environments()
     return EnvironmentList(items=tuple(_view(request, who, one) for one in found if _is_seen(request, who, one)))
 
 
-@environment_router.post("/deployments/{environment}/stop", response_model=EnvironmentView)
+@environment_router.post(
+    "/deployments/{environment}/stop",
+    response_model=EnvironmentView,
+    operation_id="stop_environment_api_deployments__environment__stop_post",
+)
 async def stop_environment(
     request: Request, desk: Environments, who: Caller, key: Key, environment: str, body: EndRequest
 ) -> Any:
@@ -97,7 +103,11 @@ async def stop_environment(
     return await _ended(request, desk, environment, "stop", body, who, key)
 
 
-@environment_router.post("/deployments/{environment}/rollback", response_model=EnvironmentView)
+@environment_router.post(
+    "/deployments/{environment}/rollback",
+    response_model=EnvironmentView,
+    operation_id="roll_back_environment_api_deployments__environment__rollback_post",
+)
 async def roll_back_environment(
     request: Request, desk: Environments, who: Caller, key: Key, environment: str, body: EndRequest
 ) -> Any:

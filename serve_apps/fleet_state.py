@@ -72,13 +72,13 @@ def _fleet(request: Request, who: Caller) -> PlatformDesk:
 Fleet = Annotated[PlatformDesk, Depends(_fleet)]
 
 
-@fleet_router.get("/fleet", response_model=FleetView)
+@fleet_router.get("/fleet", response_model=FleetView, operation_id="show_fleet_api_fleet_get")
 async def show_fleet(request: Request, fleet: Fleet, who: Caller) -> FleetView:
     """Whether steps may start, and who said that they may not."""
     return _view(request, who, await fleet.state())
 
 
-@fleet_router.post("/fleet/pause", response_model=FleetView)
+@fleet_router.post("/fleet/pause", response_model=FleetView, operation_id="pause_fleet_api_fleet_pause_post")
 async def pause_fleet(
     request: Request, fleet: Fleet, projects: Projects, who: Caller, key: Key, body: PauseRequest
 ) -> Any:
@@ -87,7 +87,7 @@ async def pause_fleet(
     return await _done(request, fleet, "pause_fleet", wanted, who, key)
 
 
-@fleet_router.post("/fleet/resume", response_model=FleetView)
+@fleet_router.post("/fleet/resume", response_model=FleetView, operation_id="resume_fleet_api_fleet_resume_post")
 async def resume_fleet(
     request: Request, fleet: Fleet, projects: Projects, who: Caller, key: Key, body: ResumeRequest
 ) -> Any:

@@ -153,7 +153,7 @@ class ApprovalList(Wire):
     next_cursor: str | None = None
 
 
-@gates_router.get("/approvals", response_model=ApprovalList)
+@gates_router.get("/approvals", response_model=ApprovalList, operation_id="list_approvals_api_approvals_get")
 async def list_approvals(
     request: Request,
     gates: Gates,
@@ -179,7 +179,11 @@ def _place(approval: Approval) -> str:
     return f"{approval.request.expires_at:015d}/{approval.request.approval_id}"
 
 
-@gates_router.get("/approvals/{approval_id}", response_model=ApprovalCard)
+@gates_router.get(
+    "/approvals/{approval_id}",
+    response_model=ApprovalCard,
+    operation_id="show_approval_api_approvals__approval_id__get",
+)
 async def show_approval(request: Request, gates: Gates, who: Caller, approval_id: str) -> ApprovalCard:
     """One approval."""
     state, approval = await _seen(request, gates, who, approval_id)
@@ -205,14 +209,20 @@ async def _card(
     return view if is_own else view.model_copy(update={"card": {}})
 
 
-@gates_router.post("/approvals", status_code=201, response_model=StoryView)
+@gates_router.post(
+    "/approvals", status_code=201, response_model=StoryView, operation_id="ask_approval_api_approvals_post"
+)
 async def ask_approval(request: Request, desk: Desk, who: Caller, key: Key, body: AskRequest) -> Any:
     """Ask for the approval of a gate, also again after an expiry or a rejection."""
     wanted = {"gate": body.gate}
     return await answered(request, desk, body.story_id, "request_approval", wanted, who=who, key=key, created=True)
 
 
-@gates_router.post("/approvals/{approval_id}/grant", response_model=StoryView)
+@gates_router.post(
+    "/approvals/{approval_id}/grant",
+    response_model=StoryView,
+    operation_id="grant_api_approvals__approval_id__grant_post",
+)
 async def grant(
     request: Request, desk: Desk, gates: Gates, who: Caller, key: Key, approval_id: str, body: GrantRequest
 ) -> Any:
@@ -222,7 +232,11 @@ async def grant(
     return await answered(request, desk, state.story_id, "approve", wanted, who=who, key=key)
 
 
-@gates_router.post("/approvals/{approval_id}/reject", response_model=StoryView)
+@gates_router.post(
+    "/approvals/{approval_id}/reject",
+    response_model=StoryView,
+    operation_id="reject_api_approvals__approval_id__reject_post",
+)
 async def reject(
     request: Request, desk: Desk, gates: Gates, who: Caller, key: Key, approval_id: str, body: RejectRequest
 ) -> Any:
@@ -233,7 +247,11 @@ async def reject(
     return await answered(request, desk, state.story_id, "reject", wanted, who=who, key=key)
 
 
-@gates_router.post("/approvals/{approval_id}/revoke", response_model=StoryView)
+@gates_router.post(
+    "/approvals/{approval_id}/revoke",
+    response_model=StoryView,
+    operation_id="revoke_api_approvals__approval_id__revoke_post",
+)
 async def revoke(
     request: Request, desk: Desk, gates: Gates, who: Caller, key: Key, approval_id: str, body: RevokeRequest
 ) -> Any:

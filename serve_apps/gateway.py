@@ -157,7 +157,7 @@ def _require_project(request: Request, who: Principal, body: Any) -> None:
 
 
 def _health_routes(router: APIRouter) -> None:
-    @router.get("/healthz")
+    @router.get("/healthz", operation_id="healthz_healthz_get")
     async def healthz() -> dict[str, str]:
         """Whether the front itself lives."""
         return {"status": "ok"}
@@ -167,7 +167,7 @@ def _health_routes(router: APIRouter) -> None:
         """The description of the interface."""
         return JSONResponse(request.app.openapi())
 
-    @router.get("/readyz")
+    @router.get("/readyz", operation_id="readyz_readyz_get")
     async def readyz(desk: Desk) -> dict[str, str]:
         """Whether the log answers, so that stories can be read and commands queued."""
         await desk.stories_exist()
@@ -175,7 +175,7 @@ def _health_routes(router: APIRouter) -> None:
 
 
 def _story_routes(router: APIRouter) -> None:
-    @router.get("/api/planner/stories", response_model=StoryList)
+    @router.get("/api/planner/stories", response_model=StoryList, operation_id="list_stories_api_planner_stories_get")
     async def list_stories(
         request: Request,
         desk: Desk,
@@ -192,14 +192,23 @@ def _story_routes(router: APIRouter) -> None:
         following = lines[limit - 1].story_id if len(lines) > limit else None
         return StoryList(items=tuple(lines[:limit]), next_cursor=following)
 
-    @router.post("/api/planner/stories", status_code=201, response_model=StoryView)
+    @router.post(
+        "/api/planner/stories",
+        status_code=201,
+        response_model=StoryView,
+        operation_id="create_story_api_planner_stories_post",
+    )
     async def create_story(request: Request, desk: Desk, who: Caller, key: Key, body: Json) -> Response:
         """Create a story; the same Idempotency-Key creates it once."""
         story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
         _require_project(request, who, body)
         return await answered(request, desk, story_id, "create_story", {"story": body}, who=who, key=key, created=True)
 
-    @router.get("/api/planner/stories/{story_id}", response_model=StoryView)
+    @router.get(
+        "/api/planner/stories/{story_id}",
+        response_model=StoryView,
+        operation_id="show_story_api_planner_stories__story_id__get",
+    )
     async def show_story(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
         """One story as recorded now; `If-None-Match` with its version gives 304."""
         view = await view_of(request, desk, story_id, who=who)
@@ -207,14 +216,22 @@ def _story_routes(router: APIRouter) -> None:
             return Response(status_code=304, headers={"ETag": f'"v{view.version}"'})
         return shown(view)
 
-    @router.post("/api/planner/stories/{story_id}/start", response_model=StoryView)
+    @router.post(
+        "/api/planner/stories/{story_id}/start",
+        response_model=StoryView,
+        operation_id="start_story_api_planner_stories__story_id__start_post",
+    )
     async def start_story(
         request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
     ) -> Response:
         """Start the work on a story (the HTTP form of `fleet run`)."""
         return await answered(request, desk, story_id, "start_story", body.model_dump(mode="json"), who=who, key=key)
 
-    @router.post("/api/planner/stories/{story_id}/transition", response_model=StoryView)
+    @router.post(
+        "/api/planner/stories/{story_id}/transition",
+        response_model=StoryView,
+        operation_id="transition_api_planner_stories__story_id__transition_post",
+    )
     async def transition(
         request: Request,
         desk: Desk,
@@ -230,7 +247,11 @@ def _story_routes(router: APIRouter) -> None:
         wanted = body.model_copy(update={"actor": body.actor or selected}).model_dump(mode="json", exclude_none=True)
         return await answered(request, desk, story_id, "transition", wanted, who=who, key=key)
 
-    @router.post("/api/planner/stories/{story_id}/tasks/{task_id}/claim", response_model=StoryView)
+    @router.post(
+        "/api/planner/stories/{story_id}/tasks/{task_id}/claim",
+        response_model=StoryView,
+        operation_id="claim_task_api_planner_stories__story_id__tasks__task_id__claim_post",
+    )
     async def claim_task(
         request: Request,
         desk: Desk,
@@ -246,7 +267,11 @@ def _story_routes(router: APIRouter) -> None:
         claim = {"task_id": EntityId(task_id), "as_role": body.role}
         return await answered(request, desk, story_id, "claim_task", claim, who=who, key=key)
 
-    @router.post("/api/planner/stories/{story_id}/approvals/{gate}/{decision}", response_model=StoryView)
+    @router.post(
+        "/api/planner/stories/{story_id}/approvals/{gate}/{decision}",
+        response_model=StoryView,
+        operation_id="decide_api_planner_stories__story_id__approvals__gate___decision__post",
+    )
     async def decide(
         request: Request,
         desk: Desk,
@@ -265,7 +290,11 @@ def _story_routes(router: APIRouter) -> None:
 
 
 def _command_routes(router: APIRouter) -> None:
-    @router.get("/api/commands/{command_id:path}", response_model=CommandView)
+    @router.get(
+        "/api/commands/{command_id:path}",
+        response_model=CommandView,
+        operation_id="command_api_commands__command_id__get",
+    )
     async def command(request: Request, desk: Desk, who: Caller, command_id: str) -> CommandView:
         """What came of a queued command."""
         if not command_id.startswith(f"{who}/"):
@@ -281,7 +310,7 @@ def _command_routes(router: APIRouter) -> None:
         status = "pending" if result is None else "done"
         return CommandView(command_id=command_id, status=status, status_url=url, result=result)
 
-    @router.get("/api/events/stream")
+    @router.get("/api/events/stream", operation_id="stream_api_events_stream_get")
     async def stream(
         request: Request,
         desk: Desk,
@@ -317,7 +346,7 @@ def _command_routes(router: APIRouter) -> None:
         several = many_frames(desk, choice, after=reached, heartbeat_s=heartbeat_s, types=wanted, backlog=backlog)
         return event_stream(several, let_go=backlog.overflowed)
 
-    @router.get("/api/events", response_model=EventList)
+    @router.get("/api/events", response_model=EventList, operation_id="history_api_events_get")
     async def history(
         request: Request,
         desk: Desk,

@@ -138,14 +138,14 @@ def _config(request: Request, who: Caller) -> ConfigInForce:
 Config = Annotated[ConfigInForce, Depends(_config)]
 
 
-@in_force_router.get("/engines", response_model=EngineList)
+@in_force_router.get("/engines", response_model=EngineList, operation_id="engines_api_engines_get")
 async def engines(config: Config, who: Caller) -> EngineList:
     """Every engine that a run or a policy may name."""
     items = tuple(_engine(engine) for engine in config.models.engines)
     return EngineList(file="models.yaml", digest=_digest(config, "models.yaml"), items=items)
 
 
-@in_force_router.get("/models/policies", response_model=PolicyList)
+@in_force_router.get("/models/policies", response_model=PolicyList, operation_id="policies_api_models_policies_get")
 async def policies(config: Config, who: Caller) -> PolicyList:
     """The engines of each role, in the order in which they are tried."""
     rows = sorted(config.models.policies.items())
@@ -153,7 +153,7 @@ async def policies(config: Config, who: Caller) -> PolicyList:
     return PolicyList(file="models.yaml", digest=_digest(config, "models.yaml"), items=items)
 
 
-@in_force_router.get("/roles", response_model=RoleList)
+@in_force_router.get("/roles", response_model=RoleList, operation_id="roles_api_roles_get")
 async def roles(config: Config, who: Caller) -> RoleList:
     """What each role may do and call, and what it sees."""
     items = tuple(_role(role) for _, role in sorted(config.roles.roles.items()))

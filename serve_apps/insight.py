@@ -67,7 +67,11 @@ _DAY_MS = 86_400_000
 _History = list[tuple[StoredEvent, Payload]]
 
 
-@insight_router.get("/planner/stories/{story_id}/tests", response_model=TestTable)
+@insight_router.get(
+    "/planner/stories/{story_id}/tests",
+    response_model=TestTable,
+    operation_id="tests_of_story_api_planner_stories__story_id__tests_get",
+)
 async def tests_of_story(request: Request, stories: Stories, who: Caller, story_id: Story) -> TestTable:
     """Every test by name with its result in each report, the newest twenty; flaky ones are marked."""
     cut = await sight_of(request).cut(who, await stories.planning.state(story_id))
@@ -102,7 +106,11 @@ async def _cases(stories: StoryDesk, junit: Digest) -> dict[str, CaseResult]:
     return {redact(case.id).text: CaseResult(case.outcome, redact(case.message).text) for case in suite.cases}
 
 
-@insight_router.get("/planner/stories/{story_id}/change-request", response_model=ChangePreview)
+@insight_router.get(
+    "/planner/stories/{story_id}/change-request",
+    response_model=ChangePreview,
+    operation_id="change_of_story_api_planner_stories__story_id__change_request_get",
+)
 async def change_of_story(request: Request, stories: Stories, who: Caller, story_id: Story) -> ChangePreview:
     """What the change request of the story says, or would say now, and what became of it."""
     await sight_of(request).require_whole(who, story_id, "change request", action="read_change_request")
@@ -111,7 +119,11 @@ async def change_of_story(request: Request, stories: Stories, who: Caller, story
     return change_preview(state, change_text(state), step.finished if step is not None else None)
 
 
-@insight_router.get("/projects/{project_id}/timeline", response_model=ProjectTimeline)
+@insight_router.get(
+    "/projects/{project_id}/timeline",
+    response_model=ProjectTimeline,
+    operation_id="timeline_of_project_api_projects__project_id__timeline_get",
+)
 async def timeline_of_project(
     request: Request,
     stories: Stories,
@@ -133,7 +145,11 @@ async def timeline_of_project(
 
 
 # Source: RP-42.
-@insight_router.get("/projects/{project_id}/metrics", response_model=ProjectMetrics)
+@insight_router.get(
+    "/projects/{project_id}/metrics",
+    response_model=ProjectMetrics,
+    operation_id="metrics_of_project_api_projects__project_id__metrics_get",
+)
 async def metrics_of_project(
     request: Request, stories: Stories, who: Caller, project_id: str, days: Days = 30
 ) -> ProjectMetrics:

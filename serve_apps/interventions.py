@@ -28,7 +28,9 @@ intervention_router = APIRouter(prefix="/api")
 _STORY = "/planner/stories/{story_id}"
 
 
-@intervention_router.patch(_STORY, response_model=StoryView)
+@intervention_router.patch(
+    _STORY, response_model=StoryView, operation_id="edit_story_api_planner_stories__story_id__patch"
+)
 async def edit_story(
     request: Request,
     desk: Desk,
@@ -49,13 +51,17 @@ async def edit_story(
     return await answered(request, desk, story_id, "edit_story", wanted, who=who, key=key)
 
 
-@intervention_router.put(_STORY + "/rigor", response_model=StoryView)
+@intervention_router.put(
+    _STORY + "/rigor", response_model=StoryView, operation_id="set_rigor_api_planner_stories__story_id__rigor_put"
+)
 async def set_rigor(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RigorRequest) -> Any:
     """Work at another rigor level; a lower one needs a person in role po."""
     return await answered(request, desk, story_id, "set_rigor", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/cancel", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/cancel", response_model=StoryView, operation_id="cancel_story_api_planner_stories__story_id__cancel_post"
+)
 async def cancel_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
 ) -> Any:
@@ -63,7 +69,11 @@ async def cancel_story(
     return await answered(request, desk, story_id, "cancel", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/archive", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/archive",
+    response_model=StoryView,
+    operation_id="archive_story_api_planner_stories__story_id__archive_post",
+)
 async def archive_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
 ) -> Any:
@@ -71,25 +81,35 @@ async def archive_story(
     return await answered(request, desk, story_id, "archive_story", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/pause", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/pause", response_model=StoryView, operation_id="pause_story_api_planner_stories__story_id__pause_post"
+)
 async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest) -> Any:
     """Hold the story back: no step of it starts from here on; what runs may end."""
     return await answered(request, desk, story_id, "pause_story", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/resume", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/resume", response_model=StoryView, operation_id="resume_story_api_planner_stories__story_id__resume_post"
+)
 async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
     """Let a paused story go on."""
     return await answered(request, desk, story_id, "resume_story", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/unpark", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/unpark", response_model=StoryView, operation_id="unpark_story_api_planner_stories__story_id__unpark_post"
+)
 async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
     """Let a parked story go on; the note says what was done about the cause."""
     return await answered(request, desk, story_id, "unpark", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/restore", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/restore",
+    response_model=StoryView,
+    operation_id="restore_story_api_planner_stories__story_id__restore_post",
+)
 async def restore_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RestoreRequest
 ) -> Any:
@@ -97,7 +117,12 @@ async def restore_story(
     return await answered(request, desk, story_id, "restore_story", body.model_dump(), who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/questions", status_code=201, response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/questions",
+    status_code=201,
+    response_model=StoryView,
+    operation_id="ask_question_api_planner_stories__story_id__questions_post",
+)
 async def ask_question(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: QuestionRequest
 ) -> Any:
@@ -106,7 +131,11 @@ async def ask_question(
     return await answered(request, desk, story_id, "ask_question", wanted, who=who, key=key, created=True)
 
 
-@intervention_router.post(_STORY + "/questions/{question_id}/answer", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/questions/{question_id}/answer",
+    response_model=StoryView,
+    operation_id="answer_question_api_planner_stories__story_id__questions__question_id__answer_post",
+)
 async def answer_question(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, question_id: str, body: AnswerRequest
 ) -> Any:
@@ -115,7 +144,11 @@ async def answer_question(
     return await answered(request, desk, story_id, "answer_question", wanted, who=who, key=key)
 
 
-@intervention_router.post(_STORY + "/steps/{step_id:path}/resolve", response_model=StoryView)
+@intervention_router.post(
+    _STORY + "/steps/{step_id:path}/resolve",
+    response_model=StoryView,
+    operation_id="resolve_step_api_planner_stories__story_id__steps__step_id__resolve_post",
+)
 async def resolve_step(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, step_id: str, body: ResolveRequest
 ) -> Any:

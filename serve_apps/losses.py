@@ -45,7 +45,11 @@ class LossView(Wire):
     time: str
 
 
-@loss_router.post("/streams/{stream}/accept-loss", response_model=LossView)
+@loss_router.post(
+    "/streams/{stream}/accept-loss",
+    response_model=LossView,
+    operation_id="accept_loss_api_streams__stream__accept_loss_post",
+)
 async def accept_loss(
     request: Request,
     fleet: Fleet,

@@ -36,7 +36,7 @@ class Me(Wire):
     """The projects that the caller sees; null for all."""
 
 
-class ProjectView(Wire):
+class ProjectSummary(Wire):
     """A project, by the stories that are in it."""
 
     project_id: str
@@ -47,10 +47,10 @@ class ProjectView(Wire):
     states: dict[str, int]
 
 
-class ProjectList(Wire):
+class ProjectSummaryList(Wire):
     """Projects by id."""
 
-    items: tuple[ProjectView, ...]
+    items: tuple[ProjectSummary, ...]
 
 
 class WaitingTask(Wire):
@@ -131,7 +131,7 @@ class LetterList(Wire):
     items: tuple[LetterView, ...]
 
 
-@operations_router.get("/me", response_model=Me)
+@operations_router.get("/me", response_model=Me, operation_id="me_api_me_get")
 async def me(request: Request, who: Caller) -> Me:
     """The principal that the token stands for, with its roles and projects."""
     registry: PrincipalRegistry = request.app.state.registry
@@ -152,15 +152,15 @@ _WAITS = {"pending_arch_review": "architect", "pending_qa": "qa", "pending_po_ap
 _REVIEWS = {"arch_reviewing": "architect", "qa_testing": "qa"}
 
 
-@operations_router.get("/projects", response_model=ProjectList)
-async def projects(request: Request, stories: Stories, who: Caller) -> ProjectList:
+@operations_router.get("/projects", response_model=ProjectSummaryList, operation_id="projects_api_projects_get")
+async def projects(request: Request, stories: Stories, who: Caller) -> ProjectSummaryList:
     """The projects that have stories, with what is in them; `pr-default` is always there."""
     seen: dict[str, list[StoryState]] = {"pr-default": []} if sees_project(request, who, "pr-default") else {}
     for state in await _seen(request, stories, who):
         seen.setdefault(state.project_id, []).append(state)
-    return ProjectList(
+    return ProjectSummaryList(
         items=tuple(
-            ProjectView(
+            ProjectSummary(
                 project_id=name,
                 epics=tuple(sorted({s.epic_id for s in found})),
                 stories=len(found),
@@ -172,7 +172,9 @@ async def projects(request: Request, stories: Stories, who: Caller) -> ProjectLi
     )
 
 
-@operations_router.get("/tasks/pending", response_model=WaitingTaskList)
+@operations_router.get(
+    "/tasks/pending", response_model=WaitingTaskList, operation_id="pending_tasks_api_tasks_pending_get"
+)
 async def pending_tasks(
     request: Request,
     stories: Stories,
@@ -214,7 +216,9 @@ def _waiting(state: StoryState, found: TaskState, limit: TimeLimit | None, *, no
 NamedProject = Annotated[EntityId | None, Depends(project_of_query)]
 
 
-@operations_router.get("/workflow/stats", response_model=WorkflowStats)
+@operations_router.get(
+    "/workflow/stats", response_model=WorkflowStats, operation_id="workflow_stats_api_workflow_stats_get"
+)
 async def workflow_stats(request: Request, stories: Stories, who: Caller, project_id: NamedProject) -> WorkflowStats:
     """Stories by state, tasks by state, gates that wait, parked stories by cause; of all projects, or of one."""
     seen = [s for s in await _seen(request, stories, who) if project_id is None or s.project_id == project_id]
@@ -246,13 +250,13 @@ def _sent_back(state: StoryState) -> int:
     return len(refused)
 
 
-@operations_router.get("/lifecycles", response_model=Definitions)
+@operations_router.get("/lifecycles", response_model=Definitions, operation_id="lifecycles_api_lifecycles_get")
 async def lifecycles(request: Request, stories: Stories, who: Caller) -> Definitions:
     """States, transitions, guards and gates of every lifecycle."""
     return _definitions(stories, "fsm.yaml", stories.rules.fsm)
 
 
-@operations_router.get("/rigor", response_model=Definitions)
+@operations_router.get("/rigor", response_model=Definitions, operation_id="rigor_api_rigor_get")
 async def rigor(request: Request, stories: Stories, who: Caller) -> Definitions:
     """Weights, thresholds and hard gates of every rigor level."""
     return _definitions(stories, "rigor.yaml", stories.rules.rigor)
@@ -289,7 +293,9 @@ def _require_admin(request: Request, who: Principal) -> None:
 _WAITS_FOR = {"council": "commands for the council shards", "projector": "hints for the projectors of the graph"}
 
 
-@operations_router.get("/streams/consumers", response_model=ConsumerList)
+@operations_router.get(
+    "/streams/consumers", response_model=ConsumerList, operation_id="consumers_api_streams_consumers_get"
+)
 async def consumers(request: Request, who: Caller) -> ConsumerList:
     """What waits for each group of consumers, and for how long."""
     _require_admin(request, who)
@@ -316,13 +322,15 @@ def _letters(request: Request, who: Caller) -> DeadLetters:
 Letters = Annotated[DeadLetters, Depends(_letters)]
 
 
-@operations_router.get("/dlq", response_model=LetterList)
+@operations_router.get("/dlq", response_model=LetterList, operation_id="dead_letters_api_dlq_get")
 async def dead_letters(letters: Letters, who: Caller) -> LetterList:
     """Work that was set aside, and why."""
     return LetterList(items=tuple(_letter(letter) for letter in await letters.letters()))
 
 
-@operations_router.post("/dlq/{letter_id}/retry", response_model=LetterView)
+@operations_router.post(
+    "/dlq/{letter_id}/retry", response_model=LetterView, operation_id="retry_letter_api_dlq__letter_id__retry_post"
+)
 async def retry_letter(letters: Letters, who: Caller, key: Key, letter_id: str) -> LetterView:
     """Try such work again, once its cause is mended."""
     return _letter(await letters.retry(letter_id))

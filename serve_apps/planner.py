@@ -80,7 +80,11 @@ def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest(text)
 
 
-@planner_router.get(_STORY + "/transitions", response_model=TransitionList)
+@planner_router.get(
+    _STORY + "/transitions",
+    response_model=TransitionList,
+    operation_id="transitions_api_planner_stories__story_id__transitions_get",
+)
 async def transitions(request: Request, stories: Stories, who: Caller, story_id: Story) -> TransitionList:
     """The events that are legal now, with each guard's value."""
     state = await stories.planning.state(story_id)
@@ -95,7 +99,9 @@ def _cut_offer(offer: Offer, cut: RowCut) -> Offer:
     return replace(offer, guards=tuple(g.model_copy(update=told) if cut.names(g) else g for g in offer.guards))
 
 
-@planner_router.get(_STORY + "/plan", response_model=PlanView)
+@planner_router.get(
+    _STORY + "/plan", response_model=PlanView, operation_id="plan_api_planner_stories__story_id__plan_get"
+)
 async def plan(request: Request, stories: Stories, who: Caller, story_id: Story) -> PlanView:
     """The adopted plan with its tasks and layers, and every plan version."""
     state = await _shown(request, stories, who, story_id)
@@ -103,43 +109,65 @@ async def plan(request: Request, stories: Stories, who: Caller, story_id: Story)
     return plan_view(state, layers(state.tasks, edges).layers)
 
 
-@planner_router.get(_STORY + "/tasks", response_model=TaskList)
+@planner_router.get(
+    _STORY + "/tasks", response_model=TaskList, operation_id="tasks_api_planner_stories__story_id__tasks_get"
+)
 async def tasks(request: Request, stories: Stories, who: Caller, story_id: Story) -> TaskList:
     """The tasks and where each stands."""
     return task_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/checkpoints", response_model=TreeCheckpointList)
+@planner_router.get(
+    _STORY + "/checkpoints",
+    response_model=TreeCheckpointList,
+    operation_id="story_checkpoints_api_planner_stories__story_id__checkpoints_get",
+)
 async def story_checkpoints(request: Request, stories: Stories, who: Caller, story_id: Story) -> TreeCheckpointList:
     """The trees that the story can be set back to, with what each was saved after and where the tasks stood."""
     return tree_checkpoint_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/deployments", response_model=DeploymentList)
+@planner_router.get(
+    _STORY + "/deployments",
+    response_model=DeploymentList,
+    operation_id="deployments_api_planner_stories__story_id__deployments_get",
+)
 async def deployments(request: Request, stories: Stories, who: Caller, story_id: Story) -> DeploymentList:
     """Where the story was deployed, how it has been since, and what was seen to be wrong."""
     return deployment_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/decisions", response_model=DecisionList)
+@planner_router.get(
+    _STORY + "/decisions",
+    response_model=DecisionList,
+    operation_id="decisions_api_planner_stories__story_id__decisions_get",
+)
 async def decisions(request: Request, stories: Stories, who: Caller, story_id: Story) -> DecisionList:
     """The decisions with rationale and alternatives."""
     return decision_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/questions", response_model=QuestionList)
+@planner_router.get(
+    _STORY + "/questions",
+    response_model=QuestionList,
+    operation_id="questions_api_planner_stories__story_id__questions_get",
+)
 async def questions(request: Request, stories: Stories, who: Caller, story_id: Story) -> QuestionList:
     """The questions and their answers."""
     return question_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/scores", response_model=ScoreList)
+@planner_router.get(
+    _STORY + "/scores", response_model=ScoreList, operation_id="scores_api_planner_stories__story_id__scores_get"
+)
 async def scores(request: Request, stories: Stories, who: Caller, story_id: Story) -> ScoreList:
     """What was measured of each tree: tests, coverage, findings, score and verdict."""
     return score_list(await _shown(request, stories, who, story_id))
 
 
-@planner_router.get(_STORY + "/runs", response_model=RunList)
+@planner_router.get(
+    _STORY + "/runs", response_model=RunList, operation_id="runs_api_planner_stories__story_id__runs_get"
+)
 async def runs(
     request: Request,
     stories: Stories,
@@ -155,7 +183,9 @@ async def runs(
     return run_list(story_id, found[start:end][::-1], str(start) if start else None)
 
 
-@planner_router.get(_STORY + "/diff", response_model=DiffView)
+@planner_router.get(
+    _STORY + "/diff", response_model=DiffView, operation_id="diff_api_planner_stories__story_id__diff_get"
+)
 async def diff(
     stories: Stories,
     who: Caller,
@@ -168,7 +198,9 @@ async def diff(
     return diff_view(await stories.changes(story_id, old=_digest(old), new=_digest(new), path=path))
 
 
-@planner_router.get(_STORY + "/files", response_model=FileList)
+@planner_router.get(
+    _STORY + "/files", response_model=FileList, operation_id="files_api_planner_stories__story_id__files_get"
+)
 async def files(
     stories: Stories, who: Caller, story_id: Story, tree: Annotated[str | None, Query(max_length=80)] = None
 ) -> FileList:
@@ -177,7 +209,9 @@ async def files(
     return FileList(tree=found, items=tuple(FileEntryView(path=path, mode=mode) for path, mode in entries))
 
 
-@planner_router.get(_STORY + "/file", response_model=FileView)
+@planner_router.get(
+    _STORY + "/file", response_model=FileView, operation_id="file_api_planner_stories__story_id__file_get"
+)
 async def file(
     stories: Stories, who: Caller, story_id: Story, path: Path, tree: Annotated[str | None, Query(max_length=80)] = None
 ) -> FileView:
@@ -185,7 +219,11 @@ async def file(
     return file_view(await stories.file(story_id, _digest(tree), path))
 
 
-@planner_router.get(_STORY + "/blobs/{digest}", response_class=Response)
+@planner_router.get(
+    _STORY + "/blobs/{digest}",
+    response_class=Response,
+    operation_id="blob_api_planner_stories__story_id__blobs__digest__get",
+)
 async def blob(request: Request, stories: Stories, who: Caller, story_id: Story, digest: Hash) -> Response:
     """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
     cut = await _cut(request, stories, who, story_id)
@@ -197,7 +235,11 @@ async def blob(request: Request, stories: Stories, who: Caller, story_id: Story,
         raise
 
 
-@planner_router.get(_STORY + "/timeline", response_model=TimelineList)
+@planner_router.get(
+    _STORY + "/timeline",
+    response_model=TimelineList,
+    operation_id="timeline_api_planner_stories__story_id__timeline_get",
+)
 async def timeline(
     request: Request,
     stories: Stories,
@@ -211,13 +253,21 @@ async def timeline(
     return timeline_list(await stories.timeline(story_id, after=after, limit=limit, cut=cut), limit=limit)
 
 
-@planner_router.get(_STORY + "/councils", response_model=CouncilList)
+@planner_router.get(
+    _STORY + "/councils",
+    response_model=CouncilList,
+    operation_id="councils_api_planner_stories__story_id__councils_get",
+)
 async def councils(request: Request, stories: Stories, who: Caller, story_id: Story) -> CouncilList:
     """The councils with candidates, evidence and votes."""
     return CouncilList(items=await stories.councils(story_id, cut=await _cut(request, stories, who, story_id)))
 
 
-@planner_router.get(_STORY + "/councils/{council_id}", response_model=CouncilPage)
+@planner_router.get(
+    _STORY + "/councils/{council_id}",
+    response_model=CouncilPage,
+    operation_id="council_api_planner_stories__story_id__councils__council_id__get",
+)
 async def council(request: Request, stories: Stories, who: Caller, story_id: Story, council_id: str) -> CouncilPage:
     """One council with its timeline and minority report."""
     cut = await _cut(request, stories, who, story_id)
@@ -226,7 +276,9 @@ async def council(request: Request, stories: Stories, who: Caller, story_id: Sto
     return council_page(await stories.council(story_id, council_id, cut=cut))
 
 
-@planner_router.get(_STORY + "/report", response_class=Response)
+@planner_router.get(
+    _STORY + "/report", response_class=Response, operation_id="report_api_planner_stories__story_id__report_get"
+)
 async def report(
     request: Request,
     stories: Stories,
@@ -243,7 +295,9 @@ async def report(
     return Response(raw, media_type=_MEDIA[format], headers={"Content-Security-Policy": policy})
 
 
-@planner_router.get("/context/{story_id}/graph", response_model=StoryGraph)
+@planner_router.get(
+    "/context/{story_id}/graph", response_model=StoryGraph, operation_id="graph_api_context__story_id__graph_get"
+)
 async def graph(
     request: Request,
     stories: Stories,
@@ -256,7 +310,9 @@ async def graph(
     return await stories.graph(story_id, depth=depth, max_nodes=limit, cut=await _cut(request, stories, who, story_id))
 
 
-@planner_router.get("/context/{story_id}/packs", response_model=PackList)
+@planner_router.get(
+    "/context/{story_id}/packs", response_model=PackList, operation_id="packs_api_context__story_id__packs_get"
+)
 async def packs(request: Request, stories: Stories, who: Caller, story_id: Story) -> PackList:
     """What every role sees in every phase, in tokens, without the texts."""
     state = await stories.planning.state(story_id)
@@ -267,7 +323,11 @@ async def packs(request: Request, stories: Stories, who: Caller, story_id: Story
     return PackList(story_id=story_id, items=tuple(pack_page(story_id, view, with_text=False) for view in found))
 
 
-@planner_router.get("/context/{story_id}/{role}/{phase}", response_model=PackPage)
+@planner_router.get(
+    "/context/{story_id}/{role}/{phase}",
+    response_model=PackPage,
+    operation_id="pack_api_context__story_id___role___phase__get",
+)
 async def pack(
     request: Request,
     stories: Stories,

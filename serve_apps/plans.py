@@ -31,20 +31,31 @@ plan_router = APIRouter(prefix="/api")
 _PLANS = "/planner/stories/{story_id}/plans"
 
 
-@plan_router.get(_PLANS, response_model=PlanVersionList)
+@plan_router.get(
+    _PLANS, response_model=PlanVersionList, operation_id="plan_versions_api_planner_stories__story_id__plans_get"
+)
 async def plan_versions(request: Request, desk: Desk, who: Caller, story_id: Story) -> Response:
     """Every plan version: proposed, adopted, superseded or rejected."""
     state = await sight_of(request).shown(who, await desk.state(story_id))
     return tagged(plan_version_list(state), state.version)
 
 
-@plan_router.get(_PLANS + "/{plan_id}", response_model=PlanPage)
+@plan_router.get(
+    _PLANS + "/{plan_id}",
+    response_model=PlanPage,
+    operation_id="show_plan_api_planner_stories__story_id__plans__plan_id__get",
+)
 async def show_plan(request: Request, desk: Desk, who: Caller, story_id: Story, plan_id: str) -> Response:
     """One plan version: tasks, dependencies, layers, critical path, and which tasks may start now."""
     return await _page(request, desk, story_id, plan_id, who=who)
 
 
-@plan_router.post(_PLANS, status_code=201, response_model=PlanPage)
+@plan_router.post(
+    _PLANS,
+    status_code=201,
+    response_model=PlanPage,
+    operation_id="write_plan_api_planner_stories__story_id__plans_post",
+)
 async def write_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: WritePlanRequest
 ) -> Response:
@@ -53,7 +64,12 @@ async def write_plan(
     return pending or await _page(request, desk, story_id, plan_by_hand(story_id, who, key), who=who, status=201)
 
 
-@plan_router.post("/planner/stories/{story_id}/derive-tasks", status_code=202, response_model=DerivationView)
+@plan_router.post(
+    "/planner/stories/{story_id}/derive-tasks",
+    status_code=202,
+    response_model=DerivationView,
+    operation_id="derive_tasks_api_planner_stories__story_id__derive_tasks_post",
+)
 async def derive_tasks(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story) -> Response:
     """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
     plan_id = str(plan_by_hand(story_id, who, key))
@@ -72,7 +88,11 @@ def _written(body: WritePlanRequest) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude_unset=True)
 
 
-@plan_router.post(_PLANS + "/{plan_id}/adopt", response_model=PlanPage)
+@plan_router.post(
+    _PLANS + "/{plan_id}/adopt",
+    response_model=PlanPage,
+    operation_id="adopt_plan_api_planner_stories__story_id__plans__plan_id__adopt_post",
+)
 async def adopt_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: AdoptRequest
 ) -> Response:
@@ -81,7 +101,11 @@ async def adopt_plan(
     return await _after(request, desk, story_id, "adopt_plan", wanted, who=who, key=key)
 
 
-@plan_router.post(_PLANS + "/{plan_id}/reject", response_model=PlanPage)
+@plan_router.post(
+    _PLANS + "/{plan_id}/reject",
+    response_model=PlanPage,
+    operation_id="reject_plan_api_planner_stories__story_id__plans__plan_id__reject_post",
+)
 async def reject_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: RejectPlanRequest
 ) -> Response:

@@ -12,8 +12,9 @@ from serve_apps.times import at
 from serve_apps.wire import Wire
 
 __all__ = [
-    "AcceptRequest",
-    "AnswerRequest",
+    "ProposalAcceptRequest",
+    "ProposalRejectRequest",
+    "AnswersRequest",
     "DiscoverRequest",
     "DiscoveryList",
     "DiscoveryView",
@@ -22,7 +23,6 @@ __all__ = [
     "EpicView",
     "ProjectList",
     "ProjectView",
-    "ReasonRequest",
     "discovery_view",
     "epic_view",
     "project_view",
@@ -136,19 +136,19 @@ class DiscoverRequest(Wire):
     """Model profile that may help."""
 
 
-class AnswerRequest(Wire):
+class AnswersRequest(Wire):
     """Answers by question."""
 
     answers: Annotated[dict[str, Annotated[str, Field(max_length=300)]], Field(min_length=1, max_length=100)]
 
 
-class AcceptRequest(Wire):
+class ProposalAcceptRequest(Wire):
     """The proposal is taken."""
 
     note: Annotated[str, Field(max_length=4000)] = ""
 
 
-class ReasonRequest(Wire):
+class ProposalRejectRequest(Wire):
     """Why."""
 
     reason: Annotated[str, Field(max_length=4000)]

@@ -15,8 +15,7 @@ from fleet.services.principals import PrincipalRegistry
 from fleet.services.project_desk import EpicLine, ProjectDesk, new_project_id
 from serve_apps.commanding import check_version
 from serve_apps.project_wire import (
-    AcceptRequest,
-    AnswerRequest,
+    AnswersRequest,
     DiscoverRequest,
     DiscoveryList,
     DiscoveryView,
@@ -25,7 +24,8 @@ from serve_apps.project_wire import (
     EpicView,
     ProjectList,
     ProjectView,
-    ReasonRequest,
+    ProposalAcceptRequest,
+    ProposalRejectRequest,
     discovery_view,
     epic_view,
     project_view,
@@ -104,7 +104,7 @@ async def _project_after(desk: ProjectDesk, project: EntityId, *, status: int = 
     return versioned(project_view(state), state.version, status=status)
 
 
-@project_router.get("/projects", response_model=ProjectList)
+@project_router.get("/projects", response_model=ProjectList, operation_id="list_projects_api_projects_get")
 async def list_projects(
     request: Request,
     desk: Projects,
@@ -119,7 +119,9 @@ async def list_projects(
     return ProjectList(items=tuple(project_view(s) for s in rest[:limit]), next_cursor=following)
 
 
-@project_router.post("/projects", status_code=201, response_model=ProjectView)
+@project_router.post(
+    "/projects", status_code=201, response_model=ProjectView, operation_id="create_project_api_projects_post"
+)
 async def create_project(request: Request, desk: Projects, who: Caller, key: Key, body: ProjectText) -> Any:
     """Create a project with its built-in epic; the same Idempotency-Key creates it once."""
     registry: PrincipalRegistry = request.app.state.registry
@@ -133,13 +135,17 @@ async def create_project(request: Request, desk: Projects, who: Caller, key: Key
     return found if isinstance(found, Response) else await _project_after(desk, project, status=201)
 
 
-@project_router.get("/projects/{project_id}", response_model=ProjectView)
+@project_router.get(
+    "/projects/{project_id}", response_model=ProjectView, operation_id="show_project_api_projects__project_id__get"
+)
 async def show_project(desk: Projects, who: Caller, project_id: Project) -> Any:
     """One project as recorded now."""
     return await _project_after(desk, project_id)
 
 
-@project_router.patch("/projects/{project_id}", response_model=ProjectView)
+@project_router.patch(
+    "/projects/{project_id}", response_model=ProjectView, operation_id="update_project_api_projects__project_id__patch"
+)
 async def update_project(
     request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: ProjectChanges
 ) -> Any:
@@ -150,7 +156,11 @@ async def update_project(
     return found if isinstance(found, Response) else await _project_after(desk, project_id)
 
 
-@project_router.get("/projects/{project_id}/epics", response_model=EpicList)
+@project_router.get(
+    "/projects/{project_id}/epics",
+    response_model=EpicList,
+    operation_id="list_epics_api_projects__project_id__epics_get",
+)
 async def list_epics(request: Request, desk: Projects, who: Caller, project_id: Project) -> EpicList:
     """The epics of a project with the status that follows from their stories."""
     sight = sight_of(request)
@@ -158,7 +168,12 @@ async def list_epics(request: Request, desk: Projects, who: Caller, project_id: 
     return EpicList(items=tuple(map(epic_view, found)))
 
 
-@project_router.post("/projects/{project_id}/epics", status_code=201, response_model=EpicView)
+@project_router.post(
+    "/projects/{project_id}/epics",
+    status_code=201,
+    response_model=EpicView,
+    operation_id="create_epic_api_projects__project_id__epics_post",
+)
 async def create_epic(
     request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: EpicText
 ) -> Any:
@@ -171,13 +186,13 @@ async def create_epic(
     return versioned(epic_view(await desk.epic(found["epic_id"])), found["version"], status=201)
 
 
-@project_router.get("/epics/{epic_id}", response_model=EpicView)
+@project_router.get("/epics/{epic_id}", response_model=EpicView, operation_id="show_epic_api_epics__epic_id__get")
 async def show_epic(who: Caller, epic: Epic) -> EpicView:
     """One epic with its stories."""
     return epic_view(epic)
 
 
-@project_router.patch("/epics/{epic_id}", response_model=EpicView)
+@project_router.patch("/epics/{epic_id}", response_model=EpicView, operation_id="update_epic_api_epics__epic_id__patch")
 async def update_epic(request: Request, desk: Projects, who: Caller, key: Key, epic: Epic, body: EpicPatch) -> Any:
     """Give fields of an epic new values. Cancelling it cancels its open stories, with the same reason."""
     changes = body.model_dump(mode="json", exclude_none=True, exclude={"reason"})
@@ -198,14 +213,23 @@ async def _view(desk: ProjectDesk, project: EntityId, discovery_id: str) -> Disc
 _ONE = "/projects/{project_id}/discoveries/{discovery_id}"
 
 
-@project_router.get("/projects/{project_id}/discoveries", response_model=DiscoveryList)
+@project_router.get(
+    "/projects/{project_id}/discoveries",
+    response_model=DiscoveryList,
+    operation_id="list_discoveries_api_projects__project_id__discoveries_get",
+)
 async def list_discoveries(desk: Projects, who: Caller, project_id: Project) -> DiscoveryList:
     """The goals of a project and what was proposed for each."""
     names = (await desk.project(project_id)).discoveries
     return DiscoveryList(items=tuple([await _view(desk, project_id, name) for name in names]))
 
 
-@project_router.post("/projects/{project_id}/discoveries", status_code=201, response_model=DiscoveryView)
+@project_router.post(
+    "/projects/{project_id}/discoveries",
+    status_code=201,
+    response_model=DiscoveryView,
+    operation_id="discover_api_projects__project_id__discoveries_post",
+)
 async def discover(
     request: Request, desk: Projects, who: Caller, key: Key, project_id: Project, body: DiscoverRequest
 ) -> Any:
@@ -217,20 +241,32 @@ async def discover(
     return versioned(await _view(desk, project_id, found["discovery_id"]), found["version"], status=201)
 
 
-@project_router.get(_ONE, response_model=DiscoveryView)
+@project_router.get(
+    _ONE,
+    response_model=DiscoveryView,
+    operation_id="show_discovery_api_projects__project_id__discoveries__discovery_id__get",
+)
 async def show_discovery(desk: Projects, who: Caller, project_id: Project, discovery_id: str) -> DiscoveryView:
     """One proposal as it is now."""
     return await _view(desk, project_id, EntityId(discovery_id))
 
 
-@project_router.get(_ONE + "/requirements.md", response_class=Response)
+@project_router.get(
+    _ONE + "/requirements.md",
+    response_class=Response,
+    operation_id="discovery_requirements_api_projects__project_id__discoveries__discovery_id__requirements_md_get",
+)
 async def discovery_requirements(desk: Projects, who: Caller, project_id: Project, discovery_id: str) -> Response:
     """The proposal as a document for people: requirements, stories, questions and their answers."""
     _, proposal = await desk.discovery(project_id, EntityId(discovery_id))
     return Response(requirements_text(proposal), media_type="text/markdown; charset=utf-8")
 
 
-@project_router.post(_ONE + "/answers", response_model=DiscoveryView)
+@project_router.post(
+    _ONE + "/answers",
+    response_model=DiscoveryView,
+    operation_id="answer_discovery_api_projects__project_id__discoveries__discovery_id__answers_post",
+)
 async def answer_discovery(
     request: Request,
     desk: Projects,
@@ -238,14 +274,18 @@ async def answer_discovery(
     key: Key,
     project_id: Project,
     discovery_id: str,
-    body: AnswerRequest,
+    body: AnswersRequest,
 ) -> Any:
     """Answer questions of a proposal: the answers stand in its stories from then on."""
     wanted = {"answers": body.answers}
     return await _decided(request, desk, who, key, project_id, discovery_id, "answer_discovery", wanted)
 
 
-@project_router.post(_ONE + "/accept", response_model=DiscoveryView)
+@project_router.post(
+    _ONE + "/accept",
+    response_model=DiscoveryView,
+    operation_id="accept_discovery_api_projects__project_id__discoveries__discovery_id__accept_post",
+)
 async def accept_discovery(
     request: Request,
     desk: Projects,
@@ -253,14 +293,18 @@ async def accept_discovery(
     key: Key,
     project_id: Project,
     discovery_id: str,
-    body: AcceptRequest,
+    body: ProposalAcceptRequest,
 ) -> Any:
     """Take a proposal: its epic stands, and its stories are created."""
     wanted = {"note": body.note}
     return await _decided(request, desk, who, key, project_id, discovery_id, "accept_discovery", wanted)
 
 
-@project_router.post(_ONE + "/reject", response_model=DiscoveryView)
+@project_router.post(
+    _ONE + "/reject",
+    response_model=DiscoveryView,
+    operation_id="reject_discovery_api_projects__project_id__discoveries__discovery_id__reject_post",
+)
 async def reject_discovery(
     request: Request,
     desk: Projects,
@@ -268,7 +312,7 @@ async def reject_discovery(
     key: Key,
     project_id: Project,
     discovery_id: str,
-    body: ReasonRequest,
+    body: ProposalRejectRequest,
 ) -> Any:
     """Leave a proposal, with a reason; nothing is created."""
     wanted = {"reason": body.reason}

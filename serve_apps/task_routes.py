@@ -34,14 +34,18 @@ async def _page(request: Request, desk: PlanningDesk, story_id: StoryId, task_id
     return task_page(state, [(event, decode(event)) for event in events], task_id, now_ms=desk.now_ms)
 
 
-@task_router.get(_TASK, response_model=TaskPage)
+@task_router.get(
+    _TASK, response_model=TaskPage, operation_id="show_task_api_planner_stories__story_id__tasks__task_id__get"
+)
 async def show_task(request: Request, desk: Desk, who: Caller, story_id: Story, task_id: TaskId) -> Response:
     """One task in full: what it asks for, where it stands, how it came there, who has it, what was measured."""
     page = await _page(request, desk, story_id, task_id, who=who)
     return tagged(page, page.version)
 
 
-@task_router.patch(_TASK, response_model=TaskPage)
+@task_router.patch(
+    _TASK, response_model=TaskPage, operation_id="edit_task_api_planner_stories__story_id__tasks__task_id__patch"
+)
 async def edit_task(
     request: Request,
     desk: Desk,
@@ -62,7 +66,11 @@ async def edit_task(
     return await _after(request, desk, story_id, "update_task", wanted, who=who, key=key)
 
 
-@task_router.post(_TASK + "/release", response_model=TaskPage)
+@task_router.post(
+    _TASK + "/release",
+    response_model=TaskPage,
+    operation_id="release_task_api_planner_stories__story_id__tasks__task_id__release_post",
+)
 async def release_task(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, task_id: TaskId
 ) -> Response:
@@ -70,7 +78,11 @@ async def release_task(
     return await _after(request, desk, story_id, "release_task", {"task_id": task_id}, who=who, key=key)
 
 
-@task_router.post(_TASK + "/actions", response_model=ActionResult)
+@task_router.post(
+    _TASK + "/actions",
+    response_model=ActionResult,
+    operation_id="act_on_task_api_planner_stories__story_id__tasks__task_id__actions_post",
+)
 async def act_on_task(
     request: Request,
     desk: Desk,

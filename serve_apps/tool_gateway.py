@@ -78,14 +78,16 @@ async def _require_task(request: Request, who: Principal, story_id: StoryId, tas
         await sight_of(request).require_task(who, story, task_id)
 
 
-@tool_router.get("/tools", response_model=ToolList)
+@tool_router.get("/tools", response_model=ToolList, operation_id="list_tools_api_tools_get")
 async def list_tools(tools: Tools) -> ToolList:
     """Every declared operation, with the digest of the active policy."""
     policy = tools.policy
     return tool_list(policy, tuple(policy.capabilities[name] for name in sorted(policy.capabilities)))
 
 
-@tool_router.post("/tools/sessions", status_code=201, response_model=SessionView)
+@tool_router.post(
+    "/tools/sessions", status_code=201, response_model=SessionView, operation_id="open_session_api_tools_sessions_post"
+)
 async def open_session(
     request: Request, tools: Tools, who: Caller, key: Key, selected: SelectedRole, body: SessionRequest
 ) -> SessionView:
@@ -103,32 +105,53 @@ async def open_session(
     return session_view(opened)
 
 
-@tool_router.get("/tools/sessions/{session_id}", response_model=SessionView)
+@tool_router.get(
+    "/tools/sessions/{session_id}",
+    response_model=SessionView,
+    operation_id="show_session_api_tools_sessions__session_id__get",
+)
 async def show_session(tools: Tools, who: Caller, session_id: Session) -> SessionView:
     """One's own session."""
     return session_view(await tools.session(session_id, principal=who))
 
 
-@tool_router.delete("/tools/sessions/{session_id}", status_code=204, response_class=Response)
+@tool_router.delete(
+    "/tools/sessions/{session_id}",
+    status_code=204,
+    response_class=Response,
+    operation_id="close_session_api_tools_sessions__session_id__delete",
+)
 async def close_session(tools: Tools, who: Caller, key: Key, session_id: Session) -> Response:
     """End one's own session."""
     await tools.close_session(session_id, principal=who)
     return Response(status_code=204)
 
 
-@tool_router.get("/tools/sessions/{session_id}/tools", response_model=ToolList)
+@tool_router.get(
+    "/tools/sessions/{session_id}/tools",
+    response_model=ToolList,
+    operation_id="session_tools_api_tools_sessions__session_id__tools_get",
+)
 async def session_tools(tools: Tools, who: Caller, session_id: Session) -> ToolList:
     """The operations of the session, with their typed arguments."""
     return tool_list(tools.policy, await tools.tools(session_id, principal=who))
 
 
-@tool_router.post("/tools/sessions/{session_id}/invoke", response_model=InvocationView)
+@tool_router.post(
+    "/tools/sessions/{session_id}/invoke",
+    response_model=InvocationView,
+    operation_id="invoke_api_tools_sessions__session_id__invoke_post",
+)
 async def invoke(tools: Tools, who: Caller, key: Key, session_id: Session, body: ToolCall) -> Response:
     """Call a tool: its outcome when it ended within 5 seconds (200), else where to ask for it (202)."""
     return _called(await tools.invoke(session_id, body, principal=who, key=key))
 
 
-@tool_router.get("/tools/invocations/{invocation_id}", response_model=InvocationView)
+@tool_router.get(
+    "/tools/invocations/{invocation_id}",
+    response_model=InvocationView,
+    operation_id="show_invocation_api_tools_invocations__invocation_id__get",
+)
 async def show_invocation(
     tools: Tools, who: Caller, invocation_id: Invocation, story: NamedStory, timeout: Timeout = 0
 ) -> InvocationView:
@@ -136,7 +159,11 @@ async def show_invocation(
     return invocation_view(await tools.invocation(invocation_id, principal=who, story_id=story, wait_s=timeout))
 
 
-@tool_router.get("/tools/invocations/{invocation_id}/logs", response_model=LogList)
+@tool_router.get(
+    "/tools/invocations/{invocation_id}/logs",
+    response_model=LogList,
+    operation_id="invocation_logs_api_tools_invocations__invocation_id__logs_get",
+)
 async def invocation_logs(
     tools: Tools,
     who: Caller,
@@ -155,7 +182,11 @@ async def invocation_logs(
     return log_list(LogPage(lines, is_over=from_line - 1 + limit >= len(raw)), after=from_line - 1)
 
 
-@tool_router.get("/tools/invocations/{invocation_id}/artifacts", response_model=ArtifactList)
+@tool_router.get(
+    "/tools/invocations/{invocation_id}/artifacts",
+    response_model=ArtifactList,
+    operation_id="invocation_artifacts_api_tools_invocations__invocation_id__artifacts_get",
+)
 async def invocation_artifacts(tools: Tools, who: Caller, invocation_id: Invocation, story: NamedStory) -> ArtifactList:
     """What a finished call kept."""
     found = await tools.invocation(invocation_id, principal=who, story_id=story)
@@ -178,7 +209,7 @@ def _called(found: Call) -> Response:
 # Runs.
 
 
-@tool_router.post("/runs", status_code=202, response_model=TicketView)
+@tool_router.post("/runs", status_code=202, response_model=TicketView, operation_id="run_task_api_runs_post")
 async def run_task(
     request: Request, tasks: Tasks, who: Caller, key: Key, selected: SelectedRole, body: TaskSpec
 ) -> TicketView:
@@ -188,19 +219,23 @@ async def run_task(
     return ticket_view(await tasks.run_task(body, principal=who, key=key))
 
 
-@tool_router.get("/runs/{run_id}", response_model=TaskResult)
+@tool_router.get("/runs/{run_id}", response_model=TaskResult, operation_id="show_run_api_runs__run_id__get")
 async def show_run(tasks: Tasks, who: Caller, run_id: Run, story: NamedStory) -> TaskResult:
     """Where one's own run is."""
     return await tasks.await_result(run_id, principal=who, story_id=story)
 
 
-@tool_router.get("/runs/{run_id}/result", response_model=TaskResult)
+@tool_router.get(
+    "/runs/{run_id}/result", response_model=TaskResult, operation_id="await_result_api_runs__run_id__result_get"
+)
 async def await_result(tasks: Tasks, who: Caller, run_id: Run, story: NamedStory, timeout: Timeout = 0) -> TaskResult:
     """How one's own run ended, or where it is after `timeoutSec` seconds."""
     return await tasks.await_result(run_id, principal=who, story_id=story, timeout_s=timeout)
 
 
-@tool_router.post("/runs/{run_id}/cancel", response_model=TaskResult)
+@tool_router.post(
+    "/runs/{run_id}/cancel", response_model=TaskResult, operation_id="cancel_run_api_runs__run_id__cancel_post"
+)
 async def cancel_run(
     tasks: Tasks, who: Caller, key: Key, run_id: Run, story: NamedStory, body: CancelRequest
 ) -> TaskResult:
@@ -208,13 +243,17 @@ async def cancel_run(
     return await tasks.cancel(run_id, principal=who, story_id=story)
 
 
-@tool_router.post("/runs/{run_id}/artifacts", response_model=ArtifactList)
+@tool_router.post(
+    "/runs/{run_id}/artifacts",
+    response_model=ArtifactList,
+    operation_id="copy_artifacts_api_runs__run_id__artifacts_post",
+)
 async def copy_artifacts(tasks: Tasks, who: Caller, run_id: Run, story: NamedStory, body: CopyRequest) -> ArtifactList:
     """Where the declared outputs of one's own run are. It records nothing, so it needs no key."""
     return artifact_list(await tasks.copy_artifacts(run_id, body.paths, principal=who, story_id=story))
 
 
-@tool_router.get("/runs/{run_id}/logs", response_model=LogList)
+@tool_router.get("/runs/{run_id}/logs", response_model=LogList, operation_id="run_logs_api_runs__run_id__logs_get")
 async def run_logs(
     request: Request,
     tasks: Tasks,
@@ -241,7 +280,9 @@ async def run_logs(
     return await _followed(request, tasks, run_id, who=who, story=story, after=after, shown=line_view, ending=ending)
 
 
-@tool_router.get("/workspace/{run_id}/logs", response_model=list[JobLine])
+@tool_router.get(
+    "/workspace/{run_id}/logs", response_model=list[JobLine], operation_id="job_logs_api_workspace__run_id__logs_get"
+)
 async def job_logs(
     request: Request,
     tasks: Tasks,
@@ -267,7 +308,11 @@ async def job_logs(
     return await _followed(request, tasks, run_id, who=None, story=story, after=after, shown=_job_line, ending=ending)
 
 
-@tool_router.get("/planner/stories/{story_id}/steps/{step_id:path}/logs", response_model=LogList)
+@tool_router.get(
+    "/planner/stories/{story_id}/steps/{step_id:path}/logs",
+    response_model=LogList,
+    operation_id="step_logs_api_planner_stories__story_id__steps__step_id__logs_get",
+)
 async def step_logs(
     request: Request,
     tools: Tools,
@@ -310,7 +355,7 @@ async def _step_frames(
         yield sse_frame(told(error, f"GET {request.url.path}").to_wire(), event="error")
 
 
-@tool_router.get("/artifacts/{digest}", response_class=Response)
+@tool_router.get("/artifacts/{digest}", response_class=Response, operation_id="artifact_api_artifacts__digest__get")
 async def artifact(
     request: Request,
     tools: Tools,

@@ -52,7 +52,11 @@ class ReportToScore(Wire):
     rigor: Annotated[str, Field(min_length=1, max_length=20)]
 
 
-@workspace_router.get("/planner/stories/{story_id}/workspace-reports", response_model=ReportedList)
+@workspace_router.get(
+    "/planner/stories/{story_id}/workspace-reports",
+    response_model=ReportedList,
+    operation_id="workspace_reports_api_planner_stories__story_id__workspace_reports_get",
+)
 async def workspace_reports(
     request: Request,
     stories: Stories,
@@ -72,7 +76,9 @@ async def workspace_reports(
     return ReportedList(items=page, next_after=page[-1].version if len(found) > limit else None)
 
 
-@workspace_router.post("/workspace/score", response_model=WorkspaceScore)
+@workspace_router.post(
+    "/workspace/score", response_model=WorkspaceScore, operation_id="score_report_api_workspace_score_post"
+)
 async def score_report(stories: Stories, who: Caller, body: ReportToScore) -> WorkspaceScore:
     """What a report would score. Nothing is recorded: recorded scores come from recorded runs alone."""
     report = _parsed(body.report)

@@ -15,6 +15,8 @@ __all__ = [
     "AgentRemoved",
     "AgentRequest",
     "AgentView",
+    "AnswerRequest",
+    "AnswersRequest",
     "ApplyRequest",
     "ApprovalCard",
     "ApprovalList",
@@ -24,6 +26,7 @@ __all__ = [
     "ArtifactList",
     "ArtifactView",
     "AskRequest",
+    "AuditFindingView",
     "AuditStatus",
     "BacklogReview",
     "BlocksView",
@@ -45,6 +48,7 @@ __all__ = [
     "CheckpointView",
     "ClaimRequest",
     "ClaimView",
+    "CoachFinding",
     "CommandView",
     "CompressionView",
     "ConstraintsAsk",
@@ -69,6 +73,7 @@ __all__ = [
     "CriticalRow",
     "Cycle",
     "CycleList",
+    "DecisionAcceptRequest",
     "DecisionEdge",
     "DecisionLine",
     "DecisionList",
@@ -111,6 +116,8 @@ __all__ = [
     "FileEntryView",
     "FileList",
     "FileView",
+    "Finding",
+    "FindingView",
     "FleetView",
     "GateCost",
     "GateCouncilView",
@@ -181,12 +188,18 @@ __all__ = [
     "PoolView",
     "Price",
     "ProjectChanges",
+    "ProjectList",
     "ProjectMetrics",
+    "ProjectSummary",
+    "ProjectSummaryList",
     "ProjectText",
     "ProjectTimeline",
+    "ProjectView",
     "ProjectionView",
     "Proof",
     "Proposal",
+    "ProposalAcceptRequest",
+    "ProposalRejectRequest",
     "ProposeRequest",
     "ProposedEpic",
     "ProposedStory",
@@ -195,6 +208,7 @@ __all__ = [
     "QuestionRequest",
     "QuestionView",
     "RateCap",
+    "ReasonRequest",
     "RedactionView",
     "RefineChange",
     "RefinedStory",
@@ -295,20 +309,6 @@ __all__ = [
     "WorkspaceSummary",
     "WritePlanRequest",
     "_Entry",
-    "fleet__events__story__Finding",
-    "fleet__planning__coach__Finding",
-    "serve_apps__audit__FindingView",
-    "serve_apps__decision_wire__AcceptRequest",
-    "serve_apps__intervention_wire__AnswerRequest",
-    "serve_apps__intervention_wire__ReasonRequest",
-    "serve_apps__operations__ProjectList",
-    "serve_apps__operations__ProjectView",
-    "serve_apps__project_wire__AcceptRequest",
-    "serve_apps__project_wire__AnswerRequest",
-    "serve_apps__project_wire__ProjectList",
-    "serve_apps__project_wire__ProjectView",
-    "serve_apps__project_wire__ReasonRequest",
-    "serve_apps__wire__FindingView",
 ]
 
 
@@ -329,20 +329,20 @@ class Acting(TypedDict):
     wall_s: NotRequired[int]
 
 class ActionRequest(TypedDict):
-    """One action of the task workflow (LC-100..LC-117)."""
+    """One action of the task workflow."""
 
     action: str
     artifacts: NotRequired[list[str]]
     feedback: NotRequired[str]
 
 class ActionResult(TypedDict):
-    """What came of an action; a refusal is a problem with the word as `action_status` (LC-120)."""
+    """What came of an action; a refusal is a problem with the word as `action_status`."""
 
     status: Literal['accepted']
     task: TaskPage
 
 class AdoptRequest(TypedDict):
-    """Follow a proposed version (PL-11)."""
+    """Follow a proposed version."""
 
     decision_id: str
 
@@ -365,13 +365,23 @@ class AgentView(TypedDict):
     agent_id: str
     status: Literal['ready', 'busy']
 
+class AnswerRequest(TypedDict):
+    """The answer to a question."""
+
+    answer: str
+
+class AnswersRequest(TypedDict):
+    """Answers by question."""
+
+    answers: dict[str, str]
+
 class ApplyRequest(TypedDict):
     """Proposals to take into the story, by the keys of its advice."""
 
     proposals: list[str]
 
 class ApprovalCard(TypedDict):
-    """One approval with everything that its decider needs (LC-79)."""
+    """One approval with everything that its decider needs."""
 
     actor: str
     approval_id: str
@@ -386,7 +396,7 @@ class ApprovalCard(TypedDict):
     diff: GateDiff
     expires_at: str
     feedback: list[str]
-    findings: list[fleet__events__story__Finding]
+    findings: list[Finding]
     gate: str
     grant_expires_at: str | None
     notes: str | None
@@ -418,7 +428,7 @@ class ApprovalView(TypedDict):
     status: str
 
 class ApproveRequest(TypedDict):
-    """Yes to one story: why, and what is to be minded (PL-68)."""
+    """Yes to one story: why, and what is to be minded."""
 
     plan_of: NotRequired[str | None]
     po_concerns: NotRequired[str | None]
@@ -449,10 +459,18 @@ class ArtifactView(TypedDict):
     truncated: NotRequired[bool]
 
 class AskRequest(TypedDict):
-    """Ask for an approval, also again after one that was rejected or that nobody answered (AP-76)."""
+    """Ask for an approval, also again after one that was rejected or that nobody answered."""
 
     gate: str
     story_id: str
+
+class AuditFindingView(TypedDict):
+    """One difference between what is stored and what was recorded."""
+
+    detail: str
+    subject: str
+    verdict: str
+    version: int | None
 
 class AuditStatus(TypedDict):
     """The last verification by this replica; without one, null."""
@@ -462,7 +480,7 @@ class AuditStatus(TypedDict):
     ended_at: str | None
     events: int | None
     exported: int | None
-    findings: list[serve_apps__audit__FindingView]
+    findings: list[AuditFindingView]
     is_clean: bool | None
     is_running: bool
     newest: int | None
@@ -471,7 +489,7 @@ class AuditStatus(TypedDict):
     took_ms: int | None
 
 class BacklogReview(TypedDict):
-    """What one council says of one story (PL-67); `points` is its first estimate."""
+    """What one council says of one story; `points` is its first estimate."""
 
     feedback: str
     plan: list[PlanOutlineTask]
@@ -523,7 +541,7 @@ class BundleView(TypedDict):
     kept_at: str | None
 
 class CancelRequest(TypedDict):
-    """End a run (RC-24)."""
+    """End a run."""
 
     reason: NotRequired[str]
 
@@ -580,7 +598,7 @@ class CeremonyView(TypedDict):
     stories: list[ReviewedStory]
 
 class ChangeItem(TypedDict):
-    """One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing."""
+    """One change; what is made gets its id here, so `entity_id` is for changing and removing."""
 
     entity_id: NotRequired[str | None]
     entity_type: Literal['DECISION', 'TASK', 'MILESTONE', 'QUESTION', 'SUMMARY']
@@ -630,7 +648,7 @@ class CheckpointView(TypedDict):
     time: str | None
 
 class ClaimRequest(TypedDict):
-    """Take a task (LC-130)."""
+    """Take a task."""
 
     role: str
 
@@ -641,8 +659,20 @@ class ClaimView(TypedDict):
     is_live: bool
     principal: str
 
+class CoachFinding(TypedDict):
+    """One reason for lost points. `span` is in the NFC text of `field`; several matches are joined by commas."""
+
+    code: Literal['AC_MISSING', 'AC_NO_GHERKIN', 'NOT_INDEPENDENT', 'NOT_NEGOTIABLE', 'VALUE_UNCLEAR', 'AMBIGUOUS', 'DESC_MISSING', 'TOO_LARGE', 'NOT_TESTABLE', 'TITLE_LENGTH']
+    dimension: Literal['acceptance_criteria', 'independent', 'negotiable', 'valuable', 'estimable', 'small', 'testable', 'clarity']
+    field: str
+    matched: str | None
+    message: str
+    points_lost: int
+    span: list[Any] | None
+    suggestion: str
+
 class CommandView(TypedDict):
-    """A command and what came of it (AP-4)."""
+    """A command and what came of it."""
 
     command_id: str
     problem: NotRequired[dict[str, Any] | None]
@@ -663,7 +693,7 @@ class CompressionView(TypedDict):
     tokens_before: int
 
 class ConstraintsAsk(TypedDict):
-    """What the outcome is judged by, and how long it may take (CN-6)."""
+    """What the outcome is judged by, and how long it may take."""
 
     metadata: NotRequired[dict[str, str]]
     requirements: NotRequired[list[str]]
@@ -696,7 +726,7 @@ class ContextStats(TypedDict):
     stories: int
 
 class CopyRequest(TypedDict):
-    """Where declared outputs are (RC-23); all of them when none is named."""
+    """Where declared outputs are; all of them when none is named."""
 
     paths: NotRequired[list[str]]
 
@@ -710,7 +740,7 @@ class CouncilAccepted(TypedDict):
     story_id: str
 
 class CouncilAsk(TypedDict):
-    """A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12)."""
+    """A council about a story: what it is asked, who sits in it, what it may use."""
 
     budget: CouncilBudgetAsk
     constraints: ConstraintsAsk
@@ -728,7 +758,7 @@ class CouncilAsk(TypedDict):
     task_id: NotRequired[str | None]
 
 class CouncilBudgetAsk(TypedDict):
-    """What the council may use, within the budget of its story (CN-8)."""
+    """What the council may use, within the budget of its story."""
 
     gpu_ms: NotRequired[int | None]
     tokens: int
@@ -781,7 +811,7 @@ class CouncilReason(TypedDict):
     reason: str
 
 class CouncilSummary(TypedDict):
-    """One council from its opening to its outcome; tokens by phase as it recorded them (CN-61)."""
+    """One council from its opening to its outcome; tokens by phase as it recorded them."""
 
     ballots: int
     ballots_refused: list[str]
@@ -846,7 +876,7 @@ class CriticalList(TypedDict):
     items: list[CriticalRow]
 
 class CriticalRow(TypedDict):
-    """A decision of the adopted plan, and how much hangs on it (GR-81)."""
+    """A decision of the adopted plan, and how much hangs on it."""
 
     affects: int
     category: str | None
@@ -858,7 +888,7 @@ class CriticalRow(TypedDict):
     title: str | None
 
 class Cycle(TypedDict):
-    """Decisions of which each depends on the next, and the last on the first (GR-83)."""
+    """Decisions of which each depends on the next, and the last on the first."""
 
     decisions: list[str]
     length: int
@@ -868,6 +898,11 @@ class CycleList(TypedDict):
 
     as_of: int
     items: list[Cycle]
+
+class DecisionAcceptRequest(TypedDict):
+    """Say yes to a decision; the note, when there is one, has 10 characters or more."""
+
+    note: NotRequired[str]
 
 class DecisionEdge(TypedDict):
     """How two decisions hang together."""
@@ -906,13 +941,13 @@ class DecisionPage(TypedDict):
     supersedes: list[str]
 
 class DecisionRequest(TypedDict):
-    """Decide a pending approval (AP-75)."""
+    """Decide a pending approval."""
 
     notes: NotRequired[str]
     reason: NotRequired[str]
 
 class DecisionView(TypedDict):
-    """One decision (AP-71)."""
+    """One decision."""
 
     alternatives: list[str]
     at: str
@@ -985,7 +1020,7 @@ class DeploymentView(TypedDict):
     windows: int
 
 class DerivationView(TypedDict):
-    """Tasks are being derived; the plan can be read once there is an answer (AP-61)."""
+    """Tasks are being derived; the plan can be read once there is an answer."""
 
     plan_id: str
     status: Literal['requested']
@@ -1022,7 +1057,7 @@ class DimensionView(TypedDict):
     weight: int
 
 class DiscoverRequest(TypedDict):
-    """A one-line goal (PL-54)."""
+    """A one-line goal."""
 
     goal: str
     is_empty: NotRequired[bool]
@@ -1069,7 +1104,7 @@ class DroppedView(TypedDict):
     scope: str
 
 class EditRequest(TypedDict):
-    """New values of a story's fields; those that are left out stay (AP-54)."""
+    """New values of a story's fields; those that are left out stay."""
 
     acceptance_criteria: NotRequired[list[CriterionText] | None]
     constraints: NotRequired[dict[str, Any] | None]
@@ -1199,7 +1234,7 @@ class EpicText(TypedDict):
     title: str
 
 class EpicView(TypedDict):
-    """One epic, with the status that follows from its stories (PL-4)."""
+    """One epic, with the status that follows from its stories."""
 
     author: str
     created_at: str | None
@@ -1214,7 +1249,7 @@ class EpicView(TypedDict):
     title: str
 
 class EstimateRoundRow(TypedDict):
-    """One round of an estimate, without names (CN-70)."""
+    """One round of an estimate, without names."""
 
     absent: int
     iqr: int | None
@@ -1232,7 +1267,7 @@ class EstimateView(TypedDict):
     values: list[int]
 
 class EventList(TypedDict):
-    """Events of one story as EV-12 envelopes; `next_after` is the version to go on from."""
+    """Events of one story in their envelopes; `next_after` is the version to go on from."""
 
     items: list[dict[str, Any]]
     next_after: int | None
@@ -1272,6 +1307,30 @@ class FileView(TypedDict):
     path: str
     size_bytes: int
     text: str | None
+
+class Finding(TypedDict):
+    """Why points were lost: each lost point is explained by exactly one finding."""
+
+    code: str
+    dimension: str
+    field: str
+    matched: NotRequired[str]
+    message: str
+    points_lost: int
+    span: NotRequired[list[Any] | None]
+    suggestion: NotRequired[str]
+
+class FindingView(TypedDict):
+    """Why points were lost; `span` is in the text of `field`."""
+
+    code: str
+    dimension: str
+    field: str
+    matched: str
+    message: str
+    points_lost: int
+    span: list[Any] | None
+    suggestion: str
 
 class FleetView(TypedDict):
     """The fleet as a whole."""
@@ -1398,7 +1457,7 @@ class HTTPValidationError(TypedDict):
     detail: NotRequired[list[ValidationError]]
 
 class Impact(TypedDict):
-    """What hangs on a decision, the nearest first (GR-82); a run in it would need repeating."""
+    """What hangs on a decision, the nearest first; a run in it would need repeating."""
 
     as_of: int
     decision_id: str
@@ -1439,7 +1498,7 @@ class InvocationView(TypedDict):
     story_id: str
 
 class JobLine(TypedDict):
-    """One line of a run, in the short form of AP-82."""
+    """One line of a run, in the short form."""
 
     level: str
     line: str
@@ -1465,7 +1524,7 @@ class LetterList(TypedDict):
     items: list[LetterView]
 
 class LetterView(TypedDict):
-    """Work that failed each time it was tried, and stands still for a person (EV-22)."""
+    """Work that failed each time it was tried, and stands still for a person."""
 
     attempts: int
     code: str
@@ -1485,7 +1544,7 @@ class LimitsRequest(TypedDict):
     story_id: NotRequired[str | None]
 
 class LinkView(TypedDict):
-    """A relation to another decision (GR-49)."""
+    """A relation to another decision."""
 
     decision_id: str
     rel: Literal['DEPENDS_ON', 'GOVERNS', 'RELATES_TO']
@@ -1498,7 +1557,7 @@ class LintSummary(TypedDict):
     warnings: int
 
 class LogLineView(TypedDict):
-    """One line of a run (RC-22)."""
+    """One line of a run."""
 
     level: str
     line: str
@@ -1572,7 +1631,7 @@ class NamedAgentView(TypedDict):
     status: Literal['ready', 'busy']
 
 class NeedView(TypedDict):
-    """One task needs another; `inferred` when shared keywords say so (PL-22)."""
+    """One task needs another; `inferred` when shared keywords say so."""
 
     inferred: bool
     needs: str
@@ -1681,7 +1740,7 @@ class PhaseLead(TypedDict):
     state: str
 
 class PlanHeader(TypedDict):
-    """The adopted plan, else the latest proposed one, which `status` says (CX-42)."""
+    """The adopted plan, else the latest proposed one, which `status` says."""
 
     plan_id: str
     rationale: str
@@ -1696,7 +1755,7 @@ class PlanOutlineTask(TypedDict):
     title: str
 
 class PlanPage(TypedDict):
-    """One plan version: tasks, layers, critical path, and what may start now (AP-59)."""
+    """One plan version: tasks, layers, critical path, and what may start now."""
 
     critical_hours: int
     critical_path: list[str]
@@ -1736,7 +1795,7 @@ class PlanVersionList(TypedDict):
     items: list[PlanVersionView]
 
 class PlanVersionView(TypedDict):
-    """One plan version (PL-10)."""
+    """One plan version."""
 
     author: str
     complexity: str
@@ -1748,7 +1807,7 @@ class PlanVersionView(TypedDict):
     version: int
 
 class PlanView(TypedDict):
-    """The adopted plan: its tasks, their dependencies and their layers (AP-59)."""
+    """The adopted plan: its tasks, their dependencies and their layers."""
 
     dependencies: list[list[Any]]
     layers: list[list[str]]
@@ -1800,7 +1859,7 @@ class PoolRemoved(TypedDict):
     version: int
 
 class PoolRequest(TypedDict):
-    """How councils of a role are staffed from here on (CN-16)."""
+    """How councils of a role are staffed from here on."""
 
     agent_type: NotRequired[Literal['MOCK', 'VLLM', 'RAY_VLLM'] | None]
     kind: NotRequired[str | None]
@@ -1809,7 +1868,7 @@ class PoolRequest(TypedDict):
     num_agents: NotRequired[int]
 
 class PoolView(TypedDict):
-    """A pool as it is in force, and what its seats do now (CN-16)."""
+    """A pool as it is in force, and what its seats do now."""
 
     agents: list[AgentView]
     kind: str
@@ -1839,8 +1898,14 @@ class ProjectChanges(TypedDict):
     status: NotRequired[Literal['active', 'archived'] | None]
     title: NotRequired[str | None]
 
+class ProjectList(TypedDict):
+    """Projects by id."""
+
+    items: list[ProjectView]
+    next_cursor: NotRequired[str | None]
+
 class ProjectMetrics(TypedDict):
-    """Quality and performance across stories (RP-42); shares are between 0 and 1, null where nothing is measured."""
+    """Quality and performance across stories; shares are between 0 and 1, null where nothing is measured."""
 
     cancelled: int
     days: int
@@ -1859,6 +1924,20 @@ class ProjectMetrics(TypedDict):
     tokens_per_solved: int | None
     trend: list[TrendView]
 
+class ProjectSummary(TypedDict):
+    """A project, by the stories that are in it."""
+
+    epics: list[str]
+    open: int
+    project_id: str
+    states: dict[str, int]
+    stories: int
+
+class ProjectSummaryList(TypedDict):
+    """Projects by id."""
+
+    items: list[ProjectSummary]
+
 class ProjectText(TypedDict):
     """A project that is to be created."""
 
@@ -1876,6 +1955,24 @@ class ProjectTimeline(TypedDict):
     items: list[Milestone]
     of: int
     project_id: str
+
+class ProjectView(TypedDict):
+    """One project."""
+
+    author: str
+    constraints: dict[str, Any]
+    created_at: str | None
+    default_lifecycle: str
+    default_rigor: str
+    description: str
+    epics: int
+    inbox: str | None
+    languages: list[str]
+    project_id: str
+    repo: dict[str, Any] | None
+    status: str
+    title: str
+    version: int
 
 class ProjectionView(TypedDict):
     """How far the decision graph is behind the record of these stories; both null while the graph is away."""
@@ -1903,8 +2000,18 @@ class Proposal(TypedDict):
     kind: str
     texts: list[str]
 
+class ProposalAcceptRequest(TypedDict):
+    """The proposal is taken."""
+
+    note: NotRequired[str]
+
+class ProposalRejectRequest(TypedDict):
+    """Why."""
+
+    reason: str
+
 class ProposeRequest(TypedDict):
-    """A decision with its reasons (AP-72, GR-70)."""
+    """A decision with its reasons."""
 
     affects: NotRequired[list[str]]
     alternatives: NotRequired[list[str]]
@@ -1943,7 +2050,7 @@ class QuestionList(TypedDict):
     items: list[QuestionView]
 
 class QuestionRequest(TypedDict):
-    """A question about a story (AP-73)."""
+    """A question about a story."""
 
     kind: NotRequired[Literal['question', 'clarification', 'change_request']]
     severity: NotRequired[Literal['normal', 'blocking']]
@@ -1964,8 +2071,13 @@ class RateCap(TypedDict):
     requests_per_min: NotRequired[int | None]
     tokens_per_min: NotRequired[int | None]
 
+class ReasonRequest(TypedDict):
+    """Why."""
+
+    reason: str
+
 class RedactionView(TypedDict):
-    """Secrets that were taken out of a field of the request before anything was recorded (CX-74)."""
+    """Secrets that were taken out of a field of the request before anything was recorded."""
 
     count: int
     field: str
@@ -1980,7 +2092,7 @@ class RefineChange(TypedDict):
     text: str
 
 class RefinedStory(TypedDict):
-    """What refine proposes; nothing is stored until somebody sends it as an edit (SC-40)."""
+    """What refine proposes; nothing is stored until somebody sends it as an edit."""
 
     acceptance_criteria: list[str]
     changes: list[RefineChange]
@@ -1990,7 +2102,7 @@ class RefinedStory(TypedDict):
     title: str
 
 class RehydrateRequest(TypedDict):
-    """For whom, and how much (CX-40)."""
+    """For whom, and how much."""
 
     include_summaries: NotRequired[bool]
     include_timeline: NotRequired[bool]
@@ -2001,7 +2113,7 @@ class RehydrateRequest(TypedDict):
     ttl_s: NotRequired[int]
 
 class RehydrationBundle(TypedDict):
-    """The story at one version for several roles (CX-40). The same version and request give the same bundle."""
+    """The story at one version for several roles. The same version and request give the same bundle."""
 
     as_of: int
     denied: list[str]
@@ -2060,13 +2172,13 @@ class Requirement(TypedDict):
     text: str
 
 class ResolveRequest(TypedDict):
-    """What came of a step that nobody knows the end of (AP-86)."""
+    """What came of a step that nobody knows the end of."""
 
     note: str
     outcome: Literal['happened', 'not_happened']
 
 class RestoreRequest(TypedDict):
-    """Go back to an earlier tree of the story (PL-47)."""
+    """Go back to an earlier tree of the story."""
 
     checkpoint: str
     reason: str
@@ -2104,7 +2216,7 @@ class RevokeRequest(TypedDict):
     reason: str
 
 class RigorRequest(TypedDict):
-    """Work at another rigor level (AP-58)."""
+    """Work at another rigor level."""
 
     reason: str
     rigor: str
@@ -2117,7 +2229,7 @@ class RoleList(TypedDict):
     items: list[RoleView]
 
 class RolePack(TypedDict):
-    """What one role is told (CX-41); milestones are in chronological order."""
+    """What one role is told; milestones are in chronological order."""
 
     case_header: CaseHeader
     decision_dependencies: list[DecisionEdge]
@@ -2188,14 +2300,14 @@ class ScopeRequest(TypedDict):
     role: str
 
 class ScopeVerdict(TypedDict):
-    """Whether these are exactly the scopes of the cell (CX-4)."""
+    """Whether these are exactly the scopes of the cell."""
 
     allowed: bool
     extra: list[Literal['CASE_HEADER', 'PLAN_HEADER', 'DECISIONS_GLOBAL', 'DECISIONS_GLOBAL_MIN', 'DECISIONS_RELEVANT_ROLE', 'DEPS_DECISIONS', 'DEPS_RELEVANT', 'SUBTASKS_ALL', 'SUBTASKS_ALL_MIN', 'SUBTASKS_ROLE', 'SUBTASKS_ROLE_MIN', 'MILESTONES', 'SUMMARY_LAST']]
     missing: list[Literal['CASE_HEADER', 'PLAN_HEADER', 'DECISIONS_GLOBAL', 'DECISIONS_GLOBAL_MIN', 'DECISIONS_RELEVANT_ROLE', 'DEPS_DECISIONS', 'DEPS_RELEVANT', 'SUBTASKS_ALL', 'SUBTASKS_ALL_MIN', 'SUBTASKS_ROLE', 'SUBTASKS_ROLE_MIN', 'MILESTONES', 'SUMMARY_LAST']]
 
 class ScoreList(TypedDict):
-    """Reports and scores by tree (AP-84)."""
+    """Reports and scores by tree."""
 
     items: list[ScoreView]
 
@@ -2226,7 +2338,7 @@ class ScoreView(TypedDict):
     verdict: str | None
 
 class SeatAsk(TypedDict):
-    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11)."""
+    """A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role."""
 
     can_propose: NotRequired[bool]
     can_vote: NotRequired[bool]
@@ -2258,7 +2370,7 @@ class ServiceReady(TypedDict):
     timeout_s: NotRequired[int]
 
 class SessionRequest(TypedDict):
-    """Open a tool session (RT-68)."""
+    """Open a tool session."""
 
     read_only: NotRequired[bool]
     role: str
@@ -2288,7 +2400,7 @@ class SettledView(TypedDict):
     verdict: Literal['accepted', 'rejected']
 
 class StartRequest(TypedDict):
-    """Start the work on a story (AP-57)."""
+    """Start the work on a story."""
 
     delegate: NotRequired[list[str]]
     model: NotRequired[str | None]
@@ -2366,11 +2478,11 @@ class StoryList(TypedDict):
     next_cursor: NotRequired[str | None]
 
 class StoryScore(TypedDict):
-    """How ready a story is: `score` = 100 - what the findings lost (SC-1)."""
+    """How ready a story is: `score` = 100 - what the findings lost."""
 
     content_digest: str
     dor_ok: bool
-    findings: list[fleet__planning__coach__Finding]
+    findings: list[CoachFinding]
     score: int
     scorer_version: int
     threshold: int
@@ -2400,7 +2512,7 @@ class StoryView(TypedDict):
     disposition: str
     dor_ok: bool
     epic_id: str
-    findings: list[serve_apps__wire__FindingView]
+    findings: list[FindingView]
     is_paused: bool
     is_started: bool
     language: str
@@ -2452,7 +2564,7 @@ class SupersededView(TypedDict):
     reason: str | None
 
 class TaskArtifacts(TypedDict):
-    """Files and folders that are kept, as absolute paths below /workspace (RC-8)."""
+    """Files and folders that are kept, as absolute paths below /workspace."""
 
     paths: NotRequired[list[str]]
 
@@ -2464,7 +2576,7 @@ class TaskCaptured(TypedDict):
     truncated: NotRequired[bool]
 
 class TaskContext(TypedDict):
-    """For which story and task the run is, and in which role (RC-10)."""
+    """For which story and task the run is, and in which role."""
 
     case_id: str
     hydration_refs: NotRequired[list[dict[str, str]]]
@@ -2473,7 +2585,7 @@ class TaskContext(TypedDict):
     task_id: NotRequired[str | None]
 
 class TaskDraft(TypedDict):
-    """One task of a plan that a person writes; values out of bounds are all listed in the refusal (PL-20)."""
+    """One task of a plan that a person writes; values out of bounds are all listed in the refusal."""
 
     acceptance_refs: list[str]
     depends_on: NotRequired[list[int]]
@@ -2491,7 +2603,7 @@ class TaskDraft(TypedDict):
     title: str
 
 class TaskEditRequest(TypedDict):
-    """New values of a task's fields; those that are left out stay. The others are fixed by the plan (PL-12, AP-62)."""
+    """New values of a task's fields; those that are left out stay. The others are fixed by the plan."""
 
     acceptance_refs: NotRequired[Any]
     depends_on: NotRequired[Any]
@@ -2508,7 +2620,7 @@ class TaskEditRequest(TypedDict):
     title: NotRequired[Any]
 
 class TaskEstimateView(TypedDict):
-    """What a council thinks that the task takes (PL-81); values without names, rising."""
+    """What a council thinks that the task takes; values without names, rising."""
 
     converged: bool
     council_id: str | None
@@ -2529,7 +2641,7 @@ class TaskEvidenceView(TypedDict):
     verdict: str | None
 
 class TaskInput(TypedDict):
-    """The files that the run starts from (RC-9)."""
+    """The files that the run starts from."""
 
     patchDigest: NotRequired[str | None]
     treeDigest: NotRequired[str | None]
@@ -2570,7 +2682,7 @@ class TaskMetadata(TypedDict):
     usage: NotRequired[dict[str, int]]
 
 class TaskMount(TypedDict):
-    """What is seen beside the workspace (RC-4)."""
+    """What is seen beside the workspace."""
 
     readOnly: NotRequired[bool]
     source: NotRequired[str]
@@ -2578,7 +2690,7 @@ class TaskMount(TypedDict):
     type: Literal['bind', 'tmpfs', 'blob']
 
 class TaskMoveView(TypedDict):
-    """One step of the task (LC-121)."""
+    """One step of the task."""
 
     action: Literal['ASSIGN_TO_DEVELOPER', 'COMMIT_CODE', 'AUTO_ROUTE_TO_ARCHITECT', 'CLAIM_REVIEW', 'APPROVE_DESIGN', 'REJECT_DESIGN', 'REVISE_CODE', 'AUTO_ROUTE_TO_QA', 'CLAIM_TESTING', 'APPROVE_TESTS', 'REJECT_TESTS', 'AUTO_ROUTE_TO_PO', 'APPROVE_STORY', 'REJECT_STORY', 'REQUEST_REWORK', 'AUTO_COMPLETE', 'MERGE_FAILED', 'DISCARD_TASK', 'RESTORE', 'RELEASE_CLAIM']
     actor_type: str
@@ -2592,7 +2704,7 @@ class TaskMoveView(TypedDict):
     version: int
 
 class TaskNetwork(TypedDict):
-    """What the run may reach (RC-7)."""
+    """What the run may reach."""
 
     hosts: NotRequired[list[str]]
     mode: NotRequired[Literal['none', 'allow']]
@@ -2631,7 +2743,7 @@ class TaskPage(TypedDict):
     work_author: str | None
 
 class TaskResources(TypedDict):
-    """What the run may use (RC-6). One that is not named is the smaller of its default and the cap."""
+    """What the run may use. One that is not named is the smaller of its default and the cap."""
 
     cpu: NotRequired[str]
     disk: NotRequired[str]
@@ -2650,7 +2762,7 @@ class TaskResult(TypedDict):
     status: Literal['pending', 'running', 'passed', 'failed', 'error', 'timeout', 'cancelled']
 
 class TaskService(TypedDict):
-    """A program beside the command (RC-101)."""
+    """A program beside the command."""
 
     argv: NotRequired[list[str]]
     env_prefix: str
@@ -2677,7 +2789,7 @@ class TaskSpec(TypedDict):
     timeouts: NotRequired[TaskTimeouts]
 
 class TaskTimeouts(TypedDict):
-    """Seconds (RC-5)."""
+    """Seconds."""
 
     graceSec: NotRequired[int]
     idleSec: NotRequired[int]
@@ -2724,7 +2836,7 @@ class TextRequest(TypedDict):
     title: str
 
 class TicketView(TypedDict):
-    """A run that was asked for (RC-20)."""
+    """A run that was asked for."""
 
     status: str
     taskId: str
@@ -2755,14 +2867,14 @@ class TimelineView(TypedDict):
     version: int
 
 class ToolCall(TypedDict):
-    """What the caller asks for. Any other field, such as `approved`, is refused (RT-32)."""
+    """What the caller asks for. Any other field, such as `approved`, is refused."""
 
     args: NotRequired[dict[str, JsonValue]]
     op: str
     tool: str
 
 class ToolList(TypedDict):
-    """Operations, and the digest of the policy that declares them (AP-93)."""
+    """Operations, and the digest of the policy that declares them."""
 
     items: list[ToolView]
     policy_digest: str
@@ -2783,7 +2895,7 @@ class ToolOutcome(TypedDict):
     unmet: NotRequired[list[str]]
 
 class ToolView(TypedDict):
-    """One declared operation (RT-20)."""
+    """One declared operation."""
 
     access: str
     approval: str
@@ -2800,13 +2912,13 @@ class ToolView(TypedDict):
     tool: str
 
 class TransitionList(TypedDict):
-    """The events that are legal in the story's state (LC-9)."""
+    """The events that are legal in the story's state."""
 
     items: list[TransitionView]
     state: str
 
 class TransitionRequest(TypedDict):
-    """Fire an event of the story's lifecycle (AP-56)."""
+    """Fire an event of the story's lifecycle."""
 
     actor: NotRequired[str | None]
     event: str
@@ -2859,7 +2971,7 @@ class UsageList(TypedDict):
     story_id: str | None
 
 class UsageSumView(TypedDict):
-    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0 (MB-31)."""
+    """Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0."""
 
     calls: int
     cost_microusd: int
@@ -2939,7 +3051,7 @@ class WorkflowStats(TypedDict):
     tasks: dict[str, int]
 
 class WorkspaceScore(TypedDict):
-    """The verdict on one report at one level and everything that explains it (RG-45)."""
+    """The verdict on one report at one level and everything that explains it."""
 
     dimensions: list[DimensionResult]
     gates: list[GateResult]
@@ -2954,7 +3066,7 @@ class WorkspaceScore(TypedDict):
     waivers: list[Literal['build', 'unit', 'static', 'e2e', 'coverage', 'lint']]
 
 class WorkspaceSummary(TypedDict):
-    """Sections of the report in short; None is missing evidence, never zero (RC-69)."""
+    """Sections of the report in short; None is missing evidence, never zero."""
 
     build_ok: NotRequired[bool | None]
     coverage: NotRequired[CoverageSummary | None]
@@ -2965,7 +3077,7 @@ class WorkspaceSummary(TypedDict):
     unit: NotRequired[TestSummary | None]
 
 class WritePlanRequest(TypedDict):
-    """A plan version by hand, new or edited (PL-25)."""
+    """A plan version by hand, new or edited."""
 
     previous_plan_id: NotRequired[str | None]
     rationale: str
@@ -2976,115 +3088,3 @@ class _Entry(TypedDict):
 
     fields: dict[str, str]
     id: str
-
-class fleet__events__story__Finding(TypedDict):
-    """Why points were lost: each lost point is explained by exactly one finding (SC-2)."""
-
-    code: str
-    dimension: str
-    field: str
-    matched: NotRequired[str]
-    message: str
-    points_lost: int
-    span: NotRequired[list[Any] | None]
-    suggestion: NotRequired[str]
-
-class fleet__planning__coach__Finding(TypedDict):
-    """One reason for lost points (SC-2). `span` is in the NFC text of `field`; several matches are joined by commas."""
-
-    code: Literal['AC_MISSING', 'AC_NO_GHERKIN', 'NOT_INDEPENDENT', 'NOT_NEGOTIABLE', 'VALUE_UNCLEAR', 'AMBIGUOUS', 'DESC_MISSING', 'TOO_LARGE', 'NOT_TESTABLE', 'TITLE_LENGTH']
-    dimension: Literal['acceptance_criteria', 'independent', 'negotiable', 'valuable', 'estimable', 'small', 'testable', 'clarity']
-    field: str
-    matched: str | None
-    message: str
-    points_lost: int
-    span: list[Any] | None
-    suggestion: str
-
-class serve_apps__audit__FindingView(TypedDict):
-    """One difference between what is stored and what was recorded."""
-
-    detail: str
-    subject: str
-    verdict: str
-    version: int | None
-
-class serve_apps__decision_wire__AcceptRequest(TypedDict):
-    """Say yes to a decision; the note, when there is one, has 10 characters or more."""
-
-    note: NotRequired[str]
-
-class serve_apps__intervention_wire__AnswerRequest(TypedDict):
-    """The answer to a question."""
-
-    answer: str
-
-class serve_apps__intervention_wire__ReasonRequest(TypedDict):
-    """Why (GL-14)."""
-
-    reason: str
-
-class serve_apps__operations__ProjectList(TypedDict):
-    """Projects by id."""
-
-    items: list[serve_apps__operations__ProjectView]
-
-class serve_apps__operations__ProjectView(TypedDict):
-    """A project, by the stories that are in it."""
-
-    epics: list[str]
-    open: int
-    project_id: str
-    states: dict[str, int]
-    stories: int
-
-class serve_apps__project_wire__AcceptRequest(TypedDict):
-    """The proposal is taken."""
-
-    note: NotRequired[str]
-
-class serve_apps__project_wire__AnswerRequest(TypedDict):
-    """Answers by question."""
-
-    answers: dict[str, str]
-
-class serve_apps__project_wire__ProjectList(TypedDict):
-    """Projects by id."""
-
-    items: list[serve_apps__project_wire__ProjectView]
-    next_cursor: NotRequired[str | None]
-
-class serve_apps__project_wire__ProjectView(TypedDict):
-    """One project (PL-2)."""
-
-    author: str
-    constraints: dict[str, Any]
-    created_at: str | None
-    default_lifecycle: str
-    default_rigor: str
-    description: str
-    epics: int
-    inbox: str | None
-    languages: list[str]
-    project_id: str
-    repo: dict[str, Any] | None
-    status: str
-    title: str
-    version: int
-
-class serve_apps__project_wire__ReasonRequest(TypedDict):
-    """Why."""
-
-    reason: str
-
-class serve_apps__wire__FindingView(TypedDict):
-    """Why points were lost; `span` is in the text of `field`."""
-
-    code: str
-    dimension: str
-    field: str
-    matched: str
-    message: str
-    points_lost: int
-    span: list[Any] | None
-    suggestion: str

@@ -192,7 +192,7 @@ class Operations(Calling):
         """One decision: who proposed it, why, on what, and who settled it."""
         return self._json("GET", f"/api/decisions/{self._part(decision_id)}")
 
-    def accept_decision(self, decision_id: str, *, body: m.serve_apps__decision_wire__AcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+    def accept_decision(self, decision_id: str, *, body: m.DecisionAcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
         """Settle it with a yes: from then on it is told to those who work on the story as decided."""
         return self._json("POST", f"/api/decisions/{self._part(decision_id)}/accept", body=body, key=key, if_match=if_match)
 
@@ -200,7 +200,7 @@ class Operations(Calling):
         """Dependent decisions, tasks that they affect, and files, criteria and runs of those tasks."""
         return self._json("GET", f"/api/decisions/{self._part(decision_id)}/impact", query={"depth": depth, "min_version": min_version})
 
-    def reject_decision(self, decision_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
+    def reject_decision(self, decision_id: str, *, body: m.ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.DecisionPage:
         """Settle it with a no; its author may take it back."""
         return self._json("POST", f"/api/decisions/{self._part(decision_id)}/reject", body=body, key=key, if_match=if_match)
 
@@ -304,7 +304,7 @@ class Operations(Calling):
         """Grant or reject a pending approval of this story, by gate or approval id."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/approvals/{self._part(gate)}/{self._part(decision)}", body=body, key=key, if_match=if_match)
 
-    def archive_story(self, story_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+    def archive_story(self, story_id: str, *, body: m.ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/archive", body=body, key=key, if_match=if_match)
 
@@ -312,7 +312,7 @@ class Operations(Calling):
         """The bytes of whatever an event of the story names: reports, cards, replies, documents."""
         return self._bytes("GET", f"/api/planner/stories/{self._part(story_id)}/blobs/{self._part(digest)}")
 
-    def cancel_story(self, story_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+    def cancel_story(self, story_id: str, *, body: m.ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Give the story up; its running steps are ended."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/cancel", body=body, key=key, if_match=if_match)
 
@@ -372,7 +372,7 @@ class Operations(Calling):
         """The files of a tree of the story, the present one unless it is named."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/files", query={"tree": tree})
 
-    def pause_story(self, story_id: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+    def pause_story(self, story_id: str, *, body: m.ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Hold the story back: no step of it starts from here on; what runs may end."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/pause", body=body, key=key, if_match=if_match)
 
@@ -408,7 +408,7 @@ class Operations(Calling):
         """Ask something about the story; a blocking question holds its design gate."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/questions", body=body, key=key, if_match=if_match)
 
-    def answer_question(self, story_id: str, question_id: str, *, body: m.serve_apps__intervention_wire__AnswerRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
+    def answer_question(self, story_id: str, question_id: str, *, body: m.AnswerRequest, key: str | None = None, if_match: str | None = None) -> m.StoryView:
         """Answer a question of the story."""
         return self._json("POST", f"/api/planner/stories/{self._part(story_id)}/questions/{self._part(question_id)}/answer", body=body, key=key, if_match=if_match)
 
@@ -496,19 +496,19 @@ class Operations(Calling):
         """Every report of the story from a version on, with its summary and the digest of the whole."""
         return self._json("GET", f"/api/planner/stories/{self._part(story_id)}/workspace-reports", query={"after": after, "limit": limit})
 
-    def projects(self) -> m.serve_apps__operations__ProjectList:
+    def projects(self) -> m.ProjectSummaryList:
         """The projects that have stories, with what is in them; `pr-default` is always there."""
         return self._json("GET", "/api/projects")
 
-    def create_project(self, *, body: m.ProjectText, key: str | None = None, if_match: str | None = None) -> m.serve_apps__project_wire__ProjectView:
+    def create_project(self, *, body: m.ProjectText, key: str | None = None, if_match: str | None = None) -> m.ProjectView:
         """Create a project with its built-in epic; the same Idempotency-Key creates it once."""
         return self._json("POST", "/api/projects", body=body, key=key, if_match=if_match)
 
-    def show_project(self, project_id: str) -> m.serve_apps__project_wire__ProjectView:
+    def show_project(self, project_id: str) -> m.ProjectView:
         """One project as recorded now."""
         return self._json("GET", f"/api/projects/{self._part(project_id)}")
 
-    def update_project(self, project_id: str, *, body: m.ProjectChanges, key: str | None = None, if_match: str | None = None) -> m.serve_apps__project_wire__ProjectView:
+    def update_project(self, project_id: str, *, body: m.ProjectChanges, key: str | None = None, if_match: str | None = None) -> m.ProjectView:
         """Give fields of a project new values; `If-Match` names the version that was read."""
         return self._json("PATCH", f"/api/projects/{self._part(project_id)}", body=body, key=key, if_match=if_match)
 
@@ -524,15 +524,15 @@ class Operations(Calling):
         """One proposal as it is now."""
         return self._json("GET", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}")
 
-    def accept_discovery(self, project_id: str, discovery_id: str, *, body: m.serve_apps__project_wire__AcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
+    def accept_discovery(self, project_id: str, discovery_id: str, *, body: m.ProposalAcceptRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
         """Take a proposal: its epic stands, and its stories are created."""
         return self._json("POST", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}/accept", body=body, key=key, if_match=if_match)
 
-    def answer_discovery(self, project_id: str, discovery_id: str, *, body: m.serve_apps__project_wire__AnswerRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
+    def answer_discovery(self, project_id: str, discovery_id: str, *, body: m.AnswersRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
         """Answer questions of a proposal: the answers stand in its stories from then on."""
         return self._json("POST", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}/answers", body=body, key=key, if_match=if_match)
 
-    def reject_discovery(self, project_id: str, discovery_id: str, *, body: m.serve_apps__project_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
+    def reject_discovery(self, project_id: str, discovery_id: str, *, body: m.ProposalRejectRequest, key: str | None = None, if_match: str | None = None) -> m.DiscoveryView:
         """Leave a proposal, with a reason; nothing is created."""
         return self._json("POST", f"/api/projects/{self._part(project_id)}/discoveries/{self._part(discovery_id)}/reject", body=body, key=key, if_match=if_match)
 
@@ -549,7 +549,7 @@ class Operations(Calling):
         return self._json("POST", f"/api/projects/{self._part(project_id)}/epics", body=body, key=key, if_match=if_match)
 
     def metrics_of_project(self, project_id: str, *, days: int | None = None) -> m.ProjectMetrics:
-        """Quality and performance across the stories of a project that moved in the last days (RP-42)."""
+        """Quality and performance across the stories of a project that moved in the last days."""
         return self._json("GET", f"/api/projects/{self._part(project_id)}/metrics", query={"days": days})
 
     def timeline_of_project(self, project_id: str, *, days: int | None = None, limit: int | None = None) -> m.ProjectTimeline:
@@ -604,7 +604,7 @@ class Operations(Calling):
         """What waits for each group of consumers, and for how long."""
         return self._json("GET", "/api/streams/consumers")
 
-    def accept_loss(self, stream: str, *, body: m.serve_apps__intervention_wire__ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.LossView:
+    def accept_loss(self, stream: str, *, body: m.ReasonRequest, key: str | None = None, if_match: str | None = None) -> m.LossView:
         """Give up what a stream lost for good: it takes events again, and the graph has to be rebuilt afterwards."""
         return self._json("POST", f"/api/streams/{self._part(stream)}/accept-loss", body=body, key=key, if_match=if_match)
 

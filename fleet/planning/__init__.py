@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         review_form,
         review_unit,
     )
-    from fleet.planning.coach import CoachDimension, Finding, FindingCode, StoryScore, score_story
+    from fleet.planning.coach import CoachDimension, CoachFinding, FindingCode, StoryScore, score_story
     from fleet.planning.coach_config import CoachConfig, CoachLimits, CoachWeights, LanguageBlock, StoryTemplates
     from fleet.planning.content import StoryText, check_content, content_digest
     from fleet.planning.discovery import (
@@ -133,7 +133,7 @@ __all__ = [
     "EstimateConfig",
     "Estimated",
     "ExecutionConfig",
-    "Finding",
+    "CoachFinding",
     "FindingCode",
     "FleetPause",
     "LanguageBlock",

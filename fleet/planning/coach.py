@@ -27,7 +27,7 @@ from fleet.planning.matching import (
     prepare,
 )
 
-__all__ = ["CoachDimension", "Finding", "FindingCode", "Reading", "StoryScore", "score_story"]
+__all__ = ["CoachDimension", "CoachFinding", "FindingCode", "Reading", "StoryScore", "score_story"]
 
 FindingCode = Literal[
     "AC_MISSING",
@@ -54,7 +54,7 @@ _DEFINITION = re.compile(
 
 
 # Source: SC-2.
-class Finding(BaseModel):
+class CoachFinding(BaseModel):
     """One reason for lost points. `span` is in the NFC text of `field`; several matches are joined by commas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +79,7 @@ class StoryScore(BaseModel):
     score: int
     threshold: int
     dor_ok: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[CoachFinding, ...]
     content_digest: Digest
     scorer_version: int
 
@@ -183,7 +183,7 @@ def _class_of(block: LanguageBlock, name: WordClass) -> tuple[str, ...]:
     return found
 
 
-def _findings(reading: Reading, dependencies: Sequence[str]) -> Iterator[Finding]:
+def _findings(reading: Reading, dependencies: Sequence[str]) -> Iterator[CoachFinding]:
     yield from _acceptance(reading)
     yield from _independent(reading, dependencies)
     yield from _negotiable(reading)
@@ -194,7 +194,7 @@ def _findings(reading: Reading, dependencies: Sequence[str]) -> Iterator[Finding
     yield from _clarity(reading)
 
 
-def _acceptance(reading: Reading) -> Iterator[Finding]:
+def _acceptance(reading: Reading) -> Iterator[CoachFinding]:
     weights = reading.config.weights
     if not reading.criteria:
         yield _finding(
@@ -216,7 +216,7 @@ def _acceptance(reading: Reading) -> Iterator[Finding]:
         )
 
 
-def _independent(reading: Reading, dependencies: Sequence[str]) -> Iterator[Finding]:
+def _independent(reading: Reading, dependencies: Sequence[str]) -> Iterator[CoachFinding]:
     field, span, matched = "description", None, NO_TEXT
     if dependencies:
         field, matched = "dependencies", ", ".join(dependencies)
@@ -225,7 +225,7 @@ def _independent(reading: Reading, dependencies: Sequence[str]) -> Iterator[Find
         span, matched = (hit.start, hit.end), hit.text
     elif not reading.is_empty:
         return
-    yield Finding(
+    yield CoachFinding(
         code="NOT_INDEPENDENT",
         dimension="independent",
         points_lost=reading.config.weights.independent,
@@ -246,7 +246,7 @@ def _dependency(reading: Reading) -> tuple[str, Hit] | None:
     return None
 
 
-def _negotiable(reading: Reading) -> Iterator[Finding]:
+def _negotiable(reading: Reading) -> Iterator[CoachFinding]:
     found = [(f, h) for f, t in reading.head() for h in _prescriptions(reading, t)]
     if found:
         yield _listed(
@@ -268,7 +268,7 @@ def _prescriptions(reading: Reading, text: Prepared) -> list[Hit]:
     return sorted(found)
 
 
-def _valuable(reading: Reading) -> Iterator[Finding]:
+def _valuable(reading: Reading) -> Iterator[CoachFinding]:
     for _, text in reading.head():
         hits = [*find_at_clause_starts(text, reading.words("role")), *find_phrases(text, reading.words("benefit"))]
         if any(not is_open(text, h) for h in hits):
@@ -283,7 +283,7 @@ def _valuable(reading: Reading) -> Iterator[Finding]:
     )
 
 
-def _estimable(reading: Reading) -> Iterator[Finding]:
+def _estimable(reading: Reading) -> Iterator[CoachFinding]:
     found = [(f, h) for f, t in reading.fields() for h in reading.ambiguities(t)]
     points = reading.config.weights.estimable
     message, suggestion = "Some of the text leaves open what is meant.", "What exactly is meant there?"
@@ -294,7 +294,7 @@ def _estimable(reading: Reading) -> Iterator[Finding]:
         yield lost.model_copy(update={"matched": NO_TEXT})
 
 
-def _small(reading: Reading) -> Iterator[Finding]:
+def _small(reading: Reading) -> Iterator[CoachFinding]:
     length, limit = len(reading.description.text.strip()), reading.config.limits.description_below
     points = reading.config.weights.small
     if length == 0:
@@ -305,7 +305,7 @@ def _small(reading: Reading) -> Iterator[Finding]:
         yield _finding("TOO_LARGE", "small", points, "description", message, "Which part can be a story of its own?")
 
 
-def _testable(reading: Reading) -> Iterator[Finding]:
+def _testable(reading: Reading) -> Iterator[CoachFinding]:
     then, words = reading.words("then"), reading.config.limits.outcome_words
     if not any(has_outcome(text, then, words=words) for text in reading.solid_criteria):
         yield _finding(
@@ -318,7 +318,7 @@ def _testable(reading: Reading) -> Iterator[Finding]:
         )
 
 
-def _clarity(reading: Reading) -> Iterator[Finding]:
+def _clarity(reading: Reading) -> Iterator[CoachFinding]:
     limits, length = reading.config.limits, len(reading.title.text.strip())
     if not limits.title_above < length < limits.title_below:
         yield _finding(
@@ -334,8 +334,8 @@ def _clarity(reading: Reading) -> Iterator[Finding]:
 
 def _finding(
     code: FindingCode, dimension: CoachDimension, points: int, field: str, message: str, suggestion: str
-) -> Finding:
-    return Finding(
+) -> CoachFinding:
+    return CoachFinding(
         code=code,
         dimension=dimension,
         points_lost=points,
@@ -354,7 +354,7 @@ def _listed(
     found: Sequence[tuple[str, Hit]],
     message: str,
     suggestion: str,
-) -> Finding:
+) -> CoachFinding:
     """One finding for all matches: it points at the first and names every one."""
     field, first = found[0]
     matched = ", ".join(dict.fromkeys(h.text for _, h in found))

@@ -2429,7 +2429,7 @@ export interface paths {
         };
         /**
          * Metrics Of Project
-         * @description Quality and performance across the stories of a project that moved in the last days (RP-42).
+         * @description Quality and performance across the stories of a project that moved in the last days.
          *
          *     Of what the caller sees of them alone.
          */
@@ -3092,7 +3092,7 @@ export interface components {
         };
         /**
          * ActionRequest
-         * @description One action of the task workflow (LC-100..LC-117).
+         * @description One action of the task workflow.
          */
         ActionRequest: {
             /** Action */
@@ -3110,7 +3110,7 @@ export interface components {
         };
         /**
          * ActionResult
-         * @description What came of an action; a refusal is a problem with the word as `action_status` (LC-120).
+         * @description What came of an action; a refusal is a problem with the word as `action_status`.
          */
         ActionResult: {
             /**
@@ -3122,7 +3122,7 @@ export interface components {
         };
         /**
          * AdoptRequest
-         * @description Follow a proposed version (PL-11).
+         * @description Follow a proposed version.
          */
         AdoptRequest: {
             /** Decision Id */
@@ -3164,6 +3164,24 @@ export interface components {
             status: "ready" | "busy";
         };
         /**
+         * AnswerRequest
+         * @description The answer to a question.
+         */
+        AnswerRequest: {
+            /** Answer */
+            answer: string;
+        };
+        /**
+         * AnswersRequest
+         * @description Answers by question.
+         */
+        AnswersRequest: {
+            /** Answers */
+            answers: {
+                [key: string]: string;
+            };
+        };
+        /**
          * ApplyRequest
          * @description Proposals to take into the story, by the keys of its advice.
          */
@@ -3173,7 +3191,7 @@ export interface components {
         };
         /**
          * ApprovalCard
-         * @description One approval with everything that its decider needs (LC-79).
+         * @description One approval with everything that its decider needs.
          */
         ApprovalCard: {
             /** Actor */
@@ -3203,7 +3221,7 @@ export interface components {
             /** Feedback */
             feedback: string[];
             /** Findings */
-            findings: components["schemas"]["fleet__events__story__Finding"][];
+            findings: components["schemas"]["Finding"][];
             /** Gate */
             gate: string;
             /** Grant Expires At */
@@ -3260,7 +3278,7 @@ export interface components {
         };
         /**
          * ApproveRequest
-         * @description Yes to one story: why, and what is to be minded (PL-68).
+         * @description Yes to one story: why, and what is to be minded.
          */
         ApproveRequest: {
             /** Plan Of */
@@ -3329,13 +3347,27 @@ export interface components {
         };
         /**
          * AskRequest
-         * @description Ask for an approval, also again after one that was rejected or that nobody answered (AP-76).
+         * @description Ask for an approval, also again after one that was rejected or that nobody answered.
          */
         AskRequest: {
             /** Gate */
             gate: string;
             /** Story Id */
             story_id: string;
+        };
+        /**
+         * AuditFindingView
+         * @description One difference between what is stored and what was recorded.
+         */
+        AuditFindingView: {
+            /** Detail */
+            detail: string;
+            /** Subject */
+            subject: string;
+            /** Verdict */
+            verdict: string;
+            /** Version */
+            version: number | null;
         };
         /**
          * AuditStatus
@@ -3353,7 +3385,7 @@ export interface components {
             /** Exported */
             exported: number | null;
             /** Findings */
-            findings: components["schemas"]["serve_apps__audit__FindingView"][];
+            findings: components["schemas"]["AuditFindingView"][];
             /** Is Clean */
             is_clean: boolean | null;
             /** Is Running */
@@ -3369,7 +3401,7 @@ export interface components {
         };
         /**
          * BacklogReview
-         * @description What one council says of one story (PL-67); `points` is its first estimate.
+         * @description What one council says of one story; `points` is its first estimate.
          */
         BacklogReview: {
             /** Feedback */
@@ -3465,7 +3497,7 @@ export interface components {
         };
         /**
          * CancelRequest
-         * @description End a run (RC-24).
+         * @description End a run.
          */
         CancelRequest: {
             /**
@@ -3578,7 +3610,7 @@ export interface components {
         };
         /**
          * ChangeItem
-         * @description One change (CX-45); what is made gets its id here, so `entity_id` is for changing and removing.
+         * @description One change; what is made gets its id here, so `entity_id` is for changing and removing.
          */
         ChangeItem: {
             /** Entity Id */
@@ -3676,7 +3708,7 @@ export interface components {
         };
         /**
          * ClaimRequest
-         * @description Take a task (LC-130).
+         * @description Take a task.
          */
         ClaimRequest: {
             /** Role */
@@ -3695,8 +3727,39 @@ export interface components {
             principal: string;
         };
         /**
+         * CoachFinding
+         * @description One reason for lost points. `span` is in the NFC text of `field`; several matches are joined by commas.
+         */
+        CoachFinding: {
+            /**
+             * Code
+             * @enum {string}
+             */
+            code: "AC_MISSING" | "AC_NO_GHERKIN" | "NOT_INDEPENDENT" | "NOT_NEGOTIABLE" | "VALUE_UNCLEAR" | "AMBIGUOUS" | "DESC_MISSING" | "TOO_LARGE" | "NOT_TESTABLE" | "TITLE_LENGTH";
+            /**
+             * Dimension
+             * @enum {string}
+             */
+            dimension: "acceptance_criteria" | "independent" | "negotiable" | "valuable" | "estimable" | "small" | "testable" | "clarity";
+            /** Field */
+            field: string;
+            /** Matched */
+            matched: string | null;
+            /** Message */
+            message: string;
+            /** Points Lost */
+            points_lost: number;
+            /** Span */
+            span: [
+                number,
+                number
+            ] | null;
+            /** Suggestion */
+            suggestion: string;
+        };
+        /**
          * CommandView
-         * @description A command and what came of it (AP-4).
+         * @description A command and what came of it.
          */
         CommandView: {
             /** Command Id */
@@ -3746,7 +3809,7 @@ export interface components {
         };
         /**
          * ConstraintsAsk
-         * @description What the outcome is judged by, and how long it may take (CN-6).
+         * @description What the outcome is judged by, and how long it may take.
          */
         ConstraintsAsk: {
             /** Metadata */
@@ -3813,7 +3876,7 @@ export interface components {
         };
         /**
          * CopyRequest
-         * @description Where declared outputs are (RC-23); all of them when none is named.
+         * @description Where declared outputs are; all of them when none is named.
          */
         CopyRequest: {
             /**
@@ -3846,7 +3909,7 @@ export interface components {
         };
         /**
          * CouncilAsk
-         * @description A council about a story: what it is asked, who sits in it, what it may use (CN-1..CN-12).
+         * @description A council about a story: what it is asked, who sits in it, what it may use.
          *
          *     On request there are `selection` of a `text`, a `design`, a `plan` or a `code_patch` for a task, `gate` about a
          *     `subject` that the story has on record: a tree that was measured, or a text, and `estimate` of a task or of the
@@ -3889,7 +3952,7 @@ export interface components {
         };
         /**
          * CouncilBudgetAsk
-         * @description What the council may use, within the budget of its story (CN-8).
+         * @description What the council may use, within the budget of its story.
          */
         CouncilBudgetAsk: {
             /** Gpu Ms */
@@ -3985,7 +4048,7 @@ export interface components {
         };
         /**
          * CouncilSummary
-         * @description One council from its opening to its outcome; tokens by phase as it recorded them (CN-61).
+         * @description One council from its opening to its outcome; tokens by phase as it recorded them.
          */
         CouncilSummary: {
             /** Ballots */
@@ -4110,7 +4173,7 @@ export interface components {
         };
         /**
          * CriticalRow
-         * @description A decision of the adopted plan, and how much hangs on it (GR-81).
+         * @description A decision of the adopted plan, and how much hangs on it.
          */
         CriticalRow: {
             /** Affects */
@@ -4132,7 +4195,7 @@ export interface components {
         };
         /**
          * Cycle
-         * @description Decisions of which each depends on the next, and the last on the first (GR-83).
+         * @description Decisions of which each depends on the next, and the last on the first.
          */
         Cycle: {
             /** Decisions */
@@ -4149,6 +4212,17 @@ export interface components {
             as_of: number;
             /** Items */
             items: components["schemas"]["Cycle"][];
+        };
+        /**
+         * DecisionAcceptRequest
+         * @description Say yes to a decision; the note, when there is one, has 10 characters or more.
+         */
+        DecisionAcceptRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
         };
         /**
          * DecisionEdge
@@ -4213,7 +4287,7 @@ export interface components {
         };
         /**
          * DecisionRequest
-         * @description Decide a pending approval (AP-75).
+         * @description Decide a pending approval.
          */
         DecisionRequest: {
             /**
@@ -4229,7 +4303,7 @@ export interface components {
         };
         /**
          * DecisionView
-         * @description One decision (AP-71).
+         * @description One decision.
          */
         DecisionView: {
             /** Alternatives */
@@ -4372,7 +4446,7 @@ export interface components {
         };
         /**
          * DerivationView
-         * @description Tasks are being derived; the plan can be read once there is an answer (AP-61).
+         * @description Tasks are being derived; the plan can be read once there is an answer.
          */
         DerivationView: {
             /** Plan Id */
@@ -4447,7 +4521,7 @@ export interface components {
         };
         /**
          * DiscoverRequest
-         * @description A one-line goal (PL-54).
+         * @description A one-line goal.
          */
         DiscoverRequest: {
             /** Goal */
@@ -4538,7 +4612,7 @@ export interface components {
         };
         /**
          * EditRequest
-         * @description New values of a story's fields; those that are left out stay (AP-54).
+         * @description New values of a story's fields; those that are left out stay.
          */
         EditRequest: {
             /** Acceptance Criteria */
@@ -4798,7 +4872,7 @@ export interface components {
         };
         /**
          * EpicView
-         * @description One epic, with the status that follows from its stories (PL-4).
+         * @description One epic, with the status that follows from its stories.
          */
         EpicView: {
             /** Author */
@@ -4826,7 +4900,7 @@ export interface components {
         };
         /**
          * EstimateRoundRow
-         * @description One round of an estimate, without names (CN-70).
+         * @description One round of an estimate, without names.
          */
         EstimateRoundRow: {
             /** Absent */
@@ -4858,7 +4932,7 @@ export interface components {
         };
         /**
          * EventList
-         * @description Events of one story as EV-12 envelopes; `next_after` is the version to go on from.
+         * @description Events of one story in their envelopes; `next_after` is the version to go on from.
          */
         EventList: {
             /** Items */
@@ -4935,9 +5009,9 @@ export interface components {
         };
         /**
          * Finding
-         * @description Why points were lost: each lost point is explained by exactly one finding (SC-2).
+         * @description Why points were lost: each lost point is explained by exactly one finding.
          */
-        fleet__events__story__Finding: {
+        Finding: {
             /** Code */
             code: string;
             /** Dimension */
@@ -4965,24 +5039,18 @@ export interface components {
             suggestion: string;
         };
         /**
-         * Finding
-         * @description One reason for lost points (SC-2). `span` is in the NFC text of `field`; several matches are joined by commas.
+         * FindingView
+         * @description Why points were lost; `span` is in the text of `field`.
          */
-        fleet__planning__coach__Finding: {
-            /**
-             * Code
-             * @enum {string}
-             */
-            code: "AC_MISSING" | "AC_NO_GHERKIN" | "NOT_INDEPENDENT" | "NOT_NEGOTIABLE" | "VALUE_UNCLEAR" | "AMBIGUOUS" | "DESC_MISSING" | "TOO_LARGE" | "NOT_TESTABLE" | "TITLE_LENGTH";
-            /**
-             * Dimension
-             * @enum {string}
-             */
-            dimension: "acceptance_criteria" | "independent" | "negotiable" | "valuable" | "estimable" | "small" | "testable" | "clarity";
+        FindingView: {
+            /** Code */
+            code: string;
+            /** Dimension */
+            dimension: string;
             /** Field */
             field: string;
             /** Matched */
-            matched: string | null;
+            matched: string;
             /** Message */
             message: string;
             /** Points Lost */
@@ -5219,7 +5287,7 @@ export interface components {
         };
         /**
          * Impact
-         * @description What hangs on a decision, the nearest first (GR-82); a run in it would need repeating.
+         * @description What hangs on a decision, the nearest first; a run in it would need repeating.
          */
         Impact: {
             /** As Of */
@@ -5295,7 +5363,7 @@ export interface components {
         };
         /**
          * JobLine
-         * @description One line of a run, in the short form of AP-82.
+         * @description One line of a run, in the short form.
          */
         JobLine: {
             /** Level */
@@ -5346,7 +5414,7 @@ export interface components {
         };
         /**
          * LetterView
-         * @description Work that failed each time it was tried, and stands still for a person (EV-22).
+         * @description Work that failed each time it was tried, and stands still for a person.
          */
         LetterView: {
             /** Attempts */
@@ -5387,7 +5455,7 @@ export interface components {
         };
         /**
          * LinkView
-         * @description A relation to another decision (GR-49).
+         * @description A relation to another decision.
          */
         LinkView: {
             /** Decision Id */
@@ -5412,7 +5480,7 @@ export interface components {
         };
         /**
          * LogLineView
-         * @description One line of a run (RC-22).
+         * @description One line of a run.
          */
         LogLineView: {
             /** Level */
@@ -5547,7 +5615,7 @@ export interface components {
         };
         /**
          * NeedView
-         * @description One task needs another; `inferred` when shared keywords say so (PL-22).
+         * @description One task needs another; `inferred` when shared keywords say so.
          */
         NeedView: {
             /** Inferred */
@@ -5747,7 +5815,7 @@ export interface components {
         };
         /**
          * PlanHeader
-         * @description The adopted plan, else the latest proposed one, which `status` says (CX-42).
+         * @description The adopted plan, else the latest proposed one, which `status` says.
          */
         PlanHeader: {
             /** Plan Id */
@@ -5773,7 +5841,7 @@ export interface components {
         };
         /**
          * PlanPage
-         * @description One plan version: tasks, layers, critical path, and what may start now (AP-59).
+         * @description One plan version: tasks, layers, critical path, and what may start now.
          */
         PlanPage: {
             /** Critical Hours */
@@ -5846,7 +5914,7 @@ export interface components {
         };
         /**
          * PlanVersionView
-         * @description One plan version (PL-10).
+         * @description One plan version.
          */
         PlanVersionView: {
             /** Author */
@@ -5868,7 +5936,7 @@ export interface components {
         };
         /**
          * PlanView
-         * @description The adopted plan: its tasks, their dependencies and their layers (AP-59).
+         * @description The adopted plan: its tasks, their dependencies and their layers.
          */
         PlanView: {
             /** Dependencies */
@@ -5971,7 +6039,7 @@ export interface components {
         };
         /**
          * PoolRequest
-         * @description How councils of a role are staffed from here on (CN-16).
+         * @description How councils of a role are staffed from here on.
          */
         PoolRequest: {
             /** Agent Type */
@@ -5993,7 +6061,7 @@ export interface components {
         };
         /**
          * PoolView
-         * @description A pool as it is in force, and what its seats do now (CN-16).
+         * @description A pool as it is in force, and what its seats do now.
          */
         PoolView: {
             /** Agents */
@@ -6064,8 +6132,18 @@ export interface components {
             streams_behind: number | null;
         };
         /**
+         * ProjectList
+         * @description Projects by id.
+         */
+        ProjectList: {
+            /** Items */
+            items: components["schemas"]["ProjectView"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /**
          * ProjectMetrics
-         * @description Quality and performance across stories (RP-42); shares are between 0 and 1, null where nothing is measured.
+         * @description Quality and performance across stories; shares are between 0 and 1, null where nothing is measured.
          */
         ProjectMetrics: {
             /** Cancelled */
@@ -6100,6 +6178,32 @@ export interface components {
             tokens_per_solved: number | null;
             /** Trend */
             trend: components["schemas"]["TrendView"][];
+        };
+        /**
+         * ProjectSummary
+         * @description A project, by the stories that are in it.
+         */
+        ProjectSummary: {
+            /** Epics */
+            epics: string[];
+            /** Open */
+            open: number;
+            /** Project Id */
+            project_id: string;
+            /** States */
+            states: {
+                [key: string]: number;
+            };
+            /** Stories */
+            stories: number;
+        };
+        /**
+         * ProjectSummaryList
+         * @description Projects by id.
+         */
+        ProjectSummaryList: {
+            /** Items */
+            items: components["schemas"]["ProjectSummary"][];
         };
         /**
          * ProjectText
@@ -6148,6 +6252,44 @@ export interface components {
             project_id: string;
         };
         /**
+         * ProjectView
+         * @description One project.
+         */
+        ProjectView: {
+            /** Author */
+            author: string;
+            /** Constraints */
+            constraints: {
+                [key: string]: unknown;
+            };
+            /** Created At */
+            created_at: string | null;
+            /** Default Lifecycle */
+            default_lifecycle: string;
+            /** Default Rigor */
+            default_rigor: string;
+            /** Description */
+            description: string;
+            /** Epics */
+            epics: number;
+            /** Inbox */
+            inbox: string | null;
+            /** Languages */
+            languages: string[];
+            /** Project Id */
+            project_id: string;
+            /** Repo */
+            repo: {
+                [key: string]: unknown;
+            } | null;
+            /** Status */
+            status: string;
+            /** Title */
+            title: string;
+            /** Version */
+            version: number;
+        };
+        /**
          * Proof
          * @description Event `version` of the leaf's stream: all entries up to the leaf, the leaf's path in the tree, the checkpoint.
          */
@@ -6185,6 +6327,25 @@ export interface components {
             texts: string[];
         };
         /**
+         * ProposalAcceptRequest
+         * @description The proposal is taken.
+         */
+        ProposalAcceptRequest: {
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+        };
+        /**
+         * ProposalRejectRequest
+         * @description Why.
+         */
+        ProposalRejectRequest: {
+            /** Reason */
+            reason: string;
+        };
+        /**
          * ProposedEpic
          * @description The epic that the stories shall belong to.
          */
@@ -6220,7 +6381,7 @@ export interface components {
         };
         /**
          * ProposeRequest
-         * @description A decision with its reasons (AP-72, GR-70).
+         * @description A decision with its reasons.
          */
         ProposeRequest: {
             /**
@@ -6275,7 +6436,7 @@ export interface components {
         };
         /**
          * QuestionRequest
-         * @description A question about a story (AP-73).
+         * @description A question about a story.
          */
         QuestionRequest: {
             /**
@@ -6320,8 +6481,16 @@ export interface components {
             tokens_per_min?: number | null;
         };
         /**
+         * ReasonRequest
+         * @description Why.
+         */
+        ReasonRequest: {
+            /** Reason */
+            reason: string;
+        };
+        /**
          * RedactionView
-         * @description Secrets that were taken out of a field of the request before anything was recorded (CX-74).
+         * @description Secrets that were taken out of a field of the request before anything was recorded.
          */
         RedactionView: {
             /** Count */
@@ -6353,7 +6522,7 @@ export interface components {
         };
         /**
          * RefinedStory
-         * @description What refine proposes; nothing is stored until somebody sends it as an edit (SC-40).
+         * @description What refine proposes; nothing is stored until somebody sends it as an edit.
          */
         RefinedStory: {
             /** Acceptance Criteria */
@@ -6371,7 +6540,7 @@ export interface components {
         };
         /**
          * RehydrateRequest
-         * @description For whom, and how much (CX-40).
+         * @description For whom, and how much.
          */
         RehydrateRequest: {
             /**
@@ -6412,7 +6581,7 @@ export interface components {
         };
         /**
          * RehydrationBundle
-         * @description The story at one version for several roles (CX-40). The same version and request give the same bundle.
+         * @description The story at one version for several roles. The same version and request give the same bundle.
          */
         RehydrationBundle: {
             /** As Of */
@@ -6522,7 +6691,7 @@ export interface components {
         };
         /**
          * ResolveRequest
-         * @description What came of a step that nobody knows the end of (AP-86).
+         * @description What came of a step that nobody knows the end of.
          */
         ResolveRequest: {
             /** Note */
@@ -6535,7 +6704,7 @@ export interface components {
         };
         /**
          * RestoreRequest
-         * @description Go back to an earlier tree of the story (PL-47).
+         * @description Go back to an earlier tree of the story.
          */
         RestoreRequest: {
             /** Checkpoint */
@@ -6605,7 +6774,7 @@ export interface components {
         };
         /**
          * RigorRequest
-         * @description Work at another rigor level (AP-58).
+         * @description Work at another rigor level.
          */
         RigorRequest: {
             /** Reason */
@@ -6627,7 +6796,7 @@ export interface components {
         };
         /**
          * RolePack
-         * @description What one role is told (CX-41); milestones are in chronological order.
+         * @description What one role is told; milestones are in chronological order.
          */
         RolePack: {
             case_header: components["schemas"]["CaseHeader"];
@@ -6762,7 +6931,7 @@ export interface components {
         };
         /**
          * ScopeVerdict
-         * @description Whether these are exactly the scopes of the cell (CX-4).
+         * @description Whether these are exactly the scopes of the cell.
          */
         ScopeVerdict: {
             /** Allowed */
@@ -6774,7 +6943,7 @@ export interface components {
         };
         /**
          * ScoreList
-         * @description Reports and scores by tree (AP-84).
+         * @description Reports and scores by tree.
          */
         ScoreList: {
             /** Items */
@@ -6841,7 +7010,7 @@ export interface components {
         };
         /**
          * SeatAsk
-         * @description A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role (CN-11).
+         * @description A seat: `developer-001`, with the principal `agent:developer-001` and the model policy of its role.
          */
         SeatAsk: {
             /**
@@ -6906,175 +7075,6 @@ export interface components {
             writes_tests: boolean;
         };
         /**
-         * FindingView
-         * @description One difference between what is stored and what was recorded.
-         */
-        serve_apps__audit__FindingView: {
-            /** Detail */
-            detail: string;
-            /** Subject */
-            subject: string;
-            /** Verdict */
-            verdict: string;
-            /** Version */
-            version: number | null;
-        };
-        /**
-         * AcceptRequest
-         * @description Say yes to a decision; the note, when there is one, has 10 characters or more.
-         */
-        serve_apps__decision_wire__AcceptRequest: {
-            /**
-             * Note
-             * @default
-             */
-            note: string;
-        };
-        /**
-         * AnswerRequest
-         * @description The answer to a question.
-         */
-        serve_apps__intervention_wire__AnswerRequest: {
-            /** Answer */
-            answer: string;
-        };
-        /**
-         * ReasonRequest
-         * @description Why (GL-14).
-         */
-        serve_apps__intervention_wire__ReasonRequest: {
-            /** Reason */
-            reason: string;
-        };
-        /**
-         * ProjectList
-         * @description Projects by id.
-         */
-        serve_apps__operations__ProjectList: {
-            /** Items */
-            items: components["schemas"]["serve_apps__operations__ProjectView"][];
-        };
-        /**
-         * ProjectView
-         * @description A project, by the stories that are in it.
-         */
-        serve_apps__operations__ProjectView: {
-            /** Epics */
-            epics: string[];
-            /** Open */
-            open: number;
-            /** Project Id */
-            project_id: string;
-            /** States */
-            states: {
-                [key: string]: number;
-            };
-            /** Stories */
-            stories: number;
-        };
-        /**
-         * AcceptRequest
-         * @description The proposal is taken.
-         */
-        serve_apps__project_wire__AcceptRequest: {
-            /**
-             * Note
-             * @default
-             */
-            note: string;
-        };
-        /**
-         * AnswerRequest
-         * @description Answers by question.
-         */
-        serve_apps__project_wire__AnswerRequest: {
-            /** Answers */
-            answers: {
-                [key: string]: string;
-            };
-        };
-        /**
-         * ProjectList
-         * @description Projects by id.
-         */
-        serve_apps__project_wire__ProjectList: {
-            /** Items */
-            items: components["schemas"]["serve_apps__project_wire__ProjectView"][];
-            /** Next Cursor */
-            next_cursor?: string | null;
-        };
-        /**
-         * ProjectView
-         * @description One project (PL-2).
-         */
-        serve_apps__project_wire__ProjectView: {
-            /** Author */
-            author: string;
-            /** Constraints */
-            constraints: {
-                [key: string]: unknown;
-            };
-            /** Created At */
-            created_at: string | null;
-            /** Default Lifecycle */
-            default_lifecycle: string;
-            /** Default Rigor */
-            default_rigor: string;
-            /** Description */
-            description: string;
-            /** Epics */
-            epics: number;
-            /** Inbox */
-            inbox: string | null;
-            /** Languages */
-            languages: string[];
-            /** Project Id */
-            project_id: string;
-            /** Repo */
-            repo: {
-                [key: string]: unknown;
-            } | null;
-            /** Status */
-            status: string;
-            /** Title */
-            title: string;
-            /** Version */
-            version: number;
-        };
-        /**
-         * ReasonRequest
-         * @description Why.
-         */
-        serve_apps__project_wire__ReasonRequest: {
-            /** Reason */
-            reason: string;
-        };
-        /**
-         * FindingView
-         * @description Why points were lost; `span` is in the text of `field`.
-         */
-        serve_apps__wire__FindingView: {
-            /** Code */
-            code: string;
-            /** Dimension */
-            dimension: string;
-            /** Field */
-            field: string;
-            /** Matched */
-            matched: string;
-            /** Message */
-            message: string;
-            /** Points Lost */
-            points_lost: number;
-            /** Span */
-            span: [
-                number,
-                number
-            ] | null;
-            /** Suggestion */
-            suggestion: string;
-        };
-        /**
          * ServiceReady
          * @description How it is found out that a side service can be used: this command ends with 0.
          */
@@ -7089,7 +7089,7 @@ export interface components {
         };
         /**
          * SessionRequest
-         * @description Open a tool session (RT-68).
+         * @description Open a tool session.
          */
         SessionRequest: {
             /**
@@ -7152,7 +7152,7 @@ export interface components {
         };
         /**
          * StartRequest
-         * @description Start the work on a story (AP-57).
+         * @description Start the work on a story.
          */
         StartRequest: {
             /**
@@ -7338,7 +7338,7 @@ export interface components {
         };
         /**
          * StoryScore
-         * @description How ready a story is: `score` = 100 - what the findings lost (SC-1).
+         * @description How ready a story is: `score` = 100 - what the findings lost.
          */
         StoryScore: {
             /** Content Digest */
@@ -7346,7 +7346,7 @@ export interface components {
             /** Dor Ok */
             dor_ok: boolean;
             /** Findings */
-            findings: components["schemas"]["fleet__planning__coach__Finding"][];
+            findings: components["schemas"]["CoachFinding"][];
             /** Score */
             score: number;
             /** Scorer Version */
@@ -7407,7 +7407,7 @@ export interface components {
             /** Epic Id */
             epic_id: string;
             /** Findings */
-            findings: components["schemas"]["serve_apps__wire__FindingView"][];
+            findings: components["schemas"]["FindingView"][];
             /** Is Paused */
             is_paused: boolean;
             /** Is Started */
@@ -7506,7 +7506,7 @@ export interface components {
         };
         /**
          * TaskArtifacts
-         * @description Files and folders that are kept, as absolute paths below /workspace (RC-8).
+         * @description Files and folders that are kept, as absolute paths below /workspace.
          */
         TaskArtifacts: {
             /**
@@ -7535,7 +7535,7 @@ export interface components {
         };
         /**
          * TaskContext
-         * @description For which story and task the run is, and in which role (RC-10).
+         * @description For which story and task the run is, and in which role.
          */
         TaskContext: {
             /** Case Id */
@@ -7559,7 +7559,7 @@ export interface components {
         };
         /**
          * TaskDraft
-         * @description One task of a plan that a person writes; values out of bounds are all listed in the refusal (PL-20).
+         * @description One task of a plan that a person writes; values out of bounds are all listed in the refusal.
          */
         TaskDraft: {
             /** Acceptance Refs */
@@ -7609,7 +7609,7 @@ export interface components {
         };
         /**
          * TaskEditRequest
-         * @description New values of a task's fields; those that are left out stay. The others are fixed by the plan (PL-12, AP-62).
+         * @description New values of a task's fields; those that are left out stay. The others are fixed by the plan.
          */
         TaskEditRequest: {
             /**
@@ -7662,7 +7662,7 @@ export interface components {
         };
         /**
          * TaskEstimateView
-         * @description What a council thinks that the task takes (PL-81); values without names, rising.
+         * @description What a council thinks that the task takes; values without names, rising.
          */
         TaskEstimateView: {
             /** Converged */
@@ -7700,7 +7700,7 @@ export interface components {
         };
         /**
          * TaskInput
-         * @description The files that the run starts from (RC-9).
+         * @description The files that the run starts from.
          */
         TaskInput: {
             /** Patchdigest */
@@ -7784,7 +7784,7 @@ export interface components {
         };
         /**
          * TaskMount
-         * @description What is seen beside the workspace (RC-4).
+         * @description What is seen beside the workspace.
          */
         TaskMount: {
             /**
@@ -7807,7 +7807,7 @@ export interface components {
         };
         /**
          * TaskMoveView
-         * @description One step of the task (LC-121).
+         * @description One step of the task.
          */
         TaskMoveView: {
             /**
@@ -7836,7 +7836,7 @@ export interface components {
         };
         /**
          * TaskNetwork
-         * @description What the run may reach (RC-7).
+         * @description What the run may reach.
          */
         TaskNetwork: {
             /**
@@ -7914,7 +7914,7 @@ export interface components {
         };
         /**
          * TaskResources
-         * @description What the run may use (RC-6). One that is not named is the smaller of its default and the cap.
+         * @description What the run may use. One that is not named is the smaller of its default and the cap.
          */
         TaskResources: {
             /**
@@ -7972,7 +7972,7 @@ export interface components {
         };
         /**
          * TaskService
-         * @description A program beside the command (RC-101).
+         * @description A program beside the command.
          */
         TaskService: {
             /**
@@ -8059,7 +8059,7 @@ export interface components {
         };
         /**
          * TaskTimeouts
-         * @description Seconds (RC-5).
+         * @description Seconds.
          */
         TaskTimeouts: {
             /**
@@ -8159,7 +8159,7 @@ export interface components {
         };
         /**
          * TicketView
-         * @description A run that was asked for (RC-20).
+         * @description A run that was asked for.
          */
         TicketView: {
             /** Status */
@@ -8213,7 +8213,7 @@ export interface components {
         };
         /**
          * ToolCall
-         * @description What the caller asks for. Any other field, such as `approved`, is refused (RT-32).
+         * @description What the caller asks for. Any other field, such as `approved`, is refused.
          */
         ToolCall: {
             /** Args */
@@ -8227,7 +8227,7 @@ export interface components {
         };
         /**
          * ToolList
-         * @description Operations, and the digest of the policy that declares them (AP-93).
+         * @description Operations, and the digest of the policy that declares them.
          */
         ToolList: {
             /** Items */
@@ -8282,7 +8282,7 @@ export interface components {
         };
         /**
          * ToolView
-         * @description One declared operation (RT-20).
+         * @description One declared operation.
          */
         ToolView: {
             /** Access */
@@ -8316,7 +8316,7 @@ export interface components {
         };
         /**
          * TransitionList
-         * @description The events that are legal in the story's state (LC-9).
+         * @description The events that are legal in the story's state.
          */
         TransitionList: {
             /** Items */
@@ -8326,7 +8326,7 @@ export interface components {
         };
         /**
          * TransitionRequest
-         * @description Fire an event of the story's lifecycle (AP-56).
+         * @description Fire an event of the story's lifecycle.
          */
         TransitionRequest: {
             /** Actor */
@@ -8425,7 +8425,7 @@ export interface components {
         };
         /**
          * UsageSumView
-         * @description Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0 (MB-31).
+         * @description Usage with one value of the key. Tokens without a price are listed as such, never as a cost of 0.
          */
         UsageSumView: {
             /** Calls */
@@ -8584,7 +8584,7 @@ export interface components {
         };
         /**
          * WorkspaceScore
-         * @description The verdict on one report at one level and everything that explains it (RG-45).
+         * @description The verdict on one report at one level and everything that explains it.
          */
         WorkspaceScore: {
             /** Dimensions */
@@ -8621,7 +8621,7 @@ export interface components {
         };
         /**
          * WorkspaceSummary
-         * @description Sections of the report in short; None is missing evidence, never zero (RC-69).
+         * @description Sections of the report in short; None is missing evidence, never zero.
          */
         WorkspaceSummary: {
             /** Build Ok */
@@ -8636,7 +8636,7 @@ export interface components {
         };
         /**
          * WritePlanRequest
-         * @description A plan version by hand, new or edited (PL-25).
+         * @description A plan version by hand, new or edited.
          */
         WritePlanRequest: {
             /** Previous Plan Id */
@@ -10322,7 +10322,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__decision_wire__AcceptRequest"];
+                "application/json": components["schemas"]["DecisionAcceptRequest"];
             };
         };
         responses: {
@@ -10401,7 +10401,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ReasonRequest"];
             };
         };
         responses: {
@@ -11394,7 +11394,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ReasonRequest"];
             };
         };
         responses: {
@@ -11468,7 +11468,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ReasonRequest"];
             };
         };
         responses: {
@@ -12025,7 +12025,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ReasonRequest"];
             };
         };
         responses: {
@@ -12369,7 +12369,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__AnswerRequest"];
+                "application/json": components["schemas"]["AnswerRequest"];
             };
         };
         responses: {
@@ -13223,7 +13223,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["serve_apps__operations__ProjectList"];
+                    "application/json": components["schemas"]["ProjectSummaryList"];
                 };
             };
             /** @description Validation Error */
@@ -13261,7 +13261,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["serve_apps__project_wire__ProjectView"];
+                    "application/json": components["schemas"]["ProjectView"];
                 };
             };
             /** @description Validation Error */
@@ -13296,7 +13296,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["serve_apps__project_wire__ProjectView"];
+                    "application/json": components["schemas"]["ProjectView"];
                 };
             };
             /** @description Validation Error */
@@ -13336,7 +13336,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["serve_apps__project_wire__ProjectView"];
+                    "application/json": components["schemas"]["ProjectView"];
                 };
             };
             /** @description Validation Error */
@@ -13478,7 +13478,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__project_wire__AcceptRequest"];
+                "application/json": components["schemas"]["ProposalAcceptRequest"];
             };
         };
         responses: {
@@ -13519,7 +13519,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__project_wire__AnswerRequest"];
+                "application/json": components["schemas"]["AnswersRequest"];
             };
         };
         responses: {
@@ -13560,7 +13560,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__project_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ProposalRejectRequest"];
             };
         };
         responses: {
@@ -14199,7 +14199,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["serve_apps__intervention_wire__ReasonRequest"];
+                "application/json": components["schemas"]["ReasonRequest"];
             };
         };
         responses: {
