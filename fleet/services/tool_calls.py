@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fleet.errors import (
     ArtifactNotFound,
@@ -150,7 +150,7 @@ class ToolCalls:
         caller = Caller(principal=started.principal, roles=frozenset({started.as_role}))
         epoch = bench.journal.epoch
         facts = facts_of(
-            bench, caller, role=started.as_role, task_id=started.task_id, epoch=epoch, tree=request["tree"]
+            bench, caller, role=started.as_role, task_id=started.task_id, epoch=epoch, tree=_tree_in(request)
         )
         session = started.step_id.split("/")[1]
         first = session_steps(bench.state, session)[0]
@@ -190,8 +190,7 @@ class ToolCalls:
     async def _tree_before(self, step: Step) -> Digest | None:
         """What the session began with."""
         raw = await self._stored(lambda: self._bench.blobs.get(step.started.request_digest))
-        tree = json.loads(raw)["tree"]
-        return Digest(tree) if tree else None
+        return _tree_in(json.loads(raw))
 
     async def _repository(self, call: ToolCall) -> str | None:
         if call.tool != "git":
@@ -327,3 +326,8 @@ async def end_calls(bench: Workbench) -> None:
             outcome = ToolOutcome(outcome="cancelled", reason="story_over", text="the story is over")
             finished = await finished_call(bench.blobs, started.step_id, outcome, tree_in=None)
         await bench.journal.record(f"{started.step_id}/finish", finished)
+
+
+def _tree_in(request: Mapping[str, Any]) -> Digest | None:
+    """The tree that a stored request names; JSON gives a text, which blob stores do not take."""
+    return Digest(request["tree"]) if request["tree"] else None

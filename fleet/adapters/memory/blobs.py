@@ -15,18 +15,19 @@ class MemoryBlobStore:
     """Bytes by their digest, kept as long as the object. Implements the port BlobStore."""
 
     def __init__(self) -> None:
-        self._blobs: dict[Digest, bytes] = {}
+        # By the hexadecimal digits, as files are: a text that is no Digest is refused here as well.
+        self._blobs: dict[str, bytes] = {}
 
     async def put(self, data: bytes) -> Digest:
         """The bytes are kept under their digest."""
         digest = digest_of(data)
-        self._blobs.setdefault(digest, bytes(data))
+        self._blobs.setdefault(digest.hex, bytes(data))
         return digest
 
     async def get(self, digest: Digest) -> bytes:
         """The bytes; ArtifactNotFound when there are none."""
         try:
-            return self._blobs[digest]
+            return self._blobs[digest.hex]
         except KeyError:
             raise ArtifactNotFound(
                 f"no blob has digest {digest}: it was never stored here", digest=str(digest)
@@ -38,4 +39,4 @@ class MemoryBlobStore:
 
     async def has(self, digest: Digest) -> bool:
         """Whether `get` would find it."""
-        return digest in self._blobs
+        return digest.hex in self._blobs
