@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.cli.exit_codes import DONE, WAITING
 from fleet.cli.local_principals import local_principal
-from fleet.cli.output import Output
+from fleet.cli.output import Output, shown
 from fleet.cli.proposals import parse_answers, show_proposal
 from fleet.cli.run import RunOptions, check_options, check_repo, running_fleet, start_body, watch_to_end
 from fleet.cli.story_file import read_story
@@ -166,7 +166,7 @@ async def _run_stories(
     code, ref = DONE, None
     for story_id in map(StoryId, found.story_ids):
         state = await desk.state(story_id)
-        output.note(f"[bold]{story_id}[/]: {state.content.title}")
+        output.note(f"[bold]{story_id}[/]: {shown(state.content.title)}")
         if not state.closed:
             if state.start is None:
                 body = {**start_body(options), "ref": ref}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.markup import escape
-
+from fleet.cli.output import shown
 from fleet.events import DraftReceived, Payload, StoredEvent
 
 __all__ = ["narrate"]
@@ -27,7 +26,7 @@ def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None =
         known[payload.candidate_id] = payload.member_id
     for candidate, author in known.items():
         line = line.replace(candidate, f"the draft of {author}")
-    return (escape(line),) if line else ()
+    return (shown(line),) if line else ()
 
 
 def _steps(p: Any) -> str:

@@ -14,7 +14,13 @@ from rich.markup import escape
 from fleet.cli.exit_codes import exit_code
 from fleet.errors import FleetError
 
-__all__ = ["Output", "guarded"]
+__all__ = ["Output", "guarded", "shown"]
+
+
+def shown(text: object) -> str:
+    """Text of people and models as the terminal may show it: markup escaped, control characters made visible."""
+    visible = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
+    return escape("".join(visible))
 
 
 class Output:
@@ -31,7 +37,7 @@ class Output:
         return self._plain.is_terminal
 
     def say(self, text: str) -> None:
-        """One line for people; markup of rich is allowed."""
+        """Prints one line for people. It is markup of rich: text of people and models goes through `shown`."""
         self._plain.print(text)
 
     def note(self, text: str) -> None:
@@ -46,7 +52,7 @@ class Output:
 
     def fail(self, error: FleetError) -> NoReturn:
         """One clear line and the exit code of the error."""
-        self.console.print(f"[bold red]error[/] {escape(error.message)} [dim]({error.code})[/]")
+        self.console.print(f"[bold red]error[/] {shown(error.message)} [dim]({error.code})[/]")
         if self.as_json:
             sys.stdout.write(json.dumps({"error": error.to_wire()}, sort_keys=True, default=str) + "\n")
         raise SystemExit(exit_code(error))

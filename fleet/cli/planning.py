@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet.cli.exit_codes import DONE
 from fleet.cli.local_principals import local_principal
-from fleet.cli.output import Output
+from fleet.cli.output import Output, shown
 from fleet.cli.settings import settings
 from fleet.cli.stories import with_desk
 from fleet.cli.story_file import read_story
@@ -38,7 +38,9 @@ def score_file(output: Output, path: Path) -> int:
     is_ready = "ready" if found.dor_ok else "not ready"
     output.say(f"readiness score {found.score}, {found.threshold} needed at {text.rigor}: {is_ready}")
     for finding in found.findings:
-        output.say(f"  {finding.code} -{finding.points_lost}: {finding.message}\n    {finding.suggestion}")
+        output.say(
+            f"  {finding.code} -{finding.points_lost}: {shown(finding.message)}\n    {shown(finding.suggestion)}"
+        )
     output.result(found.model_dump(mode="json"))
     return DONE
 
@@ -48,7 +50,7 @@ def refine_file(output: Output, path: Path) -> int:
     text = parse(read_story(path, None))
     found = _coach().refine(text.title, text.description, text.acceptance_criteria, language=text.language)
     for change in found.changes:
-        output.say(f"  {change.kind:<9} {change.field}: {change.text}")
+        output.say(f"  {change.kind:<9} {change.field}: {shown(change.text)}")
     if not found.changes:
         output.say("the coach proposes nothing")
     output.result(found.model_dump(mode="json"))
@@ -58,11 +60,11 @@ def refine_file(output: Output, path: Path) -> int:
 def suggest(output: Output, goal: str, *, language: str) -> int:
     """A story from a one-line goal is printed, with a question for everything that it does not say."""
     found = _coach().suggest(goal, language=language)
-    output.say(f"title: {found.title}\ndescription: {found.description}\nacceptance_criteria:")
+    output.say(f"title: {shown(found.title)}\ndescription: {shown(found.description)}\nacceptance_criteria:")
     for criterion in found.acceptance_criteria:
-        output.say(f"  - {criterion}")
+        output.say(f"  - {shown(criterion)}")
     for question in found.questions:
-        output.say(f"  ? {question}")
+        output.say(f"  ? {shown(question)}")
     output.result(found.model_dump(mode="json"))
     return DONE
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.cli.exit_codes import DONE
 from fleet.cli.local_principals import local_principal
-from fleet.cli.output import Output
+from fleet.cli.output import Output, shown
 from fleet.cli.project_work import send, with_projects
 from fleet.cli.proposals import parse_answers, show_proposal
 from fleet.errors import NotFound, StoreUnavailable
@@ -42,7 +42,7 @@ def create_project(output: Output, text: dict[str, Any]) -> int:
         key = f"create-project-{secrets.token_hex(8)}"
         project = new_project_id(local_principal(), key)
         result = await send(desk, project, "create_project", {"project": text}, key=key)
-        output.say(f"{project}: {text['title']}")
+        output.say(f"{project}: {shown(text['title'])}")
         output.result(result)
         return DONE
 
@@ -67,7 +67,7 @@ def list_projects(output: Output) -> int:
     async def work(desk: ProjectDesk) -> int:
         found = await desk.projects()
         for state in found:
-            output.say(f"{state.project_id}  {state.status:<9} {state.title}")
+            output.say(f"{state.project_id}  {state.status:<9} {shown(state.title)}")
         output.result({"projects": [{"project_id": s.project_id, "title": s.title, "status": s.status} for s in found]})
         return DONE
 
@@ -80,14 +80,18 @@ def show_project(output: Output, project: str) -> int:
     async def work(desk: ProjectDesk) -> int:
         state = await desk.project(project)
         epics = await desk.epics(project)
-        output.say(f"[bold]{state.title}[/]\n  id        {state.project_id}\n  status    {state.status}")
+        output.say(f"[bold]{shown(state.title)}[/]\n  id        {state.project_id}\n  status    {state.status}")
         output.say(f"  rigor     {state.default_rigor}\n  lifecycle {state.default_lifecycle}")
         for line in epics:
-            output.say(f"  {line.epic.epic_id}  {line.status:<11} {len(line.stories):>3} stories  {line.epic.title}")
+            output.say(f"  {_epic_line(line)}")
         output.result({"project_id": state.project_id, "status": state.status, "epics": [_epic(e) for e in epics]})
         return DONE
 
     return with_projects(work)
+
+
+def _epic_line(line: EpicLine) -> str:
+    return f"{line.epic.epic_id}  {line.status:<11} {len(line.stories):>3} stories  {shown(line.epic.title)}"
 
 
 def _epic(line: EpicLine) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def create_epic(output: Output, project: str, text: dict[str, Any]) -> int:
 
     async def work(desk: ProjectDesk) -> int:
         result = await send(desk, project, "create_epic", {"epic": text})
-        output.say(f"{result['epic_id']}: {text['title']}")
+        output.say(f"{result['epic_id']}: {shown(text['title'])}")
         output.result(result)
         return DONE
 
@@ -126,7 +130,7 @@ def list_epics(output: Output, project: str) -> int:
     async def work(desk: ProjectDesk) -> int:
         found = await desk.epics(project)
         for line in found:
-            output.say(f"{line.epic.epic_id}  {line.status:<11} {len(line.stories):>3} stories  {line.epic.title}")
+            output.say(_epic_line(line))
         output.result({"epics": [_epic(line) for line in found]})
         return DONE
 
@@ -138,8 +142,8 @@ def show_epic(output: Output, epic_id: str) -> int:
 
     async def work(desk: ProjectDesk) -> int:
         line = await desk.epic(epic_id)
-        output.say(f"[bold]{line.epic.title}[/]\n  id        {epic_id}\n  project   {line.project_id}")
-        output.say(f"  status    {line.status}\n  priority  {line.epic.priority}\n  goal      {line.epic.goal}")
+        output.say(f"[bold]{shown(line.epic.title)}[/]\n  id        {epic_id}\n  project   {line.project_id}")
+        output.say(f"  status    {line.status}\n  priority  {line.epic.priority}\n  goal      {shown(line.epic.goal)}")
         for story in line.stories:
             output.say(f"  {story}")
         output.result(_epic(line))
@@ -186,7 +190,7 @@ def list_discoveries(output: Output) -> int:
     async def work(desk: ProjectDesk) -> int:
         found = [(s.project_id, d) for s in await desk.projects() for d in s.discoveries.values()]
         for _, one in found:
-            output.say(f"{one.discovery_id}  {one.status:<9} {one.goal}")
+            output.say(f"{one.discovery_id}  {one.status:<9} {shown(one.goal)}")
         output.result({"discoveries": [{**asdict(one), "project_id": project} for project, one in found]})
         return DONE
 

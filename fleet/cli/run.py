@@ -21,7 +21,7 @@ from fleet.cli.fleet_hooks import FleetHooks, endpoints_of
 from fleet.cli.local_engine import Engine, check_served, served, with_actors
 from fleet.cli.local_principals import local_principal
 from fleet.cli.narrate import narrate
-from fleet.cli.output import Output
+from fleet.cli.output import Output, shown
 from fleet.cli.story_file import read_story
 from fleet.config import FleetSettings, config_files
 from fleet.errors import InvalidInput, ModelUnavailable, StoreUnavailable
@@ -32,8 +32,8 @@ from fleet.services.planning_desk import PlanningDesk
 from fleet.services.run_delegations import check_delegates
 from fleet.services.summary import summarise
 from fleet.story import StoryState
-from fleet.tools import decode_tree, git_address, load_roles
-from fleet.wiring import Endpoints, make_blobs, open_desk, open_reports
+from fleet.tools import decode_tree, git_address
+from fleet.wiring import Endpoints, active_roles, make_blobs, open_desk, open_reports
 
 __all__ = [
     "RunOptions",
@@ -85,7 +85,7 @@ def check_options(settings: FleetSettings, options: RunOptions) -> None:
     parse_limits(options.limits)
     # An address of a wrong form is refused before anything is looked up or made.
     git_address(options.repo)
-    check_delegates(options.delegate, load_roles(config_files(settings).document("roles.yaml")).assignable)
+    check_delegates(options.delegate, active_roles(config_files(settings)).assignable)
     _check_model(settings, options)
 
 
@@ -125,7 +125,7 @@ async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, An
     async with running_fleet(settings, options, output) as endpoints, open_desk(endpoints) as desk:
         story_id = await desk.story_id_for(story)
         who = local_principal()
-        output.note(f"[bold]{story_id}[/]: {story['title']}")
+        output.note(f"[bold]{story_id}[/]: {shown(story['title'])}")
         created = await desk.require(
             story_id, "create_story", {"story": story}, principal=who, key=f"{story_id}/create"
         )
@@ -225,7 +225,7 @@ async def watch_patiently(
         except StoreUnavailable as error:
             if time.monotonic() - good >= patience_s:
                 raise
-            output.note(f"[yellow]warning[/] {error.message}; trying again")
+            output.note(f"[yellow]warning[/] {shown(error.message)}; trying again")
             await asyncio.sleep(1.0)
 
 
@@ -240,7 +240,7 @@ async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output)
     if state.start.repo.provider == "local" and (repo / ".git").exists():
         found = await asyncio.to_thread(dirty_paths, repo, tree)
         for warning in found.warnings():
-            output.note(f"[yellow]warning[/] {warning}")
+            output.note(f"[yellow]warning[/] {shown(warning)}")
 
 
 async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:
@@ -271,8 +271,8 @@ def _print(result: dict[str, Any], output: Output) -> None:
         result["outcome"], "[bold yellow]waiting[/]"
     )
     output.say("")
-    output.say(f"{mark} {result['title']}")
+    output.say(f"{mark} {shown(result['title'])}")
     for label, value in result["lines"]:
-        output.say(f"  {label:<9} {value}")
+        output.say(f"  {label:<9} {shown(value)}")
     output.say(f"  {'report':<9} {result['report']}")
     output.say(f"  {'time':<9} {result['seconds']} s")

@@ -16,7 +16,7 @@ from fleet.cli.exit_codes import DONE
 from fleet.cli.fleet_hooks import endpoints_of
 from fleet.cli.local_principals import local_principal
 from fleet.cli.narrate import narrate
-from fleet.cli.output import Output
+from fleet.cli.output import Output, shown
 from fleet.cli.run import watch_to_end
 from fleet.cli.settings import needed_addresses, settings
 from fleet.cli.story_file import read_story
@@ -65,7 +65,7 @@ def create(output: Output, path: Path) -> int:
         output.say(f"{story_id}: state {result['state']}, readiness score {result['score']}")
         state = await desk.state(story_id)
         for finding in state.score.findings if state.score else ():
-            output.say(f"  {finding.code} -{finding.points_lost}: {finding.message}")
+            output.say(f"  {finding.code} -{finding.points_lost}: {shown(finding.message)}")
         output.note(f"`fleet story start {story_id} --repo DIR --model MODEL` begins the work on it")
         output.result(result)
         return DONE
@@ -79,7 +79,7 @@ def list_all(output: Output) -> int:
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         lines = await desk.stories()
         for line in lines:
-            output.say(f"{line.story_id}  {line.state:<8} {line.disposition:<9} {line.title}")
+            output.say(f"{line.story_id}  {line.state:<8} {line.disposition:<9} {shown(line.title)}")
         if not lines:
             output.say("there is no story yet; `fleet story create STORY.yaml` makes one")
         output.result({"stories": [asdict(line) for line in lines]})
@@ -94,14 +94,16 @@ def show(output: Output, story_id: str) -> int:
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         state = await desk.state(StoryId(story_id))
         line = desk.line(state)
-        output.say(f"[bold]{line.title}[/]\n  id        {line.story_id}\n  state     {line.state} ({line.disposition})")
+        output.say(
+            f"[bold]{shown(line.title)}[/]\n  id        {line.story_id}\n  state     {line.state} ({line.disposition})"
+        )
         output.say(f"  rigor     {line.rigor}\n  score     {line.score}\n  version   {line.version}")
         if line.waiting_for:
             can_start = state.start is None and state.park is None and not state.is_paused
             way = f": `fleet story start {line.story_id} --repo DIR --model MODEL`" if can_start else ""
-            output.say(f"  next      {line.waiting_for}{way}")
+            output.say(f"  next      {shown(line.waiting_for)}{way}")
         for task in state.tasks.values():
-            output.say(f"  task      {task.task.title}: {task.state}")
+            output.say(f"  task      {shown(task.task.title)}: {task.state}")
         for name, approval in state.approvals.items():
             output.say(f"  approval  {approval.request.gate}: {approval.status} ({name})")
         output.result(asdict(line))
