@@ -92,6 +92,17 @@ asyncio.run(main())
 """
 
 
+_CHECK_OF_A_START = """
+import os, sys
+from fleet.cli.run import RunOptions, check_options
+from fleet.config import load_settings
+
+settings = load_settings({**os.environ, "FLEET_CONFIG": sys.argv[1]})
+check_options(settings, RunOptions(None, "a goal", ".", "mock", None, None, ("po",), "python"))
+print('"ready"')
+"""
+
+
 def overlay(folder: Path) -> Path:
     """A configuration directory with the packaged roles and the example's."""
     roles = yaml.safe_load((ROOT / "config" / "roles.yaml").read_text())
@@ -117,6 +128,11 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:
 def test_tool_and_role_of_an_installed_package_work_together(tmp_path: Path) -> None:
     said = answer(process(_TOOL_AND_ROLE, overlay(tmp_path / "config")))
     assert said == {"rule": "read", "text": "3 words", "content": {"words": 3}}
+
+
+@pytest.mark.rule("RT-69")
+def test_story_can_be_started_where_a_role_uses_the_tool_of_a_package(tmp_path: Path) -> None:
+    assert answer(process(_CHECK_OF_A_START, overlay(tmp_path / "config"))) == "ready"
 
 
 def test_store_model_and_sandbox_backend_serve_the_services(tmp_path: Path) -> None:
