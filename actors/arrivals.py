@@ -11,11 +11,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors.placement import is_placeable, placed
-from fleet.errors import StoreUnavailable
-from fleet.wiring import Endpoints
+from fleet.kernel.errors import StoreUnavailable
+from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.roster import PlannedActor
-
-__all__ = ["Arrivals", "Progress"]
 
 Progress = Callable[[str, str], None]
 """Told the name of an actor and its state."""

@@ -11,11 +11,11 @@ from ray.exceptions import RayError
 
 from actors.arrivals import Arrivals, Progress
 from actors.placement import release
-from fleet.adapters.ray import NAMESPACE, supervisors_of_nodes
-from fleet.wiring import Endpoints, check_blobs_answer, check_blobs_reach
+from fleet.remote.nodes import supervisors_of_nodes
+from fleet.remote.resolver import NAMESPACE
+from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.roster import roster, spreads_runs
-
-__all__ = ["actor_names", "boot", "health", "stop"]
+from fleet.wiring.stores.blobs import check_blobs_answer, check_blobs_reach
 
 _ENGINE = "engine:"
 _END_S = 10.0

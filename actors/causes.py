@@ -8,10 +8,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.errors import FleetError
-from fleet.services.observing import on_behalf_of, received
-
-__all__ = ["carrying_causes"]
+from fleet.kernel.errors import FleetError
+from fleet.telemetry.service import on_behalf_of, received
 
 _LOG = logging.getLogger("actors.calls")
 _MARK = "__carries_causes_of__"

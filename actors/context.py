@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from actors.shell import Shell
-from fleet.adapters.clock import SystemClock
-from fleet.models import TokenizerId
-from fleet.ports import CountRequest, Pack, PackActivity, PackRequest
-from fleet.services.observing import TimedPacks
-from fleet.wiring import Endpoints, make_context_service
+from fleet.kernel.collector import all_alive
 
-__all__ = ["ContextShell"]
+# What is imported stays: a search for garbage meanwhile would find none.
+with all_alive():
+    from actors.shell import Shell
+    from fleet.context.port import CountRequest, Pack, PackActivity, PackRequest
+    from fleet.kernel.clock import SystemClock
+    from fleet.models.weights import TokenizerId
+    from fleet.remote.timed_ports import TimedPacks
+    from fleet.wiring.desk.contexts import make_context_service
+    from fleet.wiring.endpoints import Endpoints
 
 
 class ContextShell(Shell):

@@ -10,15 +10,14 @@ from typing import Any
 
 from actors.model_gauges import model_gauges, shown_as
 from actors.shell import Shell
-from fleet.errors import ModelUnavailable
-from fleet.models import CallTag, ChatChunk, ChatReply, ChatRequest, ModelFigures
-from fleet.ports import EngineInfo, FinishedCall
-from fleet.services.model_reporter import figures_of_engine
-from fleet.wiring import Endpoints
-from fleet.wiring.engines import EngineParts, make_engine
-from fleet.wiring.model_figures import make_model_reporter
-
-__all__ = ["EngineShell"]
+from fleet.kernel.errors import ModelUnavailable
+from fleet.models.chat import CallTag, ChatChunk, ChatReply, ChatRequest
+from fleet.models.figures import ModelFigures
+from fleet.models.port import EngineInfo, FinishedCall
+from fleet.models.service.model_reporter import figures_of_engine
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.models.engines import EngineParts, make_engine
+from fleet.wiring.models.figures import make_model_reporter
 
 _LOOK_S = 2.0
 """Seconds between two looks at whether the library still lives."""

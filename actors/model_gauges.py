@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from fleet.adapters.ray import gauge
-from fleet.models import ModelFigures
-
-__all__ = ["model_gauges", "shown_as"]
+from fleet.models.figures import ModelFigures
+from fleet.remote.meter import gauge
 
 _FIGURES: Mapping[str, Callable[[ModelFigures], float]] = {
     "fleet_model_calls_running": lambda row: row.running,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.adapters.ray import NAMESPACE
-
-__all__ = ["COMMON"]
+from fleet.remote.resolver import NAMESPACE
 
 COMMON: Mapping[str, Any] = {
     "num_cpus": 0,

@@ -17,13 +17,11 @@ from actors.options import COMMON
 from actors.projector import ProjectorShell
 from actors.role import RoleShell
 from actors.sandbox import SandboxShell
-from fleet.config import ActorKind, has_node
-from fleet.models import ActorEngine
-from fleet.wiring import Endpoints
-from fleet.wiring.engines import engine_environment_of
+from fleet.config.settings import ActorKind, has_node
+from fleet.models.engine_config import ActorEngine
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.models.engines import engine_environment_of
 from fleet.wiring.roster import PlannedActor
-
-__all__ = ["is_placeable", "placed", "release"]
 
 _SHELLS: Mapping[ActorKind, Any] = {
     "council": CouncilShell,

@@ -6,16 +6,18 @@ answer; the owner of the story decides on it, has it carried out and keeps the r
 
 from __future__ import annotations
 
-from actors.model_gauges import model_gauges, shown_as
-from actors.shell import Shell
-from fleet.models import ModelFigures
-from fleet.ports import AgentAnswer, AgentRequest
-from fleet.services.model_reporter import figures_of_routers
-from fleet.wiring import Endpoints
-from fleet.wiring.model_figures import make_model_reporter
-from fleet.wiring.services import make_role_parts
+from fleet.kernel.collector import all_alive
 
-__all__ = ["RoleShell"]
+# What is imported stays: a search for garbage meanwhile would find none.
+with all_alive():
+    from actors.model_gauges import model_gauges, shown_as
+    from actors.shell import Shell
+    from fleet.models.figures import ModelFigures
+    from fleet.models.port import AgentAnswer, AgentRequest
+    from fleet.models.service.model_reporter import figures_of_routers
+    from fleet.wiring.endpoints import Endpoints
+    from fleet.wiring.models.figures import make_model_reporter
+    from fleet.wiring.sandbox.services import make_role_parts
 
 
 class RoleShell(Shell):

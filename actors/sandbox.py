@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import asyncio
 
-import ray
+from fleet.kernel.collector import all_alive
 
-from actors.sandbox_deployments import DeploymentMethods
-from actors.sandbox_nodes import NodeKeeper
-from actors.sandbox_runs import RunsShell
-from actors.sandbox_sessions import SessionMethods
-from fleet.errors import ConfigError
-from fleet.ids import RunKey
-from fleet.ports import (
-    ChangeRequest,
-    ChangeRequests,
-    Commit,
-    CommitState,
-    EndedChange,
-    FetchedRepository,
-    OpenedChange,
-    StagedRepository,
-    ToolContext,
-)
-from fleet.tools import ToolCall, ToolOutcome
-from fleet.wiring import (
-    Endpoints,
-    make_change_requests,
-    make_deployments,
-    make_forge,
-    make_node_toolbox,
-    make_sessions,
-    remove_abandoned,
-)
-from fleet.wiring.roster import spreads_runs
+# What is imported stays: a search for garbage meanwhile would find none.
+with all_alive():
+    import ray
 
-__all__ = ["SandboxShell"]
+    from actors.sandbox_deployments import DeploymentMethods
+    from actors.sandbox_nodes import NodeKeeper
+    from actors.sandbox_runs import RunsShell
+    from actors.sandbox_sessions import SessionMethods
+    from fleet.forge.port import (
+        ChangeRequest,
+        ChangeRequests,
+        Commit,
+        CommitState,
+        EndedChange,
+        FetchedRepository,
+        OpenedChange,
+        StagedRepository,
+    )
+    from fleet.kernel.errors import ConfigError
+    from fleet.kernel.ids import RunKey
+    from fleet.policy.rules.calls import ToolCall
+    from fleet.policy.runs.outcome import ToolOutcome
+    from fleet.tools.port import ToolContext
+    from fleet.wiring.change_requests import make_change_requests
+    from fleet.wiring.deploying import make_deployments
+    from fleet.wiring.endpoints import Endpoints
+    from fleet.wiring.roster import spreads_runs
+    from fleet.wiring.sandbox.services import make_forge, make_sessions, remove_abandoned
+    from fleet.wiring.sandbox.tools import make_node_toolbox
 
 _LOOK_S = 3.0
 """Seconds between two looks for nodes that came or went."""

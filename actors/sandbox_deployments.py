@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.errors import ConfigError
-from fleet.ids import RunKey
-from fleet.ports import Deployments, Occupancy, Placed, Standing
-from fleet.tools import HealthCheckSpec, Sample
-
-__all__ = ["DeploymentMethods"]
+from fleet.deploy.port import Deployments, Occupancy, Placed, Standing
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import RunKey
+from fleet.policy.deploy import HealthCheckSpec, Sample
 
 
 class DeploymentMethods:

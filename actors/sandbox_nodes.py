@@ -15,12 +15,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.options import COMMON
 from actors.sandbox_runs import RunsShell
-from fleet.adapters.ray import NAMESPACE, alive_nodes, own_node_id, supervisors_of_nodes
-from fleet.services.spreading import node_of, on_node
-from fleet.wiring import Endpoints
+from fleet.remote.nodes import alive_nodes, own_node_id, supervisors_of_nodes
+from fleet.remote.resolver import NAMESPACE
+from fleet.sandbox.service.spread import node_of, on_node
+from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.roster import node_supervisors
-
-__all__ = ["NodeKeeper"]
 
 _ANSWER_S = 5.0
 _END_S = 10.0

@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 from typing import Any
 
-from actors.shell import Shell
-from fleet.errors import FleetError
-from fleet.ids import RunKey, StoryId
-from fleet.ports import LogPage, RunProgress, SandboxHealth
-from fleet.services.spreading import node_of
-from fleet.tools import RunResult, RunSpec
-from fleet.wiring import Endpoints, make_sandbox_parts, make_supervisor
+from fleet.kernel.collector import all_alive
 
-__all__ = ["RunsShell"]
+# What is imported stays: a search for garbage meanwhile would find none.
+with all_alive():
+    from actors.shell import Shell
+    from fleet.kernel.errors import FleetError
+    from fleet.kernel.ids import RunKey, StoryId
+    from fleet.policy.runs.spec import RunResult, RunSpec
+    from fleet.sandbox.port import LogPage, RunProgress, SandboxHealth
+    from fleet.sandbox.service.spread import node_of
+    from fleet.wiring.endpoints import Endpoints
+    from fleet.wiring.sandbox.services import make_sandbox_parts, make_supervisor
 
 _SWEEP_S = 60.0
 """Seconds between two searches for what dead runs left."""

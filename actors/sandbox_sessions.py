@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.errors import ConfigError
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import SandboxSessions, SessionView
-from fleet.tools import RunResult, RunSpec
-
-__all__ = ["SessionMethods"]
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.port import SandboxSessions, SessionView
 
 
 class SessionMethods:

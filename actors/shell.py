@@ -12,15 +12,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from actors.causes import carrying_causes
-from fleet.adapters.ray import RayMeter
-from fleet.errors import FleetError
-from fleet.services.long_lived import expect_long_life
-from fleet.services.redaction import redact_logs
-from fleet.wiring import Endpoints
-from fleet.wiring.redaction import use_configured_redaction
+from fleet.kernel.collector import expect_long_life
+from fleet.kernel.errors import FleetError
+from fleet.models.service.redaction import redact_logs
+from fleet.remote.meter import RayMeter
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.stores.redaction import use_configured_redaction
 from fleet.wiring.telemetry import make_telemetry
-
-__all__ = ["Shell"]
 
 _LOG = logging.getLogger("actors.shell")
 _LONGEST_PAUSE_S = 60.0

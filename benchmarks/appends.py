@@ -11,11 +11,10 @@ from redis.asyncio import Redis
 
 from benchmarks.figures import Figure, percentile
 from benchmarks.stores import append_one, log_store, question
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.events import Head
-from fleet.ids import StoryId, StreamId
-
-__all__ = ["measure"]
+from fleet.events.envelope import Head
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
 
 ALONE, WRITERS, EACH = 1500, 16, 120
 

@@ -13,9 +13,7 @@ from pathlib import Path
 from benchmarks import compression_words
 from benchmarks.figures import Figure
 from benchmarks.sessions import LongSession, found_in, generated, recorded
-from fleet.context import compress, with_prose
-
-__all__ = ["measure"]
+from fleet.context.compress import compress, with_prose
 
 SCRIPTED = (
     "The first way was given up because it was slow. The second one was measured, kept, and reviewed twice. "

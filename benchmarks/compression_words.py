@@ -17,18 +17,17 @@ import yaml
 
 from benchmarks.figures import Figure
 from benchmarks.sessions import LongSession, found_in
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.llm import ChatModels
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.context import compress, with_prose
-from fleet.errors import ModelError, RateLimited
-from fleet.models import load_models, parse_prompts
-from fleet.ports import Agents
-from fleet.services.procedures.summaries import prose_request
-from fleet.services.role_agent import LocalAgents, RoleAgent
-from fleet.tools.roles import load_roles
-
-__all__ = ["Words", "agents", "figures_of", "measure", "words_of"]
+from fleet.context.compress import compress, with_prose
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ModelError, RateLimited
+from fleet.models.engines.factory import ChatModels
+from fleet.models.port import Agents
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import parse_prompts
+from fleet.models.service.role_agent import LocalAgents, RoleAgent
+from fleet.owner.duties.summaries import prose_request
+from fleet.policy.roles import load_roles
+from fleet.trees.memory import MemoryBlobStore
 
 CONFIG = Path(__file__).parents[1] / "config"
 ROLE = "architect"

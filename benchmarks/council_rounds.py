@@ -6,14 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.adapters.memory import MemoryClock, in_virtual_time
-from fleet.adapters.memory.engine import FakeTokens, MemoryTokenSource
-from fleet.models import ActorEngine, CallTag, ChatMessage, ChatRequest, Sampling
-from fleet.services.model_engine import ModelEngine
-from fleet.services.queued_model import behind_queue
-from fleet.services.routed_model import RoutedModel, RouterStats
-
-__all__ = ["Way", "hits", "rounds"]
+from fleet.kernel.clock import MemoryClock, in_virtual_time
+from fleet.models.chat import CallTag, ChatMessage, ChatRequest, Sampling
+from fleet.models.engine_config import ActorEngine
+from fleet.models.memory import FakeTokens, MemoryTokenSource
+from fleet.models.service.model_engine import ModelEngine
+from fleet.models.service.queued_model import behind_queue
+from fleet.models.service.routed_model import RoutedModel, RouterStats
 
 Way = Literal["affinity", "least_loaded", "random"]
 MEMBERS, REPLICAS, SHARED, OWN = 8, 4, 256, 32

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Bend", "Point", "bend"]
-
 _PAYS = 0.5
 """What was added pays while at least this part of it is gained."""
 

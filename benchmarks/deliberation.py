@@ -16,37 +16,33 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.figures import Figure
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemoryEventLog
-from fleet.adapters.memory.forge import MemoryForge
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.context import ContextConfig
-from fleet.council import seats
-from fleet.digest import digest_of
-from fleet.events import (
-    AcceptanceCriterion,
-    CouncilBudget,
-    CouncilOpened,
-    Payload,
-    RosterMember,
-    StoryCreated,
-    TreeMerged,
-)
-from fleet.ids import EntityId, Principal, StoryId
-from fleet.models import TokenUsage
-from fleet.ports import AgentAnswer, AgentRequest, Agents, EventLog
-from fleet.services.context_service import ContextService
-from fleet.services.journal import Journal
-from fleet.services.long_lived import expect_long_life
-from fleet.services.procedures.councils import advance_council
-from fleet.services.report import ReportService
-from fleet.services.step_policy import StepPolicy
-from fleet.services.workbench import Definitions, Workbench
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.council.roster import seats
+from fleet.events.council import CouncilBudget, CouncilOpened, RosterMember
+from fleet.events.payload import Payload
+from fleet.events.story import AcceptanceCriterion, StoryCreated
+from fleet.events.task import TreeMerged
+from fleet.forge.memory import MemoryForge
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.collector import expect_long_life
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import EntityId, Principal, StoryId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import EventLog
+from fleet.models.chat import TokenUsage
+from fleet.models.port import AgentAnswer, AgentRequest, Agents
+from fleet.owner.duties.councils import advance_council
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import StepPolicy
+from fleet.owner.workbench import Definitions, Workbench
+from fleet.report.service import ReportService
 from fleet.story.intents import AdvanceCouncil
-from fleet.tools import FileEntry, encode_tree
-from fleet.wiring import active_policy, load_definitions
-
-__all__ = ["MEMBERS", "answer_of", "council_bench", "hold_council", "measure"]
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import FileEntry, encode_tree
+from fleet.wiring.endpoints import load_definitions
+from fleet.wiring.sandbox.plugins import active_policy
 
 MEMBERS = ("architect", "developer", "devops", "data", "qa")
 AT_ONCE, TRIES = 100, 3
@@ -109,7 +105,7 @@ class Actors:
 
 async def measure(folder: Path) -> list[Figure]:
     """Wall time of one council and of a hundred at once, each against its bare calls; best of three, in turn."""
-    from cluster.local import RayHead
+    from cluster.local.ray_head import RayHead
 
     head = RayHead(folder, dashboard=False, cpus=2, store_mb=80)
     head.start()

@@ -16,10 +16,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.figures import Figure
-from fleet.errors import ConfigError
-from fleet.models import ActorEngine, ChatMessage, ChatReply, ChatRequest, Sampling
-
-__all__ = ["measure"]
+from fleet.kernel.errors import ConfigError
+from fleet.models.chat import ChatMessage, ChatReply, ChatRequest, Sampling
+from fleet.models.engine_config import ActorEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / ".venv-vllm" / "models" / "smollm2-135m-instruct"
@@ -105,7 +104,7 @@ class _Actor:
         self._folder = folder
 
     async def __aenter__(self) -> _Actor:
-        from cluster.local import RayHead
+        from cluster.local.ray_head import RayHead
 
         os.environ["PYTHONPATH"] = str(ROOT)
         self._head = RayHead(self._folder, dashboard=False, cpus=4, store_mb=80)
@@ -129,9 +128,10 @@ class _Actor:
         import ray
 
         from actors.engine import EngineShell
-        from fleet.adapters.clock import SystemClock
-        from fleet.adapters.ray import NAMESPACE, ActorResolver, RayEngine
-        from fleet.services.routed_model import RoutedModel
+        from fleet.kernel.clock import SystemClock
+        from fleet.models.service.routed_model import RoutedModel
+        from fleet.remote.engine import RayEngine
+        from fleet.remote.resolver import NAMESPACE, ActorResolver
 
         endpoints, engine = _endpoints(self._folder)
 
@@ -181,10 +181,11 @@ async def _bare(engine: Any, prompts: list[str], tokens: int) -> float:
 def _endpoints(folder: Path) -> tuple[Any, ActorEngine]:
     import yaml
 
-    from cluster.local import Addresses
-    from fleet.cli.fleet_hooks import endpoints_of
-    from fleet.config import load_settings, packaged_directory
-    from fleet.wiring.engines import served_engines
+    from cluster.local.record import Addresses
+    from fleet.cli.endpoints import endpoints_of
+    from fleet.config.environment import load_settings
+    from fleet.config.files import packaged_directory
+    from fleet.wiring.models.engines import served_engines
 
     engine = {"engine_id": "bench", "kind": "vllm", "model": "bench", "path": str(MODEL), "unpriced": True}
     engine |= {"max_context": 2048, "max_concurrency": 2 * MEMBERS}

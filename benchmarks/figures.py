@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Figure", "percentile", "table", "write"]
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:

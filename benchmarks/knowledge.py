@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.figures import Figure, percentile
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.code_facts import SqliteFactStore
-from fleet.ids import Digest
-from fleet.knowledge import role_of, terms_of
-from fleet.services.code_knowledge import CodeKnowledge
-from fleet.tools import FileEntry, decode_tree, encode_tree
-
-__all__ = ["measure"]
+from fleet.kernel.ids import Digest
+from fleet.knowledge.languages import role_of
+from fleet.knowledge.service import CodeKnowledge
+from fleet.knowledge.sqlite import SqliteFactStore
+from fleet.knowledge.words import terms_of
+from fleet.trees.files import FileBlobStore
+from fleet.trees.tree import FileEntry, decode_tree, encode_tree
 
 QUESTIONS, CHANGES, TOP = 200, 40, 5
 _SEED = 11

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.events import GENESIS_HASH
-from fleet.graph import Cursor, GraphChange, NodeChange, RelationChange
-from fleet.ids import StreamId
-from fleet.ports import DecisionGraph
-
-__all__ = ["LargeGraph", "fill"]
+from fleet.events.envelope import GENESIS_HASH
+from fleet.graph.changes import Cursor, GraphChange, NodeChange, RelationChange
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.ids import StreamId
 
 _AT_ONCE = 5
 """Stories that are written in one transaction."""

@@ -6,31 +6,17 @@ from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from types import MappingProxyType
 
-from fleet.digest import digest_of
-from fleet.events import (
-    AcceptanceCriterion,
-    Cost,
-    DecisionAccepted,
-    DecisionProposed,
-    Head,
-    Payload,
-    PlanAdopted,
-    PlanProposed,
-    PolicyRef,
-    Provenance,
-    Reserve,
-    StepFinished,
-    StepStarted,
-    StoryCreated,
-    StoryTransitioned,
-    Task,
-    TaskAdded,
-    encode,
-)
-from fleet.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
-from fleet.ports import Appended, AppendRequest, EventLog
-
-__all__ = ["TASK", "write_story"]
+from fleet.events.codec import encode
+from fleet.events.decision import DecisionAccepted, DecisionProposed
+from fleet.events.envelope import Head
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanAdopted, PlanProposed, Task
+from fleet.events.step import Cost, PolicyRef, Provenance, Reserve, StepFinished, StepStarted
+from fleet.events.story import AcceptanceCriterion, StoryCreated, StoryTransitioned
+from fleet.events.task import TaskAdded
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
+from fleet.log.port import Appended, AppendRequest, EventLog
 
 TASK = EntityId("tk-large-1")
 _PLAN = EntityId("pv-large")

@@ -13,16 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from fleet.adapters.memory import MemoryEventLog
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.context import ContextConfig, Lesson, LessonRule, StoryView, build_pack
-from fleet.digest import digest_of
-from fleet.events import AcceptanceCriterion, Head, StoryCreated, encode
-from fleet.ids import CommandId, EntityId, Principal, StoryId, StreamId
-from fleet.ports import Appended, AppendRequest
-from fleet.story import StoryState, fold
-
-__all__ = ["measure"]
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.context.assemble import build_pack
+from fleet.context.lessons import Lesson, LessonRule
+from fleet.context.scope import ContextConfig
+from fleet.context.view import StoryView
+from fleet.events.codec import encode
+from fleet.events.envelope import Head
+from fleet.events.story import AcceptanceCriterion, StoryCreated
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import CommandId, EntityId, Principal, StoryId, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, AppendRequest
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
 
 _ABOUT = (
     ("round totals of an invoice", "totals were rounded line by line: round the invoice once, at its end"),

@@ -27,21 +27,23 @@ from benchmarks.large_graph import LargeGraph, fill
 from benchmarks.large_story import TASK, write_story
 from benchmarks.pack_counts import counted_packs
 from benchmarks.stores import append_one, log_store, question
-from cluster.local import ArcadeDb
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.adapters.redis import RedisEventLog, RedisSnapshotStore, connect_redis
-from fleet.adapters.redis.keys import stream_key
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.context import ContextConfig
-from fleet.events import Head
-from fleet.ids import StoryId, StreamId
-from fleet.ports import EventLog, PackRequest, Snapshot, SnapshotStore
-from fleet.services.context_service import ContextService
-from fleet.story import encode_state, fold, state_schema
-
-__all__ = ["measure"]
+from cluster.local.arcadedb import ArcadeDb
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.context.port import PackRequest
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.events.envelope import Head
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.port import EventLog, Snapshot, SnapshotStore
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.keys import stream_key
+from fleet.log.redis.log import RedisEventLog
+from fleet.log.redis.snapshots import RedisSnapshotStore
+from fleet.story.evolve.story import fold
+from fleet.story.snapshot import encode_state, state_schema
+from fleet.trees.files import FileBlobStore
 
 SCALE = float(os.environ.get("PACK_SCALE", "1"))
 EVENTS, STORIES = max(500, int(10_000 * SCALE)), max(5, int(1_000 * SCALE))

@@ -12,19 +12,18 @@ from redis.asyncio import Redis
 from benchmarks.figures import Figure, percentile
 from benchmarks.large_story import TASK, write_story
 from benchmarks.stores import append_one, question
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog
-from fleet.adapters.tokenizers import FileTokenizers
-from fleet.context import ContextConfig, estimate_tokens
-from fleet.digest import canonical_json
-from fleet.ids import StoryId, StreamId
-from fleet.models import PACK_READERS, PackReaders, TokenizerId, UrlSource, Weights
-from fleet.models.reading import ReadingChain, ReadingEngine, ReadingLink
-from fleet.ports import PackRequest
-from fleet.services.context_service import ContextService
-
-__all__ = ["counted_packs"]
+from fleet.context.budget import estimate_tokens
+from fleet.context.port import PackRequest
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.context.tokenizers import FileTokenizers
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.log import RedisEventLog
+from fleet.models.prompts.reading import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
+from fleet.models.weights import TokenizerId, UrlSource, Weights
+from fleet.trees.files import FileBlobStore
 
 CELLS = (("developer", "BUILD"), ("architect", "DESIGN"), ("qa", "TEST"), ("po", "BUILD"))
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, percentile
 from benchmarks.stores import append_one, graph_store, log_store, question
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup, connect_redis
-from fleet.events import Head
-from fleet.ids import StoryId, StreamId
-from fleet.services.projector import Projector
-
-__all__ = ["measure"]
+from fleet.events.envelope import Head
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 
 STORIES, EVENTS, PER_S = 10, 60, 40.0
 

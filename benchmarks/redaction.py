@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from fleet.context import RedactingStream, redact
-
-__all__ = ["measure"]
+from fleet.redaction.redact import redact
+from fleet.redaction.redact_stream import RedactingStream
 
 MIB = 1 << 20
 SECRET = "ghp_" + "a1B2c3D4e5" * 4

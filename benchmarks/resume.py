@@ -9,13 +9,16 @@ from redis.asyncio import Redis
 
 from benchmarks.figures import Figure
 from benchmarks.stores import append_one, log_store, question
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.adapters.redis.keys import stream_key
-from fleet.events import AcceptanceCriterion, Head, StoryCreated, encode
-from fleet.ids import Digest, EntityId, Principal, StoryId, StreamId
-from fleet.story import StoryState, decode_state, encode_state, fold
-
-__all__ = ["measure"]
+from fleet.events.codec import encode
+from fleet.events.envelope import Head
+from fleet.events.story import AcceptanceCriterion, StoryCreated
+from fleet.kernel.ids import Digest, EntityId, Principal, StoryId, StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.keys import stream_key
+from fleet.log.redis.log import RedisEventLog
+from fleet.story.evolve.story import fold
+from fleet.story.snapshot import decode_state, encode_state
+from fleet.story.state import StoryState
 
 LENGTHS, ROUNDS = (200, 1000, 4000), 5
 

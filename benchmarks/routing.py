@@ -9,13 +9,11 @@ from pathlib import Path
 
 from benchmarks.council_rounds import hits
 from benchmarks.figures import Figure, percentile
-from fleet.adapters.clock import SystemClock
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, Sampling, TokenUsage
-from fleet.ports import ChatModel
-from fleet.services.queued_model import QueuedModel
-from fleet.services.routed_model import RoutedModel
-
-__all__ = ["measure"]
+from fleet.kernel.clock import SystemClock
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, Sampling, TokenUsage
+from fleet.models.port import ChatModel
+from fleet.models.service.queued_model import QueuedModel
+from fleet.models.service.routed_model import RoutedModel
 
 CALLS, REPLICAS, SLOTS, CALLERS = 2000, 4, 16, 256
 _PROMPT = "word " * 2000

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.figures import Figure, percentile
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, is_root
-from fleet.adapters.sandbox.stage import build_stage
-from fleet.errors import SandboxUnavailable
-from fleet.tools import Limits, LogLine, RunSpec
-
-__all__ = ["measure"]
+from fleet.kernel.errors import SandboxUnavailable
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import Limits, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.identity import is_root
+from fleet.sandbox.folders.stage import build_stage
+from fleet.trees.memory import MemoryBlobStore
 
 ALONE, AT_ONCE = 60, 50
 NOBODY = 65_534

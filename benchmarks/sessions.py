@@ -15,9 +15,8 @@ from typing import Any
 
 import yaml
 
-from fleet.context import Turn, one_line
-
-__all__ = ["LongSession", "found_in", "generated", "recorded"]
+from fleet.context.item import one_line
+from fleet.context.session import Turn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 _LIST = (

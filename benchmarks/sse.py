@@ -19,9 +19,8 @@ from benchmarks.figures import Figure, percentile
 from benchmarks.stores import append_one, log_store, question
 
 if TYPE_CHECKING:
-    from fleet.wiring import Endpoints
+    from fleet.wiring.endpoints import Endpoints
 
-__all__ = ["Watcher", "measure", "watch_all"]
 
 CLIENTS, BURST, SINGLE = 500, 30, 8
 """Clients at once; events that are appended as fast as the log takes them; events that are waited for one by one."""
@@ -165,7 +164,7 @@ async def _single(
 
 async def measure(folder: Path) -> list[Figure]:
     """Events delivered per second to 500 clients at once, and the delay of a single event; ours over bare Serve."""
-    from cluster.local import RayHead
+    from cluster.local.ray_head import RayHead
 
     _raise_open_files()
     head = RayHead(folder / "ray", dashboard=False, cpus=2, store_mb=80)
@@ -188,10 +187,11 @@ async def _measured(url: str, folder: Path) -> list[Figure]:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from cluster.local import free_port
-    from fleet.adapters.redis import RedisEventLog, connect_redis
-    from fleet.events import Head
-    from fleet.ids import StoryId, StreamId
+    from cluster.local.process import free_port
+    from fleet.events.envelope import Head
+    from fleet.kernel.ids import StoryId, StreamId
+    from fleet.log.redis.connection import connect_redis
+    from fleet.log.redis.log import RedisEventLog
 
     port = free_port()
     await asyncio.to_thread(serve.start, http_options=HTTPOptions(host="127.0.0.1", port=port))
@@ -249,7 +249,7 @@ async def _told(port: int, path: str, body: Any) -> None:
 
 
 def _endpoints(url: str, folder: Path) -> Endpoints:
-    from fleet.wiring import Endpoints
+    from fleet.wiring.endpoints import Endpoints
 
     return Endpoints(
         home=str(folder),
@@ -284,11 +284,11 @@ def _gateway(endpoints: Endpoints) -> Any:
     from ray import serve
 
     def build() -> Any:
-        from fleet.config import ServeSettings
-        from fleet.ids import Principal
-        from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-        from fleet.wiring import make_desk
-        from serve_apps.gateway import build_gateway
+        from fleet.config.settings import ServeSettings
+        from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+        from fleet.kernel.ids import Principal
+        from fleet.wiring.desk.desk import make_desk
+        from serve_apps.routes.gateway import build_gateway
 
         entry = PrincipalEntry(
             principal=Principal("user:bench"), roles=frozenset({"po"}), token_sha256=hash_token(TOKEN)

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cluster.local import ArcadeDb, StoreKind, Valkey
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.events import Head, NewEvent, QuestionAnswered, QuestionRaised, encode
-from fleet.ids import CommandId, EntityId, Principal, StreamId
-from fleet.ports import Appended, AppendRequest, EventLog
-
-__all__ = ["append_one", "graph_store", "log_store", "question"]
+from cluster.local.arcadedb import ArcadeDb
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.events.codec import encode
+from fleet.events.envelope import Head, NewEvent
+from fleet.events.story import QuestionAnswered, QuestionRaised
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
+from fleet.log.port import Appended, AppendRequest, EventLog
 
 ACTOR = Principal("user:bench")
 

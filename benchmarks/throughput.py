@@ -27,13 +27,12 @@ from benchmarks.curve import Point, bend
 from benchmarks.deliberation import MEMBERS, answer_of, council_bench, hold_council
 from benchmarks.figures import Figure
 from benchmarks.stores import append_one, log_store, question
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.events import Head
-from fleet.ids import StoryId, StreamId
-from fleet.ports import AgentAnswer, AgentRequest
-from fleet.services.workbench import Workbench
-
-__all__ = ["POINTS", "measure"]
+from fleet.events.envelope import Head
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.owner.workbench import Workbench
 
 THINK_S = 0.05
 STORIES_OF_A_REPLICA = 12
@@ -98,7 +97,7 @@ class Shard:
 
 async def measure(folder: Path, *, points: int = len(POINTS)) -> list[Figure]:
     """Stories a minute at the first `points` points, one after the other, and where the curve bends."""
-    from cluster.local import RayHead
+    from cluster.local.ray_head import RayHead
 
     head = RayHead(folder / "ray", dashboard=False, cpus=os.cpu_count() or 1, store_mb=80)
     async with log_store(folder) as url:

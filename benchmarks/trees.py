@@ -25,16 +25,14 @@ from statistics import median
 from typing import TypeVar
 
 from benchmarks.figures import Figure
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.sandbox.identity import Identity
-from fleet.adapters.sandbox.stamps import Stamps
-from fleet.adapters.sandbox.tree_reader import capture_tree
-from fleet.adapters.sandbox.tree_writer import write_tree
-from fleet.ids import Digest
-from fleet.services.tree_view import tree_changes
-from fleet.tools import Tree, decode_tree, encode_tree, tree_digest
-
-__all__ = ["measure"]
+from fleet.desk.tree_view import tree_changes
+from fleet.kernel.ids import Digest
+from fleet.sandbox.backends.identity import Identity
+from fleet.sandbox.backends.stamps import Stamps
+from fleet.sandbox.folders.tree_reader import capture_tree
+from fleet.sandbox.folders.tree_writer import write_tree
+from fleet.trees.files import FileBlobStore
+from fleet.trees.tree import Tree, decode_tree, encode_tree, tree_digest
 
 FILES, CHANGED, ROUNDS = 10_000, 10, 5
 MAX_BYTES = 1 << 30

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fleet.models import ChatRequest
+from fleet.models.chat import ChatRequest
 
 REPLIES = Path(__file__).resolve().parents[1] / "examples" / "demo" / "replies"
 _MARK = re.compile(r" \(delegated\)")

@@ -1,7 +1,6 @@
-"""Write the typed part of `swe_fleet_client` from docs/openapi.json; `--check` only compares it.
+"""Write the typed part of `swe_fleet_client` from docs/openapi.json; `make setup` does it after the document changed.
 
-python scripts/client.py            after docs/openapi.json changed
-python scripts/client.py --check    exit code 1 when the client is not what the document says
+Standard library only. What it writes is not committed.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import keyword
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,23 +15,15 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 OPENAPI = ROOT / "docs" / "openapi.json"
 CLIENT = ROOT / "swe_fleet_client"
-_HEAD = (
-    '"""{text} Written by `python scripts/client.py` from docs/openapi.json."""\n\n# fmt: off\n# ruff: noqa: E501\n\n'
-)
+_HEAD = '"""{text} Written by `python scripts/client.py` from docs/openapi.json."""\n\n'
 _SIMPLE = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 
 
-def main(arguments: list[str]) -> int:
-    """0 when the client is what the document says."""
-    texts = {CLIENT / name: text for name, text in generated(json.loads(OPENAPI.read_text())).items()}
-    old = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
-    if "--check" not in arguments:
-        for path in old:
-            path.write_text(texts[path])
-        return 0
-    for path in old:
-        sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: run `python scripts/client.py`\n")
-    return 1 if old else 0
+def main() -> int:
+    """The client is what the document says."""
+    for name, text in generated(json.loads(OPENAPI.read_text())).items():
+        (CLIENT / name).write_text(text)
+    return 0
 
 
 def generated(document: dict[str, Any]) -> dict[str, str]:
@@ -46,9 +36,8 @@ def _models(schemas: dict[str, Any]) -> str:
     others = [name for name in sorted(schemas) if _is_plain(name) and name not in names]
     parts = [f"{name} = {_type(schemas[name], '')}" for name in others] + [_model(n, schemas[n]) for n in names]
     head = _HEAD.format(text="What the interface takes and gives.")
-    imports = "from __future__ import annotations\n\nfrom typing import Any, Literal, NotRequired, TypedDict\n\n"
-    exported = "__all__ = [\n" + "".join(f'    "{name}",\n' for name in sorted([*names, *others])) + "]\n\n\n"
-    return head + imports + exported + "\n\n".join(part.rstrip() for part in parts) + "\n"
+    imports = "from __future__ import annotations\n\nfrom typing import Any, Literal, NotRequired, TypedDict\n\n\n"
+    return head + imports + "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _is_plain(name: str) -> bool:
@@ -123,8 +112,7 @@ def _operations(document: dict[str, Any]) -> str:
     head = _HEAD.format(text="Every operation of the interface as a typed method.")
     imports = (
         "from __future__ import annotations\n\nfrom typing import Any, Literal\n\n"
-        "from swe_fleet_client import models as m\nfrom swe_fleet_client.calling import Calling\n\n"
-        '__all__ = ["Operations"]\n\n\n'
+        "from swe_fleet_client import models as m\nfrom swe_fleet_client.calling import Calling\n\n\n"
     )
     text = "One method for each operation; `key` repeats a command, `if_match` guards it."
     start = f'class Operations(Calling):\n    """{text}"""\n\n'
@@ -183,4 +171,4 @@ def _answer(document: dict[str, Any]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

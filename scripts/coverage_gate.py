@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-OUTER = frozenset({"ports", "services", "adapters", "cli", "config", "wiring"})
+from scripts.layout import OUTER, part_of
+
 CORE_PERCENT, OUTER_PERCENT = 95.0, 90.0
 ELSEWHERE = frozenset(
     {
-        *(f"fleet/adapters/sandbox/containers{part}.py" for part in ("", "_engine", "_health", "_launch", "_process")),
-        "fleet/adapters/tools/browser.py",
-        "fleet/adapters/tools/docker.py",
-        "fleet/adapters/tools/postgresql.py",
+        *(
+            f"fleet/sandbox/backends/containers/backend{part}.py"
+            for part in ("", "_engine", "_health", "_launch", "_process")
+        ),
+        "fleet/extensions/browser/browser.py",
+        "fleet/extensions/operations/docker.py",
+        "fleet/extensions/operations/postgresql.py",
     }
 )
 """Drive programs that need not be installed: their tests are those of `make test-wide`."""
@@ -37,12 +41,6 @@ class Row(NamedTuple):
         return self.percent >= self.needed and (not total or self.branches >= self.needed)
 
 
-def package_of(path: str) -> str:
-    """`story` for fleet/story/plan.py, `errors` for fleet/errors.py, `adapters.redis` for an adapter."""
-    parts = Path(path).with_suffix("").parts[1:]
-    return ".".join(parts[:2]) if parts[0] == "adapters" and len(parts) > 2 else parts[0]
-
-
 def rows(report: Mapping[str, Any]) -> list[Row]:
     """One row per package, the whole of `fleet` last."""
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
@@ -51,7 +49,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
             continue
         summary = entry["summary"]
         figures = [summary[k] for k in ("covered_lines", "num_statements", "covered_branches", "num_branches")]
-        for name in (package_of(path), "fleet, all of it"):
+        for name in (part_of(path), "fleet, all of it"):
             sums[name] = [a + b for a, b in zip(sums[name], figures, strict=True)]
     last = sums.pop("fleet, all of it", [0, 1, 0, 0])
     return [row_of(name, figures) for name, figures in sorted(sums.items())] + [row_of("fleet, all of it", last)]
@@ -60,7 +58,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
 def row_of(name: str, figures: list[int]) -> Row:
     """The percentages of one package."""
     lines, all_lines, branches, all_branches = figures
-    is_core = name.split(".")[0] not in OUTER and "," not in name
+    is_core = name not in OUTER and "." not in name and "," not in name
     total = all_lines + all_branches
     return Row(
         name,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from fleet.config import packaged_directory, settings_reference
+from fleet.config.files import packaged_directory
+from fleet.config.reference import settings_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configuration.md"

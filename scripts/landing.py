@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.local import StoreKind, Valkey
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.events import published
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.events.codec import published
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
 
 RECORDING = Path(__file__).resolve().parents[1] / "serve_apps" / "ui" / "landing" / "recording.json"
 

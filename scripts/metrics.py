@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fleet.observability import metrics_page
+from fleet.telemetry.catalogue import metrics_page
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet.adapters.clock import SystemClock
-from fleet.config import ConfigFiles, ServeSettings, packaged_directory
-from serve_apps.asyncapi import asyncapi_document
-from serve_apps.gateway import build_gateway
-from serve_apps.llm import build_llm
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.settings import ServeSettings
+from fleet.kernel.clock import SystemClock
+from serve_apps.llm.routes import build_llm
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.stream.asyncapi import asyncapi_document
 
 ROOT = Path(__file__).resolve().parents[1]
 GATEWAY, MODELS, EVENTS = "openapi.json", "openapi-v1.json", "asyncapi.json"

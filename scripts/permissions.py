@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.tools import load_policy, load_roles, permissions
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.policy.roles import load_roles
+from fleet.policy.rules.config import load_policy
+from fleet.policy.rules.matrix import permissions
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "permissions.json"
 

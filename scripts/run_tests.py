@@ -1,8 +1,8 @@
 """The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
 
 What two of them say follows the rest. The simulation comes late, and takes what time of the processors the others
-leave. Coverage is measured where the bars need it: it makes the simulation three times as slow, and what the front and
-the chaos tests run of `fleet/` the other tests run too. Arguments go to pytest.
+leave. Coverage is measured where the bars need it: it makes the simulation three times as slow, and what the tests of
+doors run of `fleet/` runs in other processes. Arguments go to pytest.
 
 On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
@@ -31,19 +31,22 @@ SIMULATION = ("tests/sim",)
 STORES = ("tests/contract",)
 FRONT = ("tests/serve", "tests/chaos")
 FLEETS = ("tests/services", "tests/ray")
+DOORS = ("tests/doors",)
 LANES = {
     "computing": COMPUTING,
     "house": HOUSE,
+    "doors": DOORS,
     "simulation": SIMULATION,
     "stores": STORES,
     "front": FRONT,
     "fleets": FLEETS,
 }
+FIRST = ("fleets", "doors")
 TOGETHER = (("computing", "house", "simulation"), ("stores", "front"))
-"""Lanes of one process each, one after the other; `fleets` has one for itself."""
+"""Lanes that run at the same time as the first ones; those of one group one after the other."""
 WIDE, REAL = "wide", "real"
 WIDE_SIMULATION = "wide-simulation"
-UNMEASURED = ("house", "simulation", "front", WIDE, WIDE_SIMULATION, REAL)
+UNMEASURED = ("house", "doors", "simulation", WIDE, WIDE_SIMULATION, REAL)
 REAL_SUITES = (
     "tests/contract/test_log.py",
     "tests/contract/test_log_stateful.py",
@@ -90,7 +93,7 @@ def main(arguments: list[str]) -> int:
     for lane in LANES:
         shutil.rmtree(_cache(lane), ignore_errors=True)
     started = time.monotonic()
-    codes = _run_together("fleets", TOGETHER, arguments)
+    codes = _run_together(FIRST, TOGETHER, arguments)
     unstable = _try_again(codes, arguments)
     subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", *_data()], check=True)
     print(f"all tests in {time.monotonic() - started:.0f} s", flush=True)
@@ -108,14 +111,14 @@ def run_unmeasured(lane: str, arguments: list[str], *beside: str) -> int:
     """
     for each in (lane, *beside):
         shutil.rmtree(_cache(each), ignore_errors=True)
-    codes = _run_together(lane, [(each,) for each in beside], arguments)
+    codes = _run_together((lane,), [(each,) for each in beside], arguments)
     for test in _try_again(codes, arguments):
         print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
     is_whole = codes.keys() == {lane, *beside}
     return verdict(list(codes.values()), is_narrowed=bool(arguments)) if is_whole else 1
 
 
-def _run_together(lane: str, apart: Sequence[Sequence[str]], arguments: list[str]) -> dict[str, int]:
+def _run_together(first: Sequence[str], apart: Sequence[Sequence[str]], arguments: list[str]) -> dict[str, int]:
     """What pytest ended with by lane; one that could not even be started has no code.
 
     Args:
@@ -132,7 +135,8 @@ def _run_together(lane: str, apart: Sequence[Sequence[str]], arguments: list[str
     threads = {group[0]: threading.Thread(target=run_lanes, args=(group,)) for group in apart}
     for thread in threads.values():
         thread.start()
-    codes[lane] = _run(lane, arguments, None)
+    for each in first:
+        codes[each] = _run(each, arguments, None)
     for name, thread in reversed(threads.items()):
         print(f"... {name}", flush=True)
         thread.join()

@@ -1,6 +1,7 @@
-"""The environment of this checkout: `.venv` with exactly what requirements.lock names, every file checked by hash.
+"""The environment of this checkout: `.venv` with exactly what requirements-dev.lock names, each file checked by hash.
 
-Standard library only: it runs before anything is installed. A second call with nothing changed ends at once.
+It also writes the typed part of `swe_fleet_client`, which is made from docs/openapi.json and not committed. Standard
+library only: it runs before anything is installed. A second call with nothing changed ends at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "requirements.lock"
+LOCK = ROOT / "requirements-dev.lock"
+GENERATOR = ROOT / "scripts" / "client.py"
+GENERATED = (ROOT / "swe_fleet_client" / "models.py", ROOT / "swe_fleet_client" / "operations.py")
+_STATED = (LOCK, ROOT / "pyproject.toml", ROOT / "docs" / "openapi.json", GENERATOR)
 
 
 def main(arguments: list[str]) -> int:
@@ -23,13 +27,14 @@ def main(arguments: list[str]) -> int:
     venv = ROOT / (arguments[0] if arguments else ".venv")
     stamp = venv / ".ready"
     wanted = state_digest(venv)
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text() == wanted and all(path.exists() for path in GENERATED):
         stamp.touch()
         return 0
     started = time.monotonic()
     try:
         python = create(venv)
         install(venv, python)
+        generate(python)
     except subprocess.CalledProcessError as error:
         return trouble(error)
     stamp.write_text(state_digest(venv))
@@ -38,8 +43,8 @@ def main(arguments: list[str]) -> int:
 
 
 def state_digest(venv: Path) -> str:
-    """Changes when the lock, the project file or the place of the environment changes."""
-    parts = [LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), str(venv).encode()]
+    """Changes when one of the files that the environment follows from changes, or its place."""
+    parts = [*(path.read_bytes() for path in _STATED), str(venv).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -74,6 +79,11 @@ def install(venv: Path, python: Path) -> None:
         pip = [*pip_for(python), "install"]
     run(*pip, "--require-hashes", "--no-deps", "-r", str(LOCK))
     run(*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+
+
+def generate(python: Path) -> None:
+    """The generated modules are those of docs/openapi.json."""
+    run(str(python), str(GENERATOR))
 
 
 def count() -> int:

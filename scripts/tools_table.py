@@ -21,31 +21,26 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.egress import EgressSettings
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.errors import FleetError
-from fleet.ids import Digest, EntityId, Principal, RunKey, StoryId
-from fleet.ports import Sandbox, ToolContext
-from fleet.services.tool_kit import ToolParts
-from fleet.tools import (
-    CallFacts,
-    CloudTarget,
-    ClusterTarget,
-    DatabaseTarget,
-    Denied,
-    GitTarget,
-    Language,
-    Obligations,
-    Policy,
-    Targets,
-    ToolCall,
-    decide,
-)
-from fleet.wiring import active_policy, make_toolbox
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.forge.local.forge import LocalForge
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StoryId
+from fleet.policy.commands.git import GitTarget
+from fleet.policy.rules.calls import CallFacts, Denied, Obligations, ToolCall
+from fleet.policy.rules.config import Policy
+from fleet.policy.rules.policy import decide
+from fleet.policy.runs.toolchains import Language
+from fleet.policy.targets import CloudTarget, ClusterTarget, DatabaseTarget, Targets
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.port import Sandbox
+from fleet.tools.kit.parts import ToolParts
+from fleet.tools.port import ToolContext
+from fleet.trees.memory import MemoryBlobStore
+from fleet.wiring.sandbox.plugins import active_policy
+from fleet.wiring.sandbox.tools import make_toolbox
 from tests.support.git_http import GitServer, serving_git
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.language_repos import REPOS

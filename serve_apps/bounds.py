@@ -10,11 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fleet.errors import FleetError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from fleet.kernel.errors import FleetError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from serve_apps.problems import internal_error, problem_response
 from serve_apps.tracing import TRACE_HEADER, known_trace
-
-__all__ = ["RequestBounds"]
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _LOG = logging.getLogger(__name__)

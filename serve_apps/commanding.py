@@ -8,16 +8,14 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from fleet.context import redacted_fields
-from fleet.errors import FleetError, MalformedRequest, OwnershipError, PreconditionFailed, StoreError
-from fleet.ids import CommandId, Principal, StoryId
-from fleet.services.planning_desk import Pending, PlanningDesk, recorded_body
+from fleet.desk.planning import Pending, PlanningDesk, recorded_body
+from fleet.kernel.errors import FleetError, MalformedRequest, OwnershipError, PreconditionFailed, StoreError
+from fleet.kernel.ids import CommandId, Principal, StoryId
+from fleet.redaction.redact_counts import redacted_fields
 from serve_apps.observed import note_command
 from serve_apps.sight import require_sight, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
-from serve_apps.wire import CommandView, RedactionView, StoryView, Wire, story_view
-
-__all__ = ["Sent", "answered", "carried_out", "check_version", "redacted_in", "send", "shown", "tagged", "view_of"]
+from serve_apps.wire.story import CommandView, RedactionView, StoryView, Wire, story_view
 
 
 async def view_of(request: Request, desk: PlanningDesk, story_id: StoryId, *, who: Principal) -> StoryView:

@@ -16,15 +16,13 @@ from collections.abc import Mapping
 from ray import serve
 from ray.exceptions import RayError
 
-from actors import boot
-from fleet.config import ServeSettings
-from fleet.errors import ConfigError, FleetError
-from fleet.wiring import Endpoints, load_principals
+from actors.bootstrap import boot
+from fleet.config.settings import ServeSettings
+from fleet.kernel.errors import ConfigError, FleetError
 from fleet.wiring.checks import check_configuration
+from fleet.wiring.endpoints import Endpoints, load_principals
 from fleet.wiring.places import cluster_endpoints
 from serve_apps.app import gateway_application, llm_application
-
-__all__ = ["gateway", "llm"]
 
 _PAUSE_S = 10.0
 _log = logging.getLogger("ray.serve")

@@ -12,14 +12,14 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fleet.errors import FleetError
-from fleet.ids import CommandId, StoryId
-from fleet.observability import Cause, FinishedSpan, StoryTrace, TraceContext, parse_traceparent, request_span_id
-from fleet.services.observing import on_behalf_of
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import CommandId, StoryId
+from fleet.telemetry.log_line import Cause
+from fleet.telemetry.otlp import FinishedSpan, TraceContext, parse_traceparent
+from fleet.telemetry.service import on_behalf_of
+from fleet.telemetry.story_trace import StoryTrace, request_span_id
 from fleet.wiring.telemetry import Telemetry
 from serve_apps.tracing import TRACE_HEADER
-
-__all__ = ["ObservedRequests", "StoryRoot", "note_command"]
 
 _NOTED = "fleet.command"
 _CUT_OFF = 1006

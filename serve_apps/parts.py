@@ -5,40 +5,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from fleet.models import load_models, parse_prompts
-from fleet.ports import Clock, DeadLetters, HasBacklog
-from fleet.services.audit_desk import AuditDesk
-from fleet.services.coach_desk import CoachDesk
-from fleet.services.context_statistics import ContextStatistics
-from fleet.services.decision_desk import DecisionDesk
-from fleet.services.deployment_desk import DeploymentDesk
-from fleet.services.gate_desk import GateDesk
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.project_desk import ProjectDesk
-from fleet.services.rehydrating import Rehydrator
-from fleet.services.story_desk import StoryDesk
-from fleet.wiring import (
-    Endpoints,
-    active_roles,
+from fleet.desk.audit import AuditDesk
+from fleet.desk.coach import CoachDesk
+from fleet.desk.context.rehydrate import Rehydrator
+from fleet.desk.context.statistics import ContextStatistics
+from fleet.desk.decisions import DecisionDesk
+from fleet.desk.deployments import DeploymentDesk
+from fleet.desk.gates import GateDesk
+from fleet.desk.planning import PlanningDesk
+from fleet.desk.platform import PlatformDesk
+from fleet.desk.projects import ProjectDesk
+from fleet.desk.stories import StoryDesk
+from fleet.kernel.clock import Clock
+from fleet.log.port import DeadLetters, HasBacklog
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import parse_prompts
+from fleet.wiring.deploying import make_deployment_desk
+from fleet.wiring.desk.contexts import make_context_statistics, make_rehydrator
+from fleet.wiring.desk.desk import (
     make_audit_desk,
     make_coach_desk,
     make_consumers,
-    make_context_statistics,
     make_dead_letters,
     make_decision_desk,
-    make_deployment_desk,
     make_gate_desk,
-    make_graph,
     make_platform_desk,
-    make_project_desk,
-    make_rehydrator,
     make_story_desk,
 )
-from serve_apps.in_force import ConfigInForce
-from serve_apps.metrics import Figures
-
-__all__ = ["FrontParts", "make_front_parts"]
+from fleet.wiring.desk.projects import make_project_desk
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.sandbox.plugins import active_roles
+from fleet.wiring.stores.stores import make_graph
+from serve_apps.routes.in_force import ConfigInForce
+from serve_apps.routes.metrics import Figures
 
 
 @dataclass(frozen=True, slots=True)

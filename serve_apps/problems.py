@@ -11,10 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from fleet.context import redact_json
-from fleet.errors import FleetError, InvalidInput, MalformedRequest, NotFound, Retry, all_error_classes
-
-__all__ = ["HTTP_STATUS", "http_problem", "internal_error", "problem_response", "told", "validation_problem"]
+from fleet.kernel.errors import FleetError, InvalidInput, MalformedRequest, NotFound, Retry, all_error_classes
+from fleet.redaction.redact_json import redact_json
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,12 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from fleet.config import RateSettings
-from fleet.errors import RateLimited
-from fleet.ids import Principal
-from fleet.ports import Clock
-
-__all__ = ["PrincipalRates"]
+from fleet.config.settings import RateSettings
+from fleet.kernel.clock import Clock
+from fleet.kernel.errors import RateLimited
+from fleet.kernel.ids import Principal
 
 
 @dataclass(slots=True)

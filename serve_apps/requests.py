@@ -7,40 +7,24 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
 
-from fleet.errors import IdempotencyKeyRequired, MalformedRequest, PolicyDenied, SandboxUnavailable, StoreUnavailable
-from fleet.ids import Digest, EntityId, Principal, StoryId
-from fleet.services.coach_desk import CoachDesk
-from fleet.services.gate_desk import GateDesk
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.principals import PrincipalRegistry
-from fleet.services.story_desk import StoryDesk
-from fleet.services.task_desk import TaskDesk
-from fleet.services.tool_desk import ToolDesk
+from fleet.desk.coach import CoachDesk
+from fleet.desk.gates import GateDesk
+from fleet.desk.planning import PlanningDesk
+from fleet.desk.principals import PrincipalRegistry
+from fleet.desk.stories import StoryDesk
+from fleet.desk.tools.desk import ToolDesk
+from fleet.desk.tools.tasks import TaskDesk
+from fleet.kernel.errors import (
+    IdempotencyKeyRequired,
+    MalformedRequest,
+    PolicyDenied,
+    SandboxUnavailable,
+    StoreUnavailable,
+)
+from fleet.kernel.ids import Digest, EntityId, Principal, StoryId
+from fleet.policy.roles import require_chosen, require_role
 from serve_apps.rates import PrincipalRates
 from serve_apps.sight import require_sight, sight_of
-
-__all__ = [
-    "Caller",
-    "Coach",
-    "Desk",
-    "Gates",
-    "Hash",
-    "Invocation",
-    "Json",
-    "Key",
-    "NamedStory",
-    "Run",
-    "Session",
-    "Stories",
-    "Story",
-    "TaskId",
-    "Tasks",
-    "Tools",
-    "SelectedRole",
-    "check_key",
-    "check_role",
-]
-
 
 RoleHeader = Annotated[str | None, Header(description="One of the caller's roles: the request acts in no other.")]
 
@@ -53,11 +37,17 @@ def _caller(
     rates: PrincipalRates | None = request.app.state.rates
     if rates is not None:
         rates.count(who)
-    if x_fleet_role is not None and x_fleet_role not in registry.roles_of(who):
-        raise PolicyDenied(
-            f"{who} does not hold role {x_fleet_role[:40]!r}", rule_id="role_not_held", role=x_fleet_role[:40]
-        )
+    if x_fleet_role is not None:
+        require_chosen(who, registry.roles_of(who), x_fleet_role)
     return who
+
+
+def require_one_of(
+    request: Request, who: Principal, *roles: str, rule_id: str = "role_not_held", listed: bool = False
+) -> None:
+    """Return when the caller holds one of these roles; PolicyDenied otherwise."""
+    registry: PrincipalRegistry = request.app.state.registry
+    require_role(who, registry.roles_of(who), *roles, rule_id=rule_id, listed=listed)
 
 
 Caller = Annotated[Principal, Depends(_caller)]

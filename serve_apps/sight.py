@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 
 from fastapi import Request
 
-from fleet.context import RowCut, cut_to, ids_of, rows_about
+from fleet.context.row_cut import RowCut, cut_to, ids_of, rows_about
 from fleet.context.row_rules import RowRules
-from fleet.errors import NotFound, StoryNotFound
-from fleet.events import StoredEvent
-from fleet.ids import Principal, StepId, StoryId
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.principals import PrincipalRegistry
-from fleet.services.tool_records import unknown_step
-from fleet.story import Decision, StoryState, TaskState, check_notes
-
-__all__ = ["Sight", "require_project", "require_sight", "sees_project", "sight_of"]
+from fleet.desk.planning import PlanningDesk
+from fleet.desk.platform import PlatformDesk
+from fleet.desk.principals import PrincipalRegistry
+from fleet.desk.tools.records import unknown_step
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.errors import NotFound, StoryNotFound
+from fleet.kernel.ids import Principal, StepId, StoryId
+from fleet.story.approvals import check_notes
+from fleet.story.state import Decision, StoryState, TaskState
 
 _MAY_OVERRIDE = frozenset({"po", "architect"})
 

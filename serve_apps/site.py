@@ -12,8 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-__all__ = ["BUILT", "CONTENT_POLICY", "SiteFile", "read_site", "site_routes"]
-
 BUILT = Path(__file__).parent / "ui" / "dist"
 """Where `make desk` leaves the desk."""
 

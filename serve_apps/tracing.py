@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["TRACE_HEADER", "known_trace", "trace_id_of"]
-
 TRACE_HEADER = "traceparent"
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-[!-~]{0,64})?")
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cluster.kuberay.identity import Manifest, labels, metadata
 from cluster.kuberay.settings import ClusterSettings
-from fleet.tools import DeployTarget
-
-__all__ = ["accounts", "namespaces", "run_rights", "target_objects", "target_rights"]
+from fleet.policy.deploy import DeployTarget
 
 _GROUP = "rbac.authorization.k8s.io"
 

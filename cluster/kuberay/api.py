@@ -12,9 +12,7 @@ import httpx
 
 from cluster.kuberay.identity import FIELD_MANAGER, Manifest
 from cluster.kuberay.kubeconfig import Access
-from fleet.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
-
-__all__ = ["KubeApi", "Reference", "connect", "reference_of"]
+from fleet.kernel.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
 
 _RESOURCES: Mapping[str, tuple[str, str]] = {
     "Namespace": ("/api/v1", "namespaces"),

@@ -13,8 +13,6 @@ from cluster.kuberay.identity import PART_LABEL, Manifest
 from cluster.kuberay.render import as_yaml, file_name
 from cluster.kuberay.settings import ClusterSettings
 
-__all__ = ["chart"]
-
 _COUNTS = ("replicas", "minReplicas", "maxReplicas")
 _MARK = re.compile(r"@@(\w+)/([\w.-]+)(?:/(\w+))?@@")
 Values = dict[str, Any]

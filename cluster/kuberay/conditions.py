@@ -7,8 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 from cluster.kuberay.identity import Manifest
 
-__all__ = ["Finding", "finding_of"]
-
 State = Literal["ready", "waiting", "failed", "missing"]
 _FAILED_APPS = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 

@@ -11,12 +11,13 @@ import yaml
 from cluster.kuberay.identity import Manifest, metadata
 from cluster.kuberay.rules import blobs_of
 from cluster.kuberay.settings import ClusterSettings
-from fleet.config import ConfigFiles, FleetSettings, ServeSettings, validated
-from fleet.digest import digest_of_json
-from fleet.errors import ConfigError
-from fleet.tools import OWN_API, DeployTarget
-
-__all__ = ["CONFIG_PLACE", "HOME_PLACE", "FleetConfig", "config_map", "config_volume", "fleet_config", "placement_of"]
+from fleet.config.document import validated
+from fleet.config.files import ConfigFiles
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import ConfigError
+from fleet.policy.commands.deploy_kubernetes import OWN_API
+from fleet.policy.deploy import DeployTarget
 
 CONFIG_PLACE, HOME_PLACE = "/etc/fleet/config", "/var/lib/fleet"
 _MAX_BYTES = 1_000_000

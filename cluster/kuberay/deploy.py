@@ -12,9 +12,7 @@ from cluster.kuberay.api import KubeApi, Reference, reference_of
 from cluster.kuberay.conditions import Finding, finding_of
 from cluster.kuberay.identity import CLUSTER_LABEL, Manifest
 from cluster.kuberay.settings import ClusterSettings
-from fleet.errors import ConflictError, InvalidInput, NotFound, StoreUnavailable
-
-__all__ = ["Change", "apply_cluster", "delete_cluster", "ray_reference", "scale_group", "status_of", "wait_until_ready"]
+from fleet.kernel.errors import ConflictError, InvalidInput, NotFound, StoreUnavailable
 
 Progress = Callable[[str], None]
 _RAY_KINDS = ("RayService", "RayCluster")

@@ -7,18 +7,6 @@ from typing import Any, Literal
 
 from cluster.kuberay.settings import ClusterSettings, KeyOfSecret
 
-__all__ = [
-    "CLUSTER_LABEL",
-    "FIELD_MANAGER",
-    "PART_LABEL",
-    "Manifest",
-    "Part",
-    "labels",
-    "metadata",
-    "ray_pods",
-    "secret_env",
-]
-
 Manifest = dict[str, Any]
 Part = Literal[
     "namespace", "access", "config", "home", "head", "worker", "service", "log", "cache", "gcs", "graph", "network"

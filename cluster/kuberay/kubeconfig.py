@@ -16,10 +16,8 @@ from typing import Any
 
 import httpx
 
-from fleet.config import parse_document
-from fleet.errors import ConfigError
-
-__all__ = ["Access", "find_access"]
+from fleet.config.document import parse_document
+from fleet.kernel.errors import ConfigError
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXEC_TIMEOUT_S = 60

@@ -10,16 +10,6 @@ from cluster.kuberay.identity import CLUSTER_LABEL, PART_LABEL, Manifest, metada
 from cluster.kuberay.settings import ClusterSettings, ExistingNeo4j, ExistingRedis
 from cluster.kuberay.stores import BOLT_PORT, REDIS_PORT
 
-__all__ = [
-    "DASHBOARD_PORT",
-    "METRICS_PORT",
-    "SERVE_PORT",
-    "disruption_budgets",
-    "ingress",
-    "network_policies",
-    "rpc_door",
-]
-
 SERVE_PORT, DASHBOARD_PORT, METRICS_PORT = 8000, 8265, 8080
 _STORES = (("log", REDIS_PORT), ("cache", REDIS_PORT), ("gcs", REDIS_PORT), ("graph", BOLT_PORT))
 

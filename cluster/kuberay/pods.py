@@ -11,8 +11,6 @@ from cluster.kuberay.network import DASHBOARD_PORT, METRICS_PORT, SERVE_PORT
 from cluster.kuberay.settings import ClusterSettings, Toleration, WorkerSettings
 from cluster.kuberay.stores import store_env
 
-__all__ = ["head_group", "home_claim", "worker_group"]
-
 _USER = 1000
 _HEAD_GRACE_S = 60
 

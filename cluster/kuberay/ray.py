@@ -1,4 +1,4 @@
-"""RayCluster, RayService and RayJob of KubeRay v1.7. Pure."""
+"""RayCluster and RayService of KubeRay v1.7. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from cluster.kuberay.network import SERVE_PORT
 from cluster.kuberay.pods import head_group, worker_group
 from cluster.kuberay.settings import ClusterSettings
 from cluster.kuberay.stores import gcs_options
-from fleet.config import ServeAppSettings, ServeSettings
-from fleet.errors import InvalidInput
-
-__all__ = ["RAY_API", "ray_cluster", "ray_job", "ray_object", "ray_service", "serve_config"]
+from fleet.config.settings import ServeAppSettings, ServeSettings
 
 RAY_API = "ray.io/v1"
 _APPLICATIONS = (
@@ -26,7 +23,6 @@ _APPLICATIONS = (
 _SERVICES = ("add_planning", "add_context", "add_coach", "add_workspace")
 """Of serve_apps.rpc, which this package may not import."""
 _OLD_CLUSTER_STAYS_S = 300
-_JOB_NAME_MAX = 47
 
 
 def ray_object(cluster: ClusterSettings, config: FleetConfig) -> Manifest:
@@ -55,36 +51,6 @@ def ray_service(cluster: ClusterSettings, config: FleetConfig) -> Manifest:
             "excludeHeadPodFromServeSvc": True,
             "serveConfigV2": yaml.safe_dump(serve_config(config), sort_keys=False),
             "rayClusterConfig": _spec(cluster, config),
-        },
-    }
-
-
-def ray_job(cluster: ClusterSettings, *, name: str, entrypoint: str, ttl_s: int = 3_600) -> Manifest:
-    """A RayJob on the running RayCluster of that name; a failed one is not repeated.
-
-    Args:
-        name: at most 47 characters, a DNS label.
-        entrypoint: shell command, run where the head finds the CPUs for it.
-        ttl_s: how long the finished object stays.
-
-    Raises:
-        InvalidInput: the name is too long, the entrypoint is empty, or the cluster is a RayService, whose RayCluster
-            has another name after each upgrade.
-    """
-    problems = [] if len(name) <= _JOB_NAME_MAX else [f"the name {name!r} is over {_JOB_NAME_MAX} characters"]
-    problems += [] if entrypoint.strip() else ["there is no command"]
-    problems += [] if cluster.kind == "cluster" else ["a RayJob needs kind: cluster; `fleet submit` reaches a service"]
-    if problems:
-        raise InvalidInput(f"RayJob: {'; '.join(problems)}", field="job", problems=problems)
-    return {
-        "apiVersion": RAY_API,
-        "kind": "RayJob",
-        "metadata": metadata(cluster, name, "service"),
-        "spec": {
-            "clusterSelector": {"ray.io/cluster": cluster.name},
-            "entrypoint": entrypoint,
-            "submissionMode": "HTTPMode",
-            "ttlSecondsAfterFinished": ttl_s,
         },
     }
 

@@ -17,10 +17,9 @@ from cluster.kuberay.ray import ray_object
 from cluster.kuberay.rules import problems_of
 from cluster.kuberay.settings import ClusterSettings
 from cluster.kuberay.stores import own_stores
-from fleet.config import ConfigFiles, parse_document, validated
-from fleet.errors import ConfigError
-
-__all__ = ["as_yaml", "file_name", "load_cluster", "render"]
+from fleet.config.document import parse_document, validated
+from fleet.config.files import ConfigFiles
+from fleet.kernel.errors import ConfigError
 
 
 def load_cluster(name: str, files: ConfigFiles) -> ClusterSettings:

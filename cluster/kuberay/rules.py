@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.kuberay.settings import ClusterSettings, ExistingRedis, OwnRedis, WorkerSettings
-from fleet.config import has_node
-
-__all__ = ["blobs_of", "problems_of"]
+from fleet.config.settings import has_node
 
 _SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|TOKEN|SECRET|API_?KEY|PRIVATE_?KEY|CREDENTIAL)", re.IGNORECASE)
 _NAMES_A_VARIABLE = re.compile(r"_(env|file|path|reference)$")

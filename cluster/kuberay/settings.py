@@ -7,25 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fleet.config import LabelKey, LabelValue, Settings
-
-__all__ = [
-    "AutoscalerSettings",
-    "ClusterSettings",
-    "ExistingRedis",
-    "ExistingNeo4j",
-    "HeadSettings",
-    "HomeSettings",
-    "ImageSettings",
-    "IngressSettings",
-    "KeyOfSecret",
-    "NetworkSettings",
-    "OwnNeo4j",
-    "OwnRedis",
-    "RunSettings",
-    "Toleration",
-    "WorkerSettings",
-]
+from fleet.config.settings import LabelKey, LabelValue
+from fleet.config.values import Settings
 
 DnsName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ShortName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")]

@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from cluster.kuberay.identity import PART_LABEL, Manifest, labels, metadata, secret_env
-from cluster.kuberay.settings import (
-    ClusterSettings,
-    ExistingNeo4j,
-    ExistingRedis,
-    OwnNeo4j,
-    OwnRedis,
-    StorageSettings,
-)
-
-__all__ = ["BOLT_PORT", "REDIS_PORT", "gcs_options", "own_stores", "store_env"]
+from cluster.kuberay.settings import ClusterSettings, ExistingNeo4j, ExistingRedis, OwnNeo4j, OwnRedis, StorageSettings
 
 REDIS_PORT, BOLT_PORT = 6379, 7687
 Store = Literal["log", "cache", "gcs"]

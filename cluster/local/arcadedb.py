@@ -5,9 +5,6 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-import neo4j
-import neo4j.exceptions
-
 from cluster.local.identity import ProcessIdentity, listening_ports
 from cluster.local.process import (
     Child,
@@ -20,9 +17,7 @@ from cluster.local.process import (
     write_private,
 )
 from cluster.local.service import await_ready, package_directory, recorded_secret
-from fleet.errors import StoreUnavailable
-
-__all__ = ["USER", "ArcadeDb", "check_glibc"]
+from fleet.kernel.errors import StoreUnavailable
 
 USER = "root"
 """The one user of the embedded graph."""
@@ -149,6 +144,9 @@ class ArcadeDb:
         # The Bolt port opens a second before the database exists: a port that answers proves nothing.
         if self._port not in listening_ports(child.pid):
             return False
+        import neo4j
+        import neo4j.exceptions
+
         driver = neo4j.AsyncGraphDatabase.driver(
             self.address, auth=(USER, self.password), connection_timeout=2, max_transaction_retry_time=0
         )

@@ -10,9 +10,7 @@ from pathlib import Path
 from cluster.local.identity import ProcessIdentity
 from cluster.local.process import last_lines, private_directory
 from cluster.local.record import RunningFleet, find_running
-from fleet.errors import ConfigError, FleetError, StoreUnavailable
-
-__all__ = ["spawn_detached"]
+from fleet.kernel.errors import ConfigError, FleetError, StoreUnavailable
 
 _POLL_S = 0.05
 _BAD_INPUT = 2

@@ -16,10 +16,9 @@ from cluster.local.record import find_running
 from cluster.local.service import package_directory
 from cluster.local.status import check_parts
 from cluster.local.valkey import server_binary
-from fleet.config import FleetSettings, ServeSettings, config_files, load_settings
-from fleet.errors import FleetError
-
-__all__ = ["Check", "ExtraCheck", "doctor"]
+from fleet.config.environment import config_files, load_settings
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.kernel.errors import FleetError
 
 _PYTHON = ((3, 11), (3, 14))
 _DISK_MB = 1_024

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ProcessIdentity", "descendants", "end_all", "listening_ports"]
-
 _PROC = Path("/proc")
 _LISTEN = "0A"
 

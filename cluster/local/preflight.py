@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import neo4j
-import neo4j.exceptions
-import redis.asyncio
-import redis.exceptions
 from pydantic import SecretStr
 
 from cluster.local.arcadedb import check_glibc
 from cluster.local.process import can_bind, check_port_free, private_directory
 from cluster.local.service import package_directory
-from fleet.config import FleetSettings, ServeSettings
-from fleet.errors import ConfigError, StoreUnavailable
-
-__all__ = ["available_memory_mb", "check_given_stores", "check_machine", "check_rpc_port", "ping_graph", "ping_redis"]
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 _ANSWER_S = 5.0
 
@@ -108,6 +102,9 @@ async def check_given_stores(settings: FleetSettings) -> None:
 
 async def ping_redis(url: SecretStr, *, key: str) -> None:
     """The server answered. Raises StoreUnavailable without showing the URL, which may hold a password."""
+    import redis.asyncio
+    import redis.exceptions
+
     try:
         async with redis.asyncio.Redis.from_url(
             url.get_secret_value(), socket_connect_timeout=_ANSWER_S, socket_timeout=_ANSWER_S
@@ -124,6 +121,9 @@ async def ping_redis(url: SecretStr, *, key: str) -> None:
 
 async def ping_graph(uri: str, user: str, password: SecretStr, database: str) -> None:
     """The graph answered a query. Raises StoreUnavailable with address and reason."""
+    import neo4j
+    import neo4j.exceptions
+
     driver = neo4j.AsyncGraphDatabase.driver(
         uri,
         auth=(user, password.get_secret_value()),

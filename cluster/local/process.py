@@ -17,20 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.local.identity import ProcessIdentity
-from fleet.errors import ConfigError, StoreUnavailable
-
-__all__ = [
-    "Child",
-    "Launch",
-    "can_bind",
-    "check_port_free",
-    "end_leftover",
-    "free_port",
-    "last_lines",
-    "private_directory",
-    "spawn",
-    "write_private",
-]
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 # Between the workers of Ray (10002-19999) and the kernel's ephemeral ports (32768 and up): no outgoing connection can
 # take the port of a service while that service restarts.

@@ -16,9 +16,7 @@ from typing import Protocol
 
 from cluster.local.identity import ProcessIdentity, descendants, end_all
 from cluster.local.process import free_port, private_directory, write_private
-from fleet.errors import StoreUnavailable
-
-__all__ = ["NAMESPACE", "Head", "RayAddress", "RayHead", "ray_environment"]
+from fleet.kernel.errors import StoreUnavailable
 
 NAMESPACE = "fleet"
 """Ray namespace of all actors of a fleet."""

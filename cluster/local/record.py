@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.local.identity import ProcessIdentity, end_all
 from cluster.local.process import private_directory, write_private
 from cluster.local.ray_head import keep_logs
-from fleet.errors import ConfigError
-
-__all__ = ["Addresses", "HomeLock", "Remains", "RunningFleet", "clean_stale", "find_running", "stop_running"]
+from fleet.kernel.errors import ConfigError
 
 _FLEET = "fleet.json"
 _REMAINS = "processes.json"

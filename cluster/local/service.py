@@ -12,9 +12,7 @@ from typing import Protocol
 
 from cluster.local.identity import ProcessIdentity
 from cluster.local.process import Child, write_private
-from fleet.errors import ConfigError, StoreUnavailable
-
-__all__ = ["EmbeddedService", "Probe", "await_ready", "package_directory", "recorded_secret"]
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 _PROBE_S = 0.03
 _SLOWEST_PROBE_S = 0.25

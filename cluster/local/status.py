@@ -6,15 +6,12 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from cluster.local.identity import ProcessIdentity, descendants
 from cluster.local.preflight import ping_graph, ping_redis
 from cluster.local.record import Addresses, RunningFleet
-from fleet.errors import FleetError
-
-__all__ = ["MemoryReport", "PartHealth", "ProcessMemory", "check_parts", "memory_report", "role_of"]
+from fleet.kernel.errors import FleetError
 
 _PROC = Path("/proc")
 # What a command line holds, and the name that a person knows it by; the first match counts.
@@ -118,6 +115,8 @@ async def _checked(name: str, check: Awaitable[None]) -> PartHealth:
 
 
 async def _http(name: str, url: str) -> PartHealth:
+    import httpx
+
     try:
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
             answer = await client.get(url)

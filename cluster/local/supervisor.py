@@ -19,10 +19,8 @@ from cluster.local.ray_head import Head, RayAddress, RayHead
 from cluster.local.record import Addresses, HomeLock, Remains, RunningFleet, clean_stale, forget_fleet, save_fleet
 from cluster.local.service import EmbeddedService
 from cluster.local.valkey import StoreKind, Valkey
-from fleet.config import FleetSettings
-from fleet.errors import FleetError, StoreUnavailable
-
-__all__ = ["Hooks", "LocalFleet", "NoHooks", "Progress", "State", "run_until_stopped", "supervised"]
+from fleet.config.settings import FleetSettings
+from fleet.kernel.errors import FleetError, StoreUnavailable
 
 State = Literal["starting", "ready", "restarting", "failed", "stopping", "stopped"]
 Progress = Callable[[str, State], None]

@@ -7,9 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote
 
-import redis.asyncio
-import redis.exceptions
-
 from cluster.local.identity import ProcessIdentity
 from cluster.local.process import (
     Child,
@@ -22,9 +19,7 @@ from cluster.local.process import (
     write_private,
 )
 from cluster.local.service import await_ready, package_directory, recorded_secret
-from fleet.errors import StoreUnavailable
-
-__all__ = ["StoreKind", "Valkey"]
+from fleet.kernel.errors import StoreUnavailable
 
 _SOCKET_PATH_MAX = 107
 # Most of it is for a machine that starts Ray and a graph store at the same moment.
@@ -133,6 +128,9 @@ class Valkey:
                 return [*flags, "--appendonly", "no", *memory]
 
     async def _is_ready(self, child: Child) -> bool:
+        import redis.asyncio
+        import redis.exceptions
+
         client = redis.asyncio.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1)
         try:
             info = await client.info("server")

@@ -11,20 +11,9 @@ from fleet.audit.key_ring import KeyRing
 from fleet.audit.loss import Loss, excused
 from fleet.audit.merkle import merkle_root
 from fleet.audit.note import SignCheck
-from fleet.errors import InvalidInput, LogCorrupted
-from fleet.events import Head
-from fleet.ids import Digest, StreamId
-
-__all__ = [
-    "Opened",
-    "StreamState",
-    "attested_heads",
-    "check_leaf",
-    "check_note",
-    "check_order",
-    "check_root",
-    "check_successor",
-]
+from fleet.events.envelope import Head
+from fleet.kernel.errors import InvalidInput, LogCorrupted
+from fleet.kernel.ids import Digest, StreamId
 
 _SUBJECT = "checkpoint"
 

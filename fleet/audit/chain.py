@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fleet.audit.finding import Finding, Verdict
-from fleet.events import GENESIS_HASH, Head, StoredEvent, event_hash
-from fleet.ids import StreamId
-
-__all__ = ["FIELDS", "ChainCheck", "RawEntry", "raw_entry"]
+from fleet.events.envelope import GENESIS_HASH, Head, StoredEvent, event_hash
+from fleet.kernel.ids import StreamId
 
 FIELDS = ("t", "s", "b", "ts", "e", "c", "a", "k", "p", "h")
 """The names of the stored fields (EV-11)."""

@@ -9,26 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fleet.audit.merkle import leaf_hash, merkle_root
 from fleet.audit.note import NoteKey, SignCheck, cosign_note, open_note, sign_note
-from fleet.digest import digest_of
-from fleet.errors import InvalidInput
-from fleet.events import rfc3339
-from fleet.ids import Digest, StreamId
-
-__all__ = [
-    "MAX_EXPORT_BYTES",
-    "Checkpoint",
-    "Handover",
-    "Leaf",
-    "LeafMark",
-    "SignedCheckpoint",
-    "open_checkpoint",
-    "parse_checkpoint",
-    "sign_checkpoint",
-]
+from fleet.events.codec import rfc3339
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import Digest, StreamId
+from fleet.kernel.types import Frozen
 
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
 """An exported checkpoint that is longer is refused: about a million streams."""
@@ -46,10 +35,8 @@ class LeafMark(StrEnum):
     """It takes no appends: the log did not hold any more what this leaf attests (EV-19)."""
 
 
-class Leaf(BaseModel):
+class Leaf(Frozen):
     """Where one stream ended: its version and the hash of its last event."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stream: StreamId
     version: int = Field(ge=1)
@@ -70,10 +57,8 @@ class Handover:
     successor: NoteKey
 
 
-class Checkpoint(BaseModel):
+class Checkpoint(Frozen):
     """All heads at one time. `previous` is the digest of the signed note before this one; sequence 1 has none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     origin: str
     size: int = Field(ge=0)
@@ -103,13 +88,11 @@ class Checkpoint(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-class SignedCheckpoint(BaseModel):
+class SignedCheckpoint(Frozen):
     """A signed note and the leaves that its root commits to: the form in which checkpoints are exported.
 
     Nothing in it is verified by being of this form; `open_checkpoint` does that.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["swe-fleet/checkpoint/1"] = "swe-fleet/checkpoint/1"
     note: str

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Finding", "Verdict"]
-
 
 class Verdict(StrEnum):
     """How stored data differs from what was recorded (EV-32)."""

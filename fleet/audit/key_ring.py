@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from fleet.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from fleet.audit.loss import Loss, open_loss
 from fleet.audit.note import NoteKey, SignCheck, note_text, open_note
-from fleet.errors import InvalidInput, LogCorrupted
-
-__all__ = ["KeyRing", "is_handover"]
+from fleet.kernel.errors import InvalidInput, LogCorrupted
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,35 +6,30 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fleet.audit.note import NoteKey, SignCheck, open_note, sign_note
-from fleet.digest import canonical_json, digest_of
-from fleet.errors import InvalidInput
-from fleet.ids import CommandId, Digest, Principal, StreamId
-
-__all__ = ["AttestedHead", "Loss", "excused", "loss_id", "open_loss", "parse_loss", "sign_loss"]
+from fleet.kernel.digest import canonical_json, digest_of
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import CommandId, Digest, Principal, StreamId
+from fleet.kernel.types import Frozen
 
 _FIRST_LINE = "swe-fleet accepted loss 1"
 
 
-class AttestedHead(BaseModel):
+class AttestedHead(Frozen):
     """A version of a stream and the hash of its event; version 0 has the genesis hash."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(ge=0)
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Loss(BaseModel):
+class Loss(Frozen):
     """Who accepted that a stream went back from `attested` to `present`, and why.
 
     `kept` is the newest attested version that the log still holds; what checkpoints up to `sequence` attest beyond it
     is excused.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stream: StreamId
     attested: AttestedHead

@@ -9,9 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fleet.errors import InvalidInput, LogCorrupted
-
-__all__ = ["MAX_NOTE_BYTES", "NoteKey", "SignCheck", "cosign_note", "note_text", "open_note", "sign_note"]
+from fleet.kernel.errors import InvalidInput, LogCorrupted
 
 MAX_NOTE_BYTES = 64 * 1024
 """A note is short; whatever is longer is refused before it is looked at."""

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fleet.audit.chain import ChainCheck, RawEntry
 from fleet.audit.checkpoint import Checkpoint, Leaf, SignedCheckpoint
 from fleet.audit.key_ring import KeyRing
 from fleet.audit.merkle import inclusion_path, is_included, leaf_hash
 from fleet.audit.note import SignCheck
-from fleet.errors import InvalidInput, LogCorrupted
-from fleet.events import Head
-
-__all__ = ["MAX_PROOF_BYTES", "Proof", "Proven", "check_proof", "make_proof"]
+from fleet.events.envelope import Head
+from fleet.kernel.errors import InvalidInput, LogCorrupted
+from fleet.kernel.types import Frozen
 
 MAX_PROOF_BYTES = 512 * 1024 * 1024
 """A longer file is not read."""
@@ -26,17 +25,13 @@ _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Entry(Frozen):
     id: str = Field(max_length=40)
     fields: dict[str, _Base64]
 
 
-class Proof(BaseModel):
+class Proof(Frozen):
     """Event `version` of the leaf's stream: all entries up to the leaf, the leaf's path in the tree, the checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["swe-fleet/proof/1"] = "swe-fleet/proof/1"
     version: int = Field(ge=1)

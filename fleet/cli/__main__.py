@@ -1,5 +1,5 @@
 """`python -m fleet.cli`."""
 
-from fleet.cli import main
+from fleet.cli.app import main
 
 main()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fleet import __version__
-from fleet.cli.capacity import capacity_command
-from fleet.cli.groups import add_groups
-from fleet.cli.log_lines import LogJson
+from fleet.cli.audit.app import app as audit
+from fleet.cli.cluster.deploy_app import app as deploy
+from fleet.cli.cluster.manifests import app as cluster
+from fleet.cli.cluster.submit import submit_command
+from fleet.cli.models.app import budget, council, models
 from fleet.cli.output import Output, guarded
 from fleet.cli.parameters import (
     AsJson,
@@ -23,9 +28,53 @@ from fleet.cli.parameters import (
     roles_of,
     toolchain_of,
 )
-from fleet.cli.submit import submit_command
+from fleet.cli.project.app import discovery, epic, project
+from fleet.cli.project.ceremony_app import app as ceremony
+from fleet.cli.store.app import dlq, graph, sandbox
+from fleet.cli.story.app import app as story
 
-__all__ = ["app", "main"]
+_VERSION = f"fleet {__version__}"
+_VARIABLE = "FLEET_OBSERVABILITY_LOG_FORM"
+
+
+def write_json_logs(is_wanted: bool) -> bool:
+    """Log records of this process become lines of JSON on standard error; a fleet that it starts does the same."""
+    if is_wanted:
+        from fleet.config.settings import ObservabilitySettings
+        from fleet.telemetry.memory import NoMeter
+        from fleet.wiring.telemetry import set_up_logs
+
+        os.environ[_VARIABLE] = "json"
+        set_up_logs(ObservabilitySettings(log_form="json"), "command-line", meter=NoMeter())
+    return is_wanted
+
+
+LogJson = Annotated[bool, typer.Option("--log-json", callback=write_json_logs, help="Write log lines as JSON.")]
+
+
+GROUPS = {
+    "story": story,
+    "project": project,
+    "epic": epic,
+    "discovery": discovery,
+    "ceremony": ceremony,
+    "cluster": cluster,
+    "deploy": deploy,
+    "audit": audit,
+    "graph": graph,
+    "dlq": dlq,
+    "sandbox": sandbox,
+    "models": models,
+    "budget": budget,
+    "council": council,
+}
+
+
+def add_groups(app: typer.Typer) -> None:
+    """Every group is a command of the application."""
+    for name, group in GROUPS.items():
+        app.add_typer(group, name=name)
+
 
 app = typer.Typer(
     name="fleet",
@@ -37,12 +86,17 @@ app = typer.Typer(
 )
 add_groups(app)
 app.command("submit")(submit_command)
-app.command("capacity")(capacity_command)
 
 
 def main() -> None:
     """Entry point `fleet`."""
-    app()
+    # What a command imports stays; `guarded` turns the collector on again.
+    gc.disable()
+    # Typer would load pydantic to read this one flag.
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(_VERSION)
+    else:
+        app()
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +107,7 @@ def root(
 ) -> None:
     """An autonomous software-engineering team on your own Ray cluster."""
     if version:
-        typer.echo(f"fleet {__version__}")
+        typer.echo(_VERSION)
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -75,9 +129,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
-    from fleet.cli.goal import run_goal
-    from fleet.cli.run import RunOptions, run_story
     from fleet.cli.settings import absolute_model, settings
+    from fleet.cli.story.goal import run_goal
+    from fleet.cli.story.run import RunOptions, run_story
 
     output = Output(as_json=as_json)
     options = RunOptions(
@@ -102,7 +156,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start the local fleet: Ray, embedded services, actors and the HTTP front."""
-    from fleet.cli.lifecycle import start
+    from fleet.cli.local.lifecycle import start
 
     output = Output(as_json=as_json)
     guarded(output, lambda: start(output, detach=detach))
@@ -111,7 +165,7 @@ def up(
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop the local fleet; nothing of it is left running."""
-    from fleet.cli.lifecycle import stop
+    from fleet.cli.local.lifecycle import stop
 
     output = Output(as_json=as_json)
     guarded(output, lambda: stop(output))
@@ -120,7 +174,7 @@ def down(as_json: AsJson = False) -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show the running fleet: addresses, actors, memory by process."""
-    from fleet.cli.lifecycle import show_status
+    from fleet.cli.local.lifecycle import show_status
 
     output = Output(as_json=as_json)
     guarded(output, lambda: show_status(output))
@@ -131,7 +185,7 @@ def pause_fleet(
     reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")] = "", as_json: AsJson = False
 ) -> None:
     """Hold every story back: no step starts until `fleet unpause`; what runs may end."""
-    from fleet.cli.fleet_pause import pause
+    from fleet.cli.local.fleet_pause import pause
 
     output = Output(as_json=as_json)
     guarded(output, lambda: pause(output, reason=reason))
@@ -140,7 +194,7 @@ def pause_fleet(
 @app.command("unpause")
 def unpause_fleet(note: Annotated[str, typer.Option(help="Why now.")] = "", as_json: AsJson = False) -> None:
     """Let a paused fleet go on."""
-    from fleet.cli.fleet_pause import unpause
+    from fleet.cli.local.fleet_pause import unpause
 
     output = Output(as_json=as_json)
     guarded(output, lambda: unpause(output, note=note))
@@ -149,7 +203,7 @@ def unpause_fleet(note: Annotated[str, typer.Option(help="Why now.")] = "", as_j
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is wrong on this machine, and the mend."""
-    from fleet.cli.lifecycle import examine
+    from fleet.cli.local.lifecycle import examine
 
     output = Output(as_json=as_json)
     guarded(output, lambda: examine(output))
@@ -162,7 +216,7 @@ def events(
     as_json: AsJson = False,
 ) -> None:
     """Print the event log of a story."""
-    from fleet.cli.stories import show_events
+    from fleet.cli.story.stories import show_events
 
     output = Output(as_json=as_json)
     guarded(output, lambda: show_events(output, story_id, after=after))
@@ -175,7 +229,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the technical report of a story."""
-    from fleet.cli.stories import show_report
+    from fleet.cli.story.stories import show_report
 
     output = Output(as_json=as_json)
     guarded(output, lambda: show_report(output, story_id, form=form))
@@ -190,7 +244,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Fold and plan a recorded story again and print the digests; equal on every machine."""
-    from fleet.cli.replay import replay_story
+    from fleet.cli.story.replay import replay_story
 
     output = Output(as_json=as_json)
     guarded(output, lambda: replay_story(output, story_id, at=at, every=every, archive=archive))
@@ -203,7 +257,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the trajectories of stories as Parquet: messages, tool calls, evidence, votes, outcomes, tokens."""
-    from fleet.cli.export import export_trajectories
+    from fleet.cli.audit.export import export_trajectories
 
     output = Output(as_json=as_json)
     guarded(output, lambda: export_trajectories(output, parquet, story or []))
@@ -216,7 +270,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Continue a story: unpark it if it is parked, and watch it to its end or the next gate."""
-    from fleet.cli.stories import resume_story
+    from fleet.cli.story.stories import resume_story
 
     output = Output(as_json=as_json)
     guarded(output, lambda: resume_story(output, story_id, note=note))
@@ -229,7 +283,7 @@ def accept_loss(
     as_json: AsJson = False,
 ) -> None:
     """Let a stream whose end was lost take events again; who accepted it is recorded and signed."""
-    from fleet.cli.audit import accept_loss
+    from fleet.cli.audit.verify import accept_loss
 
     output = Output(as_json=as_json)
     guarded(output, lambda: accept_loss(output, stream, reason=reason))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet.errors import (
+from fleet.kernel.errors import (
     ConfigError,
     ConflictError,
     DomainError,
@@ -22,8 +22,6 @@ from fleet.errors import (
     StoreError,
     UnsupportedSchema,
 )
-
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "MISSING", "WAITING", "exit_code"]
 
 DONE = 0
 BAD_INPUT = 2

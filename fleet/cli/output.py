@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from fleet.cli.exit_codes import exit_code
-from fleet.errors import FleetError
+from fleet.cli.exit_codes import DONE, FAILED, exit_code
+from fleet.kernel.errors import FleetError
 
-__all__ = ["Output", "guarded", "shown"]
+if TYPE_CHECKING:
+    from fleet.desk.planning import DamagedStory
 
 
 def shown(text: object) -> str:
@@ -52,7 +54,7 @@ class Output:
 
     def fail(self, error: FleetError) -> NoReturn:
         """One clear line and the exit code of the error."""
-        self.console.print(f"[bold red]error[/] {shown(error.message)} [dim]({error.code})[/]")
+        self.console.print(f"[bold red]error[/] {shown(error.message)} [dim]({shown(error.code)})[/]")
         if self.as_json:
             sys.stdout.write(json.dumps({"error": error.to_wire()}, sort_keys=True, default=str) + "\n")
         raise SystemExit(exit_code(error))
@@ -60,13 +62,26 @@ class Output:
 
 def guarded(output: Output, body: Callable[[], int], *, continued_by: str = "the same command") -> NoReturn:
     """Run a command; errors of ours end in one line, an interrupt in exit code 4 and with what continues it."""
+    gc.enable()
     try:
         code = body()
     except FleetError as error:
         output.fail(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         # A fleet of the command's own takes the signal and cancels the command.
-        output.note(f"interrupted; what was recorded is kept, {continued_by} continues it")
+        output.note(f"interrupted; what was recorded is kept, {shown(continued_by)} continues it")
         output.result({"outcome": "interrupted"})
         raise SystemExit(4) from None
     raise SystemExit(code)
+
+
+def name_damaged(output: Output, damaged: Sequence[DamagedStory]) -> int:
+    """Names every story that was left out, with what to do. The exit code is 4 when there is one, else 0."""
+    for story in damaged:
+        why = f"story {story.story_id} is left out: {story.message}"
+        output.note(f"[yellow]warning[/] {shown(why)} [dim]({shown(story.code)})[/]")
+    if damaged:
+        output.note(
+            "the others are whole; `fleet audit verify` says what was altered, docs/troubleshooting.md what to do"
+        )
+    return FAILED if damaged else DONE

@@ -7,18 +7,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "AsJson",
-    "Budget",
-    "Delegates",
-    "Model",
-    "PythonEnvironment",
-    "Repository",
-    "StoryArg",
-    "roles_of",
-    "toolchain_of",
-]
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 StoryArg = Annotated[str, typer.Argument(help="Id of a story.", metavar="STORY")]
 Repository = Annotated[str, typer.Option(help="Git repository to work on: a folder, or its https address.")]

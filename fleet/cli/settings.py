@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.local import find_running
-from fleet.config import FleetSettings, load_settings
-from fleet.errors import StoreUnavailable
+from cluster.local.record import find_running
+from fleet.config.environment import load_settings
+from fleet.config.settings import FleetSettings
+from fleet.kernel.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from fleet.wiring.places import StorePlaces
 
-__all__ = ["absolute_model", "needed_addresses", "settings"]
 
 _RECORDED = "recorded:"
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-__all__ = ["ShowFirst"]
-
 
 class ShowFirst(TyperGroup):
     """`fleet budget ST` is `fleet budget show ST`; the other commands of the group are called by their names."""

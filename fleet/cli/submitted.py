@@ -13,18 +13,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cluster.local import find_running
-from fleet.cli.budget_limits import parse_limits
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.cli.output import Output, guarded
-from fleet.cli.run import watch_to_end
-from fleet.cli.submit_plan import PLAN_FILE, SubmittedPlan
-from fleet.config import load_settings
-from fleet.errors import InvalidInput
-from fleet.wiring import Endpoints, open_desk
+from cluster.local.record import find_running
+from fleet.cli.cluster.submit_plan import PLAN_FILE, SubmittedPlan
+from fleet.cli.endpoints import endpoints_of
+from fleet.cli.models.budget import parse_limits
+from fleet.cli.output import Output, guarded, shown
+from fleet.cli.story.run import watch_to_end
+from fleet.config.environment import load_settings
+from fleet.desk.planning import request_key
+from fleet.kernel.errors import InvalidInput
+from fleet.wiring.desk.desk import open_desk
+from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.places import given_places
-
-__all__ = ["main"]
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ async def _run(plan: SubmittedPlan, output: Output) -> int:
     started, endpoints = time.monotonic(), _endpoints()
     async with open_desk(endpoints) as desk:
         story_id = await desk.story_id_for(plan.story, again=plan.created)
-        output.note(f"[bold]{story_id}[/]: {plan.story['title']}")
+        output.note(f"[bold]{shown(story_id)}[/]: {shown(plan.story['title'])}")
         if await desk.project_of(story_id) is not None:
             output.note("goes on: an earlier run of this job created it")
         else:
@@ -63,7 +63,8 @@ async def _run(plan: SubmittedPlan, output: Output) -> int:
             "record": False,
             "budget": parse_limits(plan.limits),
         }
-        await desk.require(story_id, "start_story", body, principal=plan.principal, key=f"{story_id}/start")
+        key = request_key(f"{story_id}/start", body)
+        await desk.require(story_id, "start_story", body, principal=plan.principal, key=key)
         return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
 
 

@@ -8,9 +8,7 @@ from pydantic import Field
 from pydantic.functional_validators import BeforeValidator
 
 from fleet.config.values import AbsolutePath, SecretReference, Settings, kind_alone
-from fleet.tools import SecretName
-
-__all__ = ["BlobSettings", "FileBlobSettings", "RedisBlobSettings", "S3BlobSettings"]
+from fleet.policy.secret_refs import SecretName
 
 
 class FileBlobSettings(Settings):

@@ -10,9 +10,7 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fleet.errors import ConfigError
-
-__all__ = ["MAX_DOCUMENT_BYTES", "parse_document", "validated"]
+from fleet.kernel.errors import ConfigError
 
 MAX_DOCUMENT_BYTES = 1_048_576
 """A config file over 1 MiB is refused."""

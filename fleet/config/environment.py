@@ -15,9 +15,7 @@ from pydantic.fields import FieldInfo
 from fleet.config.document import invalid, problems_of
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.config.settings import FleetSettings
-from fleet.errors import ConfigError
-
-__all__ = ["Key", "config_files", "load_settings", "settings_keys"]
+from fleet.kernel.errors import ConfigError
 
 _FILE = "fleet.yaml"
 _PREFIX = "FLEET_"

@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from fleet.config.document import parse_document, validated
-from fleet.digest import digest_of
-from fleet.errors import ConfigError
-from fleet.ids import Digest
-
-__all__ = ["ConfigFiles", "packaged_directory"]
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import Digest
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,13 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from fleet.config.values import AbsolutePath, IpNetwork, SecretReference, Settings
-from fleet.errors import FleetError
-from fleet.tools import SecretName, address_refusal
-from fleet.tools.http_rules import target_of
+from fleet.kernel.errors import FleetError
+from fleet.kernel.types import NoticeKind
+from fleet.policy.addresses import address_refusal
+from fleet.policy.commands.http import target_of
+from fleet.policy.secret_refs import SecretName
 
-__all__ = ["MailTargetSettings", "NotificationSettings", "TargetSettings", "WebhookTargetSettings"]
-
-NoticeKind = Literal["approval_requested", "time_limit_passed", "incident_opened"]
 MailAddress = Annotated[str, Field(max_length=254, pattern=r"^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$")]
 """An address without a name: nothing in it can end a line of a mail."""
 _KINDS: tuple[NoticeKind, ...] = ("approval_requested", "time_limit_passed", "incident_opened")

@@ -10,8 +10,6 @@ from pydantic_core import PydanticUndefined
 from fleet.config.environment import Key, settings_keys
 from fleet.config.settings import ServeSettings
 
-__all__ = ["settings_reference"]
-
 # What the loader works out, so that the model has no default of its own.
 _DEFAULT_TEXTS = {"home": "`$XDG_STATE_HOME/swe-fleet`, else `~/.local/state/swe-fleet`"}
 _FLEET_HEAD = "| key in fleet.yaml | variable | default | meaning |\n|---|---|---|---|"

@@ -8,20 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fleet.config.values import AbsolutePath, Settings
-from fleet.tools import SecretGrant, SecretName
-
-__all__ = [
-    "EnvironmentSecretsSettings",
-    "FileSecretsSettings",
-    "KubernetesKeySettings",
-    "KubernetesSecretsSettings",
-    "MountedSecretsSettings",
-    "SecretsSettings",
-    "VaultKeySettings",
-    "VaultKubernetesAuth",
-    "VaultSecretsSettings",
-    "VaultTokenAuth",
-]
+from fleet.policy.secret_grants import SecretGrant
+from fleet.policy.secret_refs import SecretName
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 Names = Annotated[frozenset[SecretName], Field(min_length=1)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,37 +11,78 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic.functional_validators import BeforeValidator
 
 from fleet.config.blobs import BlobSettings, FileBlobSettings
-from fleet.config.deploying import DeploySettings
-from fleet.config.labels import LabelChoice, LabelKey
 from fleet.config.notifications import NotificationSettings
-from fleet.config.observability import ObservabilitySettings
 from fleet.config.values import AbsolutePath, BoltUri, IpNetwork, Port, RedisUrl, SecretReference, Settings, kind_alone
-from fleet.tools import SecretName, WaivableItem
+from fleet.policy.deploy import DeployTarget
+from fleet.policy.runs.isolation import WaivableItem
+from fleet.policy.secret_refs import SecretName
 
-__all__ = [
-    "ActorKind",
-    "AuditSettings",
-    "BubblewrapBackendSettings",
-    "ChatFrontSettings",
-    "ContainerBackendSettings",
-    "FleetSettings",
-    "KubernetesBackendSettings",
-    "ForgeSettings",
-    "HostedForgeSettings",
-    "LeaseSettings",
-    "LlamaSettings",
-    "LocalForgeSettings",
-    "MemorySettings",
-    "ModelsSettings",
-    "Neo4jSettings",
-    "PortSettings",
-    "RateSettings",
-    "RaySettings",
-    "SandboxBackendSettings",
-    "SandboxSettings",
-    "ServeAppSettings",
-    "ServeSettings",
-]
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LabelKey = Annotated[str, Field(pattern=rf"^([A-Za-z0-9.-]{{1,253}}/)?{_LABEL}$")]
+LabelValue = Annotated[str, Field(pattern=rf"^{_LABEL}$")]
+LabelChoice = Annotated[str, Field(pattern=rf"^!?({_LABEL}|in\({_LABEL}(, ?{_LABEL})*\))$")]
+"""A value of a label, `!value`, `in(one,other)` or `!in(one,other)`."""
+
+_CHOICE = re.compile(r"(?P<no>!?)(?:in\((?P<several>[^)]*)\)|(?P<one>.*))")
+
+
+def has_node(wanted: Mapping[str, str], nodes: Iterable[Mapping[str, str]]) -> bool:
+    """Whether one of these nodes, each given by its labels, is as wanted."""
+    return any(all(_fits(choice, labels.get(key)) for key, choice in wanted.items()) for labels in nodes)
+
+
+def _fits(choice: str, value: str | None) -> bool:
+    found = _CHOICE.fullmatch(choice)
+    assert found is not None, "every text has this form"
+    several, one = found["several"], found["one"]
+    allowed = [one] if several is None else [part.strip() for part in several.split(",")]
+    # A node without the label is as good as one with another value, as Ray has it.
+    return (value in allowed) != bool(found["no"])
+
+
+class ObservabilitySettings(Settings):
+    """Log lines and traces of every process; metrics are always there (docs/observability.md)."""
+
+    log_form: Literal["auto", "json", "text"] = "auto"
+    """Form of log lines: JSON, readable text, or `auto`: text on a terminal and JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Records below this level are left out."""
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)] | None = None
+    """Collector that takes traces over OTLP/HTTP, `http://host:4318`; unset is OTEL_EXPORTER_OTLP_ENDPOINT, or none."""
+    otlp_headers: SecretStr | None = None
+    """Headers for the collector as `name=value,name=value`; unset is OTEL_EXPORTER_OTLP_HEADERS."""
+    trace_file: AbsolutePath | None = None
+    """File that traces are appended to, one document of OTLP in JSON a line."""
+    sample_percent: Annotated[int, Field(ge=0, le=100)] = 100
+    """Share of the stories whose trace is kept; all processes keep the same ones."""
+
+    @property
+    def has_traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return self.otlp_endpoint is not None or self.trace_file is not None
+
+
+class DeploySettings(Settings):
+    """Deployments."""
+
+    # Source: LC-46.
+    enabled: bool = False
+    """Lifecycles may deploy; when false, stories of lifecycle `sdlc` get `sdlc-no-deploy`."""
+    # Source: LC-49.
+    targets: tuple[DeployTarget, ...] = ()
+    """Where stories are deployed, how, and what is watched then; the first that fits a story's project."""
+
+    @model_validator(mode="after")
+    def _has_somewhere_to_deploy(self) -> Self:
+        names = [target.environment for target in self.targets]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two targets have environment {', '.join(doubled)}")
+        ports = [target.expose for target in self.targets if target.expose is not None]
+        if doubled := sorted({port for port in ports if ports.count(port) > 1}):
+            raise ValueError(f"two targets have the port {doubled[0]} under expose")
+        if self.enabled and not self.targets:
+            raise ValueError("enabled is true and no target is declared: list one under deploy.targets")
+        return self
 
 
 class Neo4jSettings(Settings):

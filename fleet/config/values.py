@@ -10,10 +10,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.functional_validators import AfterValidator
 
-from fleet.errors import InvalidInput
-from fleet.tools import parse_reference
-
-__all__ = ["AbsolutePath", "BoltUri", "IpNetwork", "Port", "RedisUrl", "SecretReference", "Settings", "kind_alone"]
+from fleet.kernel.errors import InvalidInput
+from fleet.policy.secret_refs import parse_reference
 
 
 class Settings(BaseModel):

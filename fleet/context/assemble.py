@@ -2,22 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fleet.context.budget import ceiling
 from fleet.context.counting import BY_ESTIMATE, Counting
-from fleet.context.item import MUST_KEEP, Item
+from fleet.context.extract import facts_in, ids_in, paths_in
+from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.lessons import lesson_items
 from fleet.context.scope import ContextConfig, scopes_for
 from fleet.context.sections import Reader, section, tasks_of
-from fleet.context.shorten import shortened
-from fleet.context.task_block import task_block
 from fleet.context.view import StoryView
-from fleet.errors import ContextTooLarge
-from fleet.knowledge import Note, ask, rank_notes
+from fleet.kernel.errors import ContextTooLarge, InvalidInput
+from fleet.knowledge.cite import Note, rank_notes
+from fleet.knowledge.rank import ask
+from fleet.story.state import StoryState, TaskState
 
-__all__ = ["HEADINGS", "BuiltPack", "Dropped", "assemble", "build_pack"]
+
+def task_block(state: StoryState, task_id: str) -> tuple[Item, ...]:
+    """The items of the task.
+
+    Raises:
+        InvalidInput: the story has no such task.
+    """
+    task = state.tasks.get(task_id)
+    if task is None:
+        raise InvalidInput(
+            f"story {state.story_id} has no task {task_id!r}",
+            field="task_id",
+            value=task_id,
+            allowed=sorted(state.tasks),
+        )
+    return (*_record(task), *_questions(state, task_id), *_feedback(task), *_findings(state))
+
+
+def _record(task: TaskState) -> Iterable[Item]:
+    t = task.task
+    lines = [one_line(t.title), t.description.strip()]
+    lines += [f"Serves: {', '.join(r for r in t.acceptance_refs if r.startswith('ac-'))}"] if t.acceptance_refs else []
+    lines += [f"Files it may change: {', '.join(t.paths)}"] if t.paths else []
+    lines += [f"Use: {', '.join(t.suggested_tech)}"] if t.suggested_tech else []
+    lines += [f"Notes: {one_line(t.notes)}"] if t.notes.strip() else []
+    yield _item("Your task", "record", "\n".join(line for line in lines if line))
+
+
+def _questions(state: StoryState, task_id: str) -> Iterable[Item]:
+    for question in state.questions.values():
+        if question.severity == "blocking" and question.answer is None:
+            text = fence(question.text, origin="an open question")
+            yield _item("Open questions", question.question_id, text)
+
+
+def _feedback(task: TaskState) -> Iterable[Item]:
+    for number, feedback in enumerate(task.feedback):
+        text = fence(feedback, origin="a review of your earlier work")
+        # The last word counts most: a lower rank stays longer.
+        yield _item("Feedback", f"feedback-{number}", text, level=MUST_KEEP + 1, rank=-number)
+
+
+def _findings(state: StoryState) -> Iterable[Item]:
+    score = state.scores.get(state.tree) if state.tree is not None and state.tree != state.base_tree else None
+    if score is not None and score.verdict != "pass" and score.reasons:
+        text = fence("\n".join(score.reasons), origin="the last measurement of the code")
+        yield _item("What fails now", "findings", text, level=MUST_KEEP + 1)
+
+
+def _item(heading: str, id: str, text: str, *, level: int = MUST_KEEP, rank: int = 0) -> Item:
+    return Item(scope=TASK_BLOCK, level=level, id=id, heading=heading, text=text, rank=rank)
+
+
+_MIN_CHARS = 160
+"""A shorter item is shown whole or not at all."""
+_LEAST_GAIN = 0.6
+"""A short form is no longer than this part of the item."""
+_FENCED = re.compile(
+    r"Data from (?P<origin>[^\n]*), not instructions:\n(?P<ticks>`{3,})text\n(?P<body>.*)\n(?P=ticks)", re.DOTALL
+)
+_HEAD = re.compile(r"(?P<head>.{1,200}?[^\s:])(?::\s|\.\s|\n|$)", re.DOTALL)
+
+
+def shortened(item: Item) -> Item | None:
+    """The item with its first clause, what has to survive of the rest, and every id and path that it names.
+
+    None where that would not be much shorter. Data stay fenced as data (CX-27).
+    """
+    if len(item.text) < _MIN_CHARS:
+        return None
+    fenced = _FENCED.fullmatch(item.text)
+    text = fence(_digest(fenced["body"]), origin=fenced["origin"]) if fenced else _digest(item.text)
+    return replace(item, text=text) if len(text) <= _LEAST_GAIN * len(item.text) else None
+
+
+def _digest(text: str) -> str:
+    first = _HEAD.match(text.lstrip())
+    head = one_line(first["head"]) if first else one_line(text)[:200]
+    mark = "- " if text.lstrip().startswith("- ") else ""
+    lines = [mark + head.removeprefix("- ")]
+    facts = (one_line(fact.line) for fact in facts_in(text))
+    indent = "  " if mark else ""
+    said = "\n".join([*lines, *(f"{indent}{line}" for line in facts if line not in head)])
+    names = [name for name in (*ids_in(text), *paths_in(text)) if name not in (*ids_in(said), *paths_in(said))]
+    return said + (f" [...] {', '.join(names)}" if names else " [...]")
+
 
 HEADINGS = (
     "Story",

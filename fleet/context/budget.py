@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["BudgetRule", "ceiling", "estimate_tokens"]
+from fleet.kernel.types import Frozen
 
 Tokens = Annotated[int, Field(ge=0)]
 
 
-class BudgetRule(BaseModel):
+class BudgetRule(Frozen):
     """Part `budget` of config/context.yaml; all values in tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: dict[str, Annotated[int, Field(ge=512)]]
     """Base by base role."""

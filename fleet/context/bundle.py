@@ -8,40 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from fleet.context.budget import ceiling
 from fleet.context.scope import ContextConfig, Scope
 from fleet.context.sections import Reader, live_decisions, relevant_decisions, tasks_of
 from fleet.context.view import StoryView
-from fleet.events import rfc3339
-from fleet.story import Decision, StoryState, TaskState
-
-__all__ = [
-    "BundleStats",
-    "CaseHeader",
-    "MilestoneLine",
-    "PlanHeader",
-    "RehydrationBundle",
-    "RolePack",
-    "TimelineLine",
-    "bundle_stats",
-    "role_pack",
-]
+from fleet.events.codec import rfc3339
+from fleet.kernel.types import Frozen
+from fleet.story.state import Decision, StoryState, TaskState
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CriterionLine(_Part):
+class CriterionLine(Frozen):
     """An acceptance criterion."""
 
     ac_id: str
     text: str
 
 
-class CaseHeader(_Part):
+class CaseHeader(Frozen):
     """What is to be made."""
 
     story_id: str
@@ -52,7 +35,7 @@ class CaseHeader(_Part):
 
 
 # Source: CX-42.
-class PlanHeader(_Part):
+class PlanHeader(Frozen):
     """The adopted plan, else the latest proposed one, which `status` says."""
 
     plan_id: str
@@ -61,7 +44,7 @@ class PlanHeader(_Part):
     rationale: str
 
 
-class TaskLine(_Part):
+class TaskLine(Frozen):
     """A task of the role."""
 
     task_id: str
@@ -75,7 +58,7 @@ class TaskLine(_Part):
     paths: tuple[str, ...]
 
 
-class DecisionLine(_Part):
+class DecisionLine(Frozen):
     """A decision that holds or is proposed."""
 
     id: str
@@ -86,7 +69,7 @@ class DecisionLine(_Part):
     created_at: str
 
 
-class DecisionEdge(_Part):
+class DecisionEdge(Frozen):
     """How two decisions hang together."""
 
     src: str
@@ -94,7 +77,7 @@ class DecisionEdge(_Part):
     dst: str
 
 
-class ImpactedTask(_Part):
+class ImpactedTask(Frozen):
     """A task that a decision affects."""
 
     decision_id: str
@@ -102,7 +85,7 @@ class ImpactedTask(_Part):
     title: str
 
 
-class MilestoneLine(_Part):
+class MilestoneLine(Frozen):
     """Something worth remembering."""
 
     ts: str
@@ -110,7 +93,7 @@ class MilestoneLine(_Part):
     actor: str
 
 
-class QuestionLine(_Part):
+class QuestionLine(Frozen):
     """A question that nobody answered yet."""
 
     id: str
@@ -119,7 +102,7 @@ class QuestionLine(_Part):
 
 
 # Source: CX-41.
-class RolePack(_Part):
+class RolePack(Frozen):
     """What one role is told; milestones are in chronological order."""
 
     role: str
@@ -135,7 +118,7 @@ class RolePack(_Part):
     token_budget_hint: int
 
 
-class BundleStats(_Part):
+class BundleStats(Frozen):
     """Numbers of what the bundle holds; `events` are all of the story up to its version."""
 
     decisions: int
@@ -145,7 +128,7 @@ class BundleStats(_Part):
     roles: int
 
 
-class TimelineLine(_Part):
+class TimelineLine(Frozen):
     """One of the last events, in words."""
 
     version: int
@@ -156,7 +139,7 @@ class TimelineLine(_Part):
 
 
 # Source: CX-40.
-class RehydrationBundle(_Part):
+class RehydrationBundle(Frozen):
     """The story at one version for several roles. The same version and request give the same bundle."""
 
     story_id: str

@@ -11,8 +11,6 @@ from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.item import one_line
 from fleet.context.session import FACT_CLASSES, Fact, FactClass, Turn
 
-__all__ = ["MIN_RATIO", "PROSE", "CompressedSession", "compress", "recall_of", "with_prose"]
-
 MIN_RATIO = 0.6
 """The part of the tokens that has to go (CX-51)."""
 LONG_TOKENS = 8000

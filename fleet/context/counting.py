@@ -8,8 +8,6 @@ from typing import Protocol
 
 from fleet.context.budget import estimate_tokens
 
-__all__ = ["BY_ESTIMATE", "ESTIMATE", "Counting", "Estimate", "TokenCounter"]
-
 
 class TokenCounter(Protocol):
     """Counts the tokens of texts. The same text has the same count, on every machine and in every process."""

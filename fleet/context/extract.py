@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fleet.context.item import one_line
 from fleet.context.session import Fact, FactClass, Turn
 
-__all__ = ["facts_in", "facts_of", "ids_in", "paths_in"]
-
 _ID = re.compile(r"(?<![\w./-])(?:pr|ep|st|tk|pv|ac|de|qu|ap|rn|co|cd|ce|in|dg|rp)-[a-z0-9]+(?:-[a-z0-9]+)*(?![\w/-])")
 _PATH = re.compile(
     r"(?<![\w./@:-])(?:[\w.-]+/)*[\w-][\w.-]*\.(?:py|pyi|ts|tsx|js|jsx|json|ya?ml|toml|md|rst|rs|go|java|kt|c|h|cc|cpp"

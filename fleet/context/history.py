@@ -6,23 +6,13 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet.context.budget import estimate_tokens
 from fleet.context.session import Turn, TurnKind
-from fleet.ids import Digest
-from fleet.story import Step, StoryState
-
-__all__ = [
-    "SUMMING_UP",
-    "CompressionRule",
-    "history_of",
-    "is_long",
-    "steps_after",
-    "text_digests",
-    "told_texts",
-    "turns_of",
-]
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
+from fleet.story.state import Step, StoryState
 
 SUMMING_UP = "summarize"
 """Operation of the steps in which a model writes about the history."""
@@ -31,10 +21,8 @@ _FILES = ("content", "code", "text", "tests")
 _KINDS: Mapping[str | None, TurnKind] = {"tests": "run", "build": "run", "lint": "run", "files": "file"}
 
 
-class CompressionRule(BaseModel):
+class CompressionRule(Frozen):
     """Part `compression` of config/context.yaml: from which length on the history of a role is summed up."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: Annotated[int, Field(ge=1)] = 40
     """Finished steps of the role since its last summary."""

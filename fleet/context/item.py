@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MUST_KEEP", "TASK_BLOCK", "Item", "fence", "one_line"]
-
 TASK_BLOCK = "TASK"
 """Stands in place of a scope for the working items of the step's own task (CX-5)."""
 

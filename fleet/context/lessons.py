@@ -12,20 +12,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.context.item import Item, fence, one_line
-from fleet.events import (
-    Payload,
-    StepFinished,
-    StepStarted,
-    StoredEvent,
-    StoryTransitioned,
-    TaskAdded,
-    TaskTransitioned,
-    WorkspaceScored,
-)
-from fleet.ids import StoryId
-from fleet.knowledge import Note, ask, rank_notes
-
-__all__ = ["LESSONS", "Lesson", "LessonRule", "lesson_items", "lessons_of", "nearest", "sees"]
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.step import StepFinished, StepStarted
+from fleet.events.story import StoryTransitioned
+from fleet.events.task import TaskAdded, TaskTransitioned
+from fleet.events.workspace import WorkspaceScored
+from fleet.kernel.ids import StoryId
+from fleet.knowledge.cite import Note, rank_notes
+from fleet.knowledge.rank import ask
 
 LESSONS = "LESSONS"
 """Stands in place of a scope, as TASK does: what comes from other stories is no scope of this one."""

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fleet.events import PlanProposed, StoredEvent, Task
-from fleet.story import Decision, Plan, StoryState, TaskState
-
-__all__ = ["RowCut", "Rows", "cut_to", "ids_of", "rows_about"]
+from fleet.events.envelope import StoredEvent
+from fleet.events.plan import PlanProposed, Task
+from fleet.story.state import Decision, Plan, StoryState, TaskState
 
 _NAMES = re.compile(rb"[A-Za-z0-9_-]+")
 _STRINGS = re.compile(rb'"([^"\\]*)"')

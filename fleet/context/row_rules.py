@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fleet.context.row_cut import Rows
-from fleet.ids import Principal
-from fleet.story import Decision, FsmConfig, StoryState, TaskState, pending_approvals
-from fleet.tools import Role
-
-__all__ = ["RowRules"]
+from fleet.kernel.ids import Principal
+from fleet.policy.roles import Role
+from fleet.story.approvals import pending_approvals
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.state import Decision, StoryState, TaskState
 
 _QA_STATES = frozenset({"pending_qa", "qa_testing", "qa_passed", "qa_failed"})
 _WAITS_FOR_QA = frozenset({"pending_qa", "qa_testing"})

@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fleet.context.budget import BudgetRule
 from fleet.context.history import CompressionRule
 from fleet.context.lessons import LessonRule
-from fleet.context.operator_patterns import OperatorRedaction
-from fleet.errors import InvalidInput, PolicyDenied
-
-__all__ = ["SCOPES", "ContextConfig", "ProfileRow", "Scope", "ScopeCheck", "check", "scopes_for"]
+from fleet.kernel.errors import InvalidInput, PolicyDenied
+from fleet.kernel.types import Frozen, Phase
+from fleet.redaction.operator_patterns import OperatorRedaction
 
 Scope = Literal[
     "CASE_HEADER",
@@ -33,16 +32,11 @@ Scope = Literal[
 ]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-Phase = Literal["DESIGN", "BUILD", "TEST", "DOCS"]
 _PHASES: dict[str, Phase] = {name: name for name in get_args(Phase)}
 Rows = dict[Phase, tuple[Scope, ...]]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProfileRow(_Frozen):
+class ProfileRow(Frozen):
     """A profile: the base role whose row it uses, and where it differs."""
 
     extends: str
@@ -53,7 +47,7 @@ class ProfileRow(_Frozen):
     without: tuple[Scope, ...] = ()
 
 
-class ContextConfig(_Frozen):
+class ContextConfig(Frozen):
     """config/context.yaml as a whole."""
 
     always: tuple[Scope, ...]

@@ -15,9 +15,7 @@ from fleet.context.item import MUST_KEEP, Item, fence, one_line
 from fleet.context.scope import Scope
 from fleet.context.summary_text import outline_of
 from fleet.context.view import StoryView
-from fleet.story import Decision, StoryState, TaskState
-
-__all__ = ["Reader", "live_decisions", "relevant_decisions", "section", "tasks_of"]
+from fleet.story.state import Decision, StoryState, TaskState
 
 _FALLBACK_DECISIONS = 5
 

@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from fleet.context.budget import estimate_tokens
-from fleet.models import fair_shares
-
-__all__ = ["outline_of"]
+from fleet.models.routing.fair_queue import fair_shares
 
 _PART = re.compile(r"^(?=## )", re.MULTILINE)
 

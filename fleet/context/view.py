@@ -6,24 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fleet.context.lessons import Lesson
-from fleet.events import (
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    DeploymentRecorded,
-    MilestoneReached,
-    Payload,
-    PlanAdopted,
-    PlanProposed,
-    PlanRejected,
-    StoredEvent,
-    StoryEdited,
-    StoryTransitioned,
-    decode,
-)
-from fleet.story import MILESTONES, StoryState
-
-__all__ = ["Milestone", "StoryView", "milestones"]
+from fleet.events.approval import ApprovalGranted, ApprovalRejected, ApprovalRequested
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanAdopted, PlanProposed, PlanRejected
+from fleet.events.story import MilestoneReached, StoryEdited, StoryTransitioned
+from fleet.events.workspace import DeploymentRecorded
+from fleet.story.milestones import MILESTONES
+from fleet.story.state import StoryState
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,37 +8,20 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict
-
 from fleet.council.evidence import Contender
 from fleet.council.roster import Member
-from fleet.errors import ReplyMalformed
-from fleet.ids import EntityId
+from fleet.kernel.errors import ReplyMalformed
+from fleet.kernel.ids import EntityId
+from fleet.kernel.types import Frozen, Vote
 
-__all__ = [
-    "MAX_REASON",
-    "Attempt",
-    "Ballot",
-    "BallotPaper",
-    "CountedBallot",
-    "Vote",
-    "ballot_paper",
-    "ballot_schema",
-    "count_ballots",
-    "read_ballot",
-]
-
-Vote = Literal["approve", "reject", "abstain"]
 Attempt = Literal[1, 2]
 """1: the order of the shuffle; 2: reversed (CN-46)."""
 MAX_REASON = 400
 _VOTES: tuple[Vote, ...] = ("approve", "reject", "abstain")
 
 
-class Ballot(BaseModel):
+class Ballot(Frozen):
     """One valid answer of one voter, in candidate ids (CN-45)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     council_id: EntityId
     round: int

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleet.council.evidence import Contender, Evidence
-from fleet.digest import digest_of_json
-from fleet.ids import Digest
-
-__all__ = ["Candidate", "Version", "cluster_id_of", "cluster_sizes", "contenders_of", "merge_equal"]
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
 
 
 @dataclass(frozen=True, slots=True)

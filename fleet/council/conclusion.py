@@ -14,18 +14,8 @@ from fleet.council.roster import voter_weights
 from fleet.council.state import CouncilState
 from fleet.council.tally import Decided, NoDecision, Result, Tally, tally_gate, tally_selection
 from fleet.council.tests_filter import DroppedTest
-from fleet.digest import digest_of_json
-from fleet.ids import Digest
-
-__all__ = [
-    "CandidateResult",
-    "Checks",
-    "Conclusion",
-    "MinorityReport",
-    "RejectingReason",
-    "conclude",
-    "tokens_by_phase",
-]
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
 
 
 @dataclass(frozen=True, slots=True)

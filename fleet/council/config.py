@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-__all__ = [
-    "CouncilConfig",
-    "CouncilDefaults",
-    "CouncilPool",
-    "CouncilUse",
-    "EngineKind",
-    "MockMode",
-    "NamedAgent",
-    "PassThreshold",
-    "Reliability",
-    "Rigor",
-]
+from fleet.kernel.types import Frozen, MockMode, Rigor, RoleName
 
 EngineKind = Literal["vllm", "openai", "anthropic", "local", "recorded", "mock"]
-MockMode = Literal["excellent", "poor", "stubborn", "verbose", "concise", "error_prone", "inconsistent"]
 PassThreshold = Literal["majority", "two_thirds"]
-Rigor = Literal["L0", "L1", "L2", "L3"]
 CouncilUse = Literal["code", "architecture", "design", "story_gate"]
-RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
 Temperature = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 
 
@@ -34,11 +20,7 @@ FIRST_NAMED, LAST_NAMED = 101, 899
 """Numbers of named agents: seats of pools end at 99, and delegates of gates have 900."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CouncilDefaults(_Frozen):
+class CouncilDefaults(Frozen):
     """What a council gets when its request names nothing else."""
 
     num_agents: Annotated[int, Field(ge=3, le=9)] = 3
@@ -65,7 +47,7 @@ class CouncilDefaults(_Frozen):
         return self
 
 
-class CouncilPool(_Frozen):
+class CouncilPool(Frozen):
     """Members that serve the councils of one role (CN-16)."""
 
     num_agents: Annotated[int, Field(ge=1, le=99)] = 3
@@ -84,7 +66,7 @@ class CouncilPool(_Frozen):
         return self
 
 
-class NamedAgent(_Frozen):
+class NamedAgent(Frozen):
     """A seat that an admin registered: it sits in councils of its role before the numbered ones do (AP-79)."""
 
     number: Annotated[int, Field(ge=FIRST_NAMED, le=LAST_NAMED)]
@@ -95,7 +77,7 @@ class NamedAgent(_Frozen):
     """What an admin says of how it works."""
 
 
-class Reliability(_Frozen):
+class Reliability(Frozen):
     """Measured weights of seats; versioned, because they change outcomes (CN-55)."""
 
     version: Annotated[int, Field(ge=0)] = 0
@@ -104,7 +86,7 @@ class Reliability(_Frozen):
     """Member id -> weight; a seat that is not named has weight 1."""
 
 
-class CouncilConfig(_Frozen):
+class CouncilConfig(Frozen):
     """Sizes, limits, rules and pools of councils."""
 
     rule_version: Annotated[int, Field(ge=1)]

@@ -11,8 +11,6 @@ from fleet.council.candidate import Candidate
 from fleet.council.evidence import Evidence
 from fleet.council.state import CouncilState
 
-__all__ = ["Counterfactual", "counterfactuals"]
-
 
 @dataclass(frozen=True, slots=True)
 class Counterfactual:

@@ -9,27 +9,18 @@ from typing import Any
 from fleet.council.facts import EstimateCast
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
-from fleet.council.tally import UndecidedReason
-from fleet.digest import digest_of_json
-from fleet.ids import Digest
-from fleet.planning import (
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import UndecidedReason
+from fleet.planning.estimates import (
     AnotherRound,
-    EstimateConfig,
     Estimated,
     NoEstimate,
     close_estimate_round,
     iqr_on_scale,
     median_on_scale,
 )
-
-__all__ = [
-    "EstimateConclusion",
-    "EstimateRound",
-    "OwedEstimate",
-    "conclude_estimate",
-    "estimate_rounds",
-    "owed_estimates",
-]
+from fleet.planning.planning_config import EstimateConfig
 
 
 @dataclass(frozen=True, slots=True)

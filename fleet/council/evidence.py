@@ -6,30 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from fleet.ids import Digest, EntityId
-
-__all__ = [
-    "Contender",
-    "Evidence",
-    "GateCheck",
-    "OrderKey",
-    "early_exit",
-    "has_failure",
-    "is_better",
-    "on_ballot",
-    "order_key",
-]
+from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.types import Frozen
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GateCheck(_Frozen):
+class GateCheck(Frozen):
     """One hard gate of a candidate; `run_id` None where no run was needed."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -37,7 +22,7 @@ class GateCheck(_Frozen):
     run_id: EntityId | None = None
 
 
-class Evidence(_Frozen):
+class Evidence(Frozen):
     """What is known of one candidate after one round; field for field the value of the event (CN-36).
 
     At least one gate: a candidate that nothing has checked is not one that passed (GL-18).

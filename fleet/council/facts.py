@@ -9,32 +9,10 @@ from typing import Literal
 from fleet.council.ballot import Ballot
 from fleet.council.config import PassThreshold
 from fleet.council.evidence import Evidence
-from fleet.council.roster import Member, OutputKind
+from fleet.council.roster import Member
 from fleet.council.tests_filter import DroppedTest
-from fleet.ids import Digest
-
-__all__ = [
-    "BallotCast",
-    "BallotRefused",
-    "Closed",
-    "CritiqueFailed",
-    "CritiqueReceived",
-    "DraftFailed",
-    "DraftReceived",
-    "EstimateCast",
-    "EvidenceRecorded",
-    "Fact",
-    "Interrupted",
-    "Opened",
-    "RefusalCode",
-    "RepairFailed",
-    "RepairReceived",
-    "TestsAuthored",
-    "TestsFailed",
-    "TestsFiltered",
-]
-
-RefusalCode = Literal["invalid", "late", "ineligible", "duplicate"]
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +20,7 @@ class Opened:
     """Everything that was fixed when the council opened (CN-20); a later change of config changes nothing here."""
 
     council_id: str
-    kind: Literal["selection", "gate", "estimate"]
+    kind: CouncilKind
     output_kind: OutputKind
     roster: tuple[Member, ...]
     rounds: int
@@ -216,7 +194,7 @@ class BallotRefused:
 
     voter: str
     attempt: int
-    code: RefusalCode
+    code: BallotRefusal
     tokens: int = 0
 
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fleet.council.config import CouncilConfig
-from fleet.council.roster import CouncilKind, Member, OutputKind, build_roster, derive_seed, roster_problems
-from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput
-from fleet.ids import Digest, EntityId, StoryId
-
-__all__ = ["Constraints", "CouncilBudget", "CouncilRequest", "RubricEntry", "parse_request"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from fleet.council.roster import Member, build_roster, derive_seed, roster_problems
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import Digest, EntityId, StoryId
+from fleet.kernel.types import CouncilKind, Frozen, OutputKind
 
 
-class RubricEntry(_Frozen):
+class RubricEntry(Frozen):
     """One thing that voters look at."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -29,7 +24,7 @@ class RubricEntry(_Frozen):
 
 
 # Source: CN-6.
-class Constraints(_Frozen):
+class Constraints(Frozen):
     """What the outcome is judged by, and how long it may take."""
 
     rubric: Annotated[tuple[RubricEntry, ...], Field(min_length=1, max_length=10)]
@@ -43,7 +38,7 @@ class Constraints(_Frozen):
         return digest_of_json(list(self.rubric))
 
 
-class CouncilBudget(_Frozen):
+class CouncilBudget(Frozen):
     """What the council may use; `gpu_ms` None is unlimited (CN-8)."""
 
     tokens: Annotated[int, Field(gt=0)]
@@ -51,7 +46,7 @@ class CouncilBudget(_Frozen):
     gpu_ms: Annotated[int, Field(ge=0)] | None = None
 
 
-class CouncilRequest(_Frozen):
+class CouncilRequest(Frozen):
     """A council that may be opened: every field is set, the roster obeys CN-12."""
 
     kind: CouncilKind = "selection"

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleet.council.config import FIRST_NAMED, LAST_NAMED, MAX_VOTERS, MIN_VOTERS, CouncilConfig, PassThreshold
-from fleet.ids import EntityId, Principal
-
-__all__ = [
-    "CouncilKind",
-    "Member",
-    "OutputKind",
-    "build_roster",
-    "derive_seed",
-    "passes",
-    "quorum_of",
-    "reseated",
-    "roster_problems",
-    "seats",
-    "voter_weights",
-]
-
-CouncilKind = Literal["selection", "gate", "estimate"]
-OutputKind = Literal["code_patch", "design", "plan", "text"]
+from fleet.kernel.ids import EntityId, Principal
+from fleet.kernel.types import CouncilKind, Frozen, OutputKind
 
 
-class Member(BaseModel):
+class Member(Frozen):
     """A seat with its own principal; one role actor may serve several seats (CN-11)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     member_id: EntityId
     role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]

@@ -9,27 +9,11 @@ from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
 from fleet.council.candidate import Candidate
 from fleet.council.delphi import OwedEstimate, owed_estimates
 from fleet.council.evidence import Contender, early_exit, on_ballot
-from fleet.council.facts import CritiqueReceived, RefusalCode, RepairReceived, TestsAuthored
+from fleet.council.facts import CritiqueReceived, RepairReceived, TestsAuthored
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
-from fleet.ids import Digest
-
-__all__ = [
-    "FRESH_TEMPERATURE",
-    "CouncilPhase",
-    "Owed",
-    "OwedBallot",
-    "OwedCritique",
-    "OwedDecision",
-    "OwedDraft",
-    "OwedEvidence",
-    "OwedRepair",
-    "OwedTests",
-    "Progress",
-    "admit",
-    "owed",
-    "progress",
-]
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import BallotRefusal
 
 CouncilPhase = Literal["drafting", "evidence", "repairing", "balloting", "complete"]
 FRESH_TEMPERATURE = "0.8"
@@ -272,7 +256,7 @@ def _last_round(state: CouncilState) -> int:
     return max((number for _, number in state.repairs), default=0)
 
 
-def admit(state: CouncilState, ballot: Ballot) -> RefusalCode | None:
+def admit(state: CouncilState, ballot: Ballot) -> BallotRefusal | None:
     """Why a ballot that came in does not count, None when it does: record BallotCast then, else BallotRefused."""
     voter = next((m for m in state.opened.voters if m.member_id == ballot.voter), None)
     if voter is None or ballot.council_id != state.opened.council_id:

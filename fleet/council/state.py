@@ -29,8 +29,6 @@ from fleet.council.facts import (
     TestsFiltered,
 )
 
-__all__ = ["SUBJECT_ID", "CouncilState", "evolve"]
-
 SUBJECT_ID = "cd-subject"
 """Candidate id of what a gate is about."""
 MAX_ROUNDS = 2

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-__all__ = ["DropReason", "DroppedTest", "FilteredTests", "TestRuns", "filter_tests"]
-
 DropReason = Literal["not_collected", "contradicts_example", "not_run", "unstable", "failed_by_all"]
 PASSED = "passed"
 

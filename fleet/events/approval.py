@@ -7,17 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import Count, EventGroup, GateName, Millis, Origin, Risk, RoleName, SubjectKind
-from fleet.ids import Digest, EntityId, Principal
-
-__all__ = [
-    "ApprovalExpired",
-    "ApprovalGranted",
-    "ApprovalRejected",
-    "ApprovalRequested",
-    "ApprovalRevoked",
-    "Subject",
-]
+from fleet.events.values import Count, EventGroup, GateName, Millis, Origin, SubjectKind
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.types import Risk, RoleName
 
 
 # Source: LC-7.

@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import BudgetLimit, BudgetScopeKind, Count, EventGroup, Origin
-from fleet.ids import EntityId, Principal, StepId
-
-__all__ = ["BudgetExhausted", "BudgetScope", "BudgetSet", "BudgetWarning", "UsageAdjusted"]
+from fleet.events.values import BudgetScopeKind, Count, EventGroup, Origin
+from fleet.kernel.ids import EntityId, Principal, StepId
+from fleet.kernel.types import BudgetLimit
 
 
 # Source: MB-20.

@@ -9,15 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fleet.digest import canonical_json
-from fleet.errors import LogCorrupted, PayloadTooLarge, UnsupportedSchema
 from fleet.events.envelope import NewEvent, StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.registry import EVENT_TYPES
 from fleet.events.upcasters import UPCASTERS, Upcaster, upcast
 from fleet.events.values import Origin
-
-__all__ = ["MAX_BODY_BYTES", "decode", "encode", "published", "rfc3339"]
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import LogCorrupted, PayloadTooLarge, UnsupportedSchema
 
 MAX_BODY_BYTES = 64 * 1024
 """Largest body of one event, in bytes (EV-13)."""

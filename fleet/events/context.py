@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import Count, DecimalText, EventGroup, Origin, Phase, RoleName, Version
-from fleet.ids import Digest, EntityId
-
-__all__ = ["ContextChange", "ContextChanged", "ContextPackBuilt", "DroppedScope", "SummaryRecorded"]
+from fleet.events.values import Count, DecimalText, EventGroup, Origin, Version
+from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.types import ContextKind, ContextOperation, Phase, RoleName
 
 
 # Source: CX-45.
 class ContextChange(Value):
     """One change of what roles see."""
 
-    operation: Literal["CREATE", "UPDATE", "DELETE"]
-    entity_type: Literal["DECISION", "TASK", "MILESTONE", "QUESTION", "SUMMARY"]
+    operation: ContextOperation
+    entity_type: ContextKind
     entity_id: EntityId
     payload_digest: Digest
     reason: str

@@ -7,43 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import (
-    CouncilKind,
-    Count,
-    DecimalText,
-    EventGroup,
-    Json,
-    Millis,
-    Origin,
-    OutputKind,
-    RoleName,
-    UndecidedReason,
-    Vote,
-)
-from fleet.ids import Digest, EntityId, Principal
-
-__all__ = [
-    "BallotCast",
-    "BallotRefused",
-    "CouncilBudget",
-    "CouncilCancelled",
-    "CouncilDecided",
-    "CouncilOpened",
-    "CouncilUndecided",
-    "CritiqueReceived",
-    "DraftFailed",
-    "DraftReceived",
-    "DroppedTest",
-    "EstimateCast",
-    "Evidence",
-    "EvidenceGate",
-    "EvidenceRecorded",
-    "RepairReceived",
-    "RosterMember",
-    "RoundOpened",
-    "TestsAuthored",
-    "TestsFiltered",
-]
+from fleet.events.values import Count, DecimalText, EventGroup, Json, Millis, Origin
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind, RoleName, UndecidedReason, Vote
 
 
 # Source: CN-11.
@@ -261,7 +227,7 @@ class BallotRefused(_CouncilEvent):
     round: Count
     voter: EntityId
     attempt: Count
-    code: Literal["invalid", "late", "ineligible", "duplicate"]
+    code: BallotRefusal
     ballot_digest: Digest
 
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import DecisionCategory, DecisionOrigin, EventGroup, EvidenceKind, Origin, RoleName
-from fleet.ids import EntityId, Principal
-
-__all__ = [
-    "DecisionAccepted",
-    "DecisionLink",
-    "DecisionLinked",
-    "DecisionProposed",
-    "DecisionRejected",
-    "DecisionSuperseded",
-    "EvidenceRef",
-]
+from fleet.events.values import DecisionOrigin, EventGroup, EvidenceKind, Origin
+from fleet.kernel.ids import EntityId, Principal
+from fleet.kernel.types import DecisionCategory, DecisionRelation, Reason, RoleName
 
 
 # Source: GR-49.
 class DecisionLink(Value):
     """A relation to another decision."""
 
-    rel: Literal["DEPENDS_ON", "GOVERNS", "RELATES_TO"]
+    rel: DecisionRelation
     decision_id: EntityId
 
 
@@ -50,7 +41,7 @@ class DecisionProposed(_DecisionEvent):
     type = "DecisionProposed"
     other_origins = ("council",)
     title: str
-    rationale: Annotated[str, Field(min_length=10, max_length=4000)]
+    rationale: Reason
     category: DecisionCategory
     alternatives: tuple[str, ...] = ()
     affects: tuple[EntityId, ...] = ()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from fleet.ids import CommandId, Principal, StreamId
-
-__all__ = ["GENESIS_HASH", "Head", "NewEvent", "StoredEvent", "event_hash"]
+from fleet.kernel.ids import CommandId, Principal, StreamId
 
 GENESIS_HASH = "0" * 64
 """The previous hash of version 1."""

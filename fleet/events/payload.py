@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from fleet.events.values import EventGroup, Origin
 
-__all__ = ["Payload", "Value"]
-
 
 class Value(BaseModel):
     """A part of a payload. Frozen; unknown fields are refused."""

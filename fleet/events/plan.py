@@ -8,34 +8,9 @@ from pydantic import Field
 
 from fleet.events.payload import Payload, Value
 from fleet.events.story import Topic
-from fleet.events.values import (
-    Complexity,
-    Count,
-    EventGroup,
-    Millis,
-    Origin,
-    PriorityValue,
-    Risk,
-    RoleName,
-    TaskKind,
-    TaskState,
-)
-from fleet.ids import Digest, EntityId, Principal, StoryId
-
-__all__ = [
-    "Blocker",
-    "CheckpointSaved",
-    "Dependency",
-    "PlanAdopted",
-    "PlanProblem",
-    "PlanProposed",
-    "PlanRejected",
-    "PlanStalled",
-    "Task",
-    "TaskDecision",
-    "TaskDerivationFailed",
-    "TaskDerivationRequested",
-]
+from fleet.events.values import Count, EventGroup, Millis, Origin, PriorityValue, TaskState
+from fleet.kernel.ids import Digest, EntityId, Principal, StoryId
+from fleet.kernel.types import Complexity, Risk, RoleName, TaskKind
 
 PlanVersion = Annotated[int, Field(ge=1)]
 

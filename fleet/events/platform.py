@@ -1,70 +1,18 @@
-"""Events of the platform's stream (EV-250..EV-254, EV-256)."""
+"""Events of the platform's stream (EV-251..EV-254, EV-256)."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 from fleet.events.payload import Payload
-from fleet.events.values import (
-    DelegateName,
-    EventGroup,
-    GateName,
-    Json,
-    Millis,
-    Origin,
-    Rigor,
-    RoleName,
-)
-from fleet.ids import Digest, EntityId, Principal
-
-__all__ = [
-    "AccessDenied",
-    "AgentRegistered",
-    "AgentUnregistered",
-    "ConfigActivated",
-    "CouncilPoolRemoved",
-    "CouncilPoolSet",
-    "DelegationGranted",
-    "DelegationRevoked",
-    "FleetPaused",
-    "FleetResumed",
-    "OverrideUsed",
-    "PrincipalChanged",
-    "PrincipalDisabled",
-    "PrincipalRegistered",
-]
+from fleet.events.values import DelegateName, EventGroup, GateName, Json, Millis, Origin
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.types import Rigor, RoleName
 
 
 class _PlatformEvent(Payload):
     group: ClassVar[EventGroup] = "platform"
     origin: ClassVar[Origin] = "admin"
-
-
-class _PrincipalEvent(_PlatformEvent):
-    principal: Principal
-    kind: Literal["human", "agent", "system"]
-    roles: dict[str, tuple[RoleName, ...]]
-    """Roles by project id."""
-    by: Principal
-
-
-# Source: RT-25.
-class PrincipalRegistered(_PrincipalEvent):
-    """The principal may act."""
-
-    type = "PrincipalRegistered"
-
-
-class PrincipalChanged(_PrincipalEvent):
-    """The principal has these roles from here on."""
-
-    type = "PrincipalChanged"
-
-
-class PrincipalDisabled(_PrincipalEvent):
-    """The principal may no longer act."""
-
-    type = "PrincipalDisabled"
 
 
 # Source: GL-23.

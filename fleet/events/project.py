@@ -7,29 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import EventGroup, Json, Origin, PriorityValue, Rigor, RoleName, Version
-from fleet.ids import Digest, EntityId, Principal, StoryId
-
-__all__ = [
-    "CeremonyCancelled",
-    "CeremonyCompleted",
-    "CeremonyOpened",
-    "CeremonyStarted",
-    "CeremonyStoryDecided",
-    "CeremonyStoryEstimated",
-    "CeremonyStoryReviewed",
-    "DiscoveryAccepted",
-    "DiscoveryAnswered",
-    "DiscoveryProposed",
-    "DiscoveryRejected",
-    "DiscoveryRequested",
-    "EpicCreated",
-    "EpicUpdated",
-    "ProjectCreated",
-    "ProjectRepo",
-    "ProjectUpdated",
-    "StoryTombstoned",
-]
+from fleet.events.values import EventGroup, Json, Origin, PriorityValue, Version
+from fleet.kernel.ids import Digest, EntityId, Principal, StoryId
+from fleet.kernel.types import PriorityChange, Rigor, RoleName
 
 
 class ProjectRepo(Value):
@@ -170,7 +150,7 @@ class CeremonyStoryDecided(_CeremonyEvent):
     po_notes: str | None = None
     reason: str | None = None
     po_concerns: str | None = None
-    priority_adjustment: Literal["HIGH", "MEDIUM", "LOW"] | None = None
+    priority_adjustment: PriorityChange | None = None
     priority_reason: str | None = None
     plan_id: EntityId | None = None
 

@@ -22,8 +22,6 @@ from fleet.events import (
 )
 from fleet.events.payload import Payload
 
-__all__ = ["EVENT_TYPES"]
-
 
 def _collect(*families: ModuleType) -> dict[str, type[Payload]]:
     collected: dict[str, type[Payload]] = {}

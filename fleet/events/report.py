@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from fleet.events.payload import Payload, Value
 from fleet.events.values import Count, EventGroup, Json, Origin, Version
-from fleet.ids import Digest, EntityId
-
-__all__ = ["Orphan", "OwnershipTaken", "ReportGenerated", "Traceability"]
+from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.types import ReportFormat, TakeoverCause
 
 
 # Source: RP-20.
@@ -40,7 +39,7 @@ class OwnershipTaken(Payload):
     previous_epoch: Count
     owner: str
     """`<shard>/<incarnation>`."""
-    cause: Literal["new", "expired", "restart"]
+    cause: TakeoverCause
 
 
 # Source: RP-3.
@@ -53,6 +52,6 @@ class ReportGenerated(Payload):
     report_id: EntityId
     report_digest: Digest
     as_of: Version
-    format: Literal["md", "html", "json"]
+    format: ReportFormat
     stats: dict[str, Json]
     traceability: Traceability

@@ -7,33 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import (
-    Count,
-    EffectClass,
-    EventGroup,
-    Millis,
-    Origin,
-    RoleName,
-    StepKind,
-    StepOutcome,
-    StuckPattern,
-)
-from fleet.ids import Digest, EntityId, Principal, RunKey, StepId
-
-__all__ = [
-    "Cost",
-    "ModelFallbackUsed",
-    "PolicyRef",
-    "Provenance",
-    "Reserve",
-    "StepArtifact",
-    "StepFinished",
-    "StepOutcomeUnknown",
-    "StepResolved",
-    "StepStarted",
-    "StuckDetected",
-    "ToolDenied",
-]
+from fleet.events.values import Count, EventGroup, Millis, Origin, StepKind, StepOutcome, StuckPattern
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
+from fleet.kernel.types import EffectClass, ProbeResult, RoleName
 
 
 class PolicyRef(Value):
@@ -162,7 +138,7 @@ class StepResolved(_StepEvent):
     outcome: Literal["happened", "not_happened"]
     by: Principal
     note: str
-    probe_result: Literal["happened", "not_happened", "cannot_tell"] | None = None
+    probe_result: ProbeResult | None = None
 
 
 # Source: RT-31.

@@ -18,38 +18,10 @@ from fleet.events.values import (
     Origin,
     ParkCause,
     PriorityValue,
-    Rigor,
-    RoleName,
     StateName,
 )
-from fleet.ids import Digest, EntityId, Principal
-
-__all__ = [
-    "AcceptanceCriterion",
-    "ConfigMigrated",
-    "Finding",
-    "GuardResult",
-    "MilestoneReached",
-    "QuestionAnswered",
-    "QuestionRaised",
-    "RepoSource",
-    "RigorChanged",
-    "RunDelegation",
-    "StoryArchived",
-    "StoryCancelled",
-    "StoryClosed",
-    "StoryCreated",
-    "StoryEdited",
-    "StoryParked",
-    "StoryPaused",
-    "StoryResumed",
-    "StoryScored",
-    "StoryStarted",
-    "StoryTransitioned",
-    "StoryUnparked",
-    "Topic",
-    "TransitionRefused",
-]
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.types import QuestionKind, Rigor, RoleName
 
 
 class AcceptanceCriterion(Value):
@@ -286,7 +258,7 @@ class QuestionRaised(_StoryEvent):
     type = "QuestionRaised"
     origin = "tasks"
     question_id: EntityId
-    kind: Literal["question", "clarification", "change_request"]
+    kind: QuestionKind
     text: str
     severity: Literal["normal", "blocking"]
     about: Topic

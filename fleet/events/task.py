@@ -9,41 +9,16 @@ from pydantic import Field
 from fleet.events.payload import Payload, Value
 from fleet.events.plan import Task
 from fleet.events.story import Topic
-from fleet.events.values import (
-    ActorType,
-    CommitId,
-    Count,
-    DecimalText,
-    EventGroup,
-    Json,
-    Millis,
-    Origin,
-    RoleName,
-    TaskAction,
-    TaskState,
-)
-from fleet.ids import Digest, EntityId, Principal, StepId
-
-__all__ = [
-    "FileChange",
-    "MergeConflicted",
-    "RestoreRequested",
-    "SlaBreached",
-    "TaskAdded",
-    "TaskClaimReleased",
-    "TaskClaimed",
-    "TaskEstimated",
-    "TaskTransitioned",
-    "TaskUpdated",
-    "TreeMerged",
-]
+from fleet.events.values import ActorType, Count, DecimalText, EventGroup, Json, Millis, Origin, TaskAction, TaskState
+from fleet.kernel.ids import Digest, EntityId, Principal, StepId
+from fleet.kernel.types import ChangeKind, CommitId, RoleName
 
 
 class FileChange(Value):
     """What a merge did to one path of the story tree."""
 
     path: Annotated[str, Field(min_length=1)]
-    change: Literal["added", "modified", "removed"]
+    change: ChangeKind
 
 
 class _TaskEvent(Payload):

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fleet.errors import UnsupportedSchema
-
-__all__ = ["UPCASTERS", "Upcaster", "upcast"]
+from fleet.kernel.errors import UnsupportedSchema
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 """A pure function from a body of schema v to one of schema v + 1; it is kept forever."""

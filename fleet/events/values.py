@@ -6,49 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-__all__ = [
-    "ActorType",
-    "BudgetLimit",
-    "BudgetScopeKind",
-    "CommitId",
-    "Complexity",
-    "CouncilKind",
-    "Count",
-    "DecimalText",
-    "DecisionCategory",
-    "DecisionOrigin",
-    "DelegateName",
-    "Dimension",
-    "EffectClass",
-    "EventGroup",
-    "EventName",
-    "EvidenceKind",
-    "GateName",
-    "Json",
-    "Millis",
-    "Origin",
-    "OutputKind",
-    "ParkCause",
-    "Phase",
-    "PriorityValue",
-    "Rigor",
-    "Risk",
-    "RoleName",
-    "StateName",
-    "StaticGate",
-    "StepKind",
-    "StepOutcome",
-    "StuckPattern",
-    "SubjectKind",
-    "TaskAction",
-    "TaskKind",
-    "TaskState",
-    "UndecidedReason",
-    "Verdict",
-    "Version",
-    "Vote",
-]
-
 Origin = Literal[
     "coach",
     "planning",
@@ -81,38 +38,12 @@ EventGroup = Literal[
 ]
 """Groups of the event stream that clients subscribe to (AP-101)."""
 
-Phase = Literal["DESIGN", "BUILD", "TEST", "DOCS"]
-Rigor = Literal["L0", "L1", "L2", "L3"]
-Verdict = Literal["pass", "warn", "block"]
 ActorType = Literal["human", "agent", "system"]
-Vote = Literal["approve", "reject", "abstain"]
-Risk = Literal["low", "medium", "high"]
-Complexity = Literal["LOW", "MEDIUM", "HIGH"]
-EffectClass = Literal["PURE", "KEYED", "UNSAFE"]
-TaskKind = Literal["code", "test", "design", "docs", "data", "infra", "deploy", "fix", "research"]
 StepKind = Literal["model", "tool", "run", "merge", "notify"]
 StepOutcome = Literal["succeeded", "failed", "denied", "timed_out", "cancelled"]
-Dimension = Literal["build", "unit", "static", "e2e", "coverage", "lint"]
-StaticGate = Literal["OK", "WARN", "ERROR", "NONE"]
-CouncilKind = Literal["selection", "gate", "estimate"]
-OutputKind = Literal["code_patch", "design", "plan", "text"]
 EvidenceKind = Literal["report", "run", "artifact"]
 """What a decision can be based on (GR-54)."""
-UndecidedReason = Literal[
-    "no_quorum", "no_valid_candidate", "all_rejected", "no_majority", "budget_exhausted", "deadline"
-]
 DecisionOrigin = Literal["agent", "human", "council"]
-DecisionCategory = Literal[
-    "ARCHITECTURE",
-    "INFRASTRUCTURE",
-    "SECURITY",
-    "QUALITY",
-    "TESTING",
-    "DATA",
-    "SCOPE",
-    "PROCESS",
-    "IMPLEMENTATION",
-]
 SubjectKind = Literal[
     "content",
     "plan",
@@ -126,7 +57,6 @@ SubjectKind = Literal[
 ]
 """What the digest of an approval's subject is taken over (LC-71)."""
 BudgetScopeKind = Literal["platform", "project", "story", "task", "council", "role", "principal", "step"]
-BudgetLimit = Literal["tokens", "output_tokens", "calls", "cost_microusd", "gpu_ms", "wall_ms"]
 StuckPattern = Literal[
     "repeated_result",
     "repeated_failure",
@@ -196,18 +126,14 @@ TaskAction = Literal[
 """Actions of the task workflow (LC-100..LC-117), what a restored checkpoint does to a task (PL-47), and a review that
 nobody holds any more (LC-130)."""
 
-RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
-"""A role or profile of config/roles.yaml."""
 StateName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,39}$")]
 """A state of a lifecycle of config/fsm.yaml."""
 EventName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
 """An event of a lifecycle of config/fsm.yaml, e.g. `approve_scope`."""
 GateName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,59}|tool:[a-z0-9_]+\.[a-z0-9_]+)$")]
 """A gate of config/fsm.yaml, or `tool:<tool>.<op>`."""
-DelegateName = Annotated[str, Field(pattern=r"^(council:)?[a-z][a-z0-9_-]{0,39}$")]
+DelegateName = Annotated[str, Field(pattern=r"^(council:)?[a-z][a-z0-9_-]{0,59}$")]
 """An agent role, or `council:<role>` (LC-77)."""
-CommitId = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
-"""A full git commit id."""
 DecimalText = Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$")]
 """A ratio or score as a decimal string, e.g. `98.7` (GL-12)."""
 Millis = Annotated[int, Field(ge=0)]

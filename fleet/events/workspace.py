@@ -7,39 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleet.events.payload import Payload, Value
-from fleet.events.values import (
-    Count,
-    DecimalText,
-    Dimension,
-    EventGroup,
-    Millis,
-    Origin,
-    Rigor,
-    StaticGate,
-    Verdict,
-)
-from fleet.ids import Digest, EntityId, Principal, StepId
-
-__all__ = [
-    "ArtifactStored",
-    "CoverageSummary",
-    "DeploymentRecorded",
-    "DimensionScore",
-    "DimensionWaived",
-    "DocFile",
-    "DocsProduced",
-    "GateScore",
-    "HealthCheck",
-    "HealthObserved",
-    "IncidentClosed",
-    "IncidentOpened",
-    "LintSummary",
-    "StaticSummary",
-    "TestSummary",
-    "WorkspaceReported",
-    "WorkspaceScored",
-    "WorkspaceSummary",
-]
+from fleet.events.values import Count, DecimalText, EventGroup, Millis, Origin
+from fleet.kernel.ids import Digest, EntityId, Principal, StepId
+from fleet.kernel.types import DeploymentStatus, Dimension, EvidenceState, Rigor, StaticGate, Verdict
 
 Measured = bool | int | str | None
 """A measured value or a limit; ratios as decimal strings. None: nothing was measured, or there is no limit."""
@@ -111,7 +81,7 @@ class DimensionScore(Value):
     name: Dimension
     weight: Count
     score: DecimalText
-    evidence: Literal["present", "missing", "not_applicable", "waived"]
+    evidence: EvidenceState
     value: Measured = None
     limit: Measured = None
 
@@ -182,18 +152,6 @@ class DimensionWaived(_WorkspaceEvent):
     expires_at: Millis
 
 
-class ArtifactStored(_WorkspaceEvent):
-    """A result of a step is in the blob store."""
-
-    type = "ArtifactStored"
-    artifact_digest: Digest
-    kind: str
-    media_type: str
-    size_bytes: Count
-    path: str | None = None
-    step_id: StepId
-
-
 # Source: LC-48.
 class DocsProduced(_WorkspaceEvent):
     """The documents belong to this tree; `criteria` names the evidence of each acceptance criterion."""
@@ -215,7 +173,7 @@ class DeploymentRecorded(_WorkspaceEvent):
     tree_digest: Digest
     image_digest: Digest | None = None
     revision: str | None = None
-    status: Literal["succeeded", "failed", "unknown", "rolled_back"]
+    status: DeploymentStatus
     step_id: StepId
     rollback_ref: str | None = None
     """The deployment that a rollback goes back to, or of one that was rolled back, the one that runs again."""

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from fleet.graph.changes import GraphChange, NodeChange, RelationChange, RelationsClosed
 
-__all__ = ["Batch", "NodeKey", "RelationKey", "fold"]
-
 
 class NodeKey(NamedTuple):
     """What makes a node one node."""

@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from fleet.digest import canonical_json
 from fleet.graph.schema import BOOKKEEPING
-
-__all__ = ["GraphDigest", "graph_digest"]
+from fleet.kernel.digest import canonical_json
 
 
 class GraphDigest:

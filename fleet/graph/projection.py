@@ -7,8 +7,6 @@ from enum import StrEnum
 
 from fleet.graph.schema import PROJECTION_VERSION
 
-__all__ = ["Comparison", "ProjectionState", "Spare"]
-
 
 class Spare(StrEnum):
     """What the place beside the active projection holds."""

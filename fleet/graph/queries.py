@@ -4,32 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fleet.digest import canonical_json
-from fleet.errors import InvalidInput, NotFound
-from fleet.graph.query import MAX_PAGE, NEVER, Millis, NodeId, Page, Query
-from fleet.graph.record_queries import ActorActivity, Orphans
+from fleet.graph.query import NEVER, Millis, NodeId, Page, Query
 from fleet.graph.schema import Label
 from fleet.graph.story_queries import OpenWork, RehydrationPack, ReportData, TaskBlockers
 from fleet.graph.structure import CriticalDecisions, DecisionCycles, PathHistory, PlanLayerRows, SimilarDecisions
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import InvalidInput, NotFound
+from fleet.kernel.types import DecisionStatus
 
-__all__ = [
-    "MAX_IMPACT",
-    "MAX_PAGE",
-    "QUERIES",
-    "CouncilRecord",
-    "DecisionImpact",
-    "DecisionTrail",
-    "Query",
-    "QueryPlan",
-    "UnansweredQuestions",
-    "WhoApproved",
-    "plan_query",
-]
+_MAX_DAYS, _MAX_ORPHANS, _MAX_LOOKED_AT = 400, 500, 5_000
+_FIRST_DAY = date(1970, 1, 1).toordinal()
+_KINDS = ("decisions", "approvals", "reviews", "runs")
+
+Row = dict[str, Any]
+
+
+class ActorActivity(Query):
+    """How many decisions, approvals, reviews and runs of a principal there are, by day in UTC (GR-91).
+
+    `from_` and `to` bound the time, in UTC milliseconds, both inclusive; at most 400 days with anything are told.
+    """
+
+    actor_id: NodeId
+    from_: Annotated[Millis, Field(alias="from")] = 0
+    to: Millis = NEVER
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One for each kind."""
+        return tuple(f"actor_{kind}" for kind in _KINDS)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The actor."""
+        return Label.ACTOR, self.actor_id
+
+    @property
+    def max_rows(self) -> int:
+        """The bound of the answer."""
+        return _MAX_DAYS
+
+    def params(self) -> Row:
+        """With the bound of what is looked at."""
+        return {**self.model_dump(by_alias=True), "limit": _MAX_DAYS}
+
+    def shaped(self, rows: list[Row]) -> list[Row]:
+        """One row for each day with anything."""
+        days: dict[int, Row] = {}
+        for row in rows:
+            days.setdefault(row["day"], dict.fromkeys(_KINDS, 0))[row["part"]] = row["number"]
+        return [{"day": date.fromordinal(_FIRST_DAY + day).isoformat(), **days[day]} for day in sorted(days)]
+
+
+class Orphans(Query):
+    """Nodes of a story that lack a link which they must have, by rule and id, with what each lacks (GR-93, RP-21)."""
+
+    story_id: NodeId
+    limit: Annotated[int, Field(ge=1, le=_MAX_ORPHANS)] = _MAX_ORPHANS
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """One for each rule."""
+        kinds = ("criteria", "tasks", "decisions", "councils", "runs", "approvals", "deployments")
+        return tuple(f"orphan_{kind}" for kind in kinds)
+
+    @property
+    def subject(self) -> tuple[Label, str] | None:
+        """The story."""
+        return Label.STORY, self.story_id
+
+    @property
+    def max_rows(self) -> int:
+        """The bound of the answer."""
+        return self.limit
+
+    def params(self) -> Row:
+        """With the bound of what is looked at."""
+        return {"story_id": self.story_id, "limit": _MAX_LOOKED_AT}
+
+    def shaped(self, rows: list[Row]) -> list[Row]:
+        """Those that lack something."""
+        found = [
+            {
+                "rule": row["rule"],
+                "kind": row["kind"],
+                "id": row["id"],
+                "missing": sorted(name for name, is_there in row["links"].items() if not is_there),
+            }
+            for row in rows
+        ]
+        return sorted((row for row in found if row["missing"]), key=lambda row: (row["rule"], row["id"]))
+
 
 MAX_IMPACT = 500
 """Rows of a decision's impact (GR-82)."""
@@ -47,7 +118,7 @@ class DecisionTrail(Page):
     story_id: NodeId | None = None
     task_id: NodeId | None = None
     path: NodeId | None = None
-    status: Literal["PROPOSED", "ACCEPTED", "REJECTED", "SUPERSEDED"] | None = None
+    status: DecisionStatus | None = None
     from_: Annotated[Millis | None, Field(alias="from")] = None
     to: Millis | None = None
 

@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.graph.schema import Label
 
-__all__ = ["MAX_PAGE", "NEVER", "Millis", "NodeId", "Page", "Query"]
-
 MAX_PAGE = 200
 """Rows of one page."""
 

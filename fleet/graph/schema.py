@@ -9,21 +9,6 @@ from typing import NamedTuple
 
 from fleet.graph.changes import GraphChange, NodeChange, RelationChange
 
-__all__ = [
-    "COMMON",
-    "INDEXES",
-    "NODES",
-    "PROJECTION_VERSION",
-    "RELATIONS",
-    "BOOKKEEPING",
-    "Index",
-    "Label",
-    "Rel",
-    "RelationType",
-    "constraint_name",
-    "schema_problems",
-]
-
 PROJECTION_VERSION = 4
 """Version of the rules by which events become a graph; a graph of an older one is rebuilt (GR-7)."""
 
@@ -143,7 +128,7 @@ NODES: Mapping[Label, frozenset[str]] = MappingProxyType(
             " tree_digest failed_gates"
         ),
         Label.BALLOT: _names("round voter valid votes votes_digest ranking"),
-        Label.ACTOR: _names("kind name roles model status"),
+        Label.ACTOR: _names("kind name model"),
         Label.APPROVAL: _names(
             "gate role status subject_kind subject_id subject_digest requested_at decided_at delegated"
             " notes notes_digest"
@@ -152,7 +137,7 @@ NODES: Mapping[Label, frozenset[str]] = MappingProxyType(
             "tool op kind outcome exit_code effect started_at finished_at tree_in tree_out rule_id as_role"
         ),
         Label.REPORT: _names("kind digest score verdict rigor tree_digest created_at"),
-        Label.ARTIFACT: _names("digest kind media_type size_bytes path"),
+        Label.ARTIFACT: _names("digest size_bytes"),
         Label.FILE: _names("path last_tree"),
         Label.QUESTION: _names(
             "kind text text_digest severity status asked_at answered_at answer answer_digest about_kind about_id"
@@ -212,7 +197,7 @@ RELATIONS: Mapping[Rel, RelationType] = MappingProxyType(
         Rel.REVIEWED_BY: _relation("Task>Actor", "v stage verdict at feedback_digest"),
         Rel.PART_OF: _relation("Run>Task"),
         Rel.EXECUTED_BY: _relation("Run>Actor"),
-        Rel.PRODUCED: _relation("Run>Artifact", "path kind media_type"),
+        Rel.PRODUCED: _relation("Run>Artifact", "path"),
         Rel.ALLOWED_BY: _relation("Run>Approval"),
         Rel.REPORTED: _relation("Run>Report"),
         Rel.EVIDENCE_FOR: _relation("Report>Criterion", "tests"),

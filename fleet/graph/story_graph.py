@@ -7,24 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.events import Payload, StoredEvent
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
 from fleet.graph.batch import Batch, NodeKey, fold
-from fleet.graph.effects import effects
+from fleet.graph.effects.table import effects
 from fleet.graph.schema import Label
-
-__all__ = ["GraphEdge", "GraphNode", "StoryGraph", "nodes_of", "story_graph"]
+from fleet.kernel.types import Frozen
 
 _MAX_TEXT = 300
 _TITLES = ("title", "name", "text", "gate", "path", "summary", "type")
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GraphNode(_Row):
+class GraphNode(Frozen):
     """One node; `distance` counts relationships from the story, `props` holds short values alone."""
 
     label: str
@@ -34,7 +28,7 @@ class GraphNode(_Row):
     props: dict[str, str | int | bool | None]
 
 
-class GraphEdge(_Row):
+class GraphEdge(Frozen):
     """One relationship between nodes of the answer."""
 
     type: str
@@ -44,7 +38,7 @@ class GraphEdge(_Row):
     to_label: str
 
 
-class StoryGraph(_Row):
+class StoryGraph(Frozen):
     """Nodes by (distance, label, id) and the relationships among them; `left_out` counts nodes over the bound."""
 
     story_id: str

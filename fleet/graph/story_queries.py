@@ -11,8 +11,6 @@ from pydantic import Field
 from fleet.graph.query import MAX_PAGE, NodeId, Query
 from fleet.graph.schema import Label
 
-__all__ = ["OpenWork", "RehydrationPack", "ReportData", "TaskBlockers"]
-
 _MAX_ROWS, _MAX_APPROVALS = 2_000, 5_000
 _MILESTONES, _FALLBACK_DECISIONS = 10, 5
 _LIVE = ("PROPOSED", "ACCEPTED")

@@ -10,17 +10,9 @@ from pydantic import Field
 
 from fleet.graph.query import MAX_PAGE, NodeId, Query
 from fleet.graph.schema import Label
-from fleet.knowledge import ask, terms_of, words_in
-from fleet.planning import PlanEdge, PlanNode, plan_layers
-
-__all__ = [
-    "CriticalDecisions",
-    "DecisionCycles",
-    "PathHistory",
-    "PlanLayerRows",
-    "SimilarDecisions",
-    "cycles_of",
-]
+from fleet.knowledge.rank import ask
+from fleet.knowledge.words import terms_of, words_in
+from fleet.planning.graph import PlanEdge, PlanNode, plan_layers
 
 MAX_CYCLE = 6
 """Decisions of a cycle that is looked for (GR-83)."""

@@ -11,8 +11,6 @@ from fleet.knowledge.facts import Symbol
 from fleet.knowledge.rank import Question
 from fleet.knowledge.words import terms_of, words_in
 
-__all__ = ["Citation", "Note", "RankedNote", "cite", "rank_notes"]
-
 _WINDOW = 6
 """Lines that are looked at together."""
 _MAX_LINES, _MAX_LINE = 20_000, 400

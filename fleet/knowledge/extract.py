@@ -14,8 +14,6 @@ from fleet.knowledge.facts import FileFacts, Symbol
 from fleet.knowledge.languages import Language
 from fleet.knowledge.words import MAX_WORD, count_terms, words_in
 
-__all__ = ["MAX_BYTES", "extract"]
-
 MAX_BYTES = 512 << 10
 """Of a file; of a larger one only the path is known."""
 _MAX_SYMBOLS, _MAX_IMPORTS, _MAX_TERMS = 2_000, 500, 4_000

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from fleet.ids import Digest
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
 from fleet.knowledge.words import Terms
-
-__all__ = ["FactKey", "FileFacts", "Symbol", "blob_in", "decode_facts", "encode_facts", "fact_key", "language_in"]
 
 FORM = 1
 """Raised with every change of what is extracted: facts of another form are made anew."""
@@ -27,10 +26,8 @@ class Symbol(NamedTuple):
     end: int
 
 
-class FileFacts(BaseModel):
+class FileFacts(Frozen):
     """Symbols, imports and words of one file; empty where the file is binary or too large to be read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     lines: int = 0
     symbols: tuple[Symbol, ...] = ()

@@ -11,8 +11,6 @@ from fleet.knowledge.facts import FileFacts
 from fleet.knowledge.languages import Role, role_of, stem_of
 from fleet.knowledge.words import terms_of, words_in
 
-__all__ = ["CodeIndex", "IndexedFile"]
-
 PATH_WEIGHT, SYMBOL_WEIGHT, PROSE_WEIGHT, NAME_WEIGHT, TEXT_WEIGHT = 4.0, 3.0, 2.0, 1.0, 1.0
 """How much a term counts by where it stands; found on another repository than the one that the benchmark reports."""
 

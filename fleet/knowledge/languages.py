@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-__all__ = ["LANGUAGES", "Language", "Role", "language_of", "role_of", "stem_of"]
-
 Role = Literal["source", "test", "document", "other"]
 
 

@@ -13,8 +13,6 @@ from fleet.knowledge.index import CodeIndex
 from fleet.knowledge.languages import Role, stem_of
 from fleet.knowledge.words import terms_of, words_in
 
-__all__ = ["Question", "RankedFile", "ask", "best_symbol", "rank_files", "sources_of_test"]
-
 MAX_QUESTION = 20_000
 """Characters of a question that are read."""
 _MAX_TERMS = 60

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["MAX_WORD", "Terms", "count_terms", "terms_of", "words_in"]
-
 MAX_WORD = 64
 """Characters of a word; a longer one is no word that anybody looks for."""
 

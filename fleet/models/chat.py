@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from fleet.digest import digest_of_json
-from fleet.ids import Digest
-
-__all__ = [
-    "NO_TAG",
-    "CallTag",
-    "ChatChunk",
-    "ChatMessage",
-    "ChatReply",
-    "ChatRequest",
-    "FinishReason",
-    "Priority",
-    "Sampling",
-    "TokenUsage",
-    "ToolOffer",
-    "ToolUse",
-]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
 
 FinishReason = Literal["stop", "length", "abort", "tool_use"]
 
@@ -35,7 +16,7 @@ Priority = Literal["person", "story", "batch"]
 """Who waits for the reply: a person at a screen, a running story, or nobody in particular. Served in this order."""
 
 
-class CallTag(_Frozen):
+class CallTag(Frozen):
     """Who asks, for queues, budgets and metrics. Never part of the prompt or of the request's digest."""
 
     tenant: str = "default"
@@ -51,7 +32,7 @@ NO_TAG = CallTag()
 """A call of which nothing is known."""
 
 
-class ToolOffer(_Frozen):
+class ToolOffer(Frozen):
     """A tool that the model may ask for."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -60,7 +41,7 @@ class ToolOffer(_Frozen):
     """JSON Schema of the arguments."""
 
 
-class ToolUse(_Frozen):
+class ToolUse(Frozen):
     """A tool that the model asked for, as it wrote it: nothing of it is checked yet (MB-14)."""
 
     id: str
@@ -69,7 +50,7 @@ class ToolUse(_Frozen):
     """JSON text, perhaps broken."""
 
 
-class ChatMessage(_Frozen):
+class ChatMessage(Frozen):
     """One message of the conversation; one of role `tool` answers the use `tool_use_id`."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -78,7 +59,7 @@ class ChatMessage(_Frozen):
     tool_use_id: str | None = None
 
 
-class Sampling(_Frozen):
+class Sampling(Frozen):
     """Sampling values; decimals are strings, so that one request has one digest on every machine (GL-12)."""
 
     temperature: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")] = "0"
@@ -88,7 +69,7 @@ class Sampling(_Frozen):
     stop: tuple[str, ...] = ()
 
 
-class ChatRequest(_Frozen):
+class ChatRequest(Frozen):
     """One call of a model. `json_schema` constrains the reply where the engine can; the caller validates anyway."""
 
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
@@ -122,7 +103,7 @@ class ChatRequest(_Frozen):
         return dumped
 
 
-class TokenUsage(_Frozen):
+class TokenUsage(Frozen):
     """Tokens of one call as counted by the engine."""
 
     tokens_in: int = 0
@@ -137,7 +118,7 @@ class TokenUsage(_Frozen):
         )
 
 
-class ChatReply(_Frozen):
+class ChatReply(Frozen):
     """A whole reply. `finish_reason` `length` means that the text is cut off; it is never read as complete."""
 
     text: str
@@ -155,7 +136,7 @@ class ChatReply(_Frozen):
     """Share of the engine's busy time, times its GPUs (MB-15); 0 without a GPU."""
 
 
-class ChatChunk(_Frozen):
+class ChatChunk(Frozen):
     """A piece of a streamed reply; the last one carries the whole `reply`."""
 
     text: str = ""

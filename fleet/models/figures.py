@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.models.circuit import CircuitState
-
-__all__ = ["EngineFigures", "ModelFigures", "sum_figures"]
+from fleet.kernel.types import Frozen
+from fleet.models.routing.circuit import CircuitState
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelFigures(_Row):
+class ModelFigures(Frozen):
     """What one process knows of one replica of an engine, since the process began."""
 
     source: Literal["router", "engine"]
@@ -48,7 +41,7 @@ class ModelFigures(_Row):
         return _share(self.tokens_cached, self.tokens_in)
 
 
-class EngineFigures(_Row):
+class EngineFigures(Frozen):
     """One engine: everything that its callers and its replicas say."""
 
     engine: str

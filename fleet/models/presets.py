@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["PRESETS", "Capability", "Dialect", "Preset", "ProviderPreset", "SchemaForm"]
+from fleet.kernel.types import Frozen
 
 Capability = Literal["json_schema", "tools", "seed"]
 Preset = Literal["openai", "anthropic", "google", "groq", "openrouter", "ollama"]
@@ -21,11 +21,7 @@ SchemaForm = Literal["json_schema", "json_object_schema", "json_object", "none"]
 """How a schema is sent: OpenAI's named form, llama.cpp's, a JSON object without schema, not at all."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Dialect(_Frozen):
+class Dialect(Frozen):
     """What a server with the OpenAI wire format takes beyond the common core."""
 
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -39,7 +35,7 @@ class Dialect(_Frozen):
     """Sent with every tool use that goes back to the server."""
 
 
-class ProviderPreset(_Frozen):
+class ProviderPreset(Frozen):
     """One provider. `wire` names the adapter that speaks to it."""
 
     wire: Literal["openai", "anthropic"]

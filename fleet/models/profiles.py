@@ -5,37 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from fleet.errors import ConfigError, InvalidInput, ModelUnavailable
-from fleet.models.budget import BudgetLimits
-from fleet.models.engines import ActorEngine, Decimal, EngineConfig, HttpEngine, MockEngine, RecordedEngine
+from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
+from fleet.kernel.types import Frozen
+from fleet.models.engine_config import ActorEngine, Decimal, EngineConfig, HttpEngine, MockEngine, RecordedEngine
 from fleet.models.presets import Capability
-
-__all__ = [
-    "RUN_PROFILE",
-    "Budgets",
-    "Chain",
-    "ChainEntry",
-    "ModelsConfig",
-    "OnMalformed",
-    "Policy",
-    "PolicyEntry",
-    "explain_no_model",
-    "load_models",
-    "StepCaps",
-]
+from fleet.models.routing.budget import BudgetLimits
 
 RUN_PROFILE = "profile"
 """Entry that stands for the engine a run names (`--model`); without one the entry is left out of the chain."""
 RECORDED_PREFIX = "recorded:"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PolicyEntry(_Frozen):
+class PolicyEntry(Frozen):
     """One link of a chain: an engine and how to call it."""
 
     engine_id: str
@@ -56,7 +39,7 @@ class PolicyEntry(_Frozen):
     """Whether the engine constrains structured replies; they are validated in any case."""
 
 
-class OnMalformed(_Frozen):
+class OnMalformed(Frozen):
     """What happens with a reply that is not of the asked form."""
 
     repairs: Annotated[int, Field(ge=0, le=3)] = 1
@@ -67,7 +50,7 @@ def _as_policy(value: object) -> object:
     return {"chain": value} if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
 
 
-class Policy(_Frozen):
+class Policy(Frozen):
     """The chain of one role; a bare list in YAML is the chain."""
 
     chain: Annotated[tuple[PolicyEntry, ...], Field(min_length=1)]
@@ -76,14 +59,14 @@ class Policy(_Frozen):
     """No fallback and no model profile of a run replaces the first entry (MB-10)."""
 
 
-class StepCaps(_Frozen):
+class StepCaps(Frozen):
     """How many steps a task and a story may take, however little each of them costs (MB-42)."""
 
     task: Annotated[int, Field(ge=1)] = 200
     story: Annotated[int, Field(ge=1)] = 2_000
 
 
-class Budgets(_Frozen):
+class Budgets(Frozen):
     """Limits by scope (MB-20, MB-21)."""
 
     platform: BudgetLimits = BudgetLimits()
@@ -107,7 +90,7 @@ class Budgets(_Frozen):
         return self
 
 
-class ChainEntry(_Frozen):
+class ChainEntry(Frozen):
     """An entry with the facts of its engine: all that routing needs."""
 
     entry: PolicyEntry
@@ -116,14 +99,14 @@ class ChainEntry(_Frozen):
     capabilities: frozenset[Capability]
 
 
-class Chain(_Frozen):
+class Chain(Frozen):
     """The engines to try for one role, best first, and how often a malformed reply is repaired."""
 
     entries: Annotated[tuple[ChainEntry, ...], Field(min_length=1)]
     repairs: int
 
 
-class ModelsConfig(_Frozen):
+class ModelsConfig(Frozen):
     """config/models.yaml as a whole."""
 
     engines: tuple[EngineConfig, ...]

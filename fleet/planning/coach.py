@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.ids import Digest
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
 from fleet.planning.coach_config import CoachConfig, LanguageBlock
 from fleet.planning.content import check_content, content_digest
 from fleet.planning.matching import (
@@ -26,8 +25,6 @@ from fleet.planning.matching import (
     is_open,
     prepare,
 )
-
-__all__ = ["CoachDimension", "CoachFinding", "FindingCode", "Reading", "StoryScore", "score_story"]
 
 FindingCode = Literal[
     "AC_MISSING",
@@ -54,10 +51,8 @@ _DEFINITION = re.compile(
 
 
 # Source: SC-2.
-class CoachFinding(BaseModel):
+class CoachFinding(Frozen):
     """One reason for lost points. `span` is in the NFC text of `field`; several matches are joined by commas."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: FindingCode
     dimension: CoachDimension
@@ -71,10 +66,8 @@ class CoachFinding(BaseModel):
 
 
 # Source: SC-1.
-class StoryScore(BaseModel):
+class StoryScore(Frozen):
     """How ready a story is: `score` = 100 - what the findings lost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: int
     threshold: int
@@ -360,3 +353,34 @@ def _listed(
     matched = ", ".join(dict.fromkeys(h.text for _, h in found))
     base = _finding(code, dimension, points, field, f"{message} Found: {matched}.", suggestion)
     return base.model_copy(update={"span": (first.start, first.end), "matched": matched})
+
+
+ProblemCode = Literal[
+    "reply",
+    "task_count",
+    "task_title",
+    "task_description",
+    "task_role",
+    "task_kind",
+    "task_hours",
+    "task_priority",
+    "task_keywords",
+    "task_dependency",
+    "task_trace",
+    "task_paths",
+    "ac_uncovered",
+    "plan_cycle",
+]
+"""PL-13, PL-20, PL-30; `reply`: the answer is not of the asked form at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong and where; `message` is sent back to the planner as it is (PL-21)."""
+
+    code: ProblemCode
+    message: str
+    task_index: int | None = None
+    """Index of the task in the answer, None when it is about the whole plan."""
+    ids: tuple[str, ...] = ()
+    """The tasks or criteria it names."""

@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from fleet.errors import InvalidInput
-
-__all__ = ["CoachConfig", "CoachLimits", "CoachWeights", "LanguageBlock", "StoryTemplates"]
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Frozen
 
 _PLACEHOLDER = re.compile(r"<([^<>\n]{1,60})>")
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 Points = Annotated[int, Field(strict=True, ge=0, le=100)]
@@ -24,7 +19,7 @@ Phrase = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Phrases = Annotated[tuple[Phrase, ...], Field(min_length=1)]
 
 
-class CoachWeights(_Settings):
+class CoachWeights(Frozen):
     """Points of 100 per dimension."""
 
     acceptance_criteria: Points
@@ -44,7 +39,7 @@ class CoachWeights(_Settings):
         return self
 
 
-class CoachLimits(_Settings):
+class CoachLimits(Frozen):
     """Lengths in characters after NFC and trimming, reaches in words."""
 
     description_below: Length
@@ -57,7 +52,7 @@ class CoachLimits(_Settings):
     code_block_lines: Length
 
 
-class StoryTemplates(_Settings):
+class StoryTemplates(Frozen):
     """Texts with `<placeholders>`, in one language."""
 
     title: Annotated[str, Field(pattern=r"^[^{}]*\{title\}[^{}]*$")]
@@ -67,7 +62,7 @@ class StoryTemplates(_Settings):
     scenario: str
 
 
-class LanguageBlock(_Settings):
+class LanguageBlock(Frozen):
     """Word lists, templates and questions of one language; phrases are matched as whole words (SC-20)."""
 
     given: Phrases
@@ -93,7 +88,7 @@ class LanguageBlock(_Settings):
         return self
 
 
-class CoachConfig(_Settings):
+class CoachConfig(Frozen):
     """config/coach.yaml."""
 
     scorer_version: Annotated[int, Field(strict=True, ge=1)]

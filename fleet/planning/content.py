@@ -6,11 +6,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput
-from fleet.ids import Digest
-
-__all__ = ["MAX_CRITERIA", "MAX_TITLE", "StoryText", "check_content", "content_digest"]
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import Digest
 
 MAX_TITLE, MAX_DESCRIPTION, MAX_CRITERION, MAX_CRITERIA = 200, 20_000, 2_000, 50
 MAX_TAG, MAX_TAGS = 40, 20

@@ -11,26 +11,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fleet.errors import InvalidInput
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Frozen
 from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig, LanguageBlock
 from fleet.planning.suggest import check_goal
-
-__all__ = [
-    "MAX_STORIES",
-    "DiscoveryProposal",
-    "OpenQuestion",
-    "ProposedEpic",
-    "ProposedStory",
-    "Requirement",
-    "discover",
-    "discovery_schema",
-    "read_proposal",
-    "requirements_text",
-    "with_answers",
-]
 
 MAX_STORIES = 12
 """Stories of one proposal (PL-54)."""
@@ -54,18 +41,14 @@ _EMPTY_WORDS = frozenset(
 """Words that name nothing to build by themselves."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Requirement(_Part):
+class Requirement(Frozen):
     """One thing that shall hold; `stories` are the positions of those that bring it."""
 
     text: str
     stories: tuple[int, ...]
 
 
-class OpenQuestion(_Part):
+class OpenQuestion(Frozen):
     """What the goal does not say. An answer fills the placeholder in the story that it belongs to."""
 
     question_id: str
@@ -76,7 +59,7 @@ class OpenQuestion(_Part):
     answer: str | None = None
 
 
-class ProposedEpic(_Part):
+class ProposedEpic(Frozen):
     """The epic that the stories shall belong to."""
 
     title: str
@@ -84,7 +67,7 @@ class ProposedEpic(_Part):
     description: str
 
 
-class ProposedStory(_Part):
+class ProposedStory(Frozen):
     """One story as it would be created; `depends_on` are positions of earlier stories."""
 
     title: str
@@ -94,7 +77,7 @@ class ProposedStory(_Part):
     is_scaffold: bool = False
 
 
-class DiscoveryProposal(_Part):
+class DiscoveryProposal(Frozen):
     """What a goal could mean."""
 
     goal: str

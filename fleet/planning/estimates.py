@@ -6,20 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.errors import ReplyMalformed
+from fleet.kernel.errors import ReplyMalformed
 from fleet.planning.planning_config import EstimateConfig
-
-__all__ = [
-    "AnotherRound",
-    "Estimated",
-    "NoEstimate",
-    "close_estimate_round",
-    "estimate_form",
-    "iqr_on_scale",
-    "median_on_scale",
-    "read_estimate",
-    "told_of_round",
-]
 
 _REASON = 400
 """Characters of a reason."""

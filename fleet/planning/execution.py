@@ -6,10 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.planning.graph import PlanEdge, PlanNode, remaining_hours
-from fleet.planning.paths import paths_overlap
-
-__all__ = ["Obstacle", "PlanBlocker", "is_plan_complete", "plan_blockers", "ready_tasks", "startable_tasks"]
+from fleet.planning.graph import PlanEdge, PlanNode, paths_overlap, remaining_hours
 
 TERMINAL = frozenset({"done", "cancelled"})
 Obstacle = Literal["task_parked", "missing_role", "budget_exhausted"]

@@ -8,21 +8,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = [
-    "Hit",
-    "Prepared",
-    "count_words",
-    "find_at_clause_starts",
-    "find_markers",
-    "find_phrases",
-    "has_outcome",
-    "has_placeholder",
-    "has_scenario",
-    "is_negated",
-    "is_open",
-    "prepare",
-]
-
 
 class Hit(NamedTuple):
     """One match: its span in the NFC text and the words as written there."""

@@ -8,19 +8,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = [
-    "Bounds",
-    "CeremonyConfig",
-    "CeremonyStep",
-    "CeremonyTimeouts",
-    "CeremonyTransition",
-    "DerivationConfig",
-    "EstimateConfig",
-    "ExecutionConfig",
-    "PlanningConfig",
-    "RetryPolicy",
-]
-
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from fleet.events import (
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.platform import (
     AgentRegistered,
     AgentUnregistered,
     CouncilPoolRemoved,
@@ -14,22 +17,9 @@ from fleet.events import (
     DelegationRevoked,
     FleetPaused,
     FleetResumed,
-    Json,
-    Payload,
-    StoredEvent,
-    decode,
 )
-from fleet.ids import StreamId
-
-__all__ = [
-    "PLATFORM",
-    "FleetPause",
-    "PlatformState",
-    "RecordedPool",
-    "RegisteredAgent",
-    "StandingDelegation",
-    "fold_platform",
-]
+from fleet.events.values import Json
+from fleet.kernel.ids import StreamId
 
 PLATFORM = StreamId("platform:main")
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from fleet.events import (
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.project import (
     CeremonyCancelled,
     CeremonyCompleted,
     CeremonyOpened,
@@ -21,15 +24,10 @@ from fleet.events import (
     DiscoveryRequested,
     EpicCreated,
     EpicUpdated,
-    Payload,
     ProjectCreated,
     ProjectUpdated,
-    StoredEvent,
-    decode,
 )
-from fleet.ids import Digest, EntityId
-
-__all__ = ["DEFAULT_EPIC", "DEFAULT_PROJECT", "Ceremony", "Discovery", "Epic", "ProjectState", "fold_project"]
+from fleet.kernel.ids import Digest, EntityId
 
 DEFAULT_PROJECT = EntityId("pr-default")
 """The built-in project, which is there without any event (PL-2)."""
@@ -254,12 +252,14 @@ def _discovery(
 def _ceremonial(state: ProjectState, payload: Payload, event: StoredEvent) -> ProjectState:
     match payload:
         case CeremonyOpened():
+            # It is recorded again whenever other stories are chosen.
+            before = state.ceremonies.get(payload.ceremony_id)
             opened = Ceremony(
                 payload.ceremony_id,
                 "DRAFT",
                 tuple(str(s) for s in payload.story_ids),
                 tuple(str(c) for c in payload.councils),
-                event.ts_ms,
+                before.opened_ms if before else event.ts_ms,
             )
             return replace(state, ceremonies={**state.ceremonies, payload.ceremony_id: opened})
         case (

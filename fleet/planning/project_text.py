@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fleet.errors import InvalidInput
-
-__all__ = ["EpicChanges", "EpicText", "ProjectChanges", "ProjectText", "RepoText", "read_text"]
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Rigor
 
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 Description = Annotated[str, Field(max_length=20_000)]
-Rigor = Literal["L0", "L1", "L2", "L3"]
 Languages = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=40)], ...], Field(max_length=20)]
 Priority = Annotated[int, Field(ge=1, le=10)]
 Goal = Annotated[str, Field(max_length=4000)]

@@ -7,23 +7,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.errors import InvalidInput
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Frozen
 from fleet.planning.coach import Reading, StoryScore, score_story
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.content import StoryText
 from fleet.planning.matching import Hit, Prepared, find_at_clause_starts, prepare
 
-__all__ = ["RefineChange", "RefinedStory", "keeps_every_character", "refine_story"]
-
 CLARIFY = " [CLARIFY]"
 
 
-class RefineChange(BaseModel):
+class RefineChange(Frozen):
     """One proposal. `span` is in the text of `field` as it was before this change; a question changes no text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field: str
     kind: Literal["wrap", "clarify", "template", "question"]
@@ -37,10 +32,8 @@ class RefineChange(BaseModel):
 
 
 # Source: SC-40.
-class RefinedStory(BaseModel):
+class RefinedStory(Frozen):
     """What refine proposes; nothing is stored until somebody sends it as an edit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     description: str

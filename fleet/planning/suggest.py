@@ -6,23 +6,16 @@ import re
 import unicodedata
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.errors import InvalidInput
-from fleet.planning.coach import score_story
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Frozen
 from fleet.planning.coach_config import CoachConfig, LanguageBlock
-from fleet.planning.matching import has_scenario, prepare
-
-__all__ = ["StorySuggestion", "check_goal", "choose_suggestion", "suggest_story"]
 
 MIN_GOAL, MAX_GOAL = 5, 300
 _PLACEHOLDER = re.compile(r"<([^<>\n]{1,60})>")
 
 
-class StorySuggestion(BaseModel):
+class StorySuggestion(Frozen):
     """A proposed story; nothing is stored until somebody creates it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     description: str
@@ -49,26 +42,6 @@ def suggest_story(goal: str, *, language: str, config: CoachConfig) -> StorySugg
         questions=_questions(block, title, text, scenario),
         source="template",
     )
-
-
-def choose_suggestion(
-    template: StorySuggestion, proposal: StorySuggestion, *, language: str, config: CoachConfig
-) -> StorySuggestion:
-    """The model's proposal when it has a scenario in the asked language and scores no lower, else the template."""
-    block = config.language(language)
-    criteria = [prepare(c) for c in proposal.acceptance_criteria if c.strip()]
-    if not has_scenario(criteria, given=block.given, when=block.when, then=block.then):
-        return template
-    try:
-        is_worse = _score(proposal, language, config) < _score(template, language, config)
-    except InvalidInput:  # over a limit of GL-14
-        return template
-    return template if is_worse else proposal
-
-
-def _score(story: StorySuggestion, language: str, config: CoachConfig) -> int:
-    criteria = story.acceptance_criteria
-    return score_story(story.title, story.description, criteria, language=language, threshold=0, config=config).score
 
 
 def check_goal(goal: str) -> str:

@@ -5,29 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, TypeGuard, get_args
+from typing import Any, NamedTuple, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.ids import EntityId
-from fleet.planning.graph import find_cycle, reaches
-from fleet.planning.paths import MAX_GLOB, is_repository_glob
+from fleet.kernel.ids import EntityId
+from fleet.kernel.types import Complexity, Frozen, TaskKind
+from fleet.planning.coach import Problem, ProblemCode
+from fleet.planning.graph import MAX_GLOB, find_cycle, is_repository_glob, reaches
 from fleet.planning.planning_config import Bounds, DerivationConfig, PlanningConfig
-from fleet.planning.problem import Problem, ProblemCode
 
-__all__ = [
-    "TASK_KINDS",
-    "DerivedDependency",
-    "DerivedPlan",
-    "DerivedTask",
-    "TaskKind",
-    "complexity_of",
-    "derivation_schema",
-    "field_problems",
-    "validate_derivation",
-]
-
-TaskKind = Literal["code", "test", "design", "docs", "data", "infra", "deploy", "fix", "research"]
 TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 """PL-3."""
 
@@ -47,10 +32,8 @@ _FIELDS = (
 )
 
 
-class DerivedTask(BaseModel):
+class DerivedTask(Frozen):
     """One valid task of an answer; `depends_on` are indexes into the same answer, from 0."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     description: str
@@ -72,10 +55,8 @@ class DerivedDependency(NamedTuple):
     inferred: bool = False
 
 
-class DerivedPlan(BaseModel):
+class DerivedPlan(Frozen):
     """A valid plan: its tasks in the order of the answer and all dependencies, the declared ones first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: tuple[DerivedTask, ...]
     dependencies: tuple[DerivedDependency, ...]
@@ -159,7 +140,7 @@ def _task(raw: Mapping[str, Any]) -> DerivedTask:
     return DerivedTask.model_validate({"depends_on": (), "paths": (), **raw})
 
 
-def complexity_of(tasks: int) -> Literal["LOW", "MEDIUM", "HIGH"]:
+def complexity_of(tasks: int) -> Complexity:
     """How complex a plan with so many tasks is taken to be."""
     return "LOW" if tasks < 3 else "MEDIUM" if tasks < 6 else "HIGH"
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from fleet.errors import InvalidInput
-from fleet.events import (
-    ApprovalGranted,
-    BudgetSet,
-    SlaBreached,
-    StoryCreated,
-    TestSummary,
-    TreeMerged,
-    WorkspaceScored,
-)
+from fleet.events.approval import ApprovalGranted
+from fleet.events.budget import BudgetSet
+from fleet.events.story import StoryCreated
+from fleet.events.task import SlaBreached, TreeMerged
+from fleet.events.workspace import TestSummary, WorkspaceScored
+from fleet.kernel.errors import InvalidInput
 from fleet.report.councils import council_summaries
 from fleet.report.estimates import estimate_errors, estimates
 from fleet.report.history import Events, of_type, step_records
@@ -43,9 +39,7 @@ from fleet.report.stats import links, plan_edges, plan_status, statistics
 from fleet.report.timeline import timeline
 from fleet.report.times import phase_times
 from fleet.report.trace import trace, traceability
-from fleet.story import Plan, StoryState
-
-__all__ = ["build_report"]
+from fleet.story.state import Plan, StoryState
 
 
 def build_report(state: StoryState, events: Events, options: ReportOptions | None = None) -> TechnicalReport:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from statistics import median_low
 
-from fleet.context import redacted_kinds
-from fleet.events import ContextPackBuilt, StoredEvent, SummaryRecorded, decode
-
-__all__ = ["Compression", "ContextFigures", "PackFigures", "context_figures", "sum_figures"]
+from fleet.events.codec import decode
+from fleet.events.context import ContextPackBuilt, SummaryRecorded
+from fleet.events.envelope import StoredEvent
+from fleet.redaction.redact_counts import redacted_kinds
 
 _TOLD = frozenset([ContextPackBuilt.type, SummaryRecorded.type])
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.council import estimate_rounds
-from fleet.events import (
+from fleet.council.delphi import estimate_rounds
+from fleet.events.council import (
     BallotCast,
     BallotRefused,
     CouncilCancelled,
@@ -19,23 +17,18 @@ from fleet.events import (
     DraftReceived,
     EstimateCast,
     EvidenceRecorded,
-    Payload,
     RepairReceived,
     TestsAuthored,
     TestsFiltered,
 )
+from fleet.events.payload import Payload
 from fleet.events.values import Json
+from fleet.kernel.types import Frozen
 from fleet.report.history import Events, of_type, step_records
-from fleet.story import council_state
-
-__all__ = ["CandidateRow", "CouncilSummary", "EstimateRoundRow", "SeatRow", "council_summaries"]
+from fleet.story.council_facts import council_state
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SeatRow(_Row):
+class SeatRow(Frozen):
     """A member of the council."""
 
     member_id: str
@@ -47,7 +40,7 @@ class SeatRow(_Row):
     writes_tests: bool
 
 
-class CandidateRow(_Row):
+class CandidateRow(Frozen):
     """A candidate with its last evidence and the ballots of the last round of voting."""
 
     candidate_id: str
@@ -69,7 +62,7 @@ class CandidateRow(_Row):
 
 
 # Source: CN-70.
-class EstimateRoundRow(_Row):
+class EstimateRoundRow(Frozen):
     """One round of an estimate, without names."""
 
     round: int
@@ -81,7 +74,7 @@ class EstimateRoundRow(_Row):
 
 
 # Source: CN-61.
-class CouncilSummary(_Row):
+class CouncilSummary(Frozen):
     """One council from its opening to its outcome; tokens by phase as it recorded them."""
 
     council_id: str

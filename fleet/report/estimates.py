@@ -5,12 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from statistics import median
 
-from fleet.events import Task, TaskAdded, TaskEstimated
+from fleet.events.plan import Task
+from fleet.events.task import TaskAdded, TaskEstimated
 from fleet.report.history import Events, decimal_text, of_type, step_records
 from fleet.report.model import EstimateErrorRow, EstimateRow
 from fleet.report.stats import actual_ms
-
-__all__ = ["estimate_errors", "estimates", "task_gpu_ms", "task_tokens"]
 
 _HOUR_MS = 3_600_000
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from fleet.events import Payload, PlanAdopted, PlanProposed, StepFinished, StepResolved, StepStarted, StoredEvent
-from fleet.ids import StepId
-
-__all__ = ["Events", "StepRecord", "current_plan", "decimal_text", "of_type", "span_ms", "step_records"]
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanAdopted, PlanProposed
+from fleet.events.step import StepFinished, StepResolved, StepStarted
+from fleet.kernel.ids import StepId
 
 Events = Sequence[tuple[StoredEvent, Payload]]
 """A story's events in order, each with its payload."""

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fleet.events import Orphan, Traceability
+from fleet.events.report import Orphan, Traceability
 from fleet.events.values import Json
+from fleet.kernel.types import Frozen
 from fleet.report.councils import CouncilSummary
 from fleet.report.times import PhaseTime
 
-__all__ = [
-    "ApprovalRow",
-    "BudgetRow",
-    "CostRow",
-    "CriterionRow",
-    "DecisionEdge",
-    "DecisionImpact",
-    "DecisionRow",
-    "DeniedRow",
-    "Header",
-    "Overview",
-    "PlanSummary",
-    "PlanVersionRow",
-    "Quality",
-    "ReportOptions",
-    "ScoreRow",
-    "StepRow",
-    "TaskRow",
-    "TechnicalReport",
-    "TimelineRow",
-    "TraceClass",
-]
 
-
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ReportOptions(_Row):
+class ReportOptions(Frozen):
     """What a report holds (RP-1)."""
 
     include_timeline: bool = True
@@ -52,7 +26,7 @@ class ReportOptions(_Row):
     max_events: Annotated[int, Field(ge=1, le=2000)] = 200
 
 
-class Header(_Row):
+class Header(Frozen):
     """What the report is about (RP-10); `status` incomplete when a required link is missing (RP-39)."""
 
     title: str
@@ -72,7 +46,7 @@ class Header(_Row):
     status: Literal["complete", "incomplete"]
 
 
-class Overview(_Row):
+class Overview(Frozen):
     """What was asked and what came of it (RP-11)."""
 
     description: str
@@ -89,7 +63,7 @@ class Overview(_Row):
     tests_failed: int | None
 
 
-class CriterionRow(_Row):
+class CriterionRow(Frozen):
     """An acceptance criterion with the tasks that cover it and its evidence (RP-12)."""
 
     ac_id: str
@@ -98,7 +72,7 @@ class CriterionRow(_Row):
     evidence: tuple[str, ...]
 
 
-class PlanVersionRow(_Row):
+class PlanVersionRow(Frozen):
     """One version of the plan (RP-13)."""
 
     plan_id: str
@@ -108,7 +82,7 @@ class PlanVersionRow(_Row):
     rationale: str
 
 
-class PlanSummary(_Row):
+class PlanSummary(Frozen):
     """The plan that the story follows, its versions, its graph (RP-13, RP-14)."""
 
     rationale: str
@@ -121,7 +95,7 @@ class PlanSummary(_Row):
     has_cycle: bool
 
 
-class EstimateRow(_Row):
+class EstimateRow(Frozen):
     """What a council thinks that a task takes (PL-81); values without names, rising."""
 
     points: int
@@ -133,7 +107,7 @@ class EstimateRow(_Row):
     council_id: str | None
 
 
-class EstimateErrorRow(_Row):
+class EstimateErrorRow(Frozen):
     """What the done tasks of one role took beside what was estimated; hours as decimal strings (PL-84)."""
 
     role: str
@@ -146,7 +120,7 @@ class EstimateErrorRow(_Row):
     gpu_ms: int
 
 
-class TaskRow(_Row):
+class TaskRow(Frozen):
     """One task (RP-14); `actual_h` from its first start to its end, as a decimal string."""
 
     task_id: str
@@ -168,7 +142,7 @@ class TaskRow(_Row):
     """The last one of a council."""
 
 
-class DecisionRow(_Row):
+class DecisionRow(Frozen):
     """One decision (RP-15)."""
 
     decision_id: str
@@ -186,7 +160,7 @@ class DecisionRow(_Row):
     council_id: str | None
 
 
-class DecisionEdge(_Row):
+class DecisionEdge(Frozen):
     """A relation between two decisions (RP-16)."""
 
     source: str
@@ -194,7 +168,7 @@ class DecisionEdge(_Row):
     target: str
 
 
-class DecisionImpact(_Row):
+class DecisionImpact(Frozen):
     """What one decision touches (RP-16)."""
 
     decision_id: str
@@ -203,7 +177,7 @@ class DecisionImpact(_Row):
     criteria: tuple[str, ...]
 
 
-class ApprovalRow(_Row):
+class ApprovalRow(Frozen):
     """One request for consent and what came of it (RP-18)."""
 
     approval_id: str
@@ -217,7 +191,7 @@ class ApprovalRow(_Row):
     notes: str | None
 
 
-class StepRow(_Row):
+class StepRow(Frozen):
     """One step: a run or a model call (RP-19)."""
 
     step_id: str
@@ -242,7 +216,7 @@ class StepRow(_Row):
     """What it asked for outside: `host:port allowed|refused reason count`."""
 
 
-class DeniedRow(_Row):
+class DeniedRow(Frozen):
     """One call that the policy refused (RP-19)."""
 
     what: str
@@ -251,7 +225,7 @@ class DeniedRow(_Row):
     reason: str
 
 
-class ScoreRow(_Row):
+class ScoreRow(Frozen):
     """One score of one tree (RP-23)."""
 
     version: int
@@ -263,7 +237,7 @@ class ScoreRow(_Row):
     reasons: tuple[str, ...]
 
 
-class Quality(_Row):
+class Quality(Frozen):
     """Scores over time and the last measurement (RP-23). Dimensions and gates as `(name, value, limit, result)`."""
 
     scores: tuple[ScoreRow, ...]
@@ -275,7 +249,7 @@ class Quality(_Row):
     secrets_found: int | None
 
 
-class TimelineRow(_Row):
+class TimelineRow(Frozen):
     """One event in words (RP-24)."""
 
     version: int
@@ -286,7 +260,7 @@ class TimelineRow(_Row):
     text: str
 
 
-class CostRow(_Row):
+class CostRow(Frozen):
     """Usage by role, model or council (RP-26)."""
 
     group: Literal["role", "model", "council", "kind"]
@@ -300,7 +274,7 @@ class CostRow(_Row):
     cost_microusd: int
 
 
-class BudgetRow(_Row):
+class BudgetRow(Frozen):
     """What one scope used of one quantity (RP-26)."""
 
     scope: str
@@ -313,7 +287,7 @@ class BudgetRow(_Row):
     """As set, or as the council was opened with; None when only the configuration has one."""
 
 
-class TraceClass(_Row):
+class TraceClass(Frozen):
     """How many objects of one class have all their required links (RP-20, RP-30..RP-38)."""
 
     rule: str
@@ -323,7 +297,7 @@ class TraceClass(_Row):
     orphans: tuple[Orphan, ...] = ()
 
 
-class TechnicalReport(_Row):
+class TechnicalReport(Frozen):
     """The whole report. Sections left out by an option are empty or None."""
 
     header: Header

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Layers", "layers"]
-
 
 class Layers(NamedTuple):
     """Layers from first to last; with `has_cycle` the last one holds what stands on or behind a cycle."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from fleet.events import UsageAdjusted
-from fleet.ids import StepId
+from fleet.events.budget import UsageAdjusted
+from fleet.kernel.ids import StepId
 from fleet.report.usage import UsageRow
-
-__all__ = ["EngineUse", "UsageDifference", "comparable", "differences", "settlements"]
 
 TOLERATED_PERCENT = 1
 

@@ -7,18 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
-from fleet.events import (
-    ApprovalExpired,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    ApprovalRevoked,
-    DecisionAccepted,
-    DecisionRejected,
-    Payload,
-    ToolDenied,
-    TreeMerged,
-)
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.decision import DecisionAccepted, DecisionRejected
+from fleet.events.payload import Payload
+from fleet.events.step import ToolDenied
+from fleet.events.task import TreeMerged
 from fleet.report.estimates import estimates, task_gpu_ms, task_tokens
 from fleet.report.history import Events, StepRecord, decimal_text, of_type, step_records
 from fleet.report.model import (
@@ -34,19 +27,8 @@ from fleet.report.model import (
 )
 from fleet.report.stats import actual_ms, impacts
 from fleet.report.usage import UsageRow, UsageSum, sum_usage, usage_rows
-from fleet.story import Approval, Decision, StoryState, budget_lines
-
-__all__ = [
-    "approval_rows",
-    "budget_rows",
-    "cost_rows",
-    "criterion_rows",
-    "decision_rows",
-    "denied_rows",
-    "impact_rows",
-    "step_rows",
-    "task_rows",
-]
+from fleet.story.allowance import budget_lines
+from fleet.story.state import Approval, Decision, StoryState
 
 _HOUR_MS = 3_600_000
 

@@ -7,36 +7,22 @@ from collections.abc import Iterable
 from fractions import Fraction
 from statistics import median
 
-from fleet.events import (
-    ApprovalExpired,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    ApprovalRevoked,
-    CouncilOpened,
-    CouncilUndecided,
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.budget import UsageAdjusted
+from fleet.events.council import CouncilOpened, CouncilUndecided
+from fleet.events.decision import (
     DecisionAccepted,
     DecisionLinked,
     DecisionProposed,
     DecisionRejected,
     DecisionSuperseded,
-    PlanAdopted,
-    PlanProposed,
-    PlanRejected,
-    QuestionAnswered,
-    QuestionRaised,
-    SlaBreached,
-    StoryTransitioned,
-    Task,
-    TaskAdded,
-    TaskTransitioned,
-    UsageAdjusted,
 )
+from fleet.events.plan import PlanAdopted, PlanProposed, PlanRejected, Task
+from fleet.events.story import QuestionAnswered, QuestionRaised, StoryTransitioned
+from fleet.events.task import SlaBreached, TaskAdded, TaskTransitioned
 from fleet.events.values import Json
 from fleet.report.history import Events, current_plan, decimal_text, of_type, span_ms, step_records
 from fleet.report.times import human_wait_ms
-
-__all__ = ["actual_ms", "impacts", "links", "plan_edges", "plan_status", "statistics"]
 
 _REWORK = frozenset({"REVISE_CODE", "REQUEST_REWORK", "MERGE_FAILED"})
 

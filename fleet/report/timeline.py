@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from fleet.events import (
-    ApprovalExpired,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested
+from fleet.events.budget import BudgetExhausted
+from fleet.events.context import ContextPackBuilt, SummaryRecorded
+from fleet.events.council import (
     BallotCast,
     BallotRefused,
-    BudgetExhausted,
-    ContextPackBuilt,
     CouncilDecided,
     CouncilOpened,
     CouncilUndecided,
-    DecisionAccepted,
-    DecisionProposed,
-    DecisionRejected,
-    DecisionSuperseded,
-    DocsProduced,
     EstimateCast,
     EvidenceRecorded,
-    OwnershipTaken,
-    Payload,
-    PlanAdopted,
-    PlanProposed,
+)
+from fleet.events.decision import DecisionAccepted, DecisionProposed, DecisionRejected, DecisionSuperseded
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanAdopted, PlanProposed
+from fleet.events.report import OwnershipTaken, ReportGenerated
+from fleet.events.step import StepFinished, StepStarted
+from fleet.events.story import (
     QuestionAnswered,
     QuestionRaised,
-    ReportGenerated,
-    RestoreRequested,
-    SlaBreached,
-    StepFinished,
-    StepStarted,
     StoryCancelled,
     StoryClosed,
     StoryCreated,
@@ -40,17 +30,11 @@ from fleet.events import (
     StoryStarted,
     StoryTransitioned,
     StoryUnparked,
-    SummaryRecorded,
-    TaskAdded,
-    TaskTransitioned,
-    TreeMerged,
-    WorkspaceReported,
-    WorkspaceScored,
 )
+from fleet.events.task import RestoreRequested, SlaBreached, TaskAdded, TaskTransitioned, TreeMerged
+from fleet.events.workspace import DocsProduced, WorkspaceReported, WorkspaceScored
 from fleet.report.history import Events
 from fleet.report.model import TimelineRow
-
-__all__ = ["describe", "timeline"]
 
 _QUIET = (BallotCast, ContextPackBuilt, EvidenceRecorded, StepFinished, StepStarted, TaskAdded, WorkspaceReported)
 """Listed in other sections of the report, or too many to be read."""

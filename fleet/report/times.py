@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.events import (
-    ApprovalExpired,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    ApprovalRevoked,
-    StoryClosed,
-    StoryCreated,
-    StoryParked,
-    StoryTransitioned,
-    StoryUnparked,
-)
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.story import StoryClosed, StoryCreated, StoryParked, StoryTransitioned, StoryUnparked
+from fleet.kernel.types import Frozen
 from fleet.report.history import Events, StepRecord, of_type, step_records
 
-__all__ = ["PhaseTime", "human_wait_ms", "phase_times"]
 
-
-class PhaseTime(BaseModel):
+class PhaseTime(Frozen):
     """Time in one state of the lifecycle, in milliseconds; steps count where they started and may overlap."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     phase: str
     wall_ms: int

@@ -5,34 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from fleet.events import (
-    ApprovalExpired,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    ApprovalRevoked,
-    BallotCast,
-    CouncilDecided,
-    DecisionAccepted,
-    DecisionProposed,
-    DecisionRejected,
-    DecisionSuperseded,
-    DeploymentRecorded,
-    DocsProduced,
-    DraftReceived,
-    EvidenceRecorded,
-    Orphan,
-    PlanProposed,
-    TaskAdded,
-    TaskTransitioned,
-    Traceability,
-    TreeMerged,
-)
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.council import BallotCast, CouncilDecided, DraftReceived, EvidenceRecorded
+from fleet.events.decision import DecisionAccepted, DecisionProposed, DecisionRejected, DecisionSuperseded
+from fleet.events.plan import PlanProposed
+from fleet.events.report import Orphan, Traceability
+from fleet.events.task import TaskAdded, TaskTransitioned, TreeMerged
+from fleet.events.workspace import DeploymentRecorded, DocsProduced
 from fleet.report.history import Events, StepRecord, of_type, step_records
 from fleet.report.model import TraceClass
-from fleet.story import StoryState
-
-__all__ = ["trace", "traceability"]
+from fleet.story.state import StoryState
 
 MAX_ORPHANS = 200
 """Most orphans in an event, whose body is bounded (EV-13); the report itself lists all."""

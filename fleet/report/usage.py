@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.events import StepFinished, StepStarted, UsageAdjusted, rfc3339
+from fleet.events.budget import UsageAdjusted
+from fleet.events.codec import rfc3339
+from fleet.events.step import StepFinished, StepStarted
 from fleet.report.history import Events
-
-__all__ = ["USAGE_KEYS", "UsageKey", "UsageRow", "UsageSum", "sum_usage", "usage_rows"]
 
 UsageKey = Literal["story", "task", "council", "role", "engine", "model", "kind", "day"]
 USAGE_KEYS: tuple[UsageKey, ...] = ("story", "task", "council", "role", "engine", "model", "kind", "day")

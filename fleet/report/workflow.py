@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.story import TaskState
-
-__all__ = ["Stay", "first_try_rates", "stays"]
+from fleet.kernel.types import Frozen
+from fleet.story.state import TaskState
 
 _REVIEWS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"architect": ("arch_approved", "REJECT_DESIGN"), "qa": ("qa_passed", "REJECT_TESTS")}
@@ -17,10 +14,8 @@ _REVIEWS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """By role that reviews, the state of a task that passed, and the action that sends one back."""
 
 
-class Stay(BaseModel):
+class Stay(Frozen):
     """How long tasks were in a state, all visits of a task together; seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: int
     median_s: int

@@ -5,39 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fleet.errors import BudgetExceeded
-from fleet.events import BudgetExhausted, BudgetScope, BudgetWarning, Reserve
-from fleet.ids import StepId
-from fleet.models.budget import (
+from fleet.events.budget import BudgetExhausted, BudgetScope, BudgetWarning
+from fleet.events.step import Reserve
+from fleet.kernel.errors import BudgetExceeded
+from fleet.kernel.ids import StepId
+from fleet.kernel.types import BudgetLimit
+from fleet.models.engine_config import Price
+from fleet.models.profiles import Budgets, StepCaps
+from fleet.models.routing.budget import (
     QUANTITIES,
     BudgetLimits,
     BudgetTotals,
-    Quantity,
     Spend,
     crossings,
     fit_max_tokens,
     reserve,
     spent_out,
 )
-from fleet.models.engines import Price
-from fleet.models.profiles import Budgets, StepCaps
 from fleet.models.usage import cost_of
 from fleet.story.budgets import reserved_spend, scope_key, scopes_of_work
 from fleet.story.state import StoryState
-
-__all__ = [
-    "Allowance",
-    "BudgetLine",
-    "CallNeed",
-    "allow_again",
-    "allow_call",
-    "budget_lines",
-    "exhaustion_of",
-    "is_over_budget",
-    "limits_of",
-    "require_room",
-    "require_steps",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +58,7 @@ class BudgetLine:
 
     scope: str
     id: str
-    quantity: Quantity
+    quantity: BudgetLimit
     limit: int | None
     """None is unlimited."""
     spent: int
@@ -161,7 +148,7 @@ def _require(scope: BudgetScope, totals: BudgetTotals, limits: BudgetLimits) -> 
         raise _used_up(scope, totals, limits, quantity)
 
 
-def _used_up(scope: BudgetScope, totals: BudgetTotals, limits: BudgetLimits, quantity: Quantity) -> BudgetExceeded:
+def _used_up(scope: BudgetScope, totals: BudgetTotals, limits: BudgetLimits, quantity: BudgetLimit) -> BudgetExceeded:
     limit, used = limits.of(quantity), totals.used.of(quantity)
     return BudgetExceeded(
         f"the {scope.kind} budget of {limit} {quantity} is used up ({used} used); raise the budget or stop here",
@@ -209,7 +196,7 @@ def allow_again(state: StoryState, config: Budgets, need: CallNeed, *, now_ms: i
     work = scopes_of_work(state.story_id, role=need.role, task_id=need.task_id, council_id=need.council_id)
     for scope in work:
         totals, limits = _bounds(state, config, scope, now_ms)
-        over: list[Quantity] = [
+        over: list[BudgetLimit] = [
             name for name in QUANTITIES if (limits.of(name) or totals.used.of(name)) < totals.used.of(name)
         ]
         if over:
@@ -222,7 +209,7 @@ def require_room(
     *,
     task_id: str | None,
     now_ms: int,
-    quantities: tuple[Quantity, ...] = QUANTITIES,
+    quantities: tuple[BudgetLimit, ...] = QUANTITIES,
 ) -> None:
     """Something new may start in the story and the task. Raises BudgetExceeded when one of these is used up there."""
     work = scopes_of_work(state.story_id, role="any", task_id=task_id, council_id=None)

@@ -5,35 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput, PolicyDenied
-from fleet.events import ApprovalRequested, RunDelegation, Subject
-from fleet.ids import Digest, Principal
+from fleet.events.approval import ApprovalRequested, Subject
+from fleet.events.story import RunDelegation
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput, PolicyDenied
+from fleet.kernel.ids import Digest, Principal
+from fleet.kernel.types import is_reason
+from fleet.policy.capabilities import MAX_GRANT_S
+from fleet.policy.roles import require_role
 from fleet.story.lifecycle import RIGORS, FsmConfig, Gate
 from fleet.story.state import Approval, StoryState, TaskState
-from fleet.tools.capabilities import MAX_GRANT_S
-
-__all__ = [
-    "Terms",
-    "check_approver",
-    "check_delegable",
-    "check_notes",
-    "check_requester",
-    "delegation_for",
-    "deployment_digest",
-    "expiries_in_a_row",
-    "is_consumed",
-    "is_tool_gate",
-    "last_request",
-    "pending_approvals",
-    "pending_consents",
-    "subject_authors",
-    "subject_of",
-    "supporting_fact",
-    "terms_of",
-    "unanswered_gates",
-    "valid_grant",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +120,7 @@ def deployment_digest(environment: str, tree: Digest) -> Digest:
 
 
 def _score_digest(score: object) -> Digest:
-    from fleet.events import WorkspaceScored
+    from fleet.events.workspace import WorkspaceScored
 
     assert isinstance(score, WorkspaceScored)
     return digest_of_json(score)
@@ -240,10 +221,7 @@ def check_approver(
     delegated: bool,
 ) -> None:
     """Returns when this principal may decide about the subject; PolicyDenied names the rule otherwise."""
-    if gate.role not in roles:
-        raise PolicyDenied(
-            f"{principal} does not hold role {gate.role!r}, which decides this gate", rule_id="LC-11", allowed=gate.role
-        )
+    require_role(principal, roles, gate.role, rule_id="LC-11", why="which decides this gate")
     if gate.actor == "human" and not principal.is_human and not delegated:
         raise PolicyDenied(f"this gate needs a person; {principal} is none", rule_id="LC-76")
     authored = principal in subject_authors(state, subject)
@@ -254,6 +232,6 @@ def check_approver(
 def check_notes(text: str, what: str) -> str:
     """The trimmed text; InvalidInput when it has not 10..4,000 characters (GL-14, LC-65)."""
     trimmed = text.strip()
-    if not 10 <= len(trimmed) <= 4000:
+    if not is_reason(trimmed):
         raise InvalidInput(f"{what} has {len(trimmed)} characters; write 10 to 4,000", field=what)
     return trimmed

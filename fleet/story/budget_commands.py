@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
-from fleet.events import ApprovalGranted, ApprovalRequested, BudgetScope, BudgetSet, Payload, StoryUnparked, Subject
-from fleet.ids import Digest, EntityId
-from fleet.models.budget import QUANTITIES, BudgetLimits
+from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
+from fleet.events.budget import BudgetScope, BudgetSet
+from fleet.events.payload import Payload
+from fleet.events.story import StoryUnparked
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
+from fleet.kernel.ids import Digest, EntityId
 from fleet.models.profiles import Budgets
+from fleet.models.routing.budget import QUANTITIES, BudgetLimits
 from fleet.story.allowance import limits_of
 from fleet.story.approvals import last_request, valid_grant
 from fleet.story.commands import Caller
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
-
-__all__ = ["RAISE_GATE", "BudgetChange", "ConsentNeeded", "change_of", "parse_scope", "request_raise", "set_budget"]
 
 RAISE_GATE = "raise_budget"
 _SCOPES = ("story", "task", "council", "role")
@@ -119,10 +120,7 @@ def set_budget(
         PolicyDenied: the caller is neither po nor admin.
         InvalidTransition: the story is over.
     """
-    if not caller.roles & {"po", "admin"}:
-        raise PolicyDenied(
-            f"{caller.principal} holds neither role 'po' nor 'admin'", rule_id="MB-24", allowed=["po", "admin"]
-        )
+    caller.require("po", "admin", rule_id="MB-24", listed=True)
     if state.is_over:
         raise InvalidTransition(
             f"story {state.story_id} is over: its budget does not matter any more",

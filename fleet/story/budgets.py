@@ -6,20 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleet.events import BudgetScope, Cost, Reserve, StepStarted
-from fleet.ids import StoryId
-from fleet.models.budget import BudgetTotals, Quantity, Spend
-
-__all__ = [
-    "Hold",
-    "ScopeUsage",
-    "StoryBudgets",
-    "actual_spend",
-    "reserved_spend",
-    "scope_key",
-    "scopes_of_step",
-    "scopes_of_work",
-]
+from fleet.events.budget import BudgetScope
+from fleet.events.step import Cost, Reserve, StepStarted
+from fleet.kernel.ids import StoryId
+from fleet.kernel.types import BudgetLimit
+from fleet.models.routing.budget import BudgetTotals, Spend
 
 
 def _frozen_map() -> Mapping[Any, Any]:
@@ -38,9 +29,9 @@ class ScopeUsage:
     """When the first of them began."""
     until_ms: int = 0
     """The last of their deadlines: time after it is no work of theirs."""
-    warned: Mapping[Quantity, int] = field(default_factory=_frozen_map)
+    warned: Mapping[BudgetLimit, int] = field(default_factory=_frozen_map)
     """Quantity -> the limit of which a warning is on record."""
-    exhausted: Mapping[Quantity, int] = field(default_factory=_frozen_map)
+    exhausted: Mapping[BudgetLimit, int] = field(default_factory=_frozen_map)
     """Quantity -> the limit that is on record as used up."""
 
     def totals(self, *, now_ms: int | None = None) -> BudgetTotals:

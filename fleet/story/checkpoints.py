@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleet.ids import Digest, Principal
-
-__all__ = ["Checkpoint", "Restoration"]
+from fleet.kernel.ids import Digest, Principal
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from typing import Literal
 
 from fleet.story.state import StoryState, TaskState
 
-__all__ = ["CoarseStatus", "coarse_status"]
-
 CoarseStatus = Literal["todo", "blocked", "in_progress", "in_review", "completed", "cancelled"]
 _COARSE: dict[str, CoarseStatus] = {
     "implementing": "in_progress",

@@ -5,25 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fleet.errors import (
-    GateClosed,
-    InvalidInput,
-    InvalidTransition,
-    NotFound,
-    PolicyDenied,
-    VersionConflict,
-)
-from fleet.events import (
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalRequested,
-    ApprovalRevoked,
-    Payload,
-    StoryTransitioned,
-    TaskTransitioned,
-    TransitionRefused,
-)
-from fleet.ids import Principal
+from fleet.events.approval import ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.payload import Payload
+from fleet.events.story import StoryTransitioned, TransitionRefused
+from fleet.events.task import TaskTransitioned
+from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
+from fleet.kernel.ids import Principal
+from fleet.policy.roles import require_chosen, require_role
 from fleet.story.approvals import (
     check_approver,
     check_notes,
@@ -39,8 +27,6 @@ from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import Approval, StoryState
 
-__all__ = ["Caller", "decide_gate", "find_approval", "fire", "refusal", "revoke"]
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -53,11 +39,12 @@ class Caller:
         """The caller in this role alone, or in any of its roles for None; PolicyDenied when it does not hold it."""
         if role is None:
             return self
-        if role not in self.roles:
-            raise PolicyDenied(
-                f"{self.principal} does not hold role {role[:40]!r}", rule_id="role_not_held", role=role[:40]
-            )
+        require_chosen(self.principal, self.roles, role)
         return replace(self, roles=frozenset({role}))
+
+    def require(self, *roles: str, rule_id: str = "role_not_held", why: str = "", listed: bool = False) -> str:
+        """The first of these roles that the caller holds; PolicyDenied when it holds none."""
+        return require_role(self.principal, self.roles, *roles, rule_id=rule_id, why=why, listed=listed)
 
 
 def fire(
@@ -97,7 +84,7 @@ def fire(
 
 def refusal(state: StoryState, error: GateClosed, caller: Caller) -> TransitionRefused:
     """The record of a refused but legal attempt (LC-4)."""
-    from fleet.events import GuardResult
+    from fleet.events.story import GuardResult
 
     return TransitionRefused(
         state=state.state,

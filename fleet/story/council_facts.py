@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from fleet import council as cn
-from fleet.events import (
+from fleet.council import facts
+from fleet.council.ballot import Ballot
+from fleet.council.evidence import Evidence
+from fleet.council.facts import Fact, Opened, TestsFailed
+from fleet.council.roster import Member
+from fleet.council.state import CouncilState, evolve
+from fleet.council.tests_filter import DroppedTest
+from fleet.events.council import (
     BallotCast,
     BallotRefused,
     CouncilOpened,
@@ -19,9 +25,7 @@ from fleet.events import (
     TestsAuthored,
     TestsFiltered,
 )
-from fleet.ids import Digest
-
-__all__ = ["CouncilSaid", "council_state", "duty_of"]
+from fleet.kernel.ids import Digest
 
 CouncilSaid = (
     DraftReceived
@@ -65,7 +69,7 @@ def duty_of(p: CouncilSaid) -> str:
             assert_never(p)
 
 
-def council_state(opened: CouncilOpened, said: Iterable[CouncilSaid]) -> cn.CouncilState:
+def council_state(opened: CouncilOpened, said: Iterable[CouncilSaid]) -> CouncilState:
     """The deliberation as recorded; whatever the order of `said`, the same things are owed next (CN-107)."""
     known = tuple(said)
     normal: Normal = {
@@ -74,19 +78,19 @@ def council_state(opened: CouncilOpened, said: Iterable[CouncilSaid]) -> cn.Coun
         if isinstance(p, EvidenceRecorded)
     }
     author = next((m.member_id for m in opened.roster if m.test_author), None)
-    state = cn.CouncilState(_opened(opened))
+    state = CouncilState(_opened(opened))
     for payload in known:
-        state = cn.evolve(state, _fact(payload, author, normal))
+        state = evolve(state, _fact(payload, author, normal))
     return state
 
 
-def _opened(p: CouncilOpened) -> cn.Opened:
+def _opened(p: CouncilOpened) -> Opened:
     is_code = p.output_kind == "code_patch"
-    return cn.Opened(
+    return Opened(
         council_id=p.council_id,
         kind=p.kind,
         output_kind=p.output_kind,
-        roster=tuple(cn.Member.model_validate(m.model_dump(exclude={"persona"})) for m in p.roster),
+        roster=tuple(Member.model_validate(m.model_dump(exclude={"persona"})) for m in p.roster),
         # Only what can be executed says what there is to repair; anything else is reviewed once, for the voters.
         rounds=p.rounds if is_code or p.kind == "estimate" else 0,
         is_reviewed=not is_code and p.rounds > 0 and p.kind != "estimate",
@@ -103,37 +107,37 @@ def _opened(p: CouncilOpened) -> cn.Opened:
     )
 
 
-def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> cn.Fact:
+def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> Fact:
     match p:
         case DraftReceived():
             form = normal.get((p.candidate_id, 0))
-            return cn.DraftReceived(p.member_id, p.candidate_id, p.candidate_digest, form, tokens=p.tokens)
+            return facts.DraftReceived(p.member_id, p.candidate_id, p.candidate_digest, form, tokens=p.tokens)
         case DraftFailed():
-            failed = cn.TestsFailed if p.member_id == test_author else cn.DraftFailed
+            failed = TestsFailed if p.member_id == test_author else facts.DraftFailed
             return failed(p.member_id, p.code)
         case TestsAuthored():
-            return cn.TestsAuthored(p.author, p.tests_digest, p.count)
+            return facts.TestsAuthored(p.author, p.tests_digest, p.count)
         case TestsFiltered():
-            return cn.TestsFiltered(p.kept, tuple(cn.DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
+            return facts.TestsFiltered(p.kept, tuple(DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
         case EvidenceRecorded():
-            return cn.EvidenceRecorded(cn.Evidence.model_validate(p.evidence.model_dump()))
+            return facts.EvidenceRecorded(Evidence.model_validate(p.evidence.model_dump()))
         case CritiqueReceived():
-            return cn.CritiqueReceived(p.round, p.candidate_id, p.critic, p.critique_digest)
+            return facts.CritiqueReceived(p.round, p.candidate_id, p.critic, p.critique_digest)
         case RepairReceived():
             form = normal.get((p.candidate_id, p.round))
-            return cn.RepairReceived(p.round, p.candidate_id, p.new_digest, form, p.kept)
+            return facts.RepairReceived(p.round, p.candidate_id, p.new_digest, form, p.kept)
         case BallotCast():
-            return cn.BallotCast(_ballot(p), tokens=p.tokens)
+            return facts.BallotCast(_ballot(p), tokens=p.tokens)
         case BallotRefused():
-            return cn.BallotRefused(p.voter, p.attempt, p.code)
+            return facts.BallotRefused(p.voter, p.attempt, p.code)
         case EstimateCast():
-            return cn.EstimateCast(p.member_id, p.round, p.value, p.reason_digest)
+            return facts.EstimateCast(p.member_id, p.round, p.value, p.reason_digest)
         case _:
             assert_never(p)
 
 
-def _ballot(p: BallotCast) -> cn.Ballot:
-    return cn.Ballot(
+def _ballot(p: BallotCast) -> Ballot:
+    return Ballot(
         council_id=p.council_id,
         round=p.round,
         voter=p.voter,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.events import (
+from fleet.events.decision import (
     DecisionAccepted,
     DecisionLink,
     DecisionProposed,
@@ -13,13 +12,12 @@ from fleet.events import (
     DecisionSuperseded,
     EvidenceRef,
 )
-from fleet.planning import find_cycle
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
+from fleet.planning.graph import find_cycle
 from fleet.story.approvals import check_notes
 from fleet.story.commands import Caller
 from fleet.story.state import Decision, StoryState
 from fleet.story.tool_steps import known_trees
-
-__all__ = ["accept_decision", "check_links", "deciders_of", "find_decision", "reject_decision", "supersede_decision"]
 
 _DECIDERS: Mapping[str, tuple[str, ...]] = {
     "QUALITY": ("qa",),
@@ -155,16 +153,8 @@ def _decider(state: StoryState, decision: Decision, caller: Caller) -> str:
 
 def _role(decision: Decision, caller: Caller) -> str:
     """The role in which the caller settles decisions of this category."""
-    wanted = deciders_of(decision.proposed.category)
-    held = [role for role in wanted if role in caller.roles]
-    if not held:
-        raise PolicyDenied(
-            f"{caller.principal} holds none of the roles {', '.join(wanted)}, which settle decisions of category "
-            f"{decision.proposed.category}",
-            rule_id="role_not_held",
-            allowed=" ".join(wanted),
-        )
-    return held[0]
+    category = decision.proposed.category
+    return caller.require(*deciders_of(category), why=f"which settle decisions of category {category}")
 
 
 def _require_proposed(decision: Decision) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.events import Subject
+from fleet.events.approval import Subject
 from fleet.story.approvals import delegation_for, supporting_fact
 from fleet.story.intents import DecideGate, Intent, OpenGateCouncil
 from fleet.story.state import Approval, CouncilRecord, StoryState
-
-__all__ = ["delegated_intents", "gate_council"]
 
 
 def gate_council(state: StoryState, approval_id: str) -> CouncilRecord | None:

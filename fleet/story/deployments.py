@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from fleet.ids import Digest
-
-__all__ = ["Deployment", "Incident"]
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import DeploymentStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +15,7 @@ class Deployment:
     deployment_id: str
     environment: str
     tree: Digest
-    status: Literal["succeeded", "failed", "unknown", "rolled_back"]
+    status: DeploymentStatus
     version: int
     loopbacks: int
     """How often the story had gone back when it was recorded."""

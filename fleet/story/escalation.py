@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fleet.errors import InvalidInput, VersionConflict
-from fleet.events import Payload, StoryUnparked
-from fleet.ids import Principal
+from fleet.events.payload import Payload
+from fleet.events.story import StoryUnparked
+from fleet.kernel.errors import InvalidInput, VersionConflict
+from fleet.kernel.ids import Principal
 from fleet.story.intents import RequestEscalation
 from fleet.story.state import Approval, CouncilRecord, StoryState
-
-__all__ = ["ESCALATION", "council_to_ask", "escalation_intents", "is_asked_again", "last_escalation", "resumed_by"]
 
 ESCALATION = "council_escalation"
 """The gate that every council of selection or gate opens when it comes to no decision."""

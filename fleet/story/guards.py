@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fleet.events import GuardResult
-from fleet.ids import Digest
+from fleet.events.story import GuardResult
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import is_reason
 from fleet.story.approvals import subject_of, valid_grant
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState
-
-__all__ = ["GUARDS", "GuardContext", "evaluate", "passing_tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def _docs_complete(s: StoryState, _: GuardContext) -> Verdict:
 
 
 def _feedback(_: StoryState, c: GuardContext) -> Verdict:
-    ok = 10 <= len(c.reason.strip()) <= 4000
+    ok = is_reason(c.reason)
     return ok, "a reason is given" if ok else "write a reason of 10 to 4,000 characters", ()
 
 

@@ -8,41 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = [
-    "AdvanceCouncil",
-    "CheckoutBase",
-    "CloseStory",
-    "CommitWork",
-    "DecideGate",
-    "Deploy",
-    "DeriveAgain",
-    "DerivePlan",
-    "EndCouncil",
-    "ExpireGate",
-    "FireTransition",
-    "GenerateReport",
-    "Intent",
-    "LoopBack",
-    "MeasureTree",
-    "MergeTask",
-    "ObserveHealth",
-    "OpenDesignCouncil",
-    "OpenGateCouncil",
-    "OpenTaskCouncil",
-    "Park",
-    "ProduceDocs",
-    "Publish",
-    "ReleaseReview",
-    "ReopenTaskCouncil",
-    "RequestEscalation",
-    "RequestGate",
-    "RestoreTree",
-    "ReviewTask",
-    "RollBack",
-    "StartTask",
-    "TestTask",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class CheckoutBase:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fleet.errors import ApprovalRequired, InvalidInput, InvalidTransition, NotFound, OutcomeUnknown
-from fleet.events import Payload, StepResolved, StoryCancelled, StoryPaused, StoryResumed, StoryUnparked
+from fleet.events.payload import Payload
+from fleet.events.step import StepResolved
+from fleet.events.story import StoryCancelled, StoryPaused, StoryResumed, StoryUnparked
+from fleet.kernel.errors import ApprovalRequired, InvalidInput, InvalidTransition, NotFound, OutcomeUnknown
 from fleet.story.approvals import check_notes
 from fleet.story.commands import Caller
 from fleet.story.state import StoryState
-
-__all__ = ["cancel", "pause", "require_unpaused", "resolve_step", "resume", "started_again", "unpark"]
 
 
 def pause(state: StoryState, *, caller: Caller, reason: str) -> StoryPaused:

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-__all__ = [
-    "RIGORS",
-    "FsmConfig",
-    "Gate",
-    "Lifecycle",
-    "Limits",
-    "Rigor",
-    "StateSpec",
-    "TaskTransition",
-    "TaskWorkflow",
-    "Transition",
-]
+from fleet.kernel.types import Frozen, Phase, Rigor
 
-Rigor = Literal["L0", "L1", "L2", "L3"]
 RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
-Phase = Literal["DESIGN", "BUILD", "TEST", "DOCS"]
 GUARD_NAMES = frozenset(
     {
         "all_tasks_done",
@@ -47,18 +34,14 @@ _GUARD_ALIASES = {"all_subtasks_done": "all_tasks_done"}
 """Names that lifecycle files of elsewhere have for guards (LC-66)."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StateSpec(_Frozen):
+class StateSpec(Frozen):
     """One state: its phase, or the end."""
 
     phase: Phase | None = None
     terminal: bool = False
 
 
-class Transition(_Frozen):
+class Transition(Frozen):
     """One row of a lifecycle table; `gate` names the approval that a human gate needs."""
 
     from_: Annotated[str, Field(alias="from")]
@@ -77,7 +60,7 @@ class Transition(_Frozen):
         return tuple(_GUARD_ALIASES.get(name, name) for name in guards)
 
 
-class Gate(_Frozen):
+class Gate(Frozen):
     """Who may approve, about which subject, and for how long (LC-71). No `delegable_up_to` means never."""
 
     role: Literal["po", "qa", "architect", "devops"]
@@ -88,7 +71,7 @@ class Gate(_Frozen):
     delegable_up_to: Rigor | None = None
 
 
-class Lifecycle(_Frozen):
+class Lifecycle(Frozen):
     """States and transitions of one kind of story; every table is checked whole when it is loaded (LC-1)."""
 
     initial: str
@@ -141,7 +124,7 @@ def _closure(start: set[str], edges: list[tuple[str, str]]) -> set[str]:
     return reached
 
 
-class TaskTransition(_Frozen):
+class TaskTransition(Frozen):
     """One row of the task workflow."""
 
     from_: Annotated[tuple[str, ...], Field(alias="from")]
@@ -150,7 +133,7 @@ class TaskTransition(_Frozen):
     by: Literal["system", "assignee", "architect", "qa", "po"]
 
 
-class StageLimit(_Frozen):
+class StageLimit(Frozen):
     """How long a task may stay in these states, which follow each other (LC-131..LC-135); seconds."""
 
     states: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -161,7 +144,7 @@ class StageLimit(_Frozen):
     sla_s: Annotated[int, Field(gt=0)]
 
 
-class TaskWorkflow(_Frozen):
+class TaskWorkflow(Frozen):
     """The 15 states of a task (LC-100..LC-117) and which reviews a kind of task needs (LC-119)."""
 
     initial: str
@@ -191,7 +174,7 @@ class TaskWorkflow(_Frozen):
         return next((r for r in self.transitions if r.action == action and state in r.from_), None)
 
 
-class Limits(_Frozen):
+class Limits(Frozen):
     """How often a story may go round before a person is asked."""
 
     max_loopbacks: Annotated[int, Field(ge=0)] = 5
@@ -200,7 +183,7 @@ class Limits(_Frozen):
     auto_loopback: bool = True
 
 
-class FsmConfig(_Frozen):
+class FsmConfig(Frozen):
     """config/fsm.yaml as a whole."""
 
     lifecycles: dict[str, Lifecycle]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from fleet import events as ev
-
-__all__ = ["MILESTONES", "with_milestone"]
+from fleet.events.approval import ApprovalGranted, ApprovalRejected
+from fleet.events.plan import PlanAdopted, PlanProposed, PlanRejected
+from fleet.events.story import MilestoneReached, StoryCreated, StoryEdited, StoryTransitioned
+from fleet.events.workspace import DeploymentRecorded
 
 MILESTONES = frozenset(
     cls.type
     for cls in (
-        ev.ApprovalGranted,
-        ev.ApprovalRejected,
-        ev.DeploymentRecorded,
-        ev.MilestoneReached,
-        ev.PlanAdopted,
-        ev.PlanProposed,
-        ev.PlanRejected,
-        ev.StoryCreated,
-        ev.StoryEdited,
-        ev.StoryTransitioned,
+        ApprovalGranted,
+        ApprovalRejected,
+        DeploymentRecorded,
+        MilestoneReached,
+        PlanAdopted,
+        PlanProposed,
+        PlanRejected,
+        StoryCreated,
+        StoryEdited,
+        StoryTransitioned,
     )
 )
 """Types of the events. A question for consent is none: only its answer is."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from fleet.kernel.types import TakeoverCause
 from fleet.story.state import StoryState
-
-__all__ = ["MAX_TAKEOVERS", "TakeoverCause", "counts_against", "is_suspect", "takeover_cause"]
-
-TakeoverCause = Literal["new", "expired", "restart"]
 
 MAX_TAKEOVERS = 3
 """Counted takeovers in a row without any progress until the story is parked as a crash loop (LC-94)."""

@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fleet.story.approvals import (
-    last_request,
-    pending_consents,
-    subject_of,
-    unanswered_gates,
-    valid_grant,
-)
+from fleet.story.approvals import last_request, pending_consents, subject_of, unanswered_gates, valid_grant
 from fleet.story.delegating import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
 from fleet.story.guards import GuardContext, evaluate
@@ -45,8 +39,6 @@ from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.ownership import MAX_TAKEOVERS
 from fleet.story.plan_tasks import held_reviews, is_orphaned, plan_tasks
 from fleet.story.state import StoryState, TaskState
-
-__all__ = ["MAX_TAKEOVERS", "design_decision", "plan", "waiting_for"]
 
 Owed = tuple[Intent, ...]
 

@@ -22,8 +22,6 @@ from fleet.story.intents import (
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import CouncilRecord, StoryState, TaskState, attempts_of
 
-__all__ = ["REVIEWS", "held_reviews", "is_orphaned", "plan_tasks"]
-
 REVIEWS = {"arch_reviewing": "pending_arch_review", "qa_testing": "pending_qa"}
 """The states of a review under way, and where the task waits for one."""
 

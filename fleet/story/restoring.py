@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
-from fleet.events import CouncilCancelled, Payload, RestoreRequested, StoryTransitioned, TaskTransitioned
-from fleet.ids import EntityId
+from fleet.events.council import CouncilCancelled
+from fleet.events.payload import Payload
+from fleet.events.story import StoryTransitioned
+from fleet.events.task import RestoreRequested, TaskTransitioned
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.kernel.ids import EntityId
 from fleet.story.approvals import check_notes
 from fleet.story.checkpoints import Checkpoint, Restoration
 from fleet.story.commands import Caller
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState, TaskState
-
-__all__ = ["find_checkpoint", "follow_restoration", "request_restore", "restored_states"]
 
 
 def find_checkpoint(state: StoryState, name: str) -> Checkpoint:

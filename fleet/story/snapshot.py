@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from fleet.digest import digest_of_json
-from fleet.errors import LogCorrupted
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.digest import digest_of, digest_of_json
+from fleet.kernel.errors import LogCorrupted
+from fleet.kernel.ids import Digest
+from fleet.story.evolve.story import fold
+from fleet.story.intents import Intent
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.plan import plan
 from fleet.story.state import StoryState
-
-__all__ = ["decode_state", "encode_state", "state_schema"]
 
 _FOLD = 17
 """Raise it when `evolve` gives another state for the same events: a snapshot of the old meaning is then not read."""
@@ -70,3 +76,46 @@ def decode_state(data: bytes) -> StoryState:
         return _adapter().validate_json(data)
     except ValueError as error:
         raise LogCorrupted(f"the snapshot of a story cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the events up to `version` come to. Equal histories under equal rules give equal digests."""
+
+    version: int
+    event: str
+    """Type of the event at that version."""
+    hash: str
+    """Its hash, which covers every event before it."""
+    state: str
+    disposition: str
+    state_digest: Digest
+    owed: tuple[str, ...]
+    """Names of the intents that the story owes then, in order."""
+    plan_digest: Digest
+    """Of the intents with all their arguments."""
+
+
+def replay(events: Iterable[StoredEvent], fsm: FsmConfig) -> Iterator[Replayed]:
+    """One entry for each version, in order. The time of each plan is that of its event: no clock is read.
+
+    Raises UnsupportedSchema and LogCorrupted as the fold does.
+    """
+    state: StoryState | None = None
+    for event in events:
+        state = fold([event], state)
+        if state is not None:
+            yield _entry(event, state, plan(state, fsm, now_ms=event.ts_ms))
+
+
+def _entry(event: StoredEvent, state: StoryState, owed: tuple[Intent, ...]) -> Replayed:
+    return Replayed(
+        version=event.version,
+        event=event.type,
+        hash=event.hash,
+        state=state.state,
+        disposition=state.disposition,
+        state_digest=digest_of(encode_state(state)),
+        owed=tuple(intent.name for intent in owed),
+        plan_digest=digest_of_json([[intent.name, asdict(intent)] for intent in owed]),
+    )

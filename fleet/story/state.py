@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Literal
 
-from fleet.council import CouncilState, Version
-from fleet.events import (
-    AcceptanceCriterion,
-    ApprovalRequested,
-    CouncilOpened,
-    DecisionProposed,
-    PlanProposed,
-    StepFinished,
-    StepOutcomeUnknown,
-    StepStarted,
-    StoryScored,
-    StoryStarted,
-    Task,
-    WorkspaceReported,
-    WorkspaceScored,
-)
-from fleet.ids import Digest, Principal, StoryId
+from fleet.council.candidate import Version
+from fleet.council.state import CouncilState
+from fleet.events.approval import ApprovalRequested
+from fleet.events.council import CouncilOpened
+from fleet.events.decision import DecisionProposed
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanProposed, Task
+from fleet.events.step import StepFinished, StepOutcomeUnknown, StepStarted, StuckDetected, ToolDenied
+from fleet.events.story import AcceptanceCriterion, StoryScored, StoryStarted
+from fleet.events.workspace import WorkspaceReported, WorkspaceScored
+from fleet.kernel.ids import Digest, Principal, StoryId
+from fleet.kernel.types import ApprovalStatus, DecisionStatus, Rigor
+from fleet.policy.rules.calls import ApprovalRecord
 from fleet.story.budgets import StoryBudgets
 from fleet.story.checkpoints import Checkpoint, Restoration
 from fleet.story.council_facts import CouncilSaid, council_state
 from fleet.story.deployments import Deployment, Incident
-from fleet.story.lifecycle import Rigor
-
-__all__ = [
-    "Approval",
-    "Claim",
-    "Content",
-    "CouncilRecord",
-    "Decision",
-    "Docs",
-    "Grant",
-    "Park",
-    "Plan",
-    "Question",
-    "Step",
-    "StoryState",
-    "TaskState",
-    "attempts_of",
-]
 
 Disposition = Literal["active", "parked", "cancelled", "archived"]
 
@@ -95,7 +73,7 @@ class Approval:
 
     request: ApprovalRequested
     requested_version: int
-    status: Literal["requested", "granted", "rejected", "expired", "revoked"] = "requested"
+    status: ApprovalStatus = "requested"
     grant: Grant | None = None
     reason: str | None = None
     voided: bool = False
@@ -145,6 +123,11 @@ class TaskState:
         """Done or cancelled."""
         return self.state in ("done", "cancelled")
 
+    @property
+    def held_by(self) -> Claim | None:
+        """The claim of a task that is not over: nobody holds one that is."""
+        return None if self.is_terminal else self.claim
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -153,7 +136,7 @@ class Decision:
     proposed: DecisionProposed
     version: int
     ts_ms: int
-    status: Literal["PROPOSED", "ACCEPTED", "REJECTED", "SUPERSEDED"] = "PROPOSED"
+    status: DecisionStatus = "PROPOSED"
     decided_by: Principal | None = None
     as_role: str | None = None
 
@@ -386,3 +369,67 @@ _PLACES = {name: place for place, name in enumerate(_NAMES)}
 _values_of = attrgetter(*_NAMES)
 # What `frozen` forbids is only to go by way of the attribute.
 _PUTS = tuple(getattr(StoryState, name).__set__ for name in _NAMES)
+
+
+MAX_DENIALS = 3
+"""Identical refusals of one task within the last 20 of its steps."""
+_WINDOW = 20
+
+
+def stuck_on_denial(before: Sequence[Payload], denied: ToolDenied) -> StuckDetected | None:
+    """What is to be recorded beside this refusal; None while it may be chance, or when it was recorded already.
+
+    Identical are refusals of one call (tool, operation, arguments) to one principal in one task. A refused call starts
+    no step, so the record names none.
+
+    Args:
+        before: everything that the story has on record, in order.
+    """
+    task = denied.task_id
+    if task is None or denied.call_digest is None:
+        return None
+    if any(isinstance(p, StuckDetected) and (p.task_id, p.pattern) == (task, "repeated_denial") for p in before):
+        return None  # each level at most once per task and pattern (MB-41)
+    steps = [p for p in before if isinstance(p, StepStarted | ToolDenied) and p.task_id == task]
+    same = [p for p in steps[-(_WINDOW - 1) :] if isinstance(p, ToolDenied) and _is_same(p, denied)]
+    if len(same) + 1 < MAX_DENIALS:
+        return None
+    return StuckDetected(task_id=task, pattern="repeated_denial", steps=(), level=1)
+
+
+def _is_same(one: ToolDenied, other: ToolDenied) -> bool:
+    return (one.principal, one.call_digest) == (other.principal, other.call_digest)
+
+
+def tool_approvals(state: StoryState) -> tuple[ApprovalRecord, ...]:
+    """Every request at a gate `tool:<tool>.<op>`, in the order of recording.
+
+    One that a step names is used up (RT-33), and with it every older one for the same request: a step that was started
+    again names only its last.
+    """
+    steps = {step.started.approval_id for step in state.steps.values()}
+    records: list[ApprovalRecord] = []
+    used: set[tuple[str, str]] = set()
+    for approval in reversed(list(state.approvals.values())):
+        if approval.request.gate.startswith("tool:"):
+            record = _record(approval)
+            about = (record.gate, record.subject)
+            if record.approval_id in steps:
+                used.add(about)
+            records.append(replace(record, is_consumed=about in used))
+    return tuple(reversed(records))
+
+
+def _record(approval: Approval) -> ApprovalRecord:
+    request, grant = approval.request, approval.grant
+    return ApprovalRecord(
+        approval_id=request.approval_id,
+        gate=request.gate,
+        # A yes to another digest than the one that was asked about is a yes to nothing.
+        subject=grant.subject_digest if grant else request.subject.digest,
+        status="revoked" if approval.voided and approval.status == "granted" else approval.status,
+        principal=grant.principal if grant else None,
+        as_role=grant.as_role if grant else None,
+        expires_at_ms=grant.expires_at_ms if grant else 0,
+        is_delegated=grant.delegated if grant else False,
+    )

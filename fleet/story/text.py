@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fleet.digest import digest_of_json
-from fleet.errors import InvalidInput
-from fleet.story.lifecycle import Rigor
-
-__all__ = ["StoryText", "parse"]
+from fleet.events.approval import ApprovalRequested
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanAdopted
+from fleet.events.task import TaskTransitioned
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Rigor
+from fleet.story.state import StoryState
 
 
 class StoryText(BaseModel):
@@ -78,3 +82,35 @@ def parse(data: Any) -> StoryText:
             f"/constraints: {error}", problems=[{"pointer": "/constraints", "message": str(error)}]
         ) from error
     return text
+
+
+def staleness(state: StoryState, payloads: Sequence[Payload]) -> str | None:
+    """Why these events no longer follow from the state; None when they do.
+
+    A review or a derivation takes a while. What a person did to the same task or plan meanwhile stands, and the work is
+    planned anew from there (LC-8): no task makes a step from a state that it has left, no plan takes the place of one
+    that it does not know of, and nobody is asked to accept work that is not up for it.
+    """
+    moved: dict[str, str] = {}
+    for payload in payloads:
+        match payload:
+            case TaskTransitioned():
+                now = moved.get(payload.task_id) or _state_of(state, payload.task_id)
+                if now not in (None, payload.from_):
+                    return f"task {payload.task_id} is {now} by now, and {payload.action} starts from {payload.from_}"
+                moved[payload.task_id] = payload.to
+            case PlanAdopted():
+                if payload.supersedes != state.plan_id:
+                    return f"plan {state.plan_id} was adopted before plan {payload.plan_id}, which does not know of it"
+            case ApprovalRequested():
+                now = _state_of(state, payload.subject.id) if payload.gate == "task_acceptance" else None
+                if now not in (None, "pending_po_approval"):
+                    return f"task {payload.subject.id} is {now} by now, so nobody is asked to accept its work"
+            case _:
+                pass
+    return None
+
+
+def _state_of(state: StoryState, task_id: str) -> str | None:
+    task = state.tasks.get(task_id)
+    return task.state if task is not None else None

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fleet.ids import EntityId
+from fleet.kernel.ids import EntityId
 from fleet.story.lifecycle import TaskWorkflow
 from fleet.story.state import StoryState, TaskState
-
-__all__ = ["TimeLimit", "overdue_tasks", "time_limits"]
 
 
 @dataclass(frozen=True, slots=True)

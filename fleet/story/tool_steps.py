@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleet.ids import Digest, EntityId, Principal
+from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.story.state import Step, StoryState
-
-__all__ = [
-    "Due",
-    "asked_steps",
-    "base_tree",
-    "claimed_by",
-    "due_of",
-    "known_trees",
-    "open_asked_steps",
-    "session_steps",
-    "session_tree",
-]
 
 _PREFIXES = ("tool/", "run/")
 Due = Literal["carry_out", "declare_unknown", "conclude"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from fleet.errors import QuorumNotReached
+from fleet.kernel.errors import QuorumNotReached
 from fleet.story.plan import design_decision
 from fleet.story.state import CouncilRecord, StoryState
-
-__all__ = ["require_decided_design"]
 
 
 def require_decided_design(state: StoryState) -> None:

@@ -7,18 +7,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisRawLog, connect_redis
+from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
+from fleet.kernel.clock import SystemClock
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.stores import make_blobs
+from fleet.wiring.stores.stores import make_blobs
 
 if TYPE_CHECKING:
-    from fleet.audit import NoteKey
-    from fleet.services.auditor import Auditor
-    from fleet.services.losses import LossDesk
-    from fleet.services.notary import Notary
-
-__all__ = ["NotaryParts", "make_notary_parts", "open_auditor", "open_loss_desk"]
+    from fleet.audit.note import NoteKey
+    from fleet.audit.service.auditor import Auditor
+    from fleet.audit.service.losses import LossDesk
+    from fleet.audit.service.notary import Notary
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class NotaryParts:
 
 def make_notary_parts(endpoints: Endpoints) -> NotaryParts:
     """The services behind actor `notary`."""
-    from fleet.adapters.signing import Ed25519Verifier, KeyFile
-    from fleet.adapters.witness import CheckpointFolder
-    from fleet.services.losses import LossDesk
-    from fleet.services.notary import Notary
+    from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+    from fleet.audit.files.witness import CheckpointFolder
+    from fleet.audit.service.losses import LossDesk
+    from fleet.audit.service.notary import Notary
 
     redis, places = connect_redis(endpoints.redis_url), endpoints.audit
     log, raw, store = RedisEventLog(redis), RedisRawLog(redis), RedisCheckpointStore(redis)
@@ -64,9 +64,9 @@ def _announce(line: str) -> None:
 @asynccontextmanager
 async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
     """What `fleet audit verify` and `fleet audit proof` run; the key is the one in the home unless one is given."""
-    from fleet.adapters.signing import Ed25519Verifier, read_handovers, read_public_key
-    from fleet.adapters.witness import CheckpointFolder
-    from fleet.services.auditor import Auditor
+    from fleet.audit.files.signing import Ed25519Verifier, read_handovers, read_public_key
+    from fleet.audit.files.witness import CheckpointFolder
+    from fleet.audit.service.auditor import Auditor
 
     redis, places = connect_redis(endpoints.redis_url), endpoints.audit
     try:
@@ -86,9 +86,9 @@ async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> Asyn
 @asynccontextmanager
 async def open_loss_desk(endpoints: Endpoints) -> AsyncGenerator[LossDesk]:
     """What `fleet accept-loss` runs."""
-    from fleet.adapters.signing import Ed25519Verifier, KeyFile
-    from fleet.adapters.witness import CheckpointFolder
-    from fleet.services.losses import LossDesk
+    from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+    from fleet.audit.files.witness import CheckpointFolder
+    from fleet.audit.service.losses import LossDesk
 
     redis, places = connect_redis(endpoints.redis_url), endpoints.audit
     try:

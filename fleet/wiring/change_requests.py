@@ -6,22 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from fleet.adapters.redis import RedisAccessTrail, connect_redis
-from fleet.config import HostedForgeSettings, LocalForgeSettings
-from fleet.errors import ConfigError
-from fleet.ports import ChangeRequests
-from fleet.services.change_target import ChangeTarget, PushTarget
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.secret_broker import SecretBroker
-from fleet.tools import GitAddress, git_target, parse_git_address
+from fleet.config.settings import HostedForgeSettings, LocalForgeSettings
+from fleet.forge.port import ChangeRequests
+from fleet.forge.service import ChangeTarget, PushTarget
+from fleet.kernel.errors import ConfigError
+from fleet.log.redis.connection import connect_redis
+from fleet.policy.commands.git import GitAddress, git_target, parse_git_address
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.plugins import active_policy
-from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
+from fleet.wiring.sandbox.plugins import active_policy
+from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
-    from fleet.adapters.forge import ClosableChangeRequests
+    from fleet.extensions.forges.hosted import ClosableChangeRequests
 
-__all__ = ["change_target", "check_forge", "hosted_change_requests", "make_change_requests"]
 
 _USE = {"as_role": "devops", "tool": "git", "op": "open_change_request"}
 
@@ -35,7 +34,7 @@ def check_forge(endpoints: Endpoints) -> None:
     forge = endpoints.forge
     if not isinstance(forge, HostedForgeSettings):
         return
-    from fleet.adapters.forge import change_requests_for
+    from fleet.extensions.forges.hosted import change_requests_for
 
     change_requests_for(forge.kind, forge.url, token=str)
     pushed_to = parse_git_address(forge.git) if forge.git else None
@@ -64,7 +63,7 @@ def _check_key(endpoints: Endpoints, address: GitAddress) -> None:
 
 def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:
     """Change requests of the configured forge, None when there is none; ConfigError as `check_forge`."""
-    from fleet.adapters.forge import LocalChangeRequests
+    from fleet.forge.local.change_requests import LocalChangeRequests
 
     match endpoints.forge:
         case None:
@@ -82,7 +81,7 @@ def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:
 
 def hosted_change_requests(forge: HostedForgeSettings, broker: SecretBroker) -> ClosableChangeRequests:
     """Change requests of a hosted forge; each request asks the broker for the token, so that it may rotate."""
-    from fleet.adapters.forge import change_requests_for
+    from fleet.extensions.forges.hosted import change_requests_for
 
     async def token() -> str:
         return (await broker.resolve(forge.secret, **_USE)).reveal()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from fleet.config import ServeSettings
-from fleet.context import ContextConfig
-from fleet.models import load_models, parse_prompts
-from fleet.planning import CoachConfig
-from fleet.wiring.blob_store import check_blob_keys
+from fleet.config.settings import ServeSettings
+from fleet.context.scope import ContextConfig
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import parse_prompts
+from fleet.planning.coach_config import CoachConfig
 from fleet.wiring.change_requests import check_forge
 from fleet.wiring.deploying import check_deployments
-from fleet.wiring.endpoints import Endpoints, load_definitions
+from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
+from fleet.wiring.models.tokenizers import check_tokenizers
 from fleet.wiring.notifications import check_notifications
-from fleet.wiring.plugins import active_policy
 from fleet.wiring.roster import roster
-from fleet.wiring.tokenizers import check_tokenizers
-
-__all__ = ["check_configuration"]
+from fleet.wiring.sandbox.plugins import active_policy
+from fleet.wiring.stores.blobs import check_blob_keys
 
 
 def check_configuration(endpoints: Endpoints) -> ServeSettings:
@@ -37,4 +36,5 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     check_blob_keys(endpoints)
     check_notifications(endpoints)
     check_tokenizers(endpoints)
+    load_principals(endpoints.principals_file)
     return files.load("serve.yaml", ServeSettings)

@@ -5,58 +5,49 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import (
-    RedisDaySpending,
-    RedisDeadLetters,
-    RedisEventLog,
-    RedisFeed,
-    RedisInbox,
-    RedisLeaseStore,
-    RedisSnapshotStore,
-    connect_redis,
-)
-from fleet.ids import StoryId
-from fleet.models import load_models
-from fleet.planning import CoachConfig
-from fleet.services.brief_claims import BriefClaims
-from fleet.services.brief_owners import BriefOwners
-from fleet.services.budgeting import Budgeting
-from fleet.services.commands import CommandHandler
-from fleet.services.council_pools import PoolRules
-from fleet.services.council_shard import CouncilShard
-from fleet.services.journal import Journal
-from fleet.services.observing import (
-    ObservedLog,
-    ShardFigures,
-    TracedAgents,
-    TracedPacks,
-    TracedSandbox,
-    TracedToolHost,
-)
-from fleet.services.platform_owner import PlatformOwner
-from fleet.services.platform_view import PlatformView
-from fleet.services.project_calls import ProjectCalls
-from fleet.services.project_owner import project_state
-from fleet.services.prompt_counts import PromptCounts
-from fleet.services.report import ReportService
-from fleet.services.shared_feed import SharedFeed
-from fleet.services.standing_delegations import DelegationRules, agent_roles
-from fleet.services.step_policy import StepPolicy
-from fleet.services.workbench import Workbench
+from fleet.context.service.counts import PromptCounts
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.log.redis.snapshots import RedisSnapshotStore
+from fleet.log.service import SharedFeed
+from fleet.models.profiles import load_models
+from fleet.owner.brief_claims import BriefClaims
+from fleet.owner.budgets import Budgeting
+from fleet.owner.commands.delegations import DelegationRules, agent_roles
+from fleet.owner.commands.handler import CommandHandler
+from fleet.owner.council_pools import PoolRules
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import StepPolicy
+from fleet.owner.platform_view import PlatformView
+from fleet.owner.shard import CouncilShard
+from fleet.owner.spending.redis import RedisDaySpending
+from fleet.owner.workbench import Workbench
+from fleet.planning.coach_config import CoachConfig
+from fleet.projects.brief_owners import BriefOwners
+from fleet.projects.platform_owner import PlatformOwner
+from fleet.projects.project_calls import ProjectCalls
+from fleet.projects.project_owner import project_state
+from fleet.remote.observed_log import ObservedLog
+from fleet.remote.shard_figures import ShardFigures
+from fleet.remote.traced_ports import TracedAgents, TracedPacks, TracedSandbox, TracedToolHost
+from fleet.report.service import ReportService
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.deploying import deploy_targets
+from fleet.wiring.desk.projects import make_project_owner
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
-from fleet.wiring.engines import engine_usage, is_there
-from fleet.wiring.knowledge import make_knowledge
-from fleet.wiring.plugins import active_policy, active_roles
-from fleet.wiring.projects import make_project_owner
-from fleet.wiring.spread import make_sandbox
-from fleet.wiring.stores import make_blobs, make_witness
+from fleet.wiring.models.engines import engine_usage, is_there
+from fleet.wiring.models.tokenizers import make_pack_readers
+from fleet.wiring.sandbox.plugins import active_policy, active_roles
+from fleet.wiring.sandbox.spread import make_sandbox
+from fleet.wiring.stores.knowledge import make_knowledge
+from fleet.wiring.stores.stores import make_blobs, make_witness
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
-from fleet.wiring.tokenizers import make_pack_readers
-
-__all__ = ["CouncilParts", "make_council_parts", "make_council_shard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +58,15 @@ class CouncilParts:
     figures: ShardFigures
 
 
-def make_council_shard(endpoints: Endpoints, *, name: str, incarnation: str) -> CouncilShard:
-    """The service behind actor `council:<shard>`, alone."""
-    return make_council_parts(endpoints, name=name, incarnation=incarnation).shard
-
-
 def make_council_parts(
     endpoints: Endpoints, *, name: str, incarnation: str, telemetry: Telemetry = NO_TELEMETRY
 ) -> CouncilParts:
     """What is behind actor `council:<shard>`."""
     # Only council actors call other actors; the command line must not import Ray before it has set Ray's variables.
-    from fleet.adapters.ray import (
-        ActorResolver,
-        RayAgents,
-        RayChangeRequests,
-        RayDeployments,
-        RayForge,
-        RayLosses,
-        RayPacks,
-        RayToolHost,
-    )
+    from fleet.remote.deployments import RayDeployments
+    from fleet.remote.losses import RayLosses
+    from fleet.remote.ports import RayAgents, RayChangeRequests, RayForge, RayPacks, RayToolHost
+    from fleet.remote.resolver import ActorResolver
 
     files, clock = endpoints.files, SystemClock()
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)

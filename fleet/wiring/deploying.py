@@ -11,21 +11,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.config import BubblewrapBackendSettings, KubernetesBackendSettings
-from fleet.errors import ConfigError
-from fleet.services.deployment_desk import DeploymentDesk
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.run_secrets import RunSecrets
-from fleet.tools import ClusterPlace, DeployTarget
+from fleet.config.settings import BubblewrapBackendSettings, KubernetesBackendSettings
+from fleet.desk.deployments import DeploymentDesk
+from fleet.desk.planning import PlanningDesk
+from fleet.kernel.errors import ConfigError
+from fleet.policy.commands.deploy_kubernetes import ClusterPlace
+from fleet.policy.deploy import DeployTarget
+from fleet.sandbox.service.runs import RunSecrets
+from fleet.secrets.service import KnownSecrets
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
+from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
-    from fleet.adapters.deploy import KeptDeployments, KubernetesDeployments, RoutedDeployments
-    from fleet.wiring.services import SandboxParts
-
-__all__ = ["check_deployments", "deploy_targets", "make_deployment_desk", "make_deployments"]
+    from fleet.deploy.kubernetes.target import KeptDeployments, KubernetesDeployments, RoutedDeployments
+    from fleet.wiring.sandbox.services import SandboxParts
 
 
 def deploy_targets(endpoints: Endpoints) -> tuple[DeployTarget, ...]:
@@ -66,7 +65,8 @@ def _check_kubernetes(endpoints: Endpoints, environment: str, place: ClusterPlac
 
 def make_deployment_desk(endpoints: Endpoints, planning: PlanningDesk) -> DeploymentDesk:
     """The environments for a front, for as long as it lives."""
-    from fleet.adapters.ray import ActorResolver, RayDeployments
+    from fleet.remote.deployments import RayDeployments
+    from fleet.remote.resolver import ActorResolver
 
     deployments = RayDeployments(ActorResolver(), endpoints.node)
     return DeploymentDesk(planning=planning, deployments=deployments, targets=deploy_targets(endpoints))
@@ -74,9 +74,11 @@ def make_deployment_desk(endpoints: Endpoints, planning: PlanningDesk) -> Deploy
 
 def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> RoutedDeployments | None:
     """The environments that this node looks after; None where there are none, nor a backend that could hold them."""
-    from fleet.adapters.deploy import ProcessDeployments, RoutedDeployments
-    from fleet.adapters.redis import RedisAccessTrail, connect_redis
-    from fleet.adapters.sandbox import BubblewrapBackend
+    from fleet.deploy.kubernetes.target import RoutedDeployments
+    from fleet.deploy.local.environments import ProcessDeployments
+    from fleet.log.redis.connection import connect_redis
+    from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+    from fleet.secrets.redis import RedisAccessTrail
 
     targets = deploy_targets(endpoints)
     kind_of = {target.environment: target.kind for target in targets}
@@ -98,7 +100,8 @@ def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> RoutedDeploym
 
 
 def _in_clusters(places: Mapping[str, ClusterPlace], parts: SandboxParts, secrets: RunSecrets) -> KubernetesDeployments:
-    from fleet.adapters.deploy import ClusterApi, KubernetesDeployments
+    from fleet.deploy.kubernetes.api import ClusterApi
+    from fleet.deploy.kubernetes.target import KubernetesDeployments
 
     # Made when it is first needed: certificates that cannot be read stop what uses them, and not the whole node.
     @cache

@@ -5,36 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from fleet.config import (
+from fleet.config.blobs import BlobSettings, FileBlobSettings
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.notifications import NotificationSettings
+from fleet.config.settings import (
     ActorKind,
-    BlobSettings,
     BubblewrapBackendSettings,
-    ConfigFiles,
     DeploySettings,
-    FileBlobSettings,
     ForgeSettings,
     LlamaSettings,
     ModelsSettings,
-    NotificationSettings,
     ObservabilitySettings,
     SandboxBackendSettings,
-    packaged_directory,
 )
-from fleet.context import ContextConfig
-from fleet.council import CouncilConfig
-from fleet.errors import ConfigError
-from fleet.planning import PlanningConfig
-from fleet.rigor import RigorConfig
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry
-from fleet.services.workbench import Definitions
-from fleet.story import FsmConfig
-from fleet.wiring.plugins import active_roles
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry
+from fleet.kernel.errors import ConfigError
 
-__all__ = ["Endpoints", "AuditPlaces", "audit_places", "load_definitions", "load_principals"]
-
+if TYPE_CHECKING:
+    from fleet.owner.workbench import Definitions
 
 _CODERS = frozenset({"developer", "devops", "data"})
 """Roles whose work is a change of files; tasks go to these."""
@@ -127,6 +119,15 @@ def audit_places(home: Path, export: str | Path | None = None) -> AuditPlaces:
 
 def load_definitions(files: ConfigFiles) -> Definitions:
     """The rules that stories are worked on under; ConfigError names file, path and reason."""
+    # Imported here: every actor and command knows `Endpoints`, and few of them need the machinery of owners.
+    from fleet.context.scope import ContextConfig
+    from fleet.council.config import CouncilConfig
+    from fleet.owner.workbench import Definitions
+    from fleet.planning.planning_config import PlanningConfig
+    from fleet.story.lifecycle import FsmConfig
+    from fleet.wiring.sandbox.plugins import active_roles
+    from fleet.workspace.levels import RigorConfig
+
     roles = active_roles(files)
     return Definitions(
         fsm=files.load("fsm.yaml", FsmConfig),

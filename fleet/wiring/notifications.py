@@ -8,27 +8,26 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import (
-    RedisAccessTrail,
-    RedisDeadLetters,
-    RedisEventLog,
-    RedisFeed,
-    RedisNotificationBook,
-    connect_redis,
-)
-from fleet.config import MailTargetSettings, TargetSettings, WebhookTargetSettings
-from fleet.errors import ConfigError
-from fleet.ports import Meter, NotificationTarget, SecretValue
-from fleet.services.known_secrets import KnownSecrets
-from fleet.wiring.desk import open_desk
+from fleet.config.notifications import MailTargetSettings, TargetSettings, WebhookTargetSettings
+from fleet.extensions.notify.port import NotificationTarget
+from fleet.extensions.notify.redis import RedisNotificationBook
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.log import RedisEventLog
+from fleet.secrets.port import SecretValue
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.secrets.service import KnownSecrets
+from fleet.telemetry.port import Meter
+from fleet.wiring.desk.desk import open_desk
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.secrets import check_secret, make_secret_broker, recorded_accesses
+from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
-    from fleet.services.notifier import Notifier
+    from fleet.extensions.notify.notifier import Notifier
 
-__all__ = ["check_notifications", "open_notifier", "tell_target"]
 
 _USE = {"as_role": "devops", "tool": "notifications", "op": "send"}
 
@@ -54,8 +53,7 @@ def check_notifications(endpoints: Endpoints) -> None:
 @asynccontextmanager
 async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter: Meter) -> AsyncGenerator[Notifier]:
     """What follows the log for one target; its connections end with the block."""
-    from fleet.services.notices import Wanted
-    from fleet.services.notifier import Notifier
+    from fleet.extensions.notify.notifier import Notifier, Wanted
 
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
     try:
@@ -94,7 +92,7 @@ def _target(settings: TargetSettings, secret: Callable[[], Awaitable[SecretValue
 
 
 def _mail(settings: MailTargetSettings, password: Callable[[], Awaitable[SecretValue]] | None) -> NotificationTarget:
-    from fleet.adapters.notifications import MailServer, MailTarget
+    from fleet.extensions.notify.mail import MailServer, MailTarget
 
     server = MailServer(
         host=settings.host,
@@ -117,7 +115,7 @@ def _mail(settings: MailTargetSettings, password: Callable[[], Awaitable[SecretV
 
 def _webhook(settings: WebhookTargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
     # Imported by fleets that use it: an HTTP client is no small thing.
-    from fleet.adapters.notifications import WebhookTarget
+    from fleet.extensions.notify.webhook import WebhookTarget
 
     return WebhookTarget(
         settings.url,

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from fleet.config import FleetSettings, config_files, load_settings
-from fleet.digest import Digest, digest_of_json
-from fleet.errors import ConfigError
-from fleet.models import load_models
+from fleet.config.environment import config_files, load_settings
+from fleet.config.settings import FleetSettings
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import Digest
+from fleet.models.profiles import load_models
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.telemetry import observability_at
-
-__all__ = ["StorePlaces", "cluster_endpoints", "endpoints_at", "given_places"]
 
 _BASE_POOLS: Mapping[str, int] = {
     "architect": 1,

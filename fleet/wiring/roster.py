@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.config import ActorKind, KubernetesBackendSettings, has_node
-from fleet.models import ActorEngine
-from fleet.services.spreading import on_node
+from fleet.config.settings import ActorKind, KubernetesBackendSettings, has_node
+from fleet.models.engine_config import ActorEngine
+from fleet.sandbox.service.spread import on_node
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.engines import replica_names, served_engines
-
-__all__ = ["Node", "PlannedActor", "home_supervisor", "node_supervisors", "roster", "spreads_runs"]
+from fleet.wiring.models.engines import replica_names, served_engines
 
 
 @dataclass(frozen=True, slots=True)

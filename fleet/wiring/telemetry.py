@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import NoMeter
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.config import ObservabilitySettings
-from fleet.errors import ConfigError
-from fleet.ids import StoryId
-from fleet.observability import Attribute, TraceContext
-from fleet.ports import Meter
-from fleet.services.observing import OpenSpan, Tracer, root_of
+from fleet.config.settings import ObservabilitySettings
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import StoryId
+from fleet.telemetry.memory import NoMeter
+from fleet.telemetry.otlp import Attribute, TraceContext
+from fleet.telemetry.port import Meter
+from fleet.telemetry.service import OpenSpan, Tracer
 
 if TYPE_CHECKING:
     from fleet.wiring.endpoints import Endpoints
-
-__all__ = ["NO_TELEMETRY", "Telemetry", "make_telemetry", "observability_at", "set_up_logs", "story_root"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def observability_at(settings: ObservabilitySettings, environ: Mapping[str, str]
 
 def set_up_logs(settings: ObservabilitySettings, process: str, *, meter: Meter) -> None:
     """Log records of this process become lines on standard error, in the form of the settings."""
-    from fleet.adapters.telemetry import FleetLogHandler, log_to
+    from fleet.telemetry.sinks.log_handler import FleetLogHandler, log_to
 
     def counted(level: str) -> None:
         meter.add("fleet_log_records_total", labels={"level": level})
@@ -78,7 +75,8 @@ def make_telemetry(settings: ObservabilitySettings, process: str, *, meter: Mete
     set_up_logs(settings, process, meter=meter)
     if not settings.has_traces:
         return Telemetry(meter)
-    from fleet.adapters.telemetry import FilePlace, HttpPlace, OtelSpans, Place
+    from fleet.telemetry.sinks.otel_spans import OtelSpans
+    from fleet.telemetry.sinks.places import FilePlace, HttpPlace, Place
 
     def lost(reason: str, number: int) -> None:
         meter.add("fleet_spans_lost_total", number, {"reason": reason})
@@ -94,6 +92,10 @@ def make_telemetry(settings: ObservabilitySettings, process: str, *, meter: Mete
 
 def story_root(endpoints: Endpoints) -> Callable[[StoryId], Awaitable[TraceContext | None]]:
     """What says which span a story is, for processes that do not own it; nothing is connected yet."""
+    from fleet.log.redis.connection import connect_redis
+    from fleet.log.redis.log import RedisEventLog
+    from fleet.remote.observed_log import root_of
+
     log = RedisEventLog(connect_redis(endpoints.redis_url))
     return partial(root_of, log)
 

@@ -15,13 +15,11 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from starlette.types import ASGIApp
 
-from fleet.errors import FleetError, ToolTimeout
+from fleet.kernel.errors import FleetError, ToolTimeout
 from serve_apps.problems import HTTP_STATUS
 from serve_apps.rpc.in_process import Reply, asked
 from serve_apps.rpc.transcode import HttpCall, http_call, message_of, status_of
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
-
-__all__ = ["RPC_FILES", "RpcCalls", "RpcFront"]
 
 RPC_FILES = (planning_pb2, context_pb2, coach_pb2, workspace_pb2)
 """The services, one in each."""

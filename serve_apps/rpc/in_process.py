@@ -13,8 +13,6 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serve_apps.rpc.transcode import HttpCall
 
-__all__ = ["Reply", "asked"]
-
 _PIECES = 16
 """Pieces of an answer that wait for a slow reader; the application waits behind them."""
 

@@ -9,8 +9,6 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
 
-__all__ = ["SERVICER_FUNCTIONS", "add_coach", "add_context", "add_planning", "add_workspace"]
-
 SERVICER_FUNCTIONS = tuple(
     f"{__name__}.{name}" for name in ("add_planning", "add_context", "add_coach", "add_workspace")
 )

@@ -14,9 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 
-from fleet.errors import InvalidInput
-
-__all__ = ["HttpCall", "http_call", "message_of", "status_of"]
+from fleet.kernel.errors import InvalidInput
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _STATUS = {

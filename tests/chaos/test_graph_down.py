@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from cluster.local import ArcadeDb
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.errors import StoreUnavailable
-from fleet.graph import Cursor
-from fleet.ids import StreamId
+from cluster.local.arcadedb import ArcadeDb
+from fleet.graph.changes import Cursor
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.kernel.errors import StoreUnavailable
+from fleet.kernel.ids import StreamId
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_projection import WatchedGraph, projector, running
 from tests.support.chaos_servers import crash
 from tests.support.chaos_stories import whole_story

@@ -8,12 +8,15 @@ from collections.abc import AsyncGenerator
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.errors import StoreUnavailable
-from fleet.graph import Cursor
-from fleet.ids import StreamId
-from fleet.ports import MAX_ATTEMPTS, DecisionGraph
+from fleet.graph.changes import Cursor
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.errors import StoreUnavailable
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_ATTEMPTS
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_projection import WatchedGraph, projector, running
 from tests.support.chaos_stories import StoryWriter
 from tests.support.graphs import empty_graph, open_graph

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.graph import Cursor
-from fleet.ids import StreamId
-from fleet.ports import HintDelivery
+from fleet.graph.changes import Cursor
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.ids import StreamId
+from fleet.log.port import HintDelivery
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_projection import ScrambledHints, WatchedGraph, applied_once, projector, running
 from tests.support.chaos_servers import connected, log_store
 from tests.support.chaos_stories import StoryWriter, whole_story

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import StoreKind, Valkey
-from fleet.adapters.redis import RedisEventLog, connect_redis
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_servers import ended, small_disk
 from tests.support.chaos_stories import StoryWriter
 from tests.support.oracle import check

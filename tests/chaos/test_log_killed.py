@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import Valkey
-from fleet.adapters.redis import RedisEventLog
+from cluster.local.valkey import Valkey
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_servers import connected, crash, log_store
 from tests.support.chaos_stories import StoryWriter
 from tests.support.fault_proxy import FaultProxy, proxied

@@ -11,22 +11,19 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDeadLetters
-from fleet.adapters.redis import (
-    RedisCheckpointStore,
-    RedisEventLog,
-    RedisFeedGroup,
-    RedisRawLog,
-)
-from fleet.adapters.signing import Ed25519Verifier, KeyFile
-from fleet.adapters.witness import CheckpointFolder
-from fleet.audit import Verdict
-from fleet.errors import LogRegressed
-from fleet.events import Head, StoredEvent
-from fleet.ids import StreamId
-from fleet.services.notary import Notary
-from fleet.services.projector import Projector
+from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+from fleet.audit.files.witness import CheckpointFolder
+from fleet.audit.finding import Verdict
+from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
+from fleet.audit.service.notary import Notary
+from fleet.events.envelope import Head, StoredEvent
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import LogRegressed
+from fleet.kernel.ids import StreamId
+from fleet.log.memory import MemoryDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_servers import append_only_file, connected, crash, log_store, restarted_on
 from tests.support.chaos_stories import StoryWriter, story_name
 from tests.support.oracle import check, epochs_never_fall, rebuilt, stream_verifies

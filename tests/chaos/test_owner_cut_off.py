@@ -9,19 +9,12 @@ from typing import Literal
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.redis import RedisEventLog
-from fleet.errors import OwnershipLost
-from fleet.events import Head, StoredEvent
-from fleet.ids import StoryId, StreamId
-from fleet.story import StoryState
-from tests.support.chaos_shards import (
-    Outside,
-    RunningShard,
-    SkewedClock,
-    deliver,
-    running_shard,
-    state_of,
-)
+from fleet.events.envelope import Head, StoredEvent
+from fleet.kernel.errors import OwnershipLost
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.log import RedisEventLog
+from fleet.story.state import StoryState
+from tests.support.chaos_shards import Outside, RunningShard, SkewedClock, deliver, running_shard, state_of
 from tests.support.fault_proxy import proxied
 from tests.support.oracle import Effects, check, state_digest
 from tests.support.sim_judge import NOT_COMPARED

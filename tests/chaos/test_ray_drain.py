@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.local.identity import descendants
-from fleet.events import StoredEvent
-from fleet.ids import StoryId
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.ids import StoryId
 from tests.support.oracle import check
 from tests.support.ray_fleet import (
     OWN_TO_A_RUN,

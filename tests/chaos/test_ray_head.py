@@ -14,21 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import ProcessIdentity, RunningFleet, find_running
-from cluster.local.identity import descendants
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, connect_redis
-from fleet.services.planning_desk import PlanningDesk
+from cluster.local.identity import ProcessIdentity, descendants
+from cluster.local.record import RunningFleet, find_running
+from fleet.desk.planning import PlanningDesk
+from fleet.kernel.clock import SystemClock
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.log import RedisEventLog
 from tests.support.oracle import check
 from tests.support.processes import processes_below
-from tests.support.ray_fleet import (
-    OWN_TO_A_RUN,
-    ROOT,
-    Client,
-    end_without_faults,
-    owners_of,
-    until,
-)
+from tests.support.ray_fleet import OWN_TO_A_RUN, ROOT, Client, end_without_faults, owners_of, until
 from tests.support.rules import fsm
 from tests.support.team_models import demo_repository, demo_story
 

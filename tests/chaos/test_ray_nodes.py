@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import ProcessIdentity
-from cluster.local.identity import descendants
-from fleet.events import StoredEvent
-from fleet.ids import StoryId
+from cluster.local.identity import ProcessIdentity, descendants
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.ids import StoryId
 from tests.support.oracle import check
 from tests.support.ray_fleet import (
     OWN_TO_A_RUN,

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.redis import RedisRunLedger, connect_redis
-from fleet.errors import OwnershipLost
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.story import StoryState
+from fleet.kernel.errors import OwnershipLost
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.log.redis.connection import connect_redis
+from fleet.sandbox.redis import RedisRunLedger
+from fleet.story.state import StoryState
 from tests.support.oracle import check
 from tests.support.ray_fleet import (
     OWN_TO_A_RUN,

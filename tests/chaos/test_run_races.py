@@ -11,15 +11,16 @@ from collections.abc import AsyncGenerator
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend, ProgramEnd, ProgramStart
-from fleet.adapters.redis import RedisRunLedger
-from fleet.digest import canonical_json
-from fleet.errors import OwnershipLost
-from fleet.ids import RunKey, StoryId
-from fleet.ports import Done, Running
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import RunSpec
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import OwnershipLost
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.runs.spec import RunSpec
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
+from fleet.sandbox.port import Done, Running
+from fleet.sandbox.redis import RedisRunLedger
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.chaos_servers import connected
 from tests.support.chaos_stories import story_name
 from tests.support.stores import empty_database, eventually, own_database

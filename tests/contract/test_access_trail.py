@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.tools import SecretAccess
+from fleet.policy.secret_grants import SecretAccess
 from tests.support.stores import Stores
 
 

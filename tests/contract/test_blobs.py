@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.redis import RedisBlobStore
-from fleet.digest import digest_of
-from fleet.errors import ArtifactNotFound
-from fleet.ports import BlobStore
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ArtifactNotFound
+from fleet.trees.files import FileBlobStore
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.port import BlobStore
+from fleet.trees.redis import RedisBlobStore
 from tests.support.s3_server import open_s3
 from tests.support.stores import empty_database, own_database
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from fleet.digest import digest_of
-from fleet.ids import StoryId
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import StoryId
 from tests.support.stores import Stores, eventually
 
 STORY, OTHER = StoryId("st-one1"), StoryId("st-two2")

@@ -11,10 +11,18 @@ from typing import NamedTuple
 
 import pytest
 
-from fleet.adapters.forge import ClosableChangeRequests, LocalChangeRequests, change_requests_for
-from fleet.adapters.forge.local_changes import LocalChange, LocalStatus
-from fleet.adapters.memory.change_requests import MemoryChangeRequests
-from fleet.errors import (
+from fleet.extensions.forges.hosted import ClosableChangeRequests, change_requests_for
+from fleet.forge.local.change_requests import LocalChange, LocalChangeRequests, LocalStatus
+from fleet.forge.memory import MemoryChangeRequests
+from fleet.forge.port import (
+    ChangeOutcome,
+    ChangeRequest,
+    ChangeRequests,
+    CommitState,
+    EndedChange,
+    OpenedChange,
+)
+from fleet.kernel.errors import (
     CommitUnknown,
     FleetError,
     InvalidInput,
@@ -25,7 +33,6 @@ from fleet.errors import (
     ToolFailed,
     VersionConflict,
 )
-from fleet.ports import ChangeOutcome, ChangeRequest, ChangeRequests, CommitState, EndedChange, OpenedChange
 from tests.support.forge_stand_ins import Fault, ForgeStandIn, Pull, serving
 from tests.support.repositories import git, make_repository
 

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.llm import MockChatModel, OpenAIChatModel, RecordedChatModel, RecordingChatModel, build_chat_model
-from fleet.adapters.memory.chat_model import Hang, ScriptedChatModel
-from fleet.errors import ModelTimeout, ModelUnavailable
-from fleet.models import ChatMessage, ChatReply, ChatRequest, HttpEngine, MockEngine, MockReply, Sampling, TokenUsage
-from fleet.ports import ChatModel
-from fleet.services.queued_model import QueuedModel
-from fleet.services.routed_model import RoutedModel
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ModelTimeout, ModelUnavailable
+from fleet.models.chat import ChatMessage, ChatReply, ChatRequest, Sampling, TokenUsage
+from fleet.models.engine_config import HttpEngine, MockEngine, MockReply
+from fleet.models.engines.factory import build_chat_model
+from fleet.models.engines.mock import MockChatModel
+from fleet.models.engines.openai import OpenAIChatModel
+from fleet.models.engines.recorded import RecordedChatModel, RecordingChatModel
+from fleet.models.memory import Hang, ScriptedChatModel
+from fleet.models.port import ChatModel
+from fleet.models.service.queued_model import QueuedModel
+from fleet.models.service.routed_model import RoutedModel
 from tests.support.model_server import Scene, playing
 from tests.support.openai_server import Scripted, serving
 from tests.support.providers import reply, stream_of

@@ -9,30 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import (
-    MemoryCheckpointExport,
-    MemoryCheckpointStore,
-    MemoryEventLog,
-    MemoryRawLog,
-    MemoryWitness,
-)
-from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisRawLog
-from fleet.adapters.witness import CheckpointFolder, FolderWitness
-from fleet.audit import (
-    AttestedHead,
-    Leaf,
-    LeafMark,
-    Loss,
-    SignedCheckpoint,
-    loss_id,
-    raw_entry,
-    sign_checkpoint,
-    sign_loss,
-)
-from fleet.errors import ArtifactNotFound, LogCorrupted, VersionConflict
-from fleet.events import Head
-from fleet.ids import StreamId
-from fleet.ports import Appended, CheckpointExport, CheckpointStore, EventLog, RawLog, StoredNote, Witness
+from fleet.audit.chain import raw_entry
+from fleet.audit.checkpoint import Leaf, LeafMark, SignedCheckpoint, sign_checkpoint
+from fleet.audit.files.witness import CheckpointFolder, FolderWitness
+from fleet.audit.loss import AttestedHead, Loss, loss_id, sign_loss
+from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog, MemoryWitness
+from fleet.audit.port import CheckpointExport, CheckpointStore, RawLog, StoredNote, Witness
+from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
+from fleet.events.envelope import Head
+from fleet.kernel.errors import ArtifactNotFound, LogCorrupted, VersionConflict
+from fleet.kernel.ids import StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, EventLog
+from fleet.log.redis.log import RedisEventLog
 from tests.support.audit import SIGNER
 from tests.support.stores import ACTOR, append_request, empty_database
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.code_facts import SqliteFactStore
-from fleet.adapters.memory import MemoryFactStore
-from fleet.errors import StoreFull, StoreUnavailable
-from fleet.knowledge import FileFacts, Symbol
-from fleet.ports import FactStore
+from fleet.kernel.errors import StoreFull, StoreUnavailable
+from fleet.knowledge.facts import FileFacts, Symbol
+from fleet.knowledge.memory import MemoryFactStore
+from fleet.knowledge.port import FactStore
+from fleet.knowledge.sqlite import SqliteFactStore
 
 FACTS = FileFacts(
     lines=3,

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.adapters.parking import encode_command
-from fleet.errors import InvalidInput, NotFound, OutcomeUnknown, from_wire
-from fleet.ids import StreamId
-from fleet.ports import MAX_ATTEMPTS, Answer, Command, DeadLetter, DeadLetters, Delivery, Failure
+from fleet.kernel.errors import InvalidInput, NotFound, OutcomeUnknown, from_wire
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_ATTEMPTS, Answer, Command, DeadLetter, DeadLetters, Delivery, Failure
+from fleet.log.rules import encode_command
 from tests.support.stores import Stores, command, new_stream
 
 DONE = Answer(ok=True, result={"story_id": "st-one"})

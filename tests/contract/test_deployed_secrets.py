@@ -14,22 +14,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.deploy import ProcessDeployments
-from fleet.adapters.memory import MemoryAccessTrail, MemoryBlobStore, MemorySecrets
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.errors import NotFound, PolicyDenied
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Placed, Standing
-from fleet.report import runbook
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.run_secrets import RunSecrets
-from fleet.services.secret_broker import SecretBroker
-from fleet.tools import DeployTarget, HealthCheckSpec, SecretGrant, SecretPolicy
+from fleet.deploy.local.environments import ProcessDeployments
+from fleet.deploy.port import Placed, Standing
+from fleet.events.workspace import IncidentOpened
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import NotFound, PolicyDenied
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec
+from fleet.policy.secret_grants import SecretGrant, SecretPolicy
+from fleet.report.render.runbook import runbook
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.service.runs import RunSecrets
+from fleet.secrets.memory import MemoryAccessTrail, MemorySecrets
+from fleet.secrets.service import KnownSecrets, SecretBroker
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.deployed import app, free_port, target_of
 from tests.support.sandbox import put_tree, state_folder
-from tests.unit.services.test_deploying import Watcher, check, in_state
+from tests.unit.deploy.test_deploying import Watcher, check, in_state
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -221,7 +222,7 @@ async def test_story_whose_program_prints_its_secret_has_it_in_no_event_blob_or_
     watched = {"window_s": 600, "checks": [check("alive")]}
     watcher = await Watcher(deployments=deployments, secrets=REFERENCE, monitor=watched).begin()
     bench = await watcher.work(in_state("BUILD"))
-    (opened,) = await watcher.payloads(ev.IncidentOpened)
+    (opened,) = await watcher.payloads(IncidentOpened)
     assert "[REDACTED" in opened.summary
     texts = [event.body.decode() for event in await watcher.world.events()]
     texts += [data.decode(errors="replace") for data in vars(watcher.world.blobs)["_blobs"].values()]

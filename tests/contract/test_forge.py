@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.memory.forge import MemoryForge
-from fleet.digest import digest_of
-from fleet.errors import ArtifactNotFound, InvalidInput, VersionConflict
-from fleet.ids import Digest
-from fleet.ports import Commit, FetchedRepository, Forge
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.memory import MemoryForge
+from fleet.forge.port import Commit, FetchedRepository, Forge
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ArtifactNotFound, InvalidInput, VersionConflict
+from fleet.kernel.ids import Digest
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.repositories import git, make_repository, packed_commit
 
 

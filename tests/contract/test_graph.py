@@ -8,24 +8,16 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.errors import InvalidInput, NotFound
-from fleet.events import GENESIS_HASH, StoredEvent, decode
-from fleet.graph import (
-    EFFECTS,
-    NONE,
-    Comparison,
-    Cursor,
-    NodeChange,
-    ProjectionState,
-    RelationChange,
-    RelationsClosed,
-    Spare,
-    effects,
-    graph_digest,
-)
-from fleet.ids import StreamId
-from fleet.ports import DecisionGraph
+from fleet.events.codec import decode
+from fleet.events.envelope import GENESIS_HASH, StoredEvent
+from fleet.graph.changes import Cursor, NodeChange, RelationChange, RelationsClosed
+from fleet.graph.digest import graph_digest
+from fleet.graph.effects.table import EFFECTS, NONE, effects
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.graph.projection import Comparison, ProjectionState, Spare
+from fleet.kernel.errors import InvalidInput, NotFound
+from fleet.kernel.ids import StreamId
 from tests.support.graphs import (
     T0,
     canonical,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.errors import NotFound
-from fleet.graph import NodeChange
-from fleet.ports import DecisionGraph
+from fleet.graph.changes import NodeChange
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.errors import NotFound
 from tests.support.drawn_graphs import Drawn
 from tests.support.graphs import canonical, fresh, open_graph, project, sample_history
 from tests.support.services import Neo4jAddress

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from fleet.ids import CommandId
-from fleet.ports import MAX_ATTEMPTS, Answer, Backlog, Delivery, HasBacklog, Inbox
+from fleet.kernel.ids import CommandId
+from fleet.log.port import MAX_ATTEMPTS, Answer, Backlog, Delivery, HasBacklog, Inbox
 from tests.support.stores import Stores, command, eventually, new_stream
 
 DONE = Answer(ok=True, result={"story_id": "st-one", "score": "98.7"})

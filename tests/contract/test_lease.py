@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from fleet.errors import LeaseHeld, OwnershipLost
-from fleet.ids import StreamId
-from fleet.ports import Lease
+from fleet.kernel.errors import LeaseHeld, OwnershipLost
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Lease
 from tests.support.stores import Stores, append_request, eventually, new_stream
 
 

@@ -9,10 +9,10 @@ from hashlib import sha256
 
 import pytest
 
-from fleet.digest import digest_of
-from fleet.errors import IdempotencyMismatch, OwnershipLost
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Claimed, Done, Lost, RunLedger, Running
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import IdempotencyMismatch, OwnershipLost
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.sandbox.port import Claimed, Done, Lost, RunLedger, Running
 from tests.support.stores import Stores, eventually
 
 STORY = StoryId("st-one")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import FleetError, InvalidInput, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
-from fleet.events import GENESIS_HASH, Head
-from fleet.ids import StreamId
-from fleet.ports import MAX_APPEND_BYTES, MAX_BODY_BYTES, MAX_EVENTS, Appended, Duplicate
+from fleet.events.envelope import GENESIS_HASH, Head
+from fleet.kernel.errors import FleetError, InvalidInput, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_APPEND_BYTES, MAX_BODY_BYTES, MAX_EVENTS, Appended, Duplicate
 from tests.support.stores import Stores, append_request, new_stream, open_stores, own_database
 
 

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fleet.errors import FleetError, LeaseHeld, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
-from fleet.events import GENESIS_HASH, Head, StoredEvent
-from fleet.ids import StreamId
-from fleet.ports import MAX_BODY_BYTES, Appended, Duplicate, Lease
+from fleet.events.envelope import GENESIS_HASH, Head, StoredEvent
+from fleet.kernel.errors import FleetError, LeaseHeld, LogRegressed, OwnershipLost, PayloadTooLarge, VersionConflict
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_BODY_BYTES, Appended, Duplicate, Lease
 from tests.support.stores import Stores, append_request, open_stores
 
 T = TypeVar("T")

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryClock
-from fleet.adapters.notifications import MailServer, MailTarget
-from fleet.errors import PolicyDenied, ToolFailed, ToolTimeout
-from fleet.ports import Notification, SecretValue
+from fleet.extensions.notify.mail import MailServer, MailTarget
+from fleet.extensions.notify.port import Notification
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
+from fleet.secrets.port import SecretValue
 from tests.support.smtp_server import MailStandIn, serving_mail
 from tests.support.tool_calls import certificates
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryModelBoard
-from fleet.adapters.redis import RedisModelBoard
-from fleet.models import ModelFigures
-from fleet.ports import ModelBoard
+from fleet.kernel.clock import SystemClock
+from fleet.models.figures import ModelFigures
+from fleet.models.memory import MemoryModelBoard
+from fleet.models.port import ModelBoard
+from fleet.models.redis import RedisModelBoard
 from tests.support.stores import empty_database, eventually, own_database
 
 

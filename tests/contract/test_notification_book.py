@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from fleet.ids import StreamId
-from fleet.ports import OwedNotice
+from fleet.extensions.notify.port import OwedNotice
+from fleet.kernel.ids import StreamId
 from tests.support.stores import Stores
 
 ONE, TWO = StreamId("story:st-one-1"), StreamId("story:st-two-2")

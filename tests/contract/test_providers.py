@@ -11,26 +11,14 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.llm import build_chat_model
-from fleet.errors import (
-    ContextTooLarge,
-    ModelError,
-    ModelTimeout,
-    ModelUnavailable,
-    ReplyRefused,
-)
-from fleet.models import (
-    PRESETS,
-    ChatMessage,
-    ChatRequest,
-    HttpEngine,
-    Preset,
-    Sampling,
-    ToolUse,
-    load_models,
-    offer_of,
-)
-from fleet.ports import ChatModel
+from fleet.kernel.errors import ContextTooLarge, ModelError, ModelTimeout, ModelUnavailable, ReplyRefused
+from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolUse
+from fleet.models.engine_config import HttpEngine
+from fleet.models.engines.factory import build_chat_model
+from fleet.models.port import ChatModel
+from fleet.models.presets import PRESETS, Preset
+from fleet.models.profiles import load_models
+from fleet.models.replies.tool_calls import offer_of
 from tests.support.model_server import ModelServer, Scene, playing
 from tests.support.providers import Trouble, reply, stream_of, structured, tool_call, trouble
 

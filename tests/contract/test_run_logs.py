@@ -7,12 +7,13 @@ from hashlib import sha256
 
 import pytest
 
-from fleet.adapters.memory import MemoryRunLogs
-from fleet.adapters.redis import RedisRunLogs, connect_redis
-from fleet.adapters.redis.keys import run_out_key
-from fleet.ids import RunKey
-from fleet.ports import LogPage, RunLogs
-from fleet.tools import LogLine
+from fleet.kernel.ids import RunKey
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.keys import run_out_key
+from fleet.policy.runs.log_lines import LogLine
+from fleet.sandbox.memory import MemoryRunLogs
+from fleet.sandbox.port import LogPage, RunLogs
+from fleet.sandbox.redis import RedisRunLogs
 from tests.support.stores import Stores, empty_database, own_database
 
 

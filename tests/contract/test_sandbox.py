@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend
-from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend
-from fleet.context import KNOWN_SECRET
-from fleet.digest import digest_of
-from fleet.errors import ArtifactNotFound, InvalidInput
-from fleet.ports import SandboxBackend, SecretDelivery, SecretValue
-from fleet.tools import BlobMount, Limits, LogLine, RunResult, RunSpec, decode_tree
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ArtifactNotFound, InvalidInput
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import BlobMount, Limits, RunResult, RunSpec
+from fleet.redaction.known_values import KNOWN_SECRET
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.containers.backend import ContainerBackend
+from fleet.sandbox.memory import MemorySandboxBackend
+from fleet.sandbox.port import SandboxBackend
+from fleet.secrets.port import SecretDelivery, SecretValue
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
 from tests.support.kubernetes_jobs import FakeCluster, FakeNode, kubernetes_on, serving_cluster
 from tests.support.sandbox import SMALL, argv_of, put_tree, scripted, state_folder
 

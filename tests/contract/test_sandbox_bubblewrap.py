@@ -17,11 +17,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, is_root
-from fleet.adapters.sandbox.beneath import open_beneath, read_beneath
-from fleet.errors import FleetError, InvalidInput, SandboxUnavailable
-from fleet.tools import FileEntry, LogLine, RepoMount, RunResult, RunSpec, Tree, decode_tree, encode_tree
+from fleet.kernel.errors import FleetError, InvalidInput, SandboxUnavailable
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import RepoMount, RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.identity import is_root
+from fleet.sandbox.folders.beneath import open_beneath, read_beneath
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import FileEntry, Tree, decode_tree, encode_tree
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
 from tests.support.sandbox_cancels import leftovers
 

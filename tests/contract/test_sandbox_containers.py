@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import ContainerBackend, is_root
-from fleet.adapters.sandbox.containers_engine import Engine
-from fleet.errors import SandboxUnavailable
-from fleet.ports import SecretDelivery, SecretValue
-from fleet.tools import Limits, LogLine, RepoMount, RunResult, RunSpec, ServiceSpec
+from fleet.kernel.errors import SandboxUnavailable
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import Limits, RepoMount, RunResult, RunSpec, ServiceSpec
+from fleet.sandbox.backends.containers.backend import ContainerBackend
+from fleet.sandbox.backends.containers.engine import Engine
+from fleet.sandbox.backends.identity import is_root
+from fleet.secrets.port import SecretDelivery, SecretValue
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
 from tests.support.sandbox_probes import PROBES, PROLOGUE
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, is_root
-from fleet.tools import Limits, RunResult, RunSpec
+from fleet.policy.runs.spec import Limits, RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.identity import is_root
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.containment import probe_params
 from tests.support.sandbox import SMALL, eventually, state_folder, survivors
 from tests.support.sandbox_probes import PROBES, PROLOGUE
@@ -295,7 +296,7 @@ open('deep', 'w').close()
 async def test_check_43_hostile_names_are_walked_recorded_and_deleted(
     backend: BubblewrapBackend, blobs: MemoryBlobStore, state_root: Path
 ) -> None:
-    from fleet.tools import decode_tree
+    from fleet.trees.tree import decode_tree
 
     result = await python(backend, HOSTILE_NAMES, keep_tree=True, artifacts=("fifo", "shadow", "closed", "up"))
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.egress import EgressSettings
-from fleet.errors import InvalidInput
-from fleet.tools import EgressDecision, Limits, RunResult, RunSpec
+from fleet.kernel.errors import InvalidInput
+from fleet.policy.runs.spec import EgressDecision, Limits, RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import SMALL, eventually, state_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, is_root
-from fleet.tools import Limits, LogLine, RunResult, RunSpec, decode_tree
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import Limits, RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.identity import is_root
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
 from tests.support.sandbox_cancels import leftovers
 from tests.support.sandbox_ways import WAYS, Way, limited_by_cgroup

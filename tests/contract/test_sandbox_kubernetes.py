@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import KubernetesBackend
-from fleet.adapters.sandbox.kubernetes_inputs import InputLimits
-from fleet.errors import FleetError, InvalidInput, SandboxUnavailable
-from fleet.tools import Limits, RepoMount, RunResult, RunSpec, ServiceSpec, decode_tree
+from fleet.kernel.errors import FleetError, InvalidInput, SandboxUnavailable
+from fleet.policy.runs.spec import Limits, RepoMount, RunResult, RunSpec, ServiceSpec
+from fleet.sandbox.backends.kubernetes.backend import KubernetesBackend
+from fleet.sandbox.backends.kubernetes.inputs import InputLimits
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
 from tests.support.http_stand_in import Reply
 from tests.support.kubernetes_jobs import FakeCluster, FakeNode, Script, kubernetes_on, serving_cluster
 from tests.support.sandbox import SMALL, argv_of, eventually, put_tree, state_folder

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import pytest
 from defusedxml.ElementTree import parse
 
-from fleet.adapters.sandbox import is_root
+from fleet.sandbox.backends.identity import is_root
 from tests.support.containment import PROPERTY, claims
 from tests.support.sandbox import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITES = ("tests/contract/test_sandbox_containment.py", "tests/unit/adapters/sandbox/test_request.py")
+SUITES = ("tests/contract/test_sandbox_containment.py", "tests/unit/sandbox/backends/test_request.py")
 SLOW_SUITES = (
     "tests/contract/test_sandbox_bubblewrap.py",
     "tests/contract/test_sandbox_egress.py",

@@ -16,18 +16,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, is_root
-from fleet.adapters.sandbox.cgroups import find_parents
-from fleet.context import KNOWN_SECRET
-from fleet.digest import digest_of
-from fleet.errors import InvalidInput
-from fleet.ports import SecretDelivery, SecretValue
-from fleet.tools import LogLine, RunResult, RunSpec
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.redaction.known_values import KNOWN_SECRET
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.bubblewrap.cgroups import find_parents
+from fleet.sandbox.backends.identity import is_root
+from fleet.secrets.port import SecretDelivery, SecretValue
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder
 from tests.support.sandbox_cancels import cancel_at_random, leftovers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# A child says "up" once the kernel shows the shell as stopped: one cancelled before that dies of the SIGTERM.
+STOPPED = "(until grep -q '^State:.T' /proc/$$/status; do sleep 0.02; done; echo up) & kill -STOP $$"
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,7 @@ async def test_cancelled_command_gets_its_time_to_tidy_up(backend: BubblewrapBac
 
 @pytest.mark.check("36", "38")
 @pytest.mark.rule("RC-24")
-@pytest.mark.parametrize("code", ["trap '' TERM; echo up; while :; do sleep 0.05; done", "echo up; kill -STOP $$"])
+@pytest.mark.parametrize("code", ["trap '' TERM; echo up; while :; do sleep 0.05; done", STOPPED])
 async def test_cancelled_command_that_does_not_end_is_killed_after_its_grace(
     backend: BubblewrapBackend, code: str
 ) -> None:

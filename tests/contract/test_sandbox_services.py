@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.egress import EgressSettings
-from fleet.errors import InvalidInput, PolicyDenied
-from fleet.tools import Grantee, Limits, RunResult, RunSpec, ServicesConfig
+from fleet.kernel.errors import InvalidInput, PolicyDenied
+from fleet.policy.runs.services import ServicesConfig
+from fleet.policy.runs.spec import Grantee, Limits, RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.rules import files
 from tests.support.sandbox import put_tree, state_folder, survivors
 

@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryInteractiveBackend,
-    MemoryRunLedger,
-    MemoryRunLogs,
-    MemoryTerminal,
-    ProgramStart,
-)
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.digest import digest_of
-from fleet.errors import (
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import (
     IdempotencyMismatch,
     InvalidInput,
     InvalidTransition,
@@ -30,11 +21,15 @@ from fleet.errors import (
     OwnershipLost,
     SandboxUnavailable,
 )
-from fleet.ids import RunKey, StoryId
-from fleet.ports import MAX_WRITE_BYTES, InteractiveBackend, SessionView
-from fleet.services.sandbox_sessions import SessionDesk, SessionLimits
-from fleet.services.tool_supervisor import SupervisorLimits, ToolSupervisor
-from fleet.tools import RunSpec, decode_tree
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.runs.spec import RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.memory import MemoryInteractiveBackend, MemoryRunLedger, MemoryRunLogs, MemoryTerminal, ProgramStart
+from fleet.sandbox.port import MAX_WRITE_BYTES, InteractiveBackend, SessionView
+from fleet.sandbox.service.sandbox_sessions import SessionDesk, SessionLimits
+from fleet.sandbox.service.tool_supervisor import SupervisorLimits, ToolSupervisor
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
 from tests.support.sandbox import SMALL, eventually, put_tree, state_folder, survivors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

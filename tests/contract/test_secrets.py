@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.errors import FleetError, NotFound, PolicyDenied, StoreUnavailable
-from fleet.ports import MAX_SECRET_BYTES, SecretValue
+from fleet.kernel.errors import FleetError, NotFound, PolicyDenied, StoreUnavailable
+from fleet.secrets.port import MAX_SECRET_BYTES, SecretValue
 from tests.support.secret_places import GUARDED, LABEL, PLACES, TTL_S, SecretPlace, leaks, open_place
 
 VALUE = "tr0ub4dor-&-3 \u00fc\nsecond line"

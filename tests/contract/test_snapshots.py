@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from fleet.events import Head
-from fleet.ids import StreamId
-from fleet.ports import Appended, Snapshot
+from fleet.events.envelope import Head
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Appended, Snapshot
 from tests.support.stores import SNAPSHOT_BYTES, Stores, append_request, new_stream
 
 

@@ -8,11 +8,11 @@ from itertools import count
 
 import pytest
 
-from fleet.errors import BudgetExceeded
-from fleet.events import BudgetScope
-from fleet.ids import StoryId
-from fleet.models import BudgetLimits, Spend
-from fleet.ports import SpendingHold
+from fleet.events.budget import BudgetScope
+from fleet.kernel.errors import BudgetExceeded
+from fleet.kernel.ids import StoryId
+from fleet.models.routing.budget import BudgetLimits, Spend
+from fleet.owner.spending.port import SpendingHold
 from tests.support.stores import Stores
 
 PLATFORM = BudgetScope(kind="platform", id="main")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import MemoryMeter, MemorySpans
-from fleet.adapters.telemetry import FilePlace, HttpPlace, OtelSpans, SpansRefused
-from fleet.observability import FinishedSpan, TraceContext
-from fleet.ports import Meter
+from fleet.telemetry.memory import MemoryMeter, MemorySpans
+from fleet.telemetry.otlp import FinishedSpan, TraceContext
+from fleet.telemetry.port import Meter
+from fleet.telemetry.sinks.otel_spans import OtelSpans
+from fleet.telemetry.sinks.places import FilePlace, HttpPlace, SpansRefused
 from tests.support.otlp_collector import collector, spans_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ TRACE, FIRST, SECOND = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "
 
 
 def ray_meter() -> Meter:
-    from fleet.adapters.ray import RayMeter
+    from fleet.remote.meter import RayMeter
 
     return RayMeter()
 
@@ -141,7 +142,7 @@ def test_exporter_of_ray_calls_every_metric_as_the_catalogue_says() -> None:
 import sys
 from prometheus_client import REGISTRY, generate_latest
 from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryMetricRecorder
-from fleet.observability import CATALOGUE, exported_names
+from fleet.telemetry.catalogue import CATALOGUE, exported_names
 
 recorder = OpenTelemetryMetricRecorder()
 for metric in CATALOGUE.values():

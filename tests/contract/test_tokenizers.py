@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.adapters.memory import MemoryTokenizers
-from fleet.adapters.tokenizers import FileTokenizers
-from fleet.errors import ConfigError
-from fleet.models import TokenizerId
-from fleet.ports import Tokenizers
+from fleet.context.memory import MemoryTokenizers
+from fleet.context.port import Tokenizers
+from fleet.context.tokenizers import FileTokenizers
+from fleet.kernel.errors import ConfigError
+from fleet.models.weights import TokenizerId
 from tests.support.tokenizers import KINDS, gguf, id_of, real, trained, weights_with, write
 
 KNOWN = id_of()

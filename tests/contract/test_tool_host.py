@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemoryToolHost, ScriptedTool
-from fleet.digest import digest_of
-from fleet.errors import IdempotencyMismatch, OutcomeUnknown, OwnershipLost, PolicyDenied, ToolFailed, ToolTimeout
-from fleet.ports import ToolContext, ToolHost
-from fleet.services.toolbox import Toolbox
-from fleet.tools import EXCERPT_CHARS, ToolCall, ToolOutcome
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import (
+    IdempotencyMismatch,
+    OutcomeUnknown,
+    OwnershipLost,
+    PolicyDenied,
+    ToolFailed,
+    ToolTimeout,
+)
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.runs.outcome import EXCERPT_CHARS, ToolOutcome
+from fleet.tools.memory import MemoryToolHost, ScriptedTool
+from fleet.tools.port import ToolContext, ToolHost
+from fleet.tools.service import Toolbox
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.stores import Stores
 from tests.support.tool_kit import call_of, context_of
 

@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
-from fleet.ids import EntityId, Principal, StoryId
-from fleet.ports import ToolOrigin, ToolSession
+from fleet.kernel.ids import EntityId, Principal, StoryId
+from fleet.tools.port import ToolOrigin, ToolSession
 from tests.support.stores import Stores, eventually
 
 _NUMBERS = count(1)

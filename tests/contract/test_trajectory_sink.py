@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryTrajectorySink
-from fleet.adapters.parquet import MANIFEST, ParquetTrajectorySink
-from fleet.errors import InvalidInput, StoreFull
-from fleet.ports import TrajectorySink
-from fleet.report import (
+from fleet.extensions.export.memory import MemoryTrajectorySink
+from fleet.extensions.export.parquet import MANIFEST, ParquetTrajectorySink
+from fleet.extensions.export.port import TrajectorySink
+from fleet.extensions.export.trajectory import (
     TRAJECTORY_SCHEMA,
     TRAJECTORY_TABLES,
     BallotRow,
@@ -27,6 +26,7 @@ from fleet.report import (
     TrajectoryRow,
     VoteOn,
 )
+from fleet.kernel.errors import InvalidInput, StoreFull
 
 Read = Callable[[], Mapping[str, list[dict[str, Any]]]]
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import MemoryWeightsSource, MemoryWeightsStore
-from fleet.adapters.weights import FileWeightsStore, GivenWeights, RemoteWeights, UrlWeights, WheelWeights
-from fleet.errors import ConfigError, ModelUnavailable
-from fleet.models import UrlSource, Weights, WheelSource
-from fleet.ports import WeightsSource, WeightsStore
+from fleet.kernel.errors import ConfigError, ModelUnavailable
+from fleet.models.memory import MemoryWeightsSource, MemoryWeightsStore
+from fleet.models.port import WeightsSource, WeightsStore
+from fleet.models.weight_sources.files import FileWeightsStore
+from fleet.models.weight_sources.sources import GivenWeights, RemoteWeights
+from fleet.models.weight_sources.url import UrlWeights
+from fleet.models.weight_sources.wheels import WheelWeights
+from fleet.models.weights import UrlSource, Weights, WheelSource
 from tests.support.weights import DATA, FileServer, make_wheels, serving_file, url_weights, weights_of, wheel_source
 
 WEIGHTS = weights_of()

@@ -38,7 +38,7 @@ def test_claims_are_read_from_marks_and_probes() -> None:
 
 def test_nothing_outside_of_the_sandbox_extracts_an_archive_or_loads_a_pickle() -> None:
     """Why S7 does not apply."""
-    inside = ROOT / "fleet" / "adapters" / "sandbox" / "inside"
+    inside = ROOT / "fleet" / "sandbox" / "inside"
     files = [p for top in ("fleet", "actors", "serve_apps", "cluster") for p in (ROOT / top).rglob("*.py")]
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -15,13 +16,15 @@ import pytest
 import typer.main
 import yaml
 
-from fleet.adapters.sandbox.kubernetes_job import deny_all_policy
 from fleet.cli.app import app
-from fleet.config import FleetSettings, SecretsSettings, config_files, load_settings, settings_keys
-from fleet.models import load_models
-from fleet.story import parse
-from fleet.tools import parse_workspace_file
+from fleet.config.environment import config_files, load_settings, settings_keys
+from fleet.config.secrets import SecretsSettings
+from fleet.config.settings import FleetSettings
+from fleet.models.profiles import load_models
+from fleet.policy.preview import parse_workspace_file
+from fleet.story.text import parse
 from scripts import docs, openapi
+from tests.support.kubernetes_jobs import deny_all_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -247,3 +250,28 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_scripts_say_what_they_do() -> None:
     for path in sorted((ROOT / "scripts").glob("*.py")):
         assert ast.get_docstring(ast.parse(path.read_text())), path.name
+
+
+def test_every_name_that_outsiders_may_import_is_where_the_page_says() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text().split("## What you may import")[1]
+    rows = re.findall(r"^\| `(fleet\.[\w.]+)` \| (.+) \|$", page, re.MULTILINE)
+    missing = [
+        f"{module}.{name}"
+        for module, names in rows
+        for name in re.findall(r"`(\w+)`", names)
+        if getattr(importlib.import_module(module), name, None) is None
+    ]
+    assert missing == []
+    assert len(rows) >= 15
+
+
+def test_examples_import_only_what_outsiders_may() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text().split("## What you may import")[1]
+    allowed = set(re.findall(r"^\| `(fleet\.[\w.]+)` \|", page, re.MULTILINE))
+    found = {
+        node.module
+        for path in (ROOT / "examples" / "extend").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fleet.")
+    }
+    assert found - allowed == set()

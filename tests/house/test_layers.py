@@ -1,46 +1,47 @@
-"""The import contracts hold, and cover every package of the core."""
+"""The import contracts cover every package, and call the layers inside a package what the test of purity calls them."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from importlinter.api import read_configuration
 
+from scripts.layout import ADAPTERS, OUTER, PORT, SERVICE
+
 ROOT = Path(__file__).resolve().parents[2]
-OUTER = {"adapters", "cli", "config", "ports", "services", "wiring"}
-LOADER = "fleet.on_demand"
-"""How packages are imported; it lies below all of them."""
 
 
-def core_modules() -> set[str]:
-    """Every part of `fleet` that is no outer layer."""
-    found = {path.stem for path in (ROOT / "fleet").glob("*.py")}
-    found |= {path.parent.name for path in (ROOT / "fleet").glob("*/__init__.py")}
-    return {f"fleet.{name}" for name in found - OUTER - {"__init__"}} - {LOADER}
+def contracts() -> dict[str, dict[str, Any]]:
+    """The contracts of pyproject.toml, by id."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return {contract["id"]: contract for contract in found}
 
 
-def test_every_part_of_the_core_is_in_its_layer() -> None:
-    contracts = {
-        c["id"]: c for c in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    }
-
-    *_, core, lowest = contracts["layers"]["layers"]
-    assert set(core.split(" : ")) == core_modules()
-    assert lowest == LOADER
-    for name in ("cluster-users", "settings", "drivers", "ray", "core-libraries"):
-        assert core_modules() <= set(contracts[name]["source_modules"]), name
+def words(layers: list[str]) -> set[str]:
+    """What the layers name."""
+    return set(re.findall(r"[\w.]+", " ".join(layers)))
 
 
-def test_core_of_the_purity_test_is_the_core_of_the_layers() -> None:
-    source = (ROOT / "tests" / "house" / "test_core_is_pure.py").read_text()
-    named = re.findall(
-        r'"([a-z]+)(?:\.py)?"',
-        "".join(re.findall(r"^(?:FILES|PACKAGES) = \((.*?)\)", source, re.MULTILINE | re.DOTALL)),
-    )
+def packages() -> set[str]:
+    """Every package of `fleet` that ships modules."""
+    return {f"fleet.{path.parent.name}" for path in (ROOT / "fleet").glob("*/__init__.py")}
 
-    assert {f"fleet.{name}" for name in named} == core_modules()
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert {name for name in words(contracts()["packages"]["layers"]) if name.startswith("fleet.")} == packages()
+
+
+def test_package_is_a_folder() -> None:
+    assert [path.name for path in (ROOT / "fleet").glob("*.py")] == ["__init__.py"]
+
+
+def test_package_with_a_port_keeps_the_layers() -> None:
+    layered = {f"fleet.{path.relative_to(ROOT / 'fleet').parts[0]}" for path in (ROOT / "fleet").glob("*/port*")}
+    assert layered - set(contracts()["layers"]["containers"]) - {f"fleet.{name}" for name in OUTER} == set()
+    assert words(contracts()["layers"]["layers"]) == PORT | SERVICE | ADAPTERS
 
 
 def test_configuration_of_the_contracts_is_readable() -> None:

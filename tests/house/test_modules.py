@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("fleet", "serve_apps", "actors", "cluster")
 MOST_LINES = 600
 
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {
+    "fleet/log/memory.py": "one store: its parts share one table of streams and one clock",
+}
 """Modules over the limit, and the reason why each is one thing."""
 
 

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from fleet.errors import FleetError
-from fleet.events import ParkCause
-from fleet.observability import CATALOGUE, EXPORTED_PREFIX, Metric, exported_names, metrics_page
+from fleet.events.values import ParkCause
+from fleet.kernel.errors import FleetError
+from fleet.telemetry.catalogue import CATALOGUE, EXPORTED_PREFIX, Metric, exported_names, metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cluster" / "observability"
@@ -191,6 +191,6 @@ def test_metrics_are_made_in_one_place() -> None:
     pattern = re.compile(
         r"^\s*(?:from ray\.util(?:\.metrics)? import .*metrics|import ray\.util\.metrics)", re.MULTILINE
     )
-    assert [path for path, text in SOURCES.items() if pattern.search(text)] == ["fleet/adapters/ray/meter.py"]
+    assert [path for path, text in SOURCES.items() if pattern.search(text)] == ["fleet/remote/meter.py"]
     assert [path for path, text in SOURCES.items() if "from ray.util.metrics" in text] == []
     assert EXPORTED_PREFIX == "ray_"

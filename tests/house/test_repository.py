@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ MACHINE = re.compile(
     r"(?<![\w.])(?:/root/(?!\.)|/work/|/var/tmp/|/home/(?!(?:agent|ann|me)\b)[a-z]+/|/Users/[A-Za-z]+/)"
     r"|\bpypi\.(?:org|python)|pythonhosted"
 )
+RUN_LOCK, DEV_LOCK = LOCKS = ("requirements.lock", "requirements-dev.lock")
 EXCEPTIONS = frozenset({"tests/house/test_repository.py"})
 
 
@@ -54,8 +58,9 @@ def test_no_file_is_large() -> None:
     assert [str(p.relative_to(ROOT)) for p in shipped_files() if p.stat().st_size > 2_000_000] == []
 
 
-def test_lock_names_no_host_and_has_a_hash_for_every_package() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_names_no_host_and_has_a_hash_for_every_package(lock: str) -> None:
+    text = (ROOT / lock).read_text()
     entries = re.split(r"\n(?=\S)", text)[1:]
 
     assert "://" not in text
@@ -63,16 +68,50 @@ def test_lock_names_no_host_and_has_a_hash_for_every_package() -> None:
     assert [entry.split(" ")[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-def test_lock_holds_every_dependency_of_the_project() -> None:
-    project: dict[str, Any] = _toml("pyproject.toml")["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {_normal(re.split(r"[\[<>=! ]", requirement)[0]) for requirement in wanted}
-    locked = {
-        _normal(name)
-        for name in re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+def test_locks_hold_every_dependency_of_the_project() -> None:
+    document = _toml("pyproject.toml")
+
+    assert _names(document["project"]["dependencies"]) <= _locked(RUN_LOCK).keys(), "run `make lock`"
+    assert _names(document["dependency-groups"]["dev"]) <= _locked(DEV_LOCK).keys(), "run `make lock`"
+
+
+def test_tests_run_with_what_runs_for_users() -> None:
+    """Same versions, same files, on the same systems."""
+    tested = _locked(DEV_LOCK)
+
+    assert {name: entry for name, entry in _locked(RUN_LOCK).items() if tested.get(name) != entry} == {}
+
+
+def test_packages_import_only_what_the_lock_of_users_brings() -> None:
+    """Installed are the packages of developers too, so a test would not miss what an image lacks."""
+    installed, locked = packages_distributions(), {*_locked(RUN_LOCK), "swe-fleet"}
+    lacking = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for package in _toml("pyproject.toml")["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+        for path in (ROOT / package).rglob("*.py")
+        for name in imports(path)
+        if name in installed and not {_normal(one) for one in installed[name]} & locked
     }
 
-    assert names <= locked, "run `make lock`"
+    assert lacking == set()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The packages that a module names, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name.split(".")[0] for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {_normal(re.split(r"[\[<>=! ]", requirement)[0]) for requirement in requirements}
+
+
+def _locked(lock: str) -> dict[str, str]:
+    entries = re.split(r"\n(?=\S)", (ROOT / lock).read_text().strip())[1:]
+    return {_normal(entry.split("==")[0]): entry for entry in entries}
 
 
 def _toml(name: str) -> dict[str, Any]:
@@ -124,24 +163,22 @@ def _report(**files: tuple[int, int, int, int]) -> dict[str, Any]:
 
 
 def test_coverage_gate_asks_more_of_the_core_than_of_the_rest() -> None:
-    found = coverage_gate.rows(_report(errors=(93, 100, 0, 0), wiring=(93, 100, 0, 0)))
+    found = coverage_gate.rows(_report(**{"kernel/errors": (93, 100, 0, 0), "wiring/stage": (93, 100, 0, 0)}))
 
     assert [(row.package, row.needed, row.is_enough) for row in found] == [
-        ("errors", 95.0, False),
+        ("kernel", 95.0, False),
         ("wiring", 90.0, True),
         ("fleet, all of it", 90.0, True),
     ]
 
 
 def test_coverage_gate_counts_branches_and_sums_a_package() -> None:
-    report = _report(
-        **{"story/plan": (50, 50, 30, 40), "story/state": (10, 10, 0, 0), "adapters/redis/log": (9, 10, 0, 0)}
-    )
+    report = _report(**{"story/plan": (50, 50, 30, 40), "story/state": (10, 10, 0, 0), "log/redis/log": (9, 10, 0, 0)})
     found = {row.package: row for row in coverage_gate.rows(report)}
 
     assert found["story"].percent == pytest.approx(90.0)
     assert found["story"].branches == pytest.approx(75.0)
-    assert found["adapters.redis"].percent == pytest.approx(90.0)
+    assert found["log.adapters"].percent == pytest.approx(90.0)
 
 
 def test_transcript_replaces_the_old_one_and_names_no_machine() -> None:

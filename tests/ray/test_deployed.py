@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.cli.actor_states import ActorLine, read_actor_lines
+from fleet.cli.local.actor_states import ActorLine, read_actor_lines
 from tests.support.ray_nodes import Nodes, as_rendered, deployed_nodes, until
 from tests.support.team_models import DEMO, RECORDED, demo_repository, demo_story
 
@@ -73,7 +73,7 @@ def runs(nodes: Nodes) -> bool:
 def test_wrong_settings_are_told_in_the_status_of_serve(front: Front) -> None:
     assert set(front.refusals) == {"fleet", "llm"}
     for message in front.refusals.values():
-        assert message.rstrip().splitlines()[-1].startswith("fleet.errors.ConfigError: ")
+        assert message.rstrip().splitlines()[-1].startswith("fleet.kernel.errors.ConfigError: ")
         assert "fleet.yaml: council_shard: " in message
 
 

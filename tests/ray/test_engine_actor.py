@@ -19,10 +19,12 @@ HOST = """
 import asyncio, json, os, signal, sys, time
 from pathlib import Path
 import yaml
-from cluster.local import Addresses, RayHead
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.config import load_settings, packaged_directory
-from fleet.errors import ModelUnavailable
+from cluster.local.record import Addresses
+from cluster.local.ray_head import RayHead
+from fleet.cli.endpoints import endpoints_of
+from fleet.config.environment import load_settings
+from fleet.config.files import packaged_directory
+from fleet.kernel.errors import ModelUnavailable
 from tests.support.engines import SMALL_MODEL, VLLM_PYTHON, ask
 
 home = Path(sys.argv[1])
@@ -44,7 +46,7 @@ async def whole(model, text, request_id):
     return [reply.text, reply.usage.tokens_in, reply.usage.tokens_out]
 
 async def calls(model, pid):
-    from fleet.adapters.llm.children import descendants
+    from fleet.models.engines.children import descendants
     said["reply"] = await whole(model, "What is two and two?", "a")
     chunks = [c async for c in model.stream(ask("What is two and two?"), request_id="b", timeout_s=300)]
     said["stream"] = ["".join(c.text for c in chunks), chunks[-1].reply.usage.tokens_out]
@@ -89,8 +91,8 @@ try:
     from actors.bootstrap import _end_all
     from actors.placement import placed
     from fleet.wiring.roster import roster
-    from fleet.adapters.llm.children import descendants
-    from fleet.wiring.engines import engine_replicas
+    from fleet.models.engines.children import descendants
+    from fleet.wiring.models.engines import engine_replicas
     engines = {actor.name: actor for actor in roster(endpoints) if actor.engine}
     handles = {name: placed(actor, endpoints) for name, actor in engines.items()}
     said["waiting"] = engines["engine:roomy:0"].waiting

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from cluster.local import find_running
-from fleet.adapters.redis import RedisEventLog, connect_redis
-from fleet.events import StoredEvent
-from fleet.ids import StreamId
-from fleet.story import fold
+from cluster.local.record import find_running
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.ids import StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
+from fleet.story.evolve.story import fold
 from tests.support.processes import processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +151,7 @@ async def kill_council(home: Path, *, after: str, process: subprocess.Popen[Any]
 
 async def log_after(home: Path, story_id: str) -> list[StoredEvent]:
     """The log as it lies on disk after the fleet has ended."""
-    from cluster.local import StoreKind, Valkey
+    from cluster.local.valkey import StoreKind, Valkey
 
     store = Valkey(StoreKind.LOG, home / "log")
     await store.start()

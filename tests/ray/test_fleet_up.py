@@ -24,9 +24,9 @@ from mcp.client.streamable_http import (
     streamable_http_client,
 )
 
-from cluster.local import find_running
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.config import load_settings
+from cluster.local.record import find_running
+from fleet.cli.endpoints import endpoints_of
+from fleet.config.environment import load_settings
 from tests.support.openai_server import FakeOpenAIServer, Scripted, served_in_thread
 from tests.support.processes import processes_below
 from tests.support.team_models import demo_repository

@@ -14,7 +14,7 @@ import pytest
 HEAD = """
 import json, os, subprocess, sys
 from pathlib import Path
-from cluster.local import RayHead, ray_environment
+from cluster.local.ray_head import RayHead, ray_environment
 from cluster.local.identity import descendants
 head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
 where = head.start()
@@ -64,7 +64,7 @@ print("nice", ray.get(Probe.options(name="probe").remote().nice.remote(), timeou
 DYING = """
 import json, os, signal, sys, time
 from pathlib import Path
-from cluster.local import RayHead
+from cluster.local.ray_head import RayHead
 from cluster.local.identity import descendants
 head = RayHead(Path(sys.argv[1]), dashboard=False, cpus=2, store_mb=80)
 where = head.start()
@@ -85,9 +85,9 @@ print(json.dumps({"left": left, "stopped_s": time.monotonic() - began, "again": 
 FROZEN = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
-from cluster.local import RayHead
+from cluster.local.ray_head import RayHead
 from cluster.local.identity import descendants
-from fleet.errors import FleetError
+from fleet.kernel.errors import FleetError
 frozen, most = [], int(sys.argv[2])
 def program(process):
     try:

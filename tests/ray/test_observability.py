@@ -13,18 +13,20 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryMeter
-from fleet.adapters.telemetry import HttpPlace, OtelSpans
-from fleet.cli.local_principals import read_token
-from fleet.config import ServeSettings
-from fleet.ids import StoryId
-from fleet.observability import CATALOGUE, exported_names
-from fleet.services.observing import Tracer, root_of
-from fleet.wiring import load_principals
+from fleet.cli.local.local_principals import read_token
+from fleet.config.settings import ServeSettings
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId
+from fleet.remote.observed_log import root_of
+from fleet.telemetry.catalogue import CATALOGUE, exported_names
+from fleet.telemetry.memory import MemoryMeter
+from fleet.telemetry.service import Tracer
+from fleet.telemetry.sinks.otel_spans import OtelSpans
+from fleet.telemetry.sinks.places import HttpPlace
+from fleet.wiring.endpoints import load_principals
 from fleet.wiring.telemetry import Telemetry
-from serve_apps.gateway import build_gateway
 from serve_apps.observed import ObservedRequests
+from serve_apps.routes.gateway import build_gateway
 from tests.support.otlp_collector import Collector, Span, collector, connected
 from tests.support.ray_fleet import Client, RayFleet, ray_fleet, until
 from tests.support.ray_log_proxy import Append

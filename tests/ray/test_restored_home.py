@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cluster.local import find_running
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.config import load_settings
-from fleet.wiring import make_graph
+from cluster.local.record import find_running
+from fleet.cli.endpoints import endpoints_of
+from fleet.config.environment import load_settings
+from fleet.wiring.stores.stores import make_graph
 from tests.support.operations import ROOT, as_written, blocks_of
 from tests.support.processes import processes_below
 from tests.support.team_models import DEMO, RECORDED, demo_repository

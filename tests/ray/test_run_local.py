@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fleet.config import packaged_directory
+from fleet.config.files import packaged_directory
 from tests.support.llama_stub import fake_llama
 from tests.support.processes import processes_below
 from tests.support.team_models import DEMO, demo_repository

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, connect_redis
-from fleet.cli.local_principals import local_principal
-from fleet.ids import StoryId
-from fleet.services.planning_desk import PlanningDesk
-from fleet.story import StoryState
+from fleet.cli.local.local_principals import local_principal
+from fleet.desk.planning import PlanningDesk
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.log import RedisEventLog
+from fleet.story.state import StoryState
 from tests.support.ray_nodes import Nodes, deployed_nodes, until
 from tests.support.rules import fsm
 from tests.support.team_models import DEMO, RECORDED, demo_repository
@@ -30,7 +33,7 @@ pytestmark = [pytest.mark.wide, pytest.mark.timeout(1500)]
 PATIENCE_S = 600
 BOOT = """
 import os, ray
-from actors import boot
+from actors.bootstrap import boot
 from fleet.wiring.places import cluster_endpoints
 ray.init(namespace="fleet", log_to_driver=False)
 boot(cluster_endpoints(os.environ), progress=print, timeout_s=500)

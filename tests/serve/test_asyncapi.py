@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from fleet.events import EVENT_TYPES, published
-from serve_apps.asyncapi import asyncapi_document
-from serve_apps.stream import group_of
+from fleet.events.codec import published
+from fleet.events.registry import EVENT_TYPES
+from serve_apps.stream.asyncapi import asyncapi_document
+from serve_apps.stream.routes import group_of
 from tests.support.story_events import story
 from tests.support.streamed_events import problems_of
 

@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDaySpending
-from fleet.config import ServeSettings
-from fleet.ids import Principal
-from fleet.models import Budgets
-from fleet.services.budget_desk import BudgetDesk
-from fleet.services.council_shard import CouncilShard
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.budgets import BudgetDesk
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Principal
+from fleet.models.profiles import Budgets
+from fleet.owner.shard import CouncilShard
+from fleet.owner.spending.memory import MemoryDaySpending
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet.ids import CommandId, Principal, StreamId
-from fleet.ports import Command
+from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.log.port import Command
 from tests.support.bench import STORY_TEXT, ScriptedAgents
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, tool_front
 

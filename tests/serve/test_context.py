@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.events import decode
-from fleet.ids import Digest
+from fleet.events.codec import decode
+from fleet.events.context import ContextChanged
+from fleet.events.story import MilestoneReached, StoryTransitioned
+from fleet.kernel.ids import Digest
 from tests.support.front import front_parts
 from tests.support.story_events import AC_1, DECISION, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, RITA, ROOT, ToolFront, keyed, tool_front
@@ -123,7 +124,7 @@ async def test_bundle_tells_every_role_with_a_task_what_it_may_see(at: ToolFront
 
 @pytest.mark.rule("CX-42")
 async def test_denied_role_is_listed_and_unknown_ones_are_refused(at: ToolFront):
-    await at.record(ev.StoryTransitioned(from_="BUILD", event="build_done", to="TEST"))
+    await at.record(StoryTransitioned(from_="BUILD", event="build_done", to="TEST"))
     found = (await _bundle(at, roles=["data", "qa"]))["bundle"]
     assert (found["denied"], list(found["packs"])) == (["data"], ["qa"])
     nobody = await at.client.post(f"{URL}/rehydrate", json={"roles": ["nobody"]}, headers=DEV)
@@ -155,7 +156,7 @@ async def test_same_version_and_request_give_the_same_hash_and_a_kept_bundle_is_
     other = front_parts(at.world).rehydrator
     assert other is not None
     assert str((await other.build(STORY)).hash) == first["hash"]
-    await at.record(ev.MilestoneReached.model_validate({"milestone_id": "ms-one1", "name": "half", "ref": STORY}))
+    await at.record(MilestoneReached.model_validate({"milestone_id": "ms-one1", "name": "half", "ref": STORY}))
     assert (await _bundle(at, who=ROOT))["hash"] != first["hash"]
     assert (await at.client.get(second["kept_at"], headers=ROOT)).json() == second["bundle"]
     other_hash = str(Digest("sha256:" + "0" * 64))
@@ -197,7 +198,7 @@ async def test_changes_become_events_of_their_type_in_one_append(at: ToolFront):
     assert len(set(found["entities"])) == 4
     assert found["warnings"] == [f"changes/0: de-mine1 is recorded as {found['entities'][0]}"]
     mark = decode(events[-1])
-    assert isinstance(mark, ev.ContextChanged)
+    assert isinstance(mark, ContextChanged)
     assert (mark.version, str(mark.hash)) == (found["version"], found["hash"])
     assert found["version"] == events[-1].version
     again = await _change(

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryGraph
-from fleet.config import ServeSettings
-from fleet.ids import EntityId, Principal, StoryId
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import EntityId, Principal, StoryId
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.planning import PLATFORM
+from fleet.planning.platform_state import PLATFORM
 from tests.support.tool_front import QUINN, ROOT, ToolFront, keyed, tool_front
 
 URL = "/api/council-pools"

@@ -11,15 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
-from fleet.ids import EntityId, Principal
-from fleet.ports import AgentAnswer, AgentRequest
-from fleet.services.council_shard import CouncilShard
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.tools import FileEntry, encode_tree
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.task import TreeMerged
+from fleet.events.workspace import WorkspaceReported, WorkspaceSummary
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import EntityId, Principal
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.owner.shard import CouncilShard
+from fleet.trees.tree import FileEntry, encode_tree
+from serve_apps.routes.gateway import build_gateway
 from tests.support import sim_story
 from tests.support.bench import PEOPLE, ScriptedAgents, World
 from tests.support.front import front_parts
@@ -126,13 +127,13 @@ async def _front() -> AsyncIterator[Front]:
     blob = await world.blobs.put(b"def old():\n    return 1\n")
     tree = await world.blobs.put(encode_tree({PATH: FileEntry("100644", blob)}))
     log = story(until="scope").add(
-        ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
-        ev.WorkspaceReported(
+        TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
+        WorkspaceReported(
             run_id=EntityId("rn-base1"),
             tree_digest=tree,
             report_digest=digest("report"),
             complete=True,
-            summary=ev.WorkspaceSummary(build_ok=True),
+            summary=WorkspaceSummary(build_ok=True),
         ),
     )
     await log.write_to(world.log)

@@ -8,13 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryGraph
-from fleet.config import ServeSettings
-from fleet.ids import Principal
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.decision import DecisionProposed
+from fleet.events.envelope import StoredEvent
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Principal
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.graphs import project
@@ -141,14 +142,14 @@ async def _client(world: World, graph: MemoryGraph) -> httpx.AsyncClient:
 ALL, NONE = ({"Authorization": f"Bearer {name}-token"} for name in ("all", "none"))
 
 
-async def _linked(world: World) -> list[ev.StoredEvent]:
+async def _linked(world: World) -> list[StoredEvent]:
     log = story(until="merged")
     for id, links in (
         ("de-dep", ((DECISION, "DEPENDS_ON"), ("de-back", "DEPENDS_ON"))),
         ("de-back", (("de-dep", "DEPENDS_ON"),)),
     ):
         log.add(
-            ev.DecisionProposed.model_validate(
+            DecisionProposed.model_validate(
                 {
                     **CHOICE,
                     "decision_id": id,

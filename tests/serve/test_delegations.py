@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.config import ServeSettings
-from fleet.ids import Principal
-from fleet.planning import PLATFORM
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.kernel.ids import Principal
+from fleet.planning.platform_state import PLATFORM
+from serve_apps.routes.gateway import build_gateway
 from tests.support.council_front import START, council_front, started, voters
 from tests.support.front import front_parts
 from tests.support.rules import files

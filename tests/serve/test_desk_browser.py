@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.ids import Digest, EntityId, StoryId
-from serve_apps.asyncapi import asyncapi_document
+from fleet.kernel.ids import Digest, EntityId, StoryId
+from serve_apps.stream.asyncapi import asyncapi_document
 from tests.support.chromium import Page, chromium
 from tests.support.desk_front import TOKEN, DeskFront, desk_front
 from tests.support.desk_page import FAINT, SIZES, assert_clean, build_desk, pictures, sign_in

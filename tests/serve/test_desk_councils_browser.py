@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.ports import AgentRequest
+from fleet.models.port import AgentRequest
 from tests.support.chromium import Page, chromium
 from tests.support.council_front import council_front, voters
 from tests.support.desk_page import SIZES, build_desk, pictures

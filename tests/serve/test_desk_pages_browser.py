@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory.chat_model import Hang
-from fleet.ids import EntityId, Principal, RunKey, StepId, StoryId, StreamId
-from fleet.ports import Placed
+from fleet.deploy.port import Placed
+from fleet.events.decision import DecisionLink
+from fleet.events.step import StepArtifact
+from fleet.events.story import StoryPaused, StoryResumed
+from fleet.events.task import TreeMerged
+from fleet.events.workspace import DeploymentRecorded, HealthCheck, HealthObserved, IncidentOpened
+from fleet.kernel.ids import EntityId, Principal, RunKey, StepId, StoryId, StreamId
+from fleet.models.memory import Hang
 from tests.support.chromium import Page, chromium
 from tests.support.deployed import target_of
 from tests.support.desk_front import DEV_TOKEN, RITA_TOKEN, DeskFront, desk_front
@@ -72,7 +76,7 @@ async def does(front: DeskFront, name: str, who: Principal = BOB, **body: Any) -
 
 def paused(log: StoryLog) -> StoryLog:
     """No step of the story starts, so that what a person does is all that happens."""
-    return log.add(ev.StoryPaused(scope="story", by=BOB, reason="A person looks at it."), actor=BOB)
+    return log.add(StoryPaused(scope="story", by=BOB, reason="A person looks at it."), actor=BOB)
 
 
 async def typed(page: Page, id: str) -> str:
@@ -117,7 +121,7 @@ async def graph_follows(front: DeskFront) -> AsyncIterator[None]:
 @pytest.mark.rule("AP-71", "AP-72", "GR-82")
 async def test_decisions_are_proposed_settled_and_replaced_by_clicks(page: Page, front: DeskFront) -> None:
     log = paused(story(until="build"))
-    needs = (ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION),)
+    needs = (DecisionLink(rel="DEPENDS_ON", decision_id=DECISION),)
     log.add(decision_payload(OPEN, title=HOSTILE, category="QUALITY", author=ARCHITECT, links=needs))
     await put(front, log)
     async with graph_follows(front):
@@ -195,7 +199,7 @@ async def in_review(front: DeskFront) -> StoryLog:
     old = await put_tree(front.team.blobs, {"text/slug.py": b"pass\n"})
     new = await put_tree(front.team.blobs, {"text/slug.py": b"def slugify(text):\n    return text\n"})
     log = paused(story(until="build"))
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=old, commit="0d" * 20))
+    log.add(TreeMerged(base_digest=BASE, result_digest=old, commit="0d" * 20))
     log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     log.task(TASK, "implementing", "COMMIT_CODE", "dev_completed", by=DEVELOPER, evidence=(new,))
     return log.task(TASK, "dev_completed", "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review")
@@ -244,7 +248,7 @@ async def test_review_of_a_task_is_held_given_back_and_given_by_clicks(page: Pag
 @pytest.mark.rule("AP-63", "LC-131", "LC-133")
 async def test_overdue_tasks_are_marked_until_the_story_rests(page: Page, front: DeskFront) -> None:
     log = await in_review(front)
-    log.add(ev.StoryResumed(scope="story", by=BOB), actor=BOB)
+    log.add(StoryResumed(scope="story", by=BOB), actor=BOB)
     # An owner that took the story in the middle of this would write to it too.
     await front.team.crash()
     await log.write_to(front.team.log)
@@ -283,7 +287,7 @@ async def test_deployments_show_how_they_are_and_what_went_wrong(page: Page, fro
     await page.open(f"{front.url}/#/story/{STORY}/changes")
     await page.sees("preview", "Nothing was deployed yet.")
     before, first = log.version, EntityId("dp-first1")
-    deployed = ev.DeploymentRecorded(
+    deployed = DeploymentRecorded(
         deployment_id=first,
         environment="preview",
         tree_digest=BASE,
@@ -292,9 +296,9 @@ async def test_deployments_show_how_they_are_and_what_went_wrong(page: Page, fro
         monitor_s=600,
         detail=HOSTILE,
     )
-    check = ev.HealthCheck(name="alive", ok=True, value="0", threshold="0")
-    seen = ev.HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=0, to=60_000)
-    opened = ev.IncidentOpened(
+    check = HealthCheck(name="alive", ok=True, value="0", threshold="0")
+    seen = HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=0, to=60_000)
+    opened = IncidentOpened(
         incident_id=EntityId("in-alive1"), severity="high", summary=HOSTILE, source="monitor", deployment_id=first
     )
     log.add(deployed).add(seen.model_copy(update={"from_": 1_000})).add(opened)
@@ -325,9 +329,7 @@ async def test_pages_of_the_preview_are_seen_as_pictures(page: Page, front: Desk
     hostile = f"<script>window.hit=1</script>{HOSTILE}".encode()
     files = {"01.png": png(90), "02.png": png(200), "03.png": hostile}
     artifacts = [
-        ev.StepArtifact(
-            path=f"out/preview/{name}", artifact_digest=await front.team.blobs.put(data), size_bytes=len(data)
-        )
+        StepArtifact(path=f"out/preview/{name}", artifact_digest=await front.team.blobs.put(data), size_bytes=len(data))
         for name, data in files.items()
     ]
     log = paused(story(until="build"))
@@ -347,7 +349,7 @@ async def test_what_runs_in_an_environment_is_seen_and_ended_by_clicks(page: Pag
     now, before = RunKey("a" * 64), RunKey("b" * 64)
     log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview"))
     log.move("TEST", "tests_done", "REVIEW").move("REVIEW", "review_approved", "DEPLOY")
-    recorded = ev.DeploymentRecorded(
+    recorded = DeploymentRecorded(
         deployment_id=EntityId("dp-first1"),
         environment="preview",
         tree_digest=BASE,

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryClock, MemoryInbox
-from fleet.events import StoredEvent, decode
-from fleet.ids import EntityId, Principal
-from fleet.planning import PLATFORM
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.platform_view import PlatformView
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry
+from fleet.desk.platform import PlatformDesk
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.platform import OverrideUsed
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import EntityId, Principal
+from fleet.log.memory import MemoryInbox
+from fleet.owner.platform_view import PlatformView
+from fleet.planning.platform_state import PLATFORM
 from serve_apps.sight import Sight
 from tests.support.story_events import DECISION, EPIC, STORY, TASK, decision_payload
 from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
@@ -39,9 +41,9 @@ def assign(at: ToolFront, *epics: str, **changes: Any) -> None:
     at.app.state.sight = replace(sight, rows=rows, **changes)
 
 
-async def overrides(at: ToolFront) -> list[ev.OverrideUsed]:
+async def overrides(at: ToolFront) -> list[OverrideUsed]:
     events: list[StoredEvent] = await at.world.log.read(PLATFORM)
-    return [p for p in map(decode, events) if isinstance(p, ev.OverrideUsed)]
+    return [p for p in map(decode, events) if isinstance(p, OverrideUsed)]
 
 
 @pytest.mark.rule("CX-11")

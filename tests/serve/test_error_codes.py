@@ -12,19 +12,33 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import errors
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryInbox
-from fleet.config import ConfigFiles, ServeSettings
-from fleet.errors import ConfigError, FleetError, NondeterministicPlan, StoreFull, all_error_classes
-from fleet.events import NewEvent
-from fleet.ids import CommandId, EntityId, Principal, RunKey, StepId, StreamId
-from fleet.ports import Answer, AppendRequest, Command
-from fleet.services.council_shard import CouncilShard
-from fleet.services.planning_desk import PlanningDesk
-from serve_apps.gateway import build_gateway
+from fleet.config.files import ConfigFiles
+from fleet.config.settings import ServeSettings
+from fleet.desk.planning import PlanningDesk
+from fleet.events.approval import ApprovalRequested, Subject
+from fleet.events.codec import decode
+from fleet.events.council import CouncilUndecided
+from fleet.events.decision import DecisionAccepted
+from fleet.events.envelope import NewEvent
+from fleet.events.step import PolicyRef, Reserve, StepOutcomeUnknown, StepResolved, StepStarted
+from fleet.events.story import (
+    AcceptanceCriterion,
+    StoryCancelled,
+    StoryParked,
+    StoryPaused,
+    StoryResumed,
+    StoryUnparked,
+)
+from fleet.events.task import TaskTransitioned
+from fleet.kernel import errors
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError, FleetError, NondeterministicPlan, StoreFull, all_error_classes
+from fleet.kernel.ids import CommandId, EntityId, Principal, RunKey, StepId, StreamId
+from fleet.log.memory import MemoryInbox
+from fleet.log.port import Answer, AppendRequest, Command
+from fleet.owner.shard import CouncilShard
 from serve_apps.problems import problem_response
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files, fsm
@@ -179,11 +193,11 @@ async def test_task_that_somebody_reviews_is_claimed_already():
     async with tool_front() as at:
         step: dict[str, Any] = {"task_id": TASK, "actor_type": "agent", "principal": "agent:developer-001"}
         await at.record(
-            ev.StoryPaused(scope="story", by=Principal("user:ana"), reason="I look first"),
-            ev.TaskTransitioned(
+            StoryPaused(scope="story", by=Principal("user:ana"), reason="I look first"),
+            TaskTransitioned(
                 **step, from_="implementing", action="COMMIT_CODE", to="dev_completed", as_role="developer"
             ),
-            ev.TaskTransitioned(
+            TaskTransitioned(
                 **step,
                 from_="dev_completed",
                 action="AUTO_ROUTE_TO_ARCHITECT",
@@ -205,7 +219,7 @@ def _undecided() -> StoryLog:
     """A story whose council on the design found no quorum, and which therefore waits for a person."""
     log = story(until="base").add(open_council(DESIGN_COUNCIL, design=True))
     log.add(
-        ev.CouncilUndecided(
+        CouncilUndecided(
             council_id=DESIGN_COUNCIL,
             reason="no_quorum",
             tally={},
@@ -214,7 +228,7 @@ def _undecided() -> StoryLog:
             approval_id=EntityId("ap-escalate1"),
         )
     )
-    return log.add(ev.StoryParked(cause="council_undecided", detail="2 of 3 voters are silent", ref=DESIGN_COUNCIL))
+    return log.add(StoryParked(cause="council_undecided", detail="2 of 3 voters are silent", ref=DESIGN_COUNCIL))
 
 
 COUNCIL = {
@@ -243,9 +257,9 @@ async def test_tasks_of_a_design_that_no_council_decided_are_not_to_be_had():
 
 @pytest.mark.rule("AP-30", "CN-56", "AP-77")
 async def test_plan_of_a_design_that_no_council_decided_is_not_to_be_had_until_a_person_decides():
-    log = _undecided().add(ev.StoryUnparked(by=Principal("user:ana"), note="I see to it", cause="council_undecided"))
-    log.add(ev.StoryPaused(scope="story", by=Principal("user:ana"), reason="I look first"))
-    log.add(ev.StoryResumed(scope="story", by=Principal("user:ana")))
+    log = _undecided().add(StoryUnparked(by=Principal("user:ana"), note="I see to it", cause="council_undecided"))
+    log.add(StoryPaused(scope="story", by=Principal("user:ana"), reason="I look first"))
+    log.add(StoryResumed(scope="story", by=Principal("user:ana")))
     world = World()
     await log.write_to(world.log)
     bench = await world.bench()
@@ -253,7 +267,7 @@ async def test_plan_of_a_design_that_no_council_decided_is_not_to_be_had_until_a
     with pytest.raises(errors.QuorumNotReached, match="ARCHITECTURE"):
         await world.commands.handle(bench, sent)
     decided = decision_payload(council_id=None, origin_="human", author=Principal("user:archie"))
-    accepted = ev.DecisionAccepted(decision_id=decided.decision_id, by=Principal("user:root"), as_role="architect")
+    accepted = DecisionAccepted(decision_id=decided.decision_id, by=Principal("user:root"), as_role="architect")
     await bench.journal.record("decided", decided, accepted)
     # Nobody demands a decision any more: what is wrong now is the seats of this fleet, or nothing.
     again = Command(CommandId("user:root/key-2"), STREAM, "derive_tasks", Principal("user:root"), {})
@@ -264,7 +278,7 @@ async def test_plan_of_a_design_that_no_council_decided_is_not_to_be_had_until_a
 def _unknown_step() -> StoryLog:
     """A story that is parked because nobody knows whether its deployment happened."""
     log = story(until="scored").add(
-        ev.StepStarted(
+        StepStarted(
             step_id=STEP,
             kind="tool",
             tool="deploy",
@@ -275,12 +289,12 @@ def _unknown_step() -> StoryLog:
             request_digest=digest("request"),
             key=RunKey(digest("key").hex),
             deadline_ms=T0 + 600_000,
-            policy=ev.PolicyRef(rule_id="deploys", digest=digest("policy")),
-            reserve=ev.Reserve(tokens=0, wall_ms=600_000),
+            policy=PolicyRef(rule_id="deploys", digest=digest("policy")),
+            reserve=Reserve(tokens=0, wall_ms=600_000),
         )
     )
-    log.add(ev.StepOutcomeUnknown(step_id=STEP, sent_digest=digest("sent"), sent_at=T0))
-    return log.add(ev.StoryParked(cause="outcome_unknown", detail="a deployment", ref=STEP))
+    log.add(StepOutcomeUnknown(step_id=STEP, sent_digest=digest("sent"), sent_at=T0))
+    return log.add(StoryParked(cause="outcome_unknown", detail="a deployment", ref=STEP))
 
 
 @pytest.mark.rule("AP-32", "AP-86", "RC-52", "LC-95")
@@ -299,7 +313,7 @@ async def test_story_with_an_unknown_outcome_goes_on_once_somebody_says_what_hap
         assert said.status_code == 200, said.text
         assert (await at.post(path, word, number=6)).json() == said.json()
         _refused(await at.post(path, word, number=7), 409, "invalid_transition")
-        resolved = [p for p in map(ev.decode, await at.world.events()) if isinstance(p, ev.StepResolved)]
+        resolved = [p for p in map(decode, await at.world.events()) if isinstance(p, StepResolved)]
         assert [(p.step_id, p.outcome, p.by, p.note) for p in resolved] == [
             (STEP, "happened", "user:root", "I looked at the host")
         ]
@@ -310,7 +324,7 @@ async def test_story_with_an_unknown_outcome_goes_on_once_somebody_says_what_hap
 @pytest.mark.rule("AP-38", "CX-23")
 async def test_pack_whose_first_levels_do_not_fit_says_what_is_how_big():
     text = "Given a title of two words, when slugify is called, then a hyphen stands between them. " * 5
-    criteria = tuple(ev.AcceptanceCriterion(ac_id=EntityId(f"ac-n{n}"), text=text) for n in range(20))
+    criteria = tuple(AcceptanceCriterion(ac_id=EntityId(f"ac-n{n}"), text=text) for n in range(20))
     log = StoryLog().add(created_payload(acceptance_criteria=criteria), actor=Principal("user:ana"))
     async with _front(log, with_owner=False) as at:
         path = f"/api/context/{STORY}/architect/DESIGN"
@@ -343,7 +357,7 @@ async def test_story_with_an_event_from_the_future_is_not_shown():
 
 @pytest.mark.rule("AP-41")
 async def test_story_whose_stream_begins_in_the_middle_is_not_shown():
-    log = StoryLog().add(ev.StoryCancelled(reason="nobody needs it any more"))
+    log = StoryLog().add(StoryCancelled(reason="nobody needs it any more"))
     async with _front(log, with_owner=False) as at:
         found = _refused(await at.client.get(URL, headers=ROOT), 500, "log_corrupted")
         assert found["retry"] == "never"
@@ -412,12 +426,12 @@ async def test_command_that_finds_no_room_may_come_again():
 
 def _asks_for_scope(log: StoryLog) -> StoryLog:
     return log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId("ap-scope1"),
             gate="approve_scope",
             role="po",
             actor="human",
-            subject=ev.Subject(kind="content", id=STORY, digest=log.state.content.digest),
+            subject=Subject(kind="content", id=STORY, digest=log.state.content.digest),
             risk="low",
             expires_at=9**15,
             attempt=1,

@@ -15,9 +15,9 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from fleet.config import ServeSettings
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
 from serve_apps.problems import HTTP_STATUS
+from serve_apps.routes.gateway import build_gateway
 from tests.support.rules import files
 from tests.support.story_events import DECISION, DESIGN_COUNCIL, PLAN, STORY, TASK
 from tests.support.tool_front import DEV, REGISTRY, ROOT, ToolFront, keyed, serving, tool_front

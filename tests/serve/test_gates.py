@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
-from fleet.ids import EntityId
-from fleet.services.council_shard import CouncilShard
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.events.approval import ApprovalRequested, Subject
+from fleet.events.story import StoryPaused
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import EntityId
+from fleet.owner.shard import CouncilShard
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -26,9 +27,9 @@ from tests.support.tool_front import ARCHIE, DEV, QUINN, REGISTRY, ROOT, keyed
 ASKED = EntityId("ap-asked1")
 
 
-def _asked(log: StoryLog, gate: str, role: str, subject: ev.Subject) -> StoryLog:
+def _asked(log: StoryLog, gate: str, role: str, subject: Subject) -> StoryLog:
     return log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=ASKED,
             gate=gate,
             role=role,
@@ -46,14 +47,14 @@ def _asked(log: StoryLog, gate: str, role: str, subject: ev.Subject) -> StoryLog
 def _draft() -> StoryLog:
     """A story whose scope waits; it is paused, so that no work of its own comes between."""
     log = story(only=("created", "scored", "started", "base")).move("BACKLOG", "create_story", "DRAFT")
-    _asked(log, "approve_scope", "po", ev.Subject(kind="content", id=STORY, digest=CONTENT))
-    return log.add(ev.StoryPaused(scope="story", by=SYSTEM))
+    _asked(log, "approve_scope", "po", Subject(kind="content", id=STORY, digest=CONTENT))
+    return log.add(StoryPaused(scope="story", by=SYSTEM))
 
 
 def _in_test() -> StoryLog:
     log = story(until="merged")
-    _asked(log, "qa_passed", "qa", ev.Subject(kind="tree", id=STORY, digest=MERGED))
-    return log.add(ev.StoryPaused(scope="story", by=SYSTEM))
+    _asked(log, "qa_passed", "qa", Subject(kind="tree", id=STORY, digest=MERGED))
+    return log.add(StoryPaused(scope="story", by=SYSTEM))
 
 
 @dataclass

@@ -12,19 +12,19 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryEventLog
-from fleet.config import ServeSettings
-from fleet.errors import FleetError, all_error_classes
-from fleet.events import StoryCancelled
-from fleet.ids import CommandId, Principal, StoryId, StreamId
-from fleet.ports import Answer, Command
-from fleet.services.council_shard import CouncilShard
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.story import StoryCancelled
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import FleetError, all_error_classes
+from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Answer, Command
+from fleet.owner.shard import CouncilShard
 from serve_apps.bounds import RequestBounds
-from serve_apps.gateway import build_gateway
 from serve_apps.problems import HTTP_STATUS
-from serve_apps.stream import event_frames, frame, resume_point
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.stream.routes import event_frames, frame, resume_point
 from tests.support.bench import STORY_TEXT, World
 from tests.support.rules import files
 from tests.support.story_events import STORY, StoryLog, created_payload, story

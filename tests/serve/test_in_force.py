@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.config import ServeSettings
-from fleet.models import load_models
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.models.profiles import load_models
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files

@@ -9,14 +9,18 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
-from fleet.rigor import WorkspaceReport
-from fleet.services.workspace_report import Measurement
-from serve_apps.gateway import build_gateway
-from serve_apps.project_metrics import project_figures
-from serve_apps.suite_history import CaseResult, SuiteReport, test_histories
+from fleet.config.settings import ServeSettings
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.log.port import Command
+from fleet.workspace.report import WorkspaceReport
+from fleet.workspace.service.report import Measurement
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.routes.project_metrics import project_figures
+from serve_apps.routes.suite_history import CaseResult, SuiteReport, test_histories
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -144,10 +148,29 @@ async def test_metrics_of_a_project_are_those_of_its_events():
     assert (found["stories"], found["solved"], found["solved_share"], found["incidents"]) == (1, 1, 1.0, 0)
     assert found["tokens_per_solved"] == found["tokens"] > 0
     assert [one["state"] for one in found["lead"]] == ["BACKLOG", "DRAFT", "DESIGN", "BUILD", "TEST", "DOCS"]
-    scores = [ev.decode(e) for e in log.events if e.type == "WorkspaceScored"]
+    scores = [decode(e) for e in log.events if e.type == "WorkspaceScored"]
     assert found["trend"][0]["score"] == float(scores[-1].score)  # type: ignore[attr-defined]
     assert found["first_try_share"] is not None
     assert (none["stories"], none["solved_share"], none["lead"], none["trend"]) == (0, None, [], [])
+
+
+@pytest.mark.rule("RP-42")
+async def test_project_without_a_story_has_a_timeline_and_metrics_of_nothing():
+    world = World(clock=SystemClock())
+    async with _front(world, story()) as client:
+        await world.project_owner().handle(
+            Command(
+                command_id=CommandId("user:ana/key-1"),
+                stream=StreamId("project:pr-shop"),
+                name="create_project",
+                principal=Principal("user:ana"),
+                body={"project": {"title": "Shop"}},
+            )
+        )
+        told = await _get(client, "/api/projects/pr-shop/timeline")
+        figures = await _get(client, "/api/projects/pr-shop/metrics")
+    assert (told["items"], told["of"]) == ([], 0)
+    assert (figures["stories"], figures["solved_share"], figures["trend"]) == (0, None, [])
 
 
 @pytest.mark.rule("RP-42")
@@ -159,6 +182,6 @@ def test_task_that_was_sent_back_is_no_first_try():
     assert (found.tasks_done, float(found.first_try), found.solved_share) == (2, 0.5, None)
 
 
-def _tasks(moves: Iterable[tuple[str, str]]) -> list[tuple[ev.StoredEvent, ev.Payload]]:
+def _tasks(moves: Iterable[tuple[str, str]]) -> list[tuple[StoredEvent, Payload]]:
     log, sample = story(until="planned"), story().decoded_payloads("TaskTransitioned")[0]
     return [*log.decoded, *((log.events[-1], sample.model_copy(update={"task_id": t, "to": to})) for t, to in moves)]

@@ -10,8 +10,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from scripts import desk
-from tests.serve.test_desk_browser import FAINT, SIZES
 from tests.support.chromium import chromium, chromium_program
+from tests.support.desk_page import FAINT, SIZES
 
 pytestmark = [pytest.mark.wide, pytest.mark.network, pytest.mark.timeout(600)]
 

@@ -14,8 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from fleet.adapters.memory import ScriptedChatModel
-from fleet.errors import (
+from fleet.kernel.errors import (
     ContextTooLarge,
     FleetError,
     ModelTimeout,
@@ -23,17 +22,9 @@ from fleet.errors import (
     ReplyRefused,
     StoreUnavailable,
 )
-from fleet.models import (
-    NO_TAG,
-    BudgetLimits,
-    CallTag,
-    ChatChunk,
-    ChatReply,
-    ChatRequest,
-    Spend,
-    TokenUsage,
-    ToolUse,
-)
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage, ToolUse
+from fleet.models.memory import ScriptedChatModel
+from fleet.models.routing.budget import BudgetLimits, Spend
 from tests.support.llm_front import LlmFront, llm_front
 from tests.support.sandbox import eventually
 
@@ -677,7 +668,7 @@ async def test_neither_prompts_nor_replies_are_logged(
                     await client.post(at.url + PATH, json=body, headers=TOKEN)
                     await client.post(at.url + PATH, json={**body, "temperature": secret}, headers=TOKEN)
     ours = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
-    assert any(record.name == "fleet.services.chat_desk" for record in ours)
+    assert any(record.name == "fleet.desk.chat" for record in ours)
     assert secret not in "".join(f"{record.getMessage()} {record.exc_text or ''}" for record in ours)
     out, err = capfd.readouterr()
     assert secret not in out + err

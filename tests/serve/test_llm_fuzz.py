@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_apps.llm_wire import ChatCompletionBody
+from serve_apps.llm.body import ChatCompletionBody
 from tests.support.llm_front import llm_front_in_thread
 
 BODY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Say hello."}]}

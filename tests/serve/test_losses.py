@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.config import ServeSettings
-from fleet.events import Head
-from fleet.ids import Principal, StreamId
-from fleet.services.notary import Notary
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.service.notary import Notary
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.envelope import Head
+from fleet.kernel.ids import Principal, StreamId
+from serve_apps.routes.gateway import build_gateway
 from tests.support.audit import SIGNER
 from tests.support.bench import World
 from tests.support.front import front_parts

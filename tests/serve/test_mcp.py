@@ -16,10 +16,10 @@ from mcp.client.streamable_http import (
     streamable_http_client,
 )
 
-from fleet.adapters.memory import Program, ProgramEnd, ProgramStart
-from fleet.ports import SandboxHealth
-from fleet.services.tool_supervisor import ToolSupervisor
-from serve_apps.mcp import MCP_PATH
+from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
+from fleet.sandbox.port import SandboxHealth
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from serve_apps.routes.mcp import MCP_PATH
 from tests.support.story_events import DOC_TASK, STORY, TASK
 from tests.support.tool_front import DEV, ROOT, ToolFront, keyed, serving, task_spec, tool_front
 

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from fleet.adapters.memory import NoMeter
-from fleet.adapters.telemetry import KeptMeter
-from fleet.config import ServeSettings
+from fleet.config.settings import ServeSettings
+from fleet.telemetry.memory import NoMeter
+from fleet.telemetry.sinks.kept_meter import KeptMeter
 from fleet.wiring.telemetry import Telemetry
-from serve_apps.gateway import build_gateway
 from serve_apps.observed import ObservedRequests
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files

@@ -14,12 +14,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryMeter, MemorySpans
-from fleet.errors import StoreUnavailable
-from fleet.ids import CommandId, StoryId
-from fleet.observability import StoryTrace, TraceContext, request_span_id
-from fleet.services.observing import Tracer, current_cause
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import StoreUnavailable
+from fleet.kernel.ids import CommandId, StoryId
+from fleet.telemetry.memory import MemoryMeter, MemorySpans
+from fleet.telemetry.otlp import TraceContext
+from fleet.telemetry.service import Tracer, current_cause
+from fleet.telemetry.story_trace import StoryTrace, request_span_id
 from fleet.wiring.telemetry import Telemetry
 from serve_apps.observed import ObservedRequests, note_command
 

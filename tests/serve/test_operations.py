@@ -11,14 +11,18 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryClock, MemoryDeadLetters
-from fleet.adapters.signing import KeyFile
-from fleet.config import ServeSettings
-from fleet.ids import CommandId, EntityId, Principal, StreamId
-from fleet.ports import MAX_ATTEMPTS, CheckpointStore, Command, Failure
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.audit.files.signing import KeyFile
+from fleet.audit.port import CheckpointStore
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.approval import ApprovalRejected, ApprovalRequested, Subject
+from fleet.events.story import StoryTransitioned, Topic
+from fleet.events.task import SlaBreached, TaskAdded
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
+from fleet.log.memory import MemoryDeadLetters
+from fleet.log.port import MAX_ATTEMPTS, Command, Failure
+from serve_apps.routes.gateway import build_gateway
 from tests.support.audit import AuditWorld
 from tests.support.bench import World
 from tests.support.front import front_parts
@@ -83,9 +87,9 @@ async def test_statistics_say_how_long_tasks_stay_what_passes_at_once_and_what_i
     # The second task was added when the first was done: nothing holds it back.
     log = story(until="merged")
     extra = log.state.tasks[TASK].task.model_copy(update={"task_id": EntityId("tk-more1"), "depends_on": (TASK,)})
-    log.add(ev.TaskAdded(plan_id=extra.plan_id, task=extra))
-    breach = ev.SlaBreached(
-        subject=ev.Topic(kind="task", id=TASK), state="pending_qa", limit_s=7200, elapsed_s=7300, notified=(PO,)
+    log.add(TaskAdded(plan_id=extra.plan_id, task=extra))
+    breach = SlaBreached(
+        subject=Topic(kind="task", id=TASK), state="pending_qa", limit_s=7200, elapsed_s=7300, notified=(PO,)
     )
     log.add(breach)
     async with _front(World(clock=MemoryClock(now_ms=log.state.updated_ms + 49 * 3_600_000)), log) as client:
@@ -105,7 +109,7 @@ async def test_statistics_say_how_long_tasks_stay_what_passes_at_once_and_what_i
 @pytest.mark.rule("AP-63", "LC-131", "LC-133")
 async def test_task_under_review_is_listed_with_the_overdue_alone_and_by_how_long():
     log = story(until="planned")
-    log.add(ev.StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
+    log.add(StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
     log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing").task(
         TASK, "implementing", "COMMIT_CODE", "dev_completed"
     )
@@ -165,12 +169,12 @@ async def test_statistics_of_one_project_count_its_stories_alone_and_a_hidden_on
 async def test_work_that_a_person_sends_back_counts_as_a_rejection():
     log, name = story(until="planned"), EntityId("ap-work1")
     log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=name,
             gate="task_acceptance",
             role="po",
             actor="human",
-            subject=ev.Subject(kind="tree", id=TASK, digest=digest("tree")),
+            subject=Subject(kind="tree", id=TASK, digest=digest("tree")),
             risk="low",
             expires_at=log.state.created_ms + 10**9,
             attempt=1,
@@ -178,7 +182,7 @@ async def test_work_that_a_person_sends_back_counts_as_a_rejection():
             requested_by=SYSTEM,
         )
     )
-    log.add(ev.ApprovalRejected(approval_id=name, principal=PO, as_role="po", reason="not yet right", delegated=False))
+    log.add(ApprovalRejected(approval_id=name, principal=PO, as_role="po", reason="not yet right", delegated=False))
     async with _front(World(), log) as client:
         assert (await _get(client, "workflow/stats"))["rejections"] == 1
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleet.adapters.memory import MemoryClock
-from fleet.config import RateSettings, ServeSettings
-from fleet.wiring import Endpoints
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import RateSettings, ServeSettings
+from fleet.kernel.clock import MemoryClock
+from fleet.wiring.endpoints import Endpoints
 from serve_apps.parts import FrontParts, make_front_parts
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -41,7 +41,7 @@ def _endpoints(home: Path) -> Endpoints:
 
 
 async def test_every_part_is_made_and_says_when_its_store_is_away(tmp_path: Path):
-    from fleet.wiring import make_desk
+    from fleet.wiring.desk.desk import make_desk
 
     endpoints = _endpoints(tmp_path)
     desk = make_desk(endpoints)

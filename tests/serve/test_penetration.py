@@ -11,18 +11,22 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryToolSessions, ProgramEnd
-from fleet.adapters.memory.chat_model import ScriptedChatModel
-from fleet.config import ServeSettings
-from fleet.errors import PolicyDenied
-from fleet.ids import Principal, StreamId
-from fleet.models import ChatRequest, ToolUse
-from fleet.ports import Command
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.services.procedures.members import ask_member
-from fleet.services.tool_desk import ToolDesk
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.desk.tools.desk import ToolDesk
+from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
+from fleet.events.codec import decode
+from fleet.events.step import ToolDenied
+from fleet.events.task import TreeMerged
+from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.ids import Principal, StreamId
+from fleet.log.port import Command
+from fleet.models.chat import ChatRequest, ToolUse
+from fleet.models.memory import ScriptedChatModel
+from fleet.owner.duties.members import ask_member
+from fleet.sandbox.memory import ProgramEnd
+from fleet.tools.memory import MemoryToolSessions
+from serve_apps.routes.gateway import build_gateway
 from tests.support.acting import COUNCIL, Acted, acting_policy, calling, convened, role_agent, toolbox, written
 from tests.support.bench import World
 from tests.support.front import front_parts
@@ -321,12 +325,12 @@ async def test_injection_from_a_repository_gains_no_tool_no_host_and_no_file_out
     assert model.rules[0].used == 1, "it did not obey"
     offered = {offer.name for call in model.calls for offer in call.tools}
     assert offered & {name for name, _ in ORDERS} == {"files__read"}
-    recorded = [ev.decode(e) for e in (await world.events())[before:]]
-    denied = [p for p in recorded if isinstance(p, ev.ToolDenied)]
+    recorded = [decode(e) for e in (await world.events())[before:]]
+    denied = [p for p in recorded if isinstance(p, ToolDenied)]
     assert [(p.tool, p.op) for p in denied] == [("files", "read")] * (len(ORDERS) // 2), denied
     assert [call for _, call in world.tools.asked] == ['["files", "read", {"path": "README.md"}]']
     assert ran == []
-    assert not [p for p in recorded if isinstance(p, ev.ApprovalGranted | ev.ApprovalRequested | ev.TreeMerged)]
+    assert not [p for p in recorded if isinstance(p, ApprovalGranted | ApprovalRequested | TreeMerged)]
     assert (await world.journal()).state.tree == tree
 
 
@@ -348,12 +352,12 @@ async def test_agent_that_was_told_to_approves_no_gate_of_a_person(who: str):
 
 def _ask_for_scope(log: StoryLog) -> None:
     log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id="ap-scope1",  # pyright: ignore[reportArgumentType]
             gate="approve_scope",
             role="po",
             actor="human",
-            subject=ev.Subject(kind="content", id=STORY, digest=log.state.content.digest),
+            subject=Subject(kind="content", id=STORY, digest=log.state.content.digest),
             risk="low",
             expires_at=log.state.created_ms + 10**9,
             attempt=1,

@@ -10,14 +10,23 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.config import ServeSettings
-from fleet.digest import digest_of
-from fleet.events import published
-from fleet.ids import Digest, EntityId, Principal, StepId
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.tools import FileEntry, encode_tree
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.codec import published
+from fleet.events.plan import CheckpointSaved
+from fleet.events.task import FileChange, TreeMerged
+from fleet.events.workspace import (
+    DeploymentRecorded,
+    DocFile,
+    DocsProduced,
+    HealthCheck,
+    HealthObserved,
+    IncidentOpened,
+)
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import Digest, EntityId, Principal, StepId
+from fleet.trees.tree import FileEntry, encode_tree
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import STORY_TEXT, World
 from tests.support.front import front_parts, prompts
 from tests.support.rules import files
@@ -183,15 +192,15 @@ async def test_story_tree_is_set_back_to_a_listed_checkpoint_by_a_po_with_a_reas
 @pytest.mark.rule("PL-47", "AP-2")
 async def test_restoration_is_on_record_once_and_listed_until_it_is_done(at: ToolFront):
     base, later = digest_of(b"base"), digest_of(b"later")
-    saved = ev.CheckpointSaved(
+    saved = CheckpointSaved(
         plan_id=PLAN,
         checkpoint_id=EntityId("rp-first1"),
         tree_digest=base,
         task_states={TASK: "todo"},
         note="after the first task",
     )
-    moved = ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20)
-    await at.record(ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
+    moved = TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20)
+    await at.record(TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20), saved, moved)
     await _post(at, f"{URL}/questions", {"text": "Was it better before?"}, number=5)
     (listed,) = (await _get(at.client, f"{URL}/checkpoints"))["items"]
     assert (listed["checkpoint_id"], listed["is_present"]) == ("rp-first1", False)
@@ -381,13 +390,13 @@ async def _with_trees(world: World) -> tuple[Digest, Digest]:
     old = await _tree(world, slug="def slugify():\n    pass\n", gone="x = 1\n")
     new = await _tree(world, slug="def slugify():\n    return 1\n", more="y = 2\n")
     log = story(until="scope")
-    log.add(ev.TreeMerged(base_digest=old, result_digest=old, commit="a" * 40, files=()))
+    log.add(TreeMerged(base_digest=old, result_digest=old, commit="a" * 40, files=()))
     log.add(
-        ev.TreeMerged(
+        TreeMerged(
             base_digest=old,
             result_digest=new,
             commit="b" * 40,
-            files=(ev.FileChange(path="slug.py", change="modified"),),
+            files=(FileChange(path="slug.py", change="modified"),),
         )
     )
     await log.write_to(world.log)
@@ -434,10 +443,10 @@ async def test_secrets_in_code_names_and_blobs_are_shown_to_nobody():
     texts = {"slug": f"TOKEN = '{token}'\n", token: "PASSWORD = 'b1ue-horse'\n"}
     old, new = await _tree(world, slug="TOKEN = None\n"), await _tree(world, **texts)
     for tree, name in ((old, "a"), (new, "b")):
-        log.add(ev.TreeMerged(base_digest=old, result_digest=tree, commit=name * 40, files=()))
+        log.add(TreeMerged(base_digest=old, result_digest=tree, commit=name * 40, files=()))
     candidate = await world.blobs.put(json.dumps({"files": {"slug.py": f"password = 'r3d-horse'  # {token}"}}).encode())
-    doc = ev.DocFile(path="notes.md", artifact_digest=candidate)
-    log.add(ev.DocsProduced(docs=(doc,), tree_digest=new, criteria={}))
+    doc = DocFile(path="notes.md", artifact_digest=candidate)
+    log.add(DocsProduced(docs=(doc,), tree_digest=new, criteria={}))
     await log.write_to(world.log)
     async with _reading(world, _registry(ana=None)) as client:
         ana = {"Authorization": "Bearer ana-token"}
@@ -480,9 +489,9 @@ async def test_what_names_no_trace_is_not_given_back(at: ToolFront, sent: str):
 async def test_deployments_of_a_story_are_listed_with_their_health_and_incidents(at: ToolFront):
     assert await _get(at.client, f"{URL}/deployments") == {"environment": None, "items": [], "incidents": []}
     first, incident, tree = EntityId("dp-first1"), EntityId("in-alive1"), digest_of(b"tree")
-    check = ev.HealthCheck(name="alive", ok=True, value="0", threshold="0")
+    check = HealthCheck(name="alive", ok=True, value="0", threshold="0")
     await at.record(
-        ev.DeploymentRecorded(
+        DeploymentRecorded(
             deployment_id=first,
             environment="preview",
             tree_digest=tree,
@@ -490,8 +499,8 @@ async def test_deployments_of_a_story_are_listed_with_their_health_and_incidents
             step_id=StepId("deployments/1"),
             monitor_s=600,
         ),
-        ev.HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=1_000, to=61_000),
-        ev.IncidentOpened(
+        HealthObserved(environment="preview", deployment_id=first, ok=True, checks=(check,), from_=1_000, to=61_000),
+        IncidentOpened(
             incident_id=incident,
             severity="high",
             summary="alive is 4",

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
+from fleet.events.story import StoryPaused
+from fleet.events.task import TaskTransitioned
 from tests.support.story_events import AC_1, AC_2, DECISION, DOC_TASK, PLAN, STORY, TASK, digest
 from tests.support.tool_front import ARCHIE, DEV, RITA, ROOT, ToolFront, keyed, tool_front
 
@@ -77,8 +78,8 @@ async def _in_review(at: ToolFront) -> None:
     """The work of the task waits for the architect; the story rests meanwhile."""
     step: dict[str, Any] = {"task_id": TASK, "actor_type": "agent", "principal": "agent:developer-001"}
     await at.record(
-        ev.StoryPaused(scope="story", by="user:ana", reason="I look first"),  # pyright: ignore[reportArgumentType]
-        ev.TaskTransitioned(
+        StoryPaused(scope="story", by="user:ana", reason="I look first"),  # pyright: ignore[reportArgumentType]
+        TaskTransitioned(
             **step,
             from_="implementing",
             action="COMMIT_CODE",
@@ -86,7 +87,7 @@ async def _in_review(at: ToolFront) -> None:
             as_role="developer",
             evidence=(WORK,),
         ),
-        ev.TaskTransitioned(
+        TaskTransitioned(
             **step,
             from_="dev_completed",
             action="AUTO_ROUTE_TO_ARCHITECT",
@@ -208,6 +209,15 @@ async def test_claimed_task_is_given_back(at: ToolFront, send: Sender):
     assert (response.status_code, response.json()["claim"]) == (200, None)
     _refused(await send(f"tasks/{TASK}/release", None, DEV), 409, "invalid_transition")
     _refused(await send("tasks/tk-none/release", None, DEV), 404, "not_found")
+
+
+@pytest.mark.rule("AP-63", "LC-130")
+async def test_task_that_was_given_back_waits_for_its_role_again(at: ToolFront, send: Sender):
+    pending = "/api/tasks/pending?role=developer"
+    assert (await at.client.get(pending, headers=ROOT)).json()["items"] == []
+    await send(f"tasks/{TASK}/release", None, DEV)
+    (row,) = (await at.client.get(pending, headers=ROOT)).json()["items"]
+    assert (row["task_id"], row["state"], row["waits_for"]) == (TASK, "implementing", "developer")
 
 
 @pytest.mark.rule("AP-65", "LC-120")

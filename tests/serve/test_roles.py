@@ -10,11 +10,11 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from fleet import events as ev
-from fleet.config import ServeSettings
-from fleet.ids import EntityId, Principal
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.approval import ApprovalRequested
+from fleet.kernel.ids import EntityId, Principal
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import PEOPLE, STORY_TEXT
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -45,7 +45,7 @@ DELEGATION = {
 
 ENDING = {"reason": "it leaks memory", "revision": "a" * 64}
 
-ASKED_OF_QA = ev.ApprovalRequested(
+ASKED_OF_QA = ApprovalRequested(
     approval_id=EntityId("ap-asked1"),
     gate="waive_dimension",
     role="qa",

@@ -9,12 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.errors import StoryNotFound
-from fleet.events import StoredEvent, decode
-from fleet.ids import Principal
-from fleet.planning import PLATFORM
-from fleet.services.principals import PrincipalRegistry
+from fleet.desk.principals import PrincipalRegistry
+from fleet.events.codec import decode
+from fleet.events.decision import DecisionProposed
+from fleet.events.envelope import StoredEvent
+from fleet.events.platform import AccessDenied
+from fleet.events.task import TaskClaimed, TaskClaimReleased, TaskTransitioned
+from fleet.kernel.errors import StoryNotFound
+from fleet.kernel.ids import Principal
+from fleet.planning.platform_state import PLATFORM
 from tests.support.stores import eventually
 from tests.support.story_events import DECISION, DOC_TASK, STORY, TASK
 from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, ToolFront, keyed, tool_front
@@ -31,12 +34,12 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-async def denials(at: ToolFront) -> list[ev.AccessDenied]:
+async def denials(at: ToolFront) -> list[AccessDenied]:
     events: list[StoredEvent] = await at.world.log.read(PLATFORM)
-    return [p for p in map(decode, events) if isinstance(p, ev.AccessDenied)]
+    return [p for p in map(decode, events) if isinstance(p, AccessDenied)]
 
 
-async def _becomes(at: ToolFront, count: int) -> list[ev.AccessDenied]:
+async def _becomes(at: ToolFront, count: int) -> list[AccessDenied]:
     async def reached() -> bool:
         return len(await denials(at)) >= count
 
@@ -136,13 +139,13 @@ async def test_task_that_is_somebody_elses_now_is_hidden_at_once_and_seen_again_
     until = 9 * 10**12
     assert (await at.client.get(f"{URL}/tasks/{TASK}", headers=DEV)).status_code == 200
     await at.record(
-        ev.TaskClaimReleased(task_id=TASK, principal=Principal("user:dev"), reason="released"),
-        ev.TaskClaimed(task_id=TASK, state="implementing", principal=other, expires_at=until),
+        TaskClaimReleased(task_id=TASK, principal=Principal("user:dev"), reason="released"),
+        TaskClaimed(task_id=TASK, state="implementing", principal=other, expires_at=until),
     )
     for path in (URL, f"{URL}/tasks/{TASK}"):
         assert (await at.client.get(path, headers=DEV)).status_code == 404
         assert (await at.client.get(path, headers=ARCHIE)).status_code == 200
-    await at.record(ev.TaskClaimReleased(task_id=TASK, principal=other, reason="released"))
+    await at.record(TaskClaimReleased(task_id=TASK, principal=other, reason="released"))
     assert (await at.client.get(f"{URL}/tasks/{TASK}", headers=DEV)).status_code == 200
 
 
@@ -169,7 +172,7 @@ async def test_role_that_is_taken_away_counts_at_the_next_look(at: ToolFront):
 
 @pytest.mark.rule("CX-16", "CX-13")
 async def test_decision_of_another_category_answers_as_a_missing_one(at: ToolFront):
-    data = ev.DecisionProposed.model_validate(
+    data = DecisionProposed.model_validate(
         {
             "decision_id": "de-rows1",
             "title": "Keep slugs in a table",
@@ -195,7 +198,7 @@ async def _moved(at: ToolFront, *moves: tuple[str, str, str]) -> None:
     """The task goes through these states."""
     for from_, action, to in moves:
         await at.record(
-            ev.TaskTransitioned.model_validate(
+            TaskTransitioned.model_validate(
                 {
                     "task_id": TASK,
                     "from": from_,

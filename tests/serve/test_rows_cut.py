@@ -9,13 +9,19 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryDaySpending
-from fleet.events import StoredEvent, decode
-from fleet.ids import EntityId, Principal
-from fleet.models import BudgetLimits, Budgets
-from fleet.planning import PLATFORM
-from fleet.services.budget_desk import BudgetDesk
+from fleet.desk.budgets import BudgetDesk
+from fleet.events.approval import ApprovalRejected, ApprovalRequested, Subject
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.platform import AccessDenied
+from fleet.events.story import QuestionRaised, Topic
+from fleet.events.workspace import DocsProduced
+from fleet.kernel.ids import EntityId, Principal
+from fleet.models.profiles import Budgets
+from fleet.models.routing.budget import BudgetLimits
+from fleet.owner.spending.memory import MemoryDaySpending
+from fleet.planning.platform_state import PLATFORM
 from tests.support.event_samples import samples
 from tests.support.stores import eventually
 from tests.support.story_events import (
@@ -80,12 +86,12 @@ async def at() -> AsyncIterator[ToolFront]:
 
 async def _asked(at: ToolFront, id: str, about: str) -> None:
     await at.record(
-        ev.QuestionRaised(
+        QuestionRaised(
             question_id=EntityId(id),
             kind="question",
             text=f"The text of {id}",
             severity="normal",
-            about=ev.Topic(kind="task", id=about),
+            about=Topic(kind="task", id=about),
             asked_by=SYSTEM,
         )
     )
@@ -101,7 +107,7 @@ async def _secrets(at: ToolFront) -> set[str]:
 async def _denied(at: ToolFront, action: str, what: str) -> None:
     async def told() -> bool:
         events: list[StoredEvent] = await at.world.log.read(PLATFORM)
-        found = [p for p in map(decode, events) if isinstance(p, ev.AccessDenied)]
+        found = [p for p in map(decode, events) if isinstance(p, AccessDenied)]
         return (action, what) in {(one.action, one.object) for one in found}
 
     await eventually(told, within_s=10)
@@ -170,7 +176,7 @@ async def test_stream_leaves_out_the_events_that_name_what_is_hidden(at: ToolFro
 @pytest.mark.rule("CX-16", "AP-89")
 async def test_documents_of_the_whole_story_are_not_there_for_who_sees_a_part_of_it(at: ToolFront):
     name = await at.world.blobs.put(b"all of the story")
-    await at.record(ev.DocsProduced(docs=(), criteria={}, tree_digest=name))
+    await at.record(DocsProduced(docs=(), criteria={}, tree_digest=name))
     assert (await at.client.get(f"{URL}/blobs/{name}", headers=ROOT)).content == b"all of the story"
     hidden = await at.client.get(f"{URL}/blobs/{name}", headers=DEV)
     other = "sha256:" + "0" * 64
@@ -279,7 +285,7 @@ async def _worked_on(at: ToolFront, task: str) -> None:
     log.task(EntityId(task), "pending_arch_review", "REVISE_CODE", "implementing")
     log.task(EntityId(task), "implementing", "AUTO_COMPLETE", "done")
     asked = [_asked_for(EntityId(f"ap-hidden{n}"), task) for n in (1, 2)]
-    refused = ev.ApprovalRejected(
+    refused = ApprovalRejected(
         approval_id=asked[0].approval_id,
         principal=Principal("user:root"),
         as_role="po",
@@ -290,13 +296,13 @@ async def _worked_on(at: ToolFront, task: str) -> None:
     await at.record(*map(decode, log.events), *asked, refused, built, _redacted(task))
 
 
-def _asked_for(approval_id: EntityId, task: str) -> ev.ApprovalRequested:
-    return ev.ApprovalRequested(
+def _asked_for(approval_id: EntityId, task: str) -> ApprovalRequested:
+    return ApprovalRequested(
         approval_id=approval_id,
         gate="task_acceptance",
         role="po",
         actor="human",
-        subject=ev.Subject(kind="tree", id=task, digest=digest("subject")),
+        subject=Subject(kind="tree", id=task, digest=digest("subject")),
         risk="low",
         expires_at=2**42,
         attempt=1,
@@ -305,13 +311,13 @@ def _asked_for(approval_id: EntityId, task: str) -> ev.ApprovalRequested:
     )
 
 
-def _redacted(task: str) -> ev.Payload:
-    return ev.QuestionRaised(
+def _redacted(task: str) -> Payload:
+    return QuestionRaised(
         question_id=EntityId("qu-key1"),
         kind="question",
         text="Is [REDACTED:AWS] the key?",
         severity="normal",
-        about=ev.Topic(kind="task", id=task),
+        about=Topic(kind="task", id=task),
         asked_by=SYSTEM,
     )
 

@@ -17,12 +17,13 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
 
-from fleet import events as ev
-from fleet.events import StoryCancelled
-from fleet.ids import EntityId
+from fleet.events.plan import CheckpointSaved
+from fleet.events.story import StoryCancelled
+from fleet.events.task import TreeMerged
+from fleet.kernel.ids import EntityId
 from scripts import rpc as protos
-from serve_apps.rpc import SERVICER_FUNCTIONS
 from serve_apps.rpc.front import RPC_FILES
+from serve_apps.rpc.services import SERVICER_FUNCTIONS
 from serve_apps.rpc.transcode import http_call
 from serve_apps.rpc.v1 import coach_pb2, context_pb2, planning_pb2, workspace_pb2
 from tests.support.bench import STORY_TEXT
@@ -227,15 +228,15 @@ async def test_story_is_set_back_to_a_listed_checkpoint_once_by_a_po_with_a_reas
         )
         missing = planning.RestoreStory(back, metadata=as_caller("root", 1))
         assert "none before its first merge" in await refused(missing, grpc.StatusCode.NOT_FOUND, "not_found")
-        saved = ev.CheckpointSaved(
+        saved = CheckpointSaved(
             plan_id=PLAN,
             checkpoint_id=EntityId("rp-first1"),
             tree_digest=base,
             task_states={TASK: "todo"},
             note="after the first task",
         )
-        merged = ev.TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20)
-        await at.record(merged, saved, ev.TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20))
+        merged = TreeMerged(base_digest=base, result_digest=base, commit="0a" * 20)
+        await at.record(merged, saved, TreeMerged(base_digest=base, result_digest=later, commit="0b" * 20))
         asked = planning_pb2.ReasonRequest(story_id=STORY, reason="The owner reads on when it writes")
         await planning.PauseStory(asked, metadata=as_caller("root", 2))
         (listed,) = (await planning.ListCheckpoints(one, metadata=as_caller("dev"))).items

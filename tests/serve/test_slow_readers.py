@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryClock
-from fleet.config import ServeSettings
-from fleet.events import StoredEvent
-from fleet.ids import CommandId, EntityId, Principal, StreamId
-from fleet.ports import AppendRequest
-from serve_apps import socket as socket_module
-from serve_apps import sse as sse_module
-from serve_apps.backlog import Backlog
-from serve_apps.gateway import build_gateway
-from serve_apps.stream import Choice, event_frames, many_frames
+from fleet.config.settings import ServeSettings
+from fleet.events.codec import encode
+from fleet.events.envelope import StoredEvent
+from fleet.events.story import MilestoneReached
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
+from fleet.log.port import AppendRequest
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.stream import socket as socket_module
+from serve_apps.stream import sse as sse_module
+from serve_apps.stream.backlog import Backlog
+from serve_apps.stream.routes import Choice, event_frames, many_frames
 from tests.serve.test_socket import REGISTRY, page
 from tests.support.bench import World
 from tests.support.front import front_parts
@@ -47,11 +48,11 @@ async def _record(world: World, count: int) -> None:
     for _ in range(count):
         head = await world.log.head(STREAM)
         name = f"mi-m{head.version}"
-        payload = ev.MilestoneReached(milestone_id=EntityId(name), name=name, ref="")
+        payload = MilestoneReached(milestone_id=EntityId(name), name=name, ref="")
         await world.log.append(
             AppendRequest(
                 stream=STREAM,
-                events=[ev.encode(payload)],
+                events=[encode(payload)],
                 expected=head,
                 command_id=CommandId(f"{STORY}/{name}"),
                 actor=Principal("system:council"),

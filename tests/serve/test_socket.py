@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from fleet.config import ServeSettings
-from fleet.ids import Principal
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps import socket as socket_module
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.kernel.ids import Principal
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.stream import socket as socket_module
 from tests.support.bench import World
 from tests.support.rules import files
 from tests.support.story_events import STORY, story

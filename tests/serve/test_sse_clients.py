@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks.sse import TOKEN, Watcher, watch_all
 from benchmarks.stores import append_one, question
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
-from fleet.events import Head
-from fleet.ids import Principal, StoryId, StreamId
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.envelope import Head
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Principal, StoryId, StreamId
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.rules import files
 from tests.support.tool_front import serving

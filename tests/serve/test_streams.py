@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
 from fleet.context.row_rules import RowRules
-from fleet.errors import InvalidInput
-from fleet.ids import EntityId, Principal, StoryId
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.tools import load_roles
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.events.story import QuestionRaised, Topic
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import EntityId, Principal, StoryId
+from fleet.policy.roles import load_roles
 from serve_apps.sight import Sight
-from serve_apps.stream import Choice, encode_cursor, event_frames, many_frames, start_of
+from serve_apps.stream.routes import Choice, encode_cursor, event_frames, many_frames, start_of
 from tests.support.bench import World
 from tests.support.rules import files, fsm
 from tests.support.story_events import DOC_TASK, PO, STORY, TASK, StoryLog, created_payload, story
@@ -184,12 +184,12 @@ async def test_stream_leaves_out_what_names_a_hidden_row_and_resumes_behind_it()
     reached = log.events[-1].version
     for id, about in (("qu-one1", DOC_TASK), ("qu-two2", TASK)):
         log.add(
-            ev.QuestionRaised(
+            QuestionRaised(
                 question_id=EntityId(id),
                 kind="question",
                 text="Which one?",
                 severity="normal",
-                about=ev.Topic(kind="task", id=about),
+                about=Topic(kind="task", id=about),
                 asked_by=PO,
             )
         )

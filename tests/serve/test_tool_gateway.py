@@ -10,12 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.adapters.memory import MemoryToolSessions, ProgramEnd, ProgramStart
-from fleet.errors import InvalidInput
-from fleet.ids import EntityId, Principal, RunKey, StoryId
-from fleet.ports import RunProgress, ToolOrigin
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import RunResult, RunSpec
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import EntityId, Principal, RunKey, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.memory import ProgramEnd, ProgramStart
+from fleet.sandbox.port import RunProgress
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.tools.memory import MemoryToolSessions
+from fleet.tools.port import ToolOrigin
 from tests.support.sandbox import state_folder
 from tests.support.story_events import STORY, TASK
 from tests.support.tool_front import ARCHIE, DEV, QUINN, ROOT, keyed, serving, tool_front

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import events as ev
-from fleet.config import ServeSettings
-from fleet.ids import EntityId
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.events.workspace import TestSummary, WorkspaceReported, WorkspaceSummary
+from fleet.kernel.ids import EntityId
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import World
 from tests.support.front import front_parts
 from tests.support.rules import files
@@ -23,9 +23,9 @@ SCORE = "/api/workspace/score"
 TREE = digest("measured tree")
 
 
-def _reported(number: int) -> ev.WorkspaceReported:
-    summary = ev.WorkspaceSummary(unit=ev.TestSummary(passed=number, failed=0, errored=0, skipped=0))
-    return ev.WorkspaceReported(
+def _reported(number: int) -> WorkspaceReported:
+    summary = WorkspaceSummary(unit=TestSummary(passed=number, failed=0, errored=0, skipped=0))
+    return WorkspaceReported(
         run_id=EntityId(f"rn-report{number}"),
         tree_digest=TREE,
         report_digest=digest(f"report {number}"),

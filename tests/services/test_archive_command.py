@@ -12,19 +12,21 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
-from cluster.local import Addresses, RunningFleet
 from cluster.local.identity import ProcessIdentity
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.cli import app
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.cli.local_principals import ensure_principals
-from fleet.config import load_settings
-from fleet.ids import StoryId, StreamId
-from fleet.services.archive import tombstone_of
-from fleet.services.projector import Projector
-from fleet.wiring import make_graph
+from cluster.local.record import Addresses, RunningFleet
+from fleet.cli.app import app
+from fleet.cli.endpoints import endpoints_of
+from fleet.cli.local.local_principals import ensure_principals
+from fleet.config.environment import load_settings
+from fleet.desk.archive import tombstone_of
+from fleet.events.story import StoryCancelled
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
+from fleet.wiring.stores.stores import make_graph
 from tests.support.graphs import empty_graph
 from tests.support.services import Neo4jAddress
 from tests.support.stores import empty_database, own_database
@@ -38,7 +40,7 @@ def cancelled() -> StoryLog:
     log = StoryLog(STORY)
     for _, payload in story(until="scored").decoded:
         log.add(payload)
-    return log.add(ev.StoryCancelled(reason="nobody wants it any more"))
+    return log.add(StoryCancelled(reason="nobody wants it any more"))
 
 
 class Fleet:

@@ -14,27 +14,29 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
-from cluster.local import Addresses, ProcessIdentity, RunningFleet
-from cluster.local.record import forget_fleet, save_fleet
-from fleet.adapters.appending import chain
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryClock
-from fleet.adapters.redis import RedisCheckpointStore, RedisEventLog, RedisLeaseStore, RedisRawLog
-from fleet.adapters.redis.entries import words_of
-from fleet.adapters.redis.keys import partition_of, stream_key, streams_key
-from fleet.adapters.signing import Ed25519Verifier, KeyFile, read_public_key
-from fleet.adapters.witness import CheckpointFolder, FolderWitness
-from fleet.audit import FIELDS, RawEntry
-from fleet.cli import app
-from fleet.errors import LogRegressed
-from fleet.events import Head, StoryCancelled, StoryTombstoned
-from fleet.ids import StreamId
-from fleet.ports import Appended, Clock
-from fleet.services.archive import Archivist
-from fleet.services.auditor import Auditor
-from fleet.services.notary import Notary
-from fleet.story import Caller
+from cluster.local.identity import ProcessIdentity
+from cluster.local.record import Addresses, RunningFleet, forget_fleet, save_fleet
+from fleet.audit.chain import FIELDS, RawEntry
+from fleet.audit.files.signing import Ed25519Verifier, KeyFile, read_public_key
+from fleet.audit.files.witness import CheckpointFolder, FolderWitness
+from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
+from fleet.audit.service.auditor import Auditor
+from fleet.audit.service.notary import Notary
+from fleet.cli.app import app
+from fleet.desk.archive import Archivist
+from fleet.events.envelope import Head
+from fleet.events.project import StoryTombstoned
+from fleet.events.story import StoryCancelled
+from fleet.kernel.clock import Clock, MemoryClock, SystemClock
+from fleet.kernel.errors import LogRegressed
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Appended
+from fleet.log.redis.keys import partition_of, stream_key, streams_key
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog, words_of
+from fleet.log.rules import chain
+from fleet.story.commands import Caller
+from fleet.trees.files import FileBlobStore
 from tests.support.stores import ACTOR, append_request, empty_database, eventually, own_database
 from tests.support.story_events import STORY, StoryLog, story
 
@@ -290,6 +292,7 @@ async def test_restored_backup_is_rolled_back_and_its_streams_are_refused(fleet:
 
 
 @pytest.mark.rule("EV-19")
+@pytest.mark.door("fleet accept-loss", stand_in="a log store that was set back")
 async def test_accepted_loss_is_known_to_the_next_checkpoint_and_the_verifier(fleet: Fleet) -> None:
     yesterday = await copy_of(fleet.client)
     await fleet.append(ONE, b"11", b"12")

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend, ProgramEnd
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.tools import BrowserTool
-from fleet.errors import InvalidInput, ToolFailed
-from fleet.tools import ToolOutcome
+from fleet.extensions.browser.browser import BrowserTool
+from fleet.kernel.errors import InvalidInput, ToolFailed
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import put_tree, state_folder
 from tests.support.tool_calls import call_of, context_of
 from tests.support.tool_kit import DirectSandbox

@@ -70,6 +70,13 @@ def reviewed(fleet: ServedTeam, *stories: str) -> str:
 
 
 @pytest.mark.rule("AP-80", "PL-60", "PL-63", "PL-64", "PL-65", "PL-68")
+@pytest.mark.door(
+    "fleet ceremony start",
+    "fleet ceremony approve",
+    "fleet ceremony reject",
+    "fleet ceremony complete",
+    stand_in="a team in one process whose planner has a model: the packaged policies name none",
+)
 def test_review_is_opened_started_decided_and_completed(fleet: ServedTeam, stories: tuple[str, str]):
     one, two = stories
     name = reviewed(fleet, one, two)

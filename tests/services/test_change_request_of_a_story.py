@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import ClosableChangeRequests, LocalChangeRequests, change_requests_for
-from fleet.adapters.forge.local_changes import LocalChange, LocalStatus
-from fleet.adapters.memory import MemoryClock, Program, ProgramEnd, ProgramStart
-from fleet.adapters.memory.change_requests import MemoryChangeRequests
-from fleet.errors import RateLimited
-from fleet.events import StoredEvent, StoryClosed
-from fleet.ports import ChangeRequest, ChangeRequests, CommitState, EndedChange, OpenedChange
-from fleet.services.change_target import ChangeTarget, PushTarget
-from fleet.services.report import ReportService
-from fleet.services.step_policy import StepPolicy
-from fleet.services.story_owner import StoryOwner
-from fleet.story import StoryState
+from fleet.events.envelope import StoredEvent
+from fleet.events.story import StoryClosed
+from fleet.extensions.forges.hosted import ClosableChangeRequests, change_requests_for
+from fleet.forge.local.change_requests import LocalChange, LocalChangeRequests, LocalStatus
+from fleet.forge.memory import MemoryChangeRequests
+from fleet.forge.port import ChangeRequest, ChangeRequests, CommitState, EndedChange, OpenedChange
+from fleet.forge.service import ChangeTarget, PushTarget
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import RateLimited
+from fleet.owner.journal.steps import StepPolicy
+from fleet.owner.story_owner import StoryOwner
+from fleet.report.service import ReportService
+from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
+from fleet.story.state import StoryState
 from tests.support.bench import World
 from tests.support.forge_stand_ins import STAND_INS, Fault, ForgeStandIn, serving
 from tests.support.rules import step_policy

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.forge import LocalChangeRequests, change_requests_for
-from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend, ProgramEnd
-from fleet.adapters.memory.change_requests import MemoryChangeRequests
-from fleet.errors import InvalidInput, PolicyDenied, ToolFailed
-from fleet.ports import ChangeRequest, ChangeRequests
-from fleet.services.change_target import ChangeTarget, PushTarget
-from fleet.services.tool_kit import GitTool, ToolParts
-from fleet.tools import Targets, ToolOutcome
+from fleet.extensions.forges.hosted import change_requests_for
+from fleet.forge.local.change_requests import LocalChangeRequests
+from fleet.forge.memory import MemoryChangeRequests
+from fleet.forge.port import ChangeRequest, ChangeRequests
+from fleet.forge.service import ChangeTarget, PushTarget
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import InvalidInput, PolicyDenied, ToolFailed
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.targets import Targets
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd
+from fleet.tools.kit.git import GitTool
+from fleet.tools.kit.parts import ToolParts
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.forge_stand_ins import STAND_INS, Fault, serving
 from tests.support.tool_kit import DirectSandbox, call_of, context_of
 

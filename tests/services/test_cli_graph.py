@@ -16,16 +16,19 @@ from typer.testing import CliRunner, Result
 from actors.projector import lag_gauges, show_lag
 from cluster.local.identity import ProcessIdentity
 from cluster.local.record import Addresses, RunningFleet, save_fleet
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.cli import app
-from fleet.cli import graph as command
+from fleet.cli.app import app
 from fleet.cli.output import Output
-from fleet.errors import StoreUnavailable
-from fleet.events import NewEvent, decode, encode
-from fleet.ids import StreamId
-from fleet.ports import MAX_ATTEMPTS
-from fleet.services.projector import Projector
+from fleet.cli.store import graph as command
+from fleet.events.codec import decode, encode
+from fleet.events.envelope import NewEvent
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import StoreUnavailable
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_ATTEMPTS
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.graphs import empty_graph, open_graph, sample_history
 from tests.support.projection import CREATED, MOVED, STORY, Projections, append, running
 from tests.support.services import Neo4jAddress

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ConnectionError
 
-from cluster.local import free_port
+from cluster.local.process import free_port
 from cluster.local.valkey import server_binary
 from tests.support.cluster_manifests import cluster_named, rendered
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from fleet.adapters.bench_folder import BenchFolder, read_folder
-from fleet.cli import app
-from fleet.council.bench import ARMS
-from fleet.errors import InvalidInput
+from fleet.bench.files.folder import BenchFolder, read_folder
+from fleet.bench.row import ARMS
+from fleet.cli.app import app
+from fleet.kernel.errors import InvalidInput
 from tests.support.openai_server import Scripted, served_in_thread
 from tests.support.sandbox import state_folder
 
@@ -50,6 +50,7 @@ def answer() -> Scripted:
     return Scripted(f"```python\n{solution}\ndef test_empty():\n    assert run_lengths('') == []\n```\n")
 
 
+@pytest.mark.door("fleet council bench", stand_in="a model server with one answer")
 def test_all_arms_run_in_the_sandbox_and_a_second_start_asks_for_nothing(home: Path, tmp_path: Path):
     args = (str(TASKS), "--model", "openai", "--arms", "all", "--limit", "1", "--tokens", "4000", "--json")
     with served_in_thread(answer()) as server:

@@ -11,10 +11,11 @@ import neo4j
 import pytest
 import redis
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.tools import DbTool
-from fleet.errors import InvalidInput, PolicyDenied, ToolFailed
-from fleet.tools import DatabaseTarget, ToolOutcome
+from fleet.extensions.operations.db import DbTool
+from fleet.kernel.errors import InvalidInput, PolicyDenied, ToolFailed
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.targets import DatabaseTarget
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.postgres import PostgresAddress, postgres_programs, postgres_server
 from tests.support.services import Neo4jAddress
 from tests.support.stores import own_database
@@ -129,7 +130,7 @@ async def test_postgresql_rows_and_bytes_are_bounded(table: DbTool) -> None:
 
 
 async def test_postgresql_statement_over_its_time_is_a_timed_out_outcome(server: PostgresAddress) -> None:
-    from fleet.adapters.tools.postgresql import PostgresqlDatabase
+    from fleet.extensions.operations.postgresql import PostgresqlDatabase
 
     one = DbTool(
         MemoryBlobStore(),

@@ -10,9 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleet.events import DeploymentRecorded, HealthObserved, IncidentClosed, IncidentOpened, StoryTransitioned, decode
-from fleet.ids import StoryId
-from fleet.story import StoryState, pending_approvals
+from fleet.events.codec import decode
+from fleet.events.story import StoryTransitioned
+from fleet.events.workspace import DeploymentRecorded, HealthObserved, IncidentClosed, IncidentOpened
+from fleet.kernel.ids import StoryId
+from fleet.story.approvals import pending_approvals
+from fleet.story.state import StoryState
 from tests.support.deployed import free_port, target_of
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import GOOD, EveryEngine, demo_repository, demo_story, scripted

@@ -12,12 +12,13 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
-from cluster.local import Addresses, RunningFleet
 from cluster.local.identity import ProcessIdentity
-from fleet.adapters.redis import RedisDeadLetters, connect_redis
-from fleet.cli import app
-from fleet.ids import StreamId
-from fleet.ports import MAX_ATTEMPTS, DeadLetter, Failure
+from cluster.local.record import Addresses, RunningFleet
+from fleet.cli.app import app
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_ATTEMPTS, DeadLetter, Failure
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
 from tests.support.stores import own_database
 
 T = TypeVar("T")

@@ -13,14 +13,15 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox.containers_engine import Engine
-from fleet.adapters.tools import DockerTool
-from fleet.errors import InvalidInput, PolicyDenied, SandboxUnavailable
-from fleet.ids import Digest, StoryId
-from fleet.ports import ToolContext
-from fleet.tools import Targets, ToolOutcome
+from fleet.extensions.operations.docker import DockerTool
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import InvalidInput, PolicyDenied, SandboxUnavailable
+from fleet.kernel.ids import Digest, StoryId
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.targets import Targets
+from fleet.sandbox.backends.containers.engine import Engine
+from fleet.tools.port import ToolContext
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import put_tree
 from tests.support.tool_kit import call_of, context_of
 

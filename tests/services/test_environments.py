@@ -4,123 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDeployments
-from fleet.cli.deployments import Front, end_environment, list_environments
+from fleet.cli.cluster.deployments import Front, end_environment, list_environments
 from fleet.cli.output import Output
-from fleet.config import ServeSettings
-from fleet.errors import ConfigError, InvalidTransition, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
-from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
-from fleet.ports import Occupancy, Placed, Standing
-from fleet.services.council_shard import CouncilShard
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.services.workbench import Workbench
-from serve_apps.gateway import build_gateway
-from tests.support.bench import PEOPLE, World, definitions
-from tests.support.deployed import target_of
+from fleet.config.settings import ServeSettings
+from fleet.deploy.memory import MemoryDeployments
+from fleet.deploy.port import Occupancy, Standing
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.kernel.errors import (
+    ConfigError,
+    InvalidTransition,
+    NotFound,
+    PolicyDenied,
+    SandboxUnavailable,
+    StoreUnavailable,
+)
+from fleet.kernel.ids import Principal, RunKey, StoryId
+from serve_apps.routes.gateway import build_gateway
+from tests.support.bench import PEOPLE, World
+from tests.support.environments import BEFORE, NOW, URL, WHY, placed, site
 from tests.support.front import front_parts
 from tests.support.rules import files
-from tests.support.story_events import MERGED, STORY, created_payload, story
+from tests.support.story_events import MERGED, STORY
 from tests.support.tool_front import DEV, REGISTRY, ROOT, keyed, serving
-
-URL = "/api/deployments"
-NOW, BEFORE = RunKey("a" * 64), RunKey("b" * 64)
-TARGET = target_of(expose=18_080, monitor={"window_s": 600, "checks": [target_of().monitor.checks[0].model_dump()]})
-WHY = "it leaks memory"
-
-
-@dataclass
-class Site:
-    """A front, and an owner of the story that deployed to `preview` and watches it."""
-
-    world: World
-    deployments: MemoryDeployments
-    app: FastAPI
-    client: httpx.AsyncClient
-
-    async def shown(self, who: dict[str, str] = ROOT) -> dict[str, Any]:
-        """The only environment."""
-        response = await self.client.get(URL, headers=who)
-        assert response.status_code == 200, response.text
-        (found,) = response.json()["items"]
-        return found
-
-    async def end(self, action: str, *, number: int = 1, who: dict[str, str] = ROOT, **body: Any) -> httpx.Response:
-        """A request to end what runs there."""
-        given = {"reason": WHY, "revision": NOW} | body
-        return await self.client.post(f"{URL}/preview/{action}", json=given, headers=keyed(number, who))
-
-    async def recorded(self) -> list[ev.DeploymentRecorded]:
-        """What the story has of its deployments."""
-        payloads = [ev.decode(event) for event in await self.world.events()]
-        return [one for one in payloads if isinstance(one, ev.DeploymentRecorded)]
-
-
-def placed(key: RunKey, story_id: StoryId = STORY) -> Placed:
-    return Placed(key, story_id, Digest(MERGED), "python", TARGET)
-
-
-@asynccontextmanager
-async def site(
-    *, registry: PrincipalRegistry = REGISTRY, deployments: MemoryDeployments | None = None, is_recorded: bool = True
-) -> AsyncIterator[Site]:
-    world, now = World(clock=SystemClock()), deployments or MemoryDeployments(now_ms=lambda: 1_767_323_045_000)
-    await now.deploy(placed(BEFORE, StoryId("st-before")))
-    await now.deploy(placed(NOW))
-    log = story(until="merged", created=created_payload(lifecycle="sdlc", environment="preview"))
-    log.move("TEST", "tests_done", "REVIEW").move("REVIEW", "review_approved", "DEPLOY")
-    if is_recorded:
-        log.add(
-            ev.DeploymentRecorded(
-                deployment_id=EntityId("dp-first1"),
-                environment="preview",
-                tree_digest=MERGED,
-                revision=NOW,
-                status="succeeded",
-                step_id=StepId("deployments/1"),
-                rollback_ref=BEFORE,
-                monitor_s=600,
-            )
-        ).move("DEPLOY", "deploy_done", "MONITOR")
-    await log.write_to(world.log)
-
-    async def bench(story_id: StoryId, epoch: int) -> Workbench:
-        made = await world.bench(story_id, epoch)
-        return replace(made, rules=replace(definitions(), targets=(TARGET,)), deployments=now)
-
-    shard = CouncilShard(
-        name="council:0",
-        incarnation="a1",
-        log=world.log,
-        leases=world.leases,
-        inbox=world.inbox,
-        clock=world.clock,
-        make_bench=bench,
-        commands=world.commands,
-        sweep_s=0.2,
-        projects=world.brief_owners("council:0/a1"),
-    )
-    app = build_gateway(
-        world.desk, registry, files().load("serve.yaml", ServeSettings), parts=front_parts(world, deployments=now)
-    )
-    task = asyncio.create_task(shard.run())
-    try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
-            yield Site(world, now, app, client)
-    finally:
-        await shard.drain()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _refused(response: httpx.Response, status: int, code: str) -> str:
@@ -298,6 +208,11 @@ async def test_front_without_environments_and_a_node_that_is_away_say_so():
 
 
 @pytest.mark.rule("LC-49")
+@pytest.mark.door(
+    "fleet deploy stop",
+    "fleet deploy rollback",
+    stand_in="a front, an owner and environments in one process: the packaged fleet deploys nowhere",
+)
 async def test_command_line_lists_and_ends(capsys: pytest.CaptureFixture[str]):
     async with site() as at, serving(at.app) as url:
         front = Front(url, "root-token")

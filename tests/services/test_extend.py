@@ -19,14 +19,19 @@ EXAMPLES = ROOT / "examples" / "extend"
 _TOOL_AND_ROLE = """
 import asyncio, json, sys
 from pathlib import Path
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger, MemorySandboxBackend, ProgramEnd
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.ids import Principal, RunKey, StoryId
-from fleet.ports import ToolContext
-from fleet.services.tool_kit import ToolParts
-from fleet.tools import CallFacts, FileEntry, ToolCall, decide, encode_tree, enforce
-from fleet.wiring import active_policy, make_toolbox
+from fleet.kernel.clock import SystemClock
+from fleet.trees.memory import MemoryBlobStore
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.kernel.ids import Principal, RunKey, StoryId
+from fleet.tools.port import ToolContext
+from fleet.tools.kit.parts import ToolParts
+from fleet.policy.rules.calls import CallFacts, ToolCall
+from fleet.trees.tree import FileEntry, encode_tree
+from fleet.policy.rules.policy import decide, enforce
+from fleet.wiring.sandbox.plugins import active_policy
+from fleet.wiring.sandbox.tools import make_toolbox
 from tests.support.tool_kit import DirectSandbox
 
 async def main():
@@ -50,15 +55,18 @@ asyncio.run(main())
 _ADAPTERS = """
 import asyncio, json, sys
 from pathlib import Path
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryRunLedger, MemorySandboxBackend, ProgramEnd
-from fleet.errors import ArtifactNotFound, ModelUnavailable, SandboxUnavailable
-from fleet.digest import digest_of
-from fleet.ids import RunKey, StoryId
-from fleet.models import ChatMessage, ChatRequest
-from fleet.ports import BlobStore, ChatModel, SandboxBackend
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import RunSpec
+from fleet.kernel.clock import SystemClock
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd
+from fleet.kernel.errors import ArtifactNotFound, ModelUnavailable, SandboxUnavailable
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.models.chat import ChatMessage, ChatRequest
+from fleet.trees.port import BlobStore
+from fleet.models.port import ChatModel
+from fleet.sandbox.port import SandboxBackend
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.policy.runs.spec import RunSpec
 from fleet_extend.canned_model import CannedModel
 from fleet_extend.refusing_backend import RefusingBackend
 from fleet_extend.sqlite_blobs import SqliteBlobStore
@@ -94,8 +102,8 @@ asyncio.run(main())
 
 _CHECK_OF_A_START = """
 import os, sys
-from fleet.cli.run import RunOptions, check_options
-from fleet.config import load_settings
+from fleet.cli.story.run import RunOptions, check_options
+from fleet.config.environment import load_settings
 
 settings = load_settings({**os.environ, "FLEET_CONFIG": sys.argv[1]})
 check_options(settings, RunOptions(None, "a goal", ".", "mock", None, None, ("po",), "python"))
@@ -164,7 +172,8 @@ def test_plugin_that_is_not_whole_stops_the_start(tmp_path: Path, old: str, new:
     assert old in module.read_text()
     module.write_text(module.read_text().replace(old, new))
     start = (
-        "from fleet.config import ConfigFiles, packaged_directory\nfrom fleet.wiring import active_policy\n"
+        "from fleet.config.files import ConfigFiles, packaged_directory\n"
+        "from fleet.wiring.sandbox.plugins import active_policy\n"
         "active_policy(ConfigFiles(packaged_directory(), None))"
     )
     done = process(start, tmp_path, copy)

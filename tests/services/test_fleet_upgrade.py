@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.events import StoredEvent
-from fleet.ids import StoryId
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.ids import StoryId
 from tests.support.stores import eventually
 from tests.support.team import Team, team
 from tests.support.team_models import RECORDED, demo_repository, demo_story

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalForge, dirty_paths
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.digest import digest_of
-from fleet.errors import InvalidInput, StoreUnavailable, VersionConflict
-from fleet.ports import Commit, FetchedRepository
-from fleet.tools import FileEntry
+from fleet.forge.local.dirty import dirty_paths
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.port import Commit, FetchedRepository
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput, StoreUnavailable, VersionConflict
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import FileEntry
 from tests.support.inside import write_files
 from tests.support.repositories import FILES, add_hostile_settings, commit_all, git, make_repository, packed_commit
 

@@ -10,8 +10,8 @@ from typing import Any, LiteralString, cast
 import neo4j
 import pytest
 
-from fleet.adapters.neo4j.queries import cypher_of
-from fleet.graph import plan_query
+from fleet.graph.neo4j.queries import cypher_of
+from fleet.graph.queries import plan_query
 from tests.support.graphs import fresh, open_graph, project, sample_history
 from tests.support.services import Neo4jAddress
 
@@ -86,7 +86,7 @@ async def test_every_named_query_starts_from_an_index(filled: tuple[Neo4jAddress
 @pytest.mark.rule("GR-96")
 def test_every_comprehension_starts_from_a_node_that_is_known() -> None:
     """A server may begin at the left end of its pattern: at every node of a label, once for each row."""
-    statements = sorted(path.name for path in resources.files("fleet.adapters.neo4j.queries").iterdir())
+    statements = sorted(path.name for path in resources.files("fleet.graph.neo4j.queries").iterdir())
     found = [name for name in statements if name.endswith(".cypher")]
     assert len(found) == 39
     assert [name for name in found if re.search(r"\[\(\w*:\w+", cypher_of(name.removesuffix(".cypher")))] == []

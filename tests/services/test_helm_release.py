@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.egress import EgressSettings
-from fleet.adapters.tools import ClusterTool
-from fleet.errors import PolicyDenied
-from fleet.ids import Digest
-from fleet.tools import ClusterTarget, Targets, ToolOutcome
+from fleet.extensions.operations.cluster import ClusterTool
+from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.ids import Digest
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.targets import ClusterTarget, Targets
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.http_stand_in import serving_http
 from tests.support.kubernetes_objects import TOKEN, ObjectServer
 from tests.support.sandbox import put_tree, state_folder

@@ -11,16 +11,22 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.errors import PolicyDenied
-from fleet.ids import RunKey, StoryId
-from fleet.ports import FetchedRepository, ToolContext
-from fleet.services.repository_specs import FETCHED, fetch_spec, fetched_of
-from fleet.services.tool_kit import GitTool, ToolParts
-from fleet.services.workspace import WorkspaceService
-from fleet.tools import GitAddress, Limits, RunResult, RunSpec, Targets, ToolOutcome, decode_tree, parse_git_address
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.port import FetchedRepository
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.commands.git import GitAddress, parse_git_address
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.runs.spec import Limits, RunResult, RunSpec
+from fleet.policy.targets import Targets
+from fleet.tools.kit.git import GitTool
+from fleet.tools.kit.parts import ToolParts
+from fleet.tools.port import ToolContext
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
+from fleet.workspace.service.repository_specs import FETCHED, fetch_spec, fetched_of
+from fleet.workspace.service.workspace import WorkspaceService
 from tests.support.git_http import GitServer, serving_git
 from tests.support.hosted_git import TARGET, GitSandbox, git_sandbox
 from tests.support.repositories import FILES, commit_all, git, make_repository

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import StagedRepository
-from fleet.services.repository_specs import push_spec
-from fleet.tools import RunResult, parse_git_address
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.port import StagedRepository
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.commands.git import parse_git_address
+from fleet.policy.runs.spec import RunResult
+from fleet.trees.memory import MemoryBlobStore
+from fleet.workspace.service.repository_specs import push_spec
 from tests.support.git_http import GitServer, serving_git
 from tests.support.hosted_git import TARGET, GitSandbox, git_sandbox
 from tests.support.repositories import add_hostile_settings, commit_all, git, make_repository

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.errors import InvalidInput
-from fleet.ids import RunKey, StoryId
-from fleet.services.repository_specs import FETCHED, fetch_spec, fetched_of, push_spec
-from fleet.tools import GitAddress, GitTarget, RunResult, RunSpec, parse_git_address
+from fleet.forge.local.forge import LocalForge
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.commands.git import GitAddress, GitTarget, parse_git_address
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.trees.memory import MemoryBlobStore
+from fleet.workspace.service.repository_specs import FETCHED, fetch_spec, fetched_of, push_spec
 from tests.support.git_ssh import SshGitServer, serving_ssh
 from tests.support.hosted_git import GitSandbox, git_sandbox
 from tests.support.repositories import commit_all, git, make_repository

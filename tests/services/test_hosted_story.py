@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.errors import InvalidInput, PolicyDenied
-from fleet.ids import StoryId
-from fleet.ports import BlobStore
-from fleet.services.step_policy import StepPolicy
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.story import StoryState
-from fleet.tools import GitTarget
+from fleet.kernel.errors import InvalidInput, PolicyDenied
+from fleet.kernel.ids import StoryId
+from fleet.owner.journal.steps import StepPolicy
+from fleet.policy.commands.git import GitTarget
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.state import StoryState
+from fleet.trees.port import BlobStore
 from tests.support.git_http import GitServer, serving_git
 from tests.support.git_ssh import serving_ssh
 from tests.support.hosted_git import TARGET, TOKEN, GitSandbox, git_sandbox

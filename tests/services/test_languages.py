@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.errors import SandboxUnavailable
-from fleet.ids import Digest, EntityId, StoryId
-from fleet.services.workspace import Measurement, WorkspaceService
-from fleet.tools import DEFAULT_TOOLCHAINS, RunResult, RunSpec, ToolchainConfig
+from fleet.kernel.errors import SandboxUnavailable
+from fleet.kernel.ids import Digest, EntityId, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, ToolchainConfig
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.trees.memory import MemoryBlobStore
+from fleet.workspace.service.report import Measurement
+from fleet.workspace.service.workspace import WorkspaceService
 from tests.support.language_repos import REPOS, WORSE, Language, path_for
 from tests.support.sandbox import put_tree, state_folder
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalChangeRequests
-from fleet.adapters.forge.records import file_errors, opened_records
-from fleet.digest import digest_of
-from fleet.errors import InvalidInput, LogCorrupted, NotFound, StoreFull, StoreUnavailable
-from fleet.ports import ChangeOutcome, ChangeRequest, CommitState, EndedChange, OpenedChange
+from fleet.forge.local.change_requests import LocalChangeRequests
+from fleet.forge.local.records import file_errors, opened_records
+from fleet.forge.port import ChangeOutcome, ChangeRequest, CommitState, EndedChange, OpenedChange
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput, LogCorrupted, NotFound, StoreFull, StoreUnavailable
 from tests.support.repositories import git, make_repository
 
 PATCH = b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"

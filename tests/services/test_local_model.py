@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.config import ConfigFiles, LlamaSettings, packaged_directory
-from fleet.models import ActorEngine, ChatMessage, ChatRequest, Sampling, load_models
-from fleet.services.model_engine import ModelEngine
-from fleet.wiring.weights import make_llama_source, make_weights
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.settings import LlamaSettings
+from fleet.kernel.clock import SystemClock
+from fleet.models.chat import ChatMessage, ChatRequest, Sampling
+from fleet.models.engine_config import ActorEngine
+from fleet.models.profiles import load_models
+from fleet.models.service.model_engine import ModelEngine
+from fleet.wiring.models.weights import make_llama_source, make_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

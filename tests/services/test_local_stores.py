@@ -16,8 +16,10 @@ import pytest
 import redis.asyncio
 import redis.exceptions
 
-from cluster.local import ArcadeDb, ProcessIdentity, StoreKind, Valkey
-from fleet.errors import ConfigError, StoreUnavailable
+from cluster.local.arcadedb import ArcadeDb
+from cluster.local.identity import ProcessIdentity
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +125,7 @@ async def test_log_store_with_a_long_path_starts_without_its_socket(tmp_path: Pa
 
 async def test_log_store_dies_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     code = (
-        "import asyncio, sys, time; from pathlib import Path; from cluster.local import StoreKind, Valkey\n"
+        "import asyncio, sys, time; from pathlib import Path; from cluster.local.valkey import StoreKind, Valkey\n"
         "server = Valkey(StoreKind.LOG, Path(sys.argv[1])); asyncio.run(server.start())\n"
         "print(server.identity.pid, flush=True); time.sleep(60)"
     )

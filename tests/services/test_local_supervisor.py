@@ -13,34 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import (
-    Addresses,
-    LocalFleet,
-    ProcessIdentity,
-    RayAddress,
-    RunningFleet,
-    State,
-    StoreKind,
-    Valkey,
-    check_parts,
-    doctor,
-    find_running,
-    memory_report,
-    run_until_stopped,
-    spawn_detached,
-    stop_running,
-    supervised,
-)
-from cluster.local.identity import descendants
-from fleet.config import FleetSettings, load_settings
-from fleet.errors import ConfigError, InvalidInput, StoreUnavailable
+from cluster.local.detach import spawn_detached
+from cluster.local.doctor import doctor
+from cluster.local.identity import ProcessIdentity, descendants
+from cluster.local.ray_head import RayAddress
+from cluster.local.record import Addresses, RunningFleet, find_running, stop_running
+from cluster.local.status import check_parts, memory_report
+from cluster.local.supervisor import LocalFleet, State, run_until_stopped, supervised
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.config.environment import load_settings
+from fleet.config.settings import FleetSettings
+from fleet.kernel.errors import ConfigError, InvalidInput, StoreUnavailable
 from tests.support.services import Neo4jAddress
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPERVISOR = """
 import asyncio, os, sys
-from cluster.local import LocalFleet, run_until_stopped
-from fleet.config import load_settings
+from cluster.local.supervisor import LocalFleet, run_until_stopped
+from fleet.config.environment import load_settings
 async def ready(fleet): print("ready", flush=True)
 fleet = LocalFleet(load_settings(os.environ), with_ray=False)
 asyncio.run(run_until_stopped(fleet, on_ready=ready))

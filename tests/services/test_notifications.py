@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import MemoryMeter
-from fleet.adapters.notifications import signature
-from fleet.adapters.redis import RedisAccessTrail, RedisEventLog
-from fleet.ids import StreamId
-from fleet.services.notices import delivery_id
-from fleet.wiring import check_notifications, tell_target
+from fleet.extensions.notify.notifier import delivery_id
+from fleet.extensions.notify.webhook import signature
+from fleet.kernel.ids import StreamId
+from fleet.log.redis.log import RedisEventLog
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.telemetry.memory import MemoryMeter
+from fleet.wiring.notifications import check_notifications, tell_target
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.stores import empty_database, eventually, own_database
 from tests.support.story_events import CONTENT, STORY, story, subject
-from tests.unit.services.test_notifier import asked
-from tests.unit.test_wiring_notifications import GRANT, PROVIDER, TARGET, endpoints_of
+from tests.unit.extensions.notify.test_notifier import asked
+from tests.unit.wiring.test_notifications import GRANT, PROVIDER, TARGET, endpoints_of
 
 KEY = "0123456789abcdef0123456789abcdef"
 

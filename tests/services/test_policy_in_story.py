@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryClock
-from fleet.errors import ApprovalRequired, PolicyDenied
-from fleet.events import decode
-from fleet.ids import Principal, StreamId
-from fleet.ports import Command
-from fleet.services.journal import Journal, Work
-from fleet.services.story_owner import StoryOwner
-from fleet.services.workbench import seat
-from fleet.story import plan, waiting_for
+from fleet.events.codec import decode
+from fleet.events.step import ToolDenied
+from fleet.events.story import StoryParked
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import ApprovalRequired, PolicyDenied
+from fleet.kernel.ids import Principal, StreamId
+from fleet.log.port import Command
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import Work
+from fleet.owner.story_owner import StoryOwner
+from fleet.owner.workbench import seat
+from fleet.story.plan import plan, waiting_for
 from tests.support.bench import World
 from tests.support.rules import fsm, step_policy
 from tests.support.stores import eventually
@@ -80,10 +82,10 @@ async def test_step_that_no_rule_lets_through_never_starts_and_the_refusal_is_on
     for _ in range(2):
         with pytest.raises(PolicyDenied):
             await journal.act("publish", {"branch": "main"}, work, send)
-        await journal.record(f"note/{journal.state.version}", ev.StoryParked(cause="stuck", detail="x"))
+        await journal.record(f"note/{journal.state.version}", StoryParked(cause="stuck", detail="x"))
     denied = [decode(e) for e in await world.events() if e.type == "ToolDenied"]
     assert len(denied) == 2
-    assert isinstance(denied[0], ev.ToolDenied)
+    assert isinstance(denied[0], ToolDenied)
     assert (denied[0].tool, denied[0].op, denied[0].as_role) == ("git", "push_branch", "devops")
     assert "publish" not in journal.state.steps
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 import pytest
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.ids import EntityId, StoryId
-from fleet.rigor import TestSection, WorkspaceReport
-from fleet.services.workspace import WorkspaceService
-from fleet.tools import RunResult, RunSpec
+from fleet.kernel.ids import EntityId, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.trees.memory import MemoryBlobStore
+from fleet.workspace.report import TestSection, WorkspaceReport
+from fleet.workspace.service.workspace import WorkspaceService
 from tests.support.chromium import chromium_program
 from tests.support.sandbox import put_tree, state_folder
 

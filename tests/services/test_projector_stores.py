@@ -8,15 +8,20 @@ from collections.abc import AsyncGenerator
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryGraph
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup
-from fleet.events import NewEvent, encode
-from fleet.graph import Comparison, Cursor, Spare
-from fleet.ids import StreamId
-from fleet.ports import MAX_ATTEMPTS, DecisionGraph
-from fleet.services.projector import Projector
+from fleet.events.codec import encode
+from fleet.events.envelope import NewEvent
+from fleet.graph.changes import Cursor
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.graph.port import DecisionGraph
+from fleet.graph.projection import Comparison, Spare
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StreamId
+from fleet.log.port import MAX_ATTEMPTS
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.graphs import empty_graph
 from tests.support.projection import CREATED, MOVED, append, running
 from tests.support.services import Neo4jAddress

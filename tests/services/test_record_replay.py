@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fleet.ids import StoryId
-from fleet.story import StoryState
+from fleet.kernel.ids import StoryId
+from fleet.story.state import StoryState
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.team import ADA, team
 from tests.support.team_models import REPLIES, demo_repository, demo_story

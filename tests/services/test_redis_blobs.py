@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from cluster.local import StoreKind, Valkey
-from fleet.adapters.redis import MAX_BLOB_BYTES, RedisBlobStore, connect_redis
-from fleet.digest import digest_of
-from fleet.errors import LogCorrupted, PayloadTooLarge, StoreFull, StoreUnavailable
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import LogCorrupted, PayloadTooLarge, StoreFull, StoreUnavailable
+from fleet.log.redis.connection import connect_redis
+from fleet.trees.redis import MAX_BLOB_BYTES, RedisBlobStore
 from tests.support.fault_proxy import proxied
 from tests.support.stores import empty_database, own_database
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.redis.connection import Send, call, call_together, connect_redis, repeat
+from fleet.log.redis.connection import Send, call, call_together, connect_redis, repeat
 from tests.support.stores import own_database
 
 TURNS = range(8)

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from cluster.local import StoreKind, Valkey
-from fleet.adapters.redis import RedisEventLog, RedisLeaseStore, RedisSnapshotStore, connect_redis
-from fleet.errors import CommitUnknown, LogCorrupted, LogRegressed, OwnershipLost, StoreFull, StoreUnavailable
-from fleet.events import Head, StoredEvent
-from fleet.ids import StreamId
-from fleet.ports import Appended, AppendRequest, Duplicate, Snapshot
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.events.envelope import Head, StoredEvent
+from fleet.kernel.errors import CommitUnknown, LogCorrupted, LogRegressed, OwnershipLost, StoreFull, StoreUnavailable
+from fleet.kernel.ids import StreamId
+from fleet.log.port import Appended, AppendRequest, Duplicate, Snapshot
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.log.redis.snapshots import RedisSnapshotStore
 from tests.support.fault_proxy import proxied
 from tests.support.stores import append_request, empty_database, new_stream, own_database
 

@@ -9,21 +9,19 @@ from hashlib import sha256
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.redis import (
-    RedisDeadLetters,
-    RedisEventLog,
-    RedisFeed,
-    RedisFeedGroup,
-    RedisInbox,
-    RedisLeaseStore,
-    RedisRunLedger,
-    connect_redis,
-)
-from fleet.adapters.redis.keys import commands_key, dlq_key, partition_of
-from fleet.digest import digest_of
-from fleet.errors import InvalidInput, LogCorrupted, NotFound, StoreUnavailable
-from fleet.ids import RunKey, StoryId
-from fleet.ports import MAX_ATTEMPTS, Answer, Claimed, Command, DeadLetter, Failure, FeedHint
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput, LogCorrupted, NotFound, StoreUnavailable
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.log.port import MAX_ATTEMPTS, Answer, Command, DeadLetter, Failure, FeedHint
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeed, RedisFeedGroup
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.keys import commands_key, dlq_key, partition_of
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.sandbox.port import Claimed
+from fleet.sandbox.redis import RedisRunLedger
 from tests.support.fault_proxy import proxied
 from tests.support.stores import append_request, command, empty_database, new_stream, own_database
 

@@ -15,14 +15,18 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from cluster.local import Addresses, ProcessIdentity, RunningFleet, StoreKind, Valkey
-from cluster.local.record import save_fleet
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog, RedisFeedGroup, connect_redis
-from fleet.cli import app
-from fleet.events import decode
-from fleet.ports import DecisionGraph
-from fleet.services.projector import Projector
+from cluster.local.identity import ProcessIdentity
+from cluster.local.record import Addresses, RunningFleet, save_fleet
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.cli.app import app
+from fleet.events.codec import decode
+from fleet.graph.port import DecisionGraph
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeedGroup
+from fleet.log.redis.log import RedisEventLog
 from tests.support.graphs import empty_graph, open_graph, sample_history
 from tests.support.operations import as_written, blocks_of
 from tests.support.projection import append, running

@@ -7,19 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryClock,
-    MemoryRunLedger,
-    MemoryRunLogs,
-    MemorySandboxBackend,
-    MemorySecrets,
-    ProgramEnd,
-    ProgramStart,
-)
-from fleet.digest import canonical_json
-from fleet.errors import (
+from fleet.kernel.clock import MemoryClock, SystemClock
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import (
     ArtifactNotFound,
     InvalidInput,
     LogCorrupted,
@@ -28,22 +18,17 @@ from fleet.errors import (
     SandboxUnavailable,
     StoreUnavailable,
 )
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import (
-    Done,
-    LogSink,
-    Lost,
-    RunLogs,
-    Running,
-    RunProgress,
-    SandboxBackend,
-    SandboxHealth,
-    SecretDelivery,
-)
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.secret_broker import SecretBroker
-from fleet.services.tool_supervisor import SupervisorLimits, ToolSupervisor
-from fleet.tools import Grantee, LogLine, OutputStream, RunResult, RunSpec, SecretAccess, SecretGrant, SecretPolicy
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import Grantee, OutputStream, RunResult, RunSpec
+from fleet.policy.secret_grants import SecretAccess, SecretGrant, SecretPolicy
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs, MemorySandboxBackend, ProgramEnd, ProgramStart
+from fleet.sandbox.port import Done, LogSink, Lost, RunLogs, Running, RunProgress, SandboxBackend, SandboxHealth
+from fleet.sandbox.service.tool_supervisor import SupervisorLimits, ToolSupervisor
+from fleet.secrets.memory import MemorySecrets
+from fleet.secrets.port import SecretDelivery
+from fleet.secrets.service import KnownSecrets, SecretBroker
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import eventually
 
 STORY = StoryId("st-auth-7")

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryClock
-from fleet.adapters.redis import RedisAccessTrail
-from fleet.adapters.s3 import S3Keys
-from fleet.config import FileBlobSettings
-from fleet.digest import digest_of
-from fleet.errors import PolicyDenied, StoreUnavailable
-from fleet.wiring.blob_store import StoredKeys, check_blobs_answer, make_s3_blobs
+from fleet.config.blobs import FileBlobSettings
+from fleet.extensions.stores.s3 import S3Keys
+from fleet.kernel.clock import MemoryClock, SystemClock
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import PolicyDenied, StoreUnavailable
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.wiring.stores.blobs import StoredKeys, check_blobs_answer, make_s3_blobs
 from tests.support.http_stand_in import serving_http
 from tests.support.s3_server import FakeS3
 from tests.support.s3_settings import S3, SECRETS, endpoints_of, s3

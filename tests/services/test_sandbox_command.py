@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fleet.cli import app
+from fleet.cli.app import app
 from tests.support.sandbox import state_folder
 
 
@@ -64,6 +65,8 @@ def test_check_lists_what_holds_by_which_mechanism(fleet: Command) -> None:
     assert "1024 MiB" in result.stderr
     assert "bubblewrap: ok, tier A" in result.stderr
     health = document(result)["sandbox"]
+    assert re.fullmatch(r"bubblewrap \d+\.\d+\S*, /\S+/bwrap", health["program"])
+    assert health["program"] in " ".join(result.stderr.split())
     assert (health["status"], health["unmet"]) == ("ok", [])
     assert {"memory", "pids", "wall_time", "output"} <= health["enforced"].keys()
     assert (health["tier"], health["limits"]["memory_bytes"]) == ("A", 1 << 30)

@@ -7,26 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryRunLedger,
-    MemorySandboxBackend,
-    ProgramEnd,
-    ProgramStart,
-    by_argv,
-)
-from fleet.digest import canonical_json
-from fleet.errors import (
-    ArtifactNotFound,
-    IdempotencyMismatch,
-    OwnershipLost,
-    SandboxUnavailable,
-)
-from fleet.ids import Digest, RunKey, StoryId
-from fleet.ports import Done, Running, SandboxHealth
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import RunResult, RunSpec
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import ArtifactNotFound, IdempotencyMismatch, OwnershipLost, SandboxUnavailable
+from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.memory import MemoryRunLedger, MemorySandboxBackend, ProgramEnd, ProgramStart, by_argv
+from fleet.sandbox.port import Done, Running, SandboxHealth
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.sandbox import eventually
 
 STORY = StoryId("st-auth-7")

@@ -29,7 +29,7 @@ async def test_story_on_a_library_from_its_source_distribution_is_delivered(tmp_
     if fetched.returncode != 0:
         pytest.skip(f"no package index can be reached from here: {fetched.stderr.strip()[-300:]}")
     repo = tmp_path / "repo"
-    from fleet.cli.story_file import read_story
+    from fleet.cli.story.story_file import read_story
 
     story = read_story(EXAMPLE / "story.yaml", None)
     async with team(tmp_path / "home") as found:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors import boot
-from fleet.errors import NotFound, StoreUnavailable
+from actors.bootstrap import boot
+from fleet.kernel.errors import NotFound, StoreUnavailable
 from serve_apps import deployed
 from tests.support.http_stand_in import Reply, serving_http
 from tests.support.s3_server import FakeS3

@@ -6,8 +6,9 @@ import asyncio
 import json
 from pathlib import Path
 
-from fleet.adapters.redis import RedisModelBoard, connect_redis
-from fleet.models import ModelFigures
+from fleet.log.redis.connection import connect_redis
+from fleet.models.figures import ModelFigures
+from fleet.models.redis import RedisModelBoard
 from tests.support.served_team import served_team
 from tests.support.stores import own_database
 

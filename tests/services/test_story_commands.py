@@ -15,9 +15,9 @@ import yaml
 from typer.testing import Result
 
 from fleet.cli import submitted
-from fleet.cli.local_principals import local_principal
-from fleet.cli.story_file import read_story
-from fleet.cli.submit_plan import PLAN_FILE, SubmittedPlan
+from fleet.cli.cluster.submit_plan import PLAN_FILE, SubmittedPlan
+from fleet.cli.local.local_principals import local_principal
+from fleet.cli.story.story_file import read_story
 from tests.support.served_team import ServedTeam, served_team
 from tests.support.stores import own_database
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
@@ -196,6 +196,9 @@ def test_parked_story_is_resumed_and_says_why_it_parks_again(tmp_path: Path, red
         done = json.loads(parked.stdout.splitlines()[-1])
         assert done["outcome"] == "parked"
         assert "parked" in fleet("story", "list").stdout
+        short = fleet("resume", done["story_id"], "--note", "go on")
+        assert (short.exit_code, "write 10 to 4,000" in short.stderr) == (2, True), short.output
+        # A refused note bars no better one, and none: the story may still go on.
         again = fleet("resume", done["story_id"], "--note", "try once more", "--json")
         assert again.exit_code == 4
         assert "StoryUnparked" in fleet("events", done["story_id"]).stdout

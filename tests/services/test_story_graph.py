@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryDeadLetters, MemoryFeedGroup, MemoryGraph
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.ids import StreamId
-from fleet.ports import DecisionGraph, EventLog
-from fleet.services.projector import Projector
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.graph.port import DecisionGraph
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StreamId
+from fleet.log.memory import MemoryDeadLetters, MemoryFeedGroup
+from fleet.log.port import EventLog
 from tests.support.demo_run import DemoRun
 from tests.support.services import Neo4jAddress
 

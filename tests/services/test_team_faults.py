@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.events import StoredEvent
-from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
-from fleet.story import StoryState
+from fleet.events.envelope import StoredEvent
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
+from fleet.story.state import StoryState
 from tests.support.demo_run import DemoRun
 from tests.support.team import Team, team
 from tests.support.team_models import RECORDED, CountingModel, EveryEngine, demo_repository, demo_story

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory.engine import FakeTokens, MemoryTokenSource
-from fleet.events import BudgetScope, UsageAdjusted, decode
-from fleet.ids import StoryId
-from fleet.models import NO_TAG, CallTag, ChatReply, ChatRequest, kind_of
-from fleet.services.model_engine import ModelEngine
-from fleet.services.usage_logs import UsageLogs
+from fleet.events.budget import BudgetScope, UsageAdjusted
+from fleet.events.codec import decode
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId
+from fleet.models.chat import NO_TAG, CallTag, ChatReply, ChatRequest
+from fleet.models.memory import FakeTokens, MemoryTokenSource
+from fleet.models.prompts.prompt import kind_of
+from fleet.models.service.model_engine import ModelEngine
+from fleet.models.service.usage_logs import UsageLogs
 from tests.support.engines import actor_engine
 from tests.support.team import Team, team
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.memory import ScriptedChatModel
-from fleet.adapters.memory.chat_model import Rule
-from fleet.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
-from fleet.events import StoredEvent
-from fleet.ids import Principal, StoryId
-from fleet.models import kind_of
-from fleet.ports import ChatModel
-from fleet.story import StoryState, fold
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
+from fleet.kernel.ids import Principal, StoryId
+from fleet.models.memory import Rule, ScriptedChatModel
+from fleet.models.port import ChatModel
+from fleet.models.prompts.prompt import kind_of
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
 from tests.support.demo_run import DemoRun, files_of
 from tests.support.demo_run import git_says as git
 from tests.support.rejected_replies import decided_by_hand

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryMeter, MemoryRunLedger, MemoryRunLogs, MemorySpans
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.observability import FinishedSpan, story_trace_id
-from fleet.ports import Appended, AppendRequest, BlobStore, Duplicate, EventLog
-from fleet.services.observing import ObservedLog, TimedBackend, TimedModels, Tracer
-from fleet.services.tool_supervisor import ToolSupervisor
+from fleet.kernel.clock import SystemClock
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
+from fleet.remote.observed_log import ObservedLog
+from fleet.remote.timed_ports import TimedBackend, TimedModels
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.telemetry.memory import MemoryMeter, MemorySpans
+from fleet.telemetry.otlp import FinishedSpan, story_trace_id
+from fleet.telemetry.service import Tracer
+from fleet.trees.port import BlobStore
 from tests.support.team import team
 from tests.support.team_models import EveryEngine, demo_repository, demo_story, scripted
 from tests.support.through_log import ThroughLog

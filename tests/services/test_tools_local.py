@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.errors import PolicyDenied
-from fleet.ids import Digest
-from fleet.services.tool_kit import ToolParts
-from fleet.services.toolbox import Toolbox
-from fleet.tools import Targets, ToolOutcome
-from fleet.wiring.tools import shipped_tools
+from fleet.forge.local.forge import LocalForge
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.ids import Digest
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.policy.targets import Targets
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.tools.kit.parts import ToolParts
+from fleet.tools.service import Toolbox
+from fleet.trees.memory import MemoryBlobStore
+from fleet.wiring.sandbox.tools import shipped_tools
 from tests.support.repositories import FILES, add_hostile_settings, commit_all, git, make_repository
 from tests.support.sandbox import put_tree, state_folder
 from tests.support.tool_kit import DirectSandbox, call_of, context_of, texts_in

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.forge import LocalForge, dirty_paths
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.errors import ToolFailed
-from fleet.ids import EntityId, StoryId
-from fleet.ports import StagedRepository
-from fleet.services.workspace import PROTECTED_FROM_AUTHORS, WorkspaceService
-from fleet.tools import RunResult, RunSpec, decode_tree
+from fleet.forge.local.dirty import dirty_paths
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.port import StagedRepository
+from fleet.kernel.errors import ToolFailed
+from fleet.kernel.ids import EntityId, StoryId
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.tree import decode_tree
+from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, WorkspaceService
 from tests.support.repositories import FILES, add_hostile_settings, commit_all, git, make_repository
 from tests.support.sandbox import state_folder
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.llm import TextToolsChatModel
-from fleet.adapters.memory import ProgramEnd, ProgramStart
-from fleet.adapters.memory.chat_model import ScriptedChatModel
-from fleet.errors import (
+from fleet.events.codec import decode
+from fleet.events.payload import Payload
+from fleet.events.step import StuckDetected, ToolDenied
+from fleet.kernel.errors import (
     InvalidInput,
     NondeterministicPlan,
     OwnershipLost,
@@ -21,13 +20,18 @@ from fleet.errors import (
     ToolFailed,
     ToolTimeout,
 )
-from fleet.ids import StepId
-from fleet.models import ChatRequest, TextToolForm
-from fleet.ports import AgentAnswer, AgentRequest, ChatModel
-from fleet.services.acting_calls import ActingCalls
-from fleet.services.journal import Seat, Work
-from fleet.services.procedures.members import ask_member
-from fleet.tools import Rule, ToolCall
+from fleet.kernel.ids import StepId
+from fleet.models.chat import ChatRequest
+from fleet.models.engines.factory import TextToolsChatModel
+from fleet.models.memory import ScriptedChatModel
+from fleet.models.port import AgentAnswer, AgentRequest, ChatModel
+from fleet.models.replies.tool_calls import TextToolForm
+from fleet.owner.duties.members import ask_member
+from fleet.owner.journal.steps import Seat, Work
+from fleet.owner.tools.acting_calls import ActingCalls
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.rules.table import Rule
+from fleet.sandbox.memory import ProgramEnd, ProgramStart
 from tests.support.acting import (
     COUNCIL,
     FILES,
@@ -102,9 +106,9 @@ class Bench(World):
         assert isinstance(self.agents, Acted)
         return self.agents.requests[-1]
 
-    async def of(self, kind: type[ev.Payload]) -> list[Any]:
+    async def of(self, kind: type[Payload]) -> list[Any]:
         """Everything on record of this type."""
-        return [p for p in map(ev.decode, await self.events()) if isinstance(p, kind)]
+        return [p for p in map(decode, await self.events()) if isinstance(p, kind)]
 
 
 @pytest.mark.rule("MB-14")
@@ -175,7 +179,7 @@ async def test_reply_that_stays_malformed_is_told_and_after_three_the_draft_goes
     assert isinstance(world.agents, Acted)
     assert [len(request.turns) for request in world.agents.acted] == [0, 1, 1]
     assert "could not be used" in world.agents.acted[-1].turns[0].content
-    (stuck,) = await world.of(ev.StuckDetected)
+    (stuck,) = await world.of(StuckDetected)
     assert (stuck.pattern, stuck.level, stuck.task_id) == ("no_usable_reply", 1, TASK)
     assert world.drafted.own == ""
     assert (await world.draft()).value == DRAFT
@@ -189,7 +193,7 @@ async def test_loop_is_ended_its_call_made_once_and_the_pattern_put_on_record_on
     assert isinstance(world.agents, Acted)
     assert len(world.agents.acted) == 8
     assert len(world.tools.asked) == 2
-    (stuck,) = await world.of(ev.StuckDetected)
+    (stuck,) = await world.of(StuckDetected)
     assert stuck.pattern == "repeated_result"
     assert stuck.steps[0] == f"{COUNCIL}/draft/developer-001/act/1"
     assert "the same call was made again and again" in world.drafted.own
@@ -201,7 +205,7 @@ async def test_denied_call_is_an_observation_and_a_denial_on_record():
     world = await Bench(model_of(outside, NOTES)).begin()
     await world.draft()
     assert world.tools.asked == []
-    (denied,) = await world.of(ev.ToolDenied)
+    (denied,) = await world.of(ToolDenied)
     assert (denied.rule_id, denied.tool, denied.as_role) == ("path_outside", "files", "developer")
     model = world.model
     assert isinstance(model, ScriptedChatModel)
@@ -224,7 +228,7 @@ async def test_tool_that_refuses_or_breaks_is_told_without_what_it_said():
     assert told[0] == "Not allowed: a link leads outside."
     assert "Not carried out: the tool is out of order." in told[1]
     assert "10.0.0.3" not in str(model.calls)
-    assert [d.rule_id for d in await world.of(ev.ToolDenied)] == ["path_outside"]
+    assert [d.rule_id for d in await world.of(ToolDenied)] == ["path_outside"]
 
 
 @pytest.mark.rule("RT-23")
@@ -274,7 +278,7 @@ async def test_owner_killed_at_any_append_comes_to_the_same_draft_and_pays_for_n
         assert not again & done, at
         calls = {call for _, call in world.tools.asked}
         assert len({key for key, _ in world.tools.asked}) == len(calls) == 1, at
-        assert len(await world.of(ev.ToolDenied)) == 1, at
+        assert len(await world.of(ToolDenied)) == 1, at
 
 
 async def test_draft_that_was_asked_for_before_the_role_looked_around_is_answered_from_its_record():
@@ -322,7 +326,7 @@ async def test_call_that_was_started_and_is_refused_later_ends_as_refused():
     rules = (*found.rules, Rule.model_validate({**closed, "when": {"path": {"matches": ["text/*"]}}}))
     world.policy = dataclasses.replace(world.policy, policy=dataclasses.replace(found, rules=rules))
     await world.draft()
-    assert [d.rule_id for d in await world.of(ev.ToolDenied)] == ["closed"]
+    assert [d.rule_id for d in await world.of(ToolDenied)] == ["closed"]
 
 
 async def test_large_repository_is_listed_in_part():

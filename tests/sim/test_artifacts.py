@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from fleet.events import CheckpointSaved, DocsProduced, Payload, StoryClosed, TreeMerged, decode
-from fleet.ids import StreamId
-from fleet.services.code_view import read_tree
+from fleet.events.codec import decode
+from fleet.events.payload import Payload
+from fleet.events.plan import CheckpointSaved
+from fleet.events.story import StoryClosed
+from fleet.events.task import TreeMerged
+from fleet.events.workspace import DocsProduced
+from fleet.kernel.ids import StreamId
+from fleet.trees.service import read_tree
 from tests.support.sim_histories import STORY
 from tests.support.sim_judge import expected_ends, judge, parks_of
 from tests.support.sim_world import FULL, Scenario, simulate

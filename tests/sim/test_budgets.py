@@ -7,18 +7,22 @@ import contextlib
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryDaySpending
-from fleet.errors import BudgetExceeded
-from fleet.ids import EntityId, StreamId
-from fleet.models import BudgetLimits, Budgets, Sampling, StepCaps, TokenUsage
-from fleet.ports import AgentAnswer, AgentRequest
-from fleet.services.budgeting import PLATFORM, Budgeting, day_of
-from fleet.services.journal import Journal, Work
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.procedures.gates import take_ownership
-from fleet.services.workbench import seat
-from fleet.story import StoryState, fold
+from fleet.desk.planning import PlanningDesk
+from fleet.events.budget import BudgetScope
+from fleet.kernel.errors import BudgetExceeded
+from fleet.kernel.ids import EntityId, StreamId
+from fleet.models.chat import Sampling, TokenUsage
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.models.profiles import Budgets, StepCaps
+from fleet.models.routing.budget import BudgetLimits
+from fleet.owner.budgets import PLATFORM, Budgeting, day_of
+from fleet.owner.duties.gates import take_ownership
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import Work
+from fleet.owner.spending.memory import MemoryDaySpending
+from fleet.owner.workbench import seat
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
 from tests.support import bench
 from tests.support.rules import fsm
 from tests.support.sim_faults import OneFault
@@ -85,7 +89,7 @@ async def killed_in_the_middle(journal: Journal, agents: HangingAgents) -> None:
 
 
 def used(journal: Journal) -> int:
-    scope = ev.BudgetScope(kind="story", id=STORY)
+    scope = BudgetScope(kind="story", id=STORY)
     return journal.state.budgets.usage(scope).totals().used.tokens
 
 
@@ -194,7 +198,7 @@ def test_story_without_budget_parks_with_nothing_lost_and_goes_on_once_it_is_rai
     with simulated("budget") as loop:
         limits = Budgets(story=BudgetLimits(tokens=300))
         state = loop.run_until_complete(whole_story(loop, limits, raised={"tokens": 2_000_000}))
-    scope = ev.BudgetScope(kind="story", id=state.story_id)
+    scope = BudgetScope(kind="story", id=state.story_id)
     usage = state.budgets.usage(scope)
     assert usage.exhausted == {"tokens": 300}
     assert usage.reserved.tokens == 0
@@ -212,7 +216,7 @@ def test_council_without_budget_decides_on_what_it_has() -> None:
     council = next(iter(state.councils.values()))
     assert (council.status, council.reason) == ("UNDECIDED", "budget_exhausted")
     assert len(council.deliberation.versions()) == 3
-    scope = ev.BudgetScope(kind="council", id=council.opened.council_id)
+    scope = BudgetScope(kind="council", id=council.opened.council_id)
     assert state.budgets.usage(scope).spent.calls == 4
 
 

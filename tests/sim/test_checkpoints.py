@@ -7,10 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.events import CheckpointSaved, StepFinished, StoredEvent, StoryClosed, TreeMerged, decode
-from fleet.ids import StreamId
-from fleet.services.workspace_specs import PACK
-from fleet.story import fold
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.plan import CheckpointSaved
+from fleet.events.step import StepFinished
+from fleet.events.story import StoryClosed
+from fleet.events.task import TreeMerged
+from fleet.kernel.ids import StreamId
+from fleet.story.evolve.story import fold
+from fleet.workspace.service.specs import PACK
 from tests.support.sim_histories import MADE, STORY
 from tests.support.sim_judge import expected_ends, judge, parks_of
 from tests.support.sim_world import FULL, Outcome, Scenario, simulate

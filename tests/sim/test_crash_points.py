@@ -10,14 +10,18 @@ from typing import Any, Literal
 
 import pytest
 
-from fleet.adapters.memory import MemoryBlobStore, MemoryEventLog, MemoryRunLedger, MemorySandboxBackend, ProgramEnd
-from fleet.errors import FleetError, OutcomeUnknown, Retry
-from fleet.events import StoredEvent
-from fleet.ids import RunKey, StreamId
-from fleet.ports import Appended, AppendRequest, Duplicate
-from fleet.services.journal import Journal, Probe, Work
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import seat
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.errors import FleetError, OutcomeUnknown, Retry
+from fleet.kernel.ids import RunKey, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, AppendRequest, Duplicate
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import Work
+from fleet.owner.journal.unsafe_steps import Probe
+from fleet.owner.workbench import seat
+from fleet.sandbox.memory import MemoryRunLedger, MemorySandboxBackend, ProgramEnd
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.bench import ScriptedAgents
 from tests.support.faulty_ports import Fault, Wire, faulty_blobs, faulty_log
 from tests.support.oracle import acknowledged_are_kept, steps_count_once, stream_verifies

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.events import StoredEvent, StoryClosed, decode
-from fleet.ids import StreamId
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.story import StoryClosed
+from fleet.kernel.ids import StreamId
 from tests.support.sim_judge import expected_ends, judge, parks_of
 from tests.support.sim_world import FULL, Outcome, Scenario, simulate
 from tests.support.simulation import simulated

@@ -12,12 +12,15 @@ from itertools import groupby
 
 import pytest
 
-from fleet.adapters.memory import MemoryEventLog
-from fleet.errors import LogCorrupted
-from fleet.events import Head, NewEvent, StoredEvent
-from fleet.ids import StreamId
-from fleet.ports import AppendRequest
-from fleet.story import StoryState, fold, plan, replay
+from fleet.events.envelope import Head, NewEvent, StoredEvent
+from fleet.kernel.errors import LogCorrupted
+from fleet.kernel.ids import StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import AppendRequest
+from fleet.story.evolve.story import fold
+from fleet.story.plan import plan
+from fleet.story.snapshot import replay
+from fleet.story.state import StoryState
 from tests.support.histories import recorded
 from tests.support.oracle import epochs_never_fall, steps_count_once, stream_verifies
 from tests.support.rules import fsm

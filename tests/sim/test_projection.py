@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from fleet.adapters.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeedGroup, MemoryGraph
-from fleet.events import NewEvent
-from fleet.graph import Cursor, GraphChange
-from fleet.ids import CommandId, StreamId
-from fleet.ports import AppendRequest
-from fleet.services.projector import Projector
+from fleet.events.envelope import NewEvent
+from fleet.graph.changes import Cursor, GraphChange
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.service.projector import Projector
+from fleet.kernel.ids import CommandId, StreamId
+from fleet.log.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeedGroup
+from fleet.log.port import AppendRequest
 from tests.support.faulty_ports import Wire, faulty_feed
 from tests.support.histories import recorded
 from tests.support.oracle import graph_is_the_log

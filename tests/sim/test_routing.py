@@ -10,11 +10,11 @@ from typing import Literal
 import pytest
 
 from benchmarks.council_rounds import SHARED, hits
-from fleet.adapters.memory import MemoryClock, in_virtual_time
-from fleet.errors import FleetError, ModelError, ModelTimeout, ModelUnavailable
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, Priority, TokenUsage
-from fleet.services.queued_model import QueuedModel
-from fleet.services.routed_model import RoutedModel
+from fleet.kernel.clock import MemoryClock, in_virtual_time
+from fleet.kernel.errors import FleetError, ModelError, ModelTimeout, ModelUnavailable
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, Priority, TokenUsage
+from fleet.models.service.queued_model import QueuedModel
+from fleet.models.service.routed_model import RoutedModel
 
 REQUEST = ChatRequest(messages=(ChatMessage(role="user", content="go"),))
 

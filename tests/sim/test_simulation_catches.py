@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.adapters.appending import chain
-from fleet.adapters.memory import MemoryEventLog, MemoryGraph, MemoryLeaseStore
-from fleet.events import Head
-from fleet.graph import Cursor, GraphChange
-from fleet.ids import StreamId
-from fleet.ports import Appended, AppendRequest, Commit, Duplicate, Lease
+from fleet.events.envelope import Head
+from fleet.forge.port import Commit
+from fleet.graph.changes import Cursor, GraphChange
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.ids import StreamId
+from fleet.log.memory import MemoryEventLog, MemoryLeaseStore
+from fleet.log.port import Appended, AppendRequest, Duplicate, Lease
+from fleet.log.rules import chain
 from tests.support.faulty_ports import Fault
 from tests.support.sim_faults import OneFault
 from tests.support.sim_judge import expected_ends, judge

@@ -10,16 +10,26 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryEventLog
-from fleet.adapters.memory.chat_model import ScriptedChatModel
-from fleet.errors import InvalidInput, ReplyMalformed, VersionConflict
-from fleet.ids import CommandId, EntityId, Principal, StreamId
-from fleet.ports import AgentRequest, Appended, AppendRequest, Command, Duplicate
-from fleet.services.council_commands import council_id_of
-from fleet.services.story_owner import StoryOwner
-from fleet.story import StoryState, fold, plan, waiting_for
-from fleet.tools import FileEntry, encode_tree
+from fleet.events.budget import BudgetScope
+from fleet.events.codec import decode
+from fleet.events.council import CouncilDecided
+from fleet.events.envelope import StoredEvent
+from fleet.events.plan import TaskDerivationFailed
+from fleet.events.story import StoryParked, StoryUnparked
+from fleet.events.task import TreeMerged
+from fleet.events.workspace import WorkspaceReported, WorkspaceSummary
+from fleet.kernel.errors import InvalidInput, ReplyMalformed, VersionConflict
+from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, AppendRequest, Command, Duplicate
+from fleet.models.memory import ScriptedChatModel
+from fleet.models.port import AgentRequest
+from fleet.owner.commands.council import council_id_of
+from fleet.owner.story_owner import StoryOwner
+from fleet.story.evolve.story import fold
+from fleet.story.plan import plan, waiting_for
+from fleet.story.state import StoryState
+from fleet.trees.tree import FileEntry, encode_tree
 from tests.support.acting import Acted, acting_policy, calling, role_agent, toolbox
 from tests.support.bench import ScriptedAgents, World
 from tests.support.rules import fsm
@@ -107,13 +117,13 @@ async def world_of(log: MortalLog, answer: Any = team) -> World:
     files = {"text/slug.py": FileEntry("100644", blob), "text/other.py": FileEntry("100644", blob)}
     tree = await world.blobs.put(encode_tree(files))
     written = story(until="scope").add(
-        ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
-        ev.WorkspaceReported(
+        TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
+        WorkspaceReported(
             run_id=EntityId("rn-base1"),
             tree_digest=tree,
             report_digest=digest("report"),
             complete=True,
-            summary=ev.WorkspaceSummary(build_ok=True),
+            summary=WorkspaceSummary(build_ok=True),
         ),
     )
     await written.write_to(log)
@@ -180,16 +190,16 @@ async def test_voters_see_neither_authors_nor_votes_and_proposers_nothing_of_eac
 async def test_tokens_of_the_council_are_those_of_its_calls():
     world = await world_of(MortalLog())
     state = await work(world)
-    payloads = [ev.decode(e) for e in await world.events()]
-    (decided,) = [p for p in payloads if isinstance(p, ev.CouncilDecided)]
+    payloads = [decode(e) for e in await world.events()]
+    (decided,) = [p for p in payloads if isinstance(p, CouncilDecided)]
     calls = [r for r in world.agents.requests if r.kind in ("propose", "critique", "vote")]
     assert sum(decided.tokens.values()) == 15 * len(calls)
     assert state.calls == len(world.agents.requests)
 
 
-def ledgers(events: list[ev.StoredEvent], state: StoryState) -> dict[str, list[int]]:
+def ledgers(events: list[StoredEvent], state: StoryState) -> dict[str, list[int]]:
     """Tokens spent by the story and each of its councils, as an owner that begins with each prefix would have them."""
-    scopes = [ev.BudgetScope(kind="story", id=STORY), *(ev.BudgetScope(kind="council", id=c) for c in state.councils)]
+    scopes = [BudgetScope(kind="story", id=STORY), *(BudgetScope(kind="council", id=c) for c in state.councils)]
     found: dict[str, list[int]] = {scope.id: [] for scope in scopes}
     folded: StoryState | None = None
     for event in events:
@@ -249,7 +259,7 @@ async def test_members_that_look_around_first_come_to_the_same_design_and_it_cou
     proposals = {r.role: r.own for r in world.agents.requests if r.kind == "propose"}
     assert {role for role, own in proposals.items() if "def old()" in own} == {"architect", "devops"}
     assert len(world.agents.acted) == 4
-    (decided,) = [p for p in map(ev.decode, await world.events()) if isinstance(p, ev.CouncilDecided)]
+    (decided,) = [p for p in map(decode, await world.events()) if isinstance(p, CouncilDecided)]
     spent = sum(s.finished.cost.tokens_in + s.finished.cost.tokens_out for s in state.steps.values() if s.finished)
     assert sum(decided.tokens.values()) <= spent
     assert decided.tokens["draft"] > 3 * 15
@@ -279,7 +289,7 @@ async def test_plan_that_stays_invalid_parks_with_every_problem():
     state = await work(world)
     assert state.park is not None
     assert state.park.cause == "derivation_failed"
-    (failed,) = [p for p in map(ev.decode, await world.events()) if isinstance(p, ev.TaskDerivationFailed)]
+    (failed,) = [p for p in map(decode, await world.events()) if isinstance(p, TaskDerivationFailed)]
     assert (failed.attempts, failed.requires_manual_review) == (3, True)
     assert {p.attempt for p in failed.problems} == {1, 2, 3}
 
@@ -329,7 +339,7 @@ async def test_granted_escalation_asks_a_new_council_the_same_and_lets_the_story
         None,
         "gate approve_design waits for role po",
     )
-    notes = [p.note for p in map(ev.decode, await world.events()) if isinstance(p, ev.StoryUnparked)]
+    notes = [p.note for p in map(decode, await world.events()) if isinstance(p, StoryUnparked)]
     assert notes[0] == "somebody looks at the models"
     assert "the same is asked of another one" in notes[1]
     assert first not in notes[1]
@@ -371,7 +381,7 @@ async def test_escalation_that_nobody_answered_is_asked_again_when_the_story_goe
         assert {a.request.subject.id for a in asked} == {council.opened.council_id}
         assert state.park is not None
         assert state.park.cause == "council_undecided"
-    parks = [p.cause for p in map(ev.decode, await world.events()) if isinstance(p, ev.StoryParked)]
+    parks = [p.cause for p in map(decode, await world.events()) if isinstance(p, StoryParked)]
     assert parks.count("approval_unanswered") == 1
     await told(world, "approve", {"gate": "council_escalation"})
     assert len((await work(world)).councils) == 2

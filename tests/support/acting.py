@@ -8,44 +8,35 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from fleet import events as ev
-from fleet.adapters.memory import MemoryBlobStore, MemoryClock, MemoryEventLog, MemoryRunLedger
-from fleet.ids import Digest, EntityId
-from fleet.models import ChatReply, PromptSet, TokenUsage, ToolUse, load_models, parse_prompts
-from fleet.ports import (
-    AgentAnswer,
-    AgentRequest,
-    Appended,
-    AppendRequest,
-    BlobStore,
-    ChatModel,
-    Duplicate,
-    Sandbox,
-    ToolContext,
-)
-from fleet.services.role_agent import RoleAgent
-from fleet.services.step_policy import StepPolicy
-from fleet.services.tool_kit import CommandTool, FilesTool, GitTool, SearchTool, ToolParts
-from fleet.services.toolbox import Toolbox
-from fleet.tools import Acting, FileEntry, RolesConfig, ToolCall, ToolOutcome, encode_tree
+from fleet.events.task import TreeMerged
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import Digest, EntityId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, AppendRequest, Duplicate
+from fleet.models.chat import ChatReply, TokenUsage, ToolUse
+from fleet.models.port import AgentAnswer, AgentRequest, ChatModel
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import PromptSet, parse_prompts
+from fleet.models.service.role_agent import RoleAgent
+from fleet.owner.journal.steps import StepPolicy
+from fleet.policy.roles import Acting, RolesConfig
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.port import Sandbox
+from fleet.tools.kit.commands import CommandTool
+from fleet.tools.kit.files import FilesTool
+from fleet.tools.kit.git import GitTool
+from fleet.tools.kit.parts import ToolParts
+from fleet.tools.kit.search import SearchTool
+from fleet.tools.port import ToolContext
+from fleet.tools.service import Toolbox
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.port import BlobStore
+from fleet.trees.tree import FileEntry, encode_tree
 from tests.support.bench import ScriptedAgents
 from tests.support.rules import files, step_policy
 from tests.support.story_events import BASE, TASK, StoryLog, open_council, story
-
-__all__ = [
-    "COUNCIL",
-    "FILES",
-    "Acted",
-    "CountingTools",
-    "Crash",
-    "MortalLog",
-    "acting_policy",
-    "calling",
-    "convened",
-    "role_agent",
-    "toolbox",
-    "written",
-]
 
 COUNCIL = EntityId("co-look1")
 FILES: Mapping[str, bytes] = {
@@ -128,7 +119,7 @@ async def written(blobs: BlobStore, texts: Mapping[str, bytes] = FILES) -> Diges
 def convened(tree: Digest) -> StoryLog:
     """A story whose council on its one task was just convened, on this tree."""
     log = story(until="build")
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=tree, commit="0b" * 20))
+    log.add(TreeMerged(base_digest=BASE, result_digest=tree, commit="0b" * 20))
     return log.add(open_council(COUNCIL, task_id=TASK).model_copy(update={"subject_digest": tree}))
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from fleet.adapters.memory import MemoryBlobStore, MemoryClock
-from fleet.models import load_models, parse_prompts
-from fleet.ports import ChatModel
-from fleet.services.role_agent import RoleAgent
-from fleet.tools.roles import load_roles
-
-__all__ = ["role_agent"]
+from fleet.kernel.clock import MemoryClock
+from fleet.models.port import ChatModel
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import parse_prompts
+from fleet.models.service.role_agent import RoleAgent
+from fleet.policy.roles import load_roles
+from fleet.trees.memory import MemoryBlobStore
 
 CONFIG = Path(__file__).parents[2] / "config"
 

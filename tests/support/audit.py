@@ -6,26 +6,25 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleet.adapters.appending import chain
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryCheckpointExport,
-    MemoryCheckpointStore,
-    MemoryClock,
-    MemoryEventLog,
-    MemoryRawLog,
-)
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.audit import KeyRing, NoteKey, RawEntry, raw_entry
-from fleet.events import Head, NewEvent, Payload, encode
-from fleet.ids import CommandId, StreamId
-from fleet.ports import Appended, AppendRequest, Signer
-from fleet.services.auditor import Auditor, AuditReport
-from fleet.services.losses import LossDesk
-from fleet.services.notary import Notary
+from fleet.audit.chain import RawEntry, raw_entry
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.key_ring import KeyRing
+from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
+from fleet.audit.note import NoteKey
+from fleet.audit.port import Signer
+from fleet.audit.service.auditor import Auditor, AuditReport
+from fleet.audit.service.losses import LossDesk
+from fleet.audit.service.notary import Notary
+from fleet.events.codec import encode
+from fleet.events.envelope import Head, NewEvent
+from fleet.events.payload import Payload
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import CommandId, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.log.port import Appended, AppendRequest
+from fleet.log.rules import chain
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.stores import ACTOR, append_request
-
-__all__ = ["OTHER_SIGNER", "SIGNER", "AuditWorld", "KeyInMemory", "entries_of"]
 
 
 @dataclass(frozen=True)

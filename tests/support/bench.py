@@ -7,61 +7,52 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryCheckpointExport,
-    MemoryCheckpointStore,
-    MemoryClock,
-    MemoryEventLog,
-    MemoryFeed,
-    MemoryInbox,
-    MemoryLeaseStore,
-    MemoryRawLog,
-    MemoryRunLedger,
-    MemorySandboxBackend,
-    MemorySnapshotStore,
-    Program,
-    ProgramEnd,
-)
-from fleet.adapters.memory.forge import MemoryForge
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.context import ContextConfig
-from fleet.errors import FleetError
-from fleet.events import StoredEvent
-from fleet.ids import Principal, StoryId, StreamId
-from fleet.models import PackReaders, TokenUsage, load_models
-from fleet.planning import CoachConfig
-from fleet.ports import AgentAnswer, AgentRequest, Agents, Clock, Tokenizers, ToolHost
-from fleet.services.brief_claims import BriefClaims
-from fleet.services.brief_owners import BriefOwners
-from fleet.services.budgeting import Budgeting
-from fleet.services.commands import CommandHandler
-from fleet.services.context_service import ContextService
-from fleet.services.council_pools import PoolRules
-from fleet.services.discovering import Discoverer
-from fleet.services.journal import Journal
-from fleet.services.losses import LossDesk
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.platform_owner import PlatformOwner
-from fleet.services.platform_view import PlatformView
-from fleet.services.project_calls import ProjectCalls
-from fleet.services.project_commands import Deciding
-from fleet.services.project_desk import ProjectDesk
-from fleet.services.project_owner import ProjectOwner, project_state
-from fleet.services.report import ReportService
-from fleet.services.reviewing import Reviewer
-from fleet.services.standing_delegations import DelegationRules, agent_roles
-from fleet.services.step_policy import StepPolicy
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import Definitions, Workbench
-from fleet.tools.roles import load_roles
-from fleet.wiring import load_definitions
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
+from fleet.audit.service.losses import LossDesk
+from fleet.context.port import Tokenizers
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.desk.planning import PlanningDesk
+from fleet.desk.platform import PlatformDesk
+from fleet.desk.projects import ProjectDesk
+from fleet.events.envelope import StoredEvent
+from fleet.forge.memory import MemoryForge
+from fleet.kernel.clock import Clock, MemoryClock
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import Principal, StoryId, StreamId
+from fleet.log.memory import MemoryEventLog, MemoryFeed, MemoryInbox, MemoryLeaseStore, MemorySnapshotStore
+from fleet.models.chat import TokenUsage
+from fleet.models.port import AgentAnswer, AgentRequest, Agents
+from fleet.models.profiles import load_models
+from fleet.models.prompts.reading import PackReaders
+from fleet.owner.brief_claims import BriefClaims
+from fleet.owner.budgets import Budgeting
+from fleet.owner.commands.delegations import DelegationRules, agent_roles
+from fleet.owner.commands.handler import CommandHandler
+from fleet.owner.council_pools import PoolRules
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import StepPolicy
+from fleet.owner.platform_view import PlatformView
+from fleet.owner.workbench import Definitions, Workbench
+from fleet.planning.coach_config import CoachConfig
+from fleet.policy.roles import load_roles
+from fleet.projects.brief_owners import BriefOwners
+from fleet.projects.discover import Discoverer
+from fleet.projects.platform_owner import PlatformOwner
+from fleet.projects.project_calls import ProjectCalls
+from fleet.projects.project_commands import Deciding
+from fleet.projects.project_owner import ProjectOwner, project_state
+from fleet.projects.review import Reviewer
+from fleet.report.service import ReportService
+from fleet.sandbox.memory import MemoryRunLedger, MemorySandboxBackend, Program, ProgramEnd
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.tools.port import ToolHost
+from fleet.trees.memory import MemoryBlobStore
+from fleet.wiring.endpoints import load_definitions
 from tests.support.audit import SIGNER
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STORY, digest
-
-__all__ = ["PEOPLE", "ScriptedAgents", "World", "definitions"]
 
 PEOPLE: dict[str, frozenset[str]] = {
     "user:ana": frozenset({"po"}),

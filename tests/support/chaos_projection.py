@@ -12,15 +12,15 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisDeadLetters, RedisEventLog
-from fleet.graph import Cursor, GraphChange
-from fleet.ids import StreamId
-from fleet.ports import DecisionGraph, EventLog, FeedGroup, HintDelivery
-from fleet.services.projector import Projector
+from fleet.graph.changes import Cursor, GraphChange
+from fleet.graph.port import DecisionGraph
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StreamId
+from fleet.log.port import EventLog, FeedGroup, HintDelivery
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.log import RedisEventLog
 from tests.support.chaos_stories import killed
-
-__all__ = ["ScrambledHints", "WatchedGraph", "applied_once", "projector", "running"]
 
 Fault = Callable[[StreamId, Cursor, Cursor], Awaitable[None]]
 

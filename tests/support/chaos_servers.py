@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from cluster.local import ArcadeDb, StoreKind, Valkey
-from fleet.adapters.redis import connect_redis
-
-__all__ = ["append_only_file", "connected", "crash", "ended", "log_store", "restarted_on", "small_disk"]
+from cluster.local.arcadedb import ArcadeDb
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.log.redis.connection import connect_redis
 
 
 @asynccontextmanager

@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemorySandboxBackend, ProgramEnd, ProgramStart
-from fleet.adapters.redis import (
-    RedisEventLog,
-    RedisFeed,
-    RedisInbox,
-    RedisLeaseStore,
-    RedisRunLedger,
-    RedisSnapshotStore,
-)
-from fleet.ids import RunKey, StoryId
-from fleet.ports import AgentAnswer, AgentRequest, SandboxHealth
-from fleet.services.context_service import ContextService
-from fleet.services.council_shard import CouncilShard
-from fleet.services.journal import Journal
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.report import ReportService
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import Workbench
-from fleet.story import StoryState
-from fleet.tools import RunResult, RunSpec
+from fleet.context.service.packs import ContextService
+from fleet.desk.planning import PlanningDesk
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.log.redis.snapshots import RedisSnapshotStore
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.owner.journal.journal import Journal
+from fleet.owner.shard import CouncilShard
+from fleet.owner.workbench import Workbench
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.report.service import ReportService
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
+from fleet.sandbox.port import SandboxHealth
+from fleet.sandbox.redis import RedisRunLedger
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.state import StoryState
+from fleet.trees.memory import MemoryBlobStore
 from tests.support import sim_story
 from tests.support.bench import ScriptedAgents, definitions
 from tests.support.chaos_servers import connected
@@ -37,8 +37,6 @@ from tests.support.chaos_stories import killed, patiently
 from tests.support.oracle import RecordingLog
 from tests.support.rules import fsm, step_policy
 from tests.support.sim_stores import CountingForge
-
-__all__ = ["Effect", "Outside", "RunningShard", "SkewedClock", "deliver", "desk_of", "running_shard", "state_of"]
 
 
 class SkewedClock(SystemClock):

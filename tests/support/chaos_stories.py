@@ -10,17 +10,19 @@ from functools import cache
 from itertools import count, groupby
 from typing import Any, TypeVar
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.errors import CommitUnknown, FleetError, Retry, StoreError
-from fleet.ids import CommandId, EntityId, StoryId, StreamId
-from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
+from fleet.events.codec import decode, encode
+from fleet.events.envelope import Head, StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.story import AcceptanceCriterion, MilestoneReached, StoryCreated
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import CommitUnknown, FleetError, Retry, StoreError
+from fleet.kernel.ids import CommandId, EntityId, StoryId, StreamId
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
 from tests.support.oracle import RecordingLog
 from tests.support.story_events import SYSTEM, Stage, StoryLog, created_payload, story
 
 T = TypeVar("T")
 
-__all__ = ["StoryWriter", "killed", "patiently", "story_name", "whole_story", "write_story"]
 
 _NUMBERS = count(1)
 _IDS = re.compile(r"\b(?:st|pv|tk|de|ap|co|cd|rn|in|rp|qu|dg|ac)(?:-[a-z0-9]+)+\b")
@@ -32,7 +34,7 @@ def story_name(what: str) -> StoryId:
 
 
 @cache
-def _template(until: Stage) -> tuple[tuple[ev.StoredEvent, str], ...]:
+def _template(until: Stage) -> tuple[tuple[StoredEvent, str], ...]:
     return tuple(
         (event, payload.model_dump_json(by_alias=True, exclude_none=True))
         for event, payload in story(until=until).decoded
@@ -46,7 +48,7 @@ def whole_story(part: str, *, until: Stage = "closed") -> StoryLog:
     for _, group in groupby(template, key=lambda pair: pair[0].command_id):
         events = list(group)
         payloads = [
-            type(ev.decode(event)).model_validate_json(_IDS.sub(lambda m: f"{m.group()}-{part}", text))
+            type(decode(event)).model_validate_json(_IDS.sub(lambda m: f"{m.group()}-{part}", text))
             for event, text in events
             # These streams are written without an owner, under epoch 0.
             if event.type != "OwnershipTaken"
@@ -97,7 +99,7 @@ class StoryWriter:
         self.waits_ms: list[int] = []
         """Duration of each successful call of `append`."""
         self.last_error: StoreError | None = None
-        self._head = ev.Head()
+        self._head = Head()
         self._body_chars = body_chars
 
     async def write(self, *, events: int = 2, within_s: float = 20.0) -> Appended | Duplicate:
@@ -118,7 +120,7 @@ class StoryWriter:
         number = len(self.commands)
         return AppendRequest(
             stream=self.stream,
-            events=[ev.encode(p) for p in self._payloads(number, events)],
+            events=[encode(p) for p in self._payloads(number, events)],
             expected=self._head,
             command_id=CommandId(f"{self.story_id}/{number}/finish"),
             actor=SYSTEM,
@@ -144,26 +146,26 @@ class StoryWriter:
                     self.waits_ms.append(clock.monotonic_ms() - began)
                     return outcome
 
-    async def _reload(self) -> ev.Head:
+    async def _reload(self) -> Head:
         return await patiently(lambda: self.seen.head(self.stream))
 
-    def _payloads(self, number: int, events: int) -> list[ev.Payload]:
+    def _payloads(self, number: int, events: int) -> list[Payload]:
         if number == 0:
             return [_created(self.story_id)]
         return [
-            ev.MilestoneReached(
+            MilestoneReached(
                 milestone_id=EntityId(f"ms-{number}-{ordinal}"), name="x" * self._body_chars, ref=str(self.story_id)
             )
             for ordinal in range(events)
         ]
 
 
-def _created(story_id: StoryId) -> ev.StoryCreated:
-    criterion = ev.AcceptanceCriterion(ac_id=EntityId(f"ac-{story_id}"), text="Given 'a b', slugify returns 'a-b'")
+def _created(story_id: StoryId) -> StoryCreated:
+    criterion = AcceptanceCriterion(ac_id=EntityId(f"ac-{story_id}"), text="Given 'a b', slugify returns 'a-b'")
     return created_payload(acceptance_criteria=(criterion,))
 
 
-async def write_story(log: EventLog, written: StoryLog) -> list[ev.StoredEvent]:
+async def write_story(log: EventLog, written: StoryLog) -> list[StoredEvent]:
     """The events of a whole story are in the log; returns them."""
     await written.write_to(log)
     return written.events

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Page", "chromium", "chromium_program"]
-
 PATIENCE_S = 60.0
 """A machine that others use too may stand still for half a minute; only what never comes has failed."""
 

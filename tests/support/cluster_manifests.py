@@ -6,10 +6,9 @@ import json
 from functools import cache
 from typing import Any
 
-from cluster.kuberay import ClusterSettings, load_cluster, ray_job, render
-from fleet.config import ConfigFiles, packaged_directory
-
-__all__ = ["cluster_named", "document_of", "every_ray_object", "files", "rendered"]
+from cluster.kuberay.render import load_cluster, render
+from cluster.kuberay.settings import ClusterSettings
+from fleet.config.files import ConfigFiles, packaged_directory
 
 RAY_KINDS = frozenset({"RayCluster", "RayService", "RayJob"})
 
@@ -46,5 +45,4 @@ def every_ray_object() -> list[dict[str, Any]]:
         kept = cluster_named(name, kind="cluster")
         for cluster in (cluster_named(name), kept, cluster_named(name, runs=None)):
             found += [m for m in rendered(cluster) if m["kind"] in RAY_KINDS]
-        found.append(ray_job(kept, name="seed", entrypoint="python -m fleet.cli status"))
     return found

@@ -15,16 +15,6 @@ import pytest
 
 from tests.support.sandbox_probes import PROBES
 
-__all__ = [
-    "CHECKS",
-    "NOT_APPLICABLE",
-    "PROPERTY",
-    "claims",
-    "claims_in",
-    "probe_params",
-    "pytest_collection_modifyitems",
-]
-
 PROPERTY = "check"
 
 CHECKS: Mapping[str, str] = {

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 import yaml
 
-from fleet.context import ContextConfig, StoryView, milestones
+from fleet.context.scope import ContextConfig
+from fleet.context.view import StoryView, milestones
 from tests.support.story_events import StoryLog
 
 CONFIG = Path(__file__).parents[2] / "config" / "context.yaml"

@@ -7,22 +7,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import council as cn
-from fleet.ids import Digest, EntityId, Principal
-
-__all__ = [
-    "World",
-    "ballot",
-    "contender",
-    "counted",
-    "evidence",
-    "member",
-    "opened",
-    "quality_seat",
-    "run",
-    "sha",
-    "voters",
-]
+from fleet.council.ballot import CountedBallot, read_ballot
+from fleet.council.conclusion import conclude
+from fleet.council.evidence import Contender, Evidence, GateCheck
+from fleet.council.facts import (
+    BallotCast,
+    Closed,
+    CritiqueReceived,
+    DraftFailed,
+    DraftReceived,
+    EvidenceRecorded,
+    Fact,
+    Opened,
+    RepairFailed,
+    RepairReceived,
+    TestsAuthored,
+    TestsFailed,
+    TestsFiltered,
+)
+from fleet.council.roster import Member, quorum_of
+from fleet.council.rounds import (
+    Owed,
+    OwedBallot,
+    OwedCritique,
+    OwedDecision,
+    OwedDraft,
+    OwedEvidence,
+    OwedRepair,
+    OwedTests,
+    owed,
+)
+from fleet.council.state import CouncilState, evolve
+from fleet.council.tally import Decided
+from fleet.council.tests_filter import DroppedTest
+from fleet.kernel.ids import Digest, EntityId, Principal
 
 COUNCIL = "co-test1"
 
@@ -32,7 +50,7 @@ def sha(text: str) -> Digest:
     return Digest(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
 
 
-def member(name: str, **changes: Any) -> cn.Member:
+def member(name: str, **changes: Any) -> Member:
     """A seat that proposes and votes."""
     role = name.split("-")[0]
     known: dict[str, Any] = {
@@ -42,20 +60,20 @@ def member(name: str, **changes: Any) -> cn.Member:
         "model_policy": role,
         "temperature": "0.2",
     }
-    return cn.Member(**(known | changes))
+    return Member(**(known | changes))
 
 
-def voters(count: int, **changes: Any) -> tuple[cn.Member, ...]:
+def voters(count: int, **changes: Any) -> tuple[Member, ...]:
     """Developers 001.. that propose and vote."""
     return tuple(member(f"developer-{n:03d}", **changes) for n in range(1, count + 1))
 
 
-def quality_seat() -> cn.Member:
+def quality_seat() -> Member:
     """The test author."""
     return member("qa-001", can_propose=False, can_vote=False, test_author=True)
 
 
-def opened(*roster: cn.Member, **changes: Any) -> cn.Opened:
+def opened(*roster: Member, **changes: Any) -> Opened:
     """An opened selection of code with three voters and a test author, unless told otherwise."""
     seats = roster or (*voters(3), quality_seat())
     kind = changes.get("kind", "selection")
@@ -65,12 +83,12 @@ def opened(*roster: cn.Member, **changes: Any) -> cn.Opened:
         "output_kind": "code_patch",
         "roster": seats,
         "rounds": 1,
-        "quorum": cn.quorum_of(kind, sum(m.can_vote for m in seats)),
+        "quorum": quorum_of(kind, sum(m.can_vote for m in seats)),
         "seed": 7,
         "rubric_digest": sha("rubric"),
         "rule_version": 1,
     }
-    return cn.Opened(**(known | changes))
+    return Opened(**(known | changes))
 
 
 def evidence(candidate: str, *, round: int = 0, ok: bool = True, passed: int = 2, total: int = 2, **more: Any) -> Any:
@@ -78,7 +96,7 @@ def evidence(candidate: str, *, round: int = 0, ok: bool = True, passed: int = 2
     known: dict[str, Any] = {
         "candidate_id": EntityId(candidate),
         "round": round,
-        "gates": (cn.GateCheck(name="build", ok=ok),),
+        "gates": (GateCheck(name="build", ok=ok),),
         "gates_ok": ok,
         "trusted_passed": passed,
         "trusted_total": total,
@@ -86,10 +104,10 @@ def evidence(candidate: str, *, round: int = 0, ok: bool = True, passed: int = 2
         "cluster_size": 1,
         "diff_lines": 10,
     }
-    return cn.Evidence(**(known | more))
+    return Evidence(**(known | more))
 
 
-def contender(name: str, **changes: Any) -> cn.Contender:
+def contender(name: str, **changes: Any) -> Contender:
     """A candidate with equal evidence; its digest is its name."""
     known: dict[str, Any] = {
         "candidate_id": name,
@@ -101,10 +119,10 @@ def contender(name: str, **changes: Any) -> cn.Contender:
         "diff_lines": 10,
         "trusted_total": 3,
     }
-    return cn.Contender(**(known | changes))
+    return Contender(**(known | changes))
 
 
-def counted(voter: str, ranking: str, *, reject: str = "", abstain: str = "", **changes: Any) -> cn.CountedBallot:
+def counted(voter: str, ranking: str, *, reject: str = "", abstain: str = "", **changes: Any) -> CountedBallot:
     """A counted ballot that ranks one-letter candidates and approves what is neither rejected nor abstained on."""
     known: dict[str, Any] = {
         "voter": voter,
@@ -114,7 +132,7 @@ def counted(voter: str, ranking: str, *, reject: str = "", abstain: str = "", **
         "pairs": frozenset((a, b) for n, a in enumerate(ranking) for b in ranking[n + 1 :]),
         "first": ranking[:1] or None,
     }
-    return cn.CountedBallot(**(known | changes))
+    return CountedBallot(**(known | changes))
 
 
 @dataclass
@@ -126,45 +144,45 @@ class World:
     worth: Mapping[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Solution -> fields of its evidence."""
     tests: int = 2
-    vote: Callable[[cn.OwedBallot], cn.Fact] | None = None
+    vote: Callable[[OwedBallot], Fact] | None = None
     measured: list[str] = field(default_factory=list[str])
 
-    def answer(self, duty: cn.Owed, state: cn.CouncilState) -> tuple[cn.Fact, ...]:
+    def answer(self, duty: Owed, state: CouncilState) -> tuple[Fact, ...]:
         """The facts that settle one duty."""
         match duty:
-            case cn.OwedDraft(seat):
+            case OwedDraft(seat):
                 return (self._draft(str(seat.member_id)),)
-            case cn.OwedTests(seat):
+            case OwedTests(seat):
                 if not self.tests:
-                    return (cn.TestsFailed(str(seat.member_id), "reply_malformed", tokens=1),)
-                return (cn.TestsAuthored(str(seat.member_id), sha("tests"), self.tests, tokens=20),)
-            case cn.OwedEvidence():
+                    return (TestsFailed(str(seat.member_id), "reply_malformed", tokens=1),)
+                return (TestsAuthored(str(seat.member_id), sha("tests"), self.tests, tokens=20),)
+            case OwedEvidence():
                 return self._evidence(duty, state)
-            case cn.OwedCritique(number, candidate, critic):
-                return (cn.CritiqueReceived(number, candidate, str(critic.member_id), sha("critique"), tokens=5),)
-            case cn.OwedRepair(number, candidate, author):
+            case OwedCritique(number, candidate, critic):
+                return (CritiqueReceived(number, candidate, str(critic.member_id), sha("critique"), tokens=5),)
+            case OwedRepair(number, candidate, author):
                 text = self._text(str(author.member_id), number)
                 if text is None:
-                    return (cn.RepairFailed(number, candidate, "model_timeout", tokens=1),)
-                return (cn.RepairReceived(number, candidate, sha(text), sha(text.strip()), tokens=10),)
-            case cn.OwedBallot():
+                    return (RepairFailed(number, candidate, "model_timeout", tokens=1),)
+                return (RepairReceived(number, candidate, sha(text), sha(text.strip()), tokens=10),)
+            case OwedBallot():
                 return (self.vote(duty) if self.vote else ballot(duty),)
-            case cn.OwedDecision():
-                result = cn.conclude(state).result
-                return (cn.Closed("decided" if isinstance(result, cn.Decided) else "undecided"),)
+            case OwedDecision():
+                result = conclude(state).result
+                return (Closed("decided" if isinstance(result, Decided) else "undecided"),)
 
     def _text(self, author: str, number: int) -> str | None:
         known = self.solutions.get(author, [])
         return known[number] if number < len(known) else None
 
-    def _draft(self, author: str) -> cn.Fact:
+    def _draft(self, author: str) -> Fact:
         text = self._text(author, 0)
         if text is None:
-            return cn.DraftFailed(author, "model_timeout", tokens=1)
-        return cn.DraftReceived(author, f"cd-{author}", sha(text), sha(text.strip()), tokens=10)
+            return DraftFailed(author, "model_timeout", tokens=1)
+        return DraftReceived(author, f"cd-{author}", sha(text), sha(text.strip()), tokens=10)
 
-    def _evidence(self, duty: cn.OwedEvidence, state: cn.CouncilState) -> tuple[cn.Fact, ...]:
-        facts: list[cn.Fact] = []
+    def _evidence(self, duty: OwedEvidence, state: CouncilState) -> tuple[Fact, ...]:
+        facts: list[Fact] = []
         for candidate in duty.candidates:
             text = self._text(candidate.removeprefix("cd-"), duty.round) or "subject"
             self.measured.append(text)
@@ -173,14 +191,14 @@ class World:
             )
             total = self.tests if state.opened.output_kind == "code_patch" else 0
             known["passed"] = min(known["passed"], total)
-            facts.append(cn.EvidenceRecorded(evidence(candidate, round=duty.round, total=total, **known)))
+            facts.append(EvidenceRecorded(evidence(candidate, round=duty.round, total=total, **known)))
         if duty.filter_tests and (not duty.candidates or any(f.evidence.gates_ok for f in facts)):  # pyright: ignore
             kept = tuple(f"t{n}" for n in range(self.tests))
-            facts.insert(0, cn.TestsFiltered(kept, (cn.DroppedTest("t9", "failed_by_all"),), trusted=True))
+            facts.insert(0, TestsFiltered(kept, (DroppedTest("t9", "failed_by_all"),), trusted=True))
         return tuple(facts)
 
 
-def ballot(duty: cn.OwedBallot, *, order: tuple[str, ...] | None = None, votes: str = "approve") -> cn.BallotCast:
+def ballot(duty: OwedBallot, *, order: tuple[str, ...] | None = None, votes: str = "approve") -> BallotCast:
     """A valid answer to a paper: ranks by candidate id, or by `order`."""
     names = sorted(duty.paper.candidates, key=(order or tuple(sorted(duty.paper.candidates))).index)
     labels = {e.candidate_id: e.label for e in duty.paper.entries}
@@ -188,25 +206,25 @@ def ballot(duty: cn.OwedBallot, *, order: tuple[str, ...] | None = None, votes: 
         "votes": [{"label": label, "vote": votes, "reason": f"seen as {label}"} for label in duty.paper.labels],
         "ranking": [labels[name] for name in names],
     }
-    return cn.BallotCast(cn.read_ballot(answer, duty.paper), tokens=3)
+    return BallotCast(read_ballot(answer, duty.paper), tokens=3)
 
 
 def run(
     world: World,
-    start: cn.Opened,
+    start: Opened,
     *,
     pick: Callable[[int], int] = lambda count: 0,
-    stop: Callable[[cn.CouncilState], cn.Fact | None] = lambda state: None,
-) -> tuple[cn.CouncilState, list[cn.Fact]]:
+    stop: Callable[[CouncilState], Fact | None] = lambda state: None,
+) -> tuple[CouncilState, list[Fact]]:
     """The council from its opening to its end; `pick` chooses which of the owed answers comes first."""
-    state, facts = cn.CouncilState(start), list[cn.Fact]()
+    state, facts = CouncilState(start), list[Fact]()
     for _ in range(200):
-        duties = cn.owed(state)
+        duties = owed(state)
         if not duties:
             return state, facts
         ended = stop(state) if state.interrupted is None else None
         new = (ended,) if ended else world.answer(duties[pick(len(duties))], state)
         for fact in new:
-            state = cn.evolve(state, fact)
+            state = evolve(state, fact)
             facts.append(fact)
-    raise AssertionError(f"no end after 200 answers: {cn.owed(state)}")
+    raise AssertionError(f"no end after 200 answers: {owed(state)}")

@@ -10,22 +10,21 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
-from fleet.errors import ModelUnavailable
-from fleet.ports import AgentRequest
-from fleet.services.council_shard import CouncilShard
-from fleet.tools import FileEntry, encode_tree
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.events.story import StoryScored
+from fleet.events.task import TreeMerged
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ModelUnavailable
+from fleet.models.port import AgentRequest
+from fleet.owner.shard import CouncilShard
+from fleet.trees.tree import FileEntry, encode_tree
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import ScriptedAgents, World
 from tests.support.front import front_parts
 from tests.support.rules import files
 from tests.support.story_events import CONTENT, PO, STORY, StoryLog, created_payload
 from tests.support.tool_front import REGISTRY, ROOT, keyed
-from tests.unit.services.test_requested_councils import PATH, reported
-
-__all__ = ["START", "council_front", "started", "voters"]
+from tests.unit.owner.test_requested_councils import PATH, reported
 
 START = f"/api/planner/stories/{STORY}/start"
 
@@ -46,9 +45,9 @@ async def _in_draft(world: World) -> None:
     blob = await world.blobs.put(b"def shout(text: str) -> str:\n    return text.upper()\n")
     tree = await world.blobs.put(encode_tree({PATH: FileEntry("100644", blob)}))
     log = StoryLog().add(created_payload(), actor=PO)
-    log.add(ev.StoryScored(content_digest=CONTENT, score="95", threshold="75", dor_ok=True, scorer_version="1"))
+    log.add(StoryScored(content_digest=CONTENT, score="95", threshold="75", dor_ok=True, scorer_version="1"))
     log.move("BACKLOG", "create_story", "DRAFT")
-    log.add(ev.TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20), reported(tree))
+    log.add(TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20), reported(tree))
     await log.write_to(world.log)
 
 

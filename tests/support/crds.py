@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-__all__ = ["Visit", "admit", "known_schemas", "rules_of", "schemas"]
-
 FILES = {"RayCluster": "rayclusters", "RayService": "rayservices", "RayJob": "rayjobs"}
 FOLDER = Path(os.environ.get("FLEET_CRDS") or Path(__file__).resolve().parents[3] / "shared" / "crds")
 Schema = Mapping[str, Any]

@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.adapters.llm import ChatModels
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.events import StoredEvent
-from fleet.ids import StoryId
-from fleet.models import load_models
-from fleet.ports import ChatModel, EventLog
-from fleet.story import StoryState
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.ids import StoryId
+from fleet.log.port import EventLog
+from fleet.models.engines.factory import ChatModels
+from fleet.models.port import ChatModel
+from fleet.models.profiles import load_models
+from fleet.story.state import StoryState
 from tests.support.team import ADA, team
 from tests.support.team_models import RECORDED, CountingModel, demo_repository, demo_story
-
-__all__ = ["DemoRun", "files_of", "git_says", "run_demo"]
 
 
 def git_says(repo: Path, *arguments: str) -> str:

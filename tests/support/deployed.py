@@ -5,9 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from fleet.tools import DeployTarget
-
-__all__ = ["ARGV", "app", "free_port", "target_of"]
+from fleet.policy.deploy import DeployTarget
 
 ARGV = ("python", "app.py")
 _APP = """

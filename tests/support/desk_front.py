@@ -12,48 +12,43 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import (
-    MemoryDaySpending,
-    MemoryDeployments,
-    MemoryEventLog,
-    MemoryFeed,
-    MemoryGraph,
-    MemoryToolSessions,
-)
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.config import ServeSettings
-from fleet.context import ContextConfig
-from fleet.ids import Principal
-from fleet.models import Budgets, load_models
-from fleet.planning import CoachConfig
-from fleet.ports import ChatModel
-from fleet.rigor import RigorConfig
-from fleet.services.audit_desk import AuditDesk
-from fleet.services.auditor import Auditor
-from fleet.services.budget_desk import BudgetDesk
-from fleet.services.coach_desk import CoachDesk
-from fleet.services.context_service import ContextService
-from fleet.services.context_statistics import ContextStatistics
-from fleet.services.decision_desk import DecisionDesk
-from fleet.services.deployment_desk import DeploymentDesk
-from fleet.services.gate_desk import GateDesk
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.platform_view import PlatformView
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.services.project_desk import ProjectDesk
-from fleet.services.story_desk import StoryDesk
-from fleet.services.tool_desk import ToolDesk
-from fleet.tools.roles import load_roles
-from serve_apps.gateway import build_gateway
-from serve_apps.in_force import ConfigInForce
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.service.auditor import Auditor
+from fleet.config.settings import ServeSettings
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.deploy.memory import MemoryDeployments
+from fleet.desk.audit import AuditDesk
+from fleet.desk.budgets import BudgetDesk
+from fleet.desk.coach import CoachDesk
+from fleet.desk.context.statistics import ContextStatistics
+from fleet.desk.decisions import DecisionDesk
+from fleet.desk.deployments import DeploymentDesk
+from fleet.desk.gates import GateDesk
+from fleet.desk.platform import PlatformDesk
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.desk.projects import ProjectDesk
+from fleet.desk.stories import StoryDesk
+from fleet.desk.tools.desk import ToolDesk
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Principal
+from fleet.log.memory import MemoryEventLog, MemoryFeed
+from fleet.models.port import ChatModel
+from fleet.models.profiles import Budgets, load_models
+from fleet.owner.platform_view import PlatformView
+from fleet.owner.spending.memory import MemoryDaySpending
+from fleet.planning.coach_config import CoachConfig
+from fleet.policy.roles import load_roles
+from fleet.tools.memory import MemoryToolSessions
+from fleet.workspace.levels import RigorConfig
 from serve_apps.parts import FrontParts
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.routes.in_force import ConfigInForce
 from tests.support.bench import definitions
 from tests.support.deployed import target_of
 from tests.support.rules import files, fsm, step_policy
 from tests.support.team import ROLES, Team, team
-
-__all__ = ["DEV_TOKEN", "RITA_TOKEN", "TOKEN", "DeskFront", "desk_front"]
 
 TOKEN = "ada-token-of-this-test"
 DEV_TOKEN = "dev-token-of-this-test"
@@ -146,7 +141,7 @@ def _feed(team: Team) -> MemoryFeed:
 
 
 def _audit(team: Team, clock: SystemClock) -> AuditDesk:
-    from fleet.adapters.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
+    from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
     from tests.support.audit import SIGNER
 
     assert isinstance(team.log, MemoryEventLog)

@@ -10,8 +10,6 @@ from scripts import desk
 from tests.support.chromium import Page, chromium_program
 from tests.support.desk_front import TOKEN, DeskFront
 
-__all__ = ["FAINT", "SIZES", "assert_clean", "build_desk", "pictures", "sign_in"]
-
 PICTURES = Path("build/reports/desk")
 SIZES = ((1280, 800), (390, 844))
 # Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG 2.2, 1.4.3); what is disabled is exempt.

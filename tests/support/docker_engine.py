@@ -13,8 +13,6 @@ from pathlib import Path
 
 from tests.support.sandbox import state_folder
 
-__all__ = ["docker_engine"]
-
 _STARTS_S = 60
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.events import GENESIS_HASH
-from fleet.graph import Cursor, GraphChange, NodeChange, RelationChange
-from fleet.ids import StreamId
-from fleet.ports import DecisionGraph
+from fleet.events.envelope import GENESIS_HASH
+from fleet.graph.changes import Cursor, GraphChange, NodeChange, RelationChange
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.ids import StreamId
 from tests.support.graphs import canonical, fresh
-
-__all__ = ["Drawn"]
 
 
 class Drawn:

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fleet.adapters.memory import MemoryClock
-from fleet.adapters.memory.engine import FakeTokens, MemoryTokenSource
-from fleet.models import ActorEngine, ChatMessage, ChatRequest, Sampling, ToolOffer
-from fleet.services.model_engine import ModelEngine
-
-__all__ = ["SMALL_MODEL", "VLLM_PYTHON", "actor_engine", "ask", "fake_engine", "running_clock"]
+from fleet.kernel.clock import MemoryClock
+from fleet.models.chat import ChatMessage, ChatRequest, Sampling, ToolOffer
+from fleet.models.engine_config import ActorEngine
+from fleet.models.memory import FakeTokens, MemoryTokenSource
+from fleet.models.service.model_engine import ModelEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"

@@ -10,9 +10,172 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fleet import events as ev
-from fleet.digest import digest_of
-from fleet.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
+from fleet.events.approval import (
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalRequested,
+    ApprovalRevoked,
+    Subject,
+)
+from fleet.events.budget import BudgetExhausted, BudgetScope, BudgetSet, BudgetWarning, UsageAdjusted
+from fleet.events.codec import encode
+from fleet.events.context import ContextChange, ContextChanged, ContextPackBuilt, DroppedScope, SummaryRecorded
+from fleet.events.council import (
+    BallotCast,
+    BallotRefused,
+    CouncilBudget,
+    CouncilCancelled,
+    CouncilDecided,
+    CouncilOpened,
+    CouncilUndecided,
+    CritiqueReceived,
+    DraftFailed,
+    DraftReceived,
+    DroppedTest,
+    EstimateCast,
+    Evidence,
+    EvidenceGate,
+    EvidenceRecorded,
+    RepairReceived,
+    RosterMember,
+    RoundOpened,
+    TestsAuthored,
+    TestsFiltered,
+)
+from fleet.events.decision import (
+    DecisionAccepted,
+    DecisionLink,
+    DecisionLinked,
+    DecisionProposed,
+    DecisionRejected,
+    DecisionSuperseded,
+    EvidenceRef,
+)
+from fleet.events.payload import Payload
+from fleet.events.plan import (
+    Blocker,
+    CheckpointSaved,
+    Dependency,
+    PlanAdopted,
+    PlanProblem,
+    PlanProposed,
+    PlanRejected,
+    PlanStalled,
+    Task,
+    TaskDecision,
+    TaskDerivationFailed,
+    TaskDerivationRequested,
+)
+from fleet.events.platform import (
+    AccessDenied,
+    AgentRegistered,
+    AgentUnregistered,
+    ConfigActivated,
+    CouncilPoolRemoved,
+    CouncilPoolSet,
+    DelegationGranted,
+    DelegationRevoked,
+    FleetPaused,
+    FleetResumed,
+    OverrideUsed,
+)
+from fleet.events.project import (
+    CeremonyCancelled,
+    CeremonyCompleted,
+    CeremonyOpened,
+    CeremonyStarted,
+    CeremonyStoryDecided,
+    CeremonyStoryEstimated,
+    CeremonyStoryReviewed,
+    DiscoveryAccepted,
+    DiscoveryAnswered,
+    DiscoveryProposed,
+    DiscoveryRejected,
+    DiscoveryRequested,
+    EpicCreated,
+    EpicUpdated,
+    ProjectCreated,
+    ProjectRepo,
+    ProjectUpdated,
+    StoryTombstoned,
+)
+from fleet.events.registry import EVENT_TYPES
+from fleet.events.report import Orphan, OwnershipTaken, ReportGenerated, Traceability
+from fleet.events.step import (
+    Cost,
+    ModelFallbackUsed,
+    PolicyRef,
+    Provenance,
+    Reserve,
+    StepArtifact,
+    StepFinished,
+    StepOutcomeUnknown,
+    StepResolved,
+    StepStarted,
+    StuckDetected,
+    ToolDenied,
+)
+from fleet.events.story import (
+    AcceptanceCriterion,
+    ConfigMigrated,
+    Finding,
+    GuardResult,
+    MilestoneReached,
+    QuestionAnswered,
+    QuestionRaised,
+    RepoSource,
+    RigorChanged,
+    RunDelegation,
+    StoryArchived,
+    StoryCancelled,
+    StoryClosed,
+    StoryCreated,
+    StoryEdited,
+    StoryParked,
+    StoryPaused,
+    StoryResumed,
+    StoryScored,
+    StoryStarted,
+    StoryTransitioned,
+    StoryUnparked,
+    Topic,
+    TransitionRefused,
+)
+from fleet.events.task import (
+    FileChange,
+    MergeConflicted,
+    RestoreRequested,
+    SlaBreached,
+    TaskAdded,
+    TaskClaimed,
+    TaskClaimReleased,
+    TaskEstimated,
+    TaskTransitioned,
+    TaskUpdated,
+    TreeMerged,
+)
+from fleet.events.workspace import (
+    CoverageSummary,
+    DeploymentRecorded,
+    DimensionScore,
+    DimensionWaived,
+    DocFile,
+    DocsProduced,
+    GateScore,
+    HealthCheck,
+    HealthObserved,
+    IncidentClosed,
+    IncidentOpened,
+    LintSummary,
+    StaticSummary,
+    TestSummary,
+    WorkspaceReported,
+    WorkspaceScored,
+    WorkspaceSummary,
+)
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "events"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -53,18 +216,18 @@ def digest(name: str) -> Digest:
     return digest_of(name.encode())
 
 
-def _story() -> list[ev.Payload]:
-    guard = ev.GuardResult(name="dor_ok", ok=True, evidence=("story:st-cart7/2",))
-    closed = ev.GuardResult(name="po_approved", ok=False, message="no valid approval of role po")
-    about = ev.Topic(kind="story", id=STORY)
+def _story() -> list[Payload]:
+    guard = GuardResult(name="dor_ok", ok=True, evidence=("story:st-cart7/2",))
+    closed = GuardResult(name="po_approved", ok=False, message="no valid approval of role po")
+    about = Topic(kind="story", id=STORY)
     return [
-        ev.StoryCreated(
+        StoryCreated(
             project_id=PROJECT,
             epic_id=EPIC,
             title="As a shopper, I want to save my cart",
             description="Keep the cart for 30 days so that I can pay later.",
             acceptance_criteria=(
-                ev.AcceptanceCriterion(
+                AcceptanceCriterion(
                     ac_id=CRITERION,
                     text="Given a cart with 2 items, when I sign in again, then both items are listed",
                 ),
@@ -79,12 +242,12 @@ def _story() -> list[ev.Payload]:
             content_digest=digest("content"),
             config={"fsm.yaml": digest("fsm"), "rigor.yaml": digest("rigor")},
         ),
-        ev.StoryStarted(
-            repo=ev.RepoSource(provider="local", url="/srv/shop", ref="main"),
+        StoryStarted(
+            repo=RepoSource(provider="local", url="/srv/shop", ref="main"),
             model="local-7b",
             toolchain="python",
             delegations=(
-                ev.RunDelegation(
+                RunDelegation(
                     delegation_id=DELEGATION,
                     gate="approve_scope",
                     delegate=COUNCIL,
@@ -96,19 +259,19 @@ def _story() -> list[ev.Payload]:
             ),
             record=True,
         ),
-        ev.StoryEdited(
+        StoryEdited(
             changes={"title": "Save my cart", "tags": ["cart"]},
             reason="shorter title",
             content_digest=digest("content2"),
             previous_content_digest=digest("content"),
         ),
-        ev.StoryScored(
+        StoryScored(
             content_digest=digest("content"),
             score="95",
             threshold="75",
             dor_ok=True,
             findings=(
-                ev.Finding(
+                Finding(
                     code="AMBIGUOUS",
                     dimension="Estimable",
                     points_lost=5,
@@ -121,20 +284,20 @@ def _story() -> list[ev.Payload]:
             ),
             scorer_version="1",
         ),
-        ev.StoryTransitioned(
+        StoryTransitioned(
             from_="DRAFT", event="approve_scope", to="DESIGN", guards=(guard,), reason="the scope is clear"
         ),
-        ev.TransitionRefused(state="DRAFT", event="approve_scope", guards=(guard, closed), principal=PO),
-        ev.RigorChanged(from_="L1", to="L2", reason="payments are affected", approval_id=APPROVAL),
-        ev.ConfigMigrated(file="fsm.yaml", from_digest=digest("fsm"), to_digest=digest("fsm2"), by=ADMIN),
-        ev.StoryParked(
+        TransitionRefused(state="DRAFT", event="approve_scope", guards=(guard, closed), principal=PO),
+        RigorChanged(from_="L1", to="L2", reason="payments are affected", approval_id=APPROVAL),
+        ConfigMigrated(file="fsm.yaml", from_digest=digest("fsm"), to_digest=digest("fsm2"), by=ADMIN),
+        StoryParked(
             cause="council_undecided", code="quorum_not_reached", detail="2 of 3 voters are silent", ref=COUNCIL_ID
         ),
-        ev.StoryUnparked(by=PO, note="voters are back", cause="council_undecided"),
-        ev.StoryCancelled(reason="the shop closes"),
-        ev.StoryArchived(export_digest=digest("export"), reason="nobody reads it any more"),
-        ev.StoryClosed(final_state="DONE", report_id=REPORT),
-        ev.QuestionRaised(
+        StoryUnparked(by=PO, note="voters are back", cause="council_undecided"),
+        StoryCancelled(reason="the shop closes"),
+        StoryArchived(export_digest=digest("export"), reason="nobody reads it any more"),
+        StoryClosed(final_state="DONE", report_id=REPORT),
+        QuestionRaised(
             question_id=QUESTION,
             kind="clarification",
             text="Are 30 days calendar days?",
@@ -142,28 +305,28 @@ def _story() -> list[ev.Payload]:
             about=about,
             asked_by=DEV,
         ),
-        ev.QuestionAnswered(question_id=QUESTION, answer="Yes, calendar days.", answered_by=PO),
-        ev.MilestoneReached(milestone_id=EntityId("ms-plan1"), name="plan adopted", ref=PLAN),
-        ev.StoryPaused(scope="task", task_id=TASK, by=PO, reason="wait for the schema"),
-        ev.StoryResumed(scope="story", by=PO),
+        QuestionAnswered(question_id=QUESTION, answer="Yes, calendar days.", answered_by=PO),
+        MilestoneReached(milestone_id=EntityId("ms-plan1"), name="plan adopted", ref=PLAN),
+        StoryPaused(scope="task", task_id=TASK, by=PO, reason="wait for the schema"),
+        StoryResumed(scope="story", by=PO),
     ]
 
 
-def _approval() -> list[ev.Payload]:
+def _approval() -> list[Payload]:
     return [
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=APPROVAL,
             gate="tool:git.push_branch",
             role="po",
             actor="human",
-            subject=ev.Subject(kind="content", id=STORY, digest=digest("content")),
+            subject=Subject(kind="content", id=STORY, digest=digest("content")),
             risk="medium",
             expires_at=T0 + 86_400_000,
             attempt=1,
             card_digest=digest("card"),
             requested_by=DEV,
         ),
-        ev.ApprovalGranted(
+        ApprovalGranted(
             approval_id=APPROVAL,
             principal=PO,
             as_role="po",
@@ -173,16 +336,16 @@ def _approval() -> list[ev.Payload]:
             delegated=True,
             delegation_id=DELEGATION,
         ),
-        ev.ApprovalRejected(
+        ApprovalRejected(
             approval_id=APPROVAL, principal=PO, as_role="po", reason="the cart must expire", delegated=False
         ),
-        ev.ApprovalExpired(approval_id=APPROVAL, attempt=1),
-        ev.ApprovalRevoked(approval_id=APPROVAL, principal=PO, reason="granted on the wrong story"),
+        ApprovalExpired(approval_id=APPROVAL, attempt=1),
+        ApprovalRevoked(approval_id=APPROVAL, principal=PO, reason="granted on the wrong story"),
     ]
 
 
-def _task(task_id: EntityId) -> ev.Task:
-    return ev.Task(
+def _task(task_id: EntityId) -> Task:
+    return Task(
         task_id=task_id,
         story_id=STORY,
         plan_id=PLAN,
@@ -204,31 +367,29 @@ def _task(task_id: EntityId) -> ev.Task:
     )
 
 
-def _plan() -> list[ev.Payload]:
+def _plan() -> list[Payload]:
     return [
-        ev.TaskDerivationRequested(plan_id=PLAN, content_digest=digest("content"), attempt=1),
-        ev.TaskDerivationFailed(
+        TaskDerivationRequested(plan_id=PLAN, content_digest=digest("content"), attempt=1),
+        TaskDerivationFailed(
             plan_id=PLAN,
             attempts=3,
             problems=(
-                ev.PlanProblem(
-                    code="task_hours", message="estimated_hours is 0, allowed 1..40", task_index=2, attempt=3
-                ),
-                ev.PlanProblem(code="ac_uncovered", message="no task covers ac-one1"),
+                PlanProblem(code="task_hours", message="estimated_hours is 0, allowed 1..40", task_index=2, attempt=3),
+                PlanProblem(code="ac_uncovered", message="no task covers ac-one1"),
             ),
             requires_manual_review=True,
         ),
-        ev.PlanProposed(
+        PlanProposed(
             plan_id=PLAN,
             version=2,
             previous_plan_id=EntityId("pv-k3v1"),
             author=ARCHITECT,
             rationale="storage first, then its tests",
             tasks=(_task(TASK), _task(TASK_2)),
-            dependencies=(ev.Dependency(from_=TASK_2, to=TASK, inferred=True),),
+            dependencies=(Dependency(from_=TASK_2, to=TASK, inferred=True),),
             estimated_complexity="LOW",
             task_decisions=(
-                ev.TaskDecision(
+                TaskDecision(
                     task_index=0,
                     task_description="Save the cart",
                     decided_by=ARCHITECT,
@@ -240,15 +401,15 @@ def _plan() -> list[ev.Payload]:
             content_digest=digest("content"),
             plan_digest=digest("plan"),
         ),
-        ev.PlanAdopted(plan_id=PLAN, version=2, decision_id=DECISION, supersedes=EntityId("pv-k3v1")),
-        ev.PlanRejected(plan_id=PLAN, by=PO, reason="tests come too late"),
-        ev.PlanStalled(
+        PlanAdopted(plan_id=PLAN, version=2, decision_id=DECISION, supersedes=EntityId("pv-k3v1")),
+        PlanRejected(plan_id=PLAN, by=PO, reason="tests come too late"),
+        PlanStalled(
             plan_id=PLAN,
             blockers=(
-                ev.Blocker(task_id=TASK_2, waits_for=ev.Topic(kind="task", id=TASK), reason="dependency is cancelled"),
+                Blocker(task_id=TASK_2, waits_for=Topic(kind="task", id=TASK), reason="dependency is cancelled"),
             ),
         ),
-        ev.CheckpointSaved(
+        CheckpointSaved(
             checkpoint_id=EntityId("cp-one1"),
             tree_digest=digest("tree1"),
             plan_id=PLAN,
@@ -258,11 +419,11 @@ def _plan() -> list[ev.Payload]:
     ]
 
 
-def _task_events() -> list[ev.Payload]:
+def _task_events() -> list[Payload]:
     return [
-        ev.TaskAdded(plan_id=PLAN, task=_task(TASK)),
-        ev.TaskUpdated(task_id=TASK, changes={"priority": 2, "paths": ["shop/**"]}),
-        ev.TaskTransitioned(
+        TaskAdded(plan_id=PLAN, task=_task(TASK)),
+        TaskUpdated(task_id=TASK, changes={"priority": 2, "paths": ["shop/**"]}),
+        TaskTransitioned(
             task_id=TASK,
             from_="arch_reviewing",
             action="REJECT_DESIGN",
@@ -274,9 +435,9 @@ def _task_events() -> list[ev.Payload]:
             evidence=("story:st-cart7/31",),
             skipped_by_config=False,
         ),
-        ev.TaskClaimed(task_id=TASK, state="implementing", principal=DEV, expires_at=T0 + 14_400_000),
-        ev.TaskClaimReleased(task_id=TASK, principal=DEV, reason="finished"),
-        ev.TaskEstimated(
+        TaskClaimed(task_id=TASK, state="implementing", principal=DEV, expires_at=T0 + 14_400_000),
+        TaskClaimReleased(task_id=TASK, principal=DEV, reason="finished"),
+        TaskEstimated(
             task_id=TASK,
             points=3,
             hours=4,
@@ -288,30 +449,30 @@ def _task_events() -> list[ev.Payload]:
             values=(3, 3, 5),
             council_id=COUNCIL_ID,
         ),
-        ev.SlaBreached(
-            subject=ev.Topic(kind="task", id=TASK),
+        SlaBreached(
+            subject=Topic(kind="task", id=TASK),
             state="pending_qa",
             limit_s=7200,
             elapsed_s=7260,
             notified=(QA, PO),
         ),
-        ev.RestoreRequested(
+        RestoreRequested(
             checkpoint_id=EntityId("cp-one1"),
             tree_digest=digest("tree1"),
             by=PO,
             reason="the second task broke the cart",
         ),
-        ev.TreeMerged(
+        TreeMerged(
             task_id=TASK,
             base_digest=digest("tree0"),
             task_tree_digest=digest("task-tree"),
             result_digest=digest("tree1"),
             commit="0f" * 20,
-            files=(ev.FileChange(path="shop/cart/store.py", change="added"),),
+            files=(FileChange(path="shop/cart/store.py", change="added"),),
             restored_from=EntityId("cp-one1"),
             step_id=StepId("merge/tk-save1/1/git-commit"),
         ),
-        ev.MergeConflicted(
+        MergeConflicted(
             task_id=TASK,
             base_digest=digest("tree0"),
             paths=("shop/cart/store.py",),
@@ -321,9 +482,9 @@ def _task_events() -> list[ev.Payload]:
     ]
 
 
-def _step() -> list[ev.Payload]:
+def _step() -> list[Payload]:
     return [
-        ev.StepStarted(
+        StepStarted(
             step_id=STEP,
             kind="tool",
             tool="tests",
@@ -336,21 +497,19 @@ def _step() -> list[ev.Payload]:
             request_digest=digest("request"),
             key=RunKey("ab" * 32),
             deadline_ms=T0 + 120_000,
-            policy=ev.PolicyRef(rule_id="tests.pytest", digest=digest("policy")),
+            policy=PolicyRef(rule_id="tests.pytest", digest=digest("policy")),
             approval_id=APPROVAL,
-            reserve=ev.Reserve(tokens=4096, gpu_ms=2000, wall_ms=120_000),
+            reserve=Reserve(tokens=4096, gpu_ms=2000, wall_ms=120_000),
         ),
-        ev.StepFinished(
+        StepFinished(
             step_id=STEP,
             outcome="failed",
             result_digest=digest("result"),
             excerpt="1 failed, 3 passed",
             exit_code=1,
             reason="exit_nonzero",
-            artifacts=(
-                ev.StepArtifact(path="test-reports/junit.xml", artifact_digest=digest("junit"), size_bytes=4812),
-            ),
-            cost=ev.Cost(
+            artifacts=(StepArtifact(path="test-reports/junit.xml", artifact_digest=digest("junit"), size_bytes=4812),),
+            cost=Cost(
                 tokens_in=1200,
                 tokens_out=300,
                 tokens_cached=900,
@@ -359,7 +518,7 @@ def _step() -> list[ev.Payload]:
                 cost_microusd=12,
                 priced=True,
             ),
-            provenance=ev.Provenance(
+            provenance=Provenance(
                 engine="local-7b",
                 model="coder-7b-instruct",
                 revision="9f3c1d7",
@@ -371,11 +530,9 @@ def _step() -> list[ev.Payload]:
             ),
             error_code="tool_failed",
         ),
-        ev.StepOutcomeUnknown(step_id=STEP, sent_digest=digest("sent"), sent_at=T0, probe="kubectl rollout status"),
-        ev.StepResolved(
-            step_id=STEP, outcome="happened", by=PO, note="seen in the cluster", probe_result="cannot_tell"
-        ),
-        ev.ToolDenied(
+        StepOutcomeUnknown(step_id=STEP, sent_digest=digest("sent"), sent_at=T0, probe="kubectl rollout status"),
+        StepResolved(step_id=STEP, outcome="happened", by=PO, note="seen in the cluster", probe_result="cannot_tell"),
+        ToolDenied(
             tool="exec",
             op="run",
             principal=DEV,
@@ -385,69 +542,59 @@ def _step() -> list[ev.Payload]:
             policy_digest=digest("policy"),
             reason="curl is not in the command list of developer",
         ),
-        ev.ModelFallbackUsed(step_id=STEP, from_="local-7b", to="recorded", reason="model_timeout"),
-        ev.StuckDetected(task_id=TASK, pattern="repeated_failure", steps=(STEP,), level=1),
+        ModelFallbackUsed(step_id=STEP, from_="local-7b", to="recorded", reason="model_timeout"),
+        StuckDetected(task_id=TASK, pattern="repeated_failure", steps=(STEP,), level=1),
     ]
 
 
-def _workspace() -> list[ev.Payload]:
-    tests = ev.TestSummary(passed=120, failed=0, errored=0, skipped=1)
+def _workspace() -> list[Payload]:
+    tests = TestSummary(passed=120, failed=0, errored=0, skipped=1)
     return [
-        ev.WorkspaceReported(
+        WorkspaceReported(
             run_id=RUN,
             task_id=TASK,
             tree_digest=digest("tree1"),
             report_digest=digest("report"),
             complete=True,
-            summary=ev.WorkspaceSummary(
+            summary=WorkspaceSummary(
                 build_ok=True,
                 unit=tests,
-                coverage=ev.CoverageSummary(new_pct="92.5", new_lines=40, new_covered=37, total_pct="88"),
-                static=ev.StaticSummary(ok=True, gate="OK", new_critical=0, new_major=1, new_minor=2),
-                lint=ev.LintSummary(ok=True, errors=0, warnings=3),
+                coverage=CoverageSummary(new_pct="92.5", new_lines=40, new_covered=37, total_pct="88"),
+                static=StaticSummary(ok=True, gate="OK", new_critical=0, new_major=1, new_minor=2),
+                lint=LintSummary(ok=True, errors=0, warnings=3),
                 e2e=tests,
                 secrets_found=0,
             ),
         ),
-        ev.WorkspaceScored(
+        WorkspaceScored(
             run_id=RUN,
             tree_digest=digest("tree1"),
             rigor="L1",
             score="98.7",
             verdict="pass",
             limited_by="L1",
-            gates=(ev.GateScore(name="build", ok=True, value=True, limit=True),),
+            gates=(GateScore(name="build", ok=True, value=True, limit=True),),
             dimensions=(
-                ev.DimensionScore(
-                    name="coverage", weight=5, score="75.5", evidence="present", value="52.8", limit="70"
-                ),
-                ev.DimensionScore(name="e2e", weight=10, score="0", evidence="missing"),
+                DimensionScore(name="coverage", weight=5, score="75.5", evidence="present", value="52.8", limit="70"),
+                DimensionScore(name="e2e", weight=10, score="0", evidence="missing"),
             ),
             reasons=("coverage 52.8 below 70",),
             waivers=("lint",),
             inconsistent=False,
         ),
-        ev.DimensionWaived(
+        DimensionWaived(
             dimension="lint",
             reason="legacy module, rewritten next week",
             principal=PO,
             approval_id=APPROVAL,
             expires_at=T0,
         ),
-        ev.ArtifactStored(
-            artifact_digest=digest("junit"),
-            kind="junit",
-            media_type="application/xml",
-            size_bytes=4812,
-            path="test-reports/junit.xml",
-            step_id=STEP,
-        ),
-        ev.DocsProduced(
-            docs=(ev.DocFile(path="docs/stories/st-cart7/design.md", artifact_digest=digest("design")),),
+        DocsProduced(
+            docs=(DocFile(path="docs/stories/st-cart7/design.md", artifact_digest=digest("design")),),
             tree_digest=digest("tree1"),
             criteria={CRITERION: ("tests/test_cart.py::test_saved",)},
         ),
-        ev.DeploymentRecorded(
+        DeploymentRecorded(
             deployment_id=EntityId("dp-one1"),
             environment="staging",
             tree_digest=digest("tree1"),
@@ -457,14 +604,14 @@ def _workspace() -> list[ev.Payload]:
             step_id=STEP,
             rollback_ref="6",
         ),
-        ev.HealthObserved(
+        HealthObserved(
             environment="staging",
             ok=False,
-            checks=(ev.HealthCheck(name="p95", ok=False, value="2.4", threshold="2"),),
+            checks=(HealthCheck(name="p95", ok=False, value="2.4", threshold="2"),),
             from_=T0,
             to=T0 + 600_000,
         ),
-        ev.IncidentOpened(
+        IncidentOpened(
             incident_id=INCIDENT,
             severity="high",
             summary="p95 above 2 s",
@@ -472,14 +619,14 @@ def _workspace() -> list[ev.Payload]:
             deployment_id=EntityId("dp-one1"),
             task_id=TASK,
         ),
-        ev.IncidentClosed(incident_id=INCIDENT, resolution="index added"),
+        IncidentClosed(incident_id=INCIDENT, resolution="index added"),
     ]
 
 
-def _decision() -> list[ev.Payload]:
-    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=EntityId("de-base1"))
+def _decision() -> list[Payload]:
+    link = DecisionLink(rel="DEPENDS_ON", decision_id=EntityId("de-base1"))
     return [
-        ev.DecisionProposed(
+        DecisionProposed(
             decision_id=DECISION,
             title="Store carts in SQLite",
             rationale="one file, no new service, enough for 1,000 users",
@@ -488,12 +635,12 @@ def _decision() -> list[ev.Payload]:
             affects=(TASK,),
             links=(link,),
             plan_id=PLAN,
-            based_on=(ev.EvidenceRef(kind="run", id=RUN),),
+            based_on=(EvidenceRef(kind="run", id=RUN),),
             author=ARCHITECT,
             origin_="human",
             council_id=COUNCIL_ID,
         ),
-        ev.DecisionAccepted(
+        DecisionAccepted(
             decision_id=DECISION,
             by=PO,
             as_role="po",
@@ -501,17 +648,17 @@ def _decision() -> list[ev.Payload]:
             council_id=COUNCIL_ID,
             note="fine for now",
         ),
-        ev.DecisionRejected(decision_id=DECISION, by=PO, as_role="po", reason="two shops share the cart"),
-        ev.DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-store2")),
-        ev.DecisionLinked(decision_id=DECISION, affects=(TASK_2,), links=(link,)),
+        DecisionRejected(decision_id=DECISION, by=PO, as_role="po", reason="two shops share the cart"),
+        DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-store2")),
+        DecisionLinked(decision_id=DECISION, affects=(TASK_2,), links=(link,)),
     ]
 
 
-def _context() -> list[ev.Payload]:
+def _context() -> list[Payload]:
     return [
-        ev.ContextChanged(
+        ContextChanged(
             changes=(
-                ev.ContextChange(
+                ContextChange(
                     operation="UPDATE",
                     entity_type="TASK",
                     entity_id=TASK,
@@ -522,7 +669,7 @@ def _context() -> list[ev.Payload]:
             version=14,
             hash=digest("snapshot"),
         ),
-        ev.ContextPackBuilt(
+        ContextPackBuilt(
             pack_id=EntityId("pk-one1"),
             as_role="developer",
             phase="BUILD",
@@ -531,10 +678,10 @@ def _context() -> list[ev.Payload]:
             token_count=2400,
             budget=5120,
             hash=digest("pack"),
-            dropped=(ev.DroppedScope(scope="MILESTONES", count=1, ids=("ms-plan1",)),),
+            dropped=(DroppedScope(scope="MILESTONES", count=1, ids=("ms-plan1",)),),
             as_of=31,
         ),
-        ev.SummaryRecorded(
+        SummaryRecorded(
             summary_id=EntityId("sm-one1"),
             covers_from=1,
             covers_to=120,
@@ -548,8 +695,8 @@ def _context() -> list[ev.Payload]:
     ]
 
 
-def _council() -> list[ev.Payload]:
-    member = ev.RosterMember(
+def _council() -> list[Payload]:
+    member = RosterMember(
         member_id=MEMBER,
         principal=DEV,
         role="developer",
@@ -558,7 +705,7 @@ def _council() -> list[ev.Payload]:
         prompt_variant=0,
         veto=False,
     )
-    author = ev.RosterMember(
+    author = RosterMember(
         member_id=EntityId("qa-001"),
         principal=QA,
         role="qa",
@@ -569,11 +716,11 @@ def _council() -> list[ev.Payload]:
         can_vote=False,
         test_author=True,
     )
-    evidence = ev.Evidence(
+    evidence = Evidence(
         candidate_id=CANDIDATE,
         round=0,
         tree_digest=digest("candidate-tree"),
-        gates=(ev.EvidenceGate(name="applies", ok=True), ev.EvidenceGate(name="build", ok=True, run_id=RUN)),
+        gates=(EvidenceGate(name="applies", ok=True), EvidenceGate(name="build", ok=True, run_id=RUN)),
         gates_ok=True,
         trusted_passed=6,
         trusted_total=7,
@@ -584,7 +731,7 @@ def _council() -> list[ev.Payload]:
         run_ids=(RUN,),
     )
     return [
-        ev.CouncilOpened(
+        CouncilOpened(
             council_id=COUNCIL_ID,
             kind="selection",
             output_kind="code_patch",
@@ -596,12 +743,12 @@ def _council() -> list[ev.Payload]:
             quorum=2,
             pass_threshold="majority",
             rounds=1,
-            budget=ev.CouncilBudget(tokens=200_000, wall_s=900, gpu_ms=600_000),
+            budget=CouncilBudget(tokens=200_000, wall_s=900, gpu_ms=600_000),
             seed=7,
             deadline_at=T0 + 900_000,
             retry_of=EntityId("co-pick0"),
         ),
-        ev.DraftReceived(
+        DraftReceived(
             council_id=COUNCIL_ID,
             member_id=MEMBER,
             attempt=1,
@@ -609,25 +756,25 @@ def _council() -> list[ev.Payload]:
             candidate_digest=digest("candidate"),
             tokens=1500,
         ),
-        ev.DraftFailed(council_id=COUNCIL_ID, member_id=MEMBER_2, attempt=2, code="reply_malformed"),
-        ev.TestsAuthored(council_id=COUNCIL_ID, author=EntityId("qa-001"), tests_digest=digest("tests"), count=8),
-        ev.TestsFiltered(
+        DraftFailed(council_id=COUNCIL_ID, member_id=MEMBER_2, attempt=2, code="reply_malformed"),
+        TestsAuthored(council_id=COUNCIL_ID, author=EntityId("qa-001"), tests_digest=digest("tests"), count=8),
+        TestsFiltered(
             council_id=COUNCIL_ID,
             kept=("test_saved", "test_empty"),
-            dropped=(ev.DroppedTest(test="test_clock", reason="two runs of one candidate differ"),),
+            dropped=(DroppedTest(test="test_clock", reason="two runs of one candidate differ"),),
             trusted=True,
             on_base={"test_saved": "failed: KeyError", "test_empty": "passed"},
         ),
-        ev.EvidenceRecorded(council_id=COUNCIL_ID, round=0, evidence=evidence),
-        ev.RoundOpened(council_id=COUNCIL_ID, round=1, phase="repairing"),
-        ev.CritiqueReceived(
+        EvidenceRecorded(council_id=COUNCIL_ID, round=0, evidence=evidence),
+        RoundOpened(council_id=COUNCIL_ID, round=1, phase="repairing"),
+        CritiqueReceived(
             council_id=COUNCIL_ID,
             round=1,
             candidate_id=CANDIDATE,
             critic=MEMBER_2,
             critique_digest=digest("critique"),
         ),
-        ev.RepairReceived(
+        RepairReceived(
             council_id=COUNCIL_ID,
             round=1,
             candidate_id=CANDIDATE,
@@ -635,7 +782,7 @@ def _council() -> list[ev.Payload]:
             kept="old",
             reason="1 trusted test less",
         ),
-        ev.BallotCast(
+        BallotCast(
             council_id=COUNCIL_ID,
             round=1,
             voter=MEMBER_2,
@@ -646,7 +793,7 @@ def _council() -> list[ev.Payload]:
             order_seed=11,
             tokens=700,
         ),
-        ev.BallotRefused(
+        BallotRefused(
             council_id=COUNCIL_ID,
             round=1,
             voter=MEMBER,
@@ -654,8 +801,8 @@ def _council() -> list[ev.Payload]:
             code="late",
             ballot_digest=digest("ballot"),
         ),
-        ev.EstimateCast(council_id=COUNCIL_ID, round=1, member_id=MEMBER, value=5, reason_digest=digest("why")),
-        ev.CouncilDecided(
+        EstimateCast(council_id=COUNCIL_ID, round=1, member_id=MEMBER, value=5, reason_digest=digest("why")),
+        CouncilDecided(
             council_id=COUNCIL_ID,
             decided_in="P6",
             winner=CANDIDATE,
@@ -668,7 +815,7 @@ def _council() -> list[ev.Payload]:
             tokens={"draft": 4500, "tests": 900, "ballots": 2100},
             decision_id=DECISION,
         ),
-        ev.CouncilUndecided(
+        CouncilUndecided(
             council_id=COUNCIL_ID,
             reason="no_quorum",
             tally={"valid": 1, "missing": 2},
@@ -676,46 +823,44 @@ def _council() -> list[ev.Payload]:
             minority_report_digest=digest("minority"),
             approval_id=APPROVAL,
         ),
-        ev.CouncilCancelled(council_id=COUNCIL_ID, reason="the task was discarded"),
+        CouncilCancelled(council_id=COUNCIL_ID, reason="the task was discarded"),
     ]
 
 
-def _budget_and_report() -> list[ev.Payload]:
-    scope = ev.BudgetScope(kind="story", id=STORY)
+def _budget_and_report() -> list[Payload]:
+    scope = BudgetScope(kind="story", id=STORY)
     return [
-        ev.BudgetSet(scope=scope, limits={"tokens": 2_000_000, "gpu_ms": 7_200_000}, by=PO, approval_id=APPROVAL),
-        ev.BudgetWarning(scope=scope, limit="tokens", used=1_600_000, max=2_000_000),
-        ev.BudgetExhausted(scope=scope, limit="tokens", used=2_000_000, max=2_000_000),
-        ev.UsageAdjusted(step_id=STEP, delta={"tokens": -120}, source="engine:local-7b"),
-        ev.OwnershipTaken(epoch=2, previous_epoch=1, owner="shard-0/a1b2", cause="restart"),
-        ev.ReportGenerated(
+        BudgetSet(scope=scope, limits={"tokens": 2_000_000, "gpu_ms": 7_200_000}, by=PO, approval_id=APPROVAL),
+        BudgetWarning(scope=scope, limit="tokens", used=1_600_000, max=2_000_000),
+        BudgetExhausted(scope=scope, limit="tokens", used=2_000_000, max=2_000_000),
+        UsageAdjusted(step_id=STEP, delta={"tokens": -120}, source="engine:local-7b"),
+        OwnershipTaken(epoch=2, previous_epoch=1, owner="shard-0/a1b2", cause="restart"),
+        ReportGenerated(
             report_id=REPORT,
             report_digest=digest("technical"),
             as_of=87,
             format="md",
             stats={"total_tasks": 2, "tasks_by_state": {"done": 2}, "first_try_approval_rate": "0.5"},
-            traceability=ev.Traceability(
-                linked=9, total=10, orphans=(ev.Orphan(id=TASK_2, missing="no run", rule="RP-31"),)
-            ),
+            traceability=Traceability(linked=9, total=10, orphans=(Orphan(id=TASK_2, missing="no run", rule="RP-31"),)),
         ),
     ]
 
 
-def _project() -> list[ev.Payload]:
+def _project() -> list[Payload]:
     return [
-        ev.ProjectCreated(
+        ProjectCreated(
             project_id=PROJECT,
             title="Shop",
             description="The web shop.",
             author=PO,
-            repo=ev.ProjectRepo(provider="local", url="/srv/shop", default_branch="main"),
+            repo=ProjectRepo(provider="local", url="/srv/shop", default_branch="main"),
             default_rigor="L1",
             default_lifecycle="agile",
             languages=("python",),
             constraints={"license": "Apache-2.0"},
         ),
-        ev.ProjectUpdated(project_id=PROJECT, changes={"default_rigor": "L2"}),
-        ev.EpicCreated(
+        ProjectUpdated(project_id=PROJECT, changes={"default_rigor": "L2"}),
+        EpicCreated(
             epic_id=EPIC,
             project_id=PROJECT,
             title="inbox",
@@ -724,12 +869,12 @@ def _project() -> list[ev.Payload]:
             goal="none",
             priority=5,
         ),
-        ev.EpicUpdated(epic_id=EPIC, changes={"status": "archived"}),
-        ev.CeremonyOpened(ceremony_id=CEREMONY, story_ids=(STORY,), councils=("architect", "qa", "devops")),
-        ev.CeremonyStarted(ceremony_id=CEREMONY, story_ids=(STORY,), councils=("architect", "qa", "devops")),
-        ev.CeremonyCompleted(ceremony_id=CEREMONY, story_ids=(STORY,)),
-        ev.CeremonyCancelled(ceremony_id=CEREMONY, reason="the po is away"),
-        ev.CeremonyStoryReviewed(
+        EpicUpdated(epic_id=EPIC, changes={"status": "archived"}),
+        CeremonyOpened(ceremony_id=CEREMONY, story_ids=(STORY,), councils=("architect", "qa", "devops")),
+        CeremonyStarted(ceremony_id=CEREMONY, story_ids=(STORY,), councils=("architect", "qa", "devops")),
+        CeremonyCompleted(ceremony_id=CEREMONY, story_ids=(STORY,)),
+        CeremonyCancelled(ceremony_id=CEREMONY, reason="the po is away"),
+        CeremonyStoryReviewed(
             ceremony_id=CEREMONY,
             story_id=STORY,
             role="qa",
@@ -738,7 +883,7 @@ def _project() -> list[ev.Payload]:
             council_id=COUNCIL_ID,
             failed="model_timeout",
         ),
-        ev.CeremonyStoryDecided(
+        CeremonyStoryDecided(
             ceremony_id=CEREMONY,
             story_id=STORY,
             result="APPROVED",
@@ -749,10 +894,10 @@ def _project() -> list[ev.Payload]:
             priority_reason="the sale starts soon",
             plan_id=PLAN,
         ),
-        ev.CeremonyStoryEstimated(
+        CeremonyStoryEstimated(
             ceremony_id=CEREMONY, story_id=STORY, points=5, iqr=3, rounds=2, converged=True, values=(3, 5, 5)
         ),
-        ev.DiscoveryRequested(
+        DiscoveryRequested(
             discovery_id=DISCOVERY,
             goal="A shop with a cart and a search",
             language="en",
@@ -760,7 +905,7 @@ def _project() -> list[ev.Payload]:
             model="local",
             proposal_digest=digest("template"),
         ),
-        ev.DiscoveryProposed(
+        DiscoveryProposed(
             discovery_id=DISCOVERY,
             proposal_digest=digest("proposal"),
             source="model",
@@ -771,28 +916,20 @@ def _project() -> list[ev.Payload]:
             tokens_in=310,
             tokens_out=520,
         ),
-        ev.DiscoveryAnswered(
-            discovery_id=DISCOVERY, question_ids=(EntityId("qu-1"),), proposal_digest=digest("answered")
-        ),
-        ev.DiscoveryAccepted(
+        DiscoveryAnswered(discovery_id=DISCOVERY, question_ids=(EntityId("qu-1"),), proposal_digest=digest("answered")),
+        DiscoveryAccepted(
             discovery_id=DISCOVERY,
             epic_id=EPIC,
             story_ids=(STORY,),
             proposal_digest=digest("answered"),
             note="for the sale",
         ),
-        ev.DiscoveryRejected(discovery_id=DISCOVERY, reason="the goal has changed"),
-        ev.StoryTombstoned(story_id=STORY, export_digest=digest("export"), last_version=87, last_hash="cd" * 32),
+        DiscoveryRejected(discovery_id=DISCOVERY, reason="the goal has changed"),
+        StoryTombstoned(story_id=STORY, export_digest=digest("export"), last_version=87, last_hash="cd" * 32),
     ]
 
 
-def _platform() -> list[ev.Payload]:
-    principal: dict[str, Any] = {
-        "principal": PO,
-        "kind": "human",
-        "roles": {"pr-default": ("po", "qa")},
-        "by": ADMIN,
-    }
+def _platform() -> list[Payload]:
     delegation: dict[str, Any] = {
         "delegation_id": DELEGATION,
         "gate": "approve_scope",
@@ -804,28 +941,25 @@ def _platform() -> list[ev.Payload]:
         "projects": (PROJECT,),
     }
     return [
-        ev.PrincipalRegistered(**principal),
-        ev.PrincipalChanged(**principal),
-        ev.PrincipalDisabled(**principal),
-        ev.ConfigActivated(file="fsm.yaml", digest=digest("fsm"), by=ADMIN),
-        ev.DelegationGranted(**delegation),
-        ev.DelegationRevoked(**delegation),
-        ev.FleetPaused(scope="project", id=PROJECT, by=ADMIN, reason="maintenance"),
-        ev.FleetResumed(scope="fleet", by=ADMIN, reason="maintenance is over"),
-        ev.CouncilPoolSet(role="developer", config={"num_agents": 3, "kind": "mock", "modes": ["excellent", "poor"]}),
-        ev.CouncilPoolRemoved(role="developer"),
-        ev.AgentRegistered(
+        ConfigActivated(file="fsm.yaml", digest=digest("fsm"), by=ADMIN),
+        DelegationGranted(**delegation),
+        DelegationRevoked(**delegation),
+        FleetPaused(scope="project", id=PROJECT, by=ADMIN, reason="maintenance"),
+        FleetResumed(scope="fleet", by=ADMIN, reason="maintenance is over"),
+        CouncilPoolSet(role="developer", config={"num_agents": 3, "kind": "mock", "modes": ["excellent", "poor"]}),
+        CouncilPoolRemoved(role="developer"),
+        AgentRegistered(
             role="developer", agent_id=EntityId("agent-developer-001"), profile="implementer", engine="local-7b"
         ),
-        ev.AgentUnregistered(role="developer", agent_id=EntityId("agent-developer-001")),
-        ev.AccessDenied(principal=DEV, action="read_story", object="st-other1", rule_id="CX-12", reason="not assigned"),
-        ev.OverrideUsed(
+        AgentUnregistered(role="developer", agent_id=EntityId("agent-developer-001")),
+        AccessDenied(principal=DEV, action="read_story", object="st-other1", rule_id="CX-12", reason="not assigned"),
+        OverrideUsed(
             principal=ARCHITECT, action="read_story", object="st-other1", rule_id="CX-18", reason="incident in-slow1"
         ),
     ]
 
 
-def samples() -> dict[str, ev.Payload]:
+def samples() -> dict[str, Payload]:
     """One payload per event type, with every optional field set."""
     families = (
         _story,
@@ -844,12 +978,12 @@ def samples() -> dict[str, ev.Payload]:
     return {payload.type: payload for family in families for payload in family()}
 
 
-def golden_path(cls: type[ev.Payload], schema: int | None = None) -> Path:
+def golden_path(cls: type[Payload], schema: int | None = None) -> Path:
     """Where the golden body of a type and schema lies."""
     return GOLDEN / cls.type / f"v{schema or cls.schema_version}.json"
 
 
-def fields_of(cls: type[ev.Payload]) -> dict[str, bool]:
+def fields_of(cls: type[Payload]) -> dict[str, bool]:
     """Every field of the stored form, nested ones by model name, and whether it is required."""
     schema = cls.model_json_schema(by_alias=True)
     models = {"": schema, **schema.get("$defs", {})}
@@ -867,11 +1001,11 @@ def main() -> None:
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        body = json.loads(ev.encode(payload, trace_id=TRACE_ID).body)
+        body = json.loads(encode(payload, trace_id=TRACE_ID).body)
         path.write_text(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     pinned_path = GOLDEN / "fields.json"
     pinned = json.loads(pinned_path.read_text()) if pinned_path.exists() else {}
-    current = {name: fields_of(cls) for name, cls in sorted(ev.EVENT_TYPES.items())}
+    current = {name: fields_of(cls) for name, cls in sorted(EVENT_TYPES.items())}
     merged = {name: {**fields, **pinned.get(name, {})} for name, fields in current.items()}
     pinned_path.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
 

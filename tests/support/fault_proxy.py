@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["COMMIT", "FaultProxy", "proxied"]
-
 COMMIT = b"\x00\x02\xb0\x12\x00\x00"
 """The message COMMIT of Bolt 3 to 5, with its chunk header and end mark."""
 

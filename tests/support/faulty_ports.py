@@ -13,45 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, cast
 
-from fleet.errors import (
-    CommitUnknown,
-    FleetError,
-    ModelUnavailable,
-    SandboxUnavailable,
-    StoreUnavailable,
-)
-from fleet.events import StoredEvent
-from fleet.ports import (
-    Agents,
-    Appended,
-    AppendRequest,
-    BlobStore,
-    Done,
-    Duplicate,
-    EventLog,
-    Inbox,
-    LeaseStore,
-    RunLedger,
-    Sandbox,
-)
+from fleet.events.envelope import StoredEvent
+from fleet.kernel.errors import CommitUnknown, FleetError, ModelUnavailable, SandboxUnavailable, StoreUnavailable
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Inbox, LeaseStore
+from fleet.models.port import Agents
+from fleet.sandbox.port import Done, RunLedger, Sandbox
+from fleet.trees.port import BlobStore
 from tests.support.simulation import Crashed, Process
-
-__all__ = [
-    "Fault",
-    "Faults",
-    "FaultyPort",
-    "Wire",
-    "faulty_agents",
-    "faulty_blobs",
-    "faulty_feed",
-    "faulty_inbox",
-    "faulty_leases",
-    "faulty_ledger",
-    "faulty_log",
-    "faulty_port",
-    "faulty_sandbox",
-    "remote",
-]
 
 T = TypeVar("T")
 

@@ -12,18 +12,6 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = [
-    "STAND_INS",
-    "Fault",
-    "ForgeStandIn",
-    "GitHubStandIn",
-    "GitLabStandIn",
-    "GiteaStandIn",
-    "Pull",
-    "Refused",
-    "serving",
-]
-
 
 @dataclass
 class Pull:

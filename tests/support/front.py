@@ -5,42 +5,38 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fleet.adapters.memory import (
-    MemoryBundleStore,
-    MemoryCheckpointExport,
-    MemoryCheckpointStore,
-    MemoryDeadLetters,
-    MemoryDeployments,
-    MemoryFeedGroup,
-    MemoryGraph,
-    MemoryRawLog,
-)
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.context import ContextConfig
-from fleet.models import PromptSet, load_models, parse_prompts
-from fleet.planning import CoachConfig
-from fleet.ports import CheckpointStore, DecisionGraph, Deployments
-from fleet.rigor import RigorConfig
-from fleet.services.audit_desk import AuditDesk
-from fleet.services.auditor import Auditor
-from fleet.services.coach_desk import CoachDesk
-from fleet.services.context_service import ContextService
-from fleet.services.context_statistics import ContextStatistics
-from fleet.services.decision_desk import DecisionDesk
-from fleet.services.deployment_desk import DeploymentDesk
-from fleet.services.gate_desk import GateDesk
-from fleet.services.rehydrating import Rehydrator
-from fleet.services.report import ReportService
-from fleet.services.story_desk import StoryDesk
-from fleet.tools import load_roles
-from serve_apps.in_force import ConfigInForce
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
+from fleet.audit.port import CheckpointStore
+from fleet.audit.service.auditor import Auditor
+from fleet.context.memory import MemoryBundleStore
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.deploy.memory import MemoryDeployments
+from fleet.deploy.port import Deployments
+from fleet.desk.audit import AuditDesk
+from fleet.desk.coach import CoachDesk
+from fleet.desk.context.rehydrate import Rehydrator
+from fleet.desk.context.statistics import ContextStatistics
+from fleet.desk.decisions import DecisionDesk
+from fleet.desk.deployments import DeploymentDesk
+from fleet.desk.gates import GateDesk
+from fleet.desk.stories import StoryDesk
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.log.memory import MemoryDeadLetters, MemoryFeedGroup
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import PromptSet, parse_prompts
+from fleet.planning.coach_config import CoachConfig
+from fleet.policy.roles import load_roles
+from fleet.report.service import ReportService
+from fleet.workspace.levels import RigorConfig
 from serve_apps.parts import FrontParts
+from serve_apps.routes.in_force import ConfigInForce
 from tests.support.audit import SIGNER
 from tests.support.bench import World, definitions
 from tests.support.deployed import target_of
 from tests.support.rules import files
-
-__all__ = ["front_parts", "prompts"]
 
 
 def prompts() -> PromptSet:

@@ -16,7 +16,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import asyncssh
 
-__all__ = ["SshGitServer", "serving_ssh"]
 
 _PROGRAMS = frozenset({"git-upload-pack", "git-receive-pack"})
 

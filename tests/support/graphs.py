@@ -11,30 +11,17 @@ from typing import Any
 
 import neo4j
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.adapters.neo4j import Neo4jGraph
-from fleet.events import GENESIS_HASH, Payload, StoredEvent, decode, encode, event_hash
-from fleet.graph import Cursor, effects
-from fleet.ids import CommandId, Principal, StreamId
-from fleet.ports import DecisionGraph
+from fleet.events.codec import decode, encode
+from fleet.events.envelope import GENESIS_HASH, StoredEvent, event_hash
+from fleet.events.payload import Payload
+from fleet.graph.changes import Cursor
+from fleet.graph.effects.table import effects
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.neo4j.graph import Neo4jGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.ids import CommandId, Principal, StreamId
 from tests.support.event_samples import samples
 from tests.support.services import Neo4jAddress
-
-__all__ = [
-    "T0",
-    "canonical",
-    "empty_graph",
-    "fresh",
-    "golden_graph",
-    "history",
-    "open_graph",
-    "project",
-    "renamed",
-    "sample_history",
-    "shortest_history",
-    "shown",
-    "stored",
-]
 
 T0 = 1_767_323_045_006
 _NUMBERS = count(1)

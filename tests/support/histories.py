@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet import events as ev
-from fleet.services.stream_export import StreamExport, commands_of, export_stream, read_export
-from fleet.story import replay, state_schema
+from fleet.audit.service.stream_export import StreamExport, commands_of, export_stream, read_export
+from fleet.events.story import StoryCancelled
+from fleet.story.snapshot import replay, state_schema
 from tests.support.rules import fsm
 from tests.support.story_events import StoryLog, story
-
-__all__ = ["HISTORIES", "History", "recorded"]
 
 HISTORIES = Path(__file__).resolve().parents[1] / "golden" / "histories"
 
@@ -51,7 +49,7 @@ def recorded() -> list[History]:
 
 
 def _stories() -> dict[str, StoryLog]:
-    cancelled = story(until="planned").add(ev.StoryCancelled(reason="nobody wants it any more"))
+    cancelled = story(until="planned").add(StoryCancelled(reason="nobody wants it any more"))
     return {"delivered": story(), "cancelled": cancelled}
 
 

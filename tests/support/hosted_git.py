@@ -8,18 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryRunLedger
-from fleet.adapters.memory.secrets import MemorySecrets
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.egress import EgressSettings
-from fleet.ports import BlobStore
-from fleet.services.known_secrets import KnownSecrets
-from fleet.services.secret_broker import SecretBroker
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import GitTarget, SecretAccess, SecretGrant, SecretPolicy
-
-__all__ = ["GRANT", "TARGET", "TOKEN", "GitSandbox", "git_sandbox"]
+from fleet.kernel.clock import SystemClock
+from fleet.policy.commands.git import GitTarget
+from fleet.policy.secret_grants import SecretAccess, SecretGrant, SecretPolicy
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.secrets.memory import MemorySecrets
+from fleet.secrets.service import KnownSecrets, SecretBroker
+from fleet.trees.port import BlobStore
 
 TOKEN = "tok-push-SECRET"
 GRANT = SecretGrant(

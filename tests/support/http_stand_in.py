@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Reply", "Request", "serving_http"]
-
 
 @dataclass(frozen=True)
 class Request:

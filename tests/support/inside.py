@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-INSIDE = Path(__file__).parents[2] / "fleet" / "adapters" / "sandbox" / "inside"
+INSIDE = Path(__file__).parents[2] / "fleet" / "sandbox" / "inside"
 
 
 def load(name: str) -> Any:

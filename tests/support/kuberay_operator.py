@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["operator_problems"]
-
 Manifest = dict[str, Any]
 _LONGEST = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
 _GATED = ("networkPolicy", "tlsOptions", "historyServerOptions")

@@ -19,21 +19,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet.adapters.sandbox import KubernetesBackend
-from fleet.adapters.sandbox.kubernetes_api import KubernetesApi
-from fleet.adapters.sandbox.kubernetes_inputs import InputLimits
-from fleet.adapters.sandbox.kubernetes_job import KubernetesPlace, deny_all_policy
-from fleet.adapters.sandbox.kubernetes_transport import KubernetesHttp
-from fleet.adapters.sandbox.seccomp import host_filter
-from fleet.adapters.sandbox.stage import build_stage, find_bubblewrap
-from fleet.adapters.sandbox.toolchain import build_python
-from fleet.ports import BlobStore
+from fleet.sandbox.backends.bubblewrap.seccomp import host_filter
+from fleet.sandbox.backends.kubernetes.api import KubernetesApi, KubernetesHttp
+from fleet.sandbox.backends.kubernetes.backend import KubernetesBackend
+from fleet.sandbox.backends.kubernetes.inputs import InputLimits
+from fleet.sandbox.backends.kubernetes.job import PART_LABEL, KubernetesPlace
+from fleet.sandbox.backends.toolchain import build_python
+from fleet.sandbox.folders.stage import build_stage, find_bubblewrap
+from fleet.trees.port import BlobStore
 from tests.support.http_stand_in import Reply, Request, serving_http
-
-__all__ = ["IMAGE", "TOKEN", "FakeCluster", "FakeNode", "Script", "kubernetes_on", "serving_cluster"]
 
 IMAGE = f"registry.example/fleet/toolbox@sha256:{'1' * 64}"
 TOKEN = "planted-token"
+
+
+def deny_all_policy(namespace: str) -> dict[str, Any]:
+    """The policy that an operator gives the namespace of the runs: no traffic into or out of any pod of a run."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "swe-fleet-runs", "namespace": namespace},
+        "spec": {
+            "podSelector": {"matchLabels": {PART_LABEL: "run"}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [],
+            "egress": [],
+        },
+    }
 
 
 @dataclass

@@ -17,8 +17,6 @@ from tests.support.crds import admit, known_schemas
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.kubernetes_protobuf import MAGIC, secret_of
 
-__all__ = ["TOKEN", "ObjectServer", "kubeconfig_of", "serving_objects"]
-
 TOKEN = "planted-token"
 Object = dict[str, Any]
 _GROUPS: dict[str, dict[str, str]] = {

@@ -6,8 +6,6 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["MAGIC", "secret_of"]
-
 MAGIC = b"k8s\0"
 _NAME, _NAMESPACE, _VERSION, _LABELS = 1, 3, 6, 11
 

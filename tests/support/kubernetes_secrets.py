@@ -9,8 +9,6 @@ from pathlib import Path
 
 from tests.support.http_stand_in import Reply, Request
 
-__all__ = ["FakeApiServer", "write_volume"]
-
 
 @dataclass
 class FakeApiServer:

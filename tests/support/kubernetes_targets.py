@@ -27,16 +27,15 @@ from typing import Any
 
 import httpx
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.deploy import ClusterApi, KubernetesDeployments
-from fleet.adapters.sandbox.kubernetes_transport import KubernetesHttp
-from fleet.ports import BlobStore
-from fleet.services.run_secrets import RunSecrets
+from fleet.deploy.kubernetes.api import ClusterApi
+from fleet.deploy.kubernetes.target import KubernetesDeployments
+from fleet.kernel.clock import SystemClock
+from fleet.sandbox.backends.kubernetes.api import KubernetesHttp
+from fleet.sandbox.service.runs import RunSecrets
+from fleet.trees.port import BlobStore
 from tests.support.deployed import free_port
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.kubernetes_objects import TOKEN, Object, ObjectServer, status
-
-__all__ = ["IMAGE", "NAMESPACE", "TargetCluster", "deployments_in", "serving_targets"]
 
 IMAGE = f"registry.example/shop/runtime@sha256:{'1' * 64}"
 NAMESPACE = "previews"

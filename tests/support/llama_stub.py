@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-__all__ = ["fake_llama", "mode_of"]
-
 _SCRIPT = Path(__file__).with_name("llama_stub_server.py")
 
 

@@ -13,33 +13,24 @@ from typing import Any
 import openai
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.llm import MockChatModel
-from fleet.adapters.memory import MemoryDaySpending, ScriptedChatModel
-from fleet.config import ServeSettings
-from fleet.events import BudgetScope
-from fleet.models import (
-    NO_TAG,
-    BudgetLimits,
-    Budgets,
-    BudgetTotals,
-    CallTag,
-    ChatChunk,
-    ChatReply,
-    ChatRequest,
-    MockEngine,
-    ModelsConfig,
-    load_models,
-)
-from fleet.ports import ChatModel
-from fleet.services.budgeting import day_of
-from fleet.services.chat_desk import ChatDesk, ChatLimits, EngineAccess
-from fleet.services.principal_spending import PrincipalSpending
-from serve_apps.llm import LLM_PREFIX, build_llm
+from fleet.config.settings import ServeSettings
+from fleet.desk.chat import ChatDesk, ChatLimits, EngineAccess
+from fleet.desk.principals import PrincipalSpending
+from fleet.events.budget import BudgetScope
+from fleet.kernel.clock import SystemClock
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
+from fleet.models.engine_config import MockEngine
+from fleet.models.engines.mock import MockChatModel
+from fleet.models.memory import ScriptedChatModel
+from fleet.models.port import ChatModel
+from fleet.models.profiles import Budgets, ModelsConfig, load_models
+from fleet.models.routing.budget import BudgetLimits, BudgetTotals
+from fleet.owner.budgets import day_of
+from fleet.owner.spending.memory import MemoryDaySpending
+from serve_apps.llm.address import LLM_PREFIX
+from serve_apps.llm.routes import build_llm
 from tests.support.rules import files
 from tests.support.tool_front import REGISTRY, serving
-
-__all__ = ["MODELS", "LlmFront", "Purse", "WatchedModel", "llm_front", "llm_front_in_thread"]
 
 _PRICE = {"in_microusd_per_mtok": 1_000_000, "out_microusd_per_mtok": 2_000_000}
 MODELS: ModelsConfig = load_models(

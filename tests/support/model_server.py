@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Asked", "ModelServer", "Scene", "playing"]
-
 
 @dataclass(frozen=True)
 class Scene:

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
-
-__all__ = ["FakeOpenAIServer", "Scripted", "served_in_thread", "serving"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class FakeOpenAIServer:
     """Answers requests in the order of `script`, the last entry for ever; keeps what it was asked."""
 
     script: list[Scripted] = field(default_factory=lambda: [Scripted("hello")])
+    answer: Callable[[dict[str, Any]], Scripted] | None = None
+    """Answers by what was asked, instead of `script`."""
     models: list[str] = field(default_factory=lambda: ["tiny-1b"])
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class FakeOpenAIServer:
                     continue
                 self.headers.append(headers)
                 self.requests.append(json.loads(body))
-                entry = self.script[min(len(self.requests), len(self.script)) - 1]
+                entry = self._entry(self.requests[-1])
                 await self._answer(entry, reader, writer)
                 if entry.hang or entry.raw is not None or entry.status == 200:
                     return
@@ -61,6 +61,11 @@ class FakeOpenAIServer:
             self.disconnects += 1
         finally:
             writer.close()
+
+    def _entry(self, request: dict[str, Any]) -> Scripted:
+        if self.answer is not None:
+            return self.answer(request)
+        return self.script[min(len(self.requests), len(self.script)) - 1]
 
     async def _answer(self, entry: Scripted, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if entry.status != 200:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["ROOT", "as_written", "blocks_of"]
-
 ROOT = Path(__file__).resolve().parents[2]
 _PAGE = ROOT / "docs" / "operations.md"
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -19,32 +19,21 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.events import GENESIS_HASH, Head, OwnershipTaken, StoredEvent, decode, event_hash
-from fleet.graph import Cursor
-from fleet.graph import effects as effects_of
-from fleet.ids import StoryId, StreamId
-from fleet.ports import Appended, AppendRequest, DecisionGraph, Duplicate, EventLog
-from fleet.story import FsmConfig, StoryState, fold, plan, waiting_for
+from fleet.events.codec import decode
+from fleet.events.envelope import GENESIS_HASH, Head, StoredEvent, event_hash
+from fleet.events.report import OwnershipTaken
+from fleet.graph.changes import Cursor
+from fleet.graph.effects.table import effects as effects_of
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
+from fleet.story.evolve.story import fold
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.plan import plan, waiting_for
+from fleet.story.state import StoryState
 from tests.support.rules import fsm as packaged_fsm
 from tests.support.through_log import ThroughLog
-
-__all__ = [
-    "ALWAYS_IGNORED",
-    "Effects",
-    "RecordingLog",
-    "Verdict",
-    "acknowledged_are_kept",
-    "check",
-    "epochs_never_fall",
-    "graph_is_the_log",
-    "rebuilt",
-    "stories_healed",
-    "stream_verifies",
-    "steps_count_once",
-    "state_digest",
-    "what_differs",
-]
 
 
 @dataclass(frozen=True)

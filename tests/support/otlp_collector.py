@@ -10,8 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
 
-__all__ = ["Collector", "Span", "collector", "connected", "spans_of"]
-
 _INTERNAL, _CLIENT = 1, 5
 """Span kinds of OTLP; 0 is `unspecified`, which nobody should send."""
 

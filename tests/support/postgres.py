@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 from tests.support.sandbox import state_folder
 
-__all__ = ["PostgresAddress", "postgres_programs", "postgres_server"]
-
 _UNPRIVILEGED = 65_534
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["processes_below"]
-
 
 def processes_below(home: Path) -> list[str]:
     """Command lines of living processes that name this folder, the calling one left out."""

@@ -6,24 +6,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
-from fleet.adapters.memory import (
-    MemoryBlobStore,
-    MemoryClock,
-    MemoryDeadLetters,
-    MemoryEventLog,
-    MemoryFeedGroup,
-    MemoryGraph,
-)
-from fleet.errors import StoreUnavailable
-from fleet.events import NewEvent, Payload, encode
-from fleet.graph import PROJECTION_VERSION, Cursor, GraphChange
-from fleet.ids import CommandId, Principal, StreamId
-from fleet.ports import Appended, AppendRequest, DecisionGraph
-from fleet.services.projector import Projector
-from fleet.services.stream_export import export_stream
+from fleet.audit.service.stream_export import export_stream
+from fleet.events.codec import encode
+from fleet.events.envelope import NewEvent
+from fleet.events.payload import Payload
+from fleet.graph.changes import Cursor, GraphChange
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.graph.schema import PROJECTION_VERSION
+from fleet.graph.service.projector import Projector
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import StoreUnavailable
+from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.log.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeedGroup
+from fleet.log.port import Appended, AppendRequest
+from fleet.trees.memory import MemoryBlobStore
 from tests.support.event_samples import samples
-
-__all__ = ["CREATED", "MOVED", "OTHER", "PROJECT", "STORY", "CountingGraph", "Projections", "append", "running"]
 
 STORY, OTHER = StreamId("story:st-a1"), StreamId("story:st-b2")
 PROJECT = StreamId("project:pr-default")

@@ -9,10 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from fleet.models import PRESETS, Preset
+from fleet.models.presets import PRESETS, Preset
 from tests.support.model_server import Scene
-
-__all__ = ["Trouble", "reply", "structured", "stream_of", "tool_call", "trouble"]
 
 Trouble = Literal["rate", "down", "overloaded", "key", "model", "too_long", "filtered", "credit", "late_error"]
 

@@ -18,18 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.local import ProcessIdentity, StoreKind, Valkey
-from cluster.local.identity import descendants
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, connect_redis
-from fleet.cli.local_principals import local_principal
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.events import OwnershipTaken, StoredEvent, decode
-from fleet.ids import StoryId, StreamId
-from fleet.models import PackReaders, load_models, pack_readers
-from fleet.services.planning_desk import PlanningDesk
-from fleet.story import StoryState
-from fleet.tools import load_roles
+from cluster.local.identity import ProcessIdentity, descendants
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.cli.local.local_principals import local_principal
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.desk.planning import PlanningDesk
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.report import OwnershipTaken
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.log import RedisEventLog
+from fleet.models.profiles import load_models
+from fleet.models.prompts.reading import PackReaders, pack_readers
+from fleet.policy.roles import load_roles
+from fleet.story.state import StoryState
 from tests.support.processes import processes_below
 from tests.support.ray_host import HostPlan
 from tests.support.ray_log_proxy import Append, LogProxy, proxied_log
@@ -37,17 +43,6 @@ from tests.support.rules import fsm
 from tests.support.services import run_apart
 from tests.support.team import team
 from tests.support.team_models import RECORDED, demo_repository, demo_story
-
-__all__ = [
-    "ROOT",
-    "Client",
-    "RayFleet",
-    "acknowledged_is_kept",
-    "end_without_faults",
-    "owners_of",
-    "ray_fleet",
-    "until",
-]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,15 +18,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.local import Addresses, RayHead, free_port, ray_environment
 from cluster.local.identity import descendants, end_all
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.cli.local_principals import ensure_principals
-from fleet.config import ActorKind, load_settings
-from fleet.wiring import Endpoints
+from cluster.local.process import free_port
+from cluster.local.ray_head import RayHead, ray_environment
+from cluster.local.record import Addresses
+from fleet.cli.endpoints import endpoints_of
+from fleet.cli.local.local_principals import ensure_principals
+from fleet.config.environment import load_settings
+from fleet.config.settings import ActorKind
+from fleet.wiring.endpoints import Endpoints
 from tests.support.ray_nodes_host import patient
-
-__all__ = ["HostPlan"]
 
 ROLES = ("planner", "developer", "qa", "architect", "devops", "designer")
 """Roles that the example story asks."""
@@ -117,7 +118,7 @@ def endpoints(plan: HostPlan) -> Endpoints:
 def _boot(plan: HostPlan, *, pinned: bool) -> None:
     import ray
 
-    from actors import actor_names, boot
+    from actors.bootstrap import actor_names, boot
     from actors.council import CouncilShell
     from actors.options import COMMON
     from actors.shell import Shell

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["Append", "LogProxy", "Rule", "proxied_log"]
-
 _LOG_KEY = re.compile(rb"fleet:\{p\d\d\}:(.+):log")
 _OWNER = re.compile(rb'"owner":"([^"/]+)/(\d+)-')
 _WORD = re.compile(rb"\$\d+\r\n([A-Z]+)\r\n")

@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-from cluster.local import StoreKind, Valkey, free_port
 from cluster.local.identity import descendants
-from fleet.cli.local_principals import ensure_principals
+from cluster.local.process import free_port
+from cluster.local.valkey import StoreKind, Valkey
+from fleet.cli.local.local_principals import ensure_principals
 from tests.support.processes import processes_below
 from tests.support.services import run_apart
-
-__all__ = ["Nodes", "as_rendered", "deployed_nodes", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 POOLS = {"developer": 1, "qa": 1, "data": 0, "reviewer": 0}

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.local import free_port, ray_environment
 from cluster.local.identity import descendants, end_all
+from cluster.local.process import free_port
+from cluster.local.ray_head import ray_environment
 
 # A busy machine starts slowly and answers late; what is tested here is not how quickly Ray takes notice.
 PATIENT = {

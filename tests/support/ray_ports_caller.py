@@ -13,12 +13,15 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from cluster.local import find_running, ray_environment
-from fleet.digest import digest_of
-from fleet.errors import FleetError
-from fleet.ids import Principal, RunKey, StoryId
-from fleet.ports import AgentRequest, Commit, PackRequest
-from fleet.tools import RunSpec
+from cluster.local.ray_head import ray_environment
+from cluster.local.record import find_running
+from fleet.context.port import PackRequest
+from fleet.forge.port import Commit
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import Principal, RunKey, StoryId
+from fleet.models.port import AgentRequest
+from fleet.policy.runs.spec import RunSpec
 
 STORY = StoryId("st-ports")
 
@@ -45,7 +48,8 @@ async def main(home: Path, repository: str) -> dict[str, Any]:
     os.environ.update(ray_environment(fleet.addresses.ray_token_path))
     import ray
 
-    from fleet.adapters.ray import ActorResolver, RayAgents, RayForge, RayPacks, RaySandbox
+    from fleet.remote.ports import RayAgents, RayForge, RayPacks, RaySandbox
+    from fleet.remote.resolver import ActorResolver
 
     ray.init(address=fleet.addresses.ray_address, namespace="fleet", log_to_driver=False, configure_logging=False)
     resolver = ActorResolver(wait_s=0.5)

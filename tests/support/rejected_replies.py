@@ -16,16 +16,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fleet.adapters.llm import RecordedChatModel
-from fleet.adapters.llm.recorded import WORDS
-from fleet.errors import ModelUnavailable
-from fleet.ids import StoryId
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, kind_of
-from fleet.story import StoryState
+from fleet.kernel.errors import ModelUnavailable
+from fleet.kernel.ids import StoryId
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
+from fleet.models.engines.recorded import WORDS, RecordedChatModel
+from fleet.models.prompts.prompt import kind_of
+from fleet.story.state import StoryState
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import RECORDED, REPLIES, EveryEngine, demo_repository, demo_story
-
-__all__ = ["decided_by_hand"]
 
 
 class _Copying:

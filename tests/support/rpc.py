@@ -16,10 +16,8 @@ import grpc
 from starlette.types import ASGIApp
 
 from scripts import rpc as protos
-from serve_apps.rpc import RpcFront
+from serve_apps.rpc.front import RpcFront
 from serve_apps.rpc.services import add_coach, add_context, add_planning, add_workspace
-
-__all__ = ["as_caller", "serving_rpc", "stub"]
 
 
 @asynccontextmanager

@@ -15,11 +15,11 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from fleet.adapters.clock import SystemClock
-from fleet.config import ServeSettings
+from fleet.config.settings import ServeSettings
+from fleet.kernel.clock import SystemClock
 from serve_apps.app import rpc_options
-from serve_apps.gateway import build_gateway
-from serve_apps.rpc import RpcCalls
+from serve_apps.routes.gateway import build_gateway
+from serve_apps.rpc.front import RpcCalls
 from serve_apps.rpc.v1 import coach_pb2, planning_pb2
 from tests.support.bench import World
 from tests.support.front import front_parts

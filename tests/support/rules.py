@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from functools import cache
 
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.services.step_policy import StepPolicy
-from fleet.story import FsmConfig
-from fleet.tools import TOOL_OPS, load_policy, load_roles
-
-__all__ = ["files", "fsm", "step_policy"]
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.owner.journal.steps import StepPolicy
+from fleet.policy.catalogue import TOOL_OPS
+from fleet.policy.roles import load_roles
+from fleet.policy.rules.config import load_policy
+from fleet.story.lifecycle import FsmConfig
 
 
 @cache

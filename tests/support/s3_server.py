@@ -13,11 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.s3 import S3BlobStore, S3Keys, S3Place
+from fleet.extensions.stores.s3 import S3BlobStore, S3Keys, S3Place
+from fleet.kernel.clock import SystemClock
 from tests.support.http_stand_in import Reply, Request, serving_http
-
-__all__ = ["FIRST_KEYS", "FakeS3", "HastyClock", "OpenS3", "Rotating", "open_s3"]
 
 FIRST_KEYS = S3Keys("FLEET-ACCESS", "first-secret-key-of-a-test")
 _PROOF = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/s3/aws4_request,SignedHeaders=([^,]+),"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet.config import BlobSettings, S3BlobSettings, load_settings
-from fleet.wiring import Endpoints
-
-__all__ = ["S3", "SECRETS", "blobs_of", "endpoints_of", "s3"]
+from fleet.config.blobs import BlobSettings, S3BlobSettings
+from fleet.config.environment import load_settings
+from fleet.wiring.endpoints import Endpoints
 
 S3 = """
 blobs:

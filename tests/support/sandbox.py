@@ -9,14 +9,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleet.adapters.memory import ProgramEnd, ProgramStart
-from fleet.adapters.sandbox.probes import processes_named
-from fleet.digest import digest_of
-from fleet.ids import Digest
-from fleet.ports import BlobStore
-from fleet.tools import FileEntry, Limits, Mode, encode_tree
-
-__all__ = ["PROGRAMS", "SMALL", "argv_of", "eventually", "put_tree", "scripted", "state_folder", "survivors"]
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import Digest
+from fleet.policy.runs.spec import Limits
+from fleet.sandbox.backends.probes import processes_named
+from fleet.sandbox.memory import ProgramEnd, ProgramStart
+from fleet.trees.port import BlobStore
+from fleet.trees.tree import FileEntry, Mode, encode_tree
 
 SMALL = Limits(overall_s=20, idle_s=20, memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20)
 """Limits of most tests: large enough for Python, small enough to be reached."""

@@ -13,14 +13,12 @@ import secrets
 import sys
 from pathlib import Path
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.adapters.sandbox.cgroups import find_parents
-from fleet.adapters.sandbox.probes import processes_named
-from fleet.digest import digest_of
-from fleet.tools import Limits, RunSpec
-
-__all__ = ["cancel_at_random", "leftovers"]
+from fleet.kernel.digest import digest_of
+from fleet.policy.runs.spec import Limits, RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.bubblewrap.cgroups import find_parents
+from fleet.sandbox.backends.probes import processes_named
+from fleet.trees.memory import MemoryBlobStore
 
 _LIMITS = Limits(overall_s=20, idle_s=20, memory_bytes=256 << 20, pids=64, disk_bytes=64 << 20, grace_s=1)
 _AT_ONCE = 4

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fleet.adapters.sandbox import identity
+from fleet.sandbox.backends import identity
 
 _SURELY_LOST_S = 3600
 """A home that is not there may be one that another run is just about to make."""

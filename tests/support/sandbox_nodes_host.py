@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.local.identity import ProcessIdentity, descendants, end_all
-from fleet.adapters.redis import connect_redis
-from fleet.adapters.redis.keys import ledger_run_key
-from fleet.errors import FleetError
-from fleet.ids import RunKey, StoryId
-from fleet.services.spreading import on_node, ranked
-from fleet.tools import Limits, RunSpec
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.keys import ledger_run_key
+from fleet.policy.runs.spec import Limits, RunSpec
+from fleet.sandbox.service.spread import on_node, ranked
 from tests.support.ray_fleet import until
 from tests.support.ray_host import HostPlan, endpoints
 from tests.support.ray_nodes_host import PATIENT, NodesOfOneMachine
@@ -44,7 +44,9 @@ class Scene:
     """A cluster, the home's supervisor on it, and a caller of the sandbox as a council is one."""
 
     def __init__(self, nodes: NodesOfOneMachine, plan: HostPlan) -> None:
-        from fleet.adapters.ray import ActorResolver, RaySandbox, Supervisors
+        from fleet.remote.ports import RaySandbox
+        from fleet.remote.resolver import ActorResolver
+        from fleet.remote.supervisors import Supervisors
 
         self.nodes, self._plan = nodes, plan
         self.resolver = ActorResolver()
@@ -64,7 +66,7 @@ class Scene:
 
     def node_of_home(self) -> str:
         """The node that has no supervisor of its own, among those that are alive."""
-        from fleet.adapters.ray import alive_nodes
+        from fleet.remote.nodes import alive_nodes
 
         alive = {node.node_id for node in alive_nodes()} & self.nodes.raylets.keys()
         (home,) = {node_id for node_id in alive if on_node(node_id) not in self._last_names}
@@ -156,7 +158,7 @@ async def node_dies(scene: Scene) -> dict[str, Any]:
 
 
 def _named_in_ray(name: str) -> bool:
-    from fleet.adapters.ray import supervisors_of_nodes
+    from fleet.remote.nodes import supervisors_of_nodes
 
     return name in supervisors_of_nodes()
 
@@ -205,7 +207,8 @@ async def home_dies(scene: Scene) -> dict[str, Any]:
 
 async def home_restarts(scene: Scene) -> dict[str, Any]:
     """The process of the home's supervisor is killed under a tool call; calls and a session come while it is away."""
-    from fleet.adapters.ray import RaySandboxSessions, RayToolHost
+    from fleet.remote.ports import RayToolHost
+    from fleet.remote.sandbox_sessions import RaySandboxSessions
 
     tools, sessions = RayToolHost(scene.resolver, "local"), RaySandboxSessions(scene.resolver, "local")
     health = await scene.resolver.call(HOME, "health", timeout_s=60)

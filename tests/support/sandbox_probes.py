@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PROBES", "PROLOGUE"]
-
 PROLOGUE = """
 import ctypes, errno, glob, json, os, resource, signal, socket, stat, struct, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)

@@ -12,9 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend
-from fleet.tools import RunSpec
+from fleet.policy.runs.spec import RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.containers.backend import ContainerBackend
+from fleet.trees.memory import MemoryBlobStore
 
 
 async def main(root: Path, token: str, *, once: bool, engine: str) -> None:

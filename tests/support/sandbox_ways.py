@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fleet.adapters.sandbox.cgroups import find_parents
-
-__all__ = ["WAYS", "Way", "limited_by_cgroup"]
+from fleet.sandbox.backends.bubblewrap.cgroups import find_parents
 
 Way = Literal["cgroups", "rlimits"]
 WAYS: tuple[Way, ...] = ("cgroups", "rlimits") if find_parents() else ("rlimits",)

@@ -10,27 +10,18 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from fleet.adapters.memory import MemoryClock, MemorySecrets
-from fleet.adapters.secrets import (
-    EnvironmentSecrets,
-    FileSecrets,
-    KubernetesKey,
-    KubernetesLogin,
-    KubernetesSecrets,
-    MountedSecrets,
-    SecretHttp,
-    TokenFile,
-    VaultKey,
-    VaultSecrets,
-    variable_of,
-)
-from fleet.errors import FleetError, PolicyDenied, StoreUnavailable
-from fleet.ports import SecretProvider
+from fleet.extensions.stores.kubernetes_secrets import KubernetesKey, KubernetesSecrets, MountedSecrets
+from fleet.extensions.stores.secrets_http import SecretHttp
+from fleet.extensions.stores.vault_secrets import KubernetesLogin, TokenFile, VaultKey, VaultSecrets
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import FleetError, PolicyDenied, StoreUnavailable
+from fleet.secrets.memory import MemorySecrets
+from fleet.secrets.port import SecretProvider
+from fleet.secrets.providers.environment import EnvironmentSecrets, variable_of
+from fleet.secrets.providers.file import FileSecrets
 from tests.support.http_stand_in import Reply, serving_http
 from tests.support.kubernetes_secrets import FakeApiServer, write_volume
 from tests.support.vault_server import FakeVault
-
-__all__ = ["GUARDED", "LABEL", "NAMES", "PLACES", "TTL_S", "SecretPlace", "leaks", "open_place", "secret_file"]
 
 LABEL = "place"
 TTL_S = 30

@@ -7,8 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["FORMS", "SAMPLES", "PlantedSecret", "planted"]
-
 # Put together here, so that no scanner takes the samples themselves for secrets.
 _BODY = "\n".join("MIIEpAIBAAKCAQEA7Qm0x3" + "kqhkiG9w0BAQEFAASC" + f"{n:04d}" + "Zk8bXw9TvLq3PsRdYe" for n in range(6))
 _HEAD = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")

@@ -11,15 +11,13 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from cluster.local import Addresses, RunningFleet
 from cluster.local.identity import ProcessIdentity
-from fleet.adapters.redis import connect_redis
-from fleet.cli import app
-from fleet.cli.local_principals import ensure_principals
-from fleet.ports import Agents, ChatModel
+from cluster.local.record import Addresses, RunningFleet
+from fleet.cli.app import app
+from fleet.cli.local.local_principals import ensure_principals
+from fleet.log.redis.connection import connect_redis
+from fleet.models.port import Agents, ChatModel
 from tests.support.team import team
-
-__all__ = ["ServedTeam", "served_team"]
 
 
 @dataclass(frozen=True)

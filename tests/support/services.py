@@ -22,12 +22,11 @@ import neo4j.exceptions
 import pytest
 import redis
 
-from cluster.local import ArcadeDb, StoreKind, Valkey
+from cluster.local.arcadedb import ArcadeDb
+from cluster.local.valkey import StoreKind, Valkey
 from tests.support.stores import own_database
 
 T = TypeVar("T")
-
-__all__ = ["Neo4jAddress", "graph_server", "log_server", "run_apart"]
 
 
 _MEMORY, _ROOM_BYTES = "/dev/shm", 1 << 30

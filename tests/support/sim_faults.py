@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from tests.support.faulty_ports import Fault
 from tests.support.simulation import Process, SimLoop
 
-__all__ = ["Mix", "OneFault", "RandomFaults"]
-
 
 @dataclass(frozen=True)
 class Mix:

@@ -12,15 +12,13 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from fleet.digest import canonical_json, digest_of
-from fleet.events import GENESIS_HASH, StoredEvent, event_hash
-from fleet.ids import StoryId, StreamId
-from fleet.services.stream_export import commands_of, export_stream
+from fleet.audit.service.stream_export import commands_of, export_stream
+from fleet.events.envelope import GENESIS_HASH, StoredEvent, event_hash
+from fleet.kernel.digest import canonical_json, digest_of
+from fleet.kernel.ids import StoryId, StreamId
 from tests.support.histories import HISTORIES
 from tests.support.sim_world import FULL, Outcome, simulate
 from tests.support.simulation import simulated
-
-__all__ = ["MADE", "STORY", "rehashed"]
 
 STORY = StoryId("st-sim1")
 TROUBLED_SEED = 58

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from fleet.ids import StoryId
-from fleet.story import StoryState
+from fleet.kernel.ids import StoryId
+from fleet.story.state import StoryState
 from tests.support.oracle import Effects, Verdict, check, what_differs
 from tests.support.sim_world import Outcome, Scenario, simulate
 from tests.support.simulation import simulated
-
-__all__ = ["Ends", "expected_ends", "judge", "parks_of"]
 
 EXCUSED = frozenset({"model_unavailable", "model_timeout", "sandbox_unavailable", "tool_timeout"})
 """Codes of errors that faults alone may park a story with, besides a crash loop; every other park is a defect."""

@@ -14,8 +14,6 @@ from types import TracebackType
 from tests.support.sim_judge import expected_ends, judge
 from tests.support.sim_world import Scenario, simulate
 
-__all__ = ["Runs", "Span"]
-
 _LAST_IN_THE_QUEUE = 19
 
 

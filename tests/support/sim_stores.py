@@ -5,34 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from fleet.adapters.memory import (
-    MemoryBlobStore,
+from fleet.forge.memory import MemoryForge
+from fleet.forge.port import Commit, StagedRepository
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.port import DecisionGraph
+from fleet.kernel.ids import CommandId, StreamId
+from fleet.log.memory import (
     MemoryDeadLetters,
     MemoryEventLog,
     MemoryFeed,
     MemoryFeedGroup,
-    MemoryGraph,
     MemoryInbox,
     MemoryLeaseStore,
-    MemoryRunLedger,
     MemorySnapshotStore,
 )
-from fleet.adapters.memory.forge import MemoryForge
-from fleet.ids import CommandId, StreamId
-from fleet.ports import (
-    AgentAnswer,
-    AgentRequest,
-    Commit,
-    DecisionGraph,
-    Lease,
-    LeaseStore,
-    StagedRepository,
-)
+from fleet.log.port import Lease, LeaseStore
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.trees.memory import MemoryBlobStore
 from tests.support import sim_story
 from tests.support.bench import ScriptedAgents
 from tests.support.simulation import SimClock, SimLoop
-
-__all__ = ["CountingAgents", "CountingForge", "Stores", "WatchedLeases"]
 
 
 class Stores:

@@ -12,16 +12,15 @@ import re
 from functools import cache
 from typing import Any
 
-from fleet.adapters.memory import ProgramEnd, ProgramStart
-from fleet.context import ContextConfig
-from fleet.ids import Principal
-from fleet.planning import CoachConfig, ProjectState, fold_project
-from fleet.ports import AgentRequest
-from fleet.services import workspace_specs as specs
-from fleet.services.commands import CommandHandler
+from fleet.context.scope import ContextConfig
+from fleet.kernel.ids import Principal
+from fleet.models.port import AgentRequest
+from fleet.owner.commands.handler import CommandHandler
+from fleet.planning.coach_config import CoachConfig
+from fleet.planning.project_state import ProjectState, fold_project
+from fleet.sandbox.memory import ProgramEnd, ProgramStart
+from fleet.workspace.service import specs
 from tests.support.rules import files
-
-__all__ = ["BASE_COMMIT", "PERSON", "REPOSITORY", "answer", "commands", "context_config", "story_text", "toolchain"]
 
 PERSON = Principal("user:ana")
 REPOSITORY = "/srv/git/textkit"

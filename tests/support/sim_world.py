@@ -15,34 +15,29 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal, cast
 
-from fleet.adapters.memory import (
-    MemorySandboxBackend,
-    ProgramEnd,
-    ProgramStart,
-)
-from fleet.errors import FleetError, StoreUnavailable
-from fleet.events import StoredEvent
-from fleet.ids import StoryId, StreamId
-from fleet.ports import (
-    DecisionGraph,
-    Forge,
-    Sandbox,
-)
-from fleet.services.brief_claims import BriefClaims
-from fleet.services.budgeting import Budgeting
-from fleet.services.context_service import ContextService
-from fleet.services.council_shard import CouncilShard
-from fleet.services.journal import Journal
-from fleet.services.planning_desk import Pending, PlanningDesk
-from fleet.services.platform_desk import PlatformDesk
-from fleet.services.platform_owner import PlatformOwner
-from fleet.services.platform_view import PlatformView
-from fleet.services.projector import Projector
-from fleet.services.report import ReportService
-from fleet.services.standing_delegations import DelegationRules
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.workbench import Definitions, Workbench
-from fleet.story import StoryState, fold
+from fleet.context.service.packs import ContextService
+from fleet.desk.planning import Pending, PlanningDesk
+from fleet.desk.platform import PlatformDesk
+from fleet.events.envelope import StoredEvent
+from fleet.forge.port import Forge
+from fleet.graph.port import DecisionGraph
+from fleet.graph.service.projector import Projector
+from fleet.kernel.errors import FleetError, StoreUnavailable
+from fleet.kernel.ids import StoryId, StreamId
+from fleet.owner.brief_claims import BriefClaims
+from fleet.owner.budgets import Budgeting
+from fleet.owner.commands.delegations import DelegationRules
+from fleet.owner.journal.journal import Journal
+from fleet.owner.platform_view import PlatformView
+from fleet.owner.shard import CouncilShard
+from fleet.owner.workbench import Definitions, Workbench
+from fleet.projects.platform_owner import PlatformOwner
+from fleet.report.service import ReportService
+from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
+from fleet.sandbox.port import Sandbox
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
 from tests.support import sim_story
 from tests.support.bench import definitions
 from tests.support.faulty_ports import (
@@ -62,9 +57,6 @@ from tests.support.rules import fsm, step_policy
 from tests.support.sim_faults import RandomFaults
 from tests.support.sim_stores import Stores
 from tests.support.simulation import Process, SimLoop, simulated
-
-__all__ = ["FULL", "LEAN", "Aim", "Outcome", "Scenario", "World", "simulate"]
-
 
 Aim = Literal["scope", "design", "branch", "restored"]
 """Where a story ends: a person cancels it at the gate of its scope or of its design, or it goes to its branch alone.

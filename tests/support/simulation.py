@@ -20,8 +20,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Crashed", "Process", "SimClock", "SimLoop", "Stalled", "Trace", "simulated"]
-
 T = TypeVar("T")
 _START_MS = 1_767_323_045_000
 _MAX_TURNS = 3_000_000

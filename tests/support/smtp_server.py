@@ -13,8 +13,6 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import cast
 
-__all__ = ["MailStandIn", "Taken", "serving_mail"]
-
 
 @dataclass(frozen=True)
 class Taken:

@@ -7,35 +7,24 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from fleet.adapters.memory import MemoryBlobStore
-from fleet.adapters.sandbox.inside.solve_cases import run_case
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.council import CouncilConfig
-from fleet.council.bench import ArmName, BenchTask, HiddenTests, SolveTask, TokenMeter
-from fleet.errors import FleetError
-from fleet.ids import RunKey, StoryId
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage, kind_of, parse_prompts
-from fleet.ports import BlobStore
-from fleet.services.bench_arms import solve
-from fleet.services.bench_council import CouncilRules
-from fleet.services.bench_execution import SandboxExecution
-from fleet.services.bench_solved import Solved
-from fleet.services.bench_solver import BenchVoices, Solver
-from fleet.tools import Artifact, RunResult, RunSpec
-
-__all__ = [
-    "CANARY",
-    "CASES",
-    "RIGHT",
-    "WRONG",
-    "InProcessSandbox",
-    "ScriptedModel",
-    "Trial",
-    "code",
-    "double_task",
-    "rules",
-    "voices",
-]
+from fleet.bench.meter import TokenMeter
+from fleet.bench.row import ArmName
+from fleet.bench.service.arms import solve
+from fleet.bench.service.council import CouncilRules
+from fleet.bench.service.execution import SandboxExecution
+from fleet.bench.service.solved import Solved
+from fleet.bench.service.solver import BenchVoices, Solver
+from fleet.bench.task import BenchTask, HiddenTests, SolveTask
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.council.config import CouncilConfig
+from fleet.kernel.errors import FleetError
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage
+from fleet.models.prompts.prompt import kind_of, parse_prompts
+from fleet.policy.runs.spec import Artifact, RunResult, RunSpec
+from fleet.sandbox.inside.solve_cases import run_case
+from fleet.trees.memory import MemoryBlobStore
+from fleet.trees.port import BlobStore
 
 CANARY = "canary-5fe1c0"
 RIGHT, WRONG = "def double(n):\n    return 2 * n\n", "def double(n):\n    return n + 2\n"

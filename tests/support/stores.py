@@ -14,74 +14,56 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from fleet.adapters.memory import (
-    MemoryAccessTrail,
-    MemoryBundleStore,
-    MemoryDaySpending,
+from fleet.context.memory import MemoryBundleStore
+from fleet.context.port import BundleStore
+from fleet.context.redis import RedisBundleStore
+from fleet.events.envelope import Head, NewEvent
+from fleet.extensions.notify.memory import MemoryNotificationBook
+from fleet.extensions.notify.port import NotificationBook
+from fleet.extensions.notify.redis import RedisNotificationBook
+from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.log.memory import (
     MemoryDeadLetters,
     MemoryEventLog,
     MemoryFeed,
     MemoryFeedGroup,
     MemoryInbox,
     MemoryLeaseStore,
-    MemoryNotificationBook,
-    MemoryRunLedger,
-    MemoryRunLogs,
     MemorySnapshotStore,
-    MemoryToolSessions,
 )
-from fleet.adapters.redis import (
-    RedisAccessTrail,
-    RedisBundleStore,
-    RedisDaySpending,
-    RedisDeadLetters,
-    RedisEventLog,
-    RedisFeed,
-    RedisFeedGroup,
-    RedisInbox,
-    RedisLeaseStore,
-    RedisNotificationBook,
-    RedisRunLedger,
-    RedisRunLogs,
-    RedisSnapshotStore,
-    RedisToolSessions,
-    connect_redis,
-)
-from fleet.events import Head, NewEvent
-from fleet.ids import CommandId, Principal, StreamId
-from fleet.ports import (
-    AccessTrail,
+from fleet.log.port import (
     AppendRequest,
-    BundleStore,
     Command,
-    DaySpending,
     DeadLetters,
     EventLog,
     Feed,
     FeedGroup,
     Inbox,
     LeaseStore,
-    NotificationBook,
-    RunLedger,
-    RunLogs,
     SnapshotStore,
-    ToolSessions,
 )
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.feed import RedisFeed, RedisFeedGroup
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.log.redis.snapshots import RedisSnapshotStore
+from fleet.owner.spending.memory import MemoryDaySpending
+from fleet.owner.spending.port import DaySpending
+from fleet.owner.spending.redis import RedisDaySpending
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
+from fleet.sandbox.port import RunLedger, RunLogs
+from fleet.sandbox.redis import RedisRunLedger, RedisRunLogs
+from fleet.secrets.memory import MemoryAccessTrail
+from fleet.secrets.port import AccessTrail
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.tools.memory import MemoryToolSessions
+from fleet.tools.port import ToolSessions
+from fleet.tools.redis import RedisToolSessions
 
 T = TypeVar("T")
 
-__all__ = [
-    "ACTOR",
-    "SNAPSHOT_BYTES",
-    "Stores",
-    "append_request",
-    "command",
-    "empty_database",
-    "eventually",
-    "new_stream",
-    "open_stores",
-    "own_database",
-]
 
 ACTOR = Principal("system:council")
 _NUMBERS = count(1)

@@ -13,11 +13,58 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Literal, cast, get_args
 
-from fleet import events as ev
-from fleet.digest import digest_of
-from fleet.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
-from fleet.ports import AppendRequest, EventLog
-from fleet.story import StoryState, fold
+from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
+from fleet.events.codec import decode, encode
+from fleet.events.council import (
+    BallotCast,
+    BallotRefused,
+    CouncilBudget,
+    CouncilDecided,
+    CouncilOpened,
+    DraftFailed,
+    DraftReceived,
+    DroppedTest,
+    Evidence,
+    EvidenceGate,
+    EvidenceRecorded,
+    RosterMember,
+    RoundOpened,
+    TestsAuthored,
+    TestsFiltered,
+)
+from fleet.events.decision import DecisionAccepted, DecisionProposed
+from fleet.events.envelope import GENESIS_HASH, Head, NewEvent, StoredEvent, event_hash
+from fleet.events.payload import Payload
+from fleet.events.plan import Dependency, PlanAdopted, PlanProposed, Task
+from fleet.events.report import OwnershipTaken, ReportGenerated, Traceability
+from fleet.events.step import Cost, PolicyRef, Provenance, Reserve, StepArtifact, StepFinished, StepStarted
+from fleet.events.story import (
+    AcceptanceCriterion,
+    RepoSource,
+    RunDelegation,
+    StoryClosed,
+    StoryCreated,
+    StoryScored,
+    StoryStarted,
+    StoryTransitioned,
+)
+from fleet.events.task import FileChange, TaskAdded, TaskTransitioned, TreeMerged
+from fleet.events.workspace import (
+    CoverageSummary,
+    DimensionScore,
+    DocFile,
+    DocsProduced,
+    GateScore,
+    TestSummary,
+    WorkspaceReported,
+    WorkspaceScored,
+    WorkspaceSummary,
+)
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
+from fleet.log.port import AppendRequest, EventLog
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
 
 Stage = Literal[
     "created",
@@ -64,7 +111,7 @@ def digest(name: str) -> Digest:
 
 BASE, MERGED, DOCUMENTED = digest("base tree"), digest("merged tree"), digest("documented tree")
 CONTENT = digest("content")
-_POLICY = ev.PolicyRef(rule_id="models.ask", digest=digest("policy"))
+_POLICY = PolicyRef(rule_id="models.ask", digest=digest("policy"))
 
 
 class StoryLog:
@@ -72,7 +119,7 @@ class StoryLog:
 
     def __init__(self, story_id: StoryId = STORY, *, start_ms: int = T0) -> None:
         self.story_id, self.stream = story_id, StreamId.of_story(story_id)
-        self.events: list[ev.StoredEvent] = []
+        self.events: list[StoredEvent] = []
         self._now_ms = start_ms
 
     @property
@@ -88,11 +135,11 @@ class StoryLog:
         return state
 
     @property
-    def decoded(self) -> list[tuple[ev.StoredEvent, ev.Payload]]:
+    def decoded(self) -> list[tuple[StoredEvent, Payload]]:
         """Each event with its payload."""
-        return [(event, ev.decode(event)) for event in self.events]
+        return [(event, decode(event)) for event in self.events]
 
-    def decoded_payloads(self, type: str) -> list[ev.Payload]:
+    def decoded_payloads(self, type: str) -> list[Payload]:
         """The payloads of one type, in order."""
         return [payload for event, payload in self.decoded if event.type == type]
 
@@ -101,12 +148,12 @@ class StoryLog:
         self._now_ms += ms
         return self
 
-    def add(self, *payloads: ev.Payload, actor: Principal = SYSTEM, command: str | None = None) -> StoryLog:
+    def add(self, *payloads: Payload, actor: Principal = SYSTEM, command: str | None = None) -> StoryLog:
         """The payloads are the next events, all of one command."""
         command_id = CommandId(command or f"{self.story_id}/step-{self.version + 1}")
         self._now_ms += 1000
         for payload in payloads:
-            new = ev.encode(payload)
+            new = encode(payload)
             fields: dict[str, Any] = {
                 "stream": self.stream,
                 "version": self.version + 1,
@@ -118,9 +165,9 @@ class StoryLog:
                 "command_id": command_id,
                 "actor": actor,
                 "causation": new.causation,
-                "prev_hash": self.events[-1].hash if self.events else ev.GENESIS_HASH,
+                "prev_hash": self.events[-1].hash if self.events else GENESIS_HASH,
             }
-            self.events.append(ev.StoredEvent(**fields, hash=ev.event_hash(**fields)))
+            self.events.append(StoredEvent(**fields, hash=event_hash(**fields)))
         return self
 
     def step(
@@ -136,13 +183,13 @@ class StoryLog:
         tokens: tuple[int, int] = (900, 100),
         result: Digest | None = None,
         excerpt: str = "2 passed in 0.03s",
-        artifacts: tuple[ev.StepArtifact, ...] = (),
+        artifacts: tuple[StepArtifact, ...] = (),
     ) -> StoryLog:
         """A step is started and finished by this principal."""
         step_id, role = StepId(name), who.split(":", 1)[1].rsplit("-", 1)[0]
         is_model = kind == "model"
         self.add(
-            ev.StepStarted(
+            StepStarted(
                 step_id=step_id,
                 kind=kind,
                 tool="model" if is_model else "tests",
@@ -156,35 +203,35 @@ class StoryLog:
                 key=RunKey(digest(f"key {name}").hex),
                 deadline_ms=self._now_ms + 600_000,
                 policy=_POLICY,
-                reserve=ev.Reserve(tokens=4096, wall_ms=600_000),
+                reserve=Reserve(tokens=4096, wall_ms=600_000),
             ),
             actor=who,
             command=f"{self.story_id}/{name}/start",
         )
         return self.wait(took_ms - 1000).add(
-            ev.StepFinished(
+            StepFinished(
                 step_id=step_id,
                 outcome=outcome,
                 result_digest=result or digest(f"result {name}"),
                 excerpt=None if is_model else excerpt,
                 exit_code=None if is_model else int(outcome != "succeeded"),
                 artifacts=artifacts,
-                cost=ev.Cost(tokens_in=tokens[0], tokens_out=tokens[1], latency_ms=took_ms)
+                cost=Cost(tokens_in=tokens[0], tokens_out=tokens[1], latency_ms=took_ms)
                 if is_model
-                else ev.Cost(latency_ms=took_ms, priced=True, cost_microusd=0),
-                provenance=ev.Provenance(engine="recorded", model="coder-1.5b", prompt_digest=digest(f"prompt {name}"))
+                else Cost(latency_ms=took_ms, priced=True, cost_microusd=0),
+                provenance=Provenance(engine="recorded", model="coder-1.5b", prompt_digest=digest(f"prompt {name}"))
                 if is_model
-                else ev.Provenance(tree_in_digest=BASE, tree_out_digest=digest(f"tree {name}")),
+                else Provenance(tree_in_digest=BASE, tree_out_digest=digest(f"tree {name}")),
             ),
             actor=who,
             command=f"{self.story_id}/{name}/finish",
         )
 
-    def gate(self, name: str, subject: ev.Subject, *, role: str = "po", by: Principal = REVIEWER) -> StoryLog:
+    def gate(self, name: str, subject: Subject, *, role: str = "po", by: Principal = REVIEWER) -> StoryLog:
         """The gate is requested and granted by the delegate of the run."""
         approval_id = EntityId(f"ap-{name.replace('_', '-')}-{self.version}")
         self.add(
-            ev.ApprovalRequested(
+            ApprovalRequested(
                 approval_id=approval_id,
                 gate=name,
                 role=role,
@@ -198,7 +245,7 @@ class StoryLog:
             )
         )
         return self.add(
-            ev.ApprovalGranted(
+            ApprovalGranted(
                 approval_id=approval_id,
                 principal=by,
                 as_role=role,
@@ -214,14 +261,14 @@ class StoryLog:
     def move(self, from_: str, event: str, to: str, *, loopback: bool = False) -> StoryLog:
         """The story is in state `to`."""
         reason = "the tree scored 40 and blocks" if loopback else None
-        return self.add(ev.StoryTransitioned(from_=from_, event=event, to=to, loopback=loopback, reason=reason))
+        return self.add(StoryTransitioned(from_=from_, event=event, to=to, loopback=loopback, reason=reason))
 
     def task(
         self, task_id: EntityId, from_: str, action: str, to: str, *, by: Principal = SYSTEM, **more: Any
     ) -> StoryLog:
         """The task is in state `to`."""
         role = by.split(":", 1)[1].rsplit("-", 1)[0] if by.kind == "agent" else "system"
-        payload = ev.TaskTransitioned(
+        payload = TaskTransitioned(
             task_id=task_id,
             from_=cast(Any, from_),
             action=cast(Any, action),
@@ -241,10 +288,8 @@ class StoryLog:
             await log.append(
                 AppendRequest(
                     stream=self.stream,
-                    events=[
-                        ev.NewEvent(type=e.type, schema=e.schema, body=e.body, causation=e.causation) for e in events
-                    ],
-                    expected=ev.Head(version=first.version - 1, hash=first.prev_hash),
+                    events=[NewEvent(type=e.type, schema=e.schema, body=e.body, causation=e.causation) for e in events],
+                    expected=Head(version=first.version - 1, hash=first.prev_hash),
                     command_id=command_id,
                     actor=first.actor,
                     ts_ms=first.ts_ms,
@@ -252,7 +297,7 @@ class StoryLog:
             )
 
 
-def created_payload(**changes: Any) -> ev.StoryCreated:
+def created_payload(**changes: Any) -> StoryCreated:
     """The story as it is written, with these fields changed."""
     fields: dict[str, Any] = {
         "project_id": PROJECT,
@@ -260,8 +305,8 @@ def created_payload(**changes: Any) -> ev.StoryCreated:
         "title": "Make slugs from titles",
         "description": "Editors want a slug for each title, so that links stay readable.",
         "acceptance_criteria": (
-            ev.AcceptanceCriterion(ac_id=AC_1, text="Given 'Größe M', slugify returns 'groesse-m'"),
-            ev.AcceptanceCriterion(ac_id=AC_2, text="Given an empty title, slugify raises ValueError"),
+            AcceptanceCriterion(ac_id=AC_1, text="Given 'Größe M', slugify returns 'groesse-m'"),
+            AcceptanceCriterion(ac_id=AC_2, text="Given an empty title, slugify raises ValueError"),
         ),
         "constraints": {"python": ">=3.11", "max_new_dependencies": 0},
         "tags": ("text",),
@@ -273,10 +318,10 @@ def created_payload(**changes: Any) -> ev.StoryCreated:
         "content_digest": CONTENT,
         "config": {"fsm.yaml": digest("fsm")},
     }
-    return ev.StoryCreated(**(fields | changes))
+    return StoryCreated(**(fields | changes))
 
 
-def task_of(task_id: EntityId, **changes: Any) -> ev.Task:
+def task_of(task_id: EntityId, **changes: Any) -> Task:
     """A task of the plan, with these fields changed."""
     fields: dict[str, Any] = {
         "task_id": task_id,
@@ -295,12 +340,12 @@ def task_of(task_id: EntityId, **changes: Any) -> ev.Task:
         "suggested_tech": ("unicodedata",),
         "author": ARCHITECT,
     }
-    return ev.Task(**(fields | changes))
+    return Task(**(fields | changes))
 
 
-def subject(kind: str, id: str, digest: Digest) -> ev.Subject:
+def subject(kind: str, id: str, digest: Digest) -> Subject:
     """The subject of an approval."""
-    return ev.Subject(kind=cast(Any, kind), id=id, digest=digest)
+    return Subject(kind=cast(Any, kind), id=id, digest=digest)
 
 
 def _created(log: StoryLog) -> None:
@@ -308,11 +353,11 @@ def _created(log: StoryLog) -> None:
 
 
 def _scored(log: StoryLog) -> None:
-    log.add(ev.StoryScored(content_digest=CONTENT, score="95", threshold="75", dor_ok=True, scorer_version="1"))
+    log.add(StoryScored(content_digest=CONTENT, score="95", threshold="75", dor_ok=True, scorer_version="1"))
 
 
 def _started(log: StoryLog) -> None:
-    delegation = ev.RunDelegation(
+    delegation = RunDelegation(
         delegation_id=DELEGATION,
         gate="approve_scope",
         delegate=REVIEWER,
@@ -322,8 +367,8 @@ def _started(log: StoryLog) -> None:
         reason="unattended run",
     )
     log.add(
-        ev.StoryStarted(
-            repo=ev.RepoSource(provider="local", url="/srv/text"),
+        StoryStarted(
+            repo=RepoSource(provider="local", url="/srv/text"),
             model="recorded",
             toolchain="python",
             delegations=(delegation,),
@@ -331,7 +376,7 @@ def _started(log: StoryLog) -> None:
         ),
         actor=PO,
     )
-    log.add(ev.OwnershipTaken(epoch=1, previous_epoch=0, owner="0/a1", cause="new"))
+    log.add(OwnershipTaken(epoch=1, previous_epoch=0, owner="0/a1", cause="new"))
 
 
 def _scope(log: StoryLog) -> None:
@@ -341,23 +386,23 @@ def _scope(log: StoryLog) -> None:
 
 def _measured(log: StoryLog, tree: Digest, score: str, verdict: Literal["pass", "warn", "block"]) -> None:
     run = EntityId(f"rn-{tree.hex[:8]}")
-    tests = ev.TestSummary(passed=12, failed=0, errored=0, skipped=0)
-    coverage = ev.CoverageSummary(new_pct="96", new_lines=25, new_covered=24, total_pct="91")
-    summary = ev.WorkspaceSummary(build_ok=True, unit=tests, coverage=coverage, secrets_found=0)
+    tests = TestSummary(passed=12, failed=0, errored=0, skipped=0)
+    coverage = CoverageSummary(new_pct="96", new_lines=25, new_covered=24, total_pct="91")
+    summary = WorkspaceSummary(build_ok=True, unit=tests, coverage=coverage, secrets_found=0)
     log.add(
-        ev.WorkspaceReported(
+        WorkspaceReported(
             run_id=run, tree_digest=tree, report_digest=digest(f"report {tree}"), complete=True, summary=summary
         ),
-        ev.WorkspaceScored(
+        WorkspaceScored(
             run_id=run,
             tree_digest=tree,
             rigor="L1",
             score=score,
             verdict=verdict,
             limited_by="L1",
-            gates=(ev.GateScore(name="build", ok=True, value=True, limit=True),),
+            gates=(GateScore(name="build", ok=True, value=True, limit=True),),
             dimensions=(
-                ev.DimensionScore(name="unit", weight=25, score="100", evidence="present", value="1", limit="0.95"),
+                DimensionScore(name="unit", weight=25, score="100", evidence="present", value="1", limit="0.95"),
             ),
             reasons=() if verdict == "pass" else ("lint: 9 errors, 5 allowed",),
         ),
@@ -365,14 +410,14 @@ def _measured(log: StoryLog, tree: Digest, score: str, verdict: Literal["pass", 
 
 
 def _base(log: StoryLog) -> None:
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=BASE, commit="0a" * 20))
+    log.add(TreeMerged(base_digest=BASE, result_digest=BASE, commit="0a" * 20))
     log.step("measure/base", kind="run", who=QA)
     _measured(log, BASE, "92", "pass")
 
 
-def _member(number: int, principal: Principal, *, votes: bool = True) -> ev.RosterMember:
+def _member(number: int, principal: Principal, *, votes: bool = True) -> RosterMember:
     role = principal.split(":", 1)[1].rsplit("-", 1)[0]
-    return ev.RosterMember(
+    return RosterMember(
         member_id=EntityId(f"{role}-00{number}"),
         principal=principal,
         role=role,
@@ -385,10 +430,10 @@ def _member(number: int, principal: Principal, *, votes: bool = True) -> ev.Rost
     )
 
 
-def open_council(council_id: EntityId, *, task_id: EntityId | None = None, design: bool = False) -> ev.CouncilOpened:
+def open_council(council_id: EntityId, *, task_id: EntityId | None = None, design: bool = False) -> CouncilOpened:
     """A council of three developers, and a test author for code."""
     voters = tuple(_member(n, p) for n, p in enumerate((DEVELOPER, DEVELOPER_2, DEVELOPER_3), start=1))
-    return ev.CouncilOpened(
+    return CouncilOpened(
         council_id=council_id,
         kind="selection",
         output_kind="design" if design else "code_patch",
@@ -400,18 +445,18 @@ def open_council(council_id: EntityId, *, task_id: EntityId | None = None, desig
         quorum=2,
         pass_threshold="majority",
         rounds=1,
-        budget=ev.CouncilBudget(tokens=200_000, wall_s=900),
+        budget=CouncilBudget(tokens=200_000, wall_s=900),
         seed=7,
         deadline_at=T0 + 900_000_000,
     )
 
 
-def _evidence(candidate_id: EntityId, *, ok: bool, passed: int, code: bool) -> ev.Evidence:
-    return ev.Evidence(
+def _evidence(candidate_id: EntityId, *, ok: bool, passed: int, code: bool) -> Evidence:
+    return Evidence(
         candidate_id=candidate_id,
         round=0,
         tree_digest=digest(f"tree {candidate_id}") if code else None,
-        gates=(ev.EvidenceGate(name="build" if code else "schema", ok=ok),),
+        gates=(EvidenceGate(name="build" if code else "schema", ok=ok),),
         gates_ok=ok,
         trusted_passed=passed,
         trusted_total=4 if code else 0,
@@ -430,7 +475,7 @@ def deliberate(log: StoryLog, council_id: EntityId, *, task_id: EntityId | None 
     for number, (who, candidate) in enumerate(((DEVELOPER, winner), (DEVELOPER_2, loser)), start=1):
         log.step(f"{council_id}/draft/{number}", who=who, council_id=council_id, task_id=task_id)
         log.add(
-            ev.DraftReceived(
+            DraftReceived(
                 council_id=council_id,
                 member_id=EntityId(f"developer-00{number}"),
                 attempt=1,
@@ -439,33 +484,31 @@ def deliberate(log: StoryLog, council_id: EntityId, *, task_id: EntityId | None 
                 tokens=1000,
             )
         )
-    log.add(
-        ev.DraftFailed(council_id=council_id, member_id=EntityId("developer-003"), attempt=2, code="reply_malformed")
-    )
+    log.add(DraftFailed(council_id=council_id, member_id=EntityId("developer-003"), attempt=2, code="reply_malformed"))
     if code:
         log.step(f"{council_id}/tests", who=QA, council_id=council_id, task_id=task_id)
         log.add(
-            ev.TestsAuthored(council_id=council_id, author=EntityId("qa-001"), tests_digest=digest("tests"), count=5),
-            ev.TestsFiltered(
+            TestsAuthored(council_id=council_id, author=EntityId("qa-001"), tests_digest=digest("tests"), count=5),
+            TestsFiltered(
                 council_id=council_id,
                 kept=("test_umlaut", "test_empty", "test_spaces", "test_case"),
-                dropped=(ev.DroppedTest(test="test_emoji", reason="every candidate fails it"),),
+                dropped=(DroppedTest(test="test_emoji", reason="every candidate fails it"),),
                 trusted=True,
             ),
         )
         log.step(f"{council_id}/run/{winner}", kind="run", who=QA, council_id=council_id, task_id=task_id)
     log.add(
-        ev.EvidenceRecorded(
+        EvidenceRecorded(
             council_id=council_id, round=0, evidence=_evidence(winner, ok=True, passed=4 * code, code=code)
         ),
-        ev.EvidenceRecorded(
+        EvidenceRecorded(
             council_id=council_id, round=0, evidence=_evidence(loser, ok=True, passed=4 * code, code=code)
         ),
-        ev.RoundOpened(council_id=council_id, round=1, phase="balloting"),
+        RoundOpened(council_id=council_id, round=1, phase="balloting"),
     )
     _vote(log, council_id, winner, loser)
     log.add(
-        ev.CouncilDecided(
+        CouncilDecided(
             council_id=council_id,
             decided_in="P6",
             winner=winner,
@@ -495,7 +538,7 @@ def _vote(log: StoryLog, council_id: EntityId, winner: EntityId, loser: EntityId
         voter = (DEVELOPER, DEVELOPER_2, DEVELOPER_3)[number - 1]
         log.step(f"{council_id}/vote/{number}", who=voter, council_id=council_id, tokens=(150, 50))
         log.add(
-            ev.BallotCast(
+            BallotCast(
                 council_id=council_id,
                 round=1,
                 voter=EntityId(f"developer-00{number}"),
@@ -508,7 +551,7 @@ def _vote(log: StoryLog, council_id: EntityId, winner: EntityId, loser: EntityId
             )
         )
     log.add(
-        ev.BallotRefused(
+        BallotRefused(
             council_id=council_id,
             round=1,
             voter=EntityId("developer-001"),
@@ -519,7 +562,7 @@ def _vote(log: StoryLog, council_id: EntityId, winner: EntityId, loser: EntityId
     )
 
 
-def decision_payload(decision_id: EntityId = DECISION, **changes: Any) -> ev.DecisionProposed:
+def decision_payload(decision_id: EntityId = DECISION, **changes: Any) -> DecisionProposed:
     """The design decision, with these fields changed."""
     fields: dict[str, Any] = {
         "decision_id": decision_id,
@@ -532,13 +575,13 @@ def decision_payload(decision_id: EntityId = DECISION, **changes: Any) -> ev.Dec
         "origin_": "council",
         "council_id": DESIGN_COUNCIL,
     }
-    return ev.DecisionProposed(**(fields | changes))
+    return DecisionProposed(**(fields | changes))
 
 
 def _design(log: StoryLog) -> None:
     deliberate(log, DESIGN_COUNCIL, suffix="d")
     log.add(decision_payload())
-    log.add(ev.DecisionAccepted(decision_id=DECISION, by=SYSTEM, as_role="architect", council_id=DESIGN_COUNCIL))
+    log.add(DecisionAccepted(decision_id=DECISION, by=SYSTEM, as_role="architect", council_id=DESIGN_COUNCIL))
 
 
 def _planned(log: StoryLog) -> None:
@@ -558,19 +601,19 @@ def _planned(log: StoryLog) -> None:
     )
     log.step("plan/derive", who=ARCHITECT)
     log.add(
-        ev.PlanProposed(
+        PlanProposed(
             plan_id=PLAN,
             version=1,
             author=ARCHITECT,
             rationale="Write the function first, then its page.",
             tasks=tasks,
-            dependencies=(ev.Dependency(from_=DOC_TASK, to=TASK),),
+            dependencies=(Dependency(from_=DOC_TASK, to=TASK),),
             estimated_complexity="LOW",
             content_digest=CONTENT,
             plan_digest=digest("plan"),
         ),
-        ev.PlanAdopted(plan_id=PLAN, version=1, decision_id=DECISION),
-        *(ev.TaskAdded(plan_id=PLAN, task=task) for task in tasks),
+        PlanAdopted(plan_id=PLAN, version=1, decision_id=DECISION),
+        *(TaskAdded(plan_id=PLAN, task=task) for task in tasks),
     )
 
 
@@ -596,15 +639,15 @@ def _merged(log: StoryLog) -> None:
     log.task(TASK, "pending_po_approval", "APPROVE_STORY", "po_approved", by=REVIEWER)
     log.step("merge/task-1", kind="run", who=DEVELOPER, task_id=TASK)
     log.add(
-        ev.TreeMerged(
+        TreeMerged(
             task_id=TASK,
             base_digest=BASE,
             task_tree_digest=digest("candidate tree"),
             result_digest=MERGED,
             commit="0b" * 20,
             files=(
-                ev.FileChange(path="text/slug.py", change="added"),
-                ev.FileChange(path="tests/test_slug.py", change="added"),
+                FileChange(path="text/slug.py", change="added"),
+                FileChange(path="tests/test_slug.py", change="added"),
             ),
         )
     )
@@ -621,17 +664,17 @@ def _qa(log: StoryLog) -> None:
 def _docs(log: StoryLog) -> None:
     log.step("docs/write", who=DESIGNER)
     log.add(
-        ev.TreeMerged(
+        TreeMerged(
             base_digest=MERGED,
             result_digest=DOCUMENTED,
             commit="0c" * 20,
-            files=(ev.FileChange(path="docs/stories/st-slug7.md", change="added"),),
+            files=(FileChange(path="docs/stories/st-slug7.md", change="added"),),
         )
     )
     _measured(log, DOCUMENTED, "98.7", "pass")
     log.add(
-        ev.DocsProduced(
-            docs=(ev.DocFile(path="docs/stories/st-slug7.md", artifact_digest=digest("page")),),
+        DocsProduced(
+            docs=(DocFile(path="docs/stories/st-slug7.md", artifact_digest=digest("page")),),
             tree_digest=DOCUMENTED,
             criteria={AC_1: ("tests/test_slug.py::test_umlaut",), AC_2: ("tests/test_slug.py::test_empty",)},
         )
@@ -640,17 +683,17 @@ def _docs(log: StoryLog) -> None:
 
 def _closed(log: StoryLog) -> None:
     log.add(
-        ev.ReportGenerated(
+        ReportGenerated(
             report_id=REPORT,
             report_digest=digest("technical report"),
             as_of=log.version,
             format="md",
             stats={"total_tasks": 2},
-            traceability=ev.Traceability(linked=1, total=1),
+            traceability=Traceability(linked=1, total=1),
         )
     )
     log.gate("docs_ready", subject("docs", STORY, digest("docs"))).move("DOCS", "docs_ready", "DONE")
-    log.add(ev.StoryClosed(final_state="DONE", report_id=REPORT))
+    log.add(StoryClosed(final_state="DONE", report_id=REPORT))
 
 
 _STAGES: dict[Stage, Callable[[StoryLog], None]] = {
@@ -675,7 +718,7 @@ def story(
     until: Stage = "closed",
     only: Iterable[Stage] | None = None,
     config: Mapping[str, Digest] | None = None,
-    created: ev.StoryCreated | None = None,
+    created: StoryCreated | None = None,
 ) -> StoryLog:
     """The story up to and with this stage, or exactly the stages of `only`, in their order.
 

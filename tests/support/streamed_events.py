@@ -10,8 +10,6 @@ from jsonschema import Draft202012Validator
 
 from tests.support.chromium import Page
 
-__all__ = ["StreamedEvents", "problems_of"]
-
 _HEARD = "fleetHeard"
 # A copy of every stream goes to the test; the page reads its own as always.
 _LISTEN = """(() => {

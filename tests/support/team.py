@@ -12,49 +12,52 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from fleet.adapters.blobs import FileBlobStore
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.deploy import ProcessDeployments
-from fleet.adapters.forge import LocalForge
-from fleet.adapters.llm import ChatModels
-from fleet.adapters.memory import (
-    MemoryEventLog,
-    MemoryFeed,
-    MemoryInbox,
-    MemoryLeaseStore,
-    MemoryRunLedger,
-    MemoryRunLogs,
-)
-from fleet.adapters.redis import RedisEventLog, RedisFeed, RedisInbox, RedisLeaseStore
-from fleet.adapters.sandbox import BubblewrapBackend, reachable_state_root
-from fleet.config import ConfigFiles, packaged_directory
-from fleet.context import ContextConfig
-from fleet.ids import Principal, StoryId
-from fleet.models import PackReaders, load_models, parse_prompts
-from fleet.planning import CoachConfig
-from fleet.ports import Agents, BlobStore, ChatModel, EventLog, Feed, Inbox, LeaseStore
-from fleet.services.change_target import ChangeTarget
-from fleet.services.commands import CommandHandler
-from fleet.services.context_service import ContextService
-from fleet.services.council_shard import CouncilShard
-from fleet.services.discovering import Discoverer
-from fleet.services.journal import Journal
-from fleet.services.observing import ObservedLog, TracedAgents, TracedSandbox
-from fleet.services.planning_desk import PlanningDesk
-from fleet.services.project_calls import ProjectCalls
-from fleet.services.project_commands import Deciding
-from fleet.services.project_owner import ProjectOwner, project_state
-from fleet.services.report import ReportService
-from fleet.services.reviewing import Reviewer
-from fleet.services.role_agent import LocalAgents, RoleAgent
-from fleet.services.step_policy import StepPolicy
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.services.usage_logs import UsageLogs
-from fleet.services.workbench import Workbench
-from fleet.story import StoryState
-from fleet.tools import DeployTarget
-from fleet.tools.roles import load_roles
-from fleet.wiring import load_definitions
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.context.scope import ContextConfig
+from fleet.context.service.packs import ContextService
+from fleet.deploy.local.environments import ProcessDeployments
+from fleet.desk.planning import PlanningDesk
+from fleet.forge.local.forge import LocalForge
+from fleet.forge.service import ChangeTarget
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Principal, StoryId
+from fleet.log.memory import MemoryEventLog, MemoryFeed, MemoryInbox, MemoryLeaseStore
+from fleet.log.port import EventLog, Feed, Inbox, LeaseStore
+from fleet.log.redis.feed import RedisFeed
+from fleet.log.redis.inbox import RedisInbox
+from fleet.log.redis.lease import RedisLeaseStore
+from fleet.log.redis.log import RedisEventLog
+from fleet.models.engines.factory import ChatModels
+from fleet.models.port import Agents, ChatModel
+from fleet.models.profiles import load_models
+from fleet.models.prompts.prompt import parse_prompts
+from fleet.models.prompts.reading import PackReaders
+from fleet.models.service.role_agent import LocalAgents, RoleAgent
+from fleet.models.service.usage_logs import UsageLogs
+from fleet.owner.commands.handler import CommandHandler
+from fleet.owner.journal.journal import Journal
+from fleet.owner.journal.steps import StepPolicy
+from fleet.owner.shard import CouncilShard
+from fleet.owner.workbench import Workbench
+from fleet.planning.coach_config import CoachConfig
+from fleet.policy.deploy import DeployTarget
+from fleet.policy.roles import load_roles
+from fleet.projects.discover import Discoverer
+from fleet.projects.project_calls import ProjectCalls
+from fleet.projects.project_commands import Deciding
+from fleet.projects.project_owner import ProjectOwner, project_state
+from fleet.projects.review import Reviewer
+from fleet.remote.observed_log import ObservedLog
+from fleet.remote.traced_ports import TracedAgents, TracedSandbox
+from fleet.report.service import ReportService
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.identity import reachable_state_root
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.state import StoryState
+from fleet.trees.files import FileBlobStore
+from fleet.trees.port import BlobStore
+from fleet.wiring.endpoints import load_definitions
 from tests.support.rules import step_policy
 
 ADA = Principal("user:ada")

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from fleet.adapters.llm import RecordedChatModel
-from fleet.adapters.memory import ScriptedChatModel
-from fleet.adapters.memory.chat_model import Outcome
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, kind_of
-from fleet.ports import ChatModel
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
+from fleet.models.engines.recorded import RecordedChatModel
+from fleet.models.memory import Outcome, ScriptedChatModel
+from fleet.models.port import ChatModel
+from fleet.models.prompts.prompt import kind_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from fleet.events import Head, StoredEvent
-from fleet.ids import CommandId, StreamId
-from fleet.ports import Appended, AppendRequest, Duplicate, EventLog
-
-__all__ = ["ThroughLog"]
+from fleet.events.envelope import Head, StoredEvent
+from fleet.kernel.ids import CommandId, StreamId
+from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
 
 
 class ThroughLog:

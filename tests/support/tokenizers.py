@@ -10,9 +10,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from fleet.models import TokenizerId, UrlSource, Weights
-
-__all__ = ["KINDS", "Counter", "gguf", "id_of", "real", "trained", "weights_with", "write"]
+from fleet.models.weights import TokenizerId, UrlSource, Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("bytes", "words", "whole")

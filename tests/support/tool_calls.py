@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import JsonValue
 
-from fleet.errors import PolicyDenied
-from fleet.events import EffectClass
-from fleet.ids import Digest, Principal, RunKey, StoryId
-from fleet.ports import SecretValue, ToolContext
-from fleet.tools import Obligations, ToolCall, references_in
-
-__all__ = ["TableOfSecrets", "call_of", "certificates", "context_of"]
+from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.ids import Digest, Principal, RunKey, StoryId
+from fleet.kernel.types import EffectClass
+from fleet.policy.rules.calls import Obligations, ToolCall
+from fleet.policy.secret_refs import references_in
+from fleet.secrets.port import SecretValue
+from fleet.tools.port import ToolContext
 
 
 def call_of(tool: str, op: str, /, **args: JsonValue) -> ToolCall:

@@ -14,37 +14,33 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from fleet import events as ev
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import (
-    MemoryDaySpending,
-    MemoryGraph,
-    MemoryRunLedger,
-    MemoryRunLogs,
-    MemoryToolSessions,
-    Program,
-    ProgramEnd,
-)
-from fleet.adapters.sandbox import BubblewrapBackend
-from fleet.config import ServeSettings
-from fleet.ids import CommandId, Principal, StreamId
-from fleet.models import Budgets
-from fleet.ports import AppendRequest, SandboxBackend
-from fleet.services.budget_desk import BudgetDesk
-from fleet.services.council_shard import CouncilShard
-from fleet.services.principals import PrincipalEntry, PrincipalRegistry, hash_token
-from fleet.services.tool_desk import ToolDesk
-from fleet.services.tool_kit import ToolParts
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.wiring import make_toolbox
-from serve_apps.gateway import build_gateway
+from fleet.config.settings import ServeSettings
+from fleet.desk.budgets import BudgetDesk
+from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token
+from fleet.desk.tools.desk import ToolDesk
+from fleet.events.codec import encode
+from fleet.events.payload import Payload
+from fleet.events.story import StoryTransitioned
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.log.port import AppendRequest
+from fleet.models.profiles import Budgets
+from fleet.owner.shard import CouncilShard
+from fleet.owner.spending.memory import MemoryDaySpending
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs, Program, ProgramEnd
+from fleet.sandbox.port import SandboxBackend
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.tools.kit.parts import ToolParts
+from fleet.tools.memory import MemoryToolSessions
+from fleet.wiring.sandbox.tools import make_toolbox
+from serve_apps.routes.gateway import build_gateway
 from tests.support.bench import PEOPLE, World
 from tests.support.front import front_parts
 from tests.support.graphs import project
 from tests.support.rules import files, fsm, step_policy
 from tests.support.story_events import STAGES, STORY, TASK, story
-
-__all__ = ["ARCHIE", "DEV", "QUINN", "REGISTRY", "RITA", "ROOT", "ToolFront", "keyed", "serving", "tool_front"]
 
 REGISTRY = PrincipalRegistry(
     tuple(
@@ -93,13 +89,13 @@ class ToolFront:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def record(self, *payloads: ev.Payload) -> None:
+    async def record(self, *payloads: Payload) -> None:
         """Somebody recorded these in the story; its owner learns of it when it writes next."""
         stream = StreamId.of_story(STORY)
         head = await self.world.log.head(stream)
         request = AppendRequest(
             stream=stream,
-            events=[ev.encode(payload) for payload in payloads],
+            events=[encode(payload) for payload in payloads],
             expected=head,
             command_id=CommandId(f"{STORY}/recorded-{head.version}"),
             actor=Principal("system:council"),
@@ -138,7 +134,7 @@ def task_spec(*cmd: str, **changes: Any) -> dict[str, Any]:
 
 async def _claimed(world: World) -> None:
     log = story(only=[s for s in STAGES[: STAGES.index("planned") + 1] if s not in ("started", "base")])
-    log.add(ev.StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
+    log.add(StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
     log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     await log.write_to(world.log)
 

@@ -7,11 +7,16 @@ from itertools import count
 
 from pydantic import JsonValue
 
-from fleet.ids import Digest, Principal, RunKey, StoryId
-from fleet.ports import BlobStore, SandboxBackend, SandboxHealth, SecretDelivery, SecretValue, ToolContext
-from fleet.tools import Language, Obligations, RunResult, RunSpec, ToolCall, decode_tree, plan_delivery
-
-__all__ = ["DirectSandbox", "SecretSandbox", "call_of", "context_of", "texts_in"]
+from fleet.kernel.ids import Digest, Principal, RunKey, StoryId
+from fleet.policy.rules.calls import Obligations, ToolCall
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.policy.runs.toolchains import Language
+from fleet.policy.secret_refs import plan_delivery
+from fleet.sandbox.port import SandboxBackend, SandboxHealth
+from fleet.secrets.port import SecretDelivery, SecretValue
+from fleet.tools.port import ToolContext
+from fleet.trees.port import BlobStore
+from fleet.trees.tree import decode_tree
 
 _NUMBERS = count(1)
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fleet.adapters.memory import MemoryClock, MemoryEventLog
-from fleet.events import OwnershipTaken, decode
-from fleet.ids import Principal, StoryId, StreamId
-from fleet.ports import Witness
-from fleet.services.council_shard import CouncilShard
-from fleet.services.workbench import Workbench
+from fleet.audit.port import Witness
+from fleet.events.codec import decode
+from fleet.events.report import OwnershipTaken
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.ids import Principal, StoryId, StreamId
+from fleet.log.memory import MemoryEventLog
+from fleet.owner.shard import CouncilShard
+from fleet.owner.workbench import Workbench
 from tests.support.bench import STORY_TEXT, World
-
-__all__ = ["ANA", "ONE", "STREAM_ONE", "STREAM_TWO", "TWO", "Town", "crash", "running"]
 
 ANA = Principal("user:ana")
 ONE, TWO = StoryId("st-one1"), StoryId("st-two2")

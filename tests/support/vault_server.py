@@ -8,8 +8,6 @@ from typing import Any
 
 from tests.support.http_stand_in import Reply, Request
 
-__all__ = ["FakeVault"]
-
 
 @dataclass
 class FakeVault:

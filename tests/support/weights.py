@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleet.models import UrlSource, Weights, WheelSource
+from fleet.models.weights import UrlSource, Weights, WheelSource
 from tests.support.http_stand_in import Reply, Request, serving_http
-
-__all__ = ["DATA", "FileServer", "make_wheels", "serving_file", "url_weights", "weights_of", "wheel_source"]
 
 DATA = bytes(range(256)) * 40
 """A file of 10 KB."""

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 
-from fleet.errors import ModelUnavailable
-from fleet.models import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage
+from fleet.kernel.errors import ModelUnavailable
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage
 
 
 class CannedModel:

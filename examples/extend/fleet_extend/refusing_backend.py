@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 
-from fleet.errors import SandboxUnavailable
-from fleet.ports import LogSink, SandboxBackend, SandboxHealth, SecretDelivery
-from fleet.tools import RunResult, RunSpec
+from fleet.kernel.errors import SandboxUnavailable
+from fleet.sandbox.port import LogSink, SandboxBackend, SandboxHealth
+from fleet.secrets.port import SecretDelivery
+from fleet.policy.runs.spec import RunResult, RunSpec
 
 
 class RefusingBackend:

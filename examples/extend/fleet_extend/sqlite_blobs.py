@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleet.digest import digest_of
-from fleet.errors import ArtifactNotFound, LogCorrupted, StoreUnavailable
-from fleet.ids import Digest
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ArtifactNotFound, LogCorrupted, StoreUnavailable
+from fleet.kernel.ids import Digest
 
 
 class SqliteBlobStore:

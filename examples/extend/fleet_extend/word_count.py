@@ -1,9 +1,11 @@
 """A tool: counts words of a file of the workspace."""
 
-from fleet.errors import PolicyDenied
-from fleet.ports import ToolContext
-from fleet.services.tool_kit import ToolParts, ToolPlugin
-from fleet.tools import ToolCall, ToolOutcome, decode_tree
+from fleet.kernel.errors import PolicyDenied
+from fleet.tools.port import ToolContext
+from fleet.tools.kit.parts import ToolParts, ToolPlugin
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.runs.outcome import ToolOutcome
+from fleet.trees.tree import decode_tree
 
 
 class WordCount:

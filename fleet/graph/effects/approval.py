@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.events import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
 from fleet.graph.changes import GraphChange, RelationsClosed
 from fleet.graph.effects.at import At, Ref, link, ref_of, texts
 from fleet.graph.effects.story import milestone
 from fleet.graph.schema import RELATIONS, Label, Rel
-
-__all__ = ["approval_expired", "approval_granted", "approval_rejected", "approval_requested", "approval_revoked"]
 
 
 def approval_requested(at: At, e: ApprovalRequested) -> Iterator[GraphChange]:

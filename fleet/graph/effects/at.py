@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.digest import canonical_json, digest_of
-from fleet.events import StoredEvent
+from fleet.events.envelope import StoredEvent
 from fleet.graph.changes import GraphChange, NodeChange, RelationChange
 from fleet.graph.schema import Label, Rel
-
-__all__ = ["MAX_TEXT", "At", "Ref", "json_text", "link", "ref_of", "texts"]
+from fleet.kernel.digest import canonical_json, digest_of
 
 MAX_TEXT = 4000
 """Code points up to which a text is stored whole (GR-8)."""

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.events import (
+from fleet.events.council import (
     BallotCast,
     CouncilCancelled,
     CouncilDecided,
     CouncilOpened,
     CouncilUndecided,
+    DraftReceived,
+    EvidenceRecorded,
+    RepairReceived,
+)
+from fleet.events.decision import (
     DecisionAccepted,
     DecisionLink,
     DecisionLinked,
     DecisionProposed,
     DecisionRejected,
     DecisionSuperseded,
-    DraftReceived,
-    EvidenceRecorded,
     EvidenceRef,
-    RepairReceived,
 )
 from fleet.graph.changes import GraphChange
 from fleet.graph.effects.at import At, Ref, json_text, link, texts
 from fleet.graph.effects.work import workspace_report_id
 from fleet.graph.schema import Label, Rel
-
-__all__ = [
-    "ballot_cast",
-    "council_cancelled",
-    "council_decided",
-    "council_opened",
-    "council_undecided",
-    "decision_accepted",
-    "decision_linked",
-    "decision_proposed",
-    "decision_rejected",
-    "decision_superseded",
-    "draft_received",
-    "evidence_recorded",
-    "repair_received",
-]
 
 
 def decision_proposed(at: At, e: DecisionProposed) -> Iterator[GraphChange]:

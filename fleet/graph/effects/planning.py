@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.digest import digest_of
-from fleet.events import (
-    PlanAdopted,
-    PlanProposed,
-    PlanRejected,
-    PlanStalled,
-    Task,
+from fleet.events.plan import PlanAdopted, PlanProposed, PlanRejected, PlanStalled, Task
+from fleet.events.task import (
     TaskAdded,
     TaskClaimed,
     TaskClaimReleased,
@@ -23,21 +18,8 @@ from fleet.graph.changes import GraphChange, RelationsClosed
 from fleet.graph.effects.at import At, Ref, link, ref_of, texts
 from fleet.graph.effects.story import milestone
 from fleet.graph.schema import RELATIONS, Label, Rel
-from fleet.planning import PlanEdge, PlanNode, plan_layers
-
-__all__ = [
-    "plan_adopted",
-    "plan_proposed",
-    "plan_rejected",
-    "plan_stalled",
-    "task_added",
-    "task_claim_released",
-    "task_claimed",
-    "task_estimated",
-    "task_transitioned",
-    "task_updated",
-    "tree_merged",
-]
+from fleet.kernel.digest import digest_of
+from fleet.planning.graph import PlanEdge, PlanNode, plan_layers
 
 _STAGE = {
     "APPROVE_DESIGN": ("arch", "approved"),

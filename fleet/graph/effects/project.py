@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.digest import digest_of
-from fleet.events import (
-    AgentRegistered,
+from fleet.events.platform import AgentRegistered
+from fleet.events.project import (
     CeremonyCancelled,
     CeremonyCompleted,
     CeremonyOpened,
@@ -15,31 +14,13 @@ from fleet.events import (
     CeremonyStoryReviewed,
     EpicCreated,
     EpicUpdated,
-    PrincipalChanged,
-    PrincipalDisabled,
-    PrincipalRegistered,
     ProjectCreated,
     ProjectUpdated,
 )
 from fleet.graph.changes import GraphChange, NodeChange
 from fleet.graph.effects.at import At, Ref, link
 from fleet.graph.schema import Label, Rel
-
-__all__ = [
-    "agent_registered",
-    "ceremony_cancelled",
-    "ceremony_completed",
-    "ceremony_opened",
-    "ceremony_started",
-    "ceremony_story_decided",
-    "ceremony_story_reviewed",
-    "epic_created",
-    "epic_updated",
-    "principal_disabled",
-    "principal_known",
-    "project_created",
-    "project_updated",
-]
+from fleet.kernel.digest import digest_of
 
 
 def project_created(at: At, e: ProjectCreated) -> Iterator[GraphChange]:
@@ -107,18 +88,6 @@ def ceremony_story_decided(at: At, e: CeremonyStoryDecided) -> Iterator[GraphCha
     ends: tuple[Ref, Ref] = (Label.CEREMONY, e.ceremony_id), (Label.STORY, e.story_id)
     notes = None if e.po_notes is None else digest_of(e.po_notes.encode())
     yield link(Rel.REVIEWED, *ends, {"as_role": "po"}, result=e.result, po_notes_digest=notes)
-
-
-def principal_known(at: At, e: PrincipalRegistered | PrincipalChanged) -> Iterator[GraphChange]:
-    """The principal may act, with these roles in any project."""
-    yield at.actor(e.principal)
-    roles = sorted({role for names in e.roles.values() for role in names})
-    yield at.describe(Label.ACTOR, e.principal, kind=e.kind, roles=roles, status="active")
-
-
-def principal_disabled(at: At, e: PrincipalDisabled) -> Iterator[GraphChange]:
-    """The principal may no longer act."""
-    yield at.update(Label.ACTOR, e.principal, status="disabled")
 
 
 def agent_registered(at: At, e: AgentRegistered) -> Iterator[GraphChange]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fleet.events import (
+from fleet.events.story import (
     MilestoneReached,
     QuestionAnswered,
     QuestionRaised,
@@ -24,24 +24,6 @@ from fleet.events import (
 from fleet.graph.changes import GraphChange, RelationsClosed
 from fleet.graph.effects.at import At, Ref, json_text, link, ref_of, texts
 from fleet.graph.schema import Label, Rel
-
-__all__ = [
-    "milestone",
-    "milestone_reached",
-    "question_answered",
-    "question_raised",
-    "rigor_changed",
-    "story_archived",
-    "story_cancelled",
-    "story_closed",
-    "story_created",
-    "story_edited",
-    "story_parked",
-    "story_paused",
-    "story_resumed",
-    "story_transitioned",
-    "story_unparked",
-]
 
 
 def story_created(at: At, e: StoryCreated) -> Iterator[GraphChange]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.events import (
-    ArtifactStored,
+from fleet.events.report import ReportGenerated
+from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved, StepStarted
+from fleet.events.workspace import (
     DeploymentRecorded,
     DocsProduced,
     IncidentClosed,
     IncidentOpened,
-    ReportGenerated,
-    StepFinished,
-    StepOutcomeUnknown,
-    StepResolved,
-    StepStarted,
     WorkspaceReported,
     WorkspaceScored,
 )
@@ -22,22 +18,6 @@ from fleet.graph.changes import GraphChange, NodeChange
 from fleet.graph.effects.at import At, Ref, link, texts
 from fleet.graph.effects.story import milestone
 from fleet.graph.schema import Label, Rel
-
-__all__ = [
-    "artifact_stored",
-    "deployment_recorded",
-    "docs_produced",
-    "incident_closed",
-    "incident_opened",
-    "report_generated",
-    "step_finished",
-    "step_outcome_unknown",
-    "step_resolved",
-    "step_started",
-    "workspace_report_id",
-    "workspace_reported",
-    "workspace_scored",
-]
 
 
 def workspace_report_id(run_id: str) -> str:
@@ -89,14 +69,6 @@ def step_outcome_unknown(at: At, e: StepOutcomeUnknown) -> Iterator[GraphChange]
 def step_resolved(at: At, e: StepResolved) -> Iterator[GraphChange]:
     """Somebody said whether the run happened."""
     yield at.update(*_step(at, e.step_id), outcome=e.outcome)
-
-
-def artifact_stored(at: At, e: ArtifactStored) -> Iterator[GraphChange]:
-    """The run produced the artifact; kind and path are the run's view of it, since other runs may see other ones."""
-    artifact: Ref = (Label.ARTIFACT, e.artifact_digest)
-    yield _artifact(e.artifact_digest, e.size_bytes)
-    facts = {"kind": e.kind, "media_type": e.media_type}
-    yield link(Rel.PRODUCED, _step(at, e.step_id), artifact, {"path": e.path or ""}, **facts)
 
 
 def workspace_reported(at: At, e: WorkspaceReported) -> Iterator[GraphChange]:

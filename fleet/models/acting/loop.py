@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from fleet.models.acting.patterns import Ending, pattern_in
 from fleet.models.acting.state import ActState
-from fleet.tools import ToolCall
-
-__all__ = ["Ended", "NextAction", "Think", "UseTool", "next_action"]
+from fleet.policy.rules.calls import ToolCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.models.chat import ToolOffer
-from fleet.models.tool_calls import offer_of
-from fleet.tools import ArgSpec, Capability
-
-__all__ = ["may_explore", "offers_of"]
+from fleet.models.replies.tool_calls import offer_of
+from fleet.policy.capabilities import ArgSpec, Capability
 
 _SAID: Mapping[str, str] = {
     "files.list": 'Names of the files in a folder; path "." is the whole repository.',

@@ -8,8 +8,6 @@ from enum import StrEnum
 
 from fleet.models.acting.state import ActState, Observation, ObservationKind
 
-__all__ = ["Ending", "pattern_in"]
-
 _WINDOW = 20
 _SAME_RESULT, _SAME_FAILURE, _SAME_DENIAL = 4, 3, 3
 _UNUSABLE = 3

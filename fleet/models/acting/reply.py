@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
-from fleet.errors import ReplyMalformed
+from fleet.kernel.errors import ReplyMalformed
+from fleet.kernel.types import Frozen
 from fleet.models.chat import ToolOffer, ToolUse
-from fleet.models.tool_calls import parse_tool_use
-from fleet.tools import ToolCall
-
-__all__ = ["ActReply", "UsedTool", "act_reply"]
+from fleet.models.replies.tool_calls import parse_tool_use
+from fleet.policy.rules.calls import ToolCall
 
 _MAX_USES = 16
 """Uses of one reply that are read; a model that writes more is told so."""
 _EMPTY = "the reply is empty: call a tool, or write what you found"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class UsedTool(_Frozen):
+class UsedTool(Frozen):
     """One use of a tool: the call that it stands for, or why it is none."""
 
     use: ToolUse
@@ -31,7 +24,7 @@ class UsedTool(_Frozen):
     """What the model is told where there is no call."""
 
 
-class ActReply(_Frozen):
+class ActReply(Frozen):
     """A usable reply: at least one call, or words. Without any use of a tool the words are what the agent found."""
 
     text: str

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from fleet.models.acting.patterns import Ending
 from fleet.models.acting.state import ActState, Observation, Turn
 from fleet.models.chat import ChatMessage
-from fleet.models.shares import fair_shares
-
-__all__ = ["ASK", "LAST_REPLY", "bounded", "findings_of", "fenced_result", "transcript_of"]
+from fleet.models.routing.fair_queue import fair_shares
 
 ASK = "Call a tool now, or write your notes."
 """The last words of the prompt."""

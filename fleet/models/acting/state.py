@@ -6,23 +6,11 @@ import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fleet.digest import digest_of_json
-from fleet.ids import Digest
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
 from fleet.models.acting.reply import ActReply, UsedTool
-from fleet.tools import ToolCall
-from fleet.tools.roles import Acting
-
-__all__ = [
-    "ActState",
-    "Observation",
-    "ObservationKind",
-    "Turn",
-    "after_reply",
-    "after_result",
-    "after_unusable",
-    "begin",
-    "call_digest",
-]
+from fleet.policy.roles import Acting
+from fleet.policy.rules.calls import ToolCall
 
 ObservationKind = Literal["result", "failure", "denial", "problem", "skipped"]
 """What came of a use: a result, a failed call, one that the policy refused, no call at all, one not carried out."""

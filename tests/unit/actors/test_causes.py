@@ -12,11 +12,13 @@ from actors.causes import carrying_causes
 from actors.council import CouncilShell
 from actors.role import RoleShell
 from actors.sandbox import SandboxShell
-from fleet.adapters.memory import MemoryClock, MemoryMeter, MemorySpans
-from fleet.config import ObservabilitySettings
-from fleet.errors import ConfigError, ModelTimeout
-from fleet.observability import Cause, TraceContext
-from fleet.services.observing import Tracer, current_cause
+from fleet.config.settings import ObservabilitySettings
+from fleet.kernel.clock import MemoryClock
+from fleet.kernel.errors import ConfigError, ModelTimeout
+from fleet.telemetry.log_line import Cause
+from fleet.telemetry.memory import MemoryMeter, MemorySpans
+from fleet.telemetry.otlp import TraceContext
+from fleet.telemetry.service import Tracer, current_cause
 from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry, make_telemetry, observability_at
 
 ROOT = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")

@@ -11,15 +11,16 @@ import yaml
 
 from actors.engine import EngineShell
 from actors.role import RoleShell
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory.engine import FakeTokens, MemoryTokenSource
-from fleet.config import ModelsSettings, packaged_directory
-from fleet.errors import ConfigError, ModelUnavailable
-from fleet.models import NO_TAG
-from fleet.services.model_engine import ModelEngine
-from fleet.services.queued_model import behind_queue
-from fleet.wiring import Endpoints
-from fleet.wiring.engines import EngineParts, engine_environment_of, engine_replicas, make_engine, served_engines
+from fleet.config.files import packaged_directory
+from fleet.config.settings import ModelsSettings
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError, ModelUnavailable
+from fleet.models.chat import NO_TAG
+from fleet.models.memory import FakeTokens, MemoryTokenSource
+from fleet.models.service.model_engine import ModelEngine
+from fleet.models.service.queued_model import behind_queue
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.models.engines import EngineParts, engine_environment_of, engine_replicas, make_engine, served_engines
 from tests.support.engines import actor_engine, ask
 
 ENTRY = {"engine_id": "tiny", "kind": "vllm", "model": "tiny", "path": "/nowhere", "unpriced": True, "replicas": 2}

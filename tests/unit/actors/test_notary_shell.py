@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from actors.notary import NotaryShell
-from cluster.local import Addresses
-from fleet.cli.fleet_hooks import endpoints_of
-from fleet.config import load_settings
+from cluster.local.record import Addresses
+from fleet.cli.endpoints import endpoints_of
+from fleet.config.environment import load_settings
 
 
 @pytest.mark.rule("EV-9")

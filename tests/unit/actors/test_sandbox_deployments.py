@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from actors.sandbox_deployments import DeploymentMethods
-from fleet.adapters.memory import MemoryDeployments
-from fleet.digest import digest_of
-from fleet.errors import ConfigError
-from fleet.ids import RunKey, StoryId
-from fleet.ports import Deployments, Placed, Standing
+from fleet.deploy.memory import MemoryDeployments
+from fleet.deploy.port import Deployments, Placed, Standing
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ConfigError
+from fleet.kernel.ids import RunKey, StoryId
 from tests.support.deployed import target_of
 
 KEY = RunKey("a" * 64)

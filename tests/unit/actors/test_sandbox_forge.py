@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from actors.sandbox import SandboxShell
-from fleet.config import LocalForgeSettings
-from fleet.errors import ConfigError
-from fleet.ports import ChangeOutcome, ChangeRequest, CommitState, OpenedChange
-from fleet.wiring import Endpoints
+from fleet.config.settings import LocalForgeSettings
+from fleet.forge.port import ChangeOutcome, ChangeRequest, CommitState, OpenedChange
+from fleet.kernel.errors import ConfigError
+from fleet.wiring.endpoints import Endpoints
 from tests.support.repositories import git, make_repository
 
 URL = "redis://127.0.0.1:1/0"

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from actors.sandbox_sessions import SessionMethods
-from fleet.adapters.clock import SystemClock
-from fleet.adapters.memory import MemoryBlobStore, MemoryRunLedger
-from fleet.adapters.sandbox import BubblewrapBackend, ContainerBackend
-from fleet.errors import ConfigError, InvalidInput, NotFound
-from fleet.ids import RunKey, StoryId
-from fleet.ports import SandboxSessions
-from fleet.services.sandbox_sessions import SessionDesk
-from fleet.services.tool_supervisor import ToolSupervisor
-from fleet.tools import RunSpec
-from fleet.wiring import SandboxParts, make_sessions
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.errors import ConfigError, InvalidInput, NotFound
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.runs.spec import RunSpec
+from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+from fleet.sandbox.backends.containers.backend import ContainerBackend
+from fleet.sandbox.memory import MemoryRunLedger
+from fleet.sandbox.port import SandboxSessions
+from fleet.sandbox.service.sandbox_sessions import SessionDesk
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.trees.memory import MemoryBlobStore
+from fleet.wiring.sandbox.services import SandboxParts, make_sessions
 
 KEY = RunKey("a" * 64)
 

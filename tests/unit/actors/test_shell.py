@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.shell import Shell
-from fleet.wiring import Endpoints
+from fleet.wiring.endpoints import Endpoints
 
 
 class Quick(Shell):

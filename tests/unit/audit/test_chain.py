@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.audit import FIELDS, ChainCheck, Finding, RawEntry, Verdict
-from fleet.events import Head
-from fleet.ids import StreamId
+from fleet.audit.chain import FIELDS, ChainCheck, RawEntry
+from fleet.audit.finding import Finding, Verdict
+from fleet.events.envelope import Head
+from fleet.kernel.ids import StreamId
 from tests.support.audit import entries_of
 
 STREAM = StreamId("story:st-chain")

@@ -8,39 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.audit import (
-    MAX_EXPORT_BYTES,
-    AttestedHead,
-    Checkpoint,
-    Finding,
-    Leaf,
-    LeafMark,
-    Loss,
+from fleet.audit.attested import (
     Opened,
-    SignedCheckpoint,
     StreamState,
-    Verdict,
     attested_heads,
     check_leaf,
     check_note,
     check_order,
     check_root,
     check_successor,
-    excused,
-    merkle_root,
-    note_text,
-    open_checkpoint,
-    open_loss,
-    parse_checkpoint,
-    parse_loss,
-    sign_checkpoint,
-    sign_loss,
-    sign_note,
 )
-from fleet.errors import InvalidInput, LogCorrupted
-from fleet.events import GENESIS_HASH, Head
-from fleet.ids import Digest, Principal, StreamId
+from fleet.audit.checkpoint import (
+    MAX_EXPORT_BYTES,
+    Checkpoint,
+    Leaf,
+    LeafMark,
+    SignedCheckpoint,
+    open_checkpoint,
+    parse_checkpoint,
+    sign_checkpoint,
+)
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.finding import Finding, Verdict
+from fleet.audit.loss import AttestedHead, Loss, excused, open_loss, parse_loss, sign_loss
+from fleet.audit.merkle import merkle_root
+from fleet.audit.note import note_text, sign_note
+from fleet.events.envelope import GENESIS_HASH, Head
+from fleet.kernel.errors import InvalidInput, LogCorrupted
+from fleet.kernel.ids import Digest, Principal, StreamId
 from tests.support.audit import OTHER_SIGNER, SIGNER, KeyInMemory
 
 CHECK = Ed25519Verifier().check

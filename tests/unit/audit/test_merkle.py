@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.audit import EMPTY_ROOT, inclusion_path, is_included, leaf_hash, merkle_root
+from fleet.audit.merkle import EMPTY_ROOT, inclusion_path, is_included, leaf_hash, merkle_root
 
 # Inputs and roots of the test vectors that implementations of Certificate Transparency share.
 INPUTS = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.audit import MAX_NOTE_BYTES, NoteKey, note_text, open_note, sign_note
-from fleet.errors import InvalidInput, LogCorrupted
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.note import MAX_NOTE_BYTES, NoteKey, note_text, open_note, sign_note
+from fleet.kernel.errors import InvalidInput, LogCorrupted
 from tests.support.audit import OTHER_SIGNER, SIGNER
 
 CHECK = Ed25519Verifier().check

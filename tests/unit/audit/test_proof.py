@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fleet.adapters.signing import Ed25519Verifier
-from fleet.audit import MAX_PROOF_BYTES, Leaf, Proof, check_proof, make_proof, sign_checkpoint
-from fleet.errors import FleetError, InvalidInput, LogCorrupted
-from fleet.ids import StreamId
+from fleet.audit.checkpoint import Leaf, sign_checkpoint
+from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.proof import MAX_PROOF_BYTES, Proof, check_proof, make_proof
+from fleet.kernel.errors import FleetError, InvalidInput, LogCorrupted
+from fleet.kernel.ids import StreamId
 from tests.support.audit import OTHER_SIGNER, SIGNER, entries_of
 
 CHECK = Ed25519Verifier().check

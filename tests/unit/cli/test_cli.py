@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fleet import __version__
-from fleet.cli import app
-from fleet.config import packaged_directory
+from fleet.cli.app import app
+from fleet.config.files import packaged_directory
 
 GOOD = """
 title: As an editor I want a slug for each title

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fleet.adapters.signing import KeyFile, read_public_key
-from fleet.adapters.witness import CheckpointFolder
-from fleet.audit import Finding, Verdict, sign_checkpoint
-from fleet.cli import app
-from fleet.cli.audit import report_of, stream_of
+from fleet.audit.checkpoint import sign_checkpoint
+from fleet.audit.files.signing import KeyFile, read_public_key
+from fleet.audit.files.witness import CheckpointFolder
+from fleet.audit.finding import Finding, Verdict
+from fleet.audit.service.auditor import AuditReport
+from fleet.cli.app import app
+from fleet.cli.audit.verify import report_of, stream_of
 from fleet.cli.output import Output
-from fleet.errors import InvalidInput
-from fleet.services.auditor import AuditReport
+from fleet.kernel.errors import InvalidInput
 
 
 def fleet(home: Path, *args: str) -> Result:

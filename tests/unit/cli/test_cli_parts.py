@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from fleet.cli.local_principals import ensure_principals, local_principal, read_token
-from fleet.cli.narrate import narrate
+from fleet.cli.local.local_principals import ensure_principals, local_principal, read_token
 from fleet.cli.output import Output, guarded
 from fleet.cli.settings import absolute_model
-from fleet.cli.story_file import read_story
-from fleet.errors import GateClosed, InvalidInput
-from fleet.events import StoryParked
-from fleet.wiring import load_principals
+from fleet.cli.story.narrate import narrate
+from fleet.cli.story.story_file import read_story
+from fleet.events.story import StoryParked
+from fleet.kernel.errors import GateClosed, InvalidInput
+from fleet.wiring.endpoints import load_principals
 from tests.support.event_samples import samples
 from tests.support.story_events import story
 

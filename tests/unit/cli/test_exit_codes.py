@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import errors
 from fleet.cli.exit_codes import BAD_INPUT, DONE, FAILED, MISSING, WAITING, exit_code
-from fleet.errors import FleetError, all_error_classes
+from fleet.kernel import errors
+from fleet.kernel.errors import FleetError, all_error_classes
 
 
 @pytest.mark.parametrize("cls", all_error_classes(), ids=lambda c: c.__name__)

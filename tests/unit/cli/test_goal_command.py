@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fleet.cli import app
+from fleet.cli.app import app
 from fleet.cli.output import Output
-from fleet.cli.proposals import parse_answers, show_proposal
-from fleet.errors import InvalidInput
-from fleet.ids import EntityId
-from fleet.planning import CoachConfig, Discovery, discover
+from fleet.cli.project.proposals import parse_answers, show_proposal
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import EntityId
+from fleet.planning.coach_config import CoachConfig
+from fleet.planning.discovery import discover
+from fleet.planning.project_state import Discovery
 from tests.support.rules import files
 from tests.support.story_events import digest
 

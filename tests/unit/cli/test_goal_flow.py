@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from fleet.cli.goal import accepted, asked
-from fleet.cli.run import RunOptions
-from fleet.errors import InvalidInput
-from fleet.ids import Principal, StoryId
-from fleet.planning import DEFAULT_PROJECT
+from fleet.cli.story.goal import accepted, asked
+from fleet.cli.story.run import RunOptions
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import Principal, StoryId
+from fleet.planning.project_state import DEFAULT_PROJECT
 from tests.support.town import Town, running
 
 ANSWERS = ("qu-1=analyst", "qu-2=others read them", "qu-3=a file", "qu-4=I convert it", "qu-5=it holds two objects")

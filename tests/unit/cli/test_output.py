@@ -26,7 +26,10 @@ def test_title_that_looks_like_markup_is_printed_as_it_is(title: str) -> None:
     assert printed(title) == f"{title} end\n"
 
 
-@pytest.mark.parametrize(("title", "visible"), [("\x1b[2J", "\\x1b[2J"), ("a\rb", "a\\rb"), ("\u202eb", "\\u202eb")])
+@pytest.mark.parametrize(
+    ("title", "visible"),
+    [("\x1b[2J", "\\x1b[2J"), ("\x1b]0;t\x07", "\\x1b]0;t\\x07"), ("a\rb", "a\\rb"), ("\u202eb", "\\u202eb")],
+)
 def test_character_that_controls_the_terminal_is_made_visible(title: str, visible: str) -> None:
     assert printed(title) == f"{visible} end\n"
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.config import FleetSettings, ServeSettings, packaged_directory, settings_keys
+from fleet.config.environment import settings_keys
+from fleet.config.files import packaged_directory
+from fleet.config.settings import FleetSettings, ServeSettings
 from tests.support.cluster_manifests import cluster_named, rendered
 
 FILE = Path(__file__).resolve().parents[3] / "cluster" / "compose.yaml"

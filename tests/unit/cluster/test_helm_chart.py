@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fleet.cli import app
+from fleet.cli.app import app
 
 pytestmark = [
     pytest.mark.wide,

@@ -76,7 +76,7 @@ def test_packages_are_checked_by_hash_or_pinned(file: Path) -> None:
     assert installs
     for part in installs:
         is_locked = "--require-hashes" in part or "npm ci" in part
-        is_ours = "--no-deps --no-build-isolation" in part
+        is_ours = "--no-deps --no-build-isolation" in part or "--no-index --no-deps /tmp/wheel/" in part
         assert is_locked or is_ours or '"vllm==${VLLM_VERSION}"' in part, part
 
 
@@ -110,19 +110,27 @@ def test_probe_ends_with_the_first_program_that_is_missing(tmp_path: Path) -> No
     assert done.returncode == 127
 
 
-def test_packages_of_the_toolbox_come_from_the_lock_with_their_hashes() -> None:
-    script = [sys.executable, "from_lock.py", str(ROOT / "requirements.lock"), "python.txt"]
-    listed = subprocess.run(script, cwd=FOLDER / "toolbox", check=True, capture_output=True, text=True).stdout
-    names = (FOLDER / "toolbox" / "python.txt").read_text().split()
+@pytest.mark.parametrize("name", ["build.txt", "toolbox/python.txt"])
+def test_packages_of_a_list_come_from_the_lock_with_their_hashes(name: str) -> None:
+    script = [sys.executable, "toolbox/from_lock.py", str(ROOT / "requirements-dev.lock"), name]
+    listed = subprocess.run(script, cwd=FOLDER, check=True, capture_output=True, text=True).stdout
+    names = (FOLDER / name).read_text().split()
 
     entries = re.split(r"\n(?=\S)", listed.strip())
     assert [re.split("[= ]", entry)[0] for entry in entries] == names
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_image_installs_no_whole_lock_but_the_one_that_runs_a_fleet(file: Path) -> None:
+    locks = re.findall(r"-r (\S+)", file.read_text())
+
+    assert {Path(lock).name for lock in locks} <= {"requirements.lock", "locked.txt", "shared.txt"}
+
+
 def test_package_that_the_lock_lacks_ends_the_build(tmp_path: Path) -> None:
     (tmp_path / "wanted").write_text("no-such-package\n")
-    script = [sys.executable, str(FOLDER / "toolbox" / "from_lock.py"), str(ROOT / "requirements.lock"), "wanted"]
+    script = [sys.executable, str(FOLDER / "toolbox" / "from_lock.py"), str(ROOT / "requirements-dev.lock"), "wanted"]
 
     done = subprocess.run(script, cwd=tmp_path, check=False, capture_output=True, text=True)
 

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cluster.kuberay import Reference, connect, find_access
-from fleet.errors import ConfigError, PolicyDenied
+from cluster.kuberay.api import Reference, connect
+from cluster.kuberay.kubeconfig import find_access
+from fleet.kernel.errors import ConfigError, PolicyDenied
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.kubernetes_objects import TOKEN, ObjectServer, kubeconfig_of, serving_objects, status
 

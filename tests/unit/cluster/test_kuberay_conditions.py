@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay import finding_of
+from cluster.kuberay.conditions import finding_of
 
 
 def condition(kind: str, value: str, reason: str = "Because", message: str = "of it") -> dict[str, str]:

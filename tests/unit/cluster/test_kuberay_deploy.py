@@ -10,20 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay import (
-    Access,
-    ClusterSettings,
-    KubeApi,
-    Reference,
-    apply_cluster,
-    connect,
-    delete_cluster,
-    reference_of,
-    scale_group,
-    status_of,
-    wait_until_ready,
-)
-from fleet.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
+from cluster.kuberay.api import KubeApi, Reference, connect, reference_of
+from cluster.kuberay.deploy import apply_cluster, delete_cluster, scale_group, status_of, wait_until_ready
+from cluster.kuberay.kubeconfig import Access
+from cluster.kuberay.settings import ClusterSettings
+from fleet.kernel.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
 from tests.support.cluster_manifests import cluster_named, rendered
 from tests.support.crds import schemas
 from tests.support.http_stand_in import Reply

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay import ray_job
 from tests.support.cluster_manifests import cluster_named, every_ray_object, rendered
 from tests.support.kuberay_operator import operator_problems
 
@@ -49,21 +48,3 @@ def test_operator_refuses_a_cluster_by_name(path: list[str | int], value: Any, e
 
     assert problems
     assert any(expected in problem for problem in problems)
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({"submissionMode": "Nope"}, "submissionMode is unknown"),
-        ({"suspend": True}, "excludes suspend and backoffLimit"),
-        ({"backoffLimit": 2}, "excludes suspend and backoffLimit"),
-        ({"shutdownAfterJobFinishes": True}, "clusterSelector excludes shutdownAfterJobFinishes"),
-        ({"clusterSelector": None}, "neither clusterSelector nor rayClusterSpec"),
-        ({"deletionStrategy": {"deletionRules": [{}]}, "shutdownAfterJobFinishes": True}, "deletionRules exclude"),
-    ],
-)
-def test_operator_refuses_a_job_by_name(changed: dict[str, Any], expected: str) -> None:
-    job = ray_job(cluster_named("small", kind="cluster"), name="seed", entrypoint="true")
-    job["spec"] |= changed
-
-    assert any(expected in problem for problem in operator_problems(job))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cluster.kuberay import ClusterSettings
 from cluster.kuberay.api import _RESOURCES  # pyright: ignore[reportPrivateUsage]
+from cluster.kuberay.settings import ClusterSettings
 from tests.support.cluster_manifests import cluster_named, rendered
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "kubernetes.md").read_text()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.kuberay import ClusterSettings, load_cluster, render
-from fleet.config import FleetSettings, has_node
-from fleet.errors import ConfigError
+from cluster.kuberay.render import load_cluster, render
+from cluster.kuberay.settings import ClusterSettings
+from fleet.config.settings import FleetSettings, has_node
+from fleet.kernel.errors import ConfigError
 from serve_apps import deployed
 from tests.support.cluster_manifests import cluster_named, document_of, files, rendered
 
@@ -41,7 +42,7 @@ def test_applications_of_serve_are_there_and_have_nodes(name: str) -> None:
     for application in yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]:
         module, _, builder = application["import_path"].partition(":")
         assert module == deployed.__name__
-        assert builder in deployed.__all__
+        assert callable(getattr(deployed, builder))
         for deployment in application["deployments"]:
             assert has_node(deployment["ray_actor_options"]["label_selector"], groups)
 

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.kuberay import as_yaml, chart, file_name, ray_job, render
 from cluster.kuberay.access import target_rights
+from cluster.kuberay.chart import chart
 from cluster.kuberay.config_map import fleet_config
 from cluster.kuberay.ray import serve_config
+from cluster.kuberay.render import as_yaml, file_name, render
 from cluster.kuberay.settings import ClusterSettings
-from fleet.adapters.sandbox.kubernetes_job import deny_all_policy
-from fleet.config import ConfigFiles, FleetSettings, ServeSettings, packaged_directory
-from fleet.errors import ConfigError, InvalidInput
-from fleet.tools import DeployTarget, MonitorSpec
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.kernel.errors import ConfigError
+from fleet.policy.deploy import DeployTarget, MonitorSpec
 from tests.support.cluster_manifests import cluster_named, every_ray_object, files, rendered
 from tests.support.crds import admit, rules_of, schemas
+from tests.support.kubernetes_jobs import deny_all_policy
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "kuberay"
 CLUSTERS = ("small", "gpu")
@@ -56,7 +58,7 @@ def test_rendered_cluster_is_the_golden_one(name: str) -> None:
 def test_every_ray_object_is_admitted() -> None:
     manifests = every_ray_object()
 
-    assert {m["kind"] for m in manifests} == {"RayService", "RayCluster", "RayJob"}
+    assert {m["kind"] for m in manifests} == {"RayService", "RayCluster"}
     assert [problem for m in manifests for problem in admit(m, schemas()[m["kind"]])] == []
 
 
@@ -115,8 +117,13 @@ def test_admission_compares_with_what_was_there() -> None:
     ],
 )  # fmt: skip
 def test_rules_between_fields_are_checked(strategy: dict[str, Any], is_admitted: bool) -> None:
-    job = ray_job(cluster_named("small", kind="cluster"), name="seed", entrypoint="true")
-    job["spec"]["deletionStrategy"] = strategy
+    spec = {"clusterSelector": {"ray.io/cluster": "small"}, "entrypoint": "true", "deletionStrategy": strategy}
+    job = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": "seed", "namespace": "fleet"},
+        "spec": spec,
+    }
 
     assert (admit(job, schemas()["RayJob"]) == []) is is_admitted
 
@@ -349,7 +356,7 @@ def test_applications_are_what_serve_takes_with_no_key_that_it_drops(name: str) 
 def test_grpc_is_served_where_the_front_has_a_port_for_it() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from serve_apps.rpc import SERVICER_FUNCTIONS
+    from serve_apps.rpc.services import SERVICER_FUNCTIONS
 
     config = fleet_config(cluster_named("small"), files())
     assert "grpc_options" not in serve_config(config)
@@ -404,19 +411,6 @@ def test_ray_cluster_gets_a_service_of_its_front() -> None:
 
     assert manifest["metadata"]["annotations"] == {"ray.io/enable-serve-service": "true"}
     assert one(rendered(cluster_named("gpu")), "Ingress", "fleet")["spec"]["tls"][0]["secretName"] == "fleet-tls"
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "entrypoint", "expected"),
-    [
-        ("service", "seed", "true", "needs kind: cluster"),
-        ("cluster", "s" * 48, "true", "over 47 characters"),
-        ("cluster", "seed", "  ", "there is no command"),
-    ],
-)
-def test_ray_job_that_would_not_run_is_refused(kind: str, name: str, entrypoint: str, expected: str) -> None:
-    with pytest.raises(InvalidInput, match=expected):
-        ray_job(cluster_named("small", kind=kind), name=name, entrypoint=entrypoint)
 
 
 def test_rendered_yaml_reads_as_it_was_and_is_stable() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.kuberay import load_cluster, render
-from fleet.errors import ConfigError
+from cluster.kuberay.render import load_cluster, render
+from fleet.kernel.errors import ConfigError
 from tests.support.cluster_manifests import document_of, files
 
 STORE = {"secret": "fleet-stores", "key": "log"}

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from cluster.local import Check, doctor, find_running, spawn_detached
+from cluster.local.detach import spawn_detached
+from cluster.local.doctor import Check, doctor
 from cluster.local.preflight import check_given_stores, check_machine, check_rpc_port, ping_redis
+from cluster.local.record import find_running
 from cluster.local.service import package_directory, recorded_secret
-from fleet.config import FleetSettings, ServeSettings, config_files, load_settings
-from fleet.errors import ConfigError, StoreUnavailable
+from fleet.config.environment import config_files, load_settings
+from fleet.config.settings import FleetSettings, ServeSettings
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 
 def settings_of(home: Path, **variables: str) -> FleetSettings:

@@ -13,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import Child, Launch, ProcessIdentity, free_port, spawn
-from cluster.local.identity import descendants, end_all, listening_ports
-from cluster.local.process import check_port_free, last_lines, private_directory, write_private
-from fleet.errors import ConfigError, StoreUnavailable
+from cluster.local.identity import ProcessIdentity, descendants, end_all, listening_ports
+from cluster.local.process import (
+    Child,
+    Launch,
+    check_port_free,
+    free_port,
+    last_lines,
+    private_directory,
+    spawn,
+    write_private,
+)
+from fleet.kernel.errors import ConfigError, StoreUnavailable
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -88,7 +96,8 @@ def test_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "from tests.unit.cluster.test_process import launch\n"
-        "from cluster.local import spawn; print(spawn(launch(Path(sys.argv[1]))).pid, flush=True); time.sleep(60)"
+        "from cluster.local.process import spawn; print(spawn(launch(Path(sys.argv[1]))).pid, flush=True); "
+        "time.sleep(60)"
     )
     root = Path(__file__).resolve().parents[3]
     argv = [sys.executable, "-c", code, str(tmp_path), str(root)]

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import Addresses, Launch, ProcessIdentity, RunningFleet, find_running, spawn, stop_running
-from cluster.local.record import HomeLock, Remains, clean_stale, save_fleet
+from cluster.local.identity import ProcessIdentity
+from cluster.local.process import Launch, spawn
+from cluster.local.record import (
+    Addresses,
+    HomeLock,
+    Remains,
+    RunningFleet,
+    clean_stale,
+    find_running,
+    save_fleet,
+    stop_running,
+)
 from cluster.local.status import memory_report, role_of
-from fleet.errors import ConfigError
+from fleet.kernel.errors import ConfigError
 
 ADDRESSES = Addresses(
     redis_url="redis://:hunter2@h/0",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import Child, Launch, spawn
+from cluster.local.process import Child, Launch, spawn
 from cluster.local.service import await_ready
-from fleet.errors import StoreUnavailable
+from fleet.kernel.errors import StoreUnavailable
 
 
 def sleeper(directory: Path, code: str = "import time; time.sleep(60)") -> Child:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.config import MAX_DOCUMENT_BYTES, RateSettings, parse_document, validated
-from fleet.errors import ConfigError
+from fleet.config.document import MAX_DOCUMENT_BYTES, parse_document, validated
+from fleet.config.settings import RateSettings
+from fleet.kernel.errors import ConfigError
 
 _LAUGHS = b"a0: &a0 [1, 1]\n" + b"".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n".encode() for n in range(1, 9)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fleet.config import ConfigFiles, RateSettings, ServeSettings, packaged_directory
-from fleet.digest import digest_of
-from fleet.errors import ConfigError
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.settings import RateSettings, ServeSettings
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import ConfigError
 
 
 @pytest.fixture

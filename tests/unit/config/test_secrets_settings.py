@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from fleet.config import ConfigFiles, SecretsSettings, VaultSecretsSettings, packaged_directory
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.config.secrets import SecretsSettings, VaultSecretsSettings
 
 FILE = {"kind": "file", "label": "local", "path": "/etc/fleet/secrets", "secrets": ["forge-token"]}
 VAULT = {

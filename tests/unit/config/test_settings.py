@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config import KubernetesBackendSettings, config_files, load_settings, settings_keys, settings_reference
-from fleet.errors import ConfigError
+from fleet.config.environment import config_files, load_settings, settings_keys
+from fleet.config.reference import settings_reference
+from fleet.config.settings import KubernetesBackendSettings
+from fleet.kernel.errors import ConfigError
 
 HOME = {"HOME": "/home/ann"}
 

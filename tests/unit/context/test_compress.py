@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.sessions import LongSession, found_in, generated, recorded
-from fleet.context import FACT_CLASSES, PROSE, Turn, compress, facts_of, ids_in, paths_in, recall_of, with_prose
+from fleet.context.compress import PROSE, compress, recall_of, with_prose
+from fleet.context.extract import facts_of, ids_in, paths_in
+from fleet.context.session import FACT_CLASSES, Turn
 
 SIZES = (8000, 9000, 12_000, 20_000, 40_000)
 SESSIONS = [generated(seed, tokens=SIZES[seed % len(SIZES)]) for seed in range(20)]

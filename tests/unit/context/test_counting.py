@@ -6,16 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.context import (
-    ESTIMATE,
-    Counting,
-    Item,
-    assemble,
-    build_pack,
-    estimate_tokens,
-    outline_of,
-)
-from fleet.errors import ContextTooLarge
+from fleet.context.assemble import assemble, build_pack
+from fleet.context.budget import estimate_tokens
+from fleet.context.counting import ESTIMATE, Counting
+from fleet.context.item import Item
+from fleet.context.summary_text import outline_of
+from fleet.kernel.errors import ContextTooLarge
 from tests.support.context import context_config, view_of
 from tests.support.story_events import TASK, story
 from tests.support.tokenizers import KINDS, Counter, id_of

@@ -6,9 +6,12 @@ import json
 
 import pytest
 
-import fleet.events as ev
-from fleet.context import CompressionRule, Turn, compress, history_of, is_long, outline_of, text_digests, turns_of
-from fleet.ids import EntityId, Principal
+from fleet.context.compress import compress
+from fleet.context.history import CompressionRule, history_of, is_long, text_digests, turns_of
+from fleet.context.session import Turn
+from fleet.context.summary_text import outline_of
+from fleet.events.approval import ApprovalRejected, ApprovalRequested
+from fleet.kernel.ids import EntityId, Principal
 from tests.support.context import context_config
 from tests.support.story_events import DEVELOPER, StoryLog, digest, story
 
@@ -78,12 +81,12 @@ def test_answers_of_any_form_keep_their_words(answer: str) -> None:
 def test_runs_keep_what_failed_last_and_refusals_of_people_their_reasons() -> None:
     log = story(until="planned")
     log.step("t/1", kind="run", outcome="failed", excerpt="FAILED tests/test_a.py::test_b - ValueError: no")
-    gate = next(p for _, p in story(until="planned").decoded if isinstance(p, ev.ApprovalRequested))
+    gate = next(p for _, p in story(until="planned").decoded if isinstance(p, ApprovalRequested))
     asked = gate.model_copy(update={"approval_id": EntityId("ap-again1")})
     log.add(asked)
     why = "the slug must keep its digits"
     rejected = {"approval_id": asked.approval_id, "principal": "user:ana", "as_role": "po", "reason": why}
-    log.add(ev.ApprovalRejected.model_validate({**rejected, "delegated": False}))
+    log.add(ApprovalRejected.model_validate({**rejected, "delegated": False}))
     log.step("t/2", who=DEVELOPER)
     text = compress(of(log)).text
     assert "tests/test_a.py::test_b" in text

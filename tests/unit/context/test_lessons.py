@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from fleet import events as ev
-from fleet.context import Lesson, LessonRule, build_pack, lesson_items, lessons_of, nearest
-from fleet.ids import StoryId
+from fleet.context.assemble import build_pack
+from fleet.context.lessons import Lesson, LessonRule, lesson_items, lessons_of, nearest
+from fleet.events.task import TaskAdded, TaskTransitioned
+from fleet.kernel.ids import StoryId
 from tests.support.context import context_config, view_of
 from tests.support.event_samples import samples
 from tests.support.story_events import PLAN, QA, STORY, TASK, StoryLog, created_payload, story, task_of
@@ -21,7 +22,7 @@ ON = context_config().model_copy(update={"lessons": LessonRule(enabled=True)})
 def troubled() -> StoryLog:
     """A story whose task was refused, whose tests failed first, whose code was blocked, and which went back."""
     log = StoryLog(EARLIER)
-    log.add(created_payload()).add(ev.TaskAdded(plan_id=PLAN, task=task_of(TASK)))
+    log.add(created_payload()).add(TaskAdded(plan_id=PLAN, task=task_of(TASK)))
     log.step("tests-1", kind="run", task_id=TASK, outcome="failed").step("tests-2", kind="run", task_id=TASK)
     log.step("draft-1", kind="model", task_id=TASK, outcome="failed").step("draft-2", kind="model", task_id=TASK)
     log.task(TASK, "qa_testing", "REJECT_TESTS", "implementing", by=QA, feedback="Umlauts of\n  capitals are lost")
@@ -53,13 +54,13 @@ def test_findings_are_taken_word_for_word_with_the_versions_of_their_evidence() 
         assert one.ref == f"{EARLIER}/" + "-".join(f"v{version}" for version in one.versions)
     mend = next(one for one in found if one.kind == "mend")
     actions = [
-        p.action for event, p in log.decoded if event.version in mend.versions and isinstance(p, ev.TaskTransitioned)
+        p.action for event, p in log.decoded if event.version in mend.versions and isinstance(p, TaskTransitioned)
     ]
     assert actions == ["REJECT_TESTS", "APPROVE_TESTS"]
 
 
 def test_same_finding_is_told_once_and_a_long_one_in_short() -> None:
-    log = StoryLog(EARLIER).add(created_payload()).add(ev.TaskAdded(plan_id=PLAN, task=task_of(TASK)))
+    log = StoryLog(EARLIER).add(created_payload()).add(TaskAdded(plan_id=PLAN, task=task_of(TASK)))
     for _ in range(2):
         log.task(TASK, "qa_testing", "REJECT_TESTS", "implementing", by=QA, feedback="words " * 200)
     (one,) = lessons_of(EARLIER, log.decoded)

@@ -10,16 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.context import RowCut, StoryView, build_pack, cut_to, ids_of, role_pack, scopes_for
+from fleet.context.assemble import build_pack
+from fleet.context.bundle import role_pack
+from fleet.context.row_cut import RowCut, cut_to, ids_of
 from fleet.context.row_rules import RowRules
-from fleet.context.scope import ContextConfig
-from fleet.errors import ContextTooLarge, PolicyDenied
-from fleet.events import StoredEvent, decode
-from fleet.graph import story_graph
-from fleet.ids import EntityId, Principal
-from fleet.story import StoryState
-from fleet.tools import load_roles
+from fleet.context.scope import ContextConfig, scopes_for
+from fleet.context.view import StoryView
+from fleet.events.codec import decode
+from fleet.events.decision import DecisionLink
+from fleet.events.envelope import StoredEvent
+from fleet.events.plan import TaskDecision
+from fleet.events.story import QuestionRaised, Topic
+from fleet.events.task import TaskAdded
+from fleet.graph.story_graph import story_graph
+from fleet.kernel.errors import ContextTooLarge, PolicyDenied
+from fleet.kernel.ids import EntityId, Principal
+from fleet.policy.roles import load_roles
+from fleet.story.state import StoryState
 from tests.support.rules import files, fsm
 from tests.support.story_events import (
     DECISION,
@@ -50,12 +57,12 @@ def random_story(seed: int) -> StoryLog:
         task = task_of(
             id, title=f"Title of {id}", description="What.", role=rng.choice(ROLES), kind=kind, depends_on=needs
         )
-        log.add(ev.TaskAdded(task=task, plan_id=PLAN))
+        log.add(TaskAdded(task=task, plan_id=PLAN))
         tasks.append(id)
     every = [TASK, DOC_TASK, *tasks]
     for n in range(rng.randint(1, 4)):
         id = EntityId(f"de-random{n}")
-        links = (ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION),) if rng.random() < 0.5 else ()
+        links = (DecisionLink(rel="DEPENDS_ON", decision_id=DECISION),) if rng.random() < 0.5 else ()
         log.add(
             decision_payload(
                 id,
@@ -70,12 +77,12 @@ def random_story(seed: int) -> StoryLog:
     for n in range(rng.randint(1, 3)):
         about = rng.choice([*every, EntityId("de-random0")])
         log.add(
-            ev.QuestionRaised(
+            QuestionRaised(
                 question_id=EntityId(f"qu-random{n}"),
                 kind="question",
                 text=f"Text of qu-random{n}",
                 severity="normal",
-                about=ev.Topic(kind="task", id=about),
+                about=Topic(kind="task", id=about),
                 asked_by=SYSTEM,
             )
         )
@@ -146,7 +153,7 @@ def test_what_the_cut_does_not_know_is_hidden() -> None:
     assert not early.takes(log.events[-1]), "it came after the cut"
     known = ids_of(log.state)
     task = task_of(EntityId("tk-later"), role="developer")
-    log.add(ev.TaskAdded(task=task, plan_id=PLAN))
+    log.add(TaskAdded(task=task, plan_id=PLAN))
     assert "tk-later" in log.state.tasks
     assert "tk-later" not in cut_to(log.state, known).tasks
 
@@ -177,7 +184,7 @@ def test_plan_version_is_cut_to_its_shown_tasks_with_their_deciders() -> None:
     state = story(until="planned").state
     made = state.plans[PLAN].proposal
     told = tuple(
-        ev.TaskDecision(
+        TaskDecision(
             task_index=n, task_description=task.title, decided_by=SYSTEM, decision_reason="because", decided_at=1
         )
         for n, task in enumerate(made.tasks)

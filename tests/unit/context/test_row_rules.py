@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from fleet.context.row_rules import RowRules
-from fleet.events import ApprovalRequested
-from fleet.ids import EntityId, Principal
-from fleet.story import Claim, StoryState, TaskState
-from fleet.tools import load_roles
+from fleet.events.approval import ApprovalRequested
+from fleet.kernel.ids import EntityId, Principal
+from fleet.policy.roles import load_roles
+from fleet.story.state import Claim, StoryState, TaskState
 from tests.support.rules import files, fsm
 from tests.support.story_events import DECISION, DOC_TASK, TASK, decision_payload, digest, story, subject, task_of
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.context import SCOPES, ContextConfig, check, scopes_for
-from fleet.errors import InvalidInput, PolicyDenied
+from fleet.context.scope import SCOPES, ContextConfig, check, scopes_for
+from fleet.kernel.errors import InvalidInput, PolicyDenied
 from tests.support.context import context_config
 
 CONFIG = context_config()

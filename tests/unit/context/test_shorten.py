@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.context import Item, assemble, estimate_tokens, fence
-from fleet.context.shorten import shortened
+from fleet.context.assemble import assemble, shortened
+from fleet.context.budget import estimate_tokens
+from fleet.context.item import Item, fence
 
 FILLER = "It walks over every line of the table and sums what it finds there. " * 8
 

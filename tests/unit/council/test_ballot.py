@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.council import Ballot, BallotPaper, CountedBallot, ballot_paper, ballot_schema, count_ballots, read_ballot
-from fleet.errors import ReplyMalformed
-from fleet.models.json_schema import schema_problems
+from fleet.council.ballot import (
+    Ballot,
+    BallotPaper,
+    CountedBallot,
+    ballot_paper,
+    ballot_schema,
+    count_ballots,
+    read_ballot,
+)
+from fleet.kernel.errors import ReplyMalformed
+from fleet.models.replies.json_schema import schema_problems
 from tests.support.council import contender, member, voters
 
 FEW = settings(max_examples=60, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from fleet.council import CouncilConfig, CouncilDefaults
+from fleet.council.config import CouncilConfig, CouncilDefaults
 from tests.support.rules import files
 
 

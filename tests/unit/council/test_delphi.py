@@ -9,38 +9,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import council as cn
-from fleet.planning import Estimated
+from fleet.council.delphi import OwedEstimate, conclude_estimate, estimate_rounds
+from fleet.council.facts import BallotRefused, EstimateCast, Fact, Interrupted
+from fleet.council.rounds import OwedDecision, owed, progress
+from fleet.council.state import CouncilState, evolve
+from fleet.planning.estimates import Estimated
 from tests.support.council import opened, sha, voters
+from tests.support.mock_members import MockCall, MockFixture, MockReply, mock_reply
 
 SCALE = (1, 2, 3, 5, 8, 13, 21)
 Answers = Mapping[str, Sequence[int | None]]
 """Member -> its values by round; None is an answer that cannot be used."""
 
 
-def start(size: int = 3, **changes: Any) -> cn.CouncilState:
+def start(size: int = 3, **changes: Any) -> CouncilState:
     known: dict[str, Any] = {"kind": "estimate", "output_kind": "text", "rounds": 3, "scale": SCALE}
-    return cn.CouncilState(opened(*voters(size, can_propose=False), **(known | changes)))
+    return CouncilState(opened(*voters(size, can_propose=False), **(known | changes)))
 
 
-def fact(member: str, number: int, value: int | None) -> cn.Fact:
+def fact(member: str, number: int, value: int | None) -> Fact:
     if value is None:
-        return cn.BallotRefused(member, number, "invalid")
-    return cn.EstimateCast(member, number, value, sha(f"{member} says {value} in {number}"))
+        return BallotRefused(member, number, "invalid")
+    return EstimateCast(member, number, value, sha(f"{member} says {value} in {number}"))
 
 
 def played(
-    state: cn.CouncilState, answers: Callable[[str, int], int | None], *, pick: int = 0
-) -> tuple[cn.CouncilState, int]:
+    state: CouncilState, answers: Callable[[str, int], int | None], *, pick: int = 0
+) -> tuple[CouncilState, int]:
     """The council once only its decision is owed, and how often a member was asked."""
     for count in range(50):
-        duties = cn.owed(state)
-        if isinstance(duties[0], cn.OwedDecision):
+        duties = owed(state)
+        if isinstance(duties[0], OwedDecision):
             return state, count
         duty = duties[pick % len(duties)]
-        assert isinstance(duty, cn.OwedEstimate)
+        assert isinstance(duty, OwedEstimate)
         name = str(duty.member.member_id)
-        state = cn.evolve(state, fact(name, duty.round, answers(name, duty.round)))
+        state = evolve(state, fact(name, duty.round, answers(name, duty.round)))
     raise AssertionError("no end")
 
 
@@ -52,35 +56,35 @@ def by(*rounds: Sequence[int | None]) -> Callable[[str, int], int | None]:
 @pytest.mark.rule("CN-70", "PL-81", "CN-119")
 def test_equal_values_end_after_one_round():
     state, asked = played(start(), by((3, 3, 5)))
-    found = cn.conclude_estimate(state)
+    found = conclude_estimate(state)
     assert asked == 3
     assert found.result == Estimated(3, 2, 1, True, (3, 3, 5))
-    assert cn.progress(state).phase == "complete"
+    assert progress(state).phase == "complete"
 
 
 @pytest.mark.rule("CN-70", "PL-80", "CN-125")
 def test_next_round_shows_the_median_and_reasons_that_say_nothing_of_whose_they_are():
     state = start()
     for name, value in (("developer-001", 1), ("developer-002", 21), ("developer-003", 5)):
-        assert all(isinstance(d, cn.OwedEstimate) and d.before is None for d in cn.owed(state))
-        state = cn.evolve(state, fact(name, 1, value))
-    duties = cn.owed(state)
+        assert all(isinstance(d, OwedEstimate) and d.before is None for d in owed(state))
+        state = evolve(state, fact(name, 1, value))
+    duties = owed(state)
     assert len(duties) == 3
     for duty in duties:
-        assert isinstance(duty, cn.OwedEstimate)
+        assert isinstance(duty, OwedEstimate)
         before = duty.before
         assert before is not None
         assert (duty.round, before.median, before.values) == (2, 5, (1, 5, 21))
         assert list(before.reasons) == sorted(before.reasons)
-    assert cn.progress(state).round == 2
-    assert len(cn.progress(state).members) == 3
+    assert progress(state).round == 2
+    assert len(progress(state).members) == 3
 
 
 @pytest.mark.rule("PL-80", "PL-82", "CN-119")
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_values_that_never_meet_stop_at_the_cap_and_stand_unconverged(rounds: int):
     state, asked = played(start(rounds=rounds), by((1, 8, 21)))
-    found = cn.conclude_estimate(state)
+    found = conclude_estimate(state)
     assert asked == 3 * rounds
     assert found.result == Estimated(8, 20, rounds, False, (1, 8, 21))
     assert [r.number for r in found.rounds] == list(range(1, rounds + 1))
@@ -89,7 +93,7 @@ def test_values_that_never_meet_stop_at_the_cap_and_stand_unconverged(rounds: in
 @pytest.mark.rule("PL-83", "CN-113")
 def test_too_few_values_give_no_estimate_even_after_a_good_round():
     state, _ = played(start(), by((1, 8, 21), (8, None, None)))
-    found = cn.conclude_estimate(state)
+    found = conclude_estimate(state)
     assert found.result == "no_quorum"
     assert [r.absent for r in found.rounds] == [0, 2]
 
@@ -97,7 +101,7 @@ def test_too_few_values_give_no_estimate_even_after_a_good_round():
 @pytest.mark.rule("PL-83")
 def test_member_without_a_value_is_absent_in_that_round_and_asked_again_in_the_next():
     state, asked = played(start(5), by((1, 1, 21, 21, None), (3, 3, 3, 5, 5)))
-    found = cn.conclude_estimate(state)
+    found = conclude_estimate(state)
     assert asked == 10
     assert found.result == Estimated(3, 2, 2, True, (3, 3, 3, 5, 5))
     assert found.rounds[0].absent == 1
@@ -107,8 +111,8 @@ def test_member_without_a_value_is_absent_in_that_round_and_asked_again_in_the_n
 def test_value_off_the_scale_counts_for_nothing():
     state = start()
     for name, value in (("developer-001", 3), ("developer-002", 4), ("developer-003", 3)):
-        state = cn.evolve(state, fact(name, 1, value))
-    found = cn.conclude_estimate(state)
+        state = evolve(state, fact(name, 1, value))
+    found = conclude_estimate(state)
     assert isinstance(found.result, Estimated)
     assert found.result.values == (3, 3)
     assert found.rounds[0].absent == 1
@@ -116,11 +120,11 @@ def test_value_off_the_scale_counts_for_nothing():
 
 @pytest.mark.rule("CN-109", "CN-110", "CN-48")
 def test_second_and_foreign_answers_change_nothing():
-    state = cn.evolve(start(), fact("developer-001", 1, 3))
+    state = evolve(start(), fact("developer-001", 1, 3))
     for late in (fact("developer-001", 1, 21), fact("developer-001", 1, None), fact("developer-009", 1, 3)):
-        assert cn.evolve(state, late) == state
-    refused = cn.evolve(start(), fact("developer-001", 1, None))
-    assert cn.evolve(refused, fact("developer-001", 1, 3)) == refused
+        assert evolve(state, late) == state
+    refused = evolve(start(), fact("developer-001", 1, None))
+    assert evolve(refused, fact("developer-001", 1, 3)) == refused
 
 
 @pytest.mark.rule("CN-57", "CN-123")
@@ -128,21 +132,21 @@ def test_second_and_foreign_answers_change_nothing():
 def test_interrupted_council_takes_the_last_round_that_enough_answered(cause: Any):
     open_round = start()
     for number, name, value in ((1, 1, 1), (1, 2, 8), (1, 3, 21), (2, 1, 13)):
-        open_round = cn.evolve(open_round, fact(f"developer-00{name}", number, value))
-    state = cn.evolve(open_round, cn.Interrupted(cause))
-    assert cn.owed(state) == (cn.OwedDecision(),)
-    assert cn.conclude_estimate(state).result == Estimated(8, 20, 1, False, (1, 8, 21))
-    most = cn.evolve(cn.evolve(open_round, fact("developer-002", 2, 8)), cn.Interrupted(cause))
-    assert cn.conclude_estimate(most).result == Estimated(13, 5, 2, True, (8, 13))
-    few = cn.evolve(cn.evolve(start(), fact("developer-001", 1, 3)), cn.Interrupted(cause))
-    assert cn.conclude_estimate(few).result == cause
+        open_round = evolve(open_round, fact(f"developer-00{name}", number, value))
+    state = evolve(open_round, Interrupted(cause))
+    assert owed(state) == (OwedDecision(),)
+    assert conclude_estimate(state).result == Estimated(8, 20, 1, False, (1, 8, 21))
+    most = evolve(evolve(open_round, fact("developer-002", 2, 8)), Interrupted(cause))
+    assert conclude_estimate(most).result == Estimated(13, 5, 2, True, (8, 13))
+    few = evolve(evolve(start(), fact("developer-001", 1, 3)), Interrupted(cause))
+    assert conclude_estimate(few).result == cause
 
 
 @pytest.mark.rule("CN-70")
 def test_round_that_is_open_is_not_shown():
-    state = cn.evolve(start(), fact("developer-001", 1, 3))
-    assert cn.estimate_rounds(state) == ()
-    assert [r.values for r in cn.estimate_rounds(state, with_open=True)] == [(3,)]
+    state = evolve(start(), fact("developer-001", 1, 3))
+    assert estimate_rounds(state) == ()
+    assert [r.values for r in estimate_rounds(state, with_open=True)] == [(3,)]
 
 
 VALUES = st.sampled_from([*SCALE, None])
@@ -154,9 +158,9 @@ VALUES = st.sampled_from([*SCALE, None])
 def test_order_of_answers_decides_nothing_and_members_are_alike(rounds: list[Any], pick: int):
     first, _ = played(start(), by(*rounds))
     other, _ = played(start(), by(*rounds), pick=pick)
-    assert cn.conclude_estimate(other) == cn.conclude_estimate(first)
+    assert conclude_estimate(other) == conclude_estimate(first)
     turned, _ = played(start(), by(*[(c, a, b) for a, b, c in rounds]))
-    assert cn.conclude_estimate(turned).result == cn.conclude_estimate(first).result
+    assert conclude_estimate(turned).result == conclude_estimate(first).result
 
 
 def modes(*names: Any, seed: int = 1) -> Callable[[str, int], int | None]:
@@ -164,10 +168,10 @@ def modes(*names: Any, seed: int = 1) -> Callable[[str, int], int | None]:
 
     def answer(name: str, number: int) -> int | None:
         mode = names[int(name[-3:]) - 1]
-        reply = cn.mock_reply(
-            cn.MockCall(mode, seed, "co-test1", name, "estimate", number, cn.MockFixture(correct="x", wrong="y"))
+        reply = mock_reply(
+            MockCall(mode, seed, "co-test1", name, "estimate", number, MockFixture(correct="x", wrong="y"))
         )
-        is_value = isinstance(reply, cn.MockReply) and isinstance(reply.content, dict)
+        is_value = isinstance(reply, MockReply) and isinstance(reply.content, dict)
         return reply.content["value"] if is_value else None  # pyright: ignore
 
     return answer
@@ -188,7 +192,7 @@ def modes(*names: Any, seed: int = 1) -> Callable[[str, int], int | None]:
 @pytest.mark.parametrize("seed", range(5))
 def test_mock_members_estimate_as_their_mode_says(team: tuple[Any, ...], points: int, seed: int):
     state, asked = played(start(), modes(*team, seed=seed))
-    found = cn.conclude_estimate(state)
+    found = conclude_estimate(state)
     assert isinstance(found.result, Estimated)
     assert found.result.points == points
     assert asked <= 9
@@ -198,10 +202,10 @@ def test_mock_members_estimate_as_their_mode_says(team: tuple[Any, ...], points:
 def test_stubborn_mock_never_moves_and_a_verbose_one_says_more():
     assert len({modes("stubborn", seed=4)("developer-001", number) for number in (1, 2, 3)}) == 1
     long, short = (
-        cn.mock_reply(cn.MockCall(m, 1, "co-1", "m-001", "estimate", 1, cn.MockFixture("x" * 40, "y")))
+        mock_reply(MockCall(m, 1, "co-1", "m-001", "estimate", 1, MockFixture("x" * 40, "y")))
         for m in ("verbose", "concise")
     )
-    assert isinstance(long, cn.MockReply)
-    assert isinstance(short, cn.MockReply)
+    assert isinstance(long, MockReply)
+    assert isinstance(short, MockReply)
     assert long.tokens > short.tokens
     assert len(long.content["reason"]) == 400  # pyright: ignore

@@ -7,21 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.council import (
-    GateCheck,
-    TestRuns,
-    Version,
-    cluster_id_of,
-    cluster_sizes,
-    contenders_of,
-    early_exit,
-    filter_tests,
-    has_failure,
-    is_better,
-    merge_equal,
-    on_ballot,
-    order_key,
-)
+from fleet.council.candidate import Version, cluster_id_of, cluster_sizes, contenders_of, merge_equal
+from fleet.council.evidence import GateCheck, early_exit, has_failure, is_better, on_ballot, order_key
+from fleet.council.tests_filter import TestRuns, filter_tests
 from tests.support.council import contender, evidence, sha
 
 FEW = settings(max_examples=60, deadline=None)

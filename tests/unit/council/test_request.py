@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.council import (
-    CouncilConfig,
-    CouncilPool,
-    build_roster,
-    derive_seed,
-    parse_request,
-    passes,
-    quorum_of,
-    roster_problems,
-    voter_weights,
-)
-from fleet.errors import InvalidInput
+from fleet.council.config import CouncilConfig, CouncilPool
+from fleet.council.request import parse_request
+from fleet.council.roster import build_roster, derive_seed, passes, quorum_of, roster_problems, voter_weights
+from fleet.kernel.errors import InvalidInput
 from tests.support.council import member, quality_seat, voters
 from tests.support.rules import files
 

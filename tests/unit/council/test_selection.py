@@ -11,8 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fleet.council import Contender, Decided, lock_pairs, order_key, tally_selection
-from fleet.council import CountedBallot as VoterBallot
+from fleet.council.ballot import CountedBallot as VoterBallot
+from fleet.council.evidence import Contender, order_key
+from fleet.council.tally import Decided, lock_pairs, tally_selection
 from tests.support.council import counted
 
 FEW = settings(max_examples=80, deadline=None)

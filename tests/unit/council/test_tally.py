@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.council import CountedBallot, Decided, NoDecision, Result, lock_pairs, tally_gate, tally_selection
+from fleet.council.ballot import CountedBallot
+from fleet.council.tally import Decided, NoDecision, Result, lock_pairs, tally_gate, tally_selection
 from tests.support.council import contender, counted
 
 FEW = settings(max_examples=60, deadline=None)

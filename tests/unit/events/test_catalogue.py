@@ -7,9 +7,13 @@ from typing import Any, get_args
 
 import pytest
 
-from fleet.digest import canonical_json
-from fleet.events import EVENT_TYPES, EventGroup, NewEvent, Origin, Payload, StoredEvent, decode, encode
-from fleet.ids import CommandId, Principal, StreamId
+from fleet.events.codec import decode, encode
+from fleet.events.envelope import NewEvent, StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.registry import EVENT_TYPES
+from fleet.events.values import EventGroup, Origin
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.ids import CommandId, Principal, StreamId
 from tests.support.event_samples import GOLDEN, TRACE_ID, fields_of, golden_path, samples
 
 SAMPLES = samples()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.adapters.redis.keys import dlq_key, run_out_key
-from fleet.events import EVENT_TYPES, published
-from fleet.ids import RunKey
+from fleet.events.codec import published
+from fleet.events.registry import EVENT_TYPES
+from fleet.kernel.ids import RunKey
+from fleet.log.redis.keys import dlq_key, run_out_key
 from tests.support.event_samples import samples
 from tests.support.graphs import stored
 

@@ -10,26 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.errors import LogCorrupted, PayloadTooLarge, UnsupportedSchema
-from fleet.events import (
-    MAX_BODY_BYTES,
-    DecisionProposed,
-    EventGroup,
-    NewEvent,
-    Origin,
-    Payload,
-    QuestionAnswered,
-    StoredEvent,
-    StoryCancelled,
-    StoryEdited,
-    StoryTransitioned,
-    decode,
-    encode,
-    published,
-    rfc3339,
-    upcast,
-)
-from fleet.ids import CommandId, EntityId, Principal, StreamId
+from fleet.events.codec import MAX_BODY_BYTES, decode, encode, published, rfc3339
+from fleet.events.decision import DecisionProposed
+from fleet.events.envelope import NewEvent, StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.story import QuestionAnswered, StoryCancelled, StoryEdited, StoryTransitioned
+from fleet.events.upcasters import upcast
+from fleet.events.values import EventGroup, Origin
+from fleet.kernel.errors import LogCorrupted, PayloadTooLarge, UnsupportedSchema
+from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
 from tests.support.event_samples import digest, samples
 
 META = {"origin": "planning", "trace_id": "t-1"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fleet.events import GENESIS_HASH, Head, StoredEvent, event_hash
-from fleet.ids import CommandId, Principal, StreamId
+from fleet.events.envelope import GENESIS_HASH, Head, StoredEvent, event_hash
+from fleet.kernel.ids import CommandId, Principal, StreamId
 
 FIELDS: dict[str, Any] = {
     "stream": "story:st-cart7",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import UnsupportedSchema
-from fleet.events import EVENT_TYPES, UPCASTERS, upcast
+from fleet.events.registry import EVENT_TYPES
+from fleet.events.upcasters import UPCASTERS, upcast
+from fleet.kernel.errors import UnsupportedSchema
 from tests.support.event_samples import GOLDEN, golden_path
 
 TYPES = sorted(EVENT_TYPES)

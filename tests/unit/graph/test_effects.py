@@ -6,10 +6,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.events import EVENT_TYPES, Payload, StoredEvent, StoryEdited, TaskUpdated, decode
-from fleet.graph import EFFECTS, NODES, NONE, NodeChange, NodeKey, RelationChange, effects, schema_problems
-from fleet.graph.effects import MAX_TEXT
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.events.registry import EVENT_TYPES
+from fleet.events.story import StoryEdited
+from fleet.events.task import TaskUpdated
+from fleet.graph.batch import NodeKey
+from fleet.graph.changes import NodeChange, RelationChange
+from fleet.graph.effects.at import MAX_TEXT
+from fleet.graph.effects.table import EFFECTS, NONE, effects
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.schema import NODES, schema_problems
 from tests.support.event_samples import digest, samples
 from tests.support.graphs import history, project, renamed, sample_history, stored
 

@@ -7,28 +7,19 @@ from importlib.resources import files
 
 import pytest
 
-from fleet.adapters.memory import MemoryGraph
-from fleet.adapters.memory.graph_queries import ANSWERS
-from fleet.adapters.neo4j.statements import schema_statements, write_statements
-from fleet.errors import InvalidInput
-from fleet.graph import (
-    COMMON,
-    NODES,
-    QUERIES,
-    RELATIONS,
-    Label,
-    NodeChange,
-    RelationChange,
-    RelationsClosed,
-    fold,
-    graph_digest,
-    plan_query,
-    schema_problems,
-)
+from fleet.graph.batch import fold
+from fleet.graph.changes import NodeChange, RelationChange, RelationsClosed
+from fleet.graph.digest import graph_digest
+from fleet.graph.memory.graph import MemoryGraph
+from fleet.graph.memory.queries import ANSWERS
+from fleet.graph.neo4j.statements import schema_statements, write_statements
+from fleet.graph.queries import QUERIES, plan_query
+from fleet.graph.schema import COMMON, NODES, RELATIONS, Label, schema_problems
+from fleet.kernel.errors import InvalidInput
 
 CYPHER = {
     path.name.removesuffix(".cypher"): path.read_text()
-    for path in files("fleet.adapters.neo4j.queries").iterdir()
+    for path in files("fleet.graph.neo4j.queries").iterdir()
     if path.name.endswith(".cypher")
 }
 KNOWN = set().union(COMMON, *NODES.values(), *(kind.props for kind in RELATIONS.values()))

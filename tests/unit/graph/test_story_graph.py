@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.events import decode
-from fleet.graph import story_graph
+from fleet.events.codec import decode
+from fleet.graph.story_graph import story_graph
 from tests.support.story_events import DECISION, STORY, TASK, story
 
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from fleet.errors import InvalidInput
-from fleet.graph import plan_query
+from fleet.graph.queries import plan_query
 from fleet.graph.structure import cycles_of
+from fleet.kernel.errors import InvalidInput
 
 
 @pytest.mark.rule("GR-83")

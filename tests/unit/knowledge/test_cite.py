@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.knowledge import Note, Symbol, ask, cite, rank_notes
+from fleet.knowledge.cite import Note, cite, rank_notes
+from fleet.knowledge.facts import Symbol
+from fleet.knowledge.rank import ask
 
 TEXT = "import os\n\n\n\n\n\n\n\ndef add(item):\n    reserve = True\n\n    expires = 3\n    return reserve\n"
 SYMBOLS = (Symbol("function", "add", 9, 14),)

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.knowledge import (
-    LANGUAGES,
-    MAX_BYTES,
-    FileFacts,
-    Symbol,
-    decode_facts,
-    encode_facts,
-    extract,
-    language_of,
-    role_of,
-)
+from fleet.knowledge.extract import MAX_BYTES, extract
+from fleet.knowledge.facts import FileFacts, Symbol, decode_facts, encode_facts
+from fleet.knowledge.languages import LANGUAGES, language_of, role_of
 
 PYTHON = b'''"""Shopping carts."""
 import os, json as j

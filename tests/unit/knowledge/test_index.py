@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.knowledge import CodeIndex, FileFacts, ask, extract, language_of, rank_files
+from fleet.knowledge.extract import extract
+from fleet.knowledge.facts import FileFacts
+from fleet.knowledge.index import CodeIndex
+from fleet.knowledge.languages import language_of
+from fleet.knowledge.rank import ask, rank_files
 
 TEXTS = (
     "class Cart:\n    def reserve(self): ...\n",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.knowledge import CodeIndex, RankedFile, ask, best_symbol, extract, language_of, rank_files
-from fleet.knowledge.rank import MAX_QUESTION, sources_of_test
+from fleet.knowledge.extract import extract
+from fleet.knowledge.index import CodeIndex
+from fleet.knowledge.languages import language_of
+from fleet.knowledge.rank import MAX_QUESTION, RankedFile, ask, best_symbol, rank_files, sources_of_test
 
 
 def index_of(files: dict[str, str]) -> CodeIndex:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.knowledge import terms_of, words_in
-from fleet.knowledge.words import MAX_WORD, count_terms
+from fleet.knowledge.words import MAX_WORD, count_terms, terms_of, words_in
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.models import ModelFigures, sum_figures
+from fleet.models.figures import ModelFigures, sum_figures
 
 
 def test_server_is_summed_over_its_callers() -> None:

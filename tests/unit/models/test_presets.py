@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import ConfigError
-from fleet.models import PRESETS, HttpEngine, load_models
+from fleet.kernel.errors import ConfigError
+from fleet.models.engine_config import HttpEngine
+from fleet.models.presets import PRESETS
+from fleet.models.profiles import load_models
 
 
 def engine(**entry: Any) -> HttpEngine:

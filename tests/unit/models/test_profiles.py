@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.errors import ConfigError, InvalidInput, ModelUnavailable
-from fleet.models import BudgetLimits, Budgets, ModelsConfig, RecordedEngine, explain_no_model, load_models
+from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
+from fleet.models.engine_config import RecordedEngine
+from fleet.models.profiles import Budgets, ModelsConfig, explain_no_model, load_models
+from fleet.models.routing.budget import BudgetLimits
 
 SHIPPED = Path(__file__).parents[3] / "config" / "models.yaml"
 

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.errors import InvalidInput
-from fleet.planning import CoachConfig, StoryScore, content_digest, score_story
+from fleet.kernel.errors import InvalidInput
+from fleet.planning.coach import StoryScore, score_story
+from fleet.planning.coach_config import CoachConfig
+from fleet.planning.content import content_digest
 
 SHIPPED = yaml.safe_load((Path(__file__).parents[3] / "config" / "coach.yaml").read_text("utf-8"))
 CONFIG = CoachConfig.model_validate(SHIPPED)

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.errors import InvalidInput
-from fleet.models import schema_problems
-from fleet.planning import (
-    CoachConfig,
+from fleet.kernel.errors import InvalidInput
+from fleet.models.replies.json_schema import schema_problems
+from fleet.planning.coach import score_story
+from fleet.planning.coach_config import CoachConfig
+from fleet.planning.discovery import (
     DiscoveryProposal,
     discover,
     discovery_schema,
     read_proposal,
     requirements_text,
-    score_story,
     with_answers,
 )
 from tests.support.rules import files

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.planning import AnotherRound, Estimated, NoEstimate, PlanningConfig, close_estimate_round, median_on_scale
+from fleet.planning.estimates import AnotherRound, Estimated, NoEstimate, close_estimate_round, median_on_scale
+from fleet.planning.planning_config import PlanningConfig
 
 SHIPPED = yaml.safe_load((Path(__file__).parents[3] / "config" / "planning.yaml").read_text("utf-8"))
 PLANNING = PlanningConfig.model_validate(SHIPPED)

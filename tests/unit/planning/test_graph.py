@@ -9,20 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.planning import (
-    PlanBlocker,
+from fleet.planning.execution import PlanBlocker, is_plan_complete, plan_blockers, ready_tasks, startable_tasks
+from fleet.planning.graph import (
     PlanEdge,
     PlanNode,
     critical_path,
     find_cycle,
-    is_plan_complete,
     is_repository_glob,
     paths_overlap,
-    plan_blockers,
     plan_layers,
-    ready_tasks,
     remaining_hours,
-    startable_tasks,
     validate_graph,
 )
 

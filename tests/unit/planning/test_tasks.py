@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.models.json_schema import schema_problems
-from fleet.planning import (
-    TASK_KINDS,
-    DerivedDependency,
-    DerivedPlan,
-    PlanningConfig,
-    Problem,
-    derivation_schema,
-    parse_task_blocks,
-    validate_derivation,
-    validate_task_blocks,
-)
+from fleet.models.replies.json_schema import schema_problems
+from fleet.planning.coach import Problem
+from fleet.planning.planning_config import PlanningConfig
+from fleet.planning.tasks import TASK_KINDS, DerivedDependency, DerivedPlan, derivation_schema, validate_derivation
 
 CONFIG = PlanningConfig.model_validate(
     yaml.safe_load((Path(__file__).parents[3] / "config" / "planning.yaml").read_text("utf-8"))
@@ -221,71 +213,3 @@ def test_schema_of_a_story_without_criteria_has_no_empty_choice() -> None:
     item = derivation_schema([], ROLES, CONFIG)["properties"]["tasks"]["items"]["properties"]["acceptance_refs"]
     assert item["items"] == {"type": "string", "maxLength": 80}
     assert (item["minItems"], item["maxItems"]) == (1, 1)
-
-
-BLOCKS = """
-TASK_ID: T1
-TITLE: Parse the file
-DESCRIPTION: Read it
-line by line.
-
-ROLE: developer
-KIND: code
-ESTIMATED_HOURS: 2
-PRIORITY: 1
-KEYWORDS: parser, file
-DEPENDS_ON: none
-ACCEPTANCE_REFS: ac-1
-PATHS: src/**
-
-TASK_ID: T2
-TITLE: Test it
-DESCRIPTION: Run it.
-ROLE: qa
-KIND: test
-ESTIMATED_HOURS: 1
-PRIORITY: 2
-KEYWORDS: tests, cases
-DEPENDS_ON: T1
-ACCEPTANCE_REFS: ac-1, de-1
-"""
-
-
-def from_blocks(text: str) -> list[Problem] | DerivedPlan:
-    return validate_task_blocks(
-        text, acceptance_ids=["ac-1"], decision_ids=["de-1"], assignable_roles=ROLES, config=CONFIG
-    )
-
-
-@pytest.mark.rule("PL-20")
-def test_labelled_blocks_give_the_same_plan_as_json() -> None:
-    found = from_blocks(BLOCKS)
-    assert isinstance(found, DerivedPlan)
-    assert found.tasks[0].description == "Read it\nline by line."
-    assert found.tasks[1].acceptance_refs == ("ac-1", "de-1")
-    assert found.dependencies == (DerivedDependency(1, 0),)
-    assert derive(*parse_task_blocks(BLOCKS).data["tasks"]) == found
-
-
-@pytest.mark.rule("PL-20", "PL-21")
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ("TASK_ID: T1\n", "Here you are:\nTASK_ID: T1\n", ["reply"]),
-        ("TASK_ID: T1\n", "TITLE: x\nTASK_ID: T1\n", ["reply"]),
-        ("TASK_ID: T2", "TASK_ID: T1", ["reply"]),
-        ("TASK_ID: T2", "TASK_ID:", ["reply"]),
-        ("ROLE: qa", "ROLE: qa\nROLE: developer", ["reply"]),
-        ("ROLE: qa", "ROLE: qa\nMOOD: good", ["reply"]),
-        ("DEPENDS_ON: T1", "DEPENDS_ON: T9", ["task_dependency"]),
-        ("ESTIMATED_HOURS: 1", "ESTIMATED_HOURS: 1 hour", ["task_hours"]),
-        ("ESTIMATED_HOURS: 1\n", "", ["task_hours"]),
-        ("KIND: test", "KIND: magic\nWhy not", ["reply", "task_kind"]),
-    ],
-)
-def test_blocks_that_are_not_of_the_form_are_problems(old: str, new: str, expected: list[str]) -> None:
-    assert codes(from_blocks(BLOCKS.replace(old, new, 1))) == expected
-
-
-def test_text_without_blocks_is_a_problem() -> None:
-    assert "task_count" in codes(from_blocks("I cannot do that."))

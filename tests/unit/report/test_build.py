@@ -9,22 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet import events as ev
-from fleet.digest import canonical_json
-from fleet.errors import InvalidInput
-from fleet.ids import EntityId, StepId
-from fleet.report import (
-    ReportOptions,
-    TechnicalReport,
-    build_report,
-    council_summaries,
-    describe,
-    phase_times,
-    render_markdown,
-)
+from fleet.events.approval import ApprovalExpired, ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
+from fleet.events.council import EvidenceGate, EvidenceRecorded
+from fleet.events.decision import DecisionAccepted, DecisionLink, DecisionLinked
+from fleet.events.envelope import GENESIS_HASH
+from fleet.events.payload import Payload
+from fleet.events.plan import PlanRejected
+from fleet.events.step import StepFinished, StepResolved, StepStarted
+from fleet.events.task import TaskEstimated
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import EntityId, StepId
+from fleet.report.build import build_report
+from fleet.report.councils import council_summaries
 from fleet.report.history import decimal_text, span_ms, step_records
+from fleet.report.model import ReportOptions, TechnicalReport
 from fleet.report.plan_layers import layers
-from fleet.report.times import human_wait_ms
+from fleet.report.render.markdown import render_markdown
+from fleet.report.timeline import describe
+from fleet.report.times import human_wait_ms, phase_times
 from tests.support.event_samples import samples
 from tests.support.story_events import (
     AC_1,
@@ -82,7 +85,7 @@ def test_closed_story_reports_header_outcome_and_delivered_tree() -> None:
         (samples()["QuestionAnswered"], "In state DESIGN"),
     ],
 )
-def test_story_that_is_not_over_has_a_report_that_says_where_it_stands(payload: ev.Payload, outcome: str) -> None:
+def test_story_that_is_not_over_has_a_report_that_says_where_it_stands(payload: Payload, outcome: str) -> None:
     assert report(story(until="design").add(payload)).overview.outcome == outcome
 
 
@@ -153,16 +156,16 @@ def test_plan_versions_keep_their_status() -> None:
     assert made.plan is not None
     assert [(v.version, v.status) for v in made.plan.versions] == [(1, "ADOPTED"), (2, "PROPOSED")]
     assert report(story(until="design").add(plan)).header.plan_status == "PROPOSED"
-    rejected = story(until="design").add(plan, ev.PlanRejected(plan_id=EntityId("pv-next2"), by=PO, reason="late"))
+    rejected = story(until="design").add(plan, PlanRejected(plan_id=EntityId("pv-next2"), by=PO, reason="late"))
     assert report(rejected).header.plan_status == "REJECTED"
 
 
 @pytest.mark.rule("RP-15", "RP-16")
 def test_decisions_are_ordered_by_time_and_name_what_they_touch() -> None:
     log = story(until="merged")
-    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
+    link = DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
     log.add(decision_payload(EntityId("de-open2"), links=(link,), affects=(EntityId("tk-gone9"),)))
-    log.add(ev.DecisionLinked(decision_id=DECISION, affects=(DOC_TASK,)))
+    log.add(DecisionLinked(decision_id=DECISION, affects=(DOC_TASK,)))
     made = report(log)
     assert [(d.decision_id, d.status) for d in made.decisions] == [(DECISION, "ACCEPTED"), ("de-open2", "PROPOSED")]
     assert made.decision_edges[0].relation == "DEPENDS_ON"
@@ -175,8 +178,8 @@ def test_decisions_are_ordered_by_time_and_name_what_they_touch() -> None:
 def test_decision_by_delegated_approval_says_so() -> None:
     log = story(until="scope").add(decision_payload())
     approval = log.decoded_payloads("ApprovalGranted")[0]
-    assert isinstance(approval, ev.ApprovalGranted)
-    log.add(ev.DecisionAccepted(decision_id=DECISION, by=PO, as_role="po", approval_id=approval.approval_id))
+    assert isinstance(approval, ApprovalGranted)
+    log.add(DecisionAccepted(decision_id=DECISION, by=PO, as_role="po", approval_id=approval.approval_id))
     assert report(log).decisions[0].delegated
 
 
@@ -195,7 +198,7 @@ def test_council_summary_counts_candidates_votes_and_tokens() -> None:
 
 
 def test_council_summary_of_other_ends_says_how_it_ended() -> None:
-    def only(*payloads: ev.Payload) -> str:
+    def only(*payloads: Payload) -> str:
         log = story(until="scope").add(open_council(TASK_COUNCIL), *payloads)
         summary = council_summaries(log.decoded)[0]
         return f"{summary.status}: {summary.reason}"
@@ -209,11 +212,11 @@ def test_council_summary_of_other_ends_says_how_it_ended() -> None:
 
 def test_candidate_keeps_its_last_evidence_and_counts_kept_repairs() -> None:
     log = story(until="task")
-    evidence = next(p for p in log.decoded_payloads("EvidenceRecorded") if isinstance(p, ev.EvidenceRecorded))
+    evidence = next(p for p in log.decoded_payloads("EvidenceRecorded") if isinstance(p, EvidenceRecorded))
     newer = evidence.evidence.model_copy(
         update={
             "candidate_id": EntityId("cd-third3"),
-            "gates": (ev.EvidenceGate(name="build", ok=False),),
+            "gates": (EvidenceGate(name="build", ok=False),),
             "gates_ok": False,
         }
     )
@@ -235,14 +238,12 @@ def test_candidate_without_evidence_was_not_measured() -> None:
 def test_approvals_tell_who_decided_and_on_whose_behalf() -> None:
     log = story(until="scope")
     request = samples()["ApprovalRequested"]
-    assert isinstance(request, ev.ApprovalRequested)
+    assert isinstance(request, ApprovalRequested)
     for name in ("ap-a1", "ap-b2", "ap-c3", "ap-d4"):
         log.add(request.model_copy(update={"approval_id": EntityId(name)}))
-    log.add(
-        ev.ApprovalRejected(approval_id=EntityId("ap-a1"), principal=PO, as_role="po", reason="no", delegated=False)
-    )
-    log.add(ev.ApprovalExpired(approval_id=EntityId("ap-b2"), attempt=1))
-    log.add(ev.ApprovalRevoked(approval_id=EntityId("ap-c3"), principal=PO, reason="wrong story"))
+    log.add(ApprovalRejected(approval_id=EntityId("ap-a1"), principal=PO, as_role="po", reason="no", delegated=False))
+    log.add(ApprovalExpired(approval_id=EntityId("ap-b2"), attempt=1))
+    log.add(ApprovalRevoked(approval_id=EntityId("ap-c3"), principal=PO, reason="wrong story"))
     rows = {row.approval_id: row for row in report(log).approvals}
     assert [(r.status, r.principal, r.notes) for r in list(rows.values())[1:]] == [
         ("rejected", PO, "no"),
@@ -259,8 +260,8 @@ def test_approvals_tell_who_decided_and_on_whose_behalf() -> None:
 def test_executions_show_unfinished_resolved_and_denied_calls() -> None:
     log = story(until="base")
     started = samples()["StepStarted"]
-    assert isinstance(started, ev.StepStarted)
-    log.add(started, ev.StepResolved(step_id=started.step_id, outcome="happened", by=PO, note="seen"))
+    assert isinstance(started, StepStarted)
+    log.add(started, StepResolved(step_id=started.step_id, outcome="happened", by=PO, note="seen"))
     log.add(samples()["ToolDenied"])
     made = report(log)
     row = made.steps[-1]
@@ -273,8 +274,8 @@ def test_executions_show_unfinished_resolved_and_denied_calls() -> None:
 def test_executions_show_weak_isolation_and_what_was_asked_for_outside() -> None:
     log = story(until="base")
     started, finished = samples()["StepStarted"], samples()["StepFinished"]
-    assert isinstance(started, ev.StepStarted)
-    assert isinstance(finished, ev.StepFinished)
+    assert isinstance(started, StepStarted)
+    assert isinstance(finished, StepFinished)
     asked = ("evil.example:443 refused host_not_listed 2",)
     weak = finished.provenance.model_copy(update={"unmet": ("vsock", "pids"), "contacts": asked})
     log.add(started, finished.model_copy(update={"step_id": started.step_id, "provenance": weak}))
@@ -356,7 +357,7 @@ def test_waiting_for_people_counts_open_approvals_and_parks_once() -> None:
     log.add(samples()["ApprovalRequested"]).wait(4000).add(samples()["StoryParked"]).wait(1000)
     log.add(samples()["StoryParked"], samples()["StoryUnparked"]).wait(2000)
     log.add(
-        ev.ApprovalRejected(approval_id=EntityId("ap-scope1"), principal=PO, as_role="po", reason="no", delegated=False)
+        ApprovalRejected(approval_id=EntityId("ap-scope1"), principal=PO, as_role="po", reason="no", delegated=False)
     )
     assert human_wait_ms(log.decoded) == 10_000
     assert (
@@ -365,7 +366,7 @@ def test_waiting_for_people_counts_open_approvals_and_parks_once() -> None:
     assert human_wait_ms([]) == 0
 
 
-def created_answer() -> ev.Payload:
+def created_answer() -> Payload:
     return samples()["QuestionAnswered"]
 
 
@@ -395,7 +396,7 @@ def test_span_of_no_events_is_zero() -> None:
 
 
 def test_builder_story_is_one_valid_chain() -> None:
-    previous = ev.GENESIS_HASH
+    previous = GENESIS_HASH
     for version, event in enumerate(story().events, start=1):
         assert (event.version, event.prev_hash, event.ts_ms > T0) == (version, previous, True)
         previous = event.hash
@@ -411,7 +412,7 @@ def test_analytics_say_what_is_critical_open_late_and_how_far_estimates_were_off
     found = dict(report(log).analytics)
     assert (found["Critical decisions"], found["Unanswered questions"]) == ("none", "none")
     assert (found["Time limits passed"], found["Median estimate error"]) == ("0", "not measured")
-    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
+    link = DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
     log.add(decision_payload(EntityId("de-open2"), links=(link,)))
     log.add(samples()["QuestionRaised"].model_copy(update={"question_id": EntityId("qu-open1")}))
     log.add(samples()["SlaBreached"], samples()["SlaBreached"])
@@ -464,7 +465,7 @@ def test_estimate_of_a_council_stands_with_its_task(converged: bool) -> None:
     log = story(until="build")
     for points in (2, 8):
         log.add(
-            ev.TaskEstimated(
+            TaskEstimated(
                 task_id=TASK,
                 points=points,
                 method="delphi",

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.ids import EntityId
-from fleet.report import ContextFigures, context_figures, sum_figures
+from fleet.events.context import ContextPackBuilt, DroppedScope, SummaryRecorded
+from fleet.events.story import QuestionRaised
+from fleet.kernel.ids import EntityId
+from fleet.report.context_figures import ContextFigures, context_figures, sum_figures
 from tests.support.event_samples import samples
 from tests.support.story_events import StoryLog, created_payload, digest
 
 
-def pack(number: int, **changes: Any) -> ev.ContextPackBuilt:
+def pack(number: int, **changes: Any) -> ContextPackBuilt:
     """A pack of the developer in BUILD that left two decisions out."""
     fields: dict[str, Any] = {
         "pack_id": EntityId(f"rp-pack{number}"),
@@ -30,13 +31,13 @@ def pack(number: int, **changes: Any) -> ev.ContextPackBuilt:
         "token_count": 1000 * number,
         "budget": 4096,
         "hash": digest(f"pack {number}"),
-        "dropped": (ev.DroppedScope(scope="DECISIONS_GLOBAL", count=2),),
+        "dropped": (DroppedScope(scope="DECISIONS_GLOBAL", count=2),),
         "as_of": number,
     }
-    return ev.ContextPackBuilt(**(fields | changes))
+    return ContextPackBuilt(**(fields | changes))
 
 
-def summary(number: int, **changes: Any) -> ev.SummaryRecorded:
+def summary(number: int, **changes: Any) -> SummaryRecorded:
     """A summary of ten thousand tokens that kept everything."""
     fields: dict[str, Any] = {
         "summary_id": EntityId(f"rp-sum{number}"),
@@ -48,13 +49,13 @@ def summary(number: int, **changes: Any) -> ev.SummaryRecorded:
         "ratio": "0.75",
         "recall": {"decision": "1", "path": "1"},
     }
-    return ev.SummaryRecorded(**(fields | changes))
+    return SummaryRecorded(**(fields | changes))
 
 
 def told(log: StoryLog) -> StoryLog:
     """A story in which all of it happened."""
     question = samples()["QuestionRaised"]
-    assert isinstance(question, ev.QuestionRaised)
+    assert isinstance(question, QuestionRaised)
     log.add(created_payload())
     log.add(pack(1), pack(3), pack(2), pack(4, as_role="qa", phase="TEST", dropped=()))
     log.add(summary(1), summary(2, tokens_after=7_500, target_missed="path", recall={"decision": "0.5", "path": "1"}))

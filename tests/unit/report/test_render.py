@@ -9,11 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.ids import EntityId
-from fleet.report import TechnicalReport, build_report, render_html, render_markdown
-from fleet.report.blocks import Ref, duration_text
-from fleet.report.document import document_of, resource
+from fleet.events.council import EvidenceGate, EvidenceRecorded
+from fleet.events.decision import DecisionLink
+from fleet.events.story import AcceptanceCriterion
+from fleet.kernel.ids import EntityId
+from fleet.report.build import build_report
+from fleet.report.model import TechnicalReport
+from fleet.report.render.blocks import Ref, duration_text
+from fleet.report.render.document import document_of, resource
+from fleet.report.render.html import render_html
+from fleet.report.render.markdown import render_markdown
 from tests.support.event_samples import samples
 from tests.support.story_events import DECISION, DOC_TASK, StoryLog, created_payload, decision_payload, story
 
@@ -151,17 +156,15 @@ def test_report_of_a_bare_story_says_what_there_is_not() -> None:
 
 def test_report_of_a_troubled_story_shows_its_troubles() -> None:
     log = story(until="task")
-    link = ev.DecisionLink(rel="GOVERNS", decision_id=DECISION)
+    link = DecisionLink(rel="GOVERNS", decision_id=DECISION)
     log.add(decision_payload(EntityId("de-two2"), title="x" * 60, links=(link,), affects=(DOC_TASK,)))
     log.add(samples()["StepStarted"].model_copy(update={"task_id": None, "council_id": None, "approval_id": None}))
     log.add(samples()["StepResolved"], samples()["ToolDenied"], samples()["StoryParked"], samples()["WorkspaceScored"])
     opened = next(p for p in log.decoded_payloads("CouncilOpened"))
     log.add(opened.model_copy(update={"council_id": EntityId("co-open3")}))
     evidence = log.decoded_payloads("EvidenceRecorded")[-1]
-    assert isinstance(evidence, ev.EvidenceRecorded)
-    failing = evidence.evidence.model_copy(
-        update={"gates": (ev.EvidenceGate(name="build", ok=False),), "gates_ok": False}
-    )
+    assert isinstance(evidence, EvidenceRecorded)
+    failing = evidence.evidence.model_copy(update={"gates": (EvidenceGate(name="build", ok=False),), "gates_ok": False})
     draft = log.decoded_payloads("DraftReceived")[-1].model_copy(
         update={"council_id": EntityId("co-open3"), "candidate_id": EntityId("cd-new3")}
     )
@@ -202,7 +205,7 @@ def test_markdown_of_hostile_text_keeps_table_headings_and_links() -> None:
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60))
 def test_page_of_any_text_is_well_formed_and_shows_it(text: str) -> None:
-    criterion = ev.AcceptanceCriterion(ac_id=EntityId("ac-any1"), text=text)
+    criterion = AcceptanceCriterion(ac_id=EntityId("ac-any1"), text=text)
     log = StoryLog().add(created_payload(title=text, description=text, acceptance_criteria=(criterion,)))
     page = render_html(report(log))
     parsed = parse(page)
@@ -214,7 +217,7 @@ def test_page_of_any_text_is_well_formed_and_shows_it(text: str) -> None:
 
 
 def tables(made: TechnicalReport) -> list:
-    from fleet.report.blocks import Table
+    from fleet.report.render.blocks import Table
 
     return [b for s in document_of(made).sections for b in s.blocks if isinstance(b, Table)]
 

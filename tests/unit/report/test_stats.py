@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.digest import canonical_json
-from fleet.ids import EntityId
-from fleet.report import statistics
+from fleet.events.decision import DecisionLink, DecisionSuperseded
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.ids import EntityId
+from fleet.report.stats import statistics
 from tests.support.event_samples import samples
 from tests.support.story_events import DECISION, DOC_TASK, TASK, StoryLog, decision_payload, story
 
@@ -107,10 +107,10 @@ def test_each_figure_equals_a_count_over_the_stored_bodies() -> None:
 @pytest.mark.rule("RP-29")
 def test_figures_follow_links_rework_questions_and_usage() -> None:
     log = story(until="merged")
-    link = ev.DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
+    link = DecisionLink(rel="DEPENDS_ON", decision_id=DECISION)
     log.add(decision_payload(EntityId("de-two2"), links=(link,), affects=(TASK, DOC_TASK)))
     log.add(decision_payload(EntityId("de-three3"), links=(link,), affects=()))
-    log.add(ev.DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-two2")))
+    log.add(DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-two2")))
     for name in ("QuestionRaised", "SlaBreached", "StepStarted", "StepFinished", "UsageAdjusted", "CouncilUndecided"):
         if name != "CouncilUndecided":
             log.add(samples()[name])

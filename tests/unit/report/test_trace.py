@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.ids import EntityId, StepId
-from fleet.report import ReportOptions, build_report, trace, traceability
-from fleet.report.trace import MAX_ORPHANS
+from fleet.events.decision import DecisionSuperseded
+from fleet.events.step import Cost, Provenance, StepFinished
+from fleet.events.story import AcceptanceCriterion
+from fleet.events.task import TaskAdded
+from fleet.kernel.ids import EntityId, StepId
+from fleet.report.build import build_report
+from fleet.report.model import ReportOptions
+from fleet.report.trace import MAX_ORPHANS, trace, traceability
 from tests.support.event_samples import samples
 from tests.support.story_events import (
     AC_1,
@@ -88,7 +92,7 @@ def test_criterion_without_a_task_is_an_orphan_from_the_beginning() -> None:
 def test_done_task_needs_plan_criterion_author_run_and_a_second_pair_of_eyes() -> None:
     log = StoryLog().add(created_payload(acceptance_criteria=()))
     added = samples()["TaskAdded"]
-    assert isinstance(added, ev.TaskAdded)
+    assert isinstance(added, TaskAdded)
     task = added.task.model_copy(update={"acceptance_refs": ()})
     log.add(added.model_copy(update={"task": task}))
     assert {m for _, m, _ in orphans(log)} == {"plan version", "criterion or decision"}
@@ -106,7 +110,7 @@ def test_done_task_needs_plan_criterion_author_run_and_a_second_pair_of_eyes() -
 def test_decision_needs_known_tasks_and_a_known_successor() -> None:
     log = story(until="planned").add(decision_payload(EntityId("de-lost2"), affects=(EntityId("tk-gone9"),)))
     assert orphans(log) == [("de-lost2", "affected task", "RP-32")]
-    log = story(until="planned").add(ev.DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-none9")))
+    log = story(until="planned").add(DecisionSuperseded(decision_id=DECISION, by_decision_id=EntityId("de-none9")))
     assert orphans(log) == [(DECISION, "successor", "RP-32")]
 
 
@@ -140,12 +144,12 @@ def test_changed_file_needs_its_task_and_run() -> None:
 def test_model_call_needs_prompt_engine_model_and_tokens_unless_it_failed_with_a_code() -> None:
     log = story(until="planned").step("plan/again", tokens=(0, 0))
     assert orphans(log) == [("plan/again", "tokens", "RP-37")]
-    failed = ev.StepFinished(
+    failed = StepFinished(
         step_id=StepId("plan/fails"),
         outcome="failed",
         result_digest=digest("error"),
-        cost=ev.Cost(),
-        provenance=ev.Provenance(),
+        cost=Cost(),
+        provenance=Provenance(),
         error_code="reply_malformed",
     )
     started = samples()["StepStarted"].model_copy(
@@ -163,7 +167,7 @@ def test_deployment_needs_run_approval_and_a_known_outcome() -> None:
 
 
 def test_event_form_lists_a_bounded_number_of_orphans() -> None:
-    criteria = tuple(ev.AcceptanceCriterion(ac_id=EntityId(f"ac-x{n}"), text="x") for n in range(50))
+    criteria = tuple(AcceptanceCriterion(ac_id=EntityId(f"ac-x{n}"), text="x") for n in range(50))
     log = StoryLog().add(created_payload(acceptance_criteria=criteria))
     classes = trace(log.state, log.decoded)
     assert len(traceability([*classes] * 5).orphans) == MAX_ORPHANS

@@ -8,20 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.ids import Principal, RunKey, StepId
-from fleet.report import (
-    USAGE_KEYS,
-    EngineUse,
-    UsageKey,
-    UsageRow,
-    build_report,
-    differences,
-    render_markdown,
-    settlements,
-    sum_usage,
-    usage_rows,
-)
+from fleet.events.budget import BudgetScope, BudgetSet, UsageAdjusted
+from fleet.events.step import Cost, PolicyRef, Provenance, Reserve, StepFinished, StepStarted
+from fleet.kernel.ids import Principal, RunKey, StepId
+from fleet.report.build import build_report
+from fleet.report.reconcile import EngineUse, differences, settlements
+from fleet.report.render.markdown import render_markdown
+from fleet.report.usage import USAGE_KEYS, UsageKey, UsageRow, sum_usage, usage_rows
 from tests.support.story_events import StoryLog, digest, story
 
 Kind = Literal["model", "run"]
@@ -30,7 +23,7 @@ Kind = Literal["model", "run"]
 def add(log: StoryLog, number: int, *, kind: Kind = "model", role: str = "developer", **cost: Any) -> StoryLog:
     step = StepId(f"s-{number}")
     log.add(
-        ev.StepStarted(
+        StepStarted(
             step_id=step,
             kind=kind,
             effect="PURE",
@@ -39,24 +32,24 @@ def add(log: StoryLog, number: int, *, kind: Kind = "model", role: str = "develo
             request_digest=digest("r"),
             key=RunKey("ab" * 32),
             deadline_ms=10**15,
-            policy=ev.PolicyRef(rule_id="r", digest=digest("p")),
-            reserve=ev.Reserve(tokens=1000),
+            policy=PolicyRef(rule_id="r", digest=digest("p")),
+            reserve=Reserve(tokens=1000),
         )
     )
     engine = "e1" if kind == "model" else None
     return log.add(
-        ev.StepFinished(
+        StepFinished(
             step_id=step,
             outcome="succeeded",
             result_digest=digest("x"),
-            cost=ev.Cost(**cost),
-            provenance=ev.Provenance(engine=engine, model=engine and "m1"),
+            cost=Cost(**cost),
+            provenance=Provenance(engine=engine, model=engine and "m1"),
         )
     )
 
 
-def adjusted(number: int, **delta: int) -> ev.UsageAdjusted:
-    return ev.UsageAdjusted(step_id=StepId(f"s-{number}"), delta=delta, source="engine:e1")
+def adjusted(number: int, **delta: int) -> UsageAdjusted:
+    return UsageAdjusted(step_id=StepId(f"s-{number}"), delta=delta, source="engine:e1")
 
 
 COSTS = st.builds(
@@ -81,7 +74,7 @@ def test_sums_by_every_key_that_all_rows_have_equal_the_events(steps: list[Any],
     if steps:
         log.add(adjusted(0, tokens=more, gpu_ms=2))
     rows = usage_rows(log.decoded)
-    costs = [p.cost for _, p in log.decoded if isinstance(p, ev.StepFinished)]
+    costs = [p.cost for _, p in log.decoded if isinstance(p, StepFinished)]
     tokens = sum(c.tokens_in + c.tokens_out for c in costs) + (more if steps else 0)
     keys: tuple[UsageKey, ...] = ("story", "role", "kind", "day")
     for key in keys:
@@ -96,7 +89,7 @@ def test_sums_by_every_key_that_all_rows_have_equal_the_events(steps: list[Any],
 def test_whole_story_has_a_row_for_each_result_and_unpriced_tokens_are_no_cost_of_0() -> None:
     log = add(story(), 1, tokens_in=10, tokens_out=5, cost_microusd=7, priced=True, calls=3)
     rows = usage_rows(log.decoded)
-    done = {p.step_id for _, p in log.decoded if isinstance(p, ev.StepFinished)}
+    done = {p.step_id for _, p in log.decoded if isinstance(p, StepFinished)}
     assert {row.step_id for row in rows} == done
     last = rows[-1]
     assert (last.engine, last.model, last.calls, last.cost_microusd) == ("e1", "m1", 3, 7)
@@ -111,7 +104,7 @@ def test_whole_story_has_a_row_for_each_result_and_unpriced_tokens_are_no_cost_o
 def test_second_result_and_results_of_unknown_steps_are_no_rows() -> None:
     log = add(story(until="created"), 1, tokens_in=10)
     before = usage_rows(log.decoded)
-    finished = next(p for _, p in log.decoded if isinstance(p, ev.StepFinished))
+    finished = next(p for _, p in log.decoded if isinstance(p, StepFinished))
     log.add(finished, finished.model_copy(update={"step_id": StepId("s-none")}), adjusted(9, tokens=4))
     assert usage_rows(log.decoded) == before
 
@@ -120,9 +113,7 @@ def test_second_result_and_results_of_unknown_steps_are_no_rows() -> None:
 def test_report_shows_costs_of_corrections_too_and_what_each_budget_used() -> None:
     log = add(story(until="created"), 1, tokens_in=10, tokens_out=5)
     log.add(adjusted(1, tokens=20, output_tokens=5, cost_microusd=9))
-    log.add(
-        ev.BudgetSet(scope=ev.BudgetScope(kind="role", id="developer"), limits={"tokens": 99}, by=Principal("user:ana"))
-    )
+    log.add(BudgetSet(scope=BudgetScope(kind="role", id="developer"), limits={"tokens": 99}, by=Principal("user:ana")))
     made = build_report(log.state, log.decoded)
     (role,) = [c for c in made.costs if c.group == "role"]
     assert (role.calls, role.tokens_in, role.tokens_out, role.tokens_unpriced, role.cost_microusd) == (1, 25, 10, 15, 9)

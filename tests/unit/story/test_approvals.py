@@ -9,24 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.errors import FleetError, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.ids import Digest, EntityId, Principal
-from fleet.story import (
-    Caller,
-    GuardContext,
-    StoryState,
+from fleet.events.approval import (
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalRequested,
+    ApprovalRevoked,
+    Subject,
+)
+from fleet.events.payload import Payload
+from fleet.events.story import StoryCancelled, StoryEdited, StoryParked, StoryTransitioned
+from fleet.events.task import TaskTransitioned
+from fleet.kernel.errors import FleetError, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.story.approvals import (
     check_delegable,
     check_notes,
-    decide_gate,
     delegation_for,
-    evaluate,
-    find_approval,
-    fire,
     last_request,
+    subject_authors,
+    supporting_fact,
     valid_grant,
 )
-from fleet.story.approvals import subject_authors, supporting_fact
+from fleet.story.commands import Caller, decide_gate, find_approval, fire
+from fleet.story.guards import GuardContext, evaluate
+from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import (
     CONTENT,
@@ -54,13 +61,13 @@ DEV = Caller(principal=Principal("user:dev"), roles=frozenset({"developer"}))
 NOW = T0 + 600_000
 
 
-def pending(gate: str, about: ev.Subject, *, until: Stage, role: str = "po", approval_id: str = "ap-one1") -> StoryLog:
+def pending(gate: str, about: Subject, *, until: Stage, role: str = "po", approval_id: str = "ap-one1") -> StoryLog:
     return ask(story(until=until), gate, about, role=role, approval_id=approval_id)
 
 
-def ask(log: StoryLog, gate: str, about: ev.Subject, *, role: str = "po", approval_id: str = "ap-one1") -> StoryLog:
+def ask(log: StoryLog, gate: str, about: Subject, *, role: str = "po", approval_id: str = "ap-one1") -> StoryLog:
     return log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId(approval_id),
             gate=gate,
             role=role,
@@ -87,8 +94,8 @@ def decide(state: StoryState, name: str, caller: Caller, *, approve: bool = True
 @pytest.mark.rule("LC-78")
 def test_grant_moves_the_story_in_the_same_append_when_nothing_else_is_missing():
     granted, moved = decide(scope().state, "approve_scope", ANA, notes="  go on  ")
-    assert isinstance(granted, ev.ApprovalGranted)
-    assert isinstance(moved, ev.StoryTransitioned)
+    assert isinstance(granted, ApprovalGranted)
+    assert isinstance(moved, StoryTransitioned)
     assert (granted.principal, granted.as_role, granted.subject_digest) == (PO, "po", CONTENT)
     assert (granted.notes, granted.delegated) == ("go on", False)
     assert granted.grant_expires_at == NOW + 604_800_000
@@ -103,14 +110,14 @@ def test_grant_alone_is_recorded_when_another_guard_is_false():
 
 
 def test_grant_on_a_parked_story_waits_until_it_goes_on():
-    log = scope().add(ev.StoryParked(cause="stuck", detail="nothing moved"))
+    log = scope().add(StoryParked(cause="stuck", detail="nothing moved"))
     assert [p.type for p in decide(log.state, "approve_scope", ANA)] == ["ApprovalGranted"]
 
 
 @pytest.mark.rule("LC-93")
 @pytest.mark.parametrize("approve", [True, False])
 def test_story_that_is_over_takes_no_decision(approve: bool):
-    log = scope().add(ev.StoryCancelled(reason="nobody needs it any more"))
+    log = scope().add(StoryCancelled(reason="nobody needs it any more"))
     with pytest.raises(InvalidTransition, match="is over"):
         decide(log.state, "approve_scope", ANA, approve=approve, notes="no longer wanted")
 
@@ -148,7 +155,7 @@ def test_every_grant_names_a_person_who_holds_the_role(who: str, roles: frozense
             found = fire(state, fsm(), "approve_scope", caller=caller, now_ms=NOW)
     except FleetError:
         found = ()
-    grants = [p for p in found if isinstance(p, ev.ApprovalGranted)]
+    grants = [p for p in found if isinstance(p, ApprovalGranted)]
     assert bool(grants) == (who.startswith("user:") and "po" in roles)
     assert all(g.principal == who for g in grants)
 
@@ -173,7 +180,7 @@ def test_gate_that_nobody_asked_for_is_not_found_and_the_pending_ones_are_named(
 @pytest.mark.rule("LC-7")
 def test_subject_that_changed_since_the_request_has_to_be_looked_at_again():
     log = scope().add(
-        ev.StoryEdited(changes={"title": "Another"}, content_digest=digest("other"), previous_content_digest=CONTENT),
+        StoryEdited(changes={"title": "Another"}, content_digest=digest("other"), previous_content_digest=CONTENT),
         actor=PO,
     )
     with pytest.raises(VersionConflict, match="changed since it was requested"):
@@ -191,7 +198,7 @@ def test_rejection_needs_a_reason(text: str):
 
 def test_rejection_is_recorded_with_its_reason_and_moves_nothing():
     (rejected,) = decide(scope().state, "approve_scope", ANA, approve=False, notes=" the scope is too wide ")
-    assert isinstance(rejected, ev.ApprovalRejected)
+    assert isinstance(rejected, ApprovalRejected)
     assert (rejected.reason, rejected.as_role, rejected.delegated) == ("the scope is too wide", "po", False)
 
 
@@ -209,7 +216,7 @@ def accepted() -> StoryLog:
 def test_accepted_task_moves_on_with_its_grant():
     granted, moved = decide(accepted().state, "task_acceptance", ANA)
     assert granted.type == "ApprovalGranted"
-    assert isinstance(moved, ev.TaskTransitioned)
+    assert isinstance(moved, TaskTransitioned)
     assert (moved.action, moved.to, moved.actor_type, moved.evidence) == (
         "APPROVE_STORY",
         "po_approved",
@@ -221,7 +228,7 @@ def test_accepted_task_moves_on_with_its_grant():
 @pytest.mark.rule("LC-114")
 def test_rejected_task_goes_back_to_work_with_the_reason():
     _, moved = decide(accepted().state, "task_acceptance", ANA, approve=False, notes="umlauts are still missing")
-    assert isinstance(moved, ev.TaskTransitioned)
+    assert isinstance(moved, TaskTransitioned)
     assert (moved.action, moved.to, moved.feedback) == ("REQUEST_REWORK", "implementing", "umlauts are still missing")
 
 
@@ -233,7 +240,7 @@ def test_agent_never_approves_what_it_wrote():
     assert refused.value.details["rule_id"] == "author_is_approver"
     other = Caller(principal=REVIEWER, roles=frozenset({"po"}))
     granted, _ = decide(accepted().state, "task_acceptance", other, delegation_id=DELEGATION)
-    assert isinstance(granted, ev.ApprovalGranted)
+    assert isinstance(granted, ApprovalGranted)
     assert (granted.delegated, granted.delegation_id) == (True, DELEGATION)
 
 
@@ -286,12 +293,12 @@ def test_grant_is_valid_until_it_is_voided_or_expires():
 @pytest.mark.parametrize("kind", ["rejected", "expired", "revoked"])
 def test_request_that_was_not_granted_is_no_consent(kind: str):
     log = scope()
-    ending: ev.Payload = {
-        "rejected": ev.ApprovalRejected(
+    ending: Payload = {
+        "rejected": ApprovalRejected(
             approval_id=EntityId("ap-one1"), principal=PO, as_role="po", reason="not like this", delegated=False
         ),
-        "expired": ev.ApprovalExpired(approval_id=EntityId("ap-one1"), attempt=1),
-        "revoked": ev.ApprovalRevoked(approval_id=EntityId("ap-one1"), principal=PO, reason="a mistake"),
+        "expired": ApprovalExpired(approval_id=EntityId("ap-one1"), attempt=1),
+        "revoked": ApprovalRevoked(approval_id=EntityId("ap-one1"), principal=PO, reason="a mistake"),
     }[kind]
     log.add(ending)
     assert valid_grant(log.state, "approve_scope", CONTENT, now_ms=NOW) is None
@@ -347,7 +354,7 @@ def test_delegated_grant_rests_on_a_recorded_fact():
     assert supporting_fact(documented, subject("docs", STORY, Digest(digest("docs")))) is not None
 
 
-def sdlc(gate: str, about: ev.Subject, *, until: Stage) -> StoryLog:
+def sdlc(gate: str, about: Subject, *, until: Stage) -> StoryLog:
     """A story of `sdlc` whose gate waits."""
     log = story(until=until, created=created_payload(lifecycle="sdlc"))
     return ask(log, gate, about, role="architect")

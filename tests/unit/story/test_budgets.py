@@ -8,40 +8,53 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import events as ev
-from fleet.errors import BudgetExceeded, InvalidInput, InvalidTransition, NotFound, PolicyDenied
-from fleet.ids import EntityId, Principal, RunKey, StepId
-from fleet.models import BudgetLimits, Budgets, Price, Spend, cost_of, dearest
-from fleet.story import (
-    Caller,
+from fleet.events.approval import ApprovalGranted
+from fleet.events.budget import BudgetScope, BudgetSet, BudgetWarning, UsageAdjusted
+from fleet.events.payload import Payload
+from fleet.events.report import OwnershipTaken
+from fleet.events.step import (
+    Cost,
+    PolicyRef,
+    Provenance,
+    Reserve,
+    StepFinished,
+    StepOutcomeUnknown,
+    StepResolved,
+    StepStarted,
+)
+from fleet.events.story import StoryCancelled, StoryParked
+from fleet.kernel.errors import BudgetExceeded, InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.kernel.ids import EntityId, Principal, RunKey, StepId
+from fleet.models.engine_config import Price
+from fleet.models.profiles import Budgets
+from fleet.models.routing.budget import BudgetLimits, Spend
+from fleet.models.usage import cost_of, dearest
+from fleet.story.allowance import (
     CallNeed,
-    ConsentNeeded,
-    ScopeUsage,
-    StoryState,
     allow_again,
     allow_call,
     budget_lines,
-    change_of,
     exhaustion_of,
     is_over_budget,
     limits_of,
-    parse_scope,
-    request_raise,
     require_room,
-    set_budget,
 )
+from fleet.story.budget_commands import ConsentNeeded, change_of, parse_scope, request_raise, set_budget
+from fleet.story.budgets import ScopeUsage
+from fleet.story.commands import Caller
+from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import STORY, TASK, TASK_COUNCIL, StoryLog, digest, story
 
 ANA = Caller(Principal("user:ana"), frozenset({"po"}))
 ROOT = Caller(Principal("user:root"), frozenset({"admin"}))
-SCOPE = ev.BudgetScope(kind="story", id=STORY)
+SCOPE = BudgetScope(kind="story", id=STORY)
 PRICE = Price(in_microusd_per_mtok=1_000_000, out_microusd_per_mtok=2_000_000)
 NEED = CallNeed(step_id=StepId("s-1"), role="developer", prompt_tokens=100, max_tokens=700)
 
 
 def started(step: str, *, tokens: int = 1000, kind: Any = "model", deadline_ms: int = 10**15, **ids: Any) -> Any:
-    return ev.StepStarted(
+    return StepStarted(
         step_id=StepId(step),
         kind=kind,
         tool="model",
@@ -52,28 +65,28 @@ def started(step: str, *, tokens: int = 1000, kind: Any = "model", deadline_ms: 
         request_digest=digest(step),
         key=RunKey("ab" * 32),
         deadline_ms=deadline_ms,
-        policy=ev.PolicyRef(rule_id="r", digest=digest("p")),
-        reserve=ev.Reserve(tokens=tokens, output_tokens=tokens // 2, cost_microusd=7),
+        policy=PolicyRef(rule_id="r", digest=digest("p")),
+        reserve=Reserve(tokens=tokens, output_tokens=tokens // 2, cost_microusd=7),
         **ids,
     )
 
 
-def finished(step: str, *, tokens_in: int = 200, tokens_out: int = 100, cost: int | None = 5) -> ev.StepFinished:
-    return ev.StepFinished(
+def finished(step: str, *, tokens_in: int = 200, tokens_out: int = 100, cost: int | None = 5) -> StepFinished:
+    return StepFinished(
         step_id=StepId(step),
         outcome="succeeded",
         result_digest=digest("result"),
-        cost=ev.Cost(tokens_in=tokens_in, tokens_out=tokens_out, cost_microusd=cost, priced=cost is not None, calls=2),
-        provenance=ev.Provenance(),
+        cost=Cost(tokens_in=tokens_in, tokens_out=tokens_out, cost_microusd=cost, priced=cost is not None, calls=2),
+        provenance=Provenance(),
     )
 
 
-def taken(epoch: int) -> ev.OwnershipTaken:
-    return ev.OwnershipTaken(epoch=epoch, previous_epoch=epoch - 1, owner=f"council:0/{epoch}", cause="restart")
+def taken(epoch: int) -> OwnershipTaken:
+    return OwnershipTaken(epoch=epoch, previous_epoch=epoch - 1, owner=f"council:0/{epoch}", cause="restart")
 
 
 def usage(log: StoryLog, kind: Any = "story", name: str = STORY) -> ScopeUsage:
-    return log.state.budgets.usage(ev.BudgetScope(kind=kind, id=name))
+    return log.state.budgets.usage(BudgetScope(kind=kind, id=name))
 
 
 def fresh() -> StoryLog:
@@ -103,19 +116,19 @@ def test_call_whose_owner_ended_stays_spent_and_its_repeat_counts_too() -> None:
     log.add(finished("a"))
     assert (usage(log).reserved.tokens, usage(log).spent.tokens) == (2000, 300)
     assert log.state.budgets.holds["a"].lost == (0, 2)
-    log.add(ev.UsageAdjusted(step_id=StepId("a"), delta={"tokens": 450, "calls": 1}, source="engine:e"))
+    log.add(UsageAdjusted(step_id=StepId("a"), delta={"tokens": 450, "calls": 1}, source="engine:e"))
     assert (usage(log).reserved.tokens, usage(log).spent.tokens) == (0, 750)
-    log.add(ev.UsageAdjusted(step_id=StepId("a"), delta={"tokens": -50}, source="engine:e"))
-    log.add(ev.UsageAdjusted(step_id=StepId("nobody"), delta={"tokens": 50}, source="engine:e"))
+    log.add(UsageAdjusted(step_id=StepId("a"), delta={"tokens": -50}, source="engine:e"))
+    log.add(UsageAdjusted(step_id=StepId("nobody"), delta={"tokens": 50}, source="engine:e"))
     assert usage(log).spent.tokens == 700
 
 
 @pytest.mark.rule("MB-23")
 def test_adjusting_a_call_that_runs_frees_the_lost_ones_alone_and_an_abandoned_one_is_freed_whole() -> None:
     log = fresh().add(started("a"), taken(2))
-    log.add(ev.UsageAdjusted(step_id=StepId("a"), delta={"tokens": 450}, source="engine:e"))
+    log.add(UsageAdjusted(step_id=StepId("a"), delta={"tokens": 450}, source="engine:e"))
     assert (usage(log).reserved.tokens, usage(log).spent.tokens) == (1000, 450)
-    log.add(ev.UsageAdjusted(step_id=StepId("a"), delta={"tokens": 50}, source="engine:e"))
+    log.add(UsageAdjusted(step_id=StepId("a"), delta={"tokens": 50}, source="engine:e"))
     assert (usage(log).reserved.tokens, usage(log).spent.tokens) == (0, 500)
 
 
@@ -147,7 +160,7 @@ def test_time_counts_once_while_anything_runs_and_not_while_somebody_is_waited_f
     assert usage(log).spent.wall_ms == took
     log.wait(60_000).add(started("u", kind="tool", tokens=0))
     began = log.events[-1].ts_ms
-    unknown = ev.StepOutcomeUnknown(step_id=StepId("u"), sent_digest=digest("u"), sent_at=began)
+    unknown = StepOutcomeUnknown(step_id=StepId("u"), sent_digest=digest("u"), sent_at=began)
     log.wait(300).add(unknown)
     took += log.events[-1].ts_ms - began
     assert usage(log.wait(10**6).add(finished("u"))).spent.wall_ms == took
@@ -178,15 +191,15 @@ def test_owner_whose_clock_is_behind_takes_no_time_back() -> None:
 
 def test_step_that_starts_again_after_it_did_not_happen_holds_once() -> None:
     log = fresh().add(started("a", kind="tool"))
-    log.add(ev.StepOutcomeUnknown(step_id=StepId("a"), sent_digest=digest("a"), sent_at=1))
-    log.add(ev.StepResolved(step_id=StepId("a"), outcome="not_happened", by=ANA.principal, note="looked at it"))
+    log.add(StepOutcomeUnknown(step_id=StepId("a"), sent_digest=digest("a"), sent_at=1))
+    log.add(StepResolved(step_id=StepId("a"), outcome="not_happened", by=ANA.principal, note="looked at it"))
     assert usage(log.add(started("a", kind="tool"))).reserved.tokens == 1000
 
 
 # What is left.
 
 
-def state_with(*payloads: ev.Payload) -> StoryState:
+def state_with(*payloads: Payload) -> StoryState:
     log = fresh()
     for payload in payloads:
         log.add(payload)
@@ -250,9 +263,9 @@ def test_step_and_outer_scopes_bind_too_and_are_no_event_of_the_story() -> None:
         allow_call(state_with(), Budgets(step=BudgetLimits(tokens=300)), NEED, now_ms=0)
     assert caught.value.details["kind"] == "step"
     assert exhaustion_of(caught.value) is None
-    from fleet.models import BudgetTotals
+    from fleet.models.routing.budget import BudgetTotals
 
-    platform = ev.BudgetScope(kind="platform", id="main")
+    platform = BudgetScope(kind="platform", id="main")
     outer = {platform: (BudgetTotals(spent=Spend(tokens=10)), BudgetLimits(tokens=10))}  # pyright: ignore[reportUnhashable]
     with pytest.raises(BudgetExceeded, match="platform budget"):
         allow_call(state_with(), Budgets(), NEED, now_ms=0, outer=outer)
@@ -260,7 +273,7 @@ def test_step_and_outer_scopes_bind_too_and_are_no_event_of_the_story() -> None:
 
 @pytest.mark.rule("MB-25")
 def test_warning_is_said_once_per_limit_and_again_for_another_one() -> None:
-    warned = ev.BudgetWarning(scope=SCOPE, limit="tokens", used=800, max=900)
+    warned = BudgetWarning(scope=SCOPE, limit="tokens", used=800, max=900)
     state = state_with(warned)
     assert allow_call(state, limited(tokens=900), NEED, now_ms=0).warnings == ()
     assert [w.max for w in allow_call(state, limited(tokens=950), NEED, now_ms=0).warnings] == [950]
@@ -269,11 +282,11 @@ def test_warning_is_said_once_per_limit_and_again_for_another_one() -> None:
 @pytest.mark.rule("MB-24")
 def test_limits_are_those_that_were_set_and_a_council_has_those_it_was_opened_with() -> None:
     log = story(until="task")
-    scope = ev.BudgetScope(kind="council", id=TASK_COUNCIL)
+    scope = BudgetScope(kind="council", id=TASK_COUNCIL)
     opened = log.state.councils[TASK_COUNCIL].opened.budget
     found = limits_of(log.state, Budgets(council=BudgetLimits(tokens=10**9, calls=3)), scope)
     assert (found.tokens, found.calls, found.wall_ms) == (opened.tokens, 3, opened.wall_s * 1000)
-    log.add(ev.BudgetSet(scope=scope, limits={"tokens": 5}, by=ANA.principal))
+    log.add(BudgetSet(scope=scope, limits={"tokens": 5}, by=ANA.principal))
     assert limits_of(log.state, Budgets(), scope) == BudgetLimits(tokens=5)
     lines = budget_lines(log.state, Budgets())
     assert ("council", TASK_COUNCIL, "tokens", 5) in [(x.scope, x.id, x.quantity, x.limit) for x in lines]
@@ -320,11 +333,11 @@ def test_lower_limit_counts_at_once_and_keeps_the_others() -> None:
 
 @pytest.mark.rule("MB-24")
 def test_person_in_role_po_raises_with_a_consent_on_record_and_the_parked_story_goes_on() -> None:
-    parked = ev.StoryParked(cause="budget_exhausted", detail="used up")
+    parked = StoryParked(cause="budget_exhausted", detail="used up")
     found = set_by(ANA, state_with(parked), limited(), tokens=2 * 10**6)
     assert [p.type for p in found] == ["ApprovalRequested", "ApprovalGranted", "BudgetSet", "StoryUnparked"]
     assert found[2].approval_id == "ap-raise1"
-    other = ev.StoryParked(cause="stuck", detail="no way")
+    other = StoryParked(cause="stuck", detail="no way")
     assert [p.type for p in set_by(ANA, state_with(other), limited(), tokens=None, gpu_ms=1)][-1] == "BudgetSet"
 
 
@@ -339,7 +352,7 @@ def test_admin_alone_cannot_raise_until_a_person_in_role_po_said_yes_to_exactly_
     log.add(request)
     assert set_by(ROOT, log.state, limited(), tokens=2 * 10**6) == ConsentNeeded("po", EntityId("ap-raise1"), 2)
     log.add(
-        ev.ApprovalGranted(
+        ApprovalGranted(
             approval_id=EntityId("ap-raise1"),
             principal=ANA.principal,
             as_role="po",
@@ -369,4 +382,4 @@ def test_budget_that_makes_no_sense_or_is_not_the_callers_is_refused() -> None:
             parse_scope(state, kind, name)
     assert parse_scope(state, "role", "qa").id == "qa"
     with pytest.raises(InvalidTransition):
-        set_by(ANA, state_with(ev.StoryCancelled(reason="enough of it")), limited(), tokens=5)
+        set_by(ANA, state_with(StoryCancelled(reason="enough of it")), limited(), tokens=5)

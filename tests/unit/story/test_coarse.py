@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import events as ev
-from fleet.story import coarse_status
+from fleet.events.story import StoryParked
+from fleet.story.coarse import coarse_status
 from tests.support.rules import fsm
 from tests.support.story_events import DOC_TASK, TASK, StoryLog, story
 
@@ -50,7 +50,7 @@ def test_table_above_holds_every_state_of_the_workflow():
 def test_task_that_waits_for_a_cancelled_or_parked_task_is_blocked():
     log = story(until="planned")
     assert _word(log, DOC_TASK) == "todo"
-    log.add(ev.StoryParked(cause="operator", detail="wait"))
+    log.add(StoryParked(cause="operator", detail="wait"))
     assert (_word(log, TASK), _word(log, DOC_TASK)) == ("todo", "blocked")
     cancelled = story(until="planned").task(TASK, "todo", "DISCARD_TASK", "cancelled")
     assert _word(cancelled, DOC_TASK) == "blocked"

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied
-from fleet.ids import EntityId, Principal
-from fleet.story import Caller, cancel, fire, parse, refusal, unpark
+from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
+from fleet.events.payload import Payload
+from fleet.events.story import StoryCancelled, StoryClosed, StoryParked, StoryTransitioned, StoryUnparked
+from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied
+from fleet.kernel.ids import EntityId, Principal
+from fleet.story.commands import Caller, fire, refusal
+from fleet.story.interventions import cancel, unpark
+from fleet.story.text import parse
 from tests.support.rules import fsm
 from tests.support.story_events import CONTENT, MERGED, PO, STORY, SYSTEM, T0, StoryLog, digest, story, subject
 
@@ -25,9 +29,9 @@ def draft(*, ready: bool = True) -> StoryLog:
     return request(log, "approve_scope", subject("content", STORY, CONTENT))
 
 
-def request(log: StoryLog, gate: str, about: ev.Subject, *, role: str = "po", number: int = 1) -> StoryLog:
+def request(log: StoryLog, gate: str, about: Subject, *, role: str = "po", number: int = 1) -> StoryLog:
     return log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId(f"ap-{role}-{number}"),
             gate=gate,
             role=role,
@@ -42,7 +46,7 @@ def request(log: StoryLog, gate: str, about: ev.Subject, *, role: str = "po", nu
     )
 
 
-def go(log: StoryLog, event: str, caller: Caller, *, reason: str = "") -> tuple[ev.Payload, ...]:
+def go(log: StoryLog, event: str, caller: Caller, *, reason: str = "") -> tuple[Payload, ...]:
     return fire(log.state, fsm(), event, caller=caller, now_ms=NOW, reason=reason)
 
 
@@ -57,13 +61,13 @@ def test_event_outside_the_table_is_refused_with_what_is_allowed():
 @pytest.mark.parametrize(
     "payload",
     [
-        ev.StoryParked(cause="stuck", detail="nothing moved"),
-        ev.StoryCancelled(reason="nobody needs it"),
-        ev.StoryClosed(final_state="DONE", report_id=None),
+        StoryParked(cause="stuck", detail="nothing moved"),
+        StoryCancelled(reason="nobody needs it"),
+        StoryClosed(final_state="DONE", report_id=None),
     ],
     ids=["parked", "cancelled", "closed"],
 )
-def test_story_that_is_not_active_takes_no_event(payload: ev.Payload):
+def test_story_that_is_not_active_takes_no_event(payload: Payload):
     with pytest.raises(InvalidTransition) as refused:
         go(draft().add(payload), "approve_scope", ANA)
     assert refused.value.details["allowed"] == []
@@ -82,16 +86,16 @@ def test_loop_back_needs_the_role_and_a_reason():
     with pytest.raises(GateClosed):
         go(story(until="planned"), "reject_design", ANA, reason="too short")
     (moved,) = go(story(until="planned"), "reject_design", ANA, reason="  the table is missing  ")
-    assert isinstance(moved, ev.StoryTransitioned)
+    assert isinstance(moved, StoryTransitioned)
     assert (moved.to, moved.loopback, moved.reason) == ("DRAFT", True, "the table is missing")
 
 
 @pytest.mark.rule("LC-78")
 def test_person_who_holds_the_gate_consents_by_firing():
     granted, moved = go(draft(), "approve_scope", ANA)
-    assert isinstance(granted, ev.ApprovalGranted)
+    assert isinstance(granted, ApprovalGranted)
     assert (granted.principal, granted.approval_id, granted.delegated) == (PO, "ap-po-1", False)
-    assert isinstance(moved, ev.StoryTransitioned)
+    assert isinstance(moved, StoryTransitioned)
     assert (moved.from_, moved.to, [g.ok for g in moved.guards]) == ("DRAFT", "DESIGN", [True, True])
 
 
@@ -117,7 +121,7 @@ def test_owner_moves_a_story_whose_consent_is_on_record():
     log = story(only=("created", "scored", "started")).move("BACKLOG", "create_story", "DRAFT")
     log.gate("approve_scope", subject("content", STORY, CONTENT), by=PO)
     (moved,) = go(log, "approve_scope", OWNER)
-    assert isinstance(moved, ev.StoryTransitioned)
+    assert isinstance(moved, StoryTransitioned)
     assert moved.to == "DESIGN"
 
 
@@ -126,15 +130,15 @@ def test_consent_is_for_the_newest_request_of_the_gate():
     request(log, "qa_passed", subject("tree", STORY, digest("an earlier tree")), role="qa", number=1)
     request(log, "qa_passed", subject("tree", STORY, MERGED), role="qa", number=2)
     granted, _ = go(log, "qa_passed", QA)
-    assert isinstance(granted, ev.ApprovalGranted)
+    assert isinstance(granted, ApprovalGranted)
     assert (granted.approval_id, granted.subject_digest) == ("ap-qa-2", MERGED)
 
 
 @pytest.mark.rule("LC-95")
 def test_unparking_needs_a_parked_story_and_a_note():
-    parked = story(until="base").add(ev.StoryParked(cause="stuck", detail="nothing moved")).state
+    parked = story(until="base").add(StoryParked(cause="stuck", detail="nothing moved")).state
     (payload,) = unpark(parked, caller=ANA, note=" look at it again ")
-    assert isinstance(payload, ev.StoryUnparked)
+    assert isinstance(payload, StoryUnparked)
     assert (payload.by, payload.note, payload.cause) == (PO, "look at it again", "stuck")
     with pytest.raises(InvalidInput):
         unpark(parked, caller=ANA, note="short")
@@ -145,7 +149,7 @@ def test_unparking_needs_a_parked_story_and_a_note():
 @pytest.mark.rule("LC-93")
 def test_cancelling_needs_a_reason_and_a_story_that_is_not_over():
     (payload,) = cancel(story(until="base").state, reason="nobody needs it any more")
-    assert isinstance(payload, ev.StoryCancelled)
+    assert isinstance(payload, StoryCancelled)
     with pytest.raises(InvalidInput):
         cancel(story(until="base").state, reason="no")
     for over in (story(), story(until="base").add(payload)):

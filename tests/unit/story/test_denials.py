@@ -6,24 +6,25 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.digest import digest_of_json
-from fleet.ids import EntityId, Principal
-from fleet.story import stuck_on_denial
+from fleet.events.payload import Payload
+from fleet.events.step import StepStarted, ToolDenied
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import EntityId, Principal
+from fleet.story.state import stuck_on_denial
 from tests.support.event_samples import samples
 
 TASK = EntityId("tk-one1")
 
 
-def denied(word: str = "a", **changes: Any) -> ev.ToolDenied:
+def denied(word: str = "a", **changes: Any) -> ToolDenied:
     found = samples()["ToolDenied"]
-    assert isinstance(found, ev.ToolDenied)
+    assert isinstance(found, ToolDenied)
     return found.model_copy(update={"task_id": TASK, "call_digest": digest_of_json(word), **changes})
 
 
-def step() -> ev.StepStarted:
+def step() -> StepStarted:
     found = samples()["StepStarted"]
-    assert isinstance(found, ev.StepStarted)
+    assert isinstance(found, StepStarted)
     return found.model_copy(update={"task_id": TASK})
 
 
@@ -46,7 +47,7 @@ def test_third_identical_denial_of_a_task_makes_it_stuck() -> None:
         [denied(), *[step()] * 18, denied()],
     ],
 )
-def test_denials_that_differ_or_lie_far_back_do_not_count(before: list[ev.Payload]) -> None:
+def test_denials_that_differ_or_lie_far_back_do_not_count(before: list[Payload]) -> None:
     assert stuck_on_denial(before, denied()) is None
 
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.digest import digest_of_json
-from fleet.ids import Digest, EntityId, StepId
-from fleet.story import StoryState, plan
+from fleet.events.story import GuardResult
+from fleet.events.task import TreeMerged
+from fleet.events.workspace import DeploymentRecorded, HealthCheck, HealthObserved, IncidentClosed, IncidentOpened
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest, EntityId, StepId
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.intents import Deploy, Intent, LoopBack, ObserveHealth, Park, RequestGate, RollBack
+from fleet.story.plan import plan
+from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import MERGED, STORY, T0, StoryLog, created_payload, story, subject
 
@@ -38,7 +41,7 @@ def deployed(log: StoryLog, status: str = "succeeded", **changes: Any) -> StoryL
         "monitor_s": 60,
         "detail": "the program ended with 3" if status == "failed" else None,
     }
-    return log.add(ev.DeploymentRecorded(**(fields | changes)))
+    return log.add(DeploymentRecorded(**(fields | changes)))
 
 
 def in_monitor(**changes: Any) -> StoryLog:
@@ -46,9 +49,9 @@ def in_monitor(**changes: Any) -> StoryLog:
 
 
 def observed(log: StoryLog, from_s: int, to_s: int, *, ok: bool = True, of: EntityId = FIRST) -> StoryLog:
-    check = ev.HealthCheck(name="alive", ok=ok, value="0" if ok else "4", threshold="0")
+    check = HealthCheck(name="alive", ok=ok, value="0" if ok else "4", threshold="0")
     return log.add(
-        ev.HealthObserved(
+        HealthObserved(
             environment="preview",
             deployment_id=of,
             ok=ok,
@@ -61,7 +64,7 @@ def observed(log: StoryLog, from_s: int, to_s: int, *, ok: bool = True, of: Enti
 
 def incident(log: StoryLog, name: str = "in-alive1", of: EntityId = FIRST) -> StoryLog:
     return log.add(
-        ev.IncidentOpened(
+        IncidentOpened(
             incident_id=EntityId(name), severity="high", summary="alive is 4", source="monitor", deployment_id=of
         )
     )
@@ -71,7 +74,7 @@ def owed(log: StoryLog) -> Intent | None:
     return next(iter(plan(log.state, fsm(), now_ms=NOW)), None)
 
 
-def verdict(state: StoryState, name: str) -> ev.GuardResult:
+def verdict(state: StoryState, name: str) -> GuardResult:
     rows = fsm().lifecycles["sdlc"].legal(state.state)
     row = next(row for row in rows if name in row.guards)
     found = evaluate(state, GuardContext(config=fsm(), now_ms=NOW, transition=row))
@@ -153,7 +156,7 @@ def test_window_that_breaches_begins_the_time_anew_and_an_open_incident_forbids_
     assert verdict(observed(log, 100, 110).state, "health_ok").ok
     incident(log)
     assert "alive is 4" in verdict(log.state, "health_ok").message
-    log.add(ev.IncidentClosed(incident_id=EntityId("in-alive1"), resolution="healthy"))
+    log.add(IncidentClosed(incident_id=EntityId("in-alive1"), resolution="healthy"))
     assert verdict(log.state, "health_ok").ok
 
 
@@ -213,14 +216,14 @@ def test_story_that_is_watched_without_a_deployment_parks():
 def test_observation_and_closing_of_what_is_not_there_change_nothing():
     log = in_monitor()
     before = log.state
-    observed(log, 0, 10, of=SECOND).add(ev.IncidentClosed(incident_id=EntityId("in-none1")))
+    observed(log, 0, 10, of=SECOND).add(IncidentClosed(incident_id=EntityId("in-none1")))
     assert (log.state.deployments, log.state.incidents) == (before.deployments, before.incidents)
 
 
 def test_tree_set_back_takes_consent_to_deploy_with_it():
     log = in_deploy().gate("approve_deploy", subject("tree+environment", "preview", TARGET))
     log.add(
-        ev.TreeMerged(base_digest=MERGED, result_digest=MERGED, commit="0d" * 20, restored_from=EntityId("cp-before1"))
+        TreeMerged(base_digest=MERGED, result_digest=MERGED, commit="0d" * 20, restored_from=EntityId("cp-before1"))
     )
     assert not verdict(log.state, "deploy_approved").ok
     assert log.state.story_id == STORY

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.ids import EntityId
-from fleet.story import GUARDS, GuardContext, StoryState, evaluate, subject_of, valid_grant
+from fleet.events.approval import Subject
+from fleet.events.report import ReportGenerated, Traceability
+from fleet.events.story import Finding, GuardResult, QuestionAnswered, QuestionRaised, StoryEdited, StoryScored, Topic
+from fleet.kernel.ids import EntityId
+from fleet.story.approvals import subject_of, valid_grant
+from fleet.story.guards import GUARDS, GuardContext, evaluate
+from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import (
     CONTENT,
@@ -32,7 +36,7 @@ ROW = fsm().lifecycles["agile"].legal("DRAFT")[0]
 NOW = T0 + 600_000
 
 
-def verdict(state: StoryState, name: str, *, now_ms: int = NOW, reason: str = "", **row: Any) -> ev.GuardResult:
+def verdict(state: StoryState, name: str, *, now_ms: int = NOW, reason: str = "", **row: Any) -> GuardResult:
     transition = ROW.model_copy(update={"guards": (name,), "gate": None, "event": name, **row})
     (found,) = evaluate(state, GuardContext(config=fsm(), now_ms=now_ms, transition=transition, reason=reason))
     return found
@@ -69,7 +73,7 @@ def test_all_guards_are_evaluated_in_declared_order():
 
 def edited(log: StoryLog) -> StoryState:
     log.add(
-        ev.StoryEdited(
+        StoryEdited(
             changes={"description": "Something else."},
             content_digest=digest("other content"),
             previous_content_digest=CONTENT,
@@ -89,13 +93,13 @@ def test_readiness_holds_for_the_scored_text_only():
 @pytest.mark.rule("LC-50")
 def test_readiness_below_the_threshold_names_the_findings():
     log = story(until="created").add(
-        ev.StoryScored(
+        StoryScored(
             content_digest=CONTENT,
             score="40",
             threshold="75",
             dor_ok=False,
             findings=(
-                ev.Finding(
+                Finding(
                     code="ac_missing",
                     dimension="testable",
                     field="acceptance_criteria",
@@ -155,18 +159,18 @@ def test_design_needs_a_task_for_each_criterion():
     assert verdict(state.with_(tasks=bare), "design_complete").message == "no task covers ac-fold1"
 
 
-def question(kind: Any, severity: Any) -> ev.QuestionRaised:
-    return ev.QuestionRaised(
+def question(kind: Any, severity: Any) -> QuestionRaised:
+    return QuestionRaised(
         question_id=EntityId("qu-one1"),
         kind=kind,
         text="Which umlauts?",
         severity=severity,
-        about=ev.Topic(kind="story", id=STORY),
+        about=Topic(kind="story", id=STORY),
         asked_by=SYSTEM,
     )
 
 
-ANSWER = ev.QuestionAnswered(question_id=EntityId("qu-one1"), answer="All of them", answered_by=PO)
+ANSWER = QuestionAnswered(question_id=EntityId("qu-one1"), answer="All of them", answered_by=PO)
 
 
 @pytest.mark.rule("LC-53")
@@ -260,13 +264,13 @@ def test_documentation_needs_tree_score_evidence_and_a_later_report():
     log = story(until="docs")
     assert verdict(log.state, "docs_complete").message == "the report is older than the documentation"
     log.add(
-        ev.ReportGenerated(
+        ReportGenerated(
             report_id=EntityId("rp-one1"),
             report_digest=digest("report"),
             as_of=log.version,
             format="md",
             stats={},
-            traceability=ev.Traceability(linked=1, total=1),
+            traceability=Traceability(linked=1, total=1),
         )
     )
     state = log.state
@@ -303,7 +307,7 @@ def test_decision_of_another_council_still_counts_as_the_design():
 def test_subject_of_each_gate_is_what_it_is_about_now():
     state = story(until="docs").state
 
-    def found(name: str, task: Any = None) -> ev.Subject | None:
+    def found(name: str, task: Any = None) -> Subject | None:
         return subject_of(state, fsm().gate("agile", name), task)
 
     assert found("approve_scope") == subject("content", STORY, CONTENT)

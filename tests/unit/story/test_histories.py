@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.events import decode, encode
-from fleet.story import state_schema
+from fleet.events.codec import decode, encode
+from fleet.story.snapshot import state_schema
 from tests.support.histories import History, recorded, told
 
 RECORDED = recorded()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.story import GUARDS, FsmConfig, Lifecycle, TaskWorkflow
-from fleet.story.lifecycle import GUARD_NAMES
+from fleet.story.guards import GUARDS
+from fleet.story.lifecycle import GUARD_NAMES, FsmConfig, Lifecycle, TaskWorkflow
 from tests.support.rules import fsm
 
 AGILE = [

@@ -6,20 +6,24 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet import events as ev
-from fleet.ids import EntityId
-from fleet.story import is_suspect, plan, subject_of, takeover_cause
+from fleet.events.approval import ApprovalRequested
+from fleet.events.report import OwnershipTaken
+from fleet.events.story import QuestionAnswered, RepoSource, StoryParked, StoryStarted, StoryUnparked
+from fleet.kernel.ids import EntityId
+from fleet.story.approvals import subject_of
 from fleet.story.intents import Park, RequestGate
+from fleet.story.ownership import is_suspect, takeover_cause
+from fleet.story.plan import plan
 from tests.support.rules import fsm
 from tests.support.story_events import PO, SYSTEM, T0, StoryLog, digest, story
 
-ANSWERED = ev.QuestionAnswered(question_id=EntityId("qu-one1"), answer="yes", answered_by=PO)
+ANSWERED = QuestionAnswered(question_id=EntityId("qu-one1"), answer="yes", answered_by=PO)
 
 
 def taken(log: StoryLog, number: int, *, owner: str = "", cause: str = "restart") -> StoryLog:
     """The story has a new owner: the next incarnation of shard 0, unless one is named."""
     return log.add(
-        ev.OwnershipTaken(
+        OwnershipTaken(
             epoch=number,
             previous_epoch=number - 1,
             owner=owner or f"0/a{number}",
@@ -83,9 +87,7 @@ def test_owners_that_died_before_they_recorded_anything_count_as_well():
     "progress",
     [
         lambda log: log.step("think/two"),
-        lambda log: log.add(
-            ev.QuestionAnswered(question_id=EntityId("qu-one1"), answer="yes", answered_by=PO), actor=PO
-        ),
+        lambda log: log.add(QuestionAnswered(question_id=EntityId("qu-one1"), answer="yes", answered_by=PO), actor=PO),
     ],
     ids=["step", "person"],
 )
@@ -106,8 +108,8 @@ def test_owner_that_takes_its_own_story_up_again_has_not_died():
 @pytest.mark.rule("LC-94")
 def test_story_that_waits_for_a_person_is_not_blamed_for_the_deaths_of_its_owners():
     # No gate of this start is delegated.
-    repo = ev.RepoSource(provider="local", url="/srv/text")
-    log = story(until="planned").add(ev.StoryStarted(repo=repo, toolchain="python", record=False))
+    repo = RepoSource(provider="local", url="/srv/text")
+    log = story(until="planned").add(StoryStarted(repo=repo, toolchain="python", record=False))
     while plan(log.state, fsm(), now_ms=T0):
         (owed,) = plan(log.state, fsm(), now_ms=T0)
         log.add(requested(log, owed))
@@ -118,12 +120,12 @@ def test_story_that_waits_for_a_person_is_not_blamed_for_the_deaths_of_its_owner
     assert log.state.disposition == "active"
 
 
-def requested(log: StoryLog, owed: object) -> ev.ApprovalRequested:
+def requested(log: StoryLog, owed: object) -> ApprovalRequested:
     """The gate is asked for, as the story owes it."""
     assert isinstance(owed, RequestGate)
     subject = subject_of(log.state, fsm().gate(log.state.lifecycle, owed.gate), None)
     assert subject is not None
-    return ev.ApprovalRequested(
+    return ApprovalRequested(
         approval_id=EntityId(f"ap-wait-{log.version}"),
         gate=owed.gate,
         role="po",
@@ -139,10 +141,10 @@ def requested(log: StoryLog, owed: object) -> ev.ApprovalRequested:
 
 @pytest.mark.rule("LC-94", "LC-95")
 def test_parked_story_is_not_counted_and_unparking_starts_anew():
-    log = taken(taken(busy(), 2), 3).add(ev.StoryParked(cause="operator", detail="stop for a while"))
+    log = taken(taken(busy(), 2), 3).add(StoryParked(cause="operator", detail="stop for a while"))
     taken(taken(log, 4), 5)
     assert count(log) == 0
-    log.add(ev.StoryUnparked(by=PO, note="go on with it", cause="operator"), actor=PO)
+    log.add(StoryUnparked(by=PO, note="go on with it", cause="operator"), actor=PO)
     assert (count(log), log.state.disposition) == (0, "active")
     assert count(taken(log, 6)) == 1
 

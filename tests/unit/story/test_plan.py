@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.ids import EntityId, Principal
-from fleet.story import Approval, Intent, StoryState, fold, plan, waiting_for
+from fleet.events.approval import ApprovalExpired, ApprovalRejected, ApprovalRequested, ApprovalRevoked, Subject
+from fleet.events.council import CouncilUndecided
+from fleet.events.payload import Payload
+from fleet.events.story import StoryCancelled, StoryParked, StoryPaused, StoryResumed
+from fleet.events.task import TreeMerged
+from fleet.kernel.ids import EntityId, Principal
+from fleet.story.evolve.story import fold
 from fleet.story.intents import (
     AdvanceCouncil,
     CheckoutBase,
@@ -20,6 +24,7 @@ from fleet.story.intents import (
     ExpireGate,
     FireTransition,
     GenerateReport,
+    Intent,
     LoopBack,
     MeasureTree,
     MergeTask,
@@ -34,9 +39,9 @@ from fleet.story.intents import (
     ReviewTask,
     StartTask,
 )
-from fleet.story.intents import (
-    TestTask as QaTestTask,
-)
+from fleet.story.intents import TestTask as QaTestTask
+from fleet.story.plan import plan, waiting_for
+from fleet.story.state import Approval, StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import (
     BASE,
@@ -113,7 +118,7 @@ def test_story_that_nobody_started_owes_nothing_and_waits_for_its_start(until: S
 def test_started_story_pins_and_measures_its_base_first():
     log = story(until="started")
     assert only(log) == CheckoutBase()
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=BASE, commit="0a" * 20))
+    log.add(TreeMerged(base_digest=BASE, result_digest=BASE, commit="0a" * 20))
     assert only(log) == MeasureTree(tree=BASE)
 
 
@@ -123,9 +128,9 @@ def started_draft() -> StoryLog:
     return log.move("BACKLOG", "create_story", "DRAFT")
 
 
-def ask(log: StoryLog, gate: str, about: ev.Subject, *, attempt: int = 1, role: str = "po") -> StoryLog:
+def ask(log: StoryLog, gate: str, about: Subject, *, attempt: int = 1, role: str = "po") -> StoryLog:
     return log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId(f"ap-{gate.replace('_', '-')}-{attempt}"),
             gate=gate,
             role=role,
@@ -158,17 +163,17 @@ def test_gate_without_a_delegate_waits_for_a_person_until_nobody_answered_and_is
     assert waiting_for(log.state, fsm(), now_ms=NOW + 86_399_999) == "gate approve_scope waits for role po"
     late = NOW + 10 * 365 * 86_400_000
     assert owed(log, now_ms=late) == (ExpireGate(approval_id="ap-approve-scope-1"),)
-    log.add(ev.ApprovalExpired(approval_id=EntityId("ap-approve-scope-1"), attempt=1))
+    log.add(ApprovalExpired(approval_id=EntityId("ap-approve-scope-1"), attempt=1))
     assert owed(log, now_ms=late) == (RequestGate(gate="approve_scope", subject=CONTENT),)
 
 
 @pytest.mark.rule("PL-50")
 def test_paused_story_owes_nothing_until_it_is_resumed():
     log = started_draft()
-    log.add(ev.StoryPaused(scope="story", by=PO, reason="the repository moves"))
+    log.add(StoryPaused(scope="story", by=PO, reason="the repository moves"))
     assert owed(log, now_ms=NOW) == ()
     assert waiting_for(log.state, fsm(), now_ms=NOW) == "paused: resume the story"
-    log.add(ev.StoryResumed(scope="story", by=PO))
+    log.add(StoryResumed(scope="story", by=PO))
     assert owed(log, now_ms=NOW) == (RequestGate(gate="approve_scope", subject=CONTENT),)
 
 
@@ -195,9 +200,9 @@ def test_request_that_nobody_granted_is_asked_for_again(kind: str):
     log = ask(started_draft(), "approve_scope", SCOPE)
     approval_id = EntityId("ap-approve-scope-1")
     log.add(
-        ev.ApprovalExpired(approval_id=approval_id, attempt=1)
+        ApprovalExpired(approval_id=approval_id, attempt=1)
         if kind == "expired"
-        else ev.ApprovalRevoked(approval_id=approval_id, principal=PO, reason="a mistake")
+        else ApprovalRevoked(approval_id=approval_id, principal=PO, reason="a mistake")
     )
     assert only(log) == RequestGate(gate="approve_scope", subject=CONTENT)
 
@@ -206,7 +211,7 @@ def test_rejected_gate_is_not_asked_for_again_until_the_story_went_back():
     log = story(until="planned")
     ask(log, "approve_design", subject("plan", PLAN, digest("plan")))
     log.add(
-        ev.ApprovalRejected(
+        ApprovalRejected(
             approval_id=EntityId("ap-approve-design-1"),
             principal=PO,
             as_role="po",
@@ -234,7 +239,7 @@ def test_design_is_deliberated_then_derived_then_put_to_the_po():
 def test_undecided_design_parks_and_a_new_text_gets_a_new_council():
     log = story(until="base").add(open_council(DESIGN_COUNCIL, design=True))
     log.add(
-        ev.CouncilUndecided(
+        CouncilUndecided(
             council_id=DESIGN_COUNCIL,
             reason="all_rejected",
             tally={},
@@ -302,12 +307,12 @@ def test_task_owes_the_work_of_its_state(name: str, intent: Intent):
 
 def escalated(state: StoryState, council_id: EntityId, status: str = "granted") -> StoryState:
     """A person said this about the escalation of the council, which came to no decision."""
-    request = ev.ApprovalRequested(
+    request = ApprovalRequested(
         approval_id=EntityId("ap-escalate1"),
         gate="council_escalation",
         role="po",
         actor="human",
-        subject=ev.Subject(kind="object", id=council_id, digest=digest("minority")),
+        subject=Subject(kind="object", id=council_id, digest=digest("minority")),
         risk="medium",
         expires_at=NOW + 1,
         attempt=1,
@@ -332,7 +337,7 @@ def test_granted_escalation_asks_a_new_council_and_nothing_else_does():
         assert isinstance(parked, Park), status
     other = escalated(design, DESIGN_COUNCIL)
     found = other.approvals["ap-escalate1"]
-    of_other = found.request.model_copy(update={"subject": ev.Subject(kind="object", id="co-x1", digest=digest("m"))})
+    of_other = found.request.model_copy(update={"subject": Subject(kind="object", id="co-x1", digest=digest("m"))})
     elsewhere = other.with_(approvals={"ap-escalate1": replace(found, request=of_other)})
     (parked,) = plan(elsewhere, fsm(), now_ms=NOW)
     assert isinstance(parked, Park)
@@ -502,11 +507,11 @@ def test_third_takeover_without_progress_parks_as_a_crash_loop():
 @pytest.mark.parametrize(
     ("payload", "waits"),
     [
-        (ev.StoryParked(cause="stuck", detail="nothing moved"), "parked (stuck): nothing moved"),
-        (ev.StoryCancelled(reason="nobody needs it any more"), None),
+        (StoryParked(cause="stuck", detail="nothing moved"), "parked (stuck): nothing moved"),
+        (StoryCancelled(reason="nobody needs it any more"), None),
     ],
 )
-def test_story_that_is_not_active_owes_nothing(payload: ev.Payload, waits: str | None):
+def test_story_that_is_not_active_owes_nothing(payload: Payload, waits: str | None):
     log = story(until="base").add(payload)
     assert owed(log) == ()
     assert waiting_for(log.state, fsm(), now_ms=NOW) == waits

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet.digest import digest_of
-from fleet.story import encode_state, fold, replay
+from fleet.kernel.digest import digest_of
+from fleet.story.evolve.story import fold
+from fleet.story.snapshot import encode_state, replay
 from tests.support.rules import fsm
 from tests.support.story_events import story
 
 ROOT = Path(__file__).resolve().parents[3]
 IN_ANOTHER_PROCESS = """
 import json
-from fleet.story import replay
+from fleet.story.snapshot import replay
 from tests.support.rules import fsm
 from tests.support.story_events import story
 print(json.dumps([[e.state_digest, e.plan_digest] for e in replay(story().events, fsm())]))

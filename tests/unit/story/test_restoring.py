@@ -6,11 +6,26 @@ from typing import Any
 
 import pytest
 
-from fleet import events as ev
-from fleet.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
-from fleet.ids import EntityId, Principal
-from fleet.story import Caller, decide_gate, fire, follow_restoration, plan, request_restore
+from fleet.events.approval import ApprovalRequested
+from fleet.events.council import CouncilCancelled, CouncilOpened
+from fleet.events.payload import Payload
+from fleet.events.plan import CheckpointSaved
+from fleet.events.story import (
+    StoryCancelled,
+    StoryClosed,
+    StoryParked,
+    StoryPaused,
+    StoryResumed,
+    StoryTransitioned,
+    StoryUnparked,
+)
+from fleet.events.task import RestoreRequested, TreeMerged
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.kernel.ids import EntityId, Principal
+from fleet.story.commands import Caller, decide_gate, fire
 from fleet.story.intents import OpenTaskCouncil, RestoreTree, StartTask
+from fleet.story.plan import plan
+from fleet.story.restoring import follow_restoration, request_restore
 from tests.support.rules import fsm
 from tests.support.story_events import (
     BASE,
@@ -37,8 +52,8 @@ NOW = T0 + 600_000
 EARLY, FULL = EntityId("rp-early1"), EntityId("rp-full2")
 
 
-def saved(checkpoint_id: EntityId, tree: Any, **states: Any) -> ev.CheckpointSaved:
-    return ev.CheckpointSaved(
+def saved(checkpoint_id: EntityId, tree: Any, **states: Any) -> CheckpointSaved:
+    return CheckpointSaved(
         plan_id=PLAN,
         checkpoint_id=checkpoint_id,
         tree_digest=tree,
@@ -63,7 +78,7 @@ def restored(log: StoryLog, tree: Any = BASE, name: EntityId = EARLY) -> StoryLo
     assert state.restoration is not None
     assert state.tree is not None
     followed = follow_restoration(state, fsm(), state.restoration, state.checkpoints[name], now_ms=NOW)
-    merged = ev.TreeMerged(base_digest=state.tree, result_digest=tree, commit="0d" * 20, restored_from=name)
+    merged = TreeMerged(base_digest=state.tree, result_digest=tree, commit="0d" * 20, restored_from=name)
     return log.add(merged, *followed)
 
 
@@ -77,7 +92,7 @@ def test_checkpoint_is_named_by_its_id_or_by_the_version_that_saved_it(by: str):
     log = documented()
     name = EARLY if by == "id" else str(log.version - 1)
     request = request_restore(log.state, fsm(), f" {name} ", caller=ANA, reason=f"  {WHY} ")
-    assert request == ev.RestoreRequested(checkpoint_id=EARLY, tree_digest=BASE, by=PO, reason=WHY)
+    assert request == RestoreRequested(checkpoint_id=EARLY, tree_digest=BASE, by=PO, reason=WHY)
 
 
 @pytest.mark.rule("PL-47")
@@ -108,12 +123,12 @@ def test_tree_that_is_there_already_is_refused_and_what_else_there_is_is_named()
 @pytest.mark.parametrize(
     ("last", "says"),
     [
-        (ev.StoryCancelled(reason="nobody wants it any more"), "is over"),
-        (ev.StoryClosed(final_state="DONE", report_id=EntityId("rp-end1")), "is over"),
-        (ev.StoryTransitioned(from_="DOCS", event="docs_ready", to="DONE"), "in state DONE"),
+        (StoryCancelled(reason="nobody wants it any more"), "is over"),
+        (StoryClosed(final_state="DONE", report_id=EntityId("rp-end1")), "is over"),
+        (StoryTransitioned(from_="DOCS", event="docs_ready", to="DONE"), "in state DONE"),
     ],
 )
-def test_story_that_is_over_or_delivered_is_not_restored(last: ev.Payload, says: str):
+def test_story_that_is_over_or_delivered_is_not_restored(last: Payload, says: str):
     with pytest.raises(InvalidTransition, match=says):
         asked(documented().add(last))
 
@@ -132,23 +147,23 @@ def test_restoration_is_owed_before_anything_else_and_is_numbered():
 @pytest.mark.parametrize(
     "held",
     [
-        ev.StoryPaused(scope="story", by=PO, reason="let us look first"),
-        ev.StoryParked(cause="stuck", detail="nothing moves"),
+        StoryPaused(scope="story", by=PO, reason="let us look first"),
+        StoryParked(cause="stuck", detail="nothing moves"),
     ],
 )
-def test_story_that_is_held_back_is_restored_as_soon_as_it_goes_on(held: ev.Payload):
+def test_story_that_is_held_back_is_restored_as_soon_as_it_goes_on(held: Payload):
     log = asked(documented().add(held))
     assert owed(log) == ()
-    if isinstance(held, ev.StoryPaused):
-        log.add(ev.StoryResumed(scope="story", by=PO))
+    if isinstance(held, StoryPaused):
+        log.add(StoryResumed(scope="story", by=PO))
     else:
-        log.add(ev.StoryUnparked(by=PO, note="go on", cause="stuck"))
+        log.add(StoryUnparked(by=PO, note="go on", cause="stuck"))
     assert owed(log) == (RestoreTree(checkpoint_id=EARLY, number=1),)
 
 
 @pytest.mark.rule("PL-47")
 def test_request_that_came_when_the_story_had_just_been_accepted_changes_nothing():
-    log = asked(documented()).add(ev.StoryTransitioned(from_="DOCS", event="docs_ready", to="DONE"))
+    log = asked(documented()).add(StoryTransitioned(from_="DOCS", event="docs_ready", to="DONE"))
     assert "RestoreTree" not in {type(intent).__name__ for intent in owed(log)}
     assert owed(log) != ()
 
@@ -156,7 +171,7 @@ def test_request_that_came_when_the_story_had_just_been_accepted_changes_nothing
 @pytest.mark.rule("PL-47")
 def test_nothing_is_decided_about_a_tree_that_is_about_to_go():
     log = documented().add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId("ap-docs1"),
             gate="docs_ready",
             role="po",
@@ -197,9 +212,9 @@ def test_consents_to_later_trees_hold_no_more_and_those_to_text_and_plan_do():
     assert {a.request.gate: a.voided for a in state.approvals.values()}["task_acceptance"]
     # In its build nothing leads back, and only what is about a tree is asked for again.
     log = documented(until="task")
-    log.add(ev.TreeMerged(task_id=TASK, base_digest=BASE, result_digest=MERGED, commit="0b" * 20))
+    log.add(TreeMerged(task_id=TASK, base_digest=BASE, result_digest=MERGED, commit="0b" * 20))
     log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=EntityId("ap-task1"),
             gate="task_acceptance",
             role="po",
@@ -232,7 +247,7 @@ def test_score_of_a_later_tree_opens_no_gate_of_the_restored_one():
 def test_council_that_sits_on_undone_work_ends_and_the_task_gets_another():
     log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     opened = next(p for p in story(until="task").decoded_payloads("CouncilOpened") if _of(p) == TASK_COUNCIL)
-    log.add(opened, ev.TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
+    log.add(opened, TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
     restored(asked(log))
     state = log.state
     assert state.councils[TASK_COUNCIL].status == "CANCELLED"
@@ -257,9 +272,9 @@ def test_attempts_at_a_task_are_counted_without_the_councils_that_were_asked_for
     log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     opened = next(p for p in story(until="task").decoded_payloads("CouncilOpened") if _of(p) == TASK_COUNCIL)
     log.add(opened.model_copy(update={"council_id": EntityId("co-advice1"), "requested_by": PO}))
-    log.add(ev.CouncilCancelled(council_id=EntityId("co-advice1"), reason="not needed any more"))
+    log.add(CouncilCancelled(council_id=EntityId("co-advice1"), reason="not needed any more"))
     assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
+    log.add(TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
     restored(asked(log)).task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
 
@@ -267,7 +282,7 @@ def test_attempts_at_a_task_are_counted_without_the_councils_that_were_asked_for
 @pytest.mark.rule("PL-47")
 def test_attempt_that_had_no_council_yet_counts_not():
     log = story(until="build").task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
-    log.add(ev.TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
+    log.add(TreeMerged(base_digest=BASE, result_digest=MERGED, commit="0b" * 20), saved(EARLY, BASE))
     restored(asked(log)).task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing")
     assert owed(log) == (OpenTaskCouncil(task_id=TASK, attempt=1),)
 
@@ -285,10 +300,10 @@ def test_restoration_can_be_taken_back_by_another_one():
 @pytest.mark.rule("PL-47")
 def test_newer_wish_outlives_the_older_one_that_was_being_carried_out():
     log = asked(asked(documented()), FULL)
-    merged = ev.TreeMerged(base_digest=DOCUMENTED, result_digest=BASE, commit="0d" * 20, restored_from=EARLY)
+    merged = TreeMerged(base_digest=DOCUMENTED, result_digest=BASE, commit="0d" * 20, restored_from=EARLY)
     assert owed(log.add(merged)) == (RestoreTree(checkpoint_id=FULL, number=2),)
 
 
-def _of(payload: ev.Payload) -> str:
-    assert isinstance(payload, ev.CouncilOpened)
+def _of(payload: Payload) -> str:
+    assert isinstance(payload, CouncilOpened)
     return payload.council_id

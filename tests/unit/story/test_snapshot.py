@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import events as ev
-from fleet.errors import LogCorrupted
-from fleet.ids import StepId
-from fleet.story import StoryState, decode_state, encode_state, fold, state_schema
+from fleet.events.report import OwnershipTaken
+from fleet.events.step import StepOutcomeUnknown, StepResolved
+from fleet.events.story import StoryParked, StoryUnparked
+from fleet.kernel.errors import LogCorrupted
+from fleet.kernel.ids import StepId
+from fleet.story.evolve.story import fold
+from fleet.story.snapshot import decode_state, encode_state, state_schema
+from fleet.story.state import StoryState
 from tests.support.story_events import PO, StoryLog, digest, story
 
 
@@ -15,13 +19,11 @@ def eventful() -> StoryLog:
     """A whole story in which everything happens that a state can hold: loop-backs, parks, takeovers, unknown steps."""
     log = story(until="merged").move("TEST", "reject_test", "BUILD", loopback=True)
     log.step("deploy/1").events.pop()
-    log.add(ev.OwnershipTaken(epoch=2, previous_epoch=1, owner="0/a2", cause="restart"))
-    log.add(ev.StepOutcomeUnknown(step_id=StepId("deploy/1"), sent_digest=digest("sent"), sent_at=7))
-    log.add(ev.StoryParked(cause="outcome_unknown", detail="a deployment", ref="deploy/1"))
-    log.add(
-        ev.StepResolved(step_id=StepId("deploy/1"), outcome="not_happened", by=PO, note="the host shows the old one")
-    )
-    log.add(ev.StoryUnparked(by=PO, note="it did not happen", cause="outcome_unknown"))
+    log.add(OwnershipTaken(epoch=2, previous_epoch=1, owner="0/a2", cause="restart"))
+    log.add(StepOutcomeUnknown(step_id=StepId("deploy/1"), sent_digest=digest("sent"), sent_at=7))
+    log.add(StoryParked(cause="outcome_unknown", detail="a deployment", ref="deploy/1"))
+    log.add(StepResolved(step_id=StepId("deploy/1"), outcome="not_happened", by=PO, note="the host shows the old one"))
+    log.add(StoryUnparked(by=PO, note="it did not happen", cause="outcome_unknown"))
     return log
 
 

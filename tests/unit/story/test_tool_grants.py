@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import fleet.events as ev
-from fleet.digest import digest_of
-from fleet.ids import Digest, EntityId, Principal, RunKey, StepId
-from fleet.story import tool_approvals
+from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
+from fleet.events.step import PolicyRef, Reserve, StepStarted
+from fleet.kernel.digest import digest_of
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
+from fleet.story.state import tool_approvals
 from tests.support.story_events import SYSTEM, T0, StoryLog, story
 
 ASKED = digest_of(b"the call")
@@ -19,12 +20,12 @@ def request(log: StoryLog, name: str = "ap-one", *, gate: str = GATE, subject: D
     """A request for consent is on record."""
     approval_id = EntityId(name)
     log.add(
-        ev.ApprovalRequested(
+        ApprovalRequested(
             approval_id=approval_id,
             gate=gate,
             role="devops",
             actor="human",
-            subject=ev.Subject(kind="object", id="kubectl.delete", digest=subject),
+            subject=Subject(kind="object", id="kubectl.delete", digest=subject),
             risk="high",
             expires_at=T0 + 3_600_000,
             attempt=1,
@@ -38,7 +39,7 @@ def request(log: StoryLog, name: str = "ap-one", *, gate: str = GATE, subject: D
 def grant(log: StoryLog, approval_id: EntityId, *, subject: Digest = ASKED) -> None:
     """A person said yes."""
     log.add(
-        ev.ApprovalGranted(
+        ApprovalGranted(
             approval_id=approval_id,
             principal=ANN,
             as_role="devops",
@@ -52,7 +53,7 @@ def grant(log: StoryLog, approval_id: EntityId, *, subject: Digest = ASKED) -> N
 def start(log: StoryLog, approval_id: EntityId) -> None:
     """A step is started on this approval."""
     log.add(
-        ev.StepStarted(
+        StepStarted(
             step_id=StepId("apply/delete"),
             kind="tool",
             tool="kubectl",
@@ -63,9 +64,9 @@ def start(log: StoryLog, approval_id: EntityId) -> None:
             request_digest=ASKED,
             key=RunKey(ASKED.hex),
             deadline_ms=T0,
-            policy=ev.PolicyRef(rule_id="devops-work", digest=ASKED),
+            policy=PolicyRef(rule_id="devops-work", digest=ASKED),
             approval_id=approval_id,
-            reserve=ev.Reserve(),
+            reserve=Reserve(),
         )
     )
 

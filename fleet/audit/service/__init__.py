@@ -1,0 +1,1 @@
+"""The notary, the auditor, proofs and exports of streams."""

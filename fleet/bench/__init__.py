@@ -1,0 +1,1 @@
+"""The evaluation harness: tasks, arms, rows and their statistics (pure)."""

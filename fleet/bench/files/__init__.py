@@ -1,0 +1,1 @@
+"""Tasks and rows of the evaluation harness as files."""

@@ -1,0 +1,1 @@
+"""Runs the arms of the evaluation harness."""

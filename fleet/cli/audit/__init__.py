@@ -1,0 +1,1 @@
+"""Commands of trust: audit, archive, export."""

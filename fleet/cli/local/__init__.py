@@ -1,0 +1,1 @@
+"""Commands on the local fleet: up, down, status, doctor, pause."""

@@ -1,0 +1,1 @@
+"""Commands on models, budgets and the council's benchmark."""

@@ -1,0 +1,1 @@
+"""Commands on the graph, the dead letters and the sandbox."""

@@ -1,0 +1,1 @@
+"""Commands on stories: run, story, goal, replay."""

@@ -1,0 +1,107 @@
+"""Events as short lines for people who watch a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet.cli.output import shown
+from fleet.events.council import DraftReceived
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+
+
+def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None = None) -> tuple[str, ...]:
+    """The lines for one event; none for those that say nothing new to a person.
+
+    Args:
+        names: candidate id -> author, filled as drafts arrive. A watcher may know who wrote what; a voter may not.
+    """
+    teller = _TELLERS.get(payload.type)
+    if teller is None:
+        return ()
+    known = {} if names is None else names
+    line = teller(payload)
+    if isinstance(payload, DraftReceived):
+        known[payload.candidate_id] = payload.member_id
+    for candidate, author in known.items():
+        line = line.replace(candidate, f"the draft of {author}")
+    return (shown(line),) if line else ()
+
+
+def _steps(p: Any) -> str:
+    who, what = p.principal.split(":", 1)[1], p.op or "work"
+    return "" if p.kind != "model" else f"  {who} is asked: {what}"
+
+
+def _grant(p: Any) -> str:
+    how = "delegated" if p.delegated else "in person"
+    return f"gate approved by {p.principal} as {p.as_role} ({how})"
+
+
+def _evidence(p: Any) -> str:
+    e = p.evidence
+    gates = "all gates ok" if e.gates_ok else "fails " + ", ".join(g.name for g in e.gates if not g.ok)
+    tests = f", trusted tests {e.trusted_passed}/{e.trusted_total}" if e.trusted_total else ""
+    return f"  evidence, round {p.round}: {e.candidate_id}: {gates}{tests}"
+
+
+def _filtered(p: Any) -> str:
+    before = sum(p.on_base.get(test) == "passed" for test in p.kept) if p.on_base else 0
+    told = f", {before} pass without a candidate too" if before else ""
+    return f"  tests: {len(p.kept)} kept, {len(p.dropped)} dropped{told}" + ("" if p.trusted else " (not trusted)")
+
+
+def _ballot(p: Any) -> str:
+    votes = ", ".join(f"{k} {v}" for k, v in p.votes.items())
+    return f"  ballot of {p.voter}{' in reversed order' if p.attempt > 1 else ''}: {votes}"
+
+
+def _scored(p: Any) -> str:
+    return f"quality score {p.score}, verdict {p.verdict}" + (f" (limited by {p.limited_by})" if p.reasons else "")
+
+
+def _merged(p: Any) -> str:
+    restored = f"checkpoint {p.restored_from} restored, " if p.restored_from else ""
+    return f"{restored}tree at commit {p.commit[:12]}" + (f", {len(p.files)} files changed" if p.files else "")
+
+
+def _budget(p: Any) -> str:
+    limits = ", ".join(f"{name} {limit}" for name, limit in p.limits.items())
+    return f"budget of {p.scope.kind} {p.scope.id} set by {p.by}: {limits}"
+
+
+_TELLERS: Mapping[str, Callable[[Any], str]] = {
+    "StoryTransitioned": lambda p: f"state {p.from_} -> {p.to}",
+    "OwnershipTaken": lambda p: f"owned by {p.owner} (epoch {p.epoch}, {p.cause})",
+    "RestoreRequested": lambda p: f"checkpoint {p.checkpoint_id} is to be restored: {p.reason}",
+    "TreeMerged": _merged,
+    "WorkspaceScored": _scored,
+    "CouncilOpened": lambda p: f"council on {p.output_kind}: {', '.join(m.member_id for m in p.roster)}",
+    "DraftReceived": lambda p: f"  draft of {p.member_id}",
+    "DraftFailed": lambda p: f"  no draft of {p.member_id}: {p.code}",
+    "TestsAuthored": lambda p: f"  {p.count} tests by {p.author}",
+    "TestsFiltered": _filtered,
+    "EvidenceRecorded": _evidence,
+    "RepairReceived": lambda p: f"  repair of {p.candidate_id}: kept {p.kept} ({p.reason})",
+    "CritiqueReceived": lambda p: f"  critique of {p.candidate_id} by {p.critic}",
+    "BallotCast": _ballot,
+    "BallotRefused": lambda p: f"  ballot of {p.voter} refused: {p.code}",
+    "CouncilDecided": lambda p: f"council decided in {p.decided_in}: {p.winner or p.verdict}",
+    "CouncilUndecided": lambda p: f"council undecided: {p.reason}",
+    "DecisionAccepted": lambda p: f"decision {p.decision_id} accepted by {p.by}",
+    "PlanAdopted": lambda p: f"plan version {p.version} adopted",
+    "TaskTransitioned": lambda p: f"  task {p.from_} -> {p.to}" + (f": {p.feedback}" if p.feedback else ""),
+    "ApprovalRequested": lambda p: f"gate {p.gate} waits for role {p.role}",
+    "ApprovalGranted": _grant,
+    "ApprovalRejected": lambda p: f"gate rejected by {p.principal}: {p.reason}",
+    "StepStarted": _steps,
+    "StoryParked": lambda p: f"parked ({p.cause}): {p.detail}",
+    "StoryUnparked": lambda p: f"goes on: {p.note}",
+    "BudgetWarning": lambda p: f"budget: {p.used} of {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used",
+    "BudgetExhausted": lambda p: f"budget: {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used up",
+    "BudgetSet": _budget,
+    "DocsProduced": lambda p: f"{len(p.docs)} documents written",
+    "ReportGenerated": lambda p: f"report as of version {p.as_of}",
+    "StoryClosed": lambda p: f"closed in state {p.final_state}",
+}

@@ -1,0 +1,306 @@
+"""`fleet run`: one story from its text to a branch or a gate, with live progress.
+
+Source: docs/design/design.md, section 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.local.record import find_running
+from cluster.local.supervisor import LocalFleet, supervised
+from fleet.cli.endpoints import endpoints_of
+from fleet.cli.exit_codes import DONE, FAILED, WAITING
+from fleet.cli.local.fleet_hooks import FleetHooks
+from fleet.cli.local.local_principals import local_principal
+from fleet.cli.models.budget import parse_limits
+from fleet.cli.models.local_engine import Engine, check_served, served, with_actors
+from fleet.cli.output import Output, shown
+from fleet.cli.story.narrate import narrate
+from fleet.cli.story.story_file import read_story
+from fleet.config.environment import config_files
+from fleet.config.settings import FleetSettings
+from fleet.desk.planning import PlanningDesk, request_key
+from fleet.desk.summary import summarise
+from fleet.events.codec import decode
+from fleet.events.envelope import StoredEvent
+from fleet.events.story import StoryClosed
+from fleet.events.task import TreeMerged
+from fleet.kernel.errors import InvalidInput, ModelUnavailable, StoreUnavailable
+from fleet.kernel.ids import StoryId
+from fleet.models.engine_config import ActorEngine
+from fleet.models.profiles import explain_no_model, load_models
+from fleet.owner.commands.delegations import check_delegates
+from fleet.policy.commands.git import git_address
+from fleet.story.state import StoryState
+from fleet.trees.tree import decode_tree
+from fleet.wiring.desk.desk import open_desk, open_reports
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.sandbox.plugins import active_roles
+from fleet.wiring.stores.stores import make_blobs
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `fleet run` or `fleet story start` was asked for."""
+
+    story: Path | None
+    goal: str | None
+    repo: str
+    """A folder, or the address of a repository on another machine."""
+    model: str | None
+    record: Path | None
+    rigor: str | None
+    delegate: tuple[str, ...]
+    toolchain: str
+    limits: str = ""
+    """`tokens=N,cost_usd=N,...` of the story; empty leaves those of config/models.yaml."""
+    answers: tuple[str, ...] = ()
+    """`qu-1=TEXT`: answers to questions about the goal."""
+
+
+def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
+    """Runs the story to its end or to a gate; the exit code says which."""
+    story = read_story(options.story, options.goal, rigor=options.rigor)
+    check_start(settings, options)
+    return asyncio.run(_run(settings, options, story, output))
+
+
+def check_start(settings: FleetSettings, options: RunOptions) -> None:
+    """Returns when a story can be started so. Raises InvalidInput or ModelUnavailable, before anything was made."""
+    check_options(settings, options)
+    check_repo(options.repo)
+
+
+def check_options(settings: FleetSettings, options: RunOptions) -> None:
+    """Returns when all but the repository is as a start needs it; raises as `check_start` does."""
+    parse_limits(options.limits)
+    # An address of a wrong form is refused before anything is looked up or made.
+    git_address(options.repo)
+    check_delegates(options.delegate, active_roles(config_files(settings)).assignable)
+    _check_model(settings, options)
+
+
+def _check_model(settings: FleetSettings, options: RunOptions) -> None:
+    models = load_models(config_files(settings).document("models.yaml"))
+    if options.model is None:
+        if all(entry.engine_id == "profile" for entry in models.policy_for("default").chain):
+            raise ModelUnavailable(explain_no_model())
+        return
+    engine = models.engine(options.model)
+    if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
+        check_served(engine, settings)
+    if find_running(settings.home) is None:
+        # A fleet that is up has files of its own; this one would find out only when the first pack is made.
+        from fleet.wiring.models.tokenizers import check_tokenizer
+
+        check_tokenizer(engine, settings.home, os.environ)
+    if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
+        raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
+
+
+def check_repo(repo: str) -> None:
+    """Returns for an address, or a folder that is a repository; raises InvalidInput."""
+    if git_address(repo) is not None:
+        return
+    if not Path(repo).is_dir():
+        raise InvalidInput(
+            f"{repo} is no directory: name a local git repository, or an https address, with --repo", field="repo"
+        )
+    from fleet.forge.local.forge import check_repository
+
+    check_repository(repo)
+
+
+async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
+    started = time.monotonic()
+    async with running_fleet(settings, options, output) as endpoints, open_desk(endpoints) as desk:
+        story_id = await desk.story_id_for(story)
+        who = local_principal()
+        output.note(f"[bold]{shown(story_id)}[/]: {shown(story['title'])}")
+        created = await desk.require(
+            story_id, "create_story", {"story": story}, principal=who, key=f"{story_id}/create"
+        )
+        output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
+        body = start_body(options)
+        await desk.require(story_id, "start_story", body, principal=who, key=request_key(f"{story_id}/start", body))
+        return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
+
+
+def start_body(options: RunOptions) -> dict[str, Any]:
+    """What `start_story` is sent for these options."""
+    return {
+        "repo": options.repo if git_address(options.repo) else str(Path(options.repo).resolve()),
+        "model": options.model,
+        "delegate": list(options.delegate),
+        "toolchain": options.toolchain,
+        "record": options.record is not None,
+        "budget": parse_limits(options.limits),
+    }
+
+
+@asynccontextmanager
+async def running_fleet(settings: FleetSettings, options: RunOptions, output: Output) -> AsyncGenerator[Endpoints]:
+    """The fleet that is up, or one of this command's own that ends with it."""
+    found = find_running(settings.home)
+    if found is not None:
+        if options.record is not None:
+            raise InvalidInput("--record needs a fleet of its own: stop the running one with `fleet down` first")
+        yield endpoints_of(settings, found.addresses)
+        return
+    engine = _named_engine(settings, options)
+    async with (
+        served(engine, settings, output) as variables,
+        _own_fleet(with_actors(settings, engine), options, output, variables) as endpoints,
+    ):
+        yield endpoints
+
+
+def _named_engine(settings: FleetSettings, options: RunOptions) -> Engine | None:
+    if options.model is None:
+        return None
+    return load_models(config_files(settings).document("models.yaml")).engine(options.model)
+
+
+@asynccontextmanager
+async def _own_fleet(
+    settings: FleetSettings, options: RunOptions, output: Output, variables: Mapping[str, str]
+) -> AsyncGenerator[Endpoints]:
+    """A fleet that ends with the block; `variables` name the engines that were started for it."""
+    record = options.record.resolve() if options.record else None
+    hooks = FleetHooks(settings, progress=_quiet, with_serve=False, record_dir=record, served=variables)
+    lean = settings.model_copy(update={"ray": settings.ray.model_copy(update={"dashboard": False})})
+    fleet = LocalFleet(
+        lean, hooks=hooks, progress=lambda name, state: output.note(f"[dim]{shown(name)}: {shown(state)}[/]")
+    )
+    running = await fleet.start()
+    async with supervised(fleet):
+        yield endpoints_of(settings, running.addresses, record_dir=record, served=variables)
+
+
+def _quiet(name: str, state: str) -> None:
+    """Actors are many; only trouble is worth a line, and that is raised."""
+
+
+async def watch_to_end(
+    desk: PlanningDesk, endpoints: Endpoints, story_id: StoryId, output: Output, *, after: int, started: float
+) -> int:
+    """Print what happens until the story is closed, parked, or waits for a person."""
+    names: dict[str, str] = {}
+    require_up = fleet_guard(Path(endpoints.home))
+    async for event in watch_patiently(desk, story_id, output, after=after, require_up=require_up):
+        if event is not None:
+            payload = decode(event)
+            for line in narrate(event, payload, names):
+                output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
+            if isinstance(payload, TreeMerged) and payload.task_id is None and not payload.files:
+                await _warn_of_dirt(endpoints, await desk.state(story_id), output)
+            if not isinstance(payload, StoryClosed):
+                continue
+        state = await desk.state(story_id)
+        if state.closed or state.disposition != "active" or desk.waiting_for(state) is not None:
+            return await _finish(desk, endpoints, state, output, started)
+    raise AssertionError("unreachable")
+
+
+def fleet_guard(home: Path) -> Callable[[StoryId], None]:
+    """Raises StoreUnavailable once the fleet that is up in this home now is so no more; of one elsewhere nothing."""
+    begun = find_running(home)
+
+    def require_up(story_id: StoryId) -> None:
+        if begun is not None and not begun.supervisor.is_alive:
+            raise StoreUnavailable(
+                f"the fleet in {home} has ended; what was recorded is kept: start it with `fleet up --detach`, then "
+                f"`fleet resume {story_id}` goes on"
+            )
+
+    return require_up
+
+
+async def watch_patiently(
+    desk: PlanningDesk,
+    story_id: StoryId,
+    output: Output,
+    *,
+    after: int,
+    patience_s: float = 60.0,
+    require_up: Callable[[StoryId], None] = lambda _: None,
+) -> AsyncGenerator[StoredEvent | None]:
+    """As `desk.watch`; stores that are away end it after `patience_s` only: the story goes on without who watches.
+
+    Raises:
+        StoreUnavailable: no store answered for that long, or `require_up` raised it: asked whenever nothing happens.
+    """
+    good = time.monotonic()
+    while True:
+        try:
+            async for event in desk.watch(story_id, after=after, idle_s=2.0):
+                good, after = time.monotonic(), event.version if event else after
+                if event is None:
+                    require_up(story_id)
+                yield event
+        except StoreUnavailable as error:
+            require_up(story_id)
+            if time.monotonic() - good >= patience_s:
+                raise StoreUnavailable(
+                    f"{error.message}; no store answered for {patience_s:g} s, and the story goes on without this "
+                    f"command: see `fleet status`, then `fleet resume {story_id}`"
+                ) from error
+            output.note(f"[yellow]warning[/] {shown(error.message)}; trying again")
+            await asyncio.sleep(1.0)
+
+
+async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output) -> None:
+    """Name what lies in the user's working tree and is not part of the run; none of it is touched."""
+    from fleet.forge.local.dirty import dirty_paths
+
+    if state.start is None or state.base_tree is None:
+        return
+    tree = decode_tree(await make_blobs(endpoints).get(state.base_tree))
+    repo = Path(state.start.repo.url)
+    if state.start.repo.provider == "local" and (repo / ".git").exists():
+        found = await asyncio.to_thread(dirty_paths, repo, tree)
+        for warning in found.warnings():
+            output.note(f"[yellow]warning[/] {shown(warning)}")
+
+
+async def _finish(desk: PlanningDesk, endpoints: Endpoints, state: StoryState, output: Output, started: float) -> int:
+    waiting = desk.waiting_for(state)
+    async with open_reports(endpoints) as reports:
+        digest, _, text = await reports.generate(state.story_id, format="md")
+        _, _, page = await reports.generate(state.story_id, format="html")
+    folder = Path(endpoints.home) / "reports" / state.story_id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.md"
+    path.write_bytes(text)
+    (folder / "report.html").write_bytes(page)
+    events = await desk.events(state.story_id)
+    result = summarise(state, events, waiting_for=waiting) | {
+        "report": str(path),
+        "report_digest": digest,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _print(result, output)
+    output.result(result)
+    if state.closed:
+        return DONE
+    return FAILED if state.disposition in ("parked", "cancelled") else WAITING
+
+
+def _print(result: dict[str, Any], output: Output) -> None:
+    mark = {"done": "[bold green]done[/]", "parked": "[bold red]parked[/]"}.get(
+        result["outcome"], "[bold yellow]waiting[/]"
+    )
+    output.say("")
+    output.say(f"{mark} {shown(result['title'])}")
+    for label, value in result["lines"]:
+        output.say(f"  {label:<9} {shown(value)}")
+    output.say(f"  {'report':<9} {shown(result['report'])}")
+    output.say(f"  {'time':<9} {result['seconds']} s")

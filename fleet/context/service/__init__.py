@@ -1,0 +1,1 @@
+"""Builds packs, counts their tokens, and keeps views of stories."""

@@ -1,0 +1,1 @@
+"""Deployments: environments, what runs there, and how a new revision takes over."""

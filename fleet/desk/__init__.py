@@ -1,0 +1,1 @@
+"""The read side, and the door for commands: what every front shows and asks."""

@@ -1,0 +1,1 @@
+"""What the desk shows and asks of tasks, tool sessions and runs."""

@@ -1,0 +1,1 @@
+"""Hosted forges: GitHub, GitLab, Gitea."""

@@ -1,0 +1,1 @@
+"""Tools for operations: HTTP, databases, containers, clouds, clusters, MCP servers."""

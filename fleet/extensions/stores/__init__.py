@@ -1,0 +1,1 @@
+"""Further stores: blobs in S3, secrets of Vault and Kubernetes."""

@@ -1,0 +1,1 @@
+"""The forge: branches and change requests of a repository."""

@@ -1,0 +1,1 @@
+"""A forge that is a folder: git objects, branches, change requests as files."""

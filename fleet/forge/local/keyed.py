@@ -1,0 +1,177 @@
+"""One change request per head branch over any hosted forge: look, open, look again when the answer was lost (KEYED)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from fleet.forge.local.change_text import Wanted, checked, checked_commit, checked_link, one_line
+from fleet.forge.port import ChangeOutcome, ChangeRequest, CommitState, EndedChange, OpenedChange
+from fleet.kernel.errors import CommitUnknown, FleetError, InvalidInput, VersionConflict
+
+T = TypeVar("T")
+
+
+class FoundState(StrEnum):
+    """Whether it still takes reviews."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    MERGED = "merged"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A change request as the forge holds it; `title` with the forge's mark for drafts where it has one."""
+
+    number: int
+    link: str
+    state: FoundState
+    title: str
+    text: str
+    base: str
+    labels: tuple[str, ...]
+    is_draft: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stands beside a commit."""
+
+    state: CommitState
+    description: str
+    link: str
+
+
+class HostedApi(Protocol):
+    """What differs from forge to forge. Errors are those of the port ChangeRequests."""
+
+    @property
+    def draft_follows_edit(self) -> bool:
+        """Whether `edit` makes it a draft or takes that back, as a mark in the title does."""
+        ...
+
+    def shown(self, wanted: Wanted) -> tuple[str, str]:
+        """Title and text as this forge has to be given them: draft mark, and nothing that it would carry out."""
+        ...
+
+    async def find(self, repository: str, head: str) -> list[Found]:
+        """Every change request whose head is this branch of this very repository, in any state."""
+        ...
+
+    async def create(self, wanted: Wanted) -> Found:
+        """A new one."""
+        ...
+
+    async def edit(self, wanted: Wanted, number: int) -> None:
+        """Title, text and base are as wanted."""
+        ...
+
+    async def add_labels(self, repository: str, number: int, labels: tuple[str, ...]) -> None:
+        """These labels are there too."""
+        ...
+
+    async def status(self, repository: str, commit: str) -> Status | None:
+        """What the commit shows under our name now."""
+        ...
+
+    async def post_status(self, repository: str, commit: str, status: Status) -> None:
+        """The commit shows this under our name."""
+        ...
+
+    async def close(self) -> None:
+        """The connections are closed."""
+        ...
+
+
+class HostedChangeRequests:
+    """Change requests of a hosted forge. Implements the port ChangeRequests."""
+
+    def __init__(self, api: HostedApi) -> None:
+        self._api = api
+
+    def __repr__(self) -> str:
+        return f"HostedChangeRequests({self._api!r})"
+
+    async def close(self) -> None:
+        """The connections are closed."""
+        await self._api.close()
+
+    async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
+        """See `ChangeRequests.open_or_update`."""
+        wanted = checked(change)
+        outcome = ChangeOutcome.UPDATED
+        found = await self._found(wanted)
+        if found is None:
+            found, outcome = await self._opened(wanted)
+        if found.state is not FoundState.OPEN:
+            return EndedChange(found.number, found.link, is_merged=found.state is FoundState.MERGED)
+        has_changed = await self._brought_up(wanted, found)
+        if outcome is ChangeOutcome.UPDATED and not has_changed:
+            outcome = ChangeOutcome.UNCHANGED
+        is_draft = wanted.is_draft if self._api.draft_follows_edit else found.is_draft
+        return OpenedChange(found.number, found.link, outcome, is_draft=is_draft)
+
+    async def set_status(
+        self, repository: str, commit: str, *, state: CommitState, description: str, link: str = ""
+    ) -> None:
+        """See `ChangeRequests.set_status`."""
+        commit, status = checked_commit(commit), Status(state, one_line(description), checked_link(link))
+        if await self._api.status(repository, commit) == status:
+            return
+        try:
+            await self._api.post_status(repository, commit, status)
+        except (CommitUnknown, InvalidInput) as error:
+            # The answer was lost, or the forge refuses to be told again what it shows already.
+            if await _looked_up(self._api.status(repository, commit), after=error) != status:
+                raise
+
+    async def _found(self, wanted: Wanted) -> Found | None:
+        """The open one, else the newest of those that ended."""
+        found = await self._api.find(wanted.repository, wanted.head)
+        return max(found, key=lambda f: (f.state is FoundState.OPEN, f.number), default=None)
+
+    async def _opened(self, wanted: Wanted) -> tuple[Found, ChangeOutcome]:
+        try:
+            return await self._api.create(wanted), ChangeOutcome.OPENED
+        except (CommitUnknown, InvalidInput, VersionConflict) as error:
+            # Somebody else opened it in between, or we did and the answer was lost.
+            found = await _looked_up(self._found(wanted), after=error)
+            if found is None:
+                raise
+            return found, ChangeOutcome.UPDATED
+
+    async def _brought_up(self, wanted: Wanted, found: Found) -> bool:
+        """Whether anything had to be written so that it says what is wanted."""
+        is_same = (found.title, _normal(found.text), found.base) == self._goal(wanted)
+        if not is_same:
+            await self._api.edit(wanted, found.number)
+        missing = missing_labels(wanted.labels, found.labels)
+        if missing:
+            await self._api.add_labels(wanted.repository, found.number, missing)
+        return not is_same or bool(missing)
+
+    def _goal(self, wanted: Wanted) -> tuple[str, str, str]:
+        title, text = self._api.shown(wanted)
+        return title, _normal(text), wanted.base
+
+
+async def _looked_up(look: Awaitable[T], *, after: FleetError) -> T:
+    """What is there after a write failed; when that cannot be seen either, the error of the write stands."""
+    try:
+        return await look
+    except FleetError:
+        raise after from None
+
+
+def missing_labels(wanted: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:
+    """The wanted labels that are not there; GitHub does not tell upper case from lower."""
+    there = {label.casefold() for label in present}
+    return tuple(label for label in wanted if label.casefold() not in there)
+
+
+def _normal(text: str) -> str:
+    # Forges keep line ends and outer space as they like.
+    return text.replace("\r\n", "\n").strip()

@@ -1,0 +1,1 @@
+"""The decision graph in memory, for unit tests and the simulation."""

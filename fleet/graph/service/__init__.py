@@ -1,0 +1,1 @@
+"""The projector: writes events into the decision graph, and rebuilds it."""

@@ -1,0 +1,54 @@
+"""Digests and canonical JSON: one form of bytes for one value (GL-13)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from fleet.kernel.ids import Digest
+
+_LEAVES = frozenset([str, int, bool, type(None)])
+"""Types, not subclasses, that are their own plain form: most of what there is in a value."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with keys sorted by code point, no insignificant space and no floats (GL-13).
+
+    Raises:
+        TypeError: the value holds a float or something that JSON has no form for.
+    """
+    return _ENCODER.encode(_plain(value)).encode()
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return _plain(value.model_dump(mode="json", by_alias=True))
+        case None | bool() | int():
+            return value
+        case str():
+            return str(value)
+        case dict():
+            items = cast("dict[Any, Any]", value).items()
+            return {str(k): v if type(v) in _LEAVES else _plain(v) for k, v in items}
+        case list() | tuple():
+            return [v if type(v) in _LEAVES else _plain(v) for v in cast("Sequence[Any]", value)]
+        case _:
+            raise TypeError(
+                f"canonical JSON has no form for {type(value).__name__}: use a decimal string or an integer"
+            )
+
+
+def digest_of(data: bytes) -> Digest:
+    """`sha256:<64 hex>` over the bytes as stored."""
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def digest_of_json(value: Any) -> Digest:
+    """Digest of the canonical JSON of a structured value."""
+    return digest_of(canonical_json(value))

@@ -1,0 +1,1 @@
+"""The event log: the store of truth, with leases, feed, inbox, dead letters and snapshots."""

@@ -1,0 +1,1 @@
+"""The log on Redis: scripts, keys, connection, and the mapping of driver errors."""

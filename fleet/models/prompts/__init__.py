@@ -1,0 +1,1 @@
+"""Prompts: templates, what a role reads, how tools are described to a model (pure)."""

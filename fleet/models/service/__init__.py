@@ -1,0 +1,1 @@
+"""Role agents, queued and routed models, engines and their figures."""

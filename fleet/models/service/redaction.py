@@ -1,0 +1,92 @@
+"""Where secrets are taken out of prompts, transcripts and log records (CX-60)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from fleet.models.chat import ChatMessage, ChatRequest, ToolOffer
+from fleet.redaction.redact import redact
+from fleet.redaction.redact_counts import redacted_fields
+from fleet.redaction.redact_json import redact_json
+
+_OF_FILES = frozenset(["draft", "repair", "tests", "document", "act"])
+"""Work whose value holds files or changes of files, which are kept byte for byte: another byte is another program."""
+
+
+def redacted_chat(chat: ChatRequest) -> ChatRequest:
+    """The request as it may be kept and sent to a model; the very same one where nothing in it is secret."""
+    texts = [redact(message.content).text for message in chat.messages]
+    if all(text == message.content for text, message in zip(texts, chat.messages, strict=True)):
+        return chat
+    messages = (m.model_copy(update={"content": text}) for m, text in zip(chat.messages, texts, strict=True))
+    return chat.model_copy(update={"messages": tuple(messages)})
+
+
+def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
+    """The request of another program as it may be sent to a model: messages, calls of tools, what tools are, and the
+    form of the reply (CX-60).
+
+    And how many places were taken out, by class (CX-74). Names and ids stay.
+    """
+    counts = Counter[str]()
+
+    def plain(text: str) -> str:
+        found = redact(text)
+        counts.update(found.counts)
+        return found.text
+
+    def message_of(message: ChatMessage) -> ChatMessage:
+        uses = tuple(use.model_copy(update={"arguments": plain(use.arguments)}) for use in message.tool_uses)
+        return message.model_copy(update={"content": plain(message.content), "tool_uses": uses})
+
+    def offer_of(tool: ToolOffer) -> ToolOffer:
+        parameters = redact_json(tool.parameters)
+        for row in redacted_fields(tool.parameters, parameters):
+            counts[row.kind] += row.count
+        return tool.model_copy(update={"description": plain(tool.description), "parameters": parameters})
+
+    def schema_of(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        found = redact_json(schema)
+        for row in redacted_fields(schema or {}, found or {}):
+            counts[row.kind] += row.count
+        return found
+
+    messages, tools = tuple(map(message_of, chat.messages)), tuple(map(offer_of, chat.tools))
+    kept = {"messages": messages, "tools": tools, "json_schema": schema_of(chat.json_schema)}
+    return (chat.model_copy(update=kept) if counts else chat), counts
+
+
+def redacted_value(value: dict[str, Any], *, kind: str) -> dict[str, Any]:
+    """The value of a reply as it may be recorded; files in it stay as they are."""
+    return value if kind in _OF_FILES else redact_json(value)
+
+
+def redact_logs() -> None:
+    """From here on no log record of this process holds a secret, whoever made it; doing it again changes nothing."""
+    inner = logging.getLogRecordFactory()
+    if not isinstance(inner, _RedactingRecords):
+        logging.setLogRecordFactory(_RedactingRecords(inner))
+
+
+class _RedactingRecords:
+    """Makes records as `inner` does, and takes secrets out of their text and of the traceback they carry."""
+
+    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
+        self._inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._inner(*args, **kwargs)
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # What cannot be formatted is reported by the handler, as ever.
+            return record
+        plain = redact(text).text
+        if plain != text:
+            record.msg, record.args = plain, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info)).text
+        return record

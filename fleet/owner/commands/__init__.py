@@ -1,0 +1,1 @@
+"""Commands on a story: what each one checks and records."""

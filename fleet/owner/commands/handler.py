@@ -1,0 +1,398 @@
+"""Commands on stories, decided by the owner of the story and by nobody else (EV-17)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
+
+from fleet.events.payload import Payload
+from fleet.events.story import RepoSource, StoryStarted, StoryTransitioned
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import (
+    GateClosed,
+    InvalidInput,
+    InvalidTransition,
+    StoryNotFound,
+    VersionConflict,
+)
+from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.log.port import Command, EventLog
+from fleet.models.profiles import ModelsConfig
+from fleet.models.prompts.reading import PACK_READERS, PackReaders
+from fleet.owner.archive import archive_story
+from fleet.owner.commands.budget_requests import decide_budget, run_budget
+from fleet.owner.commands.context import change_context
+from fleet.owner.commands.council import COUNCIL_COMMANDS
+from fleet.owner.commands.decision import DECISION_COMMANDS
+from fleet.owner.commands.delegations import run_delegations, standing_delegations
+from fleet.owner.commands.plan_adoption import adopt_plan
+from fleet.owner.commands.plan_versions import reject_plan, request_derivation, write_plan
+from fleet.owner.commands.preliminary_plans import propose_plan
+from fleet.owner.commands.story import (
+    answer_question,
+    apply_advice,
+    ask_question,
+    created_events,
+    edit_story,
+    parented,
+    request_approval,
+    set_rigor,
+)
+from fleet.owner.commands.task import act_on_task, release_claim, update_task
+from fleet.owner.duties.deploy import end_deployment
+from fleet.owner.duties.fetch import listed_target
+from fleet.owner.duties.gates import fix_task
+from fleet.owner.journal.step_records import finished_effect
+from fleet.owner.run_profile import require_profile
+from fleet.owner.tools.requests import request_call, request_cancel, request_claim, request_run
+from fleet.owner.tools.tool_calls import end_calls
+from fleet.owner.workbench import Workbench
+from fleet.planning.project_state import DEFAULT_PROJECT, ProjectState
+from fleet.policy.commands.git import git_address
+from fleet.story.commands import Caller, decide_gate, fire, refusal, revoke
+from fleet.story.evolve.story import fold
+from fleet.story.interventions import cancel, pause, resolve_step, resume, started_again, unpark
+from fleet.story.restoring import request_restore
+from fleet.story.state import StoryState
+from fleet.workspace.service.repository_specs import check_reached
+
+Plain = Callable[[Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
+PLAIN: Mapping[str, Plain] = {
+    "cancel_run": request_cancel,
+    "set_budget": decide_budget,
+    "claim_task": request_claim,
+    "release_task": release_claim,
+    "update_task": update_task,
+    "act_on_task": act_on_task,
+    "write_plan": write_plan,
+    "derive_tasks": request_derivation,
+    "adopt_plan": adopt_plan,
+    "reject_plan": reject_plan,
+    "archive_story": archive_story,
+    "end_deployment": end_deployment,
+    "change_context": change_context,
+    **DECISION_COMMANDS,
+}
+
+
+RolesOf = Callable[[Principal], frozenset[str]]
+ProjectOf = Callable[[str], Awaitable[ProjectState]]
+_TRIES = 3
+
+
+def _result(state: StoryState) -> dict[str, Any]:
+    """What a command answers with: story id, version and state of its story."""
+    return {
+        "story_id": state.story_id,
+        "version": state.version,
+        "state": state.state,
+        "disposition": state.disposition,
+        "score": state.score.score if state.score else None,
+        "dor_ok": state.score.dor_ok if state.score else False,
+    }
+
+
+async def recorded_result(log: EventLog, command: Command) -> dict[str, Any] | None:
+    """The result of a command that is on record, whoever owns the story; None when it is not.
+
+    An owner that died between storing a command and answering it told nobody.
+    """
+    if command.command_id not in await log.commands(command.stream):
+        return None
+    state = fold(await log.read(command.stream))
+    return _result(state) if state else None
+
+
+class CommandHandler:
+    """Turns one command into events of its story. The same command id never records twice.
+
+    Args:
+        readers: the models that may read packs of new stories, which keep to them; None counts by estimate (CX-20).
+        models: what a start may name; None takes any name.
+        absent_engines: engines of `models` that nothing stands for in this fleet.
+    """
+
+    def __init__(
+        self,
+        *,
+        roles_of: RolesOf,
+        coach: Any,
+        config_digests: Mapping[str, Digest],
+        projects: ProjectOf,
+        readers: PackReaders | None = None,
+        models: ModelsConfig | None = None,
+        absent_engines: Collection[str] = (),
+    ) -> None:
+        self._roles_of, self._coach, self._config, self._projects = roles_of, coach, config_digests, projects
+        self._readers, self._models, self._absent = readers, models, frozenset(absent_engines)
+
+    async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
+        """The result of the command: story id, version and state. Raises what the domain refuses."""
+        if not bench.journal.knows(command.command_id):
+            decide = COMMANDS.get(command.name)
+            if decide is None:
+                raise InvalidInput(f"there is no command {command.name!r}", allowed=sorted(COMMANDS))
+            if not bench.journal.exists and command.name != "create_story":
+                raise StoryNotFound(f"there is no story {bench.journal.story_id}", story_id=bench.journal.story_id)
+            await self._record(bench, command, decide)
+        return _result(bench.state)
+
+    async def _record(self, bench: Workbench, command: Command, decide: Decide) -> None:
+        caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
+        for attempt in range(1, _TRIES + 1):
+            try:
+                payloads = await decide(self, bench, command, caller)
+            except GateClosed as error:
+                if "task_id" in error.details:
+                    raise  # a task's own workflow: what is recorded are transitions of the story (LC-4)
+                record = refusal(bench.state, error, caller)
+                # Not under the command's own id: a known id means that the command was carried out.
+                name = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]
+                await bench.journal.record(f"refused/{name}", record, actor=caller.principal)
+                raise
+            # What is recorded of a story that is over does not open its stream again.
+            closes = command.name in ("cancel", "archive_story") or (bench.journal.exists and bench.state.is_over)
+            try:
+                await bench.journal.record_command(
+                    command.command_id, payloads, actor=caller.principal, closes=closes, trace_id=command.trace_id
+                )
+            except VersionConflict:
+                # The stream had grown; the journal has reloaded it, so the command is decided on what is there (LC-8).
+                if attempt == _TRIES:
+                    raise
+            else:
+                return
+
+    async def create(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A new story with its score, in its first state (LC-12, SC-31)."""
+        caller.require("po", rule_id="LC-11")
+        if bench.journal.exists:
+            raise InvalidTransition(
+                f"story {bench.journal.story_id} exists already",
+                state=bench.state.state,
+                event="create_story",
+                allowed=[],
+            )
+        story: Any = command.body.get("story")
+        if isinstance(story, dict):
+            named = str(story.get("project_id", DEFAULT_PROJECT))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            story = parented(story, await self._projects(EntityId(named)))
+        return created_events(
+            story, caller=caller, rules=bench.rules, coach=self._coach, config=await self._config_of(bench)
+        )
+
+    async def _config_of(self, bench: Workbench) -> Mapping[str, Digest]:
+        """What a new story is worked on under; who reads its packs is a blob before the story names it."""
+        if self._readers is None:
+            return self._config
+        return {**self._config, PACK_READERS: await bench.blobs.put(canonical_json(self._readers))}
+
+    async def start(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story may be worked on: on which repository, with which model, with which gates delegated.
+
+        A parked story may be started again, with what was wrong set right: it goes on by that.
+        """
+        caller.require("po", rule_id="LC-11")
+        state, body = bench.state, command.body
+        repo = body.get("repo")
+        if not isinstance(repo, str) or not repo:
+            raise InvalidInput("start needs a repository: its path, or its address on another machine", field="repo")
+        again = started_again(state, repo=repo, model=str(body.get("model") or ""), caller=caller)
+        address = git_address(repo)
+        if address is not None:
+            check_reached(address, listed_target(bench, address))
+        if self._models is not None:
+            require_profile(self._models, body.get("model"), absent=self._absent)
+        return (
+            StoryStarted(
+                repo=RepoSource(
+                    provider="git" if address else "local", url=address.url if address else repo, ref=body.get("ref")
+                ),
+                model=body.get("model"),
+                toolchain=body.get("toolchain") or "python",
+                delegations=(*run_delegations(bench, command, caller), *await standing_delegations(bench)),
+                record=bool(body.get("record")),
+            ),
+            *again,
+            *await run_budget(bench, command, caller),
+        )
+
+    async def approve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A pending approval is granted."""
+        name, notes = _gate_name(command), str(command.body.get("notes") or "")
+        return decide_gate(
+            bench.state, bench.rules.fsm, name, approve=True, caller=caller, now_ms=bench.now_ms, notes=notes
+        )
+
+    async def reject(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A pending approval is rejected, with a reason."""
+        name, reason = _gate_name(command), str(command.body.get("reason") or "")
+        state, fsm = bench.state, bench.rules.fsm
+        rejected = decide_gate(state, fsm, name, approve=False, caller=caller, now_ms=bench.now_ms, notes=reason)
+        back = command.body.get("back")
+        return rejected if back is None else (*rejected, *_back(bench, str(back), caller, reason))
+
+    async def transition(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """An event of the lifecycle is fired, in the one role that the body names or in any of the caller's (AP-56)."""
+        event, reason = str(command.body.get("event")), str(command.body.get("reason") or "")
+        return _fired(bench, event, caller.acting(command.body.get("actor")), reason)
+
+    async def unpark(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A parked story goes on."""
+        caller.require("po", rule_id="LC-11")
+        return unpark(bench.state, caller=caller, note=str(command.body.get("note") or ""))
+
+    async def resolve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A person says whether an unknown step happened; one that did has its result by that (RC-52, AP-86)."""
+        caller.require("po", "devops", rule_id="LC-11")
+        body = command.body
+        resolved = resolve_step(
+            bench.state,
+            str(body.get("step_id") or ""),
+            outcome=str(body.get("outcome") or ""),
+            caller=caller,
+            note=str(body.get("note") or ""),
+        )
+        if resolved.outcome == "not_happened":
+            return (resolved,)
+        result = {"outcome": resolved.outcome, "by": resolved.by, "note": resolved.note}
+        return (resolved, await finished_effect(bench.blobs, resolved.step_id, result, reason="resolved"))
+
+    async def cancel(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story is given up."""
+        caller.require("po", rule_id="LC-11")
+        cancelled = cancel(bench.state, reason=str(command.body.get("reason") or ""))
+        await end_calls(bench)
+        return cancelled
+
+    async def revoke(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A yes to a tool call is taken back before it was used."""
+        name, reason = _gate_name(command), str(command.body.get("reason") or "")
+        return revoke(bench.state, bench.rules.fsm, name, caller=caller, reason=reason)
+
+    async def pause(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """No step of the story starts from here on."""
+        caller.require("po", rule_id="LC-11")
+        return (pause(bench.state, caller=caller, reason=str(command.body.get("reason") or "")),)
+
+    async def resume(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A paused story goes on."""
+        caller.require("po", rule_id="LC-11")
+        return (resume(bench.state, caller=caller, note=str(command.body.get("note") or "")),)
+
+    async def restore(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story tree goes back to a checkpoint, before anything else is done (PL-47)."""
+        caller.require("po", rule_id="LC-11")
+        name, reason = str(command.body.get("checkpoint") or ""), str(command.body.get("reason") or "")
+        return (request_restore(bench.state, bench.rules.fsm, name, caller=caller, reason=reason),)
+
+    async def edit(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story has another text, and a score for it."""
+        caller.require("po", rule_id="LC-11")
+        return edit_story(bench, command, caller, self._coach)
+
+    async def apply_advice(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story has what the coach proposed, beside every word of its author."""
+        caller.require("po", rule_id="LC-11")
+        return apply_advice(bench, command, caller, self._coach)
+
+    async def set_rigor(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """The story is worked on at another rigor level."""
+        return await set_rigor(bench, command, caller, self._coach)
+
+    async def ask(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A question is on record."""
+        return ask_question(bench, command, caller)
+
+    async def answer(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A question has its answer."""
+        return answer_question(bench, command, caller)
+
+    async def request_approval(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A gate is asked for, also again."""
+        return await request_approval(bench, command, caller)
+
+    async def propose_plan(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A council's outline becomes a proposed plan version."""
+        return propose_plan(bench, command, caller)
+
+    async def invoke_tool(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A tool is to be called."""
+        await bench.journal.require_running()
+        return await request_call(bench, command, caller)
+
+    async def start_run(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """A command is to be run in the sandbox."""
+        await bench.journal.require_running()
+        return await request_run(bench, command, caller)
+
+
+Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
+
+
+def _plain(decide: Plain) -> Decide:
+    """A command that needs nothing of the handler."""
+
+    async def carried_out(_: CommandHandler, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        return await decide(bench, command, caller)
+
+    return carried_out
+
+
+COMMANDS: Mapping[str, Decide] = {
+    **{name: _plain(decide) for name, decide in PLAIN.items()},
+    "create_story": CommandHandler.create,
+    "start_story": CommandHandler.start,
+    "approve": CommandHandler.approve,
+    "reject": CommandHandler.reject,
+    "transition": CommandHandler.transition,
+    "unpark": CommandHandler.unpark,
+    "resolve_step": CommandHandler.resolve,
+    "cancel": CommandHandler.cancel,
+    "revoke": CommandHandler.revoke,
+    "invoke_tool": CommandHandler.invoke_tool,
+    "start_run": CommandHandler.start_run,
+    "pause_story": CommandHandler.pause,
+    "resume_story": CommandHandler.resume,
+    "restore_story": CommandHandler.restore,
+    "edit_story": CommandHandler.edit,
+    "apply_advice": CommandHandler.apply_advice,
+    "set_rigor": CommandHandler.set_rigor,
+    "ask_question": CommandHandler.ask,
+    "answer_question": CommandHandler.answer,
+    "request_approval": CommandHandler.request_approval,
+    "propose_plan": CommandHandler.propose_plan,
+    **COUNCIL_COMMANDS,
+}
+
+
+def _fired(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
+    """The transition; one back to BUILD adds the task that it is about (LC-91)."""
+    moved = fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
+    last = moved[-1]
+    if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
+        number = sum(bench.state.loopbacks.values()) + 1
+        return (*moved, *fix_task(bench, f"loopback/{event}/{number}", reason.strip()))
+    return moved
+
+
+def _back(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
+    """The way back that the rejection is followed by, in the same append; InvalidInput for one that leads forward."""
+    state = bench.state
+    rows = bench.rules.fsm.lifecycles[state.lifecycle].legal(state.state)
+    ways = [row.event for row in rows if row.kind == "loopback"]
+    if event not in ways:
+        raise InvalidInput(
+            f"{event[:60]!r} leads not back from {state.state}; events that do: {', '.join(ways) or 'none'}",
+            field="back",
+            allowed=ways,
+        )
+    return _fired(bench, event, caller, reason)
+
+
+def _gate_name(command: Command) -> str:
+    name = command.body.get("gate")
+    if not isinstance(name, str) or not name:
+        raise InvalidInput("name the gate or the approval id", field="gate")
+    return name

@@ -1,0 +1,1 @@
+"""Duties of the owner: one procedure for each intent that a story owes."""

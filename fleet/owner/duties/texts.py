@@ -1,0 +1,137 @@
+"""Texts that procedures put into prompts and files. The same story, tree and attempt give the same bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fleet.context.counting import ESTIMATE
+from fleet.context.port import PackRequest
+from fleet.events.context import ContextPackBuilt, DroppedScope
+from fleet.kernel.ids import Digest, EntityId
+from fleet.owner.workbench import Workbench
+from fleet.trees.service import file_text, is_test, outline, read_tree, signatures
+
+LONG_FILE = 3500
+"""Characters above which a developer is shown what a file defines, and not all of its text."""
+
+
+SHOWN_FILES = 30
+"""Sources of the repository that a prompt names; in a larger one those are chosen that the story is about."""
+
+
+WHOLE_FILE = 200_000
+"""Characters of a file that are read for its definitions."""
+
+
+async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId | None, *, as_of: int = 0) -> str:
+    """What this role may see of the story in this phase; that it was shown is on record (CX-6)."""
+    request = PackRequest(
+        story_id=bench.journal.story_id,
+        role=role,
+        phase=phase,
+        as_of=as_of or bench.state.version,
+        task_id=task_id,
+    )
+    pack = await bench.packs.pack(request)
+    name = f"pack/{role}/{phase}/{pack.hash.hex[:16]}"
+    await bench.journal.record(
+        name,
+        ContextPackBuilt(
+            pack_id=bench.new_id("rp", name),
+            as_role=role,
+            phase=phase,  # pyright: ignore[reportArgumentType]
+            task_id=task_id,
+            scopes=pack.scopes,
+            token_count=pack.token_count,
+            budget=pack.budget,
+            hash=pack.hash,
+            dropped=tuple(DroppedScope(scope=s, count=n) for s, n in pack.dropped),
+            as_of=pack.as_of,
+            counter=None if pack.counter == ESTIMATE.name else pack.counter,
+        ),
+    )
+    return pack.text
+
+
+async def source_paths(bench: Workbench, tree: Digest) -> tuple[str, ...]:
+    """The files that work may change: those the story names, else the sources of the repository (30 at most)."""
+    named = bench.state.content.constraints.get("paths")
+    if isinstance(named, list) and named:
+        return tuple(str(p) for p in named)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    files = await read_tree(bench.blobs, tree)
+    sources = tuple(sorted(p for p in files if p.endswith(".py") and not is_test(p)))
+    return sources if len(sources) <= SHOWN_FILES else await _chosen(bench, tree, sources)
+
+
+async def _chosen(bench: Workbench, tree: Digest, sources: tuple[str, ...]) -> tuple[str, ...]:
+    """As many sources as a prompt shows, in order of path: those that the story is about, then the first ones."""
+    found: list[str] = []
+    if bench.knowledge is not None:
+        asked = "\n".join(
+            [bench.state.content.title, bench.state.content.description, *(c.text for c in bench.criteria)]
+        )
+        # What is no source for prompts may stand between those that are.
+        ranked = await bench.knowledge.choose_files(tree, asked, limit=4 * SHOWN_FILES)
+        known = frozenset(sources)
+        found = [file.path for file in ranked if file.path in known]
+    return tuple(sorted([*dict.fromkeys([*found, *sources])][:SHOWN_FILES]))
+
+
+async def design_view(bench: Workbench) -> str:
+    """What a designer sees of the repository: each source file with its definitions."""
+    assert bench.state.tree is not None
+    files = await read_tree(bench.blobs, bench.state.tree)
+    sources = tuple(sorted(p for p in files if p.endswith(".py") and not is_test(p)))
+    if len(sources) <= SHOWN_FILES:
+        return "Repository:\n" + await outline(bench.blobs, files)
+    chosen = await _chosen(bench, bench.state.tree, sources)
+    return "Repository:\n" + await outline(bench.blobs, files, paths=chosen)
+
+
+async def task_view(bench: Workbench, paths: tuple[str, ...]) -> str:
+    """What a developer sees of the repository: the files to change as they are now."""
+    assert bench.state.tree is not None
+    files = await read_tree(bench.blobs, bench.state.tree)
+    parts: list[str] = []
+    for path in paths:
+        text = await file_text(bench.blobs, files, path, limit=WHOLE_FILE)
+        if text is None:
+            parts.append(f"File {path} does not exist yet.")
+        elif len(text) > LONG_FILE:
+            parts.append(f"File {path} is long; it defines:\n{signatures(text)}")
+        else:
+            parts.append(f"File {path}:\n{text}")
+    return "\n\n".join(parts)
+
+
+def examples_module(constraints: Mapping[str, Any]) -> str:
+    """A test module made from `constraints.examples`; empty when the story gives none.
+
+    The expressions are the requester's own words; they are evaluated inside the sandbox only.
+    """
+    examples = constraints.get("examples")
+    if not isinstance(examples, Mapping):
+        return ""
+    lines = [str(examples.get("import", "")).strip(), ""]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    cases: Any = examples.get("cases", [])  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for number, case in enumerate(cases if isinstance(cases, list) else [], 1):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if isinstance(case, Mapping):
+            call, equals = case.get("call"), case.get("equals")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            lines += ["", f"def test_example_{number}():", f"    assert {call} == {equals}", ""]
+    return "\n".join(lines).strip() + "\n"
+
+
+async def test_path(bench: Workbench, tree: Digest, title: str) -> str:
+    """Where new tests of a task go: beside the tests that are there, else below tests/."""
+    files = await read_tree(bench.blobs, tree)
+    folders = [p.rsplit("/", 1)[0] if "/" in p else "" for p in files if is_test(p) and p.endswith(".py")]
+    folder = max(sorted(set(folders)), key=folders.count) if folders else "tests"
+    slug = "_".join(re.findall(r"[a-z0-9]+", title.lower()))[:40].strip("_") or "task"
+    stem = f"{folder}/test_{slug}" if folder else f"test_{slug}"
+    number, path = 1, f"{stem}.py"
+    while path in files:
+        number += 1
+        path = f"{stem}_{number}.py"
+    return path

@@ -1,0 +1,1 @@
+"""The journal of a story: steps with their effect classes, recorded once."""

@@ -1,0 +1,1 @@
+"""Totals of a day by scope: port, rules and adapters."""

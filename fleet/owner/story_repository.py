@@ -1,0 +1,63 @@
+"""The repository of a story as its runs see it, wherever it came from (RC-70)."""
+
+from __future__ import annotations
+
+from fleet.forge.port import FetchedRepository, StagedRepository
+from fleet.kernel.errors import ToolFailed
+from fleet.kernel.ids import Digest
+from fleet.owner.workbench import Workbench
+from fleet.policy.commands.git import GitAddress, git_address
+from fleet.workspace.service.repository_specs import FETCHED, fetched_of
+
+FETCH_STEPS = "base/fetch/"
+"""Where the steps that fetch a story's repository begin."""
+
+
+def hosted_at(bench: Workbench) -> GitAddress | None:
+    """Where the story's repository is on another machine; None for one of this machine, or before the start."""
+    start = bench.state.start
+    return git_address(start.repo.url) if start is not None else None
+
+
+async def staged_repository(bench: Workbench) -> StagedRepository | None:
+    """The copy that runs see, at the commit that the story builds on; None before there is one.
+
+    A copy that was lost is made anew: of the repository when that is of this machine, else of what was fetched.
+
+    Raises InvalidInput, StoreUnavailable, ToolFailed when it cannot be made.
+    """
+    start = bench.state.start
+    if start is None:
+        return None
+    address = git_address(start.repo.url)
+    if address is None:
+        return await bench.forge.stage(start.repo.url, bench.state.base_commit or start.repo.ref)
+    fetched = await _fetched(bench, address)
+    return None if fetched is None else await bench.forge.stage_fetched(fetched)
+
+
+async def _fetched(bench: Workbench, address: GitAddress) -> FetchedRepository | None:
+    """What the record says was fetched."""
+    for step_id, step in bench.state.steps.items():
+        if not step_id.startswith(FETCH_STEPS) or step.finished is None or step.finished.outcome != "succeeded":
+            continue
+        found = {a.path: a.artifact_digest for a in step.finished.artifacts}
+        if not set(FETCHED) <= set(found):
+            raise ToolFailed(f"{address.url} was fetched and left no pack: start the story anew", step_id=step_id)
+        facts, pack, index = (found[path] for path in FETCHED)
+        fetched = fetched_of(address, await bench.blobs.get(facts), pack=pack, pack_index=index)
+        if fetched is None:
+            raise ToolFailed(f"{address.url} was fetched, and what came is no fetch: start the story anew")
+        return fetched
+    return None
+
+
+async def packs_of(bench: Workbench, commit: str) -> tuple[Digest, ...]:
+    """The pack that holds a commit made in this story, and all that it builds on since the base; none for others."""
+    for step in reversed(list(bench.state.steps.values())):
+        found = {a.path.rpartition("/")[2]: a.artifact_digest for a in step.finished.artifacts} if step.finished else {}
+        if "commit.txt" not in found or "new.pack" not in found:
+            continue
+        if (await bench.blobs.get(found["commit.txt"])).decode(errors="replace").strip() == commit:
+            return (found["new.pack"],)
+    return ()

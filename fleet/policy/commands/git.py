@@ -1,0 +1,126 @@
+"""Repositories on other machines: addresses of git, and which of them may be reached with what (RC-70, RT-58)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.types import Frozen
+
+_HOST = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"
+_PATH = re.compile(r"(?:/[A-Za-z0-9_~][A-Za-z0-9_.~+-]*)+/?")
+_URL = re.compile(rf"(https?|ssh)://(?:([A-Za-z0-9._-]+)@)?({_HOST})(?::([0-9]{{1,5}}))?(/.*)?", re.IGNORECASE)
+_SCP = re.compile(rf"([A-Za-z0-9._-]+)@({_HOST}):(?!/)(.+)", re.IGNORECASE)
+_PORTS = {"https": 443, "http": 80, "ssh": 22}
+_MAX_LENGTH = 500
+
+GitPlace = Annotated[str, Field(pattern=rf"^{_HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9_~][A-Za-z0-9_.~+-]*)*$")]
+"""`host`, `host/owner` or `host/owner/name`, the port with it when it is not the usual one."""
+
+HostKey = Annotated[
+    str, Field(pattern=r"^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{20,1500}={0,3}$")
+]
+"""A public key of a host, without its name."""
+
+
+class GitTarget(Frozen):
+    """How repositories at one place are fetched and pushed to."""
+
+    user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "git"
+    """User name beside the token; GitHub takes any, GitLab `oauth2` or the token's own name."""
+    credentials: Annotated[str, Field(pattern=r"^secret://")] | None = None
+    """Secret with the token, or with the private key of an ssh address; grant it to roles for the operations of git.
+
+    None asks without one, which over ssh nobody answers.
+    """
+    host_keys: tuple[HostKey, ...] = ()
+    """Of ssh alone: what the host has to prove to be, as `ssh-keyscan` prints it without the host's name."""
+    plain_http: bool = False
+    """Whether `http` will do, which shows the token to everybody on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class GitAddress:
+    """Where a repository is on another machine."""
+
+    scheme: Literal["https", "http", "ssh"]
+    host: str
+    """In lower case."""
+    port: int
+    path: str
+    """Begins with a slash and does not end with one."""
+    user: str | None = None
+    """Of ssh alone: a name in an https address would be a credential."""
+
+    @property
+    def authority(self) -> str:
+        """`host:port`, as the network rules of a run name it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def place(self) -> str:
+        """`host/owner/name`, as targets are listed; without the usual port and the ending `.git`."""
+        host = self.host if self.port == _PORTS[self.scheme] else self.authority
+        return f"{host}{self.path.removesuffix('.git')}"
+
+    @property
+    def url(self) -> str:
+        """The one form of this address; equal for equal repositories."""
+        user = f"{self.user}@" if self.user else ""
+        host = self.host if self.port == _PORTS[self.scheme] else self.authority
+        return f"{self.scheme}://{user}{host}{self.path}"
+
+
+def git_address(text: str) -> GitAddress | None:
+    """The address on another machine, None for a folder of this one or a `file://` address.
+
+    Raises:
+        InvalidInput: another kind of address, one with a password, token, query or odd characters.
+    """
+    if text.startswith(("/", ".", "~", "file://")) or not ("://" in text or "::" in text or _SCP.fullmatch(text)):
+        return None
+    return parse_git_address(text)
+
+
+def parse_git_address(text: str) -> GitAddress:
+    """As `git_address`, for what has to be on another machine; InvalidInput otherwise."""
+    if len(text) <= _MAX_LENGTH:
+        if found := _URL.fullmatch(text):
+            scheme, user, host, port, path = found.groups()
+            return _checked(text, scheme.lower(), user, host, port, path or "")
+        if found := _SCP.fullmatch(text):
+            return _checked(text, "ssh", found[1], found[2], None, f"/{found[3]}")
+    raise _wrong(text)
+
+
+def _checked(text: str, scheme: str, user: str | None, host: str, port: str | None, path: str) -> GitAddress:
+    number = int(port) if port else _PORTS[scheme]
+    names = path.split("/")
+    is_odd = not _PATH.fullmatch(path) or ".." in names or "." in names or not 0 < number < 65_536 or ".." in host
+    if is_odd or (user is not None and scheme != "ssh"):
+        raise _wrong(text)
+    return GitAddress(scheme, host.lower(), number, path.rstrip("/"), user)  # pyright: ignore[reportArgumentType]
+
+
+def _wrong(text: str) -> InvalidInput:
+    # The address may hold a token, and the message goes into logs: it is not repeated.
+    shown = re.sub(r"//[^/@]*@", "//...@", text)[:100]
+    return InvalidInput(
+        f"{shown!r} is no address of a git repository: write https://host/owner/name.git or git@host:owner/name.git, "
+        "without password or token (credentials stand in secrets.yaml), or name a folder",
+        field="repo",
+    )
+
+
+def git_target(targets: Mapping[str, GitTarget], address: GitAddress) -> GitTarget | None:
+    """What is listed for the address: of several places that hold it the narrowest; None when none does."""
+    if address.path in ("", "/"):
+        return None
+    holding = [place for place in targets if f"{address.place}/".startswith(f"{place.removesuffix('.git')}/")]
+    found = targets[max(holding, key=len)] if holding else None
+    return None if found is None or (address.scheme == "http" and not found.plain_http) else found

@@ -1,0 +1,1 @@
+"""Run specifications: what runs, on which tree, under which limits, and what repeating it may do (pure)."""

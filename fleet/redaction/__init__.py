@@ -1,0 +1,1 @@
+"""Redaction: finds secrets in text, JSON and streams, and replaces them (pure)."""

@@ -1,0 +1,115 @@
+"""Secrets in data: every text is looked at, by itself and as the value of its name (CX-60, CX-70)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from fleet.redaction.redact import find_spans, operator_patterns, placeholder, redact
+from fleet.redaction.secret_patterns import SecretPattern
+
+_TELLING = re.compile(r"passw|pwd|secret|token|key|credential|auth|cookie|connection|passphrase", re.IGNORECASE)
+_SHORT_CHARS = 100
+"""Of a story's events most texts are as short, and the same again and again: names, ids, digests, states."""
+_Patterns = tuple[SecretPattern, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def redact_json(value: Any) -> Any:
+    """The value with every secret replaced, names of fields too; equal to the value where there is none.
+
+    A text under the name of a secret goes out whole, as it does in JSON that is printed.
+    """
+    return _redacted(value, operator_patterns())
+
+
+def _redacted(value: Any, added: _Patterns) -> Any:
+    # Built-in types first: asking whether a number is a Mapping costs more than all the rest.
+    match value:
+        case str():
+            return _text(value, added)
+        case None | bool() | int() | float():
+            return value
+        case dict() | Mapping():
+            items = cast("Mapping[Any, Any]", value).items()
+            plain = dict[Any, Any]()
+            for name, item in items:
+                key = _text(name, added) if isinstance(name, str) else name
+                plain[_free(key, plain) if key in plain else key] = _item(str(name), item, added)
+            return plain
+        case list() | tuple():
+            return [_redacted(item, added) for item in cast("Sequence[Any]", value)]
+        case _:
+            return value
+
+
+def redact_model(model: _Model) -> _Model:
+    """The model with every secret in its texts replaced; the very same one where there is none.
+
+    A text that a placeholder makes longer than its field allows loses its end.
+    """
+    data = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    plain = redact_json(data)
+    if plain == data:
+        return model
+    try:
+        return type(model).model_validate(plain)
+    except ValidationError:
+        return type(model).model_validate(_no_longer(plain, data))
+
+
+def _text(text: str, added: _Patterns) -> str:
+    return _short_text(text, added) if len(text) <= _SHORT_CHARS else redact(text).text
+
+
+@lru_cache(maxsize=8192)
+def _short_text(text: str, _: _Patterns) -> str:
+    """The text without secrets; patterns that the operator adds make another answer."""
+    return redact(text).text
+
+
+def _free(name: Any, taken: Mapping[Any, Any]) -> Any:
+    """The name, or one that is free: of two names that are secret neither value may get lost."""
+    number, free = 1, name
+    while free in taken:
+        number, free = number + 1, f"{name} {number + 1}"
+    return free
+
+
+def _item(name: str, value: Any, added: _Patterns) -> Any:
+    if not isinstance(value, str):
+        return _redacted(value, added)
+    is_short = len(name) + len(value) <= _SHORT_CHARS
+    return _short_field(name, value, added) if is_short else _field(name, value, added)
+
+
+def _field(name: str, value: str, added: _Patterns) -> str:
+    """The text without secrets; a placeholder instead where its name tells that it is one."""
+    plain = _text(value, added)
+    if plain != value or not value or not _TELLING.search(name):
+        return plain
+    spans = find_spans(json.dumps({name: value}, ensure_ascii=False))
+    return placeholder(spans[-1].kind) if spans else value
+
+
+_short_field = lru_cache(maxsize=8192)(_field)
+
+
+def _no_longer(plain: Any, data: Any) -> Any:
+    match plain, data:
+        case str(), str():
+            return plain[: len(data)]
+        case dict(), dict():
+            fields = zip(cast("dict[str, Any]", plain).items(), cast("dict[str, Any]", data).values(), strict=True)
+            return {name: _no_longer(new, old) for (name, new), old in fields}
+        case list(), list():
+            return [
+                _no_longer(new, old) for new, old in zip(cast("list[Any]", plain), cast("list[Any]", data), strict=True)
+            ]
+        case _:
+            return plain

@@ -1,0 +1,1 @@
+"""Names of actors to handles, and wrappers around ports that measure and trace."""

@@ -1,0 +1,123 @@
+"""The supervisors of a fleet as a caller sees them: which there are, and which one a run goes to (RC-26)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from fleet.kernel.errors import FleetError, SandboxUnavailable, ToolTimeout
+from fleet.kernel.ids import RunKey
+from fleet.remote.nodes import NodeWatch
+from fleet.remote.resolver import ActorResolver
+from fleet.sandbox.service.spread import node_of, ranked
+
+T = TypeVar("T")
+
+_ANSWER_S = 3.0
+
+
+class Patience(NamedTuple):
+    """How often a caller looks for supervisors, and how long it waits for one; in seconds."""
+
+    fresh_s: float = 3.0
+    """Between two questions to the home which there are."""
+    again_s: float = 0.5
+    """Between two calls of one that does not answer."""
+    verdict_s: float = 60.0
+    """In which Ray has to say whether a node that is silent is dead; until then its runs wait for it."""
+
+
+class Supervisors:
+    """The home's supervisor and those of further nodes, as the home names them.
+
+    The home is asked every few seconds at most. While it does not answer, those that it named last are taken, but for
+    those that Ray knows to be gone; at first the home alone.
+    """
+
+    def __init__(
+        self, resolver: ActorResolver, home: str, watch: NodeWatch | None = None, *, patience: Patience | None = None
+    ) -> None:
+        self._resolver, self._home, self._watch = resolver, home, watch or NodeWatch()
+        self._patience = patience or Patience()
+        self._names, self._asked = (home,), float("-inf")
+        self._asking = asyncio.Lock()  # one question at a time; who waits gets the same answer
+
+    async def names(self) -> tuple[str, ...]:
+        """All of them, the home first."""
+        async with self._asking:
+            if time.monotonic() - self._asked > self._patience.fresh_s:
+                self._names, self._asked = await self._asked_home(), time.monotonic()
+            return self._names
+
+    async def _asked_home(self) -> tuple[str, ...]:
+        try:
+            found = await self._resolver.call(self._home, "supervisors", timeout_s=_ANSWER_S, found_within_s=0)
+        except (SandboxUnavailable, ToolTimeout):
+            found = [name for name in self._names if not await self._watch.is_gone(name)]
+        return tuple(found)
+
+    async def at_one(self, key: RunKey, ask: Callable[[str], Awaitable[T]], *, is_bound: bool = False) -> T:
+        """What the supervisor answers that the key belongs to; another one's answer once its node is known to be dead.
+
+        One that died on a node that lives starts again there, and takes up what it had begun: it is waited for. So is
+        the home's where it has another node to go to.
+
+        Args:
+            is_bound: it is the home's whatever the key.
+
+        Raises:
+            SandboxUnavailable: as `ask`; or the supervisor does not answer, and Ray could not say in time what became
+                of it. On a fleet of one node that is said at once.
+        """
+        chosen, until = "", 0.0
+        while True:
+            names = (self._home,) if is_bound else await self.names()
+            left = [name for name in names if not await self._watch.is_gone(name)]
+            if chosen not in left:
+                chosen, until = ranked(key, left)[0], 0.0
+            try:
+                return await ask(chosen)
+            except SandboxUnavailable as error:
+                until = until or time.monotonic() + self._patience.verdict_s
+                is_its_own = error.details.get("actor") != chosen
+                if is_its_own or time.monotonic() > until or not await self._comes_back(chosen):
+                    raise
+            await asyncio.sleep(self._patience.again_s)
+
+    async def _comes_back(self, name: str) -> bool:
+        return node_of(name) is not None or await self._watch.has_several()
+
+    async def at_any(self, key: RunKey, ask: Callable[[str], Awaitable[T]]) -> T:
+        """The first answer of a supervisor, beginning with the one that the key belongs to. Raises as `ask`."""
+        *before, last = ranked(key, await self.names())
+        for name in before:
+            try:
+                return await ask(name)
+            except SandboxUnavailable as error:
+                if error.details.get("actor") != name:
+                    raise
+        return await ask(last)
+
+
+class RayPeers:
+    """Implements the port Peers for the supervisors of this fleet.
+
+    Args:
+        home: the one that moves from node to node, and has no other name for it.
+    """
+
+    def __init__(self, resolver: ActorResolver, home: str, watch: NodeWatch | None = None) -> None:
+        self._resolver, self._home, self._watch = resolver, home, watch or NodeWatch()
+
+    async def has_dropped(self, supervisor: str, key: RunKey) -> bool:
+        """See the port."""
+        if supervisor != self._home and node_of(supervisor) is None:
+            return False
+        if await self._watch.is_gone(supervisor):
+            return True
+        try:
+            return not await self._resolver.call(supervisor, "holds", key, timeout_s=_ANSWER_S, found_within_s=0)
+        except FleetError:
+            return False

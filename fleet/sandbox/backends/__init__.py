@@ -1,0 +1,1 @@
+"""Backends that run a command in isolation, and what they share."""

@@ -1,0 +1,1 @@
+"""The proxy that lets a run reach the hosts of its policy and no others."""

@@ -1,0 +1,446 @@
+"""Runs by key: each key has one recorded result, whoever asks, how often, and after which crash (RC-51, RC-54)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from fleet.kernel.clock import Clock
+from fleet.kernel.errors import FleetError, NotFound, SandboxUnavailable
+from fleet.kernel.ids import RunKey, StoryId
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.port import (
+    Claimed,
+    Done,
+    LogPage,
+    Lost,
+    Peers,
+    RunLedger,
+    RunLogs,
+    Running,
+    RunProgress,
+    SandboxBackend,
+    SandboxHealth,
+)
+from fleet.sandbox.service.runs import LOST, RunRecords, RunSecrets, refused_result
+from fleet.secrets.service import KnownSecrets, SecretBroker
+from fleet.trees.port import BlobStore
+
+_KEPT_LINES = 20_000
+_BATCH = 500
+_PAUSE_S = 0.05
+_CLOSE_S = 5.0
+
+
+class RunLines:
+    """Lines between the backend that reads them and the store that readers look at.
+
+    A store that does not answer costs live lines and nothing else: the log of the result has them all.
+
+    Args:
+        known: taken out of every line once more; the backend has done so for the secrets of this run.
+    """
+
+    def __init__(self, key: RunKey, logs: RunLogs | None, known: KnownSecrets) -> None:
+        self._key, self._logs, self._known = key, logs, known
+        self._lines: deque[LogLine] = deque(maxlen=_KEPT_LINES)
+        self._more = asyncio.Event()
+
+    def take(self, line: LogLine) -> None:
+        """The line will be published; called by the backend on the event loop, never blocks and never fails."""
+        if self._logs is not None:
+            self._lines.append(line)
+            self._more.set()
+
+    async def publish(self) -> None:
+        """Every line goes to the readers within a moment; runs until it is cancelled."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            with contextlib.suppress(FleetError):
+                await self._flush()
+            await asyncio.sleep(_PAUSE_S)
+
+    async def close(self) -> None:
+        """The last lines are published, and the end of the run, if the store answers in time."""
+        if self._logs is None:
+            return
+        with contextlib.suppress(FleetError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._flush()
+                await self._logs.end(self._key)
+
+    async def _flush(self) -> None:
+        assert self._logs is not None
+        while self._lines:
+            batch = list(islice(self._lines, _BATCH))
+            await self._logs.append(self._key, [self._redacted(line) for line in batch])
+            # Only now: a flush that is cancelled is made again, and the store leaves out what it has.
+            while self._lines and self._lines[0].n <= batch[-1].n:
+                self._lines.popleft()
+
+    def _redacted(self, line: LogLine) -> LogLine:
+        text = self._known.redact(line.line).text
+        return line if text == line.line else line.model_copy(update={"line": text})
+
+
+_QUEUE_AND_GRACE_S = 120
+_POLL_S = 0.25
+_MAX_POLL_S = 2.0
+_REFUSED_WITHIN_S = 0.1
+"""A run that cannot be started mostly fails at once: `submit` waits so long for that (RC-20)."""
+_CANCEL_AGAIN_S = 0.05
+
+
+class SupervisorLimits(NamedTuple):
+    """How much a supervisor takes on, and how often it looks at the ledger; times in seconds."""
+
+    max_runs: int = 1_000
+    """Runs under way and waiting; one more is refused."""
+    watch_s: float = 1.0
+    """Between two looks whether the end of a run was asked for elsewhere."""
+    renew_s: float = 60.0
+    """Between two new deadlines of a run; a run that waits for its turn must not count as lost."""
+
+
+@dataclass(eq=False, slots=True)
+class _LiveRun:
+    wants_end: asyncio.Event = field(default_factory=asyncio.Event)
+    is_unattended: bool = False
+    """Nobody waits for the task: what goes wrong has to be recorded."""
+    has_ended: bool = False
+    """The backend is done with it; only the recording is left."""
+    task: asyncio.Task[RunResult] = field(init=False)
+
+
+class ToolSupervisor:
+    """One sandbox backend behind the run ledger. Implements the port Sandbox.
+
+    Args:
+        name: of this supervisor in the ledger; a restarted one has the same name and takes its own runs up again.
+        logs: where live lines are published; None publishes none.
+        secrets: resolves the references of runs; None refuses runs that have any.
+        known: the values that `secrets` registers, taken out of all text that comes back.
+        peers: the others that share the ledger; a run that one of them has dropped is taken over at once. None knows
+            nobody: then such a run waits for its deadline.
+    """
+
+    def __init__(
+        self,
+        backend: SandboxBackend,
+        ledger: RunLedger,
+        blobs: BlobStore,
+        clock: Clock,
+        name: str,
+        *,
+        logs: RunLogs | None = None,
+        secrets: SecretBroker | None = None,
+        known: KnownSecrets | None = None,
+        peers: Peers | None = None,
+        limits: SupervisorLimits | None = None,
+    ) -> None:
+        self._backend = backend
+        self._ledger = ledger
+        self._records = RunRecords(blobs)
+        self._clock = clock
+        self._name = name
+        self._logs = logs
+        self._known = known or KnownSecrets()
+        self._secrets = RunSecrets(secrets, self._known)
+        self._peers = peers
+        self._limits = limits or SupervisorLimits()
+        self._total = 0
+        self._live: dict[RunKey, _LiveRun] = {}
+        # Claiming a key and registering its task are one step, or a second caller would take the first for dead.
+        self._locks: WeakValueDictionary[RunKey, asyncio.Lock] = WeakValueDictionary()
+
+    async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
+        """Run the command once per key and say how it ended; goes on when the caller is cancelled.
+
+        Raises:
+            SandboxUnavailable: nothing could hold it, or too many runs wait; the key is free again.
+            PolicyDenied: it refers to secrets that it may not have.
+            OwnershipLost: a higher epoch was seen for the story.
+            IdempotencyMismatch: the key names another specification.
+        """
+        self._secrets.check(spec)
+        pause_s = _POLL_S
+        while True:
+            found = await self._claim(spec, story=story, key=key, epoch=epoch)
+            match found:
+                case _LiveRun():
+                    return await asyncio.shield(found.task)
+                case Done(result):
+                    return await self._records.get(result)
+                case Running():
+                    await self._clock.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _MAX_POLL_S)
+
+    async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
+        """Start the run, once per key, and return at once (RC-20). Raises like `run`.
+
+        What goes wrong later is recorded as the run's result, because nobody waits for it; so is the loss of the run
+        when this supervisor dies (RC-27).
+        """
+        self._secrets.check(spec)
+        found = await self._claim(spec, story=story, key=key, epoch=epoch, is_detached=True)
+        match found:
+            case _LiveRun():
+                return await self._begun(found)
+            case Done(result):
+                return _final(await self._records.get(result))
+            case Running():
+                return RunProgress("running")
+
+    async def progress(self, key: RunKey, *, wait_s: float = 0) -> RunProgress:
+        """Where the run is, at the latest after `wait_s` seconds (RC-21). Raises NotFound for an unknown key."""
+        until_ms = self._clock.monotonic_ms() + int(wait_s * 1000)
+        while True:
+            left_s = max(0, until_ms - self._clock.monotonic_ms()) / 1000
+            if (live := self._live.get(key)) is not None:
+                done, _ = await asyncio.wait({live.task}, timeout=left_s)
+                if not done:
+                    return RunProgress("running")
+            found = await self._found(key)
+            if isinstance(found, Done):
+                return _final(await self._records.get(found.result))
+            if left_s <= 0:
+                # An earlier life of ours ran it for a caller who will ask again: then it starts anew.
+                is_waiting = found.supervisor == self._name and key not in self._live
+                return RunProgress("pending" if is_waiting or await self._is_dropped(key, found) else "running")
+            await self._clock.sleep(min(left_s, _POLL_S))
+
+    async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
+        """Lines with a number above `after`: live ones, or those of the log once the run is over (RC-22).
+
+        Raises NotFound for an unknown key.
+        """
+        until_ms = self._clock.monotonic_ms() + int(wait_s * 1000)
+        while True:
+            found = await self._found(key)
+            if isinstance(found, Done):
+                return await self._records.page(found.result, after=after, limit=limit)
+            left_s = max(0, until_ms - self._clock.monotonic_ms()) / 1000
+            lines = await self._live_lines(key, after=after, limit=limit, wait_s=min(left_s, _MAX_POLL_S))
+            if lines.lines or left_s <= 0:
+                return LogPage(lines.lines, is_over=False)
+            if lines.is_over or self._logs is None:
+                await self._clock.sleep(min(left_s, _POLL_S))
+
+    async def cancel(self, key: RunKey) -> bool:
+        """End the run of this key, also one of another supervisor (RC-24, RC-26); false when none is under way.
+
+        Its result is recorded as `cancelled`. A run that is over keeps its result.
+        """
+        live = self._live.get(key)
+        if live is not None:
+            live.wants_end.set()
+            return not live.has_ended
+        try:
+            found = await self._found(key)
+        except NotFound:
+            return False
+        if isinstance(found, Running) and found.supervisor != self._name and not await self._is_dropped(key, found):
+            return await self._ledger.request_cancel(key)
+        return False
+
+    async def holds(self, key: RunKey) -> bool:
+        """Whether this run is under way here; if not, what the ledger says of us is what an earlier life left."""
+        async with self._lock(key):
+            return key in self._live
+
+    async def health(self) -> SandboxHealth:
+        """What the backend enforces on this node, and how much is under way (RC-25)."""
+        found = await self._backend.health()
+        return replace(found, active=self.active, total=self._total, capacity=self._limits.max_runs)
+
+    async def sweep(self) -> int:
+        """Remove what dead runs left on this node; the number of things removed."""
+        return await self._backend.sweep()
+
+    @property
+    def active(self) -> int:
+        """Runs under way here."""
+        return len(self._live)
+
+    # Who runs a key.
+
+    async def _claim(
+        self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool = False
+    ) -> _LiveRun | Done | Running:
+        while True:
+            found = await self._claim_once(spec, story=story, key=key, epoch=epoch, is_detached=is_detached)
+            if not (isinstance(found, Running) and await self._is_dropped(key, found)):
+                return found
+            await self._ledger.drop(key, found)
+
+    async def _is_dropped(self, key: RunKey, found: Running) -> bool:
+        # Never asked with the lock of the key held: the other one needs its own for the answer, and may ask us.
+        return (
+            self._peers is not None
+            and found.supervisor != self._name
+            and await self._peers.has_dropped(found.supervisor, key)
+        )
+
+    async def _claim_once(
+        self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool
+    ) -> _LiveRun | Done | Running:
+        ttl_s = _ttl_s(spec)
+        async with self._lock(key):
+            while True:
+                await self._check_room(key)
+                found = await self._ledger.claim(
+                    key,
+                    story=story,
+                    epoch=epoch,
+                    spec=spec.digest,
+                    supervisor=self._name,
+                    ttl_s=ttl_s,
+                    is_detached=is_detached,
+                )
+                match found:
+                    case Claimed() if key not in self._live:
+                        return self._start(spec, key, epoch)
+                    case Claimed():
+                        # The clock of the store ran ahead of our deadline: the run goes on, and is the one of its key.
+                        return self._live[key]
+                    case Running(supervisor) if supervisor == self._name and key in self._live:
+                        return self._live[key]
+                    case Running(supervisor) if supervisor == self._name:
+                        # An earlier life of ours claimed it; its processes died with it.
+                        await self._ledger.forget(key, supervisor=self._name)
+                    case _:
+                        return found
+
+    def _lock(self, key: RunKey) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def _check_room(self, key: RunKey) -> None:
+        if len(self._live) < self._limits.max_runs or key in self._live:
+            return
+        # A key that is known needs no room.
+        if await self._ledger.lookup(key) is None:
+            raise SandboxUnavailable(
+                f"{len(self._live)} runs are under way or waiting on {self._name}, which is all it takes; "
+                "try again later, or raise sandbox.max_waiting",
+                missing="room",
+                active=len(self._live),
+            )
+
+    async def _found(self, key: RunKey) -> Running | Done:
+        """What is known of the key. A detached run without a supervisor is recorded as lost (RC-27)."""
+        found = await self._looked_up(key)
+        if isinstance(found, Running) and found.is_detached and await self._is_dropped(key, found):
+            # It may have ended, or given its key back, while we asked.
+            again = await self._looked_up(key)
+            return await self._lost(key) if again == found else again
+        return found
+
+    async def _looked_up(self, key: RunKey) -> Running | Done:
+        async with self._lock(key):
+            found = await self._ledger.lookup(key)
+            match found:
+                case None:
+                    raise NotFound(f"no run has key {key}; check the key", run=key)
+                case Lost():
+                    return await self._lost(key)
+                case Running(supervisor) if found.is_detached and supervisor == self._name and key not in self._live:
+                    return await self._lost(key)
+                case _:
+                    return found
+
+    async def _lost(self, key: RunKey) -> Done:
+        digest = await self._records.put(LOST)
+        return Done(await self._ledger.finish(key, epoch=0, supervisor=self._name, result=digest))
+
+    # One run.
+
+    def _start(self, spec: RunSpec, key: RunKey, epoch: int) -> _LiveRun:
+        live = self._live[key] = _LiveRun()
+        self._total += 1
+        live.task = asyncio.create_task(self._carry_out(spec, live, key, epoch), name=f"run {key[:12]}")
+        live.task.add_done_callback(lambda _: self._ended(key, live))
+        return live
+
+    def _ended(self, key: RunKey, live: _LiveRun) -> None:
+        if self._live.get(key) is live:
+            del self._live[key]
+        if not live.task.cancelled():
+            live.task.exception()  # every caller may be gone; then nobody else looks at it
+
+    async def _begun(self, live: _LiveRun) -> RunProgress:
+        await asyncio.wait({live.task}, timeout=_REFUSED_WITHIN_S)
+        if live.has_ended:
+            return _final(await asyncio.shield(live.task))
+        live.is_unattended = True
+        return RunProgress("running")
+
+    async def _carry_out(self, spec: RunSpec, live: _LiveRun, key: RunKey, epoch: int) -> RunResult:
+        lines = RunLines(key, self._logs, self._known)
+        try:
+            result = await self._tended(spec, live, key, lines)
+        except (FleetError, asyncio.CancelledError) as error:
+            if not (live.is_unattended and isinstance(error, FleetError)):
+                # Nothing ran, or it was killed before an end. The backend's error is the one to tell.
+                with contextlib.suppress(FleetError):
+                    await self._ledger.forget(key, supervisor=self._name)
+                raise
+            result = refused_result(error)
+        digest = await self._records.put(result)
+        recorded = await self._ledger.finish(key, epoch=epoch, supervisor=self._name, result=digest)
+        # Not before: who reads the end of the lines finds a final status.
+        await lines.close()
+        return result if recorded == digest else await self._records.get(recorded)
+
+    async def _tended(self, spec: RunSpec, live: _LiveRun, key: RunKey, lines: RunLines) -> RunResult:
+        beside = [
+            asyncio.create_task(lines.publish(), name=f"lines of run {key[:12]}"),
+            asyncio.create_task(self._watch(live, key, _ttl_s(spec)), name=f"watch of run {key[:12]}"),
+        ]
+        try:
+            delivery = await self._secrets.delivery(spec)
+            return self._secrets.redacted(await self._backend.run(spec, run_id=key, log=lines.take, secrets=delivery))
+        finally:
+            live.has_ended = True
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _watch(self, live: _LiveRun, key: RunKey, ttl_s: int) -> None:
+        """The backend is told once the end was asked for, here or in the ledger; until then the deadline moves on."""
+        loop = asyncio.get_running_loop()
+        renewed = loop.time()
+        while not live.wants_end.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.watch_s):
+                    await live.wants_end.wait()
+                    break
+            with contextlib.suppress(FleetError):  # a store that is down is asked again
+                found = await self._ledger.lookup(key)
+                if isinstance(found, Running) and found.supervisor == self._name and found.is_cancel_requested:
+                    live.wants_end.set()
+                if loop.time() - renewed >= self._limits.renew_s:
+                    await self._ledger.renew(key, supervisor=self._name, ttl_s=ttl_s)
+                    renewed = loop.time()
+        # The backend does not know a run yet that still waits for its secrets or for the probes.
+        while not await self._backend.cancel(key):
+            await asyncio.sleep(_CANCEL_AGAIN_S)
+
+    async def _live_lines(self, key: RunKey, *, after: int, limit: int, wait_s: float) -> LogPage:
+        if self._logs is None:
+            return LogPage((), is_over=False)
+        return await self._logs.read(key, after=after, limit=limit, wait_s=wait_s)
+
+
+def _ttl_s(spec: RunSpec) -> int:
+    return spec.limits.overall_s + _QUEUE_AND_GRACE_S
+
+
+def _final(result: RunResult) -> RunProgress:
+    return RunProgress(result.status, result)

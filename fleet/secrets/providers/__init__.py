@@ -1,0 +1,1 @@
+"""Providers that need no server: files and the environment."""

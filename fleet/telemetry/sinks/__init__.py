@@ -1,0 +1,1 @@
+"""Adapters that keep or send figures, spans and log lines."""

@@ -1,0 +1,1 @@
+"""The shipped tools that work in a sandbox: files, git, search, commands."""

@@ -1,0 +1,359 @@
+"""The toolbox: claims calls by key, runs the tool, records the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+from pydantic import JsonValue
+
+from fleet.kernel.clock import Clock
+from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.errors import (
+    ConfigError,
+    FleetError,
+    InvalidInput,
+    OutcomeUnknown,
+    PolicyDenied,
+    SandboxUnavailable,
+    StoreUnavailable,
+    ToolFailed,
+    ToolTimeout,
+)
+from fleet.kernel.ids import Digest, RunKey
+from fleet.policy.catalogue import WRITE_OPS
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.runs.outcome import EXCERPT_CHARS, ToolOutcome, excerpt_of, plain_text
+from fleet.redaction.redact_json import redact_json
+from fleet.sandbox.port import Claimed, Done, RunLedger, Running
+from fleet.secrets.service import KnownSecrets
+from fleet.tools.port import PreviewableTool, Tool, ToolContext
+from fleet.trees.port import BlobStore
+
+
+async def finished(
+    outcome: ToolOutcome, *, blobs: BlobStore, limit_bytes: int, secrets: KnownSecrets | None
+) -> ToolOutcome:
+    """The outcome as it is recorded: redacted, `text` an excerpt, the whole output a blob where the excerpt is less.
+
+    Args:
+        outcome: of a tool, which may hand over its whole output as `text`, or as a blob beside a text of its own.
+        limit_bytes: of output and of data that are kept; of a longer output the first and last parts.
+
+    Raises:
+        ToolFailed: the data are over the limit, or no JSON; a tool pages what may be large.
+    """
+    whole = await _whole(outcome, blobs)
+    secrets = secrets or KnownSecrets()
+    whole = secrets.redact(whole).text
+    kept = _within(plain_text(whole), limit_bytes)
+    stored = await blobs.put(kept.encode()) if len(kept) > EXCERPT_CHARS or outcome.output else None
+    shown = kept if outcome.output is None else secrets.redact(outcome.text).text or kept
+    return outcome.model_copy(
+        update={
+            "text": excerpt_of(shown),
+            "output": stored,
+            "content": _checked(redact_json(_redacted(outcome.content, secrets)), limit_bytes),
+            "reason": secrets.redact(outcome.reason).text,
+        }
+    )
+
+
+async def _whole(outcome: ToolOutcome, blobs: BlobStore) -> str:
+    if outcome.output is None:
+        return outcome.text
+    return (await blobs.get(Digest(outcome.output))).decode(errors="replace")
+
+
+def _within(text: str, limit_bytes: int) -> str:
+    data = text.encode(errors="replace")
+    if len(data) <= limit_bytes:
+        return data.decode()
+    head, tail = limit_bytes * 6 // 10, limit_bytes * 3 // 10
+    line = f"\n[... {len(data) - head - tail} bytes left out: over the output limit ...]\n"
+    return data[:head].decode(errors="ignore") + line + data[-tail:].decode(errors="ignore")
+
+
+def _redacted(value: JsonValue, secrets: KnownSecrets) -> JsonValue:
+    """The data with every text in them redacted, names of fields too."""
+    match value:
+        case str():
+            return secrets.redact(value).text
+        case list():
+            return [_redacted(item, secrets) for item in cast("list[JsonValue]", value)]
+        case dict():
+            items = cast("dict[str, JsonValue]", value).items()
+            return {secrets.redact(name).text: _redacted(item, secrets) for name, item in items}
+        case _:
+            return value
+
+
+def _checked(content: JsonValue, limit_bytes: int) -> JsonValue:
+    try:
+        size = len(canonical_json(content))
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ToolFailed("the tool's data have no canonical form: use texts and integers") from error
+    if size > limit_bytes:
+        raise ToolFailed(
+            f"the tool's data have {size} bytes, at most {limit_bytes}: ask for less", limit=limit_bytes, size=size
+        )
+    return content
+
+
+_POLL_S = 0.25
+_MAX_POLL_S = 2.0
+_SKEW_S = 60
+"""Between the ledger's clock and ours."""
+_FOREVER_S = 3_650 * 86_400
+"""The claim of an UNSAFE call outlives every reader: what may have happened is never claimed anew (RC-52)."""
+_NOTHING_HAPPENED = (PolicyDenied, InvalidInput, SandboxUnavailable, ToolFailed, StoreUnavailable)
+"""Errors of a tool that say that nothing was carried out."""
+
+
+def call_digest(call: ToolCall, context: ToolContext) -> Digest:
+    """What a key stands for: the call and the place that it is about (RC-12), whatever the policy obliges to."""
+    return digest_of_json(
+        {
+            "tool": call.tool,
+            "op": call.op,
+            "args": call.args,
+            "role": context.role,
+            "tree": context.tree,
+            "base_tree": context.base_tree,
+            "repository": context.repository,
+            "toolchain": context.toolchain,
+            "language": context.language,
+            "environment": context.environment,
+        }
+    )
+
+
+class Toolbox:
+    """The tools of one process behind the run ledger. Implements the port ToolHost.
+
+    A PURE or KEYED call whose caller died runs again; the key of an UNSAFE one stays taken from the moment at which it
+    was sent, and whoever finds it so learns OutcomeUnknown.
+
+    Args:
+        tools: by their own names.
+        name: of this host in the ledger; a restarted one has the same name and takes its own calls up again.
+        secrets: what is taken out of every outcome before it is recorded or shown (RT-66).
+        queue_s: seconds that a call may wait for its place, beyond the time that it has for itself. A tool that keeps
+            its own time, as a run does, ends before this one ends it.
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[Tool],
+        *,
+        ledger: RunLedger,
+        blobs: BlobStore,
+        clock: Clock,
+        name: str,
+        secrets: KnownSecrets | None = None,
+        queue_s: float = 120,
+    ) -> None:
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            if tool.name in self._tools:
+                raise ConfigError(f"two tools are named {tool.name!r}: rename one of them", tool=tool.name)
+            self._tools[tool.name] = tool
+        self._ledger, self._blobs, self._clock, self._name = ledger, blobs, clock, name
+        self._secrets, self._queue_s = secrets, queue_s
+        self._live: dict[RunKey, asyncio.Task[ToolOutcome]] = {}
+        self._stops: dict[RunKey, asyncio.Event] = {}
+        """Of the calls under way that may be cut off: all but UNSAFE ones."""
+        # Claiming a key and registering its task are one step, or a second caller would take the first for dead.
+        self._locks: WeakValueDictionary[RunKey, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tools that can be called here."""
+        return frozenset(self._tools)
+
+    @property
+    def active(self) -> int:
+        """Calls under way here."""
+        return len(self._live)
+
+    async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """The outcome of this call; it goes on when the caller is cancelled.
+
+        Raises:
+            OwnershipLost, IdempotencyMismatch: see the port.
+            PolicyDenied, SandboxUnavailable, ToolFailed, StoreUnavailable: nothing was carried out; the key is free.
+            ToolTimeout: a KEYED call was not answered in time; the same key asks again.
+            OutcomeUnknown: an UNSAFE call was sent and nobody knows what came of it.
+        """
+        tool = self._tools.get(call.tool)
+        if tool is None:
+            raise ToolFailed(
+                f"no tool {call.tool!r} is wired here; there are {', '.join(sorted(self._tools))}", tool=call.tool
+            )
+        pause_s = _POLL_S
+        while True:
+            match await self._claim(tool, call, context):
+                case asyncio.Task() as task:
+                    return await asyncio.shield(task)
+                case Done(result):
+                    return await self._recorded(result)
+                case Running(deadline_ms=deadline_ms):
+                    if context.obligations.effect == "UNSAFE" and self._is_dead(deadline_ms):
+                        raise _unknown(call, context, "whoever sent it is gone")
+                    await self._clock.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _MAX_POLL_S)
+
+    async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
+        """What the call would do; None when its tool cannot say, or when it only reads. See the port."""
+        tool = self._tools.get(call.tool)
+        if not isinstance(tool, PreviewableTool) or call.op not in WRITE_OPS.get(call.tool, ()):
+            return None
+        try:
+            async with asyncio.timeout(context.obligations.timeout_s):
+                outcome = await tool.preview(call, context)
+        except TimeoutError as error:
+            raise ToolTimeout(f"{call.tool}.{call.op} could not be tried in time", tool=call.tool) from error
+        limit = context.obligations.output_limit_kb * 1024
+        return await finished(outcome, blobs=self._blobs, limit_bytes=limit, secrets=self._secrets)
+
+    async def cancel(self, key: RunKey) -> bool:
+        """End the call of this key if it is under way here; its outcome is recorded as `cancelled`.
+
+        False when there is none, or when it is UNSAFE: cut off half-way nobody would know what it did.
+        """
+        if (stop := self._stops.get(key)) is None:
+            return False
+        stop.set()
+        return True
+
+    def _is_dead(self, deadline_ms: int) -> bool:
+        return deadline_ms - (_FOREVER_S - _SKEW_S) * 1000 < self._clock.now_ms()
+
+    async def _claim(
+        self, tool: Tool, call: ToolCall, context: ToolContext
+    ) -> asyncio.Task[ToolOutcome] | Done | Running:
+        key, is_unsafe = context.key, context.obligations.effect == "UNSAFE"
+        ttl_s = context.obligations.timeout_s + int(self._queue_s) + (_FOREVER_S if is_unsafe else _SKEW_S)
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            while True:
+                found = await self._ledger.claim(
+                    key,
+                    story=context.story_id,
+                    epoch=context.epoch,
+                    spec=call_digest(call, context),
+                    supervisor=self._name,
+                    ttl_s=ttl_s,
+                )
+                match found:
+                    case Claimed() if key not in self._live:
+                        return self._start(tool, call, context)
+                    case Claimed():
+                        return self._live[key]
+                    case Running(supervisor) if supervisor == self._name and key in self._live:
+                        return self._live[key]
+                    case Running(supervisor) if supervisor == self._name and is_unsafe:
+                        raise _unknown(call, context, "an earlier life of this host sent it and died")
+                    case Running(supervisor) if supervisor == self._name:
+                        # An earlier life of ours claimed it: PURE and KEYED calls are carried out again.
+                        await self._ledger.forget(key, supervisor=self._name)
+                    case _:
+                        return found
+
+    def _start(self, tool: Tool, call: ToolCall, context: ToolContext) -> asyncio.Task[ToolOutcome]:
+        key = context.key
+        task = asyncio.create_task(self._carry_out(tool, call, context), name=f"call {call.tool}.{call.op} {key[:12]}")
+        self._live[key] = task
+        if context.obligations.effect != "UNSAFE":
+            self._stops[key] = asyncio.Event()
+        task.add_done_callback(lambda done: self._ended(key, done))
+        return task
+
+    def _ended(self, key: RunKey, task: asyncio.Task[ToolOutcome]) -> None:
+        self._live.pop(key, None)
+        self._stops.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # every caller may be gone; then nobody else looks at it
+
+    async def _carry_out(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        if context.obligations.effect == "UNSAFE":
+            return await self._once(tool, call, context)
+        try:
+            outcome = await self._within_time(tool, call, context)
+            return await self._record(outcome, context)
+        except (FleetError, asyncio.CancelledError):
+            # Done again under this key it counts once. The first error is the one to tell.
+            with contextlib.suppress(FleetError):
+                await self._ledger.forget(context.key, supervisor=self._name)
+            raise
+
+    async def _within_time(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        obligations, stop = context.obligations, self._stops[context.key]
+        work = asyncio.ensure_future(tool.call(call, context))
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait(
+                {work, stopped}, timeout=obligations.timeout_s + self._queue_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work.done():
+                return work.result()
+        finally:
+            await _settled((work, stopped))
+        if stop.is_set():
+            return ToolOutcome(outcome="cancelled", reason="cancelled", text="it was cancelled before its end")
+        if obligations.effect == "KEYED":
+            raise ToolTimeout(
+                f"{call.tool}.{call.op} did not answer within {obligations.timeout_s} s: ask again by its key",
+                timeout_s=obligations.timeout_s,
+            )
+        return ToolOutcome(outcome="timed_out", reason="timeout", text="no answer in time; nothing was changed")
+
+    async def _once(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
+        """The outcome of a call that must not be sent twice: its claim is given back only when nothing was sent."""
+        try:
+            async with asyncio.timeout(context.obligations.timeout_s + self._queue_s):
+                outcome = await tool.call(call, context)
+        except _NOTHING_HAPPENED:
+            with contextlib.suppress(FleetError):
+                await self._ledger.forget(context.key, supervisor=self._name)
+            raise
+        except (TimeoutError, ToolTimeout) as error:
+            raise _unknown(call, context, "it was sent and not answered in time") from error
+        try:
+            return await self._record(outcome, context)
+        except FleetError as error:
+            raise _unknown(call, context, f"it was carried out, and its outcome was lost: {error.message}") from error
+
+    async def _record(self, outcome: ToolOutcome, context: ToolContext) -> ToolOutcome:
+        limit = context.obligations.output_limit_kb * 1024
+        kept = await finished(outcome, blobs=self._blobs, limit_bytes=limit, secrets=self._secrets)
+        digest = await self._blobs.put(kept.model_dump_json().encode())
+        recorded = await self._ledger.finish(context.key, epoch=context.epoch, supervisor=self._name, result=digest)
+        return kept if recorded == digest else await self._recorded(recorded)
+
+    async def _recorded(self, digest: Digest) -> ToolOutcome:
+        return ToolOutcome.model_validate_json(await self._blobs.get(digest))
+
+
+async def _settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """The tasks are over; what they still wanted to say is left unsaid."""
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+
+
+def _unknown(call: ToolCall, context: ToolContext, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{call.tool}.{call.op} of story {context.story_id} may or may not have happened ({why}): look at its target "
+        "and record what you find",
+        tool=call.tool,
+        op=call.op,
+        story_id=context.story_id,
+        key=context.key,
+    )

@@ -1,0 +1,1 @@
+"""Trees of files by content: the blob store, the tree, what differs between two trees."""

@@ -1,0 +1,121 @@
+"""Text views of trees for prompts and reviews: outlines, file contents, diffs. Reads text only, parses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+from fleet.kernel.ids import Digest
+from fleet.trees.port import BlobStore
+from fleet.trees.tree import Tree, decode_tree, differing_rows
+
+_DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
+_TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
+_SOURCE = (".py",)
+
+
+async def read_tree(blobs: BlobStore, tree: Digest) -> Tree:
+    """The tree's entries by path."""
+    return decode_tree(await blobs.get(tree))
+
+
+async def read_changes(blobs: BlobStore, old: Digest, new: Digest) -> tuple[Tree, Tree]:
+    """The entries of each tree that the other has not, by path; the rest of neither is looked at."""
+    listings = await blobs.get_many([old, new])
+    gone, come = await asyncio.to_thread(differing_rows, *listings)
+    return decode_tree(gone), decode_tree(come)
+
+
+async def file_text(blobs: BlobStore, tree: Tree, path: str, *, limit: int = 6000) -> str | None:
+    """The file's text, cut after `limit` characters; None when there is none or it is no text."""
+    entry = tree.get(path)
+    if entry is None or entry.mode not in ("100644", "100755"):
+        return None
+    try:
+        text = (await blobs.get(entry.blob)).decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) <= limit else text[:limit] + "\n# [the rest of the file is left out]\n"
+
+
+def signatures(text: str) -> str:
+    """The import lines and the first lines of the top-level definitions of a source text."""
+    imports = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
+    return "\n".join([*imports[:20], *_DEFINITION.findall(text)[:60]])
+
+
+async def outline(blobs: BlobStore, tree: Tree, *, paths: Sequence[str] | None = None, max_files: int = 30) -> str:
+    """Every source file with the first lines of its top-level definitions, in order of path.
+
+    Args:
+        paths: the files to show, in this order, instead of the first `max_files`.
+    """
+    lines: list[str] = []
+    for path in _sources(tree)[:max_files] if paths is None else paths:
+        lines.append(path)
+        text = await file_text(blobs, tree, path, limit=100_000) or ""
+        lines += [f"  {found}" for found in _DEFINITION.findall(text)[:12]]
+    return "\n".join(lines)
+
+
+def _sources(tree: Tree) -> list[str]:
+    return sorted(p for p in tree if p.endswith(_SOURCE) and not is_test(p))
+
+
+def is_test(path: str) -> bool:
+    """Whether the path names a test file by convention."""
+    name = path.rsplit("/", 1)[-1]
+    return name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py" or "/tests/" in f"/{path}"
+
+
+async def unified_diff(blobs: BlobStore, old: Digest, new: Digest, *, paths: Iterable[str] | None = None) -> str:
+    """A unified diff of two trees, text files only, in order of path."""
+    before, after = await read_changes(blobs, old, new)
+    wanted = set(paths) if paths is not None else set(before) | set(after)
+    out: list[str] = []
+    for path in sorted(p for p in wanted if before.get(p) != after.get(p)):
+        a = await file_text(blobs, before, path, limit=200_000) or ""
+        b = await file_text(blobs, after, path, limit=200_000) or ""
+        out += difflib.unified_diff(a.splitlines(), b.splitlines(), f"a/{path}", f"b/{path}", lineterm="", n=2)
+    return "\n".join(out)
+
+
+def keep_tests(code: str, kept: frozenset[str]) -> str:
+    """The code without the top-level test functions that are not in `kept`."""
+    blocks: list[list[str]] = [[]]
+    for line in code.splitlines():
+        starts = bool(line) and not line[0].isspace() and not line.startswith((")", "]", "}"))
+        if starts and not _is_decorator(blocks[-1]):
+            blocks.append([])
+        blocks[-1].append(line)
+    return "\n".join(line for block in blocks if _stays(block, kept) for line in block).strip() + "\n"
+
+
+def merge_modules(parts: Sequence[str]) -> str:
+    """One module from several: the single-line imports first, each once, then everything else in order."""
+    imports: list[str] = []
+    rest: list[str] = []
+    for part in parts:
+        body: list[str] = []
+        for line in part.splitlines():
+            if line.startswith(("import ", "from ")) and "(" not in line:
+                imports.append(line.rstrip())
+            else:
+                body.append(line)
+        rest.append("\n".join(body).strip())
+    if not any(rest):
+        return ""
+    head = "\n".join(dict.fromkeys(imports))
+    return "\n\n\n".join([head, *(r for r in rest if r)]).strip() + "\n"
+
+
+def _is_decorator(block: list[str]) -> bool:
+    # A decorator may go over several lines; what it decorates belongs to it.
+    return bool(block) and block[0].startswith("@") and not any(_TOP_DEF.match(x) or x[:6] == "class " for x in block)
+
+
+def _stays(block: list[str], kept: frozenset[str]) -> bool:
+    names = [m.group(1) for line in block if (m := _TOP_DEF.match(line))]
+    return not any(name.startswith("test_") and name not in kept for name in names)

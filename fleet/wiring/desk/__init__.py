@@ -1,0 +1,1 @@
+"""Composes the desk and what the fronts need."""

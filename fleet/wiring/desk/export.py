@@ -1,0 +1,49 @@
+"""Trajectories of a running fleet, for one command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fleet.audit.service.whole_log import WholeLog
+from fleet.extensions.export.export import ExportProgress, TrajectoryExport
+from fleet.extensions.export.parquet import ParquetTrajectorySink
+from fleet.log.redis.connection import connect_redis
+from fleet.log.redis.log import RedisEventLog
+from fleet.models.profiles import load_models
+from fleet.secrets.service import KnownSecrets
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.stores.redaction import recording_redaction
+from fleet.wiring.stores.stores import make_blobs
+
+
+@asynccontextmanager
+async def open_trajectory_export(
+    endpoints: Endpoints,
+    folder: Path,
+    *,
+    environ: Mapping[str, str],
+    progress: Callable[[ExportProgress], None],
+) -> AsyncGenerator[TrajectoryExport]:
+    """An export into the folder, which is new or empty; its connection is closed at the end.
+
+    Args:
+        environ: keys of engines that stand here are taken out of every text, whatever they look like.
+
+    Raises:
+        InvalidInput: the folder holds something already.
+    """
+    redis = connect_redis(endpoints.redis_url)
+    try:
+        blobs = make_blobs(endpoints, redis)
+        models = load_models(endpoints.files.document("models.yaml"))
+        yield TrajectoryExport(
+            log=WholeLog(RedisEventLog(redis), blobs),
+            blobs=blobs,
+            sink=ParquetTrajectorySink(folder),
+            redact=recording_redaction(models, environ, KnownSecrets()),
+            progress=progress,
+        )
+    finally:
+        await redis.aclose()

@@ -1,0 +1,1 @@
+"""Composes engines, policies of models, tokenizers and weights."""

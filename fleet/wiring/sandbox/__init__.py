@@ -1,0 +1,1 @@
+"""Composes sandboxes, tools and plug-ins."""

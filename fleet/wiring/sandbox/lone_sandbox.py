@@ -1,0 +1,77 @@
+"""The sandbox of one command, without a fleet: `fleet sandbox exec` and `check`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.config.environment import config_files
+from fleet.config.settings import FleetSettings
+from fleet.kernel.clock import SystemClock
+from fleet.kernel.ids import Digest
+from fleet.policy.rules.config import Policy
+from fleet.sandbox.folders.local_folder import FolderChanges, folder_tree, write_changes
+from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
+from fleet.sandbox.port import SandboxBackend
+from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.trees.files import FileBlobStore
+from fleet.trees.port import BlobStore
+from fleet.trees.tree import decode_tree, encode_tree
+from fleet.wiring.sandbox.backend import make_backend
+from fleet.wiring.sandbox.plugins import active_policy
+
+
+@dataclass(frozen=True, slots=True)
+class LoneSandbox:
+    """A supervisor whose memory ends with the command, the policy, and folders of this machine as trees."""
+
+    supervisor: ToolSupervisor
+    policy: Policy
+    blobs: BlobStore
+
+    async def take_in(self, folder: Path, *, max_bytes: int) -> Digest:
+        """The folder's files as a tree. Raises InvalidInput."""
+        return await self.blobs.put(encode_tree(await folder_tree(folder, self.blobs, max_bytes=max_bytes)))
+
+    async def give_back(self, folder: Path, before: Digest, after: Digest) -> FolderChanges:
+        """The folder has what differs between the trees, as far as that is safe."""
+        trees = [decode_tree(await self.blobs.get(tree)) for tree in (before, after)]
+        return await write_changes(folder, trees[0], trees[1], self.blobs)
+
+
+@asynccontextmanager
+async def open_lone_sandbox(
+    settings: FleetSettings, *, backend: SandboxBackend | None = None
+) -> AsyncGenerator[LoneSandbox]:
+    """The sandbox of this machine under the settings; what it stored is gone at the end of the block.
+
+    Args:
+        backend: instead of the one of the settings, below the home.
+
+    Raises:
+        ConfigError: roles.yaml or policy.yaml is wrong.
+    """
+    files = config_files(settings)
+    policy = active_policy(files)
+    with tempfile.TemporaryDirectory(prefix="fleet-exec-") as folder:
+        blobs = FileBlobStore(Path(folder))
+        clock = SystemClock()
+        supervisor = ToolSupervisor(
+            backend or _backend(settings, blobs, policy),
+            MemoryRunLedger(clock),
+            blobs,
+            clock,
+            "sandbox:lone",
+            logs=MemoryRunLogs(clock),
+        )
+        yield LoneSandbox(supervisor, policy, blobs)
+
+
+def _backend(settings: FleetSettings, blobs: BlobStore, policy: Policy) -> SandboxBackend:
+    from fleet.sandbox.backends.identity import reachable_state_root
+
+    root, found = reachable_state_root(settings.home / "sandbox"), settings.sandbox
+    return make_backend(found.backend, root, blobs, policy=policy, waived=found.waived)

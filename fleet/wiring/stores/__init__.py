@@ -1,0 +1,1 @@
+"""Composes stores: log, blobs, secrets, knowledge, graph."""

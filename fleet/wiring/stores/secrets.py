@@ -1,0 +1,185 @@
+"""The providers of config/secrets.yaml, and the broker in front of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, assert_never
+
+from fleet.config.secrets import (
+    EnvironmentSecretsSettings,
+    FileSecretsSettings,
+    KubernetesSecretsSettings,
+    MountedSecretsSettings,
+    SecretsSettings,
+    VaultSecretsSettings,
+    VaultTokenAuth,
+)
+from fleet.kernel.clock import Clock, SystemClock
+from fleet.kernel.errors import ConfigError
+from fleet.log.redis.connection import connect_redis
+from fleet.policy.secret_grants import SecretAccess, SecretPolicy
+from fleet.secrets.port import AccessTrail, SecretProvider
+from fleet.secrets.redis import RedisAccessTrail
+from fleet.secrets.service import KnownSecrets, RecordAccess, SecretBroker
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.sandbox.plugins import active_roles
+
+if TYPE_CHECKING:
+    from fleet.extensions.stores.kubernetes_secrets import KubernetesSecrets
+    from fleet.extensions.stores.vault_secrets import VaultSecrets
+
+
+_LOG = logging.getLogger("fleet.secrets")
+
+_FILE = "secrets.yaml"
+
+
+def make_secret_broker(
+    endpoints: Endpoints,
+    *,
+    environ: Mapping[str, str],
+    record: RecordAccess,
+    known: KnownSecrets,
+    clock: Clock | None = None,
+) -> SecretBroker:
+    """The one way from `secret://<name>` to a value. Nothing is read or connected before the first use.
+
+    Args:
+        endpoints: of the fleet; its config directory holds secrets.yaml.
+        environ: where the environment provider looks, at each use.
+        record: writes the audit lines.
+        known: where values are registered for redaction.
+        clock: of the machine, when none is given.
+
+    Raises:
+        ConfigError: secrets.yaml is wrong, or a grant names a role that roles.yaml does not have.
+    """
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    policy = SecretPolicy(grants=settings.grants)
+    unknown = sorted(policy.roles - active_roles(endpoints.files).roles.keys())
+    if unknown:
+        path = str(endpoints.files.path(_FILE))
+        raise ConfigError(f"{path}: grants name unknown roles {', '.join(unknown)}; use names of roles.yaml", file=path)
+    ticking = clock or SystemClock()
+    providers: dict[str, SecretProvider] = {}
+    for entry in settings.providers:
+        providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
+    return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+
+
+def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
+    """A provider has the secret and role devops may use it so, as far as the files say; nothing is read or asked.
+
+    Args:
+        endpoints: of the fleet; its config directory holds secrets.yaml.
+        name: of the secret.
+        what: it is for its user, like `a key`.
+        of: who uses it, like `the blobs' store`.
+        tool: that uses it.
+        ops: of the tool.
+
+    Raises:
+        ConfigError: no provider has it, or no grant covers the use; says where and what to write there.
+    """
+    path = str(endpoints.files.path(_FILE))
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    if not any(name in provider.secrets for provider in settings.providers):
+        raise ConfigError(
+            f"{path}: no provider has secret {name!r}, {what} of {of}; name it under the provider that holds it",
+            file=path,
+            secret=name,
+        )
+    policy = SecretPolicy(grants=settings.grants)
+    if missing := [op for op in ops if not policy.allows(name, role="devops", tool=tool, op=op)]:
+        raise ConfigError(
+            f"{path}: {of} needs secret {name!r}; grant it: "
+            f"{{secret: {name}, roles: [devops], tool: {tool}, ops: [{', '.join(missing)}]}}",
+            file=path,
+            secret=name,
+        )
+
+
+def recorded_accesses(trail: AccessTrail) -> RecordAccess:
+    """Writes an audit line to the log of the process, as JSON, and then to the trail, which has to keep it."""
+
+    async def record(line: SecretAccess) -> None:
+        _LOG.info("%s", line.model_dump_json())
+        await trail.record(line)
+
+    return record
+
+
+@asynccontextmanager
+async def open_access_trail(endpoints: Endpoints) -> AsyncGenerator[AccessTrail]:
+    """The audit lines of secrets; the connection ends with the block."""
+    redis = connect_redis(endpoints.redis_url)
+    try:
+        yield RedisAccessTrail(redis)
+    finally:
+        await redis.aclose()
+
+
+def _provider(
+    entry: FileSecretsSettings
+    | EnvironmentSecretsSettings
+    | MountedSecretsSettings
+    | KubernetesSecretsSettings
+    | VaultSecretsSettings,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock,
+    ttl_s: int,
+) -> SecretProvider:
+    # Imported by the one process that uses them: an HTTP client is no small thing.
+    from fleet.extensions.stores.kubernetes_secrets import MountedSecrets
+    from fleet.secrets.providers.environment import EnvironmentSecrets
+    from fleet.secrets.providers.file import FileSecrets
+
+    match entry:
+        case FileSecretsSettings():
+            return FileSecrets(entry.label, entry.path, entry.secrets, ttl_s=ttl_s)
+        case EnvironmentSecretsSettings():
+            return EnvironmentSecrets(entry.label, environ, prefix=entry.prefix, names=entry.secrets, ttl_s=ttl_s)
+        case MountedSecretsSettings():
+            return MountedSecrets(entry.label, entry.mount, entry.secrets, ttl_s=ttl_s)
+        case KubernetesSecretsSettings():
+            return _kubernetes(entry, ttl_s=ttl_s)
+        case VaultSecretsSettings():
+            return _vault(entry, clock=clock, ttl_s=ttl_s)
+        case _:
+            assert_never(entry)
+
+
+def _kubernetes(entry: KubernetesSecretsSettings, *, ttl_s: int) -> KubernetesSecrets:
+    from fleet.extensions.stores.kubernetes_secrets import KubernetesKey, KubernetesSecrets
+    from fleet.extensions.stores.secrets_http import SecretHttp
+
+    return KubernetesSecrets(
+        entry.label,
+        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
+        namespace=entry.namespace,
+        token_file=entry.token_file,
+        keys={name: KubernetesKey(where.secret, where.key) for name, where in entry.secrets.items()},
+        ttl_s=ttl_s,
+    )
+
+
+def _vault(entry: VaultSecretsSettings, *, clock: Clock, ttl_s: int) -> VaultSecrets:
+    from fleet.extensions.stores.secrets_http import SecretHttp
+    from fleet.extensions.stores.vault_secrets import KubernetesLogin, TokenFile, VaultKey, VaultSecrets
+
+    auth = entry.auth
+    return VaultSecrets(
+        entry.label,
+        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
+        mount=entry.mount,
+        namespace=entry.namespace,
+        auth=TokenFile(auth.token_file)
+        if isinstance(auth, VaultTokenAuth)
+        else KubernetesLogin(auth.role, auth.mount, auth.token_file),
+        keys={name: VaultKey(where.path, where.key, where.version) for name, where in entry.secrets.items()},
+        clock=clock,
+        ttl_s=ttl_s,
+    )

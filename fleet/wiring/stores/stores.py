@@ -1,0 +1,49 @@
+"""Stores that several parts share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from fleet.config.blobs import FileBlobSettings, RedisBlobSettings, S3BlobSettings
+from fleet.log.redis.connection import RedisClient, connect_redis
+from fleet.trees.files import FileBlobStore
+from fleet.trees.port import BlobStore
+from fleet.trees.redis import RedisBlobStore
+from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.stores.blobs import make_s3_blobs
+
+if TYPE_CHECKING:
+    from fleet.audit.files.witness import FolderWitness
+    from fleet.graph.neo4j.graph import Neo4jGraph
+
+
+def make_blobs(endpoints: Endpoints, client: RedisClient | None = None) -> BlobStore:
+    """The blobs of this fleet, through `client` when they are in the log store."""
+    match endpoints.blobs:
+        case FileBlobSettings():
+            return FileBlobStore(endpoints.blob_root)
+        case RedisBlobSettings():
+            return RedisBlobStore(client or connect_redis(endpoints.redis_url))
+        case S3BlobSettings() as settings:
+            return make_s3_blobs(endpoints, settings)
+        case _:
+            assert_never(endpoints.blobs)
+
+
+def make_graph(endpoints: Endpoints) -> Neo4jGraph:
+    """The decision graph; whoever asked for it closes it."""
+    from fleet.graph.neo4j.graph import Neo4jGraph
+
+    return Neo4jGraph.connect(
+        endpoints.neo4j_uri,
+        user=endpoints.neo4j_user,
+        password=endpoints.neo4j_password,
+        database=endpoints.neo4j_database,
+    )
+
+
+def make_witness(endpoints: Endpoints) -> FolderWitness:
+    """What owners of stories ask before they believe the log."""
+    from fleet.audit.files.witness import FolderWitness
+
+    return FolderWitness(endpoints.audit.folder)

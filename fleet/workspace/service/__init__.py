@@ -1,0 +1,1 @@
+"""Runs the stages of the pipeline and reads their results."""

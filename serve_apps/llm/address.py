@@ -1,0 +1,3 @@
+"""Where the models of a fleet answer."""
+
+LLM_PREFIX = "/v1"

@@ -1,0 +1,155 @@
+"""What people do to a story beside its gates: edit, pause, unpark, cancel, restore, rigor, questions, steps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+
+from fleet.kernel.errors import InvalidInput, PreconditionRequired
+from serve_apps.commanding import answered
+from serve_apps.requests import Caller, Desk, Key, Story
+from serve_apps.wire.intervention import (
+    AnswerRequest,
+    EditRequest,
+    NoteRequest,
+    QuestionRequest,
+    ReasonRequest,
+    ResolveRequest,
+    RestoreRequest,
+    RigorRequest,
+)
+from serve_apps.wire.story import StoryView
+
+intervention_router = APIRouter(prefix="/api")
+
+_STORY = "/planner/stories/{story_id}"
+
+
+@intervention_router.patch(
+    _STORY, response_model=StoryView, operation_id="edit_story_api_planner_stories__story_id__patch"
+)
+async def edit_story(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    story_id: Story,
+    body: EditRequest,
+    if_match: Annotated[str | None, Header(description='The version that was edited, as `"v12"`.')] = None,
+) -> Any:
+    """Give fields of a story new values: it is scored again, and consents to the old text end."""
+    if if_match is None:
+        raise PreconditionRequired('send If-Match with the version that you edited, such as "v12"')
+    changes = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
+    reason = changes.pop("reason", None)
+    if not changes:
+        raise InvalidInput("the edit changes no field", field="/", problems=[])
+    wanted = {"changes": changes, "reason": reason}
+    return await answered(request, desk, story_id, "edit_story", wanted, who=who, key=key)
+
+
+@intervention_router.put(
+    _STORY + "/rigor", response_model=StoryView, operation_id="set_rigor_api_planner_stories__story_id__rigor_put"
+)
+async def set_rigor(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RigorRequest) -> Any:
+    """Work at another rigor level; a lower one needs a person in role po."""
+    return await answered(request, desk, story_id, "set_rigor", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/cancel", response_model=StoryView, operation_id="cancel_story_api_planner_stories__story_id__cancel_post"
+)
+async def cancel_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
+) -> Any:
+    """Give the story up; its running steps are ended."""
+    return await answered(request, desk, story_id, "cancel", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/archive",
+    response_model=StoryView,
+    operation_id="archive_story_api_planner_stories__story_id__archive_post",
+)
+async def archive_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
+) -> Any:
+    """Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more."""
+    return await answered(request, desk, story_id, "archive_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/pause", response_model=StoryView, operation_id="pause_story_api_planner_stories__story_id__pause_post"
+)
+async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest) -> Any:
+    """Hold the story back: no step of it starts from here on; what runs may end."""
+    return await answered(request, desk, story_id, "pause_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/resume", response_model=StoryView, operation_id="resume_story_api_planner_stories__story_id__resume_post"
+)
+async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
+    """Let a paused story go on."""
+    return await answered(request, desk, story_id, "resume_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/unpark", response_model=StoryView, operation_id="unpark_story_api_planner_stories__story_id__unpark_post"
+)
+async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
+    """Let a parked story go on; the note says what was done about the cause."""
+    return await answered(request, desk, story_id, "unpark", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/restore",
+    response_model=StoryView,
+    operation_id="restore_story_api_planner_stories__story_id__restore_post",
+)
+async def restore_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RestoreRequest
+) -> Any:
+    """Set the story tree back to a checkpoint: a new merge undoes what came after, and its tasks are open again."""
+    return await answered(request, desk, story_id, "restore_story", body.model_dump(), who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/questions",
+    status_code=201,
+    response_model=StoryView,
+    operation_id="ask_question_api_planner_stories__story_id__questions_post",
+)
+async def ask_question(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: QuestionRequest
+) -> Any:
+    """Ask something about the story; a blocking question holds its design gate."""
+    wanted = body.model_dump(mode="json")
+    return await answered(request, desk, story_id, "ask_question", wanted, who=who, key=key, created=True)
+
+
+@intervention_router.post(
+    _STORY + "/questions/{question_id}/answer",
+    response_model=StoryView,
+    operation_id="answer_question_api_planner_stories__story_id__questions__question_id__answer_post",
+)
+async def answer_question(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, question_id: str, body: AnswerRequest
+) -> Any:
+    """Answer a question of the story."""
+    wanted = {"question_id": question_id, "answer": body.answer}
+    return await answered(request, desk, story_id, "answer_question", wanted, who=who, key=key)
+
+
+@intervention_router.post(
+    _STORY + "/steps/{step_id:path}/resolve",
+    response_model=StoryView,
+    operation_id="resolve_step_api_planner_stories__story_id__steps__step_id__resolve_post",
+)
+async def resolve_step(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, step_id: str, body: ResolveRequest
+) -> Any:
+    """Say whether a step happened that nobody knows the end of; the story is still to be unparked."""
+    wanted = {"step_id": step_id, **body.model_dump()}
+    return await answered(request, desk, story_id, "resolve_step", wanted, who=who, key=key)

@@ -1,0 +1,1 @@
+"""Event streams: server-sent events, WebSocket, and their document."""

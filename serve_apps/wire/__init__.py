@@ -1,0 +1,1 @@
+"""Types of the REST API: what requests hold and answers look like."""

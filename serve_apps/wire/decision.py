@@ -1,0 +1,213 @@
+"""Wire types of decisions: one with its history, what hangs on it, and what people send to make and settle them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.desk.decisions import DecisionRecord, GraphRows
+from fleet.events.decision import DecisionAccepted
+from fleet.events.values import EvidenceKind
+from fleet.kernel.types import DecisionCategory, DecisionRelation, Reason
+from fleet.story.decisions import deciders_of
+from serve_apps.wire.planner import DecisionView, decision_view
+from serve_apps.wire.story import Wire
+from serve_apps.wire.times import at
+
+Id = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+# Source: GR-49.
+class LinkView(Wire):
+    """A relation to another decision."""
+
+    rel: DecisionRelation
+    decision_id: Id
+
+
+class EvidenceView(Wire):
+    """What a decision is based on: id of a run, digest of a report or of a tree of the story."""
+
+    kind: EvidenceKind
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+# Source: AP-72, GR-70.
+class ProposeRequest(Wire):
+    """A decision with its reasons."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    rationale: Reason
+    category: DecisionCategory
+    alternatives: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    affects: Annotated[tuple[Id, ...], Field(max_length=50)] = ()
+    """Tasks of the story."""
+    links: Annotated[tuple[LinkView, ...], Field(max_length=50)] = ()
+    based_on: Annotated[tuple[EvidenceView, ...], Field(max_length=50)] = ()
+
+
+class DecisionAcceptRequest(Wire):
+    """Say yes to a decision; the note, when there is one, has 10 characters or more."""
+
+    note: Annotated[str, Field(max_length=4000)] = ""
+
+
+class SupersedeRequest(Wire):
+    """Put another accepted decision in the place of this one."""
+
+    by_decision_id: Id
+    reason: Reason
+
+
+class SettledView(Wire):
+    """How a decision was settled."""
+
+    verdict: Literal["accepted", "rejected"]
+    by: str
+    as_role: str
+    at: str
+    said: str | None
+    """The note or the reason."""
+
+
+class SupersededView(Wire):
+    """What stands in its place."""
+
+    by_decision_id: str
+    by: str | None
+    reason: str | None
+    at: str
+
+
+class DecisionPage(Wire):
+    """One decision with everything that its story says of it."""
+
+    story_id: str
+    decision: DecisionView
+    plan_id: str | None
+    affects: tuple[str, ...]
+    links: tuple[LinkView, ...]
+    based_on: tuple[EvidenceView, ...]
+    settled: SettledView | None
+    superseded: SupersededView | None
+    supersedes: tuple[str, ...]
+    settled_by_roles: tuple[str, ...]
+    """The roles whose word settles a decision of this category."""
+
+
+class ImpactRow(Wire):
+    """One thing that hangs on the decision, and over how many steps."""
+
+    kind: str
+    id: str
+    distance: int
+    title: str | None
+    state: str | None
+
+
+# Source: GR-82.
+class Impact(Wire):
+    """What hangs on a decision, the nearest first; a run in it would need repeating."""
+
+    decision_id: str
+    items: tuple[ImpactRow, ...]
+    as_of: int
+    """The version of the story that the decision graph held."""
+
+
+# Source: GR-81.
+class CriticalRow(Wire):
+    """A decision of the adopted plan, and how much hangs on it."""
+
+    id: str
+    title: str | None
+    category: str | None
+    status: str | None
+    dependents: int
+    governed_by: int
+    affects: int
+    degree: int
+
+
+class CriticalList(Wire):
+    """The decisions of the adopted plan, those first that most hangs on."""
+
+    items: tuple[CriticalRow, ...]
+    as_of: int
+
+
+# Source: GR-83.
+class Cycle(Wire):
+    """Decisions of which each depends on the next, and the last on the first."""
+
+    decisions: tuple[str, ...]
+    length: int
+
+
+class CycleList(Wire):
+    """Circles of decisions, the shortest first."""
+
+    items: tuple[Cycle, ...]
+    as_of: int
+
+
+def decision_page(found: DecisionRecord) -> DecisionPage:
+    """The wire form of a decision and its history."""
+    proposed = found.decision.proposed
+    return DecisionPage(
+        story_id=found.state.story_id,
+        decision=decision_view(found.decision),
+        plan_id=proposed.plan_id,
+        affects=proposed.affects,
+        links=tuple(LinkView(rel=link.rel, decision_id=link.decision_id) for link in proposed.links),
+        based_on=tuple(EvidenceView(kind=one.kind, id=one.id) for one in proposed.based_on),
+        settled=_settled(found),
+        superseded=_superseded(found),
+        supersedes=found.supersedes,
+        settled_by_roles=deciders_of(proposed.category),
+    )
+
+
+def _settled(found: DecisionRecord) -> SettledView | None:
+    if found.settled is None:
+        return None
+    event, payload = found.settled
+    is_yes = isinstance(payload, DecisionAccepted)
+    return SettledView(
+        verdict="accepted" if is_yes else "rejected",
+        by=payload.by,
+        as_role=payload.as_role,
+        at=at(event.ts_ms),
+        said=payload.note if isinstance(payload, DecisionAccepted) else payload.reason,
+    )
+
+
+def _superseded(found: DecisionRecord) -> SupersededView | None:
+    if found.superseded is None:
+        return None
+    event, payload = found.superseded
+    return SupersededView(
+        by_decision_id=payload.by_decision_id, by=payload.by, reason=payload.reason, at=at(event.ts_ms)
+    )
+
+
+def impact(decision_id: str, found: GraphRows) -> Impact:
+    """The wire form of what hangs on a decision."""
+    return Impact(
+        decision_id=decision_id, items=tuple(ImpactRow.model_validate(row) for row in found.rows), as_of=found.as_of
+    )
+
+
+def critical_list(found: GraphRows) -> CriticalList:
+    """The wire form of the decisions that most hangs on."""
+    shown = [{name: row[name] for name in CriticalRow.model_fields} for row in found.rows]
+    return CriticalList(items=tuple(CriticalRow.model_validate(row) for row in shown), as_of=found.as_of)
+
+
+def cycle_list(found: GraphRows) -> CycleList:
+    """The wire form of circles of decisions."""
+    return CycleList(
+        items=tuple(Cycle(decisions=tuple(row["decisions"]), length=row["length"]) for row in found.rows),
+        as_of=found.as_of,
+    )

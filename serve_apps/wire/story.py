@@ -1,0 +1,259 @@
+"""Wire types of the HTTP front: what requests may hold and what answers look like (AP-*)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.desk.planning import StoryLine, Survey
+from fleet.story.state import StoryState
+from serve_apps.wire.times import at
+
+
+class Wire(BaseModel):
+    """What goes over the wire: frozen, and no field is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# Source: AP-57.
+class StartRequest(Wire):
+    """Start the work on a story."""
+
+    repo: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Path of a local git repository, or the https address of one that `targets.git` lists."""
+    ref: str | None = None
+    """Branch, tag or commit; the current branch when left out."""
+    model: str | None = None
+    """Model profile."""
+    delegate: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(po|qa|council:[a-z][a-z0-9_-]{0,59})$")], ...], Field(max_length=3)
+    ] = ()
+    """Who may decide gates in this run (LC-77): agents those of role `po` or `qa`, and one council, `council:<role>`,
+    those of the roles that are not named beside it."""
+
+
+# Source: AP-56.
+class TransitionRequest(Wire):
+    """Fire an event of the story's lifecycle."""
+
+    event: Annotated[str, Field(min_length=1, max_length=60)]
+    reason: Annotated[str, Field(max_length=4000)] = ""
+    actor: Annotated[str | None, Field(min_length=1, max_length=40)] = None
+    """The role in which the caller fires it, one that it holds; without it, whichever of its roles may."""
+
+
+# Source: LC-130.
+class ClaimRequest(Wire):
+    """Take a task."""
+
+    role: Annotated[str, Field(min_length=1, max_length=60)]
+    """That of the task, which the caller holds."""
+
+
+# Source: AP-75.
+class DecisionRequest(Wire):
+    """Decide a pending approval."""
+
+    notes: Annotated[str, Field(max_length=4000)] = ""
+    reason: Annotated[str, Field(max_length=4000)] = ""
+
+
+class Criterion(Wire):
+    """One acceptance criterion."""
+
+    ac_id: str
+    text: str
+
+
+class TaskView(Wire):
+    """One task and where it stands."""
+
+    task_id: str
+    title: str
+    role: str
+    state: str
+
+
+class ApprovalView(Wire):
+    """One approval and what came of it."""
+
+    approval_id: str
+    gate: str
+    role: str
+    status: str
+    delegated: bool
+
+
+class FindingView(Wire):
+    """Why points were lost; `span` is in the text of `field`."""
+
+    code: str
+    dimension: str
+    points_lost: int
+    field: str
+    span: tuple[int, int] | None
+    matched: str
+    message: str
+    suggestion: str
+
+
+# Source: CX-74.
+class RedactionView(Wire):
+    """Secrets that were taken out of a field of the request before anything was recorded."""
+
+    field: str
+    """Of the request, as a JSON pointer."""
+    kind: str
+    count: int
+
+
+class StoryView(Wire):
+    """A story as the API shows it."""
+
+    story_id: str
+    title: str
+    description: str
+    acceptance_criteria: tuple[Criterion, ...]
+    constraints: dict[str, Any]
+    tags: tuple[str, ...]
+    rigor: str
+    lifecycle: str
+    state: str
+    disposition: str
+    closed: bool
+    version: int
+    score: str | None
+    dor_ok: bool
+    waiting_for: str | None
+    parked: str | None
+    commit: str | None
+    tasks: tuple[TaskView, ...]
+    approvals: tuple[ApprovalView, ...]
+    tokens: int
+    project_id: str
+    epic_id: str
+    author: str
+    language: str
+    priority: int
+    created_at: str
+    updated_at: str
+    threshold: str | None
+    """The readiness score that the story's rigor needs."""
+    findings: tuple[FindingView, ...]
+    """Why points of the readiness score were lost, one finding for each."""
+    is_started: bool
+    is_paused: bool
+    park_cause: str | None
+    unresolved_steps: tuple[str, ...]
+    """Steps of which a person has to say whether they happened."""
+    model: str | None
+    plan_id: str | None
+    base_tree: str | None
+    tree: str | None
+    open_questions: int
+    calls: int
+    redactions: tuple[RedactionView, ...] = ()
+    """What was taken out of the request that this answers; of a reading nothing is told."""
+
+
+class DamagedStoryView(Wire):
+    """A story that cannot be read, with the error code and what is wrong with it."""
+
+    story_id: str
+    code: str
+    message: str
+
+
+class StoryList(Wire):
+    """One page of stories."""
+
+    items: tuple[StoryLine, ...]
+    next_cursor: str | None = None
+    damaged: tuple[DamagedStoryView, ...] = ()
+    """Stories that cannot be read and are in no list, told to those from whom nothing is hidden."""
+
+
+def damaged_views(survey: Survey) -> tuple[DamagedStoryView, ...]:
+    """The wire form of the stories that cannot be read."""
+    return tuple(DamagedStoryView(story_id=d.story_id, code=d.code, message=d.message) for d in survey.damaged)
+
+
+# Source: EV-12.
+class EventList(Wire):
+    """Events of one story in their envelopes; `next_after` is the version to go on from."""
+
+    items: tuple[dict[str, Any], ...]
+    next_after: int | None
+
+
+# Source: AP-4.
+class CommandView(Wire):
+    """A command and what came of it."""
+
+    command_id: str
+    status: Literal["pending", "done", "refused"]
+    status_url: str
+    result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+    """Code, message and details of the refusal."""
+    redactions: tuple[RedactionView, ...] = ()
+
+
+def story_view(state: StoryState, waiting_for: str | None) -> StoryView:
+    """The wire form of a story's state."""
+    content = state.content
+    return StoryView(
+        story_id=state.story_id,
+        title=content.title,
+        description=content.description,
+        acceptance_criteria=tuple(Criterion(ac_id=c.ac_id, text=c.text) for c in content.acceptance_criteria),
+        constraints=dict(content.constraints),
+        tags=content.tags,
+        rigor=state.rigor,
+        lifecycle=state.lifecycle,
+        state=state.state,
+        disposition=state.disposition,
+        closed=state.closed,
+        version=state.version,
+        score=state.score.score if state.score else None,
+        dor_ok=state.score.dor_ok if state.score else False,
+        waiting_for=waiting_for,
+        parked=state.park.detail if state.park else None,
+        commit=state.commit,
+        tasks=tuple(
+            TaskView(task_id=t.task.task_id, title=t.task.title, role=t.task.role, state=t.state)
+            for t in state.tasks.values()
+        ),
+        approvals=tuple(
+            ApprovalView(
+                approval_id=a.request.approval_id,
+                gate=a.request.gate,
+                role=a.request.role,
+                status="voided" if a.voided else a.status,
+                delegated=a.grant.delegated if a.grant else False,
+            )
+            for a in state.approvals.values()
+        ),
+        tokens=state.tokens,
+        project_id=state.project_id,
+        epic_id=state.epic_id,
+        author=state.author,
+        language=state.language,
+        priority=state.priority,
+        created_at=at(state.created_ms),
+        updated_at=at(state.updated_ms),
+        threshold=state.score.threshold if state.score else None,
+        findings=tuple(FindingView(**f.model_dump()) for f in state.score.findings) if state.score else (),
+        is_started=state.start is not None,
+        is_paused=state.is_paused,
+        park_cause=state.park.cause if state.park else None,
+        unresolved_steps=tuple(state.unresolved_steps),
+        model=state.start.model if state.start else None,
+        plan_id=state.plan_id,
+        base_tree=state.base_tree,
+        tree=state.tree,
+        open_questions=sum(q.answer is None for q in state.questions.values()),
+        calls=state.calls,
+    )
