@@ -401,7 +401,7 @@ async def test_review_does_not_start_without_a_model():
     async with running(town.shard()):
         r = await prepared(town, lambda _: review(5), with_model=False)
         await r.do("open_ceremony", story_ids=[ONE])
-        with pytest.raises(InvalidInput, match="no model is configured"):
+        with pytest.raises(InvalidInput, match="no model policy names an engine"):
             await r.do("start_ceremony")
 
 
