@@ -186,7 +186,7 @@ class Step:
     epoch: int
     finished: StepFinished | None = None
     attempt: int = 1
-    """How often the step was started; more than once only after somebody said that it did not happen (RC-52)."""
+    """How often the step was started: again when it did not happen (RC-52), or its request changed (RC-58)."""
     unknown: StepOutcomeUnknown | None = None
     """Set when nobody knows whether the step happened."""
     resolution: Literal["happened", "not_happened"] | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from tests.support.team_models import demo_repository
+from tests.support.team_models import DEMO, demo_repository
 from tests.support.world import STORIES, World
 
 pytestmark = pytest.mark.timeout(600)
@@ -166,6 +167,21 @@ def test_parked_story_goes_on_once_its_cause_is_gone(world: World) -> None:
     demo_repository(folder)
     assert world.post(f"{STORIES}/{story_id}/unpark", {"note": "it is there now"})["disposition"] == "active"
     world.waiting(story_id, "approve_scope")
+
+
+def test_story_that_parked_in_mid_draft_goes_on_with_another_model(world: World) -> None:
+    """Its steps that had begun ask otherwise now: they begin anew, and both requests are on record (RC-58)."""
+    story_id = world.create(title="A story that nobody recorded replies for")
+    repo = str(world.repository())
+    url = f"{STORIES}/{story_id}"
+    body = {"repo": repo, "delegate": ["po", "qa"]}
+    world.send("POST", f"{url}/start", body | {"model": f"recorded:{DEMO / 'replies'}"}, status=200)
+    assert "no recorded reply" in world.wait(lambda: world.show(story_id)["parked"])
+    world.send("POST", f"{url}/start", body | {"model": "openai"}, status=200)
+    world.wait(lambda: world.show(story_id)["state"] == "DONE")
+    found = world.get("/api/audit/events", params={"stream": story_id, "type": "StepStarted", "limit": 200})["items"]
+    starts = Counter(event["body"]["step_id"] for event in found)
+    assert max(starts.values()) == 2
 
 
 @pytest.mark.door("GET /api/planner/stories/{story_id}/checkpoints", "POST /api/planner/stories/{story_id}/restore")

@@ -13,7 +13,6 @@ from fleet.events.payload import Payload
 from fleet.events.step import StuckDetected, ToolDenied
 from fleet.kernel.errors import (
     InvalidInput,
-    NondeterministicPlan,
     OwnershipLost,
     PolicyDenied,
     SandboxUnavailable,
@@ -339,7 +338,8 @@ async def test_large_repository_is_listed_in_part():
     assert "text/f100.py" not in listed
 
 
-async def test_another_call_than_the_recorded_one_is_no_plan():
+@pytest.mark.rule("RC-58")
+async def test_another_call_than_the_recorded_one_gets_what_is_on_record():
     world = await Bench(model_of(READ, NOTES)).begin()
     await world.draft()
     bench = await world.bench()
@@ -347,5 +347,25 @@ async def test_another_call_than_the_recorded_one_is_no_plan():
     seat = Seat(record.roster[0].principal, "developer")
     assert record.subject_digest is not None
     calls = ActingCalls(bench, Work(seat, "model", "act", task_id=TASK, council_id=COUNCIL), record.subject_digest)
-    with pytest.raises(NondeterministicPlan):
-        await calls.call(StepId(f"{COUNCIL}/draft/developer-001/act/1/tool/1"), ToolCall(tool="files", op="list"))
+    made = len(world.tools.asked)
+    step = StepId(f"{COUNCIL}/draft/developer-001/act/1/tool/1")
+    seen = await calls.call(step, ToolCall(tool="files", op="list"))
+    assert "TABLE" in seen.text
+    assert len(world.tools.asked) == made
+
+
+@pytest.mark.rule("RC-58")
+async def test_call_that_ended_nowhere_is_made_as_it_is_wanted_today():
+    world = await Bench(model_of(READ, NOTES)).begin()
+    world.tools.failing = {"files.read": SandboxUnavailable("no room")}
+    with pytest.raises(SandboxUnavailable):
+        await world.draft()
+    bench = await world.bench()
+    record = bench.state.councils[COUNCIL].opened
+    assert record.subject_digest is not None
+    seat = Seat(record.roster[0].principal, "developer")
+    calls = ActingCalls(bench, Work(seat, "model", "act", task_id=TASK, council_id=COUNCIL), record.subject_digest)
+    step = StepId(f"{COUNCIL}/draft/developer-001/act/1/tool/1")
+    await calls.call(step, ToolCall(tool="files", op="list", args={"path": "."}))
+    known = bench.state.steps[step]
+    assert (known.attempt, known.started.op, known.finished is None) == (2, "list", False)

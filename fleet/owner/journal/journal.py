@@ -2,6 +2,8 @@
 
 A procedure that runs again after a crash asks for the same steps by the same names. A finished step answers from its
 record; an unfinished one is settled by its effect class (RC-50..RC-52). So no recorded answer is paid for twice.
+An unfinished step that would now ask for something else, because the model, a prompt or the program is another one, is
+opened anew as a further attempt; both requests are on record (RC-58).
 
     PURE    `ask`                run again; only one answer is ever recorded, within the budgets of MB-20
     KEYED   `run`                the supervisor is asked by key: attach, take its record, or run
@@ -24,7 +26,15 @@ from fleet.context.port import Packs
 from fleet.events.step import StepFinished
 from fleet.kernel.clock import Clock
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import BudgetExceeded, FleetError, OwnershipError, SandboxUnavailable, from_wire
+from fleet.kernel.errors import (
+    BudgetExceeded,
+    FleetError,
+    NondeterministicPlan,
+    NotFound,
+    OwnershipError,
+    SandboxUnavailable,
+    from_wire,
+)
 from fleet.kernel.ids import RunKey, StepId, StoryId
 from fleet.kernel.types import BudgetLimit
 from fleet.log.port import EventLog, SnapshotStore
@@ -37,6 +47,7 @@ from fleet.owner.journal.step_records import (
     finished_effect,
     finished_run,
     is_no_result,
+    run_attempts,
     step_key,
 )
 from fleet.owner.journal.steps import StepPolicy, Work
@@ -47,6 +58,8 @@ from fleet.sandbox.port import Sandbox
 from fleet.story.allowance import require_room
 from fleet.trees.port import BlobStore
 
+_ENDING_S = 60
+"""How long a run that is no longer wanted may take to end; the grace of its command is shorter (RC-24)."""
 OF_RUNS: tuple[BudgetLimit, ...] = ("wall_ms", "gpu_ms")
 """What runs use of a budget (MB-27)."""
 
@@ -104,15 +117,51 @@ class Journal(ModelSteps, UnsafeSteps):
             self._running.discard(key)
 
     async def run(self, step: str, spec: RunSpec, work: Work) -> RunResult:
-        """The recorded result of this run: asked of the sandbox by key, so that it counts once (RC-51)."""
+        """The recorded result of this run: asked of the sandbox by key, so that it counts once (RC-51).
+
+        Raises NondeterministicPlan when the recorded result is about another tree: it says nothing of this one.
+        """
         step_id = StepId(step)
-        finished = self._finished(step_id, spec.digest)
+        finished = self._finished(step_id)
         if finished is None:
             await self._require_room(step_id, work)
-            await self._start(step_id, spec.digest, work, kind="run", effect="KEYED", wall_s=spec.limits.overall_s)
-            result = await self.run_by_key(step_id, spec)
+            result = await self._run_before(step_id, spec)
+            if result is None:
+                await self._start(step_id, spec.digest, work, kind="run", effect="KEYED", wall_s=spec.limits.overall_s)
+                result = await self.run_by_key(step_id, spec)
             finished = await self._finish(await finished_run(self.blobs, step_id, result), work)
-        return RunResult.model_validate_json(await self.blobs.get(finished.result_digest))
+        seen = RunResult.model_validate_json(await self.blobs.get(finished.result_digest))
+        if None not in (seen.tree_in, spec.tree) and seen.tree_in != spec.tree:
+            raise NondeterministicPlan(
+                f"step {step_id} has a result about tree {seen.tree_in} and is now about {spec.tree}: go on with the "
+                "version that recorded it, or cancel the story and start it anew",
+                step_id=step_id,
+                recorded=seen.tree_in,
+                wanted=spec.tree,
+            )
+        return seen
+
+    async def _run_before(self, step_id: StepId, spec: RunSpec) -> RunResult | None:
+        """How the run ended that the step asked for with another request, by the word of its receiver (RC-58).
+
+        One that is under way is ended: nobody wants it any more. None when it came to nothing or is about another tree.
+
+        Raises SandboxUnavailable while it cannot be ended.
+        """
+        known = self.state.steps.get(step_id)
+        if known is None or known.started.request_digest == spec.digest:
+            return None
+        for key in run_attempts(self.story_id, step_id, known.started.request_digest):
+            try:
+                await self._sandbox.cancel(key)
+                seen = await self._sandbox.progress(key, wait_s=_ENDING_S)
+            except NotFound:
+                return None
+            if seen.status == "running":
+                raise SandboxUnavailable(f"run {key}, which step {step_id} no longer wants, is still being ended")
+            if seen.result is not None and not is_no_result(seen.result):
+                return seen.result if seen.result.tree_in in (None, spec.tree) else None
+        return None
 
     async def _require_room(self, step_id: StepId, work: Work) -> None:
         """A run may start. It uses no tokens, so it ends only with the time of its story or task (MB-25, MB-27)."""
@@ -170,7 +219,7 @@ class Journal(ModelSteps, UnsafeSteps):
             wall_s: how long it may take.
         """
         step_id, digest = StepId(step), digest_of_json(request)
-        finished = self._finished(step_id, digest)
+        finished = self._finished(step_id)
         if finished is None:
             await self._start(step_id, digest, work, kind="tool", effect="KEYED", wall_s=wall_s)
             self.admit()

@@ -32,6 +32,7 @@ from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.step_records import ANSWER, failed_step, fallbacks_of, finished_ask, plain
 from fleet.owner.journal.steps import Steps, Work
 from fleet.story.allowance import CallNeed, allow_again, exhaustion_of
+from fleet.story.evolve.budgets import without_hold
 
 
 class ModelSteps(Steps):
@@ -67,10 +68,10 @@ class ModelSteps(Steps):
         Raises BudgetExceeded when a budget cannot hold a useful call: none is made, and the limit is on record (MB-22).
         """
         step_id = StepId(step)
-        request = self._as_started(step_id, replace(request, tag=self._tag(work)))
-        digest = _digest_of(request)
-        finished = self._finished(step_id, digest)
+        finished = self._finished(step_id)
         if finished is None:
+            request = self._as_started(step_id, replace(request, tag=self._tag(work)))
+            digest = _digest_of(request)
             request = await self._counted(request)
             request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
@@ -120,10 +121,14 @@ class ModelSteps(Steps):
             await self.budgeting.settle(self.state, payload, epoch=self._epoch, now_ms=self.clock.now_ms())
 
     def _as_started(self, step_id: StepId, request: AgentRequest) -> AgentRequest:
-        """The request with the reply's bound that is on record for the step, if it was lowered."""
+        """The request with the reply's bound that is on record for the step, if it was lowered.
+
+        A bound belongs to its request: another one, of a new prompt or model, gets a bound of its own (RC-58).
+        """
         step = self.state.steps.get(step_id)
         bound = step.started.reserve.output_tokens if step is not None else None
-        return request if bound is None else _bounded(request, bound)
+        bounded = request if bound is None else _bounded(request, bound)
+        return bounded if self.is_open(step_id, _digest_of(bounded)) else request
 
     async def _reserved(
         self, step_id: StepId, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
@@ -153,11 +158,14 @@ class ModelSteps(Steps):
         self, need: CallNeed, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
     ) -> AgentRequest:
         step_id, now_ms, epoch = need.step_id, self.clock.now_ms(), self._epoch
-        if step_id in self.state.steps:
+        if self.is_open(step_id, digest):
             allow_again(self.state, self.budgeting.limits, need, now_ms=now_ms)
             await self.budgeting.hold_again(self.state, step_id, epoch=epoch, now_ms=now_ms)
             return request
-        allowance = await self.budgeting.allow(self.state, need, epoch=epoch, now_ms=now_ms)
+        # What the same step holds for an earlier request is free for this one, which takes its place.
+        before = self.state.steps.get(step_id)
+        state = self.state if before is None else without_hold(self.state, before.started)
+        allowance = await self.budgeting.allow(state, need, epoch=epoch, now_ms=now_ms)
         bounded = _bounded(request, allowance.max_tokens)
         if bounded is not request:
             digest = _digest_of(bounded)
@@ -176,7 +184,8 @@ class ModelSteps(Steps):
         except (CommitUnknown, OwnershipError):
             raise  # it may be on record, or another owner's: whoever loads the story settles the hold
         except FleetError:
-            await self.budgeting.release(self.state, step_id, epoch=epoch, now_ms=now_ms)
+            if before is None:
+                await self.budgeting.release(self.state, step_id, epoch=epoch, now_ms=now_ms)
             raise
         return bounded
 

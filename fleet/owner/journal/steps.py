@@ -9,7 +9,6 @@ from typing import Any, Literal
 from fleet.events.payload import Payload
 from fleet.events.step import PolicyRef, Reserve, StepFinished, StepStarted, ToolDenied
 from fleet.kernel.clock import Clock
-from fleet.kernel.errors import NondeterministicPlan
 from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
 from fleet.kernel.types import EffectClass, Phase
 from fleet.log.port import EventLog, SnapshotStore
@@ -121,16 +120,15 @@ class Steps(StoryStream):
         if self.platform is not None:
             await self.platform.require_running(self.state.project_id)
 
-    def _finished(self, step_id: StepId, request: Digest) -> StepFinished | None:
+    def _finished(self, step_id: StepId) -> StepFinished | None:
+        """The recorded result. It stays, whatever the step would ask for today (RC-58)."""
         step = self.state.steps.get(step_id)
-        if step is not None and step.started.request_digest != request:
-            raise NondeterministicPlan(
-                f"step {step_id} has request {step.started.request_digest} on record and would now have {request}",
-                step_id=step_id,
-                recorded=step.started.request_digest,
-                wanted=request,
-            )
         return step.finished if step else None
+
+    def is_open(self, step_id: StepId, request: Digest) -> bool:
+        """Whether the step is on record as started with this very request, and may still be carried out under it."""
+        step = self.state.steps.get(step_id)
+        return step is not None and step.started.request_digest == request and step.resolution != "not_happened"
 
     async def _finish(self, payload: StepFinished, work: Work, *also: Payload) -> StepFinished:
         """The result on record, which may be that of another call (EV-15)."""
@@ -151,9 +149,12 @@ class Steps(StoryStream):
         reserve: Reserve | None = None,
         also: tuple[Payload, ...] = (),
     ) -> RunKey:
-        """The step is on record as started, under this key, and what belongs to it with it (RC-55)."""
+        """The step is on record as started, under this key, and what belongs to it with it (RC-55).
+
+        A step that was started with another request is started again: both requests are on record (RC-58).
+        """
         known = self.state.steps.get(step_id)
-        if known is not None and known.resolution != "not_happened":
+        if known is not None and self.is_open(step_id, request):
             return known.started.key
         if self.platform is not None:
             # Not refused but held: what else the procedure has under way may finish (PL-50).

@@ -10,8 +10,8 @@ from typing import Any
 from fleet.events.payload import Payload
 from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved
 from fleet.kernel.digest import canonical_json
-from fleet.kernel.errors import FleetError, OutcomeUnknown, OwnershipError
-from fleet.kernel.ids import RunKey, StepId
+from fleet.kernel.errors import FleetError, NondeterministicPlan, OutcomeUnknown, OwnershipError
+from fleet.kernel.ids import Digest, RunKey, StepId
 from fleet.kernel.types import ProbeResult
 from fleet.owner.journal.step_records import finished_effect
 from fleet.owner.journal.steps import Steps, Work
@@ -42,23 +42,41 @@ class UnsafeSteps(Steps):
     ) -> dict[str, Any]:
         """The recorded result of an UNSAFE effect, which is started at most once per attempt (RC-52).
 
-        A step that was started and has no result is never repeated. The probe may resolve it; otherwise a person has
-        to (`resolve_step`): `happened` counts as its result, `not_happened` lets it run again under a new key.
+        A step that was started and has no result is never repeated, whatever would be sent today (RC-58). The probe may
+        resolve it; otherwise a person has to (`resolve_step`): `happened` counts as its result, `not_happened` lets it
+        run again under a new key.
 
-        Raises OutcomeUnknown until the step is resolved; details name the step and the blob of what was sent.
+        Raises:
+            OutcomeUnknown: until the step is resolved; details name the step and the blob of what was sent.
+            NondeterministicPlan: something else was sent and has happened. Its result would be taken for that of this
+                request.
         """
         step_id = StepId(step)
         # The blob of the request has the digest that the step names, so that a person can be shown what was sent.
         digest = await self.blobs.put(canonical_json(request))
-        finished = self._finished(step_id, digest)
+        finished = self._finished(step_id)
         known = self.state.steps.get(step_id)
         if finished is None and known is not None and known.resolution != "not_happened":
             await self._settle(known, work, probe)
-            finished = self._finished(step_id, digest)
-        if finished is None:
+            finished = self._finished(step_id)
+        if finished is not None:
+            self._require_sent(step_id, digest)
+        else:
             key = await self._start(step_id, digest, work, kind="tool", effect="UNSAFE", wall_s=wall_s)
             finished = await self._do_once(step_id, key, work, effect, probe)
         return json.loads(await self.blobs.get(finished.result_digest))
+
+    def _require_sent(self, step_id: StepId, request: Digest) -> None:
+        sent = self.state.steps[step_id].started.request_digest
+        if sent != request:
+            raise NondeterministicPlan(
+                f"step {step_id} is done and cannot be undone, and would now send something else: what was sent is "
+                f"{sent}, what would be sent is {request}. Go on with the version and the configuration that sent it, "
+                "or cancel the story",
+                step_id=step_id,
+                recorded=sent,
+                wanted=request,
+            )
 
     async def _do_once(
         self,

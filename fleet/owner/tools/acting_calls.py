@@ -13,7 +13,6 @@ from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import (
     FleetError,
     InvalidInput,
-    NondeterministicPlan,
     OwnershipError,
     PolicyDenied,
     Retry,
@@ -60,18 +59,10 @@ class ActingCalls:
 
         Raises:
             SandboxUnavailable, ToolTimeout, StoreUnavailable: nothing could carry it out now; later, by the same name.
-            NondeterministicPlan: the record has another call under this name.
         """
         facts = self._facts()
         request = await self._bench.blobs.put(canonical_json(request_document(call, facts)))
         known = self._bench.state.steps.get(step_id)
-        if known is not None and known.started.request_digest != request:
-            raise NondeterministicPlan(
-                f"step {step_id} has call {known.started.request_digest} on record and would now make {request}",
-                step_id=step_id,
-                recorded=known.started.request_digest,
-                wanted=request,
-            )
         finished = known.finished if known is not None else None
         return await self._seen(finished or await self._decided(step_id, call, facts, request))
 
@@ -79,12 +70,15 @@ class ActingCalls:
         bench = self._bench
         policy = bench.journal.policy.policy
         decision = decide(call, facts, policy=policy, approvals=approvals_of(bench.state), now_ms=bench.now_ms)
-        is_started = step_id in bench.state.steps
-        started = self._started(step_id, call, request, decision)
+        is_started = bench.journal.is_open(step_id, request)
+        before = bench.state.steps.get(step_id)
+        attempt = before.attempt + 1 if before else 1
+        started = self._started(step_id, call, request, decision, attempt=attempt)
         if not isinstance(decision, Allowed):
             return await self._refused(step_id, call, decision, () if is_started else (started,))
         if not is_started:
-            await bench.journal.record(f"{step_id}/start", started, actor=self._work.seat.principal)
+            phase = f"{step_id}/start" if attempt == 1 else f"{step_id}/start/{attempt}"
+            await bench.journal.record(phase, started, actor=self._work.seat.principal)
         return await self._carried_out(step_id, call, facts, decision)
 
     def _facts(self) -> CallFacts:
@@ -96,7 +90,9 @@ class ActingCalls:
         # of them can be in each other's way, which is what a claim is for (LC-130).
         return replace(facts, claimed_by=seat.principal)
 
-    def _started(self, step_id: StepId, call: ToolCall, request: Digest, decision: _Decision) -> StepStarted:
+    def _started(
+        self, step_id: StepId, call: ToolCall, request: Digest, decision: _Decision, *, attempt: int
+    ) -> StepStarted:
         wall_s = decision.obligations.timeout_s if isinstance(decision, Allowed) else 0
         return StepStarted(
             step_id=step_id,
@@ -109,7 +105,7 @@ class ActingCalls:
             as_role=self._work.seat.role,
             principal=self._work.seat.principal,
             request_digest=request,
-            key=step_key(self._bench.state.story_id, step_id, request),
+            key=step_key(self._bench.state.story_id, step_id, request, attempt),
             deadline_ms=self._bench.now_ms + wall_s * 1000,
             policy=PolicyRef(rule_id=decision.rule_id, digest=decision.policy_digest),
             reserve=Reserve(wall_ms=wall_s * 1000),

@@ -43,6 +43,12 @@ def _started(s: StoryState, p: StepStarted, event: StoredEvent) -> StoryBudgets:
     return _each(budgets, scopes, change) if holds_any or is_new else budgets
 
 
+def without_hold(state: StoryState, started: StepStarted) -> StoryState:
+    """The state as if the call of this step held nothing: what a further attempt may take in its place."""
+    scopes = scopes_of_step(state.story_id, started)
+    return state.with_(budgets=_released(state.budgets, started.step_id, scopes))
+
+
 def _finished(s: StoryState, p: StepFinished, event: StoredEvent) -> StoryBudgets:
     step = s.steps.get(p.step_id)
     if step is None or step.finished is not None:

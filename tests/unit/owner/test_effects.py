@@ -379,17 +379,58 @@ async def test_probe_of_a_lost_story_is_no_answer():
         await (await world.journal()).act_unsafe("deploy/1", DEPLOY, OPS, host.deploy, probe=Probe("look", look))
 
 
-@pytest.mark.rule("PL-49")
-@pytest.mark.parametrize("is_finished", [True, False])
-async def test_step_that_would_now_be_another_one_names_both_digests(is_finished: bool):
+LIVE = {"environment": "live", "tree": "sha256:1"}
+
+
+@pytest.mark.rule("RC-52", "RC-58")
+async def test_unsafe_step_with_another_request_shows_what_was_sent_and_sends_nothing():
     world, journal, log = await started()
     host = Receiver()
-    if is_finished:
-        await journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy)
-    else:
-        await crashed(log, "/finish", lambda: journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy))
+    await crashed(log, "/finish", lambda: journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy))
+    with pytest.raises(OutcomeUnknown, match="staging") as unknown:
+        await (await world.journal()).act_unsafe("deploy/1", LIVE, OPS, host.deploy)
+    sent = await world.blobs.get(unknown.value.details["sent_digest"])
+    assert (json.loads(sent), len(host.keys)) == (DEPLOY, 1)
+
+
+@pytest.mark.rule("RC-52", "RC-58")
+async def test_unsafe_step_that_did_not_happen_is_sent_anew_as_it_is_today():
+    world, journal, log = await started()
+    host = Receiver()
+    await crashed(log, "deploy/1/start", lambda: journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy))
+    await journal.load()
+    await journal._start(StepId("deploy/1"), digest("old"), OPS, kind="tool", effect="UNSAFE", wall_s=60)
+    again = await world.journal()
+    assert await again.act_unsafe("deploy/1", LIVE, OPS, host.deploy, probe=host.probe()) == {"revision": 1}
+    starts = await payloads(world, StepStarted)
+    assert [each.request_digest for each in starts][-2:] == [digest("old"), await world.blobs.put(canonical_json(LIVE))]
+
+
+@pytest.mark.rule("RC-51", "RC-58")
+async def test_effect_whose_receiver_compares_is_done_as_it_is_asked_for_today():
+    world, journal, log = await started()
+    done: list[str] = []
+
+    def effect(name: str) -> Callable[[], Awaitable[dict[str, Any]]]:
+        async def send() -> dict[str, Any]:
+            done.append(name)
+            return {"branch": name}
+
+        return send
+
+    await crashed(log, "/finish", lambda: journal.act("publish", {"branch": "a"}, OPS, effect("a")))
+    again = await world.journal()
+    assert await again.act("publish", {"branch": "b"}, OPS, effect("b")) == {"branch": "b"}
+    assert (done, again.state.steps["publish"].attempt) == (["a", "b"], 2)
+
+
+@pytest.mark.rule("PL-49", "RC-58")
+async def test_unsafe_step_that_is_done_and_would_now_be_another_one_names_both_digests():
+    world, journal, _ = await started()
+    host = Receiver()
+    await journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy)
     with pytest.raises(NondeterministicPlan) as refused:
-        await (await world.journal()).act_unsafe("deploy/1", {"environment": "live"}, OPS, host.deploy)
+        await (await world.journal()).act_unsafe("deploy/1", LIVE, OPS, host.deploy)
     details = refused.value.details
     assert (details["recorded"], details["wanted"]) != (details["wanted"], details["recorded"])
     assert details["recorded"] in refused.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from fleet.events.codec import decode
-from fleet.events.step import ModelFallbackUsed, StepFinished
+from fleet.events.step import ModelFallbackUsed, StepFinished, StepStarted
 from fleet.events.story import StoryParked
+from fleet.kernel.clock import SystemClock
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import (
     CommitUnknown,
@@ -21,20 +23,26 @@ from fleet.kernel.errors import (
     OwnershipLost,
     ReplyMalformed,
 )
-from fleet.kernel.ids import CommandId, EntityId, StreamId
+from fleet.kernel.ids import CommandId, EntityId, StepId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Appended, AppendRequest, Duplicate
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentAnswer, AgentRequest, PassedOver
+from fleet.models.profiles import Budgets
+from fleet.models.prompts.reading import PROMPT_FRAME_TOKENS
+from fleet.models.routing.budget import BudgetLimits
+from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.step_records import plain
 from fleet.owner.journal.steps import Work
 from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunSpec
-from fleet.sandbox.memory import ProgramEnd
+from fleet.sandbox.memory import ProgramEnd, ProgramStart
+from fleet.sandbox.port import RunProgress
+from fleet.trees.tree import FileEntry, encode_tree
 from tests.support.bench import ScriptedAgents, World
-from tests.support.story_events import STORY, story
+from tests.support.story_events import STORY, digest, story
 
 STREAM = StreamId.of_story(STORY)
 DEV = seat("developer")
@@ -204,16 +212,44 @@ async def test_step_that_was_started_but_not_finished_is_asked_again_under_its_f
     assert kinds.count("StepStarted") == kinds.count("StepFinished")
 
 
-@pytest.mark.rule("PL-49")
-async def test_unfinished_step_with_another_request_is_a_nondeterministic_plan():
+@pytest.mark.rule("RC-58")
+async def test_unfinished_step_with_another_request_is_a_further_attempt_and_both_requests_are_on_record():
     agents = ScriptedAgents(lambda r: ModelUnavailable("the engine is down"))
     world, journal = await started(agents=agents)
     with pytest.raises(ModelUnavailable):
         await journal.ask("think/1", request(), WORK)
-    with pytest.raises(NondeterministicPlan) as refused:
-        await (await world.journal()).ask("think/1", request("something else"), WORK)
-    assert refused.value.details["step_id"] == "think/1"
-    assert len(agents.asked) == 1
+    held = journal.state.budgets.holds["think/1"]
+    agents.answer = lambda r: {"code": r.own}
+    again = await world.journal()
+    assert (await again.ask("think/1", request("another prompt"), WORK)).value == {"code": "another prompt"}
+    first, second = [p for p in map(decode, await world.events()) if isinstance(p, StepStarted) and p.kind == "model"]
+    assert (first.step_id, first.request_digest != second.request_digest) == (second.step_id, True)
+    assert first.key != second.key
+    assert (again.state.steps["think/1"].attempt, again.state.steps["think/1"].finished is None) == (2, False)
+    # The second attempt takes the place of the first: nothing of either is held, and one of them is paid.
+    assert (held.is_open, again.state.budgets.holds) == (True, {})
+    assert again.state.tokens - journal.state.tokens == 15
+
+
+@pytest.mark.rule("RC-58")
+async def test_finished_step_keeps_its_answer_whatever_it_would_ask_for_today():
+    world, journal = await started(agents=ScriptedAgents(lambda r: {"code": r.own}))
+    await journal.ask("think/1", request(), WORK)
+    assert (await (await world.journal()).ask("think/1", request("another prompt"), WORK)).value == {"code": "write it"}
+    assert len(world.agents.asked) == 1
+
+
+@pytest.mark.rule("RC-58", "MB-22")
+async def test_further_attempt_fits_where_both_together_would_not():
+    budgeting = Budgeting(Budgets(story=BudgetLimits(tokens=PROMPT_FRAME_TOKENS + 700)))
+    agents = ScriptedAgents(lambda r: ModelUnavailable("the engine is down"))
+    world, journal = await started(agents=agents, budgeting=budgeting)
+    most = replace(request(), sampling=Sampling(max_tokens=600, seed=7))
+    with pytest.raises(ModelUnavailable):
+        await journal.ask("think/1", most, WORK)
+    agents.answer = lambda r: {"tokens": r.sampling.max_tokens}
+    answer = await (await world.journal()).ask("think/1", replace(most, own="another prompt"), WORK)
+    assert answer.value == {"tokens": 600}
 
 
 @pytest.mark.parametrize(
@@ -283,6 +319,78 @@ async def test_run_whose_finish_was_not_recorded_is_joined_by_its_key():
     log.armed = False
     result = await (await world.journal()).run("tests/1", spec, RUN)
     assert (result.status, len(calls)) == ("passed", 1)
+
+
+OTHER = RunSpec(argv=("pytest", "-q", "--no-header"))
+"""What a newer version of the program would run in place of `pytest -q`."""
+
+
+async def run_that_lost_its_owner(end: ProgramEnd) -> tuple[World, list[int], FailingFinish]:
+    """A run that came to this end at its receiver; its owner died before it had that on record."""
+    program, calls = counting(end)
+    log = FailingFinish()
+    world, journal = await started(program=program, log=log)
+    log.armed = True
+    with pytest.raises(Crash):
+        await journal.run("tests/1", RunSpec(argv=("pytest", "-q")), RUN)
+    log.armed = False
+    return world, calls, log
+
+
+@pytest.mark.rule("RC-58")
+async def test_run_with_another_request_takes_what_the_receiver_knows_by_the_old_key():
+    world, calls, _ = await run_that_lost_its_owner(ProgramEnd(stdout=b"2 passed\n"))
+    journal = await world.journal()
+    result = await journal.run("tests/1", OTHER, RUN)
+    assert (result.stdout.text, len(calls)) == ("2 passed\n", 1)
+    assert (journal.state.steps["tests/1"].attempt, finish_of(journal, "tests/1").outcome) == (1, "succeeded")
+
+
+@pytest.mark.rule("RC-58")
+async def test_run_with_another_request_starts_anew_where_the_receiver_knows_nothing():
+    program, calls = counting(ProgramEnd(stdout=b"2 passed\n"))
+    world, journal = await started(program=program)
+    await journal._start(StepId("tests/1"), digest("old"), RUN, kind="run", effect="KEYED", wall_s=60)
+    again = await world.journal()
+    assert (await again.run("tests/1", OTHER, RUN)).status == "passed"
+    assert ([spec.argv for spec in world.backend.runs], len(calls)) == ([OTHER.argv], 1)
+    step = again.state.steps["tests/1"]
+    assert (step.attempt, step.started.request_digest) == (2, OTHER.digest)
+
+
+@pytest.mark.rule("RC-58")
+async def test_run_that_nobody_wants_any_more_is_ended_before_the_next_attempt():
+    entered, calls = asyncio.Event(), list[tuple[str, ...]]()
+
+    async def program(start: ProgramStart) -> ProgramEnd:
+        calls.append(start.argv)
+        if len(calls) == 1:
+            entered.set()
+            await asyncio.Event().wait()
+        return ProgramEnd(stdout=b"2 passed\n")
+
+    world, journal = await started(program=program, clock=SystemClock())
+    first = asyncio.create_task(journal.run("tests/1", RunSpec(argv=("pytest", "-q")), RUN))
+    await entered.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    result = await (await world.journal()).run("tests/1", OTHER, RUN)
+    assert (result.status, calls) == ("passed", [("pytest", "-q"), OTHER.argv])
+    assert await world.sandbox.progress(journal.state.steps["tests/1"].started.key) != RunProgress("running")
+
+
+@pytest.mark.rule("RC-58", "PL-49")
+async def test_recorded_result_about_another_tree_is_a_nondeterministic_plan():
+    world, journal = await started()
+    one, other = [
+        await world.blobs.put(encode_tree({"a": FileEntry(blob=await world.blobs.put(text), mode="100644")}))
+        for text in (b"1", b"2")
+    ]
+    spec = RunSpec(argv=("pytest",), tree=one)
+    await journal.run("tests/1", spec, RUN)
+    with pytest.raises(NondeterministicPlan) as refused:
+        await (await world.journal()).run("tests/1", spec.model_copy(update={"tree": other}), RUN)
+    assert (refused.value.details["recorded"], refused.value.details["wanted"]) == (one, other)
 
 
 class Crash(BaseException):
