@@ -1,124 +1,139 @@
-"""A small, strict JSON Schema check: the subset that our reply schemas use. Every finding is listed."""
+"""JSON Schema: what is wrong with a value, in words for a model, and a one-line example of a schema.
+
+The check is that of the library `jsonschema` (draft 2020-12), so that the schemas of MCP servers and plug-ins hold as
+they are written. The words are ours: they stand in recorded prompts.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from fleet.kernel.errors import InvalidInput
 
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "integer": int,
-    "boolean": bool,
-    "null": type(None),
-}
-_KEYWORDS = frozenset(
-    {
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "enum",
-        "const",
-        "items",
-        "minItems",
-        "maxItems",
-        "uniqueItems",
-        "minimum",
-        "maximum",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "title",
-        "description",
-    }
-)
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator, ValidationError
+
 _MAX_PROBLEMS = 20
+_RANK = {"type": 0, "enum": 1, "const": 2, "required": 3}
+"""The order of findings at one place; every other keyword comes after these."""
+_BOUNDS: Mapping[str, tuple[str, str]] = {
+    "minimum": ("minimum", ""),
+    "maximum": ("maximum", ""),
+    "minLength": ("minimum", " characters"),
+    "maxLength": ("maximum", " characters"),
+    "minItems": ("minimum", " items"),
+    "maxItems": ("maximum", " items"),
+}
+_Finding = tuple[tuple[int, ...], str]
+"""The place of a finding, as positions from the top, and its words."""
 
 
 def schema_problems(value: Any, schema: Mapping[str, Any]) -> tuple[str, ...]:
     """Everything that is wrong with `value`, each with its path, at most 20; empty when it fits the schema.
 
     Raises:
-        InvalidInput: the schema uses a keyword or type outside the subset (floats have no type here, GL-12).
+        InvalidInput: the schema itself is none, or refers to a schema that it does not hold. Nothing is fetched.
     """
-    return tuple(_check(value, schema, "reply"))[:_MAX_PROBLEMS]
+    from referencing.exceptions import Unresolvable
+
+    try:
+        validator: Any = _validator(json.dumps(schema))
+        errors: list[ValidationError] = list(validator.iter_errors(value))
+    except Unresolvable as error:
+        raise InvalidInput(f"the schema of the reply refers to {error.ref[:200]!r}, which it does not hold") from error
+    return tuple(words for _, words in sorted(_findings(value, errors), key=lambda found: found[0]))[:_MAX_PROBLEMS]
 
 
-def _check(value: Any, schema: Mapping[str, Any], at: str) -> Iterator[str]:
-    if unknown := sorted(set(schema) - _KEYWORDS):
-        raise InvalidInput(
-            f"schema of {at} uses keywords that nothing checks: {', '.join(unknown)}", allowed=sorted(_KEYWORDS)
-        )
-    if "type" in schema and not _has_type(value, schema["type"], at):
-        yield f"{at} must be {_article(schema['type'])}, not {_short(value)}"
-        return
-    if "enum" in schema and value not in schema["enum"]:
-        yield f"{at} must be one of {', '.join(_short(item) for item in schema['enum'])}, not {_short(value)}"
-    if "const" in schema and value != schema["const"]:
-        yield f"{at} must be {_short(schema['const'])}, not {_short(value)}"
-    match value:
-        case dict():
-            yield from _check_object(value, schema, at)  # pyright: ignore[reportUnknownArgumentType]
-        case list():
-            yield from _check_array(value, schema, at)  # pyright: ignore[reportUnknownArgumentType]
-        case str():
-            yield from _check_text(value, schema, at)
-        case int():
-            yield from _check_range(value, schema, at, ("minimum", "maximum"), "")
+@lru_cache(maxsize=128)
+def _validator(schema: str) -> Draft202012Validator:
+    """The validator of a schema. Whether that is one takes 60 times as long as a check, and is looked at once."""
+    # Costs 0.1 s, and most commands check no reply.
+    from jsonschema import Draft202012Validator, SchemaError
+    from referencing import Registry
+
+    parsed = json.loads(schema)
+    try:
+        Draft202012Validator.check_schema(parsed)
+    except SchemaError as error:
+        raise InvalidInput(f"the schema of the reply is wrong at {error.json_path}: {error.message[:200]}") from error
+    return Draft202012Validator(parsed, registry=Registry())
+
+
+def _findings(value: Any, errors: Sequence[ValidationError]) -> Iterator[_Finding]:
+    # What has the wrong type is wrong in every other way as well: the type says it all.
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    required = set[tuple[Any, ...]]()
+    for error in errors:
+        place = tuple(error.absolute_path)
+        at, position = _at(place), _position(value, place)
+        wanted: Any = error.validator_value
+        found: Any = error.instance
+        match str(error.validator):
+            case keyword if place in mistyped and keyword != "type":
+                continue
+            case "required" if place in required:
+                continue  # the library has one error for each missing name, and does not say which
+            case "required":
+                required.add(place)
+                for name in (name for name in wanted if name not in found):
+                    yield (*position, 0, _RANK["required"]), f"{at}.{name} is missing"
+            case "additionalProperties" if wanted is False:
+                schema: Any = error.schema
+                properties = schema.get("properties", {})
+                for index, name in enumerate(found):
+                    if name not in properties:
+                        told = f"{at}.{name[:40]} is not expected; expected are {', '.join(properties)}"
+                        yield (*position, index + 1), told
+            case keyword:
+                yield (*position, 0, _RANK.get(keyword, len(_RANK))), _words(error, at)
+
+
+def _words(error: ValidationError, at: str) -> str:
+    wanted: Any = error.validator_value
+    value: Any = error.instance
+    match str(error.validator):
+        case "type":
+            return f"{at} must be {_article(wanted)}, not {_short(value)}"
+        case "enum":
+            return f"{at} must be one of {', '.join(_short(item) for item in wanted)}, not {_short(value)}"
+        case "const":
+            return f"{at} must be {_short(wanted)}, not {_short(value)}"
+        case "uniqueItems":
+            return f"{at} must not repeat an item"
+        case "pattern":
+            return f"{at} must match {wanted}, not {_short(value)}"
+        case keyword if keyword in _BOUNDS:
+            bound, unit = _BOUNDS[keyword]
+            return f"{at} {f'has {len(value)}{unit}' if unit else f'is {value}'}, the {bound} is {wanted}"
+        case "anyOf" | "oneOf" if error.context:
+            return f"{at} fits no form: {' or '.join(dict.fromkeys(_forms(error)))}"
         case _:
-            return
+            return f"{at} is wrong: {error.message[:200]}"
 
 
-def _has_type(value: Any, wanted: Any, at: str) -> bool:
-    names: list[str] = [wanted] if isinstance(wanted, str) else list(wanted)
-    if unknown := sorted(set(names) - set(_TYPES)):
-        raise InvalidInput(f"schema of {at} uses unknown types: {', '.join(unknown)}", allowed=sorted(_TYPES))
-    if isinstance(value, bool):
-        return "boolean" in names
-    return any(isinstance(value, _TYPES[name]) for name in names)
+def _forms(error: ValidationError) -> Iterator[str]:
+    """What each of the forms wants, by its first finding."""
+    forms: dict[Any, ValidationError] = {}
+    for inner in error.context or ():
+        forms.setdefault(inner.schema_path[0], inner)
+    for inner in forms.values():
+        yield _words(inner, _at(tuple(inner.absolute_path)))
 
 
-def _check_object(value: dict[str, Any], schema: Mapping[str, Any], at: str) -> Iterator[str]:
-    properties: Mapping[str, Any] = schema.get("properties", {})
-    for name in schema.get("required", ()):
-        if name not in value:
-            yield f"{at}.{name} is missing"
-    for name, item in value.items():
-        if name in properties:
-            yield from _check(item, properties[name], f"{at}.{name}")
-        elif schema.get("additionalProperties", True) is False:
-            yield f"{at}.{name[:40]} is not expected; expected are {', '.join(properties)}"
+def _at(place: tuple[Any, ...]) -> str:
+    return "reply" + "".join(f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in place)
 
 
-def _check_array(value: list[Any], schema: Mapping[str, Any], at: str) -> Iterator[str]:
-    yield from _check_range(len(value), schema, at, ("minItems", "maxItems"), " items")
-    if schema.get("uniqueItems"):
-        texts = [json.dumps(item, sort_keys=True) for item in value]
-        if len(set(texts)) != len(texts):
-            yield f"{at} must not repeat an item"
-    if "items" in schema:
-        for index, item in enumerate(value):
-            yield from _check(item, schema["items"], f"{at}[{index}]")
-
-
-def _check_text(value: str, schema: Mapping[str, Any], at: str) -> Iterator[str]:
-    yield from _check_range(len(value), schema, at, ("minLength", "maxLength"), " characters")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f"{at} must match {schema['pattern']}, not {_short(value)}"
-
-
-def _check_range(size: int, schema: Mapping[str, Any], at: str, names: tuple[str, str], unit: str) -> Iterator[str]:
-    low, high = (schema.get(name) for name in names)
-    if low is not None and size < low:
-        yield f"{at} has {size}{unit}, the minimum is {low}" if unit else f"{at} is {size}, the minimum is {low}"
-    if high is not None and size > high:
-        yield f"{at} has {size}{unit}, the maximum is {high}" if unit else f"{at} is {size}, the maximum is {high}"
+def _position(value: Any, place: tuple[Any, ...]) -> tuple[int, ...]:
+    """Where the place lies among its neighbours, from the top: findings are told in the order of the reply."""
+    found = list[int]()
+    for part in place:
+        found.append((part if isinstance(part, int) else list(value).index(part)) + 1)
+        value = value[part]
+    return tuple(found)
 
 
 def _short(value: Any) -> str:

@@ -90,7 +90,7 @@ def _wrong_arguments(args: dict[str, Any], schema: Mapping[str, Any]) -> tuple[s
     try:
         return tuple(found.removeprefix("reply.") for found in schema_problems(args, schema))
     except InvalidInput:
-        # Tools of third parties use more of JSON Schema than we check; the tool itself checks the rest.
+        # A schema of a third party that is none: the tool itself checks what it is called with.
         return tuple(f"{name} is missing" for name in schema.get("required", ()) if name not in args)
 
 

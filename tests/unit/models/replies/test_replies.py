@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -213,10 +214,58 @@ def test_all_problems_are_listed_up_to_twenty() -> None:
     assert len(schema_problems(["x"] * 50, {"items": {"type": "integer"}})) == 20
 
 
-@pytest.mark.parametrize("schema", [{"oneOf": []}, {"type": "number"}])
-def test_schema_outside_the_subset_is_refused_instead_of_ignored(schema: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"oneOf": []}, "oneOf"),
+        ({"type": "text"}, "type"),
+        ({"$ref": "https://schemas.example/x.json"}, "https://schemas.example/x.json"),
+        ({"$ref": "#/$defs/none"}, "/$defs/none"),
+    ],
+)
+def test_schema_that_is_none_is_refused_instead_of_ignored(schema: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(named)):
         schema_problems(1, schema)
+
+
+WRITTEN_BY_PYDANTIC = {
+    "type": "object",
+    "properties": {
+        "path": {"type": "string"},
+        "depth": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+        "ratio": {"type": "number", "exclusiveMaximum": 1},
+        "mode": {"$ref": "#/$defs/Mode"},
+    },
+    "required": ["path"],
+    "$defs": {"Mode": {"enum": ["fast", "slow"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "problems"),
+    [
+        ({"path": "a", "depth": None, "ratio": 0.5, "mode": "fast"}, ()),
+        (
+            {"path": 5, "depth": "many", "ratio": "x", "mode": "quick"},
+            (
+                "reply.path must be a string, not 5",
+                'reply.depth fits no form: reply.depth must be an integer, not "many" or '
+                'reply.depth must be a null, not "many"',
+                'reply.ratio must be a number, not "x"',
+                'reply.mode must be one of "fast", "slow", not "quick"',
+            ),
+        ),
+        ({"path": "a", "ratio": 1}, ("reply.ratio is wrong: 1 is greater than or equal to the maximum of 1",)),
+    ],
+)
+def test_schemas_as_servers_write_them_hold_whole(value: dict[str, Any], problems: tuple[str, ...]) -> None:
+    assert schema_problems(value, WRITTEN_BY_PYDANTIC) == problems
+
+
+def test_findings_are_told_in_the_order_of_the_reply() -> None:
+    schema = {"properties": {"a": {"type": "string"}}, "required": ["c"], "additionalProperties": False}
+    found = schema_problems({"b": 1, "a": 2}, schema)
+    assert [words.split(" ")[0] for words in found] == ["reply.c", "reply.b", "reply.a"]
 
 
 def test_structured_reply_is_validated_against_the_schema() -> None:
