@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -223,19 +224,27 @@ class StoryDesk:
                 raise ArtifactNotFound(f"story {state.story_id} names no tree {tree}", digest=tree)
 
     async def named(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
-        """The bytes of a blob that an event of the story names (AP-89).
+        """The bytes of a blob that an event of the story names, or of a file of one of its trees (AP-89).
 
-        Of a cut these are what runs, calls and measurements of shown tasks left: a prompt or an answer may tell of all
-        of the story. Raises ArtifactNotFound for any other: that it belongs to another story is not told.
+        Of a cut the blobs of events are what runs, calls and measurements of shown tasks left: a prompt or an answer
+        may tell of all of the story. Raises ArtifactNotFound for any other: that it is another story's is not told.
         """
         needle = str(digest).encode()
         found = await self.history(story_id, cut=cut)
         shown = found if cut is None else _of_tasks(found, await self.planning.state(story_id), cut)
-        if any(needle in event.body for event, _ in shown):
+        if any(needle in event.body for event, _ in shown) or await self._is_file(story_id, digest):
             raw = await self._blobs.get(digest)
             if cut is None or not cut.names(raw.decode(errors="replace")):
                 return raw
         raise ArtifactNotFound(f"story {story_id} names no blob {digest}", digest=digest)
+
+    async def _is_file(self, story_id: StoryId, digest: Digest) -> bool:
+        """Whether a tree of the story has a file of these bytes; a tree that retention has deleted has none."""
+        for tree in known_trees(await self.planning.state(story_id)):
+            with suppress(ArtifactNotFound):
+                if any(entry.blob == digest for entry in (await read_tree(self._blobs, tree)).values()):
+                    return True
+        return False
 
     # Context and graph.
 

@@ -146,15 +146,16 @@ async def pending_tasks(
         bool, Query(description="Those past a time limit, the ones that somebody works on too.")
     ] = False,
 ) -> WaitingTaskList:
-    """Tasks that wait for a role: for its work, or for its review."""
+    """Tasks that wait for a role, for its work or its review: what has waited longest comes first."""
     seen = [state for state in await _seen(request, stories, who) if not state.is_over]
-    rows = [
-        _waiting(state, t, late.get(t.task.task_id), now_ms=stories.now_ms)
+    found = [
+        (t.entered_ms.get(t.state, state.created_ms), _waiting(state, t, late.get(t.task.task_id), stories.now_ms))
         for state in sorted(seen, key=lambda s: (s.created_ms, s.story_id))
         for late in (_late(state, stories),)
         for t in state.tasks.values()
         if (t.task.task_id in late if overdue else _is_offered(t)) and sight_of(request).sees_task(who, state, t)
     ]
+    rows = [row for _, row in sorted(found, key=lambda each: each[0])]
     return WaitingTaskList(items=tuple(row for row in rows if role is None or row.waits_for == role))
 
 
@@ -163,7 +164,7 @@ def _is_offered(task: TaskState) -> bool:
     return task.state == "todo" or task.state in _WAITS or (task.state == "implementing" and task.claim is None)
 
 
-def _waiting(state: StoryState, found: TaskState, limit: TimeLimit | None, *, now_ms: int) -> WaitingTask:
+def _waiting(state: StoryState, found: TaskState, limit: TimeLimit | None, now_ms: int) -> WaitingTask:
     return WaitingTask(
         task_id=found.task.task_id,
         story_id=state.story_id,

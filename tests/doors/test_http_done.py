@@ -65,6 +65,9 @@ def test_measurements_of_a_story_are_told_in_order(world: World) -> None:
         True,
         "nosniff",
     )
+    path = next(each["path"] for each in _get(world, "files")["items"] if each["path"].endswith(".py"))
+    file = _get(world, "file", path=path)
+    assert _get(world, f"blobs/{file['blob']}").text == file["text"]
     written = next(row for row in tests["items"] if "slugify" in row["test_id"])
     assert (written["results"][0], written["results"][-1], written["is_flaky"]) == (None, "passed", False)
 

@@ -106,6 +106,25 @@ async def test_statistics_say_how_long_tasks_stay_what_passes_at_once_and_what_i
         assert (await _get(client, "tasks/pending?overdue=true", DEV))["items"] == waiting
 
 
+@pytest.mark.rule("AP-63")
+async def test_task_that_has_waited_longest_comes_first():
+    log = story(until="planned")
+    extra = log.state.tasks[TASK].task.model_copy(update={"task_id": EntityId("tk-more1")})
+    log.add(TaskAdded(plan_id=extra.plan_id, task=extra))
+    log.add(StoryTransitioned(from_="DESIGN", event="approve_design", to="BUILD"))
+    log.task(TASK, "todo", "ASSIGN_TO_DEVELOPER", "implementing").task(
+        TASK, "implementing", "COMMIT_CODE", "dev_completed"
+    )
+    log.task(TASK, "dev_completed", "AUTO_ROUTE_TO_ARCHITECT", "pending_arch_review")
+    async with _front(World(clock=MemoryClock(now_ms=log.state.updated_ms)), log) as client:
+        waiting = (await _get(client, "tasks/pending"))["items"]
+        assert [(row["task_id"], row["waits_for"]) for row in waiting][-2:] == [
+            ("tk-more1", "developer"),
+            (TASK, "architect"),
+        ]
+        assert [row["since"] for row in waiting] == sorted(row["since"] for row in waiting)
+
+
 @pytest.mark.rule("AP-63", "LC-131", "LC-133")
 async def test_task_under_review_is_listed_with_the_overdue_alone_and_by_how_long():
     log = story(until="planned")
