@@ -184,6 +184,19 @@ def test_story_that_parked_in_mid_draft_goes_on_with_another_model(world: World)
     assert max(starts.values()) == 2
 
 
+@pytest.mark.door(
+    "POST /api/planner/stories/{story_id}/steps/{step_id}/resolve",
+    stand_in="the step's records: as shipped every call may be repeated",
+)
+def test_person_says_what_came_of_a_step(world: World) -> None:
+    story_id = world.create()
+    step_id = world.left_unknown(story_id)
+    body = {"outcome": "happened", "note": "the host runs it"}
+    assert world.post(f"{STORIES}/{story_id}/steps/{step_id}/resolve", body)["story_id"] == story_id
+    (event,) = world.get("/api/audit/events", params={"stream": story_id, "type": "StepResolved"})["items"]
+    assert (event["body"]["step_id"], event["body"]["outcome"]) == (step_id, "happened")
+
+
 @pytest.mark.door("GET /api/planner/stories/{story_id}/checkpoints", "POST /api/planner/stories/{story_id}/restore")
 def test_tree_is_set_back_to_a_checkpoint(world: World) -> None:
     story_id = world.create()

@@ -109,6 +109,20 @@ def test_story_that_is_done_can_be_read_replayed_and_exported(world: World, tmp_
     assert decided
 
 
+@pytest.mark.door("fleet story resolve", stand_in="the step's records: as shipped every call may be repeated")
+def test_person_says_what_came_of_a_step(world: World) -> None:
+    story_id = world.create()
+    step_id = world.left_unknown(story_id)
+    arguments = ("story", "resolve", story_id, step_id, "--outcome")
+    wrong = world.fleet(*arguments, "perhaps", "--note", "nobody knows")
+    assert wrong.code == 2
+    world.fleet(*arguments, "not_happened", "--note", "the host has no trace of it").ok()
+    (event,) = world.get("/api/audit/events", params={"stream": story_id, "type": "StepResolved"})["items"]
+    assert (event["body"]["step_id"], event["body"]["outcome"]) == (step_id, "not_happened")
+    again = world.fleet(*arguments, "happened", "--note", "it was there after all")
+    assert again.code == 2
+
+
 @pytest.mark.door("fleet story archive")
 def test_archived_story_is_replayed_from_its_file(world: World) -> None:
     story_id = world.create()

@@ -331,11 +331,6 @@ async def test_unsafe_call_of_a_dead_owner_is_never_repeated_and_waits_for_a_per
 
 
 @pytest.mark.rule("RC-52")
-@pytest.mark.door(
-    "fleet story resolve",
-    "POST /api/planner/stories/{story_id}/steps/{step_id}/resolve",
-    stand_in="the command at an owner: as shipped no call may not be repeated",
-)
 async def test_unsafe_call_that_ends_in_an_error_is_unknown_and_one_that_was_refused_is_not(unsafe_shop: Shop):
     shop = unsafe_shop
     bench = await shop.open(holder=OPS)

@@ -30,9 +30,14 @@ from cluster.local.record import find_running
 from fleet.cli.app import app
 from fleet.cli.local.local_principals import ensure_principals
 from fleet.desk.principals import hash_token
-from fleet.log.port import MAX_ATTEMPTS, DeadLetter, Failure
+from fleet.events.codec import encode
+from fleet.events.step import PolicyRef, Reserve, StepOutcomeUnknown, StepStarted
+from fleet.kernel.ids import CommandId, Digest, RunKey, StepId, StoryId, StreamId
+from fleet.log.port import MAX_ATTEMPTS, Appended, AppendRequest, DeadLetter, Failure
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.dead_letters import RedisDeadLetters
+from fleet.log.redis.log import RedisEventLog
+from fleet.owner.journal.story_stream import SYSTEM
 from tests.doors.table import SOCKET, command_of, operation_of
 from tests.support.openai_server import FakeOpenAIServer
 from tests.support.processes import processes_below
@@ -199,6 +204,47 @@ class World:
         letter = asyncio.run(fail())
         assert letter is not None
         return letter.letter_id
+
+    def left_unknown(self, story_id: str) -> str:
+        """Id of a step that was sent, that may not be repeated, and whose end nobody knows.
+
+        As shipped no call of a story is of that kind, so its two records are written as the owner writes them.
+        """
+        step_id = StepId("deployments/9")
+        sent = Digest(f"sha256:{'5' * 64}")
+        started = StepStarted(
+            step_id=step_id,
+            kind="tool",
+            tool="environment",
+            op="start",
+            effect="UNSAFE",
+            as_role="deployer",
+            principal=SYSTEM,
+            request_digest=sent,
+            key=RunKey("6" * 64),
+            deadline_ms=int(time.time() * 1000),
+            policy=PolicyRef(rule_id="shipped", digest=sent),
+            reserve=Reserve(wall_ms=1000),
+        )
+        unknown = StepOutcomeUnknown(step_id=step_id, sent_digest=sent, sent_at=started.deadline_ms)
+
+        async def write() -> object:
+            running = find_running(self.home)
+            assert running is not None
+            client = connect_redis(running.addresses.redis_url)
+            try:
+                log, stream = RedisEventLog(client), StreamId.of_story(StoryId(story_id))
+                command = CommandId(f"{story_id}/{step_id}/start")
+                events = [encode(started), encode(unknown)]
+                now_ms = int(time.time() * 1000)
+                return await log.append(AppendRequest(stream, events, await log.head(stream), command, SYSTEM, now_ms))
+            finally:
+                await client.aclose()
+
+        assert isinstance(asyncio.run(write()), Appended)
+        # The owner reads what another has written as soon as it writes itself.
+        self.send("PUT", f"/api/budgets/story/{story_id}", {"limits": {"tokens": 5000}, "note": "a small one"})
+        return step_id
 
     def started(self, **changes: Any) -> str:
         """Id of a new story of its own that waits for the po at its first gate."""
