@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
+
+from cachetools import LRUCache
 
 from fleet.context.counting import TokenCounter
 from fleet.kernel.errors import ConfigError
@@ -158,17 +161,16 @@ class _Counter:
     def __init__(self, name: str, tokenizer: Tokenizer) -> None:
         self.name = name
         self._tokenizer = tokenizer
-        self._counts: dict[bytes, int] = {}
+        self._counts, self._lock = LRUCache[bytes, int](_KEPT), threading.Lock()
 
     def count(self, text: str) -> int:
         key = hashlib.sha256(text.encode()).digest()
-        known = self._counts.get(key)
+        with self._lock:
+            known = self._counts.get(key)
         if known is None:
             known = len(self._tokenizer.encode(text, add_special_tokens=False))
-            if len(self._counts) >= _KEPT:
-                # Another thread may do the same: then a few counts are made again.
-                self._counts = {}
-            self._counts[key] = known
+            with self._lock:
+                self._counts[key] = known
         return known
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from cachetools import LRUCache
 
 from fleet.desk.archive import tombstone_of
 from fleet.events.envelope import StoredEvent
@@ -131,7 +132,8 @@ class PlanningDesk:
 
     def __init__(self, *, log: EventLog, inbox: Inbox, feed: Feed, clock: Clock, fsm: FsmConfig) -> None:
         self._log, self._inbox, self._feed, self._clock, self._fsm = log, inbox, feed, clock, fsm
-        self._states = _States(_REMEMBERED)
+        # Reading a story again costs the events since; what is forgotten costs all of them.
+        self._states = LRUCache[StoryId, _Known](_REMEMBERED)
         self._projects: dict[StoryId, str] = {}
         self.damaged: tuple[DamagedStory, ...] = ()
         """What the last look at all stories left out."""
@@ -243,9 +245,9 @@ class PlanningDesk:
             known, events = None, await self._log.read(stream)
         state = fold(events, known.state if known else None)
         if state is None:
-            self._states.forget(story_id)
+            self._states.pop(story_id, None)
         else:
-            self._states.put(story_id, _Known(state, events[-1].hash))
+            self._states[story_id] = _Known(state, events[-1].hash)
         return state
 
     async def stories(self) -> list[StoryLine]:
@@ -431,28 +433,6 @@ class _Known:
     @property
     def version(self) -> int:
         return self.state.version
-
-
-class _States:
-    """The states last looked at: reading a story again costs the events since. It may be lost at any time."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._known: OrderedDict[StoryId, _Known] = OrderedDict()
-
-    def get(self, story_id: StoryId) -> _Known | None:
-        if story_id in self._known:
-            self._known.move_to_end(story_id)
-        return self._known.get(story_id)
-
-    def put(self, story_id: StoryId, known: _Known) -> None:
-        self._known[story_id] = known
-        self._known.move_to_end(story_id)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-
-    def forget(self, story_id: StoryId) -> None:
-        self._known.pop(story_id, None)
 
 
 def _result(answer: Answer) -> dict[str, Any]:

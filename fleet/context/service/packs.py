@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
+
+from cachetools import LRUCache
 
 from fleet.context.assemble import build_pack
 from fleet.context.counting import Counting, TokenCounter
@@ -44,17 +46,14 @@ class PackTally:
 
     def __init__(self, *, since_ms: int) -> None:
         self._since_ms = since_ms
-        self._projects: OrderedDict[str, _Project] = OrderedDict()
+        self._projects = LRUCache[str, _Project](_PROJECTS)
 
     def gave(self, project_id: str, *, hit: bool, took_ms: int) -> None:
         """A pack of a story of this project was given."""
         one = self._projects.setdefault(project_id, _Project())
-        self._projects.move_to_end(project_id)
         one.queries += 1
         one.hits += hit
         one.times_ms.append(took_ms)
-        while len(self._projects) > _PROJECTS:
-            self._projects.popitem(last=False)
 
     def activity(self, projects: frozenset[str] | None) -> PackActivity:
         """The sum over these projects, None for all."""
@@ -91,7 +90,7 @@ class LessonBook:
     def __init__(self, log: EventLog, rule: LessonRule) -> None:
         self._log, self._rule = log, rule
         self._ended: dict[StreamId, _Ended | None] = {}
-        self._lessons: OrderedDict[StoryId, tuple[Lesson, ...]] = OrderedDict()
+        self._lessons = LRUCache[StoryId, tuple[Lesson, ...]](_REMEMBERED)
 
     async def before(self, state: StoryState) -> tuple[Lesson, ...]:
         """The lessons for this story, those of the story that ended last first; none when they are switched off."""
@@ -131,25 +130,20 @@ class LessonBook:
 
     async def _of(self, story_id: StoryId) -> tuple[Lesson, ...]:
         """Returns the lessons of a story that ended. One that cannot be read has none; others keep their packs."""
-        if story_id not in self._lessons:
+        known = self._lessons.get(story_id)
+        if known is None:
             try:
                 events = await self._log.read(StreamId.of_story(story_id))
-                self._lessons[story_id] = lessons_of(story_id, [(event, decode(event)) for event in events])
+                known = self._lessons[story_id] = lessons_of(story_id, [(event, decode(event)) for event in events])
             except (LogCorrupted, UnsupportedSchema):
                 return ()
-        self._lessons.move_to_end(story_id)
-        while len(self._lessons) > _REMEMBERED:
-            self._lessons.popitem(last=False)
-        return self._lessons[story_id]
+        return known
 
 
 MAX_WAIT_S = 2.0
 """How long a pack waits for the log to reach the asked version (CX-34)."""
 _POLL_S = 0.05
 _PACKS = 64
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 class ContextService:
@@ -176,8 +170,8 @@ class ContextService:
         readers: PackReaders | None = None,
     ) -> None:
         self._log, self._blobs, self._config, self._clock = log, blobs, config, clock
-        self._packs = _Recent[PackRequest, _Made](_PACKS)
-        self._counters = _Recent[tuple[StoryId, str, str | None], _Counters](_PACKS)
+        self._packs = LRUCache[PackRequest, _Made](_PACKS)
+        self._counters = LRUCache[tuple[StoryId, str, str | None], _Counters](_PACKS)
         self._tally = PackTally(since_ms=clock.now_ms())
         self._counting = PackCounting(blobs, tokenizers, current=readers)
         self._lessons = LessonBook(log, config.lessons)
@@ -191,7 +185,7 @@ class ContextService:
         known = self._packs.get(key)
         made = known or await self._build(request, as_of)
         if known is None:
-            self._packs.put(key, made)
+            self._packs[key] = made
         took_ms = self._clock.monotonic_ms() - since_ms
         self._tally.gave(made.project_id, hit=known is not None, took_ms=took_ms)
         return made.pack
@@ -217,7 +211,7 @@ class ContextService:
         view = await self._views.at(request.story_id, request.as_of)
         counting = await self._counting.of(view.state, request.role, request.policy)
         if view.state.start is not None:
-            self._counters.put(key, _Counters(request.as_of, counting))
+            self._counters[key] = _Counters(request.as_of, counting)
         return counting
 
     async def activity(self, projects: frozenset[str] | None) -> PackActivity:
@@ -294,22 +288,3 @@ class _Counters(NamedTuple):
 
     since: int
     counting: Counting
-
-
-class _Recent(Generic[_Key, _Value]):
-    """The values last used, at most `size`."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[_Key, _Value] = OrderedDict()
-
-    def get(self, key: _Key) -> _Value | None:
-        if key in self._values:
-            self._values.move_to_end(key)
-        return self._values.get(key)
-
-    def put(self, key: _Key, value: _Value) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)

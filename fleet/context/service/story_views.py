@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from fleet.context.view import Milestone, StoryView, milestones
 from fleet.events.envelope import StoredEvent
@@ -48,17 +49,15 @@ class StoryViews:
     ) -> None:
         self._log, self._blobs, self._snapshots = log, blobs, snapshots
         self._milestones = milestones
-        self._held: OrderedDict[tuple[StoryId, int], _Held] = OrderedDict()
+        self._held = LRUCache[tuple[StoryId, int], _Held](_HELD)
 
     async def at(self, story_id: StoryId, as_of: int) -> StoryView:
         """The view of the story at this version, which its log holds already."""
         key = (story_id, as_of)
-        if key not in self._held:
-            self._held[key] = await self._made(story_id, as_of)
-        self._held.move_to_end(key)
-        while len(self._held) > _HELD:
-            self._held.popitem(last=False)
-        return self._held[key].view
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = await self._made(story_id, as_of)
+        return held.view
 
     async def _made(self, story_id: StoryId, as_of: int) -> _Held:
         older = [held for (story, version), held in self._held.items() if story == story_id and version < as_of]

@@ -7,9 +7,10 @@ asked of the one place that knows it, and left out with its reason while that pl
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from fleet.context.port import PackActivity, PackFigureSource
 from fleet.context.row_cut import RowCut
@@ -84,7 +85,7 @@ class ContextStatistics:
 
     def __init__(self, *, log: EventLog, graph: DecisionGraph, builder: PackFigureSource) -> None:
         self._log, self._graph, self._builder = log, graph, builder
-        self._known: OrderedDict[StoryId, _Known] = OrderedDict()
+        self._known = LRUCache[StoryId, _Known](_REMEMBERED)
         # One reader at a time: others would read the same events again, and put older figures over newer ones.
         self._reading = asyncio.Lock()
 
@@ -145,8 +146,6 @@ class ContextStatistics:
             known = _with(known, events)
             await asyncio.sleep(0)
         self._known[story] = known
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
         return known
 
     async def _lag(self, found: Mapping[StoryId, _Known]) -> GraphLag | Away:

@@ -7,12 +7,8 @@ speak with each other, and a replica that comes or goes moves its own keys only.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
-
-CAPACITY = 10_000
-"""Keys whose replica is remembered."""
 
 
 class Choice(NamedTuple):
@@ -61,31 +57,3 @@ def choose(
 def _least_loaded(loads: Mapping[str, int], draw: str) -> str:
     least = min(loads.values())
     return rank(draw, [name for name, load in loads.items() if load == least])[0]
-
-
-class StickyKeys:
-    """Where each key was served last; of more than `capacity` keys the one that was not used for longest is forgotten.
-
-    A key that spilled stays where it went, so that the rest of its round finds its prefix there.
-    """
-
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        self._replicas: OrderedDict[str, str] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._replicas)
-
-    def get(self, key: str) -> str | None:
-        """The replica of the key, which counts as used now; None when it is not known."""
-        if key not in self._replicas:
-            return None
-        self._replicas.move_to_end(key)
-        return self._replicas[key]
-
-    def put(self, key: str, replica: str) -> None:
-        """The key was served there."""
-        self._replicas[key] = replica
-        self._replicas.move_to_end(key)
-        if len(self._replicas) > self._capacity:
-            self._replicas.popitem(last=False)

@@ -6,11 +6,11 @@ so none is dropped, and the mean rate is the cap.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
+from cachetools import LRUCache
 from pydantic import Field
 
 from fleet.kernel.types import Frozen
@@ -81,7 +81,7 @@ class RateLimiter:
     def __init__(self, engine: RateCap | None = None, tenants: Mapping[str, RateCap] | None = None) -> None:
         self._engine = engine
         self._tenants = tenants or {}
-        self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+        self._buckets = LRUCache[tuple[str, str], _Bucket](_KNOWN)
 
     @property
     def is_unlimited(self) -> bool:
@@ -124,12 +124,10 @@ class RateLimiter:
 
     def _bucket(self, name: str, figure: str, per_min: int, now_ms: int) -> _Bucket:
         key = (name, figure)
-        if key not in self._buckets:
-            self._buckets[key] = _Bucket(per_min, now_ms)
-            if len(self._buckets) > _KNOWN:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(key)
-        return self._buckets[key]
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(per_min, now_ms)
+        return bucket
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,20 @@ import math
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 
+from cachetools import LRUCache
+
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, ModelError, ModelTimeout, ModelUnavailable
 from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, Sampling
 from fleet.models.port import ChatModel
-from fleet.models.routing.affinity import StickyKeys, choose
+from fleet.models.routing.affinity import choose
 from fleet.models.routing.circuit import Circuit, CircuitState
 from fleet.models.service.queued_model import QueuedModel, QueueStats, closed_after
 
 PROBE = ChatRequest(messages=(ChatMessage(role="user", content="Say yes."),), sampling=Sampling(max_tokens=1))
 PROBE_TAG = CallTag(tenant="fleet", priority="person")
+_STICKY_KEYS = 10_000
+"""Keys whose replica is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class RoutedModel:
 
     def __post_init__(self) -> None:
         self._replicas = {name: _Replica(name, model) for name, model in self.replicas.items()}
-        self._sticky = StickyKeys()
+        # A key that spilled stays where it went, so that the rest of its round finds its prefix there.
+        self._sticky = LRUCache[str, str](_STICKY_KEYS)
         self._places: dict[str, _Replica] = {}
         self._probing: set[asyncio.Task[None]] = set()
 
@@ -214,7 +219,7 @@ class RoutedModel:
             spill_factor=self.spill_factor,
         )
         if key and len(self._replicas) > 1:
-            self._sticky.put(key, chosen.replica)
+            self._sticky[key] = chosen.replica
         replica = self._replicas[chosen.replica]
         replica.affinity += chosen.why == "affinity"
         replica.spilled += chosen.why == "spilled"

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.models.routing.affinity import Choice, StickyKeys, choose, rank
+from fleet.models.routing.affinity import Choice, choose, rank
 
 NAMES = [f"engine:m:{n}" for n in range(4)]
 
@@ -73,12 +73,3 @@ def test_preferred_replica_is_taken_while_it_is_healthy() -> None:
     assert choose("key", idle(), draw="r", slots=4, preferred=other).replica == other
     healthy = {name: 0 for name in NAMES if name != other}
     assert choose("key", healthy, draw="r", slots=4, preferred=other).replica == home
-
-
-def test_least_recently_used_key_is_forgotten_first() -> None:
-    keys = StickyKeys(capacity=2)
-    keys.put("one", "a")
-    keys.put("two", "b")
-    assert keys.get("one") == "a"
-    keys.put("three", "c")
-    assert (keys.get("two"), keys.get("one"), keys.get("three"), len(keys)) == (None, "a", "c", 2)
