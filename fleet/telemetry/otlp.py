@@ -84,7 +84,7 @@ class FinishedSpan:
 
 _KINDS: Mapping[SpanKind, int] = {"internal": 1, "server": 2, "client": 3}
 _ERROR = 2
-_LONGEST = 256
+LONGEST = 256
 """Characters of a value; longer ones are cut."""
 
 
@@ -132,4 +132,4 @@ def _value(value: Attribute) -> dict[str, Any]:
         case float():
             return {"doubleValue": value}
         case str():
-            return {"stringValue": value[:_LONGEST]}
+            return {"stringValue": value[:LONGEST]}

@@ -75,15 +75,15 @@ def make_telemetry(settings: ObservabilitySettings, process: str, *, meter: Mete
     set_up_logs(settings, process, meter=meter)
     if not settings.has_traces:
         return Telemetry(meter)
-    from fleet.telemetry.sinks.otel_spans import OtelSpans
-    from fleet.telemetry.sinks.places import FilePlace, HttpPlace, Place
+    from fleet.telemetry.sinks.otel_spans import CollectorPlace, OtelSpans
+    from fleet.telemetry.sinks.places import FilePlace, Place
 
     def lost(reason: str, number: int) -> None:
         meter.add("fleet_spans_lost_total", number, {"reason": reason})
 
     places: list[Place] = []
     if settings.otlp_endpoint is not None:
-        places.append(HttpPlace(settings.otlp_endpoint, headers=_headers(settings)))
+        places.append(CollectorPlace(settings.otlp_endpoint, headers=_headers(settings)))
     if settings.trace_file is not None:
         places.append(FilePlace(settings.trace_file))
     sink = OtelSpans(places, process=process, lost=lost)

@@ -14,9 +14,10 @@ import pytest
 from fleet.telemetry.memory import MemoryMeter, MemorySpans
 from fleet.telemetry.otlp import FinishedSpan, TraceContext
 from fleet.telemetry.port import Meter
-from fleet.telemetry.sinks.otel_spans import OtelSpans
-from fleet.telemetry.sinks.places import FilePlace, HttpPlace, SpansRefused
+from fleet.telemetry.sinks.otel_spans import CollectorPlace, OtelSpans
+from fleet.telemetry.sinks.places import FilePlace, SpanBatch, SpansRefused
 from tests.support.otlp_collector import collector, spans_of
+from tests.support.sandbox import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE, FIRST, SECOND = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "00f067aa0ba902b8"
@@ -83,7 +84,7 @@ def test_memory_keeps_spans_in_order() -> None:
 def test_collector_gets_spans_with_headers_in_order(tmp_path: Path) -> None:
     lost: list[tuple[str, int]] = []
     with collector() as found:
-        place = HttpPlace(found.endpoint + "/", headers={"x-key": "k1"})
+        place = CollectorPlace(found.endpoint + "/", headers={"x-key": "k1"})
         file = FilePlace(tmp_path / "sub" / "traces.jsonl")
         sink = OtelSpans([place, file], process="council:0", lost=lambda why, number: lost.append((why, number)))
         sink.emit(SPANS)
@@ -101,22 +102,41 @@ def test_collector_gets_spans_with_headers_in_order(tmp_path: Path) -> None:
     assert lost == []
 
 
+async def test_collector_that_is_busy_is_asked_again() -> None:
+    lost: list[tuple[str, int]] = []
+    with collector() as found:
+        found.busy = 1
+        sink = OtelSpans(
+            [CollectorPlace(found.endpoint, headers={}, timeout_s=20)],
+            process="p",
+            lost=lambda why, number: lost.append((why, number)),
+        )
+        sink.emit(SPANS)
+        await eventually(lambda: len(found.spans()) == 2, within_s=20)
+        sink.close()
+    assert (found.busy, lost) == (0, [])
+
+
 def test_spans_that_nobody_takes_are_counted_and_do_not_hold_up_anybody(tmp_path: Path) -> None:
     lost: list[tuple[str, int]] = []
     (tmp_path / "taken").write_text("")
     with collector() as found:
         found.refusing = True
-        gone = HttpPlace("http://127.0.0.1:9", headers={}, timeout_s=0.5)
-        places = [HttpPlace(found.endpoint, headers={}), gone, FilePlace(tmp_path / "taken" / "file")]
+        gone = CollectorPlace("http://127.0.0.1:9", headers={}, timeout_s=0.5)
+        places = [
+            CollectorPlace(found.endpoint, headers={}, timeout_s=0.5),
+            gone,
+            FilePlace(tmp_path / "taken" / "file"),
+        ]
         sink = OtelSpans(places, process="p", lost=lambda why, number: lost.append((why, number)))
         sink.emit(SPANS)
         sink.close()
-    assert sorted(lost) == [("refused", 2), ("unreachable", 2), ("unwritable", 2)]
+    assert sorted(lost) == [("not_taken", 2), ("not_taken", 2), ("unwritable", 2)]
 
 
 def test_place_of_another_path_is_refused() -> None:
-    with collector() as found, pytest.raises(SpansRefused, match="refused"):
-        HttpPlace(found.endpoint + "/elsewhere", headers={}).put({})
+    with collector() as found, pytest.raises(SpansRefused, match="not_taken"):
+        CollectorPlace(found.endpoint + "/elsewhere", headers={}).put(SpanBatch((), {}))
 
 
 def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
@@ -124,7 +144,7 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
 
     def write(word: str) -> None:
         for _ in range(50):
-            FilePlace(path).put({"word": word * 2000})
+            FilePlace(path).put(SpanBatch((), {"word": word * 2000}))
 
     threads = [threading.Thread(target=write, args=(word,)) for word in "abc"]
     for thread in threads:

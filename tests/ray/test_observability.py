@@ -21,8 +21,7 @@ from fleet.remote.observed_log import root_of
 from fleet.telemetry.catalogue import CATALOGUE, exported_names
 from fleet.telemetry.memory import MemoryMeter
 from fleet.telemetry.service import Tracer
-from fleet.telemetry.sinks.otel_spans import OtelSpans
-from fleet.telemetry.sinks.places import HttpPlace
+from fleet.telemetry.sinks.otel_spans import CollectorPlace, OtelSpans
 from fleet.wiring.endpoints import load_principals
 from fleet.wiring.telemetry import Telemetry
 from serve_apps.observed import ObservedRequests
@@ -91,7 +90,7 @@ class KillOwner:
 def front(fleet: RayFleet, client: Client, spans: Collector) -> tuple[httpx.AsyncClient, Telemetry]:
     """The HTTP front over the stores of the fleet, as a replica builds it."""
     meter = MemoryMeter()
-    sink = OtelSpans([HttpPlace(spans.endpoint, headers={})], process="gateway", lost=lambda reason, number: None)
+    sink = OtelSpans([CollectorPlace(spans.endpoint, headers={})], process="gateway", lost=lambda reason, number: None)
     telemetry = Telemetry(meter, Tracer(sink, SystemClock()))
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(client.desk, load_principals(fleet.home / "principals.json"), settings)

@@ -1,14 +1,17 @@
-"""A collector of traces on a free loopback port, in a thread: takes OTLP over HTTP in JSON, and keeps every span."""
+"""A collector of traces on a free loopback port, in a thread: takes OTLP over HTTP, and keeps every span."""
 
 from __future__ import annotations
 
-import json
+import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 _INTERNAL, _CLIENT = 1, 5
 """Span kinds of OTLP; 0 is `unspecified`, which nobody should send."""
@@ -43,11 +46,14 @@ class Collector:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     documents: list[dict[str, Any]] = field(default_factory=list)
     refusing: bool = False
+    busy: int = 0
+    """So many times it answers 503 with a time to come again, and takes what comes then."""
     _lock: Lock = field(default_factory=Lock)
 
     def take(self, headers: Mapping[str, str], document: dict[str, Any]) -> int:
         with self._lock:
-            if self.refusing:
+            if self.refusing or self.busy > 0:
+                self.busy -= not self.refusing
                 return 503
             self.headers.append(headers)
             self.documents.append(document)
@@ -57,6 +63,19 @@ class Collector:
         """Every span so far; one that was sent twice stands here twice."""
         with self._lock:
             return [span for document in self.documents for span in spans_of(document)]
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    """The request in the JSON encoding of OTLP, whose ids are hex where that of protobuf has base64."""
+    request = ExportTraceServiceRequest.FromString(raw)
+    document = MessageToDict(request, use_integers_for_enums=True)
+    for resource, found in zip(request.resource_spans, document.get("resourceSpans", ()), strict=True):
+        for scope, told in zip(resource.scope_spans, found["scopeSpans"], strict=True):
+            for span, raw_span in zip(scope.spans, told["spans"], strict=True):
+                raw_span |= {"traceId": span.trace_id.hex(), "spanId": span.span_id.hex()}
+                raw_span |= {"parentSpanId": span.parent_span_id.hex()} if span.parent_span_id else {}
+                raw_span |= {"links": [{"traceId": link.trace_id.hex()} for link in span.links]}
+    return document
 
 
 def spans_of(document: Mapping[str, Any]) -> Iterator[Span]:
@@ -84,7 +103,7 @@ def _span(raw: Mapping[str, Any], *, process: str) -> Span:
         process=process,
         start_ns=start_ns,
         end_ns=end_ns,
-        attributes=_plain(raw["attributes"]),
+        attributes=_plain(raw.get("attributes", ())),
         error=raw["status"].get("message", ""),
         links=tuple(link["traceId"] for link in raw.get("links", ())),
     )
@@ -108,8 +127,8 @@ def collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))
-            taken = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/json"
-            status = found.take(dict(self.headers), json.loads(raw)) if taken else 404
+            taken = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+            status = found.take(dict(self.headers), _document(gzip.decompress(raw))) if taken else 404
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()

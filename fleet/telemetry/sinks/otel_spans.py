@@ -3,27 +3,61 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from fleet.telemetry.otlp import Attribute, FinishedSpan, TraceContext, otlp_document
-from fleet.telemetry.sinks.places import Place, SpansRefused
+from fleet.telemetry.otlp import LONGEST, Attribute, FinishedSpan, TraceContext, otlp_document
+from fleet.telemetry.sinks.places import Place, SpanBatch, SpansRefused
 
 _LOG = logging.getLogger("fleet.telemetry")
 _QUEUE = 8192
 _BATCH = 512
 _EVERY_MS = 1000
 _LAST_MS = 2000
+_TIMEOUT_S = 3.0
+_COMPRESSION = ("OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION")
 _KINDS: Mapping[str, SpanKind] = {
     "internal": SpanKind.INTERNAL,
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
 }
+
+
+class CollectorPlace:
+    """A collector at `<endpoint>/v1/traces` (OTLP over HTTP, `http/protobuf`), asked again while it is busy.
+
+    Certificates and compression are those of the variables `OTEL_EXPORTER_OTLP_*`; gzip unless they say otherwise.
+
+    Args:
+        endpoint: as OTEL_EXPORTER_OTLP_ENDPOINT has it, `http://host:4318`.
+        headers: sent along, such as a key of the collector.
+        timeout_s: for one batch with all its tries.
+    """
+
+    def __init__(self, endpoint: str, *, headers: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> None:
+        # It would write a line for each batch that is lost; how many are is a figure, and one line says why.
+        logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
+        chosen = None if any(name in os.environ for name in _COMPRESSION) else Compression.Gzip
+        self._exporter = OTLPSpanExporter(
+            endpoint.rstrip("/") + "/v1/traces", headers=dict(headers), timeout=timeout_s, compression=chosen
+        )
+
+    def put(self, batch: SpanBatch) -> None:
+        """See `Place.put`."""
+        if self._exporter.export(batch.spans) is not SpanExportResult.SUCCESS:
+            raise SpansRefused("not_taken")
+
+    def close(self) -> None:
+        """See `Place.close`."""
+        self._exporter.shutdown()
 
 
 class _Span(ReadableSpan):
@@ -36,7 +70,7 @@ class _Span(ReadableSpan):
             context=_context(finished.context),
             parent=None if parent is None else _context(parent),
             resource=resource,
-            attributes=dict(finished.attributes),
+            attributes={k: v[:LONGEST] if isinstance(v, str) else v for k, v in finished.attributes.items()},
             links=[Link(_context(link)) for link in finished.links],
             kind=_KINDS[finished.kind],
             status=Status(StatusCode.ERROR, finished.error) if finished.error else Status(),
@@ -60,10 +94,10 @@ class _Exporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         found = [span.finished for span in spans if isinstance(span, _Span)]
-        document, result = otlp_document(found, resource=self._resource), SpanExportResult.SUCCESS
+        batch, result = SpanBatch(spans, otlp_document(found, resource=self._resource)), SpanExportResult.SUCCESS
         for place in self._places:
             try:
-                place.put(document)
+                place.put(batch)
                 self._failing.clear()
             except SpansRefused as error:
                 self._lost(error.reason, len(found))
@@ -74,7 +108,8 @@ class _Exporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        return
+        for place in self._places:
+            place.close()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return True
