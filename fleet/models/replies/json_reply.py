@@ -22,8 +22,13 @@ def json_object(text: str) -> dict[str, Any]:
     problem = "the reply holds no JSON object"
     for candidate in _candidates(text):
         try:
+            # A line break in the midst of a text can mean nothing else: to take it as it stands is no guess.
             value = json.loads(
-                candidate, parse_float=_no_float, parse_constant=_no_float, object_pairs_hook=_unique_keys
+                candidate,
+                strict=False,
+                parse_float=_no_float,
+                parse_constant=_no_float,
+                object_pairs_hook=_unique_keys,
             )
         except (ValueError, RecursionError) as error:
             problem = f"the reply is no valid JSON: {error}"

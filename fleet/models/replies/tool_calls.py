@@ -75,7 +75,8 @@ def _arguments(text: str) -> dict[str, Any]:
     if len(text) > MAX_ARGUMENTS_CHARS:
         raise ValueError(f"they are longer than {MAX_ARGUMENTS_CHARS} characters")
     # A tool without arguments is often called with none at all.
-    value = json.loads(text or "{}", parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+    # Small models break lines of code in the midst of a text, which can mean nothing else.
+    value = json.loads(text or "{}", strict=False, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
     if not isinstance(value, dict):
         raise ValueError("they must be one JSON object")
     return value  # pyright: ignore[reportUnknownVariableType]

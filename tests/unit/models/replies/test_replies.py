@@ -153,6 +153,10 @@ def test_json_object_is_found(text: str) -> None:
     assert json_object(text) == {"a": "x}"}
 
 
+def test_line_break_within_a_text_is_taken_as_it_stands() -> None:
+    assert json_object('{"a": "x\n\ty"}') == {"a": "x\n\ty"}
+
+
 def test_escaped_quotes_do_not_end_a_string() -> None:
     assert json_object('x {"a": "\\"}\\\\"} y') == {"a": '"}\\'}
 

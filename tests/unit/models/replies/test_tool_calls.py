@@ -115,11 +115,16 @@ def test_form_object_holds_the_reply_to_one_call_or_an_answer() -> None:
     assert list(look["properties"]) == ["tool", "args"]
 
 
+def test_line_breaks_within_an_argument_are_taken_as_they_stand() -> None:
+    code = native("files__write", '{"path": "a.py", "content": "x = 1\ny = 2\n"}')
+    assert code == ToolCall(tool="files", op="write", args={"path": "a.py", "content": "x = 1\ny = 2\n"})
+
+
 def test_call_without_arguments_needs_no_json() -> None:
     assert native("git__status", "") == ToolCall(tool="git", op="status")
 
 
-def test_schema_with_keywords_that_we_do_not_check_still_names_what_is_missing() -> None:
+def test_schema_that_is_none_still_names_what_is_missing() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "number"}, "q": {"oneOf": []}}, "required": ["q"]}
     offer = ToolOffer(name="mcp__call", description="d", parameters=schema)
     found = parse_tool_use(ToolUse(id="u", name="mcp__call", arguments='{"n": 1}'), [offer])
