@@ -45,7 +45,7 @@ class Leaf(Frozen):
 
     @property
     def encoded(self) -> bytes:
-        """The bytes that the tree commits to; no part can hold a space, so that they are read in one way only."""
+        """The bytes that the tree commits to. No part can hold a space, so that they are read in one way only."""
         return f"swe-fleet/leaf/1 {self.stream} {self.version} {self.hash} {self.mark.value}".encode()
 
 

@@ -61,7 +61,7 @@ class Output:
 
 
 def guarded(output: Output, body: Callable[[], int], *, continued_by: str = "the same command") -> NoReturn:
-    """Run a command; errors of ours end in one line, an interrupt in exit code 4 and with what continues it."""
+    """Run a command. Errors of ours end in one line, an interrupt in exit code 4 and with what continues it."""
     gc.enable()
     try:
         code = body()

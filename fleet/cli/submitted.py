@@ -28,7 +28,7 @@ from fleet.wiring.places import given_places
 
 
 def main() -> None:
-    """The story has ended or waits; the last line of standard output is its result as JSON, the exit code that of run.
+    """The story has ended or waits. The last line of standard output is its result as JSON, the exit code that of run.
 
     The result stands in the log of the job, where whoever submitted it reads it.
     """

@@ -83,7 +83,8 @@ _HEAD = re.compile(r"(?P<head>.{1,200}?[^\s:])(?::\s|\.\s|\n|$)", re.DOTALL)
 
 
 def shortened(item: Item) -> Item | None:
-    """The item with its first clause, what has to survive of the rest, and every id and path that it names.
+    """Shorten an item to its first clause. What has to survive of the rest stays, and so does every id and path that it
+    names.
 
     None where that would not be much shorter. Data stay fenced as data (CX-27).
     """
@@ -218,7 +219,8 @@ def _author(view: StoryView, task_id: str | None) -> str:
 def assemble(
     items: Sequence[Item], *, budget: int, counting: Counting = BY_ESTIMATE
 ) -> tuple[str, tuple[Dropped, ...]]:
-    """The text of as many items as fit into `budget` tokens, in the order of CX-23, and what is not shown whole.
+    """Put as many items as fit into `budget` tokens, in the order of CX-23. Returns their text and what is not shown
+    whole.
 
     Where not all fit, later ones are shown in a short form if that shows more of them.
 

@@ -30,6 +30,8 @@ def estimate_tokens(text: str) -> int:
 
 
 def ceiling(rule: BudgetRule, *, base_role: str, tasks: int, decisions: int) -> int:
-    """The most tokens a pack of this base role may take in a story with so many tasks and decisions (CX-21)."""
+    """Return the most tokens that a pack of this base role may take. It depends on how many tasks and decisions a story
+    has (CX-21).
+    """
     extra = min(rule.max_extra, rule.per_task * tasks + rule.per_decision * decisions)
     return min(rule.base.get(base_role, rule.default_base) + extra, rule.max_tokens)

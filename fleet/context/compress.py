@@ -106,7 +106,7 @@ def with_prose(
     *,
     count: Callable[[str], int] = estimate_tokens,
 ) -> CompressedSession | None:
-    """The session with a model's words in front of its own summary; None when they may not be used (CX-53, CX-56).
+    """The session with a model's words in front of its own summary. None when they may not be used (CX-53, CX-56).
 
     They are one marked paragraph, and never part of the ledger. They may name no id and no path that the turns do not
     name, and may not make a long session miss its target.

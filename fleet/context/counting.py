@@ -18,7 +18,7 @@ class TokenCounter(Protocol):
         ...
 
     def count(self, text: str) -> int:
-        """The tokens of the text by itself, without those that a chat template puts around it; 0 for an empty one."""
+        """The tokens of the text by itself, without those that a chat template puts around it. 0 for an empty one."""
         ...
 
 
@@ -54,7 +54,7 @@ class Counting:
         return self.counters[0]
 
     def most(self, text: str) -> int:
-        """The tokens of the text for the model that counts the most, so that a ceiling holds for all of them."""
+        """Count the text as the model does that counts the most. So a ceiling holds for all of them."""
         return max(counter.count(text) for counter in self.counters)
 
     def within(self, budget: int) -> int:

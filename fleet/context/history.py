@@ -1,4 +1,4 @@
-"""What a role has said and done in a story so far, and when that is so much that it is to be summed up (CX-50)."""
+"""What a role has said and done in a story so far. It also says when that is long enough to sum up (CX-50)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CompressionRule(Frozen):
 
 
 def history_of(state: StoryState, roles: Collection[str]) -> list[Step]:
-    """The finished steps of these roles, in the order in which they ended; those that summed up are no part of it."""
+    """The finished steps of these roles, in the order in which they ended. Those that summed up are no part of it."""
     ended = (step for step in state.steps.values() if step.finished is not None and step.started.op != SUMMING_UP)
     return sorted((s for s in ended if s.started.as_role in roles), key=lambda step: step.finished_version)
 

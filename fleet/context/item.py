@@ -32,7 +32,7 @@ class Item:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one space, so that it can open no heading and no list."""
+    """Replace every run of white space with one space. The text can then open no heading and no list."""
     return " ".join(text.split())
 
 

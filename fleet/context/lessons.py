@@ -77,7 +77,7 @@ def _short(text: str) -> str:
 def _of_reviews(
     story_id: StoryId, events: Sequence[tuple[StoredEvent, Payload]], roles: dict[str, str]
 ) -> Iterator[Lesson]:
-    """What a review refused, as a mend where the same stage accepted later work on the task, else as a failure."""
+    """Return what a review refused. A mend where the stage accepted later work on the task, else a failure."""
     for number, (event, payload) in enumerate(events):
         if isinstance(payload, TaskTransitioned) and payload.feedback and payload.action.startswith("REJECT"):
             accepted = _later(events[number + 1 :], payload.task_id, payload.action.replace("REJECT", "APPROVE"))
@@ -154,7 +154,7 @@ def nearest(lessons: Sequence[Lesson], about: str, *, most: int) -> tuple[Lesson
 
 
 def lesson_items(lessons: Sequence[Lesson], about: str, *, base_role: str, most: int) -> tuple[Item, ...]:
-    """The lessons that the role may see and that are about this, as data (CX-27); they are the first to go."""
+    """The lessons that the role may see and that are about this, as data (CX-27). They are the first to go."""
     kept = nearest([one for one in lessons if sees(one, base_role)], about, most=most)
     return tuple(
         Item(

@@ -105,7 +105,7 @@ class PackFigureSource(Protocol):
 
 
 class BundleStore(Protocol):
-    """Bytes by story, version and content hash, each for as long as it was asked to be kept after its last use."""
+    """Keeps bytes by story, version and content hash. Each stays for as long as asked after its last use."""
 
     async def keep(self, story_id: StoryId, version: int, hash: Digest, data: bytes, *, ttl_s: int) -> None:
         """The bytes can be read for `ttl_s` seconds after now, and after each time that somebody does."""

@@ -149,7 +149,7 @@ class RowRules:
                 return True
 
     def _is_of(self, role: Role, task: TaskState) -> bool:
-        """Whether the task is given to the role, to a profile of it, or to the role that it is a profile of."""
+        """Whether the task is given to the role. Profiles of it count, and so does the role it is a profile of."""
         given = self.roles.get(task.task.role)
         family = {task.task.role, *(given.lineage if given is not None else ())}
         return bool(family & {role.name, *role.lineage})

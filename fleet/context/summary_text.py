@@ -12,7 +12,7 @@ _PART = re.compile(r"^(?=## )", re.MULTILINE)
 
 
 def outline_of(text: str, *, tokens: int, count: Callable[[str], int] = estimate_tokens) -> str:
-    """The text itself where it fits; else each of its parts in as many of its first lines as its share allows.
+    """The text itself where it fits. Else each of its parts in as many of its first lines as its share allows.
 
     Short parts stay whole, and long ones share what that leaves. A part of which lines are missing says how many. The
     headings and these words may take a little more than `tokens`.

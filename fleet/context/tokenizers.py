@@ -35,7 +35,7 @@ _PIECES = {"qwen2": _QWEN2}
 
 
 def tokenizer_of(path: Path) -> Tokenizer:
-    """The tokenizer of the weights; ValueError when it is of a kind that is not known here, or the file is damaged."""
+    """The tokenizer of the weights. ValueError when it is of a kind that is not known here, or the file is damaged."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     try:

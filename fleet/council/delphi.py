@@ -63,7 +63,7 @@ class EstimateConclusion:
 
 
 def owed_estimates(state: CouncilState) -> tuple[OwedEstimate, ...]:
-    """Whose answer the round that is open waits for, all of them at once; empty once the estimate can be concluded."""
+    """Whose answer the round that is open waits for, all of them at once. Empty once the estimate can be concluded."""
     before: EstimateRound | None = None
     for number in range(1, _config(state).max_rounds + 1):
         missing = [m for m in state.opened.voters if not _is_answered(state, m, number)]

@@ -77,7 +77,7 @@ class StoryDesk:
         return self._clock.now_ms()
 
     async def blob(self, digest: Digest) -> bytes:
-        """The bytes of a blob that a report or document of a story names; what may be shown is for the caller to know.
+        """The bytes of a blob that a report or document of a story names. What may be shown is for the caller to know.
 
         Raises ArtifactNotFound when retention has deleted it.
         """
@@ -182,7 +182,7 @@ class StoryDesk:
     # Work.
 
     async def runs(self, story_id: StoryId, *, cut: RowCut | None = None) -> list[RunLine]:
-        """Every run and tool call of the story, in the order of their start; of a cut those that it shows."""
+        """Every run and tool call of the story, in the order of their start. Of a cut those that it shows."""
         state = await self.planning.state(story_id)
         steps = (state if cut is None else cut.state(state)).steps.values()
         found = [run_line(step) for step in steps if step.started.kind in _RUNS]
@@ -224,7 +224,7 @@ class StoryDesk:
                 raise ArtifactNotFound(f"story {state.story_id} names no tree {tree}", digest=tree)
 
     async def named(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
-        """The bytes of a blob that an event of the story names, or of a file of one of its trees (AP-89).
+        """Return the bytes of a blob that an event of the story names (AP-89). The files of its trees count too.
 
         Of a cut the blobs of events are what runs, calls and measurements of shown tasks left: a prompt or an answer
         may tell of all of the story. Raises ArtifactNotFound for any other: that it is another story's is not told.

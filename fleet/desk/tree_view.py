@@ -40,7 +40,7 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One path that differs; `patch` is a unified diff, None for what is no text or too large to be compared."""
+    """One path that differs. `patch` is a unified diff, None for what is no text or too large to be compared."""
 
     path: str
     change: ChangeKind

@@ -173,7 +173,7 @@ class DiscoveryRequested(_DiscoveryEvent):
 
 # Source: PL-54.
 class DiscoveryProposed(_DiscoveryEvent):
-    """There is a proposal to decide on; `note` says why it is that of the rules where a model was asked."""
+    """There is a proposal to decide on. `note` says why it is that of the rules where a model was asked."""
 
     type = "DiscoveryProposed"
     proposal_digest: Digest

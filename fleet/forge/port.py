@@ -52,7 +52,8 @@ class Forge(Protocol):
     """Repositories of this machine, and copies of those that runs fetched. Never runs git itself."""
 
     async def stage(self, url: str, ref: str | None = None) -> StagedRepository:
-        """Pin the commit of `ref` (the current branch when None) and copy what a run needs to see of the repository.
+        """Pin the commit of `ref`, or of the current branch when None. What a run needs to see of the repository is
+        copied.
 
         Raises InvalidInput: missing path, not a repository, bare repository without commits, unborn branch, unknown
         ref, unsupported object format. The user's repository is only read.

@@ -63,7 +63,9 @@ class ActorActivity(Query):
 
 
 class Orphans(Query):
-    """Nodes of a story that lack a link which they must have, by rule and id, with what each lacks (GR-93, RP-21)."""
+    """Nodes of a story that lack a link which they must have (GR-93, RP-21). They are sorted by rule and id, with what
+    each lacks.
+    """
 
     story_id: NodeId
     limit: Annotated[int, Field(ge=1, le=_MAX_ORPHANS)] = _MAX_ORPHANS
@@ -107,7 +109,7 @@ MAX_IMPACT = 500
 
 
 class DecisionTrail(Page):
-    """Who decided what, when, why and on which evidence, by (decided_at, id); of a story, a task or a path (GR-80).
+    """Who decided what, when, why and on which evidence, by (decided_at, id). Of a story, a task or a path (GR-80).
 
     `from_` and `to` bound the time of the decision, in UTC milliseconds, both inclusive; they leave out what is not
     decided yet.

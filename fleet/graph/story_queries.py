@@ -85,7 +85,8 @@ class RehydrationPack(_StoryQuery):
 
 
 class ReportData(_StoryQuery):
-    """What a report says of a story's beginning and end, in one row (GR-86, RP-10), with the numbers of its parts.
+    """One row with what a report says of a story's beginning and end (GR-86, RP-10). It has the numbers of its parts,
+    too.
 
     Numbers are by state, status or outcome (RP-29); tasks are those of the adopted plan, or of the latest one.
     """

@@ -1,4 +1,4 @@
-"""From the bytes of one file to what is known of it, in time and memory linear in a bounded size.
+"""Extracts what is known of one file from its bytes. Time and memory are linear in a bounded size.
 
 The bytes are untrusted: nothing of them is run, and no expression or structure grows with how deep they nest.
 """

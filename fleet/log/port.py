@@ -154,7 +154,7 @@ class Feed(Protocol):
         ...
 
     async def wait(self, cursor: str, *, timeout_s: float) -> tuple[list[FeedHint], str]:
-        """Hints after `cursor` and the next cursor; returns as soon as there is one, or empty when the time is over."""
+        """Hints after `cursor` and the next cursor. Returns as soon as there is one, or empty when the time is over."""
         ...
 
 

@@ -314,7 +314,7 @@ def set_aside_by(answer: Answer) -> str | None:
 
 
 def retried_command(letter: DeadLetter) -> Command | None:
-    """The command that goes back to the queue when this letter is retried; None when the log has the work itself.
+    """The command that goes back to the queue when this letter is retried. None when the log has the work itself.
 
     Raises InvalidInput when what was set aside is no command: no retry can mend it.
     """

@@ -1,4 +1,4 @@
-"""How the models of a fleet are doing, as each process that calls or runs them says it, and all of it together."""
+"""How the models of a fleet are doing. Each process that calls or runs them says it, and this adds it up."""
 
 from __future__ import annotations
 

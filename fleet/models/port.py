@@ -72,7 +72,7 @@ class AgentRequest:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that reaches the prompt from here, one text after the other; rules and the persona of a role do not."""
+        """All that reaches the prompt from here, one text after the other. Rules and the persona of a role do not."""
         form = describe_schema(self.json_schema) if self.json_schema is not None else ""
         found = (
             self.shared,
@@ -188,7 +188,7 @@ class FoundWeights:
 
 
 class WeightsDraft(Protocol):
-    """The beginning of a file that is being fetched; held by one caller at a time, kept when it is let go of."""
+    """The beginning of a file that is being fetched. Held by one caller at a time, kept when it is let go of."""
 
     @property
     def size_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Streams that are claimed for one append at a time, so that any shard may write to them (EV-4, EV-17, GL-19)."""
+"""Claims a stream for one append at a time. So any shard may write to it (EV-4, EV-17, GL-19)."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _use(engine: str, step_id: StepId, calls: Sequence[FinishedCall]) -> EngineU
 async def settle_from_engines(
     journal: Journal, calls: Mapping[str, Iterable[FinishedCall]]
 ) -> tuple[UsageAdjusted, ...]:
-    """Calls of the story that the engines ended and nobody recorded are on record; what was held for them is free.
+    """Calls of the story that the engines ended and nobody recorded are on record. What was held for them is free.
 
     Only steps whose lost calls have all ended are settled, and none that is under way: its calls are not recorded yet.
 

@@ -53,7 +53,7 @@ async def _fetched(bench: Workbench, address: GitAddress) -> FetchedRepository |
 
 
 async def packs_of(bench: Workbench, commit: str) -> tuple[Digest, ...]:
-    """The pack that holds a commit made in this story, and all that it builds on since the base; none for others."""
+    """The pack that holds a commit made in this story, and all that it builds on since the base. None for others."""
     for step in reversed(list(bench.state.steps.values())):
         found = {a.path.rpartition("/")[2]: a.artifact_digest for a in step.finished.artifacts} if step.finished else {}
         if "commit.txt" not in found or "new.pack" not in found:

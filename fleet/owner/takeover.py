@@ -1,4 +1,4 @@
-"""What a shard looks at before it works on a story that it took, and how it waits between tries (EV-19, LC-94)."""
+"""Checks a story that a shard took before the shard works on it. Between tries it waits (EV-19, LC-94)."""
 
 from __future__ import annotations
 

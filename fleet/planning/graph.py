@@ -41,7 +41,7 @@ class PlanLayers(NamedTuple):
 
 
 def prerequisites_of(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, set[str]]:
-    """Task -> the tasks it directly needs; edges with an unknown end are left out (they are a problem of their own)."""
+    """Task -> the tasks it directly needs. Edges with an unknown end are left out (they are a problem of their own)."""
     found: dict[str, set[str]] = {n.id: set() for n in nodes}
     for edge in edges:
         if edge.task in found and edge.depends_on in found:
@@ -78,7 +78,7 @@ def _edge_problem(edge: PlanEdge, reason: str) -> Problem:
 
 
 def find_cycle(order: Sequence[Node], needs: Mapping[Node, Collection[Node]]) -> list[Node]:
-    """The tasks of one cycle, each needing the next, from the one that is first in `order`; empty without a cycle."""
+    """The tasks of one cycle, each needing the next, from the one that is first in `order`. Empty without a cycle."""
     rank = {node: i for i, node in enumerate(order)}
     finished: set[Node] = set()
     for start in order:

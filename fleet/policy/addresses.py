@@ -19,7 +19,7 @@ _METADATA = tuple(
 
 
 def host_is_listed(host: str, listed: Iterable[str]) -> bool:
-    """Whether the host is one of the names, or is below one of the `.suffix` entries; upper case does not matter."""
+    """Whether the host is one of the names, or is below one of the `.suffix` entries. Upper case does not matter."""
     name = host.lower().rstrip(".")
     return any(name == entry or (entry.startswith(".") and name.endswith(entry)) for entry in map(str.lower, listed))
 

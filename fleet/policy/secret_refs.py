@@ -92,7 +92,7 @@ def references_in(document: JsonValue) -> tuple[FoundReference, ...]:
 
 
 def plan_delivery(argv: Sequence[str], env: Mapping[str, str]) -> SecretPlan:
-    """What the sandbox has to put where, so that the run finds its secrets and nobody sees them in its arguments.
+    """Plan what the sandbox has to put where. The run finds its secrets, and nobody sees them in its arguments.
 
     In the environment a reference becomes the variable's value. As an argument it becomes the path of a file that holds
     the value, because other processes can read the arguments of a process.

@@ -47,7 +47,7 @@ class ClusterTarget(Frozen):
 
 
 class CloudTarget(Frozen):
-    """An account of a cloud; what a call reaches and who it is there stand here and in no argument (RT-70)."""
+    """An account of a cloud. What a call reaches and who it is there stand here and in no argument (RT-70)."""
 
     hosts: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
     """What the program reaches: exact names, or `.suffix` for all names below it."""

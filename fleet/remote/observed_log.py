@@ -75,7 +75,7 @@ class ObservedLog:
             del self._watched[story_id]
 
     def cause(self, story_id: str, step: str = "", *, key: RunKey | None = None) -> Cause:
-        """What work for this story, and its step, hangs on; a step may be named by the key of its run or call."""
+        """What work for this story, and its step, hangs on. A step may be named by the key of its run or call."""
         watched = self._watched.get(story_id)
         if watched is None:
             return Cause(story=story_id, step=step)

@@ -17,7 +17,7 @@ class Calls(Protocol):
 
 
 class PatientCalls:
-    """Makes a call again while its actor restarts; for methods alone that may be repeated, by a key or by nature.
+    """Makes a call again while its actor restarts. For methods alone that may be repeated, by a key or by nature.
 
     An actor that is gone for good, and one that does not answer in time, are told of at once.
 

@@ -1,4 +1,4 @@
-"""What roles were shown and what became of long texts, each figure a sum over events and nothing else (AP-99); pure."""
+"""What roles were shown and what became of long texts, each figure a sum over events and nothing else (AP-99). Pure."""
 
 from __future__ import annotations
 

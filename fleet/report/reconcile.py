@@ -26,7 +26,7 @@ class EngineUse:
 
 @dataclass(frozen=True, slots=True)
 class UsageDifference:
-    """Tokens of one engine as the ledger and as the engine counted them, where they are more than 1 % apart."""
+    """Tokens of one engine as the ledger and the engine counted them. The two are more than 1 % apart."""
 
     engine: str
     ledger_tokens: int

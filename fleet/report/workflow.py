@@ -40,7 +40,7 @@ def _rank(values: Sequence[int], percent: int) -> int:
 
 
 def first_try_rates(tasks: Sequence[TaskState]) -> dict[str, float | None]:
-    """By role that reviews, the share of passed tasks that it never sent back, 0 to 1; None before the first."""
+    """By role that reviews, the share of passed tasks that it never sent back, 0 to 1. None before the first."""
     return {role: _rate(tasks, passed, sent_back) for role, (passed, sent_back) in _REVIEWS.items()}
 
 

@@ -22,7 +22,7 @@ class LogPage:
 
 
 class RunLogs(Protocol):
-    """Live lines by run key, for any process; about the last 20,000 of a run, for a day after its last line."""
+    """Live lines by run key, for any process. About the last 20,000 of a run, for a day after its last line."""
 
     async def append(self, key: RunKey, lines: Sequence[LogLine]) -> None:
         """Readers see these lines. A line number that is there already is left out (a run that is joined twice)."""
@@ -98,7 +98,7 @@ class RunLedger(Protocol):
         ...
 
     async def lookup(self, key: RunKey) -> Running | Lost | Done | None:
-        """What the ledger knows of the key; None also for one that a caller waits for and whose deadline has passed."""
+        """What the ledger knows of the key. None also for one that a caller waits for and whose deadline has passed."""
         ...
 
     async def renew(self, key: RunKey, *, supervisor: str, ttl_s: int) -> None:
@@ -114,7 +114,7 @@ class RunLedger(Protocol):
         ...
 
     async def drop(self, key: RunKey, found: Running) -> None:
-        """Drop a RUNNING entry whose supervisor is known not to run the key, if it still is the one that was found.
+        """Drop a RUNNING entry whose supervisor is known not to run the key. Another entry than the one found stays.
 
         One that was claimed or renewed in the meantime stays, whoever holds it: so any number of supervisors may do
         this at the same time, and one of them claims the key next.
@@ -145,7 +145,7 @@ _TIERS: Mapping[str, SandboxTier] = {"bubblewrap": "A", "podman": "B", "docker":
 
 @dataclass(frozen=True, slots=True)
 class SandboxHealth:
-    """What a backend enforces here and now, by probes and not by flags; `mend` says what to do about `unmet` items."""
+    """What a backend enforces here and now, by probes and not by flags. `mend` says what to do about `unmet` items."""
 
     status: Literal["ok", "degraded", "down"]
     backend: str
@@ -209,7 +209,7 @@ class Sandbox(Protocol):
     """What the story engine asks for: runs by key (RC-51, RC-53). One result per key, ever."""
 
     async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
-        """Run the command once per key and say how it ended; a repeated key is joined, or answered from the record.
+        """Run the command once per key and say how it ended. A repeated key is joined, or answered from the record.
 
         Raises SandboxUnavailable when nothing could hold it, OwnershipLost when a higher epoch was seen; in both
         cases nothing started. IdempotencyMismatch when the key names another spec.
@@ -260,7 +260,7 @@ class InteractiveBackend(SandboxBackend, Protocol):
     """A technology that holds runs with `RunSpec.interactive`; all others refuse them with InvalidInput."""
 
     async def write_stdin(self, run_id: str, data: bytes, *, is_last: bool = False) -> bool:
-        """The command reads `data` after all that came before, and then the end of its input if it was the last.
+        """Give the command `data` to read after all that came before. The last write also ends its input.
 
         Returns at once. What comes after the last one is dropped. False when no interactive run of this id is open
         here (yet, or any more). Raises SandboxUnavailable when the command left too much unread; nothing was taken.

@@ -29,7 +29,7 @@ class KnownSecrets:
         self._forms: frozenset[str] = frozenset()
 
     def register(self, value: SecretValue) -> bool:
-        """From now on the value is taken out of text; false when it is too short to be told from ordinary text.
+        """From now on the value is taken out of text. False when it is too short to be told from ordinary text.
 
         The last eight values of one name are kept for the life of this object.
         """

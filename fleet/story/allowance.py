@@ -256,7 +256,7 @@ def exhaustion_of(error: BudgetExceeded) -> BudgetExhausted | None:
 
 
 def budget_lines(state: StoryState, config: Budgets | None, *, now_ms: int | None = None) -> tuple[BudgetLine, ...]:
-    """Every limit of the story and of the scopes used in it, outer to inner; what has no limit if it was used.
+    """Every limit of the story and of the scopes used in it, outer to inner. What has no limit if it was used.
 
     Args:
         config: None leaves out what is only configured.

@@ -136,7 +136,7 @@ class OpenTaskCouncil:
 
 @dataclass(frozen=True, slots=True)
 class ReopenTaskCouncil:
-    """Convene the council of the same attempt once more, in place of one that a person cancelled or asks again for."""
+    """Convene the council of the same attempt once more. A person cancelled the one before, or asks again for it."""
 
     name: ClassVar = "ReopenTaskCouncil"
     task_id: str

@@ -250,7 +250,7 @@ _WORK: Mapping[str, Callable[[StoryState, FsmConfig, int], Owed]] = {
 
 
 def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | None:
-    """What a person has to do before the story can go on, in words; None when nothing waits for a person."""
+    """What a person has to do before the story can go on, in words. None when nothing waits for a person."""
     if state.disposition == "parked" and state.park:
         return f"parked ({state.park.cause}): {state.park.detail}"
     if state.closed or state.disposition != "active":
@@ -278,7 +278,7 @@ def waiting_for(state: StoryState, config: FsmConfig, *, now_ms: int) -> str | N
 
 
 def _turned_down(state: StoryState, config: FsmConfig, name: str) -> str | None:
-    """What can be done where a person said no at the gate that the story stands at; None where nobody did."""
+    """What can be done where a person said no at the gate that the story stands at. None where nobody did."""
     subject = subject_of(state, config.gate(state.lifecycle, name)) if name in config.gates else None
     last = last_request(state, name, subject.digest) if subject else None
     if last is None or last.status != "rejected" or last.voided:

@@ -1,4 +1,4 @@
-"""The state of a story as bytes and back, so that a long story need not be folded from its first event (EV-6)."""
+"""Turns the state of a story into bytes and back. So a long story need not be folded from its first event (EV-6)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def open_asked_steps(state: StoryState) -> tuple[Step, ...]:
 
 
 def due_of(step: Step, *, epoch: int, is_dispatched: bool) -> Due | None:
-    """What the owner of this epoch has to do about an asked step; None when nothing, or when a person has to.
+    """What the owner of this epoch has to do about an asked step. None when nothing, or when a person has to.
 
     PURE and KEYED ones are carried out, again if need be, under their one key. An UNSAFE one of an earlier epoch was
     perhaps sent: it is never repeated, and somebody has to say what came of it (RC-52).

@@ -71,7 +71,7 @@ _OPEN: ContextVar[OpenSpan | None] = ContextVar("fleet_span", default=None)
 
 
 def outgoing_traceparent() -> str:
-    """The header for a request that leaves the fleet now; empty where no span is open, so that none will be known."""
+    """The header for a request that leaves the fleet now. Empty where no span is open, so that none will be known."""
     found = _OPEN.get()
     return found.context.traceparent if found is not None else ""
 

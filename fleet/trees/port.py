@@ -20,7 +20,7 @@ class BlobStore(Protocol):
         ...
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        """The bytes of each in this order, all of them in memory at once; the errors of `get` for any of them.
+        """The bytes of each in this order, all of them in memory at once. The errors of `get` for any of them.
 
         For many small blobs, whose way here costs more than their bytes.
         """

@@ -175,7 +175,7 @@ class PathChange(Frozen):
 
 
 class LineChanges(NamedTuple):
-    """Numbers (from 1) of the lines of the new text that are new or changed, and how many old ones are gone."""
+    """Which lines of the new text are new or changed, by number from 1. It also has how many old ones are gone."""
 
     added: tuple[int, ...]
     removed: int

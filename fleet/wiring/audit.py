@@ -63,7 +63,7 @@ def _announce(line: str) -> None:
 
 @asynccontextmanager
 async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
-    """What `fleet audit verify` and `fleet audit proof` run; the key is the one in the home unless one is given."""
+    """What `fleet audit verify` and `fleet audit proof` run. The key is the one in the home unless one is given."""
     from fleet.audit.files.signing import Ed25519Verifier, read_handovers, read_public_key
     from fleet.audit.files.witness import CheckpointFolder
     from fleet.audit.service.auditor import Auditor

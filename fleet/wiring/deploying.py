@@ -33,8 +33,9 @@ def deploy_targets(endpoints: Endpoints) -> tuple[DeployTarget, ...]:
 
 
 def check_deployments(endpoints: Endpoints) -> None:
-    """Raises ConfigError when a target cannot be as it is declared, by its kind, or when it names a secret that no
-    provider has or nobody grants (RT-65). No cluster is asked."""
+    """Raise ConfigError when a target cannot be as its kind declares it. So it is, too, when no provider has its secret
+    or nobody grants it (RT-65). No cluster is asked.
+    """
     for target in deploy_targets(endpoints):
         match target.kubernetes:
             case None:

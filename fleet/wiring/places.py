@@ -179,7 +179,7 @@ def _engine_variables(settings: FleetSettings, environ: Mapping[str, str]) -> di
 
 
 def _digest(settings: FleetSettings, pools: Mapping[str, int], variables: Mapping[str, str]) -> Digest:
-    """Changes with all that an actor was told at its birth, so that one that was told something else is replaced."""
+    """Return a digest of all that an actor was told at its birth. One that was told something else is replaced."""
     # As text: canonical JSON has no form for the ratios among the settings.
     told = settings.model_dump_json(
         include={

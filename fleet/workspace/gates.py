@@ -40,7 +40,7 @@ _DIMENSION_OF: dict[GateName, Dimension] = {
 
 
 def check_gates(case: Case, level: LevelConfig, *, waived: Collection[Dimension] = ()) -> list[GateResult]:
-    """The level's hard gates, in the order of its table; those of a waived or not applicable dimension are left out."""
+    """The level's hard gates, in the order of its table. Those of a waived or not applicable dimension are left out."""
     return [
         GateResult(name=name, ok=checked.ok, value=checked.value, limit=checked.limit)
         for name in level.hard

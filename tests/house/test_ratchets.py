@@ -20,7 +20,7 @@ CEILINGS = {
     "lines with `pyright: ignore`": 115,
     "parameters of any mapping in story, owner and desk": 25,
     "public class names that several modules define": 66,
-    "docstrings with a long first sentence": 179,
+    "docstrings with a long first sentence": 26,
 }
 """How many there are today. A rise fails; a fall by more than a twentieth has to be written down here."""
 

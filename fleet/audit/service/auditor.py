@@ -29,7 +29,7 @@ _LOOKS = 5
 async def follow(
     raw: RawLog, chain: ChainCheck, *, each: Callable[[list[RawEntry]], None] | None = None
 ) -> Head | None:
-    """The chain is checked from where it stands to the end of the stream; returns what the head says of that end.
+    """The chain is checked from where it stands to the end of the stream. Returns what the head says of that end.
 
     Args:
         each: gets every page that was read.

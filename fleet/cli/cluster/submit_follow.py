@@ -15,7 +15,7 @@ _LIKE_RUN = frozenset({DONE, BAD_INPUT, WAITING, FAILED, MISSING})
 
 
 def follow(jobs: Jobs, job_id: str, output: Output, *, look_s: float = 0.5, patience_s: float = 60.0) -> int:
-    """The exit code of the job, whose log was shown; of one that is dead or interrupted here that of a failure.
+    """The exit code of the job, whose log was shown. Of one that is dead or interrupted here that of a failure.
 
     Args:
         look_s: seconds between two looks.

@@ -13,7 +13,7 @@ PLAN_FILE = "plan.json"
 
 
 class SubmittedPlan(BaseModel):
-    """What a submitted story is and how it is run; the same plan is the same job while that is not over.
+    """What a submitted story is and how it is run. The same plan is the same job while that is not over.
 
     A job that runs a second time, because its node died or its owner submitted it once more, goes on with the story
     of the first time: whose job created a story stands in the log, as the command that did it.

@@ -201,7 +201,7 @@ def _dead_letters(found: FleetSettings, running: RunningFleet) -> int | None:
 
 
 def _pause(found: FleetSettings, running: RunningFleet) -> FleetPause | None:
-    """What holds all stories back; None when nothing does, or the log store does not answer, as its own line tells."""
+    """What holds all stories back. None when nothing does, or the log store does not answer, as its own line tells."""
     from fleet.cli.endpoints import endpoints_of
     from fleet.cli.local.fleet_pause import read_pause
 

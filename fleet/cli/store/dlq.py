@@ -78,7 +78,7 @@ def _cells(letter: DeadLetter, now_ms: int) -> tuple[str, ...]:
 
 
 def _age(passed_ms: int) -> str:
-    """`12 s ago`, `3 min ago`, `5 h ago`, `9 d ago`; a clock that is behind gives `0 s ago`."""
+    """`12 s ago`, `3 min ago`, `5 h ago`, `9 d ago`. A clock that is behind gives `0 s ago`."""
     passed_s = max(passed_ms, 0) // 1000
     for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if passed_s >= 2 * length_s:

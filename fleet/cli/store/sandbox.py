@@ -57,12 +57,12 @@ class _Executed:
 
 
 def execute(output: Output, options: ExecOptions) -> int:
-    """The command was run as the role may run it; exit code 0 when it passed, 4 when it did not."""
+    """The command was run as the role may run it. Exit code 0 when it passed, 4 when it did not."""
     return asyncio.run(_execute(output, options))
 
 
 def check_sandbox(output: Output) -> int:
-    """What the sandbox of this machine holds, found by trying; exit code 5 when it does not hold all of it."""
+    """What the sandbox of this machine holds, found by trying. Exit code 5 when it does not hold all of it."""
     health = asyncio.run(_health())
     sizes = limit_sizes(Limits())
     for name, mechanism in health.enforced.items():

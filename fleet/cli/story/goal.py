@@ -33,7 +33,7 @@ _PATIENCE_S = 300.0
 
 
 def prepare(settings: FleetSettings, options: RunOptions) -> None:
-    """A new folder is a repository without a file; nothing is made for a goal that names nothing to build (PL-54)."""
+    """A new folder is a repository without a file. Nothing is made for a goal that names nothing to build (PL-54)."""
     from fleet.forge.local.beginning import begin_repository, is_unused
 
     assert options.goal is not None
@@ -75,7 +75,7 @@ async def _run_goal(settings: FleetSettings, options: RunOptions, output: Output
 
 
 async def asked(projects: ProjectDesk, options: RunOptions) -> tuple[Discovery, DiscoveryProposal]:
-    """The proposal for the goal, with the answers that were given along; a rejected one is followed by a new one."""
+    """The proposal for the goal, with the answers that were given along. A rejected one is followed by a new one."""
     discovery_id = await _requested(projects, options)
     found, proposal = await _decided(projects, discovery_id)
     open_ids = {q.question_id for q in proposal.unanswered}
@@ -162,7 +162,7 @@ async def _run_stories(
     options: RunOptions,
     output: Output,
 ) -> int:
-    """Each story begins at the branch of the one before it; the first that does not come to its end ends the run."""
+    """Each story begins at the branch of the one before it. The first that does not come to its end ends the run."""
     summary: dict[str, Any] = {"discovery_id": found.discovery_id, "epic_id": found.epic_id}
     quiet, results = _Kept(as_json=output.as_json), list[dict[str, Any]]()
     code, ref = DONE, None

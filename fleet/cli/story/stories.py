@@ -101,7 +101,7 @@ def show(output: Output, story_id: str) -> int:
 
 
 def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str, back: str | None = None) -> int:
-    """The gate is decided by the local user; a rejection takes the story back by the event `back`, if one is named."""
+    """The gate is decided by the local user. A rejection takes the story back by the event `back`, if one is named."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         body: dict[str, Any] = {"gate": gate, "notes" if approve else "reason": text}

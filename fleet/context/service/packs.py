@@ -202,7 +202,7 @@ class ContextService:
         return await asyncio.to_thread(_most, counters, texts)
 
     async def _counting_of(self, request: CountRequest) -> Counting:
-        """How the role counts; what it goes by never changes once a story was started, so that it is read once."""
+        """How the role counts. What it goes by never changes once a story was started, so that it is read once."""
         key = (request.story_id, request.role, request.policy)
         known = self._counters.get(key)
         if known is not None and known.since <= request.as_of:

@@ -37,7 +37,7 @@ class _Held:
 
 
 class StoryViews:
-    """Views of the stories last asked for, at most eight; a version of a stream never changes, so none goes stale.
+    """Views of the stories last asked for, at most eight. A version of a stream never changes, so none goes stale.
 
     Args:
         milestones: how many a view shows.

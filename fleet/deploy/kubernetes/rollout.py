@@ -1,4 +1,4 @@
-"""A revision in a cluster from its first object until it is ready, and what is left of others taken away."""
+"""Rolls a revision out in a cluster, from its first object until it is ready. What is left of others is removed."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class KubernetesDeployments:
         )
 
     async def _taken_over(self, api: ClusterApi, before: Kept, after: Kept) -> str | None:
-        """None once the new one runs in place of what ran before; else why not, and all is as it was."""
+        """None once the new one runs in place of what ran before. Else why not, and all is as it was."""
         placed = after.current
         assert placed is not None
         # Before anything is changed: what it may not have is no fault of the program.

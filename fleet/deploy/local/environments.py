@@ -153,7 +153,7 @@ class ProcessDeployments:
         self._environments: dict[str, _Environment] = {}
 
     async def resume(self) -> None:
-        """What was to run when the last process of this name ended runs again, as far as it is declared still."""
+        """Start again what was to run when the last process of this name ended. What is undeclared now stays off."""
         for name in sorted(self._declared):
             found = self._environment(name)
             async with found.changing:
@@ -256,7 +256,7 @@ class ProcessDeployments:
         return Instance(self._backend, self._clock, placed, secrets=self._secrets, was_ready=was_ready)
 
     async def _taken_over(self, found: _Environment, placed: Placed, kept: Kept) -> str | None:
-        """None once it runs in place of what ran before, which has ended; else why not, and all is as it was."""
+        """None once it runs in place of what ran before, which has ended. Else why not, and all is as it was."""
         fresh = self._instance(placed)
         # Before it starts: what it may not have and a port that somebody else has are no fault of the program.
         await fresh.require_secrets()

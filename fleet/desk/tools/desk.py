@@ -338,7 +338,7 @@ class ToolDesk(ToolSessionDesk, ToolRunDesk):
     async def invoke(
         self, session_id: EntityId, call: ToolCall, *, principal: Principal, key: str, wait_s: float = ANSWER_S
     ) -> Invocation:
-        """The call was decided by the owner of the story, and is under way or over; one call per session and key.
+        """The call was decided by the owner of the story, and is under way or over. One call per session and key.
 
         Waits up to `wait_s` seconds for the result, then `read_invocation` goes on. After a person's yes the call is
         made again under a new key.
@@ -409,7 +409,7 @@ class ToolDesk(ToolSessionDesk, ToolRunDesk):
         return await self._blobs.get(digest)
 
     async def artifact(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
-        """The bytes of an output that a call or run of the story left (AP-89); of a cut one for a shown task.
+        """The bytes of an output that a call or run of the story left (AP-89). Of a cut one for a shown task.
 
         Raises ArtifactNotFound when the story names no such output: that it is one of another story is not told.
         """

@@ -83,7 +83,7 @@ def has_object(objects: Path, object_id: str) -> bool:
 
 
 def read_object(objects: Path, object_id: str) -> GitObject | None:
-    """The object when it is a small one (a commit or a tag); None when the store does not hold it."""
+    """The object when it is a small one (a commit or a tag). None when the store does not hold it."""
     loose = _loose(objects, object_id)
     if loose.is_file():
         return _parse_loose(loose.read_bytes()[:_MAX_OBJECT])

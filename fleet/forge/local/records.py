@@ -24,7 +24,7 @@ _LOCK_WAIT_S = 10.0
 
 
 class Records:
-    """The files of a folder that is open and locked; a link in the place of a file is never followed."""
+    """The files of a folder that is open and locked. A link in the place of a file is never followed."""
 
     def __init__(self, folder: int) -> None:
         self._folder = folder

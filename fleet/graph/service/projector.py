@@ -26,7 +26,7 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """Why a stream is not projected any further; `version` is the first one that is not in the graph, 0 if unknown."""
+    """Why a stream is not projected any further. `version` is the first one that is not in the graph, 0 if unknown."""
 
     code: str
     reason: str

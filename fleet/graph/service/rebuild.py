@@ -37,7 +37,7 @@ async def ask_for_rebuild(log: EventLog | WholeLog, graph: DecisionGraph) -> Pro
 
 
 class Rebuild:
-    """Does what the graph's state says is wanted, piece by piece; a crash at any point is mended by going on.
+    """Does what the graph's state says is wanted, piece by piece. A crash at any point is mended by going on.
 
     Args:
         quiet: held while this process applies something to the active projection.

@@ -32,7 +32,7 @@ class ActReply(Frozen):
 
 
 def act_reply(text: str, uses: Sequence[ToolUse], offers: Sequence[ToolOffer]) -> ActReply:
-    """The reply as read; a use that is no call keeps its place, so that each use gets its answer (MB-14).
+    """The reply as read. A use that is no call keeps its place, so that each use gets its answer (MB-14).
 
     Raises:
         ReplyMalformed: it is empty, or none of its uses is a call; `problems` has one text per use (MB-6).

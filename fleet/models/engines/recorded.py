@@ -59,7 +59,7 @@ def _load(path: Path, request: ChatRequest) -> ChatReply | None:
 
 
 def _with_words(directory: Path, request: ChatRequest) -> ChatReply | None:
-    """The reply to a recorded request that is this one but for what a person said; None when there is none."""
+    """The reply to a recorded request that is this one but for what a person said. None when there is none."""
     for path in sorted(directory.glob("*.json")):
         try:
             text = path.read_bytes()

@@ -60,7 +60,8 @@ class PackReaders(Frozen):
     """By name, for seats whose policy is not that of their role; stories from before wrote none down."""
 
     def of(self, role: str, profile: str | None, policy: str | None = None) -> tuple[PackReader, ...]:
-        """The models that may read what this role is told in a run with this model profile, in the order of its chain.
+        """Return the models that may read what this role is told in a run. They are those of the model profile, in the
+        order of its chain.
 
         Args:
             policy: answers instead of the role's own; of one that is not among these nobody is known.

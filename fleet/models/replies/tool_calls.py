@@ -1,4 +1,5 @@
-"""Calls of tools as models write them - natively, as JSON in text, as labelled blocks - become one `ToolCall` (MB-14).
+"""Reads the calls of tools that models write, each as one `ToolCall` (MB-14). They are native, JSON in text, or
+labelled blocks.
 
 Nothing here runs a tool. What names an unknown tool or argument, or is no JSON, becomes a text that goes back to the
 model. Habits of small models are read (a fence around the JSON, text before and after it, tags around it, several calls

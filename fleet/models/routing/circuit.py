@@ -50,7 +50,7 @@ class Circuit:
 
 
 class BusyMeter:
-    """While n calls run, each of them is charged 1/n of the time that passes; so all shares add up to the busy time.
+    """While n calls run, each of them is charged 1/n of the time that passes. So all shares add up to the busy time.
 
     Times are milliseconds of one clock that never goes back.
     """

@@ -159,7 +159,7 @@ class RateLine:
         return len(self._held)
 
     def offer(self, need: RateNeed, priority: Priority, *, now_ms: int, longest_ms: int) -> HeldCall | int:
-        """The call is in the line, or the ms that it would have to wait at least, where these are too many."""
+        """Put the call in the line. Returns the ms that it would have to wait at least where these are too many."""
         call = HeldCall(self._numbers + 1, need, priority, now_ms)
         ahead = [other.need for other in self._held.values() if _rank(other) < _rank(call)]
         wait = self._limiter.wait(need, now_ms=now_ms, ahead=ahead)

@@ -388,7 +388,7 @@ class QueuedModel:
             self._queue.remove(entry.ticket)
 
     def _forget(self, entry: _Waiting) -> bool:
-        """Whether the call was among those that wait, or that have a slot and did not go on yet; it no longer is."""
+        """Whether the call was among those that wait, or that have a slot and did not go on yet. It no longer is."""
         known = entry.ticket is not None and self._waiting.pop(entry.ticket.number, None) is not None
         if not self._waiting and self._alarm is not None:
             self._alarm.cancel()

@@ -17,7 +17,7 @@ _OF_FILES = frozenset(["draft", "repair", "tests", "document", "act"])
 
 
 def redacted_chat(chat: ChatRequest) -> ChatRequest:
-    """The request as it may be kept and sent to a model; the very same one where nothing in it is secret."""
+    """The request as it may be kept and sent to a model. The very same one where nothing in it is secret."""
     texts = [redact(message.content).text for message in chat.messages]
     if all(text == message.content for text, message in zip(texts, chat.messages, strict=True)):
         return chat

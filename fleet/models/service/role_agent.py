@@ -317,7 +317,9 @@ def _charged(so_far: int | None, price: Price | None, usage: TokenUsage) -> int 
 
 
 def _listing(error: _Failure, work: _Work) -> _Failure:
-    """The same error, with all attempts in its details (MB-9), and when to come again where an engine was only busy."""
+    """Return the same error with all attempts in its details (MB-9). Where an engine was only busy it says when to come
+    again.
+    """
     facts: dict[str, Any] = {
         "attempts": work.listed,
         "skipped": [{"engine": skip.engine_id, "reason": skip.reason} for skip in work.skips.values()],

@@ -41,7 +41,7 @@ class UsageLogs:
         self._looking = asyncio.Lock()
 
     async def calls_of(self, story_id: StoryId) -> dict[str, tuple[FinishedCall, ...]]:
-        """The calls that ended for this story, by engine id; those of engines that are out of reach may be missing."""
+        """The calls that ended for this story, by engine id. Those of engines that are out of reach may be missing."""
         async with self._looking:
             now_ms = self.clock.monotonic_ms()
             if self._read_ms is None or now_ms - self._read_ms >= _FRESH_MS:

@@ -40,7 +40,7 @@ async def cast_ballot(sitting: Sitting, duty: OwedBallot) -> None:
 async def no_answer(
     sitting: Sitting, seat: RosterMember, error: ModelError, *, round: int, attempt: int
 ) -> BallotRefused:
-    """The record of a voter that gave nothing that counts, with why; raises the error where it is not the voter's."""
+    """The record of a voter that gave nothing that counts, with why. Raises the error where it is not the voter's."""
     unless_final(error)
     return BallotRefused(
         council_id=sitting.council_id,

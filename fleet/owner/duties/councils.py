@@ -359,7 +359,7 @@ async def _interface(bench: Workbench) -> str:
 
 
 async def _critique(sitting: Sitting, duty: OwedCritique) -> None:
-    """One member that is not the author says what is wrong with the candidate; it never learns who wrote it (CN-41)."""
+    """One member that is not the author says what is wrong with the candidate. It never learns who wrote it (CN-41)."""
     critic = sitting.seat(str(duty.critic.member_id))
     name = f"critique/{duty.round}/{duty.candidate_id}"
     draft = await sitting.load(sitting.state.version(duty.candidate_id).digest)

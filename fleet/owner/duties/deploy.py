@@ -195,7 +195,7 @@ _NOTHING = "nothing"
 
 
 async def deploy(bench: Workbench, intent: Deploy) -> None:
-    """The tree runs in its environment, or it is on record why it does not; never sent a second time (RC-52)."""
+    """The tree runs in its environment, or it is on record why it does not. Never sent a second time (RC-52)."""
     target, deployments = _target(bench, intent.environment)
     deployment_id = bench.new_id("dp", f"deployments/{intent.number}")
     step, tree = f"deployments/{intent.number}", Digest(intent.tree)

@@ -33,7 +33,7 @@ def listed_target(bench: Workbench, address: GitAddress) -> GitTarget:
 
 
 async def fetch_repository(bench: Workbench, address: GitAddress) -> StagedRepository:
-    """The story's own copy is there, at the commit of its ref; that commit stays pinned by what is on record.
+    """The story's own copy is there, at the commit of its ref. That commit stays pinned by what is on record.
 
     Every try is a step of its own; one that was cut off is asked for again by its key.
 

@@ -104,7 +104,7 @@ def _asked(sitting: Sitting) -> tuple[str, Subject] | None:
 
 
 def evidence_of(sitting: Sitting, content: Digest) -> Evidence:
-    """What is on record of the subject of a gate; of one of the story, that of the tree that it is about."""
+    """What is on record of the subject of a gate. Of one of the story, that of the tree that it is about."""
     asked = _asked(sitting)
     tree = None if asked is None else _tree(sitting.bench.state, asked[1])
     return evidence_of_subject(sitting.bench.state, tree or content)

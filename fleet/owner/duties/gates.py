@@ -241,7 +241,7 @@ async def record_park(
 
 
 async def take_ownership(bench: Workbench, *, epoch: int, owner: str) -> None:
-    """The stream says who owns it from here on, and why (EV-230); not for a story that is over or is not there."""
+    """The stream says who owns it from here on, and why (EV-230). Not for a story that is over or is not there."""
     if not bench.journal.exists or bench.state.is_over or bench.state.epoch == epoch:
         return
     before = bench.state

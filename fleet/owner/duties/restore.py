@@ -13,7 +13,7 @@ DEVOPS = seat("devops")
 
 
 async def restore_tree(bench: Workbench, intent: RestoreTree) -> None:
-    """The story tree is that of the checkpoint, with a commit of its own on the last one; tasks and state fit it.
+    """The story tree is that of the checkpoint, with a commit of its own on the last one. Tasks and state fit it.
 
     The commit is a KEYED step below the request's number, so it is made once, whatever dies meanwhile; the merge and
     all that follows from it are one append.

@@ -1,4 +1,4 @@
-"""Procedure that sums up what a role has said and done, once that is long and the role is to be shown it (CX-50)."""
+"""Sums up what a role has said and done. It does so once that is long and the role is to be shown it (CX-50)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ async def keep_summaries(bench: Workbench, roles: Iterable[str], phase: str) -> 
 
 
 async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str = "") -> None:
-    """A summary of the role's history is on record, where the pack that comes next shows one and it is long enough.
+    """Record a summary of the role's history. It is made where the pack that comes next shows one and the history is
+    long enough.
 
     It is made anew from the steps themselves, never from an older summary, and holds only what the role itself said
     and was told; where the configuration says so, with some words of its model, which are asked for once. One that
@@ -72,7 +73,8 @@ async def keep_summary(bench: Workbench, role: str, phase: str, *, before: str =
 
 
 async def _heard(bench: Workbench, role: str, new: Sequence[Step]) -> int | None:
-    """The tokens of what the role was told in these steps, as the models that it began with count them (CX-20, CX-50).
+    """Count the tokens of what the role was told in these steps. The models that the story began with count them
+    (CX-20, CX-50).
 
     None leaves it to the estimate: a story from before wrote down no readers, and is planned as it was.
     """

@@ -97,7 +97,7 @@ class ModelSteps(Steps):
         return replace(request, counted=await self._packs.count(asked))
 
     def _tag(self, work: Work) -> CallTag:
-        """Whose share of an engine the calls of a step take; those of one council go to one replica of it."""
+        """Whose share of an engine the calls of a step take. Those of one council go to one replica of it."""
         place = work.council_id or work.task_id or ""
         return CallTag(tenant=self.state.project_id, affinity=f"{self.story_id}/{place}", story=self.story_id)
 

@@ -42,7 +42,7 @@ def run_attempts(story_id: str, step_id: str, request: Digest) -> tuple[RunKey, 
 
 
 def is_no_result(result: RunResult) -> bool:
-    """Whether nothing is known of the command because its run was killed from outside; the key of the run is used up.
+    """Whether nothing is known of the command because its run was killed from outside. The key of the run is used up.
 
     An owner that loses its story has its runs killed, and a node or supervisor that dies takes its runs along.
     """

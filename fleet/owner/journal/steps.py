@@ -66,7 +66,7 @@ class StepPolicy:
 
 
 def approvals_of(state: StoryState) -> Iterator[ApprovalRecord]:
-    """What the story has on record for tool gates; looked at only when a call needs it, for that reads every step."""
+    """What the story has on record for tool gates. Looked at only when a call needs it, for that reads every step."""
     yield from tool_approvals(state)
 
 
@@ -92,7 +92,7 @@ class Work:
 
 
 class Steps(StoryStream):
-    """A stream, and the steps on it; what is done in a step is the matter of who builds on this."""
+    """A stream, and the steps on it. What is done in a step is the matter of who builds on this."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Steps(StoryStream):
         return payload.key
 
     async def _allowed(self, step_id: StepId, work: Work) -> Allowed:
-        """What the policy says of the step; a refusal is on record, and a person who has to say yes is asked.
+        """What the policy says of the step. A refusal is on record, and a person who has to say yes is asked.
 
         Raises PolicyDenied, which parks the story; ApprovalRequired, with which the step waits (RT-31, RT-34).
         """

@@ -38,7 +38,7 @@ class DaySpending(Protocol):
         ...
 
     async def settle(self, hold: SpendingHold, actual: Spend) -> bool:
-        """What was really used has replaced the hold, on the day of the hold; False when it is settled or unknown."""
+        """What was really used has replaced the hold, on the day of the hold. False when it is settled or unknown."""
         ...
 
     async def totals(self, scope: BudgetScope, day: str) -> BudgetTotals:

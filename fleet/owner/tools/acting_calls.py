@@ -114,7 +114,7 @@ class ActingCalls:
     async def _refused(
         self, step_id: StepId, call: ToolCall, decision: NeedsApproval | Denied, before: tuple[Payload, ...]
     ) -> StepFinished:
-        """The refusal is the result of the step, so that it stays the same if the policy is another one later.
+        """Record the refusal as the result of the step. So it stays the same if the policy is another one later.
 
         Nobody is asked for a yes: what would need one is not for looking around.
         """

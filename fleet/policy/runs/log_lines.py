@@ -13,7 +13,7 @@ MAX_LINE_CHARS = 16_384
 
 
 class LogLine(Frozen):
-    """One line; `n` counts both streams of a run together from 1, so a reader can go on where it stopped."""
+    """One line. `n` counts both streams of a run together from 1, so a reader can go on where it stopped."""
 
     n: Annotated[int, Field(ge=1)]
     ts_ms: int

@@ -1,4 +1,4 @@
-"""From the wire form of a run to the run itself, and from its end back to the wire form (RC-1..RC-19)."""
+"""Translates the wire form of a run to the run itself. Its end is translated back to the wire form (RC-1..RC-19)."""
 
 from __future__ import annotations
 

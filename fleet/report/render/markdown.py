@@ -1,4 +1,4 @@
-"""A report as Markdown; text from the story can neither end a table nor open a heading, a link or an element."""
+"""A report as Markdown. Text from the story can neither end a table nor open a heading, a link or an element."""
 
 from __future__ import annotations
 

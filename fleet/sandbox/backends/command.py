@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def terminate_command(first: int) -> bool:
-    """SIGTERM to the command of the sandbox whose PID 1 is `first`; False when it does not run (yet, or any more).
+    """SIGTERM to the command of the sandbox whose PID 1 is `first`. False when it does not run (yet, or any more).
 
     PID 1 is bubblewrap itself, which ignores it. The command is the second process of its namespace.
     """

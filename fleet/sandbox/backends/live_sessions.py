@@ -120,7 +120,7 @@ class LiveSessions:
         return session is not None
 
     async def connect(self, run_id: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection to the socket of this name in the workspace; None when no such run is open, or nobody listens.
+        """A connection to the socket of this name in the workspace. None when no such run is open, or nobody listens.
 
         The folder is the run's own to write: what is a link there, or no socket, is not followed.
         """
@@ -141,7 +141,7 @@ class LiveSessions:
             os.close(found)
 
     async def snapshot(self, run_id: str) -> Digest | None:
-        """The files as a tree, each as it was when it was read; None when no such run is open here.
+        """The files as a tree, each as it was when it was read. None when no such run is open here.
 
         Raises:
             SandboxUnavailable: they change too fast to be read, or are more than the run may have.

@@ -1,4 +1,4 @@
-"""Take the secrets of one run out of what it prints, also where a value is split over two reads (RC-35, RT-65)."""
+"""Takes the secrets of one run out of what it prints. A value split over two reads is found too (RC-35, RT-65)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def forms_in(delivery: SecretDelivery | None) -> frozenset[str]:
 
 
 class RedactingBytes:
-    """What goes in comes out, line by line, without what looks like a secret; what is no text keeps its bytes."""
+    """What goes in comes out, line by line, without what looks like a secret. What is no text keeps its bytes."""
 
     def __init__(self) -> None:
         self._stream = RedactingStream()
@@ -39,7 +39,7 @@ class RedactingBytes:
 
 
 class StreamRedactor:
-    """What went in comes out without any of the forms, at once but for an end that may yet become one.
+    """Takes every form of the secrets out of a stream. Only an end that may yet become one is held back.
 
     The output is that of one pass over the whole stream, however it was cut. It works on bytes, so that output that is
     no text keeps its bytes.

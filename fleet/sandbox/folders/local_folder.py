@@ -34,7 +34,7 @@ class FolderChanges:
 
 
 async def folder_tree(folder: Path, blobs: BlobStore, *, max_bytes: int) -> Tree:
-    """The files of the folder as a tree, in the blob store; `.git` and caches are not read, links stay links.
+    """The files of the folder as a tree, in the blob store. `.git` and caches are not read, links stay links.
 
     Raises:
         InvalidInput: it is no folder that can be read, or holds more than `max_bytes` bytes.

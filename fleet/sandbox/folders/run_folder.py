@@ -100,7 +100,7 @@ async def put_stdin(spec: RunSpec, folder: RunFolder, blobs: BlobStore) -> Path 
 
 
 def without_cwd(spec: RunSpec, folder: RunFolder) -> RunResult | None:
-    """The result of a run whose folder is not in its tree, or is reached through a link; None when it is there."""
+    """The result of a run whose folder is not in its tree, or is reached through a link. None when it is there."""
     try:
         os.close(open_beneath(folder.descriptor, spec.cwd, os.O_RDONLY | os.O_DIRECTORY))
     except OSError:

@@ -241,7 +241,7 @@ class Shim:
 
 
 def make_folder(path: Path) -> None:
-    """A real folder is there; what a project has in its place gives way (the tree of the run is a copy)."""
+    """A real folder is there. What a project has in its place gives way (the tree of the run is a copy)."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         path.unlink()
     path.mkdir(exist_ok=True)

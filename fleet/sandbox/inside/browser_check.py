@@ -223,7 +223,9 @@ def summary(nodes: list[Json]) -> Json:
 
 
 def main(path: Path = REQUEST, programs: Sequence[str] = PROGRAMS) -> int:
-    """0 when the page was seen and every assertion holds, 1 when not, 2 without a browser, 3 when it broke."""
+    """Return 0 when the page was seen and every assertion holds. It is 1 when not, 2 without a browser, 3 when it
+    broke.
+    """
     request = json.loads(path.read_text())
     OUT.mkdir(exist_ok=True)
     code = 3

@@ -42,7 +42,7 @@ def environment(program: str, credentials: str, present: Mapping[str, str]) -> d
 
 
 def sign_in(path: str, credentials: str, env: Mapping[str, str]) -> int:
-    """The exit code of signing in with a service principal; az keeps tokens of its own and takes no file of them."""
+    """The exit code of signing in with a service principal. Az keeps tokens of its own and takes no file of them."""
     principal = json.loads(Path(credentials).read_text(encoding="utf-8"))
     password = Path(env["AZURE_CONFIG_DIR"]) / "password"
     password.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -125,7 +125,7 @@ ANALYSERS = {
 
 
 def main(argv: list[str]) -> int:
-    """Exit 1 when there are findings; the analyser's code, at least 1, when it did not work; 127 when it is missing."""
+    """Exit 1 when there are findings. The analyser's code, at least 1, when it did not work; 127 when it is missing."""
     analyser, target, is_lenient = ANALYSERS[argv[0]], Path(argv[1]), "--exit-zero" in argv
     RAW.parent.mkdir(exist_ok=True)
     code = run_tool(analyser.argv, stdout=RAW, reads_errors=analyser.reads_errors)

@@ -1,4 +1,4 @@
-"""Ask one repository over HTTP(S) or SSH for its refs, or bring one ref of it as a pack (RC-70, RT-42, RT-58).
+"""Asks one repository over HTTP(S) or SSH for its refs. It can also bring one ref as a pack (RC-70, RT-42, RT-58).
 
 `--list`: the refs alone. Else the branch, tag, full ref or commit id of `--ref`, without one that of HEAD; the
 folder of `--out` then has `fetch.json`, `fetched.pack` and `fetched.idx`. What `/repo.git` holds, when it is there,

@@ -118,7 +118,7 @@ def module_of(root: Path) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Exit with go's code; 5 when there was no test; 1 when go passed and its record does not say so."""
+    """Exit with go's code. 5 when there was no test; 1 when go passed and its record does not say so."""
     kind, junit = argv[0], Path(argv[1])
     root = Path.cwd()
     for path in (EVENTS, PROFILE):

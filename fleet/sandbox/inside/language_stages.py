@@ -1,4 +1,4 @@
-"""What the stages of a TASK run for Go, Node and Rust when the project names no command of its own (RC-40..RC-45).
+"""What the stages of a TASK run for Go, Node and Rust (RC-40..RC-45). A command that the project names goes first.
 
 The programs come with the toolchain; nothing is fetched. What a language has no built-in tool for is no stage of it:
 Node has a linter only when the project brings ESLint, and no static analysis.

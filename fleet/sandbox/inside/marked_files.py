@@ -15,7 +15,7 @@ _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "site
 
 
 def can_have(root: Path, marker: str) -> bool:
-    """False when the word stands in no Python file and in no path, so that neither a decorator nor a hook can give it.
+    """Whether the word stands in a Python file or in a path. Elsewhere neither a decorator nor a hook can give it.
 
     A hook gives markers by the folder or the name of a file as well, hence the paths. What cannot be read, and an
     expression of several words, is answered with True: then pytest decides.

@@ -137,7 +137,7 @@ def _code_of(path: str, lines: dict[int, int]) -> dict[int, int]:
 
 
 def main(argv: list[str]) -> int:
-    """Exit with node's code; 5 when there was no test; 1 when node passed and its record does not say so."""
+    """Exit with node's code. 5 when there was no test; 1 when node passed and its record does not say so."""
     kind, junit = argv[0], Path(argv[1])
     root = Path.cwd()
     files = [path for path in test_files(root) if kind_of(path) == kind]

@@ -92,7 +92,7 @@ def _look(browser: Browser, page: Json) -> Json:
 
 
 def picture(browser: Browser, path: Path) -> bool:
-    """Whether a picture of the window is at the path; a page that gives none, or too large a one, has none."""
+    """Whether a picture of the window is at the path. A page that gives none, or too large a one, has none."""
     try:
         data = base64.b64decode(browser.send("Page.captureScreenshot", format="png")["data"])
     except (Broken, KeyError):

@@ -19,7 +19,7 @@ _KILLED_WITHIN_S = 20.0
 
 
 class SessionLimits(NamedTuple):
-    """How many sessions a node has open, and how long nobody may use one; the wall time is that of each run."""
+    """How many sessions a node has open, and how long nobody may use one. The wall time is that of each run."""
 
     max_open: int = 8
     idle_s: float = 900.0

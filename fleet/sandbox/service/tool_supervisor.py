@@ -251,7 +251,7 @@ class ToolSupervisor:
         return False
 
     async def holds(self, key: RunKey) -> bool:
-        """Whether this run is under way here; if not, what the ledger says of us is what an earlier life left."""
+        """Whether this run is under way here. If not, what the ledger says of us is what an earlier life left."""
         async with self._lock(key):
             return key in self._live
 
@@ -413,7 +413,7 @@ class ToolSupervisor:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _watch(self, live: _LiveRun, key: RunKey, ttl_s: int) -> None:
-        """The backend is told once the end was asked for, here or in the ledger; until then the deadline moves on."""
+        """The backend is told once the end was asked for, here or in the ledger. Until then the deadline moves on."""
         loop = asyncio.get_running_loop()
         renewed = loop.time()
         while not live.wants_end.is_set():

@@ -1,4 +1,4 @@
-"""Read a file whose owner, mode and kind are part of what makes it safe, without a moment between check and read."""
+"""Reads a file whose owner, mode and kind make it safe. There is no moment between the check and the read."""
 
 from __future__ import annotations
 

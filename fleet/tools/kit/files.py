@@ -167,7 +167,7 @@ async def _info(desk: _Desk) -> ToolOutcome:
 
 
 async def _search(desk: _Desk) -> ToolOutcome:
-    """Paths that hold the pattern, whatever the letter case; with `*`, `?` or `[` all of path or name has to fit."""
+    """Paths that hold the pattern, whatever the letter case. With `*`, `?` or `[` all of path or name has to fit."""
     place, pattern = desk.place(may_be_link=True), str(desk.args["pattern"])
     if place.kind == "missing":
         raise _Failed("not_found", f"there is no folder {place.path}")

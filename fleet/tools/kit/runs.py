@@ -46,7 +46,7 @@ def limits_of(context: ToolContext, *, memory_bytes: int = 2 << 30) -> Limits:
 
 
 async def run_once(sandbox: Sandbox, spec: RunSpec, context: ToolContext, *, name: str = "run") -> RunResult:
-    """The result of the run; one that is awaited no longer is ended, one that was lost is tried again (RC-27).
+    """The result of the run. One that is awaited no longer is ended, one that was lost is tried again (RC-27).
 
     Raises:
         SandboxUnavailable: nothing could hold it, or it was lost each time; it says nothing about the call.

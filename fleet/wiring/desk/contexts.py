@@ -39,7 +39,7 @@ def make_context_service(endpoints: Endpoints) -> ContextService:
 
 
 def make_context_statistics(endpoints: Endpoints, graph: DecisionGraph) -> ContextStatistics:
-    """Figures over many stories for a front, for as long as it lives; no store is asked before somebody wants them."""
+    """Figures over many stories for a front, for as long as it lives. No store is asked before somebody wants them."""
     from fleet.remote.ports import RayPacks
     from fleet.remote.resolver import ActorResolver
 

@@ -140,7 +140,7 @@ class EngineModels(Mapping[str, ChatModel]):
         return len(self._bare)
 
     def refusal(self, engine_id: str) -> ModelUnavailable | None:
-        """Why no call of this engine would go through now; None when one would, or when nothing is known of it."""
+        """Why no call of this engine would go through now. None when one would, or when nothing is known of it."""
         router = self._routers.get(engine_id)
         return router.refusal() if router is not None else None
 

@@ -55,7 +55,7 @@ def check_blobs_reach(endpoints: Endpoints, machines: Collection[str]) -> None:
 
 
 async def check_blobs_answer(endpoints: Endpoints, *, environ: Mapping[str, str] | None = None) -> None:
-    """Nothing happens when the configured bucket can be written and read; the log store has to be up, for the audit.
+    """Nothing happens when the configured bucket can be written and read. The log store has to be up, for the audit.
 
     Raises:
         StoreUnavailable, StoreFull: it cannot; says what to mend.

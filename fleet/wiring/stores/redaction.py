@@ -37,7 +37,8 @@ _RUN_S = 86_400
 
 
 def recording_redaction(config: ModelsConfig, environ: Mapping[str, str], known: KnownSecrets) -> Callable[[str], str]:
-    """Takes out the keys of the engines, in every form in which a program prints them, and what looks like a secret.
+    """Take out the keys of the engines, in every form in which a program prints them. What looks like a secret goes
+    too.
 
     The digest of a request is that of the request as sent: what is taken out does not change what replays.
     """

@@ -70,7 +70,7 @@ def make_secret_broker(
 
 
 def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
-    """A provider has the secret and role devops may use it so, as far as the files say; nothing is read or asked.
+    """A provider has the secret and role devops may use it so, as far as the files say. Nothing is read or asked.
 
     Args:
         endpoints: of the fleet; its config directory holds secrets.yaml.
@@ -102,7 +102,7 @@ def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: s
 
 
 def recorded_accesses(trail: AccessTrail) -> RecordAccess:
-    """Writes an audit line to the log of the process, as JSON, and then to the trail, which has to keep it."""
+    """Write an audit line to the log of the process, as JSON. Then it goes to the trail, which has to keep it."""
 
     async def record(line: SecretAccess) -> None:
         _LOG.info("%s", line.model_dump_json())

@@ -47,7 +47,7 @@ def fetch_spec(
     limits: Limits = _LIMITS,
     toolchain: str = "python",
 ) -> RunSpec:
-    """One ref of the repository as a pack, or the list of its refs; a run that reaches the repository's host alone.
+    """One ref of the repository as a pack, or the list of its refs. A run that reaches the repository's host alone.
 
     Exit codes are those of `inside/git_fetch.py`.
 

@@ -295,7 +295,7 @@ class WorkspaceService:
         return changed_paths(*await read_changes(self._blobs, old, new))
 
     async def _held(self, spec: RunSpec) -> RunResult:
-        """The result of a run that the sandbox could hold; a run that it could not hold is no evidence and raises."""
+        """The result of a run that the sandbox could hold. A run that it could not hold is no evidence and raises."""
         result = await self._run(spec)
         if result.status == "cancelled":
             raise ToolTimeout("the run was cancelled before it ended", reason=result.reason)
