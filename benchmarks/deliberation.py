@@ -37,7 +37,7 @@ from fleet.owner.duties.councils import advance_council
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.workbench import Definitions, Workbench
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.story.intents import AdvanceCouncil
 from fleet.trees.memory import MemoryBlobStore
 from fleet.trees.tree import FileEntry, encode_tree

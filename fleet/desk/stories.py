@@ -35,7 +35,7 @@ from fleet.owner.workbench import Definitions
 from fleet.redaction.redact_json import redact_json
 from fleet.report.councils import CouncilSummary, council_summaries
 from fleet.report.model import TechnicalReport, TimelineRow
-from fleet.report.service import ReportService, render
+from fleet.report.service.reports import ReportService, render
 from fleet.report.timeline import describe
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.state import CouncilRecord, StoryState

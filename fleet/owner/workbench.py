@@ -23,7 +23,7 @@ from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import Seat
 from fleet.planning.planning_config import PlanningConfig
 from fleet.policy.deploy import DeployTarget
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 from fleet.tools.port import ToolHost

@@ -36,7 +36,7 @@ from fleet.projects.project_owner import project_state
 from fleet.remote.observed_log import ObservedLog
 from fleet.remote.shard_figures import ShardFigures
 from fleet.remote.traced_ports import TracedAgents, TracedPacks, TracedSandbox, TracedToolHost
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.deploying import deploy_targets
 from fleet.wiring.desk.projects import make_project_owner

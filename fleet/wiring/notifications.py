@@ -9,14 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fleet.config.notifications import MailTargetSettings, TargetSettings, WebhookTargetSettings
-from fleet.extensions.notify.port import NotificationTarget
-from fleet.extensions.notify.redis import RedisNotificationBook
 from fleet.kernel.clock import SystemClock
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.dead_letters import RedisDeadLetters
 from fleet.log.redis.feed import RedisFeed
 from fleet.log.redis.log import RedisEventLog
+from fleet.notifications.port import NotificationTarget
+from fleet.notifications.redis import RedisNotificationBook
 from fleet.secrets.port import SecretValue
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets
@@ -26,7 +26,7 @@ from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
-    from fleet.extensions.notify.notifier import Notifier
+    from fleet.notifications.service import Notifier
 
 
 _USE = {"as_role": "devops", "tool": "notifications", "op": "send"}
@@ -53,7 +53,7 @@ def check_notifications(endpoints: Endpoints) -> None:
 @asynccontextmanager
 async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter: Meter) -> AsyncGenerator[Notifier]:
     """What follows the log for one target; its connections end with the block."""
-    from fleet.extensions.notify.notifier import Notifier, Wanted
+    from fleet.notifications.service import Notifier, Wanted
 
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
     try:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fleet.extensions.notify.mail import MailServer, MailTarget
-from fleet.extensions.notify.port import Notification
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
+from fleet.notifications.port import Notification
 from fleet.secrets.port import SecretValue
 from tests.support.smtp_server import MailStandIn, serving_mail
 from tests.support.tool_calls import certificates

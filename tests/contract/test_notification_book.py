@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from fleet.extensions.notify.port import OwedNotice
 from fleet.kernel.ids import StreamId
+from fleet.notifications.port import OwedNotice
 from tests.support.stores import Stores
 
 ONE, TWO = StreamId("story:st-one-1"), StreamId("story:st-two-2")

@@ -11,11 +11,11 @@ from typing import Protocol
 import pytest
 
 from fleet.extensions.notify.mail import MailServer, MailTarget
-from fleet.extensions.notify.memory import MemoryNotificationTarget
-from fleet.extensions.notify.port import Notification, NotificationTarget
 from fleet.extensions.notify.webhook import WebhookTarget, signature
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import FleetError, NotFound, PolicyDenied, ToolFailed, ToolTimeout
+from fleet.notifications.memory import MemoryNotificationTarget
+from fleet.notifications.port import Notification, NotificationTarget
 from fleet.secrets.port import SecretValue
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.smtp_server import MailStandIn, serving_mail

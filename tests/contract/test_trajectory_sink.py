@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fleet.extensions.export.memory import MemoryTrajectorySink
 from fleet.extensions.export.parquet import MANIFEST, ParquetTrajectorySink
-from fleet.extensions.export.port import TrajectorySink
-from fleet.extensions.export.trajectory import (
+from fleet.kernel.errors import InvalidInput, StoreFull
+from fleet.report.memory import MemoryTrajectorySink
+from fleet.report.service.trajectories.port import TrajectorySink
+from fleet.report.service.trajectories.rows import (
     TRAJECTORY_SCHEMA,
     TRAJECTORY_TABLES,
     BallotRow,
@@ -26,7 +27,6 @@ from fleet.extensions.export.trajectory import (
     TrajectoryRow,
     VoteOn,
 )
-from fleet.kernel.errors import InvalidInput, StoreFull
 
 Read = Callable[[], Mapping[str, list[dict[str, Any]]]]
 

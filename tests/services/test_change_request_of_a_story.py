@@ -21,7 +21,7 @@ from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import RateLimited
 from fleet.owner.journal.steps import StepPolicy
 from fleet.owner.story_owner import StoryOwner
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.story.state import StoryState
 from tests.support.bench import World

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fleet.extensions.notify.notifier import delivery_id
 from fleet.extensions.notify.webhook import signature
 from fleet.kernel.ids import StreamId
 from fleet.log.redis.log import RedisEventLog
+from fleet.notifications.service import delivery_id
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.telemetry.memory import MemoryMeter
 from fleet.wiring.notifications import check_notifications, tell_target
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.stores import empty_database, eventually, own_database
 from tests.support.story_events import CONTENT, STORY, story, subject
-from tests.unit.extensions.notify.test_notifier import asked
+from tests.unit.notifications.test_notifier import asked
 from tests.unit.wiring.test_notifications import GRANT, PROVIDER, TARGET, endpoints_of
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -44,7 +44,7 @@ from fleet.projects.project_calls import ProjectCalls
 from fleet.projects.project_commands import Deciding
 from fleet.projects.project_owner import ProjectOwner, project_state
 from fleet.projects.review import Reviewer
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import MemoryRunLedger, MemorySandboxBackend, Program, ProgramEnd
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.tools.port import ToolHost

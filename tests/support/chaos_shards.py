@@ -23,7 +23,7 @@ from fleet.owner.journal.journal import Journal
 from fleet.owner.shard import CouncilShard
 from fleet.owner.workbench import Workbench
 from fleet.policy.runs.spec import RunResult, RunSpec
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
 from fleet.sandbox.port import SandboxHealth
 from fleet.sandbox.redis import RedisRunLedger

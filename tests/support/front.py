@@ -29,7 +29,7 @@ from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import PromptSet, parse_prompts
 from fleet.planning.coach_config import CoachConfig
 from fleet.policy.roles import load_roles
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.workspace.levels import RigorConfig
 from serve_apps.parts import FrontParts
 from serve_apps.routes.in_force import ConfigInForce

@@ -32,7 +32,7 @@ from fleet.owner.platform_view import PlatformView
 from fleet.owner.shard import CouncilShard
 from fleet.owner.workbench import Definitions, Workbench
 from fleet.projects.platform_owner import PlatformOwner
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
 from fleet.sandbox.port import Sandbox
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor

@@ -18,9 +18,6 @@ from fleet.context.memory import MemoryBundleStore
 from fleet.context.port import BundleStore
 from fleet.context.redis import RedisBundleStore
 from fleet.events.envelope import Head, NewEvent
-from fleet.extensions.notify.memory import MemoryNotificationBook
-from fleet.extensions.notify.port import NotificationBook
-from fleet.extensions.notify.redis import RedisNotificationBook
 from fleet.kernel.ids import CommandId, Principal, StreamId
 from fleet.log.memory import (
     MemoryDeadLetters,
@@ -49,6 +46,9 @@ from fleet.log.redis.inbox import RedisInbox
 from fleet.log.redis.lease import RedisLeaseStore
 from fleet.log.redis.log import RedisEventLog
 from fleet.log.redis.snapshots import RedisSnapshotStore
+from fleet.notifications.memory import MemoryNotificationBook
+from fleet.notifications.port import NotificationBook
+from fleet.notifications.redis import RedisNotificationBook
 from fleet.owner.spending.memory import MemoryDaySpending
 from fleet.owner.spending.port import DaySpending
 from fleet.owner.spending.redis import RedisDaySpending

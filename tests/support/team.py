@@ -49,7 +49,7 @@ from fleet.projects.project_owner import ProjectOwner, project_state
 from fleet.projects.review import Reviewer
 from fleet.remote.observed_log import ObservedLog
 from fleet.remote.traced_ports import TracedAgents, TracedSandbox
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
 from fleet.sandbox.backends.identity import reachable_state_root
 from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs

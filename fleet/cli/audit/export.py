@@ -12,9 +12,9 @@ from fleet.cli.endpoints import endpoints_of
 from fleet.cli.exit_codes import DONE, FAILED
 from fleet.cli.output import Output, shown
 from fleet.cli.settings import needed_addresses, settings
-from fleet.extensions.export.export import ExportProgress, ExportSummary
-from fleet.extensions.export.trajectory import TRAJECTORY_SCHEMA
 from fleet.kernel.ids import StoryId
+from fleet.report.service.trajectories.export import ExportProgress, ExportSummary
+from fleet.report.service.trajectories.rows import TRAJECTORY_SCHEMA
 from fleet.wiring.desk.export import open_trajectory_export
 from fleet.wiring.endpoints import Endpoints
 

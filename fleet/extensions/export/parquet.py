@@ -12,9 +12,9 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fleet.extensions.export.port import WrittenTable
-from fleet.extensions.export.trajectory import TRAJECTORY_SCHEMA, TRAJECTORY_TABLES, JsonText, TrajectoryRow
 from fleet.kernel.errors import InvalidInput, StoreFull
+from fleet.report.service.trajectories.port import WrittenTable
+from fleet.report.service.trajectories.rows import TRAJECTORY_SCHEMA, TRAJECTORY_TABLES, JsonText, TrajectoryRow
 
 MANIFEST = "manifest.json"
 _GROUP_ROWS = 2_000

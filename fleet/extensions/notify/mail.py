@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from fleet.extensions.notify.port import Notification
 from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ToolFailed, ToolTimeout
 from fleet.kernel.types import NoticeKind
+from fleet.notifications.port import Notification
 from fleet.secrets.port import SecretValue
 
 _TITLES: Mapping[NoticeKind, str] = {

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 
-from fleet.extensions.notify.port import Notification
 from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
+from fleet.notifications.port import Notification
 from fleet.policy.commands.http import target_of
 from fleet.secrets.port import SecretValue
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fleet.desk.gates import GateDesk
     from fleet.desk.stories import StoryDesk
     from fleet.desk.tools.desk import ToolDesk
-    from fleet.report.service import ReportService
+    from fleet.report.service.reports import ReportService
 
 
 def make_desk(endpoints: Endpoints) -> PlanningDesk:
@@ -96,7 +96,7 @@ def make_story_desk(endpoints: Endpoints, planning: PlanningDesk) -> StoryDesk:
     """Reads of stories for a front, for as long as it lives."""
     from fleet.context.scope import ContextConfig
     from fleet.desk.stories import StoryDesk
-    from fleet.report.service import ReportService
+    from fleet.report.service.reports import ReportService
     from fleet.wiring.desk.contexts import make_context_service
 
     log, blobs, clock = RedisEventLog(connect_redis(endpoints.redis_url)), make_blobs(endpoints), SystemClock()
@@ -200,7 +200,7 @@ async def open_budget_desk(endpoints: Endpoints) -> AsyncGenerator[BudgetDesk]:
 @asynccontextmanager
 async def open_reports(endpoints: Endpoints) -> AsyncGenerator[ReportService]:
     """Reports from the log alone, for one command; its connection is closed at the end."""
-    from fleet.report.service import ReportService
+    from fleet.report.service.reports import ReportService
 
     log = connect_redis(endpoints.redis_url)
     try:

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fleet.audit.service.whole_log import WholeLog
-from fleet.extensions.export.export import ExportProgress, TrajectoryExport
 from fleet.extensions.export.parquet import ParquetTrajectorySink
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
 from fleet.models.profiles import load_models
+from fleet.report.service.trajectories.export import ExportProgress, TrajectoryExport
 from fleet.secrets.service import KnownSecrets
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores.redaction import recording_redaction

@@ -12,7 +12,7 @@ from fleet.context.service.packs import ContextService
 from fleet.graph.memory.graph import MemoryGraph
 from fleet.kernel.ids import StreamId
 from fleet.log.port import Snapshot
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.story.snapshot import encode_state, state_schema
 from serve_apps.stream.routes import frame
 from tests.support.bench import World

@@ -18,7 +18,7 @@ from fleet.kernel.errors import UnsupportedSchema
 from fleet.kernel.ids import CommandId, Principal, StoryId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import AppendRequest
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.story.evolve.story import fold
 from fleet.story.snapshot import replay
 from tests.support.bench import World

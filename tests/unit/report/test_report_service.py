@@ -14,7 +14,7 @@ from fleet.kernel.ids import EntityId, StoryId
 from fleet.kernel.types import ReportFormat
 from fleet.log.memory import MemoryEventLog
 from fleet.report.model import ReportOptions
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.story_events import STORY, StoryLog, story
 

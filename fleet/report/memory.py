@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from fleet.extensions.export.port import WrittenTable
-from fleet.extensions.export.trajectory import TRAJECTORY_TABLES, TrajectoryRow
+from fleet.report.service.trajectories.port import WrittenTable
+from fleet.report.service.trajectories.rows import TRAJECTORY_TABLES, TrajectoryRow
 
 
 class MemoryTrajectorySink:

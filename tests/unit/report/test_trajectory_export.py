@@ -19,9 +19,6 @@ from fleet.events.project import StoryTombstoned
 from fleet.events.registry import EVENT_TYPES
 from fleet.events.step import StepOutcomeUnknown, StepStarted
 from fleet.events.story import AcceptanceCriterion, StoryCreated
-from fleet.extensions.export.export import ExportProgress, ExportSummary, TrajectoryExport
-from fleet.extensions.export.memory import MemoryTrajectorySink
-from fleet.extensions.export.trajectory import TrajectoryRow
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import LogCorrupted, StoreFull, StoryNotFound
 from fleet.kernel.ids import CommandId, EntityId, StepId, StoryId, StreamId
@@ -31,6 +28,9 @@ from fleet.models.chat import ChatMessage, ChatRequest, Sampling, TokenUsage, To
 from fleet.models.port import AgentAnswer
 from fleet.owner.journal.step_records import failed_step, finished_ask
 from fleet.redaction.secrets import redact_secrets
+from fleet.report.memory import MemoryTrajectorySink
+from fleet.report.service.trajectories.export import ExportProgress, ExportSummary, TrajectoryExport
+from fleet.report.service.trajectories.rows import TrajectoryRow
 from fleet.report.usage import sum_usage, usage_rows
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.damaged import DAMAGED, DamagedLog

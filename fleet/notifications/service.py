@@ -17,13 +17,13 @@ from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.task import SlaBreached
 from fleet.events.workspace import IncidentOpened
-from fleet.extensions.notify.port import Notification, NotificationBook, NotificationTarget, OwedNotice
 from fleet.graph.service.project_event import is_outage, stop_if_cancelled
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, StoreError, StoryNotFound
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.kernel.types import NoticeKind
 from fleet.log.port import DeadLetters, EventLog, Failure, Feed
+from fleet.notifications.port import Notification, NotificationBook, NotificationTarget, OwedNotice
 from fleet.redaction.redact import redact
 from fleet.story.approvals import pending_approvals
 from fleet.story.state import StoryState

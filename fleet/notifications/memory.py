@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleet.extensions.notify.port import Notification, OwedNotice
 from fleet.kernel.errors import FleetError
 from fleet.kernel.ids import StreamId
+from fleet.notifications.port import Notification, OwedNotice
 
 
 @dataclass(slots=True)

@@ -23,8 +23,8 @@ from fleet.events.council import (
 )
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
-from fleet.extensions.export.steps import TrajectoryTexts
-from fleet.extensions.export.trajectory import (
+from fleet.kernel.ids import Digest, EntityId
+from fleet.report.service.trajectories.rows import (
     BallotRow,
     ContributionRow,
     CouncilRow,
@@ -35,7 +35,7 @@ from fleet.extensions.export.trajectory import (
     TestDropped,
     VoteOn,
 )
-from fleet.kernel.ids import Digest, EntityId
+from fleet.report.service.trajectories.steps import TrajectoryTexts
 
 Row = CouncilRow | ContributionRow | EvidenceRow | BallotRow
 Ended = CouncilDecided | CouncilUndecided | CouncilCancelled

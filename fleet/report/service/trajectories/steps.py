@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast, get_type_hints
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.step import Cost, Provenance, StepFinished, StepOutcomeUnknown, StepResolved, StepStarted, ToolDenied
-from fleet.extensions.export.trajectory import JsonText, MessageRow, StepRow, ToolAsked
 from fleet.kernel.errors import ArtifactNotFound, FleetError
 from fleet.kernel.ids import Digest, StepId
 from fleet.redaction.redact_json import redact_json
+from fleet.report.service.trajectories.rows import JsonText, MessageRow, StepRow, ToolAsked
 from fleet.trees.port import BlobStore
 
 T = TypeVar("T")

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from fleet.audit.service.whole_log import WholeLog
 from fleet.events.codec import decode, published
 from fleet.events.envelope import StoredEvent
-from fleet.extensions.export.councils import CouncilRows
-from fleet.extensions.export.port import TrajectorySink, WrittenTable
-from fleet.extensions.export.steps import StepRows, TrajectoryTexts
-from fleet.extensions.export.story import StorySums
-from fleet.extensions.export.trajectory import EventRow, TrajectoryRow
 from fleet.kernel.errors import ArtifactNotFound, LogCorrupted, StoryNotFound, UnsupportedSchema
 from fleet.kernel.ids import StoryId, StreamId
+from fleet.report.service.trajectories.councils import CouncilRows
+from fleet.report.service.trajectories.port import TrajectorySink, WrittenTable
+from fleet.report.service.trajectories.rows import EventRow, TrajectoryRow
+from fleet.report.service.trajectories.steps import StepRows, TrajectoryTexts
+from fleet.report.service.trajectories.story import StorySums
 from fleet.trees.port import BlobStore
 
 _PAGE = 500

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.extensions.export.trajectory import TrajectoryRow
+from fleet.report.service.trajectories.rows import TrajectoryRow
 
 
 @dataclass(frozen=True, slots=True)

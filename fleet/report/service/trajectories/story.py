@@ -20,8 +20,8 @@ from fleet.events.story import (
     StoryUnparked,
 )
 from fleet.events.workspace import WorkspaceScored
-from fleet.extensions.export.steps import calls_of
-from fleet.extensions.export.trajectory import Criterion, StoryRow
+from fleet.report.service.trajectories.rows import Criterion, StoryRow
+from fleet.report.service.trajectories.steps import calls_of
 
 _QUANTITIES = (
     "steps",

@@ -17,13 +17,13 @@ from fleet.events.payload import Payload
 from fleet.events.story import StoryCancelled, Topic
 from fleet.events.task import SlaBreached
 from fleet.events.workspace import IncidentOpened
-from fleet.extensions.notify.memory import MemoryNotificationBook, MemoryNotificationTarget
-from fleet.extensions.notify.notifier import WAITS_S, Notifier, StateOf, Wanted, delivery_id
-from fleet.extensions.notify.port import Notification, OwedNotice
 from fleet.kernel.clock import MemoryClock, settled
 from fleet.kernel.errors import LogCorrupted, StoreUnavailable, StoryNotFound, ToolFailed, ToolTimeout
 from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId
 from fleet.log.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeed
+from fleet.notifications.memory import MemoryNotificationBook, MemoryNotificationTarget
+from fleet.notifications.port import Notification, OwedNotice
+from fleet.notifications.service import WAITS_S, Notifier, StateOf, Wanted, delivery_id
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from fleet.telemetry.memory import MemoryMeter

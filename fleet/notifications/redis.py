@@ -7,10 +7,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from fleet.extensions.notify.port import OwedNotice
 from fleet.kernel.ids import StreamId
 from fleet.log.redis.connection import Script, Send, Word, call, pairs, repeat
 from fleet.log.redis.keys import notices_looked_key, notices_owed_key
+from fleet.notifications.port import OwedNotice
 
 _BEGUN = "begun"
 

@@ -1,0 +1,1 @@
+"""What is made of the log for people and trainers: reports, and trajectories of stories."""
