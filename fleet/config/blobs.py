@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 from pydantic.functional_validators import BeforeValidator
 
-from fleet.config.values import AbsolutePath, SecretReference, Settings, kind_alone
-from fleet.policy.secret_refs import SecretName
+from fleet.config.values import AbsolutePath, PluginSettings, SecretReference, Settings, by_kind, kind_alone
 
 
 class FileBlobSettings(Settings):
@@ -55,12 +54,16 @@ class S3BlobSettings(Settings):
     """Requests for one blob, while the store answers nothing, 429 or 5xx."""
 
     @property
-    def secrets(self) -> tuple[SecretName, ...]:
-        """Names of the secrets that the store needs."""
-        given = (self.access_key, self.secret_key, self.session_token)
-        return tuple(reference.removeprefix("secret://") for reference in given if reference)
+    def options(self) -> dict[str, Any]:
+        """What the store takes."""
+        return self.model_dump(exclude={"kind"})
 
 
 BlobSettings = Annotated[
-    FileBlobSettings | RedisBlobSettings | S3BlobSettings, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    Annotated[FileBlobSettings, Tag("file")]
+    | Annotated[RedisBlobSettings, Tag("redis")]
+    | Annotated[S3BlobSettings, Tag("s3")]
+    | Annotated[PluginSettings, Tag("plugin")],
+    by_kind("file", "redis", "s3"),
+    BeforeValidator(kind_alone),
 ]

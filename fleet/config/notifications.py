@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from fleet.config.values import AbsolutePath, IpNetwork, SecretReference, Settings
+from fleet.config.values import AbsolutePath, IpNetwork, PluginSettings, SecretReference, Settings, by_kind
 from fleet.kernel.errors import FleetError
 from fleet.kernel.types import NoticeKind
 from fleet.policy.addresses import address_refusal
@@ -19,19 +19,27 @@ MailAddress = Annotated[str, Field(max_length=254, pattern=r"^[A-Za-z0-9._%+-]{1
 _KINDS: tuple[NoticeKind, ...] = ("approval_requested", "time_limit_passed", "incident_opened")
 
 
-class _TargetSettings(Settings):
+class _Told(Settings):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
     """By which metrics, dead letters and the record of what it was told know it."""
     events: Annotated[tuple[NoticeKind, ...], Field(min_length=1)] = _KINDS
     """What it hears of: approval_requested, time_limit_passed, incident_opened."""
     projects: tuple[Annotated[str, Field(pattern=r"^pr(-[a-z0-9]+)+$")], ...] = ()
     """Projects that it hears of; none named is every project."""
+
+
+class _TargetSettings(_Told):
     networks: tuple[IpNetwork, ...] = ()
     """Networks of yours that may be connected to although they are not public, as `127.0.0.0/8` or `10.1.2.0/24`."""
     timeout_s: int = Field(default=10, ge=1, le=60)
     """Time of one delivery."""
     ca_file: AbsolutePath | None = None
     """Certificates of the authority that vouches for the receiver; unset trusts the usual ones."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the target takes."""
+        return self.model_dump(exclude={"kind", "name", "events", "projects", "secret"})
 
 
 class WebhookTargetSettings(_TargetSettings):
@@ -107,14 +115,32 @@ class MailTargetSettings(_TargetSettings):
         return self
 
 
-TargetSettings = WebhookTargetSettings | MailTargetSettings
+class PluginTargetSettings(_Told, PluginSettings):
+    """What an installed package tells."""
+
+    secret: SecretReference | None = None
+    """`secret://<name>` that the package needs; granted to role devops for notifications.send."""
+
+    @property
+    def secret_name(self) -> SecretName | None:
+        """The name of the secret; None where it needs none."""
+        return None if self.secret is None else self.secret.removeprefix("secret://")
+
+
+TargetSettings = Annotated[
+    Annotated[WebhookTargetSettings, Tag("webhook")]
+    | Annotated[MailTargetSettings, Tag("mail")]
+    | Annotated[PluginTargetSettings, Tag("plugin")],
+    by_kind("webhook", "mail"),
+]
 
 
 class NotificationSettings(Settings):
     """Who is told outside of the fleet of approvals that wait, time limits that passed, and incidents (LC-80)."""
 
-    targets: tuple[Annotated[TargetSettings, Field(discriminator="kind")], ...] = ()
-    """Places that are told: `kind: webhook` with `url` and `secret`, or `kind: mail` with a server; none as shipped."""
+    targets: tuple[TargetSettings, ...] = ()
+    """Places that are told: `kind: webhook` with `url` and `secret`, `kind: mail` with a server, or the kind of a
+    package; none as shipped."""
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

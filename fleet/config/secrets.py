@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
-from fleet.config.values import AbsolutePath, Settings
+from fleet.config.values import AbsolutePath, PluginSettings, Settings, by_kind
 from fleet.policy.secret_grants import SecretGrant
 from fleet.policy.secret_refs import SecretName
 
@@ -46,7 +46,14 @@ class EnvironmentSecretsSettings(Settings):
     """The secrets that are there."""
 
 
-class MountedSecretsSettings(Settings):
+class _FoundElsewhere(Settings):
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the provider takes."""
+        return self.model_dump(exclude={"kind", "label"})
+
+
+class MountedSecretsSettings(_FoundElsewhere):
     """A Secret volume of the pod."""
 
     kind: Literal["kubernetes-mount"]
@@ -67,7 +74,7 @@ class KubernetesKeySettings(Settings):
     """Key in its data."""
 
 
-class KubernetesSecretsSettings(Settings):
+class KubernetesSecretsSettings(_FoundElsewhere):
     """Secret objects, read through the API server."""
 
     kind: Literal["kubernetes"]
@@ -118,7 +125,7 @@ class VaultKubernetesAuth(Settings):
     """The pod's token."""
 
 
-class VaultSecretsSettings(Settings):
+class VaultSecretsSettings(_FoundElsewhere):
     """HashiCorp Vault or OpenBao, key-value engine version 2."""
 
     kind: Literal["vault"]
@@ -140,13 +147,23 @@ class VaultSecretsSettings(Settings):
     """Secret -> path and key."""
 
 
+class PluginSecretsSettings(PluginSettings):
+    """Secrets where an installed package finds them."""
+
+    label: Label
+    """Name of this provider in audit lines and errors."""
+    secrets: Names
+    """The secrets that are there."""
+
+
 ProviderSettings = Annotated[
-    FileSecretsSettings
-    | EnvironmentSecretsSettings
-    | MountedSecretsSettings
-    | KubernetesSecretsSettings
-    | VaultSecretsSettings,
-    Field(discriminator="kind"),
+    Annotated[FileSecretsSettings, Tag("file")]
+    | Annotated[EnvironmentSecretsSettings, Tag("environment")]
+    | Annotated[MountedSecretsSettings, Tag("kubernetes-mount")]
+    | Annotated[KubernetesSecretsSettings, Tag("kubernetes")]
+    | Annotated[VaultSecretsSettings, Tag("vault")]
+    | Annotated[PluginSecretsSettings, Tag("plugin")],
+    by_kind("file", "environment", "kubernetes-mount", "kubernetes", "vault"),
 ]
 
 

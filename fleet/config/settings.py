@@ -5,17 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, Tag, model_validator
 from pydantic.functional_validators import BeforeValidator
 
 from fleet.config.blobs import BlobSettings, FileBlobSettings
 from fleet.config.notifications import NotificationSettings
-from fleet.config.values import AbsolutePath, BoltUri, IpNetwork, Port, RedisUrl, SecretReference, Settings, kind_alone
+from fleet.config.values import (
+    AbsolutePath,
+    BoltUri,
+    IpNetwork,
+    PluginSettings,
+    Port,
+    RedisUrl,
+    SecretReference,
+    Settings,
+    by_kind,
+    kind_alone,
+)
 from fleet.policy.deploy import DeployTarget
 from fleet.policy.runs.isolation import WaivableItem
-from fleet.policy.secret_refs import SecretName
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LabelKey = Annotated[str, Field(pattern=rf"^([A-Za-z0-9.-]{{1,253}}/)?{_LABEL}$")]
@@ -230,8 +240,12 @@ class KubernetesBackendSettings(Settings):
 
 
 SandboxBackendSettings = Annotated[
-    BubblewrapBackendSettings | ContainerBackendSettings | KubernetesBackendSettings,
-    Field(discriminator="kind"),
+    Annotated[BubblewrapBackendSettings, Tag("bubblewrap")]
+    | Annotated[ContainerBackendSettings, Tag("podman")]
+    | Annotated[ContainerBackendSettings, Tag("docker")]
+    | Annotated[KubernetesBackendSettings, Tag("kubernetes")]
+    | Annotated[PluginSettings, Tag("plugin")],
+    by_kind("bubblewrap", "podman", "docker", "kubernetes"),
     BeforeValidator(kind_alone),
 ]
 
@@ -240,7 +254,8 @@ class SandboxSettings(Settings):
     """The sandbox of every node."""
 
     backend: SandboxBackendSettings = BubblewrapBackendSettings()
-    """What holds the runs: `kind` bubblewrap, podman, docker or kubernetes; each but the last may be given as text."""
+    """What holds the runs: `kind` bubblewrap, podman, docker, kubernetes, or that of a package; the name alone is
+    enough where nothing else is to be said."""
 
     max_waiting: int = Field(default=64, ge=0, le=10_000)
     """Runs that wait beside those under way, which are two for each core; one more is refused and may come later."""
@@ -278,32 +293,59 @@ _PUSHED_TO = (
 )
 
 
-class HostedForgeSettings(Settings):
-    """Change requests are made at a forge, over its REST interface."""
+_Repository = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)+$", max_length=300)]
 
-    kind: Literal["github", "gitlab", "gitea"]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)]
-    """Root of the interface: `https://api.github.com`, `https://<host>/api/v4`, `https://<host>/api/v1`."""
-    repository: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)+$", max_length=300)]
-    """`owner/name`; GitLab takes any number of groups."""
+
+class _RemoteForge(Settings):
     base: BranchName = "main"
     """Branch that the change shall be merged into."""
-    token: SecretReference
-    """`secret://<name>`; secrets.yaml grants it to role devops for git.open_change_request (and git.push_branch)."""
     git: Annotated[str, Field(pattern=_PUSHED_TO)] | None = None
     """Address that git pushes branches to, `https://<host>/owner/name.git`, or `git@<host>:owner/name.git` with key and
     host keys in targets.git of policy.yaml; unset pushes none: something else must."""
     git_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "git"
     """User name beside the token; GitHub takes any, GitLab `oauth2` or the token's own name."""
 
+
+class HostedForgeSettings(_RemoteForge):
+    """Change requests are made at a forge, over its REST interface."""
+
+    kind: Literal["github", "gitlab", "gitea"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", max_length=500)]
+    """Root of the interface: `https://api.github.com`, `https://<host>/api/v4`, `https://<host>/api/v1`."""
+    repository: _Repository
+    """`owner/name`; GitLab takes any number of groups."""
+    token: SecretReference
+    """`secret://<name>`; secrets.yaml grants it to role devops for git.open_change_request (and git.push_branch)."""
+
     @property
-    def secret(self) -> SecretName:
-        """The name of the token's secret."""
-        return self.token.removeprefix("secret://")
+    def options(self) -> dict[str, Any]:
+        """What the forge takes."""
+        return {"url": self.url}
+
+
+class PluginForgeSettings(_RemoteForge, PluginSettings):
+    """Change requests are made where an installed package makes them."""
+
+    repository: _Repository | None = None
+    """`owner/name` at the forge; unset is the repository of the story."""
+    token: SecretReference | None = None
+    """`secret://<name>`; secrets.yaml grants it to role devops for git.open_change_request (and git.push_branch)."""
+
+    @model_validator(mode="after")
+    def _may_push(self) -> Self:
+        if self.git is not None and self.git.startswith("https://") and self.token is None:
+            raise ValueError("git is an https address, and pushing there takes a token: give token too")
+        return self
 
 
 ForgeSettings = Annotated[
-    LocalForgeSettings | HostedForgeSettings, Field(discriminator="kind"), BeforeValidator(kind_alone)
+    Annotated[LocalForgeSettings, Tag("local")]
+    | Annotated[HostedForgeSettings, Tag("github")]
+    | Annotated[HostedForgeSettings, Tag("gitlab")]
+    | Annotated[HostedForgeSettings, Tag("gitea")]
+    | Annotated[PluginForgeSettings, Tag("plugin")],
+    by_kind("local", "github", "gitlab", "gitea"),
+    BeforeValidator(kind_alone),
 ]
 
 
@@ -331,9 +373,11 @@ class FleetSettings(Settings):
     observability: ObservabilitySettings = ObservabilitySettings()
     notifications: NotificationSettings = NotificationSettings()
     forge: ForgeSettings | None = None
-    """Where stories open their change requests: `kind` local, github, gitlab or gitea; unset opens none."""
+    """Where stories open their change requests: `kind` local, github, gitlab, gitea, or that of a package; unset opens
+    none."""
     blobs: BlobSettings = FileBlobSettings()
-    """Where trees, prompts and reports are kept: `kind` file, redis or s3; the first two may be given as text."""
+    """Where trees, prompts and reports are kept: `kind` file, redis, s3, or that of a package; the name alone is enough
+    where nothing else is to be said."""
     council_shards: int = Field(default=1, ge=1)
     """Number of council actors."""
     context_replicas: int = Field(default=1, ge=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, SecretStr, model_validator
 from pydantic.functional_validators import AfterValidator
 
 from fleet.kernel.errors import InvalidInput
@@ -18,6 +19,47 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, the sentence under a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+PluginName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class PluginSettings(Settings):
+    """What an installed package brings, by the name of its entry point (docs/extending.md)."""
+
+    kind: PluginName
+    options: Mapping[str, JsonValue] = {}
+    """What the package takes; it checks them before the fleet starts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_apart(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            given = cast("Mapping[str, object]", value)
+            if stray := sorted(given.keys() - cls.model_fields.keys()):
+                raise ValueError(
+                    f"{given.get('kind')!r} is no kind of the fleet's own; that of a package takes its settings under "
+                    f"options, not beside them: {', '.join(stray)}"
+                )
+        return cast(object, value)
+
+
+def by_kind(*shipped: str) -> Discriminator:
+    """Which variant a value is: that with the tag of its kind, or the one with the tag `plugin`."""
+
+    def tag(value: object) -> str | None:
+        given = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else vars(value)
+        kind = given.get("kind")
+        if not isinstance(kind, str):
+            return None
+        return kind if kind in shipped else "plugin"
+
+    listed = ", ".join(repr(kind) for kind in shipped)
+    return Discriminator(
+        tag,
+        custom_error_type="kind",
+        custom_error_message=f"'kind' must be one of {listed}, or what an installed package brings",
+    )
 
 
 def _redis_url(value: SecretStr) -> SecretStr:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Generic, Protocol
 
 from fleet.kernel.ids import Digest
+from fleet.kernel.plugin import Options, Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +175,26 @@ class ChangeRequests(Protocol):
             link: address of the report (http or https), or nothing.
         """
         ...
+
+
+class ClosableChangeRequests(ChangeRequests, Protocol):
+    """Change requests that hold connections until they are closed."""
+
+    async def close(self) -> None:
+        """The connections are closed; no call may follow."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgeParts:
+    """What the change requests of a forge are made from."""
+
+    home: Path
+    """Folder of the fleet's data on this machine."""
+    token: Callable[[], Awaitable[str]] | None
+    """Reads the present token; to be asked before each request. None where the configuration names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgePlugin(Plugin[Options, ForgeParts, ClosableChangeRequests], Generic[Options]):
+    """What an entry point of the group `swe_fleet.forges` leads to."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from fleet.kernel.types import Frozen, MockMode
@@ -259,25 +259,61 @@ class MockEngine(_Engine):
     """Answers by kind of work; structured replies that are not listed are filled from their schema."""
 
 
-def _where(value: object) -> str:
+ENGINE_KINDS = ("vllm", "openai", "anthropic", "local", "recorded", "mock")
+"""The fleet's own; every other kind is that of a package."""
+
+
+class PluginEngine(_Engine):
+    """A model that an installed package brings; calls go out of the process that asks (docs/extending.md)."""
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+    """Name of the entry point."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the package takes; it checks them before the fleet starts."""
+    api_key: KeyReference | None = None
+    """Reference to the key in a secret store, as `secret://NAME`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_apart(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        entry = cast("dict[str, object]", value)
+        if stray := sorted(entry.keys() - cls.model_fields.keys()):
+            raise PydanticCustomError(
+                "engine_kind",
+                "kind '{kind}' is none of {known}; that of a package takes its settings under options, not beside "
+                "them: {stray}",
+                {"kind": str(entry.get("kind"))[:64], "known": ", ".join(ENGINE_KINDS), "stray": ", ".join(stray)},
+            )
+        return entry
+
+
+AnyEngine = HttpEngine | ActorEngine | RecordedEngine | MockEngine | PluginEngine
+
+
+def _where(value: object) -> str | None:
     """Which class an entry is: `vllm` and `local` with an address are servers of somebody else."""
     entry: dict[str, Any] = value if isinstance(value, dict) else vars(value)  # pyright: ignore[reportUnknownVariableType]
     if entry.get("preset") and "kind" not in entry:
         return "http"
-    kind = str(entry.get("kind"))
+    kind = entry.get("kind")
     if kind in ("vllm", "local"):
         return "http" if entry.get("base_url") or entry.get("preset") else "actor"
-    return "http" if kind in ("openai", "anthropic") else kind
+    if kind in ("openai", "anthropic"):
+        return "http"
+    return kind if kind in ENGINE_KINDS else "plugin" if isinstance(kind, str) else None
 
 
 EngineConfig = Annotated[
     Annotated[HttpEngine, Tag("http")]
     | Annotated[ActorEngine, Tag("actor")]
     | Annotated[RecordedEngine, Tag("recorded")]
-    | Annotated[MockEngine, Tag("mock")],
+    | Annotated[MockEngine, Tag("mock")]
+    | Annotated[PluginEngine, Tag("plugin")],
     Discriminator(
         _where,
         custom_error_type="engine_kind",
-        custom_error_message="kind must be one of vllm, openai, anthropic, local, recorded, mock",
+        custom_error_message="kind must be one of vllm, openai, anthropic, local, recorded, mock, or that of a package",
     ),
 ]

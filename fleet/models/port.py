@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol
 
 from fleet.kernel.ids import Digest, Principal
+from fleet.kernel.plugin import Options, Plugin
 from fleet.models.chat import (
     NO_TAG,
     CallTag,
@@ -385,3 +386,20 @@ class TokenSource(Protocol):
     async def close(self) -> None:
         """Processes and memory of the library are gone; may be called at any time."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParts:
+    """What the model of an engine is made from."""
+
+    engine_id: str
+    """Name of the engine, which replies carry."""
+    model: str
+    """Name of the model, as the configuration has it."""
+    key: Callable[[], Awaitable[str]] | None
+    """Reads the present key; to be asked before each call. None where the configuration names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEnginePlugin(Plugin[Options, ModelParts, ChatModel], Generic[Options]):
+    """What an entry point of the group `swe_fleet.model_engines` leads to."""

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
 from fleet.kernel.types import Frozen
-from fleet.models.engine_config import ActorEngine, Decimal, EngineConfig, HttpEngine, MockEngine, RecordedEngine
+from fleet.models.engine_config import AnyEngine, Decimal, EngineConfig, RecordedEngine
 from fleet.models.presets import Capability
 from fleet.models.routing.budget import BudgetLimits
 
@@ -135,7 +135,7 @@ class ModelsConfig(Frozen):
         """The model profiles that a run may name, beside `recorded:DIR`."""
         return tuple(engine.engine_id for engine in self.engines)
 
-    def engine(self, engine_id: str) -> HttpEngine | ActorEngine | RecordedEngine | MockEngine:
+    def engine(self, engine_id: str) -> AnyEngine:
         """The engine of this id; `recorded:DIR` names a folder of recorded replies.
 
         Raises:

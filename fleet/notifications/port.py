@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from pydantic import JsonValue
 
+from fleet.kernel.clock import Clock
 from fleet.kernel.ids import StreamId
+from fleet.kernel.plugin import Options, Plugin, Secret
 from fleet.kernel.types import NoticeKind
 
 
@@ -75,3 +77,17 @@ class NotificationBook(Protocol):
     async def settle(self, target: str, notice: OwedNotice) -> None:
         """The target is owed this no more; nothing happens when it was not."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetParts:
+    """What a notification target is made from."""
+
+    secret: Callable[[], Awaitable[Secret]] | None
+    """Reads the secret of the target; to be asked at each sending. None where the configuration names none."""
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationTargetPlugin(Plugin[Options, TargetParts, NotificationTarget], Generic[Options]):
+    """What an entry point of the group `swe_fleet.notification_targets` leads to."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Generic, Literal, Protocol
 
 from fleet.kernel.ids import Digest, RunKey, StoryId
+from fleet.kernel.plugin import Options, Plugin
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import RunResult, RunSpec, RunStatus
 from fleet.secrets.port import SecretDelivery
+from fleet.trees.port import BlobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,3 +335,21 @@ class SandboxSessions(Protocol):
     async def sweep(self) -> int:
         """End the sessions that nobody used for too long; how many. To be called now and then."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendParts:
+    """What a sandbox backend is made from."""
+
+    root: Path
+    """Folder for what its runs need on this node; repositories lie in `repos` of the fleet's own folder."""
+    blobs: BlobStore
+    waived: Collection[str]
+    """Isolation that may be missing, by name (RC-32)."""
+    packaged: Callable[[], SandboxBackend]
+    """Makes the backend of kind `bubblewrap` from the same parts: to wrap, or to hand runs on to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxBackendPlugin(Plugin[Options, BackendParts, SandboxBackend], Generic[Options]):
+    """What an entry point of the group `swe_fleet.sandbox_backends` leads to."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Generic, NoReturn, Protocol
 
+from fleet.kernel.clock import Clock
 from fleet.kernel.errors import PolicyDenied
+from fleet.kernel.plugin import Options, Plugin
 from fleet.policy.secret_grants import SecretAccess
 
 MAX_SECRET_BYTES = 65_536
@@ -128,3 +130,21 @@ class AccessTrail(Protocol):
     async def newest(self, *, limit: int = 100) -> list[SecretAccess]:
         """The last lines, the newest first."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderParts:
+    """What a provider of secrets is made from."""
+
+    label: str
+    """Its name in the configuration, in audit lines and errors."""
+    names: frozenset[str]
+    """The secrets that it serves."""
+    ttl_s: int
+    """Seconds for which a value may be used."""
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretProviderPlugin(Plugin[Options, ProviderParts, SecretProvider], Generic[Options]):
+    """What an entry point of the group `swe_fleet.secret_providers` leads to."""

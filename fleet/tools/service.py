@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -139,6 +140,7 @@ class Toolbox:
 
     Args:
         tools: by their own names.
+        later: what makes further tools, by name; each is made by its first call, in a thread.
         name: of this host in the ledger; a restarted one has the same name and takes its own calls up again.
         secrets: what is taken out of every outcome before it is recorded or shown (RT-66).
         queue_s: seconds that a call may wait for its place, beyond the time that it has for itself. A tool that keeps
@@ -149,6 +151,7 @@ class Toolbox:
         self,
         tools: Iterable[Tool],
         *,
+        later: Mapping[str, Callable[[], Tool]] = MappingProxyType({}),
         ledger: RunLedger,
         blobs: BlobStore,
         clock: Clock,
@@ -161,6 +164,9 @@ class Toolbox:
             if tool.name in self._tools:
                 raise ConfigError(f"two tools are named {tool.name!r}: rename one of them", tool=tool.name)
             self._tools[tool.name] = tool
+        self._later = dict(later)
+        if both := sorted(self._tools.keys() & self._later.keys()):
+            raise ConfigError(f"two tools are named {both[0]!r}: rename one of them", tool=both[0])
         self._ledger, self._blobs, self._clock, self._name = ledger, blobs, clock, name
         self._secrets, self._queue_s = secrets, queue_s
         self._live: dict[RunKey, asyncio.Task[ToolOutcome]] = {}
@@ -172,7 +178,7 @@ class Toolbox:
     @property
     def names(self) -> frozenset[str]:
         """The tools that can be called here."""
-        return frozenset(self._tools)
+        return frozenset({*self._tools, *self._later})
 
     @property
     def active(self) -> int:
@@ -188,10 +194,10 @@ class Toolbox:
             ToolTimeout: a KEYED call was not answered in time; the same key asks again.
             OutcomeUnknown: an UNSAFE call was sent and nobody knows what came of it.
         """
-        tool = self._tools.get(call.tool)
+        tool = await self._tool(call.tool)
         if tool is None:
             raise ToolFailed(
-                f"no tool {call.tool!r} is wired here; there are {', '.join(sorted(self._tools))}", tool=call.tool
+                f"no tool {call.tool!r} is wired here; there are {', '.join(sorted(self.names))}", tool=call.tool
             )
         pause_s = _POLL_S
         while True:
@@ -208,7 +214,7 @@ class Toolbox:
 
     async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
         """What the call would do; None when its tool cannot say, or when it only reads. See the port."""
-        tool = self._tools.get(call.tool)
+        tool = await self._tool(call.tool)
         if not isinstance(tool, PreviewableTool) or call.op not in WRITE_OPS.get(call.tool, ()):
             return None
         try:
@@ -218,6 +224,12 @@ class Toolbox:
             raise ToolTimeout(f"{call.tool}.{call.op} could not be tried in time", tool=call.tool) from error
         limit = context.obligations.output_limit_kb * 1024
         return await finished(outcome, blobs=self._blobs, limit_bytes=limit, secrets=self._secrets)
+
+    async def _tool(self, name: str) -> Tool | None:
+        if name not in self._tools and name in self._later:
+            # Its driver may take seconds to import, and other calls go on meanwhile.
+            self._tools[name] = await asyncio.to_thread(self._later[name])
+        return self._tools.get(name)
 
     async def cancel(self, key: RunKey) -> bool:
         """End the call of this key if it is under way here; its outcome is recorded as `cancelled`.

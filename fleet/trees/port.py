@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol
 
+from fleet.kernel.clock import Clock
 from fleet.kernel.ids import Digest
+from fleet.kernel.plugin import Options, Plugin, ReadSecrets
 
 
 class BlobStore(Protocol):
@@ -29,3 +33,30 @@ class BlobStore(Protocol):
     async def has(self, digest: Digest) -> bool:
         """Whether `get` would find it."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobStoreParts:
+    """What a blob store is made from."""
+
+    home: Path
+    """Folder of the fleet's data on this machine."""
+    clock: Clock
+    secrets: ReadSecrets
+    """Reads the secrets that the plug-in names."""
+
+
+def _none(options: object) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobStorePlugin(Plugin[Options, BlobStoreParts, BlobStore], Generic[Options]):
+    """What an entry point of the group `swe_fleet.blob_stores` leads to."""
+
+    secrets: Callable[[Options], Sequence[str]] = _none
+    """Names of the secrets that it will read; a fleet does not start before they are kept and granted."""
+    is_shared: bool
+    """Whether every machine of a fleet finds what another one stored; if not, a fleet has one machine."""
+    check: Callable[[Options, BlobStoreParts], Awaitable[None]] | None = None
+    """Asks the store before a fleet starts with it. Default: one blob is put and read."""

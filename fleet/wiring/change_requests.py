@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import Any
 
-from fleet.config.settings import HostedForgeSettings, LocalForgeSettings
-from fleet.forge.port import ChangeRequests
+from fleet.config.settings import HostedForgeSettings, LocalForgeSettings, PluginForgeSettings
+from fleet.forge.port import ChangeRequests, ClosableChangeRequests, ForgeParts, ForgePlugin
 from fleet.forge.service import ChangeTarget, PushTarget
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
@@ -15,13 +15,11 @@ from fleet.policy.commands.git import GitAddress, git_target, parse_git_address
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import Chosen, Group, choose
 from fleet.wiring.sandbox.plugins import active_policy
 from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
-if TYPE_CHECKING:
-    from fleet.extensions.forges.hosted import ClosableChangeRequests
-
-
+FORGES: Group[ForgePlugin[Any]] = Group("swe_fleet.forges", "forge", ForgePlugin, ("local",))
 _USE = {"as_role": "devops", "tool": "git", "op": "open_change_request"}
 
 
@@ -32,17 +30,26 @@ def check_forge(endpoints: Endpoints) -> None:
         ConfigError: the address is of the wrong form, no provider has the token, or no grant covers its use.
     """
     forge = endpoints.forge
-    if not isinstance(forge, HostedForgeSettings):
+    if forge is None or isinstance(forge, LocalForgeSettings):
         return
-    from fleet.extensions.forges.hosted import change_requests_for
 
-    change_requests_for(forge.kind, forge.url, token=str)
+    async def token() -> str:
+        raise AssertionError("nothing is asked before the start")
+
+    chosen = _chosen(endpoints, forge)
+    chosen.plugin.make(chosen.options, ForgeParts(home=Path(endpoints.home), token=token if forge.token else None))
     pushed_to = parse_git_address(forge.git) if forge.git else None
     by_key = pushed_to is not None and pushed_to.scheme == "ssh"
     needed = [_USE["op"], *(["push_branch"] if pushed_to and not by_key else [])]
-    check_secret(endpoints, forge.secret, what="the token", of=f"forge {forge.kind}", tool=_USE["tool"], ops=needed)
+    of, wanted = f"forge {forge.kind}", [] if forge.token is None else [forge.token.removeprefix("secret://")]
+    for name in wanted:
+        check_secret(endpoints, name, what="the token", of=of, tool=_USE["tool"], ops=needed)
     if pushed_to and by_key:
         _check_key(endpoints, pushed_to)
+
+
+def _chosen(endpoints: Endpoints, forge: HostedForgeSettings | PluginForgeSettings) -> Chosen[ForgePlugin[Any]]:
+    return choose(FORGES, forge.kind, forge.options, where=f"{endpoints.files.path('fleet.yaml')}: forge")
 
 
 def _check_key(endpoints: Endpoints, address: GitAddress) -> None:
@@ -70,23 +77,24 @@ def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:
             return None
         case LocalForgeSettings() as forge:
             return LocalChangeRequests(forge.folder or Path(endpoints.home) / "change-requests")
-        case HostedForgeSettings() as forge:
+        case forge:
             check_forge(endpoints)
             record = recorded_accesses(RedisAccessTrail(connect_redis(endpoints.redis_url)))
             broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
-            return hosted_change_requests(forge, broker)
-        case _:
-            assert_never(endpoints.forge)
+            chosen = _chosen(endpoints, forge)
+            return chosen.plugin.make(chosen.options, _parts(endpoints, forge, broker))
 
 
-def hosted_change_requests(forge: HostedForgeSettings, broker: SecretBroker) -> ClosableChangeRequests:
-    """Change requests of a hosted forge; each request asks the broker for the token, so that it may rotate."""
-    from fleet.extensions.forges.hosted import change_requests_for
+def _parts(endpoints: Endpoints, forge: HostedForgeSettings | PluginForgeSettings, broker: SecretBroker) -> ForgeParts:
+    """Each request asks the broker for the token, so that it may rotate."""
+    home, reference = Path(endpoints.home), forge.token
+    if reference is None:
+        return ForgeParts(home=home, token=None)
 
     async def token() -> str:
-        return (await broker.resolve(forge.secret, **_USE)).reveal()
+        return (await broker.resolve(reference.removeprefix("secret://"), **_USE)).reveal()
 
-    return change_requests_for(forge.kind, forge.url, token=token)
+    return ForgeParts(home=home, token=token)
 
 
 def change_target(endpoints: Endpoints, changes: ChangeRequests) -> ChangeTarget | None:
@@ -96,8 +104,6 @@ def change_target(endpoints: Endpoints, changes: ChangeRequests) -> ChangeTarget
             return None
         case LocalForgeSettings() as forge:
             return ChangeTarget(changes, forge.base)
-        case HostedForgeSettings() as forge:
+        case forge:
             push = PushTarget(forge.git, forge.git_user, forge.token) if forge.git else None
             return ChangeTarget(changes, forge.base, forge.repository, push=push)
-        case _:
-            assert_never(endpoints.forge)

@@ -10,11 +10,14 @@ from fleet.planning.coach_config import CoachConfig
 from fleet.wiring.change_requests import check_forge
 from fleet.wiring.deploying import check_deployments
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
+from fleet.wiring.models.plugins import check_engines
 from fleet.wiring.models.tokenizers import check_tokenizers
 from fleet.wiring.notifications import check_notifications
 from fleet.wiring.roster import roster
+from fleet.wiring.sandbox.backend import check_backend
 from fleet.wiring.sandbox.plugins import active_policy
 from fleet.wiring.stores.blobs import check_blob_keys
+from fleet.wiring.stores.secrets import check_providers
 
 
 def check_configuration(endpoints: Endpoints) -> ServeSettings:
@@ -28,11 +31,13 @@ def check_configuration(endpoints: Endpoints) -> ServeSettings:
     active_policy(files)
     files.load("coach.yaml", CoachConfig)
     files.load("context.yaml", ContextConfig)
-    load_models(files.document("models.yaml"))
+    check_engines(load_models(files.document("models.yaml")))
+    check_backend(endpoints.sandbox_backend)
     parse_prompts({n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")})
     roster(endpoints)
     check_forge(endpoints)
     check_deployments(endpoints)
+    check_providers(endpoints)
     check_blob_keys(endpoints)
     check_notifications(endpoints)
     check_tokenizers(endpoints)

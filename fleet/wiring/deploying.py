@@ -24,7 +24,7 @@ from fleet.wiring.stores.secrets import check_secret, make_secret_broker, record
 
 if TYPE_CHECKING:
     from fleet.deploy.kubernetes.target import KeptDeployments, KubernetesDeployments, RoutedDeployments
-    from fleet.wiring.sandbox.services import SandboxParts
+    from fleet.wiring.sandbox.backend import SandboxParts
 
 
 def deploy_targets(endpoints: Endpoints) -> tuple[DeployTarget, ...]:

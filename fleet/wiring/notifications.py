@@ -6,16 +6,16 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fleet.config.notifications import MailTargetSettings, TargetSettings, WebhookTargetSettings
+from fleet.config.notifications import PluginTargetSettings, TargetSettings
 from fleet.kernel.clock import SystemClock
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.dead_letters import RedisDeadLetters
 from fleet.log.redis.feed import RedisFeed
 from fleet.log.redis.log import RedisEventLog
-from fleet.notifications.port import NotificationTarget
+from fleet.notifications.port import NotificationTarget, NotificationTargetPlugin, TargetParts
 from fleet.notifications.redis import RedisNotificationBook
 from fleet.secrets.port import SecretValue
 from fleet.secrets.redis import RedisAccessTrail
@@ -23,12 +23,16 @@ from fleet.secrets.service import KnownSecrets
 from fleet.telemetry.port import Meter
 from fleet.wiring.desk.desk import open_desk
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import Chosen, Group, choose
 from fleet.wiring.stores.secrets import check_secret, make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
     from fleet.notifications.service import Notifier
 
 
+TARGETS: Group[NotificationTargetPlugin[Any]] = Group(
+    "swe_fleet.notification_targets", "notification target", NotificationTargetPlugin
+)
 _USE = {"as_role": "devops", "tool": "notifications", "op": "send"}
 
 
@@ -36,18 +40,25 @@ def check_notifications(endpoints: Endpoints) -> None:
     """Every target can be told as far as the files say: its key is kept somewhere and granted, its certificates exist.
 
     Raises:
-        ConfigError: no provider has a key, no grant covers its use, or a file is missing; says where and what to do.
+        ConfigError: there is no such kind, an option is wrong, no provider has a key, no grant covers its use, or a
+            file is missing; says where and what to do.
     """
     for target in endpoints.notifications.targets:
         if (name := target.secret_name) is not None:
             of = f"notification target {target.name}"
             check_secret(endpoints, name, what="the key", of=of, tool=_USE["tool"], ops=[_USE["op"]])
-        if target.ca_file is not None and not target.ca_file.is_file():
+        if isinstance(target, PluginTargetSettings):
+            _target(endpoints, target, _unread)
+        elif target.ca_file is not None and not target.ca_file.is_file():
             raise ConfigError(
                 f"{endpoints.files.path('fleet.yaml')}: notifications.targets {target.name}: ca_file "
                 f"{target.ca_file} is no file; give the certificates of the receiver's authority",
                 key="notifications.targets",
             )
+
+
+async def _unread() -> SecretValue:
+    raise AssertionError("nothing is read before the start")
 
 
 @asynccontextmanager
@@ -62,7 +73,7 @@ async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter
             broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
             yield Notifier(
                 settings.name,
-                _target(settings, partial(broker.resolve, settings.secret_name or "", **_USE)),
+                _target(endpoints, settings, partial(broker.resolve, settings.secret_name or "", **_USE)),
                 Wanted(frozenset(settings.events), frozenset(settings.projects)),
                 log=RedisEventLog(redis),
                 feed=RedisFeed(redis),
@@ -83,45 +94,14 @@ async def tell_target(endpoints: Endpoints, settings: TargetSettings, *, meter: 
         await notifier.run()
 
 
-def _target(settings: TargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
-    match settings:
-        case WebhookTargetSettings():
-            return _webhook(settings, secret)
-        case MailTargetSettings():
-            return _mail(settings, secret if settings.secret_name is not None else None)
+def _target(
+    endpoints: Endpoints, settings: TargetSettings, secret: Callable[[], Awaitable[SecretValue]]
+) -> NotificationTarget:
+    chosen = _chosen(endpoints, settings)
+    parts = TargetParts(secret=secret if settings.secret_name is not None else None, clock=SystemClock())
+    return chosen.plugin.make(chosen.options, parts)
 
 
-def _mail(settings: MailTargetSettings, password: Callable[[], Awaitable[SecretValue]] | None) -> NotificationTarget:
-    from fleet.extensions.notify.mail import MailServer, MailTarget
-
-    server = MailServer(
-        host=settings.host,
-        port=settings.port,
-        security=settings.security,
-        user=settings.user,
-        allowed_addresses=settings.networks,
-        timeout_s=settings.timeout_s,
-        ca_file=settings.ca_file,
-    )
-    return MailTarget(
-        server,
-        sender=settings.sender,
-        recipients=settings.recipients,
-        desk_url=settings.desk_url,
-        password=password,
-        clock=SystemClock(),
-    )
-
-
-def _webhook(settings: WebhookTargetSettings, secret: Callable[[], Awaitable[SecretValue]]) -> NotificationTarget:
-    # Imported by fleets that use it: an HTTP client is no small thing.
-    from fleet.extensions.notify.webhook import WebhookTarget
-
-    return WebhookTarget(
-        settings.url,
-        secret=secret,
-        clock=SystemClock(),
-        allowed_addresses=settings.networks,
-        timeout_s=settings.timeout_s,
-        ca_file=settings.ca_file,
-    )
+def _chosen(endpoints: Endpoints, settings: TargetSettings) -> Chosen[NotificationTargetPlugin[Any]]:
+    where = f"{endpoints.files.path('fleet.yaml')}: notifications.targets {settings.name}"
+    return choose(TARGETS, settings.kind, settings.options, where=where)

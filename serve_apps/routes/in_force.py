@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request
 
 from fleet.kernel.errors import StoreUnavailable
 from fleet.kernel.ids import Digest
-from fleet.models.engine_config import ActorEngine, EngineConfig, HttpEngine, Price, RecordedEngine
+from fleet.models.engine_config import ActorEngine, EngineConfig, HttpEngine, PluginEngine, Price, RecordedEngine
 from fleet.models.profiles import ModelsConfig, Policy
 from fleet.models.routing.rate import RateCap
 from fleet.policy.roles import Acting, Role, RolesConfig, ToolGrant
@@ -41,8 +41,8 @@ class EngineView(Wire):
 
     engine_id: str
     kind: str
-    runs: Literal["server", "actors", "recorded", "mock"]
-    """A server of somebody else, actors of this fleet, recorded replies, or fixed answers."""
+    runs: Literal["server", "actors", "recorded", "mock", "plugin"]
+    """A server of somebody else, actors of this fleet, recorded replies, fixed answers, or an installed package."""
     preset: str | None
     model: str
     revision: str
@@ -168,6 +168,7 @@ def _engine(engine: EngineConfig) -> EngineView:
     server = engine if isinstance(engine, HttpEngine) else None
     actors = engine if isinstance(engine, ActorEngine) else None
     keyed = server or actors
+    secret = engine if isinstance(engine, HttpEngine | PluginEngine) else None
     tokenizer = engine.tokenizer
     view = EngineView(
         engine_id=engine.engine_id,
@@ -177,7 +178,7 @@ def _engine(engine: EngineConfig) -> EngineView:
         model=engine.model,
         revision=engine.revision,
         host=_host(server.base_url) if server else None,
-        has_key=bool(keyed and (keyed.api_key_env or (server and server.api_key))),
+        has_key=bool((keyed and keyed.api_key_env) or (secret and secret.api_key)),
         weights_sha256=actors.weights.sha256 if actors and actors.weights else None,
         tokenizer=tokenizer.label if tokenizer else None,
         max_context=engine.max_context,
@@ -197,8 +198,14 @@ def _engine(engine: EngineConfig) -> EngineView:
     return EngineView.model_validate(redact_json(view.model_dump(mode="json")))
 
 
-def _stand_in(engine: EngineConfig) -> Literal["recorded", "mock"]:
-    return "recorded" if isinstance(engine, RecordedEngine) else "mock"
+def _stand_in(engine: EngineConfig) -> Literal["recorded", "mock", "plugin"]:
+    match engine:
+        case RecordedEngine():
+            return "recorded"
+        case PluginEngine():
+            return "plugin"
+        case _:
+            return "mock"
 
 
 def _host(address: str) -> str | None:

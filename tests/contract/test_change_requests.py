@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import pytest
 
-from fleet.extensions.forges.hosted import ClosableChangeRequests, change_requests_for
+from fleet.extensions.forges.hosted import change_requests_for
 from fleet.forge.local.change_requests import LocalChange, LocalChangeRequests, LocalStatus
 from fleet.forge.memory import MemoryChangeRequests
 from fleet.forge.port import (
     ChangeOutcome,
     ChangeRequest,
     ChangeRequests,
+    ClosableChangeRequests,
     CommitState,
     EndedChange,
     OpenedChange,

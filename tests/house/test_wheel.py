@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,15 @@ import swe_fleet_client.models, swe_fleet_client.operations
 from swe_fleet_client import FleetClient
 print(Path(swe_fleet_client.__file__).parents[1])
 assert issubclass(FleetClient, swe_fleet_client.operations.Operations)
+"""
+
+LOAD = """
+import json
+from importlib.metadata import PathDistribution
+from pathlib import Path
+(info,) = Path({site!r}).glob("swe_fleet-*.dist-info")
+found = [entry for entry in PathDistribution(info).entry_points if entry.group.startswith("swe_fleet.")]
+print(json.dumps([[entry.group, entry.name, entry.load().name] for entry in found]))
 """
 
 
@@ -79,3 +90,12 @@ def test_command_of_the_wheel_starts(site: Path) -> None:
 
 def test_wheel_says_that_its_packages_are_typed(site: Path) -> None:
     assert [name for name in PACKAGES if not (site / name / "py.typed").is_file()] == []
+
+
+def test_extensions_of_the_wheel_are_entry_points_that_load(site: Path) -> None:
+    found = json.loads(run(site, sys.executable, "-c", LOAD.format(site=str(site))))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert sorted(found) == sorted([group, name, name] for group, names in declared.items() for name in names)
+    assert run(site, sys.executable, "-c", "import fleet.extensions; print(fleet.extensions.__file__)").startswith(
+        str(site)
+    )

@@ -12,10 +12,17 @@ import pytest
 
 from fleet.events.envelope import StoredEvent
 from fleet.events.story import StoryClosed
-from fleet.extensions.forges.hosted import ClosableChangeRequests, change_requests_for
+from fleet.extensions.forges.hosted import change_requests_for
 from fleet.forge.local.change_requests import LocalChange, LocalChangeRequests, LocalStatus
 from fleet.forge.memory import MemoryChangeRequests
-from fleet.forge.port import ChangeRequest, ChangeRequests, CommitState, EndedChange, OpenedChange
+from fleet.forge.port import (
+    ChangeRequest,
+    ChangeRequests,
+    ClosableChangeRequests,
+    CommitState,
+    EndedChange,
+    OpenedChange,
+)
 from fleet.forge.service import ChangeTarget, PushTarget
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import RateLimited

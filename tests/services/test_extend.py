@@ -58,18 +58,27 @@ from pathlib import Path
 from fleet.kernel.clock import SystemClock
 from fleet.sandbox.memory import MemoryRunLedger
 from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd
-from fleet.kernel.errors import ArtifactNotFound, ModelUnavailable, SandboxUnavailable
+from fleet.forge.port import ChangeRequest, ChangeRequests, ForgeParts
+from fleet.kernel.errors import ArtifactNotFound, ModelUnavailable, PolicyDenied, SandboxUnavailable
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import RunKey, StoryId
 from fleet.models.chat import ChatMessage, ChatRequest
-from fleet.trees.port import BlobStore
-from fleet.models.port import ChatModel
-from fleet.sandbox.port import SandboxBackend
+from fleet.trees.port import BlobStore, BlobStoreParts
+from fleet.models.port import ChatModel, ModelParts
+from fleet.sandbox.port import BackendParts, SandboxBackend
+from fleet.secrets.port import ProviderParts
+from fleet.wiring.change_requests import FORGES
+from fleet.wiring.models.plugins import MODEL_ENGINES
+from fleet.wiring.plugins import choose
+from fleet.wiring.sandbox.backend import SANDBOX_BACKENDS
+from fleet.wiring.stores.blobs import BLOB_STORES
+from fleet.wiring.stores.secrets import SECRET_PROVIDERS
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.policy.runs.spec import RunSpec
-from fleet_extend.canned_model import CannedModel
-from fleet_extend.refusing_backend import RefusingBackend
-from fleet_extend.sqlite_blobs import SqliteBlobStore
+
+def made(group, kind, options, parts):
+    chosen = choose(group, kind, options, where="a test")
+    return chosen.plugin.make(chosen.options, parts)
 
 async def fails(awaitable, error):
     try:
@@ -79,21 +88,35 @@ async def fails(awaitable, error):
     return False
 
 async def main():
-    blobs: BlobStore = SqliteBlobStore(Path(sys.argv[1]) / "blobs.sqlite")
+    home, clock = Path(sys.argv[1]), SystemClock()
+    blobs: BlobStore = made(BLOB_STORES, "sqlite", {}, BlobStoreParts(home=home, clock=clock, secrets=None))
     inner = MemorySandboxBackend(lambda _: ProgramEnd(stdout=b"ran"), blobs)
-    backend: SandboxBackend = RefusingBackend(inner, ["curl"])
-    supervisor = ToolSupervisor(backend, MemoryRunLedger(), blobs, SystemClock(), "sandbox:one")
+    parts = BackendParts(root=home, blobs=blobs, waived=(), packaged=lambda: inner)
+    backend: SandboxBackend = made(SANDBOX_BACKENDS, "refusing", {"programs": ["curl"]}, parts)
+    supervisor = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:one")
     about = {"story": StoryId("st-1"), "epoch": 1}
     ran = await supervisor.run(RunSpec(argv=("make",)), key=RunKey("a" * 64), **about)
     refused = await fails(supervisor.run(RunSpec(argv=("curl",)), key=RunKey("b" * 64), **about), SandboxUnavailable)
-    model: ChatModel = CannedModel({"hi": "hello you"})
-    ask = lambda text: model.complete(ChatRequest(messages=(ChatMessage(role="user", content=text),)),
-                                      request_id="r-1", timeout_s=1)
-    reply = await ask("hi")
+    parts = ModelParts(engine_id="wire", model="tiny", key=None)
+    model: ChatModel = made(MODEL_ENGINES, "wire", {"url": "http://127.0.0.1:9/v1"}, parts)
+    request = ChatRequest(messages=(ChatMessage(role="user", content="hi"),))
+    forge: ChangeRequests = made(FORGES, "folder", {"folder": "changes"}, ForgeParts(home=home, token=None))
+    change = lambda title: ChangeRequest(repository="/srv/app", base="main", head="fleet/st-1", title=title, body="b")
+    opened = [await forge.open_or_update(change(title)) for title in ("one", "one", "two")]
+    await forge.set_status("/srv/app", "a" * 40, state="success", description="good")
+    (home / "secrets.json").write_text('{"key": "value-of-a-test"}')
+    labels = ProviderParts(label="own", names=frozenset({"key"}), ttl_s=60, clock=clock)
+    secrets = made(SECRET_PROVIDERS, "json", {"file": str(home / "secrets.json")}, labels)
+    read = lambda: secrets.resolve("key", as_role="devops", tool="git", op="fetch")
+    (home / "secrets.json").chmod(0o644)
+    is_open = await fails(read(), PolicyDenied)
+    (home / "secrets.json").chmod(0o600)
     print(json.dumps({
         "stdout": ran.stdout.text, "refused": refused, "stored": await blobs.has(ran.stdout.blob),
         "missing": await fails(blobs.get(digest_of(b"no")), ArtifactNotFound),
-        "reply": reply.text, "tokens": reply.usage.tokens_out, "unknown": await fails(ask("?"), ModelUnavailable),
+        "unreached": await fails(model.complete(request, request_id="r-1", timeout_s=5), ModelUnavailable),
+        "changes": [[done.number, done.outcome] for done in opened],
+        "open_file": is_open, "value": (await read()).reveal(),
     }))
 
 asyncio.run(main())
@@ -143,15 +166,16 @@ def test_story_can_be_started_where_a_role_uses_the_tool_of_a_package(tmp_path: 
     assert answer(process(_CHECK_OF_A_START, overlay(tmp_path / "config"))) == "ready"
 
 
-def test_store_model_and_sandbox_backend_serve_the_services(tmp_path: Path) -> None:
+def test_what_a_package_brings_serves_the_services(tmp_path: Path) -> None:
     assert answer(process(_ADAPTERS, tmp_path)) == {
         "stdout": "ran",
         "refused": True,
         "stored": True,
         "missing": True,
-        "reply": "hello you",
-        "tokens": 2,
-        "unknown": True,
+        "unreached": True,
+        "changes": [[1, "opened"], [1, "unchanged"], [1, "updated"]],
+        "open_file": True,
+        "value": "value-of-a-test",
     }
 
 
@@ -187,3 +211,8 @@ def test_page_shows_the_examples_as_they_are() -> None:
     role = (EXAMPLES / "security_role.yaml").read_text().split("\n", 1)[1]
     assert role in page
     assert (EXAMPLES / "fleet_extend-1.0.dist-info" / "entry_points.txt").read_text() in page
+    shown = [
+        path for path in (EXAMPLES / "fleet_extend").glob("*.py") if path.name not in ("__init__.py", "word_count.py")
+    ]
+    assert [path.name for path in shown if path.read_text() not in page] == []
+    assert len(shown) == 6

@@ -10,12 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from fleet.config.blobs import FileBlobSettings
+from fleet.extensions.stores.bucket import StoredKeys
 from fleet.extensions.stores.s3 import S3Keys
 from fleet.kernel.clock import MemoryClock, SystemClock
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import PolicyDenied, StoreUnavailable
 from fleet.secrets.redis import RedisAccessTrail
-from fleet.wiring.stores.blobs import StoredKeys, check_blobs_answer, make_s3_blobs
+from fleet.wiring.stores.blobs import blob_store_parts, check_blobs_answer, make_further_blobs
 from tests.support.http_stand_in import serving_http
 from tests.support.s3_server import FakeS3
 from tests.support.s3_settings import S3, SECRETS, endpoints_of, s3
@@ -45,7 +46,7 @@ async def test_keys_come_from_the_secret_store_and_are_read_once_in_their_life(
     async with serving_http(server.answer) as url:
         settings = s3(tmp_path / "config", S3.replace("https://store.example", url))
         endpoints = endpoints_of(tmp_path, settings, SECRETS, redis_url=database)
-        blobs = make_s3_blobs(endpoints, settings, environ=environ, clock=clock)
+        blobs = make_further_blobs(endpoints, environ=environ, clock=clock)
         digests = [await blobs.put(b"%d" % number) for number in range(5)]
         assert await blobs.get(digests[3]) == b"3"
         assert await _audit_lines(client) == 2
@@ -84,12 +85,14 @@ async def test_session_token_is_a_secret_of_its_own(tmp_path: Path, database: st
     environ = {f"CI_SECRET_BLOBS_{name}": f"value-of-{name}" for name in ("ACCESS", "SECRET", "TOKEN")}
     settings = s3(tmp_path / "config", text)
     endpoints = endpoints_of(tmp_path, settings, grants, redis_url=database)
-    keys = StoredKeys(endpoints, settings, environ=environ, clock=MemoryClock())
+    names = ("blobs-access", "blobs-secret", "blobs-token")
+    parts = blob_store_parts(endpoints, environ=environ, clock=MemoryClock())
+    keys = StoredKeys(names, parts.secrets, parts.clock)
     assert await keys.get() == S3Keys("value-of-ACCESS", "value-of-SECRET", "value-of-TOKEN")
     assert await keys.renewed(await keys.get()) is None
     ungranted = endpoints_of(tmp_path, settings, SECRETS, redis_url=database)
     with pytest.raises(PolicyDenied):
-        await StoredKeys(ungranted, settings, environ=environ, clock=MemoryClock()).get()
+        await StoredKeys(names, blob_store_parts(ungranted, environ=environ).secrets, MemoryClock()).get()
     assert await _audit_lines(client) == 9
 
 

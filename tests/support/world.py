@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +80,8 @@ class World:
     folder: Path
     client: httpx.Client
     engine: FakeOpenAIServer
+    model: str = "openai"
+    """Model profile of the stories."""
     passed: set[str] = field(default_factory=set)
     """The doors that answered well so far."""
     _runner: CliRunner = field(default_factory=CliRunner)
@@ -153,7 +155,7 @@ class World:
 
     def start(self, story_id: str, *delegates: str) -> None:
         """Starts a story on a repository of its own; the gates of these roles are delegated."""
-        body = {"repo": str(self.repository()), "model": "openai", "delegate": list(delegates)}
+        body = {"repo": str(self.repository()), "model": self.model, "delegate": list(delegates)}
         self.send("POST", f"{STORIES}/{story_id}/start", body, status=200)
 
     def wait(self, holds: Callable[[], Any], *, within_s: float = 120) -> Any:
@@ -283,7 +285,7 @@ class World:
     @cached_property
     def done(self) -> str:
         """Id of a story that ended; `done_repo` has its branch."""
-        arguments = ["--repo", str(self.done_repo), "--model", "openai", "--yes", "po,qa"]
+        arguments = ["--repo", str(self.done_repo), "--model", self.model, "--yes", "po,qa"]
         result = self.fleet("run", str(DEMO / "story.yaml"), *arguments).ok()
         assert (result["outcome"], result["verdict"]) == ("done", "pass"), result
         return result["story_id"]
@@ -318,8 +320,15 @@ def add_colleague(home: Path) -> None:
 
 
 @contextmanager
-def running_world(folder: Path, home: Path) -> Iterator[World]:
-    """One fleet, started and stopped by real commands; afterwards nothing of it is left."""
+def running_world(
+    folder: Path, home: Path, *, model: str = "openai", variables: Callable[[str], Mapping[str, str]] | None = None
+) -> Iterator[World]:
+    """One fleet, started and stopped by real commands; afterwards nothing of it is left.
+
+    Args:
+        model: profile of its stories.
+        variables: of the environment, beside those that every fleet of tests has; given the address of the model.
+    """
     folder.mkdir(exist_ok=True)
     with served_team() as engine, pytest.MonkeyPatch.context() as patch:
         given = {
@@ -327,13 +336,14 @@ def running_world(folder: Path, home: Path) -> Iterator[World]:
             "FLEET_MEMORY_FLOOR_MB": "500",
             "FLEET_OPENAI_BASE_URL": engine.base_url,
             "FLEET_AUDIT_INTERVAL_S": "5",
+            **(variables(engine.base_url) if variables else {}),
         }
         for name, value in given.items():
             patch.setenv(name, value)
         add_colleague(home)
         try:
             with httpx.Client(timeout=200) as client:
-                world = World(home, folder, client, engine)
+                world = World(home, folder, client, engine, model)
                 client.base_url = world.process("up", "--detach").ok()["api"]
                 client.headers["Authorization"] = f"Bearer {(home / 'token').read_text().strip()}"
                 yield world

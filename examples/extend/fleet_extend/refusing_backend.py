@@ -2,10 +2,19 @@
 
 from collections.abc import Collection
 
+from pydantic import BaseModel
+
 from fleet.kernel.errors import SandboxUnavailable
-from fleet.sandbox.port import LogSink, SandboxBackend, SandboxHealth
-from fleet.secrets.port import SecretDelivery
 from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.port import BackendParts, LogSink, SandboxBackend, SandboxBackendPlugin, SandboxHealth
+from fleet.secrets.port import SecretDelivery
+
+
+class RefusingOptions(BaseModel):
+    """The options of `sandbox.backend` in fleet.yaml for kind `refusing`."""
+
+    programs: frozenset[str]
+    """Programs that no run may start."""
 
 
 class RefusingBackend:
@@ -33,3 +42,11 @@ class RefusingBackend:
     async def sweep(self) -> int:
         """As the inner backend."""
         return await self._inner.sweep()
+
+
+def make(options: RefusingOptions, parts: BackendParts) -> RefusingBackend:
+    """The packaged backend behind the list."""
+    return RefusingBackend(parts.packaged(), options.programs)
+
+
+PLUGIN = SandboxBackendPlugin(name="refusing", options=RefusingOptions, make=make)

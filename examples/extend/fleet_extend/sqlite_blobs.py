@@ -1,13 +1,26 @@
-"""A store adapter: blobs in one SQLite file."""
+"""A blob store: one SQLite file."""
 
 import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import BaseModel, Field
+
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import ArtifactNotFound, LogCorrupted, StoreUnavailable
 from fleet.kernel.ids import Digest
+from fleet.trees.port import BlobStoreParts, BlobStorePlugin
+
+
+class SqliteOptions(BaseModel):
+    """The options of `blobs` in fleet.yaml for kind `sqlite`."""
+
+    file: str = Field(default="blobs.sqlite", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the file in the home of the fleet."""
+
+
+_TABLE = "CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL)"
 
 
 class SqliteBlobStore:
@@ -15,7 +28,6 @@ class SqliteBlobStore:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._do("CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL)")
 
     async def put(self, data: bytes) -> Digest:
         """The bytes are in the file under their digest."""
@@ -42,11 +54,21 @@ class SqliteBlobStore:
 
     def _do(self, statement: str, *values: str | bytes) -> list[tuple[bytes, ...]]:
         try:
-            connection = sqlite3.connect(self._file, timeout=5)
+            # Other processes of the fleet write to it too, each for a moment.
+            connection = sqlite3.connect(self._file, timeout=30)
             try:
                 with connection:
+                    connection.execute(_TABLE)
                     return connection.execute(statement, values).fetchall()
             finally:
                 connection.close()
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self._file} does not answer: {error}") from error
+
+
+def make(options: SqliteOptions, parts: BlobStoreParts) -> SqliteBlobStore:
+    """The store of one fleet; the file is made by its first use."""
+    return SqliteBlobStore(parts.home / options.file)
+
+
+PLUGIN = BlobStorePlugin(name="sqlite", options=SqliteOptions, make=make, is_shared=False)

@@ -25,7 +25,7 @@ from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import ConfigError, InvalidInput
-from fleet.models.engine_config import ActorEngine, HttpEngine, RecordedEngine
+from fleet.models.engine_config import ActorEngine, HttpEngine, PluginEngine, RecordedEngine
 from fleet.models.profiles import load_models
 from fleet.wiring.desk.bench import bench_rules, bench_voices, open_bench
 
@@ -126,7 +126,9 @@ def _plan(found: FleetSettings, options: BenchOptions) -> BenchPlan:
 
 
 def _at_once(engine: Engine) -> int:
-    return min(engine.max_concurrency, MAX_AT_ONCE) if isinstance(engine, HttpEngine | ActorEngine) else 1
+    return (
+        min(engine.max_concurrency, MAX_AT_ONCE) if isinstance(engine, HttpEngine | ActorEngine | PluginEngine) else 1
+    )
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -12,14 +12,14 @@ from cluster.local.record import find_running
 from fleet.cli.output import Output, shown
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import ModelUnavailable
-from fleet.models.engine_config import ActorEngine, HttpEngine, MockEngine, RecordedEngine
+from fleet.models.engine_config import ActorEngine, AnyEngine
 
 if TYPE_CHECKING:
     from fleet.models.engines.llama_engine import LlamaTokenSource
 
 
 _TELL_S = 10.0
-Engine = HttpEngine | ActorEngine | RecordedEngine | MockEngine
+Engine = AnyEngine
 
 
 def _needs_serving(engine: Engine | None, settings: FleetSettings, environ: Mapping[str, str]) -> bool:

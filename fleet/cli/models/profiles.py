@@ -20,7 +20,7 @@ from fleet.cli.settings import settings
 from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import FleetError, InvalidInput, ModelUnavailable
-from fleet.models.engine_config import ActorEngine, HttpEngine, RecordedEngine
+from fleet.models.engine_config import ActorEngine, HttpEngine, PluginEngine, RecordedEngine
 from fleet.models.profiles import ModelsConfig, load_models
 from fleet.models.weights import Weights
 
@@ -129,6 +129,8 @@ def _why_none(engine: Engine) -> str:
             return f"its `path` says where they are on the node ({engine.path or engine.path_env})"
         case RecordedEngine():
             return "it replays recorded replies"
+        case PluginEngine():
+            return f"the package of kind {engine.kind} has the model"
         case _:
             return "it needs none"
 
@@ -167,6 +169,8 @@ def _where(engine: Engine) -> str:
             return server.base_url if server else "this machine" if engine.kind == "local" else "actors of the fleet"
         case RecordedEngine():
             return engine.directory
+        case PluginEngine():
+            return "in an installed package"
         case _:
             return "nowhere"
 
@@ -187,12 +191,13 @@ async def _weights_row(found: FleetSettings, engine: Engine) -> dict[str, Any] |
 
 async def _probe(models: ModelsConfig, engine: Engine, weights: dict[str, Any] | None) -> _Probe:
     from fleet.models.engines.factory import ChatModels
+    from fleet.wiring.models.plugins import plugin_model
 
     if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
         return _Probe(False, _how_to_start(engine, weights))
     model: Any = None
     try:
-        model = ChatModels(models, environ=os.environ)[engine.engine_id]
+        model = ChatModels(models, environ=os.environ, plugin=plugin_model)[engine.engine_id]
         async with asyncio.timeout(_PROBE_S):
             await model.health()
     except FleetError as error:

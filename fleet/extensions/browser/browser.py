@@ -13,6 +13,7 @@ from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import ToolOutcome, excerpt_of
 from fleet.policy.runs.spec import BlobMount, Limits, RunResult, RunSpec, ServiceSpec
 from fleet.sandbox.port import Sandbox
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.kit.runs import run_once
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
@@ -145,3 +146,9 @@ def _why(seen: dict[str, Any]) -> str:
     if cast(dict[str, Any], seen.get("action") or {}).get("found") is False:
         return "element_missing"
     return "assertion_failed"
+
+
+PLUGIN = ToolPlugin(
+    name="browser",
+    make=lambda parts: BrowserTool(parts.sandbox, parts.blobs),
+)

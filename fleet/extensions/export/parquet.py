@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fleet.kernel.errors import InvalidInput, StoreFull
-from fleet.report.service.trajectories.port import WrittenTable
+from fleet.kernel.plugin import NoOptions
+from fleet.report.service.trajectories.port import ExportSinkPlugin, WrittenTable
 from fleet.report.service.trajectories.rows import TRAJECTORY_SCHEMA, TRAJECTORY_TABLES, JsonText, TrajectoryRow
 
 MANIFEST = "manifest.json"
@@ -167,3 +168,10 @@ def _type(arrow: Any, hint: Any) -> Any:
         return arrow.struct([_field(arrow, name, part) for name, part in _columns(hint).items()])
     plain = {str: arrow.string(), JsonText: arrow.string(), int: arrow.int64(), bool: arrow.bool_()}
     return plain[hint]
+
+
+def _sink(options: NoOptions, folder: Path) -> ParquetTrajectorySink:
+    return ParquetTrajectorySink(folder)
+
+
+PLUGIN = ExportSinkPlugin(name="parquet", options=NoOptions, make=_sink)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 from urllib.parse import unquote, urlsplit
 
 from fleet.forge.local.change_requests import LocalChangeRequests
-from fleet.forge.port import ChangeRequests
+from fleet.forge.port import ClosableChangeRequests, ForgeParts, ForgePlugin
 from fleet.kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,14 +21,6 @@ if TYPE_CHECKING:
 
 
 ForgeKind = Literal["github", "gitlab", "gitea", "local"]
-
-
-class ClosableChangeRequests(ChangeRequests, Protocol):
-    """Change requests that hold connections until they are closed."""
-
-    async def close(self) -> None:
-        """The connections are closed; no call may follow."""
-        ...
 
 
 def change_requests_for(
@@ -98,3 +92,19 @@ def _folder(url: str) -> Path:
     if not path or "\0" in path or ("://" in path and parts.scheme != "file"):
         raise ConfigError(f"{url[:200]!r} is no folder: name the one that patch files go to", url=url[:200])
     return Path(path).absolute()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostedOptions:
+    """The keys of `forge` in fleet.yaml that a hosted forge takes for itself."""
+
+    url: str
+
+
+def _hosted(kind: ForgeKind, options: HostedOptions, parts: ForgeParts) -> ClosableChangeRequests:
+    return change_requests_for(kind, options.url, token=parts.token)
+
+
+GITHUB = ForgePlugin(name="github", options=HostedOptions, make=partial(_hosted, "github"))
+GITLAB = ForgePlugin(name="gitlab", options=HostedOptions, make=partial(_hosted, "gitlab"))
+GITEA = ForgePlugin(name="gitea", options=HostedOptions, make=partial(_hosted, "gitea"))

@@ -23,9 +23,9 @@ from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ToolFailed, ToolTimeout
+from fleet.kernel.plugin import Secret
 from fleet.kernel.types import NoticeKind
-from fleet.notifications.port import Notification
-from fleet.secrets.port import SecretValue
+from fleet.notifications.port import Notification, NotificationTargetPlugin, TargetParts
 
 _TITLES: Mapping[NoticeKind, str] = {
     "approval_requested": "An approval waits",
@@ -131,7 +131,7 @@ class MailTarget:
         sender: str,
         recipients: Sequence[str],
         desk_url: str,
-        password: Callable[[], Awaitable[SecretValue]] | None,
+        password: Callable[[], Awaitable[Secret]] | None,
         clock: Clock,
         lookup: Lookup = system_lookup,
     ) -> None:
@@ -255,3 +255,42 @@ class _Smtp(smtplib.SMTP):
     def _get_socket(self, host: str, port: int, timeout: float) -> Any:
         plain = self._connected()
         return plain if self._trust is None else self._trust.wrap_socket(plain, server_hostname=host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailOptions:
+    """The keys of a target of kind mail in fleet.yaml."""
+
+    host: str
+    port: int
+    security: Security
+    user: str | None
+    sender: str
+    recipients: tuple[str, ...]
+    desk_url: str
+    networks: tuple[str, ...]
+    timeout_s: int
+    ca_file: Path | None
+
+
+def _mail(options: MailOptions, parts: TargetParts) -> MailTarget:
+    server = MailServer(
+        host=options.host,
+        port=options.port,
+        security=options.security,
+        user=options.user,
+        allowed_addresses=options.networks,
+        timeout_s=options.timeout_s,
+        ca_file=options.ca_file,
+    )
+    return MailTarget(
+        server,
+        sender=options.sender,
+        recipients=options.recipients,
+        desk_url=options.desk_url,
+        password=parts.secret,
+        clock=parts.clock,
+    )
+
+
+PLUGIN = NotificationTargetPlugin(name="mail", options=MailOptions, make=_mail)

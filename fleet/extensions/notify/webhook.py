@@ -10,6 +10,7 @@ import hmac
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,9 +19,9 @@ from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
-from fleet.notifications.port import Notification
+from fleet.kernel.plugin import Secret
+from fleet.notifications.port import Notification, NotificationTargetPlugin, TargetParts
 from fleet.policy.commands.http import target_of
-from fleet.secrets.port import SecretValue
 
 _PREFIX = "whsec_"
 
@@ -63,7 +64,7 @@ class WebhookTarget:
         self,
         url: str,
         *,
-        secret: Callable[[], Awaitable[SecretValue]],
+        secret: Callable[[], Awaitable[Secret]],
         clock: Clock,
         allowed_addresses: Sequence[str] = (),
         timeout_s: float = 10.0,
@@ -133,3 +134,28 @@ class WebhookTarget:
                 else httpx.create_ssl_context(trust_env=False)
             )
         return self._tls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookOptions:
+    """The keys of a target of kind webhook in fleet.yaml."""
+
+    url: str
+    networks: tuple[str, ...]
+    timeout_s: int
+    ca_file: Path | None
+
+
+def _webhook(options: WebhookOptions, parts: TargetParts) -> WebhookTarget:
+    assert parts.secret is not None, "the settings of a webhook name its key"
+    return WebhookTarget(
+        options.url,
+        secret=parts.secret,
+        clock=parts.clock,
+        allowed_addresses=options.networks,
+        timeout_s=options.timeout_s,
+        ca_file=options.ca_file,
+    )
+
+
+PLUGIN = NotificationTargetPlugin(name="webhook", options=WebhookOptions, make=_webhook)

@@ -10,6 +10,7 @@ from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import Grantee, RunSpec
 from fleet.policy.targets import Targets
 from fleet.sandbox.port import Sandbox
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.kit.runs import limits_of, outcome_of, run_once
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
@@ -54,3 +55,9 @@ class CloudTool:
         )
         result = await run_once(self._sandbox, spec, context)
         return await outcome_of(result, context, self._blobs)
+
+
+PLUGIN = ToolPlugin(
+    name="cloud",
+    make=lambda parts: CloudTool(parts.sandbox, parts.blobs, targets=parts.targets),
+)

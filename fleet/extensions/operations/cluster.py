@@ -22,6 +22,7 @@ from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
 from fleet.policy.targets import Targets
 from fleet.sandbox.port import Sandbox
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.kit.runs import limits_of, outcome_of, printed, run_once
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
@@ -147,3 +148,13 @@ def _check_kinds(refused: tuple[str, ...]) -> None:
             rule_id="RT-62",
             kinds=list(refused),
         )
+
+
+KUBECTL = ToolPlugin(
+    name="kubectl",
+    make=lambda parts: ClusterTool("kubectl", parts.sandbox, parts.blobs, targets=parts.targets),
+)
+HELM = ToolPlugin(
+    name="helm",
+    make=lambda parts: ClusterTool("helm", parts.sandbox, parts.blobs, targets=parts.targets),
+)

@@ -17,6 +17,7 @@ from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.secret_refs import parse_reference
 from fleet.policy.targets import DatabaseTarget
 from fleet.secrets.port import SecretValue
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
 
@@ -143,3 +144,9 @@ class DbTool:
                 "is_cut": found.is_cut,
             },
         )
+
+
+PLUGIN = ToolPlugin(
+    name="db",
+    make=lambda parts: DbTool(parts.blobs, databases=parts.targets.databases, secrets=parts.secrets),
+)

@@ -37,6 +37,7 @@ from fleet.sandbox.backends.containers.launch import EngineFacts
 from fleet.sandbox.backends.identity import Identity
 from fleet.sandbox.folders.tree_writer import write_tree
 from fleet.sandbox.folders.workspace import remove_tree
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.kit.runs import limits_of
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
@@ -328,3 +329,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, sign)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), wait_s)
+
+
+PLUGIN = ToolPlugin(
+    name="docker",
+    make=lambda parts: DockerTool(parts.blobs, targets=parts.targets, clock=parts.clock),
+)

@@ -26,6 +26,7 @@ from fleet.policy.commands.http import (
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.secrets.port import SecretValue
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
 
@@ -225,3 +226,9 @@ async def _bounded(response: httpx.Response) -> tuple[bytes, bool]:
         if len(data) > MAX_BODY_BYTES:
             return data[:MAX_BODY_BYTES], True
     return data, False
+
+
+PLUGIN = ToolPlugin(
+    name="http",
+    make=lambda parts: HttpTool(parts.blobs, hosts=parts.targets.hosts, secrets=parts.secrets),
+)

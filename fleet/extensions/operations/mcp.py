@@ -23,6 +23,7 @@ from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.secret_refs import references_in
 from fleet.secrets.port import SecretValue
+from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
 
@@ -201,3 +202,9 @@ def _first(group: BaseExceptionGroup[BaseException], name: str) -> BaseException
 def _failed(error: Exception, name: str) -> ToolFailed:
     # What a server says about its failure is its own text; only the kind is told.
     return ToolFailed(f"MCP server {name!r} cannot be used ({type(error).__name__}); check that it runs", server=name)
+
+
+PLUGIN = ToolPlugin(
+    name="mcp",
+    make=lambda parts: McpTool(parts.blobs, servers=parts.targets.mcp, secrets=parts.secrets),
+)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet.extensions.stores.secrets_http import Answer, SecretHttp, Unanswered
 from fleet.extensions.stores.tokens import projected_token
-from fleet.secrets.port import SecretValue
+from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import Source, as_mapping
 from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, read_whole
 
@@ -184,3 +184,42 @@ def _unpacked(value: object) -> bytes | None:
         return base64.b64decode(value, validate=True) if isinstance(value, str) else None
     except (binascii.Error, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """The keys of a provider of kind kubernetes-mount in secrets.yaml."""
+
+    mount: Path
+    secrets: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """The keys of a provider of kind kubernetes in secrets.yaml."""
+
+    url: str
+    namespace: str
+    token_file: Path
+    ca_file: Path | None
+    timeout_s: float
+    secrets: Mapping[str, KubernetesKey]
+
+
+def _mounted(options: MountOptions, parts: ProviderParts) -> MountedSecrets:
+    return MountedSecrets(parts.label, options.mount, options.secrets, ttl_s=parts.ttl_s)
+
+
+def _of_cluster(options: ClusterOptions, parts: ProviderParts) -> KubernetesSecrets:
+    return KubernetesSecrets(
+        parts.label,
+        SecretHttp(options.url, ca_file=options.ca_file, timeout_s=options.timeout_s),
+        namespace=options.namespace,
+        token_file=options.token_file,
+        keys=options.secrets,
+        ttl_s=parts.ttl_s,
+    )
+
+
+MOUNT = SecretProviderPlugin(name="kubernetes-mount", options=MountOptions, make=_mounted)
+CLUSTER = SecretProviderPlugin(name="kubernetes", options=ClusterOptions, make=_of_cluster)

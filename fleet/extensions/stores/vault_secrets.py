@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fleet.extensions.stores.secrets_http import Answer, SecretHttp, Unanswered
 from fleet.extensions.stores.tokens import private_token, projected_token
 from fleet.kernel.clock import Clock
-from fleet.secrets.port import SecretValue
+from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import Source, as_mapping
 from fleet.secrets.providers.reading import Unsafe
 
@@ -29,7 +29,8 @@ class VaultKey:
 class TokenFile:
     """A Vault token in a file of mode 0600; read at each call, so that an agent may renew it."""
 
-    path: Path
+    token_file: Path
+    kind: Literal["token"] = "token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class KubernetesLogin:
     role: str
     mount: str
     token_file: Path
+    kind: Literal["kubernetes"] = "kubernetes"
 
 
 class _Session(NamedTuple):
@@ -174,3 +176,32 @@ class VaultSecrets:
         if not isinstance(value, str):
             raise self._source.broken(name, f"key {where.key} of {self._mount}/{where.path} holds no text")
         return self._source.value(name, value.encode("utf-8", "surrogatepass"), version=str(version))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultOptions:
+    """The keys of a provider of kind vault in secrets.yaml."""
+
+    url: str
+    mount: str
+    namespace: str | None
+    auth: TokenFile | KubernetesLogin
+    ca_file: Path | None
+    timeout_s: float
+    secrets: Mapping[str, VaultKey]
+
+
+def _vault(options: VaultOptions, parts: ProviderParts) -> VaultSecrets:
+    return VaultSecrets(
+        parts.label,
+        SecretHttp(options.url, ca_file=options.ca_file, timeout_s=options.timeout_s),
+        mount=options.mount,
+        namespace=options.namespace,
+        auth=options.auth,
+        keys=options.secrets,
+        clock=parts.clock,
+        ttl_s=parts.ttl_s,
+    )
+
+
+PLUGIN = SecretProviderPlugin(name="vault", options=VaultOptions, make=_vault)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from fleet.kernel.errors import InvalidInput, ModelUnavailable
 from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
-from fleet.models.engine_config import ActorEngine, HttpEngine, MockEngine, RecordedEngine
+from fleet.models.engine_config import ActorEngine, AnyEngine, HttpEngine, MockEngine, PluginEngine, RecordedEngine
 from fleet.models.engines.mock import MockChatModel
 from fleet.models.engines.recorded import RecordedChatModel, RecordingChatModel
 from fleet.models.port import ChatModel
@@ -114,6 +114,16 @@ class TextToolsChatModel:
 
 KeyOf = Callable[[str], ApiKey]
 """From a reference `secret://NAME` to the key; the value is fetched at the first call."""
+PluginModel = Callable[[PluginEngine, ApiKey | None], ChatModel]
+"""Makes the model that a package brings. ConfigError."""
+
+
+def _no_plugins(engine: PluginEngine, key: ApiKey | None) -> ChatModel:
+    raise ModelUnavailable(
+        f"engine {engine.engine_id!r} is of kind {engine.kind!r}, which a package brings, and none is looked for here",
+        engine=engine.engine_id,
+        permanent=True,
+    )
 
 
 def _unchanged(text: str) -> str:
@@ -121,12 +131,13 @@ def _unchanged(text: str) -> str:
 
 
 def build_chat_model(
-    engine: HttpEngine | ActorEngine | RecordedEngine | MockEngine,
+    engine: AnyEngine,
     *,
     environ: Mapping[str, str],
     record_dir: Path | None = None,
     redact: Callable[[str], str] = _unchanged,
     key_of: KeyOf | None = None,
+    plugin: PluginModel = _no_plugins,
 ) -> ChatModel:
     """The model of this engine; nothing is connected yet. With `record_dir` its replies are kept for replay.
 
@@ -134,6 +145,7 @@ def build_chat_model(
         environ: where the variables that the engine names are read: address, model name, key.
         redact: takes secrets out of what is recorded.
         key_of: where keys are that the engine names as `secret://NAME`.
+        plugin: makes a model of a kind that is not the fleet's own.
     """
     match engine:
         case HttpEngine():
@@ -150,6 +162,9 @@ def build_chat_model(
             return RecordedChatModel(Path(engine.directory))
         case MockEngine():
             model = MockChatModel(engine)
+        case PluginEngine():
+            made = plugin(engine, _key(engine, key_of) if engine.api_key else None)
+            model = made if "tools" in engine.capabilities else TextToolsChatModel(made, engine.tool_form)
     return model if record_dir is None else RecordingChatModel(model, record_dir, redact=redact)
 
 
@@ -163,7 +178,7 @@ def _http_model(engine: HttpEngine, environ: Mapping[str, str], key_of: KeyOf | 
     return model if "tools" in engine.capabilities else TextToolsChatModel(model, engine.tool_form)
 
 
-def _key(engine: HttpEngine, key_of: KeyOf | None) -> ApiKey:
+def _key(engine: HttpEngine | PluginEngine, key_of: KeyOf | None) -> ApiKey:
     if key_of is None:
         raise ModelUnavailable(
             f"engine {engine.engine_id!r} takes its key from {engine.api_key}, and this process has no secret store; "
@@ -207,12 +222,14 @@ class ChatModels(Mapping[str, ChatModel]):
         record_dir: Path | None = None,
         redact: Callable[[str], str] = _unchanged,
         key_of: KeyOf | None = None,
+        plugin: PluginModel = _no_plugins,
     ) -> None:
         self._config = config
         self._environ = dict(environ)
         self._record_dir = record_dir
         self._redact = redact
         self._key_of = key_of
+        self._plugin = plugin
         self._built: dict[str, ChatModel] = {}
 
     def __getitem__(self, engine_id: str) -> ChatModel:
@@ -227,6 +244,7 @@ class ChatModels(Mapping[str, ChatModel]):
                 record_dir=self._record_dir,
                 redact=self._redact,
                 key_of=self._key_of,
+                plugin=self._plugin,
             )
         return self._built[engine_id]
 

@@ -15,7 +15,7 @@ from typing import Any
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ModelTimeout, ModelUnavailable, RateLimited
 from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, Priority, TokenUsage
-from fleet.models.engine_config import ActorEngine, HttpEngine
+from fleet.models.engine_config import ActorEngine, HttpEngine, PluginEngine
 from fleet.models.port import ChatModel
 from fleet.models.routing.fair_queue import AGED_AFTER_MS, Admitted, FairQueue, Ticket, estimate_call
 from fleet.models.routing.rate import HeldCall, RateLimiter, RateLine, RateNeed
@@ -450,7 +450,11 @@ class QueuedModel:
 
 
 def behind_queue(
-    inner: ChatModel, engine: HttpEngine | ActorEngine, clock: Clock, *, weights: Mapping[str, int] | None = None
+    inner: ChatModel,
+    engine: HttpEngine | ActorEngine | PluginEngine,
+    clock: Clock,
+    *,
+    weights: Mapping[str, int] | None = None,
 ) -> QueuedModel:
     """The model behind the queue that the entry of config/models.yaml describes."""
     return QueuedModel(

@@ -58,6 +58,6 @@ class ToolPlugin:
 
     name: str
     """Of the tool; no shipped tool and no other plug-in has it."""
-    declaration: Sequence[Mapping[str, Any]]
-    """As an entry below `tools:` of config/policy.yaml, in full (RT-20)."""
+    declaration: Sequence[Mapping[str, Any]] = ()
+    """As an entry below `tools:` of config/policy.yaml, in full (RT-20); empty where that file declares the tool."""
     make: ToolFactory

@@ -19,6 +19,7 @@ from fleet.models.engines.factory import build_chat_model
 from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.sandbox.port import SandboxBackend
+from fleet.wiring.models.plugins import plugin_model
 from fleet.wiring.sandbox.lone_sandbox import open_lone_sandbox
 
 
@@ -51,7 +52,7 @@ async def open_bench(
         ModelUnavailable, SandboxUnavailable: nothing could be measured here.
     """
     engine = load_models(config_files(settings).document("models.yaml")).engine(model)
-    chat = build_chat_model(engine, environ=environ, record_dir=replies)
+    chat = build_chat_model(engine, environ=environ, record_dir=replies, plugin=plugin_model)
     async with open_lone_sandbox(settings, backend=backend) as sandbox:
         health = await sandbox.supervisor.health()
         if health.status == "down":

@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fleet.audit.service.whole_log import WholeLog
-from fleet.extensions.export.parquet import ParquetTrajectorySink
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
 from fleet.models.profiles import load_models
 from fleet.report.service.trajectories.export import ExportProgress, TrajectoryExport
+from fleet.report.service.trajectories.port import ExportSinkPlugin
 from fleet.secrets.service import KnownSecrets
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import Group, choose
 from fleet.wiring.stores.redaction import recording_redaction
 from fleet.wiring.stores.stores import make_blobs
+
+SINKS = Group("swe_fleet.export_sinks", "export format", ExportSinkPlugin)
 
 
 @asynccontextmanager
@@ -34,6 +37,7 @@ async def open_trajectory_export(
     Raises:
         InvalidInput: the folder holds something already.
     """
+    sink = choose(SINKS, "parquet", {}, where="export")
     redis = connect_redis(endpoints.redis_url)
     try:
         blobs = make_blobs(endpoints, redis)
@@ -41,7 +45,7 @@ async def open_trajectory_export(
         yield TrajectoryExport(
             log=WholeLog(RedisEventLog(redis), blobs),
             blobs=blobs,
-            sink=ParquetTrajectorySink(folder),
+            sink=sink.plugin.make(sink.options, folder),
             redact=recording_redaction(models, environ, KnownSecrets()),
             progress=progress,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fleet.kernel.clock import Clock, SystemClock
 from fleet.kernel.errors import FleetError, ModelUnavailable, StoreError
 from fleet.log.redis.connection import connect_redis
-from fleet.models.engine_config import ActorEngine, HttpEngine, RecordedEngine
+from fleet.models.engine_config import ActorEngine, HttpEngine, PluginEngine, RecordedEngine
 from fleet.models.engines.factory import ChatModels
 from fleet.models.engines.recorded import RecordingChatModel
 from fleet.models.port import ChatModel
@@ -21,6 +21,7 @@ from fleet.policy.secret_refs import parse_reference
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.models.plugins import plugin_model
 from fleet.wiring.stores.redaction import recording_redaction
 from fleet.wiring.stores.secrets import make_secret_broker, recorded_accesses
 
@@ -75,7 +76,7 @@ class SecretKey:
 
 def wants_secret_keys(models: ModelsConfig) -> bool:
     """Whether an engine takes its key from a secret store."""
-    return any(isinstance(engine, HttpEngine) and engine.api_key for engine in models.engines)
+    return any(isinstance(engine, HttpEngine | PluginEngine) and engine.api_key for engine in models.engines)
 
 
 def make_model_keys(
@@ -152,12 +153,13 @@ class EngineModels(Mapping[str, ChatModel]):
         engine = next((engine for engine in self._config.engines if engine.engine_id == engine_id), None)
         if engine is None:
             return self._bare[engine_id]
-        model = self._routed(engine) if isinstance(engine, HttpEngine | ActorEngine) else self._bare[engine_id]
+        is_behind_queue = isinstance(engine, HttpEngine | ActorEngine | PluginEngine)
+        model = self._routed(engine) if is_behind_queue else self._bare[engine_id]
         if self._record_dir is None or isinstance(engine, RecordedEngine):
             return model
         return RecordingChatModel(model, self._record_dir, redact=self._redact)
 
-    def _routed(self, engine: HttpEngine | ActorEngine) -> ChatModel:
+    def _routed(self, engine: HttpEngine | ActorEngine | PluginEngine) -> ChatModel:
         name = engine.engine_id
         replicas: Mapping[str, ChatModel] = self._replicas(engine) if isinstance(engine, ActorEngine) else {}
         if not replicas:
@@ -175,7 +177,7 @@ def make_models(endpoints: Endpoints, config: ModelsConfig, *, role: str, replic
     key_of = make_model_keys(endpoints, role=role, known=known) if wants_secret_keys(config) else None
     return EngineModels(
         config,
-        ChatModels(config, environ=endpoints.environ, key_of=key_of),
+        ChatModels(config, environ=endpoints.environ, key_of=key_of, plugin=plugin_model),
         clock=SystemClock(),
         replicas=replicas,
         record_dir=record_dir,

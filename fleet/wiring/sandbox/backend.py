@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fleet.config.settings import BubblewrapBackendSettings, ContainerBackendSettings, SandboxBackendSettings
+from fleet.config.settings import (
+    BubblewrapBackendSettings,
+    ContainerBackendSettings,
+    KubernetesBackendSettings,
+    SandboxBackendSettings,
+)
+from fleet.config.values import PluginSettings
+from fleet.kernel.clock import Clock
 from fleet.policy.rules.config import Policy
+from fleet.sandbox.port import BackendParts, SandboxBackend, SandboxBackendPlugin
 from fleet.trees.port import BlobStore
+from fleet.wiring.plugins import Group, choose
 
 if TYPE_CHECKING:
     from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
-    from fleet.sandbox.backends.containers.backend import ContainerBackend
-    from fleet.sandbox.backends.kubernetes.backend import KubernetesBackend
 
-    AnyBackend = BubblewrapBackend | ContainerBackend | KubernetesBackend
+SANDBOX_BACKENDS: Group[SandboxBackendPlugin[Any]] = Group(
+    "swe_fleet.sandbox_backends",
+    "sandbox backend",
+    SandboxBackendPlugin,
+    ("bubblewrap", "docker", "kubernetes", "podman"),
+)
+_WHERE = "fleet.yaml: sandbox.backend"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxParts:
+    """What the sandbox supervisor and the forge of one node share."""
+
+    backend: SandboxBackend
+    blobs: BlobStore
+    state_root: Path
+    clock: Clock
 
 
 def make_backend(
@@ -26,7 +51,7 @@ def make_backend(
     policy: Policy,
     waived: Collection[str],
     own_root: Path | None = None,
-) -> AnyBackend:
+) -> SandboxBackend:
     """What holds the runs of this node.
 
     Args:
@@ -35,22 +60,44 @@ def make_backend(
         waived: isolation that may be missing, by name (RC-32).
 
     Raises:
-        ConfigError: the cluster's address or certificates cannot be used.
+        ConfigError: the cluster's address or certificates cannot be used, there is no such backend, or an option of
+            it is wrong.
     """
-    from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
-    from fleet.sandbox.backends.containers.backend import ContainerBackend
-    from fleet.sandbox.backends.kubernetes.backend import kubernetes_backend
+    place = own_root or root
+    match settings:
+        case BubblewrapBackendSettings():
+            return _bubblewrap(root, place, blobs, policy=policy, waived=waived)
+        case ContainerBackendSettings():
+            from fleet.sandbox.backends.containers.backend import ContainerBackend
 
-    if isinstance(settings, BubblewrapBackendSettings):
-        return BubblewrapBackend(
-            own_root or root,
-            blobs,
-            waived=waived,
-            toolchains=policy.toolchains,
-            services=policy.services,
-            shared_root=root,
-        )
-    if isinstance(settings, ContainerBackendSettings):
-        return ContainerBackend(settings.kind, own_root or root, blobs, waived=waived, shared_root=root)
-    given = settings.model_dump(exclude={"kind"})
-    return kubernetes_backend(root, blobs, waived=waived, **given)
+            return ContainerBackend(settings.kind, place, blobs, waived=waived, shared_root=root)
+        case KubernetesBackendSettings():
+            from fleet.sandbox.backends.kubernetes.backend import kubernetes_backend
+
+            return kubernetes_backend(root, blobs, waived=waived, **settings.model_dump(exclude={"kind"}))
+        case _:
+            chosen = choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=_WHERE)
+            packaged = partial(_bubblewrap, root, place, blobs, policy=policy, waived=waived)
+            parts = BackendParts(root=place, blobs=blobs, waived=waived, packaged=packaged)
+            return chosen.plugin.make(chosen.options, parts)
+
+
+def check_backend(settings: SandboxBackendSettings) -> None:
+    """The backend is one that there is, with options that it takes; ConfigError otherwise."""
+    if isinstance(settings, PluginSettings):
+        choose(SANDBOX_BACKENDS, settings.kind, settings.options, where=_WHERE)
+
+
+def _bubblewrap(
+    root: Path, place: Path, blobs: BlobStore, *, policy: Policy, waived: Collection[str]
+) -> BubblewrapBackend:
+    from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
+
+    return BubblewrapBackend(
+        place,
+        blobs,
+        waived=waived,
+        toolchains=policy.toolchains,
+        services=policy.services,
+        shared_root=root,
+    )

@@ -1,9 +1,9 @@
-"""Tools of third parties, found through entry points (RT-69)."""
+"""Tools that packages bring: those of others with their declarations, and the fleet's own (RT-69)."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 from fleet.config.files import ConfigFiles
 from fleet.kernel.errors import ConfigError
@@ -11,37 +11,38 @@ from fleet.policy.catalogue import TOOL_OPS
 from fleet.policy.plugin_tools import plugin_ops
 from fleet.policy.roles import RolesConfig, load_roles
 from fleet.policy.rules.config import Policy, load_policy
-from fleet.tools.kit.parts import ToolPlugin
+from fleet.tools.kit.parts import ToolParts, ToolPlugin
+from fleet.tools.port import Tool
+from fleet.wiring.plugins import Group, find, names
 
-GROUP = "swe_fleet.tools"
-"""The entry-point group; each of its names leads to a ToolPlugin."""
+TOOLS = Group("swe_fleet.tools", "tool", ToolPlugin)
+REMOTE = frozenset({"browser", "cloud", "db", "docker", "helm", "http", "kubectl", "mcp"})
+"""The fleet's own tools that reach outside of the workspace; config/policy.yaml declares them."""
 
 
 @cache
 def find_plugins() -> tuple[ToolPlugin, ...]:
-    """Every installed plug-in, sorted by name; looked for once per process.
+    """Every installed tool that the fleet does not ship, sorted by name; looked for once per process.
 
     Raises:
         ConfigError: one cannot be imported, is no ToolPlugin, or has the name of another.
     """
     found: dict[str, ToolPlugin] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-        plugin = _loaded(entry)
+    for name in sorted(names(TOOLS) - REMOTE):
+        plugin = find(TOOLS, name)
         if plugin.name in found:
             raise ConfigError(f"two tool plug-ins are named {plugin.name!r}: uninstall one of them", tool=plugin.name)
         found[plugin.name] = plugin
     return tuple(found[name] for name in sorted(found))
 
 
-def _loaded(entry: EntryPoint) -> ToolPlugin:
-    where = f"entry point {entry.name} = {entry.value} of {GROUP}"
-    try:
-        plugin = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"{where} cannot be loaded: {error}; mend or uninstall it", entry=entry.name) from error
-    if not isinstance(plugin, ToolPlugin):
-        raise ConfigError(f"{where} is no ToolPlugin with a name, a declaration and a factory", entry=entry.name)
-    return plugin
+def remote_tools(parts: ToolParts) -> Mapping[str, Callable[[], Tool]]:
+    """What makes each of `REMOTE`; the drivers of a tool are imported by its first call."""
+    return {name: partial(_made, name, parts) for name in sorted(REMOTE)}
+
+
+def _made(name: str, parts: ToolParts) -> Tool:
+    return find(TOOLS, name).make(parts)
 
 
 def active_roles(files: ConfigFiles) -> RolesConfig:

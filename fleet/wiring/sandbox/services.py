@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.kernel.clock import Clock, SystemClock
+from fleet.kernel.clock import SystemClock
 from fleet.log.redis.connection import connect_redis
 from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
@@ -20,9 +20,8 @@ from fleet.sandbox.service.sandbox_sessions import SessionDesk
 from fleet.sandbox.service.tool_supervisor import SupervisorLimits, ToolSupervisor
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets
-from fleet.trees.port import BlobStore
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.sandbox.backend import make_backend
+from fleet.wiring.sandbox.backend import SandboxParts, make_backend
 from fleet.wiring.sandbox.plugins import active_policy, active_roles
 from fleet.wiring.sandbox.spread import make_peers
 from fleet.wiring.stores.secrets import make_secret_broker, recorded_accesses
@@ -32,7 +31,6 @@ from fleet.wiring.telemetry import NO_TELEMETRY, Telemetry
 if TYPE_CHECKING:
     from fleet.forge.local.forge import LocalForge
     from fleet.wiring.models.policies import EngineModels
-    from fleet.wiring.sandbox.backend import AnyBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +66,6 @@ def make_role_parts(endpoints: Endpoints, *, role: str, telemetry: Telemetry = N
 _NODES = "nodes"
 """Below the state root: one folder for each further node."""
 _UNUSED_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxParts:
-    """What the sandbox supervisor and the forge of one node share."""
-
-    backend: AnyBackend
-    blobs: BlobStore
-    state_root: Path
-    clock: Clock
 
 
 def make_sandbox_parts(endpoints: Endpoints, *, node: str | None = None) -> SandboxParts:

@@ -25,8 +25,7 @@ from fleet.tools.service import Toolbox
 from fleet.trees.port import BlobStore
 from fleet.wiring.change_requests import change_target
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.sandbox.plugins import active_policy, find_plugins
-from fleet.wiring.sandbox.remote_tools import remote_tools
+from fleet.wiring.sandbox.plugins import active_policy, find_plugins, remote_tools
 from fleet.wiring.stores.knowledge import make_knowledge
 from fleet.wiring.stores.secrets import make_secret_broker, recorded_accesses
 
@@ -36,8 +35,7 @@ _COMMANDS = ("tests", "build", "lint", "exec")
 def shipped_tools(parts: ToolParts, knowledge: CodeKnowledge | None = None) -> list[Tool]:
     """The tools that need a sandbox and blobs alone."""
     commands = (CommandTool(name, parts) for name in _COMMANDS)
-    local = [FilesTool(parts), GitTool(parts), SearchTool(parts, knowledge), *commands]
-    return [*local, *remote_tools(parts)]
+    return [FilesTool(parts), GitTool(parts), SearchTool(parts, knowledge), *commands]
 
 
 def make_toolbox(
@@ -62,10 +60,10 @@ def make_toolbox(
         ConfigError: a tool is declared nowhere, two have one name, or a plug-in's factory makes another tool.
     """
     tools = [*shipped_tools(parts, knowledge), *further, *(_made(plugin, parts) for plugin in find_plugins())]
-    declared = {capability.tool for capability in policy.capabilities.values()}
-    if unknown := sorted({tool.name for tool in tools} - declared):
+    remote, declared = remote_tools(parts), {capability.tool for capability in policy.capabilities.values()}
+    if unknown := sorted({*(tool.name for tool in tools), *remote} - declared):
         raise ConfigError(f"tools without a declaration in config/policy.yaml: {', '.join(unknown)}", tools=unknown)
-    return Toolbox(tools, ledger=ledger, blobs=parts.blobs, clock=parts.clock, name=name, secrets=secrets)
+    return Toolbox(tools, later=remote, ledger=ledger, blobs=parts.blobs, clock=parts.clock, name=name, secrets=secrets)
 
 
 def make_node_toolbox(

@@ -5,32 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, assert_never
+from typing import Any
 
-from fleet.config.secrets import (
-    EnvironmentSecretsSettings,
-    FileSecretsSettings,
-    KubernetesSecretsSettings,
-    MountedSecretsSettings,
-    SecretsSettings,
-    VaultSecretsSettings,
-    VaultTokenAuth,
-)
+from fleet.config.secrets import EnvironmentSecretsSettings, FileSecretsSettings, ProviderSettings, SecretsSettings
 from fleet.kernel.clock import Clock, SystemClock
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
 from fleet.policy.secret_grants import SecretAccess, SecretPolicy
-from fleet.secrets.port import AccessTrail, SecretProvider
+from fleet.secrets.port import AccessTrail, ProviderParts, SecretProvider, SecretProviderPlugin
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets, RecordAccess, SecretBroker
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.plugins import Group, choose
 from fleet.wiring.sandbox.plugins import active_roles
 
-if TYPE_CHECKING:
-    from fleet.extensions.stores.kubernetes_secrets import KubernetesSecrets
-    from fleet.extensions.stores.vault_secrets import VaultSecrets
-
-
+SECRET_PROVIDERS: Group[SecretProviderPlugin[Any]] = Group(
+    "swe_fleet.secret_providers", "secret provider", SecretProviderPlugin, ("environment", "file")
+)
 _LOG = logging.getLogger("fleet.secrets")
 
 _FILE = "secrets.yaml"
@@ -67,6 +58,13 @@ def make_secret_broker(
     for entry in settings.providers:
         providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
     return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+
+
+def check_providers(endpoints: Endpoints) -> None:
+    """Every provider is of a kind that there is, with options that it takes; ConfigError otherwise. Nothing is read."""
+    settings = endpoints.files.load(_FILE, SecretsSettings)
+    for entry in settings.providers:
+        _provider(entry, {}, clock=SystemClock(), ttl_s=settings.life_s)
 
 
 def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
@@ -121,19 +119,7 @@ async def open_access_trail(endpoints: Endpoints) -> AsyncGenerator[AccessTrail]
         await redis.aclose()
 
 
-def _provider(
-    entry: FileSecretsSettings
-    | EnvironmentSecretsSettings
-    | MountedSecretsSettings
-    | KubernetesSecretsSettings
-    | VaultSecretsSettings,
-    environ: Mapping[str, str],
-    *,
-    clock: Clock,
-    ttl_s: int,
-) -> SecretProvider:
-    # Imported by the one process that uses them: an HTTP client is no small thing.
-    from fleet.extensions.stores.kubernetes_secrets import MountedSecrets
+def _provider(entry: ProviderSettings, environ: Mapping[str, str], *, clock: Clock, ttl_s: int) -> SecretProvider:
     from fleet.secrets.providers.environment import EnvironmentSecrets
     from fleet.secrets.providers.file import FileSecrets
 
@@ -142,44 +128,8 @@ def _provider(
             return FileSecrets(entry.label, entry.path, entry.secrets, ttl_s=ttl_s)
         case EnvironmentSecretsSettings():
             return EnvironmentSecrets(entry.label, environ, prefix=entry.prefix, names=entry.secrets, ttl_s=ttl_s)
-        case MountedSecretsSettings():
-            return MountedSecrets(entry.label, entry.mount, entry.secrets, ttl_s=ttl_s)
-        case KubernetesSecretsSettings():
-            return _kubernetes(entry, ttl_s=ttl_s)
-        case VaultSecretsSettings():
-            return _vault(entry, clock=clock, ttl_s=ttl_s)
         case _:
-            assert_never(entry)
-
-
-def _kubernetes(entry: KubernetesSecretsSettings, *, ttl_s: int) -> KubernetesSecrets:
-    from fleet.extensions.stores.kubernetes_secrets import KubernetesKey, KubernetesSecrets
-    from fleet.extensions.stores.secrets_http import SecretHttp
-
-    return KubernetesSecrets(
-        entry.label,
-        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
-        namespace=entry.namespace,
-        token_file=entry.token_file,
-        keys={name: KubernetesKey(where.secret, where.key) for name, where in entry.secrets.items()},
-        ttl_s=ttl_s,
-    )
-
-
-def _vault(entry: VaultSecretsSettings, *, clock: Clock, ttl_s: int) -> VaultSecrets:
-    from fleet.extensions.stores.secrets_http import SecretHttp
-    from fleet.extensions.stores.vault_secrets import KubernetesLogin, TokenFile, VaultKey, VaultSecrets
-
-    auth = entry.auth
-    return VaultSecrets(
-        entry.label,
-        SecretHttp(entry.url, ca_file=entry.ca_file, timeout_s=entry.timeout_s),
-        mount=entry.mount,
-        namespace=entry.namespace,
-        auth=TokenFile(auth.token_file)
-        if isinstance(auth, VaultTokenAuth)
-        else KubernetesLogin(auth.role, auth.mount, auth.token_file),
-        keys={name: VaultKey(where.path, where.key, where.version) for name, where in entry.secrets.items()},
-        clock=clock,
-        ttl_s=ttl_s,
-    )
+            where = f"{_FILE}: provider {entry.label}"
+            chosen = choose(SECRET_PROVIDERS, entry.kind, entry.options, where=where)
+            parts = ProviderParts(label=entry.label, names=frozenset(entry.secrets), ttl_s=ttl_s, clock=clock)
+            return chosen.plugin.make(chosen.options, parts)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
-from fleet.config.blobs import FileBlobSettings, RedisBlobSettings, S3BlobSettings
+from fleet.config.blobs import FileBlobSettings, RedisBlobSettings
 from fleet.log.redis.connection import RedisClient, connect_redis
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore
 from fleet.trees.redis import RedisBlobStore
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.stores.blobs import make_s3_blobs
+from fleet.wiring.stores.blobs import make_further_blobs
 
 if TYPE_CHECKING:
     from fleet.audit.files.witness import FolderWitness
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 def make_blobs(endpoints: Endpoints, client: RedisClient | None = None) -> BlobStore:
-    """The blobs of this fleet, through `client` when they are in the log store."""
+    """The blobs of this fleet, through `client` when they are in the log store.
+
+    No key is read and nothing is connected before the first use. ConfigError as `check_blob_keys`.
+    """
     match endpoints.blobs:
         case FileBlobSettings():
             return FileBlobStore(endpoints.blob_root)
         case RedisBlobSettings():
             return RedisBlobStore(client or connect_redis(endpoints.redis_url))
-        case S3BlobSettings() as settings:
-            return make_s3_blobs(endpoints, settings)
         case _:
-            assert_never(endpoints.blobs)
+            return make_further_blobs(endpoints)
 
 
 def make_graph(endpoints: Endpoints) -> Neo4jGraph:

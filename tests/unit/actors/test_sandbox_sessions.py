@@ -18,7 +18,8 @@ from fleet.sandbox.port import SandboxSessions
 from fleet.sandbox.service.sandbox_sessions import SessionDesk
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.trees.memory import MemoryBlobStore
-from fleet.wiring.sandbox.services import SandboxParts, make_sessions
+from fleet.wiring.sandbox.backend import SandboxParts
+from fleet.wiring.sandbox.services import make_sessions
 
 KEY = RunKey("a" * 64)
 

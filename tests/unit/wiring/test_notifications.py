@@ -59,8 +59,12 @@ def test_certificates_have_to_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("kind: webhook", "kind: pigeon", r"notifications\.targets\.0: .*'webhook', 'mail'"),
-        ("    kind: webhook\n", "", r"targets\.0: .*'kind'"),
+        (
+            "kind: webhook",
+            "kind: pigeon",
+            r"notifications\.targets\.0\.plugin: 'pigeon' is no kind of the fleet's own; .*: url",
+        ),
+        ("    kind: webhook\n", "", r"targets\.0: 'kind' must be one of 'webhook', 'mail', or what"),
         ("https://hooks.example.com", "ftp://hooks.example.com", r"targets\.0\.webhook\.url: .*must be https://"),
         (
             "https://hooks.example.com",

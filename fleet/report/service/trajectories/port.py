@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from fleet.kernel.plugin import NoOptions, Plugin
 from fleet.report.service.trajectories.rows import TrajectoryRow
 
 
@@ -36,3 +38,8 @@ class TrajectorySink(Protocol):
     def abandon(self) -> None:
         """Nothing is left of what was taken; after `finish` it does nothing."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSinkPlugin(Plugin[NoOptions, Path, TrajectorySink]):
+    """What an entry point of the group `swe_fleet.export_sinks` leads to; a sink is made from a folder."""
