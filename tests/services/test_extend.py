@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,117 @@ check_options(settings, RunOptions(None, "a goal", ".", "mock", None, None, ("po
 print('"ready"')
 """
 
+_STARTS = """
+import json, os, sys
+from pathlib import Path
+from fleet.kernel.errors import ConfigError
+from fleet.wiring.checks import check_configuration
+from fleet.wiring.places import cluster_endpoints
+from fleet.wiring.stores.blobs import check_blobs_reach
+
+stores = {"FLEET_REDIS_URL": "redis://:p@log:6379/0", "FLEET_NEO4J_URI": "bolt://graph:1", "FLEET_NEO4J_PASSWORD": "p"}
+said = []
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        endpoints = cluster_endpoints({"FLEET_HOME": sys.argv[1], "FLEET_CONFIG": str(folder), **stores})
+        check_configuration(endpoints)
+        check_blobs_reach(endpoints, ["10.0.0.1", "10.0.0.2"])
+        said.append("")
+    except ConfigError as error:
+        said.append(error.message)
+print(json.dumps(said))
+"""
+_PROVIDER = "providers: [{kind: json, label: own, secrets: [a-key], options: {file: /etc/fleet.json}}]\n"
+_ENGINES = (ROOT / "config" / "models.yaml").read_text()
+
+
+def engines(entry: str) -> str:
+    """The packaged models.yaml with a further engine."""
+    return _ENGINES.replace("engines:\n", f"engines:\n  - {entry}\n", 1)
+
+
+STARTS: list[tuple[str, str, str]] = [
+    ("fleet.yaml", "blobs: redis", ""),
+    (
+        "fleet.yaml",
+        "blobs: sqlite",
+        "in a store of kind sqlite, which each machine has for itself, and Ray has 2 machines",
+    ),
+    (
+        "fleet.yaml",
+        "blobs: sqlit",
+        "fleet.yaml: blobs: there is no blob store 'sqlit': use one of file, redis, s3, sqlite",
+    ),
+    ("fleet.yaml", "blobs: {kind: sqlite, file: x}", "'sqlite' is no kind of the fleet's own; .* beside them: file"),
+    (
+        "fleet.yaml",
+        "blobs: {kind: sqlite, options: {file: ../x}}",
+        "options of blob store 'sqlite': file: String should match",
+    ),
+    ("fleet.yaml", "blobs: {kind: sqlite, options: {fill: x}}", "options of blob store 'sqlite': fill: Extra inputs"),
+    (
+        "fleet.yaml",
+        "blobs: redis\nsandbox: {backend: refusing}",
+        "options of sandbox backend 'refusing': programs: Field",
+    ),
+    (
+        "fleet.yaml",
+        "sandbox: {backend: gvisor}",
+        "there is no sandbox backend 'gvisor': use one of bubblewrap, docker, kubernetes, podman, refusing",
+    ),
+    (
+        "fleet.yaml",
+        "forge: {kind: bitbucket}",
+        "there is no forge 'bitbucket': use one of folder, gitea, github, gitlab, local",
+    ),
+    (
+        "fleet.yaml",
+        "forge: {kind: folder, git: 'https://x.example/a/b.git', options: {folder: c}}",
+        "pushing there takes a token",
+    ),
+    (
+        "fleet.yaml",
+        "forge: {kind: folder, repository: a/b, token: 'secret://gone', options: {folder: c}}",
+        "no provider has secret 'gone', the token of forge folder",
+    ),
+    (
+        "fleet.yaml",
+        "notifications: {targets: [{name: a, kind: pigeon}]}",
+        "notifications.targets a: there is no notification target 'pigeon': use one of file, mail, webhook",
+    ),
+    (
+        "fleet.yaml",
+        "notifications: {targets: [{name: a, kind: file, secret: 'secret://gone', options: {file: /tmp/x}}]}",
+        "no provider has secret 'gone', the key of notification target a",
+    ),
+    (
+        "secrets.yaml",
+        _PROVIDER.replace("kind: json", "kind: jason"),
+        "provider own: there is no secret provider 'jason'",
+    ),
+    (
+        "secrets.yaml",
+        _PROVIDER.replace("file:", "path:"),
+        "options of secret provider 'json': file: Field required; path: Extra",
+    ),
+    (
+        "models.yaml",
+        engines("{engine_id: w, kind: wire, model: m, unpriced: true}"),
+        "engine w: options .*: url: Field required",
+    ),
+    (
+        "models.yaml",
+        engines("{engine_id: w, kind: wired, model: m, unpriced: true}"),
+        "there is no model engine 'wired': use",
+    ),
+    (
+        "models.yaml",
+        engines("{engine_id: w, kind: opnai, model: m, unpriced: true, base_url: 'http://x/v1'}"),
+        "kind 'opnai' is none of vllm, openai, .* under options, not beside them: base_url",
+    ),
+]
+"""A file of the configuration, and what the start says of it; nothing, where it is right."""
+
 
 def overlay(folder: Path) -> Path:
     """A configuration directory with the packaged roles and the example's."""
@@ -204,6 +316,23 @@ def test_plugin_that_is_not_whole_stops_the_start(tmp_path: Path, old: str, new:
     assert done.returncode != 0
     assert "ConfigError" in done.stderr
     assert words in done.stderr
+
+
+@pytest.mark.rule("RT-69", "GL-22")
+def test_start_says_what_is_wrong_with_what_a_package_brings(tmp_path: Path) -> None:
+    for number, (name, text, _) in enumerate(STARTS):
+        folder = tmp_path / f"{number:02}"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        if name != "fleet.yaml":
+            (folder / "fleet.yaml").write_text("blobs: redis\n")
+    said = answer(process(_STARTS, tmp_path))
+    wrong = [
+        (text, message)
+        for (_, text, words), message in zip(STARTS, said, strict=True)
+        if not (re.search(words, message) if words else message == "")
+    ]
+    assert wrong == []
 
 
 def test_page_shows_the_examples_as_they_are() -> None:

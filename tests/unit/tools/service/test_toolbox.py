@@ -186,3 +186,30 @@ def test_two_tools_of_one_name_stop_the_start(world: World) -> None:
     assert world.box(tool).names == {"demo"}
     with pytest.raises(ConfigError, match="two tools are named 'demo'"):
         Toolbox([tool, tool], ledger=world.ledger, blobs=world.blobs, clock=SystemClock(), name="one")
+
+
+async def test_tool_that_comes_later_is_made_by_its_first_call_and_once(world: World) -> None:
+    made: list[Scripted] = []
+
+    def make() -> Scripted:
+        made.append(Scripted(lambda _, __: FINE))
+        return made[-1]
+
+    box = Toolbox([], later={"demo": make}, ledger=world.ledger, blobs=world.blobs, clock=SystemClock(), name="one")
+    assert (box.names, made) == ({"demo"}, [])
+    for key in ("a" * 64, "b" * 64):
+        assert (await box.call(CALL, context_of(key=key))).outcome == "succeeded"
+    assert [tool.calls for tool in made] == [2]
+
+
+def test_tool_that_comes_later_has_a_name_of_its_own(world: World) -> None:
+    tool = Scripted(hang)
+    with pytest.raises(ConfigError, match="two tools are named 'demo'"):
+        Toolbox(
+            [tool],
+            later={"demo": lambda: tool},
+            ledger=world.ledger,
+            blobs=world.blobs,
+            clock=SystemClock(),
+            name="one",
+        )
