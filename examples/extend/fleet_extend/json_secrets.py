@@ -44,7 +44,7 @@ class JsonSecrets:
                 found = os.fstat(handle)
                 # Of the open file: what the name leads to may change at any moment.
                 if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-                    raise PolicyDenied(f"{self._file} is open to others: chmod 600 it", rule_id="RT-65")
+                    raise PolicyDenied(f"{self._file} is open to others: chmod 600 it", rule_id="file_open_to_others")
                 values = json.loads(file.read())
         except (OSError, ValueError):
             raise StoreUnavailable(f"{self._file} cannot be read as JSON: mend it", provider=self.label) from None
