@@ -7,7 +7,16 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fleet.config.secrets import EnvironmentSecretsSettings, FileSecretsSettings, ProviderSettings, SecretsSettings
+from fleet.config.secrets import (
+    EnvironmentSecretsSettings,
+    FileSecretsSettings,
+    KubernetesSecretsSettings,
+    MountedSecretsSettings,
+    PluginSecretsSettings,
+    ProviderSettings,
+    SecretsSettings,
+    VaultSecretsSettings,
+)
 from fleet.kernel.clock import Clock, SystemClock
 from fleet.kernel.errors import ConfigError
 from fleet.log.redis.connection import connect_redis
@@ -16,12 +25,13 @@ from fleet.secrets.port import AccessTrail, ProviderParts, SecretProvider, Secre
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets, RecordAccess, SecretBroker
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.plugins import Group, choose
+from fleet.wiring.plugins import Chosen, Group, choose
 from fleet.wiring.sandbox.plugins import active_roles
 
 SECRET_PROVIDERS: Group[SecretProviderPlugin[Any]] = Group(
     "swe_fleet.secret_providers", "secret provider", SecretProviderPlugin, ("environment", "file")
 )
+_FurtherSettings = MountedSecretsSettings | KubernetesSecretsSettings | VaultSecretsSettings | PluginSecretsSettings
 _LOG = logging.getLogger("fleet.secrets")
 
 _FILE = "secrets.yaml"
@@ -62,9 +72,9 @@ def make_secret_broker(
 
 def check_providers(endpoints: Endpoints) -> None:
     """Every provider is of a kind that there is, with options that it takes; ConfigError otherwise. Nothing is read."""
-    settings = endpoints.files.load(_FILE, SecretsSettings)
-    for entry in settings.providers:
-        _provider(entry, {}, clock=SystemClock(), ttl_s=settings.life_s)
+    for entry in endpoints.files.load(_FILE, SecretsSettings).providers:
+        if not isinstance(entry, FileSecretsSettings | EnvironmentSecretsSettings):
+            _chosen(entry)
 
 
 def check_secret(endpoints: Endpoints, name: str, *, what: str, of: str, tool: str, ops: Sequence[str]) -> None:
@@ -129,7 +139,10 @@ def _provider(entry: ProviderSettings, environ: Mapping[str, str], *, clock: Clo
         case EnvironmentSecretsSettings():
             return EnvironmentSecrets(entry.label, environ, prefix=entry.prefix, names=entry.secrets, ttl_s=ttl_s)
         case _:
-            where = f"{_FILE}: provider {entry.label}"
-            chosen = choose(SECRET_PROVIDERS, entry.kind, entry.options, where=where)
+            chosen = _chosen(entry)
             parts = ProviderParts(label=entry.label, names=frozenset(entry.secrets), ttl_s=ttl_s, clock=clock)
             return chosen.plugin.make(chosen.options, parts)
+
+
+def _chosen(entry: _FurtherSettings) -> Chosen[SecretProviderPlugin[Any]]:
+    return choose(SECRET_PROVIDERS, entry.kind, entry.options, where=f"{_FILE}: provider {entry.label}")
