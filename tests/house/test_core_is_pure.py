@@ -27,6 +27,11 @@ NAMES_OF_OTHER_MODULES = frozenset(
     | {("shlex", n) for n in ("split", "join")}
     # Of a text that is given; `load` would read a file.
     | {("tomllib", "loads")}
+    # A mapping that forgets; its siblings with a time to live read a clock.
+    | {("cachetools", "LRUCache")}
+    # A check of a value; a registry that was given no way to fetch a schema holds what it was given.
+    | {("jsonschema", n) for n in ("Draft202012Validator", "SchemaError", "ValidationError")}
+    | {("referencing", "Registry"), ("referencing.exceptions", "Unresolvable")}
     # A tree of a text; nothing of it is run.
     | {("ast", "parse")}
 )
