@@ -11,6 +11,8 @@ from fleet.cli.exit_codes import BAD_INPUT, DONE, FAILED, MISSING, WAITING
 from fleet.cli.output import Output, shown
 from fleet.kernel.errors import StoreUnavailable
 
+_RESULT_KEYS = frozenset({"outcome", "error"})
+"""One of them is in whatever `fleet.cli.submitted` prints as its result."""
 _LIKE_RUN = frozenset({DONE, BAD_INPUT, WAITING, FAILED, MISSING})
 
 
@@ -19,7 +21,8 @@ def follow(jobs: Jobs, job_id: str, output: Output, *, look_s: float = 0.5, pati
 
     Args:
         look_s: seconds between two looks.
-        patience_s: a cluster that does not answer for so long is given up; the story goes on there.
+        patience_s: a cluster that does not answer for so long is given up; the story goes on there. The result of a
+            job that is over is waited for as long, where Ray says of the job that it has printed one.
 
     Raises:
         StoreUnavailable: the cluster does not answer any more, or has forgotten the job.
@@ -33,16 +36,16 @@ def follow(jobs: Jobs, job_id: str, output: Output, *, look_s: float = 0.5, pati
             f"`ray job stop {job_id}` ends the following alone"
         )
         return FAILED
-    log.show(jobs.log(job_id), is_whole=True)
     return _told(job_id, state, log.result, output)
 
 
 def _until_over(jobs: Jobs, job_id: str, log: _Log, *, look_s: float, patience_s: float) -> JobState:
+    """How the job ended, with all of its log shown: Ray may say that it is over before it has the last line of it."""
     good = time.monotonic()
     while True:
         try:
             state = jobs.state(job_id)
-            log.show(jobs.log(job_id))
+            text = jobs.log(job_id)
         except StoreUnavailable as error:
             if time.monotonic() - good > patience_s:
                 raise StoreUnavailable(
@@ -50,18 +53,26 @@ def _until_over(jobs: Jobs, job_id: str, log: _Log, *, look_s: float, patience_s
                     job=job_id,
                 ) from error
         else:
-            good = time.monotonic()
+            log.show(text)
             if state is None:
                 raise StoreUnavailable(
                     f"job {job_id} is not known to the cluster any more; was its head lost?", job=job_id
                 )
-            if state.is_over:
+            if not state.is_over:
+                good = time.monotonic()
+            elif log.result is not None or not _has_result(state) or time.monotonic() - good > patience_s:
+                log.show(text, is_whole=True)
                 return state
         time.sleep(look_s)
 
 
+def _has_result(state: JobState) -> bool:
+    """Whether the command of the job came to its own end, where it prints its result."""
+    return state.status == "SUCCEEDED" or state.exit_code in _LIKE_RUN
+
+
 def _told(job_id: str, state: JobState, result: dict[str, Any] | None, output: Output) -> int:
-    if result is not None and (state.status == "SUCCEEDED" or state.exit_code in _LIKE_RUN):
+    if result is not None and _has_result(state):
         output.result(result)
         return DONE if state.status == "SUCCEEDED" else int(state.exit_code or FAILED)
     why = state.message.strip().splitlines()[0][:300] if state.message.strip() else "Ray does not say why"
@@ -72,7 +83,7 @@ def _told(job_id: str, state: JobState, result: dict[str, Any] | None, output: O
 
 
 class _Log:
-    """The log of a job, of which each line is shown once; its last line of JSON is the result."""
+    """The log of a job, of which each line is shown once but its result."""
 
     def __init__(self, output: Output) -> None:
         self._output, self._shown = output, 0
@@ -80,20 +91,22 @@ class _Log:
 
     def show(self, text: str, *, is_whole: bool = False) -> None:
         """What came since the last look; a line that is not ended yet waits unless the text is whole."""
-        end = len(text) if is_whole else text.rfind("\n") + 1
+        ended = text.rfind("\n") + 1
+        end = len(text) if is_whole or _result_in(text[ended:]) is not None else ended
         for line in text[self._shown : end].splitlines():
-            if (found := _json_object(line)) is not None:
+            if (found := _result_in(line)) is not None:
                 self.result = found
             elif line.strip():
                 self._output.note(shown(line))
         self._shown = max(self._shown, end)
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def _result_in(line: str) -> dict[str, Any] | None:
+    """The result of the command, if the line is one; a log line in the form of JSON is none."""
     if not line.startswith("{"):
         return None
     try:
-        found: object = json.loads(line)
+        found: dict[str, Any] = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    return None if _RESULT_KEYS.isdisjoint(found) else found

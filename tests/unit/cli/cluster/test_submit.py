@@ -38,7 +38,7 @@ class ScriptedJobs:
     """Jobs of a cluster that say what they are told to, one look after the other; the last one again and again."""
 
     looks: list[JobState | FleetError | KeyboardInterrupt | None] = field(default_factory=list)
-    logs: list[str] = field(default_factory=list)
+    logs: list[str | StoreUnavailable] = field(default_factory=lambda: [""])
     known: dict[str, JobState] = field(default_factory=dict)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     entrypoints: list[str] = field(default_factory=list)
@@ -54,7 +54,10 @@ class ScriptedJobs:
         return found
 
     def log(self, job_id: str) -> str:
-        return self.logs.pop(0) if len(self.logs) > 1 else "".join(self.logs)
+        found = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def submit(self, job_id: str, *, entrypoint: str, folder: Path, metadata: Mapping[str, str]) -> None:
         if self.is_taken:
@@ -129,7 +132,7 @@ def test_exit_code_is_that_of_the_run(end: JobState, code: int, capsys: pytest.C
 def test_every_line_of_the_log_is_shown_once_and_only_when_it_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     logs = ["first [bold]line\nsec", "first [bold]line\nsecond\n", "first [bold]line\nsecond\nlast {", ""]
     logs[-1] = logs[2] + f'"\n{json.dumps(RESULT)}\n'
-    assert followed(ScriptedJobs(looks=[RUNS, RUNS, RUNS, DONE], logs=[*logs, logs[-1]])) == 0
+    assert followed(ScriptedJobs(looks=[RUNS, RUNS, RUNS, DONE], logs=[*logs])) == 0
     assert capsys.readouterr().err.splitlines() == ["first [bold]line", "second", 'last {"']
 
 
@@ -139,13 +142,14 @@ def test_every_line_of_the_log_is_shown_once_and_only_when_it_is_whole(capsys: p
         (JobState("FAILED", "The node of the job died.\nlong trace", None), "one\n", "The node of the job died."),
         (JobState("STOPPED", "", None), "", "Ray does not say why"),
         (JobState("FAILED", "exit code 1", 1), "Traceback ...\nImportError\n", "exit code 1"),
+        (JobState("SUCCEEDED", "", 0), '{"level": "info"}\n', "Ray does not say why"),
         (JobState("FAILED", "killed", -9), json.dumps(RESULT), "killed"),
     ],
 )
 def test_job_that_died_is_a_failure_that_says_why(
     state: JobState, log: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert followed(ScriptedJobs(looks=[state], logs=[log])) == 4
+    assert followed(ScriptedJobs(looks=[state], logs=[log]), patience_s=0) == 4
     shown = capsys.readouterr()
     assert json.loads(shown.out)["error"] | {"status": ""} == {
         "code": "job_failed", "job": "fleet-1", "status": "", "message": why
@@ -153,8 +157,27 @@ def test_job_that_died_is_a_failure_that_says_why(
     assert "tries again" in shown.err
 
 
+@pytest.mark.parametrize("late", ["", 'working\n{"outcome": "do', AWAY], ids=["nothing", "half", "no answer"])
+def test_result_that_comes_after_the_end_of_the_job_is_waited_for(
+    late: str | StoreUnavailable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = ScriptedJobs(looks=[RUNS, DONE], logs=["", late, late, f"working\n{json.dumps(RESULT)}\n"])
+    assert followed(jobs) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == RESULT
+    assert shown.err.splitlines() == ["working"]
+
+
+def test_log_lines_in_the_form_of_json_are_shown_and_are_not_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    line = json.dumps({"level": "warning", "message": "a connection was not closed"})
+    assert followed(ScriptedJobs(looks=[DONE], logs=[f"{line}\n{json.dumps(RESULT)}\n{line}\n"])) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == RESULT
+    assert shown.err.splitlines() == [line, line]
+
+
 def test_cluster_that_is_away_for_a_moment_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = ScriptedJobs(looks=[RUNS, AWAY, AWAY, DONE], logs=[json.dumps(RESULT)])
+    jobs = ScriptedJobs(looks=[RUNS, AWAY, AWAY, DONE], logs=["", json.dumps(RESULT)])
     assert followed(jobs) == 0
     with pytest.raises(StoreUnavailable, match="job fleet-1 cannot be followed any more: no Ray dashboard answers"):
         followed(ScriptedJobs(looks=[RUNS, AWAY]), patience_s=0)
