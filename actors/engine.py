@@ -19,8 +19,6 @@ from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.models.engines import EngineParts, make_engine
 from fleet.wiring.models.figures import make_model_reporter
 
-_LOOK_S = 2.0
-"""Seconds between two looks at whether the library still lives."""
 _DRAIN_S = 8.0
 _GATHER_S = 0.05
 """Pieces of a stream that come within this time travel together: each way through Ray costs about a millisecond."""
@@ -28,6 +26,9 @@ _GATHER_S = 0.05
 
 class EngineShell(Shell):
     """Thin shell over one engine: it loads in the background, and again when what was loaded dies."""
+
+    look_s = 2.0
+    """Seconds between two looks at whether the library still lives."""
 
     def __init__(self, name: str, endpoints: Endpoints, parts: EngineParts | None = None) -> None:
         super().__init__(name, endpoints)
@@ -40,7 +41,7 @@ class EngineShell(Shell):
     async def _keep_loaded(self) -> None:
         await self._engine.load()
         while (info := await self._engine.info()).state != "failed":
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(self.look_s)
         await self._engine.close()
         raise ModelUnavailable(f"{self.name} is loaded again: {info.why}", engine=info.engine)
 

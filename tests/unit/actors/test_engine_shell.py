@@ -52,9 +52,9 @@ def endpoints(folder: Path, *serve: str, **changes: Any) -> Endpoints:
 
 
 class Quick(EngineShell):
-    """An engine actor that does not wait long before it loads again."""
+    """An engine actor that does not wait long before it looks, and before it loads again."""
 
-    first_pause_s = 0.001
+    first_pause_s, look_s = 0.001, 0.01
 
 
 def shell_of(folder: Path, **speed: float) -> tuple[Quick, MemoryTokenSource]:
