@@ -228,14 +228,17 @@ class CouncilShard:
             if known is not None and not known.task.done():
                 return known
             await self._require_newest()
+            # A sweep or a delivery that is under way would take again what `drain` has just freed for others.
+            self._require_not_draining(stream)
             asked_ms = self._clock.monotonic_ms()
             lease = await self._leases.claim(stream, self.owner_id, ttl_s=self._ttl_s)
             try:
+                self._require_not_draining(stream)
                 owned = await self._open(lease, asked_ms, for_command=for_command)
                 if owned is not None and self._draining:
                     # All that this shard had was dropped meanwhile, and nobody would renew for this one.
                     await self._drop(stream, owned)
-                    raise OwnershipLost(f"{self.owner_id} stopped its work while it opened {stream}")
+                    self._require_not_draining(stream)
             except Exception:
                 with contextlib.suppress(FleetError):
                     await self._leases.release(lease)
@@ -243,6 +246,10 @@ class CouncilShard:
             if owned is None:
                 await self._leases.release(lease)
             return owned
+
+    def _require_not_draining(self, stream: StreamId) -> None:
+        if self._draining:
+            raise OwnershipLost(f"{self.owner_id} stopped its work before it had opened {stream}")
 
     async def _open(self, lease: Lease, asked_ms: int, *, for_command: bool) -> _Owned | None:
         stream = lease.stream

@@ -94,17 +94,17 @@ async def test_stories_of_a_drained_node_work_on_until_it_ends_and_move_to_one_t
         assert left == []
 
         async def all_moved() -> bool:
-            return all(len(owners_of(events)) > len(before[s]) for s, events in (await histories()).items())
+            # A busy node may have lost a story and taken it again before it ended: the last owner counts.
+            there = {process.pid for process in descendants(refuge)}
+            return all(_pid(owners_of(events)[-1][1]) in there for events in (await histories()).values())
 
         await until(all_moved, within_s=MOVED_S, why="every story has an owner on the other node")
-        there = {process.pid for process in descendants(refuge)}
-        for story_id, events in (await histories()).items():
-            assert _pid(owners_of(events)[-1][1]) in there, story_id
         during = [
             event
-            for story_id, events in (await histories()).items()
+            for events in (await histories()).values()
             for event in events
-            if found["told_ms"] <= event.ts_ms <= found["ended_ms"] and event.epoch == before[story_id][-1][0]
+            if found["told_ms"] <= event.ts_ms <= found["ended_ms"]
+            and event.epoch in {epoch for epoch, owner in owners_of(events) if _pid(owner) in living}
         ]
         assert during != [], "no story was worked on while its node was drained"
 

@@ -88,7 +88,7 @@ class Cut(MemoryLeaseStore):
 
 
 class Late(MemoryLeaseStore):
-    """The answer to a claim of STREAM_ONE waits for `go`; `claimed` says that one does."""
+    """The answer to a claim of a story waits for `go`; `claimed` says that one does."""
 
     def __init__(self, town: Town) -> None:
         super().__init__(town.log, town.clock)
@@ -96,7 +96,7 @@ class Late(MemoryLeaseStore):
 
     async def claim(self, stream: StreamId, owner: str, *, ttl_s: int) -> Lease:
         lease = await super().claim(stream, owner, ttl_s=ttl_s)
-        if stream == STREAM_ONE:
+        if stream.startswith("story:"):
             self.claimed.set()
             await self.go.wait()
         return lease
@@ -125,6 +125,25 @@ async def test_story_that_a_shard_opens_while_it_stops_is_given_back_at_once(end
         assert await leases.claim(STREAM_ONE, "council:1/b1", ttl_s=15)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
+
+
+@pytest.mark.rule("EV-4", "GL-19")
+async def test_shard_that_stops_takes_none_of_the_stories_that_its_sweep_had_found_before():
+    town = Works()
+    async with running(town.shard("council:0", "a1")):
+        for story_id in (ONE, TWO):
+            await town.create(story_id)
+    leases = town.leases = Late(town)
+    stopping = town.shard("council:1", "b1")
+    async with running(stopping):
+        await town.until(leases.claimed.is_set, within_s=60)
+        await stopping.drain()
+        leases.go.set()
+        await town.pass_time(5)
+    # Nothing that it would have to give back is on record, and whoever comes next has to wait for no lease.
+    for story_id, stream in ((ONE, STREAM_ONE), (TWO, STREAM_TWO)):
+        assert {taken.owner for taken in await town.owners(story_id)} == {"council:0/a1"}
+        assert await leases.claim(stream, "council:2/c1", ttl_s=15)
 
 
 @pytest.mark.rule("EV-4", "GL-19")
