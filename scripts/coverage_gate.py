@@ -1,4 +1,7 @@
-"""Coverage of `fleet/` by package, lines and branches together; fails below 95 % (pure core) or 90 % (the rest)."""
+"""Coverage of the product by package, lines and branches together; fails below the bar of a package.
+
+Of `fleet/`, the rules of a package need 95 % and all else in it 90 %. The packages beside it have bars of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from typing import Any, NamedTuple
 from scripts.layout import OUTER, part_of
 
 CORE_PERCENT, OUTER_PERCENT = 95.0, 90.0
+BESIDE = {"actors": 68.0, "cluster": 95.0, "serve_apps": 95.0, "swe_fleet_client": 75.0}
+"""Bars of the packages beside `fleet`, a little below what was measured: much of them runs in processes of a fleet."""
+WHOLE = "fleet, all of it"
 ELSEWHERE = frozenset(
     {
         *(
@@ -37,34 +43,35 @@ class Row(NamedTuple):
     @property
     def is_enough(self) -> bool:
         """Whether it is over its bar."""
-        total = "," in self.package
-        return self.percent >= self.needed and (not total or self.branches >= self.needed)
+        return self.percent >= self.needed and (self.package != WHOLE or self.branches >= self.needed)
 
 
 def rows(report: Mapping[str, Any]) -> list[Row]:
-    """One row per package, the whole of `fleet` last."""
+    """One row per package, the whole of `fleet` last; a package beside `fleet` of which nothing was run has 0 %."""
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for path, entry in report["files"].items():
         if path in ELSEWHERE:
             continue
         summary = entry["summary"]
         figures = [summary[k] for k in ("covered_lines", "num_statements", "covered_branches", "num_branches")]
-        for name in (part_of(path), "fleet, all of it"):
+        package = Path(path).parts[0]
+        for name in (package,) if package in BESIDE else (part_of(path), WHOLE):
             sums[name] = [a + b for a, b in zip(sums[name], figures, strict=True)]
-    last = sums.pop("fleet, all of it", [0, 1, 0, 0])
-    return [row_of(name, figures) for name, figures in sorted(sums.items())] + [row_of("fleet, all of it", last)]
+    for name in (*BESIDE, WHOLE):
+        sums.setdefault(name, [0, 1, 0, 0])
+    return [row_of(name, sums[name]) for name in sorted(sums.keys() - {*BESIDE, WHOLE}) + [*BESIDE, WHOLE]]
 
 
 def row_of(name: str, figures: list[int]) -> Row:
     """The percentages of one package."""
     lines, all_lines, branches, all_branches = figures
-    is_core = name not in OUTER and "." not in name and "," not in name
+    is_core = name not in OUTER and "." not in name and name != WHOLE
     total = all_lines + all_branches
     return Row(
         name,
         100.0 * (lines + branches) / total if total else 100.0,
         100.0 * branches / all_branches if all_branches else 100.0,
-        CORE_PERCENT if is_core else OUTER_PERCENT,
+        BESIDE.get(name, CORE_PERCENT if is_core else OUTER_PERCENT),
     )
 
 
