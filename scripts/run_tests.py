@@ -1,8 +1,9 @@
-"""The default tests, in three processes at once (`make test`): one computes, much of the others is waiting.
+"""The default tests and the slow checks, four processes at once (`make test`), for most of them wait a lot.
 
-What two of them say follows the rest. The simulation comes late, and takes what time of the processors the others
-leave. Coverage is measured where the bars need it: it makes the simulation three times as slow, and what the tests of
-doors run of `fleet/` runs in other processes. Arguments go to pytest.
+A lane is a few folders of tests, or a check such as the types. Whoever is free takes the next one; the longest come
+first, so that both cores have work to the end. What a lane says is printed when it has ended, and stays in
+`build/reports/LANE.log`. Arguments go to pytest. With `--coverage` the lanes that the bars of `coverage_gate.py` need
+are traced: that doubles what their processors do, so `make test` leaves it out and CI has it.
 
 On a slow machine a limit of time that a test sets, or the product, may pass only because so many processes share two
 cores. So when tests of a few files fail beside the others, they run again, alone, and twice. What fails there once has
@@ -18,35 +19,36 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 REPORTS = Path("build/reports")
-COMPUTING = ("tests/unit",)
-HOUSE = ("tests/house",)
-SIMULATION = ("tests/sim",)
-STORES = ("tests/contract",)
-FRONT = ("tests/serve", "tests/chaos")
-FLEETS = ("tests/services", "tests/ray")
-DOORS = ("tests/doors",)
+CHECKS = ("types", "rules", "docs")
+"""Lanes that are targets of the Makefile."""
+PROGRAMS = tuple(f"tests/unit/{folder}" for folder in ("cli", "cluster", "models", "sandbox"))
+"""Unit tests that start processes and servers: a third of the time of all unit tests."""
 LANES = {
-    "computing": COMPUTING,
-    "house": HOUSE,
-    "doors": DOORS,
-    "simulation": SIMULATION,
-    "stores": STORES,
-    "front": FRONT,
-    "fleets": FLEETS,
+    "ray": ("tests/ray",),
+    "stores": ("tests/contract",),
+    "services": ("tests/services",),
+    "computing": ("tests/unit", *(f"--ignore={folder}" for folder in PROGRAMS)),
+    "programs": PROGRAMS,
+    "front": ("tests/serve", "tests/chaos"),
+    "doors": ("tests/doors",),
+    "simulation": ("tests/sim",),
+    "house": ("tests/house",),
 }
-FIRST = ("fleets", "doors")
-TOGETHER = (("computing", "house", "simulation"), ("stores", "front"))
-"""Lanes that run at the same time as the first ones; those of one group one after the other."""
-WIDE, REAL = "wide", "real"
-WIDE_SIMULATION = "wide-simulation"
-UNMEASURED = ("house", "doors", "simulation", WIDE, WIDE_SIMULATION, REAL)
+"""Folders by lane, in the order in which they are taken: those that wait for a whole fleet early, and not at once."""
+AT_ONCE = 4
+"""Processes: two cores are busy with four, and a fleet that starts beside three others keeps its limits of time."""
+FAST = ("computing", "programs", "house")
+WIDES = (WIDE, WIDE_FLEETS, WIDE_SIMULATION) = ("wide", "wide-fleets", "wide-simulation")
+REAL = "real"
+MEASURED = frozenset({"ray", "stores", "services", "computing", "programs", "front"})
+"""Lanes that the bars of coverage need: the others run the product in other processes, or run it over and over."""
 REAL_SUITES = (
     "tests/contract/test_log.py",
     "tests/contract/test_log_stateful.py",
@@ -65,15 +67,21 @@ REAL_SUITES = (
     "tests/services/test_redis_blobs.py",
     "tests/services/test_story_graph.py",
     "tests/services/test_audit.py",
-    "tests/chaos",
+    "tests/chaos/test_graph_down.py",
+    "tests/chaos/test_graph_poison.py",
+    "tests/chaos/test_graph_races.py",
+    "tests/chaos/test_owner_cut_off.py",
+    "tests/chaos/test_run_races.py",
 )
+"""Files with tests of the stores; of these, `tests/conftest.py` leaves those that reach no server that was given."""
 CHOSEN = {
     **LANES,
-    WIDE: ("tests", f"--ignore={SIMULATION[0]}"),
-    WIDE_SIMULATION: SIMULATION,
+    WIDE: ("tests", "--ignore=tests/sim", "--ignore=tests/ray", "--ignore=tests/chaos"),
+    WIDE_FLEETS: ("tests/ray", "tests/chaos"),
+    WIDE_SIMULATION: ("tests/sim",),
     REAL: REAL_SUITES,
 }
-_MARKS = {WIDE: "wide and not slow", WIDE_SIMULATION: "wide and not slow", REAL: "not slow"}
+_MARKS = {**dict.fromkeys(WIDES, "wide and not slow"), REAL: "not slow"}
 MOST_AGAIN = 5
 """Files: a fixture that fails takes every test of its module with it."""
 TIMES_AGAIN = 2
@@ -83,77 +91,99 @@ _NOTHING_SELECTED = 5
 """What pytest ends with then; only right where an argument such as `-k` asked for it."""
 
 
-def main(arguments: list[str]) -> int:
-    """0 when every process passed; else the status of one that did not."""
+def main(arguments: list[str], *, is_traced: bool = False) -> int:
+    """0 when every process passed; else the status of one that did not.
+
+    Args:
+        is_traced: coverage is measured, and combined into `.coverage`.
+    """
     left = {path.name for path in Path("tests").iterdir() if list(path.glob("**/test_*.py"))}
-    known = {Path(folder).name for folder in itertools.chain(*LANES.values())}
+    known = {Path(folder).parts[1] for folder in itertools.chain(*LANES.values()) if not folder.startswith("-")}
     assert left == known, "a folder would not run"
     for old in REPORTS.glob(".coverage*"):
         old.unlink()
-    for lane in LANES:
+    traced = MEASURED if is_traced else frozenset[str]()
+    code, unstable = _run_lanes([*CHECKS, *LANES], Run(arguments, traced))
+    (REPORTS / "unstable.txt").write_text("".join(f"{test}\n" for test in unstable))
+    if is_traced:
+        subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", *_data()], check=True)
+    return code
+
+
+def run_apart(
+    lanes: Sequence[str], arguments: list[str], environs: Mapping[str, Mapping[str, str]] | None = None
+) -> int:
+    """Lanes for other commands (`make test-fast`, `test-wide`, `test-real`), by the same rule; 0 when they passed.
+
+    Args:
+        environs: what the processes of a lane find in their environment, besides that of this one.
+    """
+    return _run_lanes(lanes, Run(arguments, environs=environs or {}))[0]
+
+
+class Run(NamedTuple):
+    """What holds for every process of a run."""
+
+    arguments: list[str]
+    traced: Set[str] = frozenset()
+    environs: Mapping[str, Mapping[str, str]] = {}
+
+
+def _run_lanes(lanes: Sequence[str], run: Run) -> tuple[int, list[str]]:
+    """The status of them all, and the tests that failed beside others and passed alone."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for lane in lanes:
         shutil.rmtree(_cache(lane), ignore_errors=True)
     started = time.monotonic()
-    codes = _run_together(FIRST, TOGETHER, arguments)
-    unstable = _try_again(codes, arguments)
-    subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", *_data()], check=True)
-    print(f"all tests in {time.monotonic() - started:.0f} s", flush=True)
-    (REPORTS / "unstable.txt").write_text("".join(f"{test}\n" for test in unstable))
+    codes = _run_together(lanes, run)
+    unstable = _try_again(codes, run)
+    print(f"all of it in {time.monotonic() - started:.0f} s", flush=True)
+    for lane in (lane for lane in lanes if verdict([codes[lane]], is_narrowed=bool(run.arguments))):
+        print(f"FAILED: {lane}, see {REPORTS / lane}.log", flush=True)
     for test in unstable:
         print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
-    return verdict(list(codes.values()), is_narrowed=bool(arguments)) if codes.keys() == LANES.keys() else 1
+    return verdict([codes[lane] for lane in lanes], is_narrowed=bool(run.arguments)), unstable
 
 
-def run_unmeasured(lane: str, arguments: list[str], *beside: str) -> int:
-    """Lanes without coverage (`make test-wide`, `make test-real`), by the same rule; 0 when their tests passed.
-
-    Args:
-        beside: lanes that run at the same time; what they say follows.
-    """
-    for each in (lane, *beside):
-        shutil.rmtree(_cache(each), ignore_errors=True)
-    codes = _run_together((lane,), [(each,) for each in beside], arguments)
-    for test in _try_again(codes, arguments):
-        print(f"UNSTABLE: failed beside others, passed {TIMES_AGAIN} times alone: {test}", flush=True)
-    is_whole = codes.keys() == {lane, *beside}
-    return verdict(list(codes.values()), is_narrowed=bool(arguments)) if is_whole else 1
-
-
-def _run_together(first: Sequence[str], apart: Sequence[Sequence[str]], arguments: list[str]) -> dict[str, int]:
-    """What pytest ended with by lane; one that could not even be started has no code.
-
-    Args:
-        apart: lanes that run meanwhile, those of one group one after the other.
-    """
-    REPORTS.mkdir(parents=True, exist_ok=True)
+def _run_together(lanes: Sequence[str], run: Run) -> dict[str, int]:
+    """What each lane ended with; at most `AT_ONCE` run at the same time, in the order given."""
     codes = dict[str, int]()
-
-    def run_lanes(group: Sequence[str]) -> None:
-        with (REPORTS / f"{group[0]}.log").open("wb") as output:
-            for each in group:
-                codes[each] = _run(each, arguments, output)
-
-    threads = {group[0]: threading.Thread(target=run_lanes, args=(group,)) for group in apart}
-    for thread in threads.values():
-        thread.start()
-    for each in first:
-        codes[each] = _run(each, arguments, None)
-    for name, thread in reversed(threads.items()):
-        print(f"... {name}", flush=True)
-        thread.join()
-        sys.stdout.write((REPORTS / f"{name}.log").read_text(errors="replace"))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ends = {pool.submit(_run_logged, lane, run): lane for lane in lanes}
+        for end in as_completed(ends):
+            lane = ends[end]
+            codes[lane], seconds = end.result()
+            text = (REPORTS / f"{lane}.log").read_text(errors="replace")
+            _tell(f"... {lane} took {seconds:.0f} s\n{text}")
     return codes
 
 
-def _try_again(codes: dict[str, int], arguments: list[str]) -> list[str]:
+def _run_logged(lane: str, run: Run) -> tuple[int, float]:
+    """What it ended with and the seconds it took; what it said is in its log."""
+    started = time.monotonic()
+    _tell(f"... {lane} begins")
+    with (REPORTS / f"{lane}.log").open("wb") as output:
+        code = _run_check(lane, output) if lane in CHECKS else _run_tests(lane, run, output)
+    return code, time.monotonic() - started
+
+
+def _tell(text: str) -> None:
+    """One write: threads tell at the same time."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _try_again(codes: dict[str, int], run: Run) -> list[str]:
     """The tests that failed beside others and pass alone; a lane of which no others failed has passed."""
-    failed = {lane: failed_of(_cache(lane)) for lane, code in codes.items() if code == _FAILED}
+    failed = {lane: failed_of(_cache(lane)) for lane, code in codes.items() if code == _FAILED and lane not in CHECKS}
     if not are_few(failed):
         return []
     unstable: list[str] = []
     for lane, tests in failed.items():
         print(f"... {lane}, again and alone: {', '.join(tests)}", flush=True)
-        more = [] if lane in UNMEASURED else ["--cov-append"]
-        again = [_run(lane, [*arguments, *more], None, tests) for _ in range(TIMES_AGAIN)]
+        more = ["--cov-append"] if lane in run.traced else []
+        alone = run._replace(arguments=[*run.arguments, *more])
+        again = [_run_tests(lane, alone, None, tests) for _ in range(TIMES_AGAIN)]
         codes[lane] = verdict(again, is_narrowed=False)
         unstable += tests if codes[lane] == 0 else []
     return unstable
@@ -177,13 +207,20 @@ def verdict(codes: list[int], *, is_narrowed: bool) -> int:
     return next((code for code in codes if code not in fine), 0)
 
 
-def _run(lane: str, arguments: list[str], output: IO[bytes] | None, tests: Sequence[str] = ()) -> int:
+def _run_check(target: str, output: IO[bytes]) -> int:
+    return subprocess.run(
+        ["make", "--no-print-directory", target], stdout=output, stderr=output, check=False
+    ).returncode
+
+
+def _run_tests(lane: str, run: Run, output: IO[bytes] | None, tests: Sequence[str] = ()) -> int:
     """What pytest ended with; it ran the folders of the lane, or these tests of it alone."""
-    measure = [] if lane in UNMEASURED else ["--cov", "--cov-report="]
+    measure = ["--cov", "--cov-report="] if lane in run.traced else []
     cache = ["-o", f"cache_dir={_cache(lane)}"]
     marks = _MARKS.get(lane, "not slow and not wide")
-    command = ["-m", "pytest", "-m", marks, "--durations=15", *measure, *cache, *arguments]
-    environ = {**os.environ, "COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
+    command = ["-m", "pytest", "-m", marks, "--durations=15", *measure, *cache, *run.arguments]
+    data = {"COVERAGE_FILE": str((REPORTS / f".coverage.{lane}").absolute())}
+    environ = {**os.environ, **data, **run.environs.get(lane, {})}
     chosen = tests or CHOSEN[lane]
     process = subprocess.run(
         [sys.executable, *command, *chosen], env=environ, stdout=output, stderr=output, check=False
@@ -201,11 +238,11 @@ def _data() -> list[str]:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["--coverage", *given]:
+            raise SystemExit(main(given, is_traced=True))
+        case ["--fast", *given]:
+            raise SystemExit(run_apart(FAST, given))
         case ["--wide", *given]:
-            raise SystemExit(run_unmeasured(WIDE, given, WIDE_SIMULATION))
-        case ["--real", *given]:
-            # What needs Ray brings its own stores.
-            ignored = [f"--ignore={path}" for path in sorted(Path("tests/chaos").glob("test_ray_*.py"))]
-            raise SystemExit(run_unmeasured(REAL, [*ignored, *given]))
+            raise SystemExit(run_apart(WIDES, given))
         case given:
             raise SystemExit(main(given))

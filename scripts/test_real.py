@@ -1,7 +1,8 @@
 """The suites of the stores against real servers: contract, projection and the fast faults (`make test-real`).
 
-`FLEET_REDIS_URL` and `FLEET_NEO4J_URI` name the servers. Without the first one, the machine's own `redis-server` is
-started on a free port of the loopback for the run, and ended afterwards. Arguments go to pytest.
+`FLEET_REDIS_URL` and `FLEET_NEO4J_URI` name the servers. Without either, the machine's own `redis-server` is
+started on a free port of the loopback for the run, and ended afterwards. With `--wide`, the tests of `make test-wide`
+run at the same time, against servers of their own. Other arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts import run_tests
+
 _START_S = 10.0
+_NAMES = ("FLEET_REDIS_URL", "FLEET_NEO4J_URI", "FLEET_NEO4J_USER", "FLEET_NEO4J_PASSWORD")
 
 
 def main(arguments: list[str]) -> int:
     """The exit status of pytest; 5 when there is no real server to test against."""
-    environ = {**os.environ, "FLEET_TEST_REAL": "1"}
-    if environ.get("FLEET_REDIS_URL") or environ.get("FLEET_NEO4J_URI"):
-        return run(arguments, environ)
+    given = {name: value for name in _NAMES if (value := os.environ.pop(name, ""))}
+    if "FLEET_REDIS_URL" in given or "FLEET_NEO4J_URI" in given:
+        return run(arguments, given)
     if shutil.which("redis-server") is None:
         print(
             "There is no real server to test against: install redis-server, or set FLEET_REDIS_URL or FLEET_NEO4J_URI.",
@@ -33,13 +37,19 @@ def main(arguments: list[str]) -> int:
         )
         return 5
     with tempfile.TemporaryDirectory(prefix="fleet-real-") as folder, own_redis(Path(folder)) as url:
-        return run(arguments, {**environ, "FLEET_REDIS_URL": url})
+        return run(arguments, {"FLEET_REDIS_URL": url})
 
 
-def run(arguments: list[str], environ: dict[str, str]) -> int:
-    """The status of these suites, which are judged by the rule of the default tests."""
-    script = Path(__file__).with_name("run_tests.py")
-    return subprocess.run([sys.executable, str(script), "--real", *arguments], env=environ, check=False).returncode
+def run(arguments: list[str], servers: Mapping[str, str]) -> int:
+    """The status of these suites, which are judged by the rule of the default tests.
+
+    Args:
+        servers: variables that the suites of the stores find in their environment, and no other lane does.
+    """
+    wide = run_tests.WIDES if "--wide" in arguments else ()
+    rest = [one for one in arguments if one != "--wide"]
+    real = {**servers, "FLEET_TEST_REAL": "1"}
+    return run_tests.run_apart((*wide, run_tests.REAL), rest, {run_tests.REAL: real})
 
 
 @contextmanager

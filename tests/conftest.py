@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests.support.docker_engine import docker_engine
 from tests.support.sandbox_leftovers import remove_sandbox_files_of
-from tests.support.services import Neo4jAddress, graph_server, log_server
+from tests.support.services import Neo4jAddress, graph_server, is_about_a_given_server, log_server
 
 # A process that has used gRPC would otherwise wake it in every child between fork and exec, where its files are closed.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -34,6 +34,14 @@ _GC_ALLOCATIONS = 20_000
 def pytest_collection() -> None:
     """What is imported for the tests stays; to look for garbage in it again and again finds nothing."""
     gc.disable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`make test-real` asks only what real servers answer: twins in memory and embedded stores have had their run."""
+    if os.environ.get("FLEET_TEST_REAL") == "1":
+        left_out = [item for item in items if not is_about_a_given_server(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_collection_finish() -> None:

@@ -40,6 +40,19 @@ class Neo4jAddress(NamedTuple):
     password: str
 
 
+_REACH = {"REDIS_URL": {"redis_url", "redis"}, "NEO4J_URI": {"neo4j_address", "bolt"}}
+"""Fixtures whose value is the server, and parameters that choose it, by the variable that gives one."""
+
+
+def is_about_a_given_server(item: pytest.Item) -> bool:
+    """Whether the test reaches a server that the environment names; all others say nothing new about real servers."""
+    parameters = (
+        item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    )
+    asked = {*getattr(item, "fixturenames", ()), *(one for one in parameters if isinstance(one, str))}
+    return any(_given(variable) and asked & names for variable, names in _REACH.items())
+
+
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, run on a loop of its own that never becomes the current one of the tests."""
     loop = asyncio.new_event_loop()
