@@ -20,10 +20,7 @@ BESIDE = {"actors": 68.0, "cluster": 95.0, "serve_apps": 95.0, "swe_fleet_client
 WHOLE = "fleet, all of it"
 ELSEWHERE = frozenset(
     {
-        *(
-            f"fleet/sandbox/backends/containers/backend{part}.py"
-            for part in ("", "_engine", "_health", "_launch", "_process")
-        ),
+        "fleet/sandbox/backends/containers/backend.py",
         "fleet/extensions/browser/browser.py",
         "fleet/extensions/operations/docker.py",
         "fleet/extensions/operations/postgresql.py",

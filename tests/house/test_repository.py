@@ -186,6 +186,10 @@ def test_coverage_gate_has_a_bar_for_every_package_of_the_wheel() -> None:
     assert found["fleet, all of it"].percent == 100.0
 
 
+def test_files_that_coverage_is_not_asked_of_are_there() -> None:
+    assert [path for path in coverage_gate.ELSEWHERE if not (ROOT / path).is_file()] == []
+
+
 def test_coverage_gate_counts_branches_and_sums_a_package() -> None:
     report = _report(**{"story/plan": (50, 50, 30, 40), "story/state": (10, 10, 0, 0), "log/redis/log": (9, 10, 0, 0)})
     found = {row.package: row for row in coverage_gate.rows(report)}
