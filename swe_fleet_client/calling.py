@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 __all__ = ["Calling", "FleetProblem"]
 
@@ -47,7 +47,7 @@ class Calling:
     ) -> None:
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Fleet-Role": role} if role else {})
         # A redirect would take the token to whoever it names.
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, follow_redirects=False)
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s, follow_redirects=False)
         self._wait_s = wait_s
 
     def __enter__(self) -> Self:
@@ -71,11 +71,11 @@ class Calling:
                 for envelope in self._stream(story_id, headers):
                     after = int(envelope["version"])
                     yield envelope
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 time.sleep(_POLL_S)
 
     def _stream(self, story_id: str, headers: dict[str, str]) -> Iterator[dict[str, Any]]:
-        asked = {"params": {"storyId": story_id}, "headers": headers, "timeout": httpx.Timeout(60.0)}
+        asked = {"params": {"storyId": story_id}, "headers": headers, "timeout": httpx2.Timeout(60.0)}
         with self._http.stream("GET", "/api/events/stream", **asked) as response:  # pyright: ignore[reportArgumentType]
             if response.is_error:
                 response.read()
@@ -111,14 +111,14 @@ class Calling:
         body: Any = None,
         key: str | None = None,
         if_match: str | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         headers = {"Idempotency-Key": key or secrets.token_hex(16)} if method != "GET" else {}
         if if_match is not None:
             headers["If-Match"] = if_match
         kept = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             response = self._http.request(method, path, params=kept, json=body, headers=headers)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             said = {"code": "unreachable", "retry": "later", "detail": f"the fleet does not answer: {error}"}
             raise FleetProblem(0, said) from error
         if not response.is_success:
@@ -139,7 +139,7 @@ class Calling:
             time.sleep(_POLL_S)
 
 
-def _problem(response: httpx.Response) -> FleetProblem:
+def _problem(response: httpx2.Response) -> FleetProblem:
     try:
         document: Any = response.json()
     except ValueError:

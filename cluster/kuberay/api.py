@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
-import httpx
+import httpx2
 
 from cluster.kuberay.identity import FIELD_MANAGER, Manifest
 from cluster.kuberay.kubeconfig import Access
@@ -80,7 +80,7 @@ class KubeApi:
     several tries.
     """
 
-    def __init__(self, client: httpx.AsyncClient, access: Access, *, pause_s: float = 0.5) -> None:
+    def __init__(self, client: httpx2.AsyncClient, access: Access, *, pause_s: float = 0.5) -> None:
         self._client, self._access, self._pause_s = client, access, pause_s
 
     async def get(self, reference: Reference) -> Manifest | None:
@@ -157,7 +157,7 @@ class KubeApi:
                         return
                     if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                         yield event["type"], event["object"]
-        except (httpx.HTTPError, OSError, ValueError, KeyError, AttributeError):
+        except (httpx2.HTTPError, OSError, ValueError, KeyError, AttributeError):
             return
 
     async def _ask(
@@ -179,7 +179,7 @@ class KubeApi:
                     return answer
                 why, wanted_s = f"answers {answer.status}: {_message(answer)}", answer.retry_after_s
             # Errors of the client hold the request, and with it the token: only their kind is kept.
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx2.HTTPError, OSError) as error:
                 why = f"cannot be asked ({type(error).__name__})"
             if number < _TRIES - 1:
                 await asyncio.sleep(min(wanted_s if wanted_s is not None else self._pause_s * 2**number, _MAX_PAUSE_S))
@@ -210,7 +210,7 @@ class KubeApi:
             async for chunk in response.aiter_bytes():
                 data += chunk
                 if len(data) > _MAX_BODY_BYTES:
-                    raise httpx.ReadError("too large")
+                    raise httpx2.ReadError("too large")
         return _Answer(response.status_code, _document(bytes(data)), _seconds(response.headers.get("retry-after")))
 
     def _headers(self) -> dict[str, str]:
@@ -275,6 +275,6 @@ async def connect(access: Access, *, pause_s: float = 0.5) -> AsyncGenerator[Kub
     """The API server behind that access; connections are closed at the end."""
     verify = access.tls if access.tls is not None else True
     # Watches are quiet for as long as nothing happens; the server ends them after some minutes.
-    timeout = httpx.Timeout(_TIMEOUT_S, read=120)
-    async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=timeout) as client:
+    timeout = httpx2.Timeout(_TIMEOUT_S, read=120)
+    async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=timeout) as client:
         yield KubeApi(client, access, pause_s=pause_s)

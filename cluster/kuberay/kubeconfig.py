@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from fleet.config.document import parse_document
 from fleet.kernel.errors import ConfigError
@@ -174,9 +174,9 @@ def _present(tls: ssl.SSLContext, certificate: bytes, key: bytes, file: Path) ->
 
 def _checked(url: str, file: Path) -> str:
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx2.URL(url)
         is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
-    except httpx.InvalidURL:
+    except httpx2.InvalidURL:
         is_safe = False
     if not is_safe:
         raise ConfigError(f"{file}: server must be https://host[:port]; http is for this machine alone", file=str(file))

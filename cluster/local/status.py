@@ -115,12 +115,12 @@ async def _checked(name: str, check: Awaitable[None]) -> PartHealth:
 
 
 async def _http(name: str, url: str) -> PartHealth:
-    import httpx
+    import httpx2
 
     try:
-        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=5.0, trust_env=False) as client:
             answer = await client.get(url)
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         return PartHealth(name=name, state="failed", found=f"{url} does not answer ({type(error).__name__})")
     state = "ok" if answer.is_success else "failed"
     return PartHealth(name=name, state=state, found=f"{url} answers {answer.status_code}")

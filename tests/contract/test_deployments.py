@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -60,7 +60,7 @@ class World:
             return self.programs[found.key] if found else None
         try:
             return app(said=await got(port))
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             return None
 
 
@@ -398,7 +398,7 @@ async def test_people_reach_what_runs_now_by_one_port(programs: Programs) -> Non
     await world.now.roll_back(first.target.environment, failed=second.key)
     assert await got(port) == "first"
     await world.now.stop(first.target.environment)
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx2.ConnectError):
         await got(port)
 
 
@@ -425,11 +425,11 @@ async def test_door_is_no_way_to_a_socket_of_the_node(programs: Programs, tmp_pa
         # The program puts a link to a socket of the node where its own is looked for.
         placed = await world.placed(app(links=str(secret)), expose=port)
         await world.now.deploy(placed)
-        with pytest.raises(httpx.HTTPError):
+        with pytest.raises(httpx2.HTTPError):
             await got(port)
     assert came == []
 
 
 async def got(port: int) -> str:
-    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=10, trust_env=False) as client:
         return (await client.get(f"http://127.0.0.1:{port}/")).text

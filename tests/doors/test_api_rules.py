@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import httpx2
 import openai
 import pytest
 
@@ -48,7 +48,7 @@ def test_fleet_that_is_up_says_so(world: World) -> None:
 def test_other_programs_use_the_models_of_the_fleet(world: World) -> None:
     key = str(world.client.headers["Authorization"]).removeprefix("Bearer ")
     base = str(world.client.base_url.join("/v1"))
-    heard_by = httpx.Client(event_hooks={"response": [world.heard]}, timeout=200)
+    heard_by = httpx2.Client(event_hooks={"response": [world.heard]}, timeout=200)
     with openai.OpenAI(base_url=base, api_key=key, max_retries=0, http_client=heard_by) as client:
         assert "openai" in [model.id for model in client.models.list()]
         assert client.models.retrieve("openai").owned_by == "swe-fleet"

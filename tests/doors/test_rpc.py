@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from starlette.types import Receive, Scope, Send
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 class Passed:
     """The REST front of a fleet that runs elsewhere, as an application."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class Caller:
 async def caller(world: World) -> AsyncGenerator[Caller]:
     """A client whose server passes calls on to the fleet."""
     async with (
-        httpx.AsyncClient(base_url=world.client.base_url, timeout=200) as client,
+        httpx2.AsyncClient(base_url=world.client.base_url, timeout=200) as client,
         serving_rpc(Passed(client)) as channel,
     ):
         yield Caller(world, channel)

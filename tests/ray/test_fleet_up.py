@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage
-import httpx
+import httpx2
 import openai
 import pytest
 from mcp import Client
@@ -49,7 +49,7 @@ class Up:
     """A running fleet: its home, and a client of its front with the token of the local user."""
 
     home: Path
-    client: httpx.Client
+    client: httpx2.Client
 
     @property
     def environ(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class Up:
         """One call of the command line."""
         return fleet(self.home, *arguments)
 
-    def create(self, key: str, **changes: Any) -> httpx.Response:
+    def create(self, key: str, **changes: Any) -> httpx2.Response:
         return self.client.post(STORIES, json=TEXT | changes, headers={"Idempotency-Key": key})
 
     def recorded(self, story_id: str) -> list[str]:
@@ -100,7 +100,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, engine: FakeOpenAIServer) -> It
         assert started.returncode == 0, started.stderr[-4000:]
         token = (home / "token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=last_line(started)["api"], headers=headers, timeout=200) as client:
+        with httpx2.Client(base_url=last_line(started)["api"], headers=headers, timeout=200) as client:
             yield Up(home, client)
     finally:
         stopped = fleet(home, "down", "--json")
@@ -149,7 +149,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
     assert (response.status_code, body["status"], body["code"]) == (status, status, code)
@@ -234,10 +234,10 @@ def test_second_up_says_that_a_fleet_is_up(up: Up) -> None:
 @pytest.mark.rule("AP-1")
 def test_front_is_healthy_and_knows_nobody_without_a_token(up: Up) -> None:
     base = str(up.client.base_url)
-    assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{base}/readyz").json() == {"status": "ready"}
-    problem(httpx.get(f"{base}{STORIES}"), 401, "unauthenticated")
-    problem(httpx.get(f"{base}{STORIES}", headers={"Authorization": "Bearer wrong"}), 401, "unauthenticated")
+    assert httpx2.get(f"{base}/healthz").json() == {"status": "ok"}
+    assert httpx2.get(f"{base}/readyz").json() == {"status": "ready"}
+    problem(httpx2.get(f"{base}{STORIES}"), 401, "unauthenticated")
+    problem(httpx2.get(f"{base}{STORIES}", headers={"Authorization": "Bearer wrong"}), 401, "unauthenticated")
 
 
 @pytest.mark.rule("AP-81", "AP-85", "AP-113")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.cli.local.local_principals import read_token
@@ -87,7 +87,7 @@ class KillOwner:
         return False
 
 
-def front(fleet: RayFleet, client: Client, spans: Collector) -> tuple[httpx.AsyncClient, Telemetry]:
+def front(fleet: RayFleet, client: Client, spans: Collector) -> tuple[httpx2.AsyncClient, Telemetry]:
     """The HTTP front over the stores of the fleet, as a replica builds it."""
     meter = MemoryMeter()
     sink = OtelSpans([CollectorPlace(spans.endpoint, headers={})], process="gateway", lost=lambda reason, number: None)
@@ -100,8 +100,8 @@ def front(fleet: RayFleet, client: Client, spans: Collector) -> tuple[httpx.Asyn
 
     app.add_middleware(ObservedRequests, name="gateway", telemetry=telemetry, root_of=root)
     headers = {"Authorization": f"Bearer {read_token(fleet.home)}"}
-    transport = httpx.ASGITransport(app=app)
-    return httpx.AsyncClient(transport=transport, base_url="http://front", headers=headers), telemetry
+    transport = httpx2.ASGITransport(app=app)
+    return httpx2.AsyncClient(transport=transport, base_url="http://front", headers=headers), telemetry
 
 
 async def of_story(spans: Collector, story_id: StoryId, trace_id: str, *, until_closed: bool) -> list[Span]:
@@ -197,7 +197,7 @@ async def test_story_of_a_caller_with_a_trace_is_in_that_trace(fleet: RayFleet, 
 
 
 async def exported(fleet: RayFleet) -> str:
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         pages = [await client.get(url) for url in fleet.metrics()]
     return "\n".join(page.text for page in pages)
 

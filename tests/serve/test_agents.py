@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.planning.platform_state import PLATFORM
@@ -22,16 +22,16 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> Any:
+def _refused(response: httpx2.Response, status: int, code: str) -> Any:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
 
-async def _post(at: ToolFront, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx.Response:
+async def _post(at: ToolFront, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx2.Response:
     return await at.client.post(URL, json=body, headers=keyed(number, who))
 
 
-async def _delete(at: ToolFront, agent: str, *, number: int, who: dict[str, str] = ROOT) -> httpx.Response:
+async def _delete(at: ToolFront, agent: str, *, number: int, who: dict[str, str] = ROOT) -> httpx2.Response:
     return await at.client.delete(f"{URL}/{agent}", headers=keyed(number, who))
 
 

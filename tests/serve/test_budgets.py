@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -39,7 +39,7 @@ def keyed(number: int, who: dict[str, str] = ANA) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def front(*, wired: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+async def front(*, wired: bool = True) -> AsyncIterator[httpx2.AsyncClient]:
     world = World(clock=SystemClock())
     await story(until="scored").write_to(world.log)
     budgets = BudgetDesk(log=world.log, spending=MemoryDaySpending(), limits=Budgets(), clock=world.clock)
@@ -57,7 +57,7 @@ async def front(*, wired: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     )
     task = asyncio.create_task(shard.run())
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             yield client
     finally:
         await shard.drain()

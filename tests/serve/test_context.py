@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.events.codec import decode
@@ -32,7 +32,7 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
@@ -170,7 +170,7 @@ async def test_same_version_and_request_give_the_same_hash_and_a_kept_bundle_is_
 
 async def _change(
     at: ToolFront, *changes: dict[str, Any], number: int = 1, who: dict[str, str] = ROOT
-) -> httpx.Response:
+) -> httpx2.Response:
     body = {"changes": [{"reason": WHY, **change} for change in changes]}
     return await at.client.post(f"{URL}/changes", json=body, headers=keyed(number, who))
 

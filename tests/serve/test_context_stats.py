@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -69,12 +69,12 @@ def _app(world: World, graph: MemoryGraph | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+async def _client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         yield client
 
 
-async def _stats(client: httpx.AsyncClient, who: str, **params: Any) -> dict[str, Any]:
+async def _stats(client: httpx2.AsyncClient, who: str, **params: Any) -> dict[str, Any]:
     response = await client.get(URL, headers=_who(who), params=params)
     assert response.status_code == 200, response.text
     return response.json()
@@ -161,7 +161,7 @@ async def test_front_without_figures_says_so_and_bad_questions_are_refused_in_wo
 @pytest.mark.rule("AP-99", "AP-100", "AP-101", "AP-104")
 async def test_event_of_group_context_tells_that_there_are_new_figures():
     world = await _world()
-    async with serving(_app(world)) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with serving(_app(world)) as url, httpx2.AsyncClient(base_url=url, timeout=20) as client:
         params = {"projectId": ["pr-default", "pr-shop"], "types": ["ContextPackBuilt", "SummaryRecorded"]}
         async with client.stream("GET", "/api/events/stream", headers=_who("all"), params=params) as stream:
             lines = stream.aiter_lines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.planning.platform_state import PLATFORM
@@ -24,11 +24,11 @@ async def at() -> AsyncIterator[ToolFront]:
 
 async def _put(
     at: ToolFront, body: Any, *, role: str = "developer", number: int = 1, who: dict[str, str] = ROOT
-) -> httpx.Response:
+) -> httpx2.Response:
     return await at.client.put(f"{URL}/{role}", json=body, headers=keyed(number, who))
 
 
-async def _read(at: ToolFront, role: str = "developer") -> httpx.Response:
+async def _read(at: ToolFront, role: str = "developer") -> httpx2.Response:
     return await at.client.get(f"{URL}/{role}", headers=ROOT)
 
 
@@ -36,7 +36,7 @@ async def _records(at: ToolFront) -> list[str]:
     return [event.type for event in await at.world.log.read(PLATFORM)]
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> Any:
+def _refused(response: httpx2.Response, status: int, code: str) -> Any:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -78,7 +78,7 @@ class Front:
     """A client of the front, and a story whose design waits for its approval."""
 
     world: World
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     team: Team
     shard: CouncilShard
     running: asyncio.Task[None]
@@ -89,7 +89,7 @@ class Front:
         self.running.cancel()
         await asyncio.gather(self.running, return_exceptions=True)
 
-    async def post(self, path: str, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx.Response:
+    async def post(self, path: str, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx2.Response:
         """A request that changes something."""
         return await self.client.post(f"/api/{path}", json=body, headers=keyed(number, who))
 
@@ -157,7 +157,7 @@ async def _front() -> AsyncIterator[Front]:
     )
     running = asyncio.create_task(shard.run())
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             async with asyncio.timeout(20):
                 while world.desk.waiting_for(await world.desk.state(STORY)) != WAITS:
                     await asyncio.sleep(0.02)
@@ -175,7 +175,7 @@ async def at() -> AsyncIterator[Front]:
         yield front
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 

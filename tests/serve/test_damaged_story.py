@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -29,7 +29,7 @@ _NAMED = {"project_id": "pr-default", "role": "architect"}
 
 
 @asynccontextmanager
-async def _front() -> AsyncIterator[httpx.AsyncClient]:
+async def _front() -> AsyncIterator[httpx2.AsyncClient]:
     """The front over a story as any other, and one that was altered after the front had read it."""
     log = DamagedLog()
     world = World(clock=SystemClock(), log=log)
@@ -37,12 +37,12 @@ async def _front() -> AsyncIterator[httpx.AsyncClient]:
     budgets = BudgetDesk(log=log, spending=MemoryDaySpending(), limits=Budgets(), clock=world.clock)
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(world.desk, REGISTRY, settings, budgets=budgets, parts=front_parts(world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         await log.alter()
         yield client
 
 
-async def _lists(client: httpx.AsyncClient) -> list[str]:
+async def _lists(client: httpx2.AsyncClient) -> list[str]:
     """Every path that reads something of many stories: without an id of one thing, or of a project or a role."""
     document = (await client.get("/api/openapi.json", headers=ROOT)).json()
     found: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -39,12 +39,12 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
 
-async def _post(at: ToolFront, path: str, body: Any, number: int, who: dict[str, str] = ROOT) -> httpx.Response:
+async def _post(at: ToolFront, path: str, body: Any, number: int, who: dict[str, str] = ROOT) -> httpx2.Response:
     return await at.client.post(path, json=body, headers=keyed(number, who))
 
 
@@ -121,7 +121,7 @@ async def test_secret_in_a_rationale_is_not_recorded(at: ToolFront):
 # What the graph knows.
 
 
-async def _client(world: World, graph: MemoryGraph) -> httpx.AsyncClient:
+async def _client(world: World, graph: MemoryGraph) -> httpx2.AsyncClient:
     people = {"all": None, "none": frozenset[str]()}
     registry = PrincipalRegistry(
         tuple(
@@ -136,7 +136,7 @@ async def _client(world: World, graph: MemoryGraph) -> httpx.AsyncClient:
     )
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(world.desk, registry, settings, parts=front_parts(world, graph=graph))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet")
 
 
 ALL, NONE = ({"Authorization": f"Bearer {name}-token"} for name in ("all", "none"))

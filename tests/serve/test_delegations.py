@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -43,7 +43,7 @@ def _body(**changes: Any) -> dict[str, Any]:
     return body | changes
 
 
-async def _grant(at: ToolFront, *, number: int = 1, who: dict[str, str] = ROOT, **changes: Any) -> httpx.Response:
+async def _grant(at: ToolFront, *, number: int = 1, who: dict[str, str] = ROOT, **changes: Any) -> httpx2.Response:
     return await at.client.post(URL, json=_body(**changes), headers=keyed(number, who))
 
 
@@ -53,7 +53,7 @@ async def _listed(at: ToolFront) -> Any:
     return response.json()["items"]
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> None:
+def _refused(response: httpx2.Response, status: int, code: str) -> None:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
@@ -124,7 +124,7 @@ async def test_who_sees_chosen_projects_delegates_and_sees_those_alone(at: ToolF
     )
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(at.world.desk, PrincipalRegistry((chosen,)), settings, parts=front_parts(at.world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         assert (await client.get(URL, headers=ROOT)).json()["items"] == []
         _refused(await client.post(URL, json=_body(projects=[]), headers=keyed(60, ROOT)), 403, "policy_denied")
         _refused(await client.post(URL, json=_body(), headers=keyed(61, ROOT)), 404, "not_found")
@@ -132,7 +132,7 @@ async def test_who_sees_chosen_projects_delegates_and_sees_those_alone(at: ToolF
         _refused(hidden, 404, "not_found")
 
 
-async def _gate(client: httpx.AsyncClient, status: str) -> Any:
+async def _gate(client: httpx2.AsyncClient, status: str) -> Any:
     """The scope's card, once it has this status."""
     async with asyncio.timeout(60):
         while True:
@@ -142,7 +142,7 @@ async def _gate(client: httpx.AsyncClient, status: str) -> Any:
             await asyncio.sleep(0.05)
 
 
-async def _council(client: httpx.AsyncClient) -> Any:
+async def _council(client: httpx2.AsyncClient) -> Any:
     """The page of the gate's council, once it is over."""
     async with asyncio.timeout(60):
         while True:

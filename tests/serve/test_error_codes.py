@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.files import ConfigFiles
@@ -138,9 +138,9 @@ class Front:
     """A client of the front, over the world's stores."""
 
     world: World
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
-    async def post(self, path: str, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx.Response:
+    async def post(self, path: str, body: Any, *, number: int = 1, who: dict[str, str] = ROOT) -> httpx2.Response:
         """A request that changes something."""
         return await self.client.post(path, json=body, headers=keyed(number, who))
 
@@ -174,7 +174,7 @@ async def _front(
     )
     task = asyncio.create_task(shard.run()) if with_owner else None
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             yield Front(world, client)
     finally:
         if task is not None:
@@ -183,7 +183,7 @@ async def _front(
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -31,7 +31,7 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-async def _post(at: ToolFront, url: str, body: Any, *, number: int, who: dict[str, str] = ROOT) -> httpx.Response:
+async def _post(at: ToolFront, url: str, body: Any, *, number: int, who: dict[str, str] = ROOT) -> httpx2.Response:
     return await at.client.post(url, json=body, headers=keyed(number, who))
 
 
@@ -41,7 +41,7 @@ async def _shown(at: ToolFront, who: dict[str, str] = DEV) -> Any:
     return response.json()
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
@@ -136,7 +136,7 @@ async def test_admin_of_chosen_projects_pauses_those_alone():
     world = World()
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(world.desk, PrincipalRegistry((chosen,)), settings, parts=front_parts(world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         whole = await client.post(PAUSE, json=WHY, headers=keyed(1, ROOT))
         assert _refused(whole, 403, "policy_denied")["rule_id"] == "project_not_held"
         hidden = await client.post(PAUSE, json=WHY | {"project_id": "pr-default"}, headers=keyed(2, ROOT))
@@ -147,5 +147,5 @@ async def test_front_without_commands_on_the_fleet_says_so():
     world = World()
     parts = replace(front_parts(world), platform=None)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         _refused(await client.get("/api/fleet", headers=DEV), 503, "store_unavailable")

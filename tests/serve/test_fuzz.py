@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -192,7 +192,7 @@ def test_bad_body_is_refused_with_its_pointers(method: str, path: str, known: Kn
     # What only a product owner or admin may do is asked for by one; what is not there is missing with any body.
     who = ROOT if path.startswith(_PLANNED) else DEV
     missing = (404,) if set(re.findall(r"{(\w+)}", path)) & (NO_IDS.keys() - {"project_id"}) else ()
-    with httpx.Client(timeout=LONGEST_S) as client:
+    with httpx2.Client(timeout=LONGEST_S) as client:
         for number, body in enumerate(BAD_BODIES):
             headers = who | {"Idempotency-Key": f"bad-body-{number}-{len(path)}"}
             response = client.request(method, url, json=body, headers=headers)

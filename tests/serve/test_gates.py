@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -60,14 +60,14 @@ def _in_test() -> StoryLog:
 @dataclass
 class Inbox:
     world: World
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
     async def get(self, path: str, who: dict[str, str] = ROOT, **params: Any) -> Any:
         response = await self.client.get(f"/api/approvals{path}", headers=who, params=params)
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def post(self, path: str, body: Any, number: int, who: dict[str, str] = ROOT) -> httpx.Response:
+    async def post(self, path: str, body: Any, number: int, who: dict[str, str] = ROOT) -> httpx2.Response:
         return await self.client.post(f"/api/approvals{path}", json=body, headers=keyed(number, who))
 
 
@@ -89,7 +89,7 @@ async def inbox(log: StoryLog) -> AsyncIterator[Inbox]:
     task = asyncio.create_task(shard.run())
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=front_parts(world))
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             yield Inbox(world, client)
     finally:
         await shard.drain()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
@@ -49,7 +49,7 @@ def keyed(number: int = 1, who: dict[str, str] = ANA) -> dict[str, str]:
 class Front:
     """A client of the front, over the world's stores."""
 
-    def __init__(self, world: World, client: httpx.AsyncClient) -> None:
+    def __init__(self, world: World, client: httpx2.AsyncClient) -> None:
         self.world, self.client = world, client
 
     async def create(self, *, number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def front(*, with_owner: bool = True) -> AsyncIterator[Front]:
     """The front; with an owner, one shard answers its commands."""
     world = World(clock=SystemClock())
     settings = files().load("serve.yaml", ServeSettings)
-    transport = httpx.ASGITransport(app=build_gateway(world.desk, REGISTRY, settings))
+    transport = httpx2.ASGITransport(app=build_gateway(world.desk, REGISTRY, settings))
     shard = CouncilShard(
         name="council:0",
         incarnation="a1",
@@ -76,7 +76,7 @@ async def front(*, with_owner: bool = True) -> AsyncIterator[Front]:
     )
     task = asyncio.create_task(shard.run()) if with_owner else None
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fleet") as client:
             yield Front(world, client)
     finally:
         if task is not None:
@@ -85,7 +85,7 @@ async def front(*, with_owner: bool = True) -> AsyncIterator[Front]:
             await shard.drain()
 
 
-def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
     assert (response.status_code, body["status"], body["code"]) == (status, status, code)
@@ -293,7 +293,7 @@ class BrokenLog(MemoryEventLog):
 async def test_unexpected_fault_is_a_problem_without_its_inside(caplog: pytest.LogCaptureFixture):
     world = World(log=BrokenLog(), clock=SystemClock())
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         response = await client.get(STORIES, headers=ANA)
     body = problem(response, 500, "internal_error")
     assert "10.0.0.7" not in response.text
@@ -325,7 +325,7 @@ async def test_fault_after_the_first_byte_is_raised():
         raise RuntimeError("too late")
 
     app = RequestBounds(half, max_body_bytes=10)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         with pytest.raises(RuntimeError, match="too late"):
             await client.get("/")
 
@@ -462,7 +462,7 @@ async def test_command_that_nobody_decides_is_queued_and_its_answer_read_later()
 async def lines_of(at: Front, path: str, **headers: str) -> str:
     """What a stream of a story says at first."""
     found = ""
-    # The transport of httpx gives a body only once it is whole, so the frames are read from their source.
+    # The transport of httpx2 gives a body only once it is whole, so the frames are read from their source.
     story_id = StoryId(path)
     start = resume_point(story_id, headers.get("last"))
     frames = event_frames(at.world.desk, story_id, after=start, heartbeat_s=1)

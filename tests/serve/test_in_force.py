@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -20,18 +20,18 @@ from tests.support.tool_front import DEV, REGISTRY
 
 
 @asynccontextmanager
-async def _front(models: Any = None, *, is_wired: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+async def _front(models: Any = None, *, is_wired: bool = True) -> AsyncIterator[httpx2.AsyncClient]:
     world = World()
     parts = front_parts(world)
     assert parts.config is not None
     config = parts.config if models is None else replace(parts.config, models=load_models(models))
     parts = replace(parts, config=config if is_wired else None)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as at:
         yield at
 
 
-async def _get(client: httpx.AsyncClient, path: str) -> Any:
+async def _get(client: httpx2.AsyncClient, path: str) -> Any:
     response = await client.get(f"/api/{path}", headers=DEV)
     assert response.status_code == 200, response.text
     return response.json()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -31,14 +31,14 @@ URL = f"/api/planner/stories/{STORY}"
 
 
 @asynccontextmanager
-async def _front(world: World, log: StoryLog) -> AsyncIterator[httpx.AsyncClient]:
+async def _front(world: World, log: StoryLog) -> AsyncIterator[httpx2.AsyncClient]:
     await log.write_to(world.log)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=front_parts(world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         yield client
 
 
-async def _get(client: httpx.AsyncClient, path: str, **params: Any) -> Any:
+async def _get(client: httpx2.AsyncClient, path: str, **params: Any) -> Any:
     response = await client.get(path, headers=DEV, params=params)
     assert response.status_code == 200, response.text
     return response.json()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
@@ -202,7 +202,7 @@ async def test_streamed_reply_comes_in_pieces_with_usage_at_the_end():
 
 
 async def test_streamed_bytes_are_events_that_end_with_done():
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         response = await client.post(at.url + PATH, json={**BODY, "stream": True}, headers=TOKEN)
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["x-request-id"] == at.model.begun[0]
@@ -385,7 +385,7 @@ async def test_client_that_goes_away_ends_its_request_at_the_engine(is_streamed:
     model = Dripping(["one ", "two ", "three"], pause_after=2)
     async with llm_front(model) as at:
         body = {**BODY, "stream": is_streamed}
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx2.AsyncClient(timeout=20) as client:
             if is_streamed:
                 async with client.stream("POST", at.url + PATH, json=body, headers=TOKEN) as response:
                     lines = response.aiter_lines()
@@ -408,7 +408,7 @@ async def test_engine_that_does_not_end_an_aborted_request_is_left_and_its_reser
         async def abort(self, request_id: str) -> None:
             raise ModelUnavailable("no answer")
 
-    async with llm_front(Deaf(["one"], pause_after=0), abort_grace_s=0.05) as at, httpx.AsyncClient() as client:
+    async with llm_front(Deaf(["one"], pause_after=0), abort_grace_s=0.05) as at, httpx2.AsyncClient() as client:
         asking = asyncio.create_task(client.post(at.url + PATH, json=BODY, headers=TOKEN))
         await eventually(lambda: bool(at.model.begun))
         asking.cancel()
@@ -463,7 +463,7 @@ async def test_principal_has_so_many_answers_open_and_no_more():
 async def test_stream_that_waits_for_its_engine_says_that_it_lives():
     async with (
         llm_front(Dripping(["one"], pause_after=0), heartbeat_s=1) as at,
-        httpx.AsyncClient() as client,
+        httpx2.AsyncClient() as client,
         client.stream("POST", at.url + PATH, json={**BODY, "stream": True}, headers=TOKEN) as response,
     ):
         assert response.status_code == 200
@@ -527,7 +527,7 @@ BAD: list[tuple[dict[str, Any], str, str | None]] = [
 
 @pytest.mark.rule("AP-122", "GL-7", "GL-15")
 async def test_wrong_body_is_a_bad_request_that_names_its_field():
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         for changes, code, param in BAD:
             response = await client.post(at.url + PATH, json=BODY | changes, headers=TOKEN)
             told = (changes, response.text)
@@ -557,7 +557,7 @@ async def test_values_that_ask_for_nothing_are_accepted():
         "temperature": -0.0,
         "tool_choice": "auto",
     }
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         response = await client.post(at.url + PATH, json=BODY | neutral, headers=TOKEN)
         assert response.status_code == 200, response.text
 
@@ -583,7 +583,7 @@ async def test_values_that_ask_for_nothing_are_accepted():
     ids=lambda v: str(v)[:24] if not isinstance(v, bytes) else f"{len(v)}-{v[:12]!r}",
 )
 async def test_body_that_is_none_is_refused_in_the_same_shape(content: bytes, kind: str, status: int):
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         response = await client.post(at.url + PATH, content=content, headers={**TOKEN, "Content-Type": kind})
         assert response.status_code == status, response.text
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
@@ -593,14 +593,14 @@ async def test_body_that_is_none_is_refused_in_the_same_shape(content: bytes, ki
     ("method", "path", "status"), [("GET", PATH, 405), ("POST", "/v1/embeddings", 404), ("GET", "/v1", 404)]
 )
 async def test_unknown_address_is_refused_in_the_same_shape(method: str, path: str, status: int):
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         response = await client.request(method, at.url + path, headers=TOKEN)
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
 async def test_unknown_priority_is_refused():
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         headers = {**TOKEN, "X-Fleet-Priority": "first"}
         response = await client.post(at.url + PATH, json=BODY, headers=headers)
         assert (response.status_code, response.json()["error"]["param"]) == (400, "X-Fleet-Priority")
@@ -626,7 +626,7 @@ async def test_secrets_are_taken_out_before_the_model_sees_them_and_the_caller_i
         "tools": [tool],
         "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": {"pwd": "p w"}}}},
     }
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         response = await client.post(at.url + PATH, json=body, headers=TOKEN)
         assert response.status_code == 200, response.text
         assert response.headers["X-Fleet-Redactions"] == "GITHUB=2, KEY_VALUE=4"
@@ -642,7 +642,7 @@ async def test_secrets_are_taken_out_before_the_model_sees_them_and_the_caller_i
         assert (refused.status_code, token in refused.text) == (404, False)
     # A provider may quote a key in what it answers.
     async with llm_front(ScriptedChatModel.of(ContextTooLarge(f"too long for key {token}"))) as at:
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             failed = await client.post(at.url + PATH, json={**BODY, "stream": is_streamed}, headers=TOKEN)
         assert "[REDACTED:GITHUB]" in failed.text
         assert token not in failed.text
@@ -654,7 +654,7 @@ async def test_neither_prompts_nor_replies_are_logged(
 ):
     caplog.set_level(logging.DEBUG)
     secret = "the-launch-code-is-0000"
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         for fails in (
             None,
             RuntimeError(secret),
@@ -667,7 +667,7 @@ async def test_neither_prompts_nor_replies_are_logged(
                     body = {**BODY, "messages": [{"role": "user", "content": secret}], "stream": is_streamed}
                     await client.post(at.url + PATH, json=body, headers=TOKEN)
                     await client.post(at.url + PATH, json={**body, "temperature": secret}, headers=TOKEN)
-    ours = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
+    ours = [r for r in caplog.records if not r.name.startswith(("httpx2", "httpcore2"))]
     assert any(record.name == "fleet.desk.chat" for record in ours)
     assert secret not in "".join(f"{record.getMessage()} {record.exc_text or ''}" for record in ours)
     out, err = capfd.readouterr()
@@ -676,7 +676,7 @@ async def test_neither_prompts_nor_replies_are_logged(
 
 @pytest.mark.rule("AP-11")
 async def test_description_of_the_interface_holds_requests_and_replies():
-    async with llm_front() as at, httpx.AsyncClient() as client:
+    async with llm_front() as at, httpx2.AsyncClient() as client:
         document = (await client.get(at.url + "/v1/openapi.json")).json()
         assert document["openapi"].startswith("3.1")
         assert document["servers"] == [{"url": "/v1"}]

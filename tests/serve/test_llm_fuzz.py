@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,10 +41,10 @@ CHANGES = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), VALUES,
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
+def client() -> Iterator[httpx2.Client]:
     with (
         llm_front_in_thread() as url,
-        httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-token"}, timeout=20) as client,
+        httpx2.Client(base_url=url, headers={"Authorization": "Bearer dev-token"}, timeout=20) as client,
     ):
         yield client
 
@@ -58,7 +58,7 @@ def client() -> Iterator[httpx.Client]:
     model=st.sampled_from(["tiny", "plain", "mock", "nothing"]),
 )
 def test_any_body_is_answered_or_refused_in_the_shape_of_openai(
-    client: httpx.Client, changes: dict[str, Any], messages: list[Any] | None, form: Any, model: str
+    client: httpx2.Client, changes: dict[str, Any], messages: list[Any] | None, form: Any, model: str
 ):
     body = {**BODY, "model": model, **changes}
     body |= {} if messages is None else {"messages": messages}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.audit.files.signing import Ed25519Verifier
@@ -61,11 +61,11 @@ async def _loses(at: ToolFront, *, by: int) -> int:
 
 async def _post(
     at: ToolFront, body: Any = WHY, *, number: int = 1, who: dict[str, str] = ROOT, url: str = URL
-) -> httpx.Response:
+) -> httpx2.Response:
     return await at.client.post(url, json=body, headers=keyed(number, who))
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
@@ -162,7 +162,7 @@ async def test_acceptance_without_a_shard_waits_for_one(at: ToolFront):
 
 @pytest.mark.rule("AP-1", "AP-25")
 async def test_admin_of_chosen_projects_gives_up_streams_of_those_alone(at: ToolFront):
-    def app_of(project: str) -> httpx.AsyncClient:
+    def app_of(project: str) -> httpx2.AsyncClient:
         chosen = PrincipalEntry(
             principal=Principal("user:root"),
             roles=frozenset({"admin"}),
@@ -171,7 +171,7 @@ async def test_admin_of_chosen_projects_gives_up_streams_of_those_alone(at: Tool
         )
         settings = files().load("serve.yaml", ServeSettings)
         app = build_gateway(at.world.desk, PrincipalRegistry((chosen,)), settings, parts=front_parts(at.world))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet")
+        return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet")
 
     async with app_of("pr-shop") as client:
         for number, name in enumerate((STREAM, "st-none1", "project:pr-default"), 1):
@@ -189,5 +189,5 @@ async def test_front_without_commands_on_the_fleet_says_so():
     world = World()
     parts = replace(front_parts(world), platform=None)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         _refused(await client.post(URL, json=WHY, headers=keyed(1, ROOT)), 503, "store_unavailable")

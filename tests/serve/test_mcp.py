@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import (
@@ -136,7 +136,7 @@ async def test_run_of_somebody_else_is_not_there_and_nobody_gets_in_without_a_to
         async with agent(url, ROOT) as root:
             for tool in ("await_result", "stream_logs", "copy_artifacts", "cancel"):
                 assert (await root.refused(tool, taskId=run))["code"] == "not_found"
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 found = await client.post(f"{url}{MCP_PATH}", json=body, headers=headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.rule("AP-96")
 SETTINGS = files().load("serve.yaml", ServeSettings)
 
 
-def _client(host: str, *, networks: tuple[str, ...] | None = None, is_kept: bool = True) -> httpx.AsyncClient:
+def _client(host: str, *, networks: tuple[str, ...] | None = None, is_kept: bool = True) -> httpx2.AsyncClient:
     world, meter = World(), KeptMeter(NoMeter(), labels={"worker": "7"})
     parts = replace(front_parts(world), figures=meter if is_kept else None)
     settings = SETTINGS if networks is None else SETTINGS.model_copy(update={"metrics_networks": networks})
     app = build_gateway(world.desk, REGISTRY, settings, parts=parts)
     app.add_middleware(ObservedRequests, name="gateway", telemetry=Telemetry(meter))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, client=(host, 1)), base_url="http://fleet")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app, client=(host, 1)), base_url="http://fleet")
 
 
 async def test_host_of_a_listed_network_reads_what_the_front_counted():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -76,9 +76,9 @@ class Front:
         self.app = Starlette(routes=routes)
         self.app.add_middleware(ObservedRequests, name="gateway", telemetry=telemetry, root_of=root_of)
 
-    async def ask(self, method: str, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+    async def ask(self, method: str, url: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://front") as client:
             return await client.request(method, url, headers=headers)
 
 
@@ -203,6 +203,6 @@ async def test_front_without_traces_tells_figures_alone() -> None:
     meter = MemoryMeter()
     app = Starlette(routes=[Route("/commands", command, methods=["POST"])])
     app.add_middleware(ObservedRequests, name="gateway", telemetry=Telemetry(meter))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://front") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://front") as client:
         assert (await client.post("/commands", headers=SENT)).status_code == 201
     assert meter.observations("fleet_command_seconds", outcome="answered")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.audit.files.signing import KeyFile
@@ -37,7 +37,7 @@ def parts_of() -> World:
 
 
 @pytest.fixture
-async def client(parts_of: World) -> AsyncIterator[httpx.AsyncClient]:
+async def client(parts_of: World) -> AsyncIterator[httpx2.AsyncClient]:
     async with _front(parts_of, story(until="planned")) as found:
         yield found
 
@@ -45,7 +45,7 @@ async def client(parts_of: World) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def _front(
     world: World, log: StoryLog, *, checkpoints: CheckpointStore | None = None
-) -> AsyncIterator[httpx.AsyncClient]:
+) -> AsyncIterator[httpx2.AsyncClient]:
     await log.write_to(world.log)
     letters = MemoryDeadLetters(world.clock)
     failure = Failure("projector", StreamId.of_story(STORY), 3, "unsupported_schema", "too new")
@@ -54,18 +54,18 @@ async def _front(
     found = front_parts(world, checkpoints=checkpoints)
     parts = replace(found, letters=letters)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as at:
         yield at
 
 
-async def _get(client: httpx.AsyncClient, path: str, who: dict[str, str] = ROOT) -> Any:
+async def _get(client: httpx2.AsyncClient, path: str, who: dict[str, str] = ROOT) -> Any:
     response = await client.get(f"/api/{path}", headers=who)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 @pytest.mark.rule("AP-63")
-async def test_tasks_wait_for_the_role_that_does_them(client: httpx.AsyncClient):
+async def test_tasks_wait_for_the_role_that_does_them(client: httpx2.AsyncClient):
     (task,) = (await _get(client, "tasks/pending?role=developer"))["items"]
     assert (task["story_id"], task["state"], task["waits_for"]) == (STORY, "todo", "developer")
     everything = (await _get(client, "tasks/pending"))["items"]
@@ -75,7 +75,7 @@ async def test_tasks_wait_for_the_role_that_does_them(client: httpx.AsyncClient)
 
 
 @pytest.mark.rule("AP-66")
-async def test_statistics_say_where_stories_and_tasks_stand(client: httpx.AsyncClient):
+async def test_statistics_say_where_stories_and_tasks_stand(client: httpx2.AsyncClient):
     stats = await _get(client, "workflow/stats", DEV)
     assert stats["rejections"] == 0
     assert stats["stories"] == {"DESIGN": 1}
@@ -151,7 +151,7 @@ async def test_task_under_review_is_listed_with_the_overdue_alone_and_by_how_lon
 
 @pytest.mark.rule("AP-66", "LC-138", "AP-25")
 async def test_statistics_of_one_project_count_its_stories_alone_and_a_hidden_one_is_not_there(
-    client: httpx.AsyncClient, parts_of: World
+    client: httpx2.AsyncClient, parts_of: World
 ):
     whole = await _get(client, "workflow/stats", DEV)
     assert await _get(client, "workflow/stats?project_id=pr-default", DEV) == whole
@@ -178,7 +178,7 @@ async def test_statistics_of_one_project_count_its_stories_alone_and_a_hidden_on
     )
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(parts_of.desk, PrincipalRegistry((chosen,)), settings, parts=front_parts(parts_of))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as narrow:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as narrow:
         hidden = await narrow.get("/api/workflow/stats?project_id=pr-default", headers=DEV)
         assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
         assert (await _get(narrow, "workflow/stats?project_id=pr-shop", DEV))["stories"] == {}
@@ -207,20 +207,20 @@ async def test_work_that_a_person_sends_back_counts_as_a_rejection():
 
 
 @pytest.mark.rule("AP-93")
-async def test_rules_in_force_are_told_with_their_digest(client: httpx.AsyncClient):
+async def test_rules_in_force_are_told_with_their_digest(client: httpx2.AsyncClient):
     lifecycles = await _get(client, "lifecycles", DEV)
     assert {"agile", "sdlc"} <= set(lifecycles["content"]["lifecycles"])
     assert lifecycles["digest"].startswith("sha256:")
     assert (await _get(client, "rigor", DEV))["content"]
 
 
-async def test_caller_is_told_who_it_is(client: httpx.AsyncClient):
+async def test_caller_is_told_who_it_is(client: httpx2.AsyncClient):
     found = await _get(client, "me", DEV)
     assert found == {"principal": "user:dev", "roles": ["developer"], "projects": None}
 
 
 @pytest.mark.rule("AP-121", "AP-95")
-async def test_dead_letter_is_shown_and_tried_again_by_an_admin_alone(client: httpx.AsyncClient):
+async def test_dead_letter_is_shown_and_tried_again_by_an_admin_alone(client: httpx2.AsyncClient):
     assert (await client.get("/api/dlq", headers=DEV)).status_code == 403
     (letter,) = (await _get(client, "dlq"))["items"]
     assert (letter["code"], letter["attempts"], letter["stream"]) == ("unsupported_schema", 5, f"story:{STORY}")
@@ -232,7 +232,7 @@ async def test_dead_letter_is_shown_and_tried_again_by_an_admin_alone(client: ht
 
 
 @pytest.mark.rule("AP-90")
-async def test_audit_shows_raw_envelopes_and_verifies_for_those_who_may(client: httpx.AsyncClient, parts_of: World):
+async def test_audit_shows_raw_envelopes_and_verifies_for_those_who_may(client: httpx2.AsyncClient, parts_of: World):
     url = f"/api/audit/events?stream={STORY}"
     assert (await client.get(url, headers=DEV)).status_code == 403
     recorded = await parts_of.events()
@@ -277,14 +277,14 @@ async def test_checkpoints_say_which_of_them_retired_a_key(parts_of: World, tmp_
         assert (damaged["successor"], damaged["time"]) == (None, None)
 
 
-async def test_projects_are_those_that_have_stories(client: httpx.AsyncClient):
+async def test_projects_are_those_that_have_stories(client: httpx2.AsyncClient):
     (project,) = (await _get(client, "projects", DEV))["items"]
     found = {name: project[name] for name in ("project_id", "epics", "status")}
     assert found == {"project_id": "pr-default", "epics": 1, "status": "active"}
 
 
 @pytest.mark.rule("AP-121")
-async def test_what_waits_for_consumers_is_told_to_an_admin_alone(client: httpx.AsyncClient, parts_of: World):
+async def test_what_waits_for_consumers_is_told_to_an_admin_alone(client: httpx2.AsyncClient, parts_of: World):
     url = "/api/streams/consumers"
     assert (await client.get(url, headers=DEV)).status_code == 403
     assert (await client.get(url)).status_code == 401
@@ -302,6 +302,6 @@ async def test_what_waits_for_consumers_is_told_to_an_admin_alone(client: httpx.
 async def test_front_without_consumers_says_so(parts_of: World):
     parts = replace(front_parts(parts_of), consumers={})
     app = build_gateway(parts_of.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as at:
         found = await at.get("/api/streams/consumers", headers=ROOT)
     assert (found.status_code, found.json()["code"]) == (503, "store_unavailable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import RateSettings, ServeSettings
@@ -58,7 +58,7 @@ async def test_every_part_is_made_and_says_when_its_store_is_away(tmp_path: Path
     app = build_gateway(desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=served)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client,
     ):
         scored = await client.post("/api/stories/score", json={"title": "A title of a story"}, headers=DEV)
         assert scored.status_code == 200
@@ -76,7 +76,7 @@ async def test_principal_that_asks_too_often_is_told_when_to_come_again():
     settings = files().load("serve.yaml", ServeSettings)
     settings = settings.model_copy(update={"rate": RateSettings(requests_per_minute=3, streams=1)})
     app = build_gateway(world.desk, REGISTRY, settings, parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         statuses = [(await client.get("/api/me", headers=DEV)).status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 429]
         refused = await client.get("/api/me", headers=DEV)
@@ -87,7 +87,7 @@ async def test_principal_that_asks_too_often_is_told_when_to_come_again():
 
 async def test_part_that_is_missing_is_said_to_be():
     app = build_gateway(World().desk, REGISTRY, files().load("serve.yaml", ServeSettings))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         for path in ("/api/approvals", "/api/workflow/stats"):
             response = await client.get(path, headers=DEV)
             assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -77,11 +77,11 @@ def _app(world: World) -> FastAPI:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
     world = World()
     await story(until="merged").write_to(world.log)
     app = _app(world)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as found:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as found:
         yield found
 
 
@@ -101,17 +101,17 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         "/assets/",
     ],
 )
-async def test_no_address_leads_a_browser_to_another_host(client: httpx.AsyncClient, path: str):
+async def test_no_address_leads_a_browser_to_another_host(client: httpx2.AsyncClient, path: str):
     for who in ({}, ANA):
         headers = who | {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
-        response = await client.get(httpx.URL("http://fleet", raw_path=path.encode()), headers=headers)
+        response = await client.get(httpx2.URL("http://fleet", raw_path=path.encode()), headers=headers)
         assert not response.is_redirect, response.headers.get("location")
         assert "refresh" not in response.headers
 
 
 @pytest.mark.rule("AP-10")
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://fleet.evil.example"])
-async def test_page_of_another_origin_is_allowed_nothing(client: httpx.AsyncClient, origin: str):
+async def test_page_of_another_origin_is_allowed_nothing(client: httpx2.AsyncClient, origin: str):
     asks = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
@@ -125,7 +125,7 @@ async def test_page_of_another_origin_is_allowed_nothing(client: httpx.AsyncClie
 
 
 @pytest.mark.rule("AP-1", "AP-9", "AP-10")
-async def test_form_of_another_page_changes_nothing(client: httpx.AsyncClient):
+async def test_form_of_another_page_changes_nothing(client: httpx2.AsyncClient):
     """What a browser sends to another origin without asking first: no header of ours, no JSON."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         sent = await client.post(
@@ -144,7 +144,7 @@ async def test_form_of_another_page_changes_nothing(client: httpx.AsyncClient):
 @pytest.mark.parametrize(
     "name", ["token", "access_token", "authorization", "auth", "bearer", "session", "Authorization"]
 )
-async def test_token_counts_in_the_header_alone(client: httpx.AsyncClient, name: str):
+async def test_token_counts_in_the_header_alone(client: httpx2.AsyncClient, name: str):
     """A token in an address or a cookie would be sent by a link of anybody, and kept in logs."""
     for value in ("ana-token", "Bearer ana-token"):
         by_address = await client.get("/api/planner/stories", params={name: value})
@@ -216,7 +216,7 @@ OPERATIONS = _of_a_story()
 _PLAIN = str.maketrans("/{}", "---")
 
 
-async def _asked(client: httpx.AsyncClient, method: str, path: str, known: dict[str, str]) -> httpx.Response:
+async def _asked(client: httpx2.AsyncClient, method: str, path: str, known: dict[str, str]) -> httpx2.Response:
     body = next((b for end, b in BODIES.items() if path.endswith(end) or end == method), {})
     query = {"path": "a.py", "storyId": known["story_id"]}
     key = f"key-of-{method}-{path.translate(_PLAIN)}"[:120]
@@ -232,7 +232,7 @@ async def _asked(client: httpx.AsyncClient, method: str, path: str, known: dict[
 
 @pytest.mark.timeout(600)
 @pytest.mark.rule("AP-1", "AP-25", "AP-104")
-async def test_object_of_another_project_looks_as_if_it_were_not_there(client: httpx.AsyncClient):
+async def test_object_of_another_project_looks_as_if_it_were_not_there(client: httpx2.AsyncClient):
     """Every operation that names an object: the same answer as for an object that does not exist, and `not_found`."""
     approval, codes, wrong = next(iter(story(until="merged").state.approvals)), list[str](), list[str]()
     nobody = {"story_id": "st-nobody1", "council_id": "co-nobody1", "decision_id": "de-nobody1"}
@@ -252,7 +252,7 @@ async def test_object_of_another_project_looks_as_if_it_were_not_there(client: h
 
 
 @pytest.mark.rule("AP-25", "AP-104")
-async def test_lists_and_streams_hold_nothing_of_another_project(client: httpx.AsyncClient):
+async def test_lists_and_streams_hold_nothing_of_another_project(client: httpx2.AsyncClient):
     for path in ("planner/stories", "approvals", "tasks/pending", "projects"):
         assert (await client.get(f"/api/{path}", headers=EVE)).json()["items"] == []
         assert (await client.get(f"/api/{path}", headers=ANA)).status_code == 200

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -44,7 +44,7 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-async def _get(client: httpx.AsyncClient, url: str, who: dict[str, str] = ROOT, **params: Any) -> Any:
+async def _get(client: httpx2.AsyncClient, url: str, who: dict[str, str] = ROOT, **params: Any) -> Any:
     response = await client.get(url, headers=who, params=params)
     assert response.status_code == 200, response.text
     return response.json()
@@ -56,7 +56,7 @@ async def _post(at: ToolFront, path: str, body: Any, *, number: int = 900, who: 
     return response.json()
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
@@ -332,9 +332,9 @@ async def test_blob_is_given_only_to_readers_of_a_story_that_names_it(at: ToolFr
 
 
 @asynccontextmanager
-async def _reading(world: World, registry: PrincipalRegistry) -> AsyncIterator[httpx.AsyncClient]:
+async def _reading(world: World, registry: PrincipalRegistry) -> AsyncIterator[httpx2.AsyncClient]:
     app = build_gateway(world.desk, registry, files().load("serve.yaml", ServeSettings), parts=front_parts(world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         yield client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.events.story import StoryPaused
@@ -44,7 +44,7 @@ async def at() -> AsyncIterator[ToolFront]:
         yield front
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()
 
@@ -63,7 +63,7 @@ class Sender:
 
     async def __call__(
         self, path: str, body: Any, who: dict[str, str] = ROOT, *, method: str = "POST", **more: str
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         self.number += 1
         headers = keyed(self.number, who) | {k.replace("_", "-"): v for k, v in more.items()}
         return await self.at.client.request(method, f"{URL}/{path}", json=body, headers=headers)

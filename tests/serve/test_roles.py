@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
@@ -186,13 +186,13 @@ OF_THE_PLATFORM: list[tuple[str, str, Any]] = [
 @asynccontextmanager
 async def _entered(
     at: ToolFront, patch: pytest.MonkeyPatch, name: str, *roles: str
-) -> AsyncGenerator[tuple[httpx.AsyncClient, dict[str, str]]]:
+) -> AsyncGenerator[tuple[httpx2.AsyncClient, dict[str, str]]]:
     """A front that knows this principal alone, whose roles the owners know too, and its token."""
     patch.setitem(PEOPLE, name, frozenset(roles))
     entry = PrincipalEntry(principal=Principal(name), roles=frozenset(roles), token_sha256=hash_token("its-token"))
     settings = files().load("serve.yaml", ServeSettings)
     app = build_gateway(at.world.desk, PrincipalRegistry((entry,)), settings, parts=front_parts(at.world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         yield client, {"Authorization": "Bearer its-token"}
 
 

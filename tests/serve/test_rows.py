@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.desk.principals import PrincipalRegistry
@@ -47,7 +47,7 @@ async def _becomes(at: ToolFront, count: int) -> list[AccessDenied]:
     return await denials(at)
 
 
-def _same(hidden: httpx.Response, missing: httpx.Response, *names: tuple[str, str]) -> None:
+def _same(hidden: httpx2.Response, missing: httpx2.Response, *names: tuple[str, str]) -> None:
     """The answers differ in nothing but the name that was asked for."""
     text = missing.text
     for there, nowhere in names:
@@ -95,7 +95,7 @@ async def test_task_of_another_role_is_in_no_list_and_answers_as_a_missing_one(a
     assert DOC_TASK not in {row["task_id"] for row in waiting}
     paths: tuple[tuple[str, Any], ...] = (("", None), ("/release", {}), ("/claim", {"role": "developer"}))
     for number, (path, body) in enumerate(paths):
-        answers = list[httpx.Response]()
+        answers = list[httpx2.Response]()
         for name, key in ((DOC_TASK, number), ("tk-nobody", number + 50)):
             url = f"{URL}/tasks/{name}{path}"
             sent = (

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.desk.budgets import BudgetDesk
@@ -187,7 +187,7 @@ async def test_documents_of_the_whole_story_are_not_there_for_who_sees_a_part_of
 
 @pytest.mark.rule("CX-16", "CX-5")
 async def test_pack_for_a_hidden_task_is_that_for_a_missing_one(at: ToolFront):
-    answers = list[httpx.Response]()
+    answers = list[httpx2.Response]()
     for task in (DOC_TASK, "tk-nobody"):
         answers.append(await at.client.get(f"{CONTEXT}/developer/BUILD?task_id={task}", headers=DEV))
     hidden, missing = answers

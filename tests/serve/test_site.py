@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
 from serve_apps.site import CONTENT_POLICY, read_site, site_routes
 
 
-def _client(folder: Path) -> httpx.AsyncClient:
+def _client(folder: Path) -> httpx2.AsyncClient:
     app = Starlette(routes=[*site_routes(read_site(folder))])
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet")
 
 
 @pytest.fixture

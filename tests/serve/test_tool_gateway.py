@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.kernel.errors import InvalidInput
@@ -26,14 +26,14 @@ SESSIONS = "/api/tools/sessions"
 INSTALL = ("pip", "install", "left-pad")
 
 
-def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json", response.text
     body = response.json()
     assert (response.status_code, body["code"]) == (status, code), body
     return body
 
 
-async def frames_of(response: httpx.Response) -> AsyncIterator[dict[str, str]]:
+async def frames_of(response: httpx2.Response) -> AsyncIterator[dict[str, str]]:
     """Frames of a stream as mappings; comments are left out."""
     found: dict[str, str] = {}
     async for line in response.aiter_lines():
@@ -365,7 +365,7 @@ PRINTS = "import time; [(print('line', i, flush=True), time.sleep(0.5)) for i in
 @pytest.mark.rule("RC-22", "AP-81", "AP-102")
 async def test_lines_stream_while_the_run_goes_on_and_resume_by_line_number():
     with state_folder() as state:
-        async with tool_front(state=state) as at, serving(at.app) as url, httpx.AsyncClient(timeout=60) as client:
+        async with tool_front(state=state) as at, serving(at.app) as url, httpx2.AsyncClient(timeout=60) as client:
             run = (await at.run("python", "-c", PRINTS)).json()["taskId"]
             follow = f"{url}/api/runs/{run}/logs?follow=true"
             before = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.config.settings import ServeSettings
@@ -65,14 +65,14 @@ async def world() -> World:
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=front_parts(world))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as at:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as at:
         yield at
 
 
 @pytest.mark.rule("AP-84", "RG-46")
-async def test_every_report_is_listed_also_several_of_one_tree(client: httpx.AsyncClient, world: World):
+async def test_every_report_is_listed_also_several_of_one_tree(client: httpx2.AsyncClient, world: World):
     found = (await client.get(URL, headers=DEV)).json()
     mine = [one for one in found["items"] if one["tree"] == TREE]
     assert [one["run_id"] for one in mine] == ["rn-report1", "rn-report2", "rn-report3"]
@@ -85,7 +85,7 @@ async def test_every_report_is_listed_also_several_of_one_tree(client: httpx.Asy
 
 
 @pytest.mark.rule("AP-84")
-async def test_reports_come_in_pages_without_gap_or_repeat(client: httpx.AsyncClient):
+async def test_reports_come_in_pages_without_gap_or_repeat(client: httpx2.AsyncClient):
     whole = (await client.get(URL, headers=DEV)).json()["items"]
     paged: list[Any] = []
     after: int | None = 0
@@ -99,13 +99,13 @@ async def test_reports_come_in_pages_without_gap_or_repeat(client: httpx.AsyncCl
 
 
 @pytest.mark.rule("AP-84")
-async def test_reports_of_a_story_that_is_not_there_are_not_found(client: httpx.AsyncClient):
+async def test_reports_of_a_story_that_is_not_there_are_not_found(client: httpx2.AsyncClient):
     missing = await client.get("/api/planner/stories/st-none1/workspace-reports", headers=DEV)
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.rule("AP-83", "RG-45")
-async def test_report_is_scored_and_nothing_is_recorded(client: httpx.AsyncClient, world: World):
+async def test_report_is_scored_and_nothing_is_recorded(client: httpx2.AsyncClient, world: World):
     before = await world.events()
     found = await client.post(SCORE, headers=DEV, json={"report": _report(), "rigor": "L1"})
     assert found.status_code == 200, found.text
@@ -120,7 +120,7 @@ async def test_report_is_scored_and_nothing_is_recorded(client: httpx.AsyncClien
 
 
 @pytest.mark.rule("AP-83", "RG-41")
-async def test_score_is_that_of_the_level_that_was_asked_for(client: httpx.AsyncClient):
+async def test_score_is_that_of_the_level_that_was_asked_for(client: httpx2.AsyncClient):
     thin = _report(coverage={"new_pct": 40, "new_lines": 100, "new_covered": 40})
     scores = [
         (await client.post(SCORE, headers=ROOT, json={"report": thin, "rigor": level})).json()["verdict"]
@@ -140,14 +140,14 @@ async def test_score_is_that_of_the_level_that_was_asked_for(client: httpx.Async
         ({"report": {}, "rigor": "L1"}, "/report/run_id"),
     ],
 )
-async def test_what_is_no_report_is_refused_and_named(client: httpx.AsyncClient, body: Any, field: str):
+async def test_what_is_no_report_is_refused_and_named(client: httpx2.AsyncClient, body: Any, field: str):
     refused = await client.post(SCORE, headers=DEV, json=body)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), refused.text
     assert field in {one["field"] for one in refused.json()["errors"]}
 
 
 @pytest.mark.rule("AP-83")
-async def test_unknown_level_is_refused_with_those_that_exist(client: httpx.AsyncClient):
+async def test_unknown_level_is_refused_with_those_that_exist(client: httpx2.AsyncClient):
     refused = await client.post(SCORE, headers=DEV, json={"report": _report(), "rigor": "L9"})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
     assert refused.json()["allowed"] == ["L0", "L1", "L2", "L3"]

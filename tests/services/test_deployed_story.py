@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.events.codec import decode
@@ -99,7 +99,7 @@ async def test_planted_failure_is_rolled_back_comes_back_as_a_task_and_ends_heal
         again = ["DEPLOY", "MONITOR", "BUILD", "TEST", "REVIEW", "DEPLOY", "MONITOR", "DONE"]
         assert path[-len(again) :] == again
         # It is what runs now, and people reach it.
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/healthz")).text == "words"
         show = ["git", "-C", str(repo), "show", f"fleet/{story_id}:docs/stories/{story_id}/runbook.md"]
         runbook = subprocess.run(show, check=True, capture_output=True, text=True).stdout

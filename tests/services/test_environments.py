@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 
 from fleet.cli.cluster.deployments import Front, end_environment, list_environments
@@ -33,7 +33,7 @@ from tests.support.story_events import MERGED, STORY
 from tests.support.tool_front import DEV, REGISTRY, ROOT, keyed, serving
 
 
-def _refused(response: httpx.Response, status: int, code: str) -> str:
+def _refused(response: httpx2.Response, status: int, code: str) -> str:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     return response.json()["detail"]
 
@@ -192,7 +192,7 @@ async def test_front_without_environments_and_a_node_that_is_away_say_so():
     world = World()
     parts = replace(front_parts(world), deployments=None)
     app = build_gateway(world.desk, REGISTRY, files().load("serve.yaml", ServeSettings), parts=parts)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
         _refused(await client.get(URL, headers=ROOT), 503, "sandbox_unavailable")
 
     class Away(MemoryDeployments):

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 
 from fleet.config.settings import ServeSettings
@@ -52,7 +52,7 @@ async def _in_draft(world: World) -> None:
 
 
 @asynccontextmanager
-async def council_front(agents: ScriptedAgents) -> AsyncGenerator[tuple[World, FastAPI, httpx.AsyncClient]]:
+async def council_front(agents: ScriptedAgents) -> AsyncGenerator[tuple[World, FastAPI, httpx2.AsyncClient]]:
     """The stores, the front over them, and a client of it; the shard works until the block ends."""
     world = World(clock=SystemClock(), agents=agents)
     settings = files().load("serve.yaml", ServeSettings)
@@ -72,7 +72,7 @@ async def council_front(agents: ScriptedAgents) -> AsyncGenerator[tuple[World, F
     await _in_draft(world)
     task = asyncio.create_task(shard.run())
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             yield world, app, client
     finally:
         await shard.drain()
@@ -80,7 +80,7 @@ async def council_front(agents: ScriptedAgents) -> AsyncGenerator[tuple[World, F
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def started(client: httpx.AsyncClient, *delegate: str) -> None:
+async def started(client: httpx2.AsyncClient, *delegate: str) -> None:
     """The story is started with these delegates."""
     found = await client.post(START, json={"repo": "/srv/text", "delegate": delegate}, headers=keyed(71, ROOT))
     assert found.status_code == 200, found.text

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 
 from fleet.config.settings import ServeSettings
@@ -42,7 +42,7 @@ class Site:
     world: World
     deployments: MemoryDeployments
     app: FastAPI
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
     async def shown(self, who: dict[str, str] = ROOT) -> dict[str, Any]:
         """The only environment."""
@@ -51,7 +51,7 @@ class Site:
         (found,) = response.json()["items"]
         return found
 
-    async def end(self, action: str, *, number: int = 1, who: dict[str, str] = ROOT, **body: Any) -> httpx.Response:
+    async def end(self, action: str, *, number: int = 1, who: dict[str, str] = ROOT, **body: Any) -> httpx2.Response:
         """A request to end what runs there."""
         given = {"reason": WHY, "revision": NOW} | body
         return await self.client.post(f"{URL}/preview/{action}", json=given, headers=keyed(number, who))
@@ -117,7 +117,7 @@ async def site(
     )
     task = asyncio.create_task(shard.run())
     try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://fleet") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://fleet") as client:
             yield Site(world, now, app, client)
     finally:
         await shard.drain()

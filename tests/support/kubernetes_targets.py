@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from fleet.deploy.kubernetes.api import ClusterApi
 from fleet.deploy.kubernetes.target import KubernetesDeployments
@@ -271,10 +271,10 @@ class TargetCluster(ObjectServer):
         if "readinessProbe" not in container:
             return
         path, was_ready = container["readinessProbe"]["httpGet"]["path"], False
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=2) as client:
             while True:
                 is_ready = False
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     is_ready = (await client.get(f"http://127.0.0.1:{port}{path}")).status_code < 400
                 if is_ready != was_ready:
                     conditions = [{"type": "Ready", "status": str(is_ready)}]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import yaml
 
 from cluster.local.identity import descendants
@@ -58,11 +58,11 @@ class Nodes:
     process: subprocess.Popen[str]
     raylets: list[int]
     redis_url: str
-    asked: httpx.Client = field(init=False)
+    asked: httpx2.Client = field(init=False)
 
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.asked = httpx.Client(base_url=self.dashboard, headers=headers, timeout=30, trust_env=False)
+        self.asked = httpx2.Client(base_url=self.dashboard, headers=headers, timeout=30, trust_env=False)
 
     @property
     def environ(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 
@@ -66,7 +66,7 @@ class ToolFront:
 
     world: World
     app: FastAPI
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     shard: CouncilShard
     running: asyncio.Task[None]
     sessions: MemoryToolSessions
@@ -110,12 +110,12 @@ class ToolFront:
         assert response.status_code == 201, response.text
         return response.json()
 
-    async def invoke(self, session: str, tool: str, op: str, *, number: int = 1, **args: Any) -> httpx.Response:
+    async def invoke(self, session: str, tool: str, op: str, *, number: int = 1, **args: Any) -> httpx2.Response:
         """A call of the developer."""
         body = {"tool": tool, "op": op, "args": args}
         return await self.client.post(f"/api/tools/sessions/{session}/invoke", json=body, headers=keyed(number))
 
-    async def run(self, *cmd: str, number: int = 1, **changes: Any) -> httpx.Response:
+    async def run(self, *cmd: str, number: int = 1, **changes: Any) -> httpx2.Response:
         """A run that the developer asks for."""
         return await self.client.post("/api/runs", json=task_spec(*cmd, **changes), headers=keyed(number))
 
@@ -201,8 +201,8 @@ async def tool_front(
     try:
         body = {"task_id": TASK, "as_role": "developer"}
         await world.desk.require(STORY, "claim_task", body, principal=Principal("user:dev"), key="claim-it")
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://fleet", timeout=30) as client:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fleet", timeout=30) as client:
             yield ToolFront(world, app, client, shard, task, sessions)
     finally:
         await shard.drain()

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from typer.testing import CliRunner
 from websockets.sync.client import ClientConnection, connect
@@ -78,7 +78,7 @@ class World:
 
     home: Path
     folder: Path
-    client: httpx.Client
+    client: httpx2.Client
     engine: FakeOpenAIServer
     model: str = "openai"
     """Model profile of the stories."""
@@ -121,7 +121,7 @@ class World:
         is_json = "json" in response.headers.get("content-type", "")
         return response.json() if is_json and response.content else response
 
-    def heard(self, response: httpx.Response) -> None:
+    def heard(self, response: httpx2.Response) -> None:
         """Notes the door of an answer that is good, also of one that came another way than by `send`."""
         assert response.is_success, f"{response.status_code} {response.url}"
         if door := operation_of(response.request.method, response.url.path):
@@ -307,7 +307,7 @@ def joined_world(folder: Path, home: Path) -> World:
     patch = json.loads((home / "world.json").read_text())
     os.environ.update(patch["variables"])
     headers = {"Authorization": f"Bearer {(home / 'token').read_text().strip()}"}
-    client = httpx.Client(base_url=patch["api"], headers=headers, timeout=200)
+    client = httpx2.Client(base_url=patch["api"], headers=headers, timeout=200)
     return World(home, folder, client, FakeOpenAIServer())
 
 
@@ -342,13 +342,13 @@ def running_world(
             patch.setenv(name, value)
         add_colleague(home)
         try:
-            with httpx.Client(timeout=200) as client:
+            with httpx2.Client(timeout=200) as client:
                 world = World(home, folder, client, engine, model)
                 client.base_url = world.process("up", "--detach").ok()["api"]
                 client.headers["Authorization"] = f"Bearer {(home / 'token').read_text().strip()}"
                 yield world
         finally:
-            stopped = World(home, folder, httpx.Client(), engine).process("down")
+            stopped = World(home, folder, httpx2.Client(), engine).process("down")
         assert stopped.ok() == {"stopped": True}
         assert processes_below(home) == []
 

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
+import httpx2
 from pydantic import BaseModel, Field
 
 from fleet.kernel.errors import ModelTimeout, ModelUnavailable
@@ -42,7 +42,7 @@ class WireModel:
                         usage = TokenUsage(tokens_in=counted["prompt_tokens"], tokens_out=counted["completion_tokens"])
         except TimeoutError as error:
             raise ModelTimeout(f"{self._url} did not answer within {timeout_s:g} s") from error
-        except (httpx.HTTPError, ValueError, LookupError) as error:
+        except (httpx2.HTTPError, ValueError, LookupError) as error:
             raise ModelUnavailable(f"{self._url} cannot be asked ({type(error).__name__}): see its log") from error
         return ChatReply(
             text=text,
@@ -66,9 +66,9 @@ class WireModel:
     async def health(self) -> None:
         """The server lists its models; ModelUnavailable when it does not."""
         try:
-            async with httpx.AsyncClient(timeout=5, headers=await self._headers()) as client:
+            async with httpx2.AsyncClient(timeout=5, headers=await self._headers()) as client:
                 (await client.get(f"{self._url}/models")).raise_for_status()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ModelUnavailable(f"{self._url} cannot be asked ({type(error).__name__}): start it") from error
 
     async def _events(self, request: ChatRequest) -> AsyncIterator[dict]:
@@ -84,7 +84,7 @@ class WireModel:
             "stream_options": {"include_usage": True},
         }
         async with (
-            httpx.AsyncClient(timeout=None, headers=await self._headers()) as client,
+            httpx2.AsyncClient(timeout=None, headers=await self._headers()) as client,
             client.stream("POST", f"{self._url}/chat/completions", json=body) as response,
         ):
             response.raise_for_status()

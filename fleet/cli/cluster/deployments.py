@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import httpx
+import httpx2
 
 from cluster.local.record import find_running
 from fleet.cli.exit_codes import DONE
@@ -93,10 +93,10 @@ def _asked(
     headers = {"Authorization": f"Bearer {front.token}"} | ({"Idempotency-Key": key} if key else {})
     url = f"/api/deployments/{path}".rstrip("/")
     try:
-        with httpx.Client(base_url=front.url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
+        with httpx2.Client(base_url=front.url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
             answer = client.request(method, url, json=body)
             found: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx2.HTTPError, ValueError) as error:
         raise StoreUnavailable(f"the front at {front.url} does not answer: {error}") from error
     if answer.is_error:
         known = {"code", "detail", "title", "type", "status", "instance", "retry"}

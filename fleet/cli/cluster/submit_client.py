@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import httpx
+import httpx2
 
 from fleet.kernel.errors import InvalidInput, StoreUnavailable, Unauthenticated
 
@@ -79,7 +79,7 @@ class JobClient:
             )
         self.address, self._token = address.rstrip("/"), token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=self.address, headers=headers, timeout=_ANSWER_S)
+        self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=_ANSWER_S)
 
     def check(self) -> str:
         """The version of Ray that answers there.
@@ -128,10 +128,10 @@ class JobClient:
                 f"the Ray cluster at {self.address} did not take the job: {_last_line(error)}", address=self.address
             ) from error
 
-    def _get(self, path: str) -> httpx.Response:
+    def _get(self, path: str) -> httpx2.Response:
         try:
             answer = self._http.get(path)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise StoreUnavailable(
                 f"no Ray dashboard answers at {self.address} ({type(error).__name__}); is the cluster up, and its "
                 "dashboard reachable from here (`kubectl port-forward`)? Give its address with --address",
@@ -145,11 +145,11 @@ class JobClient:
             )
         return answer
 
-    def _json(self, answer: httpx.Response) -> dict[str, Any]:
+    def _json(self, answer: httpx2.Response) -> dict[str, Any]:
         try:
             answer.raise_for_status()
             return answer.json()
-        except (httpx.HTTPError, json.JSONDecodeError) as error:
+        except (httpx2.HTTPError, json.JSONDecodeError) as error:
             raise StoreUnavailable(
                 f"the Ray dashboard at {self.address} answers {answer.status_code}: {answer.text[:200]}",
                 address=self.address,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from fleet.config.settings import has_node
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _NAMESPACE = "fleet"
 _ANSWER_S = 5.0
@@ -30,17 +30,17 @@ class ActorLine(BaseModel):
 
 def read_actor_lines(dashboard_url: str, token: str) -> tuple[ActorLine, ...] | None:
     """Every actor of the fleet by name; None when the dashboard does not answer, which its own line tells."""
-    import httpx
+    import httpx2
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with httpx.Client(base_url=dashboard_url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
+        with httpx2.Client(base_url=dashboard_url, headers=headers, timeout=_ANSWER_S, trust_env=False) as client:
             return actor_lines(_rows(client, "actors"), _rows(client, "nodes"))
-    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError):
         return None
 
 
-def _rows(client: httpx.Client, kind: str) -> list[dict[str, Any]]:
+def _rows(client: httpx2.Client, kind: str) -> list[dict[str, Any]]:
     answer = client.get(f"/api/v0/{kind}", params={"detail": "true", "limit": _MOST}).raise_for_status()
     return answer.json()["data"]["result"]["result"]
 

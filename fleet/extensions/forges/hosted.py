@@ -14,7 +14,7 @@ from fleet.forge.port import ClosableChangeRequests, ForgeParts, ForgePlugin
 from fleet.kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
     from fleet.extensions.forges.http import TokenSource
     from fleet.forge.local.keyed import HostedApi
@@ -30,7 +30,7 @@ def change_requests_for(
     token: TokenSource | None = None,
     timeout_s: float = 30.0,
     allow_http: bool = False,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> ClosableChangeRequests:
     """Change requests of this forge; nothing is asked of it yet.
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import BaseModel
 
 from fleet.extensions.forges.http_answers import Answer, Asked, refusal
@@ -28,7 +28,7 @@ _PER_PAGE = 100
 _HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # The request was never sent, so nothing can have been written.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
 class ForgeHttp:
@@ -43,7 +43,7 @@ class ForgeHttp:
         token: see TokenSource.
         headers: what each request carries, the token included.
         timeout_s: for one request with all of its answer.
-        transport: how requests leave this process (for an egress proxy), httpx's own when None.
+        transport: how requests leave this process (for an egress proxy), that of httpx2 when None.
 
     Raises:
         ConfigError: the address is of the wrong form.
@@ -58,11 +58,11 @@ class ForgeHttp:
         headers: Callable[[str], Mapping[str, str]],
         timeout_s: float = 30.0,
         allow_http: bool = False,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._root = _checked_root(url, forge, allow_http=allow_http)
         self._forge, self._token, self._headers, self._timeout_s = forge, token, headers, timeout_s
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False
         )
 
@@ -92,14 +92,14 @@ class ForgeHttp:
                 return found
         raise ToolFailed(f"{self._forge} lists more than {_MAX_PAGES} pages: too many to search", forge=self._forge)
 
-    def _url(self, path: tuple[str | int, ...], query: Mapping[str, str | int]) -> httpx.URL:
+    def _url(self, path: tuple[str | int, ...], query: Mapping[str, str | int]) -> httpx2.URL:
         parts = [quote(str(part), safe="") for part in path]
         if any(part in ("", ".", "..") for part in parts):
             raise InvalidInput(f"{'/'.join(map(str, path))[:200]!r} cannot be part of an address", path=str(path)[:200])
-        url = httpx.URL(f"{self._root}/{'/'.join(parts)}")
+        url = httpx2.URL(f"{self._root}/{'/'.join(parts)}")
         return url.copy_merge_params(query) if query else url
 
-    async def _ask(self, method: str, url: httpx.URL, content: bytes | None) -> Answer:
+    async def _ask(self, method: str, url: httpx2.URL, content: bytes | None) -> Answer:
         token = await self._current()
         response, data, asked = await self._hops(method, url, content, token)
         if response.status_code == 401 and (fresh := await self._current()) != token:
@@ -109,8 +109,8 @@ class ForgeHttp:
         return Answer(asked, data, has_next="next" in response.links)
 
     async def _hops(
-        self, method: str, url: httpx.URL, content: bytes | None, token: str
-    ) -> tuple[httpx.Response, bytes, Asked]:
+        self, method: str, url: httpx2.URL, content: bytes | None, token: str
+    ) -> tuple[httpx2.Response, bytes, Asked]:
         for _ in range(_MAX_HOPS):
             asked = Asked(self._forge, method, str(url.copy_with(query=None)), token)
             response, data = await self._once(asked, url, content)
@@ -119,7 +119,7 @@ class ForgeHttp:
             url = _next_hop(asked, url, response)
         raise ToolFailed(f"{self._forge} at {self._root} redirects in a circle: correct its address", forge=self._forge)
 
-    async def _once(self, asked: Asked, url: httpx.URL, content: bytes | None) -> tuple[httpx.Response, bytes]:
+    async def _once(self, asked: Asked, url: httpx2.URL, content: bytes | None) -> tuple[httpx2.Response, bytes]:
         failed: FleetError
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -132,12 +132,12 @@ class ForgeHttp:
                 url=asked.url,
                 reason=why,
             )
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             failed = asked.lost(f"did not answer ({type(error).__name__})", reason=type(error).__name__)
         # Outside of the handler: the driver's error holds the request and so the token.
         raise failed
 
-    async def _exchange(self, asked: Asked, url: httpx.URL, content: bytes | None) -> tuple[httpx.Response, bytes]:
+    async def _exchange(self, asked: Asked, url: httpx2.URL, content: bytes | None) -> tuple[httpx2.Response, bytes]:
         headers = dict(self._headers(asked.token))
         if content is not None:
             headers["content-type"] = "application/json"
@@ -162,9 +162,9 @@ class ForgeHttp:
 
 def _checked_root(url: str, forge: str, *, allow_http: bool) -> str:
     try:
-        parts = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
-        parts = httpx.URL("")
+        parts = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        parts = httpx2.URL("")
     is_safe = parts.scheme == "https" or (parts.scheme == "http" and (allow_http or parts.host in _LOOPBACK))
     if not is_safe or not _HOST.fullmatch(parts.host) or parts.userinfo or parts.query or parts.fragment:
         shown = str(parts.copy_with(userinfo=b"", query=None, fragment=None)) if parts.host else "its address"
@@ -176,12 +176,12 @@ def _checked_root(url: str, forge: str, *, allow_http: bool) -> str:
     return str(parts).rstrip("/")
 
 
-def _next_hop(asked: Asked, url: httpx.URL, response: httpx.Response) -> httpx.URL:
+def _next_hop(asked: Asked, url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
     """Where a redirect leads, when it stays at the same origin and does not turn a write into a read."""
     try:
         to = url.join(response.headers["location"])
-    except (httpx.InvalidURL, ValueError):
-        to = httpx.URL("")
+    except (httpx2.InvalidURL, ValueError):
+        to = httpx2.URL("")
     same = (to.scheme, to.host, to.port) == (url.scheme, url.host, url.port)
     if not same or not (asked.is_read or response.status_code in (307, 308)):
         raise ToolFailed(

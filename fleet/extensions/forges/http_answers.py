@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from fleet.forge.local.change_text import one_line
@@ -99,7 +99,7 @@ class Answer:
         raise self.asked.lost(f"answered with unexpected fields ({fields[:200]})", reason="malformed")
 
 
-def refusal(asked: Asked, response: httpx.Response, data: bytes) -> FleetError:
+def refusal(asked: Asked, response: httpx2.Response, data: bytes) -> FleetError:
     """The error that a status of 300 or more stands for; `retry_after_s` in its details when the forge names a time."""
     status, said = response.status_code, asked.clean(_said(data))
     wait_s = _wait_s(response)
@@ -134,7 +134,7 @@ def _without(details: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in details.items() if name not in names}
 
 
-def _is_rate_limit(response: httpx.Response, said: str) -> bool:
+def _is_rate_limit(response: httpx2.Response, said: str) -> bool:
     headers = response.headers
     return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said.lower()
 
@@ -164,7 +164,7 @@ def _flat(value: Any) -> str:
             return str(value)[:1000]
 
 
-def _wait_s(response: httpx.Response) -> int | None:
+def _wait_s(response: httpx2.Response) -> int | None:
     """Seconds until the forge takes requests again, 1 to 86,400, if it says so."""
     headers = response.headers
     if after := headers.get("retry-after"):

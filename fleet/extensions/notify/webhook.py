@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from fleet.extensions.notify.reach import checked_address
 from fleet.extensions.operations.http import Lookup, system_lookup
@@ -92,9 +92,9 @@ class WebhookTarget:
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await self._posted(headers, body)
-        except (TimeoutError, httpx.TimeoutException) as error:
+        except (TimeoutError, httpx2.TimeoutException) as error:
             raise ToolTimeout(f"{host} did not answer within {self._timeout_s:g} s", host=host) from error
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise ToolFailed(
                 f"{host} cannot be told ({type(error).__name__}); check that it runs and that it is trusted", host=host
             ) from error
@@ -112,7 +112,7 @@ class WebhookTarget:
         address = await checked_address(target.host, target.port, allowed=self._allowed, lookup=self._lookup)
         sent = {**headers, "host": self._target.authority, "accept-encoding": "identity"}
         verify = self._trust() if self._target.scheme == "https" else False
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:
+        async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:
             # The certificate is checked against the name, although the connection goes to the address.
             request = client.build_request(
                 "POST",
@@ -131,7 +131,7 @@ class WebhookTarget:
             self._tls = (
                 ssl.create_default_context(cafile=str(self._ca_file))
                 if self._ca_file
-                else httpx.create_ssl_context(trust_env=False)
+                else httpx2.create_ssl_context(trust_env=False)
             )
         return self._tls
 

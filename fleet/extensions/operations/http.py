@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import httpx
+import httpx2
 
 from fleet.extensions.operations.answers import SecretSource, outcome_of, without_secrets
 from fleet.extensions.operations.arguments import mapping_of, maybe_text, text_of, unknown_op
@@ -49,7 +49,7 @@ async def system_lookup(host: str, port: int) -> Sequence[str]:
 class _Answer(NamedTuple):
     target: Target
     status: int
-    headers: httpx.Headers
+    headers: httpx2.Headers
     body: bytes
     is_cut: bool
     hops: int
@@ -107,7 +107,7 @@ class HttpTool:
         try:
             async with asyncio.timeout(context.obligations.timeout_s):
                 answer = await self._follow(call, target, headers)
-        except (TimeoutError, httpx.TimeoutException) as error:
+        except (TimeoutError, httpx2.TimeoutException) as error:
             raise ToolTimeout(
                 f"{target.host} did not answer in time; whether it acted on the request is not known", host=target.host
             ) from error
@@ -157,12 +157,12 @@ class HttpTool:
         for address in await self._addresses(target):
             try:
                 return await self._at(address, method, target, headers, body, hops=hops)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 why = (
                     type(error).__name__ if "CERTIFICATE_VERIFY" not in str(error) else "its certificate is not trusted"
                 )
-            except (httpx.TransportError, OSError) as error:
-                if isinstance(error, httpx.TimeoutException):
+            except (httpx2.TransportError, OSError) as error:
+                if isinstance(error, httpx2.TimeoutException):
                     raise
                 raise ToolFailed(
                     f"{target.host} broke the exchange off ({type(error).__name__}); whether it acted is not known",
@@ -187,9 +187,9 @@ class HttpTool:
         sent |= {"host": target.authority, "accept-encoding": "identity"}
         # The certificate is checked against the name, although the connection goes to the address.
         extensions = {"sni_hostname": target.host}
-        verify = self._tls if self._tls is not None else httpx.create_ssl_context(trust_env=False)
-        timeout = httpx.Timeout(None, connect=_CONNECT_S)
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=timeout, http2=False) as client:
+        verify = self._tls if self._tls is not None else httpx2.create_ssl_context(trust_env=False)
+        timeout = httpx2.Timeout(None, connect=_CONNECT_S)
+        async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=timeout, http2=False) as client:
             request = client.build_request(method, at.url, headers=sent, content=body or None, extensions=extensions)
             response = await client.send(request, stream=True, follow_redirects=False)
             try:
@@ -219,7 +219,7 @@ class HttpTool:
         )
 
 
-async def _bounded(response: httpx.Response) -> tuple[bytes, bool]:
+async def _bounded(response: httpx2.Response) -> tuple[bytes, bool]:
     data = b""
     async for chunk in response.aiter_raw():
         data += chunk

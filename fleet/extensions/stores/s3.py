@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from fleet.kernel.clock import Clock
 from fleet.kernel.digest import digest_of
@@ -164,7 +164,7 @@ class S3Http:
         self._root = f"{url.scheme}://{self._host}"
         self._place, self._timeout_s, self._max_bytes = place, timeout_s, max_bytes
         self._tls = _tls(place.ca_file)
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
         self._users = 0
 
     @property
@@ -195,12 +195,12 @@ class S3Http:
         except TimeoutError:
             why = f"it did not answer in {self._timeout_s:g} s"
         # Errors of the client hold the request, and with it its signature: only their kind is kept.
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
             why = _kind(error)
         raise Unanswered(why)
 
     async def _exchange(
-        self, client: httpx.AsyncClient, method: str, url: str, body: bytes, headers: Mapping[str, str]
+        self, client: httpx2.AsyncClient, method: str, url: str, body: bytes, headers: Mapping[str, str]
     ) -> Answer:
         async with client.stream(method, url, headers=headers, content=body or None) as response:
             limit = self._max_bytes if response.is_success else _MAX_ERROR_BYTES
@@ -214,9 +214,9 @@ class S3Http:
             return _answer(response, bytes(data))
 
     @asynccontextmanager
-    async def _shared(self) -> AsyncGenerator[httpx.AsyncClient]:
+    async def _shared(self) -> AsyncGenerator[httpx2.AsyncClient]:
         if self._client is None:
-            self._client = httpx.AsyncClient(
+            self._client = httpx2.AsyncClient(
                 verify=self._tls, trust_env=False, timeout=self._timeout_s, follow_redirects=False
             )
         client = self._client
@@ -230,7 +230,7 @@ class S3Http:
                 await client.aclose()
 
 
-def _answer(response: httpx.Response, data: bytes) -> Answer:
+def _answer(response: httpx2.Response, data: bytes) -> Answer:
     found = None if response.is_success else _CODE.search(data)
     wait = response.headers.get("retry-after", "")
     return Answer(
@@ -242,11 +242,11 @@ def _answer(response: httpx.Response, data: bytes) -> Answer:
     )
 
 
-def _checked(place: S3Place) -> httpx.URL:
+def _checked(place: S3Place) -> httpx2.URL:
     try:
-        url = httpx.URL(place.url)
-    except (httpx.InvalidURL, ValueError):
-        url = httpx.URL("")
+        url = httpx2.URL(place.url)
+    except (httpx2.InvalidURL, ValueError):
+        url = httpx2.URL("")
     is_safe = url.scheme == "https" or (url.scheme == "http" and (place.allow_http or url.host in _LOOPBACK))
     if not is_safe or not _HOST.fullmatch(url.host) or url.userinfo or url.query or url.fragment or url.path != "/":
         raise ConfigError(
@@ -259,7 +259,7 @@ def _checked(place: S3Place) -> httpx.URL:
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return httpx2.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:

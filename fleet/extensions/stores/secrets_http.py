@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import httpx
+import httpx2
 
 from fleet.kernel.errors import ConfigError
 from fleet.secrets.providers.failures import as_mapping
@@ -65,7 +65,7 @@ class SecretHttp:
         except TimeoutError:
             why = f"{self._url} did not answer in {self._timeout_s:g} s"
         # Errors of the client hold the request, and with it the token: only their kind is kept.
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
             why = f"{self._url} cannot be asked ({_kind(error)})"
         raise Unanswered(why)
 
@@ -79,7 +79,7 @@ class SecretHttp:
         body: Mapping[str, str] | None,
     ) -> Answer:
         # A client per exchange: values are kept for a while, so exchanges are rare, and none outlives its event loop.
-        async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
+        async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
             sent = {**headers, "Accept": "application/json"}
             async with client.stream(method, self._url + path, headers=sent, params=params, json=body) as response:
                 data = b""
@@ -91,10 +91,10 @@ class SecretHttp:
 
 
 def _checked(url: str) -> str:
-    parsed = httpx.URL("")
+    parsed = httpx2.URL("")
     # An address that is none shows no more of itself than a wrong one: it may hold a password.
-    with suppress(httpx.InvalidURL, ValueError):
-        parsed = httpx.URL(url)
+    with suppress(httpx2.InvalidURL, ValueError):
+        parsed = httpx2.URL(url)
     is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
     if not is_safe or not parsed.host or parsed.userinfo or parsed.query or parsed.fragment:
         raise ConfigError(
@@ -106,7 +106,7 @@ def _checked(url: str) -> str:
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return httpx2.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:

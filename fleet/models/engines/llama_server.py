@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from fleet.kernel.errors import ModelUnavailable
 
@@ -195,7 +195,7 @@ class LlamaServer:
 
     async def ready(self) -> None:
         """The server offers its model. Waits for ever while the process lives; ModelUnavailable when it has ended."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=5.0) as client:
             while self.is_alive:
                 if await self._answers(client):
                     return
@@ -233,14 +233,14 @@ class LlamaServer:
             permanent=False,
         )
 
-    async def _answers(self, client: httpx.AsyncClient) -> bool:
+    async def _answers(self, client: httpx2.AsyncClient) -> bool:
         root = self.plan.base_url.removesuffix("/v1")
         key = {"authorization": f"Bearer {self.plan.api_key}"}
         try:
             models = await client.get(f"{root}/v1/models", headers=key)
             # llama-server lists its model while it still loads; the Python server has no such page.
             health = await client.get(f"{root}/health", headers=key)
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return False
         return models.status_code == 200 and health.status_code in (200, 404)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from fleet.kernel.errors import ModelUnavailable
 from fleet.models.weights import UrlSource, Weights
@@ -24,7 +24,7 @@ class UrlWeights:
     """
 
     def __init__(self, *, silence_s: float = 30.0, connect_s: float = 10.0) -> None:
-        self._timeout = httpx.Timeout(silence_s, connect=connect_s)
+        self._timeout = httpx2.Timeout(silence_s, connect=connect_s)
 
     async def pieces(self, weights: Weights, source: UrlSource, *, start: int) -> AsyncGenerator[bytes]:
         """See `WeightsSource.pieces`."""
@@ -32,7 +32,7 @@ class UrlWeights:
         headers = {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
         with _translated(source):
             async with (
-                httpx.AsyncClient(timeout=self._timeout, follow_redirects=True) as client,
+                httpx2.AsyncClient(timeout=self._timeout, follow_redirects=True) as client,
                 client.stream("GET", source.url, headers=headers) as response,
             ):
                 skip = start - _first_byte(response, source)
@@ -44,7 +44,7 @@ class UrlWeights:
                     skip = 0
 
 
-def _first_byte(response: httpx.Response, source: UrlSource) -> int:
+def _first_byte(response: httpx2.Response, source: UrlSource) -> int:
     """Where in the file the body begins. ModelUnavailable when it is not the file."""
     match response.status_code:
         case 200:
@@ -63,16 +63,16 @@ def _first_byte(response: httpx.Response, source: UrlSource) -> int:
 def _translated(source: UrlSource) -> Generator[None]:
     try:
         yield
-    except httpx.TimeoutException as error:
+    except httpx2.TimeoutException as error:
         raise _failed(source, "sends nothing; try again later", is_permanent=False) from error
-    except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
+    except (httpx2.ConnectError, httpx2.UnsupportedProtocol) as error:
         raise _failed(
             source,
             f"cannot be reached ({str(error) or type(error).__name__}): is this machine on the network? A file or "
             "folder that you have already is taken with --from",
             is_permanent=False,
         ) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise _failed(source, f"broke off ({str(error) or type(error).__name__})", is_permanent=False) from error
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import httpx
+import httpx2
 
 from fleet.kernel.errors import ConfigError, SandboxUnavailable
 from fleet.sandbox.backends.kubernetes.job import Pod, pod_of
@@ -148,7 +148,7 @@ class KubernetesHttp:
         except TimeoutError:
             why = f"{self._url} did not answer in {timeout_s:g} s"
         # Errors of the client hold the request, and with it the token: only their kind is kept.
-        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        except (httpx2.HTTPError, ssl.SSLError, OSError) as error:
             why = f"{self._url} cannot be asked ({type(error).__name__})"
         raise Unanswered(why)
 
@@ -163,13 +163,13 @@ class KubernetesHttp:
             ):
                 yield _parts(response) if response.status_code == 200 else None
                 return
-        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        except (httpx2.HTTPError, ssl.SSLError, OSError) as error:
             why = f"{self._url} ended the log ({type(error).__name__})"
         raise Unanswered(why)
 
-    def _client(self, timeout_s: float) -> httpx.AsyncClient:
+    def _client(self, timeout_s: float) -> httpx2.AsyncClient:
         # A client per exchange: none outlives its event loop, and the TLS context is shared.
-        return httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout_s)
+        return httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout_s)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "swe-fleet"}
@@ -187,7 +187,7 @@ class KubernetesHttp:
         return {**headers, "Authorization": f"Bearer {token}"}
 
 
-async def _start_of(response: httpx.Response, most: int) -> tuple[bytes, bool]:
+async def _start_of(response: httpx2.Response, most: int) -> tuple[bytes, bool]:
     data = bytearray()
     async for chunk in response.aiter_bytes():
         data += chunk
@@ -204,17 +204,17 @@ def _document(data: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
-async def _parts(response: httpx.Response) -> AsyncGenerator[bytes]:
+async def _parts(response: httpx2.Response) -> AsyncGenerator[bytes]:
     async for chunk in response.aiter_bytes():
         yield chunk
 
 
 def _checked(url: str, place: str) -> str:
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx2.URL(url)
         is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
         is_plain = bool(parsed.host) and not (parsed.userinfo or parsed.query or parsed.fragment)
-    except httpx.InvalidURL:
+    except httpx2.InvalidURL:
         is_safe = is_plain = False
     if not is_safe or not is_plain:
         raise ConfigError(
@@ -226,7 +226,7 @@ def _checked(url: str, place: str) -> str:
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return httpx2.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -314,7 +314,7 @@ def test_served_engine_answers_until_it_is_stopped_and_leaves_nothing(fleet: Com
     with fleet.start("models", "serve", "local", "--json") as process:
         assert process.stdout is not None
         found = json.loads(process.stdout.readline())
-        assert httpx.get(f"{found['base_url']}/models", trust_env=False).status_code == 401
+        assert httpx2.get(f"{found['base_url']}/models", trust_env=False).status_code == 401
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 0, told

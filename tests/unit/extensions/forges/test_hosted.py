@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -86,16 +86,16 @@ def test_local_with_something_else_is_refused(url: str) -> None:
 
 
 async def test_requests_leave_by_the_given_transport_with_the_headers_of_the_interface() -> None:
-    seen: list[httpx.Request] = []
+    seen: list[httpx2.Request] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         seen.append(request)
         body = {"ref": "main", "repo": {"full_name": "team/app"}}
         made = {"number": 3, "html_url": "https://x/3", "state": "open", "title": "t", "body": "b"}
         pull = {**made, "base": body, "head": {**body, "ref": "fleet/st-1"}}
-        return httpx.Response(200, json=[] if request.method == "GET" else pull)
+        return httpx2.Response(200, json=[] if request.method == "GET" else pull)
 
-    transport = httpx.MockTransport(answer)
+    transport = httpx2.MockTransport(answer)
     changes = change_requests_for("github", "https://api.github.com", token=token, transport=transport)
 
     opened = await changes.open_or_update(CHANGE)
@@ -109,13 +109,13 @@ async def test_requests_leave_by_the_given_transport_with_the_headers_of_the_int
     await changes.close()
 
 
-def forge_http(answer: httpx.Response) -> ForgeHttp:
-    transport = httpx.MockTransport(lambda _: answer)
+def forge_http(answer: httpx2.Response) -> ForgeHttp:
+    transport = httpx2.MockTransport(lambda _: answer)
     return ForgeHttp("https://x.example", forge="github", token=token, headers=github_headers, transport=transport)
 
 
 async def test_redirect_in_a_circle_ends() -> None:
-    http = forge_http(httpx.Response(307, headers={"location": "/again"}))
+    http = forge_http(httpx2.Response(307, headers={"location": "/again"}))
     with pytest.raises(ToolFailed, match="circle"):
         await http.get("x")
     await http.close()
@@ -123,14 +123,14 @@ async def test_redirect_in_a_circle_ends() -> None:
 
 @pytest.mark.parametrize("location", ["https://[bad", "//evil.example/x", "http://x.example/x", "https://x.example:1/"])
 async def test_redirect_to_another_origin_is_refused(location: str) -> None:
-    http = forge_http(httpx.Response(301, headers={"location": location}))
+    http = forge_http(httpx2.Response(301, headers={"location": location}))
     with pytest.raises(ToolFailed, match="not sent there"):
         await http.get("x")
     await http.close()
 
 
 async def test_list_without_end_is_given_up() -> None:
-    http = forge_http(httpx.Response(200, json=[{"name": "x"}], headers={"link": '<https://x/?page=2>; rel="next"'}))
+    http = forge_http(httpx2.Response(200, json=[{"name": "x"}], headers={"link": '<https://x/?page=2>; rel="next"'}))
     with pytest.raises(ToolFailed, match="400 pages"):
         await http.pages(Entry, "x")
     await http.close()
@@ -138,7 +138,7 @@ async def test_list_without_end_is_given_up() -> None:
 
 @pytest.mark.parametrize("part", ["", ".", ".."])
 async def test_part_of_an_address_that_leads_elsewhere_is_refused(part: str) -> None:
-    http = forge_http(httpx.Response(200))
+    http = forge_http(httpx2.Response(200))
     with pytest.raises(InvalidInput, match="cannot be part"):
         await http.get("repos", part)
     await http.close()
