@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -12,6 +11,7 @@ from fleet.desk.planning import Pending, PlanningDesk, recorded_body
 from fleet.kernel.errors import FleetError, MalformedRequest, OwnershipError, PreconditionFailed, StoreError
 from fleet.kernel.ids import CommandId, Principal, StoryId
 from fleet.redaction.redact_counts import redacted_fields
+from fleet.story.commands.command import StoryCommand
 from serve_apps.observed import note_command
 from serve_apps.sight import require_sight, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
@@ -79,8 +79,7 @@ async def send(
     request: Request,
     desk: PlanningDesk,
     story_id: str,
-    name: str,
-    body: dict[str, Any],
+    sent: StoryCommand,
     *,
     who: Principal,
     key: str,
@@ -88,52 +87,52 @@ async def send(
 ) -> Sent:
     """The command is with the owner of a story that the caller sees; If-Match is checked before."""
     # What is about to be created is not there yet; its project was looked at.
-    story = StoryId(story_id) if name == "create_story" else await require_sight(request, who, StoryId(story_id))
+    story = (
+        StoryId(story_id) if sent.command == "create_story" else await require_sight(request, who, StoryId(story_id))
+    )
     header = request.headers.get("if-match")
     if header is not None and not created and not await _is_answered(desk, CommandId(f"{who}/{key}")):
         check_version(header, (await desk.state(story)).version)
     note_command(request.scope, story, CommandId(f"{who}/{key}"))
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await desk.command(story, name, body, principal=who, key=key, trace_id=trace_id)
-    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), redacted_in(name, body))
+    found = await desk.command(story, sent, principal=who, key=key, trace_id=trace_id)
+    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), redacted_in(sent))
 
 
 async def answered(
     request: Request,
     desk: PlanningDesk,
     story_id: str,
-    name: str,
-    body: dict[str, Any],
+    sent: StoryCommand,
     *,
     who: Principal,
     key: str,
     created: bool = False,
 ) -> Response:
     """The story after the command, or where its outcome can be asked for (AP-4)."""
-    sent = await send(request, desk, story_id, name, body, who=who, key=key, created=created)
-    if sent.is_pending:
-        return sent.pending()
-    view = await view_of(request, desk, sent.story_id, who=who)
-    return shown(view.model_copy(update={"redactions": sent.redactions}), status=201 if created else 200)
+    came = await send(request, desk, story_id, sent, who=who, key=key, created=created)
+    if came.is_pending:
+        return came.pending()
+    view = await view_of(request, desk, came.story_id, who=who)
+    return shown(view.model_copy(update={"redactions": came.redactions}), status=201 if created else 200)
 
 
 async def carried_out(
     request: Request,
     desk: PlanningDesk,
     story_id: str,
-    name: str,
-    body: dict[str, Any],
+    sent: StoryCommand,
     *,
     who: Principal,
     key: str,
     created: bool = False,
 ) -> Response | None:
     """None once the command is carried out, else where its outcome can be asked for."""
-    sent = await send(request, desk, story_id, name, body, who=who, key=key, created=created)
-    return sent.pending() if sent.is_pending else None
+    came = await send(request, desk, story_id, sent, who=who, key=key, created=created)
+    return came.pending() if came.is_pending else None
 
 
-def redacted_in(name: str, body: dict[str, Any]) -> tuple[RedactionView, ...]:
+def redacted_in(sent: StoryCommand) -> tuple[RedactionView, ...]:
     """What the desk takes out of the body of this command before it is recorded: how many of which class, and where."""
-    fields = redacted_fields(body, recorded_body(name, body))
+    fields = redacted_fields(sent.body(), recorded_body(sent))
     return tuple(RedactionView(field=row.field, kind=row.kind, count=row.count) for row in fields)

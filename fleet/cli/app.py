@@ -131,7 +131,8 @@ def run(
     """Run one story to its end or to a gate; the branch fleet/<story> holds the result."""
     from fleet.cli.settings import absolute_model, settings
     from fleet.cli.story.goal import run_goal
-    from fleet.cli.story.run import RunOptions, run_story
+    from fleet.cli.story.run import run_story
+    from fleet.cli.story.run_options import RunOptions
 
     output = Output(as_json=as_json)
     options = RunOptions(

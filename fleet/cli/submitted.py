@@ -22,6 +22,7 @@ from fleet.cli.story.run import watch_to_end
 from fleet.config.environment import load_settings
 from fleet.desk.planning import request_key
 from fleet.kernel.errors import InvalidInput
+from fleet.story.commands.catalogue import parse_command
 from fleet.wiring.desk.desk import open_desk
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.places import given_places
@@ -55,7 +56,10 @@ async def _run(plan: SubmittedPlan, output: Output) -> int:
             output.note("goes on: an earlier run of this job created it")
         else:
             created = await desk.require(
-                story_id, "create_story", {"story": plan.story}, principal=plan.principal, key=plan.create_key
+                story_id,
+                parse_command("create_story", {"story": plan.story}),
+                principal=plan.principal,
+                key=plan.create_key,
             )
             output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
         body = {
@@ -64,7 +68,7 @@ async def _run(plan: SubmittedPlan, output: Output) -> int:
             "budget": parse_limits(plan.limits),
         }
         key = request_key(f"{story_id}/start", body)
-        await desk.require(story_id, "start_story", body, principal=plan.principal, key=key)
+        await desk.require(story_id, parse_command("start_story", body), principal=plan.principal, key=key)
         return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
 
 

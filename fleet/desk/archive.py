@@ -35,7 +35,7 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import CommandId, Digest, Principal, StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Lease, LeaseStore
 from fleet.redaction.redact_json import redact_model
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore

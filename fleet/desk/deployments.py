@@ -26,6 +26,7 @@ from fleet.kernel.ids import CommandId, Principal, RunKey, StoryId
 from fleet.owner.duties.deploy import Action, deployment_of, ended_words
 from fleet.policy.deploy import DeployTarget
 from fleet.redaction.redact import redact
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.deployments import Deployment
 from fleet.story.state import StoryState
 
@@ -89,7 +90,7 @@ class DeploymentDesk:
             await self._change(name, action, RunKey(revision), told)
         body = {"environment": name, "revision": revision, "action": action, "reason": reason}
         return await self._planning.command(
-            story_id, "end_deployment", body, principal=principal, key=key, trace_id=trace_id
+            story_id, parse_command("end_deployment", body), principal=principal, key=key, trace_id=trace_id
         )
 
     async def _change(self, name: str, action: Action, revision: RunKey, told: str) -> None:

@@ -26,6 +26,7 @@ from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
 from fleet.log.port import Answer, Command, EventLog, Feed, Inbox
 from fleet.redaction.redact_json import redact_json
 from fleet.story.approvals import pending_approvals
+from fleet.story.commands.command import StoryCommand
 from fleet.story.evolve.story import fold
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.plan import waiting_for
@@ -117,9 +118,9 @@ class Survey:
     damaged: tuple[DamagedStory, ...]
 
 
-def recorded_body(name: str, body: dict[str, Any]) -> dict[str, Any]:
+def recorded_body(sent: StoryCommand) -> dict[str, Any]:
     """The body of a command as it is queued and recorded: without secrets, but for files and addresses (CX-60)."""
-    return body if name in _VERBATIM else redact_json(body)
+    return sent.body() if sent.command in _VERBATIM else redact_json(sent.body())
 
 
 def request_key(what: str, body: Mapping[str, Any]) -> str:
@@ -173,8 +174,7 @@ class PlanningDesk:
     async def command(
         self,
         story_id: StoryId,
-        name: str,
-        body: dict[str, Any],
+        sent: StoryCommand,
         *,
         principal: Principal,
         key: str,
@@ -186,13 +186,12 @@ class PlanningDesk:
         IdempotencyMismatch when the key's stored answer is that to another request (AP-2).
         """
         command_id = CommandId(f"{principal}/{key}")
-        sent = recorded_body(name, body)
         command = Command(
             command_id=command_id,
             stream=StreamId.of_story(story_id),
-            name=name,
+            name=sent.command,
             principal=principal,
-            body=sent,
+            body=recorded_body(sent),
             trace_id=trace_id,
         )
         await self._inbox.submit(command)
@@ -203,14 +202,13 @@ class PlanningDesk:
             raise IdempotencyMismatch(f"key {key!r} was used for another request: send a new one with a new key")
         return _result(answer)
 
-    async def require(
-        self, story_id: StoryId, name: str, body: dict[str, Any], *, principal: Principal, key: str
-    ) -> dict[str, Any]:
+    async def require(self, story_id: StoryId, sent: StoryCommand, *, principal: Principal, key: str) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no owner answered."""
-        found = await self.command(story_id, name, body, principal=principal, key=key, timeout_s=60)
+        found = await self.command(story_id, sent, principal=principal, key=key, timeout_s=60)
         if isinstance(found, Pending):
             raise StoreUnavailable(
-                f"no owner answered command {name} within 60 s; it stays queued. Is the fleet up? See `fleet status`",
+                f"no owner answered command {sent.command} within 60 s; it stays queued. Is the fleet up? "
+                "See `fleet status`",
                 command_id=found.command_id,
             )
         return found

@@ -24,6 +24,20 @@ MAX_REASON = 4000
 Reason = Annotated[str, Field(min_length=MIN_REASON, max_length=MAX_REASON)]
 """Why somebody does what others must be able to understand later (GL-14)."""
 
+
+# Source: GL-14.
+class ReasonRequest(Frozen):
+    """Why."""
+
+    reason: Reason
+
+
+class NoteRequest(Frozen):
+    """A note for the record."""
+
+    note: Annotated[str, Field(max_length=4000)] = ""
+
+
 CommitId = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 """A git object name: 40 hex digits, or 64 in a SHA-256 repository."""
 

@@ -23,7 +23,7 @@ from fleet.models.profiles import RUN_PROFILE, ModelsConfig
 from fleet.owner.workbench import Workbench
 from fleet.planning.platform_state import PlatformState, RecordedPool
 from fleet.policy.roles import RolesConfig
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 
 _SIZES = (3, 5, 7, 9)
 

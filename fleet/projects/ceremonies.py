@@ -24,7 +24,7 @@ from fleet.planning.backlog_review import REVIEWABLE, BacklogReview, check_stori
 from fleet.planning.platform_state import PlatformState
 from fleet.planning.project_state import Ceremony, ProjectState
 from fleet.projects.project_commands import Decide, Deciding, made_id, read_reason, require_open
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 

@@ -18,7 +18,7 @@ from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, PlatformState
 from fleet.projects.ceremonies import register_agent, unregister_agent
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 
 Decide = Callable[[DelegationRules, PlatformState, Command, Caller], tuple[Payload, ...]]
 

@@ -30,7 +30,7 @@ from fleet.planning.planning_config import CeremonyConfig
 from fleet.planning.project_state import Discovery, Epic, ProjectState
 from fleet.planning.project_text import EpicChanges, EpicText, ProjectChanges, ProjectText, read_text
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.trees.port import BlobStore
 
 

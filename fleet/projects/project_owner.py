@@ -34,7 +34,7 @@ from fleet.projects.ceremonies import CEREMONY_COMMANDS, consent_of
 from fleet.projects.discover import Discoverer
 from fleet.projects.project_commands import PROJECT_COMMANDS, Decide, Deciding, follow_ups, project_result
 from fleet.projects.review import Reviewer
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.evolve.story import fold
 
 _COMMANDS: Mapping[str, Decide] = {**PROJECT_COMMANDS, **CEREMONY_COMMANDS}

@@ -16,7 +16,7 @@ from fleet.models.profiles import Budgets
 from fleet.models.routing.budget import QUANTITIES, BudgetLimits
 from fleet.story.allowance import limits_of
 from fleet.story.approvals import last_request, valid_grant
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 

@@ -15,7 +15,7 @@ from fleet.events.decision import (
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
 from fleet.planning.graph import find_cycle
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import Decision, StoryState
 from fleet.story.tool_steps import known_trees
 

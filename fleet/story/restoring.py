@@ -5,12 +5,10 @@ from __future__ import annotations
 from fleet.events.council import CouncilCancelled
 from fleet.events.payload import Payload
 from fleet.events.story import StoryTransitioned
-from fleet.events.task import RestoreRequested, TaskTransitioned
-from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
+from fleet.events.task import TaskTransitioned
+from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import EntityId
-from fleet.story.approvals import check_notes
 from fleet.story.checkpoints import Checkpoint, Restoration
-from fleet.story.commands import Caller
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState, TaskState
@@ -27,45 +25,6 @@ def find_checkpoint(state: StoryState, name: str) -> Checkpoint:
         f"story {state.story_id} has no checkpoint {wanted[:80]!r}; it has: {known or 'none before its first merge'}",
         allowed=list(state.checkpoints),
     )
-
-
-def request_restore(
-    state: StoryState, config: FsmConfig, name: str, *, caller: Caller, reason: str
-) -> RestoreRequested:
-    """What a person's wish to go back to a checkpoint records; a newer wish takes the place of one that still waits.
-
-    Steps under way may end; what they record comes before the restoration, which then undoes it too.
-
-    Raises:
-        PolicyDenied: the caller is no person.
-        InvalidTransition: the story is over or delivered, or this very restoration waits already.
-        NotFound: the story has no such checkpoint.
-        InvalidInput: the tree is that of the checkpoint already, or the reason is none.
-    """
-    if not caller.principal.is_human:
-        raise PolicyDenied("only a person sets a story tree back to a checkpoint", rule_id="PL-47")
-    if state.is_over or config.lifecycles[state.lifecycle].states[state.state].terminal:
-        is_now = "over" if state.is_over else f"in state {state.state}, its work is accepted"
-        raise _refused(state, f"story {state.story_id} is {is_now}: write a new story to change what it did")
-    checkpoint = find_checkpoint(state, name)
-    if state.restoration is not None and state.restoration.checkpoint_id == checkpoint.checkpoint_id:
-        raise _refused(state, f"story {state.story_id} is being restored to {checkpoint.checkpoint_id} already")
-    if state.restoration is None and checkpoint.tree == state.tree:
-        raise InvalidInput(
-            f"the tree of story {state.story_id} is that of checkpoint {checkpoint.checkpoint_id} already",
-            field="checkpoint",
-            allowed=[c.checkpoint_id for c in state.checkpoints.values() if c.tree != state.tree],
-        )
-    return RestoreRequested(
-        checkpoint_id=EntityId(checkpoint.checkpoint_id),
-        tree_digest=checkpoint.tree,
-        by=caller.principal,
-        reason=check_notes(reason, "reason"),
-    )
-
-
-def _refused(state: StoryState, message: str) -> InvalidTransition:
-    return InvalidTransition(message, state=state.state, event="restore", allowed=[])
 
 
 def restored_states(state: StoryState, checkpoint: Checkpoint) -> dict[str, str]:

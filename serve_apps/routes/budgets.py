@@ -16,6 +16,7 @@ from fleet.kernel.errors import InvalidInput, StoreUnavailable
 from fleet.kernel.ids import Principal, StoryId
 from fleet.kernel.types import BudgetLimit
 from fleet.report.usage import UsageRow, sum_usage
+from fleet.story.commands.catalogue import parse_command
 from serve_apps.requests import Caller, Desk, Key, NamedStory
 from serve_apps.sight import require_sight, sees_project, sight_of
 from serve_apps.wire.story import CommandView, Wire
@@ -147,7 +148,7 @@ async def set_budget(
         raise InvalidInput(f"say in which story this {scope} is: story_id", field="story_id")
     story_id = await require_sight(request, who, StoryId(named))
     wanted: dict[str, Any] = {"scope": scope, "id": scope_id, "limits": body.limits, "note": body.note}
-    found = await desk.command(story_id, "set_budget", wanted, principal=who, key=key)
+    found = await desk.command(story_id, parse_command("set_budget", wanted), principal=who, key=key)
     if isinstance(found, Pending):
         url = f"/api/commands/{found.command_id}"
         view = CommandView(command_id=found.command_id, status="pending", status_url=url)

@@ -12,6 +12,7 @@ from fleet.kernel.ids import StoryId
 from fleet.planning.coach import StoryScore
 from fleet.planning.refine import RefinedStory
 from fleet.planning.suggest import StorySuggestion
+from fleet.story.commands.catalogue import parse_command
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Coach, Desk, Key, Story
 from serve_apps.wire.story import StoryView
@@ -113,7 +114,7 @@ async def advice(coach: Coach, desk: Desk, who: Caller, story_id: Story) -> Stor
 async def apply(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ApplyRequest) -> Any:
     """Take proposals of the coach into the story; every character of its author stays, in order."""
     wanted = {"proposals": list(body.proposals)}
-    return await answered(request, desk, story_id, "apply_advice", wanted, who=who, key=key)
+    return await answered(request, desk, story_id, parse_command("apply_advice", wanted), who=who, key=key)
 
 
 async def _advice(desk: PlanningDesk, coach: Coach, story_id: StoryId) -> StoryAdvice:

@@ -17,6 +17,7 @@ from fleet.events.context import ContextChanged
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import NotFound, StoreUnavailable
 from fleet.kernel.types import ContextKind, ContextOperation, Reason
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
@@ -198,7 +199,7 @@ async def change_context(
 ) -> Any:
     """Make, settle and remove decisions, questions and milestones in one append."""
     sent = body.model_dump(mode="json", exclude_none=True)
-    pending = await carried_out(request, desk, story_id, "change_context", sent, who=who, key=key)
+    pending = await carried_out(request, desk, story_id, parse_command("change_context", sent), who=who, key=key)
     if pending is not None:
         return pending
     version = (await desk.state(story_id)).version

@@ -14,6 +14,7 @@ from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import Principal, StreamId
 from fleet.owner.commands.council import council_id_of
 from fleet.owner.council_pools import pools_in_force
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from serve_apps.commanding import Sent, send
 from serve_apps.requests import Caller, Desk, Key, NamedStory, Stories, require_one_of
@@ -48,7 +49,7 @@ Councils = Annotated[CouncilDesk, Depends(_councils)]
 )
 async def ask_council(request: Request, desk: Desk, who: Caller, key: Key, body: CouncilAsk) -> Response:
     """Ask for a council about a story: it advises beside the story's own work, and moves nothing."""
-    sent = await send(request, desk, body.story_id, "request_council", body.document(), who=who, key=key)
+    sent = await send(request, desk, body.story_id, parse_command("request_council", body.document()), who=who, key=key)
     return _accepted(sent)
 
 
@@ -110,7 +111,7 @@ async def cancel_council(
     """End a council that is at work. A story whose own council it was is parked until a person lets it go on."""
     state = await _seen(request, councils, who, council_id)
     wanted = {"council_id": council_id, "reason": body.reason}
-    sent = await send(request, desk, state.story_id, "cancel_council", wanted, who=who, key=key)
+    sent = await send(request, desk, state.story_id, parse_command("cancel_council", wanted), who=who, key=key)
     return (
         sent.pending()
         if sent.is_pending
@@ -130,7 +131,9 @@ async def reject_council(
     """Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too."""
     state = await _seen(request, councils, who, council_id)
     wanted = {"council_id": council_id, "reason": body.reason}
-    return _accepted(await send(request, desk, state.story_id, "reject_council", wanted, who=who, key=key))
+    return _accepted(
+        await send(request, desk, state.story_id, parse_command("reject_council", wanted), who=who, key=key)
+    )
 
 
 def _accepted(sent: Sent) -> Response:

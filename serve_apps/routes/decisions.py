@@ -13,6 +13,8 @@ from fleet.desk.decisions import DecisionDesk, GraphRows
 from fleet.desk.planning import PlanningDesk
 from fleet.kernel.errors import NotFound, StoreUnavailable
 from fleet.kernel.ids import Principal, StoryId, StreamId, derive_id
+from fleet.kernel.types import ReasonRequest
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import Decision, StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, Story
@@ -30,7 +32,6 @@ from serve_apps.wire.decision import (
     decision_page,
     impact,
 )
-from serve_apps.wire.intervention import ReasonRequest
 
 decision_router = APIRouter(prefix="/api")
 
@@ -216,7 +217,7 @@ async def _told(
 ) -> Response:
     """The decision as it is after the command, or where the outcome can be asked for (AP-4)."""
     created = name == "propose_decision"
-    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key, created=created)
+    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key, created=created)
     if pending is not None:
         return pending
     state = await desk.state(StoryId(story_id))

@@ -12,11 +12,11 @@ from fleet.desk.deployments import DeploymentDesk, Environment
 from fleet.desk.planning import Pending
 from fleet.kernel.errors import NotFound, SandboxUnavailable
 from fleet.kernel.ids import Principal
+from fleet.kernel.types import ReasonRequest
 from fleet.owner.duties.deploy import Action
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.sight import sees_project, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
-from serve_apps.wire.intervention import ReasonRequest
 from serve_apps.wire.story import CommandView, Wire
 from serve_apps.wire.times import at
 

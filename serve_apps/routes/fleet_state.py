@@ -13,12 +13,12 @@ from fleet.desk.platform import PlatformDesk
 from fleet.desk.principals import PrincipalRegistry
 from fleet.kernel.errors import PolicyDenied, StoreUnavailable
 from fleet.kernel.ids import EntityId, Principal
+from fleet.kernel.types import NoteRequest, ReasonRequest
 from fleet.planning.platform_state import FleetPause, PlatformState
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.routes.projects import Projects
 from serve_apps.sight import require_project, sees_project
 from serve_apps.tracing import TRACE_HEADER, trace_id_of
-from serve_apps.wire.intervention import NoteRequest, ReasonRequest
 from serve_apps.wire.story import CommandView, Wire
 from serve_apps.wire.times import at
 

@@ -4,46 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from fleet.desk.gates import GateCard, GateDesk
 from fleet.events.story import Finding
 from fleet.events.workspace import WorkspaceSummary
-from fleet.kernel.errors import NotFound
+from fleet.kernel.errors import InvalidInput, NotFound
 from fleet.kernel.ids import Principal
-from fleet.kernel.types import Reason
 from fleet.report.councils import CouncilSummary
+from fleet.story.commands.gates import (
+    Approve,
+    GrantRequest,
+    Reject,
+    RejectRequest,
+    Revoke,
+    RevokeRequest,
+)
+from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.state import Approval, StoryState
 from fleet.trees.tree import PathChange
 from serve_apps.commanding import answered
-from serve_apps.requests import Caller, Desk, Gates, Key, NamedStory
+from serve_apps.requests import Caller, Desk, Gates, Key, NamedStory, Story
 from serve_apps.sight import sight_of
-from serve_apps.wire.story import StoryView, Wire
+from serve_apps.wire.story import DecisionRequest, StoryView, Wire
 from serve_apps.wire.times import at, at_or_none
 
 gates_router = APIRouter(prefix="/api")
 
 Status = Literal["requested", "granted", "rejected", "expired", "revoked", "voided"]
-
-
-class GrantRequest(Wire):
-    """A yes."""
-
-    notes: Annotated[str, Field(max_length=4000)] = ""
-
-
-class RejectRequest(Wire):
-    """A no, and why; `back` names the event of the lifecycle that takes the story back at once."""
-
-    reason: Reason
-    back: Annotated[str | None, Field(max_length=60)] = None
-
-
-class RevokeRequest(Wire):
-    """A yes is taken back before it was used."""
-
-    reason: Reason
 
 
 # Source: AP-76.
@@ -213,8 +202,8 @@ async def _card(
 )
 async def ask_approval(request: Request, desk: Desk, who: Caller, key: Key, body: AskRequest) -> Any:
     """Ask for the approval of a gate, also again after an expiry or a rejection."""
-    wanted = {"gate": body.gate}
-    return await answered(request, desk, body.story_id, "request_approval", wanted, who=who, key=key, created=True)
+    sent = RequestApproval(gate=body.gate)
+    return await answered(request, desk, body.story_id, sent, who=who, key=key, created=True)
 
 
 @gates_router.post(
@@ -227,8 +216,8 @@ async def grant(
 ) -> Any:
     """Say yes; the story goes on at once when nothing else holds it."""
     state, _ = await _seen(request, gates, who, approval_id)
-    wanted = {"gate": approval_id, "notes": body.notes}
-    return await answered(request, desk, state.story_id, "approve", wanted, who=who, key=key)
+    sent = Approve(gate=approval_id, notes=body.notes)
+    return await answered(request, desk, state.story_id, sent, who=who, key=key)
 
 
 @gates_router.post(
@@ -241,9 +230,8 @@ async def reject(
 ) -> Any:
     """Say no with a reason; with `back` the story goes back at once."""
     state, _ = await _seen(request, gates, who, approval_id)
-    wanted: dict[str, Any] = {"gate": approval_id, "reason": body.reason}
-    wanted |= {"back": body.back} if body.back is not None else {}
-    return await answered(request, desk, state.story_id, "reject", wanted, who=who, key=key)
+    sent = Reject(gate=approval_id, **body.model_dump(exclude_none=True))
+    return await answered(request, desk, state.story_id, sent, who=who, key=key)
 
 
 @gates_router.post(
@@ -256,8 +244,8 @@ async def revoke(
 ) -> Any:
     """Take back a yes to a tool call before it was used."""
     state, _ = await _seen(request, gates, who, approval_id)
-    wanted = {"gate": approval_id, "reason": body.reason}
-    return await answered(request, desk, state.story_id, "revoke", wanted, who=who, key=key)
+    sent = Revoke(gate=approval_id, reason=body.reason)
+    return await answered(request, desk, state.story_id, sent, who=who, key=key)
 
 
 async def _seen(request: Request, gates: GateDesk, who: Principal, approval_id: str) -> tuple[StoryState, Approval]:
@@ -328,3 +316,25 @@ def card_view(found: GateCard, *, roles: frozenset[str]) -> ApprovalCard:
         card=found.card,
         can_decide=found.status == "requested" and request.role in roles,
     )
+
+
+@gates_router.post(
+    "/planner/stories/{story_id}/approvals/{gate}/{decision}",
+    response_model=StoryView,
+    operation_id="decide_api_planner_stories__story_id__approvals__gate___decision__post",
+)
+async def decide(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    story_id: Story,
+    gate: str,
+    decision: str,
+    body: DecisionRequest,
+) -> Response:
+    """Grant or reject a pending approval of this story, by gate or approval id."""
+    if decision not in ("grant", "reject"):
+        raise InvalidInput(f"{decision!r} is no decision", allowed=["grant", "reject"])
+    sent = Approve(gate=gate, notes=body.notes) if decision == "grant" else Reject(gate=gate, reason=body.reason)
+    return await answered(request, desk, story_id, sent, who=who, key=key)

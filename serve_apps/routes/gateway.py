@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,13 +21,13 @@ from fleet.desk.tools.desk import ToolDesk
 from fleet.events.codec import published
 from fleet.events.registry import EVENT_TYPES
 from fleet.kernel.errors import FleetError, InvalidInput, NotFound, OwnershipError, StoreError
-from fleet.kernel.ids import CommandId, EntityId, Principal, StoryId, derive_id
+from fleet.kernel.ids import CommandId, StoryId
 from serve_apps.bounds import RequestBounds
-from serve_apps.commanding import answered, shown, view_of
+from serve_apps.commanding import shown, view_of
 from serve_apps.parts import FrontParts
 from serve_apps.problems import http_problem, problem_response, told, validation_problem
 from serve_apps.rates import PrincipalRates
-from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, TaskId, check_role
+from serve_apps.requests import Caller, Desk, Story
 from serve_apps.routes.agents import agent_router
 from serve_apps.routes.audit import audit_router
 from serve_apps.routes.board import BoardFilter, board_filter
@@ -62,14 +62,10 @@ from serve_apps.stream.routes import Choice, event_frames, many_frames, resume_p
 from serve_apps.stream.socket import socket_router
 from serve_apps.stream.sse import event_stream
 from serve_apps.wire.story import (
-    ClaimRequest,
     CommandView,
-    DecisionRequest,
     EventList,
-    StartRequest,
     StoryList,
     StoryView,
-    TransitionRequest,
     damaged_views,
 )
 
@@ -150,12 +146,6 @@ def _own_routes() -> APIRouter:
     return router
 
 
-def _require_project(request: Request, who: Principal, body: Any) -> None:
-    """Returns when the story is to be in a project that the caller sees."""
-    project: Any = body.get("project_id", "pr-default") if isinstance(body, dict) else "pr-default"  # pyright: ignore[reportUnknownMemberType]
-    require_project(request, who, str(project))
-
-
 def _health_routes(router: APIRouter) -> None:
     @router.get("/healthz", operation_id="healthz_healthz_get")
     async def healthz() -> dict[str, str]:
@@ -194,18 +184,6 @@ def _story_routes(router: APIRouter) -> None:
         damaged = damaged_views(survey) if sight.sees_everything(who) else ()
         return StoryList(items=tuple(lines[:limit]), next_cursor=following, damaged=damaged)
 
-    @router.post(
-        "/api/planner/stories",
-        status_code=201,
-        response_model=StoryView,
-        operation_id="create_story_api_planner_stories_post",
-    )
-    async def create_story(request: Request, desk: Desk, who: Caller, key: Key, body: Json) -> Response:
-        """Create a story; the same Idempotency-Key creates it once."""
-        story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
-        _require_project(request, who, body)
-        return await answered(request, desk, story_id, "create_story", {"story": body}, who=who, key=key, created=True)
-
     @router.get(
         "/api/planner/stories/{story_id}",
         response_model=StoryView,
@@ -217,78 +195,6 @@ def _story_routes(router: APIRouter) -> None:
         if request.headers.get("if-none-match") == f'"v{view.version}"':
             return Response(status_code=304, headers={"ETag": f'"v{view.version}"'})
         return shown(view)
-
-    @router.post(
-        "/api/planner/stories/{story_id}/start",
-        response_model=StoryView,
-        operation_id="start_story_api_planner_stories__story_id__start_post",
-    )
-    async def start_story(
-        request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
-    ) -> Response:
-        """Start the work on a story (the HTTP form of `fleet run`)."""
-        return await answered(request, desk, story_id, "start_story", body.model_dump(mode="json"), who=who, key=key)
-
-    @router.post(
-        "/api/planner/stories/{story_id}/transition",
-        response_model=StoryView,
-        operation_id="transition_api_planner_stories__story_id__transition_post",
-    )
-    async def transition(
-        request: Request,
-        desk: Desk,
-        who: Caller,
-        key: Key,
-        selected: SelectedRole,
-        story_id: Story,
-        body: TransitionRequest,
-    ) -> Response:
-        """Fire an event of the story's lifecycle, in one of the caller's roles when `actor` names it."""
-        if body.actor is not None:
-            check_role(selected, body.actor)
-        wanted = body.model_copy(update={"actor": body.actor or selected}).model_dump(mode="json", exclude_none=True)
-        return await answered(request, desk, story_id, "transition", wanted, who=who, key=key)
-
-    @router.post(
-        "/api/planner/stories/{story_id}/tasks/{task_id}/claim",
-        response_model=StoryView,
-        operation_id="claim_task_api_planner_stories__story_id__tasks__task_id__claim_post",
-    )
-    async def claim_task(
-        request: Request,
-        desk: Desk,
-        who: Caller,
-        key: Key,
-        selected: SelectedRole,
-        story_id: Story,
-        task_id: TaskId,
-        body: ClaimRequest,
-    ) -> Response:
-        """Take a task that is being implemented; operations that write need it."""
-        check_role(selected, body.role)
-        claim = {"task_id": EntityId(task_id), "as_role": body.role}
-        return await answered(request, desk, story_id, "claim_task", claim, who=who, key=key)
-
-    @router.post(
-        "/api/planner/stories/{story_id}/approvals/{gate}/{decision}",
-        response_model=StoryView,
-        operation_id="decide_api_planner_stories__story_id__approvals__gate___decision__post",
-    )
-    async def decide(
-        request: Request,
-        desk: Desk,
-        who: Caller,
-        key: Key,
-        story_id: Story,
-        gate: str,
-        decision: str,
-        body: DecisionRequest,
-    ) -> Response:
-        """Grant or reject a pending approval of this story, by gate or approval id."""
-        if decision not in ("grant", "reject"):
-            raise InvalidInput(f"{decision!r} is no decision", allowed=["grant", "reject"])
-        name = "approve" if decision == "grant" else "reject"
-        return await answered(request, desk, story_id, name, {"gate": gate, **body.model_dump()}, who=who, key=key)
 
 
 def _command_routes(router: APIRouter) -> None:

@@ -4,26 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 
 from fleet.kernel.errors import InvalidInput, PreconditionRequired
+from fleet.kernel.ids import Principal, StoryId, derive_id
+from fleet.kernel.types import NoteRequest, ReasonRequest
+from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.gates import FireEvent, TransitionRequest
+from fleet.story.commands.interventions import (
+    ArchiveStory,
+    Cancel,
+    PauseStory,
+    ResolveRequest,
+    ResolveStep,
+    RestoreRequest,
+    RestoreStory,
+    ResumeStory,
+    Unpark,
+)
 from serve_apps.commanding import answered
-from serve_apps.requests import Caller, Desk, Key, Story
+from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
+from serve_apps.sight import require_project
 from serve_apps.wire.intervention import (
     AnswerRequest,
     EditRequest,
-    NoteRequest,
     QuestionRequest,
-    ReasonRequest,
-    ResolveRequest,
-    RestoreRequest,
     RigorRequest,
 )
-from serve_apps.wire.story import StoryView
+from serve_apps.wire.story import StartRequest, StoryView
 
 intervention_router = APIRouter(prefix="/api")
 
 _STORY = "/planner/stories/{story_id}"
+
+
+@intervention_router.post(
+    "/planner/stories",
+    status_code=201,
+    response_model=StoryView,
+    operation_id="create_story_api_planner_stories_post",
+)
+async def create_story(request: Request, desk: Desk, who: Caller, key: Key, body: Json) -> Response:
+    """Create a story; the same Idempotency-Key creates it once."""
+    story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
+    _require_project(request, who, body)
+    return await answered(
+        request, desk, story_id, parse_command("create_story", {"story": body}), who=who, key=key, created=True
+    )
+
+
+def _require_project(request: Request, who: Principal, body: Any) -> None:
+    """Returns when the story is to be in a project that the caller sees."""
+    project: Any = body.get("project_id", "pr-default") if isinstance(body, dict) else "pr-default"  # pyright: ignore[reportUnknownMemberType]
+    require_project(request, who, str(project))
 
 
 @intervention_router.patch(
@@ -46,7 +79,7 @@ async def edit_story(
     if not changes:
         raise InvalidInput("the edit changes no field", field="/", problems=[])
     wanted = {"changes": changes, "reason": reason}
-    return await answered(request, desk, story_id, "edit_story", wanted, who=who, key=key)
+    return await answered(request, desk, story_id, parse_command("edit_story", wanted), who=who, key=key)
 
 
 @intervention_router.put(
@@ -54,7 +87,7 @@ async def edit_story(
 )
 async def set_rigor(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RigorRequest) -> Any:
     """Work at another rigor level; a lower one needs a person in role po."""
-    return await answered(request, desk, story_id, "set_rigor", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, parse_command("set_rigor", body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -64,7 +97,7 @@ async def cancel_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
 ) -> Any:
     """Give the story up; its running steps are ended."""
-    return await answered(request, desk, story_id, "cancel", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, Cancel.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -76,7 +109,7 @@ async def archive_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest
 ) -> Any:
     """Lay a story aside that is closed or cancelled: its bytes are kept, and nothing is done with it any more."""
-    return await answered(request, desk, story_id, "archive_story", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, ArchiveStory.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -84,7 +117,7 @@ async def archive_story(
 )
 async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ReasonRequest) -> Any:
     """Hold the story back: no step of it starts from here on; what runs may end."""
-    return await answered(request, desk, story_id, "pause_story", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, PauseStory.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -92,7 +125,7 @@ async def pause_story(request: Request, desk: Desk, who: Caller, key: Key, story
 )
 async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
     """Let a paused story go on."""
-    return await answered(request, desk, story_id, "resume_story", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, ResumeStory.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -100,7 +133,7 @@ async def resume_story(request: Request, desk: Desk, who: Caller, key: Key, stor
 )
 async def unpark_story(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: NoteRequest) -> Any:
     """Let a parked story go on; the note says what was done about the cause."""
-    return await answered(request, desk, story_id, "unpark", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, Unpark.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -112,7 +145,7 @@ async def restore_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RestoreRequest
 ) -> Any:
     """Set the story tree back to a checkpoint: a new merge undoes what came after, and its tasks are open again."""
-    return await answered(request, desk, story_id, "restore_story", body.model_dump(), who=who, key=key)
+    return await answered(request, desk, story_id, RestoreStory.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -126,7 +159,9 @@ async def ask_question(
 ) -> Any:
     """Ask something about the story; a blocking question holds its design gate."""
     wanted = body.model_dump(mode="json")
-    return await answered(request, desk, story_id, "ask_question", wanted, who=who, key=key, created=True)
+    return await answered(
+        request, desk, story_id, parse_command("ask_question", wanted), who=who, key=key, created=True
+    )
 
 
 @intervention_router.post(
@@ -139,7 +174,7 @@ async def answer_question(
 ) -> Any:
     """Answer a question of the story."""
     wanted = {"question_id": question_id, "answer": body.answer}
-    return await answered(request, desk, story_id, "answer_question", wanted, who=who, key=key)
+    return await answered(request, desk, story_id, parse_command("answer_question", wanted), who=who, key=key)
 
 
 @intervention_router.post(
@@ -151,5 +186,40 @@ async def resolve_step(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, step_id: str, body: ResolveRequest
 ) -> Any:
     """Say whether a step happened that nobody knows the end of; the story is still to be unparked."""
-    wanted = {"step_id": step_id, **body.model_dump()}
-    return await answered(request, desk, story_id, "resolve_step", wanted, who=who, key=key)
+    sent = ResolveStep(step_id=step_id, **body.model_dump())
+    return await answered(request, desk, story_id, sent, who=who, key=key)
+
+
+@intervention_router.post(
+    "/planner/stories/{story_id}/start",
+    response_model=StoryView,
+    operation_id="start_story_api_planner_stories__story_id__start_post",
+)
+async def start_story(
+    request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
+) -> Response:
+    """Start the work on a story (the HTTP form of `fleet run`)."""
+    return await answered(
+        request, desk, story_id, parse_command("start_story", body.model_dump(mode="json")), who=who, key=key
+    )
+
+
+@intervention_router.post(
+    "/planner/stories/{story_id}/transition",
+    response_model=StoryView,
+    operation_id="transition_api_planner_stories__story_id__transition_post",
+)
+async def transition(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    selected: SelectedRole,
+    story_id: Story,
+    body: TransitionRequest,
+) -> Response:
+    """Fire an event of the story's lifecycle, in one of the caller's roles when `actor` names it."""
+    if body.actor is not None:
+        check_role(selected, body.actor)
+    fields = body.model_copy(update={"actor": body.actor or selected}).model_dump(exclude_none=True)
+    return await answered(request, desk, story_id, FireEvent(**fields), who=who, key=key)

@@ -11,10 +11,10 @@ from fleet.audit.loss import Loss
 from fleet.desk.principals import PrincipalRegistry
 from fleet.kernel.errors import PolicyDenied, StoryNotFound
 from fleet.kernel.ids import Principal, StoryId, StreamId
+from fleet.kernel.types import ReasonRequest
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.routes.fleet_state import Fleet, platform_command
 from serve_apps.sight import require_project, sees_project, sight_of
-from serve_apps.wire.intervention import ReasonRequest
 from serve_apps.wire.story import Wire
 
 loss_router = APIRouter(prefix="/api")

@@ -10,6 +10,7 @@ from fleet.desk.planning import PlanningDesk
 from fleet.kernel.errors import AlreadyClaimed
 from fleet.kernel.ids import Principal, StoryId
 from fleet.owner.commands.plan_versions import find_plan, plan_by_hand
+from fleet.story.commands.catalogue import parse_command
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, Story
 from serve_apps.sight import sight_of
@@ -58,7 +59,7 @@ async def write_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: WritePlanRequest
 ) -> Response:
     """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
-    pending = await carried_out(request, desk, story_id, "write_plan", _written(body), who=who, key=key)
+    pending = await carried_out(request, desk, story_id, parse_command("write_plan", _written(body)), who=who, key=key)
     return pending or await _page(request, desk, story_id, plan_by_hand(story_id, who, key), who=who, status=201)
 
 
@@ -72,7 +73,7 @@ async def derive_tasks(request: Request, desk: Desk, who: Caller, key: Key, stor
     """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
     plan_id = str(plan_by_hand(story_id, who, key))
     try:
-        pending = await carried_out(request, desk, story_id, "derive_tasks", {}, who=who, key=key)
+        pending = await carried_out(request, desk, story_id, parse_command("derive_tasks", {}), who=who, key=key)
     except AlreadyClaimed as error:
         pending, plan_id = None, str(error.details["holder"])
     view = DerivationView(
@@ -129,5 +130,5 @@ async def _after(
     who: Principal,
     key: str,
 ) -> Response:
-    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key)
+    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key)
     return pending or await _page(request, desk, story_id, body["plan_id"], who=who)

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Header, Request, Response
 from fleet.desk.planning import PlanningDesk
 from fleet.events.codec import decode
 from fleet.kernel.errors import InvalidInput, NotFound, PreconditionRequired
-from fleet.kernel.ids import Principal, StoryId
-from serve_apps.commanding import carried_out, tagged
-from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story, TaskId
+from fleet.kernel.ids import EntityId, Principal, StoryId
+from fleet.story.commands.catalogue import parse_command
+from serve_apps.commanding import answered, carried_out, tagged
+from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story, TaskId, check_role
 from serve_apps.sight import sight_of
+from serve_apps.wire.story import ClaimRequest, StoryView
 from serve_apps.wire.task import ActionRequest, ActionResult, TaskEditRequest, TaskPage, task_page
 
 task_router = APIRouter(prefix="/api")
@@ -93,7 +95,7 @@ async def act_on_task(
 ) -> Response:
     """Act in the workflow of a task: claim a review, approve or reject it, send work back, discard the task."""
     wanted = {"task_id": task_id, "as_role": selected, **body.model_dump(mode="json")}
-    pending = await carried_out(request, desk, story_id, "act_on_task", wanted, who=who, key=key)
+    pending = await carried_out(request, desk, story_id, parse_command("act_on_task", wanted), who=who, key=key)
     if pending is not None:
         return pending
     page = await _page(request, desk, story_id, task_id, who=who)
@@ -103,8 +105,29 @@ async def act_on_task(
 async def _after(
     request: Request, desk: PlanningDesk, story_id: StoryId, name: str, body: dict[str, Any], *, who: Any, key: str
 ) -> Response:
-    pending = await carried_out(request, desk, story_id, name, body, who=who, key=key)
+    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key)
     if pending is not None:
         return pending
     page = await _page(request, desk, story_id, str(body["task_id"]), who=who)
     return tagged(page, page.version)
+
+
+@task_router.post(
+    "/planner/stories/{story_id}/tasks/{task_id}/claim",
+    response_model=StoryView,
+    operation_id="claim_task_api_planner_stories__story_id__tasks__task_id__claim_post",
+)
+async def claim_task(
+    request: Request,
+    desk: Desk,
+    who: Caller,
+    key: Key,
+    selected: SelectedRole,
+    story_id: Story,
+    task_id: TaskId,
+    body: ClaimRequest,
+) -> Response:
+    """Take a task that is being implemented; operations that write need it."""
+    check_role(selected, body.role)
+    claim = {"task_id": EntityId(task_id), "as_role": body.role}
+    return await answered(request, desk, story_id, parse_command("claim_task", claim), who=who, key=key)

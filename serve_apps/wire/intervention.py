@@ -10,19 +10,6 @@ from fleet.kernel.types import QuestionKind, Reason
 from serve_apps.wire.story import Wire
 
 
-# Source: GL-14.
-class ReasonRequest(Wire):
-    """Why."""
-
-    reason: Reason
-
-
-class NoteRequest(Wire):
-    """A note for the record."""
-
-    note: Annotated[str, Field(max_length=4000)] = ""
-
-
 # Source: AP-58.
 class RigorRequest(Wire):
     """Work at another rigor level."""
@@ -63,20 +50,3 @@ class AnswerRequest(Wire):
     """The answer to a question."""
 
     answer: Annotated[str, Field(min_length=1, max_length=4000)]
-
-
-# Source: PL-47.
-class RestoreRequest(Wire):
-    """Go back to an earlier tree of the story."""
-
-    checkpoint: Annotated[str, Field(min_length=1, max_length=80)]
-    """Its id, or the version of the event that saved it."""
-    reason: Reason
-
-
-# Source: AP-86.
-class ResolveRequest(Wire):
-    """What came of a step that nobody knows the end of."""
-
-    outcome: Literal["happened", "not_happened"]
-    note: Reason

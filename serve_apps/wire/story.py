@@ -34,16 +34,6 @@ class StartRequest(Wire):
     those of the roles that are not named beside it."""
 
 
-# Source: AP-56.
-class TransitionRequest(Wire):
-    """Fire an event of the story's lifecycle."""
-
-    event: Annotated[str, Field(min_length=1, max_length=60)]
-    reason: Annotated[str, Field(max_length=4000)] = ""
-    actor: Annotated[str | None, Field(min_length=1, max_length=40)] = None
-    """The role in which the caller fires it, one that it holds; without it, whichever of its roles may."""
-
-
 # Source: LC-130.
 class ClaimRequest(Wire):
     """Take a task."""

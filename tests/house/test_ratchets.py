@@ -18,7 +18,7 @@ MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 32,
 CEILINGS = {
     "small modules with one importer in their folder": 14,
     "lines with `pyright: ignore`": 115,
-    "parameters of any mapping in story, owner and desk": 25,
+    "parameters of any mapping in story, owner and desk": 22,
     "public class names that several modules define": 66,
     "docstrings with a long first sentence": 26,
 }
@@ -33,7 +33,7 @@ CROWDED = {
     "fleet/planning": 16,
     "fleet/report": 16,
     "fleet/sandbox/inside": 49,
-    "fleet/story": 27,
+    "fleet/story": 25,
     "serve_apps/routes": 32,
     "serve_apps/wire": 16,
 }
@@ -41,15 +41,14 @@ CROWDED = {
 
 WIDE = {
     "fleet/bench/service/council.py": 21,
-    "fleet/cli/app.py": 24,
-    "fleet/cli/story/goal.py": 21,
-    "fleet/cli/story/run.py": 34,
+    "fleet/cli/app.py": 25,
+    "fleet/cli/story/goal.py": 22,
+    "fleet/cli/story/run.py": 29,
     "fleet/desk/stories.py": 31,
-    "fleet/desk/tools/desk.py": 23,
+    "fleet/desk/tools/desk.py": 24,
     "fleet/graph/effects/table.py": 23,
     "fleet/owner/commands/council.py": 23,
-    "fleet/owner/commands/handler.py": 35,
-    "fleet/owner/commands/story.py": 21,
+    "fleet/owner/commands/handler.py": 33,
     "fleet/owner/duties/councils.py": 28,
     "fleet/owner/duties/delivery.py": 24,
     "fleet/owner/duties/deploy.py": 21,

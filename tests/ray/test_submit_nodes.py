@@ -23,6 +23,7 @@ from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.feed import RedisFeed
 from fleet.log.redis.inbox import RedisInbox
 from fleet.log.redis.log import RedisEventLog
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.ray_nodes import Nodes, deployed_nodes, until
 from tests.support.rules import fsm
@@ -144,7 +145,9 @@ def story(nodes: Nodes, story_id: str, command: str | None = None, **body: Any) 
             desk = PlanningDesk(log=log, inbox=inbox, feed=RedisFeed(redis), clock=SystemClock(), fsm=fsm())
             if command is not None:
                 key = f"{story_id}/{command}"
-                await desk.require(StoryId(story_id), command, body, principal=local_principal(), key=key)
+                await desk.require(
+                    StoryId(story_id), parse_command(command, body), principal=local_principal(), key=key
+                )
             return await desk.state(StoryId(story_id))
         finally:
             await redis.aclose()

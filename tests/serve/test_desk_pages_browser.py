@@ -22,6 +22,7 @@ from fleet.events.task import TreeMerged
 from fleet.events.workspace import DeploymentRecorded, HealthCheck, HealthObserved, IncidentOpened
 from fleet.kernel.ids import EntityId, Principal, RunKey, StepId, StoryId, StreamId
 from fleet.models.memory import Hang
+from fleet.story.commands.catalogue import parse_command
 from tests.support.chromium import Page, chromium
 from tests.support.deployed import target_of
 from tests.support.desk_front import DEV_TOKEN, RITA_TOKEN, DeskFront, desk_front
@@ -71,7 +72,7 @@ async def page() -> AsyncIterator[Page]:
 
 async def does(front: DeskFront, name: str, who: Principal = BOB, **body: Any) -> None:
     """Somebody else does this meanwhile."""
-    await front.team.desk.require(STORY, name, body, principal=who, key=f"key-{next(_KEYS)}")
+    await front.team.desk.require(STORY, parse_command(name, body), principal=who, key=f"key-{next(_KEYS)}")
 
 
 def paused(log: StoryLog) -> StoryLog:
@@ -426,7 +427,9 @@ async def test_council_is_asked_ended_and_sent_back_by_clicks(page: Page, tmp_pa
         # While another question is written, somebody else asks one: what is typed stays.
         await page.click("button", "Ask a council")
         await page.fill("Your question", "Which table should it use?")
-        await front.team.desk.require(story_id, "request_council", asked(story_id), principal=BOB, key="key-bob-1")
+        await front.team.desk.require(
+            story_id, parse_command("request_council", asked(story_id)), principal=BOB, key="key-bob-1"
+        )
         await page.sees("asked by bob", "What do others do?", "Fold by table", within_s=200)
         assert await page.evaluate("document.querySelector('textarea').value") == "Which table should it use?"
         await fill_ask(page)

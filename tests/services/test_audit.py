@@ -35,7 +35,7 @@ from fleet.log.redis.keys import partition_of, stream_key, streams_key
 from fleet.log.redis.lease import RedisLeaseStore
 from fleet.log.redis.log import RedisEventLog, words_of
 from fleet.log.rules import chain
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.trees.files import FileBlobStore
 from tests.support.stores import ACTOR, append_request, empty_database, eventually, own_database
 from tests.support.story_events import STORY, StoryLog, story

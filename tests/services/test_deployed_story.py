@@ -15,6 +15,7 @@ from fleet.events.story import StoryTransitioned
 from fleet.events.workspace import DeploymentRecorded, HealthObserved, IncidentClosed, IncidentOpened
 from fleet.kernel.ids import StoryId
 from fleet.story.approvals import pending_approvals
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.deployed import free_port, target_of
 from tests.support.team import ADA, Team, team
@@ -68,7 +69,9 @@ async def approved_until_it_rests(t: Team, story_id: StoryId, *, within_s: float
             for approval in pending_approvals(state):
                 request = approval.request
                 body = {"gate": request.approval_id, "notes": "I have looked at it."}
-                await t.desk.require(story_id, "approve", body, principal=ADA, key=f"yes-{request.approval_id}")
+                await t.desk.require(
+                    story_id, parse_command("approve", body), principal=ADA, key=f"yes-{request.approval_id}"
+                )
             await asyncio.sleep(0.2)
 
 

@@ -126,7 +126,7 @@ asyncio.run(main())
 
 _CHECK_OF_A_START = """
 import os, sys
-from fleet.cli.story.run import RunOptions, check_options
+from fleet.cli.story.run_options import RunOptions, check_options
 from fleet.config.environment import load_settings
 
 settings = load_settings({**os.environ, "FLEET_CONFIG": sys.argv[1]})

@@ -20,6 +20,7 @@ from fleet.audit.service.auditor import Auditor
 from fleet.config.files import ConfigFiles, packaged_directory
 from fleet.kernel.ids import StoryId
 from fleet.log.redis.connection import connect_redis
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.snapshot import replay
 from fleet.story.state import StoryState
@@ -49,7 +50,7 @@ class Old:
                 for approval_id, approval in state.approvals.items():
                     if approval.status == "requested":
                         body, key = {"gate": approval_id, "notes": "as agreed"}, f"{approval_id}/approve"
-                        await self.team.desk.require(_id(name), "approve", body, principal=ADA, key=key)
+                        await self.team.desk.require(_id(name), parse_command("approve", body), principal=ADA, key=key)
                 await asyncio.sleep(0.1)
 
 
@@ -102,7 +103,7 @@ async def test_story_finished_in_the_first_edition_has_its_report(old: Old) -> N
 async def test_story_parked_in_the_first_edition_goes_on_with_a_larger_budget(old: Old) -> None:
     assert (await old.state("parked")).disposition == "parked"
     body = {"scope": "story", "id": _id("parked"), "limits": {"tokens": 500_000}, "note": "enough"}
-    await old.team.desk.require(_id("parked"), "set_budget", body, principal=ADA, key="larger-budget")
+    await old.team.desk.require(_id("parked"), parse_command("set_budget", body), principal=ADA, key="larger-budget")
     await old.grant_until("parked", lambda state: state.state == "BUILD")
 
 

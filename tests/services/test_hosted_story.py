@@ -15,6 +15,7 @@ from fleet.kernel.ids import StoryId
 from fleet.owner.journal.steps import StepPolicy
 from fleet.policy.commands.git import GitTarget
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore
 from tests.support.git_http import GitServer, serving_git
@@ -130,7 +131,7 @@ async def test_story_whose_token_is_refused_is_parked_and_goes_on_once_it_is_rig
         assert state.base_commit is None
         world.server.token = TOKEN
         note = {"note": "The token is right now."}
-        await found.desk.require(story_id, "unpark", note, principal=ADA, key=f"{story_id}/unpark")
+        await found.desk.require(story_id, parse_command("unpark", note), principal=ADA, key=f"{story_id}/unpark")
 
         async def is_fetched() -> bool:
             return (await found.desk.state(story_id)).base_commit == world.base
@@ -144,14 +145,18 @@ async def test_story_is_not_started_on_what_is_not_listed_or_no_address(world: W
         story_id = await found.create(demo_story())
         for number, url in enumerate((world.url.replace("demo", "other"), "https://forge.example/demo.git")):
             with pytest.raises(PolicyDenied) as caught:
-                await found.desk.require(story_id, "start_story", {"repo": url}, principal=ADA, key=f"start-{number}")
+                await found.desk.require(
+                    story_id, parse_command("start_story", {"repo": url}), principal=ADA, key=f"start-{number}"
+                )
             assert caught.value.details["rule_id"] == "target_not_listed"
         odd = {"repo": "https://me:tok-SECRET@forge.example/demo.git"}
         with pytest.raises(InvalidInput) as refused:
-            await found.desk.require(story_id, "start_story", odd, principal=ADA, key="start-odd")
+            await found.desk.require(story_id, parse_command("start_story", odd), principal=ADA, key="start-odd")
         assert "SECRET" not in str(refused.value)
         keyless = {"repo": world.url.replace("http://", "ssh://git@")}
         with pytest.raises(InvalidInput, match="no host_keys"):
-            await found.desk.require(story_id, "start_story", keyless, principal=ADA, key="start-keyless")
+            await found.desk.require(
+                story_id, parse_command("start_story", keyless), principal=ADA, key="start-keyless"
+            )
         assert (await found.desk.state(story_id)).start is None
     assert world.server.asked == []

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fleet.kernel.ids import StoryId
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.http_stand_in import Reply, Request, serving_http
 from tests.support.team import ADA, team
@@ -87,7 +88,7 @@ async def run(
         state = await t.settled(story_id, within_s=200)
         if not to_its_end:
             scope = {"gate": "approve_scope"}
-            await t.desk.require(story_id, "approve", scope, principal=ADA, key=f"{story_id}/scope")
+            await t.desk.require(story_id, parse_command("approve", scope), principal=ADA, key=f"{story_id}/scope")
             state = await t.settled(story_id, within_s=200)
             assert t.desk.waiting_for(state) == "gate approve_design waits for role po", state.park
     design, *_ = state.councils.values()

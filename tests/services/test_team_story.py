@@ -17,6 +17,7 @@ from fleet.kernel.ids import Principal, StoryId
 from fleet.models.memory import Rule, ScriptedChatModel
 from fleet.models.port import ChatModel
 from fleet.models.prompts.prompt import kind_of
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from tests.support.demo_run import DemoRun, files_of
@@ -163,7 +164,7 @@ def test_create_command_that_comes_again_is_answered_from_its_record(demo: DemoR
 
 async def decide(t: Team, story_id: StoryId, name: str, gate: str, *, key: str, **body: str) -> None:
     """The person approves or rejects the gate; `settled` may be asked again once the owner has looked."""
-    await t.desk.require(story_id, name, {"gate": gate, **body}, principal=ADA, key=f"{story_id}/{key}")
+    await t.desk.require(story_id, parse_command(name, {"gate": gate, **body}), principal=ADA, key=f"{story_id}/{key}")
 
 
 def pending(state: StoryState) -> str:
@@ -249,7 +250,7 @@ async def test_request_without_a_recording_parks_the_story_and_names_the_request
         assert "no recorded reply for request sha256:" in state.park.detail
         assert "--record" in state.park.detail
         note = {"note": "Try it once more."}
-        await t.desk.require(story_id, "unpark", note, principal=ADA, key=f"{story_id}/unpark")
+        await t.desk.require(story_id, parse_command("unpark", note), principal=ADA, key=f"{story_id}/unpark")
         again = await t.settled(story_id)
         events = await t.desk.events(story_id, after=state.version)
     assert events[0].type == "StoryUnparked"
@@ -354,7 +355,10 @@ async def test_model_that_is_down_parks_the_story_which_a_model_without_mistakes
         assert "does not answer" in state.park.detail
         engines.model = works = scripted()
         await t.desk.require(
-            story_id, "unpark", {"note": "The engine is up again."}, principal=ADA, key=f"{story_id}/unpark"
+            story_id,
+            parse_command("unpark", {"note": "The engine is up again."}),
+            principal=ADA,
+            key=f"{story_id}/unpark",
         )
         state = await t.settled(story_id)
         assert state.closed, state.park
@@ -376,21 +380,28 @@ async def test_commands_that_do_not_fit_are_refused_and_change_nothing(tmp_path:
         story_id = await t.create(demo_story())
         with pytest.raises(PolicyDenied):
             await t.desk.require(
-                story_id, "start_story", {"repo": str(repo)}, principal=Principal("agent:po-001"), key="a"
+                story_id,
+                parse_command("start_story", {"repo": str(repo)}),
+                principal=Principal("agent:po-001"),
+                key="a",
             )
         with pytest.raises(InvalidInput):
-            await t.desk.require(story_id, "start_story", {}, principal=ADA, key="b")
+            await t.desk.require(story_id, parse_command("start_story", {}), principal=ADA, key="b")
         with pytest.raises(InvalidInput):
-            await t.desk.require(story_id, "dance", {}, principal=ADA, key="c")
+            await t.desk.require(story_id, parse_command("dance", {}), principal=ADA, key="c")
         with pytest.raises(NotFound):
-            await t.desk.require(StoryId("st-nowhere"), "unpark", {"note": "Go on with it."}, principal=ADA, key="d")
+            await t.desk.require(
+                StoryId("st-nowhere"), parse_command("unpark", {"note": "Go on with it."}), principal=ADA, key="d"
+            )
         assert t.shard.status().stories == (story_id,)
         with pytest.raises(InvalidTransition):
-            await t.desk.require(story_id, "unpark", {"note": "Go on with it."}, principal=ADA, key="e")
+            await t.desk.require(story_id, parse_command("unpark", {"note": "Go on with it."}), principal=ADA, key="e")
         with pytest.raises(InvalidInput):
             await t.start(story_id, repo, model="mock", delegate=("architect",))
         assert (await t.desk.state(story_id)).start is None
-        await t.desk.require(story_id, "cancel", {"reason": "Nobody wants it any more."}, principal=ADA, key="f")
+        await t.desk.require(
+            story_id, parse_command("cancel", {"reason": "Nobody wants it any more."}), principal=ADA, key="f"
+        )
         state = await t.desk.state(story_id)
         assert state.disposition == "cancelled"
     assert t.shard.status().state == "draining"

@@ -21,6 +21,7 @@ from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import Work
 from fleet.owner.spending.memory import MemoryDaySpending
 from fleet.owner.workbench import seat
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from tests.support import bench
@@ -185,7 +186,9 @@ async def whole_story(loop: SimLoop, limits: Budgets, *, raised: dict[str, int])
             if state.park is not None and not is_raised:
                 assert state.park.cause == "budget_exhausted", state.park.detail
                 body = {"limits": raised, "note": "it is worth it"}
-                await desk.command(story_id, "set_budget", body, principal=PERSON, key="raise-it-1", timeout_s=30)
+                await desk.command(
+                    story_id, parse_command("set_budget", body), principal=PERSON, key="raise-it-1", timeout_s=30
+                )
                 is_raised = True
         raise AssertionError("the story did not come to its end")
     finally:

@@ -28,6 +28,7 @@ from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
 from fleet.sandbox.port import SandboxHealth
 from fleet.sandbox.redis import RedisRunLedger
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from fleet.trees.memory import MemoryBlobStore
 from tests.support import sim_story
@@ -205,9 +206,13 @@ async def deliver(client: Redis, *, number: int = 1) -> StoryId:
     """A new story that goes to its branch without any further word of a person."""
     desk, story_id = desk_of(client), StoryId(f"st-chaos{number}")
     body = {"story": sim_story.story_text(number)}
-    await desk.require(story_id, "create_story", body, principal=sim_story.PERSON, key=f"{story_id}/create")
+    await desk.require(
+        story_id, parse_command("create_story", body), principal=sim_story.PERSON, key=f"{story_id}/create"
+    )
     body = {"repo": sim_story.REPOSITORY, "delegate": ["po", "qa"]}
-    await desk.require(story_id, "start_story", body, principal=sim_story.PERSON, key=f"{story_id}/start")
+    await desk.require(
+        story_id, parse_command("start_story", body), principal=sim_story.PERSON, key=f"{story_id}/start"
+    )
     return story_id
 
 

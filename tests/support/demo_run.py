@@ -16,6 +16,7 @@ from fleet.log.port import EventLog
 from fleet.models.engines.factory import ChatModels
 from fleet.models.port import ChatModel
 from fleet.models.profiles import load_models
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.team import ADA, team
 from tests.support.team_models import RECORDED, CountingModel, demo_repository, demo_story
@@ -86,7 +87,7 @@ async def run_demo(root: Path) -> DemoRun:
         state = await t.settled(story_id)
         _, _, text = await t.reports.generate(story_id, format="md", as_of=state.version)
         again = await t.desk.require(
-            story_id, "create_story", {"story": demo_story()}, principal=ADA, key=f"{story_id}/create"
+            story_id, parse_command("create_story", {"story": demo_story()}), principal=ADA, key=f"{story_id}/create"
         )
         events = await t.desk.events(story_id)
     return DemoRun(story_id, state, events, t.log, repo, root / "blobs", before, text.decode(), again, models.answered)

@@ -35,6 +35,7 @@ from fleet.log.redis.log import RedisEventLog
 from fleet.models.profiles import load_models
 from fleet.models.prompts.reading import PackReaders, pack_readers
 from fleet.policy.roles import load_roles
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.processes import processes_below
 from tests.support.ray_host import HostPlan
@@ -74,9 +75,11 @@ async def end_without_faults(folder: Path, story_id: StoryId) -> StoryState:
     repo = demo_repository(folder / "stage")
     async with team(folder, readers=_readers()) as plain:
         who = local_principal()
-        await plain.desk.require(story_id, "create_story", {"story": demo_story()}, principal=who, key="c")
+        await plain.desk.require(
+            story_id, parse_command("create_story", {"story": demo_story()}), principal=who, key="c"
+        )
         body = {"repo": str(repo), "model": RECORDED, "delegate": ["po", "qa"]}
-        await plain.desk.require(story_id, "start_story", body, principal=who, key="s")
+        await plain.desk.require(story_id, parse_command("start_story", body), principal=who, key="s")
         state = await plain.settled(story_id)
     assert state.closed, state.park
     return state
@@ -117,7 +120,7 @@ class Client:
 
     async def _ask(self, story_id: StoryId, name: str, body: dict[str, Any]) -> None:
         who = local_principal()
-        await self.desk.require(story_id, name, body, principal=who, key=f"{story_id}/{name}")
+        await self.desk.require(story_id, parse_command(name, body), principal=who, key=f"{story_id}/{name}")
 
     async def events(self, story_id: StoryId) -> list[StoredEvent]:
         """Every event of the story; none before it exists."""

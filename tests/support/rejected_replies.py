@@ -21,6 +21,7 @@ from fleet.kernel.ids import StoryId
 from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest
 from fleet.models.engines.recorded import WORDS, RecordedChatModel
 from fleet.models.prompts.prompt import kind_of
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from tests.support.team import ADA, Team, team
 from tests.support.team_models import RECORDED, REPLIES, EveryEngine, demo_repository, demo_story
@@ -85,15 +86,20 @@ async def decided_by_hand(
         if gate in turned_down and gate not in refused:
             refused.append(gate)
             await t.desk.require(
-                story_id, "reject", {"gate": gate, "reason": reason}, principal=ADA, key=f"{story_id}/no-{gate}"
+                story_id,
+                parse_command("reject", {"gate": gate, "reason": reason}),
+                principal=ADA,
+                key=f"{story_id}/no-{gate}",
             )
             await t.desk.require(
-                story_id, "request_approval", {"gate": gate}, principal=ADA, key=f"{story_id}/ask-{gate}"
+                story_id, parse_command("request_approval", {"gate": gate}), principal=ADA, key=f"{story_id}/ask-{gate}"
             )
         is_first = gate == "task_acceptance" and gate not in [one for _, one in said]
         body: dict[str, Any] = {"gate": gate} | ({"reason": reason} if is_first else {})
         said.append(("reject" if is_first else "approve", gate))
-        await t.desk.require(story_id, said[-1][0], body, principal=ADA, key=f"{story_id}/gate-{len(said)}")
+        await t.desk.require(
+            story_id, parse_command(said[-1][0], body), principal=ADA, key=f"{story_id}/gate-{len(said)}"
+        )
         state = await t.settled(story_id)
     return state, said
 

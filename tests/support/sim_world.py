@@ -36,6 +36,7 @@ from fleet.report.service.reports import ReportService
 from fleet.sandbox.memory import MemorySandboxBackend, ProgramEnd, ProgramStart
 from fleet.sandbox.port import Sandbox
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from tests.support import sim_story
@@ -392,7 +393,9 @@ class World:
         chance = self.faults.chance
         try:
             for _ in range(chance.choice((1, 1, 2, 3))):
-                await desk.command(story_id, name, body, principal=sim_story.PERSON, key=key, timeout_s=5.0)
+                await desk.command(
+                    story_id, parse_command(name, body), principal=sim_story.PERSON, key=key, timeout_s=5.0
+                )
         except StoreUnavailable:
             raise
         except FleetError as error:

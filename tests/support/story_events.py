@@ -63,8 +63,10 @@ from fleet.events.workspace import (
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
 from fleet.log.port import AppendRequest, EventLog
+from fleet.story.commands.command import Caller, Facts
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
+from tests.support.rules import fsm
 
 Stage = Literal[
     "created",
@@ -734,3 +736,15 @@ def story(
         else:
             _STAGES[stage](log)
     return log
+
+
+def facts(caller: Caller | None = None, *, now_ms: int = T0 + 600_000) -> Facts:
+    """What a command on the story is decided on; its po sends it unless another caller is named."""
+    sent_by = caller or Caller(principal=PO, roles=frozenset({"po"}))
+    return Facts(
+        caller=sent_by,
+        stream=StreamId.of_story(STORY),
+        command_id=CommandId(f"{sent_by.principal}/key-1"),
+        now_ms=now_ms,
+        fsm=fsm(),
+    )

@@ -54,6 +54,7 @@ from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
 from fleet.sandbox.backends.identity import reachable_state_root
 from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore
@@ -102,7 +103,9 @@ class Team:
     async def create(self, story: dict[str, Any]) -> StoryId:
         """A new story from its text."""
         story_id = await self.desk.story_id_for(story)
-        await self.desk.require(story_id, "create_story", {"story": story}, principal=ADA, key=f"{story_id}/create")
+        await self.desk.require(
+            story_id, parse_command("create_story", {"story": story}), principal=ADA, key=f"{story_id}/create"
+        )
         return story_id
 
     async def start(
@@ -110,7 +113,7 @@ class Team:
     ) -> None:
         """The story is started on this repository."""
         body = {"repo": str(repo), "model": model, "delegate": list(delegate)}
-        await self.desk.require(story_id, "start_story", body, principal=ADA, key=f"{story_id}/start")
+        await self.desk.require(story_id, parse_command("start_story", body), principal=ADA, key=f"{story_id}/start")
 
     async def settled(self, story_id: StoryId, *, within_s: float = 120) -> StoryState:
         """The story once it is closed, parked, or waits for a person."""

@@ -32,6 +32,7 @@ from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
 from fleet.sandbox.memory import MemoryRunLedger, MemoryRunLogs, Program, ProgramEnd
 from fleet.sandbox.port import SandboxBackend
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
+from fleet.story.commands.catalogue import parse_command
 from fleet.tools.kit.parts import ToolParts
 from fleet.tools.memory import MemoryToolSessions
 from fleet.wiring.sandbox.tools import make_toolbox
@@ -200,7 +201,9 @@ async def tool_front(
     task = asyncio.create_task(shard.run())
     try:
         body = {"task_id": TASK, "as_role": "developer"}
-        await world.desk.require(STORY, "claim_task", body, principal=Principal("user:dev"), key="claim-it")
+        await world.desk.require(
+            STORY, parse_command("claim_task", body), principal=Principal("user:dev"), key="claim-it"
+        )
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fleet", timeout=30) as client:
             yield ToolFront(world, app, client, shard, task, sessions)

@@ -15,6 +15,7 @@ from fleet.kernel.ids import Principal, StoryId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.owner.shard import CouncilShard
 from fleet.owner.workbench import Workbench
+from fleet.story.commands.catalogue import parse_command
 from tests.support.bench import STORY_TEXT, World
 
 ANA = Principal("user:ana")
@@ -76,7 +77,9 @@ class Town(World):
 
     async def do(self, story_id: StoryId, name: str, body: dict[str, Any], *, key: str = "key-1") -> Any:
         """The answer to a command, while time passes."""
-        asked = asyncio.create_task(self.desk.require(story_id, name, body, principal=ANA, key=f"{story_id}/{key}"))
+        asked = asyncio.create_task(
+            self.desk.require(story_id, parse_command(name, body), principal=ANA, key=f"{story_id}/{key}")
+        )
         await self.until(asked.done)
         return asked.result()
 

@@ -14,7 +14,7 @@ from fleet.cli.settings import needed_addresses, settings
 from fleet.events.project import StoryTombstoned
 from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import StoryId
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.wiring.desk.desk import open_archivist
 from fleet.wiring.endpoints import Endpoints, load_principals
 

@@ -12,6 +12,7 @@ from fleet.cli.output import Output, shown
 from fleet.cli.story.stories import with_desk
 from fleet.desk.planning import PlanningDesk
 from fleet.kernel.ids import StoryId
+from fleet.story.commands.interventions import RestoreStory
 from fleet.wiring.endpoints import Endpoints
 
 
@@ -43,8 +44,8 @@ def restore(output: Output, story_id: str, *, to: str, reason: str) -> int:
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         key = f"{story_id}/restore/{secrets.token_hex(8)}"
-        body = {"checkpoint": to, "reason": reason}
-        result = await desk.require(StoryId(story_id), "restore_story", body, principal=local_principal(), key=key)
+        sent = RestoreStory(checkpoint=to, reason=reason)
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         state = await desk.state(StoryId(story_id))
         output.say(f"story {story_id} goes back to checkpoint {to}; what came after it stays on record")
         if state.disposition == "parked":

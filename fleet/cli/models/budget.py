@@ -19,6 +19,7 @@ from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import StoryId
 from fleet.report.usage import UsageSum
 from fleet.story.allowance import BudgetLine
+from fleet.story.commands.catalogue import parse_command
 from fleet.wiring.desk.desk import open_budget_desk, open_desk
 
 _BAR = 20
@@ -65,8 +66,7 @@ def set_limits(output: Output, story_id: str, *, scope: str, limits: Mapping[str
         async with open_desk(endpoints_of(found, needed_addresses(found))) as desk:
             result = await desk.require(
                 StoryId(story_id),
-                "set_budget",
-                {"scope": kind, "id": name or None, "limits": dict(limits), "note": note},
+                parse_command("set_budget", {"scope": kind, "id": name or None, "limits": dict(limits), "note": note}),
                 principal=local_principal(),
                 key=f"{story_id}/budget/{secrets.token_hex(8)}",
             )

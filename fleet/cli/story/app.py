@@ -46,7 +46,7 @@ def story_start(
 ) -> None:
     """Start the work on a story that was created, and follow it to its end or to a gate."""
     from fleet.cli.settings import absolute_model
-    from fleet.cli.story.run import RunOptions
+    from fleet.cli.story.run_options import RunOptions
     from fleet.cli.story.stories import start_story
 
     output = Output(as_json=as_json)

@@ -11,7 +11,8 @@ from fleet.cli.exit_codes import DONE, WAITING
 from fleet.cli.local.local_principals import local_principal
 from fleet.cli.output import Output, shown
 from fleet.cli.project.proposals import parse_answers, show_proposal
-from fleet.cli.story.run import RunOptions, check_options, check_repo, running_fleet, start_body, watch_to_end
+from fleet.cli.story.run import running_fleet, watch_to_end
+from fleet.cli.story.run_options import RunOptions, check_options, check_repo, named_repo, start_command
 from fleet.cli.story.story_file import read_story
 from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
@@ -91,7 +92,7 @@ async def asked(projects: ProjectDesk, options: RunOptions) -> tuple[Discovery, 
 
 async def _requested(projects: ProjectDesk, options: RunOptions) -> str:
     """The discovery of this goal for this repository that was not rejected; it is asked for where there is none."""
-    who, repo = local_principal(), start_body(options)["repo"]
+    who, repo = local_principal(), named_repo(options)
     stem = f"discover-{digest_of_json([options.goal, repo]).hex[:16]}"
     known = (await projects.project(DEFAULT_PROJECT)).discoveries
     attempt = 1
@@ -171,9 +172,9 @@ async def _run_stories(
         output.note(f"[bold]{shown(story_id)}[/]: {shown(state.content.title)}")
         if not state.closed:
             if state.start is None:
-                body = {**start_body(options), "ref": ref}
-                key = request_key(f"{story_id}/start", body)
-                await desk.require(story_id, "start_story", body, principal=local_principal(), key=key)
+                start = start_command(options, ref=ref)
+                key = request_key(f"{story_id}/start", start.body())
+                await desk.require(story_id, start, principal=local_principal(), key=key)
             code = await watch_to_end(desk, endpoints, story_id, quiet, after=state.version, started=time.monotonic())
             results.append(quiet.kept)
         if code != DONE:

@@ -6,11 +6,9 @@ Source: docs/design/design.md, section 10.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,10 @@ from fleet.cli.endpoints import endpoints_of
 from fleet.cli.exit_codes import DONE, FAILED, WAITING
 from fleet.cli.local.fleet_hooks import FleetHooks
 from fleet.cli.local.local_principals import local_principal
-from fleet.cli.models.budget import parse_limits
-from fleet.cli.models.local_engine import Engine, check_served, served, with_actors
+from fleet.cli.models.local_engine import Engine, served, with_actors
 from fleet.cli.output import Output, shown
 from fleet.cli.story.narrate import narrate
+from fleet.cli.story.run_options import RunOptions, check_start, start_command
 from fleet.cli.story.story_file import read_story
 from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
@@ -33,37 +31,15 @@ from fleet.events.codec import decode
 from fleet.events.envelope import StoredEvent
 from fleet.events.story import StoryClosed
 from fleet.events.task import TreeMerged
-from fleet.kernel.errors import InvalidInput, ModelUnavailable, StoreUnavailable
+from fleet.kernel.errors import InvalidInput, StoreUnavailable
 from fleet.kernel.ids import StoryId
-from fleet.models.engine_config import ActorEngine
-from fleet.models.profiles import explain_no_model, load_models
-from fleet.owner.commands.delegations import check_delegates
-from fleet.policy.commands.git import git_address
+from fleet.models.profiles import load_models
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
 from fleet.trees.tree import decode_tree
 from fleet.wiring.desk.desk import open_desk, open_reports
 from fleet.wiring.endpoints import Endpoints
-from fleet.wiring.sandbox.plugins import active_roles
 from fleet.wiring.stores.stores import make_blobs
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What `fleet run` or `fleet story start` was asked for."""
-
-    story: Path | None
-    goal: str | None
-    repo: str
-    """A folder, or the address of a repository on another machine."""
-    model: str | None
-    record: Path | None
-    rigor: str | None
-    delegate: tuple[str, ...]
-    toolchain: str
-    limits: str = ""
-    """`tokens=N,cost_usd=N,...` of the story; empty leaves those of config/models.yaml."""
-    answers: tuple[str, ...] = ()
-    """`qu-1=TEXT`: answers to questions about the goal."""
 
 
 def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> int:
@@ -73,52 +49,6 @@ def run_story(settings: FleetSettings, options: RunOptions, output: Output) -> i
     return asyncio.run(_run(settings, options, story, output))
 
 
-def check_start(settings: FleetSettings, options: RunOptions) -> None:
-    """Returns when a story can be started so. Raises InvalidInput or ModelUnavailable, before anything was made."""
-    check_options(settings, options)
-    check_repo(options.repo)
-
-
-def check_options(settings: FleetSettings, options: RunOptions) -> None:
-    """Returns when all but the repository is as a start needs it; raises as `check_start` does."""
-    parse_limits(options.limits)
-    # An address of a wrong form is refused before anything is looked up or made.
-    git_address(options.repo)
-    check_delegates(options.delegate, active_roles(config_files(settings)).assignable)
-    _check_model(settings, options)
-
-
-def _check_model(settings: FleetSettings, options: RunOptions) -> None:
-    models = load_models(config_files(settings).document("models.yaml"))
-    if options.model is None:
-        if all(entry.engine_id == "profile" for entry in models.policy_for("default").chain):
-            raise ModelUnavailable(explain_no_model())
-        return
-    engine = models.engine(options.model)
-    if isinstance(engine, ActorEngine) and engine.as_server(os.environ) is None:
-        check_served(engine, settings)
-    if find_running(settings.home) is None:
-        # A fleet that is up has files of its own; this one would find out only when the first pack is made.
-        from fleet.wiring.models.tokenizers import check_tokenizer
-
-        check_tokenizer(engine, settings.home, os.environ)
-    if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
-        raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
-
-
-def check_repo(repo: str) -> None:
-    """Returns for an address, or a folder that is a repository; raises InvalidInput."""
-    if git_address(repo) is not None:
-        return
-    if not Path(repo).is_dir():
-        raise InvalidInput(
-            f"{repo} is no directory: name a local git repository, or an https address, with --repo", field="repo"
-        )
-    from fleet.forge.local.forge import check_repository
-
-    check_repository(repo)
-
-
 async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, Any], output: Output) -> int:
     started = time.monotonic()
     async with running_fleet(settings, options, output) as endpoints, open_desk(endpoints) as desk:
@@ -126,24 +56,13 @@ async def _run(settings: FleetSettings, options: RunOptions, story: dict[str, An
         who = local_principal()
         output.note(f"[bold]{shown(story_id)}[/]: {shown(story['title'])}")
         created = await desk.require(
-            story_id, "create_story", {"story": story}, principal=who, key=f"{story_id}/create"
+            story_id, parse_command("create_story", {"story": story}), principal=who, key=f"{story_id}/create"
         )
         output.note(f"readiness score {created['score']}" + ("" if created["dor_ok"] else " (too low to start)"))
-        body = start_body(options)
-        await desk.require(story_id, "start_story", body, principal=who, key=request_key(f"{story_id}/start", body))
+        start = start_command(options)
+        key = request_key(f"{story_id}/start", start.body())
+        await desk.require(story_id, start, principal=who, key=key)
         return await watch_to_end(desk, endpoints, story_id, output, after=0, started=started)
-
-
-def start_body(options: RunOptions) -> dict[str, Any]:
-    """What `start_story` is sent for these options."""
-    return {
-        "repo": options.repo if git_address(options.repo) else str(Path(options.repo).resolve()),
-        "model": options.model,
-        "delegate": list(options.delegate),
-        "toolchain": options.toolchain,
-        "record": options.record is not None,
-        "budget": parse_limits(options.limits),
-    }
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fleet.cli.endpoints import endpoints_of
 from fleet.cli.exit_codes import DONE
@@ -23,11 +23,16 @@ from fleet.desk.planning import PlanningDesk, request_key
 from fleet.events.codec import decode, published
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import StoryId
+from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.command import StoryCommand
+from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
+from fleet.story.commands.interventions import Cancel, PauseStory, ResumeStory, Unpark
+from fleet.story.commands.request_approval import RequestApproval
 from fleet.wiring.desk.desk import open_desk, open_reports
 from fleet.wiring.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from fleet.cli.story.run import RunOptions
+    from fleet.cli.story.run_options import RunOptions
 
 
 def with_desk(work: Callable[[PlanningDesk, Endpoints], Awaitable[int]]) -> int:
@@ -49,7 +54,10 @@ def create(output: Output, path: Path) -> int:
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         story_id = await desk.story_id_for(text)
         result = await desk.require(
-            story_id, "create_story", {"story": text}, principal=local_principal(), key=f"{story_id}/create"
+            story_id,
+            parse_command("create_story", {"story": text}),
+            principal=local_principal(),
+            key=f"{story_id}/create",
         )
         output.say(f"{story_id}: state {result['state']}, readiness score {result['score']}")
         state = await desk.state(story_id)
@@ -104,12 +112,9 @@ def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str
     """The gate is decided by the local user. A rejection takes the story back by the event `back`, if one is named."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
-        body: dict[str, Any] = {"gate": gate, "notes" if approve else "reason": text}
-        body |= {"back": back} if back is not None else {}
-        key = f"{story_id}/{'approve' if approve else 'reject'}/{secrets.token_hex(8)}"
-        result = await desk.require(
-            StoryId(story_id), "approve" if approve else "reject", body, principal=local_principal(), key=key
-        )
+        sent = Approve(gate=gate, notes=text) if approve else _rejection(gate, text, back)
+        key = f"{story_id}/{sent.command}/{secrets.token_hex(8)}"
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         output.say(f"{gate} {'approved' if approve else 'rejected'}; story {story_id} is in state {result['state']}")
         output.result(result)
         return DONE
@@ -117,14 +122,17 @@ def decide(output: Output, story_id: str, gate: str, *, approve: bool, text: str
     return with_desk(work)
 
 
+def _rejection(gate: str, reason: str, back: str | None) -> Reject:
+    return Reject(gate=gate, reason=reason) if back is None else Reject(gate=gate, reason=reason, back=back)
+
+
 def ask_again(output: Output, story_id: str, gate: str) -> int:
     """The gate waits for a decision again, asked for by the local user (AP-76)."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
         key = f"{story_id}/ask/{secrets.token_hex(8)}"
-        result = await desk.require(
-            StoryId(story_id), "request_approval", {"gate": gate}, principal=local_principal(), key=key
-        )
+        sent = RequestApproval(gate=gate)
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         output.say(f"{gate} waits for a decision: `fleet story approve|reject {story_id} {gate}`")
         output.result(result)
         return DONE
@@ -136,9 +144,9 @@ def revoke(output: Output, story_id: str, approval: str, *, reason: str) -> int:
     """The local user's yes to a tool call, or another person's, holds no longer (LC-71)."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
-        body: dict[str, Any] = {"gate": approval, "reason": reason}
+        sent = Revoke(gate=approval, reason=reason)
         key = f"{story_id}/revoke/{secrets.token_hex(8)}"
-        result = await desk.require(StoryId(story_id), "revoke", body, principal=local_principal(), key=key)
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         output.say(f"{approval} is revoked; the call needs a new approval")
         output.result(result)
         return DONE
@@ -150,9 +158,9 @@ def resolve(output: Output, story_id: str, step_id: str, *, outcome: str, note: 
     """The local user has said whether a step of unknown outcome happened."""
 
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
-        body: dict[str, Any] = {"step_id": step_id, "outcome": outcome, "note": note}
+        sent = parse_command("resolve_step", {"step_id": step_id, "outcome": outcome, "note": note})
         key = f"{story_id}/resolve/{secrets.token_hex(8)}"
-        result = await desk.require(StoryId(story_id), "resolve_step", body, principal=local_principal(), key=key)
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         output.say(f"step {step_id} is resolved as {outcome}; `fleet resume {story_id}` lets the story go on")
         output.result(result)
         return DONE
@@ -199,9 +207,9 @@ def resume_story(output: Output, story_id: str, *, note: str) -> int:
         wanted = StoryId(story_id)
         state = await desk.state(wanted)
         if state.disposition == "parked":
-            body = {"note": note or "continued by fleet resume"}
-            key = request_key(f"{story_id}/unpark/{state.version}", body)
-            await desk.require(wanted, "unpark", body, principal=local_principal(), key=key)
+            sent = Unpark(note=note or "continued by fleet resume")
+            key = request_key(f"{story_id}/unpark/{state.version}", sent.body())
+            await desk.require(wanted, sent, principal=local_principal(), key=key)
         return await watch_to_end(desk, endpoints, wanted, output, after=state.version, started=time.monotonic())
 
     return with_desk(work)
@@ -209,28 +217,28 @@ def resume_story(output: Output, story_id: str, *, note: str) -> int:
 
 def send_back(output: Output, story_id: str, event: str, *, reason: str) -> int:
     """The story is in an earlier state again, with the reason."""
-    return _sent(output, story_id, "transition", {"event": event, "reason": reason}, said=event)
+    return _sent(output, story_id, FireEvent(event=event, reason=reason), said=event)
 
 
 def pause(output: Output, story_id: str, *, reason: str) -> int:
     """No step of the story starts from here on."""
-    return _sent(output, story_id, "pause_story", {"reason": reason}, said="paused")
+    return _sent(output, story_id, PauseStory(reason=reason), said="paused")
 
 
 def unpause(output: Output, story_id: str, *, note: str) -> int:
     """The paused story goes on."""
-    return _sent(output, story_id, "resume_story", {"note": note}, said="goes on")
+    return _sent(output, story_id, ResumeStory(note=note), said="goes on")
 
 
 def cancel(output: Output, story_id: str, *, reason: str) -> int:
     """The story is given up; its running steps are ended."""
-    return _sent(output, story_id, "cancel", {"reason": reason}, said="cancelled")
+    return _sent(output, story_id, Cancel(reason=reason), said="cancelled")
 
 
-def _sent(output: Output, story_id: str, name: str, body: dict[str, Any], *, said: str) -> int:
+def _sent(output: Output, story_id: str, sent: StoryCommand, *, said: str) -> int:
     async def work(desk: PlanningDesk, _: Endpoints) -> int:
-        key = f"{story_id}/{name}/{secrets.token_hex(8)}"
-        result = await desk.require(StoryId(story_id), name, body, principal=local_principal(), key=key)
+        key = f"{story_id}/{sent.command}/{secrets.token_hex(8)}"
+        result = await desk.require(StoryId(story_id), sent, principal=local_principal(), key=key)
         output.say(f"{said}; story {story_id} is in state {result['state']}")
         output.result(result)
         return DONE
@@ -240,16 +248,17 @@ def _sent(output: Output, story_id: str, name: str, body: dict[str, Any], *, sai
 
 def start_story(output: Output, story_id: str, options: RunOptions) -> int:
     """The story runs to its end or to a gate; the exit code says which."""
-    from fleet.cli.story.run import check_start, start_body, watch_to_end
+    from fleet.cli.story.run import watch_to_end
+    from fleet.cli.story.run_options import check_start, start_command
 
     check_start(settings(), options)
 
     async def work(desk: PlanningDesk, endpoints: Endpoints) -> int:
         wanted, started = StoryId(story_id), time.monotonic()
         before = (await desk.state(wanted)).version
-        body = start_body(options)
-        key = request_key(f"{story_id}/start/{before}", body)
-        await desk.require(wanted, "start_story", body, principal=local_principal(), key=key)
+        start = start_command(options)
+        key = request_key(f"{story_id}/start/{before}", start.body())
+        await desk.require(wanted, start, principal=local_principal(), key=key)
         return await watch_to_end(desk, endpoints, wanted, output, after=before, started=started)
 
     return with_desk(work)

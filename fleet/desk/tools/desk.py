@@ -31,6 +31,7 @@ from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.port import LogPage, Sandbox, SandboxHealth
 from fleet.sandbox.service.runs import RunRecords
+from fleet.story.commands.catalogue import parse_command
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import Step
 from fleet.tools.port import SESSION_IDLE_S, ToolOrigin, ToolSession, ToolSessions
@@ -212,7 +213,7 @@ class ToolRunDesk(DeskSteps):
         await self._sessions.remember(run_id, ToolOrigin(story_id=story_id, principal=principal))
         body = {"run_id": run_id, "as_role": as_role, "task_id": task_id, "spec": spec.model_dump(mode="json")}
         answer = await self._planning.command(
-            story_id, "start_run", body, principal=principal, key=f"run/{run_id}", timeout_s=wait_s
+            story_id, parse_command("start_run", body), principal=principal, key=f"run/{run_id}", timeout_s=wait_s
         )
         if isinstance(answer, Pending):
             return RunRecord(story_id=story_id, run_id=run_id, status="queued")
@@ -316,8 +317,7 @@ class ToolRunDesk(DeskSteps):
         """The run is recorded as cancelled and its processes are being ended (RC-24); its end stays if it had one."""
         answer = await self._planning.command(
             story_id,
-            "cancel_run",
-            {"run_id": run_id},
+            parse_command("cancel_run", {"run_id": run_id}),
             principal=principal,
             key=f"cancel-run/{run_id}",
             timeout_s=wait_s,
@@ -365,7 +365,11 @@ class ToolDesk(ToolSessionDesk, ToolRunDesk):
         # The owner's patience and the tool's time are waited for together.
         until_ms = self._clock.monotonic_ms() + round(wait_s * 1000)
         answer = await self._planning.command(
-            session.story_id, "invoke_tool", body, principal=principal, key=f"invoke/{step_id}", timeout_s=wait_s
+            session.story_id,
+            parse_command("invoke_tool", body),
+            principal=principal,
+            key=f"invoke/{step_id}",
+            timeout_s=wait_s,
         )
         if isinstance(answer, Pending):
             return Invocation(story_id=session.story_id, step_id=step_id, status="queued")

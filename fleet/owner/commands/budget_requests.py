@@ -23,7 +23,7 @@ from fleet.story.budget_commands import (
     request_raise,
     set_budget,
 )
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 
 Limits = dict[BudgetLimit, Annotated[int, Field(ge=0)] | None]
 

@@ -27,7 +27,7 @@ from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.policy.roles import require_any_role
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 
 MAX_CHANGES = 20
 

@@ -30,7 +30,7 @@ from fleet.owner.workbench import Workbench
 from fleet.planning.planning_config import EstimateConfig
 from fleet.story.allowance import limits_of
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.plan import design_decision
 from fleet.story.state import CouncilRecord, StoryState
 from fleet.story.tool_steps import known_trees

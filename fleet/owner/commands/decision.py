@@ -17,7 +17,7 @@ from fleet.log.port import Command
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.policy.roles import require_any_role
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.decisions import accept_decision, check_links, reject_decision, supersede_decision
 from fleet.story.state import StoryState
 

@@ -21,7 +21,7 @@ from fleet.owner.workbench import Workbench
 from fleet.planning.platform_state import PLATFORM, PlatformState, StandingDelegation
 from fleet.policy.roles import RolesConfig
 from fleet.story.approvals import check_delegable, check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.lifecycle import RIGORS, FsmConfig
 
 DELEGATION_S = 30 * 24 * 3600

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleet.events.payload import Payload
-from fleet.events.story import RepoSource, StoryStarted, StoryTransitioned
+from fleet.events.story import RepoSource, StoryStarted
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import (
     GateClosed,
@@ -20,7 +21,6 @@ from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.log.port import Command, EventLog
 from fleet.models.profiles import ModelsConfig
 from fleet.models.prompts.reading import PACK_READERS, PackReaders
-from fleet.owner.archive import archive_story
 from fleet.owner.commands.budget_requests import decide_budget, run_budget
 from fleet.owner.commands.context import change_context
 from fleet.owner.commands.council import COUNCIL_COMMANDS
@@ -36,24 +36,22 @@ from fleet.owner.commands.story import (
     created_events,
     edit_story,
     parented,
-    request_approval,
     set_rigor,
 )
 from fleet.owner.commands.task import act_on_task, release_claim, update_task
 from fleet.owner.duties.deploy import end_deployment
 from fleet.owner.duties.fetch import listed_target
-from fleet.owner.duties.gates import fix_task
-from fleet.owner.journal.step_records import finished_effect
 from fleet.owner.run_profile import require_profile
 from fleet.owner.tools.requests import request_call, request_cancel, request_claim, request_run
 from fleet.owner.tools.tool_calls import end_calls
 from fleet.owner.workbench import Workbench
 from fleet.planning.project_state import DEFAULT_PROJECT, ProjectState
 from fleet.policy.commands.git import git_address
-from fleet.story.commands import Caller, decide_gate, fire, refusal, revoke
+from fleet.story.commands.catalogue import UntypedCommand, parse_command, require_known
+from fleet.story.commands.command import Attachment, Caller, Facts, StoryCommand
+from fleet.story.commands.gates import refusal
+from fleet.story.commands.interventions import ArchiveStory, Cancel, started_again
 from fleet.story.evolve.story import fold
-from fleet.story.interventions import cancel, pause, resolve_step, resume, started_again, unpark
-from fleet.story.restoring import request_restore
 from fleet.story.state import StoryState
 from fleet.workspace.service.repository_specs import check_reached
 
@@ -69,7 +67,6 @@ PLAIN: Mapping[str, Plain] = {
     "derive_tasks": request_derivation,
     "adopt_plan": adopt_plan,
     "reject_plan": reject_plan,
-    "archive_story": archive_story,
     "end_deployment": end_deployment,
     "change_context": change_context,
     **DECISION_COMMANDS,
@@ -130,19 +127,17 @@ class CommandHandler:
     async def handle(self, bench: Workbench, command: Command) -> dict[str, Any]:
         """The result of the command: story id, version and state. Raises what the domain refuses."""
         if not bench.journal.knows(command.command_id):
-            decide = COMMANDS.get(command.name)
-            if decide is None:
-                raise InvalidInput(f"there is no command {command.name!r}", allowed=sorted(COMMANDS))
+            require_known(command.name)
             if not bench.journal.exists and command.name != "create_story":
                 raise StoryNotFound(f"there is no story {bench.journal.story_id}", story_id=bench.journal.story_id)
-            await self._record(bench, command, decide)
+            await self._record(bench, command, parse_command(command.name, command.body))
         return _result(bench.state)
 
-    async def _record(self, bench: Workbench, command: Command, decide: Decide) -> None:
+    async def _record(self, bench: Workbench, command: Command, asked: StoryCommand) -> None:
         caller = Caller(principal=command.principal, roles=self._roles_of(command.principal))
         for attempt in range(1, _TRIES + 1):
             try:
-                payloads = await decide(self, bench, command, caller)
+                payloads = await self._decide(bench, command, asked, caller)
             except GateClosed as error:
                 if "task_id" in error.details:
                     raise  # a task's own workflow: what is recorded are transitions of the story (LC-4)
@@ -163,6 +158,20 @@ class CommandHandler:
                     raise
             else:
                 return
+
+    async def _decide(
+        self, bench: Workbench, command: Command, asked: StoryCommand, caller: Caller
+    ) -> tuple[Payload, ...]:
+        """What the command records; the documents that its events name are stored."""
+        if isinstance(asked, UntypedCommand):
+            return await COMMANDS[asked.command](self, bench, command, caller)
+        outcome = asked.decide(bench.state, await _facts(bench, command, asked, caller))
+        for document in outcome:
+            if isinstance(document, Attachment):
+                await bench.blobs.put(document.data)
+        if isinstance(asked, Cancel):
+            await end_calls(bench)
+        return tuple(payload for payload in outcome if not isinstance(payload, Attachment))
 
     async def create(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A new story with its score, in its first state (LC-12, SC-31)."""
@@ -218,75 +227,6 @@ class CommandHandler:
             *await run_budget(bench, command, caller),
         )
 
-    async def approve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A pending approval is granted."""
-        name, notes = _gate_name(command), str(command.body.get("notes") or "")
-        return decide_gate(
-            bench.state, bench.rules.fsm, name, approve=True, caller=caller, now_ms=bench.now_ms, notes=notes
-        )
-
-    async def reject(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A pending approval is rejected, with a reason."""
-        name, reason = _gate_name(command), str(command.body.get("reason") or "")
-        state, fsm = bench.state, bench.rules.fsm
-        rejected = decide_gate(state, fsm, name, approve=False, caller=caller, now_ms=bench.now_ms, notes=reason)
-        back = command.body.get("back")
-        return rejected if back is None else (*rejected, *_back(bench, str(back), caller, reason))
-
-    async def transition(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """An event of the lifecycle is fired, in the one role that the body names or in any of the caller's (AP-56)."""
-        event, reason = str(command.body.get("event")), str(command.body.get("reason") or "")
-        return _fired(bench, event, caller.acting(command.body.get("actor")), reason)
-
-    async def unpark(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A parked story goes on."""
-        caller.require("po", rule_id="LC-11")
-        return unpark(bench.state, caller=caller, note=str(command.body.get("note") or ""))
-
-    async def resolve(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A person says whether an unknown step happened; one that did has its result by that (RC-52, AP-86)."""
-        caller.require("po", "devops", rule_id="LC-11")
-        body = command.body
-        resolved = resolve_step(
-            bench.state,
-            str(body.get("step_id") or ""),
-            outcome=str(body.get("outcome") or ""),
-            caller=caller,
-            note=str(body.get("note") or ""),
-        )
-        if resolved.outcome == "not_happened":
-            return (resolved,)
-        result = {"outcome": resolved.outcome, "by": resolved.by, "note": resolved.note}
-        return (resolved, await finished_effect(bench.blobs, resolved.step_id, result, reason="resolved"))
-
-    async def cancel(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story is given up."""
-        caller.require("po", rule_id="LC-11")
-        cancelled = cancel(bench.state, reason=str(command.body.get("reason") or ""))
-        await end_calls(bench)
-        return cancelled
-
-    async def revoke(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A yes to a tool call is taken back before it was used."""
-        name, reason = _gate_name(command), str(command.body.get("reason") or "")
-        return revoke(bench.state, bench.rules.fsm, name, caller=caller, reason=reason)
-
-    async def pause(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """No step of the story starts from here on."""
-        caller.require("po", rule_id="LC-11")
-        return (pause(bench.state, caller=caller, reason=str(command.body.get("reason") or "")),)
-
-    async def resume(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A paused story goes on."""
-        caller.require("po", rule_id="LC-11")
-        return (resume(bench.state, caller=caller, note=str(command.body.get("note") or "")),)
-
-    async def restore(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story tree goes back to a checkpoint, before anything else is done (PL-47)."""
-        caller.require("po", rule_id="LC-11")
-        name, reason = str(command.body.get("checkpoint") or ""), str(command.body.get("reason") or "")
-        return (request_restore(bench.state, bench.rules.fsm, name, caller=caller, reason=reason),)
-
     async def edit(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """The story has another text, and a score for it."""
         caller.require("po", rule_id="LC-11")
@@ -309,10 +249,6 @@ class CommandHandler:
         """A question has its answer."""
         return answer_question(bench, command, caller)
 
-    async def request_approval(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A gate is asked for, also again."""
-        return await request_approval(bench, command, caller)
-
     async def propose_plan(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A council's outline becomes a proposed plan version."""
         return propose_plan(bench, command, caller)
@@ -326,6 +262,21 @@ class CommandHandler:
         """A command is to be run in the sandbox."""
         await bench.journal.require_running()
         return await request_run(bench, command, caller)
+
+
+async def _facts(bench: Workbench, command: Command, asked: StoryCommand, caller: Caller) -> Facts:
+    """What the command is decided on; what takes reading is read for the command that needs it."""
+    facts = Facts(
+        caller=caller,
+        stream=bench.journal.stream,
+        command_id=command.command_id,
+        now_ms=bench.now_ms,
+        fsm=bench.rules.fsm,
+        targets=bench.rules.targets,
+    )
+    if isinstance(asked, ArchiveStory):
+        return replace(facts, history=[event for event, _ in await bench.journal.history()])
+    return facts
 
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
@@ -344,55 +295,13 @@ COMMANDS: Mapping[str, Decide] = {
     **{name: _plain(decide) for name, decide in PLAIN.items()},
     "create_story": CommandHandler.create,
     "start_story": CommandHandler.start,
-    "approve": CommandHandler.approve,
-    "reject": CommandHandler.reject,
-    "transition": CommandHandler.transition,
-    "unpark": CommandHandler.unpark,
-    "resolve_step": CommandHandler.resolve,
-    "cancel": CommandHandler.cancel,
-    "revoke": CommandHandler.revoke,
     "invoke_tool": CommandHandler.invoke_tool,
     "start_run": CommandHandler.start_run,
-    "pause_story": CommandHandler.pause,
-    "resume_story": CommandHandler.resume,
-    "restore_story": CommandHandler.restore,
     "edit_story": CommandHandler.edit,
     "apply_advice": CommandHandler.apply_advice,
     "set_rigor": CommandHandler.set_rigor,
     "ask_question": CommandHandler.ask,
     "answer_question": CommandHandler.answer,
-    "request_approval": CommandHandler.request_approval,
     "propose_plan": CommandHandler.propose_plan,
     **COUNCIL_COMMANDS,
 }
-
-
-def _fired(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
-    """The transition; one back to BUILD adds the task that it is about (LC-91)."""
-    moved = fire(bench.state, bench.rules.fsm, event, caller=caller, now_ms=bench.now_ms, reason=reason)
-    last = moved[-1]
-    if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
-        number = sum(bench.state.loopbacks.values()) + 1
-        return (*moved, *fix_task(bench, f"loopback/{event}/{number}", reason.strip()))
-    return moved
-
-
-def _back(bench: Workbench, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
-    """The way back that the rejection is followed by, in the same append; InvalidInput for one that leads forward."""
-    state = bench.state
-    rows = bench.rules.fsm.lifecycles[state.lifecycle].legal(state.state)
-    ways = [row.event for row in rows if row.kind == "loopback"]
-    if event not in ways:
-        raise InvalidInput(
-            f"{event[:60]!r} leads not back from {state.state}; events that do: {', '.join(ways) or 'none'}",
-            field="back",
-            allowed=ways,
-        )
-    return _fired(bench, event, caller, reason)
-
-
-def _gate_name(command: Command) -> str:
-    name = command.body.get("gate")
-    if not isinstance(name, str) or not name:
-        raise InvalidInput("name the gate or the approval id", field="gate")
-    return name

@@ -19,7 +19,7 @@ from fleet.owner.duties.gates import system_step
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.planning.graph import PlanEdge, PlanNode, validate_graph
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState, TaskState
 
 _OF_WORK = ("title", "description", "role", "kind", "acceptance_refs", "paths")

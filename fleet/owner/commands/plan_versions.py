@@ -25,7 +25,7 @@ from fleet.owner.workbench import Workbench
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, complexity_of, validate_derivation
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.intents import DerivePlan
 from fleet.story.plan import design_decision
 from fleet.story.plan import plan as owed_intents

@@ -18,7 +18,7 @@ from fleet.owner.workbench import Workbench, seat
 from fleet.planning.backlog_review import REVIEWABLE, BacklogReview, PlanOutlineTask
 from fleet.planning.project_state import Ceremony
 from fleet.planning.tasks import complexity_of
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore
 

@@ -21,10 +21,9 @@ from fleet.events.story import (
     Topic,
 )
 from fleet.kernel.digest import canonical_json, digest_of_json
-from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
 from fleet.kernel.ids import Digest, EntityId
 from fleet.log.port import Command
-from fleet.owner.duties.gates import escalation_request, gate_request
 from fleet.owner.workbench import Definitions, Workbench
 from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig
@@ -33,9 +32,8 @@ from fleet.planning.content import content_digest
 from fleet.planning.project_state import DEFAULT_EPIC, ProjectState
 from fleet.planning.refine import RefinedStory, keeps_every_character, refine_story
 from fleet.policy.deploy import target_for
-from fleet.story.approvals import check_notes, last_request, subject_of
-from fleet.story.commands import Caller
-from fleet.story.escalation import ESCALATION, council_to_ask
+from fleet.story.approvals import check_notes
+from fleet.story.commands.command import Caller
 from fleet.story.lifecycle import RIGORS
 from fleet.story.state import StoryState
 from fleet.story.text import StoryText, parse
@@ -372,41 +370,6 @@ def answer_question(bench: Workbench, command: Command, caller: Caller) -> tuple
     if not caller.roles & {"po", "architect", "qa"}:
         raise PolicyDenied(f"{caller.principal} may not answer", rule_id="AP-73", allowed="po architect qa")
     return (QuestionAnswered(question_id=EntityId(question.question_id), answer=text, answered_by=caller.principal),)
-
-
-async def request_approval(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """A gate of the story is asked for, also again after an expiry or a rejection (AP-76, LC-73).
-
-    Raises:
-        InvalidInput: the lifecycle has no such gate.
-        GateClosed: there is nothing to decide about yet.
-        VersionConflict: a request waits already, or the subject is approved.
-    """
-    state, name = _open(bench, "request_approval"), str(command.body.get("gate") or "")
-    if name == ESCALATION:
-        asked = council_to_ask(state).opened.council_id
-        return (escalation_request(bench, asked, requester=caller.principal),)
-    fsm = bench.rules.fsm
-    rows = fsm.lifecycles[state.lifecycle].legal(state.state)
-    gates = sorted({row.gate for row in rows if row.gate} & set(fsm.gates))
-    if name not in gates:
-        raise InvalidInput(
-            f"gate {name[:60]!r} is none of state {state.state}; gates: {', '.join(gates) or 'none'}",
-            field="gate",
-            allowed=gates,
-        )
-    subject = subject_of(state, fsm.gate(state.lifecycle, name))
-    if subject is None:
-        raise GateClosed(f"gate {name!r} has nothing to decide about yet", state=state.state, event=name, guards=[])
-    last = last_request(state, name, subject.digest)
-    if last is not None and not last.voided and last.status in ("requested", "granted"):
-        raise VersionConflict(
-            f"approval {last.request.approval_id} of gate {name!r} is {last.status}",
-            status=last.status,
-            approval_id=last.request.approval_id,
-        )
-    asked = await gate_request(bench, name, subject, requester=caller.principal)
-    return (asked,)
 
 
 def _open(bench: Workbench, event: str) -> StoryState:

@@ -29,7 +29,8 @@ from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.planning.planning_config import PlanningConfig
 from fleet.planning.tasks import field_problems
-from fleet.story.commands import Caller, decide_gate
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import decide_gate
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.plan_tasks import REVIEWS
 from fleet.story.state import Approval, StoryState, TaskState

@@ -24,7 +24,7 @@ from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench, seat, together
 from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample, Window, judged
 from fleet.story.approvals import check_notes
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.deployments import Deployment
 from fleet.story.intents import Deploy, ObserveHealth, RollBack
 from fleet.story.lifecycle import FsmConfig

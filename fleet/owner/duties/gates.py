@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fleet.events.approval import ApprovalExpired, ApprovalRequested, Subject
+from fleet.events.approval import ApprovalExpired
 from fleet.events.payload import Payload
-from fleet.events.plan import Task
 from fleet.events.report import OwnershipTaken
 from fleet.events.story import StoryParked
-from fleet.events.task import TaskAdded, TaskTransitioned
-from fleet.kernel.digest import canonical_json
+from fleet.events.task import TaskTransitioned
 from fleet.kernel.errors import GateClosed
 from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.owner.commands.consent import MAX_EXPIRIES
 from fleet.owner.commands.delegations import revoked_since
 from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.workbench import Workbench
-from fleet.story.approvals import delegation_for, expiries_in_a_row, last_request, subject_of
-from fleet.story.commands import Caller, decide_gate, fire
+from fleet.story.approvals import delegation_for, expiries_in_a_row, subject_of
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import decide_gate, fire, fix_task
+from fleet.story.commands.request_approval import escalation_request, gate_request, request_name
 from fleet.story.delegating import gate_council
-from fleet.story.escalation import ESCALATION, last_escalation
+from fleet.story.escalation import ESCALATION
 from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestEscalation, RequestGate
 from fleet.story.ownership import takeover_cause
 
@@ -36,89 +34,24 @@ async def request_gate(bench: Workbench, intent: RequestGate) -> None:
     subject = subject_of(state, gate, task)
     if subject is None or subject.digest != intent.subject:
         return
-    await bench.journal.record(
-        _request_name(bench, intent.gate, subject, intent.task_id),
-        await gate_request(bench, intent.gate, subject, task_id=intent.task_id),
+    card, requested = gate_request(
+        state,
+        bench.rules.fsm,
+        bench.rules.targets,
+        intent.gate,
+        subject,
+        requester=SYSTEM,
+        now_ms=bench.now_ms,
+        task_id=intent.task_id,
     )
-
-
-def _request_name(bench: Workbench, gate: str, subject: Subject, task_id: str | None) -> str:
-    before = last_request(bench.state, gate, subject.digest)
-    name = f"gate/{gate}/{subject.digest.hex[:16]}/{before.request.attempt + 1 if before else 1}"
-    return f"{name}/{task_id}" if task_id else name
-
-
-async def gate_request(
-    bench: Workbench, name: str, subject: Subject, *, task_id: str | None = None, requester: Principal = SYSTEM
-) -> ApprovalRequested:
-    """The next request for this gate and subject, with the card that its decider will see (LC-73, LC-79)."""
-    state = bench.state
-    gate = bench.rules.fsm.gate(state.lifecycle, name)
-    before = last_request(state, name, subject.digest)
-    return ApprovalRequested(
-        approval_id=bench.new_id("ap", _request_name(bench, name, subject, task_id)),
-        gate=name,
-        role=gate.role,
-        actor=gate.actor,
-        subject=subject,
-        risk="low",
-        expires_at=bench.now_ms + gate.request_ttl_s * 1000,
-        attempt=before.request.attempt + 1 if before else 1,
-        card_digest=await _card(bench, name, subject, task_id),
-        requested_by=requester,
-    )
+    await bench.blobs.put(card.data)
+    await bench.journal.record(request_name(state, intent.gate, subject, intent.task_id), requested)
 
 
 async def request_escalation(bench: Workbench, intent: RequestEscalation) -> None:
     """The undecided council is asked about once more, for nobody answered (LC-73, CN-56)."""
-    asked = escalation_request(bench, intent.council_id)
+    asked = escalation_request(bench.state, bench.rules.fsm, intent.council_id, requester=SYSTEM, now_ms=bench.now_ms)
     await bench.journal.record(f"gate/{ESCALATION}/{intent.council_id}/{asked.attempt}", asked)
-
-
-def escalation_request(bench: Workbench, council_id: str, *, requester: Principal = SYSTEM) -> ApprovalRequested:
-    """The next request about this undecided council: what is decided and shown is that of the one before."""
-    before = last_escalation(bench.state, council_id)
-    assert before is not None, "an undecided council was asked about when it ended"
-    gate = bench.rules.fsm.gates[ESCALATION]
-    attempt = before.request.attempt + 1
-    changes = {
-        "approval_id": bench.new_id("ap", f"gate/{ESCALATION}/{council_id}/{attempt}"),
-        "expires_at": bench.now_ms + gate.request_ttl_s * 1000,
-        "attempt": attempt,
-        "requested_by": requester,
-    }
-    return before.request.model_copy(update=changes)
-
-
-async def _card(bench: Workbench, gate: str, about: Subject, task_id: str | None) -> Digest:
-    state = bench.state
-    task = state.tasks.get(task_id or "")
-    is_deployment = about.kind == "tree+environment"
-    score = state.scores.get(state.tree or "" if is_deployment else about.digest)
-    card: dict[str, Any] = {
-        "gate": gate,
-        "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
-        "task": {"id": task.task.task_id, "title": task.task.title} if task else None,
-        "subject": about.digest,
-        "score": score.score if score else None,
-        "verdict": score.verdict if score else None,
-        "limited_by": score.limited_by if score else None,
-        "councils": [
-            {"id": c.opened.council_id, "kind": c.opened.output_kind, "status": c.status, "winner": c.winner}
-            for c in state.councils.values()
-        ],
-        "tokens": state.tokens,
-        "feedback": list(task.feedback) if task else [],
-    }
-    if is_deployment:
-        card["deployment"] = {"tree": state.tree, "target": _target(bench, about.id)}
-    return await bench.blobs.put(canonical_json(card))
-
-
-def _target(bench: Workbench, environment: str) -> Any:
-    """The declared target as text, so that who decides sees what is started and watched; None when there is none."""
-    found = next((target for target in bench.rules.targets if target.environment == environment), None)
-    return found and found.model_dump_json()
 
 
 async def expire_gate(bench: Workbench, intent: ExpireGate) -> None:
@@ -192,7 +125,7 @@ async def loop_back(bench: Workbench, intent: LoopBack) -> None:
     caller = Caller(principal=SYSTEM, roles=frozenset({"system"}))
     moved = fire(state, bench.rules.fsm, intent.event, caller=caller, now_ms=bench.now_ms, reason=reason)
     name = _loopback_name(bench, intent.event)
-    await bench.journal.record(name, *moved, *fix_task(bench, name, reason))
+    await bench.journal.record(name, *moved, *fix_task(state, bench.new_id("tk", name), reason))
 
 
 def _loopback_name(bench: Workbench, event: str) -> str:
@@ -202,29 +135,6 @@ def _loopback_name(bench: Workbench, event: str) -> str:
 def fix_task_id(bench: Workbench, event: str) -> EntityId:
     """The task that going back by this event would add now."""
     return bench.new_id("tk", _loopback_name(bench, event))
-
-
-def fix_task(bench: Workbench, name: str, reason: str) -> tuple[Payload, ...]:
-    """The task that a loop-back to BUILD adds, so that the build is not done again at once (LC-91)."""
-    state = bench.state
-    if state.plan is None:
-        return ()
-    plan_id = state.plan.proposal.plan_id
-    task = Task(
-        task_id=bench.new_id("tk", name),
-        story_id=state.story_id,
-        plan_id=plan_id,
-        title=f"Mend the findings of round {state.gone_back + 1}",
-        description=reason,
-        role="developer",
-        kind="fix",
-        estimated_hours=1,
-        priority=1,
-        keywords=("fix", "findings"),
-        acceptance_refs=tuple(c.ac_id for c in bench.criteria),
-        risk="medium",
-    )
-    return (TaskAdded(plan_id=plan_id, task=task),)
 
 
 async def park_story(bench: Workbench, intent: Park) -> None:

@@ -21,7 +21,7 @@ from fleet.policy.rules.calls import Allowed, ApprovalRecord, Denied, NeedsAppro
 from fleet.policy.rules.config import Policy
 from fleet.policy.rules.policy import decide_step, enforce
 from fleet.story.allowance import require_steps
-from fleet.story.interventions import require_unpaused
+from fleet.story.commands.interventions import require_unpaused
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState, tool_approvals
 from fleet.trees.port import BlobStore

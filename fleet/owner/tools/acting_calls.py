@@ -31,7 +31,7 @@ from fleet.policy.rules.policy import decide
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.toolchains import Language
 from fleet.sandbox.service.runs import language_of
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.tools.port import ToolContext
 from fleet.trees.tree import decode_tree
 

@@ -19,7 +19,7 @@ from fleet.policy.rules.calls import Allowed, CallFacts, Denied, NeedsApproval, 
 from fleet.policy.rules.config import Policy
 from fleet.policy.rules.policy import decide, enforce, obligations_of
 from fleet.policy.runs.spec import RunSpec
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import MAX_DENIALS, StoryState, stuck_on_denial
 from fleet.story.tool_steps import claimed_by, known_trees
 from fleet.tools.port import ToolContext

@@ -31,7 +31,7 @@ from fleet.owner.tools.tool_steps import Asked, parsed, require_room, started_st
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall, request_document
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState
 from fleet.story.tool_steps import claimed_by, session_steps, session_tree
 

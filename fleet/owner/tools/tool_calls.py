@@ -43,7 +43,7 @@ from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunSpec
 from fleet.policy.runs.toolchains import Language
 from fleet.sandbox.service.runs import language_of
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import Step
 from fleet.story.tool_steps import asked_steps, base_tree, due_of, open_asked_steps, session_steps
 from fleet.tools.port import ToolContext

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.cli.story.goal import accepted, asked
-from fleet.cli.story.run import RunOptions
+from fleet.cli.story.run_options import RunOptions
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Principal, StoryId
 from fleet.planning.project_state import DEFAULT_PROJECT

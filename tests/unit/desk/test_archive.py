@@ -33,7 +33,7 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import Principal, StoryId, StreamId
 from fleet.log.memory import MemoryEventLog, MemoryLeaseStore
 from fleet.log.port import Appended, AppendRequest, Duplicate, Lease
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.story_events import PROJECT, STORY, StoryLog, story
 

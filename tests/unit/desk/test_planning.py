@@ -14,7 +14,8 @@ from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import GateClosed, InvalidInput, StoreUnavailable, StoryNotFound
 from fleet.kernel.ids import Principal, StoryId, StreamId
 from fleet.log.port import Answer
-from fleet.story.commands import Caller
+from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.command import Caller
 from tests.support.bench import STORY_TEXT, World
 from tests.support.story_events import STORY, StoryLog, created_payload, story
 
@@ -59,7 +60,13 @@ async def send(world: World, answer: Answer | None, *, within_s: float = 5) -> o
     clock = world.clock
     assert isinstance(clock, MemoryClock)
     asked = asyncio.create_task(
-        world.desk.command(STORY, "cancel", {"reason": "x"}, principal=ANA, key="key-1", timeout_s=within_s)
+        world.desk.command(
+            STORY,
+            parse_command("cancel", {"reason": "nobody needs it"}),
+            principal=ANA,
+            key="key-1",
+            timeout_s=within_s,
+        )
     )
     await turns()
     if answer is not None:
@@ -97,7 +104,9 @@ async def test_command_that_nobody_decided_in_time_is_pending_and_can_be_asked_f
 
 async def test_required_answer_that_does_not_come_says_what_to_look_at():
     world = World()
-    asked = asyncio.create_task(world.desk.require(STORY, "cancel", {}, principal=ANA, key="key-1"))
+    asked = asyncio.create_task(
+        world.desk.require(STORY, parse_command("cancel", {"reason": "nobody needs it"}), principal=ANA, key="key-1")
+    )
     await turns()
     assert isinstance(world.clock, MemoryClock)
     world.clock.advance(60)

@@ -19,7 +19,7 @@ from fleet.owner.duties.councils import open_design_council, open_task_council
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, PlatformState, RecordedPool
 from fleet.policy.roles import load_roles
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.intents import OpenDesignCouncil, OpenTaskCouncil
 from tests.support.bench import World, definitions
 from tests.support.rules import files

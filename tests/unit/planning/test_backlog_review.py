@@ -18,6 +18,7 @@ from fleet.planning.backlog_review import BacklogReview, review_form
 from fleet.planning.planning_config import Bounds
 from fleet.planning.project_state import DEFAULT_PROJECT, Ceremony
 from fleet.projects.project_owner import ProjectOwner
+from fleet.story.commands.catalogue import parse_command
 from tests.support.bench import STORY_TEXT, ScriptedAgents
 from tests.support.town import Town, running
 
@@ -236,8 +237,12 @@ async def test_approval_without_a_usable_outline_proposes_no_plan_and_names_what
 
 async def _in_design(town: Town, story_id: StoryId) -> None:
     """The story leaves DRAFT while its review is under way."""
-    await town.desk.require(story_id, "request_approval", {"gate": "approve_scope"}, principal=ANA, key="scope")
-    await town.desk.require(story_id, "approve", {"gate": "approve_scope", "notes": NOTES}, principal=ANA, key="yes")
+    await town.desk.require(
+        story_id, parse_command("request_approval", {"gate": "approve_scope"}), principal=ANA, key="scope"
+    )
+    await town.desk.require(
+        story_id, parse_command("approve", {"gate": "approve_scope", "notes": NOTES}), principal=ANA, key="yes"
+    )
     await town.pass_time(5)
     assert (await town.desk.state(story_id)).state == "DESIGN"
 
@@ -331,7 +336,7 @@ async def test_outline_is_proposed_once_however_often_it_is_asked_for():
             await town.pass_time(5)
         assert len((await town.desk.state(TWO)).plans) == 1
         with pytest.raises(PolicyDenied):
-            await town.desk.require(TWO, "propose_plan", {}, principal=DEV, key="outline")
+            await town.desk.require(TWO, parse_command("propose_plan", {}), principal=DEV, key="outline")
 
 
 @pytest.mark.rule("PL-68", "GL-15")

@@ -31,7 +31,8 @@ from fleet.story.approvals import (
     supporting_fact,
     valid_grant,
 )
-from fleet.story.commands import Caller, decide_gate, find_approval, fire
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import decide_gate, find_approval, fire
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.state import StoryState
 from tests.support.rules import fsm

@@ -41,7 +41,7 @@ from fleet.story.allowance import (
 )
 from fleet.story.budget_commands import ConsentNeeded, change_of, parse_scope, request_raise, set_budget
 from fleet.story.budgets import ScopeUsage
-from fleet.story.commands import Caller
+from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState
 from tests.support.rules import fsm
 from tests.support.story_events import STORY, TASK, TASK_COUNCIL, StoryLog, digest, story

@@ -11,11 +11,12 @@ from fleet.events.payload import Payload
 from fleet.events.story import StoryCancelled, StoryClosed, StoryParked, StoryTransitioned, StoryUnparked
 from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, PolicyDenied
 from fleet.kernel.ids import EntityId, Principal
-from fleet.story.commands import Caller, fire, refusal
-from fleet.story.interventions import cancel, unpark
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import fire, refusal
+from fleet.story.commands.interventions import Cancel, Unpark
 from fleet.story.text import parse
 from tests.support.rules import fsm
-from tests.support.story_events import CONTENT, MERGED, PO, STORY, SYSTEM, T0, StoryLog, digest, story, subject
+from tests.support.story_events import CONTENT, MERGED, PO, STORY, SYSTEM, T0, StoryLog, digest, facts, story, subject
 
 ANA = Caller(principal=PO, roles=frozenset({"po"}))
 QA = Caller(principal=Principal("user:quinn"), roles=frozenset({"qa"}))
@@ -137,24 +138,24 @@ def test_consent_is_for_the_newest_request_of_the_gate():
 @pytest.mark.rule("LC-95")
 def test_unparking_needs_a_parked_story_and_a_note():
     parked = story(until="base").add(StoryParked(cause="stuck", detail="nothing moved")).state
-    (payload,) = unpark(parked, caller=ANA, note=" look at it again ")
+    (payload,) = Unpark(note=" look at it again ").decide(parked, facts())
     assert isinstance(payload, StoryUnparked)
     assert (payload.by, payload.note, payload.cause) == (PO, "look at it again", "stuck")
     with pytest.raises(InvalidInput):
-        unpark(parked, caller=ANA, note="short")
+        Unpark(note="short").decide(parked, facts())
     with pytest.raises(InvalidTransition):
-        unpark(story(until="base").state, caller=ANA, note="look at it again")
+        Unpark(note="look at it again").decide(story(until="base").state, facts())
 
 
 @pytest.mark.rule("LC-93")
 def test_cancelling_needs_a_reason_and_a_story_that_is_not_over():
-    (payload,) = cancel(story(until="base").state, reason="nobody needs it any more")
+    (payload,) = Cancel(reason="nobody needs it any more").decide(story(until="base").state, facts())
     assert isinstance(payload, StoryCancelled)
     with pytest.raises(InvalidInput):
-        cancel(story(until="base").state, reason="no")
+        Cancel(reason="no")
     for over in (story(), story(until="base").add(payload)):
         with pytest.raises(InvalidTransition):
-            cancel(over.state, reason="nobody needs it any more")
+            Cancel(reason="nobody needs it any more").decide(over.state, facts())
 
 
 def text(**changes: Any) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from fleet.events.story import (
 from fleet.events.task import RestoreRequested, TreeMerged
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
 from fleet.kernel.ids import EntityId, Principal
-from fleet.story.commands import Caller, decide_gate, fire
+from fleet.story.commands.command import Caller
+from fleet.story.commands.gates import decide_gate, fire
+from fleet.story.commands.interventions import RestoreStory
 from fleet.story.intents import OpenTaskCouncil, RestoreTree, StartTask
 from fleet.story.plan import plan
-from fleet.story.restoring import follow_restoration, request_restore
+from fleet.story.restoring import follow_restoration
 from tests.support.rules import fsm
 from tests.support.story_events import (
     BASE,
@@ -41,6 +43,7 @@ from tests.support.story_events import (
     TASK_COUNCIL,
     StoryLog,
     digest,
+    facts,
     story,
     subject,
 )
@@ -69,7 +72,9 @@ def documented(*, until: Any = "docs") -> StoryLog:
 
 
 def asked(log: StoryLog, name: str = EARLY, *, caller: Caller = ANA, reason: str = WHY) -> StoryLog:
-    return log.add(request_restore(log.state, fsm(), name, caller=caller, reason=reason), actor=caller.principal)
+    (requested,) = RestoreStory(checkpoint=name, reason=reason).decide(log.state, facts(caller))
+    assert isinstance(requested, RestoreRequested)
+    return log.add(requested, actor=caller.principal)
 
 
 def restored(log: StoryLog, tree: Any = BASE, name: EntityId = EARLY) -> StoryLog:
@@ -91,7 +96,7 @@ def owed(log: StoryLog) -> tuple[Any, ...]:
 def test_checkpoint_is_named_by_its_id_or_by_the_version_that_saved_it(by: str):
     log = documented()
     name = EARLY if by == "id" else str(log.version - 1)
-    request = request_restore(log.state, fsm(), f" {name} ", caller=ANA, reason=f"  {WHY} ")
+    (request,) = RestoreStory(checkpoint=f" {name} ", reason=f"  {WHY} ").decide(log.state, facts(ANA))
     assert request == RestoreRequested(checkpoint_id=EARLY, tree_digest=BASE, by=PO, reason=WHY)
 
 

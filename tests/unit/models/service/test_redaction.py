@@ -27,6 +27,7 @@ from fleet.owner.takeover import Defects
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.sandbox.backends.output import RunOutput
+from fleet.story.commands.catalogue import parse_command
 from fleet.tools.service import finished
 from fleet.trees.memory import MemoryBlobStore
 from serve_apps.problems import problem_response
@@ -88,7 +89,9 @@ async def test_command_of_a_person_is_queued_without_secrets(planted: PlantedSec
     world = World()
     assert isinstance(world.clock, MemoryClock)
     body = {"story": {**STORY_TEXT, "description": f"use\n{planted.text}"}}
-    asked = asyncio.create_task(world.desk.command(STORY, "create_story", body, principal=ANA, key="k", timeout_s=1))
+    asked = asyncio.create_task(
+        world.desk.command(STORY, parse_command("create_story", body), principal=ANA, key="k", timeout_s=1)
+    )
     for _ in range(20):
         await asyncio.sleep(0)
     world.clock.advance(1)
@@ -106,7 +109,7 @@ async def test_files_that_a_command_carries_are_queued_byte_for_byte() -> None:
     world = World()
     assert isinstance(world.clock, MemoryClock)
     asked = asyncio.create_task(
-        world.desk.command(STORY, "invoke_tool", of_files(), principal=ANA, key="k", timeout_s=1)
+        world.desk.command(STORY, parse_command("invoke_tool", of_files()), principal=ANA, key="k", timeout_s=1)
     )
     for _ in range(20):
         await asyncio.sleep(0)

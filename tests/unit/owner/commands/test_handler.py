@@ -124,8 +124,9 @@ async def test_unknown_lifecycle_is_refused():
 @pytest.mark.parametrize("who", ["user:dev", "user:nobody", "agent:reviewer-001"])
 async def test_caller_without_the_role_is_refused_whatever_the_body_claims(name: str, who: str):
     at = await front(created=name != "create_story")
+    body = {"story": STORY_TEXT, "repo": "/srv/x", "reason": "nobody needs it"}
     with pytest.raises(PolicyDenied) as refused:
-        await at.do(name, {"story": STORY_TEXT, "actor": "po", "roles": ["po"], "repo": "/srv/x"}, who=who)
+        await at.do(name, {**body, "actor": "po", "roles": ["po"]}, who=who)
     assert refused.value.details["rule_id"] == "LC-11"
 
 

@@ -1,17 +1,20 @@
-"""Decide what a person's command on a story records: pure functions from state and command to events (LC-*)."""
+"""Commands at gates: grant, reject, revoke, ask again, fire an event of the lifecycle (LC-70..LC-79)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from fleet.events.approval import ApprovalGranted, ApprovalRejected, ApprovalRequested, ApprovalRevoked
 from fleet.events.payload import Payload
+from fleet.events.plan import Task
 from fleet.events.story import StoryTransitioned, TransitionRefused
-from fleet.events.task import TaskTransitioned
+from fleet.events.task import TaskAdded, TaskTransitioned
 from fleet.kernel.errors import GateClosed, InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
-from fleet.kernel.ids import Principal
-from fleet.policy.roles import require_chosen, require_role
+from fleet.kernel.ids import EntityId
+from fleet.kernel.types import Frozen, Reason
 from fleet.story.approvals import (
     check_approver,
     check_notes,
@@ -22,29 +25,131 @@ from fleet.story.approvals import (
     subject_of,
     terms_of,
 )
+from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand
 from fleet.story.escalation import ESCALATION, resumed_by
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import Approval, StoryState
 
+GateName = Annotated[str, Field(min_length=1)]
+"""A gate, or the id of one approval at it."""
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """An authenticated principal and the roles it holds (GL-16: never taken from the request)."""
 
-    principal: Principal
-    roles: frozenset[str]
+class GrantRequest(Frozen):
+    """A yes."""
 
-    def acting(self, role: str | None) -> Caller:
-        """The caller in this role alone, or in any of its roles for None; PolicyDenied when it does not hold it."""
-        if role is None:
-            return self
-        require_chosen(self.principal, self.roles, role)
-        return replace(self, roles=frozenset({role}))
+    notes: Annotated[str, Field(max_length=4000)] = ""
 
-    def require(self, *roles: str, rule_id: str = "role_not_held", why: str = "", listed: bool = False) -> str:
-        """The first of these roles that the caller holds; PolicyDenied when it holds none."""
-        return require_role(self.principal, self.roles, *roles, rule_id=rule_id, why=why, listed=listed)
+
+class RejectRequest(Frozen):
+    """A no, and why; `back` names the event of the lifecycle that takes the story back at once."""
+
+    reason: Reason
+    back: Annotated[str | None, Field(max_length=60)] = None
+
+
+class RevokeRequest(Frozen):
+    """A yes is taken back before it was used."""
+
+    reason: Reason
+
+
+# Source: AP-56.
+class TransitionRequest(Frozen):
+    """Fire an event of the story's lifecycle."""
+
+    event: Annotated[str, Field(min_length=1, max_length=60)]
+    reason: Annotated[str, Field(max_length=4000)] = ""
+    actor: Annotated[str | None, Field(min_length=1, max_length=40)] = None
+    """The role in which the caller fires it, one that it holds; without it, whichever of its roles may."""
+
+
+class Approve(GrantRequest, StoryCommand):
+    """A pending approval is granted."""
+
+    command = "approve"
+    gate: GateName
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The grant, and what follows from it at once."""
+        caller, now_ms = facts.caller, facts.now_ms
+        return decide_gate(state, facts.fsm, self.gate, approve=True, caller=caller, now_ms=now_ms, notes=self.notes)
+
+
+class Reject(RejectRequest, StoryCommand):
+    """A pending approval is rejected, with a reason."""
+
+    command = "reject"
+    gate: GateName
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The rejection; with `back` the story goes back in the same append.
+
+        Raises:
+            InvalidInput: the event leads forward, beside what `decide_gate` refuses.
+        """
+        caller, now_ms = facts.caller, facts.now_ms
+        no = decide_gate(state, facts.fsm, self.gate, approve=False, caller=caller, now_ms=now_ms, notes=self.reason)
+        if self.back is None:
+            return no
+        rows = facts.fsm.lifecycles[state.lifecycle].legal(state.state)
+        ways = [row.event for row in rows if row.kind == "loopback"]
+        if self.back not in ways:
+            raise InvalidInput(
+                f"{self.back[:60]!r} leads not back from {state.state}; events that do: {', '.join(ways) or 'none'}",
+                field="back",
+                allowed=ways,
+            )
+        return (*no, *_fire_with_fix(state, facts, self.back, caller, self.reason))
+
+
+class Revoke(RevokeRequest, StoryCommand):
+    """A yes to a tool call is taken back before it was used."""
+
+    command = "revoke"
+    gate: GateName
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end of the grant, before the call was started on it (LC-71).
+
+        Raises:
+            NotFound: the story has no such approval of a tool call.
+            VersionConflict: it is not granted, or was used up.
+            PolicyDenied: the caller does not hold the role that decides it.
+        """
+        caller, approval = facts.caller, state.approvals.get(self.gate)
+        if approval is None or not is_tool_gate(approval.request.gate):
+            raise NotFound(
+                f"story {state.story_id} has no approval {self.gate!r} of a tool call", approval_id=self.gate
+            )
+        request = approval.request
+        if approval.status != "granted" or is_consumed(state, self.gate):
+            status = "used up" if approval.status == "granted" else approval.status
+            raise VersionConflict(f"approval {self.gate} is {status}: there is nothing to take back", status=status)
+        terms = terms_of(state, facts.fsm, request)
+        check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
+        why = check_notes(self.reason, "reason")
+        return (ApprovalRevoked(approval_id=request.approval_id, principal=caller.principal, reason=why),)
+
+
+class FireEvent(TransitionRequest, StoryCommand):
+    """An event of the lifecycle is fired, in the one role that the body names or in any of the caller's (AP-56)."""
+
+    command = "transition"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The transition; one back to BUILD adds the task that it is about (LC-91)."""
+        return _fire_with_fix(state, facts, self.event, facts.caller.acting(self.actor), self.reason)
+
+
+def _fire_with_fix(state: StoryState, facts: Facts, event: str, caller: Caller, reason: str) -> tuple[Payload, ...]:
+    """The transition; one back to BUILD adds the task that it is about (LC-91)."""
+    moved = fire(state, facts.fsm, event, caller=caller, now_ms=facts.now_ms, reason=reason)
+    last = moved[-1]
+    if isinstance(last, StoryTransitioned) and last.loopback and last.to == "BUILD":
+        number = sum(state.loopbacks.values()) + 1
+        return (*moved, *fix_task(state, facts.new_id("tk", f"loopback/{event}/{number}"), reason.strip()))
+    return moved
 
 
 def fire(
@@ -297,29 +402,6 @@ def _require_waiting_task(state: StoryState, approval: Approval) -> None:
         )
 
 
-def revoke(
-    state: StoryState, config: FsmConfig, name: str, *, caller: Caller, reason: str
-) -> tuple[ApprovalRevoked, ...]:
-    """What taking back a yes to a tool call records, before the call was started on it (LC-71).
-
-    Raises:
-        NotFound: the story has no such approval of a tool call.
-        VersionConflict: it is not granted, or was used up.
-        PolicyDenied: the caller does not hold the role that decides it.
-    """
-    approval = state.approvals.get(name)
-    if approval is None or not is_tool_gate(approval.request.gate):
-        raise NotFound(f"story {state.story_id} has no approval {name!r} of a tool call", approval_id=name)
-    request = approval.request
-    if approval.status != "granted" or is_consumed(state, name):
-        status = "used up" if approval.status == "granted" else approval.status
-        raise VersionConflict(f"approval {name} is {status}: there is nothing to take back", status=status)
-    terms = terms_of(state, config, request)
-    check_approver(state, terms, request.subject, principal=caller.principal, roles=caller.roles, delegated=False)
-    why = check_notes(reason, "reason")
-    return (ApprovalRevoked(approval_id=request.approval_id, principal=caller.principal, reason=why),)
-
-
 def _follow(
     state: StoryState, config: FsmConfig, approval: Approval, caller: Caller, now_ms: int, *, notes: str | None
 ) -> tuple[Payload, ...]:
@@ -370,3 +452,25 @@ def _reject(
     if request.gate == "task_acceptance" and request.subject.id in state.tasks:
         return (rejected, _task_step(state, request.subject.id, "REQUEST_REWORK", "implementing", caller, why))
     return (rejected,)
+
+
+def fix_task(state: StoryState, task_id: EntityId, reason: str) -> tuple[Payload, ...]:
+    """The task that a loop-back to BUILD adds, so that the build is not done again at once (LC-91)."""
+    if state.plan is None:
+        return ()
+    plan_id = state.plan.proposal.plan_id
+    task = Task(
+        task_id=task_id,
+        story_id=state.story_id,
+        plan_id=plan_id,
+        title=f"Mend the findings of round {state.gone_back + 1}",
+        description=reason,
+        role="developer",
+        kind="fix",
+        estimated_hours=1,
+        priority=1,
+        keywords=("fix", "findings"),
+        acceptance_refs=tuple(c.ac_id for c in state.content.acceptance_criteria),
+        risk="medium",
+    )
+    return (TaskAdded(plan_id=plan_id, task=task),)

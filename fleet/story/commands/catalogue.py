@@ -1,0 +1,111 @@
+"""Every command on a story by its name, and how one is read from what lies in an inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, get_args
+
+from fleet.kernel.errors import InvalidInput
+from fleet.story.commands.command import Facts, Outcome, StoryCommand
+from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
+from fleet.story.commands.interventions import (
+    ArchiveStory,
+    Cancel,
+    PauseStory,
+    ResolveStep,
+    RestoreStory,
+    ResumeStory,
+    Unpark,
+)
+from fleet.story.commands.request_approval import RequestApproval
+from fleet.story.state import StoryState
+
+AnyCommand: TypeAlias = (
+    Approve
+    | ArchiveStory
+    | Cancel
+    | FireEvent
+    | PauseStory
+    | Reject
+    | RequestApproval
+    | ResolveStep
+    | RestoreStory
+    | ResumeStory
+    | Revoke
+    | Unpark
+)
+UNTYPED = frozenset(
+    [
+        "accept_decision",
+        "act_on_task",
+        "adopt_plan",
+        "answer_question",
+        "apply_advice",
+        "ask_question",
+        "cancel_council",
+        "cancel_run",
+        "change_context",
+        "claim_task",
+        "create_story",
+        "derive_tasks",
+        "edit_story",
+        "end_deployment",
+        "invoke_tool",
+        "propose_decision",
+        "propose_plan",
+        "reject_council",
+        "reject_decision",
+        "reject_plan",
+        "release_task",
+        "request_council",
+        "set_budget",
+        "set_rigor",
+        "start_run",
+        "start_story",
+        "supersede_decision",
+        "update_task",
+        "write_plan",
+    ]
+)
+"""Commands without a model of their own yet: their body is read where they are decided."""
+
+
+class UntypedCommand(StoryCommand):
+    """A command of `UNTYPED`, which the owner decides by its own rules."""
+
+    fields: dict[str, Any] = {}
+
+    def body(self) -> dict[str, Any]:
+        """The fields as they were given."""
+        return self.fields
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """Not here: `fleet/owner/commands` decides it."""
+        raise AssertionError(self.command)
+
+
+def _untyped(name: str) -> type[UntypedCommand]:
+    class Untyped(UntypedCommand):
+        command = name
+
+    return Untyped
+
+
+_TYPED: Mapping[str, type[StoryCommand]] = {model.command: model for model in get_args(AnyCommand)}
+_UNTYPED: Mapping[str, type[UntypedCommand]] = {name: _untyped(name) for name in UNTYPED}
+NAMES = frozenset({*_TYPED, *_UNTYPED})
+"""The names of all commands, as they are recorded."""
+
+
+def require_known(name: str) -> None:
+    """Returns when there is such a command; InvalidInput with those that there are otherwise."""
+    if name not in NAMES:
+        raise InvalidInput(f"there is no command {name!r}", allowed=sorted(NAMES))
+
+
+def parse_command(name: str, body: Mapping[str, Any]) -> StoryCommand:
+    """The command of this name with this body; InvalidInput says what is wrong with it."""
+    require_known(name)
+    if name in UNTYPED:
+        return _UNTYPED[name](fields=dict(body))
+    return _TYPED[name].model_validate(body)

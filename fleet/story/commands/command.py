@@ -1,0 +1,153 @@
+"""What every command on a story has: a model of its body, and one pure decision about what it records.
+
+A command is followed in one place. Its model is the body of its HTTP request, with the ids of the path; its JSON lies
+in the inbox of the owner; `decide` holds its guards and makes its events. The owner gathers the facts before that, and
+stores what comes of it afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeAlias
+
+from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from fleet.events.envelope import StoredEvent
+from fleet.events.payload import Payload
+from fleet.kernel.digest import digest_of
+from fleet.kernel.errors import InvalidInput, InvalidTransition
+from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId, derive_id
+from fleet.kernel.types import Frozen
+from fleet.policy.deploy import DeployTarget
+from fleet.policy.roles import require_chosen, require_role
+from fleet.story.lifecycle import FsmConfig
+from fleet.story.state import StoryState
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated principal and the roles it holds (GL-16: never taken from the request)."""
+
+    principal: Principal
+    roles: frozenset[str]
+
+    def acting(self, role: str | None) -> Caller:
+        """The caller in this role alone, or in any of its roles for None; PolicyDenied when it does not hold it."""
+        if role is None:
+            return self
+        require_chosen(self.principal, self.roles, role)
+        return replace(self, roles=frozenset({role}))
+
+    def require(self, *roles: str, rule_id: str = "role_not_held", why: str = "", listed: bool = False) -> str:
+        """The first of these roles that the caller holds; PolicyDenied when it holds none."""
+        return require_role(self.principal, self.roles, *roles, rule_id=rule_id, why=why, listed=listed)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a command is decided on beside the state of its story. The owner gathers it."""
+
+    caller: Caller
+    stream: StreamId
+    command_id: CommandId
+    now_ms: int
+    fsm: FsmConfig
+    targets: tuple[DeployTarget, ...] = ()
+    """Where stories are deployed."""
+    history: Sequence[StoredEvent] = ()
+    """Every event of the story, for a command that keeps them (`archive_story`); empty for any other."""
+
+    def new_id(self, prefix: str, name: str) -> EntityId:
+        """The id of an entity that the story makes under this name; the same on every replay (GL-9)."""
+        return derive_id(prefix, self.stream, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Bytes that an event names by their digest; they are stored before it is recorded."""
+
+    data: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """How the event names them."""
+        return digest_of(self.data)
+
+
+Outcome: TypeAlias = tuple[Payload | Attachment, ...]
+"""What a command records, in order."""
+
+
+class StoryCommand(Frozen):
+    """A command on a story: its fields are its body, `command` is its name on record.
+
+    A body that is wrong raises InvalidInput, however the command is built. Fields that it does not know are passed
+    over: another version may have queued them, and the door that a person uses refuses them before.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+    command: ClassVar[str]
+
+    @abstractmethod
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """What the command records on this story, by rules alone: no clock is read, nothing is sent or stored.
+
+        Raises what the domain refuses; a GateClosed without `task_id` goes on record as TransitionRefused (LC-4).
+        """
+
+    def body(self) -> dict[str, Any]:
+        """The fields that were given, as JSON: what is queued, and what tells two requests under one key apart."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _require_fields(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _wrong(cls.command, error) from error
+
+
+_LENGTHS: Mapping[str, str] = {
+    "gate": "name the gate or the approval id",
+    "reason": "reason has {} characters; write 10 to 4,000",
+    "note": "note has {} characters; write 10 to 4,000",
+}
+"""By its name, what is said of a field that is missing, too short or too long."""
+
+
+def _wrong(command: str, error: ValidationError) -> InvalidInput:
+    """The refusal of a body: the sentence about its one wrong field, or a list of all that is wrong."""
+    found = error.errors(include_url=False)
+    problems = [{"pointer": "/" + "/".join(map(str, e["loc"])), "message": _sentence(e) or e["msg"]} for e in found]
+    if len(found) == 1 and (text := _sentence(found[0])):
+        details = {"allowed": _allowed(found[0])} if _allowed(found[0]) else {}
+        return InvalidInput(text, field=str(found[0]["loc"][0]), problems=problems, **details)
+    listed = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
+    return InvalidInput(f"{command} is wrong: {listed}; correct it and call again", problems=problems)
+
+
+def _sentence(error: ErrorDetails) -> str | None:
+    """What is wrong with a field of the body in a sentence of ours; None leaves it to the validator's own."""
+    if len(error["loc"]) != 1:
+        return None
+    field, given = str(error["loc"][0]), error["input"]
+    if error["type"] == "literal_error":
+        return f"{str(given)[:60]!r} is no {field}: say {' or '.join(_allowed(error))}"
+    if error["type"] in ("missing", "string_too_short", "string_too_long") and field in _LENGTHS:
+        return _LENGTHS[field].format(len(given.strip()) if isinstance(given, str) else 0)
+    return None
+
+
+def _allowed(error: ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", ""))
+
+
+def require_not_over(state: StoryState, event: str) -> None:
+    """Returns while something may still be done with the story; InvalidTransition once it is over."""
+    if state.is_over:
+        raise InvalidTransition(f"story {state.story_id} is over", state=state.state, event=event, allowed=[])

@@ -1,0 +1,240 @@
+"""Commands that hold a story back, let it go on, give it up, set it back or lay it aside."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.audit.service.stream_export import commands_of, export_stream
+from fleet.events.payload import Payload
+from fleet.events.step import Cost, Provenance, StepFinished, StepResolved
+from fleet.events.story import StoryArchived, StoryCancelled, StoryPaused, StoryResumed, StoryUnparked
+from fleet.events.task import RestoreRequested
+from fleet.kernel.digest import canonical_json
+from fleet.kernel.errors import (
+    ApprovalRequired,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    OutcomeUnknown,
+    PolicyDenied,
+)
+from fleet.kernel.ids import EntityId
+from fleet.kernel.types import Frozen, NoteRequest, Reason, ReasonRequest
+from fleet.story.approvals import check_notes
+from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, StoryCommand
+from fleet.story.restoring import find_checkpoint
+from fleet.story.state import StoryState
+
+
+# Source: PL-47.
+class RestoreRequest(Frozen):
+    """Go back to an earlier tree of the story."""
+
+    checkpoint: Annotated[str, Field(min_length=1, max_length=80)]
+    """Its id, or the version of the event that saved it."""
+    reason: Reason
+
+
+# Source: AP-86.
+class ResolveRequest(Frozen):
+    """What came of a step that nobody knows the end of."""
+
+    outcome: Literal["happened", "not_happened"]
+    note: Reason
+
+
+class PauseStory(ReasonRequest, StoryCommand):
+    """The story is held back: no step of it starts from here on (PL-50)."""
+
+    command = "pause_story"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The pause; InvalidTransition for a story that is over or paused."""
+        facts.caller.require("po", rule_id="LC-11")
+        if state.is_over or state.is_paused:
+            is_now = "paused already" if state.is_paused and not state.is_over else "over"
+            raise _not_now(state, f"is {is_now}", "pause")
+        return (StoryPaused(scope="story", by=facts.caller.principal, reason=check_notes(self.reason, "reason")),)
+
+
+class ResumeStory(NoteRequest, StoryCommand):
+    """A paused story goes on (PL-50)."""
+
+    command = "resume_story"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end of the pause; InvalidTransition for a story that is not paused."""
+        facts.caller.require("po", rule_id="LC-11")
+        if state.is_over or not state.is_paused:
+            raise _not_now(state, "is not paused", "resume")
+        why = check_notes(self.note, "note") if self.note.strip() else None
+        return (StoryResumed(scope="story", by=facts.caller.principal, reason=why),)
+
+
+class Unpark(NoteRequest, StoryCommand):
+    """A parked story goes on (LC-95)."""
+
+    command = "unpark"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end of the park; OutcomeUnknown while a step waits to be resolved (RC-52)."""
+        facts.caller.require("po", rule_id="LC-11")
+        return unpark(state, caller=facts.caller, note=self.note)
+
+
+class Cancel(ReasonRequest, StoryCommand):
+    """The story is given up (LC-93)."""
+
+    command = "cancel"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end of the story; InvalidTransition for one that is over."""
+        facts.caller.require("po", rule_id="LC-11")
+        if state.closed or state.disposition in ("cancelled", "archived"):
+            raise _not_now(state, "is over already", "cancel")
+        return (StoryCancelled(reason=check_notes(self.reason, "reason")),)
+
+
+class ArchiveStory(ReasonRequest, StoryCommand):
+    """A story that is over is laid aside; its stream stays until an operator takes it out (LC-93, AP-57, EV-25)."""
+
+    command = "archive_story"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The archive, with the bytes of every event before it; InvalidTransition for a story that is not over."""
+        facts.caller.require("po", rule_id="LC-11")
+        if state.disposition == "archived" or not state.is_over:
+            is_now = "archived already" if state.is_over else f"in state {state.state} and {state.disposition}"
+            raise _not_now(state, f"is {is_now}: one that is closed or cancelled can be archived", "archive")
+        reason = check_notes(self.reason, "reason")
+        export = Attachment(export_stream(facts.history, commands_of(facts.history)))
+        return (export, StoryArchived(export_digest=export.digest, reason=reason))
+
+
+class RestoreStory(RestoreRequest, StoryCommand):
+    """The story tree goes back to a checkpoint, before anything else is done (PL-47)."""
+
+    command = "restore_story"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The wish to go back; a newer one takes the place of one that still waits.
+
+        Steps under way may end; what they record comes before the restoration, which then undoes it too.
+
+        Raises:
+            PolicyDenied: the caller is no person, or no po.
+            InvalidTransition: the story is over or delivered, or this very restoration waits already.
+            NotFound: the story has no such checkpoint.
+            InvalidInput: the tree is that of the checkpoint already, or the reason is none.
+        """
+        facts.caller.require("po", rule_id="LC-11")
+        if not facts.caller.principal.is_human:
+            raise PolicyDenied("only a person sets a story tree back to a checkpoint", rule_id="PL-47")
+        if state.is_over or facts.fsm.lifecycles[state.lifecycle].states[state.state].terminal:
+            is_now = "over" if state.is_over else f"in state {state.state}, its work is accepted"
+            raise _not_now(state, f"is {is_now}: write a new story to change what it did", "restore")
+        checkpoint = find_checkpoint(state, self.checkpoint)
+        if state.restoration is not None and state.restoration.checkpoint_id == checkpoint.checkpoint_id:
+            raise _not_now(state, f"is being restored to {checkpoint.checkpoint_id} already", "restore")
+        if state.restoration is None and checkpoint.tree == state.tree:
+            raise InvalidInput(
+                f"the tree of story {state.story_id} is that of checkpoint {checkpoint.checkpoint_id} already",
+                field="checkpoint",
+                allowed=[c.checkpoint_id for c in state.checkpoints.values() if c.tree != state.tree],
+            )
+        return (
+            RestoreRequested(
+                checkpoint_id=EntityId(checkpoint.checkpoint_id),
+                tree_digest=checkpoint.tree,
+                by=facts.caller.principal,
+                reason=check_notes(self.reason, "reason"),
+            ),
+        )
+
+
+class ResolveStep(ResolveRequest, StoryCommand):
+    """A person says whether an unknown step happened (RC-52, AP-86); the first word stays."""
+
+    command = "resolve_step"
+    step_id: str
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The word; a step that happened has its result by that.
+
+        Raises:
+            NotFound: the story has no such step.
+            InvalidTransition: the outcome of the step is known.
+            InvalidInput: the note says too little.
+        """
+        facts.caller.require("po", "devops", rule_id="LC-11")
+        step, by = state.steps.get(self.step_id), facts.caller.principal
+        if step is None:
+            raise NotFound(f"story {state.story_id} has no step {self.step_id!r}", step_id=self.step_id)
+        if not step.is_unresolved:
+            raise InvalidTransition(
+                f"step {self.step_id} of story {state.story_id} does not wait for a word: "
+                f"{step.resolution or (step.finished.outcome if step.finished else 'it is under way')}",
+                state=state.state,
+                event="resolve_step",
+                allowed=list(state.unresolved_steps),
+            )
+        step_id, note = step.started.step_id, check_notes(self.note, "note")
+        resolved = StepResolved(step_id=step_id, outcome=self.outcome, by=by, note=note)
+        if self.outcome == "not_happened":
+            return (resolved,)
+        result = Attachment(canonical_json({"outcome": self.outcome, "by": by, "note": note}))
+        finished = StepFinished(
+            step_id=step_id,
+            outcome="succeeded",
+            result_digest=result.digest,
+            reason="resolved",
+            cost=Cost(priced=True, cost_microusd=0),
+            provenance=Provenance(),
+        )
+        return (result, resolved, finished)
+
+
+def _not_now(state: StoryState, is_now: str, event: str) -> InvalidTransition:
+    return InvalidTransition(f"story {state.story_id} {is_now}", state=state.state, event=event, allowed=[])
+
+
+def require_unpaused(state: StoryState) -> None:
+    """Returns when a new step may start; ApprovalRequired while the story is paused: it waits for a person (PL-50)."""
+    if state.is_paused:
+        raise ApprovalRequired(f"story {state.story_id} is paused: no step starts until a person resumes it")
+
+
+def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ...]:
+    """What letting a parked story go on records (LC-95); OutcomeUnknown while a step waits to be resolved (RC-52)."""
+    if state.disposition != "parked" or state.park is None:
+        raise _not_now(state, "is not parked", "unpark")
+    if state.unresolved_steps:
+        step_id = state.unresolved_steps[0]
+        raise OutcomeUnknown(
+            f"nobody knows whether step {step_id} happened: look at what it was sent to, then run `fleet story resolve "
+            f"{state.story_id} {step_id} --outcome happened|not_happened --note ...` before the story goes on",
+            step_id=step_id,
+            story_id=state.story_id,
+        )
+    why = check_notes(note, "note")
+    return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
+
+
+def started_again(state: StoryState, *, repo: str, model: str, caller: Caller) -> tuple[Payload, ...]:
+    """What goes with a start: nothing at the first one; of a parked story, which may be started again, that it goes on.
+
+    Raises:
+        InvalidTransition: the story is at work or over, or its repository was read and another one is named.
+        OutcomeUnknown: a step has to be resolved first.
+    """
+    if state.start is None and not state.closed and state.disposition == "active":
+        return ()
+    if state.start is None or state.closed or state.disposition != "parked":
+        raise _not_now(state, "was started already; `fleet resume` continues it", "start")
+    if state.base_tree is not None and repo != state.start.repo.url:
+        works_on = f"works on {state.start.repo.url} already: name that again, or create another story"
+        raise _not_now(state, works_on, "start")
+    note = f"started again on {repo} with {model or 'the models of the roles'}"
+    return unpark(state, caller=caller, note=note[:4000])

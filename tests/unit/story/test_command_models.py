@@ -1,0 +1,81 @@
+"""Models of commands: what queued bodies read as, what bad ones are told, what is queued again (EV-17, GL-15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.kernel.errors import InvalidInput
+from fleet.owner.commands.handler import COMMANDS
+from fleet.story.commands.catalogue import NAMES, UNTYPED, parse_command
+
+WHY = "nobody needs it any more"
+QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
+    "front approves": ("approve", {"gate": "approve_scope", "notes": "", "reason": ""}),
+    "inbox of gates approves": ("approve", {"gate": "ap-1", "notes": "it is good"}),
+    "front rejects": ("reject", {"gate": "approve_scope", "notes": "", "reason": WHY}),
+    "inbox of gates rejects": ("reject", {"gate": "ap-1", "reason": WHY, "back": "reject_design"}),
+    "yes to a tool is revoked": ("revoke", {"gate": "ap-1", "reason": WHY}),
+    "event is fired": ("transition", {"event": "reject_design", "reason": WHY}),
+    "event is fired in a role": ("transition", {"event": "reject_design", "reason": "", "actor": "po"}),
+    "gate is asked for": ("request_approval", {"gate": "approve_scope"}),
+    "story is paused": ("pause_story", {"reason": WHY}),
+    "story is resumed": ("resume_story", {"note": ""}),
+    "story is unparked": ("unpark", {"note": "continued by fleet resume"}),
+    "story is cancelled": ("cancel", {"reason": WHY}),
+    "story is archived": ("archive_story", {"reason": WHY}),
+    "tree is restored": ("restore_story", {"checkpoint": "12", "reason": WHY}),
+    "step is resolved": ("resolve_step", {"step_id": "run/rn-1", "outcome": "happened", "note": WHY}),
+}
+"""Bodies as version 1.0 queued them, by who sent which."""
+
+
+@pytest.mark.rule("EV-17", "AP-2")
+@pytest.mark.parametrize("which", QUEUED)
+def test_body_of_an_earlier_version_is_read_and_asks_for_the_same(which: str):
+    name, body = QUEUED[which]
+    command = parse_command(name, body)
+    assert command.command == name
+    # The fields of the other answer at a gate are passed over; nothing is added that was not sent.
+    assert command.body() == {key: value for key, value in body.items() if key in type(command).model_fields}
+    assert parse_command(name, command.body()) == command
+
+
+@pytest.mark.rule("GL-15")
+@pytest.mark.parametrize(
+    ("name", "body", "said", "field"),
+    [
+        ("pause_story", {"reason": " short "}, "reason has 5 characters; write 10 to 4,000", "reason"),
+        ("pause_story", {}, "reason has 0 characters; write 10 to 4,000", "reason"),
+        ("cancel", {"reason": "x" * 4001}, "reason has 4001 characters; write 10 to 4,000", "reason"),
+        ("approve", {"gate": ""}, "name the gate or the approval id", "gate"),
+        (
+            "resolve_step",
+            {"step_id": "run/rn-1", "outcome": "maybe", "note": WHY},
+            "'maybe' is no outcome: say happened or not_happened",
+            "outcome",
+        ),
+    ],
+)
+def test_one_wrong_field_is_told_in_a_sentence(name: str, body: dict[str, Any], said: str, field: str):
+    with pytest.raises(InvalidInput) as refused:
+        parse_command(name, body)
+    assert (refused.value.message, refused.value.details["field"]) == (said, field)
+    assert [p["pointer"] for p in refused.value.details["problems"]] == [f"/{field}"]
+
+
+@pytest.mark.rule("GL-15")
+def test_all_wrong_fields_are_listed():
+    with pytest.raises(InvalidInput, match=r"^restore_story is wrong: /checkpoint: .*; /reason: reason has 2 char"):
+        parse_command("restore_story", {"checkpoint": "", "reason": "no"})
+
+
+def test_unknown_command_is_told_those_that_there_are():
+    with pytest.raises(InvalidInput, match="there is no command 'explode'") as refused:
+        parse_command("explode", {})
+    assert refused.value.details["allowed"] == sorted(NAMES)
+
+
+def test_commands_without_a_model_are_those_that_the_owner_reads_itself():
+    assert frozenset(COMMANDS) == UNTYPED
