@@ -14,7 +14,16 @@ from fleet.desk.planning import PlanningDesk
 from fleet.kernel.errors import NotFound, StoreUnavailable
 from fleet.kernel.ids import Principal, StoryId, StreamId, derive_id
 from fleet.kernel.types import ReasonRequest
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.command import StoryCommand
+from fleet.story.commands.decisions import (
+    AcceptDecision,
+    DecisionAcceptRequest,
+    ProposeDecision,
+    ProposeRequest,
+    RejectDecision,
+    SupersedeDecision,
+    SupersedeRequest,
+)
 from fleet.story.state import Decision, StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, Story
@@ -22,11 +31,8 @@ from serve_apps.sight import sight_of
 from serve_apps.wire.decision import (
     CriticalList,
     CycleList,
-    DecisionAcceptRequest,
     DecisionPage,
     Impact,
-    ProposeRequest,
-    SupersedeRequest,
     critical_list,
     cycle_list,
     decision_page,
@@ -147,9 +153,8 @@ async def propose_decision(
 ) -> Any:
     """Put a choice on record with its reasons; it binds nobody until it is accepted."""
     decision_id = derive_id("de", StreamId.of_story(story_id), f"{who}/{key}")
-    return await _told(
-        request, decisions, desk, story_id, "propose_decision", body.model_dump(mode="json"), decision_id, who, key
-    )
+    sent = ProposeDecision.model_validate(body.model_dump(mode="json"))
+    return await _told(request, decisions, desk, story_id, sent, decision_id, who, key)
 
 
 @decision_router.post(
@@ -161,7 +166,8 @@ async def accept_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: DecisionAcceptRequest
 ) -> Any:
     """Settle it with a yes: from then on it is told to those who work on the story as decided."""
-    return await _settle(request, decisions, desk, who, key, named, "accept_decision", body.model_dump())
+    sent = AcceptDecision(decision_id=named[1].proposed.decision_id, **body.model_dump())
+    return await _told(request, decisions, desk, named[0].story_id, sent, sent.decision_id, who, key)
 
 
 @decision_router.post(
@@ -173,7 +179,8 @@ async def reject_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: ReasonRequest
 ) -> Any:
     """Settle it with a no; its author may take it back."""
-    return await _settle(request, decisions, desk, who, key, named, "reject_decision", body.model_dump())
+    sent = RejectDecision(decision_id=named[1].proposed.decision_id, **body.model_dump())
+    return await _told(request, decisions, desk, named[0].story_id, sent, sent.decision_id, who, key)
 
 
 @decision_router.post(
@@ -185,23 +192,8 @@ async def supersede_decision(
     request: Request, decisions: Decisions, desk: Desk, who: Caller, key: Key, named: Named, body: SupersedeRequest
 ) -> Any:
     """Put another accepted decision in its place; a plan that was made for the old one is asked about."""
-    return await _settle(request, decisions, desk, who, key, named, "supersede_decision", body.model_dump())
-
-
-async def _settle(
-    request: Request,
-    decisions: DecisionDesk,
-    desk: PlanningDesk,
-    who: Principal,
-    key: str,
-    named: tuple[StoryState, Decision],
-    name: str,
-    body: dict[str, Any],
-) -> Response:
-    state, decision = named
-    decision_id = decision.proposed.decision_id
-    sent = {"decision_id": decision_id, **body}
-    return await _told(request, decisions, desk, state.story_id, name, sent, decision_id, who, key)
+    sent = SupersedeDecision(decision_id=named[1].proposed.decision_id, **body.model_dump())
+    return await _told(request, decisions, desk, named[0].story_id, sent, sent.decision_id, who, key)
 
 
 async def _told(
@@ -209,15 +201,14 @@ async def _told(
     decisions: DecisionDesk,
     desk: PlanningDesk,
     story_id: str,
-    name: str,
-    body: dict[str, Any],
+    sent: StoryCommand,
     decision_id: str,
     who: Principal,
     key: str,
 ) -> Response:
     """The decision as it is after the command, or where the outcome can be asked for (AP-4)."""
-    created = name == "propose_decision"
-    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key, created=created)
+    created = isinstance(sent, ProposeDecision)
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key, created=created)
     if pending is not None:
         return pending
     state = await desk.state(StoryId(story_id))

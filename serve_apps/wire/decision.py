@@ -2,62 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fleet.desk.decisions import DecisionRecord, GraphRows
 from fleet.events.decision import DecisionAccepted
-from fleet.events.values import EvidenceKind
-from fleet.kernel.types import DecisionCategory, DecisionRelation, Reason
-from fleet.story.decisions import deciders_of
+from fleet.story.commands.decisions import EvidenceView, LinkView, deciders_of
 from serve_apps.wire.planner import DecisionView, decision_view
 from serve_apps.wire.story import Wire
 from serve_apps.wire.times import at
-
-Id = Annotated[str, Field(min_length=1, max_length=80)]
-
-
-# Source: GR-49.
-class LinkView(Wire):
-    """A relation to another decision."""
-
-    rel: DecisionRelation
-    decision_id: Id
-
-
-class EvidenceView(Wire):
-    """What a decision is based on: id of a run, digest of a report or of a tree of the story."""
-
-    kind: EvidenceKind
-    id: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-# Source: AP-72, GR-70.
-class ProposeRequest(Wire):
-    """A decision with its reasons."""
-
-    title: Annotated[str, Field(min_length=1, max_length=200)]
-    rationale: Reason
-    category: DecisionCategory
-    alternatives: Annotated[tuple[str, ...], Field(max_length=20)] = ()
-    affects: Annotated[tuple[Id, ...], Field(max_length=50)] = ()
-    """Tasks of the story."""
-    links: Annotated[tuple[LinkView, ...], Field(max_length=50)] = ()
-    based_on: Annotated[tuple[EvidenceView, ...], Field(max_length=50)] = ()
-
-
-class DecisionAcceptRequest(Wire):
-    """Say yes to a decision; the note, when there is one, has 10 characters or more."""
-
-    note: Annotated[str, Field(max_length=4000)] = ""
-
-
-class SupersedeRequest(Wire):
-    """Put another accepted decision in the place of this one."""
-
-    by_decision_id: Id
-    reason: Reason
 
 
 class SettledView(Wire):

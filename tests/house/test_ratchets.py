@@ -33,7 +33,7 @@ CROWDED = {
     "fleet/planning": 16,
     "fleet/report": 16,
     "fleet/sandbox/inside": 49,
-    "fleet/story": 25,
+    "fleet/story": 24,
     "serve_apps/routes": 32,
     "serve_apps/wire": 16,
 }

@@ -20,14 +20,15 @@ from fleet.kernel.errors import InvalidInput, InvalidTransition
 from fleet.kernel.ids import CommandId, EntityId
 from fleet.kernel.types import ContextKind, ContextOperation, Frozen, QuestionKind
 from fleet.log.port import Command
-from fleet.owner.commands.decision import DECISION_COMMANDS
+from fleet.owner.commands.facts import facts_for
 from fleet.owner.commands.story import answer_question, ask_question
 from fleet.owner.commands.task import act_on_task, update_task
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.policy.roles import require_any_role
 from fleet.story.approvals import check_notes
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Caller, StoryCommand
+from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
 
 MAX_CHANGES = 20
 
@@ -96,26 +97,23 @@ async def change_context(bench: Workbench, command: Command, caller: Caller) -> 
     return (*found, ContextChanged(changes=tuple(marks), version=version, hash=hash))
 
 
-async def _decision(
-    name: str, bench: Workbench, command: Command, caller: Caller, body: dict[str, Any], id: EntityId
-) -> Made:
-    sent = replace(command, name=name, body=body)
-    return id, await DECISION_COMMANDS[name](bench, sent, caller)
+def _decided(bench: Workbench, command: Command, caller: Caller, sent: StoryCommand) -> tuple[Payload, ...]:
+    """What the command behind a change records; none of those has attachments."""
+    outcome = sent.decide(bench.state, facts_for(bench, command.command_id, caller))
+    return tuple(payload for payload in outcome if isinstance(payload, Payload))
 
 
 async def _new_decision(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
-    id = bench.new_id("de", command.command_id)
-    return await _decision("propose_decision", bench, command, caller, change.payload, id)
+    sent = ProposeDecision.model_validate(change.payload)
+    return bench.new_id("de", command.command_id), _decided(bench, command, caller, sent)
 
 
 async def _settled_decision(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
     id, status = _named(change), change.payload.get("status")
     if status == "ACCEPTED":
-        body = {"decision_id": id, "note": change.reason}
-        return await _decision("accept_decision", bench, command, caller, body, id)
+        return id, _decided(bench, command, caller, AcceptDecision(decision_id=id, note=change.reason))
     if status == "REJECTED":
-        body = {"decision_id": id, "reason": change.reason}
-        return await _decision("reject_decision", bench, command, caller, body, id)
+        return id, _decided(bench, command, caller, RejectDecision(decision_id=id, reason=change.reason))
     raise InvalidInput(
         "a decision is never rewritten: it is accepted or rejected, or another one takes its place",
         field="payload/status",
@@ -126,7 +124,6 @@ async def _settled_decision(bench: Workbench, command: Command, caller: Caller, 
 async def _removed_decision(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
     id, by = _named(change), change.payload.get("by_decision_id")
     known = bench.state.decisions.get(id)
-    body: dict[str, Any] = {"decision_id": id, "reason": change.reason}
     if by is None and known is not None and known.status == "ACCEPTED":
         raise InvalidInput(
             f"decision {id} holds: name the accepted one that takes its place",
@@ -134,8 +131,9 @@ async def _removed_decision(bench: Workbench, command: Command, caller: Caller, 
             allowed=sorted(k for k, d in bench.state.decisions.items() if d.status == "ACCEPTED" and k != id)[:50],
         )
     if by is None:
-        return await _decision("reject_decision", bench, command, caller, body, id)
-    return await _decision("supersede_decision", bench, command, caller, {**body, "by_decision_id": by}, id)
+        return id, _decided(bench, command, caller, RejectDecision(decision_id=id, reason=change.reason))
+    sent = SupersedeDecision(decision_id=id, reason=change.reason, by_decision_id=by)
+    return id, _decided(bench, command, caller, sent)
 
 
 async def _new_question(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:

@@ -24,8 +24,8 @@ from fleet.models.prompts.reading import PACK_READERS, PackReaders
 from fleet.owner.commands.budget_requests import decide_budget, run_budget
 from fleet.owner.commands.context import change_context
 from fleet.owner.commands.council import COUNCIL_COMMANDS
-from fleet.owner.commands.decision import DECISION_COMMANDS
 from fleet.owner.commands.delegations import run_delegations, standing_delegations
+from fleet.owner.commands.facts import facts_for
 from fleet.owner.commands.plan_adoption import adopt_plan
 from fleet.owner.commands.plan_versions import reject_plan, request_derivation, write_plan
 from fleet.owner.commands.preliminary_plans import propose_plan
@@ -69,7 +69,6 @@ PLAIN: Mapping[str, Plain] = {
     "reject_plan": reject_plan,
     "end_deployment": end_deployment,
     "change_context": change_context,
-    **DECISION_COMMANDS,
 }
 
 
@@ -266,14 +265,7 @@ class CommandHandler:
 
 async def _facts(bench: Workbench, command: Command, asked: StoryCommand, caller: Caller) -> Facts:
     """What the command is decided on; what takes reading is read for the command that needs it."""
-    facts = Facts(
-        caller=caller,
-        stream=bench.journal.stream,
-        command_id=command.command_id,
-        now_ms=bench.now_ms,
-        fsm=bench.rules.fsm,
-        targets=bench.rules.targets,
-    )
+    facts = facts_for(bench, command.command_id, caller)
     if isinstance(asked, ArchiveStory):
         return replace(facts, history=[event for event, _ in await bench.journal.history()])
     return facts

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, get_args
 
 from fleet.kernel.errors import InvalidInput
 from fleet.story.commands.command import Facts, Outcome, StoryCommand
+from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
 from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
 from fleet.story.commands.interventions import (
     ArchiveStory,
@@ -21,22 +22,25 @@ from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.state import StoryState
 
 AnyCommand: TypeAlias = (
-    Approve
+    AcceptDecision
+    | Approve
     | ArchiveStory
     | Cancel
     | FireEvent
     | PauseStory
+    | ProposeDecision
     | Reject
+    | RejectDecision
     | RequestApproval
     | ResolveStep
     | RestoreStory
     | ResumeStory
     | Revoke
+    | SupersedeDecision
     | Unpark
 )
 UNTYPED = frozenset(
     [
-        "accept_decision",
         "act_on_task",
         "adopt_plan",
         "answer_question",
@@ -51,10 +55,8 @@ UNTYPED = frozenset(
         "edit_story",
         "end_deployment",
         "invoke_tool",
-        "propose_decision",
         "propose_plan",
         "reject_council",
-        "reject_decision",
         "reject_plan",
         "release_task",
         "request_council",
@@ -62,7 +64,6 @@ UNTYPED = frozenset(
         "set_rigor",
         "start_run",
         "start_story",
-        "supersede_decision",
         "update_task",
         "write_plan",
     ]

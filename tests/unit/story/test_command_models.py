@@ -26,6 +26,24 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
     "story is cancelled": ("cancel", {"reason": WHY}),
     "story is archived": ("archive_story", {"reason": WHY}),
     "tree is restored": ("restore_story", {"checkpoint": "12", "reason": WHY}),
+    "decision is proposed": (
+        "propose_decision",
+        {
+            "title": "Fold by table",
+            "rationale": "Everybody else does it so.",
+            "category": "ARCHITECTURE",
+            "alternatives": ["Fold by rule"],
+            "affects": [],
+            "links": [{"rel": "DEPENDS_ON", "decision_id": "de-1"}],
+            "based_on": [],
+        },
+    ),
+    "decision is accepted": ("accept_decision", {"decision_id": "de-1", "note": ""}),
+    "decision is rejected": ("reject_decision", {"decision_id": "de-1", "reason": WHY}),
+    "decision is superseded": (
+        "supersede_decision",
+        {"decision_id": "de-1", "by_decision_id": "de-2", "reason": WHY},
+    ),
     "step is resolved": ("resolve_step", {"step_id": "run/rn-1", "outcome": "happened", "note": WHY}),
 }
 """Bodies as version 1.0 queued them, by who sent which."""
