@@ -161,6 +161,10 @@ class RunKey(_Id):
     what = "run key"
 
 
+SYSTEM = Principal("system:council")
+"""The owner of a story, for what it does by itself."""
+
+
 def derive_id(prefix: str, stream: str, command_id: str, ordinal: int = 0) -> EntityId:
     """The id of an entity made while handling a command: the same command gives the same id (GL-9).
 

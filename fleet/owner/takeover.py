@@ -13,9 +13,8 @@ from fleet.events.envelope import Head
 from fleet.events.story import StoryParked
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, LogCorrupted, LogRegressed, StoreError, UnsupportedSchema
-from fleet.kernel.ids import CommandId, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, StreamId
 from fleet.log.port import AppendRequest, EventLog, Lease, LeaseStore
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.workbench import Workbench
 from fleet.redaction.redact_json import redact_model
 from fleet.story.ownership import is_suspect

@@ -23,10 +23,9 @@ from fleet.kernel.errors import (
     UnsupportedSchema,
     VersionConflict,
 )
-from fleet.kernel.ids import CommandId, Principal, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, Principal, StreamId
 from fleet.log.port import Command, EventLog, Inbox, LeaseStore
 from fleet.owner.brief_claims import BriefClaims
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.backlog_review import review_unit
 from fleet.planning.project_state import ProjectState, fold_project

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fleet.events.task import TaskTransitioned
+from fleet.kernel.ids import SYSTEM, EntityId
 from fleet.story.approvals import last_request, subject_of
 from fleet.story.delegating import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
@@ -127,3 +129,19 @@ def _accept(state: StoryState, config: FsmConfig, task: TaskState, now_ms: int) 
     if request is None or request.status in ("expired", "revoked", "rejected") or request.voided:
         return (RequestGate(gate="task_acceptance", subject=subject.digest, task_id=task_id),)
     return delegated_intents(state, request, subject, now_ms=now_ms, task_id=task_id)
+
+
+def system_step(
+    task_id: EntityId, from_: str, action: str, to: str, *, evidence: tuple[str, ...] = ()
+) -> TaskTransitioned:
+    """A task transition that the system makes."""
+    return TaskTransitioned(
+        task_id=task_id,
+        from_=from_,  # pyright: ignore[reportArgumentType]
+        action=action,  # pyright: ignore[reportArgumentType]
+        to=to,  # pyright: ignore[reportArgumentType]
+        actor_type="system",
+        principal=SYSTEM,
+        as_role="system",
+        evidence=evidence,
+    )

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Header, Request, Response
 from fleet.desk.planning import PlanningDesk
 from fleet.events.codec import decode
 from fleet.kernel.errors import InvalidInput, NotFound, PreconditionRequired
-from fleet.kernel.ids import EntityId, Principal, StoryId
-from fleet.story.commands.catalogue import parse_command
+from fleet.kernel.ids import Principal, StoryId
+from fleet.story.commands.command import StoryCommand
+from fleet.story.commands.tasks import ActionRequest, ActOnTask, ClaimTask, ReleaseTask, UpdateTask
 from serve_apps.commanding import answered, carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, SelectedRole, Story, TaskId, check_role
 from serve_apps.sight import sight_of
 from serve_apps.wire.story import ClaimRequest, StoryView
-from serve_apps.wire.task import ActionRequest, ActionResult, TaskEditRequest, TaskPage, task_page
+from serve_apps.wire.task import ActionResult, TaskEditRequest, TaskPage, task_page
 
 task_router = APIRouter(prefix="/api")
 
@@ -62,8 +63,8 @@ async def edit_task(
     changes = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
     if not changes:
         raise InvalidInput("the edit changes no field", field="/", problems=[])
-    wanted = {"task_id": task_id, "changes": changes}
-    return await _after(request, desk, story_id, "update_task", wanted, who=who, key=key)
+    sent = UpdateTask(task_id=task_id, changes=changes)
+    return await _after(request, desk, story_id, sent, task_id, who=who, key=key)
 
 
 @task_router.post(
@@ -75,7 +76,7 @@ async def release_task(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, task_id: TaskId
 ) -> Response:
     """Give a claimed task back; a po gives back anybody's. A review under way waits for a reviewer again."""
-    return await _after(request, desk, story_id, "release_task", {"task_id": task_id}, who=who, key=key)
+    return await _after(request, desk, story_id, ReleaseTask(task_id=task_id), task_id, who=who, key=key)
 
 
 @task_router.post(
@@ -94,8 +95,8 @@ async def act_on_task(
     body: ActionRequest,
 ) -> Response:
     """Act in the workflow of a task: claim a review, approve or reject it, send work back, discard the task."""
-    wanted = {"task_id": task_id, "as_role": selected, **body.model_dump(mode="json")}
-    pending = await carried_out(request, desk, story_id, parse_command("act_on_task", wanted), who=who, key=key)
+    sent = ActOnTask(task_id=task_id, as_role=selected, **body.model_dump())
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key)
     if pending is not None:
         return pending
     page = await _page(request, desk, story_id, task_id, who=who)
@@ -103,12 +104,12 @@ async def act_on_task(
 
 
 async def _after(
-    request: Request, desk: PlanningDesk, story_id: StoryId, name: str, body: dict[str, Any], *, who: Any, key: str
+    request: Request, desk: PlanningDesk, story_id: StoryId, sent: StoryCommand, task_id: str, *, who: Any, key: str
 ) -> Response:
-    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key)
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key)
     if pending is not None:
         return pending
-    page = await _page(request, desk, story_id, str(body["task_id"]), who=who)
+    page = await _page(request, desk, story_id, task_id, who=who)
     return tagged(page, page.version)
 
 
@@ -129,5 +130,5 @@ async def claim_task(
 ) -> Response:
     """Take a task that is being implemented; operations that write need it."""
     check_role(selected, body.role)
-    claim = {"task_id": EntityId(task_id), "as_role": body.role}
-    return await answered(request, desk, story_id, parse_command("claim_task", claim), who=who, key=key)
+    sent = ClaimTask(task_id=task_id, as_role=body.role)
+    return await answered(request, desk, story_id, sent, who=who, key=key)

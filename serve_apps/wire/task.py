@@ -39,18 +39,6 @@ class TaskEditRequest(Wire):
     paths: Any = Field(default=None, description="Fixed by the plan: refused with a hint.")
 
 
-# Source: LC-100..LC-117.
-class ActionRequest(Wire):
-    """One action of the task workflow."""
-
-    action: Annotated[str, Field(min_length=1, max_length=60)]
-    """Such as CLAIM_REVIEW, APPROVE_DESIGN, REJECT_TESTS, REQUEST_REWORK, DISCARD_TASK."""
-    feedback: Annotated[str, Field(max_length=4000)] = ""
-    """Why; every refusal needs 10 characters or more."""
-    artifacts: Annotated[tuple[str, ...], Field(max_length=50)] = ()
-    """Trees, runs and artifacts of the story that the decision rests on."""
-
-
 class ClaimView(Wire):
     """Who alone works on the task, or reviews it."""
 

@@ -63,10 +63,11 @@ from fleet.events.workspace import (
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
 from fleet.log.port import AppendRequest, EventLog
+from fleet.planning.planning_config import PlanningConfig
 from fleet.story.commands.command import Caller, Facts
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
-from tests.support.rules import fsm
+from tests.support.rules import files, fsm
 
 Stage = Literal[
     "created",
@@ -747,4 +748,6 @@ def facts(caller: Caller | None = None, *, now_ms: int = T0 + 600_000) -> Facts:
         command_id=CommandId(f"{sent_by.principal}/key-1"),
         now_ms=now_ms,
         fsm=fsm(),
+        planning=files().load("planning.yaml", PlanningConfig),
+        held=sent_by.roles,
     )

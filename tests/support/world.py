@@ -32,12 +32,11 @@ from fleet.cli.local.local_principals import ensure_principals
 from fleet.desk.principals import hash_token
 from fleet.events.codec import encode
 from fleet.events.step import PolicyRef, Reserve, StepOutcomeUnknown, StepStarted
-from fleet.kernel.ids import CommandId, Digest, RunKey, StepId, StoryId, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, Digest, RunKey, StepId, StoryId, StreamId
 from fleet.log.port import MAX_ATTEMPTS, Appended, AppendRequest, DeadLetter, Failure
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.dead_letters import RedisDeadLetters
 from fleet.log.redis.log import RedisEventLog
-from fleet.owner.journal.story_stream import SYSTEM
 from tests.doors.table import SOCKET, command_of, operation_of
 from tests.support.openai_server import FakeOpenAIServer
 from tests.support.processes import processes_below

@@ -22,13 +22,13 @@ from fleet.kernel.types import ContextKind, ContextOperation, Frozen, QuestionKi
 from fleet.log.port import Command
 from fleet.owner.commands.facts import facts_for
 from fleet.owner.commands.story import answer_question, ask_question
-from fleet.owner.commands.task import act_on_task, update_task
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.policy.roles import require_any_role
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Caller, StoryCommand
 from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
+from fleet.story.commands.tasks import ActOnTask, UpdateTask
 
 MAX_CHANGES = 20
 
@@ -160,15 +160,14 @@ def _answer(bench: Workbench, command: Command, caller: Caller, change: _Change,
 
 async def _updated_task(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
     id = _named(change)
-    sent = replace(command, body={"task_id": id, "changes": change.payload})
-    return id, await update_task(bench, sent, caller)
+    return id, _decided(bench, command, caller, UpdateTask(task_id=id, changes=change.payload))
 
 
 async def _discarded_task(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:
     _fields(change)
     id = _named(change)
-    body = {"task_id": id, "action": "DISCARD_TASK", "feedback": change.reason}
-    return id, await act_on_task(bench, replace(command, body=body), caller)
+    sent = ActOnTask(task_id=id, action="DISCARD_TASK", feedback=change.reason)
+    return id, _decided(bench, command, caller, sent)
 
 
 async def _new_milestone(bench: Workbench, command: Command, caller: Caller, change: _Change) -> Made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.kernel.ids import CommandId
+from fleet.owner.tools.decisions import roles_held
 from fleet.owner.workbench import Workbench
 from fleet.story.commands.command import Caller, Facts
 
@@ -15,5 +16,7 @@ def facts_for(bench: Workbench, command_id: CommandId, caller: Caller) -> Facts:
         command_id=command_id,
         now_ms=bench.now_ms,
         fsm=bench.rules.fsm,
+        planning=bench.rules.planning,
+        held=roles_held(bench.journal.policy.policy, caller.principal, caller.roles),
         targets=bench.rules.targets,
     )

@@ -38,11 +38,10 @@ from fleet.owner.commands.story import (
     parented,
     set_rigor,
 )
-from fleet.owner.commands.task import act_on_task, release_claim, update_task
 from fleet.owner.duties.deploy import end_deployment
 from fleet.owner.duties.fetch import listed_target
 from fleet.owner.run_profile import require_profile
-from fleet.owner.tools.requests import request_call, request_cancel, request_claim, request_run
+from fleet.owner.tools.requests import request_call, request_cancel, request_run
 from fleet.owner.tools.tool_calls import end_calls
 from fleet.owner.workbench import Workbench
 from fleet.planning.project_state import DEFAULT_PROJECT, ProjectState
@@ -59,10 +58,6 @@ Plain = Callable[[Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
 PLAIN: Mapping[str, Plain] = {
     "cancel_run": request_cancel,
     "set_budget": decide_budget,
-    "claim_task": request_claim,
-    "release_task": release_claim,
-    "update_task": update_task,
-    "act_on_task": act_on_task,
     "write_plan": write_plan,
     "derive_tasks": request_derivation,
     "adopt_plan": adopt_plan,

@@ -15,11 +15,11 @@ from fleet.kernel.ids import EntityId
 from fleet.kernel.types import Frozen
 from fleet.log.port import Command
 from fleet.owner.commands.plan_versions import find_plan, require_plannable, require_proposed
-from fleet.owner.duties.gates import system_step
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
 from fleet.planning.graph import PlanEdge, PlanNode, validate_graph
 from fleet.story.commands.command import Caller
+from fleet.story.plan_tasks import system_step
 from fleet.story.state import StoryState, TaskState
 
 _OF_WORK = ("title", "description", "role", "kind", "acceptance_refs", "paths")

@@ -18,7 +18,6 @@ from fleet.kernel.errors import AlreadyClaimed, InvalidInput, InvalidTransition,
 from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.kernel.types import Frozen, Reason
 from fleet.log.port import Command
-from fleet.owner.commands.task import task_extras_problems
 from fleet.owner.duties.derivation import next_plan_id
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench
@@ -26,6 +25,7 @@ from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, complexity_of, validate_derivation
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Caller
+from fleet.story.commands.tasks import task_extras_problems
 from fleet.story.intents import DerivePlan
 from fleet.story.plan import design_decision
 from fleet.story.plan import plan as owed_intents

@@ -11,10 +11,10 @@ from fleet.events.payload import Payload
 from fleet.events.task import TaskEstimated
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import ModelError, ReplyMalformed
+from fleet.kernel.ids import SYSTEM
 from fleet.owner.duties.ballots import no_answer
 from fleet.owner.duties.members import Sitting, ask_member
 from fleet.owner.duties.verdicts import tokens_by_phase
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.planning.estimates import Estimated, estimate_form, read_estimate, told_of_round
 
 

@@ -6,12 +6,10 @@ from fleet.events.approval import ApprovalExpired
 from fleet.events.payload import Payload
 from fleet.events.report import OwnershipTaken
 from fleet.events.story import StoryParked
-from fleet.events.task import TaskTransitioned
 from fleet.kernel.errors import GateClosed
-from fleet.kernel.ids import Digest, EntityId, Principal
+from fleet.kernel.ids import SYSTEM, Digest, EntityId, Principal
 from fleet.owner.commands.consent import MAX_EXPIRIES
 from fleet.owner.commands.delegations import revoked_since
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.workbench import Workbench
 from fleet.story.approvals import delegation_for, expiries_in_a_row, subject_of
 from fleet.story.commands.command import Caller
@@ -158,19 +156,3 @@ async def take_ownership(bench: Workbench, *, epoch: int, owner: str) -> None:
     cause = takeover_cause(before.owner, owner)
     payload = OwnershipTaken(epoch=epoch, previous_epoch=before.epoch, owner=owner, cause=cause)
     await bench.journal.record(f"own/{epoch}", payload)
-
-
-def system_step(
-    task_id: EntityId, from_: str, action: str, to: str, *, evidence: tuple[str, ...] = ()
-) -> TaskTransitioned:
-    """A task transition that the system makes."""
-    return TaskTransitioned(
-        task_id=task_id,
-        from_=from_,  # pyright: ignore[reportArgumentType]
-        action=action,  # pyright: ignore[reportArgumentType]
-        to=to,  # pyright: ignore[reportArgumentType]
-        actor_type="system",
-        principal=SYSTEM,
-        as_role="system",
-        evidence=evidence,
-    )

@@ -13,14 +13,13 @@ from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.replies.replies import review_schema
 from fleet.owner.duties.checkpoints import checkpoint
-from fleet.owner.duties.gates import system_step
 from fleet.owner.duties.procedure import measure, workspace_of
 from fleet.owner.duties.texts import examples_module, pack_text, test_path
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.story_repository import staged_repository
 from fleet.owner.workbench import Workbench, seat
 from fleet.story.intents import CommitWork, MergeTask, ReleaseReview, ReviewTask, StartTask, TestTask
-from fleet.story.plan_tasks import REVIEWS
+from fleet.story.plan_tasks import REVIEWS, system_step
 from fleet.story.state import TaskState
 from fleet.trees.service import is_test, keep_tests, merge_modules, read_changes, unified_diff
 from fleet.trees.tree import changed_paths

@@ -13,9 +13,8 @@ from fleet.events.approval import ApprovalRequested, Subject
 from fleet.events.council import BallotCast, CouncilDecided, CouncilUndecided, TestsFiltered
 from fleet.events.decision import DecisionAccepted, DecisionProposed, EvidenceRef
 from fleet.kernel.digest import canonical_json
-from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.ids import SYSTEM, Digest, EntityId
 from fleet.owner.duties.members import Sitting
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.story.state import CouncilRecord, StoryState
 
 _PHASES = {

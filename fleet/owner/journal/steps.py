@@ -9,13 +9,13 @@ from typing import Any, Literal
 from fleet.events.payload import Payload
 from fleet.events.step import PolicyRef, Reserve, StepFinished, StepStarted, ToolDenied
 from fleet.kernel.clock import Clock
-from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId, StoryId
+from fleet.kernel.ids import SYSTEM, Digest, EntityId, Principal, RunKey, StepId, StoryId
 from fleet.kernel.types import EffectClass, Phase
 from fleet.log.port import EventLog, SnapshotStore
 from fleet.models.profiles import StepCaps
 from fleet.owner.commands.consent import ask_consent
 from fleet.owner.journal.step_records import step_key
-from fleet.owner.journal.story_stream import SYSTEM, StoryStream
+from fleet.owner.journal.story_stream import StoryStream
 from fleet.owner.platform_view import PlatformView
 from fleet.policy.rules.calls import Allowed, ApprovalRecord, Denied, NeedsApproval
 from fleet.policy.rules.config import Policy

@@ -12,7 +12,7 @@ from fleet.events.payload import Payload
 from fleet.kernel.clock import Clock
 from fleet.kernel.collector import all_alive
 from fleet.kernel.errors import CommitUnknown, FleetError, LogRegressed, OwnershipLost, StoreError, VersionConflict
-from fleet.kernel.ids import CommandId, Principal, StoryId, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, Principal, StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Snapshot, SnapshotStore
 from fleet.owner.tenure import Tenure
 from fleet.redaction.redact_json import redact_model
@@ -21,7 +21,6 @@ from fleet.story.snapshot import decode_state, encode_state, state_schema
 from fleet.story.state import StoryState
 from fleet.story.text import staleness
 
-SYSTEM = Principal("system:council")
 SNAPSHOT_EVERY = 200
 """Events between two snapshots (EV-6)."""
 _APPEND_TRIES = 5

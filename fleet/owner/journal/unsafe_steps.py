@@ -11,11 +11,10 @@ from fleet.events.payload import Payload
 from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import FleetError, NondeterministicPlan, OutcomeUnknown, OwnershipError
-from fleet.kernel.ids import Digest, RunKey, StepId
+from fleet.kernel.ids import SYSTEM, Digest, RunKey, StepId
 from fleet.kernel.types import ProbeResult
 from fleet.owner.journal.step_records import finished_effect
 from fleet.owner.journal.steps import Steps, Work
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.story.state import Step
 
 

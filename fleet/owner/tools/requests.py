@@ -12,7 +12,6 @@ from pydantic import Field
 
 from fleet.events.payload import Payload
 from fleet.events.step import Reserve, StepFinished, StepStarted
-from fleet.events.task import TaskClaimed
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import (
     AlreadyClaimed,
@@ -26,14 +25,14 @@ from fleet.kernel.ids import EntityId, Principal, StepId
 from fleet.kernel.types import Frozen
 from fleet.log.port import Command
 from fleet.owner.journal.step_records import finished_run
-from fleet.owner.tools.decisions import decided, facts_of, roles_held
+from fleet.owner.tools.decisions import decided, facts_of
 from fleet.owner.tools.tool_steps import Asked, parsed, require_room, started_step
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall, request_document
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
 from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState
-from fleet.story.tool_steps import claimed_by, session_steps, session_tree
+from fleet.story.tool_steps import session_steps, session_tree
 
 
 class _CallAsked(Asked):
@@ -42,11 +41,6 @@ class _CallAsked(Asked):
     epoch: int
     is_read_only: bool = False
     call: ToolCall
-
-
-class _TaskNamed(Frozen):
-    as_role: str
-    task_id: EntityId
 
 
 async def request_call(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
@@ -79,37 +73,6 @@ async def request_call(bench: Workbench, command: Command, caller: Caller) -> tu
     started = started_step(bench, step_id, allowed, facts, asked.call, digest=digest)
     _require_turn(state, asked.session_id, started)
     return (started,)
-
-
-async def request_claim(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The caller alone has the task for as long as the workflow says (`claim_task`, LC-130).
-
-    Raises NotFound: no such task. PolicyDenied: the caller does not hold the role of the task. InvalidTransition: it
-    is not being worked on. AlreadyClaimed: somebody else has it.
-    """
-    asked = parsed(_TaskNamed, command)
-    state = bench.state
-    task = state.tasks.get(asked.task_id)
-    if task is None:
-        raise NotFound(f"story {state.story_id} has no task {asked.task_id}", task_id=asked.task_id)
-    held = roles_held(bench.journal.policy.policy, caller.principal, caller.roles)
-    if task.task.role not in held or asked.as_role != task.task.role:
-        raise PolicyDenied(f"task {asked.task_id} is for role {task.task.role}", rule_id="role_not_held")
-    if task.state != "implementing" or state.is_over:
-        raise InvalidTransition(
-            f"task {asked.task_id} is {task.state}: only one that is being implemented can be claimed",
-            state=task.state,
-            event="claim_task",
-            allowed=[],
-        )
-    holder = claimed_by(state, asked.task_id, now_ms=bench.now_ms)
-    if holder not in (None, caller.principal):
-        raise AlreadyClaimed(f"task {asked.task_id} is claimed by {holder}", holder=holder, task_id=asked.task_id)
-    ttl_s = bench.rules.fsm.task_workflow.claim_ttl_s.get(task.state, 7200)
-    expires_at = bench.now_ms + ttl_s * 1000
-    return (
-        TaskClaimed(task_id=task.task.task_id, state="implementing", principal=caller.principal, expires_at=expires_at),
-    )
 
 
 def _require_own(state: StoryState, session_id: EntityId, caller: Caller) -> None:

@@ -19,18 +19,22 @@ from fleet.story.commands.interventions import (
     Unpark,
 )
 from fleet.story.commands.request_approval import RequestApproval
+from fleet.story.commands.tasks import ActOnTask, ClaimTask, ReleaseTask, UpdateTask
 from fleet.story.state import StoryState
 
 AnyCommand: TypeAlias = (
     AcceptDecision
+    | ActOnTask
     | Approve
     | ArchiveStory
     | Cancel
+    | ClaimTask
     | FireEvent
     | PauseStory
     | ProposeDecision
     | Reject
     | RejectDecision
+    | ReleaseTask
     | RequestApproval
     | ResolveStep
     | RestoreStory
@@ -38,10 +42,10 @@ AnyCommand: TypeAlias = (
     | Revoke
     | SupersedeDecision
     | Unpark
+    | UpdateTask
 )
 UNTYPED = frozenset(
     [
-        "act_on_task",
         "adopt_plan",
         "answer_question",
         "apply_advice",
@@ -49,7 +53,6 @@ UNTYPED = frozenset(
         "cancel_council",
         "cancel_run",
         "change_context",
-        "claim_task",
         "create_story",
         "derive_tasks",
         "edit_story",
@@ -58,13 +61,11 @@ UNTYPED = frozenset(
         "propose_plan",
         "reject_council",
         "reject_plan",
-        "release_task",
         "request_council",
         "set_budget",
         "set_rigor",
         "start_run",
         "start_story",
-        "update_task",
         "write_plan",
     ]
 )

@@ -22,6 +22,7 @@ from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import InvalidInput, InvalidTransition
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId, derive_id
 from fleet.kernel.types import Frozen
+from fleet.planning.planning_config import PlanningConfig
 from fleet.policy.deploy import DeployTarget
 from fleet.policy.roles import require_chosen, require_role
 from fleet.story.lifecycle import FsmConfig
@@ -56,6 +57,9 @@ class Facts:
     command_id: CommandId
     now_ms: int
     fsm: FsmConfig
+    planning: PlanningConfig
+    held: frozenset[str]
+    """The roles of the caller in workflows of tasks; an agent that is not registered has the one it is named after."""
     targets: tuple[DeployTarget, ...] = ()
     """Where stories are deployed."""
     history: Sequence[StoredEvent] = ()

@@ -15,10 +15,9 @@ from fleet.events.step import StepFinished
 from fleet.events.story import StoryParked
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import LogRegressed, OwnershipLost, StoreUnavailable, UnsupportedSchema
-from fleet.kernel.ids import CommandId, StoryId, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, StoryId, StreamId
 from fleet.log.memory import MemoryEventLog, MemoryLeaseStore
 from fleet.log.port import AppendRequest, Lease
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.shard import CouncilShard
 from fleet.owner.takeover import Patience, incarnations_of
 from fleet.owner.workbench import Workbench

@@ -44,6 +44,13 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
         "supersede_decision",
         {"decision_id": "de-1", "by_decision_id": "de-2", "reason": WHY},
     ),
+    "task is claimed": ("claim_task", {"task_id": "tk-1", "as_role": "developer"}),
+    "task is given back": ("release_task", {"task_id": "tk-1"}),
+    "task is edited": ("update_task", {"task_id": "tk-1", "changes": {"priority": 2}}),
+    "review is approved": (
+        "act_on_task",
+        {"task_id": "tk-1", "as_role": None, "action": "APPROVE_DESIGN", "feedback": "", "artifacts": []},
+    ),
     "step is resolved": ("resolve_step", {"step_id": "run/rn-1", "outcome": "happened", "note": WHY}),
 }
 """Bodies as version 1.0 queued them, by who sent which."""

@@ -176,7 +176,8 @@ async def test_plan_by_hand_is_refused_with_every_problem_that_it_has():
 @pytest.mark.parametrize("who", ["user:dev", "user:quinn", "user:nobody"])
 async def test_plans_and_tasks_are_changed_by_architects_and_pos_alone(name: str, who: str):
     at = await desk_of(building())
-    assert (await at.refused(PolicyDenied, name, {}, who=who)).details["rule_id"] == "LC-11"
+    body = {"task_id": str(TASK), "changes": {"priority": 2}}
+    assert (await at.refused(PolicyDenied, name, body, who=who)).details["rule_id"] == "LC-11"
 
 
 @pytest.mark.rule("PL-10", "PL-11", "PL-12")

@@ -23,7 +23,7 @@ from fleet.kernel.errors import (
     OwnershipLost,
     ReplyMalformed,
 )
-from fleet.kernel.ids import CommandId, EntityId, StepId, StreamId
+from fleet.kernel.ids import SYSTEM, CommandId, EntityId, StepId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Appended, AppendRequest, Duplicate
 from fleet.models.chat import Sampling
@@ -35,7 +35,6 @@ from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.step_records import plain
 from fleet.owner.journal.steps import Work
-from fleet.owner.journal.story_stream import SYSTEM
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunSpec
 from fleet.sandbox.memory import ProgramEnd, ProgramStart

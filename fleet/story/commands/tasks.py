@@ -1,11 +1,11 @@
-"""What people do with a task beside its workflow: give fields new values, give a claim back (AP-62, AP-64)."""
+"""Commands on a task: claim it, give it back, give fields new values, act in its workflow (LC-100..LC-130)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fleet.events.approval import ApprovalRejected
 from fleet.events.payload import Payload
@@ -13,26 +13,19 @@ from fleet.events.story import GuardResult
 from fleet.events.task import TaskClaimed, TaskClaimReleased, TaskTransitioned, TaskUpdated
 from fleet.kernel.errors import (
     AlreadyClaimed,
-    FleetError,
     GateClosed,
     InvalidInput,
     InvalidTransition,
     NotFound,
     PolicyDenied,
 )
-from fleet.kernel.ids import EntityId, Principal
+from fleet.kernel.ids import Principal
 from fleet.kernel.types import Frozen, Risk, is_reason
-from fleet.log.port import Command
-from fleet.owner.duties.gates import system_step
-from fleet.owner.tools.decisions import roles_held
-from fleet.owner.tools.tool_steps import parsed
-from fleet.owner.workbench import Workbench
 from fleet.planning.planning_config import PlanningConfig
 from fleet.planning.tasks import field_problems
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand
 from fleet.story.commands.gates import decide_gate
-from fleet.story.lifecycle import FsmConfig
-from fleet.story.plan_tasks import REVIEWS
+from fleet.story.plan_tasks import REVIEWS, system_step
 from fleet.story.state import Approval, StoryState, TaskState
 from fleet.story.tool_steps import claimed_by, known_trees
 
@@ -43,37 +36,143 @@ _NOTES, _TECHS, _TECH = 4000, 20, 80
 """Characters of the notes; number of suggested technologies, and characters of one."""
 
 
-class _Edit(Frozen):
-    task_id: EntityId
-    changes: dict[str, Any]
+# Source: LC-100..LC-117.
+class ActionRequest(Frozen):
+    """One action of the task workflow."""
+
+    action: Annotated[str, Field(min_length=1, max_length=60)]
+    """Such as CLAIM_REVIEW, APPROVE_DESIGN, REJECT_TESTS, REQUEST_REWORK, DISCARD_TASK."""
+    feedback: Annotated[str, Field(max_length=4000)] = ""
+    """Why; every refusal needs 10 characters or more."""
+    artifacts: Annotated[tuple[str, ...], Field(max_length=50)] = ()
+    """Trees, runs and artifacts of the story that the decision rests on."""
 
 
-class _Release(Frozen):
+class _OnTask(StoryCommand):
+    """A command on one task of the story."""
+
+    model_config = ConfigDict(extra="forbid")
     task_id: Annotated[str, Field(max_length=80)]
 
 
-async def update_task(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """Fields of an open task have new values, within the bounds of a plan (`update_task`, AP-62).
+class ClaimTask(_OnTask):
+    """The caller alone has the task for as long as the workflow says (LC-130)."""
 
-    Raises:
-        PolicyDenied: the caller is neither architect nor po.
-        NotFound: no such task.
-        InvalidTransition: the task or its story is over, or the story is parked.
-        InvalidInput: a field is fixed by the plan (PL-12), values are bad (all are listed), or nothing changes.
-    """
-    caller.require("architect", "po", rule_id="LC-11")
-    asked = parsed(_Edit, command)
-    task = open_task(bench.state, asked.task_id, event="update_task")
-    _require_editable(asked.changes)
-    problems = _problems(asked.changes, bench.rules.planning)
-    if problems:
-        listed = "; ".join(problem["message"] for problem in problems)
-        raise InvalidInput(f"task {asked.task_id} keeps its values: {listed}", problems=problems)
-    now = task.task.model_dump(mode="json")
-    changes = {name: value for name, value in asked.changes.items() if now[name] != value}
-    if not changes:
-        raise InvalidInput(f"the edit changes nothing of task {asked.task_id}", field="changes", problems=[])
-    return (TaskUpdated(task_id=task.task.task_id, changes=changes),)
+    command = "claim_task"
+    as_role: str
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The claim.
+
+        Raises:
+            NotFound: no such task.
+            PolicyDenied: the caller does not hold the role of the task.
+            InvalidTransition: it is not being worked on.
+            AlreadyClaimed: somebody else has it.
+        """
+        task, by = _find_task(state, self.task_id), facts.caller.principal
+        if task.task.role not in facts.held or self.as_role != task.task.role:
+            raise PolicyDenied(f"task {self.task_id} is for role {task.task.role}", rule_id="role_not_held")
+        if task.state != "implementing" or state.is_over:
+            raise InvalidTransition(
+                f"task {self.task_id} is {task.state}: only one that is being implemented can be claimed",
+                state=task.state,
+                event=self.command,
+                allowed=[],
+            )
+        task_id = task.task.task_id
+        holder = claimed_by(state, task_id, now_ms=facts.now_ms)
+        if holder not in (None, by):
+            raise AlreadyClaimed(f"task {task_id} is claimed by {holder}", holder=holder, task_id=task_id)
+        ttl_s = facts.fsm.task_workflow.claim_ttl_s.get(task.state, 7200)
+        expires_at = facts.now_ms + ttl_s * 1000
+        return (TaskClaimed(task_id=task_id, state="implementing", principal=by, expires_at=expires_at),)
+
+
+class UpdateTask(_OnTask):
+    """Fields of an open task have new values, within the bounds of a plan (AP-62)."""
+
+    command = "update_task"
+    changes: dict[str, Any]
+    """By name; each is judged here, so that all problems are listed with the codes of a plan."""
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The new values.
+
+        Raises:
+            PolicyDenied: the caller is neither architect nor po.
+            NotFound: no such task.
+            InvalidTransition: the task or its story is over, or the story is parked.
+            InvalidInput: a field is fixed by the plan (PL-12), values are bad (all are listed), or nothing changes.
+        """
+        facts.caller.require("architect", "po", rule_id="LC-11")
+        task = open_task(state, self.task_id, event=self.command)
+        _require_editable(self.changes)
+        problems = _problems(self.changes, facts.planning)
+        if problems:
+            listed = "; ".join(problem["message"] for problem in problems)
+            raise InvalidInput(f"task {self.task_id} keeps its values: {listed}", problems=problems)
+        now = task.task.model_dump(mode="json")
+        changes = {name: value for name, value in self.changes.items() if now[name] != value}
+        if not changes:
+            raise InvalidInput(f"the edit changes nothing of task {self.task_id}", field="changes", problems=[])
+        return (TaskUpdated(task_id=task.task.task_id, changes=changes),)
+
+
+class ReleaseTask(_OnTask):
+    """Nobody has the task any more; a review under way waits for a reviewer again (LC-130)."""
+
+    command = "release_task"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end of the claim.
+
+        Raises:
+            NotFound: no such task.
+            InvalidTransition: nobody has it, it is over, or its story is over or parked.
+            PolicyDenied: the caller neither has it nor is a po.
+        """
+        caller, task = facts.caller, open_task(state, self.task_id, event=self.command)
+        task_id = task.task.task_id
+        holder = claimed_by(state, task_id, now_ms=facts.now_ms)
+        if holder is None:
+            raise InvalidTransition(
+                f"nobody has task {task_id}: there is no claim to give back",
+                state=task.state,
+                event=self.command,
+                allowed=[],
+            )
+        if holder != caller.principal and "po" not in caller.roles:
+            raise PolicyDenied(
+                f"task {task_id} is claimed by {holder}: {holder} or a po gives it back", rule_id="LC-130", allowed="po"
+            )
+        released = TaskClaimReleased(task_id=task_id, principal=holder, reason="released")
+        return (released, _back(task, caller)) if task.state in REVIEWS else (released,)
+
+
+class ActOnTask(ActionRequest, _OnTask):
+    """The task makes this step of its workflow."""
+
+    command = "act_on_task"
+    as_role: Annotated[str | None, Field(max_length=60)] = None
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The step, and what the system adds to it at once.
+
+        Raises:
+            NotFound: no such task.
+            InvalidInput: an artifact that the story does not know.
+            AlreadyClaimed: somebody else has the review.
+            InvalidTransition, PolicyDenied, GateClosed: not in the table, not for this caller, a guard is false; each
+                with the word of LC-120 as `action_status`.
+        """
+        try:
+            return _act(state, facts, self)
+        except (GateClosed, InvalidTransition, PolicyDenied) as error:
+            word = _WORDS.get(error.code, "rejected")
+            raise type(error)(
+                error.message, **{**error.details, "action_status": word, "task_id": self.task_id}
+            ) from error
 
 
 def _require_editable(changes: dict[str, Any]) -> None:
@@ -112,34 +211,6 @@ def _are_names(value: Any) -> bool:
     return all(isinstance(n, str) and 1 <= len(n.strip()) <= _TECH for n in names) and len(set(names)) == len(names)
 
 
-async def release_claim(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """Nobody has the task any more; a review under way waits for a reviewer again (`release_task`, LC-130).
-
-    Raises:
-        NotFound: no such task.
-        InvalidTransition: nobody has it, it is over, or its story is over or parked.
-        PolicyDenied: the caller neither has it nor is a po.
-    """
-    asked = parsed(_Release, command)
-    state = bench.state
-    task = open_task(state, asked.task_id, event="release_task")
-    task_id = task.task.task_id
-    holder = claimed_by(state, task_id, now_ms=bench.now_ms)
-    if holder is None:
-        raise InvalidTransition(
-            f"nobody has task {task_id}: there is no claim to give back",
-            state=task.state,
-            event="release_task",
-            allowed=[],
-        )
-    if holder != caller.principal and "po" not in caller.roles:
-        raise PolicyDenied(
-            f"task {task_id} is claimed by {holder}: {holder} or a po gives it back", rule_id="LC-130", allowed="po"
-        )
-    released = TaskClaimReleased(task_id=task_id, principal=holder, reason="released")
-    return (released, _back(task, caller)) if task.state in REVIEWS else (released,)
-
-
 def _back(task: TaskState, caller: Caller) -> TaskTransitioned:
     role = "architect" if task.state == "arch_reviewing" else "qa"
     return TaskTransitioned(
@@ -153,11 +224,16 @@ def _back(task: TaskState, caller: Caller) -> TaskTransitioned:
     )
 
 
-def open_task(state: StoryState, task_id: str, *, event: str) -> TaskState:
-    """The task, which is not over and whose story takes such commands now (LC-93)."""
+def _find_task(state: StoryState, task_id: str) -> TaskState:
     task = state.tasks.get(task_id)
     if task is None:
         raise NotFound(f"story {state.story_id} has no task {task_id[:80]!r}", task_id=task_id[:80])
+    return task
+
+
+def open_task(state: StoryState, task_id: str, *, event: str) -> TaskState:
+    """The task, which is not over and whose story takes such commands now (LC-93)."""
+    task = _find_task(state, task_id)
     require_workable(state, event=event)
     if task.is_terminal:
         raise InvalidTransition(f"task {task_id} is {task.state}", state=task.state, event=event, allowed=[])
@@ -193,54 +269,21 @@ _FOLLOWS = {
 """What the system adds to a review that is over, in the same append."""
 
 
-class _Asked(Frozen):
-    task_id: Annotated[str, Field(max_length=80)]
-    action: Annotated[str, Field(min_length=1, max_length=60)]
-    feedback: Annotated[str, Field(max_length=4000)] = ""
-    artifacts: Annotated[tuple[str, ...], Field(max_length=50)] = ()
-    as_role: Annotated[str | None, Field(max_length=60)] = None
-
-
-async def act_on_task(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The task has made this step of its workflow (`act_on_task`).
-
-    Raises:
-        NotFound: no such task.
-        InvalidInput: an artifact that the story does not know.
-        AlreadyClaimed: somebody else has the review.
-        InvalidTransition, PolicyDenied, GateClosed: not in the table, not for this caller, a guard is false; each with
-            the word of LC-120 as `action_status`.
-    """
-    asked = parsed(_Asked, command)
-    try:
-        return _decided(bench, asked, caller)
-    except (GateClosed, InvalidTransition, PolicyDenied) as error:
-        raise _worded(error, asked) from error
-
-
-def _worded(error: FleetError, asked: _Asked) -> FleetError:
-    details = {**error.details, "action_status": _WORDS.get(error.code, "rejected"), "task_id": asked.task_id}
-    return type(error)(error.message, **details)
-
-
-def _decided(bench: Workbench, asked: _Asked, caller: Caller) -> tuple[Payload, ...]:
-    state, fsm = bench.state, bench.rules.fsm
-    task = state.tasks.get(asked.task_id)
-    if task is None:
-        raise NotFound(f"story {state.story_id} has no task {asked.task_id!r}", task_id=asked.task_id)
+def _act(state: StoryState, facts: Facts, asked: ActOnTask) -> tuple[Payload, ...]:
+    task = _find_task(state, asked.task_id)
     _require_takes(state, asked.action)
-    role = _role(bench, task, asked, caller)
+    role = _role(facts, task, asked)
     if unknown := sorted(set(asked.artifacts) - evidence_of(state)):
         raise InvalidInput(
             f"story {state.story_id} has no artifact {unknown[0][:80]!r} on record", field="artifacts", allowed=[]
         )
-    step = _Step(bench, task, asked, caller, role)
+    step = _Step(state, facts, task, asked, role)
     if asked.action in _REFUSALS:
         step.require("feedback_given", is_reason(step.feedback), "write a reason of 10 to 4,000 characters")
     if asked.action in _CLAIMS:
         return step.claim()
     if asked.action in _OF_PO:
-        return step.decide_acceptance(fsm)
+        return step.decide_acceptance()
     if asked.action == "DISCARD_TASK":
         return (*step.rejected_request(), step.moved())
     if asked.action == "COMMIT_CODE":
@@ -262,9 +305,9 @@ def _require_takes(state: StoryState, action: str) -> None:
         )
 
 
-def _role(bench: Workbench, task: TaskState, asked: _Asked, caller: Caller) -> str:
+def _role(facts: Facts, task: TaskState, asked: ActOnTask) -> str:
     """The role in which the caller may do this now."""
-    workflow = bench.rules.fsm.task_workflow
+    workflow, caller = facts.fsm.task_workflow, facts.caller
     row = workflow.find(task.state, asked.action)
     if row is None:
         allowed = [r.action for r in workflow.transitions if task.state in r.from_ and r.by != "system"]
@@ -276,8 +319,7 @@ def _role(bench: Workbench, task: TaskState, asked: _Asked, caller: Caller) -> s
             allowed=allowed,
         )
     role = task.task.role if row.by == "assignee" else row.by
-    held = roles_held(bench.journal.policy.policy, caller.principal, caller.roles)
-    if row.by == "system" or role not in held or asked.as_role not in (None, role):
+    if row.by == "system" or role not in facts.held or asked.as_role not in (None, role):
         raise PolicyDenied(f"{asked.action} is for {role}, not for {caller.principal}", rule_id="LC-120", allowed=role)
     if asked.action in _OF_PO and not caller.principal.is_human:
         raise PolicyDenied(f"{asked.action} needs a person; {caller.principal} is none", rule_id="LC-76")
@@ -298,8 +340,9 @@ def evidence_of(state: StoryState) -> frozenset[str]:
 class _Step:
     """One action that the table allows this caller, with the facts that it needs."""
 
-    def __init__(self, bench: Workbench, task: TaskState, asked: _Asked, caller: Caller, role: str) -> None:
-        self._bench, self._task, self._asked, self._caller, self._role = bench, task, asked, caller, role
+    def __init__(self, state: StoryState, facts: Facts, task: TaskState, asked: ActOnTask, role: str) -> None:
+        self._state, self._facts, self._task, self._asked, self._role = state, facts, task, asked, role
+        self._caller = facts.caller
         self.feedback = asked.feedback.strip()
 
     def require(self, guard: str, ok: bool, message: str) -> None:
@@ -316,7 +359,7 @@ class _Step:
 
     def moved(self, evidence: Sequence[str] = ()) -> TaskTransitioned:
         """The step as it is recorded."""
-        row = self._bench.rules.fsm.task_workflow.find(self._task.state, self._asked.action)
+        row = self._facts.fsm.task_workflow.find(self._task.state, self._asked.action)
         assert row is not None
         return TaskTransitioned(
             task_id=self._task.task.task_id,
@@ -334,12 +377,12 @@ class _Step:
         """The caller alone reviews the work (LC-103, LC-108, LC-130)."""
         self._require_other()
         moved = self.moved()
-        ttl_s = self._bench.rules.fsm.task_workflow.claim_ttl_s.get(moved.to, 7200)
+        ttl_s = self._facts.fsm.task_workflow.claim_ttl_s.get(moved.to, 7200)
         claimed = TaskClaimed(
             task_id=moved.task_id,
             state=moved.to,
             principal=self._caller.principal,
-            expires_at=self._bench.now_ms + ttl_s * 1000,
+            expires_at=self._facts.now_ms + ttl_s * 1000,
         )
         return (claimed, moved)
 
@@ -362,7 +405,7 @@ class _Step:
         if self._asked.action == "REVISE_CODE":
             return
         task_id = self._task.task.task_id
-        holder = claimed_by(self._bench.state, task_id, now_ms=self._bench.now_ms)
+        holder = claimed_by(self._state, task_id, now_ms=self._facts.now_ms)
         if holder is not None and holder != self._caller.principal and holder.is_human:
             raise AlreadyClaimed(f"task {task_id} is reviewed by {holder}", holder=holder, task_id=task_id)
         self.require("claimant", holder == self._caller.principal, f"{holder or 'nobody'} has the review")
@@ -373,7 +416,7 @@ class _Step:
 
     def _measured(self) -> str:
         """The run that measured the work under review."""
-        state, tree = self._bench.state, self._task.candidate_tree
+        state, tree = self._state, self._task.candidate_tree
         score = state.scores.get(tree) if tree else None
         is_scored = score is not None and score.rigor == state.rigor
         self.require("scored_report", is_scored, "the work is not measured yet: wait for its score")
@@ -381,25 +424,25 @@ class _Step:
         self.require("scored_report", score.verdict != "block", f"verdict {score.verdict} with {score.score}")
         return score.run_id
 
-    def decide_acceptance(self, fsm: FsmConfig) -> tuple[Payload, ...]:
+    def decide_acceptance(self) -> tuple[Payload, ...]:
         """The po's word on finished work (LC-112..LC-114)."""
         request = self._request()
         match self._asked.action:
             case "APPROVE_STORY":
                 self.require("task_acceptance", request is not None, "the work was not put up for acceptance yet")
                 assert request is not None
-                return self._granted(fsm, request)
+                return self._granted(request)
             case _:
                 return (*self.rejected_request(), self.moved(self._tree()))
 
-    def _granted(self, fsm: FsmConfig, approval: Approval) -> tuple[Payload, ...]:
+    def _granted(self, approval: Approval) -> tuple[Payload, ...]:
         return decide_gate(
-            self._bench.state,
-            fsm,
+            self._state,
+            self._facts.fsm,
             approval.request.approval_id,
             approve=True,
             caller=self._caller,
-            now_ms=self._bench.now_ms,
+            now_ms=self._facts.now_ms,
             notes=self.feedback,
         )
 
@@ -421,7 +464,7 @@ class _Step:
     def _request(self) -> Approval | None:
         waiting = (
             a
-            for a in reversed(list(self._bench.state.approvals.values()))
+            for a in reversed(list(self._state.approvals.values()))
             if a.request.gate == "task_acceptance"
             and a.request.subject.id == self._task.task.task_id
             and a.status == "requested"
