@@ -12,7 +12,7 @@ from fleet.kernel.ids import StoryId
 from fleet.planning.coach import StoryScore
 from fleet.planning.refine import RefinedStory
 from fleet.planning.suggest import StorySuggestion
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.text import ApplyAdvice, ApplyRequest
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Coach, Desk, Key, Story
 from serve_apps.wire.story import StoryView
@@ -46,14 +46,6 @@ class GoalRequest(_Wire):
 
     goal: Annotated[str, Field(max_length=2000)]
     language: Annotated[str, Field(max_length=20)] = "en"
-
-
-class ApplyRequest(_Wire):
-    """Proposals to take into the story, by the keys of its advice."""
-
-    proposals: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(min_length=1, max_length=60)
-    ]
 
 
 class Proposal(_Wire):
@@ -113,8 +105,8 @@ async def advice(coach: Coach, desk: Desk, who: Caller, story_id: Story) -> Stor
 )
 async def apply(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ApplyRequest) -> Any:
     """Take proposals of the coach into the story; every character of its author stays, in order."""
-    wanted = {"proposals": list(body.proposals)}
-    return await answered(request, desk, story_id, parse_command("apply_advice", wanted), who=who, key=key)
+    sent = ApplyAdvice(proposals=body.proposals)
+    return await answered(request, desk, story_id, sent, who=who, key=key)
 
 
 async def _advice(desk: PlanningDesk, coach: Coach, story_id: StoryId) -> StoryAdvice:

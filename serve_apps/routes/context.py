@@ -16,8 +16,7 @@ from fleet.events.codec import decode
 from fleet.events.context import ContextChanged
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import NotFound, StoreUnavailable
-from fleet.kernel.types import ContextKind, ContextOperation, Reason
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.context import ChangeContext, Changes
 from fleet.story.state import StoryState
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Hash, Key, Stories, Story
@@ -79,20 +78,10 @@ class ScopeVerdict(Wire):
 
 
 # Source: CX-45.
-class ChangeItem(Wire):
-    """One change; what is made gets its id here, so `entity_id` is for changing and removing."""
-
-    operation: ContextOperation
-    entity_type: ContextKind
-    entity_id: Annotated[str | None, Field(max_length=80)] = None
-    payload: dict[str, Any] = {}
-    reason: Reason
-
-
 class ChangeRequest(Wire):
     """Changes that are recorded together, or not at all."""
 
-    changes: Annotated[tuple[ChangeItem, ...], Field(min_length=1, max_length=20)]
+    changes: Changes
 
 
 class ChangeResult(Wire):
@@ -198,8 +187,8 @@ async def change_context(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: ChangeRequest
 ) -> Any:
     """Make, settle and remove decisions, questions and milestones in one append."""
-    sent = body.model_dump(mode="json", exclude_none=True)
-    pending = await carried_out(request, desk, story_id, parse_command("change_context", sent), who=who, key=key)
+    sent = ChangeContext.model_validate(body.model_dump(mode="json", exclude_none=True))
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key)
     if pending is not None:
         return pending
     version = (await desk.state(story_id)).version

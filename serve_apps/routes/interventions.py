@@ -22,15 +22,11 @@ from fleet.story.commands.interventions import (
     ResumeStory,
     Unpark,
 )
+from fleet.story.commands.text import AnswerQuestion, AnswerRequest, EditStory, QuestionRequest, RigorRequest, SetRigor
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
 from serve_apps.sight import require_project
-from serve_apps.wire.intervention import (
-    AnswerRequest,
-    EditRequest,
-    QuestionRequest,
-    RigorRequest,
-)
+from serve_apps.wire.intervention import EditRequest
 from serve_apps.wire.story import StartRequest, StoryView
 
 intervention_router = APIRouter(prefix="/api")
@@ -78,8 +74,7 @@ async def edit_story(
     reason = changes.pop("reason", None)
     if not changes:
         raise InvalidInput("the edit changes no field", field="/", problems=[])
-    wanted = {"changes": changes, "reason": reason}
-    return await answered(request, desk, story_id, parse_command("edit_story", wanted), who=who, key=key)
+    return await answered(request, desk, story_id, EditStory(changes=changes, reason=reason), who=who, key=key)
 
 
 @intervention_router.put(
@@ -87,7 +82,7 @@ async def edit_story(
 )
 async def set_rigor(request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: RigorRequest) -> Any:
     """Work at another rigor level; a lower one needs a person in role po."""
-    return await answered(request, desk, story_id, parse_command("set_rigor", body.model_dump()), who=who, key=key)
+    return await answered(request, desk, story_id, SetRigor.model_validate(body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(
@@ -173,8 +168,8 @@ async def answer_question(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, question_id: str, body: AnswerRequest
 ) -> Any:
     """Answer a question of the story."""
-    wanted = {"question_id": question_id, "answer": body.answer}
-    return await answered(request, desk, story_id, parse_command("answer_question", wanted), who=who, key=key)
+    sent = AnswerQuestion(question_id=question_id, answer=body.answer)
+    return await answered(request, desk, story_id, sent, who=who, key=key)
 
 
 @intervention_router.post(

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from fleet.kernel.types import QuestionKind, Reason
 from serve_apps.wire.story import Wire
-
-
-# Source: AP-58.
-class RigorRequest(Wire):
-    """Work at another rigor level."""
-
-    rigor: Annotated[str, Field(min_length=2, max_length=20)]
-    reason: Reason
 
 
 class CriterionText(Wire):
@@ -35,18 +26,3 @@ class EditRequest(Wire):
     constraints: dict[str, Any] | None = None
     tags: Annotated[tuple[str, ...] | None, Field(max_length=20)] = None
     reason: Annotated[str | None, Field(max_length=4000)] = None
-
-
-# Source: AP-73.
-class QuestionRequest(Wire):
-    """A question about a story."""
-
-    text: Annotated[str, Field(min_length=1, max_length=4000)]
-    severity: Literal["normal", "blocking"] = "normal"
-    kind: QuestionKind = "question"
-
-
-class AnswerRequest(Wire):
-    """The answer to a question."""
-
-    answer: Annotated[str, Field(min_length=1, max_length=4000)]

@@ -22,25 +22,16 @@ from fleet.log.port import Command, EventLog
 from fleet.models.profiles import ModelsConfig
 from fleet.models.prompts.reading import PACK_READERS, PackReaders
 from fleet.owner.commands.budget_requests import decide_budget, run_budget
-from fleet.owner.commands.context import change_context
 from fleet.owner.commands.council import COUNCIL_COMMANDS
 from fleet.owner.commands.delegations import run_delegations, standing_delegations
-from fleet.owner.commands.facts import facts_for
 from fleet.owner.commands.plan_adoption import adopt_plan
 from fleet.owner.commands.plan_versions import reject_plan, request_derivation, write_plan
 from fleet.owner.commands.preliminary_plans import propose_plan
-from fleet.owner.commands.story import (
-    answer_question,
-    apply_advice,
-    ask_question,
-    created_events,
-    edit_story,
-    parented,
-    set_rigor,
-)
+from fleet.owner.commands.story import created_events, parented
 from fleet.owner.duties.deploy import end_deployment
 from fleet.owner.duties.fetch import listed_target
 from fleet.owner.run_profile import require_profile
+from fleet.owner.tools.decisions import roles_held
 from fleet.owner.tools.requests import request_call, request_cancel, request_run
 from fleet.owner.tools.tool_calls import end_calls
 from fleet.owner.workbench import Workbench
@@ -51,6 +42,7 @@ from fleet.story.commands.command import Attachment, Caller, Facts, StoryCommand
 from fleet.story.commands.gates import refusal
 from fleet.story.commands.interventions import ArchiveStory, Cancel, started_again
 from fleet.story.evolve.story import fold
+from fleet.story.lifecycle import RIGORS
 from fleet.story.state import StoryState
 from fleet.workspace.service.repository_specs import check_reached
 
@@ -63,7 +55,6 @@ PLAIN: Mapping[str, Plain] = {
     "adopt_plan": adopt_plan,
     "reject_plan": reject_plan,
     "end_deployment": end_deployment,
-    "change_context": change_context,
 }
 
 
@@ -159,13 +150,32 @@ class CommandHandler:
         """What the command records; the documents that its events name are stored."""
         if isinstance(asked, UntypedCommand):
             return await COMMANDS[asked.command](self, bench, command, caller)
-        outcome = asked.decide(bench.state, await _facts(bench, command, asked, caller))
+        outcome = asked.decide(bench.state, await self._facts(bench, command, asked, caller))
         for document in outcome:
             if isinstance(document, Attachment):
                 await bench.blobs.put(document.data)
         if isinstance(asked, Cancel):
             await end_calls(bench)
         return tuple(payload for payload in outcome if not isinstance(payload, Attachment))
+
+    async def _facts(self, bench: Workbench, command: Command, asked: StoryCommand, caller: Caller) -> Facts:
+        """What the command is decided on; what takes reading is read for the command that needs it."""
+        rules = bench.rules
+        facts = Facts(
+            caller=caller,
+            stream=bench.journal.stream,
+            command_id=command.command_id,
+            now_ms=bench.now_ms,
+            fsm=rules.fsm,
+            planning=rules.planning,
+            coach=self._coach,
+            thresholds={level: rules.rigor.level(level).dor_min for level in RIGORS},
+            held=roles_held(bench.journal.policy.policy, caller.principal, caller.roles),
+            targets=rules.targets,
+        )
+        if isinstance(asked, ArchiveStory):
+            return replace(facts, history=[event for event, _ in await bench.journal.history()])
+        return facts
 
     async def create(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A new story with its score, in its first state (LC-12, SC-31)."""
@@ -221,28 +231,6 @@ class CommandHandler:
             *await run_budget(bench, command, caller),
         )
 
-    async def edit(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story has another text, and a score for it."""
-        caller.require("po", rule_id="LC-11")
-        return edit_story(bench, command, caller, self._coach)
-
-    async def apply_advice(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story has what the coach proposed, beside every word of its author."""
-        caller.require("po", rule_id="LC-11")
-        return apply_advice(bench, command, caller, self._coach)
-
-    async def set_rigor(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """The story is worked on at another rigor level."""
-        return await set_rigor(bench, command, caller, self._coach)
-
-    async def ask(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A question is on record."""
-        return ask_question(bench, command, caller)
-
-    async def answer(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-        """A question has its answer."""
-        return answer_question(bench, command, caller)
-
     async def propose_plan(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A council's outline becomes a proposed plan version."""
         return propose_plan(bench, command, caller)
@@ -256,14 +244,6 @@ class CommandHandler:
         """A command is to be run in the sandbox."""
         await bench.journal.require_running()
         return await request_run(bench, command, caller)
-
-
-async def _facts(bench: Workbench, command: Command, asked: StoryCommand, caller: Caller) -> Facts:
-    """What the command is decided on; what takes reading is read for the command that needs it."""
-    facts = facts_for(bench, command.command_id, caller)
-    if isinstance(asked, ArchiveStory):
-        return replace(facts, history=[event for event, _ in await bench.journal.history()])
-    return facts
 
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
@@ -284,11 +264,6 @@ COMMANDS: Mapping[str, Decide] = {
     "start_story": CommandHandler.start,
     "invoke_tool": CommandHandler.invoke_tool,
     "start_run": CommandHandler.start_run,
-    "edit_story": CommandHandler.edit,
-    "apply_advice": CommandHandler.apply_advice,
-    "set_rigor": CommandHandler.set_rigor,
-    "ask_question": CommandHandler.ask,
-    "answer_question": CommandHandler.answer,
     "propose_plan": CommandHandler.propose_plan,
     **COUNCIL_COMMANDS,
 }

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, get_args
 
 from fleet.kernel.errors import InvalidInput
 from fleet.story.commands.command import Facts, Outcome, StoryCommand
+from fleet.story.commands.context import ChangeContext
 from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
 from fleet.story.commands.gates import Approve, FireEvent, Reject, Revoke
 from fleet.story.commands.interventions import (
@@ -20,15 +21,21 @@ from fleet.story.commands.interventions import (
 )
 from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.commands.tasks import ActOnTask, ClaimTask, ReleaseTask, UpdateTask
+from fleet.story.commands.text import AnswerQuestion, ApplyAdvice, AskQuestion, EditStory, SetRigor
 from fleet.story.state import StoryState
 
 AnyCommand: TypeAlias = (
     AcceptDecision
     | ActOnTask
+    | AnswerQuestion
+    | ApplyAdvice
     | Approve
     | ArchiveStory
+    | AskQuestion
     | Cancel
+    | ChangeContext
     | ClaimTask
+    | EditStory
     | FireEvent
     | PauseStory
     | ProposeDecision
@@ -40,6 +47,7 @@ AnyCommand: TypeAlias = (
     | RestoreStory
     | ResumeStory
     | Revoke
+    | SetRigor
     | SupersedeDecision
     | Unpark
     | UpdateTask
@@ -47,15 +55,10 @@ AnyCommand: TypeAlias = (
 UNTYPED = frozenset(
     [
         "adopt_plan",
-        "answer_question",
-        "apply_advice",
-        "ask_question",
         "cancel_council",
         "cancel_run",
-        "change_context",
         "create_story",
         "derive_tasks",
-        "edit_story",
         "end_deployment",
         "invoke_tool",
         "propose_plan",
@@ -63,7 +66,6 @@ UNTYPED = frozenset(
         "reject_plan",
         "request_council",
         "set_budget",
-        "set_rigor",
         "start_run",
         "start_story",
         "write_plan",

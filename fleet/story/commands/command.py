@@ -21,7 +21,8 @@ from fleet.events.payload import Payload
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import InvalidInput, InvalidTransition
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId, derive_id
-from fleet.kernel.types import Frozen
+from fleet.kernel.types import Frozen, Rigor
+from fleet.planning.coach_config import CoachConfig
 from fleet.planning.planning_config import PlanningConfig
 from fleet.policy.deploy import DeployTarget
 from fleet.policy.roles import require_chosen, require_role
@@ -58,6 +59,9 @@ class Facts:
     now_ms: int
     fsm: FsmConfig
     planning: PlanningConfig
+    coach: CoachConfig
+    thresholds: Mapping[Rigor, int]
+    """The readiness score that each rigor level asks for."""
     held: frozenset[str]
     """The roles of the caller in workflows of tasks; an agent that is not registered has the one it is named after."""
     targets: tuple[DeployTarget, ...] = ()
@@ -95,6 +99,8 @@ class StoryCommand(Frozen):
 
     model_config = ConfigDict(extra="ignore")
     command: ClassVar[str]
+    sentences: ClassVar[Mapping[str, str]] = {}
+    """By its name, what is said of a field that is missing or of a wrong length; see `_LENGTHS`."""
 
     @abstractmethod
     def decide(self, state: StoryState, facts: Facts) -> Outcome:
@@ -113,7 +119,7 @@ class StoryCommand(Frozen):
         try:
             return handler(data)
         except ValidationError as error:
-            raise _wrong(cls.command, error) from error
+            raise refuse_body(cls.command, error, cls.sentences) from error
 
 
 _LENGTHS: Mapping[str, str] = {
@@ -124,26 +130,28 @@ _LENGTHS: Mapping[str, str] = {
 """By its name, what is said of a field that is missing, too short or too long."""
 
 
-def _wrong(command: str, error: ValidationError) -> InvalidInput:
+def refuse_body(command: str, error: ValidationError, sentences: Mapping[str, str] | None = None) -> InvalidInput:
     """The refusal of a body: the sentence about its one wrong field, or a list of all that is wrong."""
-    found = error.errors(include_url=False)
-    problems = [{"pointer": "/" + "/".join(map(str, e["loc"])), "message": _sentence(e) or e["msg"]} for e in found]
-    if len(found) == 1 and (text := _sentence(found[0])):
+    lengths, found = {**_LENGTHS, **(sentences or {})}, error.errors(include_url=False)
+    problems = [
+        {"pointer": "/" + "/".join(map(str, e["loc"])), "message": _sentence(lengths, e) or e["msg"]} for e in found
+    ]
+    if len(found) == 1 and (text := _sentence(lengths, found[0])):
         details = {"allowed": _allowed(found[0])} if _allowed(found[0]) else {}
         return InvalidInput(text, field=str(found[0]["loc"][0]), problems=problems, **details)
     listed = "; ".join(f"{p['pointer']}: {p['message']}" for p in problems)
     return InvalidInput(f"{command} is wrong: {listed}; correct it and call again", problems=problems)
 
 
-def _sentence(error: ErrorDetails) -> str | None:
+def _sentence(lengths: Mapping[str, str], error: ErrorDetails) -> str | None:
     """What is wrong with a field of the body in a sentence of ours; None leaves it to the validator's own."""
     if len(error["loc"]) != 1:
         return None
     field, given = str(error["loc"][0]), error["input"]
     if error["type"] == "literal_error":
         return f"{str(given)[:60]!r} is no {field}: say {' or '.join(_allowed(error))}"
-    if error["type"] in ("missing", "string_too_short", "string_too_long") and field in _LENGTHS:
-        return _LENGTHS[field].format(len(given.strip()) if isinstance(given, str) else 0)
+    if error["type"] in ("missing", "too_short", "string_too_short", "string_too_long") and field in lengths:
+        return lengths[field].format(len(given.strip()) if isinstance(given, str) else 0)
     return None
 
 

@@ -44,6 +44,20 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
         "supersede_decision",
         {"decision_id": "de-1", "by_decision_id": "de-2", "reason": WHY},
     ),
+    "story is edited": ("edit_story", {"changes": {"title": "Fold"}, "reason": None}),
+    "advice is taken": ("apply_advice", {"proposals": ["wrap"]}),
+    "rigor is set": ("set_rigor", {"rigor": "L2", "reason": WHY}),
+    "question is asked": ("ask_question", {"text": "Why?", "severity": "blocking", "kind": "question"}),
+    "question is answered": ("answer_question", {"question_id": "qu-1", "answer": "Because."}),
+    "context is changed": (
+        "change_context",
+        {
+            "changes": [
+                {"operation": "DELETE", "entity_type": "TASK", "entity_id": "tk-1", "payload": {}, "reason": WHY},
+                {"operation": "CREATE", "entity_type": "QUESTION", "payload": {"text": "Why?"}, "reason": WHY},
+            ]
+        },
+    ),
     "task is claimed": ("claim_task", {"task_id": "tk-1", "as_role": "developer"}),
     "task is given back": ("release_task", {"task_id": "tk-1"}),
     "task is edited": ("update_task", {"task_id": "tk-1", "changes": {"priority": 2}}),
