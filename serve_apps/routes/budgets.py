@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -14,9 +14,9 @@ from fleet.desk.planning import Pending
 from fleet.desk.principals import PrincipalRegistry
 from fleet.kernel.errors import InvalidInput, StoreUnavailable
 from fleet.kernel.ids import Principal, StoryId
-from fleet.kernel.types import BudgetLimit
+from fleet.kernel.types import BudgetLimit, NoteRequest
 from fleet.report.usage import UsageRow, sum_usage
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.budgets import Limits, SetBudget
 from serve_apps.requests import Caller, Desk, Key, NamedStory
 from serve_apps.sight import require_sight, sees_project, sight_of
 from serve_apps.wire.story import CommandView, Wire
@@ -24,13 +24,12 @@ from serve_apps.wire.story import CommandView, Wire
 budget_router = APIRouter(prefix="/api")
 
 
-class LimitsRequest(Wire):
+class LimitsRequest(NoteRequest):
     """New limits of one scope; quantities that are left out keep theirs, null takes a limit away."""
 
-    limits: Annotated[dict[BudgetLimit, Annotated[int, Field(ge=0)] | None], Field(min_length=1)]
+    limits: Annotated[Limits, Field(min_length=1)]
     story_id: Annotated[str | None, Field(max_length=80)] = None
     """The story that a task, council or role is meant in."""
-    note: Annotated[str, Field(max_length=4000)] = ""
 
 
 class BudgetLineView(Wire):
@@ -147,8 +146,8 @@ async def set_budget(
     if named is None:
         raise InvalidInput(f"say in which story this {scope} is: story_id", field="story_id")
     story_id = await require_sight(request, who, StoryId(named))
-    wanted: dict[str, Any] = {"scope": scope, "id": scope_id, "limits": body.limits, "note": body.note}
-    found = await desk.command(story_id, parse_command("set_budget", wanted), principal=who, key=key)
+    sent = SetBudget(scope=scope, id=scope_id, limits=body.limits, note=body.note)
+    found = await desk.command(story_id, sent, principal=who, key=key)
     if isinstance(found, Pending):
         url = f"/api/commands/{found.command_id}"
         view = CommandView(command_id=found.command_id, status="pending", status_url=url)

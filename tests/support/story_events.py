@@ -63,6 +63,7 @@ from fleet.events.workspace import (
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, StreamId
 from fleet.log.port import AppendRequest, EventLog
+from fleet.models.profiles import Budgets
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.planning_config import PlanningConfig
 from fleet.story.commands.command import Caller, Facts
@@ -750,6 +751,7 @@ def facts(caller: Caller | None = None, *, now_ms: int = T0 + 600_000) -> Facts:
         now_ms=now_ms,
         fsm=fsm(),
         planning=files().load("planning.yaml", PlanningConfig),
+        budgets=Budgets(),
         coach=files().load("coach.yaml", CoachConfig),
         thresholds={"L0": 50, "L1": 60, "L2": 70, "L3": 80},
         held=sent_by.roles,

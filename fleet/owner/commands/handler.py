@@ -21,7 +21,6 @@ from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.log.port import Command, EventLog
 from fleet.models.profiles import ModelsConfig
 from fleet.models.prompts.reading import PACK_READERS, PackReaders
-from fleet.owner.commands.budget_requests import decide_budget, run_budget
 from fleet.owner.commands.council import COUNCIL_COMMANDS
 from fleet.owner.commands.delegations import run_delegations, standing_delegations
 from fleet.owner.commands.plan_adoption import adopt_plan
@@ -37,8 +36,9 @@ from fleet.owner.tools.tool_calls import end_calls
 from fleet.owner.workbench import Workbench
 from fleet.planning.project_state import DEFAULT_PROJECT, ProjectState
 from fleet.policy.commands.git import git_address
+from fleet.story.commands.budgets import SetBudget
 from fleet.story.commands.catalogue import UntypedCommand, parse_command, require_known
-from fleet.story.commands.command import Attachment, Caller, Facts, StoryCommand
+from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, RefusedOnRecord, StoryCommand
 from fleet.story.commands.gates import refusal
 from fleet.story.commands.interventions import ArchiveStory, Cancel, started_again
 from fleet.story.evolve.story import fold
@@ -49,7 +49,6 @@ from fleet.workspace.service.repository_specs import check_reached
 Plain = Callable[[Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
 PLAIN: Mapping[str, Plain] = {
     "cancel_run": request_cancel,
-    "set_budget": decide_budget,
     "write_plan": write_plan,
     "derive_tasks": request_derivation,
     "adopt_plan": adopt_plan,
@@ -123,6 +122,9 @@ class CommandHandler:
         for attempt in range(1, _TRIES + 1):
             try:
                 payloads = await self._decide(bench, command, asked, caller)
+            except RefusedOnRecord as refused:
+                await bench.journal.record(refused.name, *await _stored(bench, refused.records), actor=caller.principal)
+                raise refused.error from None
             except GateClosed as error:
                 if "task_id" in error.details:
                     raise  # a task's own workflow: what is recorded are transitions of the story (LC-4)
@@ -150,13 +152,10 @@ class CommandHandler:
         """What the command records; the documents that its events name are stored."""
         if isinstance(asked, UntypedCommand):
             return await COMMANDS[asked.command](self, bench, command, caller)
-        outcome = asked.decide(bench.state, await self._facts(bench, command, asked, caller))
-        for document in outcome:
-            if isinstance(document, Attachment):
-                await bench.blobs.put(document.data)
+        payloads = await _stored(bench, asked.decide(bench.state, await self._facts(bench, command, asked, caller)))
         if isinstance(asked, Cancel):
             await end_calls(bench)
-        return tuple(payload for payload in outcome if not isinstance(payload, Attachment))
+        return payloads
 
     async def _facts(self, bench: Workbench, command: Command, asked: StoryCommand, caller: Caller) -> Facts:
         """What the command is decided on; what takes reading is read for the command that needs it."""
@@ -167,6 +166,7 @@ class CommandHandler:
             command_id=command.command_id,
             now_ms=bench.now_ms,
             fsm=rules.fsm,
+            budgets=bench.journal.budgeting.limits,
             planning=rules.planning,
             coach=self._coach,
             thresholds={level: rules.rigor.level(level).dor_min for level in RIGORS},
@@ -228,8 +228,16 @@ class CommandHandler:
                 record=bool(body.get("record")),
             ),
             *again,
-            *await run_budget(bench, command, caller),
+            *await self._start_budget(bench, command, caller),
         )
+
+    async def _start_budget(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
+        """What the limits that a run is started with record; nothing when there are none."""
+        limits = command.body.get("budget")
+        if not limits:
+            return ()
+        asked = SetBudget(limits=limits, note="set when the run was started")
+        return await self._decide(bench, command, asked, caller)
 
     async def propose_plan(self, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
         """A council's outline becomes a proposed plan version."""
@@ -244,6 +252,14 @@ class CommandHandler:
         """A command is to be run in the sandbox."""
         await bench.journal.require_running()
         return await request_run(bench, command, caller)
+
+
+async def _stored(bench: Workbench, outcome: Outcome) -> tuple[Payload, ...]:
+    """The events of an outcome, once the attachments that they name are stored."""
+    for one in outcome:
+        if isinstance(one, Attachment):
+            await bench.blobs.put(one.data)
+    return tuple(one for one in outcome if not isinstance(one, Attachment))
 
 
 Decide = Callable[[CommandHandler, Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
 from fleet.kernel.errors import InvalidInput
+from fleet.story.commands.budgets import SetBudget
 from fleet.story.commands.command import Facts, Outcome, StoryCommand
 from fleet.story.commands.context import ChangeContext
 from fleet.story.commands.decisions import AcceptDecision, ProposeDecision, RejectDecision, SupersedeDecision
@@ -47,6 +48,7 @@ AnyCommand: TypeAlias = (
     | RestoreStory
     | ResumeStory
     | Revoke
+    | SetBudget
     | SetRigor
     | SupersedeDecision
     | Unpark
@@ -65,7 +67,6 @@ UNTYPED = frozenset(
         "reject_council",
         "reject_plan",
         "request_council",
-        "set_budget",
         "start_run",
         "start_story",
         "write_plan",

@@ -19,9 +19,10 @@ from pydantic_core import ErrorDetails
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.kernel.digest import digest_of
-from fleet.kernel.errors import InvalidInput, InvalidTransition
+from fleet.kernel.errors import FleetError, InvalidInput, InvalidTransition
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StreamId, derive_id
 from fleet.kernel.types import Frozen, Rigor
+from fleet.models.profiles import Budgets
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.planning_config import PlanningConfig
 from fleet.policy.deploy import DeployTarget
@@ -58,6 +59,8 @@ class Facts:
     command_id: CommandId
     now_ms: int
     fsm: FsmConfig
+    budgets: Budgets
+    """The limits that config/models.yaml sets."""
     planning: PlanningConfig
     coach: CoachConfig
     thresholds: Mapping[Rigor, int]
@@ -88,6 +91,18 @@ class Attachment:
 
 Outcome: TypeAlias = tuple[Payload | Attachment, ...]
 """What a command records, in order."""
+
+
+class RefusedOnRecord(Exception):  # noqa: N818
+    """A refusal that leaves something on record under a name of its own: what the sender has to wait for.
+
+    Args:
+        records: what is recorded before `error` is raised; `name` is its command, so that it is recorded once.
+    """
+
+    def __init__(self, name: str, records: Outcome, error: FleetError) -> None:
+        super().__init__(error.message)
+        self.name, self.records, self.error = name, records, error
 
 
 class StoryCommand(Frozen):

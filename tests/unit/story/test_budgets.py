@@ -39,8 +39,8 @@ from fleet.story.allowance import (
     limits_of,
     require_room,
 )
-from fleet.story.budget_commands import ConsentNeeded, change_of, parse_scope, request_raise, set_budget
 from fleet.story.budgets import ScopeUsage
+from fleet.story.commands.budgets import ConsentNeeded, change_of, parse_scope, request_raise, set_budget
 from fleet.story.commands.command import Caller
 from fleet.story.state import StoryState
 from tests.support.rules import fsm

@@ -58,6 +58,10 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
             ]
         },
     ),
+    "budget is set": (
+        "set_budget",
+        {"scope": "task", "id": "tk-1", "limits": {"tokens": 5, "wall_ms": None}, "note": ""},
+    ),
     "task is claimed": ("claim_task", {"task_id": "tk-1", "as_role": "developer"}),
     "task is given back": ("release_task", {"task_id": "tk-1"}),
     "task is edited": ("update_task", {"task_id": "tk-1", "changes": {"priority": 2}}),

@@ -4,24 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from fleet.events.approval import ApprovalGranted, ApprovalRequested, Subject
 from fleet.events.budget import BudgetScope, BudgetSet
 from fleet.events.payload import Payload
 from fleet.events.story import StoryUnparked
-from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
+from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.errors import ApprovalRequired, InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.types import BudgetLimit, NoteRequest
 from fleet.models.profiles import Budgets
 from fleet.models.routing.budget import QUANTITIES, BudgetLimits
 from fleet.story.allowance import limits_of
 from fleet.story.approvals import last_request, valid_grant
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, RefusedOnRecord, StoryCommand
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
 
+Limits = dict[BudgetLimit, Annotated[int, Field(ge=0)] | None]
+"""New limits; None takes one away."""
 RAISE_GATE = "raise_budget"
 _SCOPES = ("story", "task", "council", "role")
+
+
+class SetBudget(NoteRequest, StoryCommand):
+    """A scope of the story has other limits (MB-24)."""
+
+    model_config = ConfigDict(extra="forbid")
+    command = "set_budget"
+    scope: Annotated[str, Field(max_length=20)] = "story"
+    id: Annotated[str | None, Field(max_length=80)] = None
+    limits: Limits
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The new limits; one that is raised by somebody who cannot consent to that leaves its request on record.
+
+        Raises:
+            RefusedOnRecord: with ApprovalRequired, and the request if none waits.
+            InvalidInput, NotFound, PolicyDenied, InvalidTransition: see `change_of`, `parse_scope` and `set_budget`.
+        """
+        scope, limits = parse_scope(state, self.scope, self.id), {str(k): v for k, v in self.limits.items()}
+        change = change_of(state, facts.budgets, scope, limits)
+        last = last_request(state, RAISE_GATE, change.digest)
+        attempt = last.request.attempt + 1 if last else 1
+        name = f"gate/{RAISE_GATE}/{change.digest.hex[:16]}/{attempt}"
+        card = Attachment(canonical_json(_card(state, change, self.note)))
+        request = request_raise(
+            state,
+            facts.fsm,
+            change,
+            approval_id=facts.new_id("ap", name),
+            card=card.digest,
+            caller=facts.caller,
+            now_ms=facts.now_ms,
+            attempt=attempt,
+        )
+        decided = set_budget(
+            state, facts.fsm, change, caller=facts.caller, now_ms=facts.now_ms, note=self.note, consent=request
+        )
+        if not isinstance(decided, ConsentNeeded):
+            return (card, *decided)
+        error = _needs_consent(state, change, decided, request)
+        if decided.pending is not None:
+            raise error
+        raise RefusedOnRecord(name, (card, request), error)
+
+
+def _card(state: StoryState, change: BudgetChange, note: str) -> dict[str, object]:
+    return {
+        "gate": RAISE_GATE,
+        "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
+        "scope": change.scope.model_dump(),
+        "limits": change.as_recorded(),
+        "tokens": state.tokens,
+        "note": note,
+    }
+
+
+def _needs_consent(
+    state: StoryState, change: BudgetChange, needed: ConsentNeeded, request: ApprovalRequested
+) -> ApprovalRequired:
+    approval_id = needed.pending or request.approval_id
+    return ApprovalRequired(
+        f"a person in role {needed.role} has to approve the higher budget first: `fleet story approve "
+        f"{state.story_id} {approval_id}`, then send the same limits again",
+        rule_id="MB-24",
+        gate=RAISE_GATE,
+        role=needed.role,
+        approval_id=approval_id,
+        request_digest=str(change.digest),
+    )
 
 
 @dataclass(frozen=True, slots=True)
