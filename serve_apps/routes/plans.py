@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
 from fleet.desk.planning import PlanningDesk
 from fleet.kernel.errors import AlreadyClaimed
 from fleet.kernel.ids import Principal, StoryId
-from fleet.owner.commands.plan_versions import find_plan, plan_by_hand
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.command import StoryCommand
+from fleet.story.commands.plan_adoption import AdoptPlan, AdoptRequest
+from fleet.story.commands.plan_versions import (
+    DeriveTasks,
+    RejectPlan,
+    RejectPlanRequest,
+    WritePlan,
+    WritePlanRequest,
+    find_plan,
+    plan_by_hand,
+)
 from serve_apps.commanding import carried_out, tagged
 from serve_apps.requests import Caller, Desk, Key, Story
 from serve_apps.sight import sight_of
 from serve_apps.wire.plan import (
-    AdoptRequest,
     DerivationView,
     PlanPage,
     PlanVersionList,
-    RejectPlanRequest,
-    WritePlanRequest,
     plan_page,
     plan_version_list,
 )
@@ -59,7 +63,9 @@ async def write_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: WritePlanRequest
 ) -> Response:
     """Propose a plan version by hand, new or edited; tasks that stay keep their ids."""
-    pending = await carried_out(request, desk, story_id, parse_command("write_plan", _written(body)), who=who, key=key)
+    # With what was sent alone, so that a problem names what the caller wrote.
+    sent = WritePlan.model_validate(body.model_dump(mode="json", exclude_unset=True))
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key)
     return pending or await _page(request, desk, story_id, plan_by_hand(story_id, who, key), who=who, status=201)
 
 
@@ -73,18 +79,13 @@ async def derive_tasks(request: Request, desk: Desk, who: Caller, key: Key, stor
     """Ask the planner for the tasks of the present text once more; while it is asked, the answer names that plan."""
     plan_id = str(plan_by_hand(story_id, who, key))
     try:
-        pending = await carried_out(request, desk, story_id, parse_command("derive_tasks", {}), who=who, key=key)
+        pending = await carried_out(request, desk, story_id, DeriveTasks(), who=who, key=key)
     except AlreadyClaimed as error:
         pending, plan_id = None, str(error.details["holder"])
     view = DerivationView(
         plan_id=plan_id, status="requested", status_url=f"/api/planner/stories/{story_id}/plans/{plan_id}"
     )
     return pending or tagged(view, (await desk.state(story_id)).version, status=202)
-
-
-def _written(body: WritePlanRequest) -> dict[str, Any]:
-    """The body with what was sent alone, so that a problem names what the caller wrote."""
-    return body.model_dump(mode="json", exclude_unset=True)
 
 
 @plan_router.post(
@@ -96,8 +97,8 @@ async def adopt_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: AdoptRequest
 ) -> Response:
     """Follow a proposed version, on an accepted decision; the former one is superseded."""
-    wanted = {"plan_id": plan_id, **body.model_dump(mode="json")}
-    return await _after(request, desk, story_id, "adopt_plan", wanted, who=who, key=key)
+    sent = AdoptPlan(plan_id=plan_id, decision_id=body.decision_id)
+    return await _after(request, desk, story_id, sent, plan_id, who=who, key=key)
 
 
 @plan_router.post(
@@ -109,8 +110,8 @@ async def reject_plan(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, plan_id: str, body: RejectPlanRequest
 ) -> Response:
     """Do not follow a proposed version."""
-    wanted = {"plan_id": plan_id, **body.model_dump(mode="json")}
-    return await _after(request, desk, story_id, "reject_plan", wanted, who=who, key=key)
+    sent = RejectPlan(plan_id=plan_id, reason=body.reason)
+    return await _after(request, desk, story_id, sent, plan_id, who=who, key=key)
 
 
 async def _page(
@@ -124,11 +125,11 @@ async def _after(
     request: Request,
     desk: PlanningDesk,
     story_id: StoryId,
-    name: str,
-    body: dict[str, Any],
+    sent: StoryCommand,
+    plan_id: str,
     *,
     who: Principal,
     key: str,
 ) -> Response:
-    pending = await carried_out(request, desk, story_id, parse_command(name, body), who=who, key=key)
-    return pending or await _page(request, desk, story_id, body["plan_id"], who=who)
+    pending = await carried_out(request, desk, story_id, sent, who=who, key=key)
+    return pending or await _page(request, desk, story_id, plan_id, who=who)

@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from fleet.events.plan import Task
-from fleet.kernel.types import Reason, Risk
 from fleet.planning.execution import ready_tasks
 from fleet.planning.graph import PlanEdge, PlanNode, critical_path, plan_layers
 from fleet.story.coarse import coarse_status
 from fleet.story.state import Plan, StoryState
 from serve_apps.wire.planner import PlanVersionView, plan_version
 from serve_apps.wire.story import Wire
-
-
-# Source: PL-20.
-class TaskDraft(Wire):
-    """One task of a plan that a person writes; values out of bounds are all listed in the refusal."""
-
-    title: str
-    description: str
-    role: str
-    kind: str
-    estimated_hours: int
-    priority: int
-    """1 is the highest."""
-    keywords: tuple[str, ...]
-    depends_on: tuple[int, ...] = ()
-    """Indexes of other tasks of this plan, from 0."""
-    acceptance_refs: tuple[str, ...]
-    """Criteria of the story or accepted decisions that the task serves."""
-    paths: tuple[str, ...] = ()
-    replaces: str | None = None
-    """A task of the story that nobody began, whose id this one keeps."""
-    risk: Risk = "low"
-    suggested_tech: tuple[str, ...] = ()
-    notes: str = ""
-
-
-# Source: PL-25.
-class WritePlanRequest(Wire):
-    """A plan version by hand, new or edited."""
-
-    rationale: Reason
-    tasks: Annotated[tuple[TaskDraft, ...], Field(max_length=50)]
-    previous_plan_id: Annotated[str | None, Field(max_length=80)] = None
-    """The version that this one is an edit of; the adopted one when left out."""
-
-
-# Source: PL-11.
-class AdoptRequest(Wire):
-    """Follow a proposed version."""
-
-    decision_id: Annotated[str, Field(min_length=1, max_length=80)]
-    """An accepted decision of the story."""
-
-
-class RejectPlanRequest(Wire):
-    """Do not follow a proposed version."""
-
-    reason: Reason
 
 
 # Source: AP-61.

@@ -33,7 +33,7 @@ CROWDED = {
     "fleet/planning": 16,
     "fleet/report": 16,
     "fleet/sandbox/inside": 49,
-    "fleet/story": 24,
+    "fleet/story": 23,
     "serve_apps/routes": 32,
     "serve_apps/wire": 16,
 }
@@ -48,7 +48,7 @@ WIDE = {
     "fleet/desk/tools/desk.py": 24,
     "fleet/graph/effects/table.py": 23,
     "fleet/owner/commands/council.py": 23,
-    "fleet/owner/commands/handler.py": 32,
+    "fleet/owner/commands/handler.py": 30,
     "fleet/owner/duties/councils.py": 28,
     "fleet/owner/duties/delivery.py": 24,
     "fleet/owner/duties/deploy.py": 21,

@@ -754,5 +754,6 @@ def facts(caller: Caller | None = None, *, now_ms: int = T0 + 600_000) -> Facts:
         budgets=Budgets(),
         coach=files().load("coach.yaml", CoachConfig),
         thresholds={"L0": 50, "L1": 60, "L2": 70, "L3": 80},
+        assignable_roles=("developer", "architect", "qa"),
         held=sent_by.roles,
     )

@@ -23,8 +23,6 @@ from fleet.models.profiles import ModelsConfig
 from fleet.models.prompts.reading import PACK_READERS, PackReaders
 from fleet.owner.commands.council import COUNCIL_COMMANDS
 from fleet.owner.commands.delegations import run_delegations, standing_delegations
-from fleet.owner.commands.plan_adoption import adopt_plan
-from fleet.owner.commands.plan_versions import reject_plan, request_derivation, write_plan
 from fleet.owner.commands.preliminary_plans import propose_plan
 from fleet.owner.commands.story import created_events, parented
 from fleet.owner.duties.deploy import end_deployment
@@ -49,10 +47,6 @@ from fleet.workspace.service.repository_specs import check_reached
 Plain = Callable[[Workbench, Command, Caller], Awaitable[tuple[Payload, ...]]]
 PLAIN: Mapping[str, Plain] = {
     "cancel_run": request_cancel,
-    "write_plan": write_plan,
-    "derive_tasks": request_derivation,
-    "adopt_plan": adopt_plan,
-    "reject_plan": reject_plan,
     "end_deployment": end_deployment,
 }
 
@@ -168,6 +162,7 @@ class CommandHandler:
             fsm=rules.fsm,
             budgets=bench.journal.budgeting.limits,
             planning=rules.planning,
+            assignable_roles=rules.assignable_roles,
             coach=self._coach,
             thresholds={level: rules.rigor.level(level).dor_min for level in RIGORS},
             held=roles_held(bench.journal.policy.policy, caller.principal, caller.roles),

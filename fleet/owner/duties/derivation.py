@@ -28,6 +28,7 @@ from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, DerivedTask, complexity_of, derivation_schema, validate_derivation
+from fleet.story.commands.plan_versions import derivation_name, next_plan_id
 from fleet.story.intents import DeriveAgain, DerivePlan
 
 PLANNER = seat("planner")
@@ -35,7 +36,7 @@ PLANNER = seat("planner")
 
 async def derive_plan(bench: Workbench, intent: DerivePlan) -> None:
     """A plan is adopted, or the story is parked with every problem of every attempt (PL-23)."""
-    prefix, plan_id = _prefix(bench), next_plan_id(bench)
+    prefix, plan_id = derivation_name(bench.state), next_plan_id(bench.state)
     await keep_summary(bench, PLANNER.role, "DESIGN", before=f"{prefix}/derive-1")
     await bench.journal.record(
         f"{prefix}/requested",
@@ -53,15 +54,6 @@ async def derive_again(bench: Workbench, intent: DeriveAgain) -> None:
     prefix = f"plan/again/{intent.plan_id}"
     await keep_summary(bench, PLANNER.role, "DESIGN", before=f"{prefix}/derive-1")
     await _derived(bench, DerivePlan(decision_id=intent.decision_id), prefix, EntityId(intent.plan_id))
-
-
-def next_plan_id(bench: Workbench) -> EntityId:
-    """The id of the plan that the story derives next by itself."""
-    return bench.new_id("pv", _prefix(bench))
-
-
-def _prefix(bench: Workbench) -> str:
-    return f"plan/{len(bench.state.plans) + 1}/{bench.state.content.digest.hex[:12]}"
 
 
 def _is_wanting(bench: Workbench) -> bool:

@@ -20,6 +20,8 @@ from fleet.story.commands.interventions import (
     ResumeStory,
     Unpark,
 )
+from fleet.story.commands.plan_adoption import AdoptPlan
+from fleet.story.commands.plan_versions import DeriveTasks, RejectPlan, WritePlan
 from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.commands.tasks import ActOnTask, ClaimTask, ReleaseTask, UpdateTask
 from fleet.story.commands.text import AnswerQuestion, ApplyAdvice, AskQuestion, EditStory, SetRigor
@@ -28,6 +30,7 @@ from fleet.story.state import StoryState
 AnyCommand: TypeAlias = (
     AcceptDecision
     | ActOnTask
+    | AdoptPlan
     | AnswerQuestion
     | ApplyAdvice
     | Approve
@@ -36,12 +39,14 @@ AnyCommand: TypeAlias = (
     | Cancel
     | ChangeContext
     | ClaimTask
+    | DeriveTasks
     | EditStory
     | FireEvent
     | PauseStory
     | ProposeDecision
     | Reject
     | RejectDecision
+    | RejectPlan
     | ReleaseTask
     | RequestApproval
     | ResolveStep
@@ -53,23 +58,20 @@ AnyCommand: TypeAlias = (
     | SupersedeDecision
     | Unpark
     | UpdateTask
+    | WritePlan
 )
 UNTYPED = frozenset(
     [
-        "adopt_plan",
         "cancel_council",
         "cancel_run",
         "create_story",
-        "derive_tasks",
         "end_deployment",
         "invoke_tool",
         "propose_plan",
         "reject_council",
-        "reject_plan",
         "request_council",
         "start_run",
         "start_story",
-        "write_plan",
     ]
 )
 """Commands without a model of their own yet: their body is read where they are decided."""

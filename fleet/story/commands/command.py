@@ -62,6 +62,8 @@ class Facts:
     budgets: Budgets
     """The limits that config/models.yaml sets."""
     planning: PlanningConfig
+    assignable_roles: tuple[str, ...]
+    """Roles that tasks may go to."""
     coach: CoachConfig
     thresholds: Mapping[Rigor, int]
     """The readiness score that each rigor level asks for."""
@@ -72,9 +74,9 @@ class Facts:
     history: Sequence[StoredEvent] = ()
     """Every event of the story, for a command that keeps them (`archive_story`); empty for any other."""
 
-    def new_id(self, prefix: str, name: str) -> EntityId:
+    def new_id(self, prefix: str, name: str, ordinal: int = 0) -> EntityId:
         """The id of an entity that the story makes under this name; the same on every replay (GL-9)."""
-        return derive_id(prefix, self.stream, name)
+        return derive_id(prefix, self.stream, name, ordinal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from fleet.kernel.errors import AlreadyClaimed, FleetError, InvalidTransition, P
 from fleet.kernel.ids import CommandId, EntityId, Principal, StreamId
 from fleet.log.port import Command
 from fleet.models.port import AgentRequest
-from fleet.owner.commands.plan_versions import plan_by_hand
-from fleet.owner.duties.derivation import derive_again, derive_plan, next_plan_id
+from fleet.owner.duties.derivation import derive_again, derive_plan
 from fleet.owner.workbench import Workbench
+from fleet.story.commands.plan_versions import next_plan_id, plan_by_hand
 from fleet.story.intents import DeriveAgain, DerivePlan
 from fleet.story.plan import plan
 from tests.support.bench import ScriptedAgents, World
@@ -139,7 +139,7 @@ async def test_second_request_is_told_of_the_first():
     plan_id = await at.ask()
     assert (await at.refused(AlreadyClaimed, who="user:ana")).details["holder"] == plan_id
     by_itself = await desk_of(until("design"))
-    assert (await by_itself.refused(AlreadyClaimed)).details["holder"] == next_plan_id(by_itself.bench)
+    assert (await by_itself.refused(AlreadyClaimed)).details["holder"] == next_plan_id(by_itself.bench.state)
 
 
 @pytest.mark.rule("PL-24", "PL-5")

@@ -172,11 +172,19 @@ async def test_plan_by_hand_is_refused_with_every_problem_that_it_has():
 
 
 @pytest.mark.rule("AP-60", "LC-11")
-@pytest.mark.parametrize("name", ["write_plan", "adopt_plan", "reject_plan", "update_task"])
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("write_plan", {"rationale": WHY, "tasks": []}),
+        ("adopt_plan", {"plan_id": PLAN, "decision_id": DECISION}),
+        ("reject_plan", {"plan_id": PLAN, "reason": WHY}),
+        ("update_task", {"task_id": TASK, "changes": {"priority": 2}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 @pytest.mark.parametrize("who", ["user:dev", "user:quinn", "user:nobody"])
-async def test_plans_and_tasks_are_changed_by_architects_and_pos_alone(name: str, who: str):
+async def test_plans_and_tasks_are_changed_by_architects_and_pos_alone(name: str, body: dict[str, Any], who: str):
     at = await desk_of(building())
-    body = {"task_id": str(TASK), "changes": {"priority": 2}}
     assert (await at.refused(PolicyDenied, name, body, who=who)).details["rule_id"] == "LC-11"
 
 

@@ -9,22 +9,17 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from fleet.events.payload import Payload
 from fleet.events.plan import Dependency, PlanProposed, PlanRejected, Task, TaskDecision, TaskDerivationRequested
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import AlreadyClaimed, InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId, derive_id
-from fleet.kernel.types import Frozen, Reason
-from fleet.log.port import Command
-from fleet.owner.duties.derivation import next_plan_id
-from fleet.owner.tools.tool_steps import parsed
-from fleet.owner.workbench import Workbench
+from fleet.kernel.types import Frozen, Reason, Risk
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, complexity_of, validate_derivation
 from fleet.story.approvals import check_notes
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Facts, Outcome, StoryCommand
 from fleet.story.commands.tasks import task_extras_problems
 from fleet.story.intents import DerivePlan
 from fleet.story.plan import design_decision
@@ -38,67 +33,170 @@ _ANSWERED_BY_A_PLAN = ("derivation_failed", "plan_stalled")
 """Why a story is parked that a plan by hand gets out of there (PL-23, PL-46)."""
 
 
-class _Written(Frozen):
+# Source: PL-20.
+class TaskDraft(Frozen):
+    """One task of a plan that a person writes; values out of bounds are all listed in the refusal."""
+
+    title: str
+    description: str
+    role: str
+    kind: str
+    estimated_hours: int
+    priority: int
+    """1 is the highest."""
+    keywords: tuple[str, ...]
+    depends_on: tuple[int, ...] = ()
+    """Indexes of other tasks of this plan, from 0."""
+    acceptance_refs: tuple[str, ...]
+    """Criteria of the story or accepted decisions that the task serves."""
+    paths: tuple[str, ...] = ()
+    replaces: str | None = None
+    """A task of the story that nobody began, whose id this one keeps."""
+    risk: Risk = "low"
+    suggested_tech: tuple[str, ...] = ()
+    notes: str = ""
+
+
+class PlanBasis(Frozen):
+    """Why a plan version is written, and from which one."""
+
     rationale: Reason
-    tasks: Annotated[list[Any], Field(max_length=50)]
     previous_plan_id: Annotated[str | None, Field(max_length=80)] = None
+    """The version that this one is an edit of; the adopted one when left out."""
 
 
-class _Named(Frozen):
-    plan_id: Annotated[str, Field(max_length=80)]
-    reason: Annotated[str, Field(max_length=4000)] = ""
+# Source: PL-25.
+class WritePlanRequest(PlanBasis):
+    """A plan version by hand, new or edited."""
+
+    tasks: Annotated[tuple[TaskDraft, ...], Field(max_length=50)]
 
 
-async def write_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The story has a proposed plan version of this author; it binds nobody until it is adopted (`write_plan`).
+class RejectPlanRequest(Frozen):
+    """Do not follow a proposed version."""
+
+    reason: Reason
+
+
+class WritePlan(PlanBasis, StoryCommand):
+    """The story has a proposed plan version of this author; it binds nobody until it is adopted.
 
     A task of the earlier versions keeps its id when title, role and kind are the same, or when the new one names it as
     `replaces` (PL-12). One that was cancelled is not taken up again.
-
-    Raises:
-        PolicyDenied: the caller is neither architect nor po.
-        InvalidTransition: the story is over, or parked for another reason than that it lacks a plan.
-        InvalidInput: the plan breaks rules; all problems are listed (PL-13, PL-20, PL-30).
     """
-    caller.require("architect", "po", rule_id="LC-11")
-    state = bench.state
-    require_plannable(state, event="write_plan")
-    asked = parsed(_Written, command)
-    previous = asked.previous_plan_id or state.plan_id
-    if previous is not None:
-        find_plan(state, previous)
-    found = _valid(bench, asked)
-    name = f"plan-by-hand/{command.command_id}"
-    plan_id = _plan_id(state.story_id, command.command_id)
-    kept = dict(_kept(state, found, asked.tasks))
-    ids = [kept[n].task.task_id if n in kept else bench.new_id("tk", name, n) for n in range(len(found.tasks))]
-    tasks = tuple(_task(bench, caller, asked, found, n, ids, plan_id, kept.get(n)) for n in range(len(ids)))
-    return (
-        PlanProposed(
-            plan_id=plan_id,
-            version=len(state.plans) + 1,
-            previous_plan_id=EntityId(previous) if previous else None,
-            author=caller.principal,
-            rationale=asked.rationale,
-            tasks=tasks,
-            dependencies=tuple(
-                Dependency(from_=ids[e.task], to=ids[e.depends_on], inferred=e.inferred) for e in found.dependencies
+
+    model_config = ConfigDict(extra="forbid")
+    command = "write_plan"
+    tasks: Annotated[list[Any], Field(max_length=50)]
+    """In the form of `TaskDraft`. The rules of a derivation judge them, so that all problems of a plan are listed."""
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The version.
+
+        Raises:
+            PolicyDenied: the caller is neither architect nor po.
+            InvalidTransition: the story is over, or parked for another reason than that it lacks a plan.
+            InvalidInput: the plan breaks rules; all problems are listed (PL-13, PL-20, PL-30).
+        """
+        caller = facts.caller
+        caller.require("architect", "po", rule_id="LC-11")
+        require_plannable(state, event=self.command)
+        previous = self.previous_plan_id or state.plan_id
+        if previous is not None:
+            find_plan(state, previous)
+        found = _valid(state, facts, self)
+        name = f"plan-by-hand/{facts.command_id}"
+        plan_id = _plan_id(StoryId(state.story_id), facts.command_id)
+        kept = dict(_kept(state, found, self.tasks))
+        ids = [kept[n].task.task_id if n in kept else facts.new_id("tk", name, n) for n in range(len(found.tasks))]
+        tasks = tuple(_task(state, facts, self, found, n, ids, plan_id, kept.get(n)) for n in range(len(ids)))
+        return (
+            PlanProposed(
+                plan_id=plan_id,
+                version=len(state.plans) + 1,
+                previous_plan_id=EntityId(previous) if previous else None,
+                author=caller.principal,
+                rationale=self.rationale,
+                tasks=tasks,
+                dependencies=tuple(
+                    Dependency(from_=ids[e.task], to=ids[e.depends_on], inferred=e.inferred) for e in found.dependencies
+                ),
+                estimated_complexity=complexity_of(len(tasks)),
+                task_decisions=tuple(
+                    TaskDecision(
+                        task_index=n,
+                        task_description=task.title,
+                        decided_by=caller.principal,
+                        decision_reason=self.rationale,
+                        decided_at=facts.now_ms,
+                    )
+                    for n, task in enumerate(tasks)
+                ),
+                content_digest=state.content.digest,
+                plan_digest=digest_of_json([json.loads(task.model_dump_json()) for task in tasks]),
             ),
-            estimated_complexity=complexity_of(len(tasks)),
-            task_decisions=tuple(
-                TaskDecision(
-                    task_index=n,
-                    task_description=task.title,
-                    decided_by=caller.principal,
-                    decision_reason=asked.rationale,
-                    decided_at=bench.now_ms,
-                )
-                for n, task in enumerate(tasks)
-            ),
-            content_digest=state.content.digest,
-            plan_digest=digest_of_json([json.loads(task.model_dump_json()) for task in tasks]),
-        ),
-    )
+        )
+
+
+class RejectPlan(RejectPlanRequest, StoryCommand):
+    """The proposed version will not be followed (PL-10)."""
+
+    model_config = ConfigDict(extra="forbid")
+    command = "reject_plan"
+    plan_id: Annotated[str, Field(max_length=80)]
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The rejection.
+
+        Raises:
+            PolicyDenied: the caller is neither architect nor po.
+            NotFound: no such plan.
+            InvalidTransition: it is not proposed, or the story is over.
+        """
+        facts.caller.require("architect", "po", rule_id="LC-11")
+        plan = find_plan(state, self.plan_id)
+        require_plannable(state, event=self.command)
+        require_proposed(plan, event=self.command)
+        reason = check_notes(self.reason, "reason")
+        return (PlanRejected(plan_id=plan.proposal.plan_id, by=facts.caller.principal, reason=reason),)
+
+
+class DeriveTasks(StoryCommand):
+    """The planner is to be asked for tasks of the present text once more (PL-24)."""
+
+    command = "derive_tasks"
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The request.
+
+        Raises:
+            PolicyDenied: the caller is neither architect nor po, nor a system.
+            InvalidTransition: the story is over, past its build, parked for another reason than that it lacks a plan,
+                or its design is not decided yet.
+            QuorumNotReached: the council on its design came to no decision.
+            AlreadyClaimed: a derivation is under way; `holder` is the plan that comes of it.
+        """
+        facts.caller.require("architect", "po", "system", rule_id="LC-11")
+        # Before the disposition: such a council parks its story, and that alone would not say what is missing.
+        require_decided_design(state)
+        require_plannable(state, event=self.command)
+        lifecycle = facts.fsm.lifecycles[state.lifecycle]
+        is_early = lifecycle.phase(state.state) in ("DESIGN", "BUILD") and not lifecycle.states[state.state].terminal
+        if not is_early or design_decision(state) is None:
+            why = "its design is not decided" if is_early else "its build is over"
+            raise InvalidTransition(
+                f"story {state.story_id} is in state {state.state} and {why}: there is nothing to derive tasks from",
+                state=state.state,
+                event=self.command,
+                allowed=[],
+            )
+        owed = owed_intents(state, facts.fsm, now_ms=facts.now_ms)
+        is_owed = any(isinstance(intent, DerivePlan) for intent in owed)
+        under_way = state.derivation or (next_plan_id(state) if is_owed else None)
+        if under_way is not None:
+            raise AlreadyClaimed(f"tasks are being derived as plan {under_way}: wait for it", holder=under_way)
+        plan_id = _plan_id(StoryId(state.story_id), facts.command_id)
+        return (TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),)
 
 
 def plan_by_hand(story_id: StoryId, who: Principal, key: str) -> EntityId:
@@ -110,16 +208,15 @@ def _plan_id(story_id: StoryId, command_id: str) -> EntityId:
     return derive_id("pv", StreamId.of_story(story_id), f"plan-by-hand/{command_id}")
 
 
-def _valid(bench: Workbench, asked: _Written) -> DerivedPlan:
+def _valid(state: StoryState, facts: Facts, asked: WritePlan) -> DerivedPlan:
     """The plan by the rules of a derivation; InvalidInput with everything that is wrong (PL-21)."""
-    state, rules = bench.state, bench.rules
     plain = [{k: v for k, v in t.items() if k not in _EXTRAS} if isinstance(t, dict) else t for t in asked.tasks]  # pyright: ignore[reportUnknownVariableType]
     found = validate_derivation(
         {"tasks": plain},
-        acceptance_ids=tuple(c.ac_id for c in bench.criteria),
+        acceptance_ids=tuple(c.ac_id for c in state.content.acceptance_criteria),
         decision_ids=[k for k, d in state.decisions.items() if d.status == "ACCEPTED"],
-        assignable_roles=rules.assignable_roles,
-        config=rules.planning,
+        assignable_roles=facts.assignable_roles,
+        config=facts.planning,
     )
     problems = [_told(p) for p in found] if not isinstance(found, DerivedPlan) else []
     problems += [*_extras_problems(state, asked.tasks)]
@@ -178,9 +275,9 @@ def _kept(state: StoryState, plan: DerivedPlan, tasks: Sequence[Any]) -> Iterato
 
 
 def _task(
-    bench: Workbench,
-    caller: Caller,
-    asked: _Written,
+    state: StoryState,
+    facts: Facts,
+    asked: WritePlan,
     plan: DerivedPlan,
     number: int,
     ids: Sequence[EntityId],
@@ -190,7 +287,7 @@ def _task(
     derived, raw = plan.tasks[number], asked.tasks[number]
     return Task(
         task_id=ids[number],
-        story_id=bench.journal.story_id,
+        story_id=StoryId(state.story_id),
         plan_id=plan_id,
         title=derived.title,
         description=derived.description,
@@ -206,56 +303,18 @@ def _task(
         risk=raw.get("risk", "low"),
         suggested_tech=tuple(raw.get("suggested_tech", ())),
         notes=raw.get("notes", ""),
-        author=caller.principal,
+        author=facts.caller.principal,
     )
 
 
-async def reject_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The proposed version will not be followed (`reject_plan`, PL-10).
-
-    Raises PolicyDenied: neither architect nor po. NotFound: no such plan. InvalidTransition: it is not proposed, or the
-    story is over. InvalidInput: the reason has not 10 to 4,000 characters.
-    """
-    caller.require("architect", "po", rule_id="LC-11")
-    asked = parsed(_Named, command)
-    plan = find_plan(bench.state, asked.plan_id)
-    require_plannable(bench.state, event="reject_plan")
-    require_proposed(plan, event="reject_plan")
-    reason = check_notes(asked.reason, "reason")
-    return (PlanRejected(plan_id=plan.proposal.plan_id, by=caller.principal, reason=reason),)
+def derivation_name(state: StoryState) -> str:
+    """The name of what the next derivation of the story by itself does."""
+    return f"plan/{len(state.plans) + 1}/{state.content.digest.hex[:12]}"
 
 
-async def request_derivation(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The planner is to be asked for tasks of the present text once more (`derive_tasks`, PL-24).
-
-    Raises:
-        PolicyDenied: the caller is neither architect nor po, nor a system.
-        InvalidTransition: the story is over, past its build, parked for another reason than that it lacks a plan, or
-            its design is not decided yet.
-        QuorumNotReached: the council on its design came to no decision.
-        AlreadyClaimed: a derivation is under way; `holder` is the plan that comes of it.
-    """
-    caller.require("architect", "po", "system", rule_id="LC-11")
-    state, fsm = bench.state, bench.rules.fsm
-    # Before the disposition: such a council parks its story, and that alone would not say what is missing.
-    require_decided_design(state)
-    require_plannable(state, event="derive_tasks")
-    lifecycle = fsm.lifecycles[state.lifecycle]
-    is_early = lifecycle.phase(state.state) in ("DESIGN", "BUILD") and not lifecycle.states[state.state].terminal
-    if not is_early or design_decision(state) is None:
-        why = "its design is not decided" if is_early else "its build is over"
-        raise InvalidTransition(
-            f"story {state.story_id} is in state {state.state} and {why}: there is nothing to derive tasks from",
-            state=state.state,
-            event="derive_tasks",
-            allowed=[],
-        )
-    owed = owed_intents(state, fsm, now_ms=bench.now_ms)
-    under_way = state.derivation or (next_plan_id(bench) if any(isinstance(i, DerivePlan) for i in owed) else None)
-    if under_way is not None:
-        raise AlreadyClaimed(f"tasks are being derived as plan {under_way}: wait for it", holder=under_way)
-    plan_id = _plan_id(state.story_id, command.command_id)
-    return (TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),)
+def next_plan_id(state: StoryState) -> EntityId:
+    """The id of the plan that the story derives next by itself."""
+    return derive_id("pv", StreamId.of_story(state.story_id), derivation_name(state))
 
 
 def find_plan(state: StoryState, plan_id: str) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fleet.events.payload import Payload
 from fleet.events.plan import PlanAdopted, PlanProposed, Task
@@ -13,12 +13,10 @@ from fleet.events.task import TaskAdded, TaskTransitioned, TaskUpdated
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied
 from fleet.kernel.ids import EntityId
 from fleet.kernel.types import Frozen
-from fleet.log.port import Command
-from fleet.owner.commands.plan_versions import find_plan, require_plannable, require_proposed
-from fleet.owner.tools.tool_steps import parsed
-from fleet.owner.workbench import Workbench
 from fleet.planning.graph import PlanEdge, PlanNode, validate_graph
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Caller, Facts, Outcome, StoryCommand
+from fleet.story.commands.plan_versions import find_plan, require_plannable, require_proposed
+from fleet.story.lifecycle import FsmConfig
 from fleet.story.plan_tasks import system_step
 from fleet.story.state import StoryState, TaskState
 
@@ -26,47 +24,55 @@ _OF_WORK = ("title", "description", "role", "kind", "acceptance_refs", "paths")
 """What the work under way on a task was begun for."""
 
 
-class _Adopted(Frozen):
-    plan_id: Annotated[str, Field(max_length=80)]
-    decision_id: Annotated[str, Field(max_length=80)]
+# Source: PL-11.
+class AdoptRequest(Frozen):
+    """Follow a proposed version."""
+
+    decision_id: Annotated[str, Field(min_length=1, max_length=80)]
+    """An accepted decision of the story."""
 
 
-async def adopt_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The story follows this version; the former one is superseded in the same append (`adopt_plan`).
+class AdoptPlan(AdoptRequest, StoryCommand):
+    """The story follows this version; the former one is superseded in the same append.
 
     Finished tasks stay finished and work under way goes on; tasks that nobody began and the new version lacks end.
-
-    Raises:
-        PolicyDenied: neither architect nor po, or the plan's author would be the only one who decided (PL-11, LC-75).
-        NotFound: no such plan or decision.
-        InvalidTransition: the plan is not proposed or is for another text, the decision is not accepted, the story is
-            past its build, or work under way would be lost.
-        InvalidInput: the plan breaks a rule that an adopted one keeps (PL-13, PL-30).
     """
-    caller.require("architect", "po", rule_id="LC-11")
-    asked = parsed(_Adopted, command)
-    state = bench.state
-    plan = find_plan(state, asked.plan_id)
-    require_plannable(state, event="adopt_plan")
-    require_proposed(plan, event="adopt_plan")
-    _require_time(bench, plan.proposal)
-    _require_decision(state, plan.proposal, asked.decision_id, caller)
-    _require_rules(state, plan.proposal)
-    changed = [*_changes(state, plan.proposal)]
-    adopted = PlanAdopted(
-        plan_id=plan.proposal.plan_id,
-        version=plan.proposal.version,
-        decision_id=EntityId(asked.decision_id),
-        supersedes=EntityId(state.plan_id) if state.plan_id else None,
-    )
-    return (*changed, adopted)
+
+    model_config = ConfigDict(extra="forbid")
+    command = "adopt_plan"
+    plan_id: Annotated[str, Field(max_length=80)]
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The adoption, and what becomes of each task.
+
+        Raises:
+            PolicyDenied: neither architect nor po, or the plan's author would be the only one who decided (PL-11).
+            NotFound: no such plan or decision.
+            InvalidTransition: the plan is not proposed or is for another text, the decision is not accepted, the story
+                is past its build, or work under way would be lost.
+            InvalidInput: the plan breaks a rule that an adopted one keeps (PL-13, PL-30).
+        """
+        facts.caller.require("architect", "po", rule_id="LC-11")
+        plan = find_plan(state, self.plan_id)
+        require_plannable(state, event=self.command)
+        require_proposed(plan, event=self.command)
+        _require_time(state, facts.fsm, plan.proposal)
+        _require_decision(state, plan.proposal, self.decision_id, facts.caller)
+        _require_rules(state, plan.proposal)
+        changed = [*_changes(state, plan.proposal)]
+        adopted = PlanAdopted(
+            plan_id=plan.proposal.plan_id,
+            version=plan.proposal.version,
+            decision_id=EntityId(self.decision_id),
+            supersedes=EntityId(state.plan_id) if state.plan_id else None,
+        )
+        return (*changed, adopted)
 
 
-def _require_time(bench: Workbench, proposal: PlanProposed) -> None:
-    state = bench.state
+def _require_time(state: StoryState, fsm: FsmConfig, proposal: PlanProposed) -> None:
     if state.restoration is not None:
         raise _refused(state, f"story {state.story_id} is being restored: adopt the plan on the tree that comes of it")
-    lifecycle = bench.rules.fsm.lifecycles[state.lifecycle]
+    lifecycle = fsm.lifecycles[state.lifecycle]
     if lifecycle.states[state.state].terminal or lifecycle.phase(state.state) not in ("DESIGN", "BUILD"):
         raise _refused(
             state, f"story {state.story_id} is in state {state.state}: send it back to its build, then adopt the plan"
