@@ -16,7 +16,7 @@ MODULES = frozenset(
     """
     __future__ abc base64 binascii bisect collections collections.abc copy dataclasses decimal difflib enum fractions
     functools graphlib hashlib heapq html ipaddress itertools json keyword math operator posixpath re statistics string
-    struct textwrap types typing unicodedata pydantic pydantic_core typing_extensions
+    struct textwrap types typing unicodedata orjson pydantic pydantic_core typing_extensions
     """.split()  # noqa: SIM905 - a list of forty quoted words reads worse
 )
 NAMES_OF_OTHER_MODULES = frozenset(
