@@ -11,7 +11,7 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, OwnershipError
 from fleet.kernel.ids import StepId, StoryId
 from fleet.models.port import FinishedCall
-from fleet.models.routing.budget import Spend
+from fleet.models.routing.budget import QUANTITIES, Spend
 from fleet.models.service.usage_logs import UsageLogs
 from fleet.owner.journal.journal import Journal
 from fleet.report.reconcile import EngineUse, UsageDifference, comparable, differences, settlements
@@ -69,7 +69,7 @@ async def settle_from_engines(
             continue
         if journal.is_asking(adjusted.step_id):
             continue
-        actual = Spend(**{k: v for k, v in adjusted.delta.items() if k in Spend.model_fields})
+        actual = Spend(**{k: v for k, v in adjusted.delta.items() if k in QUANTITIES})
         # The day first: it knows its holds by id, so a look that ends in between does no harm when it is repeated.
         await journal.budgeting.settle_lost(journal.state, adjusted.step_id, hold.lost, actual)
         await journal.record(f"{adjusted.step_id}/adjusted/{'-'.join(map(str, hold.lost))}", adjusted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fleet.events.budget import BudgetExhausted, BudgetScope, BudgetWarning
 from fleet.events.step import Reserve
@@ -84,12 +85,16 @@ def limits_of(state: StoryState, config: Budgets | None, scope: BudgetScope) -> 
         return configured
     opened = council.opened.budget
     own = BudgetLimits(tokens=opened.tokens, wall_ms=opened.wall_s * 1000, gpu_ms=opened.gpu_ms)
-    return BudgetLimits(**{name: _tighter(own.of(name), configured.of(name)) for name in QUANTITIES})
+    return _tightest((*own.bound, *configured.bound))
 
 
-def _tighter(one: int | None, other: int | None) -> int | None:
-    known = [limit for limit in (one, other) if limit is not None]
-    return min(known, default=None)
+@lru_cache(maxsize=256)
+def _tightest(bounds: tuple[tuple[BudgetLimit, int], ...]) -> BudgetLimits:
+    """The lowest of the limits of each quantity; remembered, for every call of a council asks for the same."""
+    lowest = dict[str, int]()
+    for name, limit in bounds:
+        lowest[name] = min(limit, lowest.get(name, limit))
+    return BudgetLimits(**lowest)
 
 
 def allow_call(

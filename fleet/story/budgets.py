@@ -84,8 +84,7 @@ class Hold:
     @property
     def total(self) -> Spend:
         """What is held altogether."""
-        times = len(self.lost) + self.is_open
-        return Spend(**{name: amount * times for name, amount in self.need.model_dump().items()})
+        return self.need.times(len(self.lost) + self.is_open)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fleet.kernel.errors import BudgetExceeded
 from fleet.kernel.types import BudgetLimit, Frozen
@@ -33,9 +35,21 @@ class BudgetLimits(Frozen):
         """The limit of one quantity."""
         return getattr(self, quantity)
 
+    @cached_property
+    def bound(self) -> tuple[tuple[BudgetLimit, int], ...]:
+        """The quantities that are limited, each with its limit, in the order of `QUANTITIES`."""
+        return tuple((name, limit) for name in QUANTITIES if (limit := self.of(name)) is not None)
 
-class Spend(Frozen):
-    """Amounts of one call, or of many together."""
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Amounts of one call, or of many together; none is below zero.
+
+    A plain class: each step of a story adds several in each of its scopes. What comes from outside is validated by
+    whoever reads it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     tokens: Amount = 0
     output_tokens: Amount = 0
@@ -50,29 +64,33 @@ class Spend(Frozen):
 
     def plus(self, other: Spend) -> Spend:
         """Both together."""
-        # Written out: every step of a story adds in each of its scopes.
         return Spend(
-            tokens=self.tokens + other.tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            calls=self.calls + other.calls,
-            cost_microusd=self.cost_microusd + other.cost_microusd,
-            gpu_ms=self.gpu_ms + other.gpu_ms,
-            wall_ms=self.wall_ms + other.wall_ms,
+            self.tokens + other.tokens,
+            self.output_tokens + other.output_tokens,
+            self.calls + other.calls,
+            self.cost_microusd + other.cost_microusd,
+            self.gpu_ms + other.gpu_ms,
+            self.wall_ms + other.wall_ms,
         )
 
     def minus(self, other: Spend) -> Spend:
         """What is left; never below zero."""
         return Spend(
-            tokens=max(0, self.tokens - other.tokens),
-            output_tokens=max(0, self.output_tokens - other.output_tokens),
-            calls=max(0, self.calls - other.calls),
-            cost_microusd=max(0, self.cost_microusd - other.cost_microusd),
-            gpu_ms=max(0, self.gpu_ms - other.gpu_ms),
-            wall_ms=max(0, self.wall_ms - other.wall_ms),
+            max(0, self.tokens - other.tokens),
+            max(0, self.output_tokens - other.output_tokens),
+            max(0, self.calls - other.calls),
+            max(0, self.cost_microusd - other.cost_microusd),
+            max(0, self.gpu_ms - other.gpu_ms),
+            max(0, self.wall_ms - other.wall_ms),
         )
 
+    def times(self, count: int) -> Spend:
+        """As much again and again: `count` times altogether."""
+        return Spend(**{name: self.of(name) * count for name in QUANTITIES})
 
-class BudgetTotals(Frozen):
+
+@dataclass(frozen=True, slots=True)
+class BudgetTotals:
     """What one scope has spent and reserved. A reservation counts like spending until it is settled (MB-23)."""
 
     spent: Spend = Spend()
@@ -97,10 +115,9 @@ def reserve(totals: BudgetTotals, need: Spend, *, limits: BudgetLimits, scope: s
     Raises:
         BudgetExceeded: a limit of the scope cannot hold it; nothing was reserved (MB-22).
     """
-    used = totals.used
-    for name in QUANTITIES:
-        limit = limits.of(name)
-        if limit is not None and need.of(name) and used.of(name) + need.of(name) > limit:
+    used = totals.used if limits.bound else Spend()
+    for name, limit in limits.bound:
+        if need.of(name) and used.of(name) + need.of(name) > limit:
             raise BudgetExceeded(
                 f"the {scope} budget of {limit} {name} cannot hold {need.of(name)} more ({used.of(name)} used); "
                 "raise the budget or stop here",
@@ -138,6 +155,8 @@ def fit_max_tokens(
     fitted = max_tokens
     floor = min(max_tokens, MIN_USEFUL_TOKENS)
     for scope, (totals, limits) in scopes.items():
+        if not limits.bound:
+            continue
         rooms = _rooms(totals.used, limits, prompt_tokens=prompt_tokens, price=price)
         if not rooms:
             continue
@@ -174,21 +193,16 @@ def _rooms(used: Spend, limits: BudgetLimits, *, prompt_tokens: int, price: Pric
 
 def spent_out(totals: BudgetTotals, limits: BudgetLimits) -> BudgetLimit | None:
     """The first quantity whose limit is used up, None while there is room: no new call starts then (MB-25)."""
+    if not limits.bound:
+        return None
     used = totals.used
-    for name in QUANTITIES:
-        limit = limits.of(name)
-        if limit is not None and used.of(name) >= limit:
-            return name
-    return None
+    return next((name for name, limit in limits.bound if used.of(name) >= limit), None)
 
 
 def crossings(before: Spend, after: Spend, limits: BudgetLimits) -> tuple[Crossing, ...]:
     """The limits that this change took past 80 % or 100 %, each reported once (MB-25)."""
     found: list[Crossing] = []
-    for name in QUANTITIES:
-        limit = limits.of(name)
-        if limit is None:
-            continue
+    for name, limit in limits.bound:
         old, new = before.of(name), after.of(name)
         if old < limit <= new:
             found.append(Crossing(name, "exhausted"))

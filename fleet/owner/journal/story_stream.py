@@ -180,6 +180,10 @@ class StoryStream:
             LogRegressed: the log lost events that this owner knows of; it takes no appends from here on (EV-19).
             CommitUnknown: every reply was lost; the same command id later (EV-18).
         """
+        if command_id in self._commands:
+            # It is folded too: the log would answer with what it has of this command, which is known here already.
+            self.admit()
+            return False
         events = [encode(redact_model(p), trace_id=trace_id) for p in payloads]
         async with self._lock:
             self.admit()

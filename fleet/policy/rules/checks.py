@@ -46,9 +46,8 @@ class Case:
 
     def rules(self, *effects: str) -> Iterator[Rule]:
         """Rules of these effects that fit, arguments aside, in the order of the file."""
-        for rule in self.policy.rules:
-            if rule.effect in effects and rule.fits(self.capability, self.role, self.facts.phase, self.facts.origin):
-                yield rule
+        fitting = self.policy.fitting(self.capability, self.role, self.facts.phase, self.facts.origin)
+        return (rule for rule in fitting if rule.effect in effects)
 
 
 def open_case(call: ToolCall, facts: CallFacts, policy: Policy) -> Case | Refusal:

@@ -15,7 +15,7 @@ from fleet.kernel.types import Frozen, Phase
 from fleet.policy.capabilities import PRODUCT_OPS, Capability, Declaration, contradictions
 from fleet.policy.catalogue import READ_OPS, TOOL_OPS, WRITE_OPS
 from fleet.policy.plugin_tools import plugin_ops, with_plugins
-from fleet.policy.roles import RolesConfig
+from fleet.policy.roles import Role, RolesConfig
 from fleet.policy.rules.table import PHASES, Effect, Origin, Rule, is_call_pattern, names_call
 from fleet.policy.runs.services import ServicesConfig
 from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, ToolchainConfig, ToolchainName
@@ -57,6 +57,11 @@ class Policy:
     digest: Digest = field(init=False)
     """Digest of all of it: equal calls under equal digests get equal decisions (RT-31)."""
 
+    _fitting: dict[tuple[str, str, Phase, Origin], tuple[Rule, ...]] = field(
+        init=False, compare=False, repr=False, default_factory=dict[tuple[str, str, Phase, Origin], tuple[Rule, ...]]
+    )
+    """Remembered answers of `fitting`: as many as there are operations, roles, phases and origins together."""
+
     def __post_init__(self) -> None:
         whole = {
             "roles": self.roles.model_dump(),
@@ -69,6 +74,14 @@ class Policy:
     def capability(self, tool: str, op: str) -> Capability | None:
         """The declaration of this operation, None when there is none."""
         return self.capabilities.get(f"{tool}.{op}")
+
+    def fitting(self, capability: Capability, role: Role, phase: Phase, origin: Origin) -> tuple[Rule, ...]:
+        """The rules about this operation and role of the policy, arguments aside, in the order of the file."""
+        asked = (capability.name, role.name, phase, origin)
+        if (rules := self._fitting.get(asked)) is None:
+            rules = tuple(rule for rule in self.rules if rule.fits(capability, role, phase, origin))
+            self._fitting[asked] = rules
+        return rules
 
 
 def _stable(value: Any) -> Any:

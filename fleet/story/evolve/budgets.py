@@ -11,7 +11,7 @@ from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.events.report import OwnershipTaken
 from fleet.events.step import StepFinished, StepOutcomeUnknown, StepStarted
-from fleet.models.routing.budget import Spend
+from fleet.models.routing.budget import QUANTITIES, Spend
 from fleet.story.budgets import Hold, ScopeUsage, StoryBudgets, actual_spend, reserved_spend, scope_key, scopes_of_step
 from fleet.story.state import StoryState
 
@@ -102,8 +102,8 @@ def _adjusted(s: StoryState, p: UsageAdjusted, _: StoredEvent) -> StoryBudgets:
         kept = replace(hold, lost=()) if hold.lost else None
         budgets = _each(budgets, scopes, lambda u: replace(u, reserved=u.reserved.minus(freed)))
         budgets = _with_hold(budgets, p.step_id, kept if kept is not None and kept.is_open else None)
-    more = Spend(**{k: v for k, v in p.delta.items() if k in Spend.model_fields and v > 0})
-    less = Spend(**{k: -v for k, v in p.delta.items() if k in Spend.model_fields and v < 0})
+    more = Spend(**{k: v for k, v in p.delta.items() if k in QUANTITIES and v > 0})
+    less = Spend(**{k: -v for k, v in p.delta.items() if k in QUANTITIES and v < 0})
     return _each(budgets, scopes, lambda u: replace(u, spent=u.spent.plus(more).minus(less)))
 
 

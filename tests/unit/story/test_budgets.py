@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,9 +103,7 @@ def test_step_reserves_in_every_scope_and_settles_with_what_it_used() -> None:
     for kind, name in (("story", STORY), ("task", TASK), ("council", TASK_COUNCIL), ("role", "developer")):
         found = usage(log, kind, name)
         assert found.reserved == Spend()
-        assert found.spent.model_copy(update={"wall_ms": 0}) == Spend(
-            tokens=300, output_tokens=100, calls=2, cost_microusd=5
-        )
+        assert replace(found.spent, wall_ms=0) == Spend(tokens=300, output_tokens=100, calls=2, cost_microusd=5)
     assert log.state.budgets.holds == {}
     assert usage(log.add(finished("a", tokens_in=9))).spent.tokens == 300
 
@@ -231,8 +230,6 @@ def test_call_is_lowered_to_what_the_tightest_scope_leaves_and_reserved_with_tha
     ],
 )
 def test_call_that_a_limit_cannot_hold_is_refused_and_named(limits: dict[str, int], quantity: str) -> None:
-    from dataclasses import replace
-
     with pytest.raises(BudgetExceeded) as caught:
         allow_call(state_with(), limited(**limits), replace(NEED, price=PRICE), now_ms=0)
     details = caught.value.details

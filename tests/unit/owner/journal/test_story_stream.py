@@ -98,6 +98,20 @@ async def test_commands_from_before_the_snapshot_are_known():
     assert not await journal.record("note/0", PARKED)
 
 
+async def test_command_on_record_is_answered_from_what_is_known_and_not_sent_again():
+    log = SpyLog()
+    world = World(log=log)
+    await story(until="base").write_to(log)
+    journal = await world.journal()
+    assert await journal.record("park/1", PARKED)
+    log.error, before = StoreUnavailable("the log was asked"), journal.state
+    log.reads.clear()
+    assert not await journal.record("park/1", PARKED)
+    assert (log.reads, journal.state) == ([], before)
+    with pytest.raises(StoreUnavailable, match="the log was asked"):
+        await journal.record("park/2", PARKED)
+
+
 async def test_story_that_was_long_before_there_were_snapshots_gets_one_when_it_is_loaded():
     world, _ = await long_story()
     await world.snapshots.drop(STREAM)
