@@ -34,7 +34,6 @@ from fleet.kernel.errors import (
 )
 from fleet.kernel.ids import CommandId, Digest, Principal, StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Lease, LeaseStore
-from fleet.redaction.redact_json import redact_model
 from fleet.story.commands.command import Caller
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
@@ -188,7 +187,7 @@ class Archivist:
     ) -> Appended | Duplicate:
         request = AppendRequest(
             stream=stream,
-            events=[encode(redact_model(payload))],
+            events=[encode(payload)],
             expected=expected,
             command_id=command_id,
             actor=actor,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fleet.events.payload import Payload
 from fleet.kernel.ids import CommandId, Principal, StreamId
 
 GENESIS_HASH = "0" * 64
@@ -21,6 +22,12 @@ class NewEvent:
     schema: int
     body: bytes
     causation: str = ""
+    payload: Payload | None = field(default=None, init=False, compare=False, repr=False)
+    """What `decode` gives for the body, where it is at hand; a copy with changes does not have it."""
+
+    def remember(self, payload: Payload | None) -> None:
+        """Whoever decodes this event from here on gets this very payload, which must be what the body says."""
+        object.__setattr__(self, "payload", payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,12 @@ class StoredEvent:
     causation: str
     prev_hash: str
     hash: str
+    payload: Payload | None = field(default=None, init=False, compare=False, repr=False)
+    """As of `NewEvent`."""
+
+    def remember(self, payload: Payload | None) -> None:
+        """As `NewEvent.remember`."""
+        object.__setattr__(self, "payload", payload)
 
     @property
     def event_id(self) -> str:
@@ -71,8 +84,8 @@ def event_hash(
 ) -> str:
     """64 hex digits of SHA-256 over the domain tag and the length-prefixed stored fields (EV-11)."""
     digest = hashlib.sha256(_DOMAIN)
-    for field in (stream, version, type, schema, body, ts_ms, epoch, command_id, actor, causation, prev_hash):
-        raw = field if isinstance(field, bytes) else str(field).encode()
+    for each in (stream, version, type, schema, body, ts_ms, epoch, command_id, actor, causation, prev_hash):
+        raw = each if isinstance(each, bytes) else str(each).encode()
         digest.update(len(raw).to_bytes(8, "big"))
         digest.update(raw)
     return digest.hexdigest()

@@ -37,7 +37,7 @@ def encode_plain(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    kind: type[Any] = type(value)
+    kind = value.__class__
     if kind in _LEAVES:
         return value
     if kind is dict:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, cast
 
 from fleet.events.envelope import Head, NewEvent, StoredEvent, event_hash
@@ -73,7 +73,7 @@ def chain(request: AppendRequest) -> tuple[StoredEvent, ...]:
 
 
 def _link(request: AppendRequest, event: NewEvent, *, version: int, prev: str) -> StoredEvent:
-    unsigned = StoredEvent(
+    stored = _named(
         stream=request.stream,
         version=version,
         type=event.type,
@@ -85,14 +85,22 @@ def _link(request: AppendRequest, event: NewEvent, *, version: int, prev: str) -
         actor=request.actor,
         causation=event.causation,
         prev_hash=prev,
-        hash="",
     )
-    return _with_hash(unsigned)
+    stored.remember(event.payload)
+    return stored
 
 
-def _with_hash(event: StoredEvent) -> StoredEvent:
-    fields = {name: getattr(event, name) for name in StoredEvent.__slots__ if name != "hash"}
+def _named(**fields: Any) -> StoredEvent:
+    """The event of these fields, with the hash over them."""
     return StoredEvent(**fields, hash=event_hash(**fields))
+
+
+_HASHED = tuple(each.name for each in fields(StoredEvent) if each.init and each.name != "hash")
+
+
+def hashed_fields(event: StoredEvent) -> dict[str, Any]:
+    """The fields that the hash of an event is taken over, by name."""
+    return {name: getattr(event, name) for name in _HASHED}
 
 
 def check_entry(event: StoredEvent, *, expected_version: int, prev_hash: str | None) -> None:
@@ -104,7 +112,7 @@ def check_entry(event: StoredEvent, *, expected_version: int, prev_hash: str | N
         problem = f"holds version {event.version} where {expected_version} must stand"
     elif prev_hash is not None and event.prev_hash != prev_hash:
         problem = f"version {event.version} does not follow the hash of the version before"
-    elif _with_hash(event).hash != event.hash:
+    elif event_hash(**hashed_fields(event)) != event.hash:
         problem = f"version {event.version} does not match its own hash"
     else:
         return

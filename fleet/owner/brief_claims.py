@@ -12,7 +12,6 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import CommitUnknown, StoreError
 from fleet.kernel.ids import CommandId, Principal, StreamId
 from fleet.log.port import AppendRequest, EventLog, Lease, LeaseStore
-from fleet.redaction.redact_json import redact_model
 
 _TRIES = 5
 
@@ -50,7 +49,7 @@ class BriefClaims:
             head = replace(await self.log.head(stream), epoch=lease.epoch)
             request = AppendRequest(
                 stream=stream,
-                events=[encode(redact_model(payload), trace_id=trace_id) for payload in await decide()],
+                events=[encode(payload, trace_id=trace_id) for payload in await decide()],
                 expected=head,
                 command_id=command_id,
                 actor=actor,

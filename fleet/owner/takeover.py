@@ -16,7 +16,6 @@ from fleet.kernel.errors import FleetError, LogCorrupted, LogRegressed, StoreErr
 from fleet.kernel.ids import SYSTEM, CommandId, StreamId
 from fleet.log.port import AppendRequest, EventLog, Lease, LeaseStore
 from fleet.owner.workbench import Workbench
-from fleet.redaction.redact_json import redact_model
 from fleet.story.ownership import is_suspect
 from fleet.story.plan import plan
 
@@ -147,7 +146,7 @@ class Defects:
         await self._log.append(
             AppendRequest(
                 stream=lease.stream,
-                events=[encode(redact_model(payload))],
+                events=[encode(payload)],
                 expected=Head(version=head.version, hash=head.hash, epoch=lease.epoch),
                 command_id=CommandId(f"{lease.stream.entity}/park/{payload.cause}/{head.version}"),
                 actor=SYSTEM,

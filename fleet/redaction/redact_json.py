@@ -6,9 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar, cast
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, cast
 
 from fleet.redaction.redact import find_spans, operator_patterns, placeholder, redact
 from fleet.redaction.secret_patterns import SecretPattern
@@ -17,7 +15,6 @@ _TELLING = re.compile(r"passw|pwd|secret|token|key|credential|auth|cookie|connec
 _SHORT_CHARS = 100
 """Of a story's events most texts are as short, and the same again and again: names, ids, digests, states."""
 _Patterns = tuple[SecretPattern, ...]
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def redact_json(value: Any) -> Any:
@@ -48,19 +45,9 @@ def _redacted(value: Any, added: _Patterns) -> Any:
             return value
 
 
-def redact_model(model: _Model) -> _Model:
-    """The model with every secret in its texts replaced; the very same one where there is none.
-
-    A text that a placeholder makes longer than its field allows loses its end.
-    """
-    data = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    plain = redact_json(data)
-    if plain == data:
-        return model
-    try:
-        return type(model).model_validate(plain)
-    except ValidationError:
-        return type(model).model_validate(_no_longer(plain, data))
+def redact_field(name: str, value: Any) -> Any:
+    """The value of a field of this name as `redact_json` gives it back; the name itself is nobody's secret."""
+    return _item(name, value, operator_patterns())
 
 
 def _text(text: str, added: _Patterns) -> str:
@@ -98,18 +85,3 @@ def _field(name: str, value: str, added: _Patterns) -> str:
 
 
 _short_field = lru_cache(maxsize=8192)(_field)
-
-
-def _no_longer(plain: Any, data: Any) -> Any:
-    match plain, data:
-        case str(), str():
-            return plain[: len(data)]
-        case dict(), dict():
-            fields = zip(cast("dict[str, Any]", plain).items(), cast("dict[str, Any]", data).values(), strict=True)
-            return {name: _no_longer(new, old) for (name, new), old in fields}
-        case list(), list():
-            return [
-                _no_longer(new, old) for new, old in zip(cast("list[Any]", plain), cast("list[Any]", data), strict=True)
-            ]
-        case _:
-            return plain

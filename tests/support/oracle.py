@@ -28,6 +28,7 @@ from fleet.graph.memory.graph import MemoryGraph
 from fleet.graph.port import DecisionGraph
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog
+from fleet.log.rules import hashed_fields
 from fleet.story.evolve.story import fold
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.plan import plan, waiting_for
@@ -174,8 +175,7 @@ def stream_verifies(stream: StreamId, stored: Sequence[StoredEvent], head: Head)
     for version, event in enumerate(stored, start=1):
         assert event.version == version, f"O2: {stream} has version {event.version} where {version} must stand"
         assert event.prev_hash == previous, f"O2: {event.event_id} does not follow the hash of the entry before"
-        named = {f.name: getattr(event, f.name) for f in fields(StoredEvent) if f.name != "hash"}
-        assert event_hash(**named) == event.hash, f"O2: {event.event_id} does not match its own hash"
+        assert event_hash(**hashed_fields(event)) == event.hash, f"O2: {event.event_id} does not match its own hash"
         previous = event.hash
     assert (head.version, head.hash) == (len(stored), previous), (
         f"O2: the head of {stream} says {head.version}, its last entry is {len(stored)}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from fleet.audit.service.stream_export import commands_of, export_stream
 from fleet.events.envelope import GENESIS_HASH, StoredEvent, event_hash
 from fleet.kernel.digest import canonical_json, digest_of
 from fleet.kernel.ids import StoryId, StreamId
+from fleet.log.rules import hashed_fields
 from tests.support.histories import HISTORIES
 from tests.support.sim_world import FULL, Outcome, simulate
 from tests.support.simulation import simulated
@@ -48,7 +49,7 @@ def rehashed(events: list[StoredEvent]) -> list[StoredEvent]:
     """The events as one chain with right hashes, whatever was changed in them."""
     chained: list[StoredEvent] = []
     for event in events:
-        named: dict[str, Any] = {f.name: getattr(event, f.name) for f in fields(event) if f.name != "hash"}
+        named: dict[str, Any] = hashed_fields(event)
         named["prev_hash"] = chained[-1].hash if chained else GENESIS_HASH
         chained.append(StoredEvent(**named, hash=event_hash(**named)))
     return chained

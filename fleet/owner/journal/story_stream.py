@@ -15,7 +15,6 @@ from fleet.kernel.errors import CommitUnknown, FleetError, LogRegressed, Ownersh
 from fleet.kernel.ids import SYSTEM, CommandId, Principal, StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Snapshot, SnapshotStore
 from fleet.owner.tenure import Tenure
-from fleet.redaction.redact_json import redact_model
 from fleet.story.evolve.story import fold
 from fleet.story.snapshot import decode_state, encode_state, state_schema
 from fleet.story.state import StoryState
@@ -184,7 +183,7 @@ class StoryStream:
             # It is folded too: the log would answer with what it has of this command, which is known here already.
             self.admit()
             return False
-        events = [encode(redact_model(p), trace_id=trace_id) for p in payloads]
+        events = [encode(p, trace_id=trace_id) for p in payloads]
         async with self._lock:
             self.admit()
             self._require_fresh(command_id, payloads)

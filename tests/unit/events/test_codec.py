@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from dataclasses import replace
+from types import NoneType
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -248,3 +250,48 @@ def test_decision_keeps_its_own_origin_apart_from_the_recording_service():
     payload = decode(event)
     assert isinstance(payload, DecisionProposed)
     assert (payload.origin_, payload.origin) == ("human", "tasks")
+
+
+@pytest.mark.rule("EV-11", "EV-12")
+@pytest.mark.parametrize("payload", samples().values(), ids=samples().keys())
+def test_event_remembers_what_a_reader_of_its_body_finds(payload: Payload) -> None:
+    """Who folds what it has just appended sees what the next owner reads, in its types and in its order."""
+    event = encode(payload)
+    read = decode(as_stored(event))
+    assert event.payload is None or (event.payload == read and repr(event.payload) == repr(read))
+    written = as_stored(event)
+    assert decode(written) is decode(written)
+    assert written.payload == read
+
+
+def test_types_with_maps_and_free_json_are_read_from_the_body() -> None:
+    remembered = {name for name, payload in samples().items() if encode(payload).payload is not None}
+    assert {"StepStarted", "StepFinished", "DraftReceived", "StoryTransitioned"} <= remembered
+    assert remembered.isdisjoint({"StoryCreated", "StoryEdited", "BudgetSet", "UsageAdjusted"})
+
+
+def test_field_that_may_be_left_out_is_none_without_a_value() -> None:
+    """What is left out of the body comes back as the default, which therefore must be what was left out."""
+    for payload in samples().values():
+        for name, field in type(payload).model_fields.items():
+            takes_none = NoneType in get_args(field.annotation)
+            assert not takes_none or field.is_required() or field.default is None, f"{payload.type}.{name}"
+
+
+def test_copy_of_an_event_with_another_body_forgets_its_payload() -> None:
+    event = as_stored(encode(StoryCancelled(reason="the shop closes")))
+    assert decode(event) == StoryCancelled(reason="the shop closes")
+    changed = replace(event, body=event.body.replace(b"closes", b"opens!"))
+    assert decode(changed) == StoryCancelled(reason="the shop opens!")
+
+
+@pytest.mark.rule("CX-60")
+def test_encode_takes_secrets_out_of_what_is_recorded_and_remembered() -> None:
+    event = encode(StoryCancelled(reason="use PASSWORD=hunter2-hunter2 instead"))
+    assert b"hunter2" not in event.body
+    assert event.payload == decode(as_stored(event))
+
+
+def test_body_with_a_number_that_json_does_not_have_is_corrupted() -> None:
+    with pytest.raises(LogCorrupted, match="is not JSON"):
+        decode(stored("StoryCancelled", b'{"reason":NaN,"meta":{"origin":"planning","trace_id":""}}'))

@@ -11,6 +11,7 @@ import pytest
 from fleet.audit.service.stream_export import commands_of, export_stream, read_export
 from fleet.events.envelope import StoredEvent, event_hash
 from fleet.kernel.errors import LogCorrupted
+from fleet.log.rules import hashed_fields
 from tests.support.story_events import STORY, story
 
 EVENTS = story(until="base").events
@@ -44,7 +45,7 @@ def test_export_is_lines_of_json_with_the_stored_fields_by_name() -> None:
 
 def stored(**changes: Any) -> StoredEvent:
     """The first event with these fields changed, and a hash that fits."""
-    fields = {name: getattr(EVENTS[0], name) for name in StoredEvent.__slots__ if name != "hash"} | changes
+    fields = hashed_fields(EVENTS[0]) | changes
     return StoredEvent(**fields, hash=event_hash(**fields))
 
 

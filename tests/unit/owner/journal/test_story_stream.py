@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from pydantic_core import from_json
 
+from fleet.events import codec
 from fleet.events.envelope import Head, StoredEvent
+from fleet.events.payload import Payload
 from fleet.events.story import MilestoneReached, StoryParked
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import CommitUnknown, LogRegressed, OwnershipLost, StoreUnavailable, VersionConflict
@@ -21,6 +25,7 @@ from fleet.owner.journal.story_stream import SNAPSHOT_EVERY
 from fleet.owner.tenure import Tenure
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunSpec
+from fleet.redaction.redact_model import redact_model
 from fleet.story.evolve.story import fold
 from fleet.story.snapshot import encode_state, state_schema
 from tests.support.bench import ScriptedAgents, World
@@ -96,6 +101,31 @@ async def test_commands_from_before_the_snapshot_are_known():
     assert journal.knows(CommandId(f"{STORY}/note/0"))
     assert not journal.knows(CommandId(f"{STORY}/note/none"))
     assert not await journal.record("note/0", PARKED)
+
+
+async def test_event_is_dumped_once_and_never_read_back_by_who_appends_it(monkeypatch: pytest.MonkeyPatch):
+    """One look at what is recorded; the fold takes the payload that is at hand (EV-11)."""
+    log = MemoryEventLog()
+    world = World(log=log)
+    await story(until="base").write_to(log)
+    journal = await world.journal()
+    dumped, read = list[object](), list[bytes]()
+
+    def spied_dump(model: Payload) -> tuple[Payload, dict[str, Any]]:
+        dumped.append(model)
+        return redact_model(model)
+
+    def spied_read(data: bytes, **options: Any) -> Any:
+        read.append(data)
+        return from_json(data, **options)
+
+    monkeypatch.setattr(codec, "redact_model", spied_dump)
+    monkeypatch.setattr(codec, "from_json", spied_read)
+    assert await journal.record("park/1", PARKED)
+    assert (dumped, read) == ([PARKED], [])
+    assert journal.state == fold(await log.read(STREAM))
+    assert not await journal.record("park/1", PARKED)
+    assert dumped == [PARKED]
 
 
 async def test_command_on_record_is_answered_from_what_is_known_and_not_sent_again():
