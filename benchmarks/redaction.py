@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from fleet.redaction.redact import redact
-from fleet.redaction.redact_stream import RedactingStream
+from fleet.redaction.redact import RedactingStream, redact
 
 MIB = 1 << 20
 SECRET = "ghp_" + "a1B2c3D4e5" * 4

@@ -1,20 +1,19 @@
-"""Secrets in text: where exactly they stand, and the text without them (CX-60, CX-61).
+"""Secrets in text: where exactly they stand, and the text without them, at once or as it comes (CX-60, CX-61, CX-75).
 
-Every rule looks at one line, but for blocks: private keys, and block scalars of YAML. So a text may be looked at line
-by line with the same result, which is what `RedactingStream` does.
+Every rule looks at one line and at nothing around it, but for blocks: private keys, and block scalars of YAML. So what
+is found in a text does not depend on where it is cut, as long as no line and no block is cut: `find_spans` is the one
+engine, and `RedactingStream` gives it whole lines and whole blocks.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fleet.redaction.block_scalars import next_scalar
-from fleet.redaction.escaped_lines import escaped_lines
+from fleet.redaction.blocks import blocks, each_block, next_scalar
 from fleet.redaction.high_entropy import has_long_token, random_tokens
-from fleet.redaction.private_keys import Block, next_key
 from fleet.redaction.secret_names import SECRET_WORDS, line_values, named_values
 from fleet.redaction.secret_patterns import KINDS, SECRET_PATTERNS, SecretPattern
 
@@ -24,14 +23,16 @@ _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 _ANCHORS = {a for pattern in SECRET_PATTERNS for a in pattern.anchors} | {"begin ", "private-lines:"}
 _MARK = re.compile(r"\[REDACTED:[A-Z_]{1,40}\]")
 _EDGE = r"\b"
-_ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
 _SHORT_CHARS = 1000
 _LONG_CHARS = 1000
 """What was looked at in vain and is longer is not looked at again from within: time stays linear."""
-_HINT = re.compile("|".join(sorted(re.escape(a.lower()) for a in {*SECRET_WORDS, *_ANCHORS})))
+_HINT = re.compile("|".join([*sorted(re.escape(a.lower()) for a in {*SECRET_WORDS, *_ANCHORS}), r": {1,8}[|>]"]))
 """Of a short text most are passed by with one look."""
+_PIECE = re.compile(r'\\\\|\\[nr]|\\"|"')
+_AS = {"\\\\": "\\\\", "\\n": " \n", "\\r": " \n", '\\"': "  ", '"': "\n"}
+"""Breaks that are written as escapes, and quotes, as line breaks; each is as long as what it stands for."""
 
 
 class _Operator:
@@ -108,20 +109,6 @@ def _may_hold_any(text: str) -> bool:
     return bool(_HINT.search(text.lower())) or has_long_token(text)
 
 
-def blocks(text: str) -> Iterable[tuple[Block, str]]:
-    """Secrets of several lines with their class, in no order; an open one without an extent is only a beginning."""
-    for look, kind in ((next_key, "PRIVATE_KEY"), (next_scalar, "KEY_VALUE")):
-        for block in _each(look, text):
-            yield block, kind
-
-
-def _each(look: Callable[[str, int], Block | None], text: str) -> Iterable[Block]:
-    at = 0
-    while (block := look(text, at)) is not None:
-        yield block
-        at = block.end
-
-
 def line_ends(text: str) -> list[int]:
     """Where the text may be cut: after lines, and within a line that is too long where hardly a secret is cut."""
     ends, at = list[int](), 0
@@ -145,9 +132,7 @@ def safe_cut(text: str, at: int) -> int:
 
 
 def _in_lines(text: str, patterns: Sequence[SecretPattern]) -> list[SecretSpan]:
-    lowered = text.lower()
-    if len(lowered) != len(text):
-        lowered = text.translate(_ASCII_LOWER)
+    lowered = _lowered(text)
     found = list[SecretSpan]()
     for pattern in patterns:
         found += _matches(pattern, text, lowered if pattern.any_case else text)
@@ -155,11 +140,30 @@ def _in_lines(text: str, patterns: Sequence[SecretPattern]) -> list[SecretSpan]:
         found += operator_spans(text, pattern)
     found += [SecretSpan(v.start, v.end, v.kind) for v in named_values(text, lowered)]
     found += [SecretSpan(start, end, "HIGH_ENTROPY") for start, end in random_tokens(text)]
-    view = escaped_lines(text)
-    if view is not None:
-        found += [SecretSpan(v.start, v.end, v.kind) for v in line_values(view, lowered)]
-        found += [SecretSpan(b.start, b.end, "KEY_VALUE") for b in _each(next_scalar, view)]
+    found += _in_strings(text, lowered)
     return found
+
+
+def _lowered(text: str) -> str:
+    """The text in lower case, character by character: what one of them becomes does not hang on the others."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+
+
+def _in_strings(text: str, lowered: str) -> Iterable[SecretSpan]:
+    """Values on the lines of a string, of JSON or of a program, whose breaks are written as escapes (CX-70)."""
+    escape = text.find("\\n")
+    while escape >= 0:
+        at, end = text.rfind("\n", 0, escape) + 1, text.find("\n", escape)
+        end = len(text) if end < 0 else end
+        view = _PIECE.sub(lambda piece: _AS[piece[0]], text[at:end])
+        for value in line_values(view, lowered[at:end]):
+            yield SecretSpan(at + value.start, at + value.end, value.kind)
+        for block in each_block(next_scalar, view):
+            yield SecretSpan(at + block.start, at + block.end, "KEY_VALUE")
+        escape = text.find("\\n", end)
 
 
 def _matches(pattern: SecretPattern, text: str, searched: str) -> Iterable[SecretSpan]:
@@ -207,3 +211,40 @@ def _apart(found: list[SecretSpan], text: str) -> tuple[SecretSpan, ...]:
         else:
             apart.append(span)
     return tuple(s for s in apart if s.start < s.end and not _MARK.fullmatch(text, s.start, s.end))
+
+
+class RedactingStream:
+    """What goes in comes out without secrets, line by line; joined it is `redact` of the whole, however it was cut.
+
+    Held back are a line that has not ended, and a block that may go on, 64 KiB of it at most. Not thread-safe.
+    """
+
+    def __init__(self, *, patterns: Sequence[SecretPattern] = SECRET_PATTERNS) -> None:
+        self._patterns = patterns
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """What is certain now; often nothing."""
+        self._held += text
+        if "\n" not in text and len(self._held) <= MAX_LINE_CHARS:
+            return ""
+        return self._release(self._certain())
+
+    def flush(self) -> str:
+        """The rest: the stream is over."""
+        return self._release(len(self._held))
+
+    def _certain(self) -> int:
+        end = self._held.rfind("\n") + 1
+        # What follows the last line break may be a line that is too long to wait for.
+        while len(self._held) - end > MAX_LINE_CHARS:
+            end = safe_cut(self._held, end)
+        # The last one first: holding it back may cut one before it, which then is held too.
+        for block, _ in sorted(blocks(self._held), reverse=True):
+            if block.is_open or block.end > end:
+                end = min(end, self._held.rfind("\n", 0, block.told_at) + 1)
+        return end
+
+    def _release(self, end: int) -> str:
+        ready, self._held = self._held[:end], self._held[end:]
+        return redact(ready, patterns=self._patterns).text if ready else ""

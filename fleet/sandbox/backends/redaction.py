@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from fleet.redaction.known_values import KNOWN_SECRET, forms_of
-from fleet.redaction.redact_stream import RedactingStream
+from fleet.redaction.redact import RedactingStream
 from fleet.secrets.port import SecretDelivery
 
 _MARK = KNOWN_SECRET.encode()

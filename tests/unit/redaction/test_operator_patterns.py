@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from fleet.kernel.errors import ConfigError
 from fleet.redaction.bounded_expression import extent_of
 from fleet.redaction.operator_patterns import OperatorPattern, OperatorRedaction, check_speed
-from fleet.redaction.redact import redact, use_operator_patterns
+from fleet.redaction.redact import RedactingStream, redact, use_operator_patterns
 from fleet.redaction.redact_json import redact_json
-from fleet.redaction.redact_stream import RedactingStream
 from fleet.redaction.secrets import find_secrets
 
 STAFF = OperatorPattern(name="STAFF_BADGE", expression="badge-[0-9]{6}", samples=("my badge-123456",))

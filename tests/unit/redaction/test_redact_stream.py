@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fleet.redaction.redact import MAX_LINE_CHARS, redact
-from fleet.redaction.redact_stream import RedactingStream
+from fleet.redaction.blocks import blocks
+from fleet.redaction.redact import MAX_LINE_CHARS, RedactingStream, redact
 from tests.support.secrets import NAMED, SAMPLES, planted
 
 PLANTED = [(name, text) for name, _, text in planted()]
@@ -32,20 +32,75 @@ def test_secret_split_at_every_place_goes_out(name: str) -> None:
     assert {streamed(text[:cut], text[cut:]) for cut in range(len(text) + 1)} == {redact(text).text}
 
 
-TEXTS = st.lists(
-    st.sampled_from(
-        [text for _, text in PLANTED] + ["\n", " ", "x", "\n\n", '"', "-----BEGIN " + "RSA PRIVATE KEY-----", "é"]
+_KEY = "-----BEGIN " + "RSA PRIVATE KEY-----"
+PIECES = [
+    *(
+        "\n",
+        "\n\n",
+        "\r\n",
+        " ",
+        "  ",
+        "\t",
+        "x",
+        "é",
+        "İ",
+        '"',
+        "'",
+        "{",
+        ",",
+        "=",
+        "- ",
+        "+",
+        "\\n",
+        "\\r",
+        "\\\\n",
+        '\\"',
     ),
-    max_size=6,
-).map("".join)
+    *(_KEY, "Private-Lines: 3\n", "A1b2" * 16 + "\n", "password: |\n", "  secret: >-\n    a b c\n", "key: >\n"),
+    *("access.key: |\n  s3cr3t9x\n", "DB_PASSWORD=", "POSTGRES_PASSWORD=changeme", "pwd: ", "to\u212aen=abc123XYZ9\n"),
+    *("--password ", "token=", "sha512-", "lorem ipsum dolor\n" * 60),
+]
+"""Of what decides where a secret ends: breaks, real and as escapes, quotes, names, beginnings of blocks."""
+TEXTS = st.lists(st.sampled_from(PIECES) | st.sampled_from([text for _, text in PLANTED]), max_size=8).map("".join)
+CUTS = st.lists(st.integers(0, 3000), max_size=8)
+
+
+def pieces_of(text: str, cuts: list[int]) -> list[str]:
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
 
 
 @pytest.mark.rule("CX-75")
-@given(TEXTS, st.lists(st.integers(0, 3000), max_size=8))
-@settings(max_examples=150)
+@given(TEXTS, CUTS)
+@settings(max_examples=200)
+@example('POSTGRES_PASSWORD=changeme{"note": "see ' + _KEY + "\\n" + "A1b2" * 16 + '"}', [])
+@example('a\nDB_PASSWORD=correct horse 9{"note": "see ' + _KEY + "\\n" + "A1b2" * 16 + '"}\nb', [3])
+@example("x\nto\u212aen=abc123XYZ9\nİ", [2])
+@example("access.key: |\n  s3cr3t9x\n" + "lorem ipsum dolor\n" * 60, [40])
+@example('"password: |\\n  x\ny"', [])
 def test_stream_equals_the_redaction_of_its_whole(text: str, cuts: list[int]) -> None:
-    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    assert streamed(*(text[a:b] for a, b in zip(places, places[1:], strict=False))) == redact(text).text
+    assert streamed(*pieces_of(text, cuts)) == redact(text).text
+
+
+@pytest.mark.wide
+@pytest.mark.rule("CX-75")
+@given(TEXTS, CUTS, st.integers(1, 40))
+@settings(max_examples=15_000, suppress_health_check=list(HealthCheck))
+def test_stream_equals_the_redaction_of_its_whole_however_it_is_cut(text: str, cuts: list[int], size: int) -> None:
+    """The longer sibling of the test above: any cuts, and pieces of one size from a single character on."""
+    whole = redact(text).text
+    assert streamed(*pieces_of(text, cuts)) == whole
+    assert streamed(*(text[at : at + size] for at in range(0, len(text), size))) == whole
+
+
+@given(TEXTS, TEXTS)
+@settings(max_examples=200)
+def test_line_is_looked_at_by_itself(before: str, after: str) -> None:
+    """What stands on other lines changes nothing, unless a block goes on from one to the other."""
+    first = f"{before}\n"
+    if any(block.is_open or block.end >= len(first) for block, _ in blocks(first)):
+        return
+    assert redact(first + after).text == redact(first).text + redact(after).text
 
 
 def test_lines_come_out_as_soon_as_they_are_certain() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fleet.events.codec import decode
@@ -77,6 +79,6 @@ def test_disposition_is_that_of_the_last_turn(kinds: list[str], disposition: str
     first = story(until="created").events[0]
     found, state = samples(), OpenStory()
     for version, kind in enumerate(kinds, start=1):
-        event = type(first)(**{**{n: getattr(first, n) for n in first.__slots__}, "version": version})
+        event = replace(first, version=version)
         state.take(event, found[kind])
     assert state.disposition == disposition

@@ -1,9 +1,13 @@
-"""Private keys that go over several lines: whole, cut off, with escaped line breaks, or in a log (CX-62)."""
+"""Secrets of several lines: private keys (CX-62), and blocks of YAML below the name of a secret (CX-70)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from fleet.redaction.secret_names import names_a_secret
+from fleet.redaction.secret_values import is_placeholder
 
 MAX_BLOCK_CHARS = 64 << 10
 """A block is looked at so far behind its first line and no further (CX-75)."""
@@ -14,6 +18,10 @@ _BREAK = re.compile(r"\\+[nr]|\r?\n")
 _SHORT = re.compile(r"[\s>+|#*\-\"'bBrRuU(.,;\\]*[A-Za-z0-9+/=]{0,31}[\\\"',;)\s]*\Z")
 _HEADER = re.compile(r"[\s>+|#*\-\"']*(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID)[:,]")
 _TAIL = re.compile(r"[\\\"',;)\s+]*\Z")
+_SCALAR = re.compile(
+    r"[ \t]*(?:[+>-][ \t]*)?(?:-[ \t]+)?[\"']?(?P<name>[\w.-]{1,80})[\"']?:[ \t]{1,8}[|>][+-]?\d?[ \t]*\r?\n"
+)
+_SCALAR_MARK = re.compile(r": {1,8}[|>]")
 
 
 class Block(NamedTuple):
@@ -26,6 +34,21 @@ class Block(NamedTuple):
     end: int
     is_open: bool
     told_at: int
+
+
+def blocks(text: str) -> Iterable[tuple[Block, str]]:
+    """The blocks with their class, in no order; an open one without an extent is only a beginning."""
+    for look, kind in ((next_key, "PRIVATE_KEY"), (next_scalar, "KEY_VALUE")):
+        for block in each_block(look, text):
+            yield block, kind
+
+
+def each_block(look: Callable[[str, int], Block | None], text: str) -> Iterable[Block]:
+    """The blocks of one kind, in order."""
+    at = 0
+    while (block := look(text, at)) is not None:
+        yield block
+        at = block.end
 
 
 def next_key(text: str, at: int) -> Block | None:
@@ -76,3 +99,38 @@ def _material(line: str) -> int:
             break
         end = found.end()
     return end
+
+
+def next_scalar(text: str, at: int) -> Block | None:
+    """The first block scalar from `at` on whose name is that of a secret; its lines without their first indent."""
+    while (found := _SCALAR_MARK.search(text, at)) is not None:
+        mark = found.start()
+        line = text.rfind("\n", max(0, mark - 120), mark) + 1
+        head = _SCALAR.match(text, line) if line or mark < 120 else None
+        if head is not None and head.end() > mark and names_a_secret(head["name"]):
+            block = _lines_below(text, head.end(), indent=head.start("name") - line, told_at=line)
+            if block is not None:
+                return block
+        at = found.end()
+    return None
+
+
+def _lines_below(text: str, at: int, *, indent: int, told_at: int) -> Block | None:
+    first, end, limit = -1, -1, at + MAX_BLOCK_CHARS
+    is_open = True
+    while at < min(len(text), limit):
+        stop = text.find("\n", at, limit)
+        is_whole = stop >= 0
+        stop = stop if is_whole else min(len(text), limit)
+        line = text[at:stop].rstrip()
+        depth = len(line) - len(line.lstrip(" \t+>"))
+        if line and depth <= indent:
+            is_open = not is_whole
+            break
+        if line:
+            first, end = (at + depth if first < 0 else first), at + len(line)
+        at = stop + 1
+    is_open = is_open and len(text) < limit
+    if first < 0 or is_placeholder(text[first:end]):
+        return Block(at, at, is_open=True, told_at=told_at) if is_open else None
+    return Block(first, end, is_open=is_open, told_at=told_at)
