@@ -83,9 +83,8 @@ def event_hash(
     prev_hash: str,
 ) -> str:
     """64 hex digits of SHA-256 over the domain tag and the length-prefixed stored fields (EV-11)."""
-    digest = hashlib.sha256(_DOMAIN)
+    parts = [_DOMAIN]
     for each in (stream, version, type, schema, body, ts_ms, epoch, command_id, actor, causation, prev_hash):
         raw = each if isinstance(each, bytes) else str(each).encode()
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.hexdigest()
+        parts += (len(raw).to_bytes(8, "big"), raw)
+    return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from fleet.events.budget import BudgetScope
@@ -38,20 +39,19 @@ class ScopeUsage:
         """Spent and reserved; the wall time of steps under way counts up to `now_ms`."""
         if now_ms is None or not self.running:
             return BudgetTotals(spent=self.spent, reserved=self.reserved)
-        return BudgetTotals(spent=self.spent.plus(Spend(wall_ms=self._elapsed(now_ms))), reserved=self.reserved)
+        return BudgetTotals(spent=self._spent(now_ms), reserved=self.reserved)
 
     def begun(self, *, now_ms: int, deadline_ms: int) -> ScopeUsage:
         """One more step runs."""
         if not self.running:
-            return replace(self, running=1, since_ms=now_ms, until_ms=deadline_ms)
-        return replace(self, running=self.running + 1, until_ms=max(self.until_ms, deadline_ms))
+            return self._with(running=1, since_ms=now_ms, until_ms=deadline_ms)
+        return self._with(running=self.running + 1, until_ms=max(self.until_ms, deadline_ms))
 
     def ended(self, *, now_ms: int) -> ScopeUsage:
         """One step fewer runs."""
         if self.running > 1:
-            return replace(self, running=self.running - 1)
-        spent = self.spent.plus(Spend(wall_ms=self._elapsed(now_ms)))
-        return replace(self, spent=spent, running=0, since_ms=0, until_ms=0)
+            return self._with(running=self.running - 1)
+        return self._with(spent=self._spent(now_ms), running=0, since_ms=0, until_ms=0)
 
     def taken_over(self, *, now_ms: int, last_ms: int) -> ScopeUsage:
         """The steps under way begin again in other hands: as much time is theirs once more.
@@ -62,11 +62,42 @@ class ScopeUsage:
         """
         if not self.running:
             return self
-        spent = self.spent.plus(Spend(wall_ms=self._elapsed(last_ms)))
-        return replace(self, spent=spent, since_ms=now_ms, until_ms=now_ms + max(0, self.until_ms - self.since_ms))
+        return self._with(
+            spent=self._spent(last_ms), since_ms=now_ms, until_ms=now_ms + max(0, self.until_ms - self.since_ms)
+        )
 
-    def _elapsed(self, now_ms: int) -> int:
-        return max(0, min(now_ms, self.until_ms) - self.since_ms)
+    def holding(self, reserved: Spend) -> ScopeUsage:
+        """The same with this much reserved."""
+        return self._with(reserved=reserved)
+
+    def settled(self, *, freed: Spend, actual: Spend) -> ScopeUsage:
+        """What was reserved for a step is free, and what it used is spent."""
+        return self._with(reserved=self.reserved.minus(freed), spent=self.spent.plus(actual))
+
+    def _with(
+        self,
+        *,
+        spent: Spend | None = None,
+        reserved: Spend | None = None,
+        running: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> ScopeUsage:
+        """As `replace`, in a third of the time: a fold makes eight for each step."""
+        return ScopeUsage(
+            self.spent if spent is None else spent,
+            self.reserved if reserved is None else reserved,
+            self.running if running is None else running,
+            self.since_ms if since_ms is None else since_ms,
+            self.until_ms if until_ms is None else until_ms,
+            self.warned,
+            self.exhausted,
+        )
+
+    def _spent(self, now_ms: int) -> Spend:
+        """What is spent once the time of the steps under way counts, up to now."""
+        elapsed = max(0, min(now_ms, self.until_ms) - self.since_ms)
+        return self.spent.plus(Spend(wall_ms=elapsed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +141,11 @@ def scope_key(scope: BudgetScope) -> str:
     return f"{scope.kind}:{scope.id}"
 
 
+@lru_cache(maxsize=1024)
 def scopes_of_work(
     story: StoryId, *, role: str, task_id: str | None, council_id: str | None
 ) -> tuple[BudgetScope, ...]:
-    """The scopes of a story that a piece of work counts in, outer to inner (MB-20)."""
+    """The scopes of a story that a piece of work counts in, outer to inner (MB-20). Each of its steps asks for them."""
     found = [BudgetScope(kind="story", id=story)]
     if task_id is not None:
         found.append(BudgetScope(kind="task", id=task_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fleet.council.delphi import OwedEstimate
@@ -45,7 +46,7 @@ from fleet.owner.council_pools import council_rules, seated
 from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
-from fleet.owner.duties.texts import source_paths
+from fleet.owner.duties.texts import SittingPacks, source_paths
 from fleet.owner.workbench import Workbench, together
 from fleet.story.allowance import limits_of
 from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
@@ -152,6 +153,7 @@ async def end_council(bench: Workbench, intent: EndCouncil) -> None:
 
 async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
     """The council is decided or undecided; every call on the way is journaled."""
+    bench = replace(bench, packs=SittingPacks(bench.packs))
     before, is_late = -1, False
 
     def goes_on() -> bool:

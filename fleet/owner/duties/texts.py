@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.context.counting import ESTIMATE
-from fleet.context.port import PackRequest
+from fleet.context.port import CountRequest, Pack, PackRequest, Packs
 from fleet.events.context import ContextPackBuilt, DroppedScope
-from fleet.kernel.ids import Digest, EntityId
+from fleet.kernel.ids import CommandId, Digest, EntityId
 from fleet.owner.workbench import Workbench
 from fleet.trees.service import file_text, is_test, outline, read_tree, signatures
 
@@ -36,23 +36,47 @@ async def pack_text(bench: Workbench, role: str, phase: str, task_id: EntityId |
     )
     pack = await bench.packs.pack(request)
     name = f"pack/{role}/{phase}/{pack.hash.hex[:16]}"
-    await bench.journal.record(
-        name,
-        ContextPackBuilt(
-            pack_id=bench.new_id("rp", name),
-            as_role=role,
-            phase=phase,  # pyright: ignore[reportArgumentType]
-            task_id=task_id,
-            scopes=pack.scopes,
-            token_count=pack.token_count,
-            budget=pack.budget,
-            hash=pack.hash,
-            dropped=tuple(DroppedScope(scope=s, count=n) for s, n in pack.dropped),
-            as_of=pack.as_of,
-            counter=None if pack.counter == ESTIMATE.name else pack.counter,
-        ),
-    )
+    if not bench.journal.knows(CommandId(f"{bench.journal.story_id}/{name}")):
+        await bench.journal.record(name, _built(bench, name, pack, role, phase, task_id))
     return pack.text
+
+
+def _built(
+    bench: Workbench, name: str, pack: Pack, role: str, phase: str, task_id: EntityId | None
+) -> ContextPackBuilt:
+    return ContextPackBuilt(
+        pack_id=bench.new_id("rp", name),
+        as_role=role,
+        phase=phase,  # pyright: ignore[reportArgumentType]
+        task_id=task_id,
+        scopes=pack.scopes,
+        token_count=pack.token_count,
+        budget=pack.budget,
+        hash=pack.hash,
+        dropped=tuple(DroppedScope(scope=s, count=n) for s, n in pack.dropped),
+        as_of=pack.as_of,
+        counter=None if pack.counter == ESTIMATE.name else pack.counter,
+    )
+
+
+class SittingPacks:
+    """Port Packs over another one: for as long as a council sits, the same pack is built for it once.
+
+    Each member is asked several times on one pack, which its request alone decides (CX-25).
+    """
+
+    def __init__(self, packs: Packs) -> None:
+        self._packs, self._kept = packs, dict[PackRequest, Pack]()
+
+    async def pack(self, request: PackRequest) -> Pack:
+        """See `Packs.pack`."""
+        if request not in self._kept:
+            self._kept[request] = await self._packs.pack(request)
+        return self._kept[request]
+
+    async def count(self, request: CountRequest) -> int:
+        """See `Packs.count`."""
+        return await self._packs.count(request)
 
 
 async def source_paths(bench: Workbench, tree: Digest) -> tuple[str, ...]:

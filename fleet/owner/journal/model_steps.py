@@ -70,8 +70,7 @@ class ModelSteps(Steps):
         step_id = StepId(step)
         finished = self._finished(step_id)
         if finished is None:
-            request = self._as_started(step_id, replace(request, tag=self._tag(work)))
-            digest = _digest_of(request)
+            request, digest = self._as_started(step_id, replace(request, tag=self._tag(work)))
             request = await self._counted(request)
             request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
             self._asking.append(step_id)
@@ -120,15 +119,18 @@ class ModelSteps(Steps):
         with contextlib.suppress(StoreUnavailable, CommitUnknown):
             await self.budgeting.settle(self.state, payload, epoch=self._epoch, now_ms=self.clock.now_ms())
 
-    def _as_started(self, step_id: StepId, request: AgentRequest) -> AgentRequest:
-        """The request with the reply's bound that is on record for the step, if it was lowered.
+    def _as_started(self, step_id: StepId, request: AgentRequest) -> tuple[AgentRequest, Digest]:
+        """The request with the reply's bound that is on record for the step, if it was lowered; and its digest.
 
         A bound belongs to its request: another one, of a new prompt or model, gets a bound of its own (RC-58).
         """
         step = self.state.steps.get(step_id)
         bound = step.started.reserve.output_tokens if step is not None else None
         bounded = request if bound is None else _bounded(request, bound)
-        return bounded if self.is_open(step_id, _digest_of(bounded)) else request
+        digest = _digest_of(bounded)
+        if bounded is request or self.is_open(step_id, digest):
+            return bounded, digest
+        return request, _digest_of(request)
 
     async def _reserved(
         self, step_id: StepId, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float

@@ -26,6 +26,9 @@ from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState, tool_approvals
 from fleet.trees.port import BlobStore
 
+_REMEMBERED = 1000
+"""Decisions of steps that are kept; each new tree of a story begins anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepPolicy:
@@ -33,6 +36,10 @@ class StepPolicy:
 
     policy: Policy
     fsm: FsmConfig
+    _allowed: dict[tuple[object, ...], Allowed] = field(
+        init=False, compare=False, repr=False, default_factory=dict[tuple[object, ...], Allowed]
+    )
+    """Steps without arguments that were allowed without a person: neither time nor approvals decide about those."""
 
     def phase(self, state: StoryState) -> Phase:
         """The phase of the story now; a story that is over counts as in its last one."""
@@ -50,7 +57,10 @@ class StepPolicy:
         now_ms: int,
     ) -> Allowed | NeedsApproval | Denied:
         """Whether the story's own procedures may start this step now (RT-30)."""
-        return decide_step(
+        asked = (tool, op, principal, role, self.phase(state), state.tree, state.rigor)
+        if not args and (known := self._allowed.get(asked)) is not None:
+            return known
+        decision = decide_step(
             tool,
             op,
             principal=principal,
@@ -63,6 +73,11 @@ class StepPolicy:
             approvals=approvals_of(state),
             now_ms=now_ms,
         )
+        if not args and isinstance(decision, Allowed) and decision.obligations.consumes is None:
+            if len(self._allowed) >= _REMEMBERED:
+                self._allowed.clear()
+            self._allowed[asked] = decision
+        return decision
 
 
 def approvals_of(state: StoryState) -> Iterator[ApprovalRecord]:

@@ -32,7 +32,7 @@ def _started(s: StoryState, p: StepStarted, event: StoredEvent) -> StoryBudgets:
     holds_any = need != Spend()
 
     def change(usage: ScopeUsage) -> ScopeUsage:
-        usage = replace(usage, reserved=usage.reserved.plus(need)) if holds_any else usage
+        usage = usage.holding(usage.reserved.plus(need)) if holds_any else usage
         return usage.begun(now_ms=event.ts_ms, deadline_ms=p.deadline_ms) if is_new else usage
 
     if holds_any:
@@ -59,7 +59,7 @@ def _finished(s: StoryState, p: StepFinished, event: StoredEvent) -> StoryBudget
     freed = hold.need if hold is not None and hold.is_open else Spend()
 
     def change(usage: ScopeUsage) -> ScopeUsage:
-        usage = replace(usage, reserved=usage.reserved.minus(freed), spent=usage.spent.plus(actual))
+        usage = usage.settled(freed=freed, actual=actual)
         return usage.ended(now_ms=event.ts_ms) if was_running else usage
 
     if hold is not None and hold.is_open:
@@ -100,7 +100,7 @@ def _adjusted(s: StoryState, p: UsageAdjusted, _: StoredEvent) -> StoryBudgets:
     if hold is not None:
         freed = replace(hold, is_open=False).total if hold.lost else hold.total
         kept = replace(hold, lost=()) if hold.lost else None
-        budgets = _each(budgets, scopes, lambda u: replace(u, reserved=u.reserved.minus(freed)))
+        budgets = _each(budgets, scopes, lambda u: u.holding(u.reserved.minus(freed)))
         budgets = _with_hold(budgets, p.step_id, kept if kept is not None and kept.is_open else None)
     more = Spend(**{k: v for k, v in p.delta.items() if k in QUANTITIES and v > 0})
     less = Spend(**{k: -v for k, v in p.delta.items() if k in QUANTITIES and v < 0})
@@ -121,7 +121,7 @@ def _exhausted(s: StoryState, p: BudgetExhausted, _: StoredEvent) -> StoryBudget
 
 
 def _held(budgets: StoryBudgets, step_id: str, hold: Hold, scopes: Iterable[BudgetScope], need: Spend) -> StoryBudgets:
-    budgets = _each(budgets, scopes, lambda u: replace(u, reserved=u.reserved.plus(need)))
+    budgets = _each(budgets, scopes, lambda u: u.holding(u.reserved.plus(need)))
     return _with_hold(budgets, step_id, hold)
 
 
@@ -130,7 +130,7 @@ def _released(budgets: StoryBudgets, step_id: str, scopes: Iterable[BudgetScope]
     hold = budgets.holds.get(step_id)
     if hold is None or not hold.is_open:
         return budgets
-    budgets = _each(budgets, scopes, lambda u: replace(u, reserved=u.reserved.minus(hold.need)))
+    budgets = _each(budgets, scopes, lambda u: u.holding(u.reserved.minus(hold.need)))
     return _with_hold(budgets, step_id, replace(hold, is_open=False) if hold.lost else None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleet.context.port import Pack, PackRequest
 from fleet.events.task import TreeMerged
 from fleet.kernel.ids import Digest
 from fleet.knowledge.service import CodeKnowledge
@@ -109,3 +110,26 @@ async def test_pack_that_was_shown_is_on_record_once():
     again = await texts.pack_text(bench, "developer", "DESIGN", None, as_of=version)
     assert first == again
     assert bench.state.version == version + 1
+
+
+class CountedPacks(texts.SittingPacks):
+    """Counts what reaches it."""
+
+    asked = 0
+
+    async def pack(self, request: PackRequest) -> Pack:
+        self.asked += 1
+        return await super().pack(request)
+
+
+async def test_pack_of_a_sitting_is_built_once_for_each_request():
+    bench, _ = await bench_of({"a.py": ""})
+    counted = CountedPacks(bench.packs)
+    sitting = replace(bench, packs=texts.SittingPacks(counted))
+    version = bench.state.version
+    first = await texts.pack_text(sitting, "developer", "DESIGN", None, as_of=version)
+    assert await texts.pack_text(sitting, "developer", "DESIGN", None, as_of=version) == first
+    assert counted.asked == 1
+    await texts.pack_text(sitting, "qa", "DESIGN", None, as_of=version)
+    assert counted.asked == 2
+    assert await texts.pack_text(bench, "developer", "DESIGN", None, as_of=version) == first
