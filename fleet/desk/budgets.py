@@ -14,7 +14,7 @@ from fleet.kernel.errors import InvalidInput, StoryNotFound
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.log.port import EventLog
 from fleet.models.profiles import Budgets
-from fleet.models.routing.budget import QUANTITIES, BudgetLimits
+from fleet.models.routing.budget import QUANTITIES
 from fleet.owner.budgets import PLATFORM, day_of
 from fleet.owner.spending.port import DaySpending
 from fleet.report.usage import USAGE_KEYS, UsageKey, UsageRow, UsageSum, sum_usage, usage_rows
@@ -65,18 +65,14 @@ class BudgetDesk:
         day = day_of(self._clock.now_ms())
         scopes = [(PLATFORM, self._limits.platform)]
         scopes += [(BudgetScope(kind="project", id=p), self._limits.project) for p in await self._projects()]
-        lines: list[BudgetLine] = []
-        for scope, limits in scopes:
-            lines += await self._day(scope, limits, day)
-        return BudgetView(None, day, tuple(lines))
-
-    async def _day(self, scope: BudgetScope, limits: BudgetLimits, day: str) -> list[BudgetLine]:
-        totals = await self._spending.totals(scope, day)
-        return [
+        day_totals = await self._spending.totals([scope for scope, _ in scopes], day)
+        lines = [
             BudgetLine(scope.kind, scope.id, name, limits.of(name), totals.spent.of(name), totals.reserved.of(name))
+            for (scope, limits), totals in zip(scopes, day_totals, strict=True)
             for name in QUANTITIES
             if limits.of(name) is not None or totals.used.of(name)
         ]
+        return BudgetView(None, day, tuple(lines))
 
     async def _projects(self) -> Sequence[str]:
         found = set[str]()

@@ -93,7 +93,8 @@ class PrincipalSpending:
         """The longest reply, at most `max_tokens`, that the day has room for; BudgetExceeded below a useful one."""
         day = day_of(self._clock.now_ms())
         limits = self._limits(who)
-        scopes = {_name(scope): (await self._days.totals(scope, day), bound) for scope, bound in limits.items()}
+        totals = await self._days.totals(tuple(limits), day)
+        scopes = {_name(scope): (used, limits[scope]) for scope, used in zip(limits, totals, strict=True)}
         return fit_max_tokens(prompt_tokens, max_tokens, scopes=scopes, price=price)
 
     async def hold(

@@ -134,7 +134,8 @@ class Budgeting:
     ) -> dict[BudgetScope, tuple[BudgetTotals, BudgetLimits]]:
         day = day_of(now_ms)
         limits = self._day_limits(state)
-        return {scope: (await spending.totals(scope, day), bound) for scope, bound in limits.items()}
+        totals = await spending.totals(tuple(limits), day)
+        return {scope: (used, limits[scope]) for scope, used in zip(limits, totals, strict=True)}
 
 
 def day_scopes(state: StoryState) -> tuple[BudgetScope, ...]:

@@ -73,8 +73,9 @@ class ProjectCalls:
         day, price = day_of(self._clock.now_ms()), self._budgeting.price(request.model)
         limits = self._limits(project_id)
         prompt = self._budgeting.prompt_tokens(request)
-        totals = {_name(scope): (await spending.totals(scope, day), bound) for scope, bound in limits.items()}
-        most = fit_max_tokens(prompt, request.sampling.max_tokens, scopes=totals, price=price)
+        totals = await spending.totals(tuple(limits), day)
+        scopes = {_name(scope): (used, limits[scope]) for scope, used in zip(limits, totals, strict=True)}
+        most = fit_max_tokens(prompt, request.sampling.max_tokens, scopes=scopes, price=price)
         cost = cost_of(price, tokens_in=prompt, tokens_out=most) if price is not None else 0
         need = Spend(tokens=prompt + most, output_tokens=most, calls=1, cost_microusd=cost)
         ledger = StoryId(derive_id("st", f"project:{project_id}", day))

@@ -17,6 +17,7 @@ from tests.support.stores import Stores
 
 PLATFORM = BudgetScope(kind="platform", id="main")
 PROJECT = BudgetScope(kind="project", id="pr-default")
+OTHER = BudgetScope(kind="project", id="pr-other")
 STORY = StoryId("st-one1")
 DAY = "2026-01-02"
 _NUMBERS = count(1)
@@ -34,7 +35,7 @@ def hold(tokens: int = 100, **changes: object) -> SpendingHold:
 
 
 async def used(stores: Stores, scope: BudgetScope = PLATFORM, day: str = DAY) -> tuple[int, int]:
-    totals = await stores.spending.totals(scope, day)
+    (totals,) = await stores.spending.totals([scope], day)
     return totals.spent.tokens, totals.reserved.tokens
 
 
@@ -45,7 +46,7 @@ async def test_hold_counts_in_all_its_scopes_and_is_replaced_by_what_was_used(st
     assert await used(stores) == await used(stores, PROJECT) == (0, 100)
     assert await stores.spending.settle(held, Spend(tokens=70, calls=1))
     assert await used(stores.twin()) == await used(stores, PROJECT) == (70, 0)
-    assert (await stores.spending.totals(PLATFORM, DAY)).spent.calls == 1
+    assert [t.spent.calls for t in await stores.spending.totals([PLATFORM, PROJECT, OTHER], DAY)] == [1, 1, 0]
 
 
 @pytest.mark.rule("MB-22")
@@ -79,6 +80,16 @@ async def test_hold_is_settled_on_its_own_day_whenever_that_happens(stores: Stor
     await stores.spending.settle(replace(held, day="2026-01-03", need=Spend()), Spend(tokens=9))
     assert await used(stores) == (9, 0)
     assert await used(stores, day="2026-01-03") == (0, 0)
+
+
+async def test_hold_is_settled_in_its_own_scopes_with_its_own_need_whatever_the_caller_knows_of_it(
+    stores: Stores,
+) -> None:
+    held = hold(2**52, need=Spend(tokens=2**52, calls=1, wall_ms=3))
+    await stores.spending.reserve(held, limits={})
+    assert await stores.spending.settle(replace(held, scopes=(PROJECT, OTHER), need=Spend()), Spend(tokens=2**51))
+    assert await used(stores) == await used(stores, PROJECT) == (2**51, 0)
+    assert await used(stores, OTHER) == (0, 0)
 
 
 async def test_unknown_hold_settles_nothing(stores: Stores) -> None:

@@ -106,7 +106,7 @@ async def test_owner_killed_twenty_times_in_the_middle_of_a_call_never_makes_bud
         journal = await owned(world, epoch)
         await killed_in_the_middle(journal, agents)
         seen.append(used(journal))
-        seen_day.append((await spending.totals(PLATFORM, day)).used.tokens)
+        seen_day.append((await spending.totals([PLATFORM], day))[0].used.tokens)
     bound = seen[1] - before
     assert bound > 100
     assert seen[1:] == [before + bound * n for n in range(1, KILLS + 1)]
@@ -116,7 +116,7 @@ async def test_owner_killed_twenty_times_in_the_middle_of_a_call_never_makes_bud
     agents.answers = True
     await journal.ask("step-1", request(), WORK)
     assert used(journal) == before + bound * KILLS + 50
-    assert (await spending.totals(PLATFORM, day)).used.tokens == bound * KILLS + 50
+    assert (await spending.totals([PLATFORM], day))[0].used.tokens == bound * KILLS + 50
     assert [e.type for e in await world.events()].count("StepStarted") == len(journal.state.steps)
 
 
@@ -146,10 +146,10 @@ async def test_hold_of_the_day_that_its_owner_could_not_settle_is_settled_by_the
     journal.budgeting = Budgeting(spending=NeverSettling(spending))  # pyright: ignore[reportArgumentType]
     await journal.ask("step-1", request(), WORK)
     day = day_of(world.clock.now_ms())
-    assert (await spending.totals(PLATFORM, day)).reserved.tokens > 0
+    assert (await spending.totals([PLATFORM], day))[0].reserved.tokens > 0
     world.budgeting = Budgeting(spending=spending)
     await owned(world, 2)
-    totals = await spending.totals(PLATFORM, day)
+    (totals,) = await spending.totals([PLATFORM], day)
     assert (totals.spent.tokens, totals.reserved.tokens) == (50, 0)
 
 

@@ -111,7 +111,7 @@ class Purse(MemoryDaySpending):
 
     async def of(self, who: str) -> BudgetTotals:
         """What the principal has spent and reserved today."""
-        return await self.totals(BudgetScope(kind="principal", id=who), day_of(SystemClock().now_ms()))
+        return (await self.totals([BudgetScope(kind="principal", id=who)], day_of(SystemClock().now_ms())))[0]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fleet.events.budget import BudgetScope
 from fleet.kernel.errors import BudgetExceeded
@@ -46,9 +46,9 @@ class MemoryDaySpending:
             self._totals[scope, known.day] = settle(self._of(scope, known.day), known.need, actual)
         return True
 
-    async def totals(self, scope: BudgetScope, day: str) -> BudgetTotals:
-        """What the scope has spent and reserved on that day."""
-        return self._of(scope, day)
+    async def totals(self, scopes: Sequence[BudgetScope], day: str) -> tuple[BudgetTotals, ...]:
+        """What each of the scopes has spent and reserved on that day."""
+        return tuple(self._of(scope, day) for scope in scopes)
 
     async def open_holds(self, story_id: StoryId) -> list[SpendingHold]:
         """The reservations of the story that nobody settled."""

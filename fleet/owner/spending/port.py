@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class DaySpending(Protocol):
         """What was really used has replaced the hold, on the day of the hold. False when it is settled or unknown."""
         ...
 
-    async def totals(self, scope: BudgetScope, day: str) -> BudgetTotals:
-        """What the scope has spent and reserved on that day; nothing when it is unknown."""
+    async def totals(self, scopes: Sequence[BudgetScope], day: str) -> tuple[BudgetTotals, ...]:
+        """What each of the scopes has spent and reserved on that day, all read at one moment; nothing when unknown."""
         ...
 
     async def open_holds(self, story_id: StoryId) -> list[SpendingHold]:

@@ -48,15 +48,23 @@ redis.call('HSET', KEYS[1], id, ARGV[2])
 return {'OK'}
 """)
 
-# KEYS: open, settled, one hash per scope. ARGV: id, seconds kept, n quantities, n names, n held, n used.
+# KEYS: open, settled, one hash per scope. ARGV: id, seconds kept, n quantities, n names, n used, and the day and each
+# scope as the caller knows them: where the hold itself says otherwise it comes back, and nothing is written.
 _SETTLE = Script("""
 local id, n = ARGV[1], tonumber(ARGV[3])
-if redis.call('HEXISTS', KEYS[1], id) == 0 then return {'KNOWN'} end
+local raw = redis.call('HGET', KEYS[1], id)
+if not raw then return {'KNOWN'} end
+local hold = cjson.decode(raw)
+local is_same = hold.day == ARGV[4 + 2 * n] and #hold.scopes == #KEYS - 2
+for scope = 1, is_same and #hold.scopes or 0 do
+  is_same = is_same and hold.scopes[scope].kind .. ':' .. hold.scopes[scope].id == ARGV[4 + 2 * n + scope]
+end
+if not is_same then return {'OTHER', raw} end
 for scope = 1, #KEYS - 2 do
   for q = 1, n do
-    local held, used = tonumber(ARGV[3 + n + q]), tonumber(ARGV[3 + 2 * n + q])
-    if held > 0 then redis.call('HINCRBY', KEYS[2 + scope], 'r:' .. ARGV[3 + q], -held) end
-    if used > 0 then redis.call('HINCRBY', KEYS[2 + scope], 's:' .. ARGV[3 + q], used) end
+    local held, used = hold.need[ARGV[3 + q]], tonumber(ARGV[3 + n + q])
+    if held > 0 then redis.call('HINCRBY', KEYS[2 + scope], 'r:' .. ARGV[3 + q], string.format('%d', -held)) end
+    if used > 0 then redis.call('HINCRBY', KEYS[2 + scope], 's:' .. ARGV[3 + q], string.format('%d', used)) end
   end
   redis.call('EXPIRE', KEYS[2 + scope], ARGV[2])
 end
@@ -64,6 +72,13 @@ redis.call('HDEL', KEYS[1], id)
 redis.call('SADD', KEYS[2], id)
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 return {'OK'}
+""")
+
+# KEYS: one hash per scope.
+_TOTALS = Script("""
+local found = {}
+for scope = 1, #KEYS do found[scope] = redis.call('HGETALL', KEYS[scope]) end
+return found
 """)
 
 
@@ -93,22 +108,27 @@ class RedisDaySpending:
 
     async def settle(self, hold: SpendingHold, actual: Spend) -> bool:
         """What was really used has replaced the hold."""
-        doing = f"settle the budget of {hold.hold_id}"
-        stored = await call(self._client, "HGET", spending_open_key(hold.story_id), hold.hold_id, doing=doing)
-        if stored is None:
-            return False
-        known = _HOLD.validate_json(stored)
-        words: list[Word] = [known.hold_id, KEPT_S, len(QUANTITIES), *QUANTITIES]
-        words += [known.need.of(name) for name in QUANTITIES]
-        words += [actual.of(name) for name in QUANTITIES]
-        await self._run(_SETTLE, known, words, doing=doing)
-        return True
+        reply = await self._settle(hold, actual)
+        if reply[0] == "OTHER":
+            reply = await self._settle(_HOLD.validate_json(reply[1]), actual)
+        return reply[0] == "OK"
 
-    async def totals(self, scope: BudgetScope, day: str) -> BudgetTotals:
-        """What the scope has spent and reserved on that day."""
-        flat = await call(self._client, "HGETALL", spending_day_key(scope, day), doing=f"read the budget of {scope.id}")
-        found = {name.decode(): int(value) for name, value in pairs(flat).items()}
-        return BudgetTotals(spent=_spend(found, "s"), reserved=_spend(found, "r"))
+    async def _settle(self, hold: SpendingHold, actual: Spend) -> list[str]:
+        words: list[Word] = [hold.hold_id, KEPT_S, len(QUANTITIES), *QUANTITIES]
+        words += [actual.of(name) for name in QUANTITIES]
+        words += [hold.day, *(f"{scope.kind}:{scope.id}" for scope in hold.scopes)]
+        return await self._run(_SETTLE, hold, words, doing=f"settle the budget of {hold.hold_id}")
+
+    async def totals(self, scopes: Sequence[BudgetScope], day: str) -> tuple[BudgetTotals, ...]:
+        """What each of the scopes has spent and reserved on that day."""
+        keys = [spending_day_key(scope, day) for scope in scopes]
+
+        async def attempt(send: Send) -> Any:
+            return await _TOTALS.run(send, keys, ())
+
+        doing = f"read the budgets of {', '.join(scope.id for scope in scopes)}"
+        reply = await repeat(self._client, attempt, doing=doing, margin_s=self._margin_s)
+        return tuple(_totals(flat) for flat in reply)
 
     async def open_holds(self, story_id: StoryId) -> list[SpendingHold]:
         """The reservations of the story that nobody settled."""
@@ -126,6 +146,11 @@ class RedisDaySpending:
 
         reply = await repeat(self._client, attempt, doing=doing, margin_s=self._margin_s)
         return [part.decode() for part in reply]
+
+
+def _totals(flat: Any) -> BudgetTotals:
+    found = {name.decode(): int(value) for name, value in pairs(flat).items()}
+    return BudgetTotals(spent=_spend(found, "s"), reserved=_spend(found, "r"))
 
 
 def _spend(found: Mapping[str, int], prefix: str) -> Spend:

@@ -48,7 +48,7 @@ class Days(MemoryDaySpending):
         return await super().settle(hold, actual)
 
     async def today(self, scope: BudgetScope = SCOPE) -> BudgetTotals:
-        return await self.totals(scope, day_of(SystemClock().now_ms()))
+        return (await self.totals([scope], day_of(SystemClock().now_ms())))[0]
 
 
 def desk(

@@ -187,7 +187,7 @@ async def test_day_of_the_platform_binds_all_stories_and_is_settled_with_what_wa
         await journal.ask(step, request(), WORK)
     with pytest.raises(BudgetExceeded, match="platform"):
         await journal.ask("c", request(), WORK)
-    totals = await spending.totals(PLATFORM, day_of(world.clock.now_ms()))
+    (totals,) = await spending.totals([PLATFORM], day_of(world.clock.now_ms()))
     assert (totals.spent.tokens, totals.spent.calls, totals.reserved.tokens) == (30, 2, 0)
     assert "BudgetExhausted" not in await world.types()
     assert await spending.open_holds(STORY) == []
@@ -479,7 +479,7 @@ async def test_day_is_free_of_what_a_lost_call_did_not_use() -> None:
     spending = MemoryDaySpending()
     world, journal = await taken_over("a", spending=spending)
     await settle_from_engines(journal, {"e": [call("a", 1)]})
-    totals = await spending.totals(PLATFORM, day_of(world.clock.now_ms()))
+    (totals,) = await spending.totals([PLATFORM], day_of(world.clock.now_ms()))
     assert (totals.spent.tokens, totals.reserved.tokens) == (40, 0)
 
 

@@ -44,7 +44,7 @@ class Calls:
         await self.calls.ask(SHOP.id, request, request_id=name, timeout_s=9)
 
     async def totals(self, scope: BudgetScope) -> BudgetTotals:
-        return await self.days.totals(scope, day_of(self.clock.now_ms()))
+        return (await self.days.totals([scope], day_of(self.clock.now_ms())))[0]
 
 
 @pytest.mark.rule("MB-20", "MB-22")

@@ -172,7 +172,7 @@ async def default_bound(prompts: PromptCounts | None, request: ChatRequest) -> t
     call = await desk.open(ANA, "tiny", request, call_id="chatcmpl-1", tag=NO_TAG, is_streamed=False, is_bounded=False)
     reply = await call.reply()
     scope = BudgetScope(kind="principal", id=ANA)
-    totals = await days.totals(scope, day_of(SystemClock().now_ms()))
+    (totals,) = await days.totals([scope], day_of(SystemClock().now_ms()))
     assert totals.reserved.tokens == 0
     assert totals.spent.tokens == reply.usage.tokens_in + reply.usage.tokens_out, "settled to what was used"
     return call.request.sampling.max_tokens, days.tokens[0][1]
@@ -220,7 +220,7 @@ async def held_by(prompts: PromptCounts | None, request: ChatRequest) -> tuple[i
             found.append(days.tokens[0][0] - days.tokens[0][1])
         except FleetError:
             scope = BudgetScope(kind="principal", id=ANA)
-            found.append((await days.totals(scope, day_of(SystemClock().now_ms()))).spent.tokens)
+            found.append((await days.totals([scope], day_of(SystemClock().now_ms())))[0].spent.tokens)
     return found[0], found[1]
 
 
