@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from fleet.redaction.redact import SecretSpan, find_spans, redact
+from fleet.redaction.redact import SecretSpan, find_spans
 from fleet.redaction.secret_patterns import KINDS
 
 _COUNTED = frozenset(["PRIVATE_KEY", "URL_CREDENTIALS", "AWS", "GITHUB", "GITLAB", "SLACK", "PROVIDER", "JWT"])
@@ -37,11 +37,6 @@ def find_secrets(text: str) -> list[str]:
 def _is_counted(kind: str) -> bool:
     # What is not of the catalogue is a form that the operator named.
     return kind in _COUNTED or kind not in KINDS
-
-
-def redact_secrets(text: str) -> str:
-    """The text with `[REDACTED:<class>]` in place of every secret (CX-60); `redact` says where they stood."""
-    return redact(text).text
 
 
 def _is_query(text: str, span: SecretSpan) -> bool:

@@ -49,9 +49,13 @@ class KnownSecrets:
 
     def redact(self, text: str) -> RedactedText:
         """The text without any of the values or what looks like a secret, and how many places were taken out."""
-        known = redact_known(text, self._forms)
+        known = self.redact_values(text)
         found = redact(known.text)
         return RedactedText(found.text, known.places + len(found.spans))
+
+    def redact_values(self, text: str) -> RedactedText:
+        """The text without any of the values: for what was looked at for secrets before, where they were not known."""
+        return redact_known(text, self._forms)
 
     def __repr__(self) -> str:
         return f"KnownSecrets({len(self._values)} names)"

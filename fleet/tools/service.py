@@ -57,7 +57,7 @@ async def finished(
         update={
             "text": excerpt_of(shown),
             "output": stored,
-            "content": _checked(redact_json(_redacted(outcome.content, secrets)), limit_bytes),
+            "content": _checked(redact_json(_without_values(outcome.content, secrets)), limit_bytes),
             "reason": secrets.redact(outcome.reason).text,
         }
     )
@@ -78,16 +78,16 @@ def _within(text: str, limit_bytes: int) -> str:
     return data[:head].decode(errors="ignore") + line + data[-tail:].decode(errors="ignore")
 
 
-def _redacted(value: JsonValue, secrets: KnownSecrets) -> JsonValue:
-    """The data with every text in them redacted, names of fields too."""
+def _without_values(value: JsonValue, secrets: KnownSecrets) -> JsonValue:
+    """The data without the known values in any text, names of fields too."""
     match value:
         case str():
-            return secrets.redact(value).text
+            return secrets.redact_values(value).text
         case list():
-            return [_redacted(item, secrets) for item in cast("list[JsonValue]", value)]
+            return [_without_values(item, secrets) for item in cast("list[JsonValue]", value)]
         case dict():
             items = cast("dict[str, JsonValue]", value).items()
-            return {secrets.redact(name).text: _redacted(item, secrets) for name, item in items}
+            return {secrets.redact_values(name).text: _without_values(item, secrets) for name, item in items}
         case _:
             return value
 

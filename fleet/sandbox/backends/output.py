@@ -10,7 +10,7 @@ from typing import Literal
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.log_lines import MAX_LINE_CHARS, LogLine
 from fleet.policy.runs.spec import OutputStream
-from fleet.sandbox.backends.redaction import RedactingBytes, StreamRedactor
+from fleet.sandbox.backends.redaction import OutputRedactor
 from fleet.sandbox.port import LogSink
 from fleet.trees.port import BlobStore
 
@@ -160,24 +160,22 @@ class RunOutput:
         kept = min(max_bytes, MAX_LOG_BYTES)
         self.stdout, self.stderr = StreamBuffer(kept), StreamBuffer(kept)
         self._lines = LineLog(log)
-        self._redactors: dict[StreamName, StreamRedactor] = {
-            "stdout": StreamRedactor(forms),
-            "stderr": StreamRedactor(forms),
+        self._redactors: dict[StreamName, OutputRedactor] = {
+            "stdout": OutputRedactor(forms),
+            "stderr": OutputRedactor(forms),
         }
-        self._texts: dict[StreamName, RedactingBytes] = {"stdout": RedactingBytes(), "stderr": RedactingBytes()}
         self._max_bytes = max_bytes
         self._printed_bytes = 0
 
     def feed(self, stream: StreamName, data: bytes) -> None:
         """The program printed `data`."""
         self._printed_bytes += len(data)
-        self._take(stream, self._texts[stream].feed(self._redactors[stream].feed(data)))
+        self._take(stream, self._redactors[stream].feed(data))
 
     def finish(self) -> None:
         """Nothing more comes: what was held back is kept and told. Idempotent."""
         for stream, redactor in self._redactors.items():
-            text = self._texts[stream]
-            self._take(stream, text.feed(redactor.flush()) + text.flush())
+            self._take(stream, redactor.flush())
         self._lines.finish()
 
     @property

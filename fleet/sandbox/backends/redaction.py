@@ -83,3 +83,21 @@ class StreamRedactor:
         while at >= 0 and not form.startswith(self._held[at:]):
             at = self._held.find(form[:1], at + 1)
         return at if at >= 0 else len(self._held)
+
+
+class OutputRedactor:
+    """Takes secrets out of what one stream of a run prints: values that the run was given, then the catalogue.
+
+    This is the one place where output is looked at: whoever keeps, shows or records it takes it from here (CX-60).
+    """
+
+    def __init__(self, forms: Collection[str]) -> None:
+        self._values, self._texts = StreamRedactor(forms), RedactingBytes()
+
+    def feed(self, data: bytes) -> bytes:
+        """The lines that are certain now."""
+        return self._texts.feed(self._values.feed(data))
+
+    def flush(self) -> bytes:
+        """The rest: the stream is over."""
+        return self._texts.feed(self._values.flush()) + self._texts.flush()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fleet.kernel.errors import InvalidInput, SandboxUnavailable
 from fleet.policy.runs.services import ServicePlan, ServicesConfig, plan_services
 from fleet.policy.runs.spec import Artifact, RunSpec
-from fleet.sandbox.backends.redaction import StreamRedactor
+from fleet.sandbox.backends.redaction import OutputRedactor
 from fleet.sandbox.backends.toolchain import scratch
 from fleet.trees.port import BlobStore
 
@@ -127,10 +127,10 @@ class ServicesGate:
         return bool(data)
 
     async def store_logs(self, blobs: BlobStore, *, forms: Collection[str] = ()) -> tuple[Artifact, ...]:
-        """The logs of the services as artifacts `services/<name>.log`, without the forms of the run's secrets."""
+        """The logs of the services as artifacts `services/<name>.log`, redacted; `forms` are of the run's secrets."""
         artifacts: list[Artifact] = []
         for name, kept in self._kept.items():
-            redactor = StreamRedactor(forms)
+            redactor = OutputRedactor(forms)
             log = redactor.feed(bytes(kept)) + redactor.flush()
             artifacts.append(Artifact(path=f"services/{name}.log", blob=await blobs.put(log), size_bytes=len(log)))
         return tuple(artifacts)

@@ -102,10 +102,10 @@ class RunSecrets:
         return self._known.redact(text).text
 
     def redacted(self, result: RunResult) -> RunResult:
-        """The result without any known value in what it shows of the output."""
+        """The result without any known value in what it shows; its backend looked for all other secrets (CX-60)."""
 
         def plain(stream: OutputStream) -> OutputStream:
-            head, tail = self._known.redact(stream.head).text, self._known.redact(stream.tail).text
+            head, tail = self._known.redact_values(stream.head).text, self._known.redact_values(stream.tail).text
             return stream.model_copy(update={"head": head, "tail": tail})
 
         return result.model_copy(update={"stdout": plain(result.stdout), "stderr": plain(result.stderr)})

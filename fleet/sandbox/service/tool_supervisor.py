@@ -86,7 +86,8 @@ class RunLines:
                 self._lines.popleft()
 
     def _redacted(self, line: LogLine) -> LogLine:
-        text = self._known.redact(line.line).text
+        # The backend took out what looks like a secret, and the values that this run was given.
+        text = self._known.redact_values(line.line).text
         return line if text == line.line else line.model_copy(update={"line": text})
 
 

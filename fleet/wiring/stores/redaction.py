@@ -10,7 +10,6 @@ from fleet.context.scope import ContextConfig
 from fleet.models.profiles import ModelsConfig
 from fleet.redaction.operator_patterns import check_speed
 from fleet.redaction.redact import use_operator_patterns
-from fleet.redaction.secrets import redact_secrets
 from fleet.secrets.port import SecretValue
 from fleet.secrets.service import KnownSecrets
 
@@ -48,6 +47,6 @@ def recording_redaction(config: ModelsConfig, environ: Mapping[str, str], known:
             known.register(SecretValue(text, name=name, provider="environment", version=None, ttl_s=_RUN_S))
 
     def redact(text: str) -> str:
-        return redact_secrets(known.redact(text).text)
+        return known.redact(text).text
 
     return redact

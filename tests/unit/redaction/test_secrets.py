@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from fleet.redaction.secrets import find_secrets, redact_secrets
+from fleet.redaction.redact import redact
+from fleet.redaction.secrets import find_secrets
 
 # Put together here, so that no scanner takes the samples themselves for secrets.
 SAMPLES = [
@@ -68,27 +69,27 @@ def test_find_secrets_takes_linear_time(text: str) -> None:
 @pytest.mark.rule("CX-60", "CX-61")
 @pytest.mark.parametrize(("name", "text"), SAMPLES)
 def test_redacted_text_names_the_class_and_holds_no_secret(name: str, text: str) -> None:
-    redacted = redact_secrets(f"before\n{text}\n")
+    redacted = redact(f"before\n{text}\n").text
     assert f"[REDACTED:{name}]" in redacted
     assert redacted.startswith("before\n")
-    assert redact_secrets(redacted) == redacted
+    assert redact(redacted).text == redacted
     assert [found for found in find_secrets(redacted) if found != "URL_CREDENTIALS"] == []
 
 
 @pytest.mark.rule("CX-62", "CX-63")
 def test_redaction_takes_a_whole_key_and_only_the_user_of_an_address() -> None:
     begin, end = "-----BEGIN " + "PRIVATE KEY-----", "-----END " + "PRIVATE KEY-----"
-    assert redact_secrets(f"a\n{begin}\nMIIE\n{end}\nb") == "a\n[REDACTED:PRIVATE_KEY]\nb"
+    assert redact(f"a\n{begin}\nMIIE\n{end}\nb").text == "a\n[REDACTED:PRIVATE_KEY]\nb"
     address = "redis://user:" + "s3cretvalue@host:6379/0"
-    assert redact_secrets(f"at {address}") == "at redis://[REDACTED:URL_CREDENTIALS]@host:6379/0"
+    assert redact(f"at {address}").text == "at redis://[REDACTED:URL_CREDENTIALS]@host:6379/0"
 
 
 def test_redaction_of_two_secrets_on_one_line_takes_both() -> None:
     keys = ["ghp_" + "a1B2" * 9, "glpat-" + "a1B2" * 5]
-    assert redact_secrets(" and ".join(keys)) == "[REDACTED:GITHUB] and [REDACTED:GITLAB]"
+    assert redact(" and ".join(keys)).text == "[REDACTED:GITHUB] and [REDACTED:GITLAB]"
 
 
 @pytest.mark.rule("CX-72")
 def test_redaction_leaves_ordinary_text_as_it_is() -> None:
     text = "password = get_password()\nsha256:" + "0" * 64
-    assert redact_secrets(text) == text
+    assert redact(text).text == text

@@ -27,7 +27,7 @@ from fleet.log.port import AppendRequest
 from fleet.models.chat import ChatMessage, ChatRequest, Sampling, TokenUsage, ToolUse
 from fleet.models.port import AgentAnswer
 from fleet.owner.journal.step_records import failed_step, finished_ask
-from fleet.redaction.secrets import redact_secrets
+from fleet.redaction.redact import redact
 from fleet.report.memory import MemoryTrajectorySink
 from fleet.report.service.trajectories.export import ExportProgress, ExportSummary, TrajectoryExport
 from fleet.report.service.trajectories.rows import TrajectoryRow
@@ -72,13 +72,17 @@ class World:
             log=WholeLog(self.log, self.blobs),
             blobs=self.blobs,
             sink=self.sink,
-            redact=redact_secrets,
+            redact=plain,
             progress=self.told.append,
         )
         return await export.run(stories)
 
     def rows(self, table: str) -> Sequence[Any]:
         return self.sink.rows[table]
+
+
+def plain(text: str) -> str:
+    return redact(text).text
 
 
 async def world_of(log: StoryLog) -> World:
@@ -394,7 +398,7 @@ async def test_long_story_is_read_page_by_page_and_its_rows_leave_at_once() -> N
     await log.write_to(paged)
     asked.clear()
     held.clear()
-    export = TrajectoryExport(log=WholeLog(paged), blobs=MemoryBlobStore(), sink=sink, redact=redact_secrets)
+    export = TrajectoryExport(log=WholeLog(paged), blobs=MemoryBlobStore(), sink=sink, redact=plain)
     done = await export.run([STORY])
     assert done.events == 1201
     assert asked == [500, 500, 201]

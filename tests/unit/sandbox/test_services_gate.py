@@ -12,6 +12,7 @@ import pytest
 from fleet.policy.runs.services import ServicePlan
 from fleet.sandbox.backends.services import ServiceFailure, ServicesGate, bundled_programs, open_services
 from fleet.trees.memory import MemoryBlobStore
+from tests.support.secrets import SAMPLES
 
 PLAN = ServicePlan(
     name="one",
@@ -79,6 +80,21 @@ async def test_log_of_a_service_keeps_its_end() -> None:
     assert log.blob is not None
     assert (await blobs.get(log.blob)).endswith(b" words")
     assert b"last" not in await blobs.get(log.blob)
+
+
+@pytest.mark.rule("CX-60")
+async def test_log_of_a_service_holds_no_secret_of_anybody() -> None:
+    blobs, key = MemoryBlobStore(), SAMPLES["github"].text
+    async with open_services([PLAN]) as gate:
+        os.write(gate.inherited[1], f"up on \xff with {key} and tiger-value\n".encode("latin-1"))
+        while gate.take("one", _reading_end(gate)):
+            pass
+
+    (log,) = await gate.store_logs(blobs, forms=("tiger-value",))
+    assert log.blob is not None
+    shown = b"up on \xff with [REDACTED:GITHUB] and [REDACTED:KNOWN_SECRET]\n"
+    assert await blobs.get(log.blob) == shown
+    assert log.size_bytes == len(shown)
 
 
 def _reading_end(gate: ServicesGate) -> int:
