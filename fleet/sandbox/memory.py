@@ -17,7 +17,13 @@ from fleet.log.memory import Signal
 from fleet.log.rules import key_reused, run_fenced
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import Artifact, BlobMount, OutputStream, RunReason, RunResult, RunSpec
-from fleet.sandbox.backends.ending import STATUS_OF, is_config_error, is_missing_program, natural_reason
+from fleet.sandbox.backends.ending import (
+    ENDED_BY_COMMAND,
+    STATUS_OF,
+    is_config_error,
+    is_missing_program,
+    natural_reason,
+)
 from fleet.sandbox.backends.live_sessions import MAX_UNREAD_BYTES
 from fleet.sandbox.backends.output import RunOutput
 from fleet.sandbox.backends.redaction import forms_in
@@ -166,13 +172,14 @@ class MemorySandboxBackend:
         if reason is None and output.is_over:
             reason, exit_code = "output_limit", 137
         reason = reason or natural_reason(exit_code, is_full=False)
+        end_reason = reason
         if reason == "exit_nonzero" and is_config_error(exit_code, output.stderr.last_line):
             reason = "config"
         if reason == "exit_nonzero" and is_missing_program(exit_code, output):
             reason, limits["program"] = "config", "not_found"
         files = {path: data for path, data in {**start.files, **end.written}.items() if data is not None}
         tree_out = spec.tree if spec.keep_tree else None
-        if spec.keep_tree and reason == "ok":
+        if spec.keep_tree and end_reason in ENDED_BY_COMMAND:
             tree_out = await self._blobs.put(encode_tree(await self._kept(spec, before, end)))
         return RunResult(
             status=STATUS_OF[reason],

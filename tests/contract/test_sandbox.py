@@ -197,11 +197,25 @@ async def test_run_starts_from_its_tree_and_leaves_another(backend: SandboxBacke
 
 
 @pytest.mark.rule("RC-36")
-async def test_failed_run_is_rolled_back_to_its_tree(backend: SandboxBackend, blobs: MemoryBlobStore) -> None:
+async def test_failed_run_leaves_the_tree_that_it_made(backend: SandboxBackend, blobs: MemoryBlobStore) -> None:
     tree = await put_tree(blobs, {"old.txt": b"text"})
     result = await run(backend, "fail and write", tree=tree, keep_tree=True)
 
-    assert (result.status, result.tree_out) == ("failed", tree)
+    assert (result.status, result.tree_in) == ("failed", tree)
+    assert result.tree_out not in (None, tree)
+    after = decode_tree(await blobs.get(result.tree_out))  # type: ignore[arg-type]
+    assert set(after) == {"old.txt", "made.txt"}
+
+
+@pytest.mark.rule("RC-36", "RC-24")
+async def test_cancelled_run_returns_to_its_tree(backend: SandboxBackend, blobs: MemoryBlobStore) -> None:
+    tree = await put_tree(blobs, {"old.txt": b"text"})
+    task = asyncio.create_task(run(backend, "forever", tree=tree, keep_tree=True))
+    while not await backend.cancel("rn-forever"):
+        await asyncio.sleep(0.05)
+    result = await task
+
+    assert (result.status, result.tree_out) == ("cancelled", tree)
 
 
 @pytest.mark.rule("RC-23")

@@ -85,6 +85,53 @@ async def test_tree_with_links_programs_and_submodules_comes_back_unchanged(
     assert result.tree_out == tree
 
 
+@pytest.mark.rule("RC-36")
+@pytest.mark.parametrize(
+    ("code", "limits", "reason"),
+    [
+        ("exit 3", {}, "exit_nonzero"),
+        ("kill -9 $$", {}, "signal"),
+        ("sleep 60", {"overall_s": 1}, "timeout"),
+        ("sleep 60", {"idle_s": 1}, "idle_timeout"),
+        ("yes", {"output_bytes": 4096}, "output_limit"),
+    ],
+)
+async def test_command_that_did_not_pass_leaves_the_tree_that_it_made(
+    backend: BubblewrapBackend, blobs: MemoryBlobStore, code: str, limits: dict[str, int], reason: str
+) -> None:
+    tree = await put_tree(blobs, {"old.txt": b"text"})
+    command = ("/bin/bash", "-c", f"rm old.txt; echo made > new.txt; {code}")
+    result = await run(backend, *command, tree=tree, keep_tree=True, limits=SMALL.model_copy(update=limits))
+
+    assert result.reason == reason
+    assert set(await tree_after(blobs, result)) == {"new.txt"}
+
+
+@pytest.mark.rule("RC-36")
+async def test_tree_over_its_disk_limit_stays_as_it_was_and_the_result_says_so(
+    backend: BubblewrapBackend, blobs: MemoryBlobStore
+) -> None:
+    tree = await put_tree(blobs, {"old.txt": b"text"})
+    limits = SMALL.model_copy(update={"disk_bytes": 1 << 20})
+    command = ("/bin/bash", "-c", "head -c 3M /dev/zero > big")
+    result = await run(backend, *command, tree=tree, keep_tree=True, limits=limits)
+
+    assert (result.reason, result.tree_out) == ("disk_limit", tree)
+    assert result.limits["tree"] == "unchanged: the workspace was over its disk limit"
+
+
+@pytest.mark.rule("RC-36", "RC-24")
+async def test_cancelled_command_leaves_nothing_behind(backend: BubblewrapBackend, blobs: MemoryBlobStore) -> None:
+    tree = await put_tree(blobs, {"old.txt": b"text"})
+    spec = RunSpec(argv=("/bin/bash", "-c", "rm old.txt; sleep 60"), tree=tree, keep_tree=True)
+    task = asyncio.create_task(backend.run(spec, run_id="rn-cancelled-tree"))
+    while not await backend.cancel("rn-cancelled-tree"):
+        await asyncio.sleep(0.05)
+
+    result = await task
+    assert (result.status, result.tree_out) == ("cancelled", tree)
+
+
 async def test_caches_git_folders_and_discarded_names_are_not_recorded(
     backend: BubblewrapBackend, blobs: MemoryBlobStore
 ) -> None:

@@ -38,6 +38,15 @@ STATUS_OF: dict[RunReason, RunStatus] = {
 """The one status of each reason."""
 
 
+ENDED_BY_COMMAND: frozenset[RunReason] = frozenset(
+    {"ok", "exit_nonzero", "signal", "oom_killed", "pids_limit", "output_limit", "timeout", "idle_timeout"}
+)
+"""The command ran and came to an end or to a limit, so that what it left is its outcome and is recorded (RC-36)."""
+
+UNCHANGED_TREE = "unchanged: the workspace was over its disk limit"
+"""What `RunResult.limits` says under `tree` where nothing of what a command left could be recorded."""
+
+
 def natural_reason(exit_code: int, *, is_full: bool) -> RunReason:
     """The reason of a command that ended by itself; `is_full`: it was seen with as many processes as it may have."""
     if exit_code == 0:

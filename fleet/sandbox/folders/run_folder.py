@@ -14,7 +14,13 @@ from typing import Protocol
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import BlobMount, OutputStream, RepoMount, RunReason, RunResult, RunSpec, Usage
-from fleet.sandbox.backends.ending import STATUS_OF, is_config_error, is_missing_program
+from fleet.sandbox.backends.ending import (
+    ENDED_BY_COMMAND,
+    STATUS_OF,
+    UNCHANGED_TREE,
+    is_config_error,
+    is_missing_program,
+)
 from fleet.sandbox.backends.identity import Identity, is_root
 from fleet.sandbox.backends.output import RunOutput
 from fleet.sandbox.backends.request import MAX_STDIN_BYTES
@@ -144,11 +150,17 @@ async def read_result(
     folder: RunFolder,
     blobs: BlobStore,
     stamps: Stamps = NO_STAMPS,
+    came_back: bool = True,
 ) -> RunResult:
     """The result without backend, image and mechanisms: reason, output, artifacts, the tree that was left.
 
+    A command that failed, was killed by a limit or ran out of time left its tree too; one that was cancelled, was never
+    started or was lost returns to `before` (RC-36).
+
     Args:
         stamps: what `write_tree` said when it wrote `before` into the folder.
+        came_back: the folder holds what the command left; false where nothing of it reached us, so that it says
+            nothing about the tree.
     """
     reason, notes = ended.reason, dict[str, str]()
     tree_out = spec.tree if spec.keep_tree else None
@@ -157,11 +169,14 @@ async def read_result(
     try:
         if used > spec.limits.disk_bytes:
             raise WorkspaceFull("over the disk limit when the run ended")
-        if spec.keep_tree and reason == "ok":
+        if spec.keep_tree and reason in ENDED_BY_COMMAND and not came_back:
+            notes = {"tree": "unchanged: nothing of what the command left came back"}
+        elif spec.keep_tree and reason in ENDED_BY_COMMAND:
             tree_out, left_out = await _kept(spec, before, folder, blobs, stamps)
             notes = {"tree": f"{left_out} entries that no tree can hold were left out"} if left_out else {}
     except WorkspaceFull:
         reason = "disk_limit" if reason in ("ok", "exit_nonzero", "signal") else reason
+        notes = {"tree": UNCHANGED_TREE} if spec.keep_tree else {}
     if reason == "exit_nonzero" and is_config_error(ended.exit_code, output.stderr.last_line):
         reason = "config"
     if reason == "exit_nonzero" and is_missing_program(ended.exit_code, output):

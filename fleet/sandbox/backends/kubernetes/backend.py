@@ -322,7 +322,15 @@ class KubernetesBackend:
             left = await self._left(spec, ended, before)
             async with opened_folder(self._root / "kubernetes" / self._me, me) as folder:
                 await write_tree(left, folder.workspace, self._blobs, me)
-                result = await read_result(spec, ended, output, before=before, folder=folder, blobs=self._blobs)
+                result = await read_result(
+                    spec,
+                    ended,
+                    output,
+                    before=before,
+                    folder=folder,
+                    blobs=self._blobs,
+                    came_back=bool(ended.returned),
+                )
         except (BadFrame, InvalidInput) as error:
             return await self._result(spec, _lost(ended, str(error)), output, before)
         if ended.is_too_large and result.reason == "ok":
