@@ -29,6 +29,8 @@ class RosterMember(Value):
     test_author: bool = False
     persona: str | None = None
     """Of a named agent, as it was when the council opened (AP-79)."""
+    strategy: Literal["session"] | None = None
+    """How the member proposes code, as it was for its engine when the council opened; None is with one reply."""
 
 
 # Source: CN-8.

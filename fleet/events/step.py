@@ -99,6 +99,8 @@ class StepStarted(_StepEvent):
     policy: PolicyRef
     approval_id: EntityId | None = None
     reserve: Reserve
+    about: Annotated[str, Field(max_length=300)] | None = None
+    """What it does in a few words, for those who watch: the command line of an engineer, the file of an edit."""
 
 
 # Source: RC-56.

@@ -31,6 +31,11 @@ class Price(Frozen):
     out_microusd_per_mtok: Annotated[int, Field(ge=0)]
 
 
+Strategy = Literal["draft", "session"]
+"""How an engine does the work of a developer: `draft` with one reply of new and changed functions, `session` with tools
+in the repository, turn by turn."""
+
+
 class _Engine(Frozen):
     engine_id: EngineId
     """Name of the engine; also the model profile that `--model` takes."""
@@ -64,6 +69,9 @@ class _Engine(Frozen):
     """Data leaves the owner's machines (MB-10)."""
     capabilities: frozenset[Capability] = frozenset()
     """What the engine can do beyond plain text."""
+    strategy: Strategy = "draft"
+    """How a developer works on this engine. A session asks much more of a model than a draft: calls of tools in their
+    form, edits that fit, and a window of 24,000 tokens at least."""
     tool_form: TextToolForm = "json"
     """How a model without the capability `tools` is asked to write its calls: JSON, labelled blocks, or an object
     that the engine holds to a schema (MB-14)."""

@@ -62,8 +62,8 @@ class Policy(Frozen):
 class StepCaps(Frozen):
     """How many steps a task and a story may take, however little each of them costs (MB-42)."""
 
-    task: Annotated[int, Field(ge=1)] = 200
-    story: Annotated[int, Field(ge=1)] = 2_000
+    task: Annotated[int, Field(ge=1)] = 2_000
+    story: Annotated[int, Field(ge=1)] = 10_000
 
 
 class Budgets(Frozen):
@@ -73,14 +73,14 @@ class Budgets(Frozen):
     """Of all stories together, per day (UTC)."""
     project: BudgetLimits = BudgetLimits()
     """Of the stories of one project together, per day (UTC)."""
-    story: BudgetLimits = BudgetLimits(tokens=2_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
-    task: BudgetLimits = BudgetLimits(tokens=300_000)
-    council: BudgetLimits = BudgetLimits(tokens=200_000, wall_ms=900_000)
+    story: BudgetLimits = BudgetLimits(tokens=20_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
+    task: BudgetLimits = BudgetLimits(tokens=10_000_000)
+    council: BudgetLimits = BudgetLimits(tokens=8_000_000, wall_ms=10_800_000)
     role: BudgetLimits = BudgetLimits()
     """Of each role within one story."""
     principal: BudgetLimits = BudgetLimits(tokens=20_000_000)
     """Of each principal's own calls at `/v1`, per day (UTC)."""
-    step: BudgetLimits = BudgetLimits(tokens=32_000)
+    step: BudgetLimits = BudgetLimits(tokens=200_000)
     steps: StepCaps = StepCaps()
 
     @model_validator(mode="after")

@@ -16,7 +16,19 @@ _REQUEST_S = 3600
 
 PRODUCT_OPS: Mapping[str, frozenset[str]] = {
     "model": frozenset(
-        {"act", "advise", "critique", "derive", "document", "draft", "propose", "repair", "review", "summarize"}
+        {
+            "act",
+            "advise",
+            "critique",
+            "derive",
+            "document",
+            "draft",
+            "engineer",
+            "propose",
+            "repair",
+            "review",
+            "summarize",
+        }
         | {"tests", "vote"}
     ),
     "tests": frozenset({"pipeline"}),

@@ -90,7 +90,7 @@ def _opened(p: CouncilOpened) -> Opened:
         council_id=p.council_id,
         kind=p.kind,
         output_kind=p.output_kind,
-        roster=tuple(Member.model_validate(m.model_dump(exclude={"persona"})) for m in p.roster),
+        roster=tuple(Member.model_validate(m.model_dump(exclude={"persona", "strategy"})) for m in p.roster),
         # Only what can be executed says what there is to repair; anything else is reviewed once, for the voters.
         rounds=p.rounds if is_code or p.kind == "estimate" else 0,
         is_reviewed=not is_code and p.rounds > 0 and p.kind != "estimate",

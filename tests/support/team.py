@@ -29,11 +29,12 @@ from fleet.log.redis.lease import RedisLeaseStore
 from fleet.log.redis.log import RedisEventLog
 from fleet.models.engines.factory import ChatModels
 from fleet.models.port import Agents, ChatModel
-from fleet.models.profiles import load_models
+from fleet.models.profiles import ModelsConfig, load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.models.prompts.reading import PackReaders
 from fleet.models.service.role_agent import LocalAgents, RoleAgent
 from fleet.models.service.usage_logs import UsageLogs
+from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.steps import StepPolicy
@@ -125,10 +126,12 @@ class Team:
                 await asyncio.sleep(0.05)
 
 
-def local_agents(models: Mapping[str, ChatModel], blobs: FileBlobStore) -> LocalAgents:
-    """Role agents of every role, over these engines."""
+def local_agents(
+    models: Mapping[str, ChatModel], blobs: FileBlobStore, config: ModelsConfig | None = None
+) -> LocalAgents:
+    """Role agents of every role, over these engines; the packaged models.yaml, or `config`, names their chains."""
     files = ConfigFiles(packaged_directory())
-    config = load_models(files.document("models.yaml"))
+    config = config or load_models(files.document("models.yaml"))
     roles = load_roles(files.document("roles.yaml"))
     texts = {n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")}
     prompts = parse_prompts(texts)
@@ -164,12 +167,13 @@ async def team(
     agents: Agents | None = None,
     readers: PackReaders | None = None,
     deploys_to: Sequence[DeployTarget] = (),
+    configured: ModelsConfig | None = None,
 ) -> AsyncIterator[Team]:
     """A running team below `root`; everything of it ends with the block. The first shard sees the log `through`.
 
     Its log, queues and leases are in memory, or on the server of `redis`. `agents` answer in place of role agents over
     `models`, and also what no story asks of them. Stories keep to `readers`, as those of a fleet do, and of lifecycle
-    `sdlc` they are deployed to programs in the team's own sandbox.
+    `sdlc` they are deployed to programs in the team's own sandbox. `configured` gives budgets and engines.
     """
     files = ConfigFiles(packaged_directory())
     blobs, clock = FileBlobStore(root / "blobs"), SystemClock()
@@ -181,10 +185,11 @@ async def team(
         sandbox = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:local", logs=MemoryRunLogs())
     else:
         sandbox = await make_sandbox(state_root, blobs)
-    config = load_models(files.document("models.yaml"))
+    config = configured or load_models(files.document("models.yaml"))
     answering: Agents = agents or local_agents(
-        ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs
+        ChatModels(config, environ=environ, record_dir=record_dir) if models is None else models, blobs, config
     )
+    budgeting = None if configured is None else Budgeting(limits=configured.budgets, models=configured)
     rules = replace(load_definitions(files), targets=tuple(deploys_to))
     reports = ReportService(log, blobs)
     packs = ContextService(log, blobs, files.load("context.yaml", ContextConfig), clock=clock)
@@ -237,6 +242,7 @@ async def team(
                 epoch=epoch,
                 policy=policy or step_policy(),
                 packs=packs,
+                budgeting=budgeting,
             )
             await journal.load()
             return Workbench(

@@ -23,6 +23,42 @@ def served_team() -> Iterator[FakeOpenAIServer]:
         yield server
 
 
+def _call(name: str, **arguments: str) -> str:
+    """A call of a tool as labelled blocks, the form of models without tools of their own."""
+    parts = "".join(f"=== ARG {name}\n{value}\n" for name, value in arguments.items())
+    return f"=== CALL {name}\n{parts}=== END\n"
+
+
+_SLUG = (
+    'import re\n\n\ndef slugify(text: str) -> str:\n    """The text as a slug."""\n'
+    '    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))\n'
+)
+_TEST = (
+    "from textkit import slugify\n\n\ndef test_slug_of_a_title():\n"
+    '    assert slugify("Hello, World!") == "hello-world"\n'
+)
+ENGINEER: tuple[str, ...] = (
+    _call("read", path="textkit/words.py") + _call("read", path="textkit/__init__.py"),
+    _call("write", path="textkit/slugs.py", content=_SLUG)
+    + _call("run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/words.py"),
+    _call("run", command="printf '\nfrom textkit.slugs import slugify as slugify\n' >> textkit/__init__.py; exit 3")
+    + _call("write", path="tests/test_slugs.py", content=_TEST),
+    _call("tests"),
+    _call("submit", summary="slugify is in textkit/slugs.py, with a test"),
+    _call("submit", summary="slugify is in textkit/slugs.py, with a test"),
+)
+"""What an engineer writes turn by turn: two files changed, two made, one of them by a command that fails."""
+
+
+def engineers_answer(request: dict[str, Any]) -> Scripted:
+    """As `team_answer`, of a team whose developers work in sessions."""
+    messages = request["messages"]
+    if not str(messages[0]["content"]).startswith("Work: engineer"):
+        return team_answer(request)
+    turn = sum(message["role"] == "assistant" for message in messages)
+    return Scripted(ENGINEER[min(turn, len(ENGINEER) - 1)])
+
+
 def team_answer(request: dict[str, Any]) -> Scripted:
     """The reply to one chat request; equal requests get equal replies."""
     messages = tuple(ChatMessage(role=m["role"], content=str(m["content"])) for m in request["messages"])

@@ -31,6 +31,9 @@ def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None =
 
 def _steps(p: Any) -> str:
     who, what = p.principal.split(":", 1)[1], p.op or "work"
+    if p.about is not None:
+        # A step of a work session: its turns, its looks and edits, its commands.
+        return f"  {who}, {p.about}" if p.kind == "model" else f"    {who}: {p.about}"
     return "" if p.kind != "model" else f"  {who} is asked: {what}"
 
 

@@ -11,6 +11,7 @@ from fleet.models.chat import FinishReason, ToolOffer, ToolUse
 from fleet.models.replies.code_reply import authored_tests, edits_of
 from fleet.models.replies.json_reply import json_object
 from fleet.models.replies.json_schema import schema_problems
+from fleet.models.replies.session_reply import session_reply
 
 ReplyKind = Literal[
     "propose",
@@ -25,6 +26,7 @@ ReplyKind = Literal[
     "act",
     "advise",
     "summarize",
+    "engineer",
 ]
 """The kinds of work that a model is asked for."""
 
@@ -42,14 +44,14 @@ def parse_reply(
     uses: Sequence[ToolUse] = (),
     offers: Sequence[ToolOffer] = (),
 ) -> dict[str, Any]:
-    """The reply's value: edits for draft and repair, code and names for tests, an `ActReply` for act, the JSON object
-    for all others.
+    """The reply's value: edits for draft and repair, code and names for tests, an `ActReply` for act, a `SessionReply`
+    for engineer, the JSON object for all others.
 
     Raises:
         ReplyMalformed: the reply was cut off, or is not of the form; `problems` lists what to show the model (MB-6).
     """
     is_cut = finish_reason == "length"
-    if is_cut and kind != "tests":
+    if is_cut and kind not in ("tests", "engineer"):
         raise ReplyMalformed(CUT_OFF, problems=[CUT_OFF])
     match kind:
         case "draft" | "repair":
@@ -58,6 +60,8 @@ def parse_reply(
             return _tests(text, is_cut=is_cut)
         case "act":
             return act_reply(text, uses, offers).model_dump(mode="json")
+        case "engineer":
+            return session_reply(text, finish_reason, uses).model_dump(mode="json")
         case "propose" | "critique" | "vote" | "derive" | "review" | "document" | "advise" | "summarize":
             return _structured(text, json_schema or {"type": "object"})
         case _:

@@ -48,8 +48,8 @@ def offer_of(tool: str, op: str, *, description: str, parameters: Mapping[str, A
     return ToolOffer(name=offered_name(tool, op), description=description, parameters=dict(parameters))
 
 
-def parse_tool_use(use: ToolUse, offers: Sequence[ToolOffer]) -> ToolCall | ToolProblem:
-    """The call that the use stands for, or the problem that the model is to be told of (MB-14)."""
+def arguments_of(use: ToolUse, offers: Sequence[ToolOffer]) -> dict[str, Any] | ToolProblem:
+    """The arguments of a use as they were offered, or what is wrong with them (MB-14)."""
     offer = next((offer for offer in offers if offer.name == use.name), None)
     if offer is None:
         known = ", ".join(offer.name for offer in offers) or "none"
@@ -60,6 +60,14 @@ def parse_tool_use(use: ToolUse, offers: Sequence[ToolOffer]) -> ToolCall | Tool
         return _problem(use, f"the arguments of {use.name} are not valid JSON: {str(error)[:200]}")
     if wrong := _wrong_arguments(args, offer.parameters):
         return _problem(use, f"the arguments of {use.name} are wrong: {'; '.join(wrong)}")
+    return args
+
+
+def parse_tool_use(use: ToolUse, offers: Sequence[ToolOffer]) -> ToolCall | ToolProblem:
+    """The call that the use stands for, or the problem that the model is to be told of (MB-14)."""
+    args = arguments_of(use, offers)
+    if isinstance(args, ToolProblem):
+        return args
     tool, _, op = use.name.partition(_SEPARATOR)
     try:
         return ToolCall(tool=tool, op=op, args=args)

@@ -239,10 +239,14 @@ class RoleAgent:
     def _chat_request(self, request: AgentRequest, link: ChainEntry) -> ChatRequest:
         template = self._prompts.template(request.kind)
         entry, asked = link.entry, request.sampling
+        longest = min(template.max_tokens, entry.max_tokens)
+        if request.kind == "engineer":
+            # What an engineer may write is bound by its engine and its budget: the whole of a large file is one call.
+            longest = self._policies.engine(link.engine_id).max_output
         sampling = Sampling(
             temperature=entry.temperature or asked.temperature,
             top_p=entry.top_p or asked.top_p,
-            max_tokens=min(asked.max_tokens, template.max_tokens, entry.max_tokens),
+            max_tokens=min(asked.max_tokens, longest),
             seed=asked.seed,
             stop=asked.stop,
         )

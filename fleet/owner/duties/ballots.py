@@ -13,6 +13,7 @@ from fleet.kernel.ids import EntityId
 from fleet.owner.duties import gate_councils
 from fleet.owner.duties.advice import plan_text
 from fleet.owner.duties.members import Sitting, ask_member, unless_final
+from fleet.owner.engineering.seats import code_of
 
 
 async def cast_ballot(sitting: Sitting, duty: OwedBallot) -> None:
@@ -96,6 +97,6 @@ async def _candidate_text(sitting: Sitting, candidate: str) -> str:
             critique = await sitting.load(said.ref)
             lines.append(f"critique ({critique['severity']}): {critique['problem']}")
         return "\n".join(lines)
-    code = "\n".join(str(e["content"]).rstrip() for e in value["edits"])
+    code = await code_of(sitting, version.digest)
     lint = f", {found.lint_errors} lint errors" if found.lint_errors else ""
     return f"{code}\nTests passed: {found.trusted_passed} of {found.trusted_total}{lint}"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from fleet.council.delphi import OwedEstimate
 from fleet.council.facts import Interrupted
-from fleet.council.roster import Member, build_roster, derive_seed, quorum_of, seats
+from fleet.council.roster import Member, build_roster, derive_seed, quorum_of
+from fleet.council.roster import seats as seats_of
 from fleet.council.rounds import (
     Owed,
     OwedBallot,
@@ -25,7 +26,6 @@ from fleet.council.rounds import (
 from fleet.council.state import CouncilState, evolve
 from fleet.events.budget import BudgetScope
 from fleet.events.council import (
-    CouncilBudget,
     CouncilCancelled,
     CouncilOpened,
     CritiqueReceived,
@@ -35,10 +35,9 @@ from fleet.events.council import (
     RoundOpened,
     TestsAuthored,
 )
-from fleet.events.payload import Payload
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import BudgetExceeded, ModelError
-from fleet.kernel.ids import EntityId
+from fleet.kernel.ids import Digest, EntityId
 from fleet.models.port import WorkKind
 from fleet.models.replies.replies import critique_schema, proposal_schema
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, spent_out
@@ -47,6 +46,7 @@ from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
 from fleet.owner.duties.texts import SittingPacks, source_paths
+from fleet.owner.engineering import seats
 from fleet.owner.workbench import Workbench, together
 from fleet.story.allowance import limits_of
 from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
@@ -67,7 +67,7 @@ async def open_design_council(bench: Workbench, intent: OpenDesignCouncil) -> No
     await _open(
         bench,
         f"council/design/{intent.attempt}",
-        seats(designers, config=config),
+        seats_of(designers, config=config),
         output_kind="design",
         rounds=1,
         subject=bench.state.content.digest,
@@ -115,21 +115,24 @@ async def _open(
     council_id = bench.new_id("co", name)
     defaults = bench.rules.council.defaults
     rubric = [{"name": "criteria", "text": c.text, "weight": 1} for c in bench.criteria]
+    members = seated(roster, await council_rules(bench))
+    members = seats.with_strategies(bench, members) if output_kind == "code_patch" else members
+    budget = seats.budget_of(bench, members, rounds=rounds)
     opened = CouncilOpened(
         council_id=council_id,
         kind="selection",
         output_kind=output_kind,
         task_id=task_id,
         subject_digest=subject,
-        roster=seated(roster, await council_rules(bench)),
+        roster=members,
         rubric_digest=await bench.blobs.put(canonical_json(rubric)),
         rule_version=bench.rules.council.rule_version,
         quorum=quorum_of("selection", sum(m.can_vote for m in roster)),
         pass_threshold="majority",
         rounds=rounds,
-        budget=CouncilBudget(tokens=defaults.tokens, wall_s=defaults.timeout_seconds),
+        budget=budget,
         seed=derive_seed(council_id),
-        deadline_at=bench.now_ms + defaults.timeout_seconds * 1000,
+        deadline_at=bench.now_ms + budget.wall_s * 1000,
         double_ballot=defaults.double_ballot,
         max_on_ballot=defaults.max_on_ballot,
         retry_of=retry_of,
@@ -290,9 +293,13 @@ async def _form(sitting: Sitting) -> _Form:
 
 async def _draft(sitting: Sitting, member: RosterMember) -> None:
     bench, name = sitting.bench, f"draft/{member.member_id}"
-    form = await _form(sitting)
-    payload: Payload
+    payload: DraftReceived | DraftFailed
     try:
+        if member.strategy == "session":
+            payload = await _worked(sitting, member, name)
+            await sitting.say(f"{name}/received", payload, by=member.principal)
+            return
+        form = await _form(sitting)
         answer = await ask_member(
             bench,
             sitting.record,
@@ -304,17 +311,29 @@ async def _draft(sitting: Sitting, member: RosterMember) -> None:
             target_paths=await task_paths(bench, sitting.record) if sitting.is_code else (),
             max_tokens=form.max_tokens,
         )
-        payload = DraftReceived(
-            council_id=sitting.council_id,
-            member_id=member.member_id,
-            attempt=1,
-            candidate_id=bench.new_id("cd", f"{sitting.council_id}/{member.member_id}"),
-            candidate_digest=await bench.blobs.put(canonical_json(answer.value)),
-            tokens=answer.usage.tokens_in + answer.usage.tokens_out,
-        )
+        tokens = answer.usage.tokens_in + answer.usage.tokens_out
+        payload = _received(sitting, member, await bench.blobs.put(canonical_json(answer.value)), tokens=tokens)
     except ModelError as error:
         payload = _failed(sitting, member, error)
     await sitting.say(f"{name}/received", payload, by=member.principal)
+
+
+async def _worked(sitting: Sitting, member: RosterMember, name: str) -> DraftReceived:
+    """The candidate of a member that works in a session, from the tree on that the council was opened on."""
+    assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"
+    found = await seats.deliver(sitting, member, step=name, base=sitting.opened.subject_digest)
+    return _received(sitting, member, found.candidate, tokens=found.tokens)
+
+
+def _received(sitting: Sitting, member: RosterMember, candidate: Digest, *, tokens: int) -> DraftReceived:
+    return DraftReceived(
+        council_id=sitting.council_id,
+        member_id=member.member_id,
+        attempt=1,
+        candidate_id=sitting.bench.new_id("cd", f"{sitting.council_id}/{member.member_id}"),
+        candidate_digest=candidate,
+        tokens=tokens,
+    )
 
 
 def _failed(sitting: Sitting, member: RosterMember, error: ModelError) -> DraftFailed:
@@ -325,7 +344,7 @@ def _failed(sitting: Sitting, member: RosterMember, error: ModelError) -> DraftF
 async def _tests(sitting: Sitting, member: RosterMember) -> None:
     """The test author sees story, interface and the code as it is, never a draft (CN-23)."""
     bench = sitting.bench
-    payload: Payload
+    payload: TestsAuthored | DraftFailed
     try:
         answer = await ask_member(
             bench,

@@ -14,17 +14,17 @@ from fleet.council.rounds import FRESH_TEMPERATURE, OwedEvidence, OwedRepair
 from fleet.council.tests_filter import TestRuns, filter_tests
 from fleet.events.council import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, RepairReceived, TestsFiltered
 from fleet.kernel.digest import canonical_json, digest_of_json
-from fleet.kernel.errors import ModelError
 from fleet.kernel.ids import Digest, EntityId
 from fleet.models.replies.json_reply import normalise_output
 from fleet.owner.duties import advice, gate_councils
-from fleet.owner.duties.members import Sitting, ask_member, task_paths, unless_final
+from fleet.owner.duties.members import Sitting, ask_member, task_paths, usable
 from fleet.owner.duties.procedure import base_measurement, workspace_of
 from fleet.owner.duties.texts import examples_module
+from fleet.owner.engineering import seats
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat, together
 from fleet.story.council_facts import CouncilSaid, council_state
-from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, TestRun, WorkspaceService
+from fleet.workspace.service.workspace import TestRun, WorkspaceService
 
 QA = seat("qa")
 _ON_BASE_SINCE = 4
@@ -154,8 +154,7 @@ async def _execute(sitting: Sitting, candidate: str, content: Digest, number: in
     prefix = f"{sitting.council_id}/evidence/{number}/{candidate}"
     work = Work(seat=QA, tool="tests", op="pytest", task_id=task_id, council_id=sitting.council_id)
     space = workspace_of(bench, prefix, work)
-    value = await sitting.load(content)
-    applied = await space.apply(state.tree, value["edits"], protect=PROTECTED_FROM_AUTHORS, toolchain=bench.toolchain)
+    applied = await seats.applied(sitting, space, content, state.tree)
     run_id = bench.new_id("rn", prefix)
     if applied.tree is None:
         text = "; ".join(applied.problems) or "the change could not be applied"
@@ -315,23 +314,27 @@ async def _repaired(sitting: Sitting, duty: OwedRepair, old: Version) -> Digest 
     """The new version, None when the author gave none that can be used."""
     bench, number, step = sitting.bench, duty.round, f"repair/{duty.round}/{duty.candidate_id}"
     author, paths = sitting.seat(str(duty.author.member_id)), await task_paths(bench, sitting.record)
+    if author.strategy == "session":
+        failures = None if duty.is_fresh else await _failures_of(sitting, old, number)
+        new = seats.worked_on(sitting, author, step=step, old=old.digest, failures=failures, draw=number)
+        return await usable(new)
     ask = partial(ask_member, bench, sitting.record, author, step=step, shared=sitting.shared, target_paths=paths)
-    try:
-        if duty.is_fresh:
-            answer = await ask("draft", temperature=FRESH_TEMPERATURE, draw=number)
-        else:
-            answer = await ask("repair", own=await _what_fails(sitting, old, number))
-    except ModelError as error:
-        unless_final(error)
-        return None
-    return await bench.blobs.put(canonical_json(answer.value))
+    if duty.is_fresh:
+        answer = await usable(ask("draft", temperature=FRESH_TEMPERATURE, draw=number))
+    else:
+        answer = await usable(ask("repair", own=await _what_fails(sitting, old, number)))
+    return await bench.blobs.put(canonical_json(answer.value)) if answer is not None else None
 
 
-async def _what_fails(sitting: Sitting, old: Version, number: int) -> str:
+async def _failures_of(sitting: Sitting, old: Version, number: int) -> str:
     group = next(c for c in sitting.state.candidates(number - 1) if old in c.versions)
     # Of equal versions the first was executed, and its runs are on record.
     first = group.versions[0]
-    before = await _execute(sitting, first.candidate_id, first.digest, first.changed_in)
+    return (await _execute(sitting, first.candidate_id, first.digest, first.changed_in)).failures
+
+
+async def _what_fails(sitting: Sitting, old: Version, number: int) -> str:
+    failures = await _failures_of(sitting, old, number)
     value = await sitting.load(old.digest)
     code = "\n\n".join(str(e["content"]) for e in value["edits"])
-    return f"Your code:\n{code}\n\nIt fails:\n{before.failures[:2500]}"
+    return f"Your code:\n{code}\n\nIt fails:\n{failures[:2500]}"

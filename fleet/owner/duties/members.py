@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fleet.council.state import CouncilState
 from fleet.events.council import CouncilOpened, RosterMember
@@ -20,6 +20,8 @@ from fleet.owner.tools.acting import Exploration, acting_of, explore
 from fleet.owner.workbench import Workbench
 from fleet.story.state import CouncilRecord, StoryState
 from fleet.trees.service import read_tree
+
+T = TypeVar("T")
 
 _NEXT: Mapping[WorkKind, str] = {
     "draft": "The work that comes next: write the code that the task asks for{where}.",
@@ -121,6 +123,15 @@ def unless_final(error: ModelError) -> None:
         raise error
 
 
+async def usable(call: Awaitable[T]) -> T | None:
+    """What the call gave; None when its reply stays as bad as it is. Raises what asking again later may mend."""
+    try:
+        return await call
+    except ModelError as error:
+        unless_final(error)
+        return None
+
+
 async def material(bench: Workbench, record: CouncilRecord) -> str:
     """What all members share of the repository, and of the task where there is one."""
     if record.opened.task_id is None:
@@ -164,9 +175,32 @@ async def ask_member(
     draw: int = 0,
 ) -> AgentAnswer:
     """The recorded answer of one member of the council; another `draw` is another answer to the same question."""
+    request = await request_of(
+        bench, record, member, kind, shared=shared, own=own, max_tokens=max_tokens, temperature=temperature, draw=draw
+    )
+    new_paths = await _new_paths(bench, target_paths)
+    request = replace(request, json_schema=schema, target_paths=target_paths, new_paths=new_paths)
+    work = work_of(record, member, kind)
+    name = f"{record.opened.council_id}/{step}"
+    return await bench.journal.ask(name, await explored(bench, request, work, step=name), work)
+
+
+async def request_of(
+    bench: Workbench,
+    record: CouncilRecord,
+    member: RosterMember,
+    kind: WorkKind,
+    *,
+    shared: str,
+    own: str = "",
+    max_tokens: int = 800,
+    temperature: str | None = None,
+    draw: int = 0,
+) -> AgentRequest:
+    """What a member of the council is asked: what it may see of the story, what all share, and its own part."""
     phase = "DESIGN" if record.opened.task_id is None else "BUILD"
     pack = await pack_text(bench, member.role, phase, record.opened.task_id, as_of=record.opened_version)
-    request = AgentRequest(
+    return AgentRequest(
         kind=kind,
         role=member.role,
         principal=member.principal,
@@ -179,21 +213,20 @@ async def ask_member(
         ),
         model=bench.model,
         policy=None if member.model_policy == member.role else member.model_policy,
-        json_schema=schema,
         variant=member.prompt_variant,
         persona=member.persona or "",
-        target_paths=target_paths,
-        new_paths=await _new_paths(bench, target_paths),
     )
-    work = Work(
+
+
+def work_of(record: CouncilRecord, member: RosterMember, kind: WorkKind) -> Work:
+    """What the steps of a member belong to when a model is asked for this kind of work."""
+    return Work(
         seat=Seat(member.principal, member.role),
         tool="model",
         op=kind,
         task_id=record.opened.task_id,
         council_id=record.opened.council_id,
     )
-    name = f"{record.opened.council_id}/{step}"
-    return await bench.journal.ask(name, await explored(bench, request, work, step=name), work)
 
 
 async def _new_paths(bench: Workbench, paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ An unfinished step that would now ask for something else, because the model, a p
 opened anew as a further attempt; both requests are on record (RC-58).
 
     PURE    `ask`                run again; only one answer is ever recorded, within the budgets of MB-20
+            `compute`            worked out by the owner from what is on record: start and end are one append
     KEYED   `run`                the supervisor is asked by key: attach, take its record, or run
             `act`                the receiver compares the state it expects, so doing it again changes nothing: the
                                  branch of a story is created only where there is none, and its change request is
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.context.port import Packs
@@ -35,7 +37,7 @@ from fleet.kernel.errors import (
     SandboxUnavailable,
     from_wire,
 )
-from fleet.kernel.ids import RunKey, StepId, StoryId
+from fleet.kernel.ids import Digest, RunKey, StepId, StoryId
 from fleet.kernel.types import BudgetLimit
 from fleet.log.port import EventLog, SnapshotStore
 from fleet.models.port import Agents
@@ -58,10 +60,20 @@ from fleet.sandbox.port import Sandbox
 from fleet.story.allowance import require_room
 from fleet.trees.port import BlobStore
 
+_COMPUTED_S = 60
+"""Wall time that stands in the record of an effect that takes milliseconds."""
 _ENDING_S = 60
 """How long a run that is no longer wanted may take to end; the grace of its command is shorter (RC-24)."""
 OF_RUNS: tuple[BudgetLimit, ...] = ("wall_ms", "gpu_ms")
 """What runs use of a budget (MB-27)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a PURE effect came to: its result, and the trees before and after where it changed files."""
+
+    result: dict[str, Any]
+    trees: tuple[Digest | None, Digest | None] = (None, None)
 
 
 class Journal(ModelSteps, UnsafeSteps):
@@ -228,6 +240,25 @@ class Journal(ModelSteps, UnsafeSteps):
         if finished.outcome != "succeeded":
             raise from_wire(json.loads(raw))
         return json.loads(raw)
+
+    async def compute(
+        self, step: str, request: Digest, work: Work, effect: Callable[[], Awaitable[Computed]]
+    ) -> dict[str, Any]:
+        """The recorded result of a PURE effect that this owner works out itself, from what is on record (RC-50).
+
+        Nothing outside sees such an effect, so it is not announced first: start and end are one append, and there is
+        never a call without its result.
+        """
+        step_id = StepId(step)
+        finished = self._finished(step_id)
+        if finished is None:
+            found = await effect()
+            started = await self._starting(step_id, request, work, kind="tool", effect="PURE", wall_s=_COMPUTED_S)
+            payload = await finished_effect(self.blobs, step_id, found.result, trees=found.trees)
+            await self.record(f"{step_id}/finish", started, payload, actor=work.seat.principal)
+            finished = self._finished(step_id)
+            assert finished is not None, "it was just recorded"
+        return json.loads(await self.blobs.get(finished.result_digest))
 
     async def _acted(
         self, step_id: StepId, effect: Callable[[], Awaitable[dict[str, Any]]], *, keeps_failure: bool

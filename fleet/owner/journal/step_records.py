@@ -137,9 +137,18 @@ def fallbacks_of(step_id: StepId, answer: AgentAnswer) -> tuple[ModelFallbackUse
 
 
 async def finished_effect(
-    blobs: BlobStore, step_id: StepId, result: dict[str, Any], *, reason: str | None = None
+    blobs: BlobStore,
+    step_id: StepId,
+    result: dict[str, Any],
+    *,
+    reason: str | None = None,
+    trees: tuple[Digest | None, Digest | None] = (None, None),
 ) -> StepFinished:
-    """The record of an effect that happened; its result is stored first, and its `summary` is what people see."""
+    """The record of an effect that happened; its result is stored first, and its `summary` is what people see.
+
+    Args:
+        trees: those before and after it, where it is about files.
+    """
     return StepFinished(
         step_id=step_id,
         outcome="succeeded",
@@ -147,7 +156,7 @@ async def finished_effect(
         excerpt=result.get("summary"),
         reason=reason,
         cost=Cost(priced=True, cost_microusd=0),
-        provenance=Provenance(),
+        provenance=Provenance(tree_in_digest=trees[0], tree_out_digest=trees[1]),
     )
 
 

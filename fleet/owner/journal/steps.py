@@ -28,6 +28,8 @@ from fleet.trees.port import BlobStore
 
 _REMEMBERED = 1000
 """Decisions of steps that are kept; each new tree of a story begins anew."""
+_MAX_ABOUT = 300
+"""Characters of what is told of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Work:
     council_id: EntityId | None = None
     args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What rules of the policy look at, and what a person who is asked sees."""
+    about: str = ""
+    """What those who watch the story are told of the step."""
 
 
 class Steps(StoryStream):
@@ -171,6 +175,24 @@ class Steps(StoryStream):
         known = self.state.steps.get(step_id)
         if known is not None and self.is_open(step_id, request):
             return known.started.key
+        payload = await self._starting(step_id, request, work, kind=kind, effect=effect, wall_s=wall_s, reserve=reserve)
+        phase = f"{step_id}/start" if known is None else f"{step_id}/start/{known.attempt + 1}"
+        await self.record(phase, payload, *also, actor=work.seat.principal)
+        return payload.key
+
+    async def _starting(
+        self,
+        step_id: StepId,
+        request: Digest,
+        work: Work,
+        *,
+        kind: Literal["model", "run", "tool"],
+        effect: EffectClass,
+        wall_s: int,
+        reserve: Reserve | None = None,
+    ) -> StepStarted:
+        """What is recorded when the step starts, once the story runs and the policy allows it."""
+        known = self.state.steps.get(step_id)
         if self.platform is not None:
             # Not refused but held: what else the procedure has under way may finish (PL-50).
             await self.platform.until_running(self.state.project_id)
@@ -179,7 +201,7 @@ class Steps(StoryStream):
         if known is None:
             require_steps(self.state, self.step_caps, task_id=work.task_id)
         allowed = await self._allowed(step_id, work)
-        payload = StepStarted(
+        return StepStarted(
             step_id=step_id,
             kind=kind,
             tool=work.tool,
@@ -195,10 +217,8 @@ class Steps(StoryStream):
             policy=PolicyRef(rule_id=allowed.rule_id, digest=allowed.policy_digest),
             approval_id=allowed.obligations.consumes,
             reserve=reserve or Reserve(wall_ms=wall_s * 1000),
+            about=work.about[:_MAX_ABOUT] or None,
         )
-        phase = f"{step_id}/start" if attempt == 1 else f"{step_id}/start/{attempt}"
-        await self.record(phase, payload, *also, actor=work.seat.principal)
-        return payload.key
 
     async def _allowed(self, step_id: StepId, work: Work) -> Allowed:
         """What the policy says of the step. A refusal is on record, and a person who has to say yes is asked.

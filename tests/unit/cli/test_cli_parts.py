@@ -83,6 +83,20 @@ def test_whole_story_can_be_told_and_its_text_is_no_markup():
     assert Text.from_markup(parked).plain == "parked (stuck): list[int] [red]no[/]"
 
 
+def test_turns_edits_and_commands_of_a_session_are_told():
+    event, step = story().events[0], samples()["StepStarted"]
+    told = [
+        narrate(event, step.model_copy(update={"kind": kind, "about": about}))
+        for kind, about in (("model", "turn 3 of 60"), ("tool", "edit text/slug.py"), ("run", "run pytest -q [a]"))
+    ]
+    who = step.model_dump()["principal"].split(":")[1]
+    assert [Text.from_markup(line).plain for (line,) in told] == [
+        f"  {who}, turn 3 of 60",
+        f"    {who}: edit text/slug.py",
+        f"    {who}: run pytest -q [a]",
+    ]
+
+
 def test_goal_becomes_a_story_and_rigor_replaces_that_of_the_file(tmp_path: Path):
     assert read_story(None, "make slugs") == {"title": "make slugs", "description": "make slugs"}
     path = tmp_path / "s.yaml"

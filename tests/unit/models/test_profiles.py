@@ -139,7 +139,7 @@ def test_shipped_configuration_without_a_profile_explains_the_options() -> None:
 @pytest.mark.parametrize("is_shipped", [True, False])
 def test_budgets_have_the_limits_of_the_rules_where_nobody_set_others(is_shipped: bool) -> None:
     budgets = load_models(yaml.safe_load(SHIPPED.read_text())).budgets if is_shipped else Budgets()
-    story = BudgetLimits(tokens=2_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
-    assert (budgets.story, budgets.task) == (story, BudgetLimits(tokens=300_000))
-    assert budgets.council == BudgetLimits(tokens=200_000, wall_ms=900_000)
-    assert budgets.step == BudgetLimits(tokens=32_000)
+    story = BudgetLimits(tokens=20_000_000, wall_ms=8 * 3_600_000, gpu_ms=7_200_000)
+    assert (budgets.story, budgets.task) == (story, BudgetLimits(tokens=10_000_000))
+    assert budgets.council == BudgetLimits(tokens=8_000_000, wall_ms=10_800_000)
+    assert budgets.step == BudgetLimits(tokens=200_000)

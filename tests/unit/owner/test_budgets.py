@@ -319,7 +319,7 @@ async def test_desk_shows_limits_and_usage_of_a_story_and_of_the_day() -> None:
     await journal.ask("a", request(), WORK)
     desk = desk_of(world, spending, limits)
     (line,) = [x for x in (await desk.story(STORY)).lines if (x.scope, x.quantity) == ("story", "tokens")]
-    assert (line.limit, line.spent, line.left) == (2_000_000, 15, 1_999_985)
+    assert (line.limit, line.spent, line.left) == (20_000_000, 15, 19_999_985)
     today = {(x.scope, x.id, x.quantity): (x.limit, x.left) for x in (await desk.today()).lines}
     assert today["project", "pr-default", "tokens"] == (50, 35)
     assert today["platform", "main", "tokens"] == (None, None)

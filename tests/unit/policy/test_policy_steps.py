@@ -11,6 +11,7 @@ import pytest
 
 from fleet.kernel.ids import Principal
 from fleet.models.port import WorkKind
+from fleet.owner.engineering.session import STEP_OF
 from fleet.policy.roles import load_roles
 from fleet.policy.rules.calls import Allowed, Denied, NeedsApproval
 from fleet.policy.rules.config import load_policy
@@ -37,6 +38,7 @@ USED: list[tuple[str, list[str], tuple[str, ...], dict[str, Any]]] = [
     ("environment.start", ["deployer"], ("DOCS",), {}),
     ("environment.rollback", ["deployer"], ("DOCS",), {}),
     ("environment.observe", ["monitor"], ("DOCS",), {}),
+    *((name, list(POLICY.roles.assignable), ("BUILD",), {}) for name in sorted(set(STEP_OF.values()))),
     *((f"model.{kind}", ROLES, PHASES, {}) for kind in KINDS),
 ]
 
@@ -64,7 +66,7 @@ def test_step_of_the_product_is_allowed_without_asking(
 
 
 def test_table_of_steps_is_what_the_procedures_do() -> None:
-    built = {name for path in PROCEDURES.glob("*.py") for name in work_of(path.read_text())}
+    built = {name for path in PROCEDURES.glob("*.py") for name in work_of(path.read_text())} | set(STEP_OF.values())
     table = {name for name, *_ in USED}
     assert {name for name in built if not name.endswith("*")} <= table
     assert {name for name in table if not name.startswith("model.")} <= built

@@ -138,13 +138,13 @@ def test_contradiction_of_a_declaration_stops_the_start(changes: dict[str, Any],
         (with_rule(calls=["hammer.hit"]), "no tool 'hammer'"),
         (with_rule(calls=["files.burn"]), "no operation 'files.burn'"),
         (with_rule(calls=["files:write:read"]), "is not written"),
-        (with_rule(phases=["LUNCH"]), "rules.21.phases.0"),
+        (with_rule(phases=["LUNCH"]), "rules.22.phases.0"),
         (with_rule(when={"colour": {"matches": ["red"]}}), "files.read has no such argument"),
         (with_rule(when={"path": {}}), "needs matches or not_matches"),
         (with_rule(effect="ask"), "no gate tool:files.read"),
         (with_rule(risk="high"), "only a rule that asks has one"),
         (with_rule(id="read"), "its id stands twice"),
-        (with_rule(colour="red"), "rules.21.colour"),
+        (with_rule(colour="red"), "rules.22.colour"),
         (with_declaration("hammer"), "tools.hammer: no such tool"),
         (with_declaration("files"), "tool files has no such operation"),
         (with_declaration("files", ops={"read": {}}), "it is declared twice"),
@@ -175,14 +175,14 @@ def test_wrong_policy_stops_the_start_naming_path_and_reason(data: dict[str, Any
 )
 def test_rule_that_is_never_reached_stops_the_start(rule: dict[str, Any], why: str) -> None:
     (found,) = problems(with_rule(**{"origin": "caller", **rule}))
-    assert found.startswith("rules.21 (mine): it is never reached: ")
+    assert found.startswith("rules.22 (mine): it is never reached: ")
     assert why in found
 
 
 def test_rule_that_a_deny_hides_is_never_reached() -> None:
     data = with_rule(calls=["search.*"], origin="any")
     data["rules"].append({"id": "later", "effect": "allow", "roles": ["qa"], "calls": ["search.text"]})
-    assert problems(data) == ["rules.22 (later): it is never reached: other rules decide all its calls"]
+    assert problems(data) == ["rules.23 (later): it is never reached: other rules decide all its calls"]
 
 
 @pytest.mark.rule("RT-31")

@@ -1,0 +1,167 @@
+"""Commands of a work session as runs in the sandbox, and what an engineer is told of them. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fleet.engineering.tools import MAX_TIMEOUT_S, SessionCall
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput
+from fleet.kernel.ids import Digest
+from fleet.policy.rules.calls import ToolCall
+from fleet.policy.runs.calls import command_of
+from fleet.policy.runs.spec import Limits, RunReason, RunResult, RunSpec
+from fleet.policy.runs.toolchains import Language
+from fleet.trees.tree import PathChange, check_path
+
+_DEFAULT_S, _TESTS_S, _SEARCH_S = 120, 600, 30
+_MAX_COMMAND = 100_000
+_MAX_PATTERN = 1_000
+_CLEAN: dict[str, str] = {
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "CI": "1",
+    "PIP_PROGRESS_BAR": "off",
+    "PIP_NO_INDEX": "1",
+    "UV_OFFLINE": "1",
+    "NPM_CONFIG_OFFLINE": "true",
+    "GOPROXY": "off",
+    "PYTHONHASHSEED": "0",
+    "PYTHONPATH": "/workspace:/workspace/src",
+    "PYTEST_ADDOPTS": "-p no:cacheprovider",
+    "TZ": "UTC",
+}
+"""The environment of every command, so that its output is the same on another day and machine."""
+_LIMITS = Limits(memory_bytes=2 << 30, pids=512, output_bytes=8 << 20)
+_TESTS: dict[str, str] = {"python": "pytest", "go": "go_test", "node": "npm_test", "rust": "cargo_test"}
+_FAILED = re.compile(r"\bFAIL(?:ED|URE)?\b|\bERROR\b|\w+(?:Error|Exception)\b|\bpanicked\b|^--- FAIL", re.MULTILINE)
+_NUMBERS = re.compile(r"\d+")
+_MAX_NAMED = 12
+
+
+def spec_of(call: SessionCall, head: Digest, *, toolchain: str, language: Language) -> RunSpec:
+    """The run that carries the call out on these files: without a network, with an empty input.
+
+    Raises:
+        InvalidInput: the call asks for what no run can be; the message says what to send instead.
+    """
+    match call.name:
+        case "run":
+            return _shell(call, head, toolchain)
+        case "search":
+            return _search(call, head, toolchain)
+        case _:
+            return _tests(call, head, toolchain, language)
+
+
+def _shell(call: SessionCall, head: Digest, toolchain: str) -> RunSpec:
+    command = call.text("command")
+    if len(command) > _MAX_COMMAND or "\0" in command:
+        raise InvalidInput(f"the command is longer than {_MAX_COMMAND} characters or holds NUL: put it into a file")
+    cwd = call.text("cwd").removeprefix("/workspace").strip("/").removeprefix("./") or "."
+    seconds = min(call.number("timeout_s", _DEFAULT_S), MAX_TIMEOUT_S)
+    return RunSpec(
+        argv=("bash", "-c", command),
+        tree=head,
+        env=_CLEAN,
+        limits=_LIMITS.model_copy(update={"overall_s": seconds, "idle_s": seconds}),
+        keep_tree=True,
+        discard=(),
+        toolchain=toolchain,
+        cwd=cwd if cwd == "." else check_path(cwd),
+    )
+
+
+def _search(call: SessionCall, head: Digest, toolchain: str) -> RunSpec:
+    pattern, glob = call.text("pattern"), call.text("glob")
+    path = call.text("path").removeprefix("/workspace/").removeprefix("./") or "."
+    if not pattern or len(pattern) > _MAX_PATTERN or "\n" in pattern:
+        raise InvalidInput(f"the pattern must be one line of 1 to {_MAX_PATTERN} characters")
+    where = "." if path == "." else f"./{check_path(path)}"
+    # grep gives up on a pattern that explodes, and it does so inside: no expression of a model runs in this process.
+    include = (f"--include={glob.rpartition('/')[2]}",) if glob else ()
+    fixed = ("grep", "-rnIP", "--max-count=200", "--exclude-dir=.git", *include, "-e", pattern, "--", where)
+    limits = _LIMITS.model_copy(update={"overall_s": _SEARCH_S, "idle_s": _SEARCH_S, "output_bytes": 1 << 20})
+    return RunSpec(argv=fixed, tree=head, env=_CLEAN, limits=limits, toolchain=toolchain)
+
+
+def _tests(call: SessionCall, head: Digest, toolchain: str, language: Language) -> RunSpec:
+    select = call.args.get("select")
+    paths = [str(one).removeprefix("./") for one in select] if isinstance(select, list) else []
+    if any(path.startswith("-") for path in paths):
+        raise InvalidInput("select takes paths and node ids, no options: use run for a command of your own")
+    found = command_of(
+        ToolCall(tool="tests", op=_TESTS.get(language, "pytest"), args={"paths": [*paths]}), language=language
+    )
+    seconds = min(call.number("timeout_s", _TESTS_S), MAX_TIMEOUT_S)
+    return RunSpec(
+        argv=found.argv,
+        tree=head,
+        env={**_CLEAN, **found.env},
+        limits=_LIMITS.model_copy(update={"overall_s": seconds, "idle_s": seconds}),
+        toolchain=toolchain,
+    )
+
+
+_ENDED: dict[RunReason, str] = {
+    "ok": "exit 0",
+    "oom_killed": "killed: out of memory",
+    "pids_limit": "killed: too many processes",
+    "disk_limit": "more was left on disk than is allowed, so the files are as they were before",
+    "output_limit": "killed: it printed more than is kept",
+    "cancelled": "it was ended from outside, and the files are as they were before; make the call again",
+    "sandbox_lost": "the sandbox was lost, and the files are as they were before; make the call again",
+    "image_unavailable": "the toolchain is not on this machine; nothing was started",
+    "mount_refused": "nothing was started",
+    "service_unavailable": "nothing was started",
+}
+
+
+def ended_as(result: RunResult, spec: RunSpec) -> str:
+    """How the command ended, in words that say what to do."""
+    if result.reason in ("timeout", "idle_timeout"):
+        return (
+            f"timed out after {spec.limits.overall_s} s; the output so far is below, and what it changed was kept. "
+            "Give timeout_s, or run it in parts"
+        )
+    if result.reason == "config":
+        return "nothing was started: see the output" if result.exit_code is None else f"exit {result.exit_code}"
+    return _ENDED.get(result.reason, f"exit {result.exit_code}")
+
+
+def changed_line(changes: Sequence[PathChange]) -> str:
+    """Which files the command changed, in one line; "" when it changed none."""
+    signs = {"added": "+", "removed": "-", "modified": "~"}
+    # A name may hold anything, also what looks like a line of ours.
+    named = [signs[change.change] + " ".join(change.path.split())[:200] for change in changes[:_MAX_NAMED]]
+    more = f" and {len(changes) - _MAX_NAMED} more" if len(changes) > _MAX_NAMED else ""
+    return f"changed: {', '.join(named)}{more}" if changes else ""
+
+
+def failure_of(result: RunResult, lines: Sequence[str]) -> Digest | None:
+    """Equal for failures that say the same, whatever their numbers and order; None for a command that passed."""
+    if result.reason == "ok":
+        return None
+    said = [line for line in lines if _FAILED.search(line)] or [line for line in lines if line.strip()][-3:]
+    folded = sorted({_NUMBERS.sub("0", " ".join(line.split())) for line in said})
+    return digest_of_json({"reason": result.reason, "said": folded[:100]})
+
+
+def found_by(lines: Sequence[str], *, most: int, chars: int) -> str:
+    """The hits of a search: how many in which file first, then the first of them."""
+    hits = [line.removeprefix("./") for line in lines if line.strip()]
+    files: dict[str, int] = {}
+    for hit in hits:
+        files[hit.partition(":")[0]] = files.get(hit.partition(":")[0], 0) + 1
+    listed = ", ".join(f"{path} ({count})" for path, count in list(files.items())[:20])
+    more = f", and {len(files) - 20} more files" if len(files) > 20 else ""
+    shown, room = list[str](), chars
+    for hit in hits[:most]:
+        room -= min(len(hit), 300) + 1
+        if room < 0:
+            break
+        shown.append(hit[:300])
+    left = len(hits) - len(shown)
+    tail = [f"[{left} more hits: narrow the pattern, or give glob or path]"] if left else []
+    return "\n".join([f"{len(hits)} hits in {len(files)} files: {listed}{more}", *shown, *tail])

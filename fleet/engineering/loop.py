@@ -1,0 +1,157 @@
+"""The loop of a work session: reply, call, reply. One pure decision over what is on record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fleet.engineering.state import (
+    Outcome,
+    Session,
+    SessionEnding,
+    settled,
+    with_outcome,
+    with_reply,
+    without_reply,
+)
+from fleet.engineering.stuck import nudge_for, pattern_in
+from fleet.engineering.tools import TOOL_NAMES, SessionCall, call_of
+from fleet.engineering.transcript import all_masked, masks_of, prompt_tokens
+from fleet.kernel.ids import Digest
+from fleet.models.chat import TokenUsage
+from fleet.models.replies.session_reply import SessionReply
+
+_TELL_AT = 80
+"""Per cent of a budget from which on the engineer is told that little is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The engine is to be asked for its next reply."""
+
+    number: int
+    """Of the turn, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """This call is to be carried out on these files."""
+
+    turn: int
+    number: int
+    """Of the use within its reply, from 1."""
+    call: SessionCall
+    head: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The session is over, and its head is what it submits."""
+
+    reason: SessionEnding
+
+
+Step = Ask | Carry | Over
+
+
+def next_step(state: Session) -> Step:
+    """What is wanted now. Every sequence of replies and outcomes comes to an end within the terms.
+
+    Budgets are looked at before a reply and never end a session in the middle of one.
+    """
+    if state.ended is not None:
+        return Over(state.ended)
+    use = state.pending
+    if use is not None:
+        call = call_of(use)
+        assert isinstance(call, SessionCall), "uses that are no call have their answer"
+        return Carry(len(state.turns), len(state.turns[-1].seen) + 1, call, state.head)
+    ending = pattern_in(state) or _used_up(state)
+    return Over(ending) if ending is not None else Ask(len(state.turns) + 1)
+
+
+def _used_up(state: Session) -> SessionEnding | None:
+    terms, spent = state.terms, state.spent
+    if len(state.turns) >= terms.turns:
+        return SessionEnding.TURNS_USED
+    if spent.prompt_tokens >= terms.prompt_tokens or spent.output_tokens >= terms.output_tokens:
+        return SessionEnding.TOKENS_USED
+    if spent.wall_ms >= terms.wall_s * 1000:
+        return SessionEnding.TIME_USED
+    if prompt_tokens(state) + terms.output + terms.largest_result > terms.window:
+        return SessionEnding.CONTEXT_USED
+    return None
+
+
+def after_reply(state: Session, reply: SessionReply, usage: TokenUsage, *, latency_ms: int) -> Session:
+    """The state once this reply is on record."""
+    state = with_reply(state, reply, usage, latency_ms=latency_ms)
+    if not reply.uses:
+        state = _with_problem(state, _without_call(reply))
+    return _advanced(state)
+
+
+def after_unusable(
+    state: Session, problem: str, usage: TokenUsage, *, latency_ms: int, is_too_long: bool = False
+) -> Session:
+    """The state once it is on record that the engine gave no reply.
+
+    Args:
+        is_too_long: the engine found the prompt too long; from here on it is as short as it can be.
+    """
+    state = without_reply(state, problem, usage, latency_ms=latency_ms)
+    return _advanced(replace(state, masked=all_masked(state)) if is_too_long else state)
+
+
+def after_outcome(state: Session, call: SessionCall, outcome: Outcome) -> Session:
+    """The state once the outcome of the pending call is on record."""
+    return _advanced(with_outcome(state, call, outcome))
+
+
+def over_budget(state: Session) -> Session:
+    """The budgets around the session hold no further reply."""
+    return replace(state, ended=SessionEnding.BUDGET_USED)
+
+
+def _without_call(reply: SessionReply) -> str:
+    if reply.is_cut:
+        return (
+            "Your reply was cut off at its length limit before a tool was called. Do less at once: one call with a "
+            "smaller change."
+        )
+    return f"Your reply called no tool. Call one of {', '.join(TOOL_NAMES)}; submit ends the work."
+
+
+def _with_problem(state: Session, problem: str) -> Session:
+    return replace(state, turns=(*state.turns[:-1], replace(state.turns[-1], problem=problem)))
+
+
+def _advanced(state: Session) -> Session:
+    """Answers that need no call are given; a turn that is complete ends with where the session stands."""
+    state = settled(state)
+    if state.pending is not None or state.ended is not None:
+        return state
+    nudge = nudge_for(state)
+    said = "\n".join(part for part in (_cut_note(state), nudge.text if nudge else "", _standing(state)) if part)
+    turn = replace(state.turns[-1], said=said)
+    nudged = state.nudged | {nudge.pattern} if nudge else state.nudged
+    state = replace(state, turns=(*state.turns[:-1], turn), nudged=nudged)
+    return replace(state, masked=masks_of(state))
+
+
+def _cut_note(state: Session) -> str:
+    reply = state.turns[-1].reply
+    is_cut = reply is not None and reply.is_cut and bool(reply.uses)
+    return "Your reply was cut off at its length limit; what came after the last call is lost." if is_cut else ""
+
+
+def _standing(state: Session) -> str:
+    """Where the session stands, in one line that never changes again."""
+    terms, spent = state.terms, state.spent
+    used = max(
+        spent.prompt_tokens * 100 // terms.prompt_tokens,
+        spent.output_tokens * 100 // terms.output_tokens,
+        spent.wall_ms // (terms.wall_s * 10),
+    )
+    line = f"[turn {len(state.turns)} of {terms.turns}; {min(used, 100)} % of the budget used]"
+    little = max(used, len(state.turns) * 100 // terms.turns) >= _TELL_AT
+    return f"{line} Little is left: finish, run the tests, submit." if little else line

@@ -1,0 +1,160 @@
+"""The tools of a work session as a model is offered them, and its uses of them as calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from pydantic import JsonValue
+
+from fleet.kernel.digest import digest_of_json
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
+from fleet.models.chat import ToolOffer, ToolUse
+from fleet.models.replies.tool_calls import ToolProblem, arguments_of
+
+ToolName = Literal["run", "read", "search", "files", "edit", "write", "tests", "note", "submit"]
+MAX_TIMEOUT_S = 600
+"""Seconds that one command may take."""
+_ABOUT_CHARS = 160
+_TEXT: dict[str, Any] = {"type": "string"}
+_PATH: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 4096}
+_LINE: dict[str, Any] = {"type": "integer", "minimum": 1}
+_TIMEOUT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_S}
+
+
+class SessionCall(Frozen):
+    """One use of a tool whose arguments have the form that was offered."""
+
+    name: ToolName
+    args: dict[str, JsonValue]
+
+    @property
+    def digest(self) -> Digest:
+        """Equal for the same tool with the same arguments, and for no others."""
+        return digest_of_json({"name": self.name, "args": self.args})
+
+    @property
+    def about(self) -> str:
+        """The argument that says most, in one short line."""
+        value = next((self.args[name] for name in ("command", "path", "pattern", "select") if name in self.args), "")
+        text = " ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+        line = " ".join(text.split())
+        return line if len(line) <= _ABOUT_CHARS else f"{line[: _ABOUT_CHARS - 3]}..."
+
+    def text(self, name: str) -> str:
+        """The text of this argument; "" when it was left out."""
+        value = self.args.get(name)
+        return value if isinstance(value, str) else ""
+
+    def number(self, name: str, default: int) -> int:
+        """The number of this argument."""
+        value = self.args.get(name)
+        return value if isinstance(value, int) else default
+
+
+def _offer(
+    name: ToolName, description: str, required: Sequence[str] = (), /, **properties: dict[str, Any]
+) -> ToolOffer:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    return ToolOffer(name=name, description=description, parameters=schema)
+
+
+_REPLACEMENT = {
+    "type": "object",
+    "properties": {"old": _TEXT, "new": _TEXT, "all": {"type": "boolean"}},
+    "required": ["old", "new"],
+    "additionalProperties": False,
+}
+OFFERS: tuple[ToolOffer, ...] = (
+    _offer(
+        "run",
+        "Runs one shell line with bash in a fresh sandbox over the files as they are now. No network, no input, no "
+        "terminal; `cd` and variables do not last to the next call. What it changes in the files is kept, also when it "
+        f"fails. timeout_s is at most {MAX_TIMEOUT_S}, 120 if left out; cwd is a folder of the repository.",
+        ["command"],
+        command=_TEXT,
+        timeout_s=_TIMEOUT,
+        cwd=_PATH,
+    ),
+    _offer(
+        "read",
+        "Shows lines of a file with their numbers: from line `from`, at most `lines` of them. With `output` instead of "
+        "`path` it shows an output that was cut, by its id.",
+        path=_PATH,
+        output={"type": "string", "pattern": "^o[0-9]+$"},
+        **{"from": _LINE, "lines": _LINE},
+    ),
+    _offer(
+        "search",
+        "Lists the lines of files that match a Perl-style regular expression; glob narrows it to file names, path to a "
+        "file or folder.",
+        ["pattern"],
+        pattern=_TEXT,
+        glob=_TEXT,
+        path=_PATH,
+    ),
+    _offer("files", "Lists the files of the repository; glob as in `src/**/*.py`.", glob=_TEXT),
+    _offer(
+        "edit",
+        "Replaces exact text in one file: `old` must be there once, or give `all`. Several replacements go into "
+        "`edits`; all of them are made, or none.",
+        ["path"],
+        path=_PATH,
+        old=_TEXT,
+        new=_TEXT,
+        all={"type": "boolean"},
+        edits={"type": "array", "items": _REPLACEMENT, "minItems": 1, "maxItems": 50},
+    ),
+    _offer(
+        "write",
+        "Writes a whole file, new or instead of one that you have read.",
+        ["path", "content"],
+        path=_PATH,
+        content=_TEXT,
+    ),
+    _offer(
+        "tests",
+        "Runs the tests: all, or those named in `select` (paths or pytest node ids).",
+        select={"type": "array", "items": _PATH, "maxItems": 50},
+        timeout_s=_TIMEOUT,
+    ),
+    _offer("note", "Keeps a plan or finding in front of you for the whole session.", ["text"], text=_TEXT),
+    _offer(
+        "submit",
+        "Ends the work. The first time it answers with a review of everything that you changed; call it again when "
+        "that is right. Say in summary what was done and what is missing.",
+        ["summary"],
+        summary=_TEXT,
+    ),
+)
+"""The same for every session, in this order: they stand in the part of the prompt that an engine caches."""
+TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
+
+
+def call_of(use: ToolUse) -> SessionCall | ToolProblem:
+    """The call that a use stands for, or what the model is told instead of a result (MB-14)."""
+    args = arguments_of(use, OFFERS)
+    if isinstance(args, ToolProblem):
+        return args
+    call = SessionCall.model_validate({"name": use.name, "args": args})
+    if wrong := _inconsistent(call):
+        return ToolProblem(use.id, use.name, f"Not executed: {wrong}.")
+    return call
+
+
+def _inconsistent(call: SessionCall) -> str:
+    """What no schema of the subset can say; "" when nothing is wrong."""
+    args = call.args
+    if call.name == "read" and ("path" in args) == ("output" in args):
+        return "read takes either path or output"
+    if call.name == "edit" and ("edits" in args) == ("old" in args):
+        return "edit takes either old and new, or edits"
+    if call.name == "edit" and "old" in args and "new" not in args:
+        return "edit needs new beside old; an empty text deletes"
+    return ""

@@ -1,0 +1,44 @@
+"""A reply of an engineer at work: its words and the tools it asked for, as they are. Nothing of them is judged here.
+
+What is wrong with a reply is answered in the conversation, where the engineer sees it in its place; so every reply of
+an engine is one recorded answer, and none is paid for a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fleet.kernel.types import Frozen
+from fleet.models.chat import FinishReason, ToolUse
+
+MAX_TEXT_CHARS = 200_000
+"""Of the words of one reply; what an engine sends beyond is cut off."""
+MAX_USES = 32
+"""Uses of one reply that are kept."""
+MAX_ARGUMENTS_CHARS = 1_048_576
+_TOO_LONG = "the arguments were too long to be kept"
+"""Stands for arguments beyond the limit; it is no JSON, so that the use is answered as one that cannot be read."""
+
+
+class SessionReply(Frozen):
+    """What an engine answered in one turn."""
+
+    text: str = ""
+    is_cut: bool = False
+    """It ended at its length limit, so that its last use may be half."""
+    uses: tuple[ToolUse, ...] = ()
+
+
+def session_reply(text: str, finish_reason: FinishReason, uses: Sequence[ToolUse]) -> SessionReply:
+    """The reply within what is kept of one; each use has an id of its own."""
+    kept = [
+        use.model_copy(
+            update={
+                "id": use.id or f"use-{number}",
+                "name": use.name[:80] or "unnamed",
+                "arguments": use.arguments if len(use.arguments) <= MAX_ARGUMENTS_CHARS else _TOO_LONG,
+            }
+        )
+        for number, use in enumerate(uses[:MAX_USES], 1)
+    ]
+    return SessionReply(text=text[:MAX_TEXT_CHARS], is_cut=finish_reason == "length", uses=tuple(kept))

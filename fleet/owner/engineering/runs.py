@@ -1,0 +1,89 @@
+"""Commands of a work session: each is a run by key on the files that were recorded last, and counts once."""
+
+from __future__ import annotations
+
+import json
+
+from fleet.engineering.commands import changed_line, ended_as, failure_of, found_by, spec_of
+from fleet.engineering.shown import cut_output, fenced, output_lines, untrusted
+from fleet.engineering.state import Outcome, Session
+from fleet.engineering.tools import SessionCall
+from fleet.kernel.errors import InvalidInput
+from fleet.owner.journal.step_records import is_no_result
+from fleet.owner.journal.steps import Work
+from fleet.owner.workbench import Workbench
+from fleet.policy.runs.log_lines import LogLine
+from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.sandbox.service.runs import language_of, toolchain_for
+from fleet.trees.port import BlobStore
+from fleet.trees.service import read_changes
+from fleet.trees.tree import Tree, changed_paths
+
+RUNS = frozenset({"run", "tests", "search"})
+"""The tools that are runs in the sandbox."""
+_MAX_HITS = 50
+_KEPT_OUTPUT = 2 << 20
+"""Characters of an output that can be read afterwards; of a longer one the beginning and the end."""
+
+
+async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, state: Session, tree: Tree) -> Outcome:
+    """How the command ended, as the engineer is told it, and the files that it left.
+
+    Args:
+        tree: the files of the state's head.
+
+    Raises:
+        SandboxUnavailable, StoreUnavailable: nothing could carry it out now; later, by the same name.
+    """
+    language = language_of(tree)
+    try:
+        toolchain = toolchain_for(language, bench.toolchain)
+        spec = spec_of(call, state.head, toolchain=toolchain, language=language)
+    except InvalidInput as error:
+        return Outcome("result", f"Not executed: {error.message}.", state.head)
+    result = await bench.journal.run(step, spec, work)
+    lines = output_lines(await _printed(bench.blobs, result))
+    if call.name == "search" and result.exit_code in (0, 1):
+        return _found(lines if result.exit_code == 0 else [], result, state)
+    return await _ended(bench.blobs, call, spec, result, lines, state)
+
+
+def _found(lines: list[str], result: RunResult, state: Session) -> Outcome:
+    text = found_by(lines, most=_MAX_HITS, chars=state.terms.search_chars) if lines else ""
+    told, spent_ms = fenced("search", text) if text else "No line matches.", result.usage.wall_ms
+    brief = "search it again if needed"
+    return Outcome("result", told, state.head, brief=brief, wall_ms=spent_ms, sandbox_ms=spent_ms)
+
+
+async def _ended(
+    blobs: BlobStore, call: SessionCall, spec: RunSpec, result: RunResult, lines: list[str], state: Session
+) -> Outcome:
+    head = result.tree_out if spec.keep_tree and result.tree_out and not is_no_result(result) else state.head
+    ended, whole, output = ended_as(result, spec), "\n".join(lines), None
+    shown = cut_output(lines, chars=state.terms.run_chars, output_id=state.next_output)
+    if shown != whole:
+        output = await blobs.put(whole.encode(errors="replace"))
+    changed = changed_line(changed_paths(*await read_changes(blobs, state.head, head)))
+    failure = failure_of(result, lines)
+    parts = [ended, untrusted(changed), fenced(call.name, shown) if shown.strip() else "(no output)"]
+    brief = ended.partition(";")[0]
+    return Outcome(
+        "failure" if failure is not None else "result",
+        "\n".join(part for part in parts if part),
+        head,
+        failure=failure,
+        brief=f"{brief}; read output {state.next_output}" if output else brief,
+        output=output,
+        wall_ms=result.usage.wall_ms,
+        sandbox_ms=result.usage.wall_ms,
+    )
+
+
+async def _printed(blobs: BlobStore, result: RunResult) -> str:
+    """Both streams in the order in which they were read."""
+    if result.log is None:
+        return result.stdout.text + result.stderr.text
+    rows = (await blobs.get(result.log)).decode(errors="replace").split("\n")
+    text = "\n".join(LogLine.model_validate(json.loads(row)).line for row in rows if row.strip())
+    half = _KEPT_OUTPUT // 2
+    return text if len(text) <= _KEPT_OUTPUT else f"{text[:half]}\n[... the middle is not kept ...]\n{text[-half:]}"

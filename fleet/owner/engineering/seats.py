@@ -1,0 +1,265 @@
+"""Members of councils that work in sessions: who does, what it may use, what it is told, what of its work is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fleet.council.rounds import FRESH_TEMPERATURE
+from fleet.engineering.changes import judged, moved
+from fleet.engineering.shown import untrusted
+from fleet.engineering.terms import SessionTerms, terms_for
+from fleet.events.council import CouncilBudget, RosterMember
+from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.errors import FleetError, ReplyMalformed
+from fleet.kernel.ids import Digest
+from fleet.kernel.types import Frozen
+from fleet.models.engine_config import Strategy
+from fleet.owner.duties.members import Sitting, request_of, work_of
+from fleet.owner.engineering.session import Assignment, Worked, work_session
+from fleet.owner.workbench import Workbench
+from fleet.trees.port import BlobStore
+from fleet.trees.service import file_text, read_changes, read_tree, unified_diff
+from fleet.trees.tree import Tree, encode_tree
+from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, Applied, WorkspaceService
+
+_NO_LIMIT = 1 << 40
+_WINDOW, _OUTPUT = 32_768, 4_096
+"""Of an engine that is not known any more: a council that began with it goes on with what most engines hold."""
+
+
+class _Facts(NamedTuple):
+    strategy: Strategy
+    window: int
+    output: int
+
+
+def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[RosterMember, ...]:
+    """The members, each that proposes with the strategy of the engine that is asked first for it.
+
+    It is fixed with the council: a change of models.yaml changes no work that has begun. One reply, which has always
+    been the way, is not written down.
+    """
+    return tuple(
+        member.model_copy(update={"strategy": "session"})
+        if member.can_propose and _facts(bench, member).strategy == "session"
+        else member
+        for member in roster
+    )
+
+
+def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int) -> CouncilBudget:
+    """What a council gets: that of council.yaml, and the terms of the sessions of its members (MB-21, MB-43)."""
+    defaults = bench.rules.council.defaults
+    terms = [_terms_of(bench, member) for member in members if member.strategy == "session"]
+    # Sessions of one round go on side by side: their tokens add up, their time does not.
+    tokens = sum(one.prompt_tokens + one.output_tokens for one in terms)
+    wall_s = max((one.wall_s for one in terms), default=0)
+    times = 1 + rounds
+    return CouncilBudget(tokens=defaults.tokens + times * tokens, wall_s=defaults.timeout_seconds + times * wall_s)
+
+
+def _terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
+    """The terms of a session of this member that begins now."""
+    facts = _facts(bench, member)
+    step = bench.journal.budgeting.limits.step.tokens or _NO_LIMIT
+    return terms_for(window=min(facts.window, step), output=facts.output, rigor=bench.state.rigor)
+
+
+def _facts(bench: Workbench, member: RosterMember) -> _Facts:
+    models, roles = bench.journal.budgeting.models, bench.journal.policy.policy.roles
+    unknown = _Facts("draft", _WINDOW, _OUTPUT)
+    if models is None:
+        return unknown
+    role = roles.role(member.role)
+    own = member.model_policy == member.role
+    named, inherits = (role.model_policy, (role.name, *role.lineage)) if own else (member.model_policy, ())
+    try:
+        chain = models.chain_for(named, bench.model, inherits=inherits)
+        engine = models.engine(chain.entries[0].engine_id)
+    except FleetError:
+        return unknown  # who carries the call out says what is wrong with its engines
+    # An engine further back in the chain may have to stand in for the first in the middle of a session.
+    return _Facts(engine.strategy, min(link.max_context for link in chain.entries), engine.max_output)
+
+
+_MAX_PATHS = 300
+_RULE_FILES = ("AGENTS.md", "CONTRIBUTING.md")
+_RULE_CHARS = 4_000
+_MAX_DIFF = 100_000
+"""Characters of a diff that stands in a candidate, for those who judge it."""
+
+
+_MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
+"""Characters of its own diff and of what failed that an author is shown again."""
+
+
+class TreeCandidate(Frozen):
+    """What a session left, as the council has it. Equal work has equal bytes, so that it is measured once."""
+
+    tree: Digest
+    base: Digest
+    """The tree that it is a change of."""
+    diff: str
+    """For those who judge it; of a long one the beginning."""
+
+
+def _of_session(value: object) -> TreeCandidate | None:
+    """The candidate of a session; None when it is the edits of one reply."""
+    is_tree = isinstance(value, dict) and "tree" in value
+    return TreeCandidate.model_validate(value) if is_tree else None
+
+
+class Delivered(NamedTuple):
+    """A candidate of a session, and the tokens that it took."""
+
+    candidate: Digest
+    tokens: int
+
+
+async def deliver(
+    sitting: Sitting,
+    member: RosterMember,
+    *,
+    step: str,
+    base: Digest,
+    own: str = "",
+    temperature: str | None = None,
+    draw: int = 0,
+) -> Delivered:
+    """The candidate that the member worked out, from the files of `base` on.
+
+    Args:
+        step: name of the session below its council.
+        own: what this session alone is told.
+
+    Raises:
+        ReplyMalformed: the session ended without any change.
+    """
+    bench = sitting.bench
+    request = await request_of(
+        bench,
+        sitting.record,
+        member,
+        "engineer",
+        shared=await _material(sitting, base),
+        own=own,
+        temperature=temperature,
+        draw=draw,
+    )
+    given = Assignment(
+        step=f"{sitting.council_id}/{step}",
+        request=request,
+        work=work_of(sitting.record, member, "engineer"),
+        base=base,
+        terms=_terms_of(bench, member),
+    )
+    worked = await work_session(bench, given)
+    assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"
+    candidate = await _candidate(bench, worked, sitting.opened.subject_digest)
+    if candidate is None:
+        why = worked.summary or f"it ended as {worked.reason.value}"
+        raise ReplyMalformed(f"the session of {member.member_id} changed nothing: {why[:500]}")
+    return Delivered(candidate, worked.tokens)
+
+
+async def _candidate(bench: Workbench, worked: Worked, base: Digest) -> Digest | None:
+    """The blob of the candidate; None when nothing is changed."""
+    if worked.head == base:
+        return None
+    diff = untrusted(await unified_diff(bench.blobs, base, worked.head))
+    cut = diff if len(diff) <= _MAX_DIFF else f"{diff[:_MAX_DIFF]}\n[... the rest of the diff is left out]"
+    return await bench.blobs.put(canonical_json(TreeCandidate(tree=worked.head, base=base, diff=cut)))
+
+
+async def code_of(sitting: Sitting, content: Digest) -> str:
+    """What those who judge a candidate are shown of it."""
+    value = await sitting.load(content)
+    found = _of_session(value)
+    return found.diff if found else "\n".join(str(edit["content"]).rstrip() for edit in value["edits"])
+
+
+async def applied(sitting: Sitting, space: WorkspaceService, content: Digest, onto: Digest) -> Applied:
+    """The tree that evidence of a candidate is taken of, or why there is none: that of a session, or with its edits."""
+    value, bench = await sitting.load(content), sitting.bench
+    found = _of_session(value)
+    if found is not None:
+        return await _applied(bench.blobs, found, onto)
+    return await space.apply(onto, value["edits"], protect=PROTECTED_FROM_AUTHORS, toolchain=bench.toolchain)
+
+
+async def _applied(blobs: BlobStore, found: TreeCandidate, onto: Digest) -> Applied:
+    """The session's changes on `onto`, judged by the tests that were there before.
+
+    What is measured is what is committed: changes of existing tests, and of what decides how work is judged, are not in
+    it. Changes that the story's tree has made otherwise meanwhile are problems.
+    """
+    base, head = await read_tree(blobs, found.base), await read_tree(blobs, found.tree)
+    there = base if found.base == onto else await read_tree(blobs, onto)
+    on_top = moved(base, head, there)
+    if on_top.conflicts:
+        named = ", ".join(on_top.conflicts[:10])
+        return Applied(tree=None, problems=(f"changed meanwhile by other work: {named}",))
+    tree = await blobs.put(encode_tree(judged(on_top.tree, there).tree))
+    if tree == onto:
+        return Applied(tree=None, problems=("nothing is changed but tests that were there before",))
+    before, after = await read_changes(blobs, onto, tree)
+    diff = await unified_diff(blobs, onto, tree)
+    rows = [line for line in diff.split("\n") if line[:1] in ("+", "-") and line[:4] not in ("+++ ", "--- ")]
+    return Applied(
+        tree=tree,
+        files=tuple(sorted({*before, *after})),
+        normal_digest=digest_of_json(_rows(before, after)).hex,
+        diff_lines=len(rows),
+        added=sum(row[0] == "+" for row in rows),
+        removed=sum(row[0] == "-" for row in rows),
+        diff=await blobs.put(diff.encode(errors="replace")),
+    )
+
+
+def _rows(before: Tree, after: Tree) -> list[list[str]]:
+    """The files that changed, as they are now: equal for equal changes."""
+    gone = [[path, "", ""] for path in sorted(set(before) - set(after))]
+    return [*gone, *([path, entry.mode, entry.blob] for path, entry in sorted(after.items()))]
+
+
+async def _material(sitting: Sitting, base: Digest) -> str:
+    """What all engineers of the council are told: the task, the files there are, and the rules of the house."""
+    bench, task_id = sitting.bench, sitting.opened.task_id
+    assert task_id is not None, "sessions work on tasks"
+    task = bench.state.tasks[task_id]
+    tree = await read_tree(bench.blobs, base)
+    paths = sorted(tree)
+    more = [f"... and {len(paths) - _MAX_PATHS} more; list them with files"] if len(paths) > _MAX_PATHS else []
+    parts = [f"Task: {task.task.title}\n{task.task.description}"]
+    parts += [f"Rejected before because: {feedback}" for feedback in task.feedback[-2:]]
+    parts.append("\n".join(["Files of the repository:", *paths[:_MAX_PATHS], *more]))
+    for name in _RULE_FILES:
+        text = await file_text(bench.blobs, tree, name, limit=_RULE_CHARS)
+        parts += [f"{name}, the rules of this repository:\n{text}"] if text else []
+    return "\n\n".join(parts)
+
+
+async def worked_on(
+    sitting: Sitting, author: RosterMember, *, step: str, old: Digest, failures: str | None, draw: int
+) -> Digest | None:
+    """What the author's next session left; None when it is what there was before.
+
+    Args:
+        failures: what was measured of the old candidate, on whose files it goes on; None begins anew.
+
+    Raises:
+        ReplyMalformed: as `deliver`.
+    """
+    found = _of_session(await sitting.load(old))
+    assert found is not None, "who works in sessions has left a tree"
+    if failures is None:
+        new = await deliver(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
+    else:
+        own = (
+            "You worked on this task before; the files are as you left them. Your changes so far:\n"
+            f"{found.diff[:_MAX_SHOWN]}\n\nThey were measured, and this fails:\n{untrusted(failures)[:_MAX_FAILURES]}\n"
+            "Mend it, run what failed, and submit."
+        )
+        new = await deliver(sitting, author, step=step, base=found.tree, own=own)
+    return None if new.candidate == old else new.candidate

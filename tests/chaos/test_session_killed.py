@@ -1,0 +1,118 @@
+"""An owner killed with SIGKILL in the middle of a work session, again and again, over real stores and sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.kernel.ids import Digest, StreamId
+from fleet.log.redis.log import RedisEventLog
+from fleet.sandbox.backends.identity import reachable_state_root
+from fleet.story.evolve.story import fold
+from fleet.story.state import StoryState
+from fleet.trees.files import FileBlobStore
+from fleet.trees.service import read_tree
+from tests.support.acting import COUNCIL, written
+from tests.support.sessions import FILES, convened_in_sessions
+from tests.support.stores import empty_database, own_database
+from tests.support.story_events import STORY
+
+pytestmark = pytest.mark.timeout(600)
+SEAT = f"{COUNCIL}/draft/developer-001"
+REPLIES = 7
+
+
+class Owner:
+    """One life of the owner's process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def started(cls, url: str, folder: Path) -> Owner:
+        """The process runs."""
+        command = (sys.executable, "-m", "tests.support.session_owner", url, str(folder))
+        with (folder / "errors").open("ab") as errors:
+            return cls(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=errors))
+
+    async def line(self) -> dict[str, Any] | int | None:
+        """The number of the next append, the candidate at the end; None when the process has ended."""
+        assert self._process.stdout is not None
+        text = (await self._process.stdout.readline()).decode().strip()
+        if text.startswith("append "):
+            return int(text.removeprefix("append "))
+        return json.loads(text) if text else None
+
+    async def killed_after(self, appends: int, delay_s: float) -> dict[str, Any] | None:
+        """The process is gone, so long after so many appends of its own; its candidate when it was done before."""
+        while (said := await self.line()) is not None and (not isinstance(said, int) or said < appends):
+            if isinstance(said, dict):
+                await self._process.wait()
+                return said
+        await asyncio.sleep(delay_s)
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        return None
+
+    async def done(self) -> dict[str, Any]:
+        """What it delivered, undisturbed."""
+        while (said := await self.line()) is not None:
+            if isinstance(said, dict):
+                await self._process.wait()
+                return said
+        raise AssertionError(f"the owner ended with {await self._process.wait()}")
+
+
+async def state_of(log: RedisEventLog) -> StoryState:
+    state = fold(await log.read(StreamId.of_story(STORY)))
+    assert state is not None
+    return state
+
+
+@pytest.mark.rule("RC-50", "RC-51", "RC-56", "RC-36", "GL-19")
+@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+async def test_owner_that_is_killed_again_and_again_comes_to_the_same_files(
+    kills: int, redis_url: str, tmp_path: Path
+) -> None:
+    chance, url = random.Random(f"session/{kills}"), own_database(redis_url)
+    folder = reachable_state_root(tmp_path / "home")
+    folder.mkdir(parents=True, exist_ok=True)
+    blobs = FileBlobStore(folder / "blobs")
+    async with empty_database(url) as client:
+        log = RedisEventLog(client)
+        await convened_in_sessions(await written(blobs, FILES)).write_to(log)
+        struck, asked, recorded, found = 0, 0, set[str](), None
+        while found is None:
+            owner = await Owner.started(url, folder)
+            if struck < kills:
+                found = await owner.killed_after(chance.randrange(4), chance.uniform(0, 0.4))
+                struck += found is None
+            else:
+                found = await owner.done()
+            paid = (folder / "paid").read_text().split() if (folder / "paid").exists() else []
+            # What was asked in this life had no recorded answer when the life began.
+            assert not set(paid[asked:]) & recorded, struck
+            steps = (await state_of(log)).steps
+            asked, recorded = len(paid), {f"{STORY}/{name}" for name, step in steps.items() if step.finished}
+        state = await state_of(log)
+    assert struck >= min(kills, 4), (folder / "errors").read_text()[-2000:]
+    tree = Digest(json.loads(await blobs.get(Digest(found["candidate"])))["tree"])
+    entries = await read_tree(blobs, tree)
+    texts = {path: (await blobs.get(entry.blob)).decode() for path, entry in entries.items()}
+    assert texts["text/slug.py"] == "def slugify(title):\n    return title.lower()\n"
+    assert texts["notes.txt"] == "half\nwhole\n"
+    assert set(texts) == {*FILES, "notes.txt", "tests/test_lower.py"}
+    steps = {name: step for name, step in state.steps.items() if name.startswith(SEAT)}
+    assert sum(step.started.kind == "model" for step in steps.values()) == REPLIES
+    commands = [step for step in steps.values() if step.started.effect == "KEYED"]
+    assert [step.finished.exit_code for step in commands if step.finished] == [0, 3, 0, 0]
+    assert max(Counter(step.started.key for step in steps.values()).values()) == 1
+    assert found["tokens"] == REPLIES * 15

@@ -1,0 +1,64 @@
+"""A whole story whose developers work in sessions: real wire, real sandbox, from its text to its branch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.models.profiles import ModelsConfig, load_models
+from tests.support.demo_run import git_says as git
+from tests.support.openai_server import served_in_thread
+from tests.support.team import team
+from tests.support.team_models import demo_repository, demo_story
+from tests.support.team_server import engineers_answer
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def engine_at(url: str) -> ModelsConfig:
+    """The packaged models.yaml with one more engine, on which developers work in sessions."""
+    document = dict(ConfigFiles(packaged_directory()).document("models.yaml"))
+    engine = {
+        "engine_id": "able",
+        "kind": "openai",
+        "base_url": url,
+        "model": "tiny-1b",
+        "unpriced": True,
+        "max_context": 64_000,
+        "max_output": 8_000,
+        "strategy": "session",
+        "tool_form": "blocks",
+    }
+    return load_models({**document, "engines": [*document["engines"], engine]})
+
+
+@pytest.mark.rule("CN-22", "RC-36", "MB-14")
+async def test_developers_solve_a_task_over_several_files_with_a_test_of_their_own(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    with served_in_thread() as server:
+        server.answer = engineers_answer
+        async with team(tmp_path, configured=engine_at(server.base_url)) as t:
+            story = demo_story()
+            story["constraints"].pop("paths")
+            story_id = await t.create(story)
+            await t.start(story_id, repo, model="able")
+            state = await t.settled(story_id, within_s=400)
+            events = await t.desk.events(story_id)
+    assert state.closed, state.park
+    assert [task.state for task in state.tasks.values()] == ["done"]
+    branch = f"fleet/{story_id}"
+    changed = git(repo, "diff", "--name-status", "main", branch, "--", "textkit", "tests").splitlines()
+    assert {"M\ttextkit/__init__.py", "M\ttextkit/words.py", "A\ttextkit/slugs.py", "A\ttests/test_slugs.py"} <= set(
+        changed
+    )
+    opened = [json.loads(e.body) for e in events if e.type == "CouncilOpened"]
+    strategies = {m["member_id"]: m.get("strategy") for o in opened for m in o["roster"]}
+    assert set(strategies.values()) == {"session", None}
+    assert not [e for e in events if e.type == "DraftFailed"]
+    asked = [r for r in server.requests if str(r["messages"][0]["content"]).startswith("Work: engineer")]
+    last = [str(m["content"]) for m in asked[-1]["messages"]]
+    assert any("exit 3\nchanged: ~textkit/__init__.py" in text for text in last)
+    assert all(r["max_tokens"] == 8_000 for r in asked if "max_tokens" in r)

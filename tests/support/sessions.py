@@ -1,0 +1,159 @@
+"""Engineers at work without a model: scripts of calls, a shell of a few words, and a council that they sit in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.events.task import TreeMerged
+from fleet.kernel.ids import Digest
+from fleet.models.chat import ToolUse
+from fleet.models.port import AgentRequest
+from fleet.models.profiles import ModelsConfig, load_models
+from fleet.models.replies.session_reply import SessionReply
+from fleet.owner.budgets import Budgeting
+from fleet.owner.duties.members import Sitting
+from fleet.owner.engineering.seats import Delivered, deliver
+from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
+from fleet.story.council_facts import council_state
+from fleet.trees.service import read_tree
+from tests.support.acting import COUNCIL, MortalLog, written
+from tests.support.bench import ScriptedAgents, World
+from tests.support.rules import files
+from tests.support.story_events import BASE, TASK, StoryLog, open_council, story
+
+FILES: Mapping[str, bytes] = {
+    "text/slug.py": b"def slugify(title):\n    raise NotImplementedError\n",
+    "text/fold.py": b'TABLE = {"x": "y"}\n',
+    "tests/test_slug.py": b"from text.slug import slugify\n",
+}
+Script = Sequence[Sequence[tuple[str, dict[str, Any]]] | str]
+"""One item per turn: calls in their order, or words without any."""
+
+
+def reply_of(turn: Sequence[tuple[str, dict[str, Any]]] | str, number: int) -> dict[str, Any]:
+    """The value of a reply that makes these calls."""
+    if isinstance(turn, str):
+        return SessionReply(text=turn).model_dump(mode="json")
+    uses = tuple(
+        ToolUse(id=f"u{number}-{place}", name=name, arguments=json.dumps(args))
+        for place, (name, args) in enumerate(turn, 1)
+    )
+    return SessionReply(text="", uses=uses).model_dump(mode="json")
+
+
+def turn_of(request: AgentRequest) -> int:
+    """Which turn a request asks for, from 1."""
+    return 1 + sum(message.role == "assistant" for message in request.turns)
+
+
+def engineer(script: Script) -> ScriptedAgents:
+    """An engineer who makes the n-th of these turns whoever asks how often, and repeats the last one."""
+    return ScriptedAgents(lambda request: reply_of(script[min(turn_of(request), len(script)) - 1], turn_of(request)))
+
+
+def shell(start: ProgramStart) -> ProgramEnd:
+    """A shell that knows `put PATH TEXT`, `rm PATH`, `fail`, `say TEXT` between semicolons, tests, and grep."""
+    if start.argv[0] == "grep":
+        pattern = start.argv[start.argv.index("-e") + 1]
+        hits = [
+            f"./{path}:{number}:{line}"
+            for path, data in sorted(start.files.items())
+            for number, line in enumerate(data.decode().split("\n"), 1)
+            if re.search(pattern, line)
+        ]
+        return ProgramEnd(exit_code=0 if hits else 1, stdout="".join(f"{hit}\n" for hit in hits).encode())
+    if "pytest" in start.argv:
+        is_done = b"lower" in start.files.get("text/slug.py", b"")
+        said = b"1 passed in 0.01s\n" if is_done else b"FAILED tests/test_slug.py::test_it - NotImplementedError\n"
+        return ProgramEnd(exit_code=0 if is_done else 1, stdout=said)
+    written: dict[str, bytes | None] = {}
+    said, code = "", 0
+    for command in start.argv[2].split(";"):
+        word, _, rest = command.strip().partition(" ")
+        path, _, text = rest.partition(" ")
+        match word:
+            case "put":
+                written[path] = text.encode()
+            case "rm":
+                written[path] = None
+            case "say":
+                said += f"{rest}\n"
+            case _:
+                code = 1
+    return ProgramEnd(exit_code=code, stdout=said.encode(), written=written)
+
+
+def models(*, strategy: str = "session", **engine: Any) -> ModelsConfig:
+    """The packaged configuration with one engine for all, on which developers work in sessions."""
+    document = dict(files().document("models.yaml"))
+    given = {
+        "engine_id": "recorded",
+        "kind": "vllm",
+        "base_url": "u",
+        "model": "m",
+        "unpriced": True,
+        "strategy": strategy,
+    }
+    document["engines"] = [{**given, "max_context": 32_768, "max_output": 4_096, **engine}]
+    document["policies"] = {"default": {"chain": [{"engine_id": "recorded", "max_tokens": 500, "timeout_s": 60}]}}
+    return load_models(document)
+
+
+def convened_in_sessions(tree: Digest) -> StoryLog:
+    """A story whose council on its one task was just convened on this tree; those who propose work in sessions."""
+    log = story(until="build")
+    log.add(TreeMerged(base_digest=BASE, result_digest=tree, commit="0b" * 20))
+    opened = open_council(COUNCIL, task_id=TASK).model_copy(update={"subject_digest": tree})
+    seats = tuple(
+        member.model_copy(update={"strategy": "session"}) if member.can_propose else member for member in opened.roster
+    )
+    return log.add(opened.model_copy(update={"roster": seats}))
+
+
+class SessionWorld(World):
+    """A council of engineers on a small repository."""
+
+    def __init__(
+        self, script: Script, log: MortalLog | None = None, *, program: Program | None = None, **engine: Any
+    ) -> None:
+        config = models(**engine)
+        super().__init__(
+            log=log or MortalLog(),
+            agents=engineer(script),
+            program=program or shell,
+            budgeting=Budgeting(limits=config.budgets, models=config),
+        )
+
+    async def begin(self, texts: Mapping[str, bytes] = FILES) -> SessionWorld:
+        """The council is convened on these files."""
+        await convened_in_sessions(await written(self.blobs, texts)).write_to(self.log)
+        assert isinstance(self.log, MortalLog)
+        self.log.is_armed = True
+        return self
+
+    async def deliver(self, number: int = 0, **how: Any) -> Delivered:
+        """The candidate of one member, by an owner that was just started."""
+        bench = await self.bench()
+        record = bench.state.councils[COUNCIL]
+        sitting = Sitting(bench, record, council_state(record.opened, tuple(record.said.values())))
+        member, base = record.opened.roster[number], record.opened.subject_digest
+        assert base is not None
+        return await deliver(sitting, member, step=f"draft/{member.member_id}", base=base, **how)
+
+    async def texts(self, tree: Digest) -> dict[str, str]:
+        """The files of a tree."""
+        return {
+            path: (await self.blobs.get(e.blob)).decode() for path, e in (await read_tree(self.blobs, tree)).items()
+        }
+
+    async def candidate(self, found: Delivered) -> dict[str, str]:
+        """The files of what was delivered."""
+        return await self.texts(Digest(json.loads(await self.blobs.get(found.candidate))["tree"]))
+
+
+def told(world: SessionWorld) -> list[str]:
+    """What the engineer was shown in its last request, message by message."""
+    return [message.content for message in world.agents.requests[-1].turns if message.role != "assistant"]
