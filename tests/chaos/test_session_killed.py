@@ -26,7 +26,7 @@ from tests.support.story_events import STORY
 
 pytestmark = pytest.mark.timeout(600)
 SEAT = f"{COUNCIL}/draft/developer-001"
-REPLIES = 7
+REPLIES, KILLS = 7, 8
 
 
 class Owner:
@@ -62,14 +62,6 @@ class Owner:
         await self._process.wait()
         return None
 
-    async def done(self) -> dict[str, Any]:
-        """What it delivered, undisturbed."""
-        while (said := await self.line()) is not None:
-            if isinstance(said, dict):
-                await self._process.wait()
-                return said
-        raise AssertionError(f"the owner ended with {await self._process.wait()}")
-
 
 async def state_of(log: RedisEventLog) -> StoryState:
     state = fold(await log.read(StreamId.of_story(STORY)))
@@ -78,11 +70,11 @@ async def state_of(log: RedisEventLog) -> StoryState:
 
 
 @pytest.mark.rule("RC-50", "RC-51", "RC-56", "RC-36", "GL-19")
-@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("session", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 17))])
 async def test_owner_that_is_killed_again_and_again_comes_to_the_same_files(
-    kills: int, redis_url: str, tmp_path: Path
+    session: int, redis_url: str, tmp_path: Path
 ) -> None:
-    chance, url = random.Random(f"session/{kills}"), own_database(redis_url)
+    chance, url = random.Random(f"session/{session}"), own_database(redis_url)
     folder = reachable_state_root(tmp_path / "home")
     folder.mkdir(parents=True, exist_ok=True)
     blobs = FileBlobStore(folder / "blobs")
@@ -91,19 +83,17 @@ async def test_owner_that_is_killed_again_and_again_comes_to_the_same_files(
         await convened_in_sessions(await written(blobs, FILES)).write_to(log)
         struck, asked, recorded, found = 0, 0, set[str](), None
         while found is None:
+            # It may die before its first append too, and comes on by three in the end.
             owner = await Owner.started(url, folder)
-            if struck < kills:
-                found = await owner.killed_after(chance.randrange(4), chance.uniform(0, 0.4))
-                struck += found is None
-            else:
-                found = await owner.done()
+            found = await owner.killed_after(chance.randrange(1 if struck < 2 else 4), chance.uniform(0, 0.4))
+            struck += found is None
             paid = (folder / "paid").read_text().split() if (folder / "paid").exists() else []
             # What was asked in this life had no recorded answer when the life began.
             assert not set(paid[asked:]) & recorded, struck
             steps = (await state_of(log)).steps
             asked, recorded = len(paid), {f"{STORY}/{name}" for name, step in steps.items() if step.finished}
         state = await state_of(log)
-    assert struck >= min(kills, 4), (folder / "errors").read_text()[-2000:]
+    assert KILLS <= struck < 60, (folder / "errors").read_text()[-2000:]
     tree = Digest(json.loads(await blobs.get(Digest(found["candidate"])))["tree"])
     entries = await read_tree(blobs, tree)
     texts = {path: (await blobs.get(entry.blob)).decode() for path, entry in entries.items()}

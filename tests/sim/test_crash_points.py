@@ -42,13 +42,19 @@ SIDE_BY_SIDE = 6
 each of them the answer on its way."""
 
 
+Part = Aim | Literal["sessions"]
+"""A story as far as its aim, or a whole one whose developers work in sessions."""
+
+
 @cache
-def scenario_of(aim: Aim) -> Scenario:
+def scenario_of(aim: Part) -> Scenario:
     """One story, one shard, one projector, and no other trouble."""
-    return Scenario(f"point-{aim}", stories=(aim,), shards=1, projectors=1, faults_until_s=0.0)
+    is_worked = aim == "sessions"
+    story: Aim = "branch" if aim == "sessions" else aim
+    return Scenario(f"point-{aim}", stories=(story,), shards=1, projectors=1, faults_until_s=0.0, sessions=is_worked)
 
 
-def run(aim: Aim, k: int, fault: Fault | None) -> tuple[Outcome, OneFault]:
+def run(aim: Part, k: int, fault: Fault | None) -> tuple[Outcome, OneFault]:
     """The story whose k-th call meets this fault."""
     made: list[OneFault] = []
 
@@ -60,13 +66,13 @@ def run(aim: Aim, k: int, fault: Fault | None) -> tuple[Outcome, OneFault]:
 
 
 @cache
-def calls_of(aim: Aim) -> tuple[str, ...]:
+def calls_of(aim: Part) -> tuple[str, ...]:
     """Every call of the undisturbed story, in order."""
     _, undisturbed = run(aim, -1, None)
     return tuple(undisturbed.calls)
 
 
-def problem_at(aim: Aim, k: int, fault: Fault) -> str | None:
+def problem_at(aim: Part, k: int, fault: Fault) -> str | None:
     """What is wrong with the run whose k-th call met this fault; None when all is well."""
     outcome, struck = run(aim, k, fault)
     where = f"{fault} of call {k} ({struck.fired})"
@@ -86,7 +92,7 @@ def problem_at(aim: Aim, k: int, fault: Fault) -> str | None:
     return None
 
 
-def problems(aim: Aim, points: range) -> list[str]:
+def problems(aim: Part, points: range) -> list[str]:
     """What is wrong with every mode of every one of these points."""
     found: list[str] = []
     gc.disable()
@@ -119,6 +125,16 @@ def test_fault_at_any_call_before_the_first_gate_changes_nothing_in_the_end():
 def test_fault_at_sampled_calls_of_a_whole_story_changes_nothing_in_the_end(aim: Aim):
     count = len(calls_of(aim))
     assert problems(aim, range(3, count, count // 16)) == []
+
+
+@pytest.mark.rule("PL-48", "CN-22", "RC-50", "RC-51", "RC-36")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("points", [12, pytest.param(120, marks=pytest.mark.slow)])
+def test_fault_at_sampled_calls_of_sessions_changes_nothing_in_the_end(points: int):
+    calls = calls_of("sessions")
+    # The first part of the story, up to its plan, is that of any other.
+    first = next(k for k, name in enumerate(calls) if name.startswith("sandbox.") and k > len(calls) // 8)
+    assert problems("sessions", range(first, len(calls), (len(calls) - first) // points)) == []
 
 
 @pytest.mark.slow

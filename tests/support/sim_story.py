@@ -15,12 +15,14 @@ from typing import Any
 from fleet.context.scope import ContextConfig
 from fleet.kernel.ids import Principal
 from fleet.models.port import AgentRequest
+from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.project_state import ProjectState, fold_project
 from fleet.sandbox.memory import ProgramEnd, ProgramStart
 from fleet.workspace.service import specs
 from tests.support.rules import files
+from tests.support.sessions import Script, models, reply_of, shell, turn_of
 
 PERSON = Principal("user:ana")
 REPOSITORY = "/srv/git/textkit"
@@ -96,6 +98,8 @@ def answer(request: AgentRequest) -> dict[str, Any]:
             return {"broken_criterion": "none", "reason": "the tests pass"}
         case "summarize":
             return {"summary": "One way was proposed, and nobody spoke against it."}
+        case "engineer":
+            return _turn(request)
         case "document":
             return {"title": "Slugs", "summary": "slugify makes a slug.", "usage": "slugify(text)"}
 
@@ -145,6 +149,33 @@ def _ballot(request: AgentRequest) -> dict[str, Any]:
     return {"votes": votes} | ({"ranking": best} if len(labels) > 1 else {})
 
 
+def session_budgeting() -> Budgeting:
+    """Budgets and one engine for all, on which developers work in sessions."""
+    config = models()
+    return Budgeting(limits=config.budgets, models=config)
+
+
+def _turn(request: AgentRequest) -> dict[str, Any]:
+    """A turn of an engineer: looks, an edit, a command that fails, tests, and its submission; or a repair."""
+    remark = _WRONG if request.variant == 2 else f"# variant {request.variant}"
+    submit = [("submit", {"summary": "slugify is there"})]
+    if "You worked on this task before" in request.own:
+        mended = {"path": _PATH, "old": _WRONG, "new": f"# variant {request.variant}, repaired"}
+        script: Script = ([("edit", mended), ("tests", {})], submit, submit)
+    else:
+        body = f'def slugify(text: str) -> str:  {remark}\n    """The text as a slug."""\n    return text.lower()\n'
+        added = {"path": _PATH, "old": "    return text.upper()\n", "new": f"    return text.upper()\n\n\n{body}"}
+        script = (
+            [("read", {"path": _PATH}), ("search", {"pattern": "def "})],
+            [("edit", added), ("run", {"command": "put notes.txt half; fail"})],
+            [("run", {"command": "rm notes.txt; say done"}), ("tests", {})],
+            submit,
+            submit,
+        )
+    number = turn_of(request)
+    return reply_of(script[min(number, len(script)) - 1], number)
+
+
 def _edit(remark: str) -> dict[str, Any]:
     code = f'def slugify(text: str) -> str:  {remark}\n    """The text as a slug."""\n    return text.lower()\n'
     return {"edits": [{"path": _PATH, "mode": "definitions", "content": code}]}
@@ -159,6 +190,9 @@ def toolchain(start: ProgramStart) -> ProgramEnd:
         "agent_task.py": _pipeline,
         "run_tests.py": _run_tests,
         "git_commit.py": _commit,
+        "bash": shell,
+        "grep": shell,
+        "python": shell,
     }[script](start)
 
 

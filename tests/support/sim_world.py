@@ -84,6 +84,8 @@ class Scenario:
     """How often an admin pauses the fleet and lets it go on again; with 0 nobody looks whether it is paused."""
     artifacts: Literal["on", "off"] = "on"
     """Whether the documents of a story go into its tree too (PL-53)."""
+    sessions: bool = False
+    """Whether developers work in sessions, and not with one reply."""
 
 
 _SOON = definitions().context.compression.model_copy(update={"steps": 2, "written_by": "model"})
@@ -136,7 +138,7 @@ class World:
         self.stories = tuple(StoryId(f"st-sim{n}") for n, _ in enumerate(scenario.stories, 1))
         self.shards: dict[str, tuple[Process, CouncilShard]] = {}
         self.sandbox = self._new_sandbox(1)
-        self.budgeting: Budgeting | None = None
+        self.budgeting: Budgeting | None = sim_story.session_budgeting() if scenario.sessions else None
         """Of the shards that start from now on."""
         self.pauses: list[tuple[int, int]] = []
         """When an admin was told that the fleet is paused, and when it was asked to go on, in ms of the store."""
