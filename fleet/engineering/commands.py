@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from fleet.engineering.tools import MAX_TIMEOUT_S, SessionCall
 from fleet.kernel.digest import digest_of_json
@@ -100,8 +101,40 @@ def _tests(call: SessionCall, head: Digest, toolchain: str, language: Language) 
         tree=head,
         env={**_CLEAN, **found.env},
         limits=_LIMITS.model_copy(update={"overall_s": seconds, "idle_s": seconds}),
+        artifacts=found.artifacts,
         toolchain=toolchain,
     )
+
+
+class ToldOfTests(NamedTuple):
+    """What a run of the tests says: one line for the engineer, and what of it is the engineer's to mend."""
+
+    line: str
+    failure: Digest | None
+    """Equal for the same new failures; None when there are none."""
+
+
+def told_of_tests(passed: int, failing: Mapping[str, str], known: Collection[str]) -> ToldOfTests:
+    """How many tests passed and failed; failures that the base has too are told apart.
+
+    Args:
+        failing: id of each test that failed or errored -> its message.
+        known: ids of the tests that fail on the base.
+    """
+    new = sorted(set(failing) - set(known))
+    old = sorted(set(failing) & set(known))
+    parts = [f"{passed} passed"]
+    if new:
+        parts.append(f"{len(new)} failed: {_listed(new)}")
+    if old:
+        parts.append(f"{len(old)} failed that fail without your changes too, and are not yours: {_listed(old)}")
+    said = [[test, _NUMBERS.sub("0", failing[test])[:200]] for test in new]
+    return ToldOfTests("; ".join(parts), digest_of_json(said) if new else None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 _ENDED: dict[RunReason, str] = {

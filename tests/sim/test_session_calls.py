@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.kernel.errors import ReplyMalformed
+from fleet.policy.runs.calls import JUNIT
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.trees.tree import FileEntry, encode_tree
 from tests.support.bench import ScriptedAgents
@@ -149,6 +150,27 @@ async def test_search_counts_by_file_and_refuses_what_is_no_pattern():
     assert "Not executed: the pattern must be one line" in found[2]
     assert "is no path inside a repository" in found[3]
     assert "select takes paths and node ids, no options" in found[4]
+
+
+async def test_tests_are_counted_by_their_record_and_failures_of_the_base_told_apart():
+    case = '<testcase classname="tests.test_slug" name="{}" file="tests/test_slug.py">{}</testcase>'
+    failed = '<failure message="no"/>'
+    cases = "".join(case.format(name, failed if name != "test_a" else "") for name in ("test_a", "test_b", "test_c"))
+
+    def program(start: ProgramStart) -> ProgramEnd:
+        record = f"<testsuites>{cases}</testsuites>".encode()
+        return ProgramEnd(exit_code=1, stdout=b"2 failed, 1 passed\n", written={JUNIT: record})
+
+    world = await SessionWorld(([("tests", {})], "done"), program=program).begin()
+    await world.measure_base("tests/test_slug.py::test_c")
+    with pytest.raises(ReplyMalformed):
+        await world.deliver()
+    first, second, *_ = told(world)[0].split("\n")
+    assert first == (
+        "1 passed; 1 failed: tests/test_slug.py::test_b; 1 failed that fail without your changes too, and are not "
+        "yours: tests/test_slug.py::test_c"
+    )
+    assert second == "exit 1"
 
 
 async def test_long_output_is_cut_and_can_be_read_by_its_lines():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.events.task import TreeMerged
+from fleet.events.workspace import WorkspaceReported, WorkspaceSummary
 from fleet.kernel.ids import Digest
 from fleet.models.chat import ToolUse
 from fleet.models.port import AgentRequest
@@ -19,10 +20,12 @@ from fleet.owner.engineering.seats import Delivered, deliver
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.story.council_facts import council_state
 from fleet.trees.service import read_tree
+from fleet.workspace.report import WorkspaceReport
+from fleet.workspace.service.report import Measurement
 from tests.support.acting import COUNCIL, MortalLog, written
 from tests.support.bench import ScriptedAgents, World
 from tests.support.rules import files
-from tests.support.story_events import BASE, TASK, StoryLog, open_council, story
+from tests.support.story_events import BASE, STORY, TASK, StoryLog, open_council, story
 
 FILES: Mapping[str, bytes] = {
     "text/slug.py": b"def slugify(title):\n    raise NotImplementedError\n",
@@ -142,6 +145,17 @@ class SessionWorld(World):
         member, base = record.opened.roster[number], record.opened.subject_digest
         assert base is not None
         return await deliver(sitting, member, step=f"draft/{member.member_id}", base=base, **how)
+
+    async def measure_base(self, *failing: str) -> None:
+        """The base was measured, and these of its tests fail."""
+        report = WorkspaceReport.model_validate(
+            {"run_id": "rn-base2", "story_id": STORY, "tree_digest": BASE, "rigor": "L1", "complete": True}
+        )
+        stored = await self.blobs.put(Measurement(report=report, failing=failing).encode())
+        reported = WorkspaceReported(
+            run_id=report.run_id, tree_digest=BASE, report_digest=stored, complete=True, summary=WorkspaceSummary()
+        )
+        await (await self.journal()).record("base/measured-again", reported)
 
     async def texts(self, tree: Digest) -> dict[str, str]:
         """The files of a tree."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
-from fleet.engineering.commands import changed_line, ended_as, failure_of, found_by, spec_of
+from fleet.engineering.commands import changed_line, ended_as, failure_of, found_by, spec_of, told_of_tests
 from fleet.engineering.shown import cut_output, fenced, output_lines, untrusted
-from fleet.engineering.state import Outcome, Session
+from fleet.engineering.state import Outcome, SeenKind, Session
 from fleet.engineering.tools import SessionCall
 from fleet.kernel.errors import InvalidInput
+from fleet.owner.duties.procedure import base_measurement
 from fleet.owner.journal.step_records import is_no_result
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench
+from fleet.policy.runs.calls import JUNIT
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.service.runs import language_of, toolchain_for
 from fleet.trees.port import BlobStore
 from fleet.trees.service import read_changes
 from fleet.trees.tree import Tree, changed_paths
+from fleet.workspace.service.results import parse_junit
 
 RUNS = frozenset({"run", "tests", "search"})
 """The tools that are runs in the sandbox."""
@@ -45,7 +50,8 @@ async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, s
     lines = output_lines(await _printed(bench.blobs, result))
     if call.name == "search" and result.exit_code in (0, 1):
         return _found(lines if result.exit_code == 0 else [], result, state)
-    return await _ended(bench.blobs, call, spec, result, lines, state)
+    outcome = await _ended(bench.blobs, call, spec, result, lines, state)
+    return await _with_tests(bench, outcome, result) if call.name == "tests" else outcome
 
 
 def _found(lines: list[str], result: RunResult, state: Session) -> Outcome:
@@ -76,6 +82,23 @@ async def _ended(
         output=output,
         wall_ms=result.usage.wall_ms,
         sandbox_ms=result.usage.wall_ms,
+    )
+
+
+async def _with_tests(bench: Workbench, outcome: Outcome, result: RunResult) -> Outcome:
+    """The outcome with how the tests ended one by one: what fails on the base too is not the author's to mend."""
+    blob = result.artifact(JUNIT)
+    suite = await asyncio.to_thread(parse_junit, await bench.blobs.get(blob)) if blob is not None else None
+    if suite is None or not suite.cases:
+        return outcome
+    base = await base_measurement(bench, outcome.head)
+    failing = {case.id: case.message for case in suite.cases if case.outcome in ("failed", "errored")}
+    passed = sum(case.outcome == "passed" for case in suite.cases)
+    said = told_of_tests(passed, failing, base.failing if base is not None else ())
+    kind: SeenKind = "failure" if said.failure is not None else "result"
+    line = untrusted(said.line)
+    return replace(
+        outcome, kind=kind, text=f"{line}\n{outcome.text}", failure=said.failure, brief=f"{outcome.brief}; {line[:300]}"
     )
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.engineering.changes import blocked_by, judged, moved, reviewed
+from fleet.engineering.commands import told_of_tests
 from fleet.kernel.digest import digest_of
 from fleet.trees.tree import FileEntry, Tree
 
@@ -69,6 +70,17 @@ def test_review_names_what_should_be_looked_at():
     assert "judged as they were: tests/test_a.py" in said
     assert "look like leftovers; remove them unless the task asks for them: scratch_1.py" in said
     assert "Lock files or rules for agents changed: uv.lock" in said
+
+
+def test_failures_that_the_base_has_are_told_apart_and_are_not_the_authors():
+    said = told_of_tests(40, {"t::new": "line 3: no", "t::old": "x"}, ("t::old", "t::gone"))
+    assert said.line == (
+        "40 passed; 1 failed: t::new; 1 failed that fail without your changes too, and are not yours: t::old"
+    )
+    assert said.failure is not None
+    assert told_of_tests(39, {"t::new": "line 4: no"}, ()).failure == said.failure
+    assert told_of_tests(40, {"t::old": "x"}, ("t::old",)).failure is None
+    assert told_of_tests(3, {}, ()) == ("3 passed", None)
 
 
 def test_files_and_folders_do_not_stand_in_each_others_place():
