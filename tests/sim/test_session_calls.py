@@ -130,6 +130,23 @@ async def test_writing_makes_files_and_replaces_only_what_was_read():
     assert len(found) == 7
 
 
+async def test_huge_file_is_not_shown_and_many_changed_files_are_listed_in_part():
+    def program(start: ProgramStart) -> ProgramEnd:
+        return ProgramEnd(written={f"gen/f{n:04d}.txt": b"x" * 2_000 for n in range(400)})
+
+    found = await answers(
+        [("read", {"path": "huge.txt"}), ("run", {"command": "generate"}), ("tests", {}), ("submit", {"summary": "s"})],
+        files={**FILES, "huge.txt": b"line\n" * 1_000_000},
+        program=program,
+    )
+    assert "huge.txt has 5000000 bytes, too many to be shown" in found[0]
+    assert found[1].startswith("exit 0\nchanged: +gen/f0000.txt, ")
+    assert " and 388 more\n" in found[1]
+    assert "... and 370 more" in found[3]
+    assert "more files are left out" in found[3]
+    assert len(found[3]) < 12_000
+
+
 async def test_files_are_listed_by_glob_and_a_costly_one_is_refused():
     found = await answers(
         [("files", {}), ("files", {"glob": "test_*.py"}), ("files", {"glob": "*.go"}), ("files", {"glob": "*a" * 20})]

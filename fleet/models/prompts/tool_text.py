@@ -192,7 +192,8 @@ def _written(use: ToolUse, form: TextToolForm) -> str:
     except (ValueError, RecursionError):
         return use.arguments
     if form != "blocks" or not isinstance(args, dict):
-        return json.dumps({"tool": tool, "op": op, "args": args}, ensure_ascii=False)
+        named = {"tool": tool, "op": op} if op else {"tool": tool}
+        return json.dumps({**named, "args": args}, ensure_ascii=False)
     parts = [f"=== ARG {name}\n{_plain(value)}" for name, value in args.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return "\n".join((f"=== CALL {tool} {op}".rstrip(), *parts, "=== END"))
 

@@ -13,14 +13,16 @@ from fleet.engineering.state import SeenKind, Session
 from fleet.engineering.tools import SessionCall
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
+from fleet.owner.engineering.diffs import tree_diff
 from fleet.policy.arguments import glob_matches
 from fleet.redaction.secrets import find_secrets
 from fleet.trees.port import BlobStore
-from fleet.trees.service import read_changes, read_tree, unified_diff
+from fleet.trees.service import read_changes, read_tree
 from fleet.trees.tree import FileEntry, Tree, check_path, encode_tree
 
 MAX_FILE_BYTES = 2 << 20
 """Of a file that is edited or written by a call; a command may leave larger ones."""
+_MAX_READ_BYTES = 4 << 20
 _MAX_LISTED = 200
 _MAX_GLOB, _MAX_STARS = 200, 8
 _MAX_NESTING = 80
@@ -83,6 +85,11 @@ class Desk:
         data = await self._data(tree, path)
         if isinstance(data, str):
             return Looked("result", data, state.head)
+        if len(data) > _MAX_READ_BYTES:
+            told = (
+                f"{path} has {len(data)} bytes, too many to be shown: look at parts of it with run, as `sed -n 1,50p`."
+            )
+            return Looked("result", told, state.head)
         if is_binary(data):
             return Looked("result", f"{path} is no text: {len(data)} bytes, first {data[:16].hex(' ')}.", state.head)
         lines = data.decode().removesuffix("\n").split("\n")
@@ -167,15 +174,13 @@ class Desk:
             return Looked("review", told, state.head)
         base, head = await read_changes(self._blobs, state.base, state.head)
         found = reviewed(base, head)
-        diff = await unified_diff(self._blobs, state.base, state.head)
+        diff = await tree_diff(self._blobs, state.base, state.head, chars=state.terms.read_chars)
         added = "\n".join(line[1:] for line in diff.split("\n") if line.startswith("+") and line[:4] != "+++ ")
         remarks = list(found.remarks)
         if secrets := sorted(set(find_secrets(added))):
             remarks.append(f"The changes hold what looks like secrets ({', '.join(secrets)}): take them out.")
-        limit = state.terms.read_chars
-        cut = diff if len(diff) <= limit else f"{diff[:limit]}\n[... the rest of the diff is left out]"
         listed = "\n".join([*found.changed, *(f"- {remark}" for remark in remarks)])
-        told = f"Review of what you changed:\n{untrusted(listed)}\n{fenced('diff', cut)}"
+        told = f"Review of what you changed:\n{untrusted(listed)}\n{fenced('diff', diff)}"
         return Looked("review", f"{told}\nSubmit again when this is right.", state.head)
 
 

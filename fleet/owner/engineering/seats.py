@@ -16,10 +16,11 @@ from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.models.engine_config import Strategy
 from fleet.owner.duties.members import Sitting, request_of, work_of
+from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.session import Assignment, Worked, work_session
 from fleet.owner.workbench import Workbench
 from fleet.trees.port import BlobStore
-from fleet.trees.service import file_text, read_changes, read_tree, unified_diff
+from fleet.trees.service import file_text, read_changes, read_tree
 from fleet.trees.tree import Tree, encode_tree
 from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, Applied, WorkspaceService
 
@@ -88,6 +89,8 @@ _RULE_FILES = ("AGENTS.md", "CONTRIBUTING.md")
 _RULE_CHARS = 4_000
 _MAX_DIFF = 100_000
 """Characters of a diff that stands in a candidate, for those who judge it."""
+_MAX_MEASURED = 2_000_000
+"""Characters of a diff that is counted in lines: beyond it a candidate is large, however large it is."""
 
 
 _MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
@@ -167,9 +170,8 @@ async def _candidate(bench: Workbench, worked: Worked, base: Digest) -> Digest |
     """The blob of the candidate; None when nothing is changed."""
     if worked.head == base:
         return None
-    diff = untrusted(await unified_diff(bench.blobs, base, worked.head))
-    cut = diff if len(diff) <= _MAX_DIFF else f"{diff[:_MAX_DIFF]}\n[... the rest of the diff is left out]"
-    return await bench.blobs.put(canonical_json(TreeCandidate(tree=worked.head, base=base, diff=cut)))
+    diff = untrusted(await tree_diff(bench.blobs, base, worked.head, chars=_MAX_DIFF))
+    return await bench.blobs.put(canonical_json(TreeCandidate(tree=worked.head, base=base, diff=diff)))
 
 
 async def code_of(sitting: Sitting, content: Digest) -> str:
@@ -204,7 +206,7 @@ async def _applied(blobs: BlobStore, found: TreeCandidate, onto: Digest) -> Appl
     if tree == onto:
         return Applied(tree=None, problems=("nothing is changed but tests that were there before",))
     before, after = await read_changes(blobs, onto, tree)
-    diff = await unified_diff(blobs, onto, tree)
+    diff = await tree_diff(blobs, onto, tree, chars=_MAX_MEASURED)
     rows = [line for line in diff.split("\n") if line[:1] in ("+", "-") and line[:4] not in ("+++ ", "--- ")]
     return Applied(
         tree=tree,
