@@ -13,7 +13,7 @@ from tests.support.demo_run import git_says as git
 from tests.support.openai_server import served_in_thread
 from tests.support.team import team
 from tests.support.team_models import demo_repository, demo_story
-from tests.support.team_server import engineers_answer
+from tests.support.team_server import engineers_answer, working_engine
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,18 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 def engine_at(url: str) -> ModelsConfig:
     """The packaged models.yaml with one more engine, on which developers work in sessions."""
     document = dict(ConfigFiles(packaged_directory()).document("models.yaml"))
-    engine = {
-        "engine_id": "able",
-        "kind": "openai",
-        "base_url": url,
-        "model": "tiny-1b",
-        "unpriced": True,
-        "max_context": 64_000,
-        "max_output": 8_000,
-        "strategy": "session",
-        "tool_form": "blocks",
-    }
-    return load_models({**document, "engines": [*document["engines"], engine]})
+    return load_models({**document, "engines": [*document["engines"], working_engine(url)]})
 
 
 @pytest.mark.rule("CN-22", "RC-36", "MB-14")

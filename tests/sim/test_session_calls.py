@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from fleet.kernel.errors import ReplyMalformed
+from fleet.policy.rules.table import Rule
 from fleet.policy.runs.calls import JUNIT
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.trees.tree import FileEntry, encode_tree
@@ -214,6 +216,26 @@ async def test_command_that_hangs_says_what_to_do_and_keeps_what_it_left():
 
     (found,) = await answers([("run", {"command": "sleep 60", "timeout_s": 1})], program=program)
     assert found.startswith("timed out after 1 s; the output so far is below, and what it changed was kept.")
+
+
+@pytest.mark.rule("RT-31", "RT-35")
+async def test_command_that_the_policy_refuses_is_answered_and_stays_refused():
+    script = ([("run", {"command": "make"}), ("write", {"path": "a.txt", "content": "x"})], "done", "done", "done")
+    world = await SessionWorld(script).begin()
+    found = world.policy.policy
+    rule = {"id": "no-shell", "effect": "deny", "origin": "any", "roles": ["*"], "calls": ["exec.run"]}
+    rules = (*found.rules, Rule.model_validate(rule))
+    allowed, world.policy = (
+        world.policy,
+        dataclasses.replace(world.policy, policy=dataclasses.replace(found, rules=rules)),
+    )
+    first = await world.deliver()
+    assert told(world)[0].startswith("Not allowed: ")
+    assert "Made a.txt" in told(world)[1]
+    assert len(world.backend.runs) == 0
+    world.policy = allowed
+    assert await world.deliver() == first
+    assert len(world.backend.runs) == 0
 
 
 async def test_reply_of_any_size_and_form_is_answered_in_the_session():

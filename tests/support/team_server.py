@@ -50,6 +50,21 @@ ENGINEER: tuple[str, ...] = (
 """What an engineer writes turn by turn: two files changed, two made, one of them by a command that fails."""
 
 
+def working_engine(url: str) -> dict[str, Any]:
+    """An engine at this address on which developers work in sessions, as models.yaml has it."""
+    return {
+        "engine_id": "able",
+        "kind": "openai",
+        "base_url": url,
+        "model": "tiny-1b",
+        "unpriced": True,
+        "max_context": 64_000,
+        "max_output": 8_000,
+        "strategy": "session",
+        "tool_form": "blocks",
+    }
+
+
 def engineers_answer(request: dict[str, Any]) -> Scripted:
     """As `team_answer`, of a team whose developers work in sessions."""
     messages = request["messages"]

@@ -15,7 +15,7 @@ _FILE_CHARS = 200_000
 
 
 async def tree_diff(blobs: BlobStore, old: Digest, new: Digest, *, chars: int) -> str:
-    """A unified diff of the two trees, in order of path, until it has so many characters; then what is left out."""
+    """A unified diff of the two trees within so many characters, in order of path."""
     before, after = await read_changes(blobs, old, new)
     changes = changed_paths(before, after)
     parts, room = list[str](), chars

@@ -24,7 +24,7 @@ from fleet.engineering.transcript import messages_of
 from fleet.events.step import StuckDetected
 from fleet.events.values import StuckPattern
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import BudgetExceeded, ContextTooLarge, FleetError, ReplyMalformed, ReplyRefused
+from fleet.kernel.errors import BudgetExceeded, ContextTooLarge, FleetError, PolicyDenied, ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import Digest, StepId
 from fleet.models.chat import TokenUsage
 from fleet.models.port import AgentRequest
@@ -163,8 +163,24 @@ class _Loop:
         return after_unusable(state, problem, usage, latency_ms=cost.latency_ms, is_too_long=is_too_long)
 
     async def carry_out(self, state: Session, carry: Carry) -> Outcome:
-        """The call was carried out, and that is on record."""
-        step, call = f"{self._is.step}/{carry.turn}/call/{carry.number}", carry.call
+        """The call was carried out or refused by the policy, and that is on record."""
+        step = f"{self._is.step}/{carry.turn}/call/{carry.number}"
+        told, denied = "", f"{step}/denied"
+        if denied not in self._bench.state.steps:
+            try:
+                return await self._made(state, carry.call, step)
+            except PolicyDenied as error:
+                told = f"Not allowed: {error.message}. Do it another way, or say in your summary what is missing."
+
+        async def refused() -> Computed:
+            return Computed({"text": told})
+
+        # The refusal is the result, and stays so under another policy: what came after it was done without the call.
+        work = replace(self._is.work, tool="files", op="list", about=f"{carry.call.name} is not allowed")
+        found = await self._bench.journal.compute(denied, carry.call.digest, work, refused)
+        return Outcome("result", found["text"], state.head)
+
+    async def _made(self, state: Session, call: SessionCall, step: str) -> Outcome:
         if call.name in RUNS:
             return await self._run(state, call, step)
         outcome = await self._compute(state, call, step)

@@ -1,0 +1,54 @@
+"""Developers in sessions as a user runs them: the command line, a fleet of its own, a model server, real everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fleet.config.files import ConfigFiles, packaged_directory
+from tests.ray.test_fleet_run import environment, example_repository, git
+from tests.support.openai_server import served_in_thread
+from tests.support.processes import processes_below
+from tests.support.team_models import demo_story
+from tests.support.team_server import engineers_answer, working_engine
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.wide
+@pytest.mark.rule("CN-22", "MB-43", "PL-43")
+def test_run_tells_turns_and_commands_and_ends_with_what_the_engineers_made(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    home, repo = tmp_path_factory.mktemp("h"), example_repository(tmp_path)
+    own, story = tmp_path / "config", demo_story()
+    own.mkdir()
+    story["constraints"].pop("paths")
+    (tmp_path / "story.yaml").write_text(yaml.safe_dump(story))
+    with served_in_thread() as server:
+        server.answer = engineers_answer
+        document = dict(ConfigFiles(packaged_directory()).document("models.yaml"))
+        document["engines"] = [*document["engines"], working_engine(server.base_url)]
+        (own / "models.yaml").write_text(yaml.safe_dump(document))
+        asked = ["run", str(tmp_path / "story.yaml"), "--repo", str(repo), "--model", "able", "--yes", "po,qa"]
+        done = subprocess.run(
+            [sys.executable, "-m", "fleet.cli", *asked],
+            env={**environment(home), "FLEET_CONFIG": str(own)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-4000:]
+    for line in ("developer-001, turn 1 of 60", "developer-001: write textkit/slugs.py", "developer-001: run printf"):
+        assert line in told
+    branch = next(
+        name for name in git(repo, "branch", "--format=%(refname:short)").split() if name.startswith("fleet/")
+    )
+    changed = git(repo, "diff", "--name-status", "main", branch, "--", "textkit", "tests").splitlines()
+    assert {"M\ttextkit/__init__.py", "A\ttextkit/slugs.py", "A\ttests/test_slugs.py"} <= set(changed)
+    assert processes_below(home) == []
