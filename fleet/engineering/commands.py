@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from fleet.engineering.tools import MAX_TIMEOUT_S, SessionCall
+from fleet.engineering.tools import MAX_TIMEOUT_S, SessionCall, checked_glob
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
+from fleet.policy.arguments import glob_matches
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.calls import command_of
 from fleet.policy.runs.spec import Limits, RunReason, RunResult, RunSpec
@@ -75,7 +76,7 @@ def _shell(call: SessionCall, head: Digest, toolchain: str) -> RunSpec:
 
 
 def _search(call: SessionCall, head: Digest, toolchain: str) -> RunSpec:
-    pattern, glob = call.text("pattern"), call.text("glob")
+    pattern, glob = call.text("pattern"), checked_glob(call.text("glob"))
     path = call.text("path").removeprefix("/workspace/").removeprefix("./") or "."
     if not pattern or len(pattern) > _MAX_PATTERN or "\n" in pattern:
         raise InvalidInput(f"the pattern must be one line of 1 to {_MAX_PATTERN} characters")
@@ -181,9 +182,17 @@ def failure_of(result: RunResult, lines: Sequence[str]) -> Digest | None:
     return digest_of_json({"reason": result.reason, "said": folded[:100]})
 
 
-def found_by(lines: Sequence[str], *, most: int, chars: int) -> str:
-    """The hits of a search: how many in which file first, then the first of them."""
+def found_by(lines: Sequence[str], *, glob: str, most: int, chars: int) -> str:
+    """The hits of a search: how many in which file first, then the first of them; "" when there are none.
+
+    Args:
+        glob: of the whole path where it has a slash; names alone were compared by the search itself.
+    """
     hits = [line.removeprefix("./") for line in lines if line.strip()]
+    if "/" in glob:
+        hits = [hit for hit in hits if glob_matches(glob, hit.partition(":")[0])]
+    if not hits:
+        return ""
     files: dict[str, int] = {}
     for hit in hits:
         files[hit.partition(":")[0]] = files.get(hit.partition(":")[0], 0) + 1

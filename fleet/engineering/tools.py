@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import JsonValue
 
 from fleet.kernel.digest import digest_of_json
+from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.models.chat import ToolOffer, ToolUse
@@ -17,6 +18,7 @@ ToolName = Literal["run", "read", "search", "files", "edit", "write", "tests", "
 MAX_TIMEOUT_S = 600
 """Seconds that one command may take."""
 _ABOUT_CHARS = 160
+_MAX_GLOB, _MAX_STARS = 200, 8
 _TEXT: dict[str, Any] = {"type": "string"}
 _PATH: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 4096}
 _LINE: dict[str, Any] = {"type": "integer", "minimum": 1}
@@ -75,8 +77,8 @@ OFFERS: tuple[ToolOffer, ...] = (
     _offer(
         "run",
         "Runs one shell line with bash in a fresh sandbox over the files as they are now. No network, no input, no "
-        "terminal; `cd` and variables do not last to the next call. What it changes in the files is kept, also when it "
-        f"fails. timeout_s is at most {MAX_TIMEOUT_S}, 120 if left out; cwd is a folder of the repository.",
+        "terminal, no git repository; `cd` and variables do not last to the next call. What it changes in the files is "
+        f"kept, also when it fails. timeout_s: at most {MAX_TIMEOUT_S}, else 120; cwd: a folder of the repository.",
         ["command"],
         command=_TEXT,
         timeout_s=_TIMEOUT,
@@ -135,6 +137,13 @@ OFFERS: tuple[ToolOffer, ...] = (
 )
 """The same for every session, in this order: they stand in the part of the prompt that an engine caches."""
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
+
+
+def checked_glob(glob: str) -> str:
+    """The glob itself; InvalidInput for one that could take long to match."""
+    if len(glob) > _MAX_GLOB or glob.count("*") > _MAX_STARS:
+        raise InvalidInput(f"the glob is too long: at most {_MAX_GLOB} characters and {_MAX_STARS} stars")
+    return glob
 
 
 def call_of(use: ToolUse) -> SessionCall | ToolProblem:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("fleet", "serve_apps", "actors", "cluster")
-MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 32, 15, 8, 20, 20, 80
+MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 33, 15, 8, 20, 20, 80
 
 CEILINGS = {
     "small modules with one importer in their folder": 11,

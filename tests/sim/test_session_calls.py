@@ -156,14 +156,17 @@ async def test_files_are_listed_by_glob_and_a_costly_one_is_refused():
     assert "tests/test_slug.py\ntext/fold.py\ntext/slug.py" in found[0]
     assert "text/fold.py" not in found[1]
     assert found[2] == "No file fits '*.go'; the repository has 3 files."
-    assert "use fewer stars" in found[3]
+    assert found[3] == "Refused: the glob is too long: at most 200 characters and 8 stars."
 
 
 async def test_search_counts_by_file_and_refuses_what_is_no_pattern():
     found = await answers(
         [("search", {"pattern": "slugify"}), ("search", {"pattern": "nowhere"}), ("search", {"pattern": ""})],
         [("search", {"pattern": "x", "path": "../.."}), ("tests", {"select": ["--pdb"]})],
+        [("search", {"pattern": "slugify", "glob": "text/*.py"}), ("search", {"pattern": "slugify", "glob": "x/*"})],
     )
+    assert found[5].split("\n")[1] == "1 hits in 1 files: text/slug.py (1)"
+    assert found[6] == "No line matches."
     assert "2 hits in 2 files: tests/test_slug.py (1), text/slug.py (1)\ntests/test_slug.py:1:from text" in found[0]
     assert found[1] == "No line matches."
     assert "Not executed: the pattern must be one line" in found[2]

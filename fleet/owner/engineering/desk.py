@@ -10,7 +10,7 @@ from fleet.engineering.changes import blocked_by, reviewed, with_file
 from fleet.engineering.edits import Refused, Replacement, edit_text, numbered
 from fleet.engineering.shown import fenced, is_binary, untrusted, window
 from fleet.engineering.state import SeenKind, Session
-from fleet.engineering.tools import SessionCall
+from fleet.engineering.tools import SessionCall, checked_glob
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
 from fleet.owner.engineering.diffs import tree_diff
@@ -24,7 +24,6 @@ MAX_FILE_BYTES = 2 << 20
 """Of a file that is edited or written by a call; a command may leave larger ones."""
 _MAX_READ_BYTES = 4 << 20
 _MAX_LISTED = 200
-_MAX_GLOB, _MAX_STARS = 200, 8
 _MAX_NESTING = 80
 _SIMILAR = 3
 
@@ -199,9 +198,7 @@ def _missing(tree: Tree, path: str) -> str:
 
 
 def _files(call: SessionCall, tree: Tree, state: Session) -> Looked:
-    glob = call.text("glob")
-    if len(glob) > _MAX_GLOB or glob.count("*") > _MAX_STARS:
-        return Looked("result", "This glob is too long: use fewer stars.", state.head)
+    glob = checked_glob(call.text("glob"))
     paths = sorted(path for path in tree if not glob or glob_matches(glob, path) or glob_matches(f"**/{glob}", path))
     if not paths:
         return Looked("result", f"No file fits {glob!r}; the repository has {len(tree)} files.", state.head)

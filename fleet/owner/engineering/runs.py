@@ -49,13 +49,13 @@ async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, s
     result = await bench.journal.run(step, spec, work)
     lines = output_lines(await _printed(bench.blobs, result))
     if call.name == "search" and result.exit_code in (0, 1):
-        return _found(lines if result.exit_code == 0 else [], result, state)
+        return _found(call, lines if result.exit_code == 0 else [], result, state)
     outcome = await _ended(bench.blobs, call, spec, result, lines, state)
     return await _with_tests(bench, outcome, result) if call.name == "tests" else outcome
 
 
-def _found(lines: list[str], result: RunResult, state: Session) -> Outcome:
-    text = found_by(lines, most=_MAX_HITS, chars=state.terms.search_chars) if lines else ""
+def _found(call: SessionCall, lines: list[str], result: RunResult, state: Session) -> Outcome:
+    text = found_by(lines, glob=call.text("glob"), most=_MAX_HITS, chars=state.terms.search_chars)
     told, spent_ms = fenced("search", text) if text else "No line matches.", result.usage.wall_ms
     brief = "search it again if needed"
     return Outcome("result", told, state.head, brief=brief, wall_ms=spent_ms, sandbox_ms=spent_ms)
