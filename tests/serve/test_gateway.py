@@ -96,7 +96,9 @@ def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
 
 @pytest.mark.rule("AP-47")
 def test_every_error_class_has_exactly_one_row():
-    assert {cls.code for cls in all_error_classes()} == set(HTTP_STATUS)
+    # Another test of this process may have made a class of its own, which nothing has collected yet.
+    ours = [cls for cls in all_error_classes() if cls.__module__.startswith("fleet.")]
+    assert {cls.code for cls in ours} == set(HTTP_STATUS)
 
 
 @pytest.mark.rule("AP-1", "AP-22")
