@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet.events.payload import Payload, Value
+from fleet.events.payload import Payload, Value, is_absent
 from fleet.events.values import Count, DecimalText, EventGroup, Json, Millis, Origin
 from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind, RoleName, UndecidedReason, Vote
@@ -29,7 +29,7 @@ class RosterMember(Value):
     test_author: bool = False
     persona: str | None = None
     """Of a named agent, as it was when the council opened (AP-79)."""
-    strategy: Literal["session"] | None = None
+    strategy: Annotated[Literal["session"] | None, Field(exclude_if=is_absent)] = None
     """How the member proposes code, as it was for its engine when the council opened; None is with one reply."""
 
 

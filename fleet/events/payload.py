@@ -9,6 +9,14 @@ from pydantic import BaseModel, ConfigDict
 from fleet.events.values import EventGroup, Origin
 
 
+def is_absent(value: object) -> bool:
+    """Whether a field is None.
+
+    As `exclude_if` of a field that came later it leaves the digests of older states as they are.
+    """
+    return value is None
+
+
 class Value(BaseModel):
     """A part of a payload. Frozen; unknown fields are refused."""
 

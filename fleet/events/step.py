@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleet.events.payload import Payload, Value
+from fleet.events.payload import Payload, Value, is_absent
 from fleet.events.values import Count, EventGroup, Millis, Origin, StepKind, StepOutcome, StuckPattern
 from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
 from fleet.kernel.types import EffectClass, ProbeResult, RoleName
@@ -99,7 +99,7 @@ class StepStarted(_StepEvent):
     policy: PolicyRef
     approval_id: EntityId | None = None
     reserve: Reserve
-    about: Annotated[str, Field(max_length=300)] | None = None
+    about: Annotated[Annotated[str, Field(max_length=300)] | None, Field(exclude_if=is_absent)] = None
     """What it does in a few words, for those who watch: the command line of an engineer, the file of an edit."""
 
 
