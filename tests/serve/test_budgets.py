@@ -78,10 +78,10 @@ async def test_budget_of_a_story_is_shown_lowered_and_raised_by_its_po() -> None
             "scope": "story",
             "id": "",
             "quantity": "tokens",
-            "limit": 2_000_000,
+            "limit": 20_000_000,
             "spent": 0,
             "reserved": 0,
-            "left": 2_000_000,
+            "left": 20_000_000,
         }
         url = f"/api/budgets/story/{STORY}"
         for number, tokens in enumerate((500, 900)):
