@@ -23,7 +23,7 @@ from fleet.owner.duties.members import Sitting
 from fleet.owner.engineering.seats import deliver
 from fleet.owner.journal.journal import Journal
 from fleet.owner.workbench import Workbench
-from fleet.report.service import ReportService
+from fleet.report.service.reports import ReportService
 from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
 from fleet.sandbox.redis import RedisRunLedger
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor

@@ -10,7 +10,7 @@ from fleet.engineering.commands import changed_line, ended_as, failure_of, found
 from fleet.engineering.shown import cut_output, fenced, output_lines, untrusted
 from fleet.engineering.state import Outcome, SeenKind, Session
 from fleet.engineering.tools import SessionCall
-from fleet.kernel.errors import InvalidInput
+from fleet.kernel.errors import ArtifactNotFound, InvalidInput
 from fleet.owner.duties.procedure import base_measurement
 from fleet.owner.journal.step_records import is_no_result
 from fleet.owner.journal.steps import Work
@@ -91,7 +91,10 @@ async def _with_tests(bench: Workbench, outcome: Outcome, result: RunResult) -> 
     suite = await asyncio.to_thread(parse_junit, await bench.blobs.get(blob)) if blob is not None else None
     if suite is None or not suite.cases:
         return outcome
-    base = await base_measurement(bench, outcome.head)
+    try:
+        base = await base_measurement(bench, outcome.head)
+    except ArtifactNotFound:
+        base = None  # retention took its report: every failure counts as new
     failing = {case.id: case.message for case in suite.cases if case.outcome in ("failed", "errored")}
     passed = sum(case.outcome == "passed" for case in suite.cases)
     said = told_of_tests(passed, failing, base.failing if base is not None else ())
