@@ -83,9 +83,9 @@ async def test_owner_that_is_killed_again_and_again_comes_to_the_same_files(
         await convened_in_sessions(await written(blobs, FILES)).write_to(log)
         struck, asked, recorded, found = 0, 0, set[str](), None
         while found is None:
-            # It may die before its first append too, and comes on by three in the end.
+            # It dies at its first append until it died often enough, and comes on by three in the end.
             owner = await Owner.started(url, folder)
-            found = await owner.killed_after(chance.randrange(1 if struck < 2 else 4), chance.uniform(0, 0.4))
+            found = await owner.killed_after(chance.randrange(1 if struck < KILLS else 4), chance.uniform(0, 0.1))
             struck += found is None
             assert struck < 60, (folder / "errors").read_text()[-2000:]
             paid = (folder / "paid").read_text().split() if (folder / "paid").exists() else []
