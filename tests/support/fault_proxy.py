@@ -95,6 +95,8 @@ class FaultProxy:
             upstream_writer.close()
             for pump in pumps:
                 pump.cancel()
+            # Also when the client gave up first, as under load: it has no reply, and the request was passed on.
+            self.lost += doomed.is_set()
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _requests(
@@ -121,7 +123,6 @@ class FaultProxy:
     ) -> None:
         while data := await upstream.read(_CHUNK):
             if doomed.is_set():
-                self.lost += 1
                 return
             if await self._is_swallowed():
                 continue
