@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from fleet.events.budget import BudgetScope
+from fleet.events.budget import BudgetExhausted, BudgetScope
 from fleet.events.step import StepFinished
-from fleet.kernel.errors import FleetError
-from fleet.kernel.ids import StepId
+from fleet.kernel.errors import BudgetExceeded, FleetError
+from fleet.kernel.ids import StepId, StoryId
 from fleet.models.engine_config import Price
 from fleet.models.port import AgentRequest
 from fleet.models.profiles import Budgets, ModelsConfig
@@ -141,3 +141,22 @@ class Budgeting:
 def day_scopes(state: StoryState) -> tuple[BudgetScope, ...]:
     """The scopes beyond a story that its calls count in."""
     return (PLATFORM, BudgetScope(kind="project", id=state.project_id))
+
+
+def bounded_request(request: AgentRequest, max_tokens: int) -> AgentRequest:
+    """The request with at most this many tokens of reply; the very same one when it asks for no more."""
+    if max_tokens >= request.sampling.max_tokens:
+        return request
+    return replace(request, sampling=request.sampling.model_copy(update={"max_tokens": max_tokens}))
+
+
+def refusal_of(story_id: StoryId, error: BudgetExceeded, exhausted: BudgetExhausted) -> BudgetExceeded:
+    """The error of a call that no budget holds, with the command that raises the limit."""
+    scope = exhausted.scope
+    where = "" if scope.kind == "story" else f" --scope {scope.kind}:{scope.id}"
+    option = {"cost_microusd": "cost-usd"}.get(exhausted.limit, exhausted.limit.replace("_", "-"))
+    return BudgetExceeded(
+        f"{error.message}. Nothing is lost: raise it with `fleet budget set {story_id}{where} --{option} N`, "
+        "and the story goes on",
+        **error.details,
+    )

@@ -16,8 +16,7 @@ from fleet.kernel.ids import RunKey, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Appended, AppendRequest, Duplicate
 from fleet.owner.journal.journal import Journal
-from fleet.owner.journal.steps import Work
-from fleet.owner.journal.unsafe_steps import Probe
+from fleet.owner.journal.steps import Probe, Work
 from fleet.owner.workbench import seat
 from fleet.sandbox.memory import MemoryRunLedger, MemorySandboxBackend, ProgramEnd
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor

@@ -18,8 +18,7 @@ from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
 from fleet.kernel.types import Frozen, ProbeResult
 from fleet.log.port import Command
 from fleet.owner.duties.gates import fix_task_id, record_park
-from fleet.owner.journal.steps import Work
-from fleet.owner.journal.unsafe_steps import Probe
+from fleet.owner.journal.steps import Probe, Work
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench, seat, together
 from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample, Window, judged

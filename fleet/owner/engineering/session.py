@@ -32,9 +32,8 @@ from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.desk import Desk
 from fleet.owner.engineering.runs import RUNS, run_call
-from fleet.owner.journal.journal import Computed
 from fleet.owner.journal.step_records import cost_of_failure
-from fleet.owner.journal.steps import Work
+from fleet.owner.journal.steps import Computed, Work
 from fleet.owner.workbench import Workbench
 
 _MAX_STEPS_NAMED = 20

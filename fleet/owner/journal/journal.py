@@ -18,66 +18,83 @@ Source: docs/design/design.md, section 4.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from fleet.context.port import Packs
-from fleet.events.step import StepFinished
+from fleet.context.port import CountRequest, Packs
+from fleet.events.payload import Payload
+from fleet.events.step import StepFinished, StepOutcomeUnknown, StepResolved, StepStarted
 from fleet.kernel.clock import Clock
-from fleet.kernel.digest import digest_of_json
+from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.errors import (
     BudgetExceeded,
+    CommitUnknown,
+    ContextTooLarge,
     FleetError,
-    NondeterministicPlan,
     NotFound,
     OwnershipError,
+    ReplyMalformed,
+    ReplyRefused,
     SandboxUnavailable,
+    StoreUnavailable,
     from_wire,
 )
-from fleet.kernel.ids import Digest, RunKey, StepId, StoryId
-from fleet.kernel.types import BudgetLimit
+from fleet.kernel.ids import SYSTEM, Digest, Principal, RunKey, StepId, StoryId
+from fleet.kernel.types import ProbeResult
 from fleet.log.port import EventLog, SnapshotStore
-from fleet.models.port import Agents
-from fleet.owner.budgets import Budgeting
-from fleet.owner.journal.model_steps import ModelSteps
+from fleet.models.chat import CallTag
+from fleet.models.port import AgentAnswer, AgentRequest, Agents
+from fleet.models.prompts.reading import PACK_READERS
+from fleet.owner.budgets import Budgeting, bounded_request, refusal_of
+from fleet.owner.commands.consent import ask_consent
 from fleet.owner.journal.step_records import (
+    ANSWER,
     RUN_TRIES,
+    denied_call,
     failed_step,
+    fallbacks_of,
+    finished_ask,
     finished_effect,
     finished_run,
     is_no_result,
+    outcome_unknown,
+    request_digest,
+    require_same_tree,
+    require_sent,
     run_attempts,
+    started_step,
     step_key,
 )
-from fleet.owner.journal.steps import StepPolicy, Work
-from fleet.owner.journal.unsafe_steps import UnsafeSteps
+from fleet.owner.journal.steps import Computed, Probe, StepPolicy, StepTerms, Work
+from fleet.owner.journal.story_stream import StoryStream
 from fleet.owner.platform_view import PlatformView
+from fleet.policy.rules.calls import Allowed, Denied, NeedsApproval
+from fleet.policy.rules.policy import enforce
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.port import Sandbox
-from fleet.story.allowance import require_room
+from fleet.story.allowance import CallNeed, allow_again, exhaustion_of, require_room, require_steps
+from fleet.story.commands.interventions import require_unpaused
+from fleet.story.evolve.budgets import without_hold
+from fleet.story.state import Step
 from fleet.trees.port import BlobStore
 
 _COMPUTED_S = 60
 """Wall time that stands in the record of an effect that takes milliseconds."""
 _ENDING_S = 60
 """How long a run that is no longer wanted may take to end; the grace of its command is shorter (RC-24)."""
-OF_RUNS: tuple[BudgetLimit, ...] = ("wall_ms", "gpu_ms")
-"""What runs use of a budget (MB-27)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What a PURE effect came to: its result, and the trees before and after where it changed files."""
+class Journal(StoryStream):
+    """The stream of a story, and the only way to do something that is on record.
 
-    result: dict[str, Any]
-    trees: tuple[Digest | None, Digest | None] = (None, None)
-
-
-class Journal(ModelSteps, UnsafeSteps):
-    """The owner's hand on one stream: state, head, and the only way to do something that is on record."""
+    Args:
+        packs: counts prompts with the tokenizers that the story began with; without it they are estimated.
+        platform: says whether the project or the fleet is paused; None never is.
+    """
 
     def __init__(
         self,
@@ -95,20 +112,14 @@ class Journal(ModelSteps, UnsafeSteps):
         platform: PlatformView | None = None,
         packs: Packs | None = None,
     ) -> None:
-        super().__init__(
-            agents=agents,
-            budgeting=budgeting,
-            packs=packs,
-            log=log,
-            blobs=blobs,
-            clock=clock,
-            story_id=story_id,
-            epoch=epoch,
-            policy=policy,
-            snapshots=snapshots,
-            platform=platform,
-        )
-        self._sandbox, self._running = sandbox, set[RunKey]()
+        super().__init__(log=log, clock=clock, story_id=story_id, epoch=epoch, snapshots=snapshots)
+        self.blobs, self.policy, self.platform = blobs, policy, platform
+        self._sandbox, self._agents, self._packs = sandbox, agents, packs
+        self.budgeting = budgeting or Budgeting()
+        self._running = set[RunKey]()
+        # One call at a time looks at what is left and takes its part: two must not take the same.
+        self._taking = asyncio.Lock()
+        self._asking, self._call_ended = list[StepId](), asyncio.Event()
 
     async def load(self) -> None:
         """As of a stream; what an earlier owner could not settle of the day's totals is settled."""
@@ -139,18 +150,11 @@ class Journal(ModelSteps, UnsafeSteps):
             await self._require_room(step_id, work)
             result = await self._run_before(step_id, spec)
             if result is None:
-                await self._start(step_id, spec.digest, work, kind="run", effect="KEYED", wall_s=spec.limits.overall_s)
+                await self._start(step_id, spec.digest, work, StepTerms("run", "KEYED", spec.limits.overall_s))
                 result = await self.run_by_key(step_id, spec)
             finished = await self._finish(await finished_run(self.blobs, step_id, result), work)
         seen = RunResult.model_validate_json(await self.blobs.get(finished.result_digest))
-        if None not in (seen.tree_in, spec.tree) and seen.tree_in != spec.tree:
-            raise NondeterministicPlan(
-                f"step {step_id} has a result about tree {seen.tree_in} and is now about {spec.tree}: go on with the "
-                "version that recorded it, or cancel the story and start it anew",
-                step_id=step_id,
-                recorded=seen.tree_in,
-                wanted=spec.tree,
-            )
+        require_same_tree(step_id, seen, spec)
         return seen
 
     async def _run_before(self, step_id: StepId, spec: RunSpec) -> RunResult | None:
@@ -181,7 +185,11 @@ class Journal(ModelSteps, UnsafeSteps):
             return
         try:
             require_room(
-                self.state, self.budgeting.limits, task_id=work.task_id, now_ms=self.clock.now_ms(), quantities=OF_RUNS
+                self.state,
+                self.budgeting.limits,
+                task_id=work.task_id,
+                now_ms=self.clock.now_ms(),
+                quantities=("wall_ms", "gpu_ms"),
             )
         except BudgetExceeded as error:
             raise await self._exceeded(error) from error
@@ -233,13 +241,20 @@ class Journal(ModelSteps, UnsafeSteps):
         step_id, digest = StepId(step), digest_of_json(request)
         finished = self._finished(step_id)
         if finished is None:
-            await self._start(step_id, digest, work, kind="tool", effect="KEYED", wall_s=wall_s)
+            await self._start(step_id, digest, work, StepTerms("tool", "KEYED", wall_s))
             self.admit()
-            finished = await self._finish(await self._acted(step_id, effect, keeps_failure=keeps_failure), work)
-        raw = await self.blobs.get(finished.result_digest)
-        if finished.outcome != "succeeded":
-            raise from_wire(json.loads(raw))
-        return json.loads(raw)
+            try:
+                result = await effect()
+            except OwnershipError:
+                raise
+            except FleetError as error:
+                if not keeps_failure:
+                    raise
+                payload = await failed_step(self.blobs, step_id, error)
+            else:
+                payload = await finished_effect(self.blobs, step_id, result)
+            finished = await self._finish(payload, work)
+        return json.loads(await self._result(finished))
 
     async def compute(
         self, step: str, request: Digest, work: Work, effect: Callable[[], Awaitable[Computed]]
@@ -253,22 +268,333 @@ class Journal(ModelSteps, UnsafeSteps):
         finished = self._finished(step_id)
         if finished is None:
             found = await effect()
-            started = await self._starting(step_id, request, work, kind="tool", effect="PURE", wall_s=_COMPUTED_S)
+            started = await self._starting(step_id, request, work, StepTerms("tool", "PURE", _COMPUTED_S))
             payload = await finished_effect(self.blobs, step_id, found.result, trees=found.trees)
-            await self.record(f"{step_id}/finish", started, payload, actor=work.seat.principal)
-            finished = self._finished(step_id)
-            assert finished is not None, "it was just recorded"
+            finished = await self.finish(started, payload, step_id=step_id, actor=work.seat.principal)
         return json.loads(await self.blobs.get(finished.result_digest))
 
-    async def _acted(
-        self, step_id: StepId, effect: Callable[[], Awaitable[dict[str, Any]]], *, keeps_failure: bool
+    # Steps whose effect may not be repeated (RC-52, RC-57).
+
+    async def act_unsafe(
+        self,
+        step: str,
+        request: dict[str, Any],
+        work: Work,
+        effect: Callable[[RunKey], Awaitable[dict[str, Any]]],
+        *,
+        probe: Probe | None = None,
+        wall_s: int = 300,
+    ) -> dict[str, Any]:
+        """The recorded result of an UNSAFE effect, which is started at most once per attempt (RC-52).
+
+        A step that was started and has no result is never repeated, whatever would be sent today (RC-58). The probe may
+        resolve it; otherwise a person has to (`resolve_step`): `happened` counts as its result, `not_happened` lets it
+        run again under a new key.
+
+        Raises:
+            OutcomeUnknown: until the step is resolved; details name the step and the blob of what was sent.
+            NondeterministicPlan: something else was sent and has happened. Its result would be taken for that of this
+                request.
+        """
+        step_id = StepId(step)
+        # The blob of the request has the digest that the step names, so that a person can be shown what was sent.
+        digest = await self.blobs.put(canonical_json(request))
+        finished = self._finished(step_id)
+        known = self.state.steps.get(step_id)
+        if finished is None and known is not None and known.resolution != "not_happened":
+            await self._settle(known, work, probe)
+            finished = self._finished(step_id)
+        if finished is not None:
+            require_sent(self.state.steps[step_id], digest)
+        else:
+            key = await self._start(step_id, digest, work, StepTerms("tool", "UNSAFE", wall_s))
+            finished = await self._do_once(step_id, key, work, effect, probe)
+        return json.loads(await self.blobs.get(finished.result_digest))
+
+    async def _do_once(
+        self,
+        step_id: StepId,
+        key: RunKey,
+        work: Work,
+        effect: Callable[[RunKey], Awaitable[dict[str, Any]]],
+        probe: Probe | None,
     ) -> StepFinished:
+        self.admit()
         try:
-            result = await effect()
+            result = await effect(key)
         except OwnershipError:
             raise
-        except FleetError as error:
-            if not keeps_failure:
-                raise
-            return await failed_step(self.blobs, step_id, error)
-        return await finished_effect(self.blobs, step_id, result)
+        except FleetError:
+            # The request may have arrived all the same: an error says nothing about an effect that has no key.
+            await self._settle(self.state.steps[step_id], work, probe)
+            finished = self.state.steps[step_id].finished
+            if finished is None:
+                raise  # the probe says that it did not happen: the next try starts it again under a new key
+            return finished
+        return await self._finish(await finished_effect(self.blobs, step_id, result), work)
+
+    async def _settle(self, step: Step, work: Work, probe: Probe | None) -> None:
+        """The unknown step is resolved by the probe. Raises OutcomeUnknown when it is not."""
+        started, attempt = step.started, step.attempt
+        if step.resolution == "happened":
+            result = {"outcome": "happened", "by": SYSTEM, "note": "resolved before"}
+            await self._finish(await finished_effect(self.blobs, started.step_id, result, reason="resolved"), work)
+            return
+        unknown = StepOutcomeUnknown(
+            step_id=started.step_id,
+            sent_digest=started.request_digest,
+            sent_at=step.started_ms,
+            probe=probe.name if probe else None,
+        )
+        await self.record(f"{started.step_id}/unknown/{attempt}", unknown)
+        seen = await self._probed(probe)
+        if probe is None or seen == "cannot_tell":
+            sent = (await self.blobs.get(started.request_digest)).decode()
+            raise outcome_unknown(self.story_id, step, sent=sent, probe=probe)
+        resolved = StepResolved(
+            step_id=started.step_id, outcome=seen, by=SYSTEM, note=f"probe {probe.name}", probe_result=seen
+        )
+        payloads: tuple[Payload, ...] = (resolved,)
+        if seen == "happened":
+            result = {"outcome": "happened", "by": SYSTEM, "note": resolved.note}
+            payloads = (resolved, await finished_effect(self.blobs, started.step_id, result, reason="resolved"))
+        await self.record(f"{started.step_id}/resolved/{attempt}", *payloads)
+
+    async def _probed(self, probe: Probe | None) -> ProbeResult:
+        if probe is None:
+            return "cannot_tell"
+        self.admit()
+        try:
+            return await probe.look()
+        except OwnershipError:
+            raise
+        except FleetError:
+            return "cannot_tell"
+
+    # Asking a model
+
+    def is_asking(self, step_id: StepId) -> bool:
+        """Whether a model is at work on this step for this owner; what it uses is not on record yet."""
+        return step_id in self._asking
+
+    async def ask(self, step: str, request: AgentRequest, work: Work, *, timeout_s: float = 600) -> AgentAnswer:
+        """The recorded answer of a role agent. A reply that stays malformed is recorded as a failed step and raised.
+
+        The reply's bound is lowered to what the budgets leave; what was recorded holds for a step that was started.
+
+        Raises BudgetExceeded when a budget cannot hold a useful call: none is made, and the limit is on record (MB-22).
+        """
+        step_id = StepId(step)
+        finished = self._finished(step_id)
+        if finished is None:
+            request, digest = self._as_started(step_id, replace(request, tag=self._tag(work)))
+            request = await self._counted(request)
+            request = await self._reserved(step_id, request, digest, work, timeout_s=timeout_s)
+            self._asking.append(step_id)
+            try:
+                finished = await self._called(step_id, request, work, timeout_s=timeout_s)
+            finally:
+                self._asking.remove(step_id)
+                self._call_ended.set()
+        return ANSWER.validate_json(await self._result(finished))
+
+    async def _counted(self, request: AgentRequest) -> AgentRequest:
+        """The request with the tokens of its prompt, as the models count them that the story began with (CX-20).
+
+        What is decided with the count is on record with the step. A story from before wrote down no readers, and is
+        estimated; a policy that it did not write down counts as it is configured now.
+        """
+        if self._packs is None or PACK_READERS not in self.state.config:
+            return request
+        asked = CountRequest(self.story_id, request.role, request.texts, self.state.version, request.policy)
+        return replace(request, counted=await self._packs.count(asked))
+
+    def _tag(self, work: Work) -> CallTag:
+        """Whose share of an engine the calls of a step take. Those of one council go to one replica of it."""
+        place = work.council_id or work.task_id or ""
+        return CallTag(tenant=self.state.project_id, affinity=f"{self.story_id}/{place}", story=self.story_id)
+
+    async def _called(self, step_id: StepId, request: AgentRequest, work: Work, *, timeout_s: float) -> StepFinished:
+        self.admit()
+        fallbacks: tuple[Payload, ...] = ()
+        try:
+            answer = await self._agents.ask(request, request_id=f"{self.story_id}/{step_id}", timeout_s=timeout_s)
+        except (ReplyMalformed, ReplyRefused, ContextTooLarge) as error:
+            payload = await failed_step(self.blobs, step_id, error)
+        else:
+            payload = await finished_ask(self.blobs, step_id, answer, seed=request.sampling.seed)
+            fallbacks = fallbacks_of(step_id, answer)
+        finished = await self._finish(payload, work, *fallbacks)
+        # Whoever loads the story next settles what is still open, so an outage here costs nothing but its hold.
+        with contextlib.suppress(StoreUnavailable, CommitUnknown):
+            await self.budgeting.settle(self.state, payload, epoch=self._epoch, now_ms=self.clock.now_ms())
+        return finished
+
+    def _as_started(self, step_id: StepId, request: AgentRequest) -> tuple[AgentRequest, Digest]:
+        """The request with the reply's bound that is on record for the step, if it was lowered; and its digest.
+
+        A bound belongs to its request: another one, of a new prompt or model, gets a bound of its own (RC-58).
+        """
+        step = self.state.steps.get(step_id)
+        bound = step.started.reserve.output_tokens if step else None
+        bounded = request if bound is None else bounded_request(request, bound)
+        digest = request_digest(bounded)
+        if bounded is request or self.is_open(step_id, digest):
+            return bounded, digest
+        return request, request_digest(request)
+
+    async def _reserved(
+        self, step_id: StepId, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
+    ) -> AgentRequest:
+        """The request as the budgets allow it; its reservation is on record, in the same append as its start."""
+        need = CallNeed(
+            step_id=step_id,
+            role=work.seat.role,
+            prompt_tokens=self.budgeting.prompt_tokens(request),
+            max_tokens=request.sampling.max_tokens,
+            task_id=work.task_id,
+            council_id=work.council_id,
+            price=self.budgeting.price(request.model),
+        )
+        while True:
+            self._call_ended.clear()
+            try:
+                async with self._taking:
+                    return await self._taken(need, request, digest, work, timeout_s=timeout_s)
+            except BudgetExceeded as error:
+                # What calls under way hold may be more than they use: only what they leave says that there is none.
+                if not self._asking:
+                    raise await self._exceeded(error) from error
+            await self._call_ended.wait()
+
+    async def _taken(
+        self, need: CallNeed, request: AgentRequest, digest: Digest, work: Work, *, timeout_s: float
+    ) -> AgentRequest:
+        step_id, now_ms, epoch = need.step_id, self.clock.now_ms(), self._epoch
+        if self.is_open(step_id, digest):
+            allow_again(self.state, self.budgeting.limits, need, now_ms=now_ms)
+            await self.budgeting.hold_again(self.state, step_id, epoch=epoch, now_ms=now_ms)
+            return request
+        # What the same step holds for an earlier request is free for this one, which takes its place.
+        before = self.state.steps.get(step_id)
+        state = self.state if before is None else without_hold(self.state, before.started)
+        allowance = await self.budgeting.allow(state, need, epoch=epoch, now_ms=now_ms)
+        bounded = bounded_request(request, allowance.max_tokens)
+        if bounded is not request:
+            digest = request_digest(bounded)
+        reserve = allowance.reserve.model_copy(update={"wall_ms": int(timeout_s) * 1000})
+        try:
+            terms = StepTerms("model", "PURE", int(timeout_s), reserve)
+            await self._start(step_id, digest, work, terms, *allowance.warnings)
+        except (CommitUnknown, OwnershipError):
+            raise  # it may be on record, or another owner's: whoever loads the story settles the hold
+        except FleetError:
+            if before is None:
+                await self.budgeting.release(self.state, step_id, epoch=epoch, now_ms=now_ms)
+            raise
+        return bounded
+
+    async def _exceeded(self, error: BudgetExceeded) -> BudgetExceeded:
+        """The limit that stopped a call is on record, once; the error says how the story goes on."""
+        exhausted = exhaustion_of(error)
+        if exhausted is None:
+            return error
+        scope = exhausted.scope
+        name = f"budget/exhausted/{scope.kind}/{scope.id}/{exhausted.limit}/{exhausted.max}"
+        if self.state.budgets.usage(scope).exhausted.get(exhausted.limit) != exhausted.max:
+            await self.record(f"{name}/{self.state.version}", exhausted)
+        return refusal_of(self.story_id, error, exhausted)
+
+    # Start and end
+
+    async def require_running(self) -> None:
+        """Returns when a new step may start; ApprovalRequired while story, project or fleet is paused (PL-50)."""
+        require_unpaused(self.state)
+        if self.platform is not None:
+            await self.platform.require_running(self.state.project_id)
+
+    def is_open(self, step_id: StepId, request: Digest) -> bool:
+        """Whether the step is on record as started with this very request, and may still be carried out under it."""
+        step = self.state.steps.get(step_id)
+        return step is not None and step.started.request_digest == request and step.resolution != "not_happened"
+
+    def _finished(self, step_id: StepId) -> StepFinished | None:
+        """The recorded result. It stays, whatever the step would ask for today (RC-58)."""
+        step = self.state.steps.get(step_id)
+        return step.finished if step else None
+
+    async def _result(self, finished: StepFinished) -> bytes:
+        """The recorded result; the recorded error is raised."""
+        raw = await self.blobs.get(finished.result_digest)
+        if finished.outcome != "succeeded":
+            raise from_wire(json.loads(raw))
+        return raw
+
+    async def finish(self, *payloads: Payload, step_id: StepId, actor: Principal) -> StepFinished:
+        """The result on record once these payloads are; it may be that of another call (EV-15)."""
+        await self.record(f"{step_id}/finish", *payloads, actor=actor)
+        finished = self._finished(step_id)
+        assert finished is not None, "the payloads hold it, or the record did before"
+        return finished
+
+    async def _finish(self, payload: StepFinished, work: Work, *also: Payload) -> StepFinished:
+        return await self.finish(payload, *also, step_id=payload.step_id, actor=work.seat.principal)
+
+    async def begin(self, started: StepStarted, *also: Payload) -> RunKey:
+        """The step is on record as started, under this key, and what belongs to it with it (RC-55).
+
+        A step that was started with another request is started again: both requests are on record (RC-58).
+        """
+        step_id, known = started.step_id, self.state.steps.get(started.step_id)
+        if known is not None and self.is_open(step_id, started.request_digest):
+            return known.started.key
+        phase = f"{step_id}/start" if known is None else f"{step_id}/start/{known.attempt + 1}"
+        await self.record(phase, started, *also, actor=started.principal)
+        return started.key
+
+    async def _start(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms, *also: Payload) -> RunKey:
+        """As `begin`, for a step of this request that the policy allows."""
+        known = self.state.steps.get(step_id)
+        if known is not None and self.is_open(step_id, request):
+            return known.started.key
+        return await self.begin(await self._starting(step_id, request, work, terms), *also)
+
+    async def _starting(self, step_id: StepId, request: Digest, work: Work, terms: StepTerms) -> StepStarted:
+        """What is recorded when the step starts, once the story runs and the policy allows it."""
+        is_new = step_id not in self.state.steps
+        if self.platform is not None:
+            # Not refused but held: what else the procedure has under way may finish (PL-50).
+            await self.platform.until_running(self.state.project_id)
+        require_unpaused(self.state)
+        if is_new:
+            require_steps(self.state, self.budgeting.limits.steps, task_id=work.task_id)
+        allowed = await self._allowed(step_id, work)
+        return started_step(self.state, step_id, work, request, allowed, terms, now_ms=self.clock.now_ms())
+
+    async def _allowed(self, step_id: StepId, work: Work) -> Allowed:
+        """What the policy says of the step. A refusal is on record, and a person who has to say yes is asked.
+
+        Raises PolicyDenied, which parks the story; ApprovalRequired, with which the step waits (RT-31, RT-34).
+        """
+        seat = work.seat
+        decision = self.policy.decide_step(
+            self.state,
+            work.tool,
+            work.op,
+            principal=seat.principal,
+            role=seat.role,
+            args=work.args,
+            now_ms=self.clock.now_ms(),
+        )
+        match decision:
+            case Denied():
+                denied = denied_call(work, decision.rule_id, decision.policy_digest, decision.reason)
+                await self.record(f"{step_id}/denied/{self.state.version}", denied, actor=seat.principal)
+            case NeedsApproval():
+                call = {"tool": work.tool, "op": work.op, "args": dict(work.args), "tree": self.state.tree}
+                call |= {"role": seat.role, "principal": seat.principal, "step": step_id, "task": work.task_id}
+                asked = await ask_consent(self, self.blobs, decision, requester=SYSTEM, call=call)
+                decision = decision.model_copy(update={"approval_id": asked})
+            case Allowed():
+                pass
+        return enforce(decision)

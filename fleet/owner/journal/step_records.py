@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter
 
-from fleet.events.step import Cost, ModelFallbackUsed, Provenance, StepArtifact, StepFinished
-from fleet.kernel.digest import canonical_json
-from fleet.kernel.errors import FleetError
+from fleet.events.step import (
+    Cost,
+    ModelFallbackUsed,
+    PolicyRef,
+    Provenance,
+    Reserve,
+    StepArtifact,
+    StepFinished,
+    StepStarted,
+    ToolDenied,
+)
+from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.errors import FleetError, NondeterministicPlan, OutcomeUnknown
 from fleet.kernel.ids import Digest, RunKey, StepId
 from fleet.kernel.types import OutcomeKind
-from fleet.models.port import AgentAnswer
-from fleet.owner.step_contacts import contacts_of
+from fleet.models.port import AgentAnswer, AgentRequest
+from fleet.owner.journal.steps import Probe, StepTerms, Work
+from fleet.policy.rules.calls import Allowed, Denied, NeedsApproval
 from fleet.policy.runs.outcome import ToolOutcome, excerpt_of
-from fleet.policy.runs.spec import RunResult
+from fleet.policy.runs.spec import EgressDecision, RunResult, RunSpec
 from fleet.redaction.redact_json import redact_json
+from fleet.story.state import Step, StoryState
 from fleet.trees.port import BlobStore
 
 RUN_TRIES = 12
 """How often a run is asked for that an earlier owner had cancelled when it lost the story."""
+MAX_CONTACTS = 50
+"""Of one step; the whole list is in the result of the run."""
+_MAX_ABOUT = 300
+"""Characters of what is told of a step."""
 
 ANSWER = TypeAdapter(AgentAnswer)
 _OUTCOMES: dict[str, OutcomeKind] = {
@@ -36,6 +54,11 @@ def step_key(story_id: str, step_id: str, request: Digest, attempt: int = 1) -> 
     return RunKey(hashlib.sha256(text.encode()).hexdigest())
 
 
+def request_digest(request: AgentRequest) -> Digest:
+    """The digest of what an agent is asked."""
+    return digest_of_json(plain(request.pinned()))
+
+
 def run_attempts(story_id: str, step_id: str, request: Digest) -> tuple[RunKey, ...]:
     """The keys under which a run may have been asked for, first one first."""
     return tuple(step_key(story_id, step_id, request, attempt) for attempt in range(1, RUN_TRIES + 1))
@@ -47,6 +70,62 @@ def is_no_result(result: RunResult) -> bool:
     An owner that loses its story has its runs killed, and a node or supervisor that dies takes its runs along.
     """
     return result.status == "cancelled" or (result.status == "error" and result.reason == "sandbox_lost")
+
+
+def started_step(
+    state: StoryState,
+    step_id: StepId,
+    work: Work,
+    request: Digest,
+    decision: Allowed | NeedsApproval | Denied,
+    terms: StepTerms,
+    *,
+    now_ms: int,
+) -> StepStarted:
+    """The record of the start of a step, which is its next attempt (RC-55).
+
+    Args:
+        request: digest of what is asked for; its document is stored.
+        decision: of the policy, on this step.
+    """
+    known = state.steps.get(step_id)
+    return StepStarted(
+        step_id=step_id,
+        kind=terms.kind,
+        tool=work.tool,
+        op=work.op,
+        effect=terms.effect,
+        task_id=work.task_id,
+        council_id=work.council_id,
+        as_role=work.seat.role,
+        principal=work.seat.principal,
+        request_digest=request,
+        key=step_key(state.story_id, step_id, request, known.attempt + 1 if known else 1),
+        deadline_ms=now_ms + terms.wall_s * 1000,
+        policy=PolicyRef(rule_id=decision.rule_id, digest=decision.policy_digest),
+        approval_id=decision.obligations.consumes if isinstance(decision, Allowed) else None,
+        reserve=terms.reserve or Reserve(wall_ms=terms.wall_s * 1000),
+        about=work.about[:_MAX_ABOUT] or None,
+    )
+
+
+def denied_call(work: Work, rule_id: str, policy: Digest, reason: str, *, call: Digest | None = None) -> ToolDenied:
+    """The record of a refusal.
+
+    Args:
+        call: digest of tool, operation and arguments, by which equal calls are known.
+    """
+    return ToolDenied(
+        tool=work.tool,
+        op=work.op,
+        principal=work.seat.principal,
+        as_role=work.seat.role,
+        task_id=work.task_id,
+        rule_id=rule_id,
+        policy_digest=policy,
+        reason=reason,
+        call_digest=call,
+    )
 
 
 async def finished_call(
@@ -72,6 +151,19 @@ async def finished_call(
             unmet=outcome.unmet or None,
             contacts=contacts_of(outcome.egress),
         ),
+    )
+
+
+def contacts_of(decisions: Sequence[EgressDecision]) -> tuple[str, ...] | None:
+    """One line for each host, port and answer, in their order, refused ones first; None when there are none."""
+    counts = Counter((d.allowed, d.host, d.port, d.reason) for d in decisions)
+    ordered = sorted(counts.items(), key=lambda item: item[0][0])
+    return (
+        tuple(
+            f"{host}:{port} {'allowed' if allowed else 'refused'} {reason} {times}"
+            for (allowed, host, port, reason), times in ordered[:MAX_CONTACTS]
+        )
+        or None
     )
 
 
@@ -173,6 +265,46 @@ async def failed_step(
         cost=cost_of_failure(error),
         provenance=Provenance(),
         error_code=error.code,
+    )
+
+
+def require_same_tree(step_id: StepId, result: RunResult, spec: RunSpec) -> None:
+    """Raise NondeterministicPlan when the recorded result is about another tree: it says nothing of this one."""
+    if None not in (result.tree_in, spec.tree) and result.tree_in != spec.tree:
+        raise NondeterministicPlan(
+            f"step {step_id} has a result about tree {result.tree_in} and is now about {spec.tree}: go on with the "
+            "version that recorded it, or cancel the story and start it anew",
+            step_id=step_id,
+            recorded=result.tree_in,
+            wanted=spec.tree,
+        )
+
+
+def require_sent(step: Step, request: Digest) -> None:
+    """Raise NondeterministicPlan when the step sent something else, which cannot be undone."""
+    step_id, sent = step.started.step_id, step.started.request_digest
+    if sent != request:
+        raise NondeterministicPlan(
+            f"step {step_id} is done and cannot be undone, and would now send something else: what was sent is "
+            f"{sent}, what would be sent is {request}. Go on with the version and the configuration that sent it, "
+            "or cancel the story",
+            step_id=step_id,
+            recorded=sent,
+            wanted=request,
+        )
+
+
+def outcome_unknown(story_id: str, step: Step, *, sent: str, probe: Probe | None) -> OutcomeUnknown:
+    """The error of an UNSAFE step of which nobody knows whether it happened; `sent` is the request."""
+    started = step.started
+    looked = f"probe {probe.name} cannot tell" if probe else "it has no probe"
+    return OutcomeUnknown(
+        f"step {started.step_id} ({started.tool}.{started.op}) was sent and its outcome is not known; {looked}. "
+        f"It is never repeated by itself: find out whether it happened, then run `fleet story resolve "
+        f"{story_id} {started.step_id} --outcome happened|not_happened --note ...`. Sent: {sent[:2000]}",
+        step_id=started.step_id,
+        sent_digest=started.request_digest,
+        sent_at=step.started_ms,
     )
 
 

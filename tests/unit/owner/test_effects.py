@@ -31,8 +31,7 @@ from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.step_records import RUN_TRIES, is_no_result, step_key
-from fleet.owner.journal.steps import Work
-from fleet.owner.journal.unsafe_steps import Probe
+from fleet.owner.journal.steps import Probe, StepTerms, Work
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.memory import ProgramEnd
@@ -399,7 +398,7 @@ async def test_unsafe_step_that_did_not_happen_is_sent_anew_as_it_is_today():
     host = Receiver()
     await crashed(log, "deploy/1/start", lambda: journal.act_unsafe("deploy/1", DEPLOY, OPS, host.deploy))
     await journal.load()
-    await journal._start(StepId("deploy/1"), digest("old"), OPS, kind="tool", effect="UNSAFE", wall_s=60)
+    await journal._start(StepId("deploy/1"), digest("old"), OPS, StepTerms("tool", "UNSAFE", 60))
     again = await world.journal()
     assert await again.act_unsafe("deploy/1", LIVE, OPS, host.deploy, probe=host.probe()) == {"revision": 1}
     starts = await payloads(world, StepStarted)

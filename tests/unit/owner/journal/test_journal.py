@@ -34,7 +34,7 @@ from fleet.models.routing.budget import BudgetLimits
 from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.journal import Journal
 from fleet.owner.journal.step_records import plain
-from fleet.owner.journal.steps import Work
+from fleet.owner.journal.steps import StepTerms, Work
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunSpec
 from fleet.sandbox.memory import ProgramEnd, ProgramStart
@@ -349,7 +349,7 @@ async def test_run_with_another_request_takes_what_the_receiver_knows_by_the_old
 async def test_run_with_another_request_starts_anew_where_the_receiver_knows_nothing():
     program, calls = counting(ProgramEnd(stdout=b"2 passed\n"))
     world, journal = await started(program=program)
-    await journal._start(StepId("tests/1"), digest("old"), RUN, kind="run", effect="KEYED", wall_s=60)
+    await journal._start(StepId("tests/1"), digest("old"), RUN, StepTerms("run", "KEYED", 60))
     again = await world.journal()
     assert (await again.run("tests/1", OTHER, RUN)).status == "passed"
     assert ([spec.argv for spec in world.backend.runs], len(calls)) == ([OTHER.argv], 1)

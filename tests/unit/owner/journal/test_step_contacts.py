@@ -6,8 +6,7 @@ import pytest
 
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import StepId
-from fleet.owner.journal.step_records import finished_call, finished_run
-from fleet.owner.step_contacts import MAX_CONTACTS, contacts_of
+from fleet.owner.journal.step_records import MAX_CONTACTS, contacts_of, finished_call, finished_run
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import EgressDecision, RunResult
 from fleet.trees.memory import MemoryBlobStore
