@@ -51,7 +51,6 @@ WIDE = {
     "fleet/owner/commands/handler.py": 30,
     "fleet/owner/duties/councils.py": 28,
     "fleet/owner/duties/delivery.py": 24,
-    "fleet/owner/duties/deploy.py": 21,
     "fleet/owner/journal/journal.py": 27,
     "fleet/owner/story_owner.py": 21,
     "fleet/owner/workbench.py": 22,

@@ -8,10 +8,10 @@ under way is asked for by its one key.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fleet.events.step import StuckDetected
-from fleet.kernel.errors import ContextTooLarge, FleetError, ReplyMalformed, ReplyRefused
+from fleet.kernel.errors import ContextTooLarge, ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import Digest, StepId
 from fleet.models.acting.loop import Ended, Think, UseTool, next_action
 from fleet.models.acting.offers import may_explore, offers_of
@@ -20,6 +20,7 @@ from fleet.models.acting.reply import ActReply
 from fleet.models.acting.shown import findings_of, transcript_of
 from fleet.models.acting.state import ActState, after_reply, after_result, after_unusable, begin
 from fleet.models.port import AgentRequest
+from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Work
 from fleet.owner.tools.acting_calls import ActingCalls
 from fleet.owner.workbench import Workbench
@@ -101,8 +102,9 @@ class _Loop:
         try:
             answer = await self._bench.journal.ask(f"{self._is.step}/{think.number}", request, work)
         except _UNUSABLE as error:
-            tokens, latency_ms = _spent(error)
-            return after_unusable(state, error.message, tokens=tokens, latency_ms=latency_ms)
+            cost = cost_of_failure(error)
+            tokens = cost.tokens_in + cost.tokens_out
+            return after_unusable(state, error.message, tokens=tokens, latency_ms=cost.latency_ms)
         tokens = answer.usage.tokens_in + answer.usage.tokens_out
         return after_reply(state, ActReply.model_validate(answer.value), tokens=tokens, latency_ms=answer.latency_ms)
 
@@ -119,14 +121,3 @@ class _Loop:
         steps = [f"{self._is.step}/{number}" for number in range(1, len(state.turns) + 1)]
         stuck = {"task_id": task_id, "pattern": reason.value, "steps": steps[-_MAX_STEPS_NAMED:], "level": 1}
         await self._bench.journal.record(f"stuck/{task_id}/{reason.value}/1", StuckDetected.model_validate(stuck))
-
-
-def _spent(error: FleetError) -> tuple[int, int]:
-    """Tokens and time of the replies that could not be used, as the record has them."""
-    usage, spent = _numbers(error.details.get("usage")), _numbers(error.details.get("spent"))
-    return usage.get("tokens_in", 0) + usage.get("tokens_out", 0), spent.get("latency_ms", 0)
-
-
-def _numbers(value: Any) -> dict[str, int]:
-    found: dict[str, Any] = value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    return {name: number for name, number in found.items() if isinstance(number, int)}

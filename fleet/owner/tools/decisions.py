@@ -1,4 +1,4 @@
-"""The decision on a call that was asked for: recorded when it refuses, a person asked when it needs one (RT-31)."""
+"""What is known of a call within a story, the decision on it, and how its tool is called (RT-31)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ import hashlib
 from functools import partial
 from typing import Any
 
-from fleet.events.step import ToolDenied
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import FleetError
+from fleet.kernel.errors import FleetError, ToolTimeout
 from fleet.kernel.ids import Digest, EntityId, Principal, RunKey
 from fleet.log.port import Command
 from fleet.owner.commands.consent import ask_consent
-from fleet.owner.journal.steps import approvals_of
+from fleet.owner.journal.step_records import denied_call
+from fleet.owner.journal.steps import Seat, Work, approvals_of
+from fleet.owner.story_repository import packs_of, project_language, staged_repository
 from fleet.owner.workbench import Workbench
-from fleet.policy.rules.calls import Allowed, CallFacts, Denied, NeedsApproval, ToolCall, request_document
+from fleet.policy.rules.calls import (
+    Allowed,
+    CallFacts,
+    Denied,
+    NeedsApproval,
+    Obligations,
+    ToolCall,
+    request_document,
+)
 from fleet.policy.rules.config import Policy
 from fleet.policy.rules.policy import decide, enforce, obligations_of
+from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunSpec
 from fleet.story.commands.command import Caller
 from fleet.story.state import MAX_DENIALS, StoryState, stuck_on_denial
 from fleet.story.tool_steps import claimed_by, known_trees
 from fleet.tools.port import ToolContext
 
+_MARGIN_S = 300
+"""Beyond a tool's own time limit, waiting for its place included, until the owner stops waiting for it."""
 _WITHIN_S = 30
 """The owner of the story waits so long; whoever approves without a preview is told why there is none."""
 
@@ -38,25 +50,13 @@ async def preview_of(
     if bench.tools is None:
         return None
     obligations = obligations_of(call, facts, policy=bench.journal.policy.policy)
+    # It is a trial: no approval is used up by it, and it may be made again.
+    trial = {"effect": "PURE", "consumes": None, "timeout_s": min(obligations.timeout_s, _WITHIN_S)}
     name = f"{bench.state.story_id}/preview/{decision.request_digest}/{attempt}"
-    context = ToolContext(
-        story_id=bench.state.story_id,
-        principal=facts.principal,
-        role=facts.role,
-        phase=facts.phase,
-        key=RunKey(hashlib.sha256(name.encode()).hexdigest()),
-        epoch=bench.journal.epoch,
-        # It is a trial: no approval is used up by it, and it may be made again.
-        obligations=obligations.model_copy(
-            update={"effect": "PURE", "consumes": None, "timeout_s": min(obligations.timeout_s, _WITHIN_S)}
-        ),
-        task_id=facts.task,
-        tree=facts.tree,
-        toolchain=bench.toolchain,
-        environment=facts.environment,
-    )
+    key = RunKey(hashlib.sha256(name.encode()).hexdigest())
     try:
         async with asyncio.timeout(_WITHIN_S):
+            context = await context_of(bench, call, facts, obligations.model_copy(update=trial), key=key)
             outcome = await bench.tools.preview(call, context)
     except TimeoutError:
         return {"outcome": "unknown", "text": f"what it would do could not be found out within {_WITHIN_S} s"}
@@ -104,6 +104,59 @@ def facts_of(
         tree=tree,
         environment=bench.journal.policy.policy.targets.environment,
     )
+
+
+def work_of(call: ToolCall, facts: CallFacts) -> Work:
+    """What the step of a call belongs to that somebody asked for."""
+    return Work(Seat(facts.principal, facts.role), call.tool, call.op, facts.task)
+
+
+async def context_of(
+    bench: Workbench,
+    call: ToolCall,
+    facts: CallFacts,
+    obligations: Obligations,
+    *,
+    key: RunKey,
+    base_tree: Digest | None = None,
+) -> ToolContext:
+    """What the tool is told beside the call itself, in this story now.
+
+    Args:
+        base_tree: what the workspace is compared with.
+
+    Raises StoreUnavailable: what the call is about cannot be read now.
+    """
+    is_git = call.tool == "git"
+    staged = await staged_repository(bench) if is_git else None
+    return ToolContext(
+        story_id=bench.state.story_id,
+        principal=facts.principal,
+        role=facts.role,
+        phase=facts.phase,
+        key=key,
+        epoch=bench.journal.epoch,
+        obligations=obligations,
+        task_id=facts.task,
+        tree=facts.tree,
+        base_tree=base_tree,
+        repository=staged.name if staged else None,
+        packs=await packs_of(bench, str(call.args.get("commit"))) if is_git and call.op == "push_branch" else (),
+        toolchain=bench.toolchain,
+        language=await project_language(bench, facts.tree),
+        environment=facts.environment,
+    )
+
+
+async def call_tool(bench: Workbench, call: ToolCall, context: ToolContext) -> ToolOutcome:
+    """The outcome of the call under its key. Raises what the tool does; ToolTimeout when its host does not answer."""
+    assert bench.tools is not None, "nothing is called without tools"
+    bench.journal.admit()
+    try:
+        async with asyncio.timeout(context.obligations.timeout_s + _MARGIN_S):
+            return await bench.tools.call(call, context)
+    except TimeoutError as error:
+        raise ToolTimeout(f"{call.tool}.{call.op} gave no answer in time", tool=call.tool) from error
 
 
 def _disposition(state: StoryState) -> Any:
@@ -157,17 +210,8 @@ async def _record_denial(
     """The refusal is on record. True when it shows that the task is stuck, which is then on record too (RT-67)."""
     if bench.state.is_over:
         return False  # nothing more is written to a story that is over
-    denied = ToolDenied(
-        tool=call.tool,
-        op=call.op,
-        principal=facts.principal,
-        as_role=facts.role,
-        task_id=facts.task,
-        rule_id=decision.rule_id,
-        policy_digest=decision.policy_digest,
-        reason=decision.reason,
-        call_digest=digest_of_json({"tool": call.tool, "op": call.op, "args": call.args}),
-    )
+    digest = digest_of_json({"tool": call.tool, "op": call.op, "args": call.args})
+    denied = denied_call(work_of(call, facts), decision.rule_id, decision.policy_digest, decision.reason, call=digest)
     stuck = stuck_on_denial(await bench.journal.payloads(), denied) if facts.task is not None else None
     # Not under the command's own id: a known id means that the command was carried out.
     name = hashlib.sha256(command.command_id.encode()).hexdigest()[:32]

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fleet.events.payload import Payload
-from fleet.events.step import Reserve, StepFinished, StepStarted
+from fleet.events.step import StepFinished, StepStarted
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import (
     AlreadyClaimed,
@@ -24,9 +24,10 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import EntityId, Principal, StepId
 from fleet.kernel.types import Frozen
 from fleet.log.port import Command
-from fleet.owner.journal.step_records import finished_run
-from fleet.owner.tools.decisions import decided, facts_of
-from fleet.owner.tools.tool_steps import Asked, parsed, require_room, started_step
+from fleet.owner.journal.step_records import finished_run, started_step
+from fleet.owner.journal.steps import StepTerms
+from fleet.owner.tools.decisions import decided, facts_of, work_of
+from fleet.owner.tools.tool_steps import Asked, parsed, require_room
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall, request_document
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
@@ -70,7 +71,10 @@ async def request_call(bench: Workbench, command: Command, caller: Caller) -> tu
     allowed = await decided(bench, command, asked.call, facts)
     document = request_document(asked.call, facts)
     digest = await bench.blobs.put(canonical_json(document))
-    started = started_step(bench, step_id, allowed, facts, asked.call, digest=digest)
+    obligations = allowed.obligations
+    terms = StepTerms("tool", obligations.effect, obligations.timeout_s)
+    work = work_of(asked.call, facts)
+    started = started_step(state, step_id, work, digest, allowed, terms, now_ms=bench.now_ms)
     _require_turn(state, asked.session_id, started)
     return (started,)
 
@@ -122,19 +126,9 @@ async def request_run(bench: Workbench, command: Command, caller: Caller) -> tup
     allowed = await decided(bench, command, call, facts, spec=asked.spec)
     spec = asked.spec.model_copy(update={"grantee": Grantee(role=asked.as_role, tool="exec", op="run")})
     digest = await bench.blobs.put(canonical_json(spec.document))
-    started = started_step(bench, step_id, allowed, facts, call, digest=digest)
-    wall_s = spec.limits.overall_s
-    return (
-        started.model_copy(
-            update={
-                "kind": "run",
-                # A run is asked for by key, so it can be joined by a next owner.
-                "effect": "KEYED",
-                "deadline_ms": bench.now_ms + wall_s * 1000,
-                "reserve": Reserve(wall_ms=wall_s * 1000),
-            }
-        ),
-    )
+    # A run is asked for by key, so it can be joined by a next owner.
+    terms = StepTerms("run", "KEYED", spec.limits.overall_s)
+    return (started_step(bench.state, step_id, work_of(call, facts), digest, allowed, terms, now_ms=bench.now_ms),)
 
 
 async def request_cancel(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:

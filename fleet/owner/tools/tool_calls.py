@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
 from fleet.events.payload import Payload
-from fleet.events.step import StepFinished, StepOutcomeUnknown, StepStarted, ToolDenied
+from fleet.events.step import StepFinished, StepOutcomeUnknown, StepStarted
 from fleet.events.story import StoryParked
 from fleet.kernel.errors import (
-    ArtifactNotFound,
     CommitUnknown,
     FleetError,
     IdempotencyMismatch,
@@ -28,33 +28,27 @@ from fleet.kernel.errors import (
     Retry,
     StoreUnavailable,
     ToolFailed,
-    ToolTimeout,
     VersionConflict,
 )
 from fleet.kernel.ids import Digest, StepId
-from fleet.owner.journal.step_records import failed_step, finished_call, finished_run, run_attempts
-from fleet.owner.story_repository import packs_of, staged_repository
-from fleet.owner.tools.decisions import facts_of
+from fleet.owner.journal.step_records import denied_call, failed_step, finished_call, finished_run, run_attempts
+from fleet.owner.journal.steps import Seat, Work
+from fleet.owner.tools.decisions import call_tool, context_of, facts_of
 from fleet.owner.tools.requests import cancelled_run
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.rules.policy import obligations_of
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunSpec
-from fleet.policy.runs.toolchains import Language
-from fleet.sandbox.service.runs import language_of
 from fleet.story.commands.command import Caller
 from fleet.story.state import Step
 from fleet.story.tool_steps import asked_steps, base_tree, due_of, open_asked_steps, session_steps
 from fleet.tools.port import ToolContext
-from fleet.trees.tree import decode_tree
 
 T = TypeVar("T")
 
 _TRIES = 5
 _BACKOFF_S = 2.0
-_MARGIN_S = 300
-"""Beyond a tool's own time limit, waiting for its place included, until the owner stops waiting for it."""
 _NOTHING_HAPPENED = (PolicyDenied, ToolFailed, InvalidInput, IdempotencyMismatch)
 """Errors of an UNSAFE call that say for certain that it was not made."""
 
@@ -130,7 +124,9 @@ class ToolCalls:
         began_ms = self._bench.clock.monotonic_ms()
         call, context = await self._context(step)
         try:
-            outcome = await self._outcome(call, context)
+            # Only what may be made again is tried again.
+            times = 1 if context.obligations.effect == "UNSAFE" else _TRIES
+            outcome = await self._tried(lambda: call_tool(self._bench, call, context), times=times)
         except OwnershipError:
             raise
         except Exception as error:
@@ -155,98 +151,56 @@ class ToolCalls:
         request = json.loads(raw)
         call = ToolCall(tool=request["tool"], op=request["op"], args=request["args"])
         caller = Caller(principal=started.principal, roles=frozenset({started.as_role}))
-        epoch = bench.journal.epoch
         facts = facts_of(
-            bench, caller, role=started.as_role, task_id=started.task_id, epoch=epoch, tree=_tree_in(request)
+            bench,
+            caller,
+            role=started.as_role,
+            task_id=started.task_id,
+            epoch=bench.journal.epoch,
+            tree=_tree_in(request),
         )
         session = started.step_id.split("/")[1]
         first = session_steps(bench.state, session)[0]
+        base = await self._tree_before(first) or base_tree(bench.state, started.task_id)
         obligations = obligations_of(call, facts, policy=bench.journal.policy.policy, consumes=started.approval_id)
-        context = ToolContext(
-            story_id=bench.state.story_id,
-            principal=started.principal,
-            role=started.as_role,
-            phase=facts.phase,
-            key=started.key,
-            epoch=epoch,
-            obligations=obligations,
-            task_id=started.task_id,
-            tree=facts.tree,
-            base_tree=await self._tree_before(first) or base_tree(bench.state, started.task_id),
-            repository=await self._repository(call),
-            packs=await self._packs(call),
-            toolchain=bench.toolchain,
-            language=await self._language(facts.tree),
-            environment=request["environment"],
+        # Where it was addressed to is part of what was asked for, whatever the policy names by now.
+        asked = replace(facts, environment=request["environment"])
+        context = await self._stored(
+            lambda: context_of(bench, call, asked, obligations, key=started.key, base_tree=base)
         )
         return call, context
-
-    async def _language(self, tree: Digest | None) -> Language:
-        """That of the story's toolchain; a Python one says nothing of the project, so its files say it."""
-        known = self._bench.journal.policy.policy.toolchains.get(self._bench.toolchain)
-        if known is not None and known.language != "python":
-            return known.language
-        if tree is None:
-            return "python"
-        try:
-            raw = await self._stored(lambda: self._bench.blobs.get(tree))
-        except ArtifactNotFound:
-            return "python"  # the tool that needs the tree says what is wrong
-        return language_of(decode_tree(raw))
 
     async def _tree_before(self, step: Step) -> Digest | None:
         """What the session began with."""
         raw = await self._stored(lambda: self._bench.blobs.get(step.started.request_digest))
         return _tree_in(json.loads(raw))
 
-    async def _repository(self, call: ToolCall) -> str | None:
-        if call.tool != "git":
-            return None
-        staged = await staged_repository(self._bench)
-        return staged.name if staged else None
-
-    async def _packs(self, call: ToolCall) -> tuple[Digest, ...]:
-        if (call.tool, call.op) != ("git", "push_branch"):
-            return ()
-        return await self._stored(lambda: packs_of(self._bench, str(call.args.get("commit"))))
-
-    async def _outcome(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
-        """The outcome under this key. Only what may be made again is tried again."""
-        tries = 1 if context.obligations.effect == "UNSAFE" else _TRIES
-        tools = self._bench.tools
-        assert tools is not None
-        for attempt in range(1, tries + 1):
-            self._bench.journal.admit()
+    async def _tried(self, attempt: Callable[[], Awaitable[T]], *, times: int = _TRIES) -> T:
+        """What comes of it; what may go away by itself is tried again."""
+        for number in range(1, times + 1):
             try:
-                async with asyncio.timeout(context.obligations.timeout_s + _MARGIN_S):
-                    return await tools.call(call, context)
-            except TimeoutError as error:
-                raise ToolTimeout(f"{call.tool}.{call.op} gave no answer in time", tool=call.tool) from error
+                return await attempt()
             except OwnershipError:
                 raise
             except FleetError as error:
-                if error.retry is not Retry.LATER or attempt == tries:
+                # A host that did not answer in all its time is not waited for as long again.
+                is_silent = isinstance(error.__cause__, TimeoutError)
+                if error.retry is not Retry.LATER or number == times or is_silent:
                     raise
-            await self._bench.clock.sleep(_BACKOFF_S * attempt)
+            await self._bench.clock.sleep(_BACKOFF_S * number)
         raise AssertionError("unreachable")
 
     async def _run(self, step: Step) -> None:
         bench, started = self._bench, step.started
         spec = RunSpec.model_validate_json(await self._stored(lambda: bench.blobs.get(started.request_digest)))
-        for attempt in range(1, _TRIES + 1):
-            try:
-                is_unsafe = started.effect == "UNSAFE"
-                result = await bench.journal.run_by_key(started.step_id, spec, is_unsafe=is_unsafe)
-                break
-            except OwnershipError:
-                raise
-            except FleetError as error:
-                if error.retry is not Retry.LATER or attempt == _TRIES:
-                    await self._failed(step, error)
-                    return
-            await bench.clock.sleep(_BACKOFF_S * attempt)
-        else:
-            raise AssertionError("unreachable")
+        is_unsafe = started.effect == "UNSAFE"
+        try:
+            result = await self._tried(lambda: bench.journal.run_by_key(started.step_id, spec, is_unsafe=is_unsafe))
+        except OwnershipError:
+            raise
+        except FleetError as error:
+            await self._failed(step, error)
+            return
         await self._finish(step, await self._stored(lambda: finished_run(bench.blobs, started.step_id, result)))
 
     async def _failed(self, step: Step, error: FleetError) -> None:
@@ -258,16 +212,11 @@ class ToolCalls:
         if not is_refusal:
             await self._finish(step, finished)
             return
-        denied = ToolDenied(
-            tool=started.tool or "exec",
-            op=started.op or "run",
-            principal=started.principal,
-            as_role=started.as_role,
-            task_id=started.task_id,
-            rule_id=str(error.details.get("rule_id", "tool")),
-            policy_digest=started.policy.digest,
-            reason=error.message[:2000],
+        work = Work(
+            Seat(started.principal, started.as_role), started.tool or "exec", started.op or "run", started.task_id
         )
+        rule_id = str(error.details.get("rule_id", "tool"))
+        denied = denied_call(work, rule_id, started.policy.digest, error.message[:2000])
         await self._finish(step, finished, denied)
 
     async def _conclude(self, step: Step) -> None:

@@ -6,14 +6,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fleet.events.step import PolicyRef, Reserve, StepStarted
 from fleet.kernel.errors import AlreadyClaimed, IdempotencyMismatch, InvalidInput
-from fleet.kernel.ids import Digest, EntityId, StepId
+from fleet.kernel.ids import EntityId, StepId
 from fleet.kernel.types import Frozen
 from fleet.log.port import Command
-from fleet.owner.journal.step_records import step_key
-from fleet.owner.workbench import Workbench
-from fleet.policy.rules.calls import Allowed, CallFacts, ToolCall
 from fleet.story.state import StoryState
 from fleet.story.tool_steps import open_asked_steps
 
@@ -48,26 +44,3 @@ def require_room(state: StoryState, step_id: StepId) -> None:
         raise IdempotencyMismatch(f"step {step_id} was asked for before: use a new key for another call")
     if len(open_asked_steps(state)) >= MAX_OPEN:
         raise AlreadyClaimed(f"{MAX_OPEN} calls and runs of story {state.story_id} are under way: wait for one of them")
-
-
-def started_step(
-    bench: Workbench, step_id: StepId, allowed: Allowed, facts: CallFacts, call: ToolCall, *, digest: Digest
-) -> StepStarted:
-    """The start of a call that was allowed. `digest` is that of the request, whose document is stored."""
-    wall_ms = allowed.obligations.timeout_s * 1000
-    return StepStarted(
-        step_id=step_id,
-        kind="tool",
-        tool=call.tool,
-        op=call.op,
-        effect=allowed.obligations.effect,
-        task_id=facts.task,
-        as_role=facts.role,
-        principal=facts.principal,
-        request_digest=digest,
-        key=step_key(bench.state.story_id, step_id, digest),
-        deadline_ms=bench.now_ms + wall_ms,
-        policy=PolicyRef(rule_id=allowed.rule_id, digest=allowed.policy_digest),
-        approval_id=allowed.obligations.consumes,
-        reserve=Reserve(wall_ms=wall_ms),
-    )
