@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-OUTER = frozenset({"bench", "cli", "config", "desk", "extensions", "owner", "projects", "remote", "wiring"})
+OUTER = frozenset({"bench", "cli", "config", "desk", "extensions", "owner", "projects", "remote", "web", "wiring"})
 """Packages whose every module may wait, read and write."""
 
 PORT = frozenset({"port"})

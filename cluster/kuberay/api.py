@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Literal, NamedTuple
-
-import httpx2
+from contextlib import aclosing, suppress
+from typing import NamedTuple
 
 from cluster.kuberay.identity import FIELD_MANAGER, Manifest
-from cluster.kuberay.kubeconfig import Access
 from fleet.kernel.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
+from fleet.web.answers import Unanswered, document_of
+from fleet.web.kubernetes import (
+    APPLY,
+    JSON,
+    Access,
+    Answer,
+    KubernetesClient,
+    Method,
+    lines_of,
+    path_of,
+    selector,
+)
 
-_RESOURCES: Mapping[str, tuple[str, str]] = {
-    "Namespace": ("/api/v1", "namespaces"),
-    "ServiceAccount": ("/api/v1", "serviceaccounts"),
-    "ConfigMap": ("/api/v1", "configmaps"),
-    "Service": ("/api/v1", "services"),
-    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
-    "Secret": ("/api/v1", "secrets"),
-    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
-    "Ingress": ("/apis/networking.k8s.io/v1", "ingresses"),
-    "StatefulSet": ("/apis/apps/v1", "statefulsets"),
-    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
-    "RayCluster": ("/apis/ray.io/v1", "rayclusters"),
-    "RayService": ("/apis/ray.io/v1", "rayservices"),
-    "RayJob": ("/apis/ray.io/v1", "rayjobs"),
-}
 _TRIES = 6
-_BUSY = frozenset({429, 500, 502, 503, 504})
-_MAX_PAUSE_S = 30.0
-_MAX_BODY_BYTES = 64 << 20
 _TIMEOUT_S = 30.0
-_APPLY = {"Content-Type": "application/apply-patch+yaml"}
+_QUIET_S = 120.0
+_WATCH_S = 240
+"""The server ends a watch after so many seconds, and this side a little later."""
+_MAX_EVENT_BYTES = 8 << 20
 
 
 class Reference(NamedTuple):
@@ -52,25 +43,18 @@ class Reference(NamedTuple):
     @property
     def path(self) -> str:
         """Of the object."""
-        return f"{self.collection}/{self.name}"
+        return path_of(self.kind, self.namespace, self.name)
 
     @property
     def collection(self) -> str:
         """Of all objects of its kind in its namespace."""
-        prefix, plural = _RESOURCES[self.kind]
-        return f"{prefix}/namespaces/{self.namespace}/{plural}" if self.namespace else f"{prefix}/{plural}"
+        return path_of(self.kind, self.namespace)
 
 
 def reference_of(manifest: Manifest) -> Reference:
     """Where the object is."""
     place = manifest["metadata"]
     return Reference(manifest["kind"], place.get("namespace", ""), place["name"])
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: Manifest
-    retry_after_s: float | None
 
 
 class KubeApi:
@@ -80,8 +64,9 @@ class KubeApi:
     several tries.
     """
 
-    def __init__(self, client: httpx2.AsyncClient, access: Access, *, pause_s: float = 0.5) -> None:
-        self._client, self._access, self._pause_s = client, access, pause_s
+    def __init__(self, access: Access, *, pause_s: float = 0.5) -> None:
+        self._client = KubernetesClient(access, timeout_s=_TIMEOUT_S, quiet_s=_QUIET_S, tries=_TRIES, pause_s=pause_s)
+        self._pause_s = pause_s
 
     async def get(self, reference: Reference) -> Manifest | None:
         """The object, or None when there is none."""
@@ -90,10 +75,10 @@ class KubeApi:
 
     async def find(self, kind: str, namespace: str, labels: Mapping[str, str]) -> list[Manifest]:
         """All objects of a kind in a namespace that carry these labels."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
         reference = Reference(kind, namespace, "*")
-        answer = await self._ask("GET", reference.collection, about=reference, params={"labelSelector": selector})
-        return [{"kind": kind, **item} for item in self._good(answer, reference).get("items", ())]
+        answer = await self._ask("GET", reference.collection, about=reference, params=selector(labels))
+        self._good(answer, reference)
+        return [{"kind": kind, **item} for item in answer.items]
 
     async def apply(self, manifest: Manifest, *, force: bool = False, dry_run: bool = False) -> Manifest:
         """The object has every field of the manifest; fields of others stay as they are (server-side apply).
@@ -107,7 +92,7 @@ class KubeApi:
         params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
             params["dryRun"] = "All"
-        answer = await self._ask("PATCH", reference.path, about=reference, params=params, body=manifest, headers=_APPLY)
+        answer = await self._ask("PATCH", reference.path, about=reference, params=params, body=manifest, form=APPLY)
         return self._good(answer, reference)
 
     async def replace(self, manifest: Manifest) -> Manifest:
@@ -133,12 +118,10 @@ class KubeApi:
         while True:
             answer = await self._ask("GET", reference.collection, about=reference, params=params)
             listed = self._good(answer, reference)
-            items = listed.get("items") or [None]
-            yield items[0]
+            yield next(iter(answer.items), None)
             version = str(listed.get("metadata", {}).get("resourceVersion", ""))
-            async with aclosing(
-                self._events(reference, {**params, "watch": "true", "resourceVersion": version})
-            ) as found:
+            watched = {**params, "watch": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_S)}
+            async with aclosing(self._events(reference, watched)) as found:
                 async for kind, manifest in found:
                     yield None if kind == "DELETED" else manifest
             # A watch that ends at once would otherwise be asked for in a busy loop.
@@ -146,85 +129,45 @@ class KubeApi:
 
     async def _events(self, reference: Reference, params: Mapping[str, str]) -> AsyncGenerator[tuple[str, Manifest]]:
         """Events until the watch ends, for whichever reason: the caller lists again."""
-        url = self._access.url + reference.collection
-        try:
-            async with self._client.stream("GET", url, params=params, headers=self._headers()) as response:
-                if response.status_code != 200:
+        with suppress(Unanswered, KeyError):
+            async with self._client.reading(reference.collection, params=params, limit_s=_WATCH_S + 30) as parts:
+                if parts is None:
                     return
-                async for line in response.aiter_lines():
-                    event: Any = json.loads(line) if line.strip() else {}
-                    if event.get("type") == "ERROR":
+                async for line in lines_of(parts, _MAX_EVENT_BYTES):
+                    event = document_of(line) or {}
+                    if event.get("type") not in ("ADDED", "MODIFIED", "DELETED"):
                         return
-                    if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
-                        yield event["type"], event["object"]
-        except (httpx2.HTTPError, OSError, ValueError, KeyError, AttributeError):
-            return
+                    yield event["type"], event["object"]
 
     async def _ask(
         self,
-        method: Literal["GET", "PATCH", "PUT", "DELETE"],
+        method: Method,
         path: str,
         *,
         about: Reference,
         params: Mapping[str, str] | None = None,
         body: Manifest | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> _Answer:
-        why = ""
-        for number in range(_TRIES):
-            wanted_s: float | None = None
-            try:
-                answer = await self._once(method, path, params, body, headers)
-                if answer.status not in _BUSY:
-                    return answer
-                why, wanted_s = f"answers {answer.status}: {_message(answer)}", answer.retry_after_s
-            # Errors of the client hold the request, and with it the token: only their kind is kept.
-            except (httpx2.HTTPError, OSError) as error:
-                why = f"cannot be asked ({type(error).__name__})"
-            if number < _TRIES - 1:
-                await asyncio.sleep(min(wanted_s if wanted_s is not None else self._pause_s * 2**number, _MAX_PAUSE_S))
-        raise StoreUnavailable(
-            f"{about}: the API server {self._access.url} {why}; see that it is reached (kubectl get namespaces), then "
-            "repeat the command",
-            object=str(about),
-        )
+        form: str = JSON,
+    ) -> Answer:
+        try:
+            return await self._client.ask(method, path, params=params, body=body, form=form)
+        except Unanswered as error:
+            raise StoreUnavailable(
+                f"{about}: the API server {error}; see that it is reached (kubectl get namespaces), then repeat the "
+                "command",
+                object=str(about),
+            ) from None
 
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        body: Manifest | None,
-        headers: Mapping[str, str] | None,
-    ) -> _Answer:
-        content = json.dumps(body).encode() if body is not None else None
-        sent = {
-            **self._headers(),
-            **({"Content-Type": "application/json"} if body is not None else {}),
-            **(headers or {}),
-        }
-        async with self._client.stream(
-            method, self._access.url + path, params=params, content=content, headers=sent
-        ) as response:
-            data = bytearray()
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > _MAX_BODY_BYTES:
-                    raise httpx2.ReadError("too large")
-        return _Answer(response.status_code, _document(bytes(data)), _seconds(response.headers.get("retry-after")))
-
-    def _headers(self) -> dict[str, str]:
-        return {"Accept": "application/json", "User-Agent": "swe-fleet", **self._access.headers()}
-
-    def _good(self, answer: _Answer, about: Reference) -> Manifest:
+    def _good(self, answer: Answer, about: Reference) -> Manifest:
         if answer.status in (200, 201, 202):
             return answer.body
-        raise _refusal(answer, about, self._access.url)
+        raise _refusal(answer, about, self._client.url)
 
 
-def _refusal(answer: _Answer, about: Reference, url: str) -> FleetError:
-    said = _message(answer)
-    causes = [f"{c.get('field', '')}: {c.get('message', '')}" for c in answer.body.get("details", {}).get("causes", ())]
+def _refusal(answer: Answer, about: Reference, url: str) -> FleetError:
+    said = answer.message or f"status {answer.status}"
+    blamed = answer.body.get("details", {}).get("causes", ())
+    causes = [f"{c.get('field', '')}: {c.get('message', '')}" for c in blamed]
     match answer.status:
         case 401:
             return PolicyDenied(
@@ -240,7 +183,7 @@ def _refusal(answer: _Answer, about: Reference, url: str) -> FleetError:
                 hint = f"install {'the KubeRay operator' if about.kind.startswith('Ray') else 'what brings this kind'}"
             return NotFound(f"{about}: {said}; {hint}", object=str(about), is_unknown_kind=is_unknown)
         case 409:
-            fields = [str(c.get("field", "")) for c in answer.body.get("details", {}).get("causes", ())]
+            fields = [str(c.get("field", "")) for c in blamed]
             mend = "somebody else set this, so change it there, or take it over with --force"
             return ConflictError(
                 f"{about}: {said}; {mend if fields else 'it changed meanwhile, so repeat the command'}",
@@ -252,29 +195,3 @@ def _refusal(answer: _Answer, about: Reference, url: str) -> FleetError:
             return InvalidInput(
                 f"{about}: {answer.status} {said}; {'; '.join(causes)}", object=str(about), causes=causes
             )
-
-
-def _message(answer: _Answer) -> str:
-    return str(answer.body.get("message", "")).strip()[:1_000] or f"status {answer.status}"
-
-
-def _document(data: bytes) -> Manifest:
-    try:
-        document: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and text.isdigit() else None
-
-
-@asynccontextmanager
-async def connect(access: Access, *, pause_s: float = 0.5) -> AsyncGenerator[KubeApi]:
-    """The API server behind that access; connections are closed at the end."""
-    verify = access.tls if access.tls is not None else True
-    # Watches are quiet for as long as nothing happens; the server ends them after some minutes.
-    timeout = httpx2.Timeout(_TIMEOUT_S, read=120)
-    async with httpx2.AsyncClient(verify=verify, trust_env=False, timeout=timeout) as client:
-        yield KubeApi(client, access, pause_s=pause_s)

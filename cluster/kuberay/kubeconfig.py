@@ -1,4 +1,9 @@
-"""How the API server of a cluster is reached: a kubeconfig, or the account of the pod that this runs in."""
+"""How the API server of a cluster is reached: a kubeconfig, or the account of the pod that this runs in.
+
+The loader of the official client is not used. Of several files it takes the last `current-context` where kubectl takes
+the first, it reads a token file once, logs what a failed exec plugin printed and goes on without a credential, and
+leaves private keys in temporary files while the process lives (kubernetes 37.0).
+"""
 
 from __future__ import annotations
 
@@ -10,18 +15,16 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from fleet.config.document import parse_document
 from fleet.kernel.errors import ConfigError
+from fleet.web.kubernetes import Access
+from fleet.web.trust import safe_address
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _EXEC_TIMEOUT_S = 60
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _REFUSED = {
     "insecure-skip-tls-verify": "whoever sits between could read every Secret; give certificate-authority instead",
     "proxy-url": "is not supported; run this where the API server is reached directly",
@@ -31,24 +34,6 @@ _REFUSED = {
     "username": "passwords are gone from Kubernetes since 1.19; use a token or a certificate",
 }
 Section = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Access:
-    """An API server, and who asks it; holds a token, so it has no readable form."""
-
-    url: str
-    tls: ssl.SSLContext | None = field(repr=False)
-    token: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
-    """Read at each request, because the kubelet renews it."""
-
-    def headers(self) -> dict[str, str]:
-        """Authorization of one request. ConfigError when the token file cannot be read."""
-        token = self.token
-        if self.token_file is not None:
-            token = _read(self.token_file).decode("ascii", "replace").strip()
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def find_access(environ: Mapping[str, str], *, kubeconfig: Path | None = None, context: str | None = None) -> Access:
@@ -67,7 +52,7 @@ def find_access(environ: Mapping[str, str], *, kubeconfig: Path | None = None, c
     if host := environ.get("KUBERNETES_SERVICE_HOST"):
         host = f"[{host}]" if ":" in host else host
         url = f"https://{host}:{environ.get('KUBERNETES_SERVICE_PORT', '443')}"
-        return Access(url, _trusting(cafile=_ACCOUNT / "ca.crt"), token_file=_ACCOUNT / "token")
+        return Access(url, _trusting(cafile=_ACCOUNT / "ca.crt"), lambda: _token(_ACCOUNT / "token"))
     raise ConfigError(
         "no cluster is known: give --kubeconfig FILE, or set KUBECONFIG as for kubectl", file="kubeconfig"
     )
@@ -101,8 +86,9 @@ def _access(cluster_file: Path, cluster: Section, user_file: Path, user: Section
         certificate, key = (_bytes(user, name, user_file) for name in ("client-certificate", "client-key"))
         if certificate and key:
             _present(tls, certificate, key, user_file)
-    token_file = (user_file.parent / str(user["tokenFile"])) if user.get("tokenFile") else None
-    return Access(url, tls, token=user.get("token"), token_file=token_file)
+    token, token_file = user.get("token"), user_file.parent / str(user.get("tokenFile") or "")
+    # The kubelet and whoever else renews it do so in place.
+    return Access(url, tls, (lambda: _token(token_file)) if user.get("tokenFile") else (lambda: token))
 
 
 def _named(documents: list[tuple[Path, Section]], group: str, key: str, name: str) -> tuple[Path, Section]:
@@ -173,14 +159,13 @@ def _present(tls: ssl.SSLContext, certificate: bytes, key: bytes, file: Path) ->
 
 
 def _checked(url: str, file: Path) -> str:
-    try:
-        parsed = httpx2.URL(url)
-        is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
-    except httpx2.InvalidURL:
-        is_safe = False
-    if not is_safe:
+    if safe_address(url) is None:
         raise ConfigError(f"{file}: server must be https://host[:port]; http is for this machine alone", file=str(file))
     return url.rstrip("/")
+
+
+def _token(file: Path) -> str:
+    return _read(file).decode("ascii", "replace").strip()
 
 
 def _read(path: Path) -> bytes:

@@ -27,7 +27,7 @@ from fleet.kernel.errors import ConfigError, NotFound, PolicyDenied, SandboxUnav
 from fleet.kernel.ids import RunKey, StoryId
 from fleet.policy.deploy import HealthCheckSpec
 from fleet.policy.secret_grants import SecretGrant, SecretPolicy
-from fleet.sandbox.backends.kubernetes.api import KubernetesHttp
+from fleet.sandbox.backends.kubernetes.api import cluster_client
 from fleet.sandbox.service.runs import RunSecrets
 from fleet.secrets.memory import MemoryAccessTrail, MemorySecrets
 from fleet.secrets.service import KnownSecrets, SecretBroker
@@ -195,8 +195,8 @@ class DyingApi(ClusterApi):
     """An API whose caller dies after so many writes; nothing that it asks from then on happens."""
 
     def __init__(self, at: At, writes: int) -> None:
-        http = KubernetesHttp(at.url, token_file=at.root / "token", ca_file=None, place="kubernetes")
-        super().__init__(http, NAMESPACE, pause_s=0.01, poll_s=0.02)
+        client = cluster_client(at.url, token_file=at.root / "token", ca_file=None, pause_s=0.01, place="kubernetes")
+        super().__init__(client, NAMESPACE, poll_s=0.02)
         self.left = writes
 
     async def _ask(self, method: Any, path: str, **given: Any) -> Any:

@@ -13,11 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("fleet", "serve_apps", "actors", "cluster")
-MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 33, 15, 8, 20, 20, 80
+MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 34, 15, 8, 20, 20, 80
 
 CEILINGS = {
     "small modules with one importer in their folder": 11,
-    "lines with `pyright: ignore`": 113,
+    "lines with `pyright: ignore`": 107,
     "parameters of any mapping in story, owner and desk": 21,
     "public class names that several modules define": 66,
     "docstrings with a long first sentence": 26,

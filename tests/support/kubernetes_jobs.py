@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.sandbox.backends.bubblewrap.seccomp import host_filter
-from fleet.sandbox.backends.kubernetes.api import KubernetesApi, KubernetesHttp
+from fleet.sandbox.backends.kubernetes.api import KubernetesApi, cluster_client
 from fleet.sandbox.backends.kubernetes.backend import KubernetesBackend
 from fleet.sandbox.backends.kubernetes.inputs import InputLimits
 from fleet.sandbox.backends.kubernetes.job import PART_LABEL, KubernetesPlace
@@ -337,8 +337,10 @@ class FakeCluster:
             yield part
             if is_over:
                 return
+            # wait_for of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._grown.wait(), 0.05)
+                async with asyncio.timeout(0.05):
+                    await self._grown.wait()
 
 
 def _matches(found: dict[str, Any], query: Any) -> bool:
@@ -366,8 +368,8 @@ def kubernetes_on(url: str, folder: Path, blobs: BlobStore, **fields: Any) -> Ku
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
     token.write_text(f"{fields.pop('token', TOKEN)}\n", encoding="ascii")
-    http = KubernetesHttp(url, token_file=token, ca_file=None, timeout_s=60, quiet_s=20)
+    client = cluster_client(url, token_file=token, ca_file=None, timeout_s=60, quiet_s=20, pause_s=0.01)
     given: dict[str, Any] = {"limits": InputLimits(8 << 20, 8 << 20), "poll_s": 0.02, "start_timeout_s": 10, **fields}
     return KubernetesBackend(
-        KubernetesApi(http, "runs", pause_s=0.01), KubernetesPlace("runs", IMAGE), folder / "state", blobs, **given
+        KubernetesApi(client, "runs"), KubernetesPlace("runs", IMAGE), folder / "state", blobs, **given
     )

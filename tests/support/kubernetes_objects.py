@@ -242,8 +242,10 @@ class ObjectServer:
                 if version > seen and path == f"{request.path}/{name}":
                     seen = version
                     yield json.dumps({"type": what, "object": found}).encode() + b"\n"
+            # wait_for of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._grown.wait(), 0.05)
+                async with asyncio.timeout(0.05):
+                    await self._grown.wait()
 
     def _path(self, kind: str, namespace: str, name: str) -> str:
         prefix, plural = next((p, n) for p, r in _GROUPS.items() for n, k in r.items() if k == kind)

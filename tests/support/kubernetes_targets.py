@@ -30,7 +30,7 @@ import httpx2
 from fleet.deploy.kubernetes.api import ClusterApi
 from fleet.deploy.kubernetes.target import KubernetesDeployments
 from fleet.kernel.clock import SystemClock
-from fleet.sandbox.backends.kubernetes.api import KubernetesHttp
+from fleet.sandbox.backends.kubernetes.api import cluster_client
 from fleet.sandbox.service.runs import RunSecrets
 from fleet.trees.port import BlobStore
 from tests.support.deployed import free_port
@@ -418,6 +418,6 @@ def deployments_in(
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
     token.write_text(f"{TOKEN}\n", encoding="ascii")
-    http = KubernetesHttp(url, token_file=token, ca_file=None, timeout_s=30, place="kubernetes")
-    api = ClusterApi(http, NAMESPACE, pause_s=0.01, poll_s=0.02)
+    client = cluster_client(url, token_file=token, ca_file=None, timeout_s=30, pause_s=0.01, place="kubernetes")
+    api = ClusterApi(client, NAMESPACE, poll_s=0.02)
     return KubernetesDeployments(lambda _: api, blobs, SystemClock(), declared=declared, secrets=secrets)

@@ -10,7 +10,12 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from fleet.extensions.stores.kubernetes_secrets import KubernetesKey, KubernetesSecrets, MountedSecrets
+from fleet.extensions.stores.kubernetes_secrets import (
+    KubernetesKey,
+    KubernetesSecrets,
+    MountedSecrets,
+    secrets_client,
+)
 from fleet.extensions.stores.secrets_http import SecretHttp
 from fleet.extensions.stores.vault_secrets import KubernetesLogin, TokenFile, VaultKey, VaultSecrets
 from fleet.kernel.clock import MemoryClock
@@ -182,9 +187,8 @@ class KubernetesPlace:
         self.api = api
         self.provider = KubernetesSecrets(
             LABEL,
-            SecretHttp(url, ca_file=None, timeout_s=60),
+            secrets_client(url, token_file=token, ca_file=None, timeout_s=60),
             namespace="fleet",
-            token_file=token,
             keys={name: KubernetesKey(name, "value") for name in NAMES},
             ttl_s=TTL_S,
         )

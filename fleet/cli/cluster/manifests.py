@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -112,14 +111,11 @@ class _Where:
     def __init__(self, kubeconfig: Path | None, context: str | None) -> None:
         self.kubeconfig, self.context = kubeconfig, context
 
-    @asynccontextmanager
-    async def api(self) -> AsyncGenerator[KubeApi]:
-        from cluster.kuberay.api import connect
+    def api(self) -> KubeApi:
+        from cluster.kuberay.api import KubeApi
         from cluster.kuberay.kubeconfig import find_access
 
-        access = find_access(os.environ, kubeconfig=self.kubeconfig, context=self.context)
-        async with connect(access) as api:
-            yield api
+        return KubeApi(find_access(os.environ, kubeconfig=self.kubeconfig, context=self.context))
 
 
 def _loaded(name: str) -> tuple[ClusterSettings, Manifests]:
@@ -134,8 +130,7 @@ def _loaded(name: str) -> tuple[ClusterSettings, Manifests]:
 
 def _asked(where: _Where, body: Callable[[KubeApi], Awaitable[T]]) -> T:
     async def ask() -> T:
-        async with where.api() as api:
-            return await body(api)
+        return await body(where.api())
 
     return asyncio.run(ask())
 

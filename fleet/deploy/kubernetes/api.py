@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -11,20 +10,12 @@ from urllib.parse import quote, urlsplit
 from fleet.deploy.kubernetes.objects import MANAGER
 from fleet.kernel.errors import SandboxUnavailable
 from fleet.policy.commands.deploy_kubernetes import ClusterPlace
-from fleet.sandbox.backends.kubernetes.api import Answer, Fetched, Found, KubernetesHttp, Method, Unanswered
+from fleet.sandbox.backends.kubernetes.api import cluster_client
+from fleet.web.answers import Unanswered
+from fleet.web.kubernetes import APPLY, JSON, MERGE, Answer, KubernetesClient, Method, path_of, selector
 
 Kind = Literal["Deployment", "Service", "Secret", "Ingress", "Job"]
 Object = dict[str, Any]
-_PLACES: Mapping[str, tuple[str, str]] = {
-    "Deployment": ("/apis/apps/v1", "deployments"),
-    "Service": ("/api/v1", "services"),
-    "Secret": ("/api/v1", "secrets"),
-    "Ingress": ("/apis/networking.k8s.io/v1", "ingresses"),
-    "Job": ("/apis/batch/v1", "jobs"),
-    "Pod": ("/api/v1", "pods"),
-}
-_APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
-_PAUSE_S = 0.2
 _LOG_BYTES = 4 << 20
 _ANSWER_BYTES = 1 << 20
 _GOOD = (200, 201, 202)
@@ -50,8 +41,8 @@ class ClusterApi:
     Every method raises SandboxUnavailable when the server cannot be asked, forbids it, or refuses the object.
     """
 
-    def __init__(self, http: KubernetesHttp, namespace: str, *, pause_s: float = _PAUSE_S, poll_s: float = 0.5) -> None:
-        self._http, self.namespace, self._pause_s = http, namespace, pause_s
+    def __init__(self, client: KubernetesClient, namespace: str, *, poll_s: float = 0.5) -> None:
+        self._client, self.namespace = client, namespace
         self.poll_s = poll_s
         """Seconds between two looks at what is waited for."""
 
@@ -59,7 +50,7 @@ class ClusterApi:
     def of(cls, place: ClusterPlace, *, what: str) -> ClusterApi:
         """That of a target, whose settings messages call so. Raises ConfigError: its certificates cannot be read."""
         token, authority = (Path(file) if file else None for file in (place.token_file, place.ca_file))
-        return cls(KubernetesHttp(place.url, token_file=token, ca_file=authority, place=what), place.namespace)
+        return cls(cluster_client(place.url, token_file=token, ca_file=authority, place=what), place.namespace)
 
     async def apply(self, manifest: Mapping[str, Any]) -> Object:
         """The object has every field of the manifest; fields of others stay (server-side apply).
@@ -68,7 +59,7 @@ class ClusterApi:
         """
         params = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
-        answer = await self._ask("PATCH", path, params=params, body=manifest, form=_APPLY, expected=(*_GOOD, 409))
+        answer = await self._ask("PATCH", path, params=params, body=manifest, form=APPLY, expected=(*_GOOD, 409))
         if answer.status == 409 and "resourceVersion" in manifest["metadata"]:
             raise Conflict(answer.message)
         if answer.status == 409:
@@ -79,7 +70,7 @@ class ClusterApi:
         """Nothing but this is changed; nothing at all when the object is gone."""
         params = {"fieldManager": MANAGER}
         path = self._path(kind, name)
-        await self._ask("PATCH", path, params=params, body=change, form=_MERGE, expected=(*_GOOD, 404))
+        await self._ask("PATCH", path, params=params, body=change, form=MERGE, expected=(*_GOOD, 404))
 
     async def get(self, kind: Kind, name: str) -> Object | None:
         """The object, or None when there is none."""
@@ -88,10 +79,7 @@ class ClusterApi:
 
     async def find(self, kind: Literal["Deployment", "Pod"], labels: Mapping[str, str]) -> list[Object]:
         """The objects with all these labels."""
-        params = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
-        answer = await self._ask("GET", self._path(kind), params=params, expected=(200,))
-        items: Any = answer.body.get("items")
-        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []  # pyright: ignore[reportUnknownVariableType]
+        return (await self._ask("GET", self._path(kind), params=selector(labels), expected=(200,))).items
 
     async def delete(self, kind: Kind, name: str) -> None:
         """The object ends, after all that it owns."""
@@ -102,11 +90,14 @@ class ClusterApi:
         """The last lines that a container printed; none while it has printed nothing."""
         params = {"container": container, "tailLines": str(tail), "limitBytes": str(_LOG_BYTES)}
         params |= {key: "true" for key, wanted in (("previous", previous), ("timestamps", dated)) if wanted}
-        found = await self._fetch(f"{self._path('Pod', pod)}/log", params, most=_LOG_BYTES)
+        try:
+            found = await self._client.fetch(f"{self._path('Pod', pod)}/log", params=params, most=_LOG_BYTES)
+        except Unanswered as error:
+            raise _unusable(str(error)) from error
         if found.status in (400, 404):
             return Log(())
         if found.status != 200:
-            raise self._refused("GET", f"pods/{pod}/log", Answer(found.status, {}))
+            raise self._refused("GET", f"pods/{pod}/log", Answer(found.status, b""))
         lines = found.data.decode(errors="replace").splitlines()
         # A line that was cut may end with the beginning of what has to be taken out of it.
         return Log(tuple(lines[:-1] if len(found.data) >= _LOG_BYTES else lines))
@@ -120,30 +111,23 @@ class ClusterApi:
         place = f"{self._path('Service', f'{service}:http')}/proxy{quote(wanted.path, safe='/%:@!$&()*+,;=~')}"
         if wanted.query:
             place += f"?{wanted.query}"
-        found = await self._http.fetch(place, most=_ANSWER_BYTES, timeout_s=timeout_s)
+        found = await self._client.fetch_once(place, most=_ANSWER_BYTES, timeout_s=timeout_s)
         return found.status, found.data.decode(errors="replace")
 
-    def _path(self, kind: str, name: str | None = None) -> str:
-        prefix, plural = _PLACES[kind]
-        return f"{prefix}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
-
-    async def _fetch(self, path: str, params: Mapping[str, str], *, most: int) -> Fetched:
-        return await self._patiently(partial(self._http.fetch, path, params=params, most=most))
+    def _path(self, kind: str, name: str = "") -> str:
+        return path_of(kind, self.namespace, name)
 
     async def _ask(
         self, method: Method, path: str, *, expected: Collection[int], params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None, form: str = "application/json",
+        body: Mapping[str, Any] | None = None, form: str = JSON,
     ) -> Answer:  # fmt: skip
-        answer = await self._patiently(partial(self._http.ask, method, path, params=params, body=body, form=form))
+        try:
+            answer = await self._client.ask(method, path, params=params, body=body, form=form)
+        except Unanswered as error:
+            raise _unusable(str(error)) from error
         if answer.status not in expected:
             raise self._refused(method, path, answer)
         return answer
-
-    async def _patiently(self, exchange: Callable[[], Awaitable[Found]]) -> Found:
-        try:
-            return await self._http.patiently(exchange, pause_s=self._pause_s)
-        except Unanswered as error:
-            raise _unusable(str(error)) from error
 
     def _refused(self, method: str, path: str, answer: Answer) -> SandboxUnavailable:
         what = path.rpartition(f"/namespaces/{self.namespace}/")[2] or path

@@ -17,7 +17,7 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import SandboxUnavailable
 from fleet.kernel.ids import RunKey
 from fleet.policy.deploy import HealthCheckSpec, Sample
-from fleet.sandbox.backends.kubernetes.api import Unanswered
+from fleet.web.answers import Unanswered
 
 _HTTP_S = 10.0
 _SOON_S = 5.0

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.extensions.stores.secrets_http import Answer, SecretHttp, Unanswered
+from fleet.extensions.stores.secrets_http import checked_address
 from fleet.extensions.stores.tokens import projected_token
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import Source, as_mapping
 from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, read_whole
+from fleet.web.answers import Unanswered
+from fleet.web.kubernetes import Access, Answer, KubernetesClient
+from fleet.web.trust import trust_of
 
 _SWAPS = 3
 """How often the kubelet may swap the volume under one read."""
+_MAX_BODY_BYTES = 1 << 20
 
 
 class MountedSecrets:
@@ -103,9 +107,8 @@ class KubernetesSecrets:
 
     Args:
         label: name of this provider in config and audit.
-        http: how to reach the API server.
+        client: asks the API server, with the pod's token.
         namespace: of all the objects.
-        token_file: the pod's token; read at each call.
         keys: secret -> where it is.
         ttl_s: seconds for which a value may be used.
     """
@@ -113,17 +116,15 @@ class KubernetesSecrets:
     def __init__(
         self,
         label: str,
-        http: SecretHttp,
+        client: KubernetesClient,
         *,
         namespace: str,
-        token_file: Path,
         keys: Mapping[str, KubernetesKey],
         ttl_s: int,
     ) -> None:
         self._source = Source(label, ttl_s=ttl_s)
-        self._http = http
+        self._client = client
         self._namespace = namespace
-        self._token_file = token_file
         self._keys = dict(keys)
 
     @property
@@ -138,15 +139,13 @@ class KubernetesSecrets:
         where = self._keys[name]
         answer = await self._ask(name, where, agent=f"swe-fleet ({as_role} {tool}.{op})")
         self._check(name, where, answer)
-        return self._value(name, where, answer.body or {})
+        return self._value(name, where, answer.body)
 
     async def _ask(self, name: str, where: KubernetesKey, *, agent: str) -> Answer:
         why, refused = "", ""
         try:
-            token = await asyncio.to_thread(projected_token, self._token_file)
-            headers = {"Authorization": f"Bearer {token}", "User-Agent": agent}
             path = f"/api/v1/namespaces/{self._namespace}/secrets/{where.secret}"
-            return await self._http.ask("GET", path, headers=headers)
+            return await self._client.fetch_once(path, most=_MAX_BODY_BYTES, agent=agent)
         except Unsafe as error:
             refused = str(error)
         except Unanswered as error:
@@ -211,14 +210,16 @@ def _mounted(options: MountOptions, parts: ProviderParts) -> MountedSecrets:
 
 
 def _of_cluster(options: ClusterOptions, parts: ProviderParts) -> KubernetesSecrets:
-    return KubernetesSecrets(
-        parts.label,
-        SecretHttp(options.url, ca_file=options.ca_file, timeout_s=options.timeout_s),
-        namespace=options.namespace,
-        token_file=options.token_file,
-        keys=options.secrets,
-        ttl_s=parts.ttl_s,
+    client = secrets_client(
+        options.url, token_file=options.token_file, ca_file=options.ca_file, timeout_s=options.timeout_s
     )
+    return KubernetesSecrets(parts.label, client, namespace=options.namespace, keys=options.secrets, ttl_s=parts.ttl_s)
+
+
+def secrets_client(url: str, *, token_file: Path, ca_file: Path | None, timeout_s: float) -> KubernetesClient:
+    """Asks that API server with the pod's token, read at each request. Raises ConfigError, and Unsafe when asked."""
+    tls = trust_of(ca_file) if checked_address(url).scheme == "https" else None
+    return KubernetesClient(Access(url.rstrip("/"), tls, lambda: projected_token(token_file)), timeout_s=timeout_s)
 
 
 MOUNT = SecretProviderPlugin(name="kubernetes-mount", options=MountOptions, make=_mounted)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import httpx2
 
 from fleet.kernel.errors import ConfigError
-from fleet.secrets.providers.failures import as_mapping
+from fleet.web.answers import Unanswered, document_of
+from fleet.web.trust import safe_address, trust_of
 
 _MAX_BODY_BYTES = 1_048_576
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Answer(NamedTuple):
@@ -25,10 +23,6 @@ class Answer(NamedTuple):
     status: int
     body: dict[str, Any] | None
     """The JSON object; None when the body is none."""
-
-
-class Unanswered(Exception):  # noqa: N818 - a finding for the provider to word, never seen outside of it
-    """No answer came; the text says why."""
 
 
 class SecretHttp:
@@ -44,9 +38,10 @@ class SecretHttp:
     """
 
     def __init__(self, url: str, *, ca_file: Path | None, timeout_s: float) -> None:
-        self._url = _checked(url)
+        checked_address(url)
+        self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._tls = _tls(ca_file)
+        self._tls = trust_of(ca_file)
 
     async def ask(
         self,
@@ -87,30 +82,17 @@ class SecretHttp:
                     data += chunk
                     if len(data) > _MAX_BODY_BYTES:
                         return Answer(response.status_code, None)
-                return Answer(response.status_code, _object(data))
+                return Answer(response.status_code, document_of(data))
 
 
-def _checked(url: str) -> str:
-    parsed = httpx2.URL("")
-    # An address that is none shows no more of itself than a wrong one: it may hold a password.
-    with suppress(httpx2.InvalidURL, ValueError):
-        parsed = httpx2.URL(url)
-    is_safe = parsed.scheme == "https" or (parsed.scheme == "http" and parsed.host in _LOOPBACK)
-    if not is_safe or not parsed.host or parsed.userinfo or parsed.query or parsed.fragment:
+def checked_address(url: str) -> httpx2.URL:
+    """The address of a store of secrets. Raises ConfigError, which shows nothing of it: it may hold a password."""
+    if (found := safe_address(url)) is None:
         raise ConfigError(
             "the address of a secret store must be https://host[:port] without user, query or fragment; plain http is "
             "for this machine alone; mend config/secrets.yaml"
         )
-    return url.rstrip("/")
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return httpx2.create_ssl_context(trust_env=False)
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except OSError as error:
-        raise ConfigError(f"cannot read the certificates {ca_file}: {error}", file=str(ca_file)) from error
+    return found
 
 
 def _kind(error: Exception) -> str:
@@ -118,11 +100,3 @@ def _kind(error: Exception) -> str:
     if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE_VERIFY" in str(error):
         return "its TLS certificate is not trusted"
     return type(error).__name__
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        document: object = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return as_mapping(document)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fleet.extensions.stores.secrets_http import Answer, SecretHttp, Unanswered
+from fleet.extensions.stores.secrets_http import Answer, SecretHttp
 from fleet.extensions.stores.tokens import private_token, projected_token
 from fleet.kernel.clock import Clock
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import Source, as_mapping
 from fleet.secrets.providers.reading import Unsafe
+from fleet.web.answers import Unanswered
 
 
 @dataclass(frozen=True, slots=True)

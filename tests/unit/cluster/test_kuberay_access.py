@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cluster.kuberay.api import Reference, connect
+from cluster.kuberay.api import KubeApi, Reference
 from cluster.kuberay.kubeconfig import find_access
 from fleet.kernel.errors import ConfigError, PolicyDenied
 from tests.support.http_stand_in import Reply, Request, serving_http
@@ -50,8 +50,7 @@ def program(folder: Path, text: str, name: str = "plugin") -> Path:
 async def test_token_of_a_kubeconfig_is_sent(tmp_path: Path) -> None:
     async with serving_objects(ObjectServer()) as url:
         access = find_access({}, kubeconfig=written(tmp_path, kubeconfig_of(url)))
-        async with connect(access) as api:
-            assert await api.get(Reference("Namespace", "", "x")) is None
+        assert await KubeApi(access).get(Reference("Namespace", "", "x")) is None
 
 
 async def test_token_file_is_read_at_each_request(tmp_path: Path) -> None:
@@ -59,11 +58,11 @@ async def test_token_file_is_read_at_each_request(tmp_path: Path) -> None:
     async with serving_objects(ObjectServer()) as url:
         document = kubeconfig_of(url)
         document["users"][0]["user"] = {"tokenFile": "token"}
-        async with connect(find_access({}, kubeconfig=written(tmp_path, document))) as api:
-            with pytest.raises(PolicyDenied):
-                await api.get(Reference("Namespace", "", "x"))
-            (tmp_path / "token").write_text(TOKEN)
-            assert await api.get(Reference("Namespace", "", "x")) is None
+        api = KubeApi(find_access({}, kubeconfig=written(tmp_path, document)))
+        with pytest.raises(PolicyDenied):
+            await api.get(Reference("Namespace", "", "x"))
+        (tmp_path / "token").write_text(TOKEN)
+        assert await api.get(Reference("Namespace", "", "x")) is None
 
 
 def test_files_of_kubeconfig_are_merged_and_the_first_wins(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_files_of_kubeconfig_are_merged_and_the_first_wins(tmp_path: Path) -> No
 
     access = find_access({"KUBECONFIG": f"{first}:{second}"})
 
-    assert (access.url, access.token) == ("http://localhost:1", TOKEN)
+    assert (access.url, access.token()) == ("http://localhost:1", TOKEN)
 
 
 def test_file_of_the_home_is_used_when_nothing_is_named(tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_context_can_be_chosen(tmp_path: Path) -> None:
 
     access = find_access({}, kubeconfig=written(tmp_path, document), context="other")
 
-    assert (access.url, access.token, access.headers()) == ("http://localhost:2", None, {})
+    assert (access.url, access.token()) == ("http://localhost:2", None)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_token_file_that_is_gone_is_named(tmp_path: Path) -> None:
     access = find_access({}, kubeconfig=written(tmp_path, config(user={"tokenFile": "gone"})))
 
     with pytest.raises(ConfigError, match="cannot read"):
-        access.headers()
+        access.token()
 
 
 def test_exec_plugin_gives_the_token_and_sees_its_variables(tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ def test_exec_plugin_gives_the_token_and_sees_its_variables(tmp_path: Path) -> N
 
     access = find_access({"PATH": "/usr/bin:/bin"}, kubeconfig=written(tmp_path, config(user={"exec": plugin})))
 
-    assert access.headers() == {"Authorization": "Bearer from-plugin"}
+    assert access.token() == "from-plugin"
 
 
 def signed(name: str, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None) -> tuple[Any, Any]:
@@ -204,7 +203,6 @@ async def test_server_and_client_show_certificates_of_the_authority_of_the_kubec
         user = {"client-certificate": "client.pem", "client-key-data": ""}
         user["client-key-data"] = base64.b64encode((tmp_path / "client.key").read_bytes()).decode()
         access = find_access({}, kubeconfig=written(tmp_path, config(cluster=server, user=user)))
-        async with connect(access) as api:
-            assert await api.get(Reference("Namespace", "", "x")) is None
+        assert await KubeApi(access).get(Reference("Namespace", "", "x")) is None
 
     assert "authorization" not in asked[0].headers

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay.api import KubeApi, Reference, connect, reference_of
+from cluster.kuberay.api import KubeApi, Reference, reference_of
 from cluster.kuberay.deploy import apply_cluster, delete_cluster, scale_group, status_of, wait_until_ready
-from cluster.kuberay.kubeconfig import Access
 from cluster.kuberay.settings import ClusterSettings
 from fleet.kernel.errors import ConflictError, FleetError, InvalidInput, NotFound, PolicyDenied, StoreUnavailable
+from fleet.web.kubernetes import Access
 from tests.support.cluster_manifests import cluster_named, rendered
 from tests.support.crds import schemas
 from tests.support.http_stand_in import Reply
@@ -37,8 +37,8 @@ SMALL = real()
 @contextlib.asynccontextmanager
 async def asked(server: ObjectServer, *, token: str = TOKEN) -> AsyncIterator[KubeApi]:
     """The API of that server."""
-    async with serving_objects(server) as url, connect(Access(url, None, token=token), pause_s=0.001) as api:
-        yield api
+    async with serving_objects(server) as url:
+        yield KubeApi(Access(url, token=lambda: token), pause_s=0.001)
 
 
 async def applied(server: ObjectServer, cluster: ClusterSettings = SMALL, **options: Any) -> list[str]:
@@ -266,19 +266,19 @@ async def test_busy_server_is_asked_again(method: str, reply: Reply) -> None:
 async def test_server_that_stays_busy_is_given_up_with_its_words() -> None:
     server = ObjectServer(faults=[("PATCH", "/namespaces/", status(429, "TooManyRequests", "slow down"))] * 6)
 
-    with pytest.raises(StoreUnavailable, match=r"answers 429: slow down.*repeat the command"):
+    with pytest.raises(StoreUnavailable, match=r"answered 429 slow down.*repeat the command"):
         await applied(server)
 
     assert server.faults_met == 6
 
 
 async def test_server_that_is_not_there_is_told_without_the_token() -> None:
-    async with connect(Access("http://127.0.0.1:9", None, token="hunter2"), pause_s=0.001) as api:
-        with pytest.raises(StoreUnavailable, match="cannot be asked \\(ConnectError\\)") as caught:
-            await api.get(Reference(*RAY))
+    api = KubeApi(Access("http://127.0.0.1:9", token=lambda: "hunter2"), pause_s=0.001)
+    with pytest.raises(StoreUnavailable, match="cannot be asked \\(NewConnectionError\\)") as caught:
+        await api.get(Reference(*RAY))
 
     assert "hunter2" not in repr(caught.value)
-    assert "hunter2" not in repr(Access("https://x", None, token="hunter2"))
+    assert "hunter2" not in repr(Access("https://x", token=lambda: "hunter2"))
 
 
 async def test_apply_that_was_cut_goes_on_where_it_stopped() -> None:

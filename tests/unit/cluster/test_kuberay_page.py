@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cluster.kuberay.api import _RESOURCES  # pyright: ignore[reportPrivateUsage]
 from cluster.kuberay.settings import ClusterSettings
+from fleet.web.kubernetes import RESOURCES
 from tests.support.cluster_manifests import cluster_named, rendered
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "kubernetes.md").read_text()
@@ -27,4 +27,4 @@ def test_rights_of_who_applies_cover_every_kind_that_is_rendered() -> None:
     listed = re.findall(r"\b[a-z]+s\b", section("Rights of who applies"))
     kinds = {m["kind"] for name in ("small", "gpu") for m in rendered(cluster_named(name))}
 
-    assert {_RESOURCES[kind][1] for kind in kinds} <= set(listed)
+    assert {RESOURCES[kind][1] for kind in kinds} <= set(listed)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet.kernel.digest import digest_of
 from fleet.kernel.errors import ConfigError, InvalidInput, SandboxUnavailable
 from fleet.policy.runs.spec import Limits, RunSpec
-from fleet.sandbox.backends.kubernetes.api import KubernetesHttp
+from fleet.sandbox.backends.kubernetes.api import cluster_client
 from fleet.sandbox.backends.kubernetes.frames import BadFrame, FrameReader, unpack_returned
 from fleet.sandbox.backends.kubernetes.inputs import (
     PART_BYTES,
@@ -329,12 +329,12 @@ def test_pod_that_is_gone_loses_its_run() -> None:
 )
 def test_address_that_would_show_the_token_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
-        KubernetesHttp(url, token_file=None, ca_file=None)
+        cluster_client(url, token_file=None, ca_file=None)
 
 
 async def test_missing_token_and_certificates_are_named(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="certificates"):
-        KubernetesHttp("https://x", token_file=None, ca_file=tmp_path / "no")
-    http = KubernetesHttp("http://127.0.0.1:1", token_file=tmp_path / "no", ca_file=None)
+        cluster_client("https://x", token_file=None, ca_file=tmp_path / "no")
+    http = cluster_client("http://127.0.0.1:1", token_file=tmp_path / "no", ca_file=None)
     with pytest.raises(SandboxUnavailable, match="token file"):
         await http.ask("GET", "/")

@@ -26,7 +26,7 @@ from fleet.sandbox.backends.bubblewrap.launch import FIXED_ENV
 from fleet.sandbox.backends.bubblewrap.stop import Stop
 from fleet.sandbox.backends.ending import STATUS_OF
 from fleet.sandbox.backends.identity import Identity, is_alive, process_name
-from fleet.sandbox.backends.kubernetes.api import ATTEMPT, KubernetesApi, KubernetesHttp, Right
+from fleet.sandbox.backends.kubernetes.api import ATTEMPT, KubernetesApi, Right, cluster_client
 from fleet.sandbox.backends.kubernetes.frames import BadFrame, unpack_returned
 from fleet.sandbox.backends.kubernetes.inputs import (
     InputLimits,
@@ -392,9 +392,9 @@ def kubernetes_backend(
 ) -> KubernetesBackend:
     """The backend for one API server; `place` are the fields of KubernetesPlace. Raises ConfigError."""
     where = KubernetesPlace(**place)
-    http = KubernetesHttp(url, token_file=token_file, ca_file=ca_file)
+    client = cluster_client(url, token_file=token_file, ca_file=ca_file)
     return KubernetesBackend(
-        KubernetesApi(http, where.namespace),
+        KubernetesApi(client, where.namespace),
         where,
         state_root,
         blobs,
