@@ -107,6 +107,11 @@ def owed(state: CouncilState) -> tuple[Owed, ...]:
     return improving or _reviewing(state) or _balloting(state) or (OwedDecision(),)
 
 
+def owed_evidence(state: CouncilState) -> OwedEvidence | None:
+    """What is to be measured of the drafts that are there, although others are still owed; None when nothing is."""
+    return next((duty for duty in _measuring(state, 0) if isinstance(duty, OwedEvidence)), None)
+
+
 def _drafting(state: CouncilState) -> tuple[Owed, ...]:
     drafts = [OwedDraft(m) for m in state.opened.proposers if m.member_id not in state.drafts]
     author = state.opened.test_author

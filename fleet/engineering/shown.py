@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fleet.models.replies.json_reply import normalise_output
 from fleet.redaction.redact import redact
 
-_OURS = re.compile(r"<(?=/?(?:tool_result|context|your_input|persona)\b)", re.IGNORECASE)
+_OURS = re.compile(r"<(?=/?(?:tool_result|context|your_input|persona|person_says)\b)", re.IGNORECASE)
 _REPEATS = 3
 _MAX_LINE = 2_000
 
@@ -32,6 +32,11 @@ def untrusted(text: str) -> str:
 def fenced(name: str, text: str) -> str:
     """Material of the repository between tags: data, and no word to the model."""
     return f'<tool_result of="{name}">\n{untrusted(text)}\n</tool_result>'
+
+
+def said_by(person: str, text: str) -> str:
+    """What a person tells the engineer, between tags that neither it nor a file can close or forge."""
+    return f'A person of your team says:\n<person_says who="{person}">\n{untrusted(text)}\n</person_says>'
 
 
 def output_lines(text: str) -> list[str]:

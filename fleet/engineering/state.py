@@ -38,6 +38,10 @@ class SessionEnding(StrEnum):
     BACK_AND_FORTH = "back_and_forth"
     REFUSED_EDITS = "refused_edits"
     NO_USABLE_REPLY = "no_usable_reply"
+    STOPPED = "stopped"
+    """A person ended it."""
+    COUNCIL_OVER = "council_over"
+    """The time or the tokens of its council are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Turn:
     seen: tuple[Seen, ...] = ()
     said: str = ""
     """Words of ours after the last result: where the session stands, and a nudge. They never change again."""
+    heard: str = ""
+    """What people said before this reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class Session:
     summary: str = ""
     """The engineer's words with its submission."""
     notes: tuple[str, ...] = field(default=())
+    heard: str = ""
+    """What people said since the last reply: it stands before the next one."""
 
     @property
     def seen(self) -> Iterator[Seen]:
@@ -181,12 +189,21 @@ def begin(terms: SessionTerms, base: Digest) -> Session:
 
 def with_reply(state: Session, reply: SessionReply, usage: TokenUsage, *, latency_ms: int) -> Session:
     """The reply is there; nothing of it was carried out."""
-    return replace(spending(state, usage, latency_ms=latency_ms), turns=(*state.turns, Turn(reply)))
+    return _with_turn(spending(state, usage, latency_ms=latency_ms), Turn(reply))
 
 
 def without_reply(state: Session, problem: str, usage: TokenUsage, *, latency_ms: int) -> Session:
     """The engine gave no reply that could be read; `problem` is what the model is told of it."""
-    return replace(spending(state, usage, latency_ms=latency_ms), turns=(*state.turns, Turn(None, problem)))
+    return _with_turn(spending(state, usage, latency_ms=latency_ms), Turn(None, problem))
+
+
+def _with_turn(state: Session, turn: Turn) -> Session:
+    return replace(state, turns=(*state.turns, replace(turn, heard=state.heard)), heard="")
+
+
+def with_heard(state: Session, text: str) -> Session:
+    """People said this; the engineer reads it before its next reply, and in every prompt from then on."""
+    return replace(state, heard="\n\n".join(part for part in (state.heard, text) if part))
 
 
 def spending(state: Session, usage: TokenUsage, *, latency_ms: int) -> Session:

@@ -17,12 +17,17 @@ _NO_WORDS = "(no words)"
 
 def messages_of(state: Session) -> tuple[ChatMessage, ...]:
     """The messages after the first prompt. What was sent once stays as it was, but for results that are masked."""
-    return tuple(
-        message for number, turn in enumerate(state.turns, 1) for message in _messages(turn, number, state.masked)
-    )
+    turns = (message for number, turn in enumerate(state.turns, 1) for message in _messages(turn, number, state.masked))
+    return (*turns, *_heard(state.heard))
+
+
+def _heard(text: str) -> Iterator[ChatMessage]:
+    if text:
+        yield ChatMessage(role="user", content=text)
 
 
 def _messages(turn: Turn, number: int, masked: frozenset[tuple[int, int]]) -> Iterator[ChatMessage]:
+    yield from _heard(turn.heard)
     if turn.reply is None:
         yield ChatMessage(role="user", content=_joined(turn.problem, turn.said))
         return

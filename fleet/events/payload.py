@@ -17,6 +17,11 @@ def is_absent(value: object) -> bool:
     return value is None
 
 
+def is_empty(value: object) -> bool:
+    """Whether a collection holds nothing; as `is_absent` for one that came later."""
+    return not value
+
+
 class Value(BaseModel):
     """A part of a payload. Frozen; unknown fields are refused."""
 

@@ -181,3 +181,58 @@ class StuckDetected(_StepEvent):
     pattern: StuckPattern
     steps: tuple[StepId, ...]
     level: Annotated[int, Field(ge=1, le=4)]
+
+
+class _SessionEvent(_StepEvent):
+    origin = "planning"
+    session_id: EntityId
+    council_id: EntityId
+
+
+# Source: CN-25, EV-167.
+class SessionTold(_SessionEvent):
+    """A person spoke to the engineer of a work session; the session reads it before its next reply."""
+
+    type = "SessionTold"
+    text: Annotated[str, Field(min_length=1, max_length=8_000)]
+    by: Principal
+
+
+# Source: CN-26, EV-167.
+class SessionStopped(_SessionEvent):
+    """A person ends a work session with the files that it has."""
+
+    type = "SessionStopped"
+    reason: str
+    by: Principal
+
+
+# Source: CN-27, EV-168.
+class SessionForked(_SessionEvent):
+    """A new work session goes on from the records of another one up to a turn, as a further candidate."""
+
+    type = "SessionForked"
+    source_id: EntityId
+    """The session whose records it begins with."""
+    turn: Annotated[int, Field(ge=1)]
+    """The last turn of the source that it begins with."""
+    of_member: EntityId
+    """Whose session the source is."""
+    member_id: EntityId
+    """The seat of the new session, which proposes and does not vote."""
+    by: Principal
+
+
+# Source: CN-28, EV-169.
+class SessionEnded(_SessionEvent):
+    """A work session is over, and its files are what it submits."""
+
+    type = "SessionEnded"
+    origin = "owner"
+    reason: str
+    """`submitted`, or why it ended without that."""
+    summary: Annotated[str, Field(max_length=4_000)] = ""
+    """The engineer's words with its submission."""
+    turns: Count
+    base_digest: Digest
+    head_digest: Digest

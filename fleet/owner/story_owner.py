@@ -270,7 +270,8 @@ class StoryOwner:
             self._failures = 0
             await self.bench.clock.sleep(max(1.0, _wanted_pause_s(error)))
             return
-        is_final = isinstance(error, FleetError) and error.retry is Retry.NEVER
+        # A session that has waited for its engine itself is not made to wait again.
+        is_final = isinstance(error, FleetError) and (error.retry is Retry.NEVER or bool(error.details.get("waited")))
         if not is_final and self._failures < _TRIES:
             # What was decided on an older state is only to be decided again; the rest needs time.
             if not (isinstance(error, FleetError) and error.retry is Retry.RELOAD):

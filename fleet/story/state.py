@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from fleet.council.candidate import Version
 from fleet.council.state import CouncilState
 from fleet.events.approval import ApprovalRequested
 from fleet.events.council import CouncilOpened
 from fleet.events.decision import DecisionProposed
-from fleet.events.payload import Payload
+from fleet.events.payload import Payload, is_empty
 from fleet.events.plan import PlanProposed, Task
-from fleet.events.step import StepFinished, StepOutcomeUnknown, StepStarted, StuckDetected, ToolDenied
+from fleet.events.step import (
+    SessionEnded,
+    SessionForked,
+    SessionStopped,
+    SessionTold,
+    StepFinished,
+    StepOutcomeUnknown,
+    StepStarted,
+    StuckDetected,
+    ToolDenied,
+)
 from fleet.events.story import AcceptanceCriterion, StoryScored, StoryStarted
 from fleet.events.workspace import WorkspaceReported, WorkspaceScored
 from fleet.kernel.ids import Digest, Principal, StoryId
@@ -201,6 +213,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What is on record of a work session beside its steps: what people said and did to it, and its end."""
+
+    told: tuple[SessionTold, ...] = ()
+    stopped: SessionStopped | None = None
+    forked: SessionForked | None = None
+    """Set when it begins with the records of another session."""
+    ended: SessionEnded | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question, answered or not."""
 
@@ -309,6 +332,8 @@ class StoryState:
     tokens: int = 0
     calls: int = 0
     budgets: StoryBudgets = StoryBudgets()
+    sessions: Annotated[Mapping[str, SessionRecord], Field(exclude_if=is_empty)] = field(default_factory=_frozen_map)
+    """Work sessions that people spoke to, stopped or forked, or that are over, by id."""
 
     @property
     def plan(self) -> Plan | None:

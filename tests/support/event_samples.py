@@ -108,6 +108,10 @@ from fleet.events.step import (
     PolicyRef,
     Provenance,
     Reserve,
+    SessionEnded,
+    SessionForked,
+    SessionStopped,
+    SessionTold,
     StepArtifact,
     StepFinished,
     StepOutcomeUnknown,
@@ -209,6 +213,7 @@ QUESTION = EntityId("qu-days1")
 MEMBER = EntityId("developer-001")
 MEMBER_2 = EntityId("developer-002")
 STEP = StepId("tk-save1/draft/developer-001")
+SESSION = EntityId("se-work1")
 
 
 def digest(name: str) -> Digest:
@@ -544,6 +549,26 @@ def _step() -> list[Payload]:
         ),
         ModelFallbackUsed(step_id=STEP, from_="local-7b", to="recorded", reason="model_timeout"),
         StuckDetected(task_id=TASK, pattern="repeated_failure", steps=(STEP,), level=1),
+        SessionTold(session_id=SESSION, council_id=COUNCIL_ID, text="Keep the old name as an alias.", by=PO),
+        SessionStopped(session_id=SESSION, council_id=COUNCIL_ID, reason="the half of it is enough", by=PO),
+        SessionForked(
+            session_id=EntityId("se-fork1"),
+            council_id=COUNCIL_ID,
+            source_id=SESSION,
+            turn=3,
+            of_member=EntityId("developer-001"),
+            member_id=EntityId("developer-001-fork-1"),
+            by=PO,
+        ),
+        SessionEnded(
+            session_id=SESSION,
+            council_id=COUNCIL_ID,
+            reason="stopped",
+            summary="the cart keeps its items",
+            turns=5,
+            base_digest=digest("tree0"),
+            head_digest=digest("tree1"),
+        ),
     ]
 
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.events.task import TreeMerged
 from fleet.events.workspace import WorkspaceReported, WorkspaceSummary
-from fleet.kernel.ids import Digest
+from fleet.kernel.clock import Clock, MemoryClock
+from fleet.kernel.ids import CommandId, Digest, Principal, StreamId
+from fleet.log.port import Command
 from fleet.models.chat import ToolUse
-from fleet.models.port import AgentRequest
+from fleet.models.port import AgentAnswer, AgentRequest
 from fleet.models.profiles import ModelsConfig, load_models
 from fleet.models.replies.session_reply import SessionReply
 from fleet.owner.budgets import Budgeting
 from fleet.owner.duties.members import Sitting
 from fleet.owner.engineering.seats import Delivered, deliver
+from fleet.owner.workbench import Workbench
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
 from fleet.story.council_facts import council_state
 from fleet.trees.service import read_tree
 from fleet.workspace.report import WorkspaceReport
 from fleet.workspace.service.report import Measurement
 from tests.support.acting import COUNCIL, MortalLog, written
-from tests.support.bench import ScriptedAgents, World
+from tests.support.bench import ANA, ScriptedAgents, World
 from tests.support.rules import files
 from tests.support.story_events import BASE, STORY, TASK, StoryLog, open_council, story
 
@@ -52,9 +57,36 @@ def turn_of(request: AgentRequest) -> int:
     return 1 + sum(message.role == "assistant" for message in request.turns)
 
 
-def engineer(script: Script) -> ScriptedAgents:
+def engineer(script: Script) -> LiveEngineer:
     """An engineer who makes the n-th of these turns whoever asks how often, and repeats the last one."""
-    return ScriptedAgents(lambda request: reply_of(script[min(turn_of(request), len(script)) - 1], turn_of(request)))
+    return LiveEngineer(lambda request: reply_of(script[min(turn_of(request), len(script)) - 1], turn_of(request)))
+
+
+Happening = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class LiveEngineer(ScriptedAgents):
+    """A scripted engineer; something happens while it thinks about a turn, each time that it is asked for it."""
+
+    meanwhile: dict[int, Happening] = field(default_factory=dict[int, Happening])
+
+    async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
+        """See `Agents.ask`."""
+        happens = self.meanwhile.get(turn_of(request))
+        if happens is not None:
+            await happens()
+            # Whoever ends the session now must not have to wait for the reply.
+            await asyncio.sleep(0)
+        return await super().ask(request, request_id=request_id, timeout_s=timeout_s)
+
+
+class HurriedClock(MemoryClock):
+    """A clock on which every wait has passed at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        self.advance(seconds)
 
 
 def shell(start: ProgramStart) -> ProgramEnd:
@@ -120,12 +152,21 @@ class SessionWorld(World):
     """A council of engineers on a small repository."""
 
     def __init__(
-        self, script: Script, log: MortalLog | None = None, *, program: Program | None = None, **engine: Any
+        self,
+        script: Script,
+        log: MortalLog | None = None,
+        *,
+        program: Program | None = None,
+        clock: Clock | None = None,
+        **engine: Any,
     ) -> None:
         config = models(**engine)
+        self.engineer = engineer(script)
+        self._bench: Workbench | None = None
         super().__init__(
             log=log or MortalLog(),
-            agents=engineer(script),
+            clock=clock,
+            agents=self.engineer,
             program=program or shell,
             budgeting=Budgeting(limits=config.budgets, models=config),
         )
@@ -139,12 +180,18 @@ class SessionWorld(World):
 
     async def deliver(self, number: int = 0, **how: Any) -> Delivered:
         """The candidate of one member, by an owner that was just started."""
-        bench = await self.bench()
+        bench = self._bench = await self.bench()
         record = bench.state.councils[COUNCIL]
         sitting = Sitting(bench, record, council_state(record.opened, tuple(record.said.values())))
         member, base = record.opened.roster[number], record.opened.subject_digest
         assert base is not None
         return await deliver(sitting, member, step=f"draft/{member.member_id}", base=base, **how)
+
+    async def command(self, name: str, *, key: str = "key-0001", who: Principal = ANA, **body: Any) -> dict[str, Any]:
+        """The answer to a command that reaches the owner that is at work, or one that was just started."""
+        bench = self._bench or await self.bench()
+        stream = StreamId.of_story(STORY)
+        return await self.commands.handle(bench, Command(CommandId(f"{who}/{key}"), stream, name, who, body))
 
     async def measure_base(self, *failing: str) -> None:
         """The base was measured, and these of its tests fail."""

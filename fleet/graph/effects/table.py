@@ -79,6 +79,10 @@ from fleet.events.project import (
 from fleet.events.report import OwnershipTaken, ReportGenerated
 from fleet.events.step import (
     ModelFallbackUsed,
+    SessionEnded,
+    SessionForked,
+    SessionStopped,
+    SessionTold,
     StepFinished,
     StepOutcomeUnknown,
     StepResolved,
@@ -203,6 +207,10 @@ _TABLE: dict[type[Payload], Effect | Literal["none"]] = {
     ToolDenied: NONE,
     ModelFallbackUsed: NONE,
     StuckDetected: NONE,
+    SessionTold: NONE,
+    SessionStopped: NONE,
+    SessionForked: NONE,
+    SessionEnded: NONE,
     WorkspaceReported: work.workspace_reported,
     WorkspaceScored: work.workspace_scored,
     DimensionWaived: NONE,

@@ -21,6 +21,7 @@ from fleet.council.rounds import (
     OwedRepair,
     OwedTests,
     owed,
+    owed_evidence,
     progress,
 )
 from fleet.council.state import CouncilState, evolve
@@ -171,6 +172,8 @@ async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
         before, state = bench.state.version, record.deliberation
         if not isinstance(owed(state)[0], _FREE):
             cause = Interrupted("deadline") if is_late else _interruption(bench, record)
+            if cause is not None and await _handed_in(Sitting(bench, record, state, is_closing=True)):
+                continue
             state = evolve(state, cause) if cause is not None else state
         duties = owed(state)
         if isinstance(duties[0], OwedDecision):
@@ -178,6 +181,32 @@ async def advance_council(bench: Workbench, intent: AdvanceCouncil) -> None:
             await decide(Sitting(bench, record, state))
         else:
             is_late = await _do(bench, record, state, duties)
+
+
+async def _handed_in(sitting: Sitting) -> bool:
+    """Whether sessions that are cut off handed in what they have, or what they handed in was measured (CN-28).
+
+    Each pass records one kind of answer and is looked at again, so whoever goes on after a crash comes to the same.
+    """
+    bench, works = sitting.bench, {m.member_id for m in sitting.opened.roster if m.strategy == "session"}
+    if not works:
+        return False
+    under_way: list[OwedDraft | OwedRepair] = []
+    for duty in owed(sitting.state):
+        if isinstance(duty, OwedDraft) and duty.member.member_id in works:
+            name = f"draft/{duty.member.member_id}"
+        elif isinstance(duty, OwedRepair) and duty.author.member_id in works:
+            name = f"repair/{duty.round}/{duty.candidate_id}"
+        else:
+            continue
+        under_way += [duty] if f"{sitting.council_id}/{name}/begin" in bench.state.steps else []
+    if under_way:
+        await together(_answer(sitting, duty) for duty in under_way)
+        return True
+    unmeasured = owed_evidence(sitting.state)
+    if unmeasured is not None:
+        await evidence.measure_candidates(sitting, unmeasured)
+    return unmeasured is not None
 
 
 async def _do(bench: Workbench, record: CouncilRecord, state: CouncilState, duties: tuple[Owed, ...]) -> bool:

@@ -85,6 +85,8 @@ class Sitting:
     shared: str = ""
     asked: str = ""
     """The question of a council on request, which its voters see too; the story's own councils have none."""
+    is_closing: bool = False
+    """Its time or tokens are used: sessions hand in what they have, and nothing is started."""
 
     @property
     def opened(self) -> CouncilOpened:

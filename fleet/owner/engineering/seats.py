@@ -19,12 +19,15 @@ from fleet.owner.duties.members import Sitting, request_of, work_of
 from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.session import Assignment, Worked, work_session
 from fleet.owner.workbench import Workbench
+from fleet.story.sessions.steps import forks_in
 from fleet.trees.port import BlobStore
 from fleet.trees.service import file_text, read_changes, read_tree
 from fleet.trees.tree import Tree, encode_tree
 from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, Applied, WorkspaceService
 
 _NO_LIMIT = 1 << 40
+_FORKED = 10
+"""More draws than a session has repairs."""
 _WINDOW, _OUTPUT = 32_768, 4_096
 """Of an engine that is not known any more: a council that began with it goes on with what most engines hold."""
 
@@ -140,6 +143,10 @@ async def deliver(
         ReplyMalformed: the session ended without any change.
     """
     bench = sitting.bench
+    forks = [fork.forked.member_id for fork in forks_in(bench.state, sitting.council_id) if fork.forked]
+    if member.member_id in forks:
+        # Asked as its source was, it would answer as its source did.
+        draw, temperature = draw + _FORKED * (1 + forks.index(member.member_id)), temperature or FRESH_TEMPERATURE
     request = await request_of(
         bench,
         sitting.record,
@@ -156,6 +163,7 @@ async def deliver(
         work=work_of(sitting.record, member, "engineer"),
         base=base,
         terms=_terms_of(bench, member),
+        is_cut=sitting.is_closing,
     )
     worked = await work_session(bench, given)
     assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"

@@ -6,12 +6,17 @@ way is asked for by its key, begins at the recorded files, and counts once.
 
     <step>/begin             PURE   the terms, fixed from here on
     <step>/<n>               PURE   the n-th reply
+    <step>/<n>/told          PURE   what people said before the n-th reply; absent where they said nothing
     <step>/<n>/call/<m>      PURE   a look or an edit: the files before and after
                              KEYED  a command: a run on the files as they were recorded last
+
+The first turns of a fork are on record below the session that it was forked from. A session that a person stopped, or
+whose council is over, ends where its records end: what was under way is given up, and nothing of it counts.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -21,22 +26,32 @@ from fleet.engineering.state import Outcome, Session, SessionEnding, begin
 from fleet.engineering.terms import SessionTerms
 from fleet.engineering.tools import OFFERS, SessionCall
 from fleet.engineering.transcript import messages_of
-from fleet.events.step import StuckDetected
-from fleet.events.values import StuckPattern
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.errors import BudgetExceeded, ContextTooLarge, FleetError, PolicyDenied, ReplyMalformed, ReplyRefused
-from fleet.kernel.ids import Digest, StepId
+from fleet.kernel.errors import (
+    BudgetExceeded,
+    ContextTooLarge,
+    FleetError,
+    ModelError,
+    PolicyDenied,
+    ReplyMalformed,
+    ReplyRefused,
+    Retry,
+)
+from fleet.kernel.ids import Digest, Principal
 from fleet.models.chat import TokenUsage
-from fleet.models.port import AgentRequest
+from fleet.models.port import AgentAnswer, AgentRequest
 from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
+from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
 from fleet.owner.engineering.runs import RUNS, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
 from fleet.owner.workbench import Workbench
+from fleet.story.sessions.steps import step_of_turn
 
-_MAX_STEPS_NAMED = 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
+"""Between two tries of an engine that limits or fails."""
 _FRAME_TOKENS = 1_000
 """Rules and persona, which the agent puts before what the owner sends."""
 STEP_OF: Mapping[str, str] = {
@@ -50,13 +65,6 @@ STEP_OF: Mapping[str, str] = {
     "search": "search.text",
 }
 """The operation that the policy decides on, by the tool of a session."""
-_PATTERNS: dict[SessionEnding, StuckPattern] = {
-    SessionEnding.SAME_CALL: "repeated_result",
-    SessionEnding.SAME_FAILURE: "repeated_failure",
-    SessionEnding.BACK_AND_FORTH: "alternating_calls",
-    SessionEnding.REFUSED_EDITS: "repeated_failure",
-    SessionEnding.NO_USABLE_REPLY: "no_usable_reply",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ class Assignment:
     """Seat, council and task; tool and op are those of each step."""
     base: Digest
     terms: SessionTerms
+    is_cut: bool = False
+    """Its council takes no more work: what is on record is all that there is of it."""
 
 
 class Worked(NamedTuple):
@@ -91,17 +101,18 @@ async def work_session(bench: Workbench, given: Assignment) -> Worked:
         ModelUnavailable, ModelTimeout, SandboxUnavailable, StoreUnavailable: later; what is on record holds.
     """
     loop = await _Loop.opened(bench, given)
-    state = begin(loop.terms, loop.base)
-    while True:
-        match next_step(state):
-            case Ask(number):
-                state = await loop.ask(state, number)
-            case Carry() as carry:
-                outcome = await loop.carry_out(state, carry)
-                state = after_outcome(state, carry.call, outcome)
-            case Over(reason):
-                await loop.record_stuck(reason, state)
-                return Worked(state.head, reason, state.summary, loop.tokens)
+    state, course = begin(loop.terms, loop.base), loop.course
+    while not isinstance(step := next_step(state), Over):
+        ending = course.cut_off(loop.name_of(step))
+        if ending is not None:
+            await course.give_up()
+            break
+        # None: it was stopped meanwhile, and the next look sees where its records end.
+        state = await course.unless_stopped(loop.take(state, step)) or state
+    else:
+        ending = step.reason
+    await course.over(state, ending)
+    return Worked(state.head, ending, state.summary, loop.tokens)
 
 
 _ALL_TESTS = SessionCall(name="tests", args={})
@@ -119,6 +130,7 @@ class _Loop:
     def __init__(self, bench: Workbench, given: Assignment, terms: SessionTerms, base: Digest) -> None:
         self._bench, self._is, self.terms, self.base = bench, given, terms, base
         self._desk, self.tokens = Desk(bench.blobs), 0
+        self.course = Course(bench, given.step, given.work, is_cut=given.is_cut)
 
     @classmethod
     async def opened(cls, bench: Workbench, given: Assignment) -> _Loop:
@@ -126,7 +138,13 @@ class _Loop:
         texts = (*given.request.texts, *(offer.model_dump_json() for offer in OFFERS))
         terms = given.terms.model_copy(update={"prompt": estimate_tokens("".join(texts)) + _FRAME_TOKENS})
 
+        # A fork takes over the terms with the turns: what those used is used.
+        first = f"{step_of_turn(bench.state, given.step, 1)}/begin"
+
         async def fixed() -> Computed:
+            source = bench.state.steps[first].finished if first in bench.state.steps else None
+            if source is not None:
+                return Computed(json.loads(await bench.blobs.get(source.result_digest)), (given.base, given.base))
             return Computed({"terms": terms.model_dump(mode="json"), "base": given.base}, (given.base, given.base))
 
         work = replace(given.work, tool="files", op="list")
@@ -134,28 +152,64 @@ class _Loop:
         found = await bench.journal.compute(f"{given.step}/begin", request, work, fixed)
         return cls(bench, given, SessionTerms.model_validate(found["terms"]), Digest(found["base"]))
 
+    def name_of(self, step: Ask | Carry) -> str:
+        """The name under which this step is on record."""
+        if isinstance(step, Ask):
+            return self.course.turn(step.number)
+        return f"{self.course.turn(step.turn)}/call/{step.number}"
+
+    async def take(self, state: Session, step: Ask | Carry) -> Session:
+        """The state once this step is on record."""
+        if isinstance(step, Ask):
+            return await self.ask(await self.course.hear(state, step.number), step.number)
+        return after_outcome(state, step.call, await self.carry_out(state, step))
+
     async def ask(self, state: Session, number: int) -> Session:
         """The next reply is on record, or that the engine gave none."""
         sampling = self._is.request.sampling.model_copy(update={"max_tokens": self.terms.output})
         request = replace(self._is.request, tools=OFFERS, turns=messages_of(state), sampling=sampling)
         work = replace(self._is.work, tool="model", op="engineer", about=f"turn {number} of {self.terms.turns}")
         try:
-            answer = await self._bench.journal.ask(f"{self._is.step}/{number}", request, work)
+            answer = await self._patiently(self.course.turn(number), request, work, state)
         except (ReplyRefused, ReplyMalformed, ContextTooLarge) as error:
-            return self._without_reply(state, error)
+            return self._without_reply(state, error, number)
         except BudgetExceeded as error:
             # A council decides on what its members left; everything else waits for a person to raise the limit.
             if error.details.get("kind") not in ("council", "step"):
                 raise
             return over_budget(state)
-        self.tokens += answer.usage.tokens_in + answer.usage.tokens_out
+        self._count(number, answer.usage)
         reply = SessionReply.model_validate(answer.value)
         return after_reply(state, reply, answer.usage, latency_ms=answer.latency_ms)
 
-    def _without_reply(self, state: Session, error: FleetError) -> Session:
+    async def _patiently(self, name: str, request: AgentRequest, work: Work, state: Session) -> AgentAnswer:
+        """The recorded answer; an engine that limits or fails is waited for, as long as the session has time left.
+
+        Raises ModelError when it has none: the story parks, and the session goes on from its records.
+        """
+        pause_s, left_s = _FIRST_PAUSE_S, self.terms.wall_s - state.spent.wall_ms / 1000
+        while True:
+            try:
+                return await self._bench.journal.ask(name, request, work)
+            except ModelError as error:
+                if error.retry is not Retry.LATER or error.details.get("permanent"):
+                    raise
+                if left_s <= 0:
+                    raise _gave_up(error, self._is.work.seat.principal, self.terms.wall_s) from error
+                wanted = error.details.get("retry_after_s")
+                wait_s = min(max(pause_s, wanted if isinstance(wanted, int | float) else 0), left_s)
+            await self._bench.clock.sleep(wait_s)
+            pause_s, left_s = min(2 * pause_s, _LONGEST_PAUSE_S), left_s - wait_s
+
+    def _count(self, number: int, usage: TokenUsage) -> None:
+        # The turns that a fork begins with were paid for by its source.
+        if self.course.is_own(self.course.turn(number)):
+            self.tokens += usage.tokens_in + usage.tokens_out
+
+    def _without_reply(self, state: Session, error: FleetError, number: int) -> Session:
         cost = cost_of_failure(error)
         usage = TokenUsage(tokens_in=cost.tokens_in, tokens_out=cost.tokens_out, tokens_cached=cost.tokens_cached)
-        self.tokens += cost.tokens_in + cost.tokens_out
+        self._count(number, usage)
         is_too_long = isinstance(error, ContextTooLarge)
         problem = "The conversation was too long for the engine; older results are left out now. Go on."
         problem = problem if is_too_long else "Your last reply could not be used. Call a tool."
@@ -163,7 +217,7 @@ class _Loop:
 
     async def carry_out(self, state: Session, carry: Carry) -> Outcome:
         """The call was carried out or refused by the policy, and that is on record."""
-        step = f"{self._is.step}/{carry.turn}/call/{carry.number}"
+        step = self.name_of(carry)
         told, denied = "", f"{step}/denied"
         if denied not in self._bench.state.steps:
             try:
@@ -183,9 +237,11 @@ class _Loop:
         if call.name in RUNS:
             return await self._run(state, call, step)
         outcome = await self._compute(state, call, step)
-        if outcome.kind != "review" or state.is_tested or state.head == state.base:
+        tests = f"{step}/tests"
+        is_over = self.course.is_closing and not self.course.is_done(tests)
+        if outcome.kind != "review" or state.is_tested or state.head == state.base or is_over:
             return outcome
-        return _tested(outcome, await self._run(state, _ALL_TESTS, f"{step}/tests"))
+        return _tested(outcome, await self._run(state, _ALL_TESTS, tests))
 
     async def _run(self, state: Session, call: SessionCall, step: str) -> Outcome:
         tree = await self._desk.tree(state.head)
@@ -211,11 +267,11 @@ class _Loop:
         args = {"argv": ["bash", "-c", call.text("command")]} if call.name == "run" else {}
         return replace(self._is.work, tool=tool, op=op, args=args, about=f"{call.name} {call.about}".strip())
 
-    async def record_stuck(self, reason: SessionEnding, state: Session) -> None:
-        """The pattern is on record; what the session left goes on as it is (MB-41)."""
-        task_id = self._is.work.task_id
-        if reason not in _PATTERNS or task_id is None:
-            return
-        steps = tuple(StepId(f"{self._is.step}/{number}") for number in range(1, len(state.turns) + 1))
-        stuck = StuckDetected(task_id=task_id, pattern=_PATTERNS[reason], steps=steps[-_MAX_STEPS_NAMED:], level=1)
-        await self._bench.journal.record(f"{self._is.step}/stuck", stuck)
+
+def _gave_up(error: ModelError, who: Principal, wall_s: int) -> ModelError:
+    """The error of an engine that was waited for long enough: it says what is kept, and is not tried again at once."""
+    told = (
+        f"{error.message}; the session of {who} has waited for its engine until the {wall_s} s of its time were used. "
+        "Its turns and files are kept: once the engine answers, `fleet resume` goes on with them"
+    )
+    return type(error)(told, **{**error.details, "waited": True})

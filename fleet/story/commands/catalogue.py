@@ -23,6 +23,7 @@ from fleet.story.commands.interventions import (
 from fleet.story.commands.plan_adoption import AdoptPlan
 from fleet.story.commands.plan_versions import DeriveTasks, RejectPlan, WritePlan
 from fleet.story.commands.request_approval import RequestApproval
+from fleet.story.commands.sessions import ForkSession, StopSession, TellSession
 from fleet.story.commands.tasks import ActOnTask, ClaimTask, ReleaseTask, UpdateTask
 from fleet.story.commands.text import AnswerQuestion, ApplyAdvice, AskQuestion, EditStory, SetRigor
 from fleet.story.state import StoryState
@@ -42,6 +43,7 @@ AnyCommand: TypeAlias = (
     | DeriveTasks
     | EditStory
     | FireEvent
+    | ForkSession
     | PauseStory
     | ProposeDecision
     | Reject
@@ -55,7 +57,9 @@ AnyCommand: TypeAlias = (
     | Revoke
     | SetBudget
     | SetRigor
+    | StopSession
     | SupersedeDecision
+    | TellSession
     | Unpark
     | UpdateTask
     | WritePlan

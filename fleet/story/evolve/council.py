@@ -10,6 +10,7 @@ from fleet.events.council import CouncilCancelled, CouncilDecided, CouncilOpened
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
 from fleet.story.council_facts import CouncilSaid, duty_of
+from fleet.story.sessions import fold as session_fold
 from fleet.story.state import CouncilRecord, StoryState
 
 
@@ -54,4 +55,5 @@ HANDLERS: Mapping[type[Payload], Callable[[StoryState, Any, StoredEvent], StoryS
     CouncilDecided: _within(_decided),
     CouncilUndecided: _within(_undecided),
     CouncilCancelled: _within(_cancelled),
+    **session_fold.HANDLERS,
 }

@@ -12,13 +12,17 @@ import pytest
 
 from fleet.council.rounds import FRESH_TEMPERATURE
 from fleet.events.codec import decode
-from fleet.events.council import CouncilDecided, EvidenceRecorded, RepairReceived, TestsFiltered
-from fleet.events.step import StepStarted
+from fleet.events.council import CouncilDecided, DraftFailed, EvidenceRecorded, RepairReceived, TestsFiltered
+from fleet.events.step import SessionEnded, StepStarted
 from fleet.events.task import TaskAdded, TreeMerged
+from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import ReplyMalformed
 from fleet.kernel.ids import EntityId
+from fleet.log.memory import MemoryEventLog
+from fleet.models.chat import ToolUse
 from fleet.models.port import AgentAnswer, AgentRequest
-from fleet.models.profiles import Budgets
+from fleet.models.profiles import Budgets, ModelsConfig
+from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.budget import BudgetLimits
 from fleet.owner.budgets import Budgeting
 from fleet.owner.duties.councils import advance_council, open_design_council, open_task_council
@@ -30,7 +34,9 @@ from fleet.story.state import CouncilRecord
 from fleet.trees.tree import FileEntry, encode_tree
 from fleet.workspace.service import specs
 from tests.support import sim_story
+from tests.support.acting import Crash, MortalLog
 from tests.support.bench import ScriptedAgents, World
+from tests.support.sessions import models as session_models
 from tests.support.story_events import PLAN, PO, TASK, StoryLog, created_payload, task_of
 
 PATH = "textkit/words.py"
@@ -50,6 +56,33 @@ class HangingVoters(ScriptedAgents):
         return await ScriptedAgents.ask(self, request, request_id=request_id, timeout_s=timeout_s)
 
 
+@dataclass
+class HangingEngineers(ScriptedAgents):
+    """Engineers who write a working module with their first reply and never give a second one, while time goes by."""
+
+    pass_time: Callable[[float], None] = lambda _: None
+    hung_at: int = 0
+    """Appends until the last of them hung."""
+
+    async def ask(self, request: AgentRequest, *, request_id: str, timeout_s: float) -> AgentAnswer:
+        """See `Agents.ask`."""
+        if request.kind == "engineer" and request.turns:
+            self.asked.append(request_id)
+            self.pass_time(5.0)
+            await asyncio.Event().wait()
+        return await ScriptedAgents.ask(self, request, request_id=request_id, timeout_s=timeout_s)
+
+
+def engineered(request: AgentRequest) -> dict[str, Any]:
+    """A reply that writes the whole module."""
+    content = BASE.decode() + edit("session")["edits"][0]["content"]
+    args = json.dumps({"path": "textkit/slugs.py", "content": content})
+    look = ToolUse(id="u1", name="read", arguments=json.dumps({"path": PATH}))
+    write = ToolUse(id="u2", name="write", arguments=args)
+    whole = ToolUse(id="u3", name="write", arguments=json.dumps({"path": PATH, "content": content}))
+    return SessionReply(text="", uses=(look, write, whole)).model_dump(mode="json")
+
+
 def edit(remark: str, *, wrong: bool = False) -> dict[str, Any]:
     """A draft that differs from others by its remark."""
     code = f"def slugify(text: str) -> str:  # {remark}{' # a slip' if wrong else ''}\n    return text.lower()\n"
@@ -62,11 +95,17 @@ def scripted(**answers: Answer) -> Answer:
 
 
 async def bench_of(
-    answer: Answer, *, rigor: str = "L1", agents: Any = None, limits: BudgetLimits | None = None
+    answer: Answer,
+    *,
+    rigor: str = "L1",
+    agents: Any = None,
+    limits: BudgetLimits | None = None,
+    models: ModelsConfig | None = None,
+    store: MemoryEventLog | None = None,
 ) -> tuple[World, Workbench]:
     """A story in DESIGN with one task of its plan, and who was asked."""
-    budgeting = Budgeting(limits=Budgets(council=limits)) if limits else None
-    world = World(agents=agents or ScriptedAgents(answer), program=toolchain, budgeting=budgeting)
+    budgeting = Budgeting(limits=Budgets(council=limits), models=models) if limits else None
+    world = World(agents=agents or ScriptedAgents(answer), program=toolchain, budgeting=budgeting, log=store)
     blob = await world.blobs.put(BASE)
     tree = await world.blobs.put(encode_tree({PATH: FileEntry("100644", blob)}))
     log = StoryLog().add(created_payload(rigor=rigor), actor=PO)
@@ -74,6 +113,8 @@ async def bench_of(
         TreeMerged(base_digest=tree, result_digest=tree, commit="0a" * 20),
         TaskAdded(plan_id=PLAN, task=task_of(TASK, paths=(PATH,))),
     )
+    if models is not None:
+        log.move("BACKLOG", "start_build", "BUILD")
     await log.write_to(world.log)
     return world, await world.bench()
 
@@ -300,6 +341,60 @@ async def test_voters_that_never_answer_hold_the_council_up_to_its_deadline_and_
     assert sum("/ballot/" in name for name in agents.asked) == 6
     assert len(record.deliberation.versions()) == 3
     assert "council_escalation" in [a.request.gate for a in bench.state.approvals.values()]
+
+
+async def cut_off(log: MortalLog | None = None) -> tuple[World, Workbench]:
+    """A story whose engineers write a module and are then cut off by the deadline of their council."""
+    agents = HangingEngineers(scripted(engineer=engineered))
+    limits = BudgetLimits(wall_ms=1_500)
+    world, bench = await bench_of(
+        scripted(), agents=agents, limits=limits, models=session_models(), store=log or MortalLog()
+    )
+    mortal, clock = world.log, world.clock
+    assert isinstance(clock, MemoryClock)
+    assert isinstance(mortal, MortalLog)
+
+    def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+        agents.hung_at = mortal.count
+
+    agents.pass_time, mortal.is_armed = pass_time, True
+    return world, bench
+
+
+@pytest.mark.rule("CN-28", "CN-57")
+async def test_deadline_makes_engineers_hand_in_their_files_and_evidence_decides_on_them():
+    world, bench = await cut_off()
+    record = await hold(bench)
+    ends = await payloads(world, SessionEnded)
+    assert [(e.reason, e.turns) for e in ends] == [("council_over", 1)] * 3
+    assert not await payloads(world, DraftFailed)
+    assert len(await payloads(world, EvidenceRecorded)) == 3
+    assert len(record.deliberation.candidates()) == 1
+    assert record.status == "DECIDED"
+    assert record.deliberation.versions()[0].evidence is not None
+
+
+@pytest.mark.rule("CN-28", "CN-122")
+async def test_owner_killed_after_the_deadline_takes_the_same_files():
+    plain, bench = await cut_off()
+    expected = {v.digest for v in (await hold(bench)).deliberation.versions()}
+    assert isinstance(plain.log, MortalLog)
+    assert isinstance(plain.agents, HangingEngineers)
+    # Killed before that, engineers are cut off with less: each life here begins with three whole turns.
+    begin = plain.agents.hung_at + 1
+    assert plain.log.count - begin > 15
+    for at in range(begin, plain.log.count + 1, 3):
+        world, bench = await cut_off(MortalLog(at=at))
+        with pytest.raises(Crash):
+            await hold(bench)
+        (council_id,) = bench.state.councils
+        again = await world.bench()
+        await advance_council(again, AdvanceCouncil(council_id=EntityId(council_id)))
+        record = again.state.councils[council_id]
+        assert {v.digest for v in record.deliberation.versions()} == expected, at
+        assert record.status == "DECIDED", at
+        assert len(await payloads(world, SessionEnded)) == 3, at
 
 
 @pytest.mark.rule("CN-57", "MB-25")
