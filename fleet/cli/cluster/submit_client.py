@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import httpx2
 
 from fleet.kernel.errors import InvalidInput, StoreUnavailable, Unauthenticated
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 _ANSWER_S = 15.0
+_NO_AGENT = r"(?s).*No available agent to submit job"
+"""What a cluster says that has just come up: the agent of its head takes no job yet."""
+_AGENT_S = 30.0
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
@@ -58,6 +67,10 @@ class Jobs(Protocol):
         """All that the job has printed so far. StoreUnavailable when nobody answers."""
         ...
 
+    def seen(self, job_id: str) -> str:
+        """What has come of the log of a running job, which may be less than `log`. StoreUnavailable as there."""
+        ...
+
     def submit(self, job_id: str, *, entrypoint: str, folder: Path, metadata: Mapping[str, str]) -> None:
         """The job is queued, with the files of this folder in its working directory.
 
@@ -80,6 +93,7 @@ class JobClient:
         self.address, self._token = address.rstrip("/"), token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=_ANSWER_S)
+        self._tail: _Tail | None = None
 
     def check(self) -> str:
         """The version of Ray that answers there.
@@ -113,20 +127,41 @@ class JobClient:
 
     def submit(self, job_id: str, *, entrypoint: str, folder: Path, metadata: Mapping[str, str]) -> None:
         """The job is queued, with the files of this folder in its working directory. Raises as `check`."""
-        # The client of Ray packs and sends the folder; it reads the token from variables, which it does at import.
+        from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
+
+        again = Retrying(
+            retry=retry_if_exception_message(match=_NO_AGENT),
+            wait=wait_random(0.5, 1.5),
+            stop=stop_after_delay(_AGENT_S),
+            reraise=True,
+        )
+        runtime = {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1"}}
+        given = {"submission_id": job_id, "runtime_env": runtime, "metadata": dict(metadata)}
+        try:
+            again(self._ray().submit_job, entrypoint=entrypoint, **given)
+        except (RuntimeError, ConnectionError, ValueError) as error:
+            raise StoreUnavailable(
+                f"the Ray cluster at {self.address} did not take the job: {_last_line(error)}", address=self.address
+            ) from error
+
+    def seen(self, job_id: str) -> str:
+        """What has come of the log of a running job, or all of it where it cannot come by itself. Raises as `check`."""
+        if self._tail is None or self._tail.job_id != job_id:
+            self._tail = _Tail(self._ray, job_id)
+        if self._tail.has_failed:
+            text = self.log(job_id)
+            self._tail.start()
+            return text
+        return self._tail.text
+
+    def _ray(self) -> JobSubmissionClient:
+        # It reads the token from variables, which it does at import.
         os.environ["RAY_AUTH_MODE"] = "token" if self._token else "disabled"
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
         os.environ["RAY_AUTH_TOKEN"] = self._token
         from ray.job_submission import JobSubmissionClient
 
-        runtime = {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1"}}
-        try:
-            client = JobSubmissionClient(self.address)
-            client.submit_job(entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime, metadata=dict(metadata))
-        except (RuntimeError, ConnectionError, ValueError) as error:
-            raise StoreUnavailable(
-                f"the Ray cluster at {self.address} did not take the job: {_last_line(error)}", address=self.address
-            ) from error
+        return JobSubmissionClient(self.address)
 
     def _get(self, path: str) -> httpx2.Response:
         try:
@@ -158,6 +193,37 @@ class JobClient:
     def close(self) -> None:
         """No connection is open."""
         self._http.close()
+
+
+class _Tail:
+    """The log of one job from its first line on, which Ray sends as it is printed; received in a thread."""
+
+    def __init__(self, connect: Callable[[], JobSubmissionClient], job_id: str) -> None:
+        self.job_id, self._connect = job_id, connect
+        self.start()
+
+    def start(self) -> None:
+        """The log is received from its beginning."""
+        self._parts: list[str] = []
+        self.has_failed = False
+        # A daemon, because its connection is quiet for as long as the job is.
+        threading.Thread(target=self._receive, name="job-log", daemon=True).start()
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return "".join(self._parts)
+
+    def _receive(self) -> None:
+        # Whoever follows the job asks for its state as well, and is told there what is wrong.
+        with suppress(Exception):
+            asyncio.run(self._received())
+            return
+        self.has_failed = True
+
+    async def _received(self) -> None:
+        async for part in self._connect().tail_job_logs(self.job_id):
+            self._parts.append(part)
 
 
 def _last_line(error: BaseException) -> str:

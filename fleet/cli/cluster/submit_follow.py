@@ -45,7 +45,8 @@ def _until_over(jobs: Jobs, job_id: str, log: _Log, *, look_s: float, patience_s
     while True:
         try:
             state = jobs.state(job_id)
-            text = jobs.log(job_id)
+            # The whole of a long log each time would be most of what the cluster sends.
+            text = jobs.log(job_id) if state is None or state.is_over else jobs.seen(job_id)
         except StoreUnavailable as error:
             if time.monotonic() - good > patience_s:
                 raise StoreUnavailable(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from fleet.cli.cluster.submit_client import JobClient, JobState, read_ray_token
 from fleet.cli.cluster.submit_follow import follow
@@ -58,6 +61,8 @@ class ScriptedJobs:
         if isinstance(found, BaseException):
             raise found
         return found
+
+    seen = log
 
     def submit(self, job_id: str, *, entrypoint: str, folder: Path, metadata: Mapping[str, str]) -> None:
         if self.is_taken:
@@ -228,6 +233,8 @@ async def test_running_job_of_the_same_plan_is_followed_over_http(
         asked.append(request)
         if request.path == "/api/version":
             return Reply(document={"ray_version": "2.60.0"})
+        if request.path.endswith("/tail"):
+            return Reply(status=404)
         if request.path.endswith("/logs"):
             return Reply(document={"logs": f"working\n{json.dumps(RESULT)}\n"})
         return Reply(document={"status": next(states), "message": "", "driver_exit_code": None})
@@ -240,10 +247,92 @@ async def test_running_job_of_the_same_plan_is_followed_over_http(
         code = await asyncio.to_thread(submit_story, settings, options, Output(as_json=True))
     assert code == 0
     assert {request.method for request in asked} == {"GET"}
-    assert {request.headers["authorization"] for request in asked} == {"Bearer secret-token"}
+    # The client of Ray has the token from variables that it read when it was imported, perhaps by another test.
+    own = [request for request in asked if request.path.startswith("/api/jobs/") and "tail" not in request.path]
+    assert {request.headers["authorization"] for request in own} == {"Bearer secret-token"}
     shown = capsys.readouterr()
     assert json.loads(shown.out) == RESULT
     assert "runs already: following it" in shown.err
+
+
+class Dashboard:
+    """A dashboard of Ray as far as jobs need it: the log is sent as it is printed, and the agent comes up late."""
+
+    def __init__(self, *, refusals: int = 0) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.refusals, self.is_over = refusals, False
+        self.printed: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.method, request.path))
+        if request.path.endswith("/tail"):
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            while (text := await self.printed.get()) is not None:
+                await socket.send_str(text)
+            await socket.close()
+            return socket
+        if request.method == "POST" and len([one for one in self.asked if one[0] == "POST"]) <= self.refusals:
+            text = "No available agent to submit job, please try again later."
+            return web.Response(status=503, text=text)
+        if request.path == "/api/version":
+            return web.json_response({"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "s"})
+        if request.path.endswith("/logs"):
+            return web.json_response({"logs": f"working\nand on\n{json.dumps(RESULT)}\n"})
+        if request.method == "POST":
+            return web.json_response({"job_id": "fleet-1", "submission_id": "fleet-1"})
+        if "packages" in request.path:
+            return web.Response(status=200)
+        status = "SUCCEEDED" if self.is_over else "RUNNING"
+        return web.json_response({"status": status, "message": "", "driver_exit_code": None})
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+async def test_log_is_shown_while_the_job_runs_and_sent_once(capsys: pytest.CaptureFixture[str]) -> None:
+    dashboard = Dashboard()
+    shown = ""
+    async with dashboard.serve() as url:
+        client = JobClient(url, "")
+        going = asyncio.create_task(
+            asyncio.to_thread(follow, client, "fleet-1", Output(as_json=True), look_s=0.02, patience_s=20)
+        )
+        for text in ("working\nan", "d on\n"):
+            dashboard.printed.put_nowait(text)
+        async with asyncio.timeout(60):
+            while "and on" not in shown:
+                await asyncio.sleep(0.02)
+                shown += capsys.readouterr().err
+        assert ("GET", "/api/jobs/fleet-1/logs") not in dashboard.asked
+        dashboard.is_over = True
+        dashboard.printed.put_nowait(None)
+        assert await going == 0
+        client.close()
+
+    assert shown.splitlines() == ["working", "and on"]
+    assert dashboard.asked.count(("GET", "/api/jobs/fleet-1/logs")) == 1
+
+
+async def test_cluster_that_has_just_come_up_is_asked_again_until_it_takes_the_job(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    dashboard = Dashboard(refusals=2)
+    async with dashboard.serve() as url:
+        client = JobClient(url, "")
+        submit = partial(client.submit, "fleet-1", entrypoint="true", folder=tmp_path, metadata={})
+        await asyncio.to_thread(submit)
+        client.close()
+
+    assert [method for method, _ in dashboard.asked].count("POST") == 3
 
 
 async def test_unknown_job_and_an_answer_that_fails_are_told_apart() -> None:
