@@ -226,14 +226,14 @@ def _plan(state: StoryState) -> PlanHeader | None:
     return PlanHeader(plan_id=made.plan_id, status=plan.status, version=made.version, rationale=made.rationale)
 
 
-def _task(found: TaskState) -> TaskLine:
-    task = found.task
+def _task(state: TaskState) -> TaskLine:
+    task = state.task
     return TaskLine(
         task_id=task.task_id,
         title=task.title,
         description=task.description,
         kind=task.kind,
-        state=found.state,
+        state=state.state,
         priority=task.priority,
         depends_on=task.depends_on,
         acceptance_refs=task.acceptance_refs,
@@ -241,29 +241,29 @@ def _task(found: TaskState) -> TaskLine:
     )
 
 
-def _decision(found: Decision) -> DecisionLine:
-    proposed = found.proposed
+def _decision(decision: Decision) -> DecisionLine:
+    proposed = decision.proposed
     return DecisionLine(
         id=proposed.decision_id,
         title=proposed.title,
         rationale=proposed.rationale,
-        status=found.status,
+        status=decision.status,
         author_id=proposed.author,
-        created_at=rfc3339(found.ts_ms),
+        created_at=rfc3339(decision.ts_ms),
     )
 
 
 def _edges(shown: Sequence[Decision], state: StoryState) -> tuple[DecisionEdge, ...]:
     """Those between decisions that live, of which one is shown."""
-    wanted = {d.proposed.decision_id for d in shown}
+    shown_ids = {d.proposed.decision_id for d in shown}
     live = {d.proposed.decision_id: d for d in live_decisions(state)}
-    found = [
+    edges = [
         DecisionEdge(src=source, rel=link.rel, dst=link.decision_id)
         for source, decision in live.items()
         for link in decision.proposed.links
-        if link.decision_id in live and wanted.intersection((source, link.decision_id))
+        if link.decision_id in live and shown_ids.intersection((source, link.decision_id))
     ]
-    return tuple(found)
+    return tuple(edges)
 
 
 def _impacts(decisions: Sequence[Decision], shown: Sequence[TaskState]) -> tuple[ImpactedTask, ...]:

@@ -62,7 +62,7 @@ class CompressedSession:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is lost that has to survive."""
-        return all(found == 1 for found in self.recall.values())
+        return all(share == 1 for share in self.recall.values())
 
     @property
     def ratio(self) -> float:
@@ -128,14 +128,14 @@ def with_prose(
 def recall_of(turns: Sequence[Turn], text: str) -> dict[str, float]:
     """By class, the part of the session's items that the text holds; 1 for a class without items (CX-54)."""
     plain = one_line(text)
-    wanted: dict[str, list[str]] = {kind: [] for kind in FACT_CLASSES}
+    items_of: dict[str, list[str]] = {kind: [] for kind in FACT_CLASSES}
     for fact in facts_of(turns):
-        wanted[fact.kind].append(one_line(fact.line))
+        items_of[fact.kind].append(one_line(fact.line))
     source = "\n".join(f"{turn.id} {turn.text}" for turn in turns)
-    wanted["id"], wanted["path"] = list(ids_in(source)), list(paths_in(source))
+    items_of["id"], items_of["path"] = list(ids_in(source)), list(paths_in(source))
     ids, paths = set(ids_in(text)), set(paths_in(text))
     held: dict[str, Callable[[str], bool]] = {"id": ids.__contains__, "path": paths.__contains__}
-    return {kind: _share(items, held.get(kind, plain.__contains__)) for kind, items in wanted.items()}
+    return {kind: _share(items, held.get(kind, plain.__contains__)) for kind, items in items_of.items()}
 
 
 def _digest(text: str) -> str:

@@ -69,22 +69,22 @@ def ids_in(text: str) -> tuple[str, ...]:
 
 def paths_in(text: str) -> tuple[str, ...]:
     """The paths of files within the repository, each once, in order; those of libraries and of the system are none."""
-    found = (path.removeprefix("./") for path in _PATH.findall(_DIFF_OTHER.sub(r"\1", _DIFF_SIDE.sub(r"\1", text))))
-    return tuple(dict.fromkeys(path for path in found if "site-packages" not in path))
+    paths = (path.removeprefix("./") for path in _PATH.findall(_DIFF_OTHER.sub(r"\1", _DIFF_SIDE.sub(r"\1", text))))
+    return tuple(dict.fromkeys(path for path in paths if "site-packages" not in path))
 
 
 def facts_of(turns: Sequence[Turn]) -> tuple[Fact, ...]:
     """Every fact of the session in order; of one that was said again the last wording, at its first place."""
-    found: dict[tuple[str, str], Fact] = {}
+    facts: dict[tuple[str, str], Fact] = {}
     for turn in turns:
         for fact in _facts(turn):
-            found[fact.kind, fact.key] = fact
+            facts[fact.kind, fact.key] = fact
     for fact in _open_ends(turns):
-        found[fact.kind, fact.key] = fact
+        facts[fact.kind, fact.key] = fact
     for turn in turns:
         if turn.kind == "question" and turn.status == "answered":
-            found.pop(("question", turn.id), None)
-    return tuple(found.values())
+            facts.pop(("question", turn.id), None)
+    return tuple(facts.values())
 
 
 def facts_in(text: str) -> tuple[Fact, ...]:

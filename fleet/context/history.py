@@ -112,9 +112,9 @@ def _words(value: Any, files: list[tuple[str, str]]) -> Iterator[str]:
     """The lines of an answer without its structure; files that it holds go into the list instead."""
     match value:
         case dict():
-            known = cast("dict[str, Any]", value)
-            path = known.get("path")
-            for name, item in known.items():
+            fields = cast("dict[str, Any]", value)
+            path = fields.get("path")
+            for name, item in fields.items():
                 if isinstance(path, str) and name in _FILES and isinstance(item, str):
                     files.append((path, item))
                 elif lines := list(_words(item, files)):

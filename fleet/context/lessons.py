@@ -60,13 +60,13 @@ class Lesson:
 def lessons_of(story_id: StoryId, events: Sequence[tuple[StoredEvent, Payload]]) -> tuple[Lesson, ...]:
     """The findings of one story, in the order of their evidence, each once."""
     roles: dict[str, str] = {p.task.task_id: p.task.role for _, p in events if isinstance(p, TaskAdded)}
-    found = [
+    lessons = [
         *_of_reviews(story_id, events, roles),
         *_of_measurements(story_id, events),
         *_of_commands(story_id, events, roles),
         *_of_ways_back(story_id, events),
     ]
-    return tuple({(one.kind, one.text): one for one in sorted(found, key=lambda one: one.versions)}.values())
+    return tuple({(one.kind, one.text): one for one in sorted(lessons, key=lambda one: one.versions)}.values())
 
 
 def _short(text: str) -> str:

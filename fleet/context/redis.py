@@ -35,9 +35,9 @@ class RedisBundleStore:
     async def get(self, story_id: StoryId, version: int, hash: Digest) -> bytes | None:
         """See the port."""
         key, doing = bundle_key(story_id, version, hash), f"read a bundle of {story_id}"
-        found: bytes | None = await call(self._client, "GET", key, doing=doing)
-        if found is None:
+        value: bytes | None = await call(self._client, "GET", key, doing=doing)
+        if value is None:
             return None
-        ttl_s, _, data = found.partition(b"\n")
+        ttl_s, _, data = value.partition(b"\n")
         await call(self._client, "EXPIRE", key, int(ttl_s), doing=doing)
         return data

@@ -84,8 +84,8 @@ class RowCut:
 def ids_of(state: StoryState) -> frozenset[str]:
     """The ids of all that a cut may leave out of the story."""
     planned = (task.task_id for plan in state.plans.values() for task in plan.proposal.tasks)
-    found = (state.tasks, state.decisions, state.questions, state.councils, state.approvals, state.incidents)
-    return frozenset({*planned, *(id for each in found for id in each)})
+    holders = (state.tasks, state.decisions, state.questions, state.councils, state.approvals, state.incidents)
+    return frozenset({*planned, *(id for each in holders for id in each)})
 
 
 def rows_about(state: StoryState, hidden: frozenset[str]) -> frozenset[str]:
@@ -156,22 +156,22 @@ def _task(task: Task, shown: frozenset[str]) -> Task:
     return task.model_copy(update={"depends_on": needs, "acceptance_refs": refs})
 
 
-def _task_state(found: TaskState, shown: frozenset[str]) -> TaskState:
-    return replace(found, task=_task(found.task, shown))
+def _task_state(task: TaskState, shown: frozenset[str]) -> TaskState:
+    return replace(task, task=_task(task.task, shown))
 
 
-def _decision(found: Decision, shown: frozenset[str], hidden: frozenset[str]) -> Decision:
-    proposed = found.proposed
+def _decision(decision: Decision, shown: frozenset[str], hidden: frozenset[str]) -> Decision:
+    proposed = decision.proposed
     changes = {
         "affects": tuple(id for id in proposed.affects if id in shown),
         "links": tuple(link for link in proposed.links if link.decision_id in shown),
         "based_on": tuple(one for one in proposed.based_on if one.id not in hidden),
     }
-    return replace(found, proposed=proposed.model_copy(update=changes))
+    return replace(decision, proposed=proposed.model_copy(update=changes))
 
 
-def _plan(found: Plan, shown: frozenset[str]) -> Plan:
-    made: PlanProposed = found.proposal
+def _plan(plan: Plan, shown: frozenset[str]) -> Plan:
+    made: PlanProposed = plan.proposal
     places = {place: new for new, place in enumerate(n for n, task in enumerate(made.tasks) if task.task_id in shown)}
     changes = {
         "tasks": tuple(_task(task, shown) for task in made.tasks if task.task_id in shown),
@@ -182,10 +182,10 @@ def _plan(found: Plan, shown: frozenset[str]) -> Plan:
             if one.task_index in places
         ),
     }
-    return replace(found, proposal=made.model_copy(update=changes))
+    return replace(plan, proposal=made.model_copy(update=changes))
 
 
 def _is_named(text: bytes, ids: Iterable[str]) -> bool:
     """Whether one of the ids stands in the text as a word, or as a whole string of its JSON."""
-    wanted = {id.encode() for id in ids}
-    return bool(wanted) and not (wanted.isdisjoint(_NAMES.findall(text)) and wanted.isdisjoint(_STRINGS.findall(text)))
+    names = {id.encode() for id in ids}
+    return bool(names) and not (names.isdisjoint(_NAMES.findall(text)) and names.isdisjoint(_STRINGS.findall(text)))

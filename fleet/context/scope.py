@@ -151,14 +151,14 @@ def _cell(config: ContextConfig, phase: str, role: str, author: str | None) -> t
         seen = _row(config, phase, role, profile)
     if seen is None:
         return None
-    wanted = set(seen).difference(profile.without if profile else ())
-    return tuple(s for s in SCOPES if s in wanted)
+    scopes = set(seen).difference(profile.without if profile else ())
+    return tuple(s for s in SCOPES if s in scopes)
 
 
 def _row(config: ContextConfig, phase: str, role: str, profile: ProfileRow | None) -> tuple[Scope, ...] | None:
-    known = _PHASES.get(phase)
-    if known is None:
+    row_name = _PHASES.get(phase)
+    if row_name is None:
         return None
-    own = profile.rows.get(known) if profile else None
-    row = own if own is not None else config.matrix.get(known, {}).get(profile.extends if profile else role)
+    own = profile.rows.get(row_name) if profile else None
+    row = own if own is not None else config.matrix.get(row_name, {}).get(profile.extends if profile else role)
     return None if row is None else (*config.always, *row)

@@ -129,11 +129,11 @@ def _decisions_role(view: StoryView, reader: Reader) -> Iterable[Item]:
 
 def _edges(scope: Scope, state: StoryState, touching: Iterable[Decision]) -> Iterable[Item]:
     titles = {d.proposed.decision_id: one_line(d.proposed.title) for d in live_decisions(state)}
-    wanted = {d.proposed.decision_id for d in touching}
+    touching_ids = {d.proposed.decision_id for d in touching}
     for decision in live_decisions(state):
         source = decision.proposed.decision_id
         for link in decision.proposed.links:
-            if link.decision_id in titles and wanted.intersection((source, link.decision_id)):
+            if link.decision_id in titles and touching_ids.intersection((source, link.decision_id)):
                 text = f"- {titles[source]} {link.rel} {titles[link.decision_id]}"
                 id = f"{source} {link.rel} {link.decision_id}"
                 yield Item(scope=scope, level=6, id=id, heading="Dependencies", text=text)

@@ -40,16 +40,16 @@ def tokenizer_of(path: Path) -> Tokenizer:
 
     try:
         with path.open("rb") as file:
-            found = _metadata(file)
+            metadata = _metadata(file)
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"it breaks off or is damaged: {error}") from error
-    kind, pieces = found.get("model"), _PIECES.get(str(found.get("pre")))
+    kind, pieces = metadata.get("model"), _PIECES.get(str(metadata.get("pre")))
     if kind != "gpt2" or pieces is None:
         raise ValueError(
-            f"its tokenizer is of kind {kind}/{found.get('pre')}, known are gpt2/{', gpt2/'.join(_PIECES)}"
+            f"its tokenizer is of kind {kind}/{metadata.get('pre')}, known are gpt2/{', gpt2/'.join(_PIECES)}"
         )
-    vocabulary = {token: number for number, token in enumerate(found["tokens"])}
-    merges = [tuple(merge.split(" ", 1)) for merge in found["merges"]]
+    vocabulary = {token: number for number, token in enumerate(metadata["tokens"])}
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["merges"]]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
@@ -63,14 +63,14 @@ def _metadata(file: IO[bytes]) -> Mapping[str, Any]:
         raise ValueError("it is no GGUF file")
     _number(file, "<I")
     _number(file, "<Q")
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for _ in range(_number(file, "<Q")):
         key = _string(file)
         value = _value(file, _number(file, "<I"))
         group, _, name = key.rpartition(".")
         if group == "tokenizer.ggml" and name in _WANTED:
-            found[name] = value
-    return found
+            metadata[name] = value
+    return metadata
 
 
 def _value(file: IO[bytes], kind: int) -> Any:
@@ -136,17 +136,17 @@ class FileTokenizers:
             data = path.read_bytes()
         except OSError as error:
             raise _missing(tokenizer, path, str(error.strerror)) from error
-        if (found := hashlib.sha256(data).hexdigest()) != tokenizer.sha256:
-            raise _another(tokenizer, path, found)
+        if (digest := hashlib.sha256(data).hexdigest()) != tokenizer.sha256:
+            raise _another(tokenizer, path, digest)
         return _Counter(tokenizer.label, _read(lambda: _from_json(data), tokenizer, path))
 
     def _in_weights(self, tokenizer: TokenizerId, weights: Weights) -> Path:
         # A gigabyte: its bytes are compared once after it was pulled, and again when the file has changed.
-        found = FileWeightsStore(self._root).look_now(weights)
-        path = Path(found.path)
-        if found.state == "wrong_digest":
+        look = FileWeightsStore(self._root).look_now(weights)
+        path = Path(look.path)
+        if look.state == "wrong_digest":
             raise _another(tokenizer, path, "another one")
-        if found.state != "present":
+        if look.state != "present":
             raise _missing(tokenizer, path, "the weights are not here")
         return path
 
@@ -166,22 +166,22 @@ class _Counter:
     def count(self, text: str) -> int:
         key = hashlib.sha256(text.encode()).digest()
         with self._lock:
-            known = self._counts.get(key)
-        if known is None:
-            known = len(self._tokenizer.encode(text, add_special_tokens=False))
+            count = self._counts.get(key)
+        if count is None:
+            count = len(self._tokenizer.encode(text, add_special_tokens=False))
             with self._lock:
-                self._counts[key] = known
-        return known
+                self._counts[key] = count
+        return count
 
 
 def _from_json(data: bytes) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    found = Tokenizer.from_buffer(data)
+    tokenizer = Tokenizer.from_buffer(data)
     # A file may ask to cut long texts off, or to fill short ones up.
-    found.no_truncation()
-    found.no_padding()
-    return found
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _read(read: Callable[[], Tokenizer], tokenizer: TokenizerId, path: Path) -> Tokenizer:
@@ -201,13 +201,13 @@ def _read(read: Callable[[], Tokenizer], tokenizer: TokenizerId, path: Path) -> 
         ) from error
 
 
-def _another(tokenizer: TokenizerId, path: Path, found: str) -> ConfigError:
+def _another(tokenizer: TokenizerId, path: Path, digest: str) -> ConfigError:
     return ConfigError(
-        f"{path} is not the file of tokenizer {tokenizer.name!r}: its sha256 is {found}, that of the configuration is "
+        f"{path} is not the file of tokenizer {tokenizer.name!r}: its sha256 is {digest}, that of the configuration is "
         f"{tokenizer.sha256}. Put the right file there, or the digest of this one into config/models.yaml; stories "
         "that began with the other one still need it",
         **_facts(tokenizer, path, "wrong_digest"),
-        found=found,
+        found=digest,
     )
 
 

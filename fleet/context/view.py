@@ -49,7 +49,7 @@ def milestones(
         gates: by approval that was asked for before the events, its gate.
     """
     gates = dict(gates or {})
-    found = list[Milestone]()
+    milestones = list[Milestone]()
     for event in events:
         if event.type not in _TYPES:
             continue
@@ -57,8 +57,8 @@ def milestones(
         if isinstance(payload, ApprovalRequested):
             gates[payload.approval_id] = payload.gate
         else:
-            found.append(Milestone(version=event.version, text=_text(payload, gates)))
-    return tuple(found[-last:])
+            milestones.append(Milestone(version=event.version, text=_text(payload, gates)))
+    return tuple(milestones[-last:])
 
 
 _TYPES = MILESTONES | {ApprovalRequested.type}

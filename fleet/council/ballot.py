@@ -180,11 +180,11 @@ def count_ballots(
     first: dict[tuple[str, int], Ballot] = {}
     for ballot in ballots:
         first.setdefault((ballot.voter, ballot.attempt), ballot)
-    known = list(contenders)
+    listed = list(contenders)
     counted: list[CountedBallot] = []
     for member in sorted((m for m in roster if m.can_vote), key=lambda m: m.member_id):
         answers = [b for key, b in sorted(first.items()) if key[0] == member.member_id]
-        allowed = {c.candidate_id for c in known if member.member_id not in c.authors}
+        allowed = {c.candidate_id for c in listed if member.member_id not in c.authors}
         if answers:
             counted.append(_merged(answers, member, allowed))
     return tuple(counted)

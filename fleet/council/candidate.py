@@ -70,10 +70,10 @@ def cluster_sizes(candidates: Iterable[Candidate]) -> dict[str, int]:
     Only gate-passing candidates share clusters; any other counts its own authors.
     """
     members: dict[str, set[str]] = defaultdict(set)
-    known = list(candidates)
-    for c in known:
+    listed = list(candidates)
+    for c in listed:
         members[_cluster(c)].update(c.authors)
-    return {c.candidate_id: len(members[_cluster(c)]) for c in known}
+    return {c.candidate_id: len(members[_cluster(c)]) for c in listed}
 
 
 def _cluster(c: Candidate) -> str:
@@ -84,8 +84,8 @@ def _cluster(c: Candidate) -> str:
 
 def contenders_of(candidates: Iterable[Candidate]) -> tuple[Contender, ...]:
     """Candidates as the decision sees them, with cluster sizes of the present versions; those measured only."""
-    known = list(candidates)
-    sizes = cluster_sizes(known)
+    listed = list(candidates)
+    sizes = cluster_sizes(listed)
     return tuple(
         Contender(
             candidate_id=c.candidate_id,
@@ -97,6 +97,6 @@ def contenders_of(candidates: Iterable[Candidate]) -> tuple[Contender, ...]:
             diff_lines=c.evidence.diff_lines,
             trusted_total=c.evidence.trusted_total,
         )
-        for c in known
+        for c in listed
         if c.evidence is not None
     )

@@ -151,18 +151,18 @@ def _decision_hash(state: CouncilState, result: Result) -> Digest:
 
 def _results(state: CouncilState, contenders: Sequence[Contender], result: Result) -> tuple[CandidateResult, ...]:
     candidates = {c.candidate_id: c for c in state.candidates()}
-    found: list[CandidateResult] = []
+    results: list[CandidateResult] = []
     for rank, contender in enumerate(_ranked(contenders, result), start=1):
         candidate = candidates[contender.candidate_id]
         evidence = candidate.evidence
         assert evidence is not None, "a contender is a measured candidate"
         score = (evidence.trusted_passed, evidence.trusted_total) if evidence.trusted_total else None
-        found.append(
+        results.append(
             CandidateResult(
                 contender.candidate_id, candidate.digest, candidate.authors, rank, score, _checks(evidence), evidence
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def _ranked(contenders: Sequence[Contender], result: Result) -> list[Contender]:

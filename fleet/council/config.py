@@ -138,8 +138,8 @@ class CouncilConfig(Frozen):
 
     def persona_of_seat(self, member_id: str, role: str) -> str | None:
         """What an admin said of how this seat works; None of a seat of which nothing is said."""
-        found = (one.persona for one in self.agents.get(role, ()) if member_id == f"{role}-{one.number:03d}")
-        return next(found, None)
+        personas = (one.persona for one in self.agents.get(role, ()) if member_id == f"{role}-{one.number:03d}")
+        return next(personas, None)
 
     def threshold_at(self, rigor: Rigor) -> PassThreshold:
         """The pass threshold of a gate at this level; without an entry, a majority."""

@@ -57,8 +57,8 @@ def _plurality(state: CouncilState, ballots: Sequence[CountedBallot]) -> Counter
     for ballot in ballots:
         if ballot.first is not None:
             places[ballot.first] += ballot.weight
-    known = [c for c in state.candidates() if places[c.candidate_id]]
-    return _of(min(known, key=lambda c: (-places[c.candidate_id], _diff(c), c.digest), default=None))
+    placed = [c for c in state.candidates() if places[c.candidate_id]]
+    return _of(min(placed, key=lambda c: (-places[c.candidate_id], _diff(c), c.digest), default=None))
 
 
 def _diff(candidate: Candidate) -> int:

@@ -119,7 +119,7 @@ def early_exit(contenders: Sequence[Contender], *, invited: int) -> tuple[Conten
     Args:
         invited: proposers of the original roster; the cluster must hold a strict majority of them (CN-24).
     """
-    found = [
+    passing = [
         c for c in contenders if c.gates_ok and 0 < c.trusted_total == c.trusted_passed and 2 * c.cluster_size > invited
     ]
-    return tuple(sorted(found, key=order_key))
+    return tuple(sorted(passing, key=order_key))

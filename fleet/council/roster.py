@@ -77,7 +77,7 @@ def reseated(roster: Sequence[Member], *, config: CouncilConfig) -> tuple[Member
     In the place of a named agent that was taken away since sits the first numbered seat of its role that is free.
     """
     taken = {str(m.member_id) for m in roster}
-    found: list[Member] = []
+    members: list[Member] = []
     for member in roster:
         name = str(member.member_id)
         if _is_gone(member, config):
@@ -88,8 +88,8 @@ def reseated(roster: Sequence[Member], *, config: CouncilConfig) -> tuple[Member
             "principal": Principal(f"agent:{name}"),
             "model_policy": config.policy_of_seat(name, member.role),
         }
-        found.append(member.model_copy(update=update))
-    return tuple(found)
+        members.append(member.model_copy(update=update))
+    return tuple(members)
 
 
 def _is_gone(member: Member, config: CouncilConfig) -> bool:

@@ -74,12 +74,12 @@ class CouncilState:
 
     def versions(self, upto: int = MAX_ROUNDS) -> tuple[Version, ...]:
         """Every author's version as it stood after round `upto`, in roster order; for a gate the subject alone."""
-        found = self._versions_upto.get(upto)
-        if found is None:
+        versions = self._versions_upto.get(upto)
+        if versions is None:
             before = self.versions(upto - 1) if upto else None
-            found = _first_versions(self) if before is None else _after_repairs(self, before, upto)
-            self._versions_upto[upto] = found
-        return found
+            versions = _first_versions(self) if before is None else _after_repairs(self, before, upto)
+            self._versions_upto[upto] = versions
+        return versions
 
     @cached_property
     def _versions_upto(self) -> dict[int, tuple[Version, ...]]:
@@ -88,10 +88,10 @@ class CouncilState:
 
     def candidates(self, upto: int = MAX_ROUNDS) -> tuple[Candidate, ...]:
         """Distinct candidates after round `upto`, equal versions merged (CN-34)."""
-        found = self._candidates_upto.get(upto)
-        if found is None:
-            found = self._candidates_upto[upto] = merge_equal(self.versions(upto))
-        return found
+        candidates = self._candidates_upto.get(upto)
+        if candidates is None:
+            candidates = self._candidates_upto[upto] = merge_equal(self.versions(upto))
+        return candidates
 
     @cached_property
     def _candidates_upto(self) -> dict[int, tuple[Candidate, ...]]:
@@ -124,22 +124,22 @@ def _first_versions(state: CouncilState) -> tuple[Version, ...]:
 
 def _measured(state: CouncilState, versions: list[Version], number: int) -> tuple[Version, ...]:
     # Versions that are equal in normal form behave alike: evidence of one is evidence of all.
-    known: dict[str, Evidence] = {}
+    by_normal_form: dict[str, Evidence] = {}
     for v in versions:
-        if (found := state.evidence.get((v.candidate_id, number))) is not None:
-            known.setdefault(v.normal_digest, found)
-    found = [(v, known.get(v.normal_digest, v.evidence)) for v in versions]
-    return tuple(v if evidence is v.evidence else replace(v, evidence=evidence) for v, evidence in found)
+        if (own := state.evidence.get((v.candidate_id, number))) is not None:
+            by_normal_form.setdefault(v.normal_digest, own)
+    measured = [(v, by_normal_form.get(v.normal_digest, v.evidence)) for v in versions]
+    return tuple(v if evidence is v.evidence else replace(v, evidence=evidence) for v, evidence in measured)
 
 
 def _after_repairs(state: CouncilState, old: tuple[Version, ...], number: int) -> tuple[Version, ...]:
     if not any(of_round == number for _, of_round in state.repairs):
         return old
-    known = {v.normal_digest: v.evidence for v in old}
+    by_normal_form = {v.normal_digest: v.evidence for v in old}
     tried = [(v, _attempt(state, v, number)) for v in old]
     measured = _measured(state, [new for _, new in tried if new is not None], number)
-    found = {v.candidate_id: v.evidence or known.get(v.normal_digest) for v in measured}
-    return tuple(_better_of(v, new, found.get(v.candidate_id)) for v, new in tried)
+    evidence_of = {v.candidate_id: v.evidence or by_normal_form.get(v.normal_digest) for v in measured}
+    return tuple(_better_of(v, new, evidence_of.get(v.candidate_id)) for v, new in tried)
 
 
 def _attempt(state: CouncilState, old: Version, number: int) -> Version | None:
@@ -157,8 +157,8 @@ def _better_of(old: Version, new: Version | None, evidence: Evidence | None) -> 
     return replace(new, evidence=evidence)
 
 
-def _first(known: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
-    return known if key in known else {**known, key: value}
+def _first(values: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return values if key in values else {**values, key: value}
 
 
 def evolve(state: CouncilState, fact: Fact) -> CouncilState:

@@ -92,7 +92,7 @@ class Orphans(Query):
 
     def shaped(self, rows: list[Row]) -> list[Row]:
         """Those that lack something."""
-        found = [
+        lacking = [
             {
                 "rule": row["rule"],
                 "kind": row["kind"],
@@ -101,7 +101,7 @@ class Orphans(Query):
             }
             for row in rows
         ]
-        return sorted((row for row in found if row["missing"]), key=lambda row: (row["rule"], row["id"]))
+        return sorted((row for row in lacking if row["missing"]), key=lambda row: (row["rule"], row["id"]))
 
 
 MAX_IMPACT = 500
@@ -301,8 +301,8 @@ class QueryPlan:
 
     def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows, completely ordered and bounded."""
-        found = [{name: self._cell(name, value) for name, value in row.items()} for row in rows]
-        return self.query.shaped(found)[: self.query.max_rows]
+        answered = [{name: self._cell(name, value) for name, value in row.items()} for row in rows]
+        return self.query.shaped(answered)[: self.query.max_rows]
 
     def _cell(self, name: str, value: Any) -> Any:
         return sorted(value, key=canonical_json) if name in self.query.rows else value

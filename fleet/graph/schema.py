@@ -261,22 +261,22 @@ def schema_problems(change: GraphChange) -> list[str]:
         case RelationChange():
             return _relation_problems(change)
         case _:
-            known = change.mark in RELATIONS[Rel(change.type)].props and change.label in NODES
-            return [] if known else [f"{change.type} of {change.label} has no {change.mark}"]
+            is_in_schema = change.mark in RELATIONS[Rel(change.type)].props and change.label in NODES
+            return [] if is_in_schema else [f"{change.type} of {change.label} has no {change.mark}"]
 
 
 def _node_problems(change: NodeChange) -> list[str]:
     if change.label not in NODES:
         return [f"label {change.label}"]
-    known = NODES[Label(change.label)] | COMMON
-    return [f"{change.label}.{name}" for name in sorted(change.props.keys() - known)]
+    properties = NODES[Label(change.label)] | COMMON
+    return [f"{change.label}.{name}" for name in sorted(change.props.keys() - properties)]
 
 
 def _relation_problems(change: RelationChange) -> list[str]:
     if change.type not in RELATIONS:
         return [f"relationship {change.type}"]
-    known = RELATIONS[Rel(change.type)]
-    problems = [f"{change.type}.{name}" for name in sorted((change.key.keys() | change.props.keys()) - known.props)]
-    if (change.from_label, change.to_label) not in known.ends:
+    relation = RELATIONS[Rel(change.type)]
+    problems = [f"{change.type}.{name}" for name in sorted((change.key.keys() | change.props.keys()) - relation.props)]
+    if (change.from_label, change.to_label) not in relation.ends:
         problems.append(f"({change.from_label})-[:{change.type}]->({change.to_label})")
     return problems

@@ -103,11 +103,11 @@ def _distances(batch: Batch, root: NodeKey, depth: int) -> dict[NodeKey, int]:
     for key in batch.relations:
         near[key.start].add(key.end)
         near[key.end].add(key.start)
-    found, ring = {root: 0}, {root}
+    distances, ring = {root: 0}, {root}
     for distance in range(1, depth + 1):
-        ring = {other for node in ring for other in near[node]} - found.keys()
-        found |= dict.fromkeys(ring, distance)
-    return found
+        ring = {other for node in ring for other in near[node]} - distances.keys()
+        distances |= dict.fromkeys(ring, distance)
+    return distances
 
 
 def _node(key: NodeKey, props: dict[str, Any], distance: int) -> GraphNode:

@@ -154,7 +154,7 @@ class TaskBlockers(_StoryQuery):
         """One row for each task."""
         parts = _parts(rows)
         tasks = {task["id"]: task for task in _tasks_of(parts["task"], _plan_of(parts["plan"]))}
-        found = [
+        blocked = [
             {
                 "id": task["id"],
                 "title": task["title"],
@@ -166,7 +166,7 @@ class TaskBlockers(_StoryQuery):
             if task["state"] not in _OVER
         ]
         # What has no priority is no more than named by the plan.
-        return sorted(found, key=lambda row: (MAX_PAGE if row["priority"] is None else row["priority"], row["id"]))
+        return sorted(blocked, key=lambda row: (MAX_PAGE if row["priority"] is None else row["priority"], row["id"]))
 
     @property
     def max_rows(self) -> int:
@@ -208,21 +208,21 @@ class OpenWork(Query):
         pending: dict[str, list[Row]] = {}
         for approval in parts["approval"]:
             pending.setdefault(approval["story_id"], []).append(_without(approval, "story_id"))
-        found = [
+        stories = [
             {**story, "parked": _cause(story["disposition"]), "pending": pending.get(story["id"], [])}
             for story in parts["story"]
         ]
-        return sorted(found, key=lambda row: (row["state"] or "", row["id"]))
+        return sorted(stories, key=lambda row: (row["state"] or "", row["id"]))
 
 
 def _parts(rows: Iterable[Row]) -> Mapping[str, list[Row]]:
-    found: dict[str, list[Row]] = {
+    parts: dict[str, list[Row]] = {
         name: []
         for name in ("story", "plan", "task", "decision", "milestone", "question", "approval", "council", "runs")
     }
     for row in rows:
-        found[row["part"]].append(_without(row, "part"))
-    return found
+        parts[row["part"]].append(_without(row, "part"))
+    return parts
 
 
 def _without(row: Row, *names: str) -> Row:
@@ -250,18 +250,18 @@ def _numbers(rows: list[Row], name: str) -> dict[str, int]:
 
 def _chain(task_id: str, tasks: Mapping[str, Row]) -> list[Row]:
     """What is waited for, nearest first; a circle is followed once."""
-    found: dict[str, Row] = {}
+    waited_for: dict[str, Row] = {}
     ring, distance = [task_id], 0
     while ring:
         distance += 1
         following: list[str] = []
         for one in ring:
             for row in _waits(tasks[one], tasks):
-                if row["id"] not in found and row["id"] != task_id:
-                    found[row["id"]] = {**row, "distance": distance}
+                if row["id"] not in waited_for and row["id"] != task_id:
+                    waited_for[row["id"]] = {**row, "distance": distance}
                     following += [row["id"]] if row["id"] in tasks else []
         ring = following
-    return list(found.values())
+    return list(waited_for.values())
 
 
 def _waits(task: Row, tasks: Mapping[str, Row]) -> list[Row]:

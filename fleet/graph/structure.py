@@ -87,7 +87,7 @@ class DecisionCycles(Query):
 
 def cycles_of(needs: Mapping[str, Sequence[str]], *, limit: int) -> list[tuple[str, ...]]:
     """At most `limit` simple cycles of at most six nodes, the shortest first, each once from its smallest node on."""
-    found: list[tuple[str, ...]] = []
+    cycles: list[tuple[str, ...]] = []
     steps = 0
     paths: list[tuple[str, ...]] = [(node,) for node in sorted(needs)]
     for _ in range(MAX_CYCLE):
@@ -95,14 +95,14 @@ def cycles_of(needs: Mapping[str, Sequence[str]], *, limit: int) -> list[tuple[s
         for path in paths:
             for following in sorted(needs.get(path[-1], ())):
                 steps += 1
-                if steps > _MAX_STEPS or len(found) == limit:
-                    return found
+                if steps > _MAX_STEPS or len(cycles) == limit:
+                    return cycles
                 if following == path[0]:
-                    found.append(path)
+                    cycles.append(path)
                 elif following > path[0] and following not in path:
                     longer.append((*path, following))
         paths = longer
-    return found
+    return cycles
 
 
 class PlanLayerRows(Query):
@@ -136,10 +136,10 @@ class PlanLayerRows(Query):
         nodes = [PlanNode(row["id"], row["priority"] or MAX_PAGE, row["estimated_hours"] or 0) for row in rows]
         edges = [PlanEdge(row["id"], need) for row in rows for need in row["needs"]]
         layers = plan_layers(nodes, edges)
-        found = [(layer, False) for layer in layers.layers] + ([(layers.cyclic, True)] if layers.cyclic else [])
+        numbered = [(layer, False) for layer in layers.layers] + ([(layers.cyclic, True)] if layers.cyclic else [])
         return [
             {"layer": number, "is_cyclic": is_cyclic, "tasks": [tasks[task] for task in layer]}
-            for number, (layer, is_cyclic) in enumerate(found)
+            for number, (layer, is_cyclic) in enumerate(numbered)
         ]
 
 
@@ -191,9 +191,9 @@ class SimilarDecisions(Query):
 
     def shaped(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """With `matches`, how many keywords each holds."""
-        wanted = ask(self.keywords).terms.keys()
-        found = [{**row, "matches": len(wanted & _terms(row))} for row in rows]
-        kept = [row for row in found if row["matches"] or not wanted]
+        terms = ask(self.keywords).terms.keys()
+        scored = [{**row, "matches": len(terms & _terms(row))} for row in rows]
+        kept = [row for row in scored if row["matches"] or not terms]
         return sorted(kept, key=lambda row: (-row["matches"], -(row["decided_at"] or 0), row["id"]))
 
 

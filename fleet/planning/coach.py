@@ -172,8 +172,8 @@ def score_story(
 
 
 def _class_of(block: LanguageBlock, name: WordClass) -> tuple[str, ...]:
-    found: tuple[str, ...] = getattr(block, name)
-    return found
+    words: tuple[str, ...] = getattr(block, name)
+    return words
 
 
 def _findings(reading: Reading, dependencies: Sequence[str]) -> Iterator[CoachFinding]:
@@ -213,8 +213,8 @@ def _independent(reading: Reading, dependencies: Sequence[str]) -> Iterator[Coac
     field, span, matched = "description", None, NO_TEXT
     if dependencies:
         field, matched = "dependencies", ", ".join(dependencies)
-    elif found := _dependency(reading):
-        field, hit = found
+    elif dependency := _dependency(reading):
+        field, hit = dependency
         span, matched = (hit.start, hit.end), hit.text
     elif not reading.is_empty:
         return
@@ -240,25 +240,25 @@ def _dependency(reading: Reading) -> tuple[str, Hit] | None:
 
 
 def _negotiable(reading: Reading) -> Iterator[CoachFinding]:
-    found = [(f, h) for f, t in reading.head() for h in _prescriptions(reading, t)]
-    if found:
+    hits = [(f, h) for f, t in reading.head() for h in _prescriptions(reading, t)]
+    if hits:
         yield _listed(
             "NOT_NEGOTIABLE",
             "negotiable",
             reading.config.weights.negotiable,
-            found,
+            hits,
             "The story prescribes how it is to be built.",
             "Which of these choices must really be made now?",
         )
 
 
 def _prescriptions(reading: Reading, text: Prepared) -> list[Hit]:
-    found = find_phrases(text, reading.words("prescribed"))
+    hits = find_phrases(text, reading.words("prescribed"))
     for block in _LONG_CODE.finditer(text.text):
         if block.group(1).rstrip("\n").count("\n") + 1 > reading.config.limits.code_block_lines:
-            found.append(Hit(block.start(), block.end(), "code block"))
-    found += [Hit(m.start(), m.end(), m.group()) for m in _DEFINITION.finditer(text.text)]
-    return sorted(found)
+            hits.append(Hit(block.start(), block.end(), "code block"))
+    hits += [Hit(m.start(), m.end(), m.group()) for m in _DEFINITION.finditer(text.text)]
+    return sorted(hits)
 
 
 def _valuable(reading: Reading) -> Iterator[CoachFinding]:
@@ -277,11 +277,11 @@ def _valuable(reading: Reading) -> Iterator[CoachFinding]:
 
 
 def _estimable(reading: Reading) -> Iterator[CoachFinding]:
-    found = [(f, h) for f, t in reading.fields() for h in reading.ambiguities(t)]
+    hits = [(f, h) for f, t in reading.fields() for h in reading.ambiguities(t)]
     points = reading.config.weights.estimable
     message, suggestion = "Some of the text leaves open what is meant.", "What exactly is meant there?"
-    if found:
-        yield _listed("AMBIGUOUS", "estimable", points, found, message, suggestion)
+    if hits:
+        yield _listed("AMBIGUOUS", "estimable", points, hits, message, suggestion)
     elif reading.is_empty:
         lost = _finding("AMBIGUOUS", "estimable", points, "description", message, suggestion)
         yield lost.model_copy(update={"matched": NO_TEXT})
@@ -344,13 +344,13 @@ def _listed(
     code: FindingCode,
     dimension: CoachDimension,
     points: int,
-    found: Sequence[tuple[str, Hit]],
+    hits: Sequence[tuple[str, Hit]],
     message: str,
     suggestion: str,
 ) -> CoachFinding:
     """One finding for all matches: it points at the first and names every one."""
-    field, first = found[0]
-    matched = ", ".join(dict.fromkeys(h.text for _, h in found))
+    field, first = hits[0]
+    matched = ", ".join(dict.fromkeys(h.text for _, h in hits))
     base = _finding(code, dimension, points, field, f"{message} Found: {matched}.", suggestion)
     return base.model_copy(update={"span": (first.start, first.end), "matched": matched})
 

@@ -113,12 +113,12 @@ class CoachConfig(Frozen):
             InvalidInput: it is not configured; lists those that are (SC-28).
         """
         if name not in self.languages:
-            known = sorted(self.languages)
+            configured = sorted(self.languages)
             raise InvalidInput(
-                f"language {name[:40]!r} is not configured: use one of {', '.join(known)}",
+                f"language {name[:40]!r} is not configured: use one of {', '.join(configured)}",
                 field="language",
                 value=name[:40],
-                allowed=known,
+                allowed=configured,
             )
         return self.languages[name]
 

@@ -54,15 +54,17 @@ def check_content(
     Raises:
         InvalidInput: a text is over its limit or holds a control character; `problems` names all of them (GL-15).
     """
-    found = [*_problems("/title", title, MAX_TITLE), *_problems("/description", description, MAX_DESCRIPTION)]
-    found += _count_problems("/acceptance_criteria", len(acceptance_criteria), MAX_CRITERIA)
+    problems = [*_problems("/title", title, MAX_TITLE), *_problems("/description", description, MAX_DESCRIPTION)]
+    problems += _count_problems("/acceptance_criteria", len(acceptance_criteria), MAX_CRITERIA)
     for i, text in enumerate(acceptance_criteria):
-        found += _problems(f"/acceptance_criteria/{i}", text, MAX_CRITERION)
-    found += _count_problems("/tags", len(tags), MAX_TAGS)
+        problems += _problems(f"/acceptance_criteria/{i}", text, MAX_CRITERION)
+    problems += _count_problems("/tags", len(tags), MAX_TAGS)
     for i, text in enumerate(tags):
-        found += _problems(f"/tags/{i}", text, MAX_TAG)
-    if found:
-        raise InvalidInput(f"{found[0]['field']} {found[0]['message']} ({len(found)} problems in all)", problems=found)
+        problems += _problems(f"/tags/{i}", text, MAX_TAG)
+    if problems:
+        raise InvalidInput(
+            f"{problems[0]['field']} {problems[0]['message']} ({len(problems)} problems in all)", problems=problems
+        )
 
 
 def _count_problems(field: str, count: int, most: int) -> list[dict[str, str]]:
@@ -70,10 +72,10 @@ def _count_problems(field: str, count: int, most: int) -> list[dict[str, str]]:
 
 
 def _problems(field: str, text: str, most: int) -> list[dict[str, str]]:
-    found: list[str] = []
+    problems: list[str] = []
     length = len(unicodedata.normalize("NFC", text))
     if length > most:
-        found.append(f"has {length} characters, at most {most} are allowed")
+        problems.append(f"has {length} characters, at most {most} are allowed")
     if bad := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), None):
-        found.append(f"holds the control character U+{ord(bad):04X}; remove it")
-    return [{"field": field, "message": m} for m in found]
+        problems.append(f"holds the control character U+{ord(bad):04X}; remove it")
+    return [{"field": field, "message": m} for m in problems]

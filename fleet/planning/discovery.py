@@ -123,8 +123,8 @@ def discover(goal: str, *, language: str, is_empty: bool, config: CoachConfig) -
     core = _story(block, head, text, config)
     features = [_story(block, item, text, config) for item in items]
     stories = _linked([core, *features], is_empty=is_empty)
-    wanted = [Requirement(text=words, stories=()) for words in (head, *items)]
-    return _assembled(text, language, "template", wanted, stories, (), block)
+    requirements = [Requirement(text=words, stories=()) for words in (head, *items)]
+    return _assembled(text, language, "template", requirements, stories, (), block)
 
 
 def _require_subject(goal: str) -> None:
@@ -180,7 +180,7 @@ def _assembled(
     goal: str,
     language: str,
     source: Literal["template", "model"],
-    wanted: Sequence[Requirement],
+    asked_for: Sequence[Requirement],
     stories: tuple[ProposedStory, ...],
     asked: Sequence[str],
     block: LanguageBlock,
@@ -188,7 +188,7 @@ def _assembled(
     first = 1 if stories[0].is_scaffold else 0
     requirements = [
         r if r.stories else r.model_copy(update={"stories": (min(n + first, len(stories) - 1),)})
-        for n, r in enumerate(wanted)
+        for n, r in enumerate(asked_for)
     ]
     if first:
         requirements.insert(0, Requirement(text="The project runs its tests with one command", stories=(0,)))
@@ -321,31 +321,31 @@ def read_proposal(
     behind = _behind_scaffold(stories) if is_empty else tuple(stories)
     offset, count = (1, len(behind)) if is_empty else (0, len(behind))
     every = tuple(range(offset, count))
-    wanted = [Requirement(text=text, stories=every) for text in value["requirements"]]
+    requirements = [Requirement(text=text, stories=every) for text in value["requirements"]]
     block = config.language(template.language)
-    return _assembled(template.goal, template.language, "model", wanted, behind, value["questions"], block)
+    return _assembled(template.goal, template.language, "model", requirements, behind, value["questions"], block)
 
 
 def _problems(stories: Sequence[ProposedStory], template: DiscoveryProposal, config: CoachConfig) -> tuple[str, ...]:
-    found: list[str] = []
+    problems: list[str] = []
     least = min(_score(s, template.language, config) for s in template.stories)
     titles: set[str] = set()
     for n, story in enumerate(stories):
         if late := [d for d in story.depends_on if d >= n]:
-            found.append(f"story {n} depends on {late[0]}: it may depend on stories before it only")
+            problems.append(f"story {n} depends on {late[0]}: it may depend on stories before it only")
         if story.title.casefold() in titles:
-            found.append(f"story {n} has the title of another one")
+            problems.append(f"story {n} has the title of another one")
         titles.add(story.title.casefold())
         if any(ord(c) < 32 and c not in "\n\t" for text in _texts(story) for c in text):
-            found.append(f"story {n} holds a control character")
+            problems.append(f"story {n} holds a control character")
         try:
             score = _score(story, template.language, config)
         except InvalidInput as error:
-            found.append(f"story {n}: {error.message}")
+            problems.append(f"story {n}: {error.message}")
             continue
         if score < least:
-            found.append(f"story {n} scores {score} of at least {least}: give it a Given/When/Then criterion")
-    return tuple(found)
+            problems.append(f"story {n} scores {score} of at least {least}: give it a Given/When/Then criterion")
+    return tuple(problems)
 
 
 def _score(story: ProposedStory, language: str, config: CoachConfig) -> int:

@@ -42,31 +42,31 @@ class PlanLayers(NamedTuple):
 
 def prerequisites_of(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, set[str]]:
     """Task -> the tasks it directly needs. Edges with an unknown end are left out (they are a problem of their own)."""
-    found: dict[str, set[str]] = {n.id: set() for n in nodes}
+    prerequisites: dict[str, set[str]] = {n.id: set() for n in nodes}
     for edge in edges:
-        if edge.task in found and edge.depends_on in found:
-            found[edge.task].add(edge.depends_on)
-    return found
+        if edge.task in prerequisites and edge.depends_on in prerequisites:
+            prerequisites[edge.task].add(edge.depends_on)
+    return prerequisites
 
 
 def validate_graph(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> list[Problem]:
     """Every unknown end, self-dependency, duplicate edge, and one cycle with its tasks in order (PL-30)."""
-    known, seen = {n.id for n in nodes}, set[tuple[str, str]]()
-    found: list[Problem] = []
+    task_ids, seen = {n.id for n in nodes}, set[tuple[str, str]]()
+    problems: list[Problem] = []
     for edge in edges:
         pair = (edge.task, edge.depends_on)
-        if unknown := [e for e in pair if e not in known]:
-            found.append(_edge_problem(edge, f"there is no task {unknown[0]}"))
+        if unknown := [e for e in pair if e not in task_ids]:
+            problems.append(_edge_problem(edge, f"there is no task {unknown[0]}"))
         elif edge.task == edge.depends_on:
-            found.append(_edge_problem(edge, "it depends on itself"))
+            problems.append(_edge_problem(edge, "it depends on itself"))
         elif pair in seen:
-            found.append(_edge_problem(edge, "the dependency is listed twice"))
+            problems.append(_edge_problem(edge, "the dependency is listed twice"))
         seen.add(pair)
     needs = {task: needed - {task} for task, needed in prerequisites_of(nodes, edges).items()}
     if cycle := find_cycle(sorted(needs), needs):
         path = " -> ".join((*cycle, cycle[0]))
-        found.append(Problem(code="plan_cycle", message=f"the dependencies form a cycle: {path}", ids=tuple(cycle)))
-    return found
+        problems.append(Problem(code="plan_cycle", message=f"the dependencies form a cycle: {path}", ids=tuple(cycle)))
+    return problems
 
 
 def _edge_problem(edge: PlanEdge, reason: str) -> Problem:
@@ -130,12 +130,12 @@ def plan_layers(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> PlanLay
     """Layers by Kahn's algorithm, ordered by (priority, id), so that every machine gives the same (PL-31)."""
     needs = prerequisites_of(nodes, edges)
     left = {n.id: n for n in sorted(nodes, key=_by_priority)}
-    found: list[tuple[str, ...]] = []
+    layers: list[tuple[str, ...]] = []
     while ready := tuple(i for i in left if not needs[i] & left.keys()):
-        found.append(ready)
+        layers.append(ready)
         for task_id in ready:
             del left[task_id]
-    return PlanLayers(tuple(found), tuple(left))
+    return PlanLayers(tuple(layers), tuple(left))
 
 
 def _by_priority(node: PlanNode) -> tuple[int, str]:
@@ -167,11 +167,11 @@ def critical_path(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> tuple
 
 
 def _dependents(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {n.id: set() for n in nodes}
+    dependents: dict[str, set[str]] = {n.id: set() for n in nodes}
     for task, needed in prerequisites_of(nodes, edges).items():
         for other in needed:
-            found[other].add(task)
-    return found
+            dependents[other].add(task)
+    return dependents
 
 
 MAX_GLOB = 200
@@ -241,9 +241,9 @@ def _same(a: str, b: str) -> bool:
 
 
 def _skip_stars(positions: set[int], pattern: str) -> set[int]:
-    found = set(positions)
+    reached = set(positions)
     for i in positions:
         while i < len(pattern) and pattern[i] == "*":
             i += 1
-            found.add(i)
-    return found
+            reached.add(i)
+    return reached

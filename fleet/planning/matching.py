@@ -106,10 +106,10 @@ def has_scenario(
     text = Prepared("\n".join(c.text for c in criteria), "\n".join(c.masked for c in criteria))
     position = -1
     for phrases in (given, when, then):
-        found = next((h.end for h in find_at_clause_starts(text, phrases) if h.start > position), None)
-        if found is None:
+        end = next((h.end for h in find_at_clause_starts(text, phrases) if h.start > position), None)
+        if end is None:
             return False
-        position = found - 1
+        position = end - 1
     return True
 
 

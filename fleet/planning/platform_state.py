@@ -88,12 +88,12 @@ class PlatformState:
 
     def named_agents(self) -> dict[str, tuple[RegisteredAgent, ...]]:
         """Those that are not gone, by role in the order of registration."""
-        found: dict[str, tuple[RegisteredAgent, ...]] = {}
+        agents: dict[str, tuple[RegisteredAgent, ...]] = {}
         for agent in self.agents.values():
             if not agent.is_gone:
                 role = agent.registered.role
-                found[role] = (*found.get(role, ()), agent)
-        return found
+                agents[role] = (*agents.get(role, ()), agent)
+        return agents
 
     def pause_of(self, project_id: str) -> FleetPause | None:
         """What holds stories of this project back: the pause of the whole fleet before that of the project."""
@@ -102,10 +102,10 @@ class PlatformState:
 
 def fold_platform(events: Iterable[StoredEvent], state: PlatformState | None = None) -> PlatformState:
     """The platform after these events, which follow those of `state`; what they do not concern is left as it is."""
-    found = state or PlatformState()
+    platform = state or PlatformState()
     for event in events:
-        found = replace(_evolved(found, decode(event), event), version=event.version)
-    return found
+        platform = replace(_evolved(platform, decode(event), event), version=event.version)
+    return platform
 
 
 def _evolved(state: PlatformState, payload: Payload, event: StoredEvent) -> PlatformState:
@@ -118,8 +118,8 @@ def _evolved(state: PlatformState, payload: Payload, event: StoredEvent) -> Plat
             granted = StandingDelegation(payload, event.ts_ms)
             return replace(state, delegations={**state.delegations, payload.delegation_id: granted})
         case DelegationRevoked() if payload.delegation_id in state.delegations:
-            known = state.delegations[payload.delegation_id]
-            revoked = replace(known, revoked_by=event.actor, revoked_ms=event.ts_ms, why_revoked=payload.reason)
+            delegation = state.delegations[payload.delegation_id]
+            revoked = replace(delegation, revoked_by=event.actor, revoked_ms=event.ts_ms, why_revoked=payload.reason)
             return replace(state, delegations={**state.delegations, payload.delegation_id: revoked})
         case CouncilPoolSet():
             recorded = RecordedPool(payload.config, event.actor, event.ts_ms)

@@ -155,10 +155,10 @@ def _built_in(project_id: EntityId) -> ProjectState:
 
 def fold_project(project_id: str, events: Iterable[StoredEvent], state: ProjectState | None = None) -> ProjectState:
     """The project after these events, which follow those of `state`; what they do not concern is left as it is."""
-    found = state or _built_in(EntityId(project_id))
+    project = state or _built_in(EntityId(project_id))
     for event in events:
-        found = replace(_evolved(found, decode(event), event), version=event.version)
-    return found
+        project = replace(_evolved(project, decode(event), event), version=event.version)
+    return project
 
 
 def _evolved(state: ProjectState, payload: Payload, event: StoredEvent) -> ProjectState:
@@ -175,8 +175,8 @@ def _evolved(state: ProjectState, payload: Payload, event: StoredEvent) -> Proje
         case (
             DiscoveryRequested() | DiscoveryProposed() | DiscoveryAnswered() | DiscoveryAccepted() | DiscoveryRejected()
         ):
-            found = _discovery(state.discoveries.get(payload.discovery_id), payload, event)
-            return replace(state, discoveries={**state.discoveries, payload.discovery_id: found})
+            discovery = _discovery(state.discoveries.get(payload.discovery_id), payload, event)
+            return replace(state, discoveries={**state.discoveries, payload.discovery_id: discovery})
         case _:
             return _ceremonial(state, payload, event)
 
@@ -220,7 +220,7 @@ def _with_epic(state: ProjectState, payload: EpicCreated, event: StoredEvent) ->
 
 
 def _discovery(
-    known: Discovery | None,
+    discovery: Discovery | None,
     payload: DiscoveryRequested | DiscoveryProposed | DiscoveryAnswered | DiscoveryAccepted | DiscoveryRejected,
     event: StoredEvent,
 ) -> Discovery:
@@ -235,18 +235,18 @@ def _discovery(
             event.ts_ms,
             payload.proposal_digest,
         )
-    assert known is not None, event.event_id
+    assert discovery is not None, event.event_id
     match payload:
         case DiscoveryProposed():
             digest, source, note = payload.proposal_digest, payload.source, payload.note
-            return replace(known, status="proposed", proposal_digest=digest, source=source, note=note)
+            return replace(discovery, status="proposed", proposal_digest=digest, source=source, note=note)
         case DiscoveryAnswered():
-            return replace(known, proposal_digest=payload.proposal_digest)
+            return replace(discovery, proposal_digest=payload.proposal_digest)
         case DiscoveryAccepted():
             stories = tuple(str(s) for s in payload.story_ids)
-            return replace(known, status="accepted", epic_id=payload.epic_id, story_ids=stories, asked=event.actor)
+            return replace(discovery, status="accepted", epic_id=payload.epic_id, story_ids=stories, asked=event.actor)
         case DiscoveryRejected():
-            return replace(known, status="rejected", reason=payload.reason)
+            return replace(discovery, status="rejected", reason=payload.reason)
 
 
 def _ceremonial(state: ProjectState, payload: Payload, event: StoredEvent) -> ProjectState:
@@ -270,14 +270,14 @@ def _ceremonial(state: ProjectState, payload: Payload, event: StoredEvent) -> Pr
             | CeremonyCompleted()
             | CeremonyCancelled()
         ):
-            found = _held(state.ceremonies[payload.ceremony_id], payload)
-            return replace(state, ceremonies={**state.ceremonies, payload.ceremony_id: found})
+            ceremony = _held(state.ceremonies[payload.ceremony_id], payload)
+            return replace(state, ceremonies={**state.ceremonies, payload.ceremony_id: ceremony})
         case _:
             return state
 
 
 def _held(
-    known: Ceremony,
+    ceremony: Ceremony,
     payload: CeremonyStarted
     | CeremonyStoryReviewed
     | CeremonyStoryEstimated
@@ -287,17 +287,17 @@ def _held(
 ) -> Ceremony:
     match payload:
         case CeremonyStarted():
-            return replace(known, status="IN_PROGRESS", story_ids=tuple(str(s) for s in payload.story_ids))
+            return replace(ceremony, status="IN_PROGRESS", story_ids=tuple(str(s) for s in payload.story_ids))
         case CeremonyStoryReviewed():
-            after = replace(known, reviews={**known.reviews, (str(payload.story_id), str(payload.role)): payload})
+            after = replace(ceremony, reviews={**ceremony.reviews, (str(payload.story_id), str(payload.role)): payload})
             # A review that was under way while the ceremony was cancelled changes nothing about that.
-            is_whole = known.status == "IN_PROGRESS" and not after.missing
+            is_whole = ceremony.status == "IN_PROGRESS" and not after.missing
             return replace(after, status="REVIEWING") if is_whole else after
         case CeremonyStoryEstimated():
-            return replace(known, estimates={**known.estimates, str(payload.story_id): payload})
+            return replace(ceremony, estimates={**ceremony.estimates, str(payload.story_id): payload})
         case CeremonyStoryDecided():
-            return replace(known, decisions={**known.decisions, str(payload.story_id): payload})
+            return replace(ceremony, decisions={**ceremony.decisions, str(payload.story_id): payload})
         case CeremonyCompleted():
-            return replace(known, status="COMPLETED")
+            return replace(ceremony, status="COMPLETED")
         case CeremonyCancelled():
-            return replace(known, status="CANCELLED", reason=payload.reason)
+            return replace(ceremony, status="CANCELLED", reason=payload.reason)

@@ -50,10 +50,10 @@ def addresses_refusal(addresses: Iterable[str], *, allowed: Sequence[str] = ()) 
 
     One refused address refuses the name: a name that leads to both is a way to choose between them later.
     """
-    found = list(addresses)
-    if not found:
+    listed = list(addresses)
+    if not listed:
         return "the name has no address"
-    return next((why for address in found if (why := address_refusal(address, allowed=allowed))), None)
+    return next((why for address in listed if (why := address_refusal(address, allowed=allowed))), None)
 
 
 def _never(address: _Address) -> str | None:

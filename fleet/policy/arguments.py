@@ -130,10 +130,10 @@ def _wrong_form(value: str, spec: ArgSpec) -> str | None:
 
 def host_of(url: str) -> str | None:
     """The host in lower case; None when it is no address of a listed form, or names credentials (RT-58, RT-59)."""
-    if found := _URL.fullmatch(url):
-        return found.group(2).lower()
-    if found := _SCP.fullmatch(url):
-        return found.group(1).lower()
+    if match := _URL.fullmatch(url):
+        return match.group(2).lower()
+    if match := _SCP.fullmatch(url):
+        return match.group(1).lower()
     return None
 
 

@@ -11,12 +11,12 @@ from fleet.policy.capabilities import PRODUCT_OPS
 
 def plugin_ops(plugins: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, frozenset[str]]:
     """The operations that each plug-in declares, by tool; what is no declaration declares none."""
-    found: dict[str, frozenset[str]] = {}
+    operations: dict[str, frozenset[str]] = {}
     for tool, declarations in plugins.items():
         ops: list[Any] = [entry.get("ops") for entry in declarations if isinstance(entry, Mapping)]  # pyright: ignore[reportUnnecessaryIsInstance]
         tables = [cast("Mapping[str, Any]", table) for table in ops if isinstance(table, Mapping)]
-        found[tool] = frozenset(op for table in tables for op in table)
-    return found
+        operations[tool] = frozenset(op for table in tables for op in table)
+    return operations
 
 
 def with_plugins(

@@ -121,8 +121,8 @@ def parse_workspace_file(data: bytes) -> Preview | None:
 
 
 def _problems(error: ValidationError) -> list[dict[str, str]]:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [{"field": _place(e["loc"]), "message": _message(e["type"], e["msg"])} for e in found[:_MAX_PROBLEMS]]
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    return [{"field": _place(e["loc"]), "message": _message(e["type"], e["msg"])} for e in errors[:_MAX_PROBLEMS]]
 
 
 def _place(location: tuple[int | str, ...]) -> str:

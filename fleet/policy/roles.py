@@ -251,13 +251,13 @@ def load_roles(
     try:
         document = _Document.model_validate(data)
     except ValidationError as error:
-        found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise _wrong(source, found) from error
+        mistakes = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise _wrong(source, mistakes) from error
     declared, handled = document.actions, frozenset(handlers)
-    known = frozenset(Action) | (declared & handled)
+    actions = frozenset(Action) | (declared & handled)
     problems = [f"actions: no handler exists for {name}" for name in sorted(declared - handled - frozenset(Action))]
     for name, entry in document.roles.items():
-        problems += _unknowns(name, entry, known, tool_ops)
+        problems += _unknowns(name, entry, actions, tool_ops)
         problems += _lineage_problems(name, document.roles)
     if problems:
         raise _wrong(source, problems)

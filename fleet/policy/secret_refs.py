@@ -77,7 +77,7 @@ def references_in(document: JsonValue) -> tuple[FoundReference, ...]:
     Raises:
         InvalidInput: at least one is malformed; `problems` lists the pointer of each.
     """
-    found: list[FoundReference] = []
+    references: list[FoundReference] = []
     problems: list[str] = []
     for pointer, text in _strings(document):
         try:
@@ -86,9 +86,9 @@ def references_in(document: JsonValue) -> tuple[FoundReference, ...]:
             problems.append(pointer)
             continue
         if name is not None:
-            found.append(FoundReference(pointer, name))
+            references.append(FoundReference(pointer, name))
     _refuse(problems)
-    return tuple(found)
+    return tuple(references)
 
 
 def plan_delivery(argv: Sequence[str], env: Mapping[str, str]) -> SecretPlan:
@@ -100,8 +100,8 @@ def plan_delivery(argv: Sequence[str], env: Mapping[str, str]) -> SecretPlan:
     Raises:
         InvalidInput: a reference is malformed, or stands where the program should.
     """
-    found = references_in({"argv": list(argv), "env": dict(env)})
-    names = {reference.pointer: reference.name for reference in found}
+    references = references_in({"argv": list(argv), "env": dict(env)})
+    names = {reference.pointer: reference.name for reference in references}
     if "/argv/0" in names:
         raise InvalidInput("the program of a run is a secret reference; name a program", problems=["/argv/0"])
     files = {n: f"{SECRETS_FOLDER}/{n}" for p, n in names.items() if p.startswith("/argv/")}

@@ -102,10 +102,10 @@ class LessonBook:
             if ended.project_id == state.project_id and ended.ended_ms < state.created_ms
         ]
         stories.sort(key=lambda ended: (-ended.ended_ms, ended.story_id))
-        found: list[Lesson] = []
+        lessons: list[Lesson] = []
         for ended in stories[: self._rule.stories]:
-            found += await self._of(ended.story_id)
-        return tuple(found)
+            lessons += await self._of(ended.story_id)
+        return tuple(lessons)
 
     async def _closed(self) -> list[_Ended]:
         still_open = set(await self._log.open_streams())
@@ -130,14 +130,14 @@ class LessonBook:
 
     async def _of(self, story_id: StoryId) -> tuple[Lesson, ...]:
         """Returns the lessons of a story that ended. One that cannot be read has none; others keep their packs."""
-        known = self._lessons.get(story_id)
-        if known is None:
+        lessons = self._lessons.get(story_id)
+        if lessons is None:
             try:
                 events = await self._log.read(StreamId.of_story(story_id))
-                known = self._lessons[story_id] = lessons_of(story_id, [(event, decode(event)) for event in events])
+                lessons = self._lessons[story_id] = lessons_of(story_id, [(event, decode(event)) for event in events])
             except (LogCorrupted, UnsupportedSchema):
                 return ()
-        return known
+        return lessons
 
 
 MAX_WAIT_S = 2.0
@@ -182,12 +182,12 @@ class ContextService:
         since_ms = self._clock.monotonic_ms()
         as_of = await self._version(request)
         key = replace(request, as_of=as_of)
-        known = self._packs.get(key)
-        made = known or await self._build(request, as_of)
-        if known is None:
+        cached = self._packs.get(key)
+        made = cached or await self._build(request, as_of)
+        if cached is None:
             self._packs[key] = made
         took_ms = self._clock.monotonic_ms() - since_ms
-        self._tally.gave(made.project_id, hit=known is not None, took_ms=took_ms)
+        self._tally.gave(made.project_id, hit=cached is not None, took_ms=took_ms)
         return made.pack
 
     async def count(self, request: CountRequest) -> int:
@@ -204,9 +204,9 @@ class ContextService:
     async def _counting_of(self, request: CountRequest) -> Counting:
         """How the role counts. What it goes by never changes once a story was started, so that it is read once."""
         key = (request.story_id, request.role, request.policy)
-        known = self._counters.get(key)
-        if known is not None and known.since <= request.as_of:
-            return known.counting
+        counter = self._counters.get(key)
+        if counter is not None and counter.since <= request.as_of:
+            return counter.counting
         await self._version(PackRequest(request.story_id, request.role, "", request.as_of))
         view = await self._views.at(request.story_id, request.as_of)
         counting = await self._counting.of(view.state, request.role, request.policy)

@@ -78,29 +78,29 @@ class StoryViews:
     async def _from_snapshot(self, story_id: StoryId, as_of: int) -> _Held | None:
         """Begun from the snapshot; None when there is none that the log confirms."""
         stream = StreamId.of_story(story_id)
-        found = None
+        snapshot = None
         if self._snapshots is not None:
             with contextlib.suppress(FleetError):
-                found = await self._snapshots.get(stream)
-        if found is None or found.schema != state_schema() or not 0 < found.version <= as_of:
+                snapshot = await self._snapshots.get(stream)
+        if snapshot is None or snapshot.schema != state_schema() or not 0 < snapshot.version <= as_of:
             return None
-        tail = await self._log.read(stream, after=found.version - 1, limit=as_of - found.version + 1)
-        if not tail or tail[0].hash != found.hash:
+        tail = await self._log.read(stream, after=snapshot.version - 1, limit=as_of - snapshot.version + 1)
+        if not tail or tail[0].hash != snapshot.hash:
             return None
         try:
             with all_alive():
-                state = decode_state(found.data)
+                state = decode_state(snapshot.data)
         except StoreError:
             return None
-        if state.version != found.version:
+        if state.version != snapshot.version:
             return None
         state = await _folded(tail[1:], state)
         return await self._held_at(state, await self._looked_back(tail, state), hash=tail[-1].hash)
 
     async def _looked_back(self, tail: Sequence[StoredEvent], state: StoryState) -> tuple[Milestone, ...]:
         """The last milestones of `state`, of which those before the tail are read one by one."""
-        wanted = state.milestones[-self._milestones :]
-        older = [version for version in wanted if version < tail[0].version]
+        versions = state.milestones[-self._milestones :]
+        older = [version for version in versions if version < tail[0].version]
         stream = tail[0].stream
         read = [await self._log.read(stream, after=version - 1, limit=1) for version in older]
         events = [*(event for page in read for event in page), *tail]

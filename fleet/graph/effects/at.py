@@ -38,13 +38,13 @@ def ref_of(entity_id: str) -> Ref | None:
 
 def texts(**named: str | None) -> dict[str, Any]:
     """Each text whole, or its first 500 characters and, as `<name>_digest`, its digest (GR-8)."""
-    found: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     for name, value in named.items():
         if value is not None and len(value) > MAX_TEXT:
-            found |= {name: value[:_EXCERPT], f"{name}_digest": str(digest_of(value.encode()))}
+            properties |= {name: value[:_EXCERPT], f"{name}_digest": str(digest_of(value.encode()))}
         else:
-            found[name] = value
-    return found
+            properties[name] = value
+    return properties
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,21 +125,21 @@ def repair_received(at: At, e: RepairReceived) -> Iterator[GraphChange]:
 
 def evidence_recorded(at: At, e: EvidenceRecorded) -> Iterator[GraphChange]:
     """What the latest round measured of the candidate."""
-    found = e.evidence
-    candidate: Ref = (Label.CANDIDATE, found.candidate_id)
-    for run_id in found.run_ids:
-        yield at.describe(Label.RUN, run_id, kind="run", tree_in=found.tree_digest)
+    evidence = e.evidence
+    candidate: Ref = (Label.CANDIDATE, evidence.candidate_id)
+    for run_id in evidence.run_ids:
+        yield at.describe(Label.RUN, run_id, kind="run", tree_in=evidence.tree_digest)
     yield at.describe(
         *candidate,
         round=e.round,
-        gates_ok=found.gates_ok,
-        failed_gates=[gate.name for gate in found.gates if not gate.ok],
-        trusted_passed=found.trusted_passed,
-        trusted_total=found.trusted_total,
-        cluster_size=found.cluster_size,
-        diff_lines=found.diff_lines,
-        lint_errors=found.lint_errors,
-        tree_digest=found.tree_digest,
+        gates_ok=evidence.gates_ok,
+        failed_gates=[gate.name for gate in evidence.gates if not gate.ok],
+        trusted_passed=evidence.trusted_passed,
+        trusted_total=evidence.trusted_total,
+        cluster_size=evidence.cluster_size,
+        diff_lines=evidence.diff_lines,
+        lint_errors=evidence.lint_errors,
+        tree_digest=evidence.tree_digest,
     )
     yield link(Rel.CONSIDERED, (Label.COUNCIL, e.council_id), candidate)
 

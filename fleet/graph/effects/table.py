@@ -261,11 +261,11 @@ _TABLE: dict[type[Payload], Effect | Literal["none"]] = {
     OverrideUsed: NONE,
 }
 
-EFFECTS: Mapping[str, Effect | Literal["none"]] = MappingProxyType({cls.type: found for cls, found in _TABLE.items()})
+EFFECTS: Mapping[str, Effect | Literal["none"]] = MappingProxyType({cls.type: effect for cls, effect in _TABLE.items()})
 """Every event type by name: its effect, or NONE."""
 
 
 def effects(event: StoredEvent, payload: Payload) -> tuple[GraphChange, ...]:
     """What the event changes in the graph, in order; empty for a type that is marked as without effect (GR-3)."""
-    found = EFFECTS[payload.type]
-    return () if found == NONE else tuple(found(At.of(event), payload))
+    effect = EFFECTS[payload.type]
+    return () if effect == NONE else tuple(effect(At.of(event), payload))

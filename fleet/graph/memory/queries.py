@@ -160,30 +160,30 @@ def _impact_tasks(graph: GraphView, p: Params) -> list[Row]:
 
 
 def _impact_around(graph: GraphView, p: Params) -> list[Row]:
-    found: dict[NodeKey, int] = {}
+    distances: dict[NodeKey, int] = {}
     for task, steps in _tasks(graph, p).items():
         near = ends_of(graph.outgoing(task, Rel.TOUCHED)) | ends_of(graph.outgoing(task, Rel.COVERS))
         for key in near | ends_of(graph.incoming(task, Rel.PART_OF)):
-            found[key] = min(steps + 2, found.get(key, steps + 2))
-    return _nearest([_reached(graph, key, n, "path text tool", "status outcome") for key, n in found.items()], p)
+            distances[key] = min(steps + 2, distances.get(key, steps + 2))
+    return _nearest([_reached(graph, key, n, "path text tool", "status outcome") for key, n in distances.items()], p)
 
 
 def _tasks(graph: GraphView, p: Params) -> dict[NodeKey, int]:
-    found: dict[NodeKey, int] = {}
+    distances: dict[NodeKey, int] = {}
     for decision, steps in _dependents(graph, p).items():
         for task in ends_of(graph.outgoing(decision, Rel.AFFECTS)):
-            found[task] = min(steps, found.get(task, steps))
-    return found
+            distances[task] = min(steps, distances.get(task, steps))
+    return distances
 
 
 def _dependents(graph: GraphView, p: Params) -> dict[NodeKey, int]:
     """Each decision that depends on the asked one within `depth` steps, and by how many; the asked one by none."""
-    found = {NodeKey(Label.DECISION, p["decision_id"]): 0}
-    ring = list(found)
+    distances = {NodeKey(Label.DECISION, p["decision_id"]): 0}
+    ring = list(distances)
     for distance in range(1, p["depth"] + 1):
-        ring = [x for key in ring for x in ends_of(graph.incoming(key, Rel.DEPENDS_ON)) if x not in found]
-        found |= dict.fromkeys(ring, distance)
-    return found
+        ring = [x for key in ring for x in ends_of(graph.incoming(key, Rel.DEPENDS_ON)) if x not in distances]
+        distances |= dict.fromkeys(ring, distance)
+    return distances
 
 
 def _reached(graph: GraphView, key: NodeKey, distance: int, titles: str, states: str) -> Row:

@@ -33,8 +33,8 @@ def _header(graph: GraphView, p: Params) -> list[Row]:
         for c, has in graph.outgoing(key, Rel.HAS_CONSTRAINT)
         if has.get("removed_v") is None
     ]
-    known = picked(graph.nodes[key], (*_HEADER, "closed_at", "tree_digest"))
-    return [{"part": "story", **known, "criteria": criteria, "constraints": constraints}]
+    properties = picked(graph.nodes[key], (*_HEADER, "closed_at", "tree_digest"))
+    return [{"part": "story", **properties, "criteria": criteria, "constraints": constraints}]
 
 
 def _plans(graph: GraphView, p: Params) -> list[Row]:
@@ -61,13 +61,13 @@ def _task(graph: GraphView, plan: NodeKey, task: NodeKey) -> Row:
         for other, by in graph.outgoing(task, Rel.BLOCKED_BY)
         if by.get("removed_v") is None
     ]
-    known = picked(graph.nodes[task], _TASK)
-    return {"part": "task", "plan_id": plan.id, **known, "needs": needs, "blocked_by": blocked}
+    properties = picked(graph.nodes[task], _TASK)
+    return {"part": "task", "plan_id": plan.id, **properties, "needs": needs, "blocked_by": blocked}
 
 
 def _decisions(graph: GraphView, p: Params) -> list[Row]:
-    found = [key for key in ends_of(graph.outgoing(_story(p), Rel.HAS_DECISION)) if not graph.nodes[key]["stub"]]
-    rows = [_decision(graph, key) for key in found]
+    decisions = [key for key in ends_of(graph.outgoing(_story(p), Rel.HAS_DECISION)) if not graph.nodes[key]["stub"]]
+    rows = [_decision(graph, key) for key in decisions]
     return sorted(rows, key=lambda row: (row["created_at"] or 0, row["id"]))[: p["limit"]]
 
 
@@ -77,8 +77,14 @@ def _decision(graph: GraphView, key: NodeKey) -> Row:
         {"id": task.id, "title": graph.nodes[task].get("title")} for task in ends_of(graph.outgoing(key, Rel.AFFECTS))
     ]
     links = [{"rel": str(kind), "dst": end.id} for kind in _LINKS for end, _ in graph.outgoing(key, kind)]
-    known = picked(graph.nodes[key], _DECISION)
-    return {"part": "decision", **known, "author_id": authors[0] if authors else None, "tasks": tasks, "links": links}
+    properties = picked(graph.nodes[key], _DECISION)
+    return {
+        "part": "decision",
+        **properties,
+        "author_id": authors[0] if authors else None,
+        "tasks": tasks,
+        "links": links,
+    }
 
 
 def _milestones(graph: GraphView, p: Params) -> list[Row]:
@@ -124,11 +130,11 @@ def _runs(graph: GraphView, p: Params) -> list[Row]:
 
 def _activity(part: str, kind: Rel, label: Label) -> Callable[[GraphView, Params], list[Row]]:
     def answer(graph: GraphView, p: Params) -> list[Row]:
-        found = graph.incoming(NodeKey(Label.ACTOR, p["actor_id"]), kind)
+        relations = graph.incoming(NodeKey(Label.ACTOR, p["actor_id"]), kind)
         if label is Label.RUN:
-            times = [graph.nodes[start].get("started_at") for start, _ in found if start.label == label]
+            times = [graph.nodes[start].get("started_at") for start, _ in relations if start.label == label]
         else:
-            times = [at.get("at") for start, at in found if start.label == label]
+            times = [at.get("at") for start, at in relations if start.label == label]
         days = Counter(at // _DAY_MS for at in times if at is not None and p["from"] <= at <= p["to"])
         return [{"part": part, "day": day, "number": days[day]} for day in sorted(days)[: p["limit"]]]
 
@@ -221,8 +227,8 @@ def _orphan_deployments(graph: GraphView, p: Params) -> Iterator[Row]:
         )
 
 
-def _bounded(found: Callable[[GraphView, Params], Iterator[Row]]) -> Callable[[GraphView, Params], list[Row]]:
-    return lambda graph, p: sorted(found(graph, p), key=lambda row: row["id"])[: p["limit"]]
+def _bounded(rows: Callable[[GraphView, Params], Iterator[Row]]) -> Callable[[GraphView, Params], list[Row]]:
+    return lambda graph, p: sorted(rows(graph, p), key=lambda row: row["id"])[: p["limit"]]
 
 
 def _open_stories(graph: GraphView, p: Params) -> list[Row]:
@@ -262,8 +268,8 @@ def _begun(graph: GraphView, p: Params) -> list[tuple[NodeKey, dict[str, Any]]]:
     return [(key, node) for key, node in _of_story(graph, Label.RUN, p) if node.get("started_at") is not None]
 
 
-def _any(found: Iterable[object]) -> bool:
-    return next(iter(found), None) is not None
+def _any(items: Iterable[object]) -> bool:
+    return next(iter(items), None) is not None
 
 
 def _orphan(rule: str, key: NodeKey, /, **links: bool) -> Row:

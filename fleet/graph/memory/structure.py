@@ -57,13 +57,13 @@ def _path_history_tasks(graph: GraphView, p: Params) -> list[Row]:
 
 
 def _path_history_decisions(graph: GraphView, p: Params) -> list[Row]:
-    found = {key for task in _touching(graph, p) for key in ends_of(graph.incoming(task, Rel.AFFECTS))}
-    return _history(graph, p, found, "title", "status", ("decided_at", "created_at"))
+    decisions = {key for task in _touching(graph, p) for key in ends_of(graph.incoming(task, Rel.AFFECTS))}
+    return _history(graph, p, decisions, "title", "status", ("decided_at", "created_at"))
 
 
 def _path_history_runs(graph: GraphView, p: Params) -> list[Row]:
-    found = {key for task in _touching(graph, p) for key in ends_of(graph.incoming(task, Rel.PART_OF))}
-    return _history(graph, p, found, "tool", "outcome", ("finished_at", "started_at"))
+    runs = {key for task in _touching(graph, p) for key in ends_of(graph.incoming(task, Rel.PART_OF))}
+    return _history(graph, p, runs, "tool", "outcome", ("finished_at", "started_at"))
 
 
 def _history(

@@ -35,6 +35,6 @@ def picked(node: Mapping[str, Any], names: Iterable[str]) -> Row:
     return {name: node.get(name) for name in names}
 
 
-def ends_of(found: Iterable[tuple[NodeKey, dict[str, Any]]]) -> set[NodeKey]:
+def ends_of(ends: Iterable[tuple[NodeKey, dict[str, Any]]]) -> set[NodeKey]:
     """The ends themselves."""
-    return {key for key, _ in found}
+    return {key for key, _ in ends}

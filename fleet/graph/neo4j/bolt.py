@@ -126,14 +126,14 @@ class Bolt:
                 await self._create_schema(schema_statements(suffix))
             self._prepared.add(suffix)
 
-    async def _create_schema(self, wanted: dict[str, str]) -> None:
+    async def _create_schema(self, statements: dict[str, str]) -> None:
         async with self._session() as session:
-            missing = wanted.keys() - await self._names(session)
+            missing = statements.keys() - await self._names(session)
             # A server that was killed while it created them may list one and lose it again when it recovers.
             for attempt in range(_ATTEMPTS):
                 for name in missing:
-                    await _run_repeatedly(session, wanted[name])
-                missing = sorted(wanted.keys() - await self._names(session))
+                    await _run_repeatedly(session, statements[name])
+                missing = sorted(statements.keys() - await self._names(session))
                 if not missing:
                     return
                 await asyncio.sleep(_PAUSE_S * 2**attempt)
@@ -145,11 +145,11 @@ class Bolt:
             )
 
     async def _names(self, session: AsyncSession) -> set[str]:
-        found: set[str] = set()
+        names: set[str] = set()
         for what in ("CONSTRAINTS", "INDEXES"):
             result = await session.run(trusted(f"SHOW {what} YIELD name"))
-            found |= {row["name"] async for row in result}
-        return found
+            names |= {row["name"] async for row in result}
+        return names
 
     def _session(self) -> AsyncSession:
         return self._driver.session(database=self._database)  # pyright: ignore[reportUnknownMemberType]

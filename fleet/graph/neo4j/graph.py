@@ -231,18 +231,18 @@ def _move(stream: StreamId, projection: int, expected: Cursor, reached: Cursor) 
 async def _answer(tx: AsyncManagedTransaction, plan: QueryPlan, projection: int) -> list[Row] | None:
     """The rows of the plan; None when the projection did not stay the active one while they were read."""
     suffix = suffix_of(projection)
-    found: list[Row] = []
+    rows: list[Row] = []
     is_known = plan.subject is None or await _exists(tx, *plan.subject, suffix=suffix)
     if is_known:
         for statement in plan.statements:
-            found += await rows_of(tx, in_slot(cypher_of(statement), suffix), plan.params)
+            rows += await rows_of(tx, in_slot(cypher_of(statement), suffix), plan.params)
     # A projection is dropped only after another one became active, so what was read before that is whole.
     state = await rows_of(tx, READ_ACTIVE, {})
     if not state or state[0]["active"] != projection:
         return None
     if not is_known:
         raise plan.not_found()
-    return found
+    return rows
 
 
 async def _exists(tx: AsyncManagedTransaction, label: str, node_id: str, *, suffix: str) -> bool:

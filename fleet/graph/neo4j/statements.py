@@ -111,7 +111,7 @@ def cursor_id(stream: str, projection: int) -> str:
 def schema_statements(suffix: str = "") -> dict[str, str]:
     """Name of each constraint and index of one place -> the statement that creates it if it is missing (GR-33)."""
     unique = {_name(label, suffix): label for label in NODES}
-    wanted = {
+    statements = {
         name: f"CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{label}) REQUIRE n.id IS UNIQUE"
         for name, label in unique.items()
     } | {
@@ -119,7 +119,7 @@ def schema_statements(suffix: str = "") -> dict[str, str]:
         f"ON ({', '.join(f'n.{prop}' for prop in index.props)})"
         for index in INDEXES
     }
-    return {name: in_slot(text, suffix) for name, text in wanted.items()}
+    return {name: in_slot(text, suffix) for name, text in statements.items()}
 
 
 def _name(label: Label, suffix: str) -> str:

@@ -109,9 +109,9 @@ class StreamProjection:
         reached = Cursor(events[-1].version, events[-1].hash)
         if await self._graph.apply(stream, changes, expected=cursor, reached=reached, projection=projection):
             return reached
-        found = await self._verified_cursor(stream, projection)
+        verified = await self._verified_cursor(stream, projection)
         # A cursor that went back belongs to a projection that was dropped.
-        return found if found.version > cursor.version else cursor
+        return verified if verified.version > cursor.version else cursor
 
     async def _first_cursor(self, stream: StreamId, projection: int) -> Cursor:
         try:
@@ -130,10 +130,10 @@ class StreamProjection:
         if cursor == Cursor(head.version, head.hash):
             return cursor
         try:
-            found = await self._log.read(stream, after=cursor.version - 1, limit=1)
+            stored = await self._log.read(stream, after=cursor.version - 1, limit=1)
         except LogCorrupted as error:
             raise Poisoned(stream, cursor.version, error) from error
-        actual = found[0].hash if found else None
+        actual = stored[0].hash if stored else None
         if actual != cursor.hash:
             raise LogRegressed(
                 f"the graph holds {stream} up to version {cursor.version}, but the log "

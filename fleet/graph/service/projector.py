@@ -223,9 +223,9 @@ class Projector:
         """
         async with self._quiet:
             view = await self._view()
-            wanted = {delivery.hint.stream for delivery in taken} | self._failing
-            wanted |= self._were_parked - view.parked.keys()
-            for stream in sorted(wanted):
+            streams = {delivery.hint.stream for delivery in taken} | self._failing
+            streams |= self._were_parked - view.parked.keys()
+            for stream in sorted(streams):
                 await self._attempt(stream, view)
             self._were_parked = frozenset(view.parked)
         if taken:
@@ -289,8 +289,8 @@ class Projector:
         parked = await self._letters.parked("projector")
         held = await self._graph.held()
         letters = {
-            stream: SetAside(found.failure.code, found.failure.reason, found.failure.version, found.letter_id)
-            for stream, found in parked.items()
+            stream: SetAside(letter.failure.code, letter.failure.reason, letter.failure.version, letter.letter_id)
+            for stream, letter in parked.items()
         }
         return letters | {stream: SetAside(LogRegressed.code, reason) for stream, reason in held.items()}
 

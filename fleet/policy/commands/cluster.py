@@ -80,8 +80,8 @@ def diff_argv(args: Mapping[str, JsonValue], place: Place) -> tuple[str, ...]:
 
 def refused_kinds(names: str) -> tuple[str, ...]:
     """The kinds of these lines `kind.group/name` that may not be touched, each once, sorted."""
-    found = {line.partition("/")[0].partition(".")[0].lower() for line in names.split() if "/" in line}
-    return tuple(sorted(found - KINDS))
+    kinds = {line.partition("/")[0].partition(".")[0].lower() for line in names.split() if "/" in line}
+    return tuple(sorted(kinds - KINDS))
 
 
 def refused_rendered(text: str) -> tuple[str, ...]:
@@ -90,10 +90,10 @@ def refused_rendered(text: str) -> tuple[str, ...]:
     Reads the first column alone. A document in another form than a plain block cannot be judged so, and counts as
     the kind `unreadable`; so does a list, whose items stand deeper.
     """
-    found = {m.group(1).lower() for m in _KIND_LINE.finditer(text)}
+    kinds = {m.group(1).lower() for m in _KIND_LINE.finditer(text)}
     if _ODD_LINE.search(text) or _INDENTED.search(text):
-        found.add("unreadable")
-    return tuple(sorted(found - KINDS))
+        kinds.add("unreadable")
+    return tuple(sorted(kinds - KINDS))
 
 
 _KIND_LINE = re.compile(r"^(?:--- +)?kind[ \t]*:[ \t]*[\"']?([^\s\"'#]*)", re.MULTILINE)
@@ -130,8 +130,8 @@ def helm_argv(
 
 def chart_hosts(chart: JsonValue) -> tuple[str, ...]:
     """`host:port` that a chart is fetched from; none for a chart of the workspace."""
-    found = _CHART_ADDRESS.match(chart) if isinstance(chart, str) else None
-    return (f"{found[1].lower()}:{found[2] or 443}",) if found else ()
+    match = _CHART_ADDRESS.match(chart) if isinstance(chart, str) else None
+    return (f"{match[1].lower()}:{match[2] or 443}",) if match else ()
 
 
 _CHART_ADDRESS = re.compile(r"(?:oci|https)://([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/")

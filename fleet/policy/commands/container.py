@@ -126,18 +126,18 @@ def base_images(containerfile: str, *, listed: Collection[str]) -> tuple[str, ..
         PolicyDenied: an image that is not listed.
         InvalidInput: a line that is not in this part of the language.
     """
-    found: list[str] = []
+    images: list[str] = []
     stages = {"scratch"}
     for instruction, rest in _instructions(containerfile):
         if instruction == "FROM":
-            found += _base(rest, stages, listed)
+            images += _base(rest, stages, listed)
         elif instruction == "RUN" and rest.startswith("--"):
             raise _unusable(rest, "RUN has no flags here")
         elif instruction == "COPY":
-            found += _copied(rest, stages, listed)
-    if not found and "FROM" not in {name for name, _ in _instructions(containerfile)}:
+            images += _copied(rest, stages, listed)
+    if not images and "FROM" not in {name for name, _ in _instructions(containerfile)}:
         raise _unusable("", "there is no FROM")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(images))
 
 
 def _base(rest: str, stages: set[str], listed: Collection[str]) -> Iterator[str]:

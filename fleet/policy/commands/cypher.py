@@ -57,8 +57,8 @@ def classify_cypher(text: str) -> Statement:
 
 
 def _of_words(words: str) -> Statement:
-    if found := _CHANGING.search(words):
-        return Statement("write", f"{found[1]} changes the graph")
+    if match := _CHANGING.search(words):
+        return Statement("write", f"{match[1]} changes the graph")
     unsafe = [name for name in _CALLED.findall(words) if name not in _SAFE_PROCEDURES]
     if unsafe:
         return Statement("write", f"procedure {unsafe[0].lower()[:60]} may change the graph")

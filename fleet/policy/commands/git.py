@@ -90,11 +90,11 @@ def git_address(text: str) -> GitAddress | None:
 def parse_git_address(text: str) -> GitAddress:
     """As `git_address`, for what has to be on another machine; InvalidInput otherwise."""
     if len(text) <= _MAX_LENGTH:
-        if found := _URL.fullmatch(text):
-            scheme, user, host, port, path = found.groups()
+        if match := _URL.fullmatch(text):
+            scheme, user, host, port, path = match.groups()
             return _checked(text, scheme.lower(), user, host, port, path or "")
-        if found := _SCP.fullmatch(text):
-            return _checked(text, "ssh", found[1], found[2], None, f"/{found[3]}")
+        if match := _SCP.fullmatch(text):
+            return _checked(text, "ssh", match[1], match[2], None, f"/{match[3]}")
     raise _wrong(text)
 
 
@@ -122,5 +122,5 @@ def git_target(targets: Mapping[str, GitTarget], address: GitAddress) -> GitTarg
     if address.path in ("", "/"):
         return None
     holding = [place for place in targets if f"{address.place}/".startswith(f"{place.removesuffix('.git')}/")]
-    found = targets[max(holding, key=len)] if holding else None
-    return None if found is None or (address.scheme == "http" and not found.plain_http) else found
+    target = targets[max(holding, key=len)] if holding else None
+    return None if target is None or (address.scheme == "http" and not target.plain_http) else target

@@ -51,14 +51,14 @@ def _port_of(scheme: str) -> int:
 
 def target_of(url: str) -> Target:
     """The parts of an http address. InvalidInput for another scheme, credentials, or what is no address."""
-    found = _URL.fullmatch(url)
-    port = int(found[3] or _port_of(found[1])) if found else 0
-    if found is None or not 0 < port < 65_536 or not url.isascii():
+    match = _URL.fullmatch(url)
+    port = int(match[3] or _port_of(match[1])) if match else 0
+    if match is None or not 0 < port < 65_536 or not url.isascii():
         raise InvalidInput(
             "the address must be http(s)://host[:port]/path without credentials; correct it", field="url"
         )
-    path = found[4] or "/"
-    return Target(found[1], found[2].strip("[]").lower(), port, path if path.startswith("/") else f"/{path}")
+    path = match[4] or "/"
+    return Target(match[1], match[2].strip("[]").lower(), port, path if path.startswith("/") else f"/{path}")
 
 
 def redirected(before: Target, location: str, *, hosts: Iterable[str], plain_hosts: Iterable[str] = ()) -> Target:

@@ -65,8 +65,8 @@ def _of_reading(words: str) -> Statement:
         return Statement("write", "a part of it changes the database")
     if _LOCKING.search(words):
         return Statement("write", "it locks rows")
-    if found := _SIDE_EFFECTS.search(words):
-        return Statement("write", f"{found[0].rstrip('( ').lower()} has side effects")
+    if match := _SIDE_EFFECTS.search(words):
+        return Statement("write", f"{match[0].rstrip('( ').lower()} has side effects")
     return Statement("read", "it reads only")
 
 
@@ -74,18 +74,18 @@ def _without_literals(text: str) -> str | None:
     """The text with a blank for every literal and comment; None when one of them does not end."""
     kept: list[str] = []
     at = 0
-    while found := _LITERAL.search(text, at):
-        kept += [text[at : found.start()], " "]
-        end: int | None = found.end()
-        if found["block"]:
-            end = _end_of_comment(text, found.end())
-        elif found["dollar"]:
-            close = text.find(found["dollar"], found.end())
-            end = None if close < 0 else close + len(found["dollar"])
+    while literal := _LITERAL.search(text, at):
+        kept += [text[at : literal.start()], " "]
+        end: int | None = literal.end()
+        if literal["block"]:
+            end = _end_of_comment(text, literal.end())
+        elif literal["dollar"]:
+            close = text.find(literal["dollar"], literal.end())
+            end = None if close < 0 else close + len(literal["dollar"])
         if end is None:
             return None
         # A quoted name keeps its place as a name, so that `"delete"` is none of the words.
-        kept.append('"' if found[0].startswith('"') else "")
+        kept.append('"' if literal[0].startswith('"') else "")
         at = end
     rest = text[at:]
     return None if "'" in rest or '"' in rest else "".join(kept) + rest

@@ -185,9 +185,9 @@ def _is_listed(case: Case, spec: ArgSpec, text: str) -> bool:
         case "repository":
             return _is_listed_repository(case, text)
         case "database":
-            found = targets.databases.get(text)
+            database = targets.databases.get(text)
             is_granted = not grant.dbs or text in grant.dbs
-            return found is not None and is_granted and (found.allow_write or not case.capability.is_write)
+            return database is not None and is_granted and (database.allow_write or not case.capability.is_write)
         case "image":
             return text in targets.images
         case "namespace":

@@ -33,10 +33,10 @@ class _Document(Frozen):
 
     @field_validator("toolchains")
     @classmethod
-    def _keeps_python(cls, found: dict[str, ToolchainConfig]) -> dict[str, ToolchainConfig]:
-        if "python" in found and found["python"].language != "python":
+    def _keeps_python(cls, toolchains: dict[str, ToolchainConfig]) -> dict[str, ToolchainConfig]:
+        if "python" in toolchains and toolchains["python"].language != "python":
             raise ValueError("python runs the product's own scripts: give another name to this toolchain")
-        return found
+        return toolchains
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,11 @@ def load_policy(
     try:
         document = _Document.model_validate(_with_shared(data, source))
     except ValidationError as error:
-        found = [
+        mistakes = [
             _Problem(".".join(map(str, e["loc"])) or "(whole file)", e["msg"].removeprefix("Value error, "))
             for e in error.errors(include_url=False, include_input=False, include_context=False)
         ]
-        raise _wrong(source, found) from error
+        raise _wrong(source, mistakes) from error
     capabilities = _capabilities(document)
     policy = Policy(
         roles=roles,
@@ -200,7 +200,7 @@ def _declaration_problems(
     document: _Document, roles: RolesConfig, tool_ops: Mapping[str, frozenset[str]]
 ) -> Iterator[_Problem]:
     for tool, declarations in document.tools.items():
-        known = tool_ops.get(tool, frozenset[str]()) | PRODUCT_OPS.get(tool, frozenset[str]())
+        declared_ops = tool_ops.get(tool, frozenset[str]()) | PRODUCT_OPS.get(tool, frozenset[str]())
         seen = set[str]()
         for number, declared in enumerate(declarations):
             path = f"tools.{tool}.{number}"
@@ -209,9 +209,9 @@ def _declaration_problems(
             if declared.approver_role is not None and not _can_approve(declared.approver_role, roles):
                 yield _Problem(f"{path}.approver_role", f"no role {declared.approver_role!r} that a person can hold")
             for op in declared.ops:
-                if not known:
+                if not declared_ops:
                     yield _Problem(f"tools.{tool}", "no such tool")
-                elif op not in known:
+                elif op not in declared_ops:
                     yield _Problem(f"{path}.ops.{op}", f"tool {tool} has no such operation")
                 if op in seen:
                     yield _Problem(f"{path}.ops.{op}", "it is declared twice")
@@ -304,8 +304,8 @@ def _fitting(rule: Rule, cells: Mapping[str, Sequence[_Cell]], policy: Policy) -
     """The cells, given by operation, that the rule is about: what `Rule.fits` says of each, asked once per part."""
     roles = {role.name for role in policy.roles.roles.values() if rule.is_for(role)}
     covered = [name for name, capability in policy.capabilities.items() if rule.covers(capability)]
-    found = (cell for name in covered for cell in cells.get(name, ()))
-    return {c for c in found if c.role in roles and c.origin in rule.origins and rule.is_in(c.phase)}
+    covered_cells = (cell for name in covered for cell in cells.get(name, ()))
+    return {c for c in covered_cells if c.role in roles and c.origin in rule.origins and rule.is_in(c.phase)}
 
 
 def _reach_problems(policy: Policy) -> Iterator[_Problem]:

@@ -14,12 +14,12 @@ def offered(policy: Policy, role: str, *, phase: Phase, is_read_only: bool = Fal
 
     The rest is refused anyway; what is offered may still be refused for its arguments, or need an approval.
     """
-    found = policy.roles.role(role)
+    named_role = policy.roles.role(role)
     names = sorted(policy.capabilities)
     return tuple(
         capability
         for capability in (policy.capabilities[name] for name in names)
-        if not (is_read_only and capability.is_write) and _standing(policy, found, capability, phase) != "deny"
+        if not (is_read_only and capability.is_write) and _standing(policy, named_role, capability, phase) != "deny"
     )
 
 

@@ -54,19 +54,19 @@ def decide(
         return _denied(Refusal("budget_exceeded", "the budget is used up"), digest, subject)
     consumes: EntityId | None = None
     if ask is not None:
-        found = _consent(case, ask.gate, subject, list(approvals), now_ms)
-        if isinstance(found, Refusal):
-            return _denied(found, digest, subject)
-        if found is None or found.status != "granted":
+        consent = _consent(case, ask.gate, subject, list(approvals), now_ms)
+        if isinstance(consent, Refusal):
+            return _denied(consent, digest, subject)
+        if consent is None or consent.status != "granted":
             return NeedsApproval(
                 rule_id=ask.rule_id,
                 policy_digest=digest,
                 request_digest=subject,
                 reason=ask.reason,
                 gate=ask.gate,
-                approval_id=found.approval_id if found else None,
+                approval_id=consent.approval_id if consent else None,
             )
-        consumes = found.approval_id
+        consumes = consent.approval_id
     if facts.epoch != facts.current_epoch:
         stale = f"epoch {facts.epoch} is over, the story is at {facts.current_epoch}"
         return _denied(Refusal("epoch_stale", stale), digest, subject)

@@ -47,8 +47,8 @@ class ArgMatch(Frozen):
     def holds(self, value: object, *, is_strict: bool) -> bool:
         """Whether it fits. For a strict rule (deny, ask) one item of a list is enough, or none."""
         texts = texts_of(value)
-        found = [self._holds_for(text) for text in texts]
-        return (any(found) or not found) if is_strict else (all(found) and bool(found))
+        fits = [self._holds_for(text) for text in texts]
+        return (any(fits) or not fits) if is_strict else (all(fits) and bool(fits))
 
     def _holds_for(self, text: str) -> bool:
         fits = not self.matches or any(glob_matches(glob, text) for glob in self.matches)
@@ -103,8 +103,8 @@ class Rule(Frozen):
 
 def names_call(pattern: str, capability: Capability) -> bool:
     """Whether the pattern names this operation."""
-    found = _CALLS.fullmatch(pattern)
-    assert found is not None
-    tool, op, access = found.groups()
+    match = _CALLS.fullmatch(pattern)
+    assert match is not None
+    tool, op, access = match.groups()
     fits = tool in (_ANY, capability.tool) and op in (None, _ANY, capability.op)
     return fits and access in (None, capability.declared.access)

@@ -65,15 +65,15 @@ class _Args:
 _Translation = Callable[[_Args], Command]
 
 
-def _by_language(call: ToolCall, args: _Args, language: str, known: Mapping[str, _Translation]) -> Command:
-    if language not in known:
+def _by_language(call: ToolCall, args: _Args, language: str, translations: Mapping[str, _Translation]) -> Command:
+    if language not in translations:
         raise PolicyDenied(
-            f"{call.tool}.{call.op} has no program for {language}: use it for {', '.join(sorted(known))}, or exec.run "
-            "with a program of the project",
+            f"{call.tool}.{call.op} has no program for {language}: use it for {', '.join(sorted(translations))}, or "
+            "exec.run with a program of the project",
             rule_id="language_unsupported",
             language=language,
         )
-    return known[language](args)
+    return translations[language](args)
 
 
 def _pytest(args: _Args) -> Command:

@@ -127,10 +127,10 @@ def plan_services(
 
 def _check_kind(service: ServiceSpec, recipes: ServicesConfig, role: str | None) -> None:
     recipe = recipes.root.get(service.kind)
-    known = ", ".join(sorted(recipes.root)) or "none"
+    kinds = ", ".join(sorted(recipes.root)) or "none"
     if recipe is None:
         raise PolicyDenied(
-            f"service {service.name}: there is no kind {service.kind!r}: use one of {known}, or add a recipe to "
+            f"service {service.name}: there is no kind {service.kind!r}: use one of {kinds}, or add a recipe to "
             "section services of config/policy.yaml",
             rule_id="unknown_service",
             kind=service.kind,

@@ -120,21 +120,21 @@ def _artifact(path: str) -> str:
 
 
 def _limits(task: TaskSpec, caps: TaskCaps) -> Limits:
-    wanted, named = task.resources, task.resources.model_fields_set
+    resources, named = task.resources, task.resources.model_fields_set
 
     def capped(field: str, value: int, cap: int, shown: Callable[[TaskResources], object]) -> int:
         if value > cap and field in named:
             raise PolicyDenied(
-                f"resources.{field} {shown(wanted)} is above what this fleet gives ({cap})",
+                f"resources.{field} {shown(resources)} is above what this fleet gives ({cap})",
                 rule_id="over_cap",
                 field=f"resources.{field}",
                 cap=cap,
             )
         return min(value, cap)
 
-    millis = int(Decimal(wanted.cpu) * 1000)
+    millis = int(Decimal(resources.cpu) * 1000)
     if not 100 <= millis <= 64_000:
-        raise InvalidInput("resources.cpu is between 0.1 and 64", field="resources.cpu", value=wanted.cpu)
+        raise InvalidInput("resources.cpu is between 0.1 and 64", field="resources.cpu", value=resources.cpu)
     if task.timeouts.overall_s > caps.overall_s and "overall_s" in task.timeouts.model_fields_set:
         raise PolicyDenied(
             f"timeouts.overallSec {task.timeouts.overall_s} is above what this fleet gives ({caps.overall_s})",
@@ -142,7 +142,7 @@ def _limits(task: TaskSpec, caps: TaskCaps) -> Limits:
             field="timeouts.overallSec",
             cap=caps.overall_s,
         )
-    memory, disk = _bytes(wanted.memory), _bytes(wanted.disk)
+    memory, disk = _bytes(resources.memory), _bytes(resources.disk)
     if memory < 16 << 20 or disk < 1 << 20:
         raise InvalidInput("resources.memory is at least 16Mi and resources.disk at least 1Mi", field="resources")
     overall_s = min(task.timeouts.overall_s, caps.overall_s)
@@ -152,7 +152,7 @@ def _limits(task: TaskSpec, caps: TaskCaps) -> Limits:
         grace_s=task.timeouts.grace_s,
         cpu_millis=capped("cpu", millis, caps.cpu_millis, lambda r: r.cpu),
         memory_bytes=capped("memory", memory, caps.memory_bytes, lambda r: r.memory),
-        pids=capped("pids", wanted.pids, caps.pids, lambda r: r.pids),
+        pids=capped("pids", resources.pids, caps.pids, lambda r: r.pids),
         disk_bytes=capped("disk", disk, caps.disk_bytes, lambda r: r.disk),
         file_bytes=2 << 30,
         output_bytes=64 << 20,
@@ -194,7 +194,7 @@ def task_result(
     )
     if result is None:
         return TaskResult(status=status, metadata=about, problem=dict(problem) if problem else None)
-    known = about.model_copy(
+    metadata = about.model_copy(
         update={
             "image_digest": result.image,
             "duration": -(-result.usage.wall_ms // 1000),
@@ -218,7 +218,7 @@ def task_result(
         logs_ref=result.log, artifacts=kept, truncated=result.stdout.truncated or result.stderr.truncated
     )
     return TaskResult(
-        status=result.status, exit_code=result.exit_code, reason=result.reason, captured=captured, metadata=known
+        status=result.status, exit_code=result.exit_code, reason=result.reason, captured=captured, metadata=metadata
     )
 
 
