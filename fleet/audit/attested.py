@@ -29,14 +29,14 @@ class Opened:
 def check_note(note: str, keys: KeyRing, check: SignCheck, *, sequence: int | None) -> Checkpoint | Finding:
     """The checkpoint of the note that is kept as number `sequence` (None: any), or what is wrong with it."""
     try:
-        found = keys.open(note, check)
+        checkpoint = keys.open(note, check)
     except LogCorrupted as error:
         return Finding(Verdict.BAD_SIGNATURE, _SUBJECT, sequence, error.message)
     except InvalidInput as error:
         return Finding(Verdict.ALTERED, _SUBJECT, sequence, error.message)
-    if sequence is not None and found.sequence != sequence:
-        return Finding(Verdict.REORDERED, _SUBJECT, sequence, f"holds the signed checkpoint {found.sequence}")
-    return found
+    if sequence is not None and checkpoint.sequence != sequence:
+        return Finding(Verdict.REORDERED, _SUBJECT, sequence, f"holds the signed checkpoint {checkpoint.sequence}")
+    return checkpoint
 
 
 def check_root(checkpoint: Checkpoint, signed: SignedCheckpoint) -> Finding | None:
@@ -65,7 +65,7 @@ def check_successor(
 ) -> list[Finding]:
     """No stream of checkpoint `sequence` is missing or shorter in the next one, but for accepted losses."""
     after = {leaf.stream: leaf for leaf in later}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for leaf in earlier:
         now = after.get(leaf.stream)
         reached = now.version if now else 0
@@ -76,8 +76,8 @@ def check_successor(
         detail = (
             f"checkpoint {sequence} attests version {leaf.version}, checkpoint {sequence + 1} {reached or 'nothing'}"
         )
-        found.append(Finding(verdict, str(leaf.stream), leaf.version, detail))
-    return found
+        findings.append(Finding(verdict, str(leaf.stream), leaf.version, detail))
+    return findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +141,10 @@ def attested_heads(leaves: Sequence[Leaf], losses: Sequence[Loss], *, sequence: 
 
     Archived streams are left out: their bytes are meant to be gone.
     """
-    found: dict[StreamId, Head] = {}
+    heads: dict[StreamId, Head] = {}
     for leaf in leaves:
         loss = excused(losses, leaf.stream, version=leaf.version, sequence=sequence)
         kept = loss.kept if loss else leaf
         if kept.version and leaf.mark is not LeafMark.ARCHIVED:
-            found[leaf.stream] = Head(kept.version, kept.hash)
-    return found
+            heads[leaf.stream] = Head(kept.version, kept.hash)
+    return heads

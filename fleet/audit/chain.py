@@ -94,13 +94,13 @@ class ChainCheck:
     Args:
         after: where the check begins; the beginning of the stream when nothing is known.
         is_linked: whether the first entry has to name the hash of `after`.
-        wanted: versions whose hash `hashes` is to hold afterwards.
+        kept_versions: versions whose hash `hashes` is to hold afterwards.
     """
 
     stream: StreamId
     after: Head = field(default_factory=Head)
     is_linked: bool = True
-    wanted: frozenset[int] = frozenset()
+    kept_versions: frozenset[int] = frozenset()
     findings: list[Finding] = field(default_factory=list[Finding])
     hashes: dict[int, str] = field(default_factory=dict[int, str])
     version: int = field(init=False)
@@ -126,7 +126,7 @@ class ChainCheck:
         for at, entry in enumerate(entries):
             match = _VERSION.fullmatch(entry.entry_id)
             if match is None or int(match[1]) <= self.version:
-                self._found(Verdict.ALTERED, self.version + 1, f"entry {entry.entry_id[:40]!r} is no version")
+                self._record(Verdict.ALTERED, self.version + 1, f"entry {entry.entry_id[:40]!r} is no version")
                 continue
             self._pass_gap(int(match[1]))
             self._check(entry, around[at + 1 : at + _WINDOW])
@@ -135,14 +135,14 @@ class ChainCheck:
         if version > self.version + 1:
             first, last = self.version + 1, version - 1
             detail = "is gone" if first == last else f"to {last} are gone"
-            self._found(Verdict.MISSING, first, f"{detail}, while version {version} is there")
+            self._record(Verdict.MISSING, first, f"{detail}, while version {version} is there")
             self._prev = None
         self.version = version
 
     def _check(self, entry: RawEntry, later: Sequence[RawEntry]) -> None:
         read = _read(entry)
         if read is None:
-            self._found(Verdict.ALTERED, self.version, "is not an event any more")
+            self._record(Verdict.ALTERED, self.version, "is not an event any more")
             self._prev = None
             return
         if read.hash_at(self.stream, self.version) != read.own:
@@ -150,12 +150,12 @@ class ChainCheck:
             return
         self._shift = 0
         if self._prev is not None and read.prev != self._prev:
-            self._found(Verdict.FORKED, self.version, "does not follow the version before it")
+            self._record(Verdict.FORKED, self.version, "does not follow the version before it")
         self._settle(read)
 
     def _settle(self, read: _Read) -> None:
         self._prev = read.own
-        if self.version in self.wanted:
+        if self.version in self.kept_versions:
             self.hashes[self.version] = read.own
 
     def _misfit(self, read: _Read, later: Sequence[RawEntry]) -> None:
@@ -169,13 +169,13 @@ class ChainCheck:
         )
         self._prev = None
         if written_for is None:
-            self._found(Verdict.ALTERED, self.version, "its bytes do not match its hash")
+            self._record(Verdict.ALTERED, self.version, "its bytes do not match its hash")
             # The hash is what the next entry names: one changed byte is one finding.
             self._settle(read)
         elif written_for < self.version or self._is_among(later):
-            self._found(Verdict.REORDERED, self.version, f"holds the entry that was written as version {written_for}")
+            self._record(Verdict.REORDERED, self.version, f"holds the entry that was written as version {written_for}")
         elif written_for - self.version != self._shift:
-            self._found(Verdict.MISSING, self.version, f"the entry of version {written_for} stands in its place")
+            self._record(Verdict.MISSING, self.version, f"the entry of version {written_for} stands in its place")
         self._shift = 0 if written_for is None else written_for - self.version
 
     def _is_among(self, later: Sequence[RawEntry]) -> bool:
@@ -187,19 +187,21 @@ class ChainCheck:
         if self.version == self.after.version and head is None:
             return
         if head is not None and head.version > self.version == 0:
-            self._found(Verdict.DELETED, None, f"all entries are gone, while the head says version {head.version}")
+            self._record(Verdict.DELETED, None, f"all entries are gone, while the head says version {head.version}")
         elif head is None:
-            self._found(Verdict.MISSING, None, f"the record of its head is gone; entries end at version {self.version}")
+            self._record(
+                Verdict.MISSING, None, f"the record of its head is gone; entries end at version {self.version}"
+            )
         elif head.version > self.version:
-            self._found(
+            self._record(
                 Verdict.MISSING,
                 self.version + 1,
                 f"entries end at version {self.version}, while the head says {head.version}",
             )
         elif head.version < self.version or (self._prev is not None and head.hash != self._prev):
-            self._found(Verdict.ALTERED, self.version, "the record of its head does not name the last entry")
+            self._record(Verdict.ALTERED, self.version, "the record of its head does not name the last entry")
 
-    def _found(self, verdict: Verdict, version: int | None, detail: str) -> None:
+    def _record(self, verdict: Verdict, version: int | None, detail: str) -> None:
         if len(self.findings) < _MAX_FINDINGS:
             self.findings.append(Finding(verdict, str(self.stream), version, detail))
 

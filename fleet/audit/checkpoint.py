@@ -153,10 +153,10 @@ def sign_checkpoint(
 
 def open_checkpoint(note: str, key: NoteKey, check: SignCheck) -> Checkpoint:
     """The checkpoint of a signed note. Raises InvalidInput (not of the form), LogCorrupted (not signed by the key)."""
-    found = parse_checkpoint(open_note(note, key, check))
-    if found.origin != key.name:
-        raise InvalidInput(f"the checkpoint is one of {found.origin[:80]!r}, not of {key.name}")
-    return found
+    checkpoint = parse_checkpoint(open_note(note, key, check))
+    if checkpoint.origin != key.name:
+        raise InvalidInput(f"the checkpoint is one of {checkpoint.origin[:80]!r}, not of {key.name}")
+    return checkpoint
 
 
 _NUMBER = r"0|[1-9][0-9]{0,15}"
@@ -179,7 +179,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if match is None:
         raise InvalidInput(f"this is no checkpoint of a fleet's log: {text[:120]!r}")
     previous = match["previous"]
-    found = Checkpoint(
+    checkpoint = Checkpoint(
         origin=match["origin"],
         size=int(match["size"]),
         root=base64.b64decode(match["root"]),
@@ -189,15 +189,17 @@ def parse_checkpoint(text: str) -> Checkpoint:
         versions=int(match["versions"]),
         handover=_handover(match["origin"], match["retired"], match["successor"]),
     )
-    if found.text != text or (found.previous is None) != (found.sequence == 1):
-        raise InvalidInput(f"checkpoint {found.sequence} is not written in its one form, or its previous one is wrong")
-    return found
+    if checkpoint.text != text or (checkpoint.previous is None) != (checkpoint.sequence == 1):
+        raise InvalidInput(
+            f"checkpoint {checkpoint.sequence} is not written in its one form, or its previous one is wrong"
+        )
+    return checkpoint
 
 
 def _handover(origin: str, retired: str | None, successor: str | None) -> Handover | None:
     if retired is None or successor is None:
         return None
-    found = Handover(NoteKey.parse(retired), NoteKey.parse(successor))
-    if found.retired.name != origin or found.successor.name == origin:
-        raise InvalidInput(f"a checkpoint of {origin} retires {found.retired.name} for {found.successor.name}")
-    return found
+    handover = Handover(NoteKey.parse(retired), NoteKey.parse(successor))
+    if handover.retired.name != origin or handover.successor.name == origin:
+        raise InvalidInput(f"a checkpoint of {origin} retires {handover.retired.name} for {handover.successor.name}")
+    return handover

@@ -45,17 +45,17 @@ class KeyRing:
             handovers: notes of checkpoints, in any order; one that is no handover, is not signed by both of its keys,
                 or does not lead to a key of the ring is passed over.
         """
-        found = sorted({h for note in handovers if (h := _handover(note, check))}, key=lambda h: h.sequence)
-        before = {h.successor: h for h in found}
+        ordered = sorted({h for note in handovers if (h := _handover(note, check))}, key=lambda h: h.sequence)
+        before = {h.successor: h for h in ordered}
         # Of two that retire one key the later one is made with a stolen key.
-        after = {h.retired: h for h in reversed(found)}
+        after = {h.retired: h for h in reversed(ordered)}
         chain: list[_Handover] = []
-        known = {key}
-        while (earlier := before.get(chain[0].retired if chain else key)) and earlier.retired not in known:
-            known.add(earlier.retired)
+        passed = {key}
+        while (earlier := before.get(chain[0].retired if chain else key)) and earlier.retired not in passed:
+            passed.add(earlier.retired)
             chain.insert(0, earlier)
-        while (later := after.get(chain[-1].successor if chain else key)) and later.successor not in known:
-            known.add(later.successor)
+        while (later := after.get(chain[-1].successor if chain else key)) and later.successor not in passed:
+            passed.add(later.successor)
             chain.append(later)
         return cls(key, tuple(_spans(chain)) or (_Span(key, 1, None),))
 
@@ -72,25 +72,25 @@ class KeyRing:
             LogCorrupted: not signed by a key of the ring, or by one that had been retired, or was not yet in use.
         """
         span = self._of(_origin(note))
-        found = open_checkpoint(note, span.key, check)
-        if found.handover is not None:
-            open_note(note, found.handover.successor, check)
-        if found.sequence < span.first or (span.last and found.sequence > span.last):
+        checkpoint = open_checkpoint(note, span.key, check)
+        if checkpoint.handover is not None:
+            open_note(note, checkpoint.handover.successor, check)
+        if checkpoint.sequence < span.first or (span.last and checkpoint.sequence > span.last):
             raise LogCorrupted(
-                f"checkpoint {found.sequence} is signed by {span.key.name}, which signs checkpoints {span.first} to "
-                f"{span.last or 'the newest'}: a retired key was used",
-                sequence=found.sequence,
+                f"checkpoint {checkpoint.sequence} is signed by {span.key.name}, which signs checkpoints "
+                f"{span.first} to {span.last or 'the newest'}: a retired key was used",
+                sequence=checkpoint.sequence,
             )
-        return found
+        return checkpoint
 
     def open_loss(self, note: str, check: SignCheck) -> Loss:
         """The record of an accepted loss that a key of the ring has signed. Raises as `open` does."""
         text = note_text(note)
         for span in self._spans:
             if f"\n— {span.key.name} " in note.removeprefix(text):
-                found = open_loss(note, span.key, check)
-                if span.last is None or found.sequence <= span.last:
-                    return found
+                loss = open_loss(note, span.key, check)
+                if span.last is None or loss.sequence <= span.last:
+                    return loss
         return open_loss(note, self._spans[-1].key, check)
 
     def _of(self, origin: str) -> _Span:
@@ -113,23 +113,23 @@ def _origin(note: str) -> str:
 
 def _parsed(note: str) -> Checkpoint | None:
     try:
-        found = parse_checkpoint(note_text(note))
+        checkpoint = parse_checkpoint(note_text(note))
     except InvalidInput:
         return None
-    return found if found.handover else None
+    return checkpoint if checkpoint.handover else None
 
 
 def _handover(note: str, check: SignCheck) -> _Handover | None:
-    found = _parsed(note)
-    if found is None or found.handover is None:
+    checkpoint = _parsed(note)
+    if checkpoint is None or checkpoint.handover is None:
         return None
-    both = found.handover
+    both = checkpoint.handover
     try:
         for key in (both.retired, both.successor):
             open_note(note, key, check)
     except LogCorrupted:
         return None
-    return _Handover(both.retired, both.successor, found.sequence)
+    return _Handover(both.retired, both.successor, checkpoint.sequence)
 
 
 def _spans(chain: list[_Handover]) -> Iterator[_Span]:

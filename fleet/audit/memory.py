@@ -37,8 +37,8 @@ class MemoryCheckpointStore:
 
     async def notes(self, *, after: int = 0, limit: int | None = None) -> list[StoredNote]:
         """The notes of the sequences above `after`, in order."""
-        found = [StoredNote(number, signed.note) for number, signed in enumerate(self.kept, start=1) if number > after]
-        return found if limit is None else found[:limit]
+        notes = [StoredNote(number, signed.note) for number, signed in enumerate(self.kept, start=1) if number > after]
+        return notes if limit is None else notes[:limit]
 
     async def add_loss(self, note: str) -> None:
         """The signed record is kept, once."""
@@ -96,8 +96,8 @@ class MemoryRawLog:
 
     async def held(self) -> list[StreamId]:
         """Streams of which there are entries, sorted."""
-        found = {stream for stream in await self._log.streams() if stream not in self.tampered}
-        return sorted(found | {stream for stream, entries in self.tampered.items() if entries})
+        streams = {stream for stream in await self._log.streams() if stream not in self.tampered}
+        return sorted(streams | {stream for stream, entries in self.tampered.items() if entries})
 
     async def listed(self) -> list[StreamId]:
         """Streams that the log's own list names, sorted."""

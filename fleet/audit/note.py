@@ -119,9 +119,9 @@ def note_text(raw: str) -> str:
 def _parts(raw: str) -> tuple[str, list[tuple[str, str]]]:
     if len(raw) > MAX_NOTE_BYTES or not raw.endswith("\n") or _CONTROL.search(raw):
         raise _no_note(f"longer than {MAX_NOTE_BYTES} bytes, without a last newline, or with control characters")
-    text, found, below = raw.rpartition("\n\n")
+    text, separator, below = raw.rpartition("\n\n")
     lines = below[:-1].split("\n") if below else []
-    if not found or not 1 <= len(lines) <= _MAX_SIGNATURES:
+    if not separator or not 1 <= len(lines) <= _MAX_SIGNATURES:
         raise _no_note(f"text, an empty line and 1 to {_MAX_SIGNATURES} signatures are expected")
     signatures: list[tuple[str, str]] = []
     for line in lines:

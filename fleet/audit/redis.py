@@ -80,14 +80,16 @@ class RedisCheckpointStore:
         async def attempt(send: Send) -> list[Any]:
             return await _LATEST.run(send, [_CHECKPOINTS, _HEADS], [])
 
-        found = await repeat(self._client, attempt, doing="read the newest checkpoint", margin_s=self._margin_s)
-        return SignedCheckpoint(note=_note(found[0]), leaves=_leaves(found[1])) if found else None
+        reply = await repeat(self._client, attempt, doing="read the newest checkpoint", margin_s=self._margin_s)
+        return SignedCheckpoint(note=_note(reply[0]), leaves=_leaves(reply[1])) if reply else None
 
     async def notes(self, *, after: int = 0, limit: int | None = None) -> list[StoredNote]:
         """The notes of the sequences above `after`, in order, at most `limit`."""
         count = () if limit is None else ("COUNT", limit)
-        found = await call(self._client, "XRANGE", _CHECKPOINTS, f"({after}", "+", *count, doing="read the checkpoints")
-        return [StoredNote(int(entry_id.split(b"-")[0]), _note(fields)) for entry_id, fields in found]
+        entries = await call(
+            self._client, "XRANGE", _CHECKPOINTS, f"({after}", "+", *count, doing="read the checkpoints"
+        )
+        return [StoredNote(int(entry_id.split(b"-")[0]), _note(fields)) for entry_id, fields in entries]
 
     async def add_loss(self, note: str) -> None:
         """The signed record is on disk; the same one again changes nothing."""
@@ -99,8 +101,8 @@ class RedisCheckpointStore:
 
     async def losses(self) -> list[str]:
         """Every record that was added, in order."""
-        found = await call(self._client, "XRANGE", _LOSSES, "-", "+", doing="read the accepted losses")
-        return [_note(fields) for _, fields in found]
+        entries = await call(self._client, "XRANGE", _LOSSES, "-", "+", doing="read the accepted losses")
+        return [_note(fields) for _, fields in entries]
 
 
 def _note(fields: list[bytes]) -> str:
@@ -131,14 +133,14 @@ class RedisRawLog:
 
     async def held(self) -> list[StreamId]:
         """Streams of which there are entries, sorted, found among the keys of the server."""
-        found: set[StreamId] = set()
+        streams: set[StreamId] = set()
         cursor = b"0"
         while True:
             words = ("SCAN", cursor, "MATCH", "fleet:{p*}:*:log", "COUNT", _SCANNED, "TYPE", "stream")
             cursor, keys = await call(self._client, *words, doing="look for streams")
-            found.update(s for key in keys if (s := _stream_of(key)) is not None)
+            streams.update(s for key in keys if (s := _stream_of(key)) is not None)
             if cursor == b"0":
-                return sorted(found)
+                return sorted(streams)
 
     async def listed(self) -> list[StreamId]:
         """Streams that the log's own list names, sorted; what is no stream's id is left out."""

@@ -96,7 +96,7 @@ class MemoryChange:
     """One change request as it stands."""
 
     number: int
-    wanted: Wanted
+    request: Wanted
     state: Literal["open", "closed", "merged"] = "open"
 
 
@@ -124,8 +124,8 @@ class MemoryChangeRequests:
 
     def changes(self, repository: str) -> list[MemoryChange]:
         """Every change request, by number."""
-        found = [change for (name, _), change in self._changes.items() if name == repository]
-        return sorted(found, key=lambda change: change.number)
+        changes = [change for (name, _), change in self._changes.items() if name == repository]
+        return sorted(changes, key=lambda change: change.number)
 
     def statuses(self, repository: str, commit: str) -> list[MemoryStatus]:
         """Every status that was written, the newest last."""
@@ -138,19 +138,19 @@ class MemoryChangeRequests:
 
     async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
         """See `ChangeRequests.open_or_update`."""
-        wanted = checked(change)
-        missing = {wanted.head, wanted.base} - self._branches.get(wanted.repository, set())
+        request = checked(change)
+        missing = {request.head, request.base} - self._branches.get(request.repository, set())
         if missing:
-            raise NotFound(f"{wanted.repository} has no branch {sorted(missing)}", repository=wanted.repository)
-        key = (wanted.repository, wanted.head)
+            raise NotFound(f"{request.repository} has no branch {sorted(missing)}", repository=request.repository)
+        key = (request.repository, request.head)
         present = self._changes.get(key)
         if present is None:
-            self._changes[key] = MemoryChange(len(self.changes(wanted.repository)) + 1, wanted)
+            self._changes[key] = MemoryChange(len(self.changes(request.repository)) + 1, request)
             return self._opened(key, ChangeOutcome.OPENED)
         if present.state != "open":
             return EndedChange(present.number, _link(*key), is_merged=present.state == "merged")
-        labels = tuple(dict.fromkeys([*present.wanted.labels, *wanted.labels]))
-        self._changes[key] = replace(present, wanted=replace(wanted, labels=labels))
+        labels = tuple(dict.fromkeys([*present.request.labels, *request.labels]))
+        self._changes[key] = replace(present, request=replace(request, labels=labels))
         is_same = self._changes[key] == present
         return self._opened(key, ChangeOutcome.UNCHANGED if is_same else ChangeOutcome.UPDATED)
 
@@ -167,7 +167,7 @@ class MemoryChangeRequests:
 
     def _opened(self, key: tuple[str, str], outcome: ChangeOutcome) -> OpenedChange:
         change = self._changes[key]
-        return OpenedChange(change.number, _link(*key), outcome, is_draft=change.wanted.is_draft)
+        return OpenedChange(change.number, _link(*key), outcome, is_draft=change.request.is_draft)
 
 
 def _link(repository: str, head: str) -> str:

@@ -94,24 +94,24 @@ def _leads_to_end(text: str, *, is_first: bool) -> bool:
 def _material(line: str) -> int:
     """How far the key goes in this line; 0 when there is none of it."""
     end = 0
-    for found in _MATERIAL.finditer(line):
-        if end and any(quote in line[end : found.start()] for quote in "\"'"):
+    for match in _MATERIAL.finditer(line):
+        if end and any(quote in line[end : match.start()] for quote in "\"'"):
             break
-        end = found.end()
+        end = match.end()
     return end
 
 
 def next_scalar(text: str, at: int) -> Block | None:
     """The first block scalar from `at` on whose name is that of a secret; its lines without their first indent."""
-    while (found := _SCALAR_MARK.search(text, at)) is not None:
-        mark = found.start()
+    while (match := _SCALAR_MARK.search(text, at)) is not None:
+        mark = match.start()
         line = text.rfind("\n", max(0, mark - 120), mark) + 1
         head = _SCALAR.match(text, line) if line or mark < 120 else None
         if head is not None and head.end() > mark and names_a_secret(head["name"]):
             block = _lines_below(text, head.end(), indent=head.start("name") - line, told_at=line)
             if block is not None:
                 return block
-        at = found.end()
+        at = match.end()
     return None
 
 

@@ -35,14 +35,14 @@ def extent_of(expression: str) -> Extent:
         ValueError: it uses something that has no bound, or is no expression; says what and where.
     """
     reader = _Reader(expression)
-    found = reader.alternatives(0)
+    extent = reader.alternatives(0)
     if reader.at < len(expression):
         reader.refuse("a group is closed that was not opened")
-    if found.ways > MAX_WAYS:
-        raise ValueError(f"it can be tried in {found.ways} ways at one place, {MAX_WAYS} are allowed: repeat less")
-    if found.most > _MAX_CHARS:
-        raise ValueError(f"it can match {found.most} characters, {_MAX_CHARS} are allowed: repeat less")
-    return found
+    if extent.ways > MAX_WAYS:
+        raise ValueError(f"it can be tried in {extent.ways} ways at one place, {MAX_WAYS} are allowed: repeat less")
+    if extent.most > _MAX_CHARS:
+        raise ValueError(f"it can match {extent.most} characters, {_MAX_CHARS} are allowed: repeat less")
+    return extent
 
 
 class _Reader:
@@ -55,19 +55,19 @@ class _Reader:
     def alternatives(self, depth: int) -> Extent:
         if depth > _MAX_DEPTH:
             self.refuse(f"groups are nested more than {_MAX_DEPTH} deep")
-        found = [self._sequence(depth)]
+        branches = [self._sequence(depth)]
         while self.text.startswith("|", self.at):
             self.at += 1
-            found.append(self._sequence(depth))
-        return Extent(sum(e.ways for e in found), min(e.least for e in found), max(e.most for e in found))
+            branches.append(self._sequence(depth))
+        return Extent(sum(e.ways for e in branches), min(e.least for e in branches), max(e.most for e in branches))
 
     def _sequence(self, depth: int) -> Extent:
-        found = Extent(1, 0, 0)
+        whole = Extent(1, 0, 0)
         while self.at < len(self.text) and self.text[self.at] not in "|)":
             part = self._repeated(self._atom(depth))
-            ways = min(found.ways * part.ways, MAX_WAYS**2)
-            found = Extent(ways, found.least + part.least, found.most + part.most)
-        return found
+            ways = min(whole.ways * part.ways, MAX_WAYS**2)
+            whole = Extent(ways, whole.least + part.least, whole.most + part.most)
+        return whole
 
     def _atom(self, depth: int) -> Extent:
         char = self.text[self.at]
@@ -92,11 +92,11 @@ class _Reader:
         if match is None:
             self.refuse("of groups only (...), (?:...) and (?P<secret>...) are taken")
         self.at = match.end()
-        found = self.alternatives(depth + 1)
+        group = self.alternatives(depth + 1)
         if not self.text.startswith(")", self.at):
             self.refuse("a group is not closed")
         self.at += 1
-        return found
+        return group
 
     def _repeated(self, part: Extent) -> Extent:
         if self.text[self.at : self.at + 1] in ("*", "+"):

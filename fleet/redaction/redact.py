@@ -99,8 +99,8 @@ def find_spans(text: str, *, patterns: Sequence[SecretPattern] = SECRET_PATTERNS
     spans = [SecretSpan(block.start, block.end, kind) for block, kind in blocks(text)]
     at = 0
     for end in line_ends(text):
-        found = _in_lines(text[at:end] if at or end < len(text) else text, patterns)
-        spans += [SecretSpan(s.start + at, s.end + at, s.kind) for s in found] if at else found
+        inner = _in_lines(text[at:end] if at or end < len(text) else text, patterns)
+        spans += [SecretSpan(s.start + at, s.end + at, s.kind) for s in inner] if at else inner
         at = end
     return _apart(spans, text)
 
@@ -125,23 +125,23 @@ def safe_cut(text: str, at: int) -> int:
     """Where a line that is too long is cut; depends on nothing but its first MAX_LINE_CHARS characters from `at`."""
     end = at + MAX_LINE_CHARS
     for mark in ("\\n", '", ', '","', " ", ","):
-        found = text.rfind(mark, end - (16 << 10), end)
-        if found >= 0:
-            return found + len(mark)
+        position = text.rfind(mark, end - (16 << 10), end)
+        if position >= 0:
+            return position + len(mark)
     return end
 
 
 def _in_lines(text: str, patterns: Sequence[SecretPattern]) -> list[SecretSpan]:
     lowered = _lowered(text)
-    found = list[SecretSpan]()
+    spans = list[SecretSpan]()
     for pattern in patterns:
-        found += _matches(pattern, text, lowered if pattern.any_case else text)
+        spans += _matches(pattern, text, lowered if pattern.any_case else text)
     for pattern in _Operator.patterns:
-        found += operator_spans(text, pattern)
-    found += [SecretSpan(v.start, v.end, v.kind) for v in named_values(text, lowered)]
-    found += [SecretSpan(start, end, "HIGH_ENTROPY") for start, end in random_tokens(text)]
-    found += _in_strings(text, lowered)
-    return found
+        spans += operator_spans(text, pattern)
+    spans += [SecretSpan(v.start, v.end, v.kind) for v in named_values(text, lowered)]
+    spans += [SecretSpan(start, end, "HIGH_ENTROPY") for start, end in random_tokens(text)]
+    spans += _in_strings(text, lowered)
+    return spans
 
 
 def _lowered(text: str) -> str:
@@ -187,7 +187,7 @@ def operator_spans(text: str, pattern: SecretPattern) -> list[SecretSpan]:
     # Most texts hold none, and one look at the whole is faster than a look at each line.
     if not pattern.expression.search(text):
         return []
-    found, at = list[SecretSpan](), 0
+    spans, at = list[SecretSpan](), 0
     group = "secret" if "secret" in pattern.expression.groupindex else 0
     # A word may begin or end where a placeholder came in: beside one, an edge of a word tells nothing.
     reach = 1 if _EDGE in pattern.expression.pattern.lower() else 0
@@ -196,14 +196,14 @@ def operator_spans(text: str, pattern: SecretPattern) -> list[SecretSpan]:
         for match in pattern.expression.finditer(line):
             start, end = match.span(group)
             if start < end and not any(a < match.end() and match.start() < b for a, b in marks):
-                found.append(SecretSpan(at + start, at + end, pattern.kind))
+                spans.append(SecretSpan(at + start, at + end, pattern.kind))
         at += len(line) + 1
-    return found
+    return spans
 
 
-def _apart(found: list[SecretSpan], text: str) -> tuple[SecretSpan, ...]:
+def _apart(spans: list[SecretSpan], text: str) -> tuple[SecretSpan, ...]:
     apart = list[SecretSpan]()
-    for span in sorted(found, key=lambda s: (s.start, -s.end)):
+    for span in sorted(spans, key=lambda s: (s.start, -s.end)):
         if apart and span.start < apart[-1].end:
             last = apart[-1]
             kind = min(last.kind, span.kind, key=lambda k: _RANK.get(k, len(_RANK)))

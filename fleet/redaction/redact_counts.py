@@ -28,10 +28,10 @@ def redacted_kinds(record: bytes) -> Counter[str]:
 
 def redacted_fields(before: Any, after: Any) -> tuple[RedactedField, ...]:
     """What `redact_json` took out of a value: `after` is what it made of `before`. Names are those of `after`."""
-    return tuple(_found(before, after, ""))
+    return tuple(_compare(before, after, ""))
 
 
-def _found(before: Any, after: Any, at: str) -> Iterator[RedactedField]:
+def _compare(before: Any, after: Any, at: str) -> Iterator[RedactedField]:
     match before, after:
         case str(), str():
             yield from _more(before, after, at)
@@ -41,11 +41,11 @@ def _found(before: Any, after: Any, at: str) -> Iterator[RedactedField]:
                 field = f"{at}/{str(plain_name).replace('~', '~0').replace('/', '~1')}"
                 if isinstance(name, str):
                     yield from _more(name, str(plain_name), field)
-                yield from _found(value, plain, field)
+                yield from _compare(value, plain, field)
         case list() | tuple(), list():
             rows = zip(cast("Sequence[Any]", before), cast("list[Any]", after), strict=True)
             for number, (value, plain) in enumerate(rows):
-                yield from _found(value, plain, f"{at}/{number}")
+                yield from _compare(value, plain, f"{at}/{number}")
         case _:
             return
 

@@ -44,12 +44,12 @@ def open_fields(model: type[BaseModel]) -> OpenFields | None:
     """
     if model.model_config.get("extra") == "allow" or model.model_computed_fields:
         return None
-    found = dict[str, OpenFields | None]()
+    fields = dict[str, OpenFields | None]()
     for name, field in model.model_fields.items():
         parts = _open_parts(field.annotation)
         if parts is None or parts:
-            found[field.serialization_alias or field.alias or name] = parts
-    return found
+            fields[field.serialization_alias or field.alias or name] = parts
+    return fields
 
 
 def _open_parts(annotation: Any) -> OpenFields | None:
@@ -63,8 +63,8 @@ def _open_parts(annotation: Any) -> OpenFields | None:
     if origin is Annotated:
         return _open_parts(arguments[0])
     if origin in (Union, UnionType):
-        found = [parts for each in arguments if (parts := _open_parts(each)) is None or parts]
-        return {} if not found else found[0] if len(found) == 1 else None
+        kinds = [parts for each in arguments if (parts := _open_parts(each)) is None or parts]
+        return {} if not kinds else kinds[0] if len(kinds) == 1 else None
     if origin is tuple and arguments[-1] is Ellipsis:
         return _open_parts(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -82,8 +82,8 @@ class NamedValue(NamedTuple):
 def named_values(text: str, lowered: str) -> Iterator[NamedValue]:
     """Every secret value with a name, in no order; `lowered` is the text in lower case, character by character."""
     for start, end in _names(text, lowered):
-        if (found := _value_of(text, start, end)) is not None:
-            yield found
+        if (value := _value_of(text, start, end)) is not None:
+            yield value
     for word, expression in _COMMANDS:
         if word in lowered:
             for match in expression.finditer(text):
@@ -97,28 +97,28 @@ def line_values(text: str, lowered: str) -> Iterator[NamedValue]:
         start = _name_start(text, keyword)
         match = _ASSIGNED.match(text, end)
         if match is not None and match["close"] is None and (strength := _strength(text[start:end])) is not None:
-            found = _whole_line(text, start, match, name=text[start:end], is_strong=strength == "strong")
-            if found is not None:
-                yield found
+            value = _whole_line(text, start, match, name=text[start:end], is_strong=strength == "strong")
+            if value is not None:
+                yield value
 
 
 def _names(text: str, lowered: str) -> Iterator[tuple[int, int]]:
     """Where a word for a secret begins, and where the name that holds it ends."""
     for word in _KEYWORDS:
-        at, known = lowered.find(word), -1
+        at, name_end = lowered.find(word), -1
         while at >= 0:
             right = _RIGHT.match(text, at)
             end = right.end() if right else at
             # Of `access_token_secret` both words belong to one name; of `[REDACTED:PRIVATE_KEY]=` none is one.
-            if end > known and not _is_in_mark(text, at, end):
+            if end > name_end and not _is_in_mark(text, at, end):
                 yield at, end
-            known = end
+            name_end = end
             at = lowered.find(word, at + len(word))
 
 
 def _is_in_mark(text: str, keyword: int, end: int) -> bool:
     start = text.rfind("[", max(0, keyword - _MARK_LENGTH), keyword)
-    return start >= 0 and (found := _MARK.match(text, start)) is not None and found.end() > end
+    return start >= 0 and (match := _MARK.match(text, start)) is not None and match.end() > end
 
 
 def _value_of(text: str, keyword: int, end: int) -> NamedValue | None:
@@ -161,10 +161,10 @@ def _strength(name: str) -> Literal["strong", "weak"] | None:
     """How surely something of this name is a secret; None when it is not."""
     parts = [part.lower() for part in _PARTS.findall(name)]
     joined = "_".join(parts)
-    found = _NAMES.search(joined)
-    if found is None:
+    match = _NAMES.search(joined)
+    if match is None:
         return None
-    before, after = joined[: found.start()].split("_"), joined[found.end() :].split("_")
+    before, after = joined[: match.start()].split("_"), joined[match.end() :].split("_")
     if _NOT_AFTER.intersection(after) or _NOT_BEFORE.intersection(before):
         return None
     return "strong" if _STRONG.search(joined) else "weak"
@@ -263,14 +263,14 @@ def _closing(text: str, at: int, slashes: int, quote: str) -> int:
     """Where the quote of the same depth of escapes ends the value, or the line where the value was cut off."""
     stop = text.find("\n", at, at + _MOST)
     stop = min(len(text), at + _MOST) if stop < 0 else stop
-    found = text.find(quote, at, stop)
-    while found >= 0:
-        before = found
+    position = text.find(quote, at, stop)
+    while position >= 0:
+        before = position
         while before > at and text[before - 1] == "\\":
             before -= 1
-        escapes = found - before
+        escapes = position - before
         # What stands before a quote are the escapes of its depth, and backslashes of the value in pairs.
         if escapes <= slashes or (escapes - slashes) // (slashes + 1) % 2 == 0:
-            return found - min(escapes, slashes)
-        found = text.find(quote, found + 1, stop)
+            return position - min(escapes, slashes)
+        position = text.find(quote, position + 1, stop)
     return at + len(text[at:stop].rstrip())

@@ -25,13 +25,13 @@ def find_secrets(text: str) -> list[str]:
 
     A place counts once, under the first class that matches it. Linear time.
     """
-    found = [span for span in find_spans(text) if _is_counted(span.kind) and not _is_query(text, span)]
-    covered = [(span.start, span.end) for span in found]
+    spans = [span for span in find_spans(text) if _is_counted(span.kind) and not _is_query(text, span)]
+    covered = [(span.start, span.end) for span in spans]
     for match in _KEY_VALUE.finditer(text):
         start, end = match.span(2)
         if _is_secret_value(match[2]) and not any(a < end and start < b for a, b in covered):
-            found.append(SecretSpan(start, end, "KEY_VALUE"))
-    return [span.kind for span in sorted(found)]
+            spans.append(SecretSpan(start, end, "KEY_VALUE"))
+    return [span.kind for span in sorted(spans)]
 
 
 def _is_counted(kind: str) -> bool:

@@ -55,23 +55,23 @@ def build_report(state: StoryState, events: Events, options: ReportOptions | Non
         raise InvalidInput(
             f"a report of {state.story_id} needs the events of version 1 to {state.version}", version=state.version
         )
-    wanted = options or ReportOptions()
+    chosen = options or ReportOptions()
     classes = trace(state, events)
-    rows, omitted = timeline(events, max_events=wanted.max_events) if wanted.include_timeline else ((), 0)
-    dependencies = wanted.include_dependencies
+    rows, omitted = timeline(events, max_events=chosen.max_events) if chosen.include_timeline else ((), 0)
+    dependencies = chosen.include_dependencies
     return TechnicalReport(
         header=_header(state, events, classes),
         overview=_overview(state, events),
-        constraints=dict(state.content.constraints) if wanted.include_constraints else {},
+        constraints=dict(state.content.constraints) if chosen.include_constraints else {},
         tags=state.content.tags,
-        criteria=criterion_rows(state) if wanted.include_acceptance else (),
+        criteria=criterion_rows(state) if chosen.include_acceptance else (),
         plan=_plan(state, events),
         tasks=task_rows(state, events),
         estimate_errors=estimate_errors(events),
         decisions=decision_rows(state, events),
         decision_edges=_edges(events) if dependencies else (),
         impacts=impact_rows(state, events) if dependencies else (),
-        councils=council_summaries(events) if wanted.include_council else (),
+        councils=council_summaries(events) if chosen.include_council else (),
         approvals=approval_rows(state, events),
         steps=step_rows(events),
         denied=denied_rows(events),
@@ -79,14 +79,14 @@ def build_report(state: StoryState, events: Events, options: ReportOptions | Non
         phases=phase_times(events),
         timeline=rows,
         timeline_omitted=omitted,
-        analytics=_analytics(state, events) if wanted.include_analytics else (),
-        costs=cost_rows(events) if wanted.include_costs else (),
-        budgets=budget_rows(state) if wanted.include_costs else (),
+        analytics=_analytics(state, events) if chosen.include_analytics else (),
+        costs=cost_rows(events) if chosen.include_costs else (),
+        budgets=budget_rows(state) if chosen.include_costs else (),
         traceability=traceability(classes),
         trace_classes=classes,
         next_steps=(*_next_steps(state), *_unsettled(state, events)),
         stats=statistics(events),
-        options=wanted,
+        options=chosen,
     )
 
 
@@ -152,7 +152,7 @@ def _plan(state: StoryState, events: Events) -> PlanSummary | None:
         return None
     edges = plan_edges(events)
     ordered = sorted(plan.proposal.tasks, key=lambda t: (t.priority, t.task_id))
-    found = layers([t.task_id for t in ordered], edges)
+    layered = layers([t.task_id for t in ordered], edges)
     return PlanSummary(
         rationale=plan.proposal.rationale,
         complexity=plan.proposal.estimated_complexity,
@@ -167,8 +167,8 @@ def _plan(state: StoryState, events: Events) -> PlanSummary | None:
             for p in state.plans.values()
         ),
         dependencies=edges,
-        layers=found.layers,
-        has_cycle=found.has_cycle,
+        layers=layered.layers,
+        has_cycle=layered.has_cycle,
     )
 
 
@@ -240,24 +240,24 @@ def _analytics(state: StoryState, events: Events) -> tuple[tuple[str, str], ...]
 
 
 def _next_steps(state: StoryState) -> tuple[str, ...]:
-    found = [f"Answer {q.question_id}: {q.text}" for q in state.questions.values() if q.answer is None]
+    steps = [f"Answer {q.question_id}: {q.text}" for q in state.questions.values() if q.answer is None]
     if state.park is not None:
-        found.append(f"Look at why the story is parked ({state.park.cause}): {state.park.detail}")
+        steps.append(f"Look at why the story is parked ({state.park.cause}): {state.park.detail}")
     if not state.closed:
-        found += [
+        steps += [
             f"Decide gate {a.request.gate} as {a.request.role} ({a.request.approval_id})"
             for a in state.approvals.values()
             if a.status == "requested" and not a.voided
         ]
-        found += [
+        steps += [
             f"Finish task {t.task.task_id}: {t.task.title} ({t.state})"
             for t in state.tasks.values()
             if not t.is_terminal
         ]
     score = state.scores.get(state.tree) if state.tree else None
-    found += _change_request(state)
-    found += [f"Mend: {reason}" for reason in (score.reasons if score and score.verdict != "pass" else ())]
-    return tuple(found)
+    steps += _change_request(state)
+    steps += [f"Mend: {reason}" for reason in (score.reasons if score and score.verdict != "pass" else ())]
+    return tuple(steps)
 
 
 def _unsettled(state: StoryState, events: Events) -> tuple[str, ...]:

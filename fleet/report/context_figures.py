@@ -96,13 +96,13 @@ def context_figures(events: Iterable[StoredEvent]) -> ContextFigures:
     return ContextFigures(_packs(packs), _compression(summaries), redactions)
 
 
-def sum_figures(found: Iterable[ContextFigures]) -> ContextFigures:
+def sum_figures(parts: Iterable[ContextFigures]) -> ContextFigures:
     """The figures of all of it together: of a story's parts, or of several stories."""
     sizes: dict[tuple[str, str], list[tuple[int, int]]] = {}
     dropped: dict[tuple[str, str], Counter[str]] = {}
     compressions: list[Compression] = []
     redactions: Counter[str] = Counter()
-    for one in found:
+    for one in parts:
         for cell, figures in one.packs.items():
             sizes.setdefault(cell, []).extend(figures.sizes)
             dropped.setdefault(cell, Counter()).update(figures.dropped)
@@ -135,8 +135,8 @@ def _compression(summaries: Iterable[SummaryRecorded]) -> Compression:
     )
 
 
-def _sum_compressions(found: Iterable[Compression]) -> Compression:
-    parts, recall = list(found), dict[str, Fraction]()
+def _sum_compressions(compressions: Iterable[Compression]) -> Compression:
+    parts, recall = list(compressions), dict[str, Fraction]()
     for one in parts:
         for kind, share in one.recall.items():
             recall[kind] = min(share, recall.get(kind, share))

@@ -177,18 +177,18 @@ def _summary(opened: CouncilOpened, own: list[Payload], ledger: int) -> CouncilS
     )
 
 
-def _passed_before(found: TestsFiltered) -> tuple[str, ...] | None:
-    if found.on_base is None:
+def _passed_before(filtered: TestsFiltered) -> tuple[str, ...] | None:
+    if filtered.on_base is None:
         return None
-    return tuple(test for test in found.kept if found.on_base.get(test) == "passed")
+    return tuple(test for test in filtered.kept if filtered.on_base.get(test) == "passed")
 
 
 def _estimates(opened: CouncilOpened, own: list[Payload], *, is_over: bool) -> tuple[EstimateRoundRow, ...]:
     said = [p for p in own if isinstance(p, EstimateCast | BallotRefused)]
     # While a round is open, nobody learns of its values.
-    found = estimate_rounds(council_state(opened, said), with_open=is_over)
+    rounds = estimate_rounds(council_state(opened, said), with_open=is_over)
     return tuple(
-        EstimateRoundRow(round=r.number, median=r.median, iqr=r.iqr, values=r.values, absent=r.absent) for r in found
+        EstimateRoundRow(round=r.number, median=r.median, iqr=r.iqr, values=r.values, absent=r.absent) for r in rounds
     )
 
 
@@ -250,8 +250,8 @@ def _candidates(own: list[Payload], winner: str | None) -> tuple[CandidateRow, .
 
 
 def _candidate(own: list[Payload], candidate_id: str, authors: tuple[str, ...], *, won: bool) -> CandidateRow:
-    found = [p.evidence for p in own if isinstance(p, EvidenceRecorded) and p.evidence.candidate_id == candidate_id]
-    evidence = found[-1] if found else None
+    measured = [p.evidence for p in own if isinstance(p, EvidenceRecorded) and p.evidence.candidate_id == candidate_id]
+    evidence = measured[-1] if measured else None
     ballots = _last_ballots(own)
     votes = [vote for b in ballots for id, vote in b.votes.items() if id == candidate_id]
     repairs = [p for p in own if isinstance(p, RepairReceived) and p.candidate_id == candidate_id]

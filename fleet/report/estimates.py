@@ -31,20 +31,20 @@ def estimates(events: Events) -> dict[str, EstimateRow]:
 
 def task_tokens(events: Events) -> dict[str, int]:
     """Tokens of the calls for each task."""
-    found: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     for step in step_records(events):
         if step.started.task_id is not None:
-            found[step.started.task_id] = found.get(step.started.task_id, 0) + step.tokens
-    return found
+            tokens[step.started.task_id] = tokens.get(step.started.task_id, 0) + step.tokens
+    return tokens
 
 
 def task_gpu_ms(events: Events) -> dict[str, int]:
     """Time of graphics processors that the calls for each task took."""
-    found: dict[str, int] = {}
+    gpu_ms: dict[str, int] = {}
     for step in step_records(events):
         if step.started.task_id is not None and step.finished is not None:
-            found[step.started.task_id] = found.get(step.started.task_id, 0) + step.finished.cost.gpu_ms
-    return found
+            gpu_ms[step.started.task_id] = gpu_ms.get(step.started.task_id, 0) + step.finished.cost.gpu_ms
+    return gpu_ms
 
 
 def estimate_errors(events: Events) -> tuple[EstimateErrorRow, ...]:

@@ -21,11 +21,11 @@ def layers(order: Iterable[str], edges: Iterable[tuple[str, str]]) -> Layers:
     """
     left: dict[str, None] = dict.fromkeys(order)
     needs = {node: {b for a, b in edges if a == node and b in left} for node in left}
-    found = list[tuple[str, ...]]()
+    layered = list[tuple[str, ...]]()
     while left:
         ready = tuple(node for node in left if not needs[node] & left.keys())
         if not ready:
-            return Layers((*found, tuple(left)), has_cycle=True)
-        found.append(ready)
+            return Layers((*layered, tuple(left)), has_cycle=True)
+        layered.append(ready)
         left = {node: None for node in left if node not in ready}
-    return Layers(tuple(found), has_cycle=False)
+    return Layers(tuple(layered), has_cycle=False)

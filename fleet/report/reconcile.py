@@ -57,8 +57,8 @@ def settlements(rows: Iterable[UsageRow], uses: Iterable[EngineUse]) -> tuple[Us
     by_step: dict[StepId, list[EngineUse]] = {}
     for use in uses:
         by_step.setdefault(use.step_id, []).append(use)
-    found = (_settlement(step_id, recorded.get(step_id, []), known) for step_id, known in by_step.items())
-    return tuple(adjusted for adjusted in found if adjusted is not None)
+    settled = (_settlement(step_id, recorded.get(step_id, []), step_uses) for step_id, step_uses in by_step.items())
+    return tuple(adjusted for adjusted in settled if adjusted is not None)
 
 
 def _settlement(step_id: StepId, rows: list[UsageRow], uses: list[EngineUse]) -> UsageAdjusted | None:
@@ -89,11 +89,11 @@ def comparable(
     recorded: dict[str, list[UsageRow]] = {}
     for row in rows:
         recorded.setdefault(row.step_id, []).append(row)
-    known: dict[str, list[EngineUse]] = {}
+    uses_of: dict[str, list[EngineUse]] = {}
     for use in uses:
-        known.setdefault(use.step_id, []).append(use)
+        uses_of.setdefault(use.step_id, []).append(use)
     ledger, counted = dict[str, int](), dict[str, int]()
-    for step_id, (use, *others) in known.items():
+    for step_id, (use, *others) in uses_of.items():
         mine = recorded.get(step_id, [])
         engines = {row.engine for row in mine if row.steps}
         if others or step_id in besides or engines != {use.engine} or use.calls < sum(r.calls for r in mine):
@@ -109,5 +109,7 @@ def differences(ledger: Mapping[str, int], engines: Mapping[str, int]) -> tuple[
     Args:
         ledger, engines: tokens in and out by engine id, over the same time.
     """
-    found = [UsageDifference(name, ledger.get(name, 0), counted) for name, counted in sorted(engines.items())]
-    return tuple(d for d in found if abs(d.ledger_tokens - d.engine_tokens) * 100 > d.engine_tokens * TOLERATED_PERCENT)
+    compared = [UsageDifference(name, ledger.get(name, 0), counted) for name, counted in sorted(engines.items())]
+    return tuple(
+        d for d in compared if abs(d.ledger_tokens - d.engine_tokens) * 100 > d.engine_tokens * TOLERATED_PERCENT
+    )

@@ -208,20 +208,20 @@ def cost_rows(events: Events) -> tuple[CostRow, ...]:
         ("model", calls),
         ("council", calls),
     )
-    return tuple(_cost(group, summed) for group, found in groups for summed in sum_usage(found, by=group))
+    return tuple(_cost(group, summed) for group, uses in groups for summed in sum_usage(uses, by=group))
 
 
-def _cost(group: _Group, found: UsageSum) -> CostRow:
+def _cost(group: _Group, usage: UsageSum) -> CostRow:
     return CostRow(
         group=group,
-        name=found.key,
-        calls=found.steps,
-        tokens_in=found.tokens_in,
-        tokens_out=found.tokens_out,
-        tokens_cached=found.tokens_cached,
-        tokens_unpriced=found.tokens_unpriced,
-        gpu_ms=found.gpu_ms,
-        cost_microusd=found.cost_microusd,
+        name=usage.key,
+        calls=usage.steps,
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        tokens_cached=usage.tokens_cached,
+        tokens_unpriced=usage.tokens_unpriced,
+        gpu_ms=usage.gpu_ms,
+        cost_microusd=usage.cost_microusd,
     )
 
 

@@ -73,22 +73,22 @@ def plan_edges(events: Events) -> tuple[tuple[str, str], ...]:
 
 def links(events: Events) -> tuple[tuple[str, str, str], ...]:
     """`(decision, relation, decision)` of all decisions, sorted."""
-    found = {
+    triples = {
         (str(payload.decision_id), link.rel, str(link.decision_id))
         for kind in (DecisionProposed, DecisionLinked)
         for _, payload in of_type(events, kind)
         for link in payload.links
     }
-    return tuple(sorted(found))
+    return tuple(sorted(triples))
 
 
 def impacts(events: Events) -> dict[str, tuple[str, ...]]:
     """The tasks that each decision affects, by decision in order of proposal."""
-    found: dict[str, dict[str, None]] = {}
+    tasks_of: dict[str, dict[str, None]] = {}
     for kind in (DecisionProposed, DecisionLinked):
         for _, payload in of_type(events, kind):
-            found.setdefault(payload.decision_id, {}).update(dict.fromkeys(map(str, payload.affects)))
-    return {decision: tuple(tasks) for decision, tasks in found.items()}
+            tasks_of.setdefault(payload.decision_id, {}).update(dict.fromkeys(map(str, payload.affects)))
+    return {decision: tuple(tasks) for decision, tasks in tasks_of.items()}
 
 
 def actual_ms(events: Events) -> dict[str, int]:

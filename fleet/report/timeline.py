@@ -64,8 +64,8 @@ def timeline(events: Events, *, max_events: int) -> tuple[tuple[TimelineRow, ...
 
 def describe(payload: Payload) -> str:
     """One event in one short sentence without its ids; the type's name in words where there is no better one."""
-    found = (words(payload) for words in (_of_story, _of_work, _of_council, _of_people, _of_owner))
-    return next((text for text in found if text is not None), _words(payload.type))
+    sentences = (words(payload) for words in (_of_story, _of_work, _of_council, _of_people, _of_owner))
+    return next((text for text in sentences if text is not None), _words(payload.type))
 
 
 def _words(type: str) -> str:
@@ -129,8 +129,8 @@ def _of_council(payload: Payload) -> str | None:
             asked = f", asked for by {payload.requested_by}" if payload.requested_by else ""
             return f"Council on {payload.output_kind} opened with {len(payload.roster)} members{asked}"
         case CouncilDecided():
-            found = payload.verdict or (f"{payload.estimate} points" if payload.estimate else "")
-            return f"Council decided in {payload.decided_in}{f': {found}' if found else ''}"
+            outcome = payload.verdict or (f"{payload.estimate} points" if payload.estimate else "")
+            return f"Council decided in {payload.decided_in}{f': {outcome}' if outcome else ''}"
         case CouncilUndecided():
             return f"Council undecided: {payload.reason}"
         case EstimateCast():

@@ -95,7 +95,7 @@ def _decisions(s: _Story) -> Missing:
     tasks = {p.task.task_id for _, p in of_type(s.events, TaskAdded)}
     decided = {p.decision_id for kind in (DecisionAccepted, DecisionRejected) for _, p in of_type(s.events, kind)}
     replaced = {p.decision_id: p.by_decision_id for _, p in of_type(s.events, DecisionSuperseded)}
-    known = {p.decision_id for _, p in of_type(s.events, DecisionProposed)}
+    proposed = {p.decision_id for _, p in of_type(s.events, DecisionProposed)}
     statuses = {key: value.status for key, value in s.state.decisions.items()}
     for _, decision in of_type(s.events, DecisionProposed):
         open_ = statuses.get(decision.decision_id, "PROPOSED") == "PROPOSED"
@@ -103,7 +103,7 @@ def _decisions(s: _Story) -> Missing:
             decision.decision_id,
             _lacks(
                 decider=open_ or decision.decision_id in decided or decision.decision_id in replaced,
-                successor=replaced.get(decision.decision_id, decision.decision_id) in known,
+                successor=replaced.get(decision.decision_id, decision.decision_id) in proposed,
                 affected_task=all(t in tasks for t in decision.affects),
             ),
         )

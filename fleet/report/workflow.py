@@ -24,13 +24,13 @@ class Stay(Frozen):
 
 def stays(tasks: Sequence[TaskState]) -> dict[str, Stay]:
     """By task state, how long the tasks were in it that left it."""
-    found: dict[str, list[int]] = {}
+    seconds_in: dict[str, list[int]] = {}
     for task in tasks:
         for state, ms in task.stayed_ms.items():
-            found.setdefault(state, []).append(ms // 1000)
+            seconds_in.setdefault(state, []).append(ms // 1000)
     return {
         state: Stay(tasks=len(seconds), median_s=_rank(seconds, 50), p90_s=_rank(seconds, 90))
-        for state, seconds in sorted(found.items())
+        for state, seconds in sorted(seconds_in.items())
     }
 
 

@@ -37,10 +37,10 @@ def exposed(values: Mapping[Series, float], counted: Mapping[Series, Counted], *
     own = tuple(sorted(labels.items()))
     for name, metric in CATALOGUE.items():
         told: list[str] = []
-        for (_, found), value in _of(name, values):
-            told.append(f"{name}{_labels((*found, *own))} {_number(value)}")
-        for (_, found), histogram in _of(name, counted):
-            told += _histogram(name, (*found, *own), metric.buckets, histogram)
+        for (_, series), value in _of(name, values):
+            told.append(f"{name}{_labels((*series, *own))} {_number(value)}")
+        for (_, series), histogram in _of(name, counted):
+            told += _histogram(name, (*series, *own), metric.buckets, histogram)
         if told:
             lines += [f"# HELP {name} {_escaped(metric.help)}", f"# TYPE {name} {metric.kind}", *told]
     return "".join(f"{line}\n" for line in lines)
@@ -67,8 +67,8 @@ def _labels(labels: Iterable[tuple[str, str]]) -> str:
 
 
 def _escaped(text: str, *, quoted: bool = False) -> str:
-    found = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return found.replace('"', '\\"') if quoted else found
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return escaped.replace('"', '\\"') if quoted else escaped
 
 
 def _number(value: float) -> str:

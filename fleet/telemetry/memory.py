@@ -69,7 +69,7 @@ class MemorySpans:
 
 
 def _series(name: str, kind: MetricKind, labels: Mapping[str, str] | None) -> Series:
-    metric, found = CATALOGUE[name], dict(labels or {})
+    metric, given = CATALOGUE[name], dict(labels or {})
     assert metric.kind == kind, f"{name} is a {metric.kind}, not a {kind}"
-    assert set(found) == set(metric.labels), f"{name} has labels {metric.labels}, not {sorted(found)}"
-    return name, tuple(sorted(found.items()))
+    assert set(given) == set(metric.labels), f"{name} has labels {metric.labels}, not {sorted(given)}"
+    return name, tuple(sorted(given.items()))

@@ -64,11 +64,11 @@ class OpenStory:
 
 def ages_of(stories: Iterable[OpenStory], *, now_ms: int) -> dict[Age, int]:
     """Requests without an answer by age."""
-    found: dict[Age, int] = {"below_1h": 0, "below_8h": 0, "below_24h": 0, "older": 0}
+    ages: dict[Age, int] = {"below_1h": 0, "below_8h": 0, "below_24h": 0, "older": 0}
     for story in stories:
         for asked_ms in story.pending.values():
-            found[_age((now_ms - asked_ms) / 3_600_000)] += 1
-    return found
+            ages[_age((now_ms - asked_ms) / 3_600_000)] += 1
+    return ages
 
 
 def _age(hours: float) -> Age:

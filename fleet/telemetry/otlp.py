@@ -27,10 +27,10 @@ class TraceContext:
 
 def parse_traceparent(header: str | None) -> TraceContext | None:
     """What a `traceparent` header names; None for any other text."""
-    found = _FORM.fullmatch(header or "")
-    if found is None or not int(found[1], 16) or not int(found[2], 16):
+    match = _FORM.fullmatch(header or "")
+    if match is None or not int(match[1], 16) or not int(match[2], 16):
         return None
-    return TraceContext(found[1], found[2])
+    return TraceContext(match[1], match[2])
 
 
 def story_trace_id(story_id: str, recorded: str = "") -> str:
@@ -102,7 +102,7 @@ def otlp_document(spans: Sequence[FinishedSpan], *, resource: Mapping[str, Attri
 
 
 def _span(span: FinishedSpan) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "traceId": span.context.trace_id,
         "spanId": span.context.span_id,
         "name": span.name,
@@ -113,14 +113,14 @@ def _span(span: FinishedSpan) -> dict[str, Any]:
         "status": {"code": _ERROR, "message": span.error} if span.error else {},
     }
     if span.parent:
-        found["parentSpanId"] = span.parent
+        document["parentSpanId"] = span.parent
     if span.links:
-        found["links"] = [{"traceId": link.trace_id, "spanId": link.span_id} for link in span.links]
-    return found
+        document["links"] = [{"traceId": link.trace_id, "spanId": link.span_id} for link in span.links]
+    return document
 
 
-def _attributes(found: Mapping[str, Attribute]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in found.items()]
+def _attributes(attributes: Mapping[str, Attribute]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
 
 
 def _value(value: Attribute) -> dict[str, Any]:

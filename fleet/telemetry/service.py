@@ -42,8 +42,10 @@ def carried() -> dict[str, str] | None:
 
 def received(values: Mapping[str, str] | None) -> Cause:
     """What another process carried here."""
-    found = values or {}
-    return Cause(story=found.get("story", ""), step=found.get("step", ""), traceparent=found.get("traceparent", ""))
+    carried = values or {}
+    return Cause(
+        story=carried.get("story", ""), step=carried.get("step", ""), traceparent=carried.get("traceparent", "")
+    )
 
 
 _NS = 1_000_000
@@ -72,8 +74,8 @@ _OPEN: ContextVar[OpenSpan | None] = ContextVar("fleet_span", default=None)
 
 def outgoing_traceparent() -> str:
     """The header for a request that leaves the fleet now. Empty where no span is open, so that none will be known."""
-    found = _OPEN.get()
-    return found.context.traceparent if found is not None else ""
+    span = _OPEN.get()
+    return span.context.traceparent if span is not None else ""
 
 
 class Tracer:

@@ -64,8 +64,8 @@ class StoryTrace:
 
     def step(self, step_id: str) -> TraceContext:
         """The span of a step that is under way; the story's own when it is not."""
-        found = self._open.get(("step", step_id))
-        return self.root if found is None else self._context(found)
+        span = self._open.get(("step", step_id))
+        return self.root if span is None else self._context(span)
 
     def take(self, event: StoredEvent, payload: Payload) -> list[FinishedSpan]:
         """The spans that this event ends; an event that was taken before ends none."""
@@ -182,48 +182,48 @@ class StoryTrace:
 
     def _span_of_council(self, council_id: str) -> str:
         """The council's span while it is open; otherwise that of the story."""
-        found = self._open.get(("council", council_id))
-        return self.root.span_id if found is None else self._context(found).span_id
+        span = self._open.get(("council", council_id))
+        return self.root.span_id if span is None else self._context(span).span_id
 
     def _end(
         self, place: tuple[str, str], at_ms: int, facts: dict[str, Attribute] | None = None, *, error: str = ""
     ) -> Iterator[FinishedSpan]:
-        found = self._open.pop(place, None)
-        if found is None:
+        span = self._open.pop(place, None)
+        if span is None:
             return
-        self._episodes[place] = found.episode + 1
-        yield self._finished(found, at_ms, facts or {}, error)
+        self._episodes[place] = span.episode + 1
+        yield self._finished(span, at_ms, facts or {}, error)
 
-    def _finished(self, found: _Open, at_ms: int, facts: dict[str, Attribute], error: str) -> FinishedSpan:
+    def _finished(self, span: _Open, at_ms: int, facts: dict[str, Attribute], error: str) -> FinishedSpan:
         return FinishedSpan(
-            name=found.name,
-            context=self._context(found),
-            parent=found.parent,
-            start_ns=found.start_ms * _NS,
-            end_ns=max(at_ms, found.start_ms) * _NS,
-            attributes={**found.attributes, **facts},
+            name=span.name,
+            context=self._context(span),
+            parent=span.parent,
+            start_ns=span.start_ms * _NS,
+            end_ns=max(at_ms, span.start_ms) * _NS,
+            attributes={**span.attributes, **facts},
             error=error,
         )
 
-    def _context(self, found: _Open) -> TraceContext:
-        kind, name = found.place
-        return TraceContext(self.trace_id, span_id_of(kind, self.story_id, name, str(found.episode)))
+    def _context(self, span: _Open) -> TraceContext:
+        kind, name = span.place
+        return TraceContext(self.trace_id, span_id_of(kind, self.story_id, name, str(span.episode)))
 
     def _broken_off(self, at_ms: int, why: str) -> Iterator[FinishedSpan]:
         # A parked story may rest for days: what hangs on its spans must find them now. What goes on is another span.
-        resting = [found for found in self._open.values() if found.place[0] != "approval"]
-        for found in resting:
-            yield self._finished(found, at_ms, {"fleet.outcome": "parked"}, why)
-        for found in resting:
-            found.episode += 1
-            found.start_ms = at_ms
-        for found in resting:
-            found.parent = self._span_of_council(found.council)
+        resting = [span for span in self._open.values() if span.place[0] != "approval"]
+        for span in resting:
+            yield self._finished(span, at_ms, {"fleet.outcome": "parked"}, why)
+        for span in resting:
+            span.episode += 1
+            span.start_ms = at_ms
+        for span in resting:
+            span.parent = self._span_of_council(span.council)
 
     def _go_on(self, at_ms: int) -> None:
-        for found in self._open.values():
-            if found.place[0] != "approval":
-                found.start_ms = at_ms
+        for span in self._open.values():
+            if span.place[0] != "approval":
+                span.start_ms = at_ms
 
     def _all_end(self, at_ms: int, why: str) -> Iterator[FinishedSpan]:
         for place in list(self._open):

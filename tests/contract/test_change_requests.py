@@ -87,7 +87,7 @@ def memory_world() -> World:
     changes.add_repository("team/app", branches={"main", "next", "fleet/st-1", *ODD_BRANCHES}, commits={commit})
 
     def shown() -> list[Shown]:
-        found = [(c.wanted, c.state) for c in changes.changes("team/app")]
+        found = [(c.request, c.state) for c in changes.changes("team/app")]
         return [Shown(w.head, w.base, w.title, w.text, w.labels, state, w.is_draft) for w, state in found]
 
     return World(

@@ -175,10 +175,10 @@ def _next(path: Path) -> Path:
 
 def _seen(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _note_key(private: Ed25519PrivateKey) -> NoteKey:

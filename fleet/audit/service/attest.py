@@ -59,8 +59,8 @@ async def restore_copies(store: CheckpointStore, export: CheckpointExport, keys:
         )
     for sequence in restored:
         stored = await _restore(store, export, keys, verifier, sequence=sequence, before=stored)
-    found = stored.signed if stored else None
-    return Newest(max(number, last), found, found.leaves if found else (), len(restored))
+    signed = stored.signed if stored else None
+    return Newest(max(number, last), signed, signed.leaves if signed else (), len(restored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ async def _latest(store: CheckpointStore, keys: KeyRing, verifier: Verifier) -> 
 
 
 def _trusted(signed: SignedCheckpoint, keys: KeyRing, verifier: Verifier, *, sequence: int | None) -> _Held:
-    found = check_note(signed.note, keys, verifier.check, sequence=sequence)
-    problem = found if isinstance(found, Finding) else check_root(found, signed)
-    if isinstance(found, Finding) or problem is not None:
+    checkpoint = check_note(signed.note, keys, verifier.check, sequence=sequence)
+    problem = checkpoint if isinstance(checkpoint, Finding) else check_root(checkpoint, signed)
+    if isinstance(checkpoint, Finding) or problem is not None:
         raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
-    return _Held(signed, found)
+    return _Held(signed, checkpoint)
 
 
 async def _restore(
@@ -148,13 +148,13 @@ class Archive:
     def add(self, entries: Iterable[RawEntry]) -> None:
         """Tombstones among these entries are known afterwards; anything that is none is passed over."""
         for entry in entries:
-            if entry.fields.get("t") == b"StoryTombstoned" and (found := _tombstone(entry.fields.get("b", b""))):
-                self.heads[found.stream] = found.head
-                self.buried.append(found)
+            if entry.fields.get("t") == b"StoryTombstoned" and (tombstone := _tombstone(entry.fields.get("b", b""))):
+                self.heads[tombstone.stream] = tombstone.head
+                self.buried.append(tombstone)
 
     def of(self, stream: StreamId) -> list[Buried]:
         """The tombstones of this stream, the newest last."""
-        return [found for found in self.buried if found.stream == stream]
+        return [tombstone for tombstone in self.buried if tombstone.stream == stream]
 
 
 def _tombstone(body: bytes) -> Buried | None:
@@ -169,13 +169,13 @@ def _tombstone(body: bytes) -> Buried | None:
 
 async def tombstones(raw: RawLog, streams: Sequence[StreamId]) -> Archive:
     """The tombstones in these project streams."""
-    found = Archive({})
+    archive = Archive({})
     for stream in streams:
         after = 0
         while page := await raw.entries(stream, after=after, limit=_PAGE):
-            found.add(page)
+            archive.add(page)
             after = max(after + 1, int(page[-1].entry_id.split("-")[0]))
-    return found
+    return archive
 
 
 GENESIS = AttestedHead(version=0, hash=GENESIS_HASH)

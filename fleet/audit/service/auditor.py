@@ -74,10 +74,10 @@ async def prove(raw: RawLog, export: CheckpointExport, blobs: BlobStore, *, stre
     """
     signed, leaf = await _covering(export, stream, version=version)
     entries: list[RawEntry] = []
-    chain = ChainCheck(stream, wanted=frozenset({leaf.version}))
+    chain = ChainCheck(stream, kept_versions=frozenset({leaf.version}))
     await follow(raw, chain, each=entries.extend)
     if chain.version == 0 and (entries := await _archived(raw, blobs, stream)):
-        chain = ChainCheck(stream, wanted=frozenset({leaf.version}))
+        chain = ChainCheck(stream, kept_versions=frozenset({leaf.version}))
         chain.take(entries)
     if chain.findings or chain.hashes.get(leaf.version) != leaf.hash:
         raise LogCorrupted(
@@ -109,10 +109,10 @@ async def _archived(raw: RawLog, blobs: BlobStore, stream: StreamId) -> list[Raw
     buried = (await tombstones(raw, projects)).of(stream)
     if not buried:
         return []
-    found = await open_archive(blobs, buried[-1])
-    if isinstance(found, Finding):
-        raise LogCorrupted(f"{found}", stream=str(stream))
-    return list(found.entries)
+    archive = await open_archive(blobs, buried[-1])
+    if isinstance(archive, Finding):
+        raise LogCorrupted(f"{archive}", stream=str(stream))
+    return list(archive.entries)
 
 
 Progress = Callable[[str, int, int], None]
@@ -177,10 +177,10 @@ class _Audit:
 
     def attest(self, leaves: tuple[Leaf, ...], *, sequence: int) -> None:
         for leaf in leaves:
-            known = self.attested.setdefault(leaf.stream, {})
+            heads = self.attested.setdefault(leaf.stream, {})
             identity = (leaf.version, leaf.hash, leaf.mark.value)
-            last = known.get(identity)
-            known[identity] = _Attested(leaf, max(sequence, last.sequence if last else 0))
+            last = heads.get(identity)
+            heads[identity] = _Attested(leaf, max(sequence, last.sequence if last else 0))
 
 
 class Auditor:
@@ -215,8 +215,8 @@ class Auditor:
         """
         tell = progress or _tell_nobody
         audit = _Audit()
-        known = [found.note for found in await self._notes() if is_handover(found.note)]
-        self._keys = KeyRing.trusting(self._key, [*self._handovers, *known], check=self._verifier.check)
+        handovers = [kept.note for kept in await self._notes() if is_handover(kept.note)]
+        self._keys = KeyRing.trusting(self._key, [*self._handovers, *handovers], check=self._verifier.check)
         audit.losses, bad = await open_losses(self._store, self._export, self._keys, self._verifier, repair=False)
         audit.findings += bad
         # The copies first: each checkpoint is stored before it is exported, so that none can seem lost meanwhile.
@@ -268,12 +268,12 @@ class Auditor:
             return None
 
     def _opened(self, audit: _Audit, note: str, sequence: int | None) -> Checkpoint | None:
-        found = check_note(note, self._keys, self._verifier.check, sequence=sequence)
-        if isinstance(found, Finding):
-            audit.findings.append(found)
+        checkpoint = check_note(note, self._keys, self._verifier.check, sequence=sequence)
+        if isinstance(checkpoint, Finding):
+            audit.findings.append(checkpoint)
             return None
-        audit.newest = max(audit.newest, found.sequence)
-        return found
+        audit.newest = max(audit.newest, checkpoint.sequence)
+        return checkpoint
 
     def _attest(self, audit: _Audit, checkpoint: Checkpoint, signed: SignedCheckpoint) -> tuple[Leaf, ...]:
         """The leaves, if they are those that were signed; the log is compared with them later."""
@@ -287,28 +287,28 @@ class Auditor:
     async def _look_at_notes(self, audit: _Audit) -> dict[int, str]:
         notes = await self._notes()
         before: Opened | None = None
-        for number, found in enumerate(notes):
-            same = audit.exported.get(found.sequence)
-            checkpoint = None if same == found.note and same else self._opened(audit, found.note, found.sequence)
-            if same and same != found.note:
+        for number, kept in enumerate(notes):
+            same = audit.exported.get(kept.sequence)
+            checkpoint = None if same == kept.note and same else self._opened(audit, kept.note, kept.sequence)
+            if same and same != kept.note:
                 detail = "the checkpoint in the store is not the one that was exported"
-                audit.findings.append(Finding(Verdict.FORKED, _CHECKPOINT, found.sequence, detail))
+                audit.findings.append(Finding(Verdict.FORKED, _CHECKPOINT, kept.sequence, detail))
             if checkpoint is None:
                 before = None
                 continue
             if before is not None or number == 0:
                 _add(audit, check_order(before, checkpoint))
-            before = Opened(checkpoint, SignedCheckpoint(note=found.note, leaves=()).digest)
-        stored = {found.sequence: found.note for found in notes}
+            before = Opened(checkpoint, SignedCheckpoint(note=kept.note, leaves=()).digest)
+        stored = {kept.sequence: kept.note for kept in notes}
         await self._look_at_newest(audit, stored)
         self._compare_places(audit, stored, copies=set(await self._export.sequences()))
         return stored
 
     async def _notes(self) -> list[StoredNote]:
-        found: list[StoredNote] = []
-        while page := await self._store.notes(after=found[-1].sequence if found else 0, limit=_PAGE):
-            found += page
-        return found
+        notes: list[StoredNote] = []
+        while page := await self._store.notes(after=notes[-1].sequence if notes else 0, limit=_PAGE):
+            notes += page
+        return notes
 
     async def _look_at_newest(self, audit: _Audit, stored: dict[int, str]) -> None:
         """The heads that are stored beside the newest note are those that it was signed over."""
@@ -319,9 +319,9 @@ class Auditor:
             return
         if signed is None:
             return
-        found = check_note(signed.note, self._keys, self._verifier.check, sequence=None)
-        if not isinstance(found, Finding):
-            self._attest(audit, found, signed)
+        checkpoint = check_note(signed.note, self._keys, self._verifier.check, sequence=None)
+        if not isinstance(checkpoint, Finding):
+            self._attest(audit, checkpoint, signed)
 
     def _compare_places(self, audit: _Audit, stored: dict[int, str], *, copies: set[int]) -> None:
         last, exported = max(stored, default=0), max(audit.exported, default=0)
@@ -363,8 +363,8 @@ class Auditor:
             await self._look_at_stream(audit, stream, is_listed=stream in listed)
 
     async def _look_at_stream(self, audit: _Audit, stream: StreamId, *, is_listed: bool) -> None:
-        wanted = frozenset(version for version, _, _ in audit.attested.get(stream, {}))
-        chain = ChainCheck(stream, wanted=wanted)
+        versions = frozenset(version for version, _, _ in audit.attested.get(stream, {}))
+        chain = ChainCheck(stream, kept_versions=versions)
         is_project = stream.startswith("project:")
         head = await follow(self._raw, chain, each=audit.archive.add if is_project else None)
         audit.findings += chain.findings
@@ -379,13 +379,13 @@ class Auditor:
         unread: set[StreamId] = set()
         for done, buried in enumerate(audit.archive.buried, start=1):
             tell("archived stories", done, len(audit.archive.buried))
-            found = await open_archive(self._blobs, buried)
-            if isinstance(found, Finding):
-                audit.findings.append(found)
+            archive = await open_archive(self._blobs, buried)
+            if isinstance(archive, Finding):
+                audit.findings.append(archive)
                 unread.add(buried.stream)
                 continue
             audit.archives += 1
-            audit.opened[buried.stream] = audit.opened.get(buried.stream, frozenset()) | found.events
+            audit.opened[buried.stream] = audit.opened.get(buried.stream, frozenset()) | archive.events
         for stream in unread:
             audit.opened.pop(stream, None)
 
@@ -396,16 +396,16 @@ class Auditor:
             seen = audit.states[stream]
             tombstone, archived = audit.archive.heads.get(stream), audit.opened.get(stream)
             state = StreamState(seen.end, seen.head, seen.hashes, tombstone, archived)
-            known = {finding.verdict for finding in audit.findings if finding.subject == stream}
+            told = {finding.verdict for finding in audit.findings if finding.subject == stream}
             wrong: dict[Verdict, Finding] = {}
             for leaf, sequence in sorted(attested.values(), key=lambda a: a.leaf.version):
-                found = check_leaf(leaf, state, audit.losses, sequence=sequence)
-                if isinstance(found, Loss):
-                    excuses[found] = None
-                elif found is not None and found.verdict not in known:
+                outcome = check_leaf(leaf, state, audit.losses, sequence=sequence)
+                if isinstance(outcome, Loss):
+                    excuses[outcome] = None
+                elif outcome is not None and outcome.verdict not in told:
                     # Of a log that went back the farthest head tells most, of any other difference the first one.
-                    is_better = found.verdict is Verdict.ROLLED_BACK or found.verdict not in wrong
-                    wrong[found.verdict] = found if is_better else wrong[found.verdict]
+                    is_better = outcome.verdict is Verdict.ROLLED_BACK or outcome.verdict not in wrong
+                    wrong[outcome.verdict] = outcome if is_better else wrong[outcome.verdict]
             audit.findings += wrong.values()
         return list(excuses)
 
@@ -415,11 +415,11 @@ class Auditor:
 
     async def newest(self) -> int:
         """The number of the newest stored checkpoint, 0 without one; LogCorrupted when it has not the form of one."""
-        found = await self._store.latest()
-        if found is None:
+        newest = await self._store.latest()
+        if newest is None:
             return 0
         try:
-            return parse_checkpoint(note_text(found.note)).sequence
+            return parse_checkpoint(note_text(newest.note)).sequence
         except InvalidInput as error:
             raise LogCorrupted(f"the newest checkpoint is damaged: {error.message}") from error
 

@@ -61,11 +61,11 @@ class LossDesk:
         words = _checked(reason)
         if command_id is not None and (done := await self._carried_out(stream, command_id)):
             return done
-        wanted = _Wanted(stream, by, words, command_id)
-        done = await self._accept(wanted)
+        request = _Wanted(stream, by, words, command_id)
+        done = await self._accept(request)
         # A notary may have signed in between: the record has to excuse that checkpoint too.
         while await self._is_demanded(done.loss):
-            done = await self._accept(wanted)
+            done = await self._accept(request)
         await self._log.accept_loss(stream)
         return done
 
@@ -108,7 +108,7 @@ class LossDesk:
                 event="accept_loss",
                 allowed=[],
             )
-        wanted = Loss(
+        accepted = Loss(
             stream=stream,
             attested=attested.head,
             kept=attested.kept,
@@ -120,10 +120,10 @@ class LossDesk:
             time=rfc3339(self._clock.now_ms()),
             command_id=asked.command_id,
         )
-        known = next((loss for loss in reversed(losses) if _is_same(loss, wanted)), None)
-        if known is None:
-            await self._record(wanted)
-        return AcceptedLoss(known or wanted, known is None)
+        recorded = next((loss for loss in reversed(losses) if _is_same(loss, accepted)), None)
+        if recorded is None:
+            await self._record(accepted)
+        return AcceptedLoss(recorded or accepted, recorded is None)
 
     async def _record(self, loss: Loss) -> None:
         note = sign_loss(loss, self._signer.key, self._signer.sign)
@@ -166,9 +166,11 @@ class LossDesk:
         return GENESIS
 
     async def _holds(self, head: AttestedHead, stream: StreamId) -> bool:
-        found = await self._raw.entries(stream, after=head.version - 1, limit=1)
+        entries = await self._raw.entries(stream, after=head.version - 1, limit=1)
         return (
-            bool(found) and found[0].entry_id == f"{head.version}-0" and found[0].fields.get("h") == head.hash.encode()
+            bool(entries)
+            and entries[0].entry_id == f"{head.version}-0"
+            and entries[0].fields.get("h") == head.hash.encode()
         )
 
 

@@ -213,14 +213,14 @@ class Notary:
 
     async def _visit(self, look: _Look, stream: StreamId, leaf: Leaf | None) -> None:
         """The stream's leaf for the next checkpoint is in the look; a stream that does not verify is refused."""
-        found = await self._leaf(look, stream, leaf)
-        if isinstance(found, Finding):
-            look.findings.append(found)
+        leaf_or_finding = await self._leaf(look, stream, leaf)
+        if isinstance(leaf_or_finding, Finding):
+            look.findings.append(leaf_or_finding)
             if stream not in look.refused:
-                await self._log.refuse(stream, reason=str(found)[:1000])
-                self._announce(f"refused {found}")
+                await self._log.refuse(stream, reason=str(leaf_or_finding)[:1000])
+                self._announce(f"refused {leaf_or_finding}")
         elif stream not in look.refused:
-            look.leaves += [found] if found else []
+            look.leaves += [leaf_or_finding] if leaf_or_finding else []
             return
         if leaf is not None:
             look.leaves.append(leaf.model_copy(update={"mark": LeafMark.REFUSED}))
@@ -231,7 +231,7 @@ class Notary:
         if leaf is None or loss:
             return await self._whole(stream, must_hold=loss.present.version if loss else 0, loss=loss or None)
         chain = ChainCheck(
-            stream, after=Head(leaf.version - 1), is_linked=leaf.version == 1, wanted=frozenset({leaf.version})
+            stream, after=Head(leaf.version - 1), is_linked=leaf.version == 1, kept_versions=frozenset({leaf.version})
         )
         head = await follow(self._raw, chain)
         if chain.version < leaf.version:
@@ -242,7 +242,7 @@ class Notary:
         return chain.findings[0] if chain.findings else _leaf_at(stream, chain.end)
 
     async def _whole(self, stream: StreamId, *, must_hold: int, loss: Loss | None) -> Leaf | Finding | None:
-        chain = ChainCheck(stream, wanted=frozenset({must_hold}))
+        chain = ChainCheck(stream, kept_versions=frozenset({must_hold}))
         await follow(self._raw, chain)
         if chain.findings:
             return chain.findings[0]

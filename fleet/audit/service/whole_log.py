@@ -33,10 +33,10 @@ class WholeLog:
         archived = await self._archived(present) if self._blobs else {}
         return sorted({*present, *archived})
 
-    async def lost(self, known: set[StreamId]) -> list[StreamId]:
+    async def lost(self, streams: set[StreamId]) -> list[StreamId]:
         """Those of the known streams that vanished from the log without having been archived, sorted."""
         present = await self._log.streams()
-        gone = known - set(present)
+        gone = streams - set(present)
         return sorted(gone - (await self._archived(present)).keys()) if gone else []
 
     async def head(self, stream: StreamId) -> Head:

@@ -96,19 +96,19 @@ class LocalChangeRequests:
         plain = _NOT_PLAIN.sub("-", name)[:60].strip("-") or "repository"
         return self._root / f"{plain}-{hashlib.sha256(str(real).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
-    def _open_or_update(self, wanted: Wanted) -> OpenedChange | EndedChange:
-        with file_errors(f"the change request of '{wanted.head}'"):
-            layout = find_repository(wanted.repository)
-            commit = _branch_commit(layout, wanted.repository, wanted.head)
-            _branch_commit(layout, wanted.repository, wanted.base)
-            folder, name = self.folder(wanted.repository), _file_name(wanted.head)
+    def _open_or_update(self, change: Wanted) -> OpenedChange | EndedChange:
+        with file_errors(f"the change request of '{change.head}'"):
+            layout = find_repository(change.repository)
+            commit = _branch_commit(layout, change.repository, change.head)
+            _branch_commit(layout, change.repository, change.base)
+            folder, name = self.folder(change.repository), _file_name(change.head)
             link = (folder / f"{name}.json").absolute().as_uri()
             with opened_records(folder) as records:
                 present = _read(records, f"{name}.json")
                 if present is not None and present.state != "open":
                     return EndedChange(present.number, link, is_merged=present.state == "merged")
-                outcome = _write(records, name, wanted, commit, present)
-        return OpenedChange(outcome[0], link, outcome[1], is_draft=wanted.is_draft)
+                outcome = _write(records, name, change, commit, present)
+        return OpenedChange(outcome[0], link, outcome[1], is_draft=change.is_draft)
 
     def _set_status(self, repository: str, status: LocalStatus) -> None:
         with file_errors(f"the status of {status.commit}"):
@@ -138,38 +138,38 @@ def _file_name(branch: str) -> str:
 
 
 def _write(
-    records: Records, name: str, wanted: Wanted, commit: str, present: LocalChange | None
+    records: Records, name: str, change: Wanted, commit: str, present: LocalChange | None
 ) -> tuple[int, ChangeOutcome]:
     record = LocalChange(
         number=present.number if present else _next_number(records),
-        repository=wanted.repository,
-        base=wanted.base,
-        head=wanted.head,
+        repository=change.repository,
+        base=change.base,
+        head=change.head,
         commit=commit,
-        title=wanted.title,
-        text=wanted.text,
-        labels=list(dict.fromkeys([*(present.labels if present else ()), *wanted.labels])),
-        is_draft=wanted.is_draft,
-        patch_digest=_patch_digest(wanted, present),
+        title=change.title,
+        text=change.text,
+        labels=list(dict.fromkeys([*(present.labels if present else ()), *change.labels])),
+        is_draft=change.is_draft,
+        patch_digest=_patch_digest(change, present),
     )
-    has_patch = not wanted.patch or records.read(f"{name}.patch", len(wanted.patch) + 1) == wanted.patch
+    has_patch = not change.patch or records.read(f"{name}.patch", len(change.patch) + 1) == change.patch
     if record == present and has_patch:
         return record.number, ChangeOutcome.UNCHANGED
     if not has_patch:
-        records.write(f"{name}.patch", wanted.patch)
+        records.write(f"{name}.patch", change.patch)
     records.write(f"{name}.json", _document(record))
     return record.number, ChangeOutcome.UPDATED if present else ChangeOutcome.OPENED
 
 
-def _patch_digest(wanted: Wanted, present: LocalChange | None) -> str | None:
-    if wanted.patch:
-        return str(digest_of(wanted.patch))
+def _patch_digest(change: Wanted, present: LocalChange | None) -> str | None:
+    if change.patch:
+        return str(digest_of(change.patch))
     return present.patch_digest if present else None
 
 
 def _next_number(records: Records) -> int:
     names = [name for name in records.names() if name.endswith(".json")]
-    return 1 + max((found.number for name in names if (found := _read(records, name))), default=0)
+    return 1 + max((change.number for name in names if (change := _read(records, name))), default=0)
 
 
 def _read(records: Records, name: str) -> LocalChange | None:

@@ -88,10 +88,10 @@ def _publish(url: str, branch: str, commit: Commit, expected_old: str | None, pa
 
 def _warnings(layout: Layout) -> tuple[str, ...]:
     """What a run will not see, as far as that shows without comparing files (see `dirty_paths`)."""
-    found: list[str] = []
+    warnings: list[str] = []
     if layout.worktree and (layout.worktree / ".gitmodules").is_file():
-        found.append("submodules are not part of the run")
+        warnings.append("submodules are not part of the run")
     for name, what in (("MERGE_HEAD", "merge"), ("rebase-merge", "rebase"), ("CHERRY_PICK_HEAD", "cherry-pick")):
         if (layout.git_dir / name).exists():
-            found.append(f"a {what} is under way; only what is committed is part of the run")
-    return tuple(found)
+            warnings.append(f"a {what} is under way; only what is committed is part of the run")
+    return tuple(warnings)

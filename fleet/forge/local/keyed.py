@@ -101,18 +101,18 @@ class HostedChangeRequests:
 
     async def open_or_update(self, change: ChangeRequest) -> OpenedChange | EndedChange:
         """See `ChangeRequests.open_or_update`."""
-        wanted = checked(change)
+        request = checked(change)
         outcome = ChangeOutcome.UPDATED
-        found = await self._found(wanted)
-        if found is None:
-            found, outcome = await self._opened(wanted)
-        if found.state is not FoundState.OPEN:
-            return EndedChange(found.number, found.link, is_merged=found.state is FoundState.MERGED)
-        has_changed = await self._brought_up(wanted, found)
+        present = await self._newest(request)
+        if present is None:
+            present, outcome = await self._opened(request)
+        if present.state is not FoundState.OPEN:
+            return EndedChange(present.number, present.link, is_merged=present.state is FoundState.MERGED)
+        has_changed = await self._brought_up(request, present)
         if outcome is ChangeOutcome.UPDATED and not has_changed:
             outcome = ChangeOutcome.UNCHANGED
-        is_draft = wanted.is_draft if self._api.draft_follows_edit else found.is_draft
-        return OpenedChange(found.number, found.link, outcome, is_draft=is_draft)
+        is_draft = request.is_draft if self._api.draft_follows_edit else present.is_draft
+        return OpenedChange(present.number, present.link, outcome, is_draft=is_draft)
 
     async def set_status(
         self, repository: str, commit: str, *, state: CommitState, description: str, link: str = ""
@@ -128,34 +128,34 @@ class HostedChangeRequests:
             if await _looked_up(self._api.status(repository, commit), after=error) != status:
                 raise
 
-    async def _found(self, wanted: Wanted) -> Found | None:
+    async def _newest(self, request: Wanted) -> Found | None:
         """The open one, else the newest of those that ended."""
-        found = await self._api.find(wanted.repository, wanted.head)
-        return max(found, key=lambda f: (f.state is FoundState.OPEN, f.number), default=None)
+        changes = await self._api.find(request.repository, request.head)
+        return max(changes, key=lambda f: (f.state is FoundState.OPEN, f.number), default=None)
 
-    async def _opened(self, wanted: Wanted) -> tuple[Found, ChangeOutcome]:
+    async def _opened(self, request: Wanted) -> tuple[Found, ChangeOutcome]:
         try:
-            return await self._api.create(wanted), ChangeOutcome.OPENED
+            return await self._api.create(request), ChangeOutcome.OPENED
         except (CommitUnknown, InvalidInput, VersionConflict) as error:
             # Somebody else opened it in between, or we did and the answer was lost.
-            found = await _looked_up(self._found(wanted), after=error)
-            if found is None:
+            present = await _looked_up(self._newest(request), after=error)
+            if present is None:
                 raise
-            return found, ChangeOutcome.UPDATED
+            return present, ChangeOutcome.UPDATED
 
-    async def _brought_up(self, wanted: Wanted, found: Found) -> bool:
+    async def _brought_up(self, request: Wanted, present: Found) -> bool:
         """Whether anything had to be written so that it says what is wanted."""
-        is_same = (found.title, _normal(found.text), found.base) == self._goal(wanted)
+        is_same = (present.title, _normal(present.text), present.base) == self._goal(request)
         if not is_same:
-            await self._api.edit(wanted, found.number)
-        missing = missing_labels(wanted.labels, found.labels)
+            await self._api.edit(request, present.number)
+        missing = missing_labels(request.labels, present.labels)
         if missing:
-            await self._api.add_labels(wanted.repository, found.number, missing)
+            await self._api.add_labels(request.repository, present.number, missing)
         return not is_same or bool(missing)
 
-    def _goal(self, wanted: Wanted) -> tuple[str, str, str]:
-        title, text = self._api.shown(wanted)
-        return title, _normal(text), wanted.base
+    def _goal(self, request: Wanted) -> tuple[str, str, str]:
+        title, text = self._api.shown(request)
+        return title, _normal(text), request.base
 
 
 async def _looked_up(look: Awaitable[T], *, after: FleetError) -> T:
@@ -166,10 +166,10 @@ async def _looked_up(look: Awaitable[T], *, after: FleetError) -> T:
         raise after from None
 
 
-def missing_labels(wanted: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:
+def missing_labels(labels: Iterable[str], present: Iterable[str]) -> tuple[str, ...]:
     """The wanted labels that are not there; GitHub does not tell upper case from lower."""
     there = {label.casefold() for label in present}
-    return tuple(label for label in wanted if label.casefold() not in there)
+    return tuple(label for label in labels if label.casefold() not in there)
 
 
 def _normal(text: str) -> str:

@@ -103,12 +103,12 @@ def _settings(config: Path) -> Mapping[str, str]:
         text = config.read_bytes()[:_MAX_CONFIG].decode("utf-8", "replace")
     except OSError:
         return {}
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     section = ""
     for line in text.splitlines():
         if match := _SECTION.match(line.strip()):
             section, line = match[1].lower(), match[3]
         key, _, value = line.strip().partition("=")
         if key and not key.startswith(("#", ";", "[")):
-            found[f"{section}.{key.strip().lower()}"] = value.split("#")[0].split(";")[0].strip().strip('"')
-    return found
+            settings[f"{section}.{key.strip().lower()}"] = value.split("#")[0].split(";")[0].strip().strip('"')
+    return settings

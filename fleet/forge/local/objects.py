@@ -50,14 +50,14 @@ class PackIndex:
 
     def offset(self, object_id: str) -> int | None:
         """Where the object starts in the pack; None when it is not there."""
-        wanted = bytes.fromhex(object_id)
-        low, high = (self._fanout[wanted[0] - 1] if wanted[0] else 0), self._fanout[wanted[0]]
+        goal = bytes.fromhex(object_id)
+        low, high = (self._fanout[goal[0] - 1] if goal[0] else 0), self._fanout[goal[0]]
         while low < high:
             middle = (low + high) // 2
-            found = self._read(1032 + 20 * middle, 20)
-            if found == wanted:
+            candidate = self._read(1032 + 20 * middle, 20)
+            if candidate == goal:
                 return self._offset_at(middle)
-            low, high = (middle + 1, high) if found < wanted else (low, middle)
+            low, high = (middle + 1, high) if candidate < goal else (low, middle)
         return None
 
     def _offset_at(self, position: int) -> int:
@@ -87,8 +87,8 @@ def read_object(objects: Path, object_id: str) -> GitObject | None:
     loose = _loose(objects, object_id)
     if loose.is_file():
         return _parse_loose(loose.read_bytes()[:_MAX_OBJECT])
-    found = next(_in_packs(objects, object_id), None)
-    return _read_packed(*found) if found else None
+    place = next(_in_packs(objects, object_id), None)
+    return _read_packed(*place) if place else None
 
 
 def _loose(objects: Path, object_id: str) -> Path:

@@ -96,36 +96,36 @@ def read_packed(layout: Layout) -> Mapping[str, str]:
         lines = (layout.common_dir / "packed-refs").read_text("utf-8", "replace").splitlines()
     except OSError:
         return {}
-    found: dict[str, str] = {}
+    refs: dict[str, str] = {}
     for line in lines:
         object_id, _, name = line.partition(" ")
         if _ID.fullmatch(object_id) and name.startswith("refs/"):
-            found[name.strip()] = object_id
-    return found
+            refs[name.strip()] = object_id
+    return refs
 
 
 def all_refs(layout: Layout) -> dict[str, str]:
     """Full name -> object id of every ref that can be read; a loose one wins over a packed one."""
-    found = dict(read_packed(layout))
+    refs = dict(read_packed(layout))
     root = layout.common_dir / "refs"
     for folder, _, files in os.walk(root):
         for file in files:
             name = (Path(folder, file)).relative_to(layout.common_dir).as_posix()
             if object_id := read_ref(layout, name):
-                found[name] = object_id
-    return found
+                refs[name] = object_id
+    return refs
 
 
 def _commit_of(layout: Layout, object_id: str, url: str) -> str:
     for _ in range(_MAX_TAGS):
-        found = read_object(layout.objects, object_id)
-        if found is None:
+        git_object = read_object(layout.objects, object_id)
+        if git_object is None:
             raise InvalidInput(f"{url} lacks object {object_id}: run `git fsck` there", url=url, object=object_id)
-        if found.kind in ("commit", "unknown"):
+        if git_object.kind in ("commit", "unknown"):
             return object_id
-        if found.tagged is None:
+        if git_object.tagged is None:
             break
-        object_id = found.tagged
+        object_id = git_object.tagged
     raise InvalidInput(f"{url}: {object_id} is not a commit", url=url, object=object_id)
 
 

@@ -117,9 +117,9 @@ def _fill(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) ->
 
 def _object_files(objects: Path) -> Iterator[Path]:
     for folder in sorted(objects.iterdir()):
-        wanted = _PACK if folder.name == "pack" else _LOOSE if _LOOSE_FOLDER.fullmatch(folder.name) else None
-        if wanted and stat.S_ISDIR(folder.lstat().st_mode):
-            yield from (file for file in sorted(folder.iterdir()) if wanted.fullmatch(file.name))
+        pattern = _PACK if folder.name == "pack" else _LOOSE if _LOOSE_FOLDER.fullmatch(folder.name) else None
+        if pattern and stat.S_ISDIR(folder.lstat().st_mode):
+            yield from (file for file in sorted(folder.iterdir()) if pattern.fullmatch(file.name))
 
 
 def _link_or_copy(source: Path, copy: Path) -> None:

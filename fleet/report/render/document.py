@@ -179,7 +179,7 @@ def document_of(report: TechnicalReport) -> Document:
         ("Traceability", page.traceability(), True),
         ("Next steps", page.next_steps(), True),
     )
-    sections = tuple(Section(title, tuple(blocks)) for title, blocks, wanted in candidates if wanted)
+    sections = tuple(Section(title, tuple(blocks)) for title, blocks, is_wanted in candidates if is_wanted)
     return Document(title=f"Technical report: {report.header.title}", sections=sections)
 
 

@@ -57,7 +57,10 @@ class KeptMeter:
         """Everything that is kept, as Prometheus reads it."""
         with self._lock:
             values = dict(self._values)
-            counted = {series: Counted(tuple(found), self._totals[series]) for series, found in self._counts.items()}
+            counted = {
+                series: Counted(tuple(bucket_counts), self._totals[series])
+                for series, bucket_counts in self._counts.items()
+            }
         return exposed(values, counted, labels=self._labels)
 
     def _kept(self, name: str, labels: Mapping[str, str] | None) -> Series | None:

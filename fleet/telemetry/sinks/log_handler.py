@@ -73,8 +73,8 @@ class FleetLogHandler(logging.Handler):
 def _traceback(record: logging.LogRecord) -> str:
     if record.exc_text:
         return record.exc_text
-    found = record.exc_info
-    return logging.Formatter().formatException(found) if found and found[1] is not None else ""
+    error = record.exc_info
+    return logging.Formatter().formatException(error) if error and error[1] is not None else ""
 
 
 def log_to(handler: FleetLogHandler, *, level: str) -> None:
@@ -83,8 +83,8 @@ def log_to(handler: FleetLogHandler, *, level: str) -> None:
     Of libraries only warnings and errors do: some of them tell every request.
     """
     root = logging.getLogger()
-    for known in [known for known in root.handlers if isinstance(known, FleetLogHandler)]:
-        root.removeHandler(known)
+    for present in [one for one in root.handlers if isinstance(one, FleetLogHandler)]:
+        root.removeHandler(present)
     root.addHandler(handler)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())

@@ -93,14 +93,14 @@ class _Exporter(SpanExporter):
         self._failing: set[str] = set()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        found = [span.finished for span in spans if isinstance(span, _Span)]
-        batch, result = SpanBatch(spans, otlp_document(found, resource=self._resource)), SpanExportResult.SUCCESS
+        finished = [span.finished for span in spans if isinstance(span, _Span)]
+        batch, result = SpanBatch(spans, otlp_document(finished, resource=self._resource)), SpanExportResult.SUCCESS
         for place in self._places:
             try:
                 place.put(batch)
                 self._failing.clear()
             except SpansRefused as error:
-                self._lost(error.reason, len(found))
+                self._lost(error.reason, len(finished))
                 if error.reason not in self._failing:
                     _LOG.warning("spans are lost: the place that takes them is %s", error.reason)
                 self._failing.add(error.reason)

@@ -107,7 +107,7 @@ class CouncilRows:
                 return []
 
     async def _delivered(
-        self, event: StoredEvent, payload: Any, kind: str, digest: Digest | None, **known: Any
+        self, event: StoredEvent, payload: Any, kind: str, digest: Digest | None, **fields: Any
     ) -> ContributionRow:
         nothing = dict.fromkeys(
             ("round", "member_id", "candidate_id", "attempt", "kept", "reason", "value", "tokens"), None
@@ -119,7 +119,7 @@ class CouncilRows:
             kind=kind,
             digest=digest,
             content=self._texts.json_or_none(await self._texts.value(digest)),
-            **{**nothing, **known},
+            **{**nothing, **fields},
         )
 
     def _evidence(self, event: StoredEvent, payload: EvidenceRecorded) -> EvidenceRow:

@@ -89,23 +89,23 @@ class TrajectoryExport:
         finally:
             self._sink.abandon()
 
-    async def _chosen(self, wanted: Sequence[StoryId]) -> list[StoryId]:
+    async def _chosen(self, asked_for: Sequence[StoryId]) -> list[StoryId]:
         present = {StoryId(s.entity) for s in await self._log.streams() if s.startswith("story:")}
-        if unknown := sorted(set(wanted) - present):
+        if unknown := sorted(set(asked_for) - present):
             raise StoryNotFound(f"no story has the id {', '.join(unknown)}", story_ids=[str(name) for name in unknown])
-        return sorted(set(wanted) or present)
+        return sorted(set(asked_for) or present)
 
     async def _damage(self, stories: Sequence[StoryId]) -> dict[StoryId, str]:
         """What is wrong with each story that cannot be read to its end. Rows that were added are not taken back."""
-        found: dict[StoryId, str] = {}
+        damage: dict[StoryId, str] = {}
         for story_id in stories:
             stream = StreamId.of_story(story_id)
             try:
                 async for event in self._events(stream, (await self._log.head(stream)).version):
                     decode(event)
             except _UNREADABLE as error:
-                found[story_id] = error.message
-        return found
+                damage[story_id] = error.message
+        return damage
 
     async def _events(self, stream: StreamId, last: int) -> AsyncIterator[StoredEvent]:
         at = 0

@@ -105,8 +105,8 @@ def _facts(event: StoredEvent, payload: Payload) -> dict[str, Any]:
         case StoryCreated():
             names = ("project_id", "title", "description", "tags", "rigor", "lifecycle", "language")
             criteria = tuple(Criterion(c.ac_id, c.text) for c in payload.acceptance_criteria)
-            found = {name: getattr(payload, name) for name in names}
-            return {**found, "acceptance_criteria": criteria, "created_ms": event.ts_ms}
+            fields = {name: getattr(payload, name) for name in names}
+            return {**fields, "acceptance_criteria": criteria, "created_ms": event.ts_ms}
         case StoryEdited():
             return _edited(payload.changes)
         case StoryStarted():
@@ -131,10 +131,10 @@ def _facts(event: StoredEvent, payload: Payload) -> dict[str, Any]:
 
 
 def _edited(changes: dict[str, Any]) -> dict[str, Any]:
-    found = {name: changes[name] for name in ("title", "description", "language") if name in changes}
+    fields = {name: changes[name] for name in ("title", "description", "language") if name in changes}
     if "tags" in changes:
-        found["tags"] = tuple(changes["tags"])
+        fields["tags"] = tuple(changes["tags"])
     if "acceptance_criteria" in changes:
         listed = cast("list[dict[str, str]]", changes["acceptance_criteria"])
-        found["acceptance_criteria"] = tuple(Criterion(c["ac_id"], c["text"]) for c in listed)
-    return found
+        fields["acceptance_criteria"] = tuple(Criterion(c["ac_id"], c["text"]) for c in listed)
+    return fields
