@@ -73,18 +73,18 @@ class ConfigFiles:
         Raises:
             ConfigError: the overlay holds a file that replaces nothing (GL-18: an unknown name is an error).
         """
-        known = _names_below(self.packaged)
+        shipped = _names_below(self.packaged)
         if self.overlay is None:
-            return known
+            return shipped
         own = _names_below(self.overlay)
-        stray = [n for n in own if n not in known and PurePosixPath(n).parts[0] not in _OPEN_FOLDERS]
+        stray = [n for n in own if n not in shipped and PurePosixPath(n).parts[0] not in _OPEN_FOLDERS]
         if stray:
             raise ConfigError(
-                f"{self.overlay / stray[0]} replaces no config file; known names: {', '.join(known)}",
+                f"{self.overlay / stray[0]} replaces no config file; known names: {', '.join(shipped)}",
                 file=str(self.overlay / stray[0]),
-                allowed=known,
+                allowed=shipped,
             )
-        return sorted({*known, *own})
+        return sorted({*shipped, *own})
 
     def digests(self) -> dict[str, Digest]:
         """Digest of the bytes of every active file by name, as `ConfigActivated` records it (GL-23)."""
@@ -95,5 +95,5 @@ class ConfigFiles:
 
 
 def _names_below(directory: Path) -> list[str]:
-    found = (path for path in directory.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
-    return sorted(path.relative_to(directory).as_posix() for path in found)
+    paths = (path for path in directory.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    return sorted(path.relative_to(directory).as_posix() for path in paths)

@@ -36,18 +36,18 @@ LabelChoice = Annotated[str, Field(pattern=rf"^!?({_LABEL}|in\({_LABEL}(, ?{_LAB
 _CHOICE = re.compile(r"(?P<no>!?)(?:in\((?P<several>[^)]*)\)|(?P<one>.*))")
 
 
-def has_node(wanted: Mapping[str, str], nodes: Iterable[Mapping[str, str]]) -> bool:
+def has_node(choices: Mapping[str, str], nodes: Iterable[Mapping[str, str]]) -> bool:
     """Whether one of these nodes, each given by its labels, is as wanted."""
-    return any(all(_fits(choice, labels.get(key)) for key, choice in wanted.items()) for labels in nodes)
+    return any(all(_fits(choice, labels.get(key)) for key, choice in choices.items()) for labels in nodes)
 
 
 def _fits(choice: str, value: str | None) -> bool:
-    found = _CHOICE.fullmatch(choice)
-    assert found is not None, "every text has this form"
-    several, one = found["several"], found["one"]
+    match = _CHOICE.fullmatch(choice)
+    assert match is not None, "every text has this form"
+    several, one = match["several"], match["one"]
     allowed = [one] if several is None else [part.strip() for part in several.split(",")]
     # A node without the label is as good as one with another value, as Ray has it.
-    return (value in allowed) != bool(found["no"])
+    return (value in allowed) != bool(match["no"])
 
 
 class ObservabilitySettings(Settings):

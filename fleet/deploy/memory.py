@@ -53,17 +53,17 @@ class MemoryDeployments:
 
     async def standing(self, environment: str) -> Standing:
         """See the port."""
-        if (found := self._now.get(environment)) is None:
+        if (revisions := self._now.get(environment)) is None:
             return Standing("nothing")
-        current, previous = found
+        current, previous = revisions
         return Standing("running", key=current.key, previous=previous.key if previous else None)
 
     async def occupancy(self, environment: str) -> Occupancy:
         """See the port."""
         ended = self._ended.get(environment)
-        if (found := self._now.get(environment)) is None:
+        if (revisions := self._now.get(environment)) is None:
             return Occupancy(ended=ended)
-        current, previous = found
+        current, previous = revisions
         ready = _LOOK.model_copy(update={"target": current.target.ready.path})
         return Occupancy(
             running=current,
@@ -75,10 +75,10 @@ class MemoryDeployments:
 
     async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
         """See the port."""
-        found = self._now.get(environment)
-        if found is None or found[0].key != failed:
+        revisions = self._now.get(environment)
+        if revisions is None or revisions[0].key != failed:
             return await self.standing(environment)
-        if (before := found[1]) is None:
+        if (before := revisions[1]) is None:
             del self._now[environment]
             self._note(environment, failed, told)
             return Standing("nothing")
@@ -90,16 +90,16 @@ class MemoryDeployments:
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
         """See the port."""
-        if (found := self._now.get(environment)) is None:
+        if (revisions := self._now.get(environment)) is None:
             return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
-        return self._looks(found[0].tree, check)
+        return self._looks(revisions[0].tree, check)
 
     async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """See the port."""
-        found = self._now.get(environment)
-        if found is not None and only in (None, found[0].key):
+        revisions = self._now.get(environment)
+        if revisions is not None and only in (None, revisions[0].key):
             del self._now[environment]
-            self._note(environment, found[0].key, told)
+            self._note(environment, revisions[0].key, told)
         return await self.standing(environment)
 
     def _note(self, environment: str, key: RunKey, told: str) -> None:

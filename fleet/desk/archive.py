@@ -95,10 +95,10 @@ class Archivist:
             return await self._archive(stream, lease, state, caller.principal, proof)
 
     async def _archived_before(self, story_id: StoryId) -> StoryTombstoned:
-        found = await tombstone_of(self._log, story_id)
-        if found is None:
+        tombstone = await tombstone_of(self._log, story_id)
+        if tombstone is None:
             raise StoryNotFound(f"there is no story {story_id}, and none was archived", story_id=story_id)
-        return found
+        return tombstone
 
     async def _archive(
         self, stream: StreamId, lease: Lease, state: StoryState, actor: Principal, proof: bytes
@@ -110,13 +110,13 @@ class Archivist:
         events = await self._log.read(stream)
         head = Head(events[-1].version, events[-1].hash, lease.epoch)
         await self._wait_for_graph(stream, head)
-        wanted = StoryTombstoned(
+        proposed = StoryTombstoned(
             story_id=state.story_id,
             export_digest=await self._export(stream, events, proof),
             last_version=head.version,
             last_hash=head.hash,
         )
-        tombstone = await self._tombstone(project, wanted, actor)
+        tombstone = await self._tombstone(project, proposed, actor)
         await self._check_blob(tombstone, head)
         await self._log.erase(stream, expected=head)
         return tombstone
@@ -149,11 +149,11 @@ class Archivist:
                 )
             await self._clock.sleep(_PAUSE_S)
 
-    async def _tombstone(self, project: StreamId, wanted: StoryTombstoned, actor: Principal) -> StoryTombstoned:
+    async def _tombstone(self, project: StreamId, proposed: StoryTombstoned, actor: Principal) -> StoryTombstoned:
         """The tombstone as it is on record now."""
         for left in reversed(range(_TRIES)):
             try:
-                return await self._record_tombstone(project, wanted, actor)
+                return await self._record_tombstone(project, proposed, actor)
             except (LeaseHeld, OwnershipLost, VersionConflict):
                 # Another archivist or a council shard is at the project's stream for a moment.
                 if not left:
@@ -161,19 +161,21 @@ class Archivist:
                 await self._clock.sleep(_PAUSE_S)
         raise AssertionError("unreachable")
 
-    async def _record_tombstone(self, project: StreamId, wanted: StoryTombstoned, actor: Principal) -> StoryTombstoned:
+    async def _record_tombstone(
+        self, project: StreamId, proposed: StoryTombstoned, actor: Principal
+    ) -> StoryTombstoned:
         # The hash is part of it: a story made anew under this id may end at the same version.
-        command_id = CommandId(f"{_prefix(wanted.story_id)}{wanted.last_version}-{wanted.last_hash[:16]}")
+        command_id = CommandId(f"{_prefix(proposed.story_id)}{proposed.last_version}-{proposed.last_hash[:16]}")
         async with self._leased(project) as lease:
             head = replace(await self._log.head(project), epoch=lease.epoch)
-            outcome = await self._append(project, head, wanted, command_id=command_id, actor=actor)
+            outcome = await self._append(project, head, proposed, command_id=command_id, actor=actor)
         first = outcome.first if isinstance(outcome, Duplicate) else outcome.events[0].version
         return await _tombstone_at(self._log, project, first)
 
     async def _check_blob(self, tombstone: StoryTombstoned, head: Head) -> None:
         """What the tombstone names can be read, and is the whole stream. Raises ArtifactNotFound, LogCorrupted."""
-        found = read_export(await self._blobs.get(tombstone.export_digest))
-        assert (found.head.version, found.head.hash) == (head.version, head.hash), "the export is of another stream"
+        export = read_export(await self._blobs.get(tombstone.export_digest))
+        assert (export.head.version, export.head.hash) == (head.version, head.hash), "the export is of another stream"
 
     async def _append(
         self,
@@ -213,8 +215,8 @@ class Archivist:
 async def tombstone_of(log: EventLog, story_id: StoryId) -> StoryTombstoned | None:
     """The newest tombstone of the story, in the stream of whichever project it has; None when it was never archived."""
     for project in [name for name in await log.streams() if name.startswith("project:")]:
-        known = (await log.commands(project)).items()
-        versions = [first for command, (first, _) in known if command.startswith(_prefix(story_id))]
+        commands = (await log.commands(project)).items()
+        versions = [first for command, (first, _) in commands if command.startswith(_prefix(story_id))]
         if versions:
             return await _tombstone_at(log, project, max(versions))
     return None

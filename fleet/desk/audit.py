@@ -54,21 +54,21 @@ class AuditDesk:
         self, stream: StreamId, choice: EventChoice, *, limit: int
     ) -> tuple[list[StoredEvent], int | None]:
         """Wanted envelopes in order, and the version to go on from when there may be more."""
-        found: list[StoredEvent] = []
+        events: list[StoredEvent] = []
         after = choice.first - 1
-        while len(found) < limit:
+        while len(events) < limit:
             batch = await self._log.read(stream, after=after, limit=_PAGE)
             for event in batch:
                 if choice.last is not None and event.version > choice.last:
-                    return found, None
+                    return events, None
                 after = event.version
                 if choice.takes(event):
-                    found.append(event)
-                if len(found) == limit:
-                    return found, after + 1
+                    events.append(event)
+                if len(events) == limit:
+                    return events, after + 1
             if len(batch) < _PAGE:
-                return found, None
-        return found, after + 1
+                return events, None
+        return events, after + 1
 
     async def checkpoints(self, *, after: int, limit: int) -> list[StoredNote]:
         """Signed checkpoints with a number above `after`, in order."""
@@ -79,8 +79,8 @@ class AuditDesk:
         """The last signed checkpoints with a number below `before`, in order."""
         async with self._auditor() as auditor:
             end = min(before, await auditor.newest() + 1)
-            found = await auditor.notes(after=max(0, end - 1 - limit), limit=limit)
-        return [note for note in found if note.sequence < end]
+            notes = await auditor.notes(after=max(0, end - 1 - limit), limit=limit)
+        return [note for note in notes if note.sequence < end]
 
     async def proof(self, stream: StreamId, version: int) -> Proof:
         """That the event stands under a signed checkpoint."""

@@ -75,7 +75,7 @@ class BudgetDesk:
         return BudgetView(None, day, tuple(lines))
 
     async def _projects(self) -> Sequence[str]:
-        found = set[str]()
+        projects = set[str]()
         damaged = list[DamagedStory]()
         for stream in await self._stories():
             try:
@@ -83,9 +83,9 @@ class BudgetDesk:
             except UNREADABLE as error:
                 damaged.append(DamagedStory.of(stream.entity, error))
                 continue
-            found |= {state.project_id} if state is not None else set()
+            projects |= {state.project_id} if state is not None else set()
         self.damaged = tuple(damaged)
-        return sorted(found)
+        return sorted(projects)
 
     async def _stories(self) -> list[StreamId]:
         return [stream for stream in await self._log.streams() if stream.startswith("story:")]
@@ -97,16 +97,16 @@ class BudgetDesk:
         """
         if story_id is not None:
             return await self._ledger(StreamId.of_story(story_id), None)
-        found, damaged = list[UsageRow](), list[DamagedStory]()
+        rows, damaged = list[UsageRow](), list[DamagedStory]()
         for stream in await self._stories():
             try:
-                found += await self._ledger(stream, projects)
+                rows += await self._ledger(stream, projects)
             except UNREADABLE as error:
                 damaged.append(DamagedStory.of(stream.entity, error))
             except StoryNotFound:
                 continue  # it is being archived
         self.damaged = tuple(damaged)
-        return found
+        return rows
 
     async def _ledger(self, stream: StreamId, projects: Collection[str] | None) -> list[UsageRow]:
         events = await self._log.read(stream)

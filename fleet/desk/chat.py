@@ -78,12 +78,12 @@ class ChatCall:
         try:
             async with asyncio.timeout(within_s):
                 # Never longer than the reply, whose tokens are bounded: no bound of its own is needed.
-                found = await self._came.get()
+                piece = await self._came.get()
         except TimeoutError:
             return None
-        if isinstance(found, FleetError):
-            raise found
-        return found
+        if isinstance(piece, FleetError):
+            raise piece
+        return piece
 
     async def reply(self) -> ChatReply:
         """The whole reply; errors as in `next`."""
@@ -96,9 +96,9 @@ class ChatCall:
         """Nobody waits any more: a call that is not over is aborted at the engine, and settled all the same."""
         self._left.set()
 
-    def tell(self, found: ChatChunk | FleetError) -> None:
+    def tell(self, piece: ChatChunk | FleetError) -> None:
         """The piece or failure is there for `next`."""
-        self._came.put_nowait(found)
+        self._came.put_nowait(piece)
 
     async def abandoned(self) -> None:
         """Returns when the call was left."""

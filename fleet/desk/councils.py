@@ -129,10 +129,10 @@ def _awaited(line: CouncilLine) -> tuple[str, ...]:
     return line.progress.members if line.progress is not None else ()
 
 
-def _pool(role: str, found: PoolInForce, awaited: set[str]) -> PoolLine:
-    pool = found.pool
+def _pool(role: str, in_force: PoolInForce, awaited: set[str]) -> PoolLine:
+    pool = in_force.pool
     names = [f"{role}-{number:03d}" for number in range(1, pool.num_agents + 1)]
     agents = tuple(AgentLine(f"agent-{name}", "busy" if name in awaited else "ready") for name in names)
     busy = sum(agent.status == "busy" for agent in agents)
     status = "idle" if not busy else "busy" if busy == len(agents) else "active"
-    return PoolLine(role, pool, found.recorded, status, agents)
+    return PoolLine(role, pool, in_force.recorded, status, agents)

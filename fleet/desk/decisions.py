@@ -56,8 +56,8 @@ class DecisionDesk:
 
     async def record(self, state: StoryState, decision: Decision) -> DecisionRecord:
         """The decision with what its story says of it later."""
-        id, found = decision.proposed.decision_id, DecisionRecord(state, decision)
-        settled, superseded, supersedes = found.settled, found.superseded, list[str]()
+        id, record = decision.proposed.decision_id, DecisionRecord(state, decision)
+        settled, superseded, supersedes = record.settled, record.superseded, list[str]()
         for event, payload in await self._later(state, decision):
             match payload:
                 case DecisionAccepted() | DecisionRejected() if payload.decision_id == id:

@@ -102,9 +102,11 @@ class DeploymentDesk:
                 raise _not_now(action, f"nothing ran in {name} before: stop what runs there instead")
             else:
                 await self._roll_back(name, revision, told)
-        found = await self._deployments.occupancy(name)
-        if found.ended != Ended(revision, told):
-            runs = f"runs {found.running.key}, of {found.running.story}" if found.running else "runs nothing"
+        occupancy = await self._deployments.occupancy(name)
+        if occupancy.ended != Ended(revision, told):
+            runs = (
+                f"runs {occupancy.running.key}, of {occupancy.running.story}" if occupancy.running else "runs nothing"
+            )
             raise _not_now(action, f"{name} {runs}, and not what was named")
 
     async def _roll_back(self, name: str, revision: RunKey, told: str) -> None:
@@ -131,16 +133,16 @@ class DeploymentDesk:
         if running is not None and running.key == revision:
             return running.story
         for state in await self._planning.states():
-            found = deployment_of(state, revision)
-            if found is not None and found.environment == name:
+            deployment = deployment_of(state, revision)
+            if deployment is not None and deployment.environment == name:
                 return StoryId(state.story_id)
         raise _unknown(name, revision)
 
     def _target(self, name: str) -> DeployTarget:
-        found = next((target for target in self._targets if target.environment == name), None)
-        if found is None:
+        target = next((target for target in self._targets if target.environment == name), None)
+        if target is None:
             raise NotFound(f"there is no environment {name[:40]!r}", environment=name[:40])
-        return found
+        return target
 
     async def _is_answered(self, command_id: CommandId) -> bool:
         """Whether the key has its answer: then that is given again, and nothing is changed (AP-2)."""

@@ -83,14 +83,14 @@ class GateDesk:
     ) -> list[tuple[StoryState, Approval]]:
         """The approvals with this status and role, those that end first at the front."""
         states = await self.planning.states() if story_id is None else [await self.planning.state(story_id)]
-        found = [(state, approval) for state in states for approval in state.approvals.values()]
-        wanted = [
+        approvals = [(state, approval) for state in states for approval in state.approvals.values()]
+        chosen = [
             (state, approval)
-            for state, approval in found
+            for state, approval in approvals
             if (status is None or status_of(state, approval) == status)
             and (role is None or approval.request.role == role)
         ]
-        return sorted(wanted, key=lambda pair: (pair[1].request.expires_at, pair[1].request.approval_id))
+        return sorted(chosen, key=lambda pair: (pair[1].request.expires_at, pair[1].request.approval_id))
 
     async def story_of(self, approval_id: str) -> tuple[StoryState, Approval]:
         """The approval and its story. NotFound when no story has it."""
@@ -131,10 +131,10 @@ class GateDesk:
 
     async def _recorded(self, digest: Digest) -> dict[str, Any]:
         try:
-            found: Any = redact_json(json.loads(await self._blobs.get(digest)))
+            document: Any = redact_json(json.loads(await self._blobs.get(digest)))
         except (ArtifactNotFound, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        return document if isinstance(document, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
     async def _files(self, old: Digest | None, new: Digest | None) -> tuple[PathChange, ...]:
         if old is None or new is None or old == new:

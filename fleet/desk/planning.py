@@ -152,11 +152,11 @@ class PlanningDesk:
         slug = "-".join(re.findall(r"[a-z0-9]+", text.title.lower()))[:32].strip("-") or "story"
         stem = f"st-{slug}-{digest_of_json(text.model_dump(mode='json')).hex[:6]}"
         attempt = 1
-        while await self._is_used(wanted := StoryId(stem if attempt == 1 else f"{stem}-{attempt}")):
-            if again is not None and await self._is_meant(wanted, again):
+        while await self._is_used(candidate := StoryId(stem if attempt == 1 else f"{stem}-{attempt}")):
+            if again is not None and await self._is_meant(candidate, again):
                 break
             attempt += 1
-        return wanted
+        return candidate
 
     async def _is_meant(self, story_id: StoryId, again: Again) -> bool:
         first = await self._log.read(StreamId.of_story(story_id), limit=1)
@@ -204,14 +204,14 @@ class PlanningDesk:
 
     async def require(self, story_id: StoryId, sent: StoryCommand, *, principal: Principal, key: str) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no owner answered."""
-        found = await self.command(story_id, sent, principal=principal, key=key, timeout_s=60)
-        if isinstance(found, Pending):
+        result = await self.command(story_id, sent, principal=principal, key=key, timeout_s=60)
+        if isinstance(result, Pending):
             raise StoreUnavailable(
                 f"no owner answered command {sent.command} within 60 s; it stays queued. Is the fleet up? "
                 "See `fleet status`",
-                command_id=found.command_id,
+                command_id=result.command_id,
             )
-        return found
+        return result
 
     async def answer(self, command_id: CommandId) -> dict[str, Any] | None:
         """The result of an earlier command, None while it is pending."""
@@ -234,14 +234,14 @@ class PlanningDesk:
         """The present state: what is remembered of it, and the events since."""
         stream = StreamId.of_story(story_id)
         head = await self._log.head(stream)
-        known = self._states.get(story_id)
-        if known is not None and known.version == head.version and known.hash == head.hash:
-            return known.state
-        events = await self._log.read(stream, after=known.version) if known is not None else []
-        if known is None or not events or events[0].prev_hash != known.hash:
+        cached = self._states.get(story_id)
+        if cached is not None and cached.version == head.version and cached.hash == head.hash:
+            return cached.state
+        events = await self._log.read(stream, after=cached.version) if cached is not None else []
+        if cached is None or not events or events[0].prev_hash != cached.hash:
             # Nothing is known, or the stream is another one than it was: archived, or gone back in time (EV-19).
-            known, events = None, await self._log.read(stream)
-        state = fold(events, known.state if known else None)
+            cached, events = None, await self._log.read(stream)
+        state = fold(events, cached.state if cached else None)
         if state is None:
             self._states.pop(story_id, None)
         else:
@@ -272,9 +272,9 @@ class PlanningDesk:
 
     async def project_of(self, story_id: StoryId) -> str | None:
         """The project of the story, which never changes; None when there is no such story."""
-        known = self._projects.get(story_id)
-        if known is not None:
-            return known
+        project_id = self._projects.get(story_id)
+        if project_id is not None:
+            return project_id
         first = fold(await self._log.read(StreamId.of_story(story_id), limit=1))
         if first is None:
             return None
@@ -331,10 +331,10 @@ class PlanningDesk:
     async def events(self, story_id: StoryId, *, after: int = 0, limit: int | None = None) -> list[StoredEvent]:
         """Events after a version; StoryNotFound when the story does not exist."""
         stream = StreamId.of_story(story_id)
-        found = await self._log.read(stream, after=after, limit=limit)
-        if not found and not (await self._log.head(stream)).version:
+        events = await self._log.read(stream, after=after, limit=limit)
+        if not events and not (await self._log.head(stream)).version:
             raise StoryNotFound(f"there is no story {story_id}", story_id=story_id)
-        return found
+        return events
 
     async def watch(
         self, story_id: StoryId, *, after: int = 0, idle_s: float = 15.0
@@ -382,8 +382,8 @@ class PlanningDesk:
                 async for event in self._behind(story_id, reached):
                     quiet_ms = self._clock.monotonic_ms()
                     yield event
-            found, hints = await self._feed.wait(hints, timeout_s=min(idle_s, 1.0))
-            due = {StoryId(hint.stream.entity) for hint in found if hint.stream.startswith("story:")}
+            fresh, hints = await self._feed.wait(hints, timeout_s=min(idle_s, 1.0))
+            due = {StoryId(hint.stream.entity) for hint in fresh if hint.stream.startswith("story:")}
             due = {story_id for story_id in due if story_id in reached or await _is_taken(takes, story_id)}
             now_ms = self._clock.monotonic_ms()
             if now_ms - swept_ms >= SWEEP_S * 1000:
@@ -454,14 +454,14 @@ async def asked(inbox: Inbox, command: Command, *, timeout_s: float) -> dict[str
     return result_of(answer)
 
 
-def settled(found: dict[str, Any] | Pending, name: str) -> dict[str, Any]:
+def settled(answer: dict[str, Any] | Pending, name: str) -> dict[str, Any]:
     """The result; StoreUnavailable when nobody answered in the time that was given."""
-    if isinstance(found, Pending):
+    if isinstance(answer, Pending):
         raise StoreUnavailable(
             f"no shard answered command {name} in time; it stays queued. Is the fleet up? See `fleet status`",
-            command_id=found.command_id,
+            command_id=answer.command_id,
         )
-    return found
+    return answer
 
 
 def result_of(answer: Answer) -> dict[str, Any]:

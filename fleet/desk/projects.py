@@ -80,8 +80,8 @@ class ProjectDesk:
         self, project_id: EntityId, name: str, body: Mapping[str, Any], *, principal: Principal, key: str
     ) -> dict[str, Any]:
         """As `command`, waiting up to a minute; StoreUnavailable when no shard answered."""
-        found = await self.command(project_id, name, body, principal=principal, key=key, timeout_s=_PATIENCE_S)
-        return settled(found, name)
+        answer = await self.command(project_id, name, body, principal=principal, key=key, timeout_s=_PATIENCE_S)
+        return settled(answer, name)
 
     async def require_story(self, principal: Principal, story_id: StoryId, *, timeout_s: float = _PATIENCE_S) -> None:
         """The story that an accepted discovery named is there; raises what its creation was refused with."""
@@ -101,8 +101,8 @@ class ProjectDesk:
     async def projects(self) -> list[ProjectState]:
         """Every project by id, the built-in one too."""
         ids = {s.entity for s in await self._log.streams() if s.startswith("project:")} | {str(DEFAULT_PROJECT)}
-        found = [await project_state(self._log, name) for name in sorted(ids)]
-        return [state for state in found if state.exists]
+        states = [await project_state(self._log, name) for name in sorted(ids)]
+        return [state for state in states if state.exists]
 
     async def epics(self, project_id: str) -> list[EpicLine]:
         """The epics of the project in the order of creation, with their stories."""
@@ -112,9 +112,9 @@ class ProjectDesk:
 
     async def epic(self, epic_id: str) -> EpicLine:
         """The epic, in whichever project it stands; NotFound when there is none."""
-        wanted = EntityId(epic_id)
+        name = EntityId(epic_id)
         for state in await self.projects():
-            epic = state.epics.get(wanted)
+            epic = state.epics.get(name)
             if epic is not None:
                 stories = [s for s in await self.planning.stories() if s.project_id == state.project_id]
                 return self._line(state, epic, stories)
@@ -127,19 +127,19 @@ class ProjectDesk:
 
     async def discovery(self, project_id: str, discovery_id: str) -> tuple[Discovery, DiscoveryProposal]:
         """A goal and its proposal as it is now; NotFound when the project has no such discovery."""
-        found = (await self.project(project_id)).discoveries.get(EntityId(discovery_id))
-        if found is None:
+        discovery = (await self.project(project_id)).discoveries.get(EntityId(discovery_id))
+        if discovery is None:
             raise NotFound(f"project {project_id} has no discovery {discovery_id}", discovery_id=discovery_id)
-        return found, await read_discovery(self._blobs, found)
+        return discovery, await read_discovery(self._blobs, discovery)
 
     async def ceremony(self, ceremony_id: str) -> tuple[EntityId, Ceremony, dict[tuple[str, str], BacklogReview]]:
         """A backlog review, its project, and what each council said; NotFound when there is none."""
-        wanted = EntityId(ceremony_id)
+        name = EntityId(ceremony_id)
         for state in await self.projects():
-            found = state.ceremonies.get(wanted)
-            if found is not None:
-                said = {unit: await read_review(self._blobs, event) for unit, event in found.reviews.items()}
-                shown = replace(found, decisions={s: await self._decided(d) for s, d in found.decisions.items()})
+            ceremony = state.ceremonies.get(name)
+            if ceremony is not None:
+                said = {unit: await read_review(self._blobs, event) for unit, event in ceremony.reviews.items()}
+                shown = replace(ceremony, decisions={s: await self._decided(d) for s, d in ceremony.decisions.items()})
                 return state.project_id, shown, {unit: r for unit, r in said.items() if r is not None}
         raise NotFound(f"there is no ceremony {ceremony_id}", ceremony_id=ceremony_id)
 

@@ -31,8 +31,8 @@ def shown_bytes(raw: bytes) -> tuple[bytes, Mapping[str, int]]:
     """A text in UTF-8, be it damaged, without its secrets, and their places by class; other bytes as they are."""
     if b"\0" in raw[:_LOOKED_AT]:
         return raw, {}
-    found = redact(raw.decode(errors="surrogateescape"))
-    return (found.text.encode(errors="surrogateescape") if found.spans else raw), found.counts
+    redacted = redact(raw.decode(errors="surrogateescape"))
+    return (redacted.text.encode(errors="surrogateescape") if redacted.spans else raw), redacted.counts
 
 
 def shown_lines(text: str) -> list[str]:

@@ -126,8 +126,8 @@ class StoryDesk:
 
     async def councils(self, story_id: StoryId, *, cut: RowCut | None = None) -> tuple[CouncilSummary, ...]:
         """Every council of the story in the order of opening; of a cut those that it shows."""
-        found = council_summaries(await self.history(story_id))
-        return tuple(council for council in found if cut is None or not cut.names(council))
+        summaries = council_summaries(await self.history(story_id))
+        return tuple(council for council in summaries if cut is None or not cut.names(council))
 
     async def council(self, story_id: StoryId, council_id: str, *, cut: RowCut | None = None) -> CouncilView:
         """One council with its timeline and minority report (AP-77). NotFound when the story has none by this id.
@@ -140,26 +140,26 @@ class StoryDesk:
             raise NotFound(f"story {story_id} has no council {council_id!r}", council_id=council_id)
         own = [(e, p) for e, p in events if getattr(p, "council_id", None) == council_id]
         ends = [p for _, p in own if isinstance(p, CouncilDecided | CouncilUndecided)]
-        found = (await self.planning.state(story_id)).councils[council_id]
+        council = (await self.planning.state(story_id)).councils[council_id]
         rows = tuple(_row(e, p) for e, p in own if cut is None or cut.takes(e))
-        if cut is not None and found.opened.task_id not in cut.rows.shown:
+        if cut is not None and council.opened.task_id not in cut.rows.shown:
             return CouncilView(summary, rows, None)
         minority = await self.minority(summary)
-        asked = await self._json(found.opened.request_digest)
-        answer = await self._json(_chosen(found))
+        asked = await self._json(council.opened.request_digest)
+        answer = await self._json(_chosen(council))
         record = await self._json(ends[0].record_digest if ends else None)
-        reasons = await self._reasons(found, is_over=bool(ends))
+        reasons = await self._reasons(council, is_over=bool(ends))
         minority, asked, answer, record, reasons = (
             None if cut is not None and cut.names(value) else value
             for value in (minority, asked, answer, record, reasons)
         )
         return CouncilView(summary, rows, minority, asked=asked, answer=answer, record=record, reasons=reasons or ())
 
-    async def _reasons(self, found: CouncilRecord, *, is_over: bool) -> tuple[tuple[str, ...], ...]:
+    async def _reasons(self, record: CouncilRecord, *, is_over: bool) -> tuple[tuple[str, ...], ...]:
         """The reasons of each round of an estimate that everybody was heard in, sorted."""
-        if found.opened.kind != "estimate":
+        if record.opened.kind != "estimate":
             return ()
-        rounds = [r.reasons for r in estimate_rounds(found.deliberation, with_open=is_over)]
+        rounds = [r.reasons for r in estimate_rounds(record.deliberation, with_open=is_over)]
         said = [[await self._json(digest) for digest in of_round] for of_round in rounds]
         return tuple(tuple(sorted(str(one["reason"]) for one in each if one is not None)) for each in said)
 
@@ -185,8 +185,8 @@ class StoryDesk:
         """Every run and tool call of the story, in the order of their start. Of a cut those that it shows."""
         state = await self.planning.state(story_id)
         steps = (state if cut is None else cut.state(state)).steps.values()
-        found = [run_line(step) for step in steps if step.started.kind in _RUNS]
-        return [line for line in found if cut is None or not cut.names(line)]
+        lines = [run_line(step) for step in steps if step.started.kind in _RUNS]
+        return [line for line in lines if cut is None or not cut.names(line)]
 
     async def changes(
         self, story_id: StoryId, *, old: Digest | None, new: Digest | None, path: str | None = None
@@ -201,9 +201,9 @@ class StoryDesk:
 
     async def files(self, story_id: StoryId, tree: Digest | None) -> tuple[Digest, list[tuple[str, str]]]:
         """The tree, and path and mode of each of its files."""
-        found = await self._tree(story_id, tree)
-        entries = await read_tree(self._blobs, found)
-        return found, [(shown_name(path), entries[path].mode) for path in sorted(entries)]
+        chosen = await self._tree(story_id, tree)
+        entries = await read_tree(self._blobs, chosen)
+        return chosen, [(shown_name(path), entries[path].mode) for path in sorted(entries)]
 
     async def file(self, story_id: StoryId, tree: Digest | None, path: str) -> FileText:
         """One file of a tree of the story."""
@@ -211,16 +211,16 @@ class StoryDesk:
 
     async def _tree(self, story_id: StoryId, tree: Digest | None) -> Digest:
         state = await self.planning.state(story_id)
-        found = tree or state.tree or state.base_tree
-        if found is None:
+        chosen = tree or state.tree or state.base_tree
+        if chosen is None:
             raise ArtifactNotFound(f"story {story_id} has no tree yet: its work has not begun", story_id=story_id)
-        self._require_trees(state, found)
-        return found
+        self._require_trees(state, chosen)
+        return chosen
 
     def _require_trees(self, state: StoryState, *trees: Digest) -> None:
-        known = known_trees(state)
+        of_story = known_trees(state)
         for tree in trees:
-            if tree not in known:
+            if tree not in of_story:
                 raise ArtifactNotFound(f"story {state.story_id} names no tree {tree}", digest=tree)
 
     async def named(self, story_id: StoryId, digest: Digest, *, cut: RowCut | None = None) -> bytes:
@@ -230,8 +230,8 @@ class StoryDesk:
         may tell of all of the story. Raises ArtifactNotFound for any other: that it is another story's is not told.
         """
         needle = str(digest).encode()
-        found = await self.history(story_id, cut=cut)
-        shown = found if cut is None else _of_tasks(found, await self.planning.state(story_id), cut)
+        events = await self.history(story_id, cut=cut)
+        shown = events if cut is None else _of_tasks(events, await self.planning.state(story_id), cut)
         if any(needle in event.body for event, _ in shown) or await self._is_file(story_id, digest):
             raw = await self._blobs.get(digest)
             if cut is None or not cut.names(raw.decode(errors="replace")):
@@ -256,13 +256,13 @@ class StoryDesk:
         if cut is None:
             return story_graph(events, story_id=story_id, depth=depth, max_nodes=max_nodes)
         taken = [(event, payload) for event, payload in events if cut.takes(event)]
-        known = nodes_of(taken) | cut.rows.shown
+        ids = nodes_of(taken) | cut.rows.shown
         return story_graph(
             events,
             story_id=story_id,
             depth=depth,
             max_nodes=max_nodes,
-            shows=lambda id, props: id == story_id or (id in known and not cut.names([id, props])),
+            shows=lambda id, props: id == story_id or (id in ids and not cut.names([id, props])),
         )
 
     async def pack(
@@ -288,9 +288,9 @@ class StoryDesk:
 
     def cells(self) -> list[tuple[str, str]]:
         """(role, phase) of every cell of the scope matrix, profiles too."""
-        found = [(role, phase) for phase, rows in self.context.matrix.items() for role in rows]
-        found += [(name, phase) for name in self.context.profiles for phase in self.context.matrix]
-        return sorted(found)
+        cells = [(role, phase) for phase, rows in self.context.matrix.items() for role in rows]
+        cells += [(name, phase) for name in self.context.profiles for phase in self.context.matrix]
+        return sorted(cells)
 
     async def packs(
         self,
@@ -320,7 +320,7 @@ class StoryDesk:
 
 
 def _of_tasks(
-    found: list[tuple[StoredEvent, Payload]], state: StoryState, cut: RowCut
+    history: list[tuple[StoredEvent, Payload]], state: StoryState, cut: RowCut
 ) -> list[tuple[StoredEvent, Payload]]:
     """Measurements of shown tasks, and ends of runs and calls for them."""
 
@@ -330,7 +330,7 @@ def _of_tasks(
         step = state.steps.get(payload.step_id) if isinstance(payload, StepFinished) else None
         return step is not None and step.started.kind in _RUNS and step.started.task_id in cut.rows.shown
 
-    return [(event, payload) for event, payload in found if is_shown(payload)]
+    return [(event, payload) for event, payload in history if is_shown(payload)]
 
 
 def _row(event: StoredEvent, payload: Payload) -> TimelineRow:

@@ -61,7 +61,7 @@ class TreeChanges:
 
 async def file_at(blobs: BlobStore, tree: Digest, path: str) -> FileText:
     """The file of a tree, by its path or as that is shown. ArtifactNotFound when the tree has no such path."""
-    path, entry = _found(await read_tree(blobs, tree), path)
+    path, entry = _find(await read_tree(blobs, tree), path)
     if entry is None or entry.mode == "160000":
         raise ArtifactNotFound(f"tree {tree} has no file {path[:200]!r}", path=path[:200])
     raw = await blobs.get(entry.blob)
@@ -70,7 +70,7 @@ async def file_at(blobs: BlobStore, tree: Digest, path: str) -> FileText:
     return FileText(shown_name(path), entry.mode, entry.blob, len(raw), shown)
 
 
-def _found(tree: Tree, name: str) -> tuple[str, FileEntry | None]:
+def _find(tree: Tree, name: str) -> tuple[str, FileEntry | None]:
     path = name if name in tree else next((path for path in sorted(tree) if is_shown_as(path, name)), name)
     return path, tree.get(path)
 
@@ -91,8 +91,8 @@ async def tree_changes(blobs: BlobStore, old: Digest, new: Digest, *, path: str 
 
 async def _read(blobs: BlobStore, entries: Iterable[FileEntry | None]) -> Mapping[Digest, bytes]:
     # The blob of a submodule is a commit of another repository: there is nothing to read.
-    wanted = list(dict.fromkeys(entry.blob for entry in entries if entry is not None and entry.mode != "160000"))
-    return dict(zip(wanted, await blobs.get_many(wanted), strict=True))
+    digests = list(dict.fromkeys(entry.blob for entry in entries if entry is not None and entry.mode != "160000"))
+    return dict(zip(digests, await blobs.get_many(digests), strict=True))
 
 
 def _all_compared(
@@ -137,5 +137,5 @@ def _compared(path: str, change: ChangeKind, old: str | None, new: str | None) -
 
 def _differing(a: Sequence[str], b: Sequence[str]) -> int:
     """About how many lines the two have not in common, in linear time."""
-    known = set(a)
-    return len(b) + len(a) - 2 * min(len(a), sum(line in known for line in b))
+    lines = set(a)
+    return len(b) + len(a) - 2 * min(len(a), sum(line in lines for line in b))

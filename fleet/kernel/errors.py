@@ -353,10 +353,10 @@ class RateLimited(EdgeError):
 
 def all_error_classes() -> tuple[type[FleetError], ...]:
     """Every class of the tree, the base first, in order of definition."""
-    found: list[type[FleetError]] = [FleetError]
-    for cls in found:
-        found.extend(cls.__subclasses__())
-    return tuple(found)
+    classes: list[type[FleetError]] = [FleetError]
+    for cls in classes:
+        classes.extend(cls.__subclasses__())
+    return tuple(classes)
 
 
 _BRANCHES = frozenset(

@@ -112,8 +112,8 @@ class MemoryEventLog:
         await asyncio.sleep(0)
         require_events(request)
         stream = self._streams.get(request.stream, _Stream())
-        if known := stream.commands.get(request.command_id):
-            return known
+        if earlier := stream.commands.get(request.command_id):
+            return earlier
         if reason := self._refused.get(request.stream):
             raise regressed(request.stream, reason)
         if request.expected.epoch != stream.head.epoch:
@@ -169,8 +169,8 @@ class MemoryEventLog:
 
     async def commands(self, stream: StreamId) -> dict[CommandId, tuple[int, int]]:
         """Every command id of the stream with the versions that it wrote, by version."""
-        known = self._streams.get(stream, _Stream()).commands
-        return {command: (found.first, found.last) for command, found in known.items()}
+        commands = self._streams.get(stream, _Stream()).commands
+        return {command: (answered.first, answered.last) for command, answered in commands.items()}
 
     async def erase(self, stream: StreamId, *, expected: Head) -> None:
         """Entries, commands and lease of the stream are gone; of the head only the epoch is left, as EV-3 wants."""
@@ -258,7 +258,7 @@ class MemoryInbox:
     async def take(self, consumer: str, *, timeout_s: float) -> list[Delivery]:
         """New commands, or one abandoned one; empty when the time is over."""
         until_ms = self._clock.monotonic_ms() + int(timeout_s * 1000)
-        while not (found := self._deliver(consumer)):
+        while not (deliveries := self._deliver(consumer)):
             again_ms = (self._due_ms(queued, consumer) for queued in self._queue.values() if queued.is_taken)
             look_again_ms = min([until_ms, *again_ms])
             self._waiting[consumer] += 1
@@ -268,7 +268,7 @@ class MemoryInbox:
                 self._waiting[consumer] -= 1
             if not has_arrived and look_again_ms == until_ms:
                 return []
-        return found
+        return deliveries
 
     def _due_ms(self, queued: _Queued, consumer: str) -> int:
         """When this consumer may have a command again that was taken; in milliseconds of the clock."""
@@ -288,11 +288,11 @@ class MemoryInbox:
                 self._park(receipt)
             elif delivery := self._delivery(receipt, consumer):
                 return [delivery]
-        found: list[Delivery] = []
+        deliveries: list[Delivery] = []
         for receipt in [r for r, queued in self._queue.items() if not queued.is_taken]:
-            if len(found) < self._batch and (delivery := self._delivery(receipt, consumer)):
-                found.append(delivery)
-        return found
+            if len(deliveries) < self._batch and (delivery := self._delivery(receipt, consumer)):
+                deliveries.append(delivery)
+        return deliveries
 
     def _delivery(self, receipt: str, consumer: str) -> Delivery | None:
         queued = self._queue[receipt]
@@ -472,8 +472,8 @@ class MemoryFeedGroup:
         """New and abandoned hints; empty when the time is over."""
         until_ms = self._clock.monotonic_ms() + int(timeout_s * 1000)
         while True:
-            if found := self._deliver():
-                return found
+            if hints := self._deliver():
+                return hints
             look_again_ms = min([until_ms, *self._abandoned_at()])
             if not await self._log.grown.wait(self._clock, until_ms=look_again_ms) and look_again_ms == until_ms:
                 return []
@@ -601,8 +601,8 @@ class MemoryDeadLetters:
 
     async def letters(self) -> list[DeadLetter]:
         """Every letter, oldest first."""
-        found = [*self._letters.values(), *self._inbox.set_aside.values()]
-        return sorted(found, key=lambda letter: (letter.last_seen_ms, letter.letter_id))
+        letters = [*self._letters.values(), *self._inbox.set_aside.values()]
+        return sorted(letters, key=lambda letter: (letter.last_seen_ms, letter.letter_id))
 
     async def retry(self, letter_id: str) -> DeadLetter:
         """Letter and count are gone; a command is back in its queue, and its answer is open again.

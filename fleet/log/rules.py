@@ -221,13 +221,13 @@ def run_fenced(key: RunKey, *, story: StoryId, epoch: int, seen: int) -> Ownersh
     )
 
 
-def key_reused(key: RunKey, *, spec: Digest, known: str) -> IdempotencyMismatch:
+def key_reused(key: RunKey, *, spec: Digest, recorded: str) -> IdempotencyMismatch:
     """The error for a key that names another run."""
     return IdempotencyMismatch(
-        f"run key {key[:12]} belongs to spec {known}, it came with {spec}: use a new key for another run",
+        f"run key {key[:12]} belongs to spec {recorded}, it came with {spec}: use a new key for another run",
         key=key,
         spec=spec,
-        known=known,
+        known=recorded,
     )
 
 
@@ -245,8 +245,8 @@ def letter_id_of(partition: str, *what: str | int) -> str:
 
 def partition_in(letter_id: str) -> str | None:
     """NN of a letter's id; None when the text is no such id."""
-    found = _LETTER_ID.fullmatch(letter_id)
-    return found.group(1) if found else None
+    match = _LETTER_ID.fullmatch(letter_id)
+    return match.group(1) if match else None
 
 
 def encode_command(command: Command) -> str:
@@ -270,10 +270,10 @@ def decode_command(raw: str | bytes) -> Command:
         raise InvalidInput(f"this is no command: {type(error).__name__}: {error}", value=str(raw[:100])) from error
 
 
-def _of_type(document: dict[str, Any], name: str, wanted: type) -> Any:
+def _of_type(document: dict[str, Any], name: str, kind: type) -> Any:
     value = document[name]
-    if not isinstance(value, wanted):
-        raise TypeError(f"{name} is no {wanted.__name__}")
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is no {kind.__name__}")
     return value
 
 
@@ -317,8 +317,8 @@ def set_aside(command: Command, letter_id: str, *, attempts: int) -> Answer:
 def set_aside_by(answer: Answer) -> str | None:
     """The letter because of which this answer was given; None for the answer of an owner."""
     details = cast("dict[str, Any]", answer.problem.get("details") or {})
-    found = details.get("letter_id")
-    return found if isinstance(found, str) else None
+    letter_id = details.get("letter_id")
+    return letter_id if isinstance(letter_id, str) else None
 
 
 def retried_command(letter: DeadLetter) -> Command | None:

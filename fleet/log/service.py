@@ -71,12 +71,12 @@ class SharedFeed:
         raise InvalidInput(f"{cursor[:100]!r} is no cursor of this feed: start from `position`", value=cursor[:100])
 
     def _since(self, after: int) -> list[FeedHint]:
-        found: list[FeedHint] = []
+        hints: list[FeedHint] = []
         for number, hint in reversed(self._newest.values()):
             if number <= after:
                 break
-            found.append(hint)
-        return found[::-1]
+            hints.append(hint)
+        return hints[::-1]
 
     def _begin(self) -> asyncio.Task[None]:
         self._turn = asyncio.create_task(self._read(), name="shared feed")

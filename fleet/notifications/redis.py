@@ -58,8 +58,8 @@ class RedisNotificationBook:
     async def looked(self, target: str) -> dict[StreamId, int] | None:
         """See `NotificationBook.looked`."""
         doing = f"read how far target {target} is"
-        found = pairs(await call(self._client, "HGETALL", notices_looked_key(target), doing=doing))
-        versions = {name.decode(): int(value) for name, value in found.items()}
+        hashes = pairs(await call(self._client, "HGETALL", notices_looked_key(target), doing=doing))
+        versions = {name.decode(): int(value) for name, value in hashes.items()}
         if versions.pop(_BEGUN, None) is None:
             return None
         return {StreamId(name): version for name, version in versions.items()}
@@ -75,8 +75,8 @@ class RedisNotificationBook:
     async def owed(self, target: str) -> list[OwedNotice]:
         """See `NotificationBook.owed`."""
         doing = f"read what target {target} is owed"
-        found: list[bytes] = await call(self._client, "ZRANGE", notices_owed_key(target), 0, -1, doing=doing)
-        return [_notice(member.decode()) for member in found]
+        members: list[bytes] = await call(self._client, "ZRANGE", notices_owed_key(target), 0, -1, doing=doing)
+        return [_notice(member.decode()) for member in members]
 
     async def settle(self, target: str, notice: OwedNotice) -> None:
         """See `NotificationBook.settle`."""

@@ -63,14 +63,14 @@ def delivery_id(target: str, stream: str, version: int) -> str:
 
 
 def notification_of(
-    target: str, wanted: Wanted, stored: StoredEvent, payload: Payload, state: StoryState
+    target: str, config: Wanted, stored: StoredEvent, payload: Payload, state: StoryState
 ) -> Notification | None:
     """What the target is told, with the story as it is now; None when it is not to be told.
 
     An approval that was decided, that expired or that became void meanwhile is told to nobody: what is announced is
     what waits. Of time limits and incidents everybody hears, however late.
     """
-    if not wanted.takes(state.project_id):
+    if not config.takes(state.project_id):
         return None
     match payload:
         case ApprovalRequested():
@@ -134,8 +134,8 @@ def _incident(opened: IncidentOpened, state: StoryState) -> tuple[dict[str, Json
 
 
 def _task(task_id: str, state: StoryState) -> dict[str, JsonValue]:
-    found = state.tasks.get(task_id)
-    return {} if found is None else {"task_id": task_id, "task_title": _shown(found.task.title)}
+    task = state.tasks.get(task_id)
+    return {} if task is None else {"task_id": task_id, "task_title": _shown(task.task.title)}
 
 
 def _story_link(state: StoryState) -> str:
@@ -176,7 +176,7 @@ class Notifier:
         self,
         name: str,
         target: NotificationTarget,
-        wanted: Wanted,
+        config: Wanted,
         *,
         log: EventLog,
         feed: Feed,
@@ -189,7 +189,7 @@ class Notifier:
         poll_s: float = 2.0,
     ) -> None:
         self.name = name
-        self._target, self._wanted, self._types = target, wanted, wanted.types()
+        self._target, self._wanted, self._types = target, config, config.types()
         self._log, self._feed, self._book, self._letters = log, feed, book, letters
         self._state_of, self._clock, self._meter = state_of, clock, meter
         self._sweep_s, self._poll_s = sweep_s, poll_s
@@ -269,9 +269,9 @@ class Notifier:
         """Whatever is due was sent, or failed once more. StoreUnavailable."""
         owed = await self._book.owed(self.name)
         self._meter.set("fleet_notifications_owed", len(owed), {"target": self.name})
-        known = set(owed)
-        self._due_ms = {notice: at for notice, at in self._due_ms.items() if notice in known}
-        self._failures = {notice: number for notice, number in self._failures.items() if notice in known}
+        notices = set(owed)
+        self._due_ms = {notice: at for notice, at in self._due_ms.items() if notice in notices}
+        self._failures = {notice: number for notice, number in self._failures.items() if notice in notices}
         for notice in owed:
             if self._due_ms.get(notice, 0) <= self._clock.monotonic_ms():
                 await self._attempt(notice)
@@ -300,22 +300,22 @@ class Notifier:
         except StoryNotFound:
             # Archived meanwhile: nothing of it waits for anybody.
             return "skipped"
-        found = notification_of(self.name, self._wanted, events[0], decode(events[0]), state) if events else None
-        if found is None:
+        notification = notification_of(self.name, self._wanted, events[0], decode(events[0]), state) if events else None
+        if notification is None:
             return "skipped"
-        await self._target.send(found)
+        await self._target.send(notification)
         return "sent"
 
     async def _failed(self, notice: OwedNotice, error: Exception) -> None:
-        known = isinstance(error, FleetError)
-        if not known:
+        is_typed = isinstance(error, FleetError)
+        if not is_typed:
             _LOG.exception("target %s: %s could not be told", self.name, notice)
         failure = Failure(
             source=self._source,
             stream=notice.stream,
             version=notice.version,
-            code=error.code if known else FleetError.code,
-            reason=(error.message if known else type(error).__name__)[:_REASON],
+            code=error.code if is_typed else FleetError.code,
+            reason=(error.message if is_typed else type(error).__name__)[:_REASON],
         )
         letter = await self._letters.failed(failure)
         number = self._failures.get(notice, 0) + 1

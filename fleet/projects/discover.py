@@ -45,10 +45,10 @@ class Discoverer:
             except (ModelError, RateLimited, BudgetExceeded) as error:
                 return _of_rules(discovery, _told(error), answer, spent)
             spent = (spent[0] + answer.usage.tokens_in, spent[1] + answer.usage.tokens_out)
-            found = read_proposal(answer.value, template, is_empty=discovery.is_empty, config=self._coach)
-            if isinstance(found, DiscoveryProposal):
-                return await self._of_model(discovery, found, answer, spent)
-            problems = found
+            proposal = read_proposal(answer.value, template, is_empty=discovery.is_empty, config=self._coach)
+            if isinstance(proposal, DiscoveryProposal):
+                return await self._of_model(discovery, proposal, answer, spent)
+            problems = proposal
         note = f"the model's proposal did not keep to the rules: {'; '.join(problems)}"
         return _of_rules(discovery, note, answer, spent)
 

@@ -56,8 +56,8 @@ class Reviewer:
         unit = review_unit(ceremony.ceremony_id, story_id, role)
         failed: str | None = None
         try:
-            found = await self._tried(project_id, story_id, role, unit)
-            digest: Digest = await stored_review(self._blobs, found)
+            review = await self._tried(project_id, story_id, role, unit)
+            digest: Digest = await stored_review(self._blobs, review)
         except (ModelError, RateLimited, BudgetExceeded, StoryNotFound) as error:
             digest, failed = digest_of_json({"unit": unit}), f"{error.code}: {error.message}"[:1000]
         return CeremonyStoryReviewed(

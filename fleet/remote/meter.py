@@ -38,9 +38,9 @@ def gauge(name: str) -> ray_metrics.Gauge:
 
 
 def _checked(name: str, labels: Mapping[str, str] | None) -> dict[str, str]:
-    found = dict(labels or _NONE)
-    assert set(found) == set(CATALOGUE[name].labels), f"{name} has labels {CATALOGUE[name].labels}, not {sorted(found)}"
-    return found
+    given = dict(labels or _NONE)
+    assert set(given) == set(CATALOGUE[name].labels), f"{name} has labels {CATALOGUE[name].labels}, not {sorted(given)}"
+    return given
 
 
 @cache

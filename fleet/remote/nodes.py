@@ -67,11 +67,11 @@ def look_around() -> NodeView | None:
     if not ray.is_initialized():
         return None
     try:
-        found = NodeView(tuple(node.node_id for node in alive_nodes()), frozenset(supervisors_of_nodes()))
+        view = NodeView(tuple(node.node_id for node in alive_nodes()), frozenset(supervisors_of_nodes()))
     except (RayError, OSError, RuntimeError):
         return None
     # Without any node this is a control plane that has lost its memory: we ourselves run on one.
-    return found if found.nodes else None
+    return view if view.nodes else None
 
 
 class NodeWatch:

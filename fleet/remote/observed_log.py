@@ -41,8 +41,8 @@ def recorded_trace(first: StoredEvent) -> str:
 
 async def root_of(log: EventLog, story_id: StoryId) -> TraceContext | None:
     """The span of a story, as its first event tells it; None for a story without events. StoreUnavailable."""
-    found = await log.read(StreamId.of_story(story_id), limit=1)
-    return StoryTrace(story_id, recorded=recorded_trace(found[0])).root if found else None
+    events = await log.read(StreamId.of_story(story_id), limit=1)
+    return StoryTrace(story_id, recorded=recorded_trace(events[0])).root if events else None
 
 
 @dataclass(slots=True)
@@ -105,13 +105,13 @@ class ObservedLog:
         return outcome
 
     async def _told(self, stream: StreamId, events: Sequence[StoredEvent]) -> None:
-        known = self._watched.get(stream.entity)
-        after = known.open.version if known is not None else 0
+        watched = self._watched.get(stream.entity)
+        after = watched.open.version if watched is not None else 0
         fresh = {event.version for event in events}
         if not events or events[0].version != after + 1:
             events = await self._log.read(stream, after=after)
         for number, event in enumerate(events, start=1):
-            is_fresh = event.version in fresh or known is not None
+            is_fresh = event.version in fresh or watched is not None
             self._take(stream.entity, event, is_fresh=is_fresh)
             if number % _AT_ONCE == 0:
                 # Other stories live in this loop; see StoryStream.

@@ -48,10 +48,10 @@ class ShardFigures:
         stories, shard = self._log.stories(status.stories), {"shard": status.name}
         self._meter.set("fleet_council_stories", len(status.stories), shard)
         self._meter.set("fleet_council_stories_left_alone", len(status.left_alone), shard)
-        found = Counter(story.disposition for story in stories)
+        counts = Counter(story.disposition for story in stories)
         for disposition in ("active", "paused", "parked"):
             labels = {"disposition": disposition}
-            self._meter.set("fleet_stories_open", found[disposition], {**shard, **labels})
+            self._meter.set("fleet_stories_open", counts[disposition], {**shard, **labels})
         for age, number in ages_of(stories, now_ms=self._clock.now_ms()).items():
             self._meter.set("fleet_approvals_pending", number, {**shard, "age": age})
 

@@ -53,10 +53,10 @@ class Supervisors:
 
     async def _asked_home(self) -> tuple[str, ...]:
         try:
-            found = await self._resolver.call(self._home, "supervisors", timeout_s=_ANSWER_S, found_within_s=0)
+            names = await self._resolver.call(self._home, "supervisors", timeout_s=_ANSWER_S, found_within_s=0)
         except (SandboxUnavailable, ToolTimeout):
-            found = [name for name in self._names if not await self._watch.is_gone(name)]
-        return tuple(found)
+            names = [name for name in self._names if not await self._watch.is_gone(name)]
+        return tuple(names)
 
     async def at_one(self, key: RunKey, ask: Callable[[str], Awaitable[T]], *, is_bound: bool = False) -> T:
         """What the supervisor answers that the key belongs to; another one's answer once its node is known to be dead.

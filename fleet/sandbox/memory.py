@@ -273,7 +273,7 @@ class MemoryRunLedger:
             raise run_fenced(key, story=story, epoch=epoch, seen=seen)
         entry = self._entries.get(key)
         if entry is not None and entry.spec not in (None, spec):
-            raise key_reused(key, spec=spec, known=str(entry.spec))
+            raise key_reused(key, spec=spec, recorded=str(entry.spec))
         self._epochs[story] = epoch
         known = await self.lookup(key)
         if isinstance(known, Running | Done):

@@ -123,7 +123,7 @@ class RedisRunLedger:
             case ["FENCED", seen]:
                 raise run_fenced(key, story=story, epoch=epoch, seen=int(seen))
             case ["OTHER", known]:
-                raise key_reused(key, spec=spec, known=known)
+                raise key_reused(key, spec=spec, recorded=known)
             case _:
                 found = _state(reply)
                 return found if isinstance(found, Running | Done) else Claimed()

@@ -37,5 +37,5 @@ class RedisAccessTrail:
     async def newest(self, *, limit: int = 100) -> list[SecretAccess]:
         """The last lines, the newest first."""
         words = ("XREVRANGE", secret_accesses_key(), "+", "-", "COUNT", limit)
-        found = await call(self._client, *words, doing="read the uses of secrets")
-        return [SecretAccess.model_validate_json(pairs(flat)[b"l"]) for _, flat in found]
+        entries = await call(self._client, *words, doing="read the uses of secrets")
+        return [SecretAccess.model_validate_json(pairs(flat)[b"l"]) for _, flat in entries]

@@ -49,9 +49,9 @@ class KnownSecrets:
 
     def redact(self, text: str) -> RedactedText:
         """The text without any of the values or what looks like a secret, and how many places were taken out."""
-        known = self.redact_values(text)
-        found = redact(known.text)
-        return RedactedText(found.text, known.places + len(found.spans))
+        without_values = self.redact_values(text)
+        redacted = redact(without_values.text)
+        return RedactedText(redacted.text, without_values.places + len(redacted.spans))
 
     def redact_values(self, text: str) -> RedactedText:
         """The text without any of the values: for what was looked at for secrets before, where they were not known."""
@@ -99,14 +99,14 @@ class SecretBroker:
         *,
         clock: Clock,
         record: RecordAccess,
-        known: KnownSecrets,
+        known_secrets: KnownSecrets,
         max_life_s: int = 300,
     ) -> None:
         self._providers = dict(providers)
         self._policy = policy
         self._clock = clock
         self._record = record
-        self._known = known
+        self._known = known_secrets
         self._max_life_s = max_life_s
         self._kept: dict[str, _Kept] = {}
         # One per name: while one use asks the provider, others of that name wait for its answer.
@@ -132,9 +132,9 @@ class SecretBroker:
         The arguments themselves keep their references, so that they may be recorded. Raises like `resolve`, and
         InvalidInput for a malformed reference. All grants are decided before the first value is asked for.
         """
-        found = references_in(arguments)
-        values = await self._resolve_all((r.name for r in found), _Use(as_role, tool, op))
-        return {reference.pointer: values[reference.name] for reference in found}
+        references = references_in(arguments)
+        values = await self._resolve_all((r.name for r in references), _Use(as_role, tool, op))
+        return {reference.pointer: values[reference.name] for reference in references}
 
     async def deliver(
         self, argv: Sequence[str], env: Mapping[str, str], *, as_role: str, tool: str, op: str
@@ -154,10 +154,10 @@ class SecretBroker:
         self._kept.pop(name, None)
 
     async def _resolve_all(self, names: Iterable[str], use: _Use) -> dict[str, SecretValue]:
-        wanted = sorted(set(names))
-        for name in wanted:
+        distinct = sorted(set(names))
+        for name in distinct:
             await self._permit(name, use)
-        return {name: await self._value(name, use) for name in wanted}
+        return {name: await self._value(name, use) for name in distinct}
 
     async def _permit(self, name: str, use: _Use) -> None:
         # A caller may hand in any text as a name; what is none must not get into the audit, it may be a value.

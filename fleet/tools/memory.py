@@ -46,14 +46,14 @@ class MemoryToolHost:
             raise run_fenced(context.key, story=context.story_id, epoch=context.epoch, seen=seen)
         self._epochs[context.story_id] = context.epoch
         spec = digest_of_json({"call": call.model_dump(mode="json"), "tree": context.tree})
-        known = self._calls.get(context.key)
-        if known is not None and known[0] != spec:
-            raise key_reused(context.key, spec=spec, known=known[0])
-        if known is None:
+        started = self._calls.get(context.key)
+        if started is not None and started[0] != spec:
+            raise key_reused(context.key, spec=spec, recorded=started[0])
+        if started is None:
             task = asyncio.create_task(self._carry_out(call, context))
             task.add_done_callback(lambda done: self._ended(context, done))
-            known = self._calls[context.key] = spec, task
-        return await asyncio.shield(known[1])
+            started = self._calls[context.key] = spec, task
+        return await asyncio.shield(started[1])
 
     async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
         """See the port."""
@@ -98,9 +98,9 @@ class MemoryToolSessions:
 
     async def open(self, session: ToolSession, *, idle_s: int = SESSION_IDLE_S) -> ToolSession:
         """The session is there; the one that is there already when this id was opened before."""
-        known = await self.use(session.session_id, idle_s=idle_s)
-        if known is not None:
-            return known
+        present = await self.use(session.session_id, idle_s=idle_s)
+        if present is not None:
+            return present
         self._held[session.session_id] = (session, self._until_ms(idle_s))
         return session
 

@@ -42,8 +42,8 @@ class RedisToolSessions:
     async def use(self, session_id: EntityId, *, idle_s: int = SESSION_IDLE_S) -> ToolSession | None:
         """The session, alive for `idle_s` from now; None when it is over or never was."""
         key = tool_session_key(session_id)
-        found = await call(self._client, "GETEX", key, "EX", idle_s, doing=f"use tool session {session_id}")
-        return None if found is None else _SESSION.validate_json(found)
+        value = await call(self._client, "GETEX", key, "EX", idle_s, doing=f"use tool session {session_id}")
+        return None if value is None else _SESSION.validate_json(value)
 
     async def close(self, session_id: EntityId) -> bool:
         """The session is over; False when it was already."""
@@ -61,5 +61,5 @@ class RedisToolSessions:
 
     async def origin_of(self, entity_id: EntityId) -> ToolOrigin | None:
         """Where the id belongs; None when nobody knows any more."""
-        found = await call(self._client, "GET", tool_origin_key(entity_id), doing=f"look up {entity_id}")
-        return None if found is None else _ORIGIN.validate_json(found)
+        value = await call(self._client, "GET", tool_origin_key(entity_id), doing=f"look up {entity_id}")
+        return None if value is None else _ORIGIN.validate_json(value)

@@ -252,7 +252,7 @@ class Toolbox:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             while True:
-                found = await self._ledger.claim(
+                claim = await self._ledger.claim(
                     key,
                     story=context.story_id,
                     epoch=context.epoch,
@@ -260,7 +260,7 @@ class Toolbox:
                     supervisor=self._name,
                     ttl_s=ttl_s,
                 )
-                match found:
+                match claim:
                     case Claimed() if key not in self._live:
                         return self._start(tool, call, context)
                     case Claimed():
@@ -273,7 +273,7 @@ class Toolbox:
                         # An earlier life of ours claimed it: PURE and KEYED calls are carried out again.
                         await self._ledger.forget(key, supervisor=self._name)
                     case _:
-                        return found
+                        return claim
 
     def _start(self, tool: Tool, call: ToolCall, context: ToolContext) -> asyncio.Task[ToolOutcome]:
         key = context.key

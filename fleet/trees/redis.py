@@ -61,8 +61,8 @@ class RedisBlobStore:
         if not digests:
             return []
         commands = [("GET", blob_key(digest)) for digest in digests]
-        found = await call_together(self._client, commands, doing=f"read {len(digests)} blobs")
-        return [_checked(digest, data) for digest, data in zip(digests, found, strict=True)]
+        replies = await call_together(self._client, commands, doing=f"read {len(digests)} blobs")
+        return [_checked(digest, data) for digest, data in zip(digests, replies, strict=True)]
 
     async def has(self, digest: Digest) -> bool:
         """Whether `get` would find it."""

@@ -56,7 +56,7 @@ async def outline(blobs: BlobStore, tree: Tree, *, paths: Sequence[str] | None =
     for path in _sources(tree)[:max_files] if paths is None else paths:
         lines.append(path)
         text = await file_text(blobs, tree, path, limit=100_000) or ""
-        lines += [f"  {found}" for found in _DEFINITION.findall(text)[:12]]
+        lines += [f"  {line}" for line in _DEFINITION.findall(text)[:12]]
     return "\n".join(lines)
 
 
@@ -73,9 +73,9 @@ def is_test(path: str) -> bool:
 async def unified_diff(blobs: BlobStore, old: Digest, new: Digest, *, paths: Iterable[str] | None = None) -> str:
     """A unified diff of two trees, text files only, in order of path."""
     before, after = await read_changes(blobs, old, new)
-    wanted = set(paths) if paths is not None else set(before) | set(after)
+    chosen = set(paths) if paths is not None else set(before) | set(after)
     out: list[str] = []
-    for path in sorted(p for p in wanted if before.get(p) != after.get(p)):
+    for path in sorted(p for p in chosen if before.get(p) != after.get(p)):
         a = await file_text(blobs, before, path, limit=200_000) or ""
         b = await file_text(blobs, after, path, limit=200_000) or ""
         out += difflib.unified_diff(a.splitlines(), b.splitlines(), f"a/{path}", f"b/{path}", lineterm="", n=2)

@@ -128,8 +128,8 @@ def _without_ends(old: bytes, new: bytes) -> tuple[bytes, bytes]:
     start = before + 3 if before >= 0 else 1
     # What is shared at the end may reach back to the last shared row at most, or rows would be counted twice.
     tail = _shared_end(old, new, least - max(before, 1))
-    found = _first(new, len(new) - tail)
-    end = found + 2 if found >= 0 else len(new) - 1
+    position = _first(new, len(new) - tail)
+    end = position + 2 if position >= 0 else len(new) - 1
     return b"[" + old[start : end + len(old) - len(new)] + b"]", b"[" + new[start:end] + b"]"
 
 

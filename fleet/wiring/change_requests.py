@@ -41,8 +41,8 @@ def check_forge(endpoints: Endpoints) -> None:
     pushed_to = parse_git_address(forge.git) if forge.git else None
     by_key = pushed_to is not None and pushed_to.scheme == "ssh"
     needed = [_USE["op"], *(["push_branch"] if pushed_to and not by_key else [])]
-    of, wanted = f"forge {forge.kind}", [] if forge.token is None else [forge.token.removeprefix("secret://")]
-    for name in wanted:
+    of, secrets = f"forge {forge.kind}", [] if forge.token is None else [forge.token.removeprefix("secret://")]
+    for name in secrets:
         check_secret(endpoints, name, what="the token", of=of, tool=_USE["tool"], ops=needed)
     if pushed_to and by_key:
         _check_key(endpoints, pushed_to)
@@ -80,7 +80,7 @@ def make_change_requests(endpoints: Endpoints) -> ClosableChangeRequests | None:
         case forge:
             check_forge(endpoints)
             record = recorded_accesses(RedisAccessTrail(connect_redis(endpoints.redis_url)))
-            broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
+            broker = make_secret_broker(endpoints, environ=os.environ, record=record, known_secrets=KnownSecrets())
             chosen = _chosen(endpoints, forge)
             return chosen.plugin.make(chosen.options, _parts(endpoints, forge, broker))
 

@@ -87,9 +87,11 @@ def make_deployments(endpoints: Endpoints, parts: SandboxParts) -> RoutedDeploym
     if not (places or isinstance(parts.backend, BubblewrapBackend)):
         return None
     trail = RedisAccessTrail(connect_redis(endpoints.redis_url))
-    known = KnownSecrets()
-    broker = make_secret_broker(endpoints, environ=os.environ, record=recorded_accesses(trail), known=known)
-    secrets = RunSecrets(broker, known)
+    known_secrets = KnownSecrets()
+    broker = make_secret_broker(
+        endpoints, environ=os.environ, record=recorded_accesses(trail), known_secrets=known_secrets
+    )
+    secrets = RunSecrets(broker, known_secrets)
     kinds: dict[str, KeptDeployments] = {}
     if isinstance(parts.backend, BubblewrapBackend):
         declared = [name for name, kind in kind_of.items() if kind == "process"]

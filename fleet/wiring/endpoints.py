@@ -150,9 +150,9 @@ def load_principals(path: Path) -> PrincipalRegistry:
     try:
         return PrincipalRegistry(TypeAdapter(tuple[PrincipalEntry, ...]).validate_json(path.read_bytes()))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
         problems = [
-            {"path": ".".join(map(str, item["loc"])) or "(whole file)", "reason": item["msg"]} for item in found
+            {"path": ".".join(map(str, item["loc"])) or "(whole file)", "reason": item["msg"]} for item in errors
         ]
         listed = "; ".join(f"{problem['path']}: {problem['reason']}" for problem in problems)
         raise ConfigError(f"{path}: {listed}; docs/api.md shows its form", file=str(path), problems=problems) from error

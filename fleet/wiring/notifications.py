@@ -70,7 +70,7 @@ async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter
     try:
         async with open_desk(endpoints) as planning:
             record = recorded_accesses(RedisAccessTrail(redis))
-            broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=KnownSecrets())
+            broker = make_secret_broker(endpoints, environ=os.environ, record=record, known_secrets=KnownSecrets())
             yield Notifier(
                 settings.name,
                 _target(endpoints, settings, partial(broker.resolve, settings.secret_name or "", **_USE)),

@@ -44,16 +44,16 @@ class Chosen(Generic[AnyPlugin]):
 @cache
 def _entries(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """The entry points by name; installed packages are looked through once per process and group."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
+    entries: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
-        found[entry.name] = (*found.get(entry.name, ()), entry)
-    return found
+        entries[entry.name] = (*entries.get(entry.name, ()), entry)
+    return entries
 
 
 def names(group: Group[Any]) -> frozenset[str]:
     """What is installed; nothing of it is imported. ConfigError when two packages bring one name."""
-    for name, found in _entries(group.name).items():
-        if len(found) > 1:
+    for name, entries in _entries(group.name).items():
+        if len(entries) > 1:
             raise _doubled(group, name)
     return frozenset(_entries(group.name))
 
@@ -69,8 +69,8 @@ def find(group: Group[P], name: str) -> P:
         case (entry,):
             return _loaded(group, entry)
         case ():
-            known = ", ".join(sorted({*group.shipped, *_entries(group.name)})) or "none"
-            text = f"there is no {group.what} {name!r}: use one of {known}, or install its package"
+            installed = ", ".join(sorted({*group.shipped, *_entries(group.name)})) or "none"
+            text = f"there is no {group.what} {name!r}: use one of {installed}, or install its package"
             raise _error(group, name, "unknown", text)
         case _:
             raise _doubled(group, name)

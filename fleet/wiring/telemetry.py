@@ -50,11 +50,11 @@ NO_TELEMETRY = Telemetry(NoMeter())
 def observability_at(settings: ObservabilitySettings, environ: Mapping[str, str]) -> ObservabilitySettings:
     """The settings, with the variables of OpenTelemetry where they say nothing themselves. ConfigError."""
     given = {field: environ[name] for field, name in _VARIABLES.items() if environ.get(name)}
-    found = {field: value for field, value in given.items() if getattr(settings, field) is None}
-    if not found:
+    variables = {field: value for field, value in given.items() if getattr(settings, field) is None}
+    if not variables:
         return settings
     try:
-        return ObservabilitySettings.model_validate({**dict(settings), **found})
+        return ObservabilitySettings.model_validate({**dict(settings), **variables})
     except ValidationError as error:
         names = ", ".join(_VARIABLES[str(problem["loc"][0])] for problem in error.errors())
         raise ConfigError(f"environment: {names} is no address of a collector such as http://host:4318") from None

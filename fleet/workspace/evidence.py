@@ -123,12 +123,14 @@ class Case:
 
     def static(self) -> StaticReading | None:
         """The static analysis; None without evidence, which gate NONE is too."""
-        found = self.report.static
-        if found is None or _was_skipped(self.report, "static") or found.ok is None:
+        analysis = self.report.static
+        if analysis is None or _was_skipped(self.report, "static") or analysis.ok is None:
             return None
-        if found.gate in (None, "NONE") or found.new_critical is None or found.new_major is None:
+        if analysis.gate in (None, "NONE") or analysis.new_critical is None or analysis.new_major is None:
             return None
-        return StaticReading(found.ok and found.gate != "ERROR", found.gate, found.new_critical, found.new_major)
+        return StaticReading(
+            analysis.ok and analysis.gate != "ERROR", analysis.gate, analysis.new_critical, analysis.new_major
+        )
 
     def lint_errors(self) -> int | None:
         """New lint errors; None without evidence."""

@@ -66,8 +66,8 @@ def _check(name: GateName, case: Case, level: LevelConfig) -> _Checked:
             ok = case.build()
             return _Checked(ok is True, None if ok is None else ("ok" if ok else "failed"), "ok")
         case "secrets":
-            found = case.secrets_found()
-            return _Checked(found == 0, _text(found), "0 secrets")
+            count = case.secrets_found()
+            return _Checked(count == 0, _text(count), "0 secrets")
         case "unit" | "e2e":
             return _rate(name, case, level)
         case "static_critical" | "static_gate":
@@ -91,19 +91,19 @@ def _rate(name: Literal["unit", "e2e"], case: Case, level: LevelConfig) -> _Chec
 
 
 def _static(name: Literal["static_critical", "static_gate"], case: Case, level: LevelConfig) -> _Checked:
-    found, limits = case.static(), level.static
+    analysis, limits = case.static(), level.static
     if name == "static_critical":
         limit = _at_most(limits.max_critical, "critical")
         return _Checked(
-            found is not None and _within(found.new_critical, limits.max_critical),
-            None if found is None else str(found.new_critical),
+            analysis is not None and _within(analysis.new_critical, limits.max_critical),
+            None if analysis is None else str(analysis.new_critical),
             limit,
         )
     limit = f"gate {' or '.join(limits.gate)}, {_at_most(limits.max_major, 'major')}"
-    if found is None:
+    if analysis is None:
         return _Checked(False, None, limit)
-    held = found.is_ok and found.gate in limits.gate and _within(found.new_major, limits.max_major)
-    return _Checked(held, f"gate {found.gate}, {found.new_major} major", limit)
+    held = analysis.is_ok and analysis.gate in limits.gate and _within(analysis.new_major, limits.max_major)
+    return _Checked(held, f"gate {analysis.gate}, {analysis.new_major} major", limit)
 
 
 def _within(count: int, maximum: int | None) -> bool:

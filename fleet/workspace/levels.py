@@ -145,17 +145,17 @@ def _loosened(lower: LevelConfig, upper: LevelConfig) -> list[str]:
         "static.max_major": (lower.static.max_major, upper.static.max_major),
         "lint.max_errors": (lower.lint.max_errors, upper.lint.max_errors),
     }
-    found = [f"{name} is {b}, below {a} of the level below" for name, (a, b) in minima.items() if b < a]
-    found += [
+    problems = [f"{name} is {b}, below {a} of the level below" for name, (a, b) in minima.items() if b < a]
+    problems += [
         f"{name} is {'unlimited' if b is None else b}, above {a} of the level below"
         for name, (a, b) in maxima.items()
         if a is not None and (b is None or b > a)
     ]
     if extra := sorted(set(upper.static.gate) - set(lower.static.gate)):
-        found.append(f"static.gate allows {extra}, the level below does not")
+        problems.append(f"static.gate allows {extra}, the level below does not")
     if lost := sorted(set(lower.hard) - set(upper.hard)):
-        found.append(f"hard lacks {lost} of the level below")
-    return found
+        problems.append(f"hard lacks {lost} of the level below")
+    return problems
 
 
 def check_rigor(name: str) -> Rigor:

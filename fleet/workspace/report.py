@@ -228,17 +228,19 @@ def parse_report(document: Mapping[str, Any]) -> WorkspaceReport:
 
 
 def _canonical(document: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(document)
+    canonical = dict(document)
     for alias, name in (("job_id", "run_id"), ("case_id", "story_id"), ("subtask_id", "task_id")):
-        if alias in found and name not in found:
-            found[name] = found.pop(alias)
-    unit = found.get("unit")
+        if alias in canonical and name not in canonical:
+            canonical[name] = canonical.pop(alias)
+    unit = canonical.get("unit")
     if isinstance(unit, Mapping) and "coverage" in unit:
-        known = cast("Mapping[str, Any]", unit)
-        found["unit"] = {k: v for k, v in known.items() if k != "coverage"}
-        section: Any = found.get("coverage") or {}
-        found["coverage"] = {"total_pct": known["coverage"], **section} if isinstance(section, Mapping) else section
-    return found
+        figures = cast("Mapping[str, Any]", unit)
+        canonical["unit"] = {k: v for k, v in figures.items() if k != "coverage"}
+        section: Any = canonical.get("coverage") or {}
+        canonical["coverage"] = (
+            {"total_pct": figures["coverage"], **section} if isinstance(section, Mapping) else section
+        )
+    return canonical
 
 
 def static_gate(*, ran: bool, new_critical: int, new_major: int, quality_gate: StaticGate | None = None) -> StaticGate:

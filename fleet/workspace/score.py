@@ -63,14 +63,14 @@ def _dimension(name: Dimension, case: Case, level: LevelConfig, is_waived: bool)
     applicable = {"coverage": case.coverage_is_applicable, "e2e": case.e2e_is_applicable}.get(name)
     if applicable is not None and not applicable():
         return DimensionScore(name, weight, _NOTHING, "not_applicable", None, limit)
-    found = _measure(name, case, level)
-    value = found.value if found else None
+    measure = _measure(name, case, level)
+    value = measure.value if measure else None
     if is_waived:
         return DimensionScore(name, weight, _NOTHING, "waived", value, limit)
-    if found is None:
+    if measure is None:
         is_skipped = name in ("unit", "e2e") and case.is_mostly_skipped(name)
         return DimensionScore(name, weight, _NOTHING, "missing", "mostly_skipped" if is_skipped else None, limit)
-    return DimensionScore(name, weight, found.score, "present", value, limit)
+    return DimensionScore(name, weight, measure.score, "present", value, limit)
 
 
 def _measure(name: Dimension, case: Case, level: LevelConfig) -> _Found | None:

@@ -150,28 +150,28 @@ def _deciding(results: list[_LevelResult]) -> _LevelResult:
     return results[-1] if results[-1].verdict == worst.verdict else worst
 
 
-def _result(found: DimensionScore) -> DimensionResult:
+def _result(dimension: DimensionScore) -> DimensionResult:
     return DimensionResult(
-        name=found.name,
-        weight=found.weight,
-        score=decimal_text(found.score, places=1),
-        evidence=found.evidence,
-        value=found.value,
-        limit=found.limit,
+        name=dimension.name,
+        weight=dimension.weight,
+        score=decimal_text(dimension.score, places=1),
+        evidence=dimension.evidence,
+        value=dimension.value,
+        limit=dimension.limit,
     )
 
 
 def _reasons(own: _LevelResult, decided: _LevelResult) -> list[str]:
     """Every gate and dimension below full score, with value and limit."""
-    found = [f"gate {g.name} failed: {g.value or 'no evidence'}, needs {g.limit}" for g in own.gates if not g.ok]
-    found += [
+    reasons = [f"gate {g.name} failed: {g.value or 'no evidence'}, needs {g.limit}" for g in own.gates if not g.ok]
+    reasons += [
         f"{d.name} scores {decimal_text(d.score, places=1)}: {d.value or 'no evidence'}, needs {d.limit or 'a result'}"
         for d in own.dimensions
         if d.is_counted and d.score < 100
     ]
     if decided is not own:
         blocked = "".join(f", gate {g.name} failed" for g in decided.gates if not g.ok)
-        found.append(
+        reasons.append(
             f"limited by {decided.rigor}: {decided.verdict} at {decimal_text(decided.total, places=1)}{blocked}"
         )
-    return found
+    return reasons

@@ -98,7 +98,7 @@ async def vault(state_root: Path, *, ops: frozenset[str] = frozenset({"start"}))
         SecretPolicy(grants=(grant,)),
         clock=SystemClock(),
         record=trail.record,
-        known=known,
+        known_secrets=known,
     )
     root = state_root / secrets.token_hex(4)
     now = ProcessDeployments(backend, SystemClock(), root, secrets=RunSecrets(broker, known))

@@ -432,7 +432,7 @@ def vault(value: str, *, ops: frozenset[str] = frozenset({"start"})) -> RunSecre
         SecretPolicy(grants=(grant, grant.model_copy(update={"secret": "other"}))),
         clock=SystemClock(),
         record=MemoryAccessTrail().record,
-        known=known,
+        known_secrets=known,
     )
     return RunSecrets(broker, known)
 

@@ -85,7 +85,7 @@ class World:
             SecretPolicy(grants=(grant,)),
             clock=SystemClock(),
             record=record,
-            known=known,
+            known_secrets=known,
         )
         return ToolSupervisor(
             backend or MemorySandboxBackend(program, self.blobs),

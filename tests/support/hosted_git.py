@@ -55,7 +55,7 @@ async def git_sandbox(state: Path, blobs: BlobStore, *, grants: tuple[SecretGran
         accesses.append(line)
 
     broker = SecretBroker(
-        {"forge-token": secrets}, SecretPolicy(grants=grants), clock=clock, record=record, known=known
+        {"forge-token": secrets}, SecretPolicy(grants=grants), clock=clock, record=record, known_secrets=known
     )
     supervisor = ToolSupervisor(backend, MemoryRunLedger(), blobs, clock, "sandbox:test", secrets=broker, known=known)
     return GitSandbox(supervisor, backend, secrets, known, accesses)

@@ -89,30 +89,30 @@ class ClusterApi:
     async def log(self, pod: str, *, container: str, tail: int, previous: bool = False, dated: bool = False) -> Log:
         """The last lines that a container printed; none while it has printed nothing."""
         params = {"container": container, "tailLines": str(tail), "limitBytes": str(_LOG_BYTES)}
-        params |= {key: "true" for key, wanted in (("previous", previous), ("timestamps", dated)) if wanted}
+        params |= {key: "true" for key, is_on in (("previous", previous), ("timestamps", dated)) if is_on}
         try:
-            found = await self._client.fetch(f"{self._path('Pod', pod)}/log", params=params, most=_LOG_BYTES)
+            reply = await self._client.fetch(f"{self._path('Pod', pod)}/log", params=params, most=_LOG_BYTES)
         except Unanswered as error:
             raise _unusable(str(error)) from error
-        if found.status in (400, 404):
+        if reply.status in (400, 404):
             return Log(())
-        if found.status != 200:
-            raise self._refused("GET", f"pods/{pod}/log", Answer(found.status, b""))
-        lines = found.data.decode(errors="replace").splitlines()
+        if reply.status != 200:
+            raise self._refused("GET", f"pods/{pod}/log", Answer(reply.status, b""))
+        lines = reply.data.decode(errors="replace").splitlines()
         # A line that was cut may end with the beginning of what has to be taken out of it.
-        return Log(tuple(lines[:-1] if len(found.data) >= _LOG_BYTES else lines))
+        return Log(tuple(lines[:-1] if len(reply.data) >= _LOG_BYTES else lines))
 
     async def ask_program(self, service: str, path: str, *, timeout_s: float) -> tuple[int, str]:
         """Status and text of what the program behind a Service answers, or the API server for it (as 5xx).
 
         Raises Unanswered when nothing answered in time.
         """
-        wanted = urlsplit(path)
-        place = f"{self._path('Service', f'{service}:http')}/proxy{quote(wanted.path, safe='/%:@!$&()*+,;=~')}"
-        if wanted.query:
-            place += f"?{wanted.query}"
-        found = await self._client.fetch_once(place, most=_ANSWER_BYTES, timeout_s=timeout_s)
-        return found.status, found.data.decode(errors="replace")
+        parts = urlsplit(path)
+        place = f"{self._path('Service', f'{service}:http')}/proxy{quote(parts.path, safe='/%:@!$&()*+,;=~')}"
+        if parts.query:
+            place += f"?{parts.query}"
+        reply = await self._client.fetch_once(place, most=_ANSWER_BYTES, timeout_s=timeout_s)
+        return reply.status, reply.data.decode(errors="replace")
 
     def _path(self, kind: str, name: str = "") -> str:
         return path_of(kind, self.namespace, name)

@@ -77,20 +77,20 @@ class ClusterLooks:
             status, text = await api.ask_program(_service(placed), path, timeout_s=_HTTP_S)
         except Unanswered as error:
             return Sample(inf, f"no answer from {path}: {error}")
-        found = [float(m[1]) for m in re.finditer(_SERIES % re.escape(name), text, re.MULTILINE)]
-        if status >= 400 or not found:
+        values = [float(m[1]) for m in re.finditer(_SERIES % re.escape(name), text, re.MULTILINE)]
+        if status >= 400 or not values:
             return Sample(inf, f"{path} has no metric {name} (status {status})")
-        return Sample(max(found), f"{name} is {max(found):g}")
+        return Sample(max(values), f"{name} is {max(values):g}")
 
     async def _log(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> Sample:
         pods = pods_seen(await api.find("Pod", revision_labels(placed.target.environment, placed.key)))
         if not pods:
             return Sample(inf, "it has no pod")
-        found: list[str] = []
+        lines: list[str] = []
         for pod in pods:
-            found += await self._new_lines(api, placed, check, pod)
-        found = [line for line in found if re.search(check.target, line)]
-        return Sample(float(len(found)), self._plain(placed, found[0])[:_SAID_CHARS] if found else "no line matches")
+            lines += await self._new_lines(api, placed, check, pod)
+        lines = [line for line in lines if re.search(check.target, line)]
+        return Sample(float(len(lines)), self._plain(placed, lines[0])[:_SAID_CHARS] if lines else "no line matches")
 
     async def _new_lines(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec, pod: PodSeen) -> list[str]:
         log = await api.log(pod.name, container=PROGRAM, tail=_LINES, dated=True)

@@ -100,11 +100,11 @@ class Revision:
         scripts = {name: (INSIDE / name).read_bytes() for name in _SCRIPTS}
         parts = [{f"part-{n:06d}": part} for n, part in enumerate(parts_of(self.packed.data))]
         contents = zip((f"{self.name}-inside", *self._parts), (scripts, *parts), strict=True)
-        found = [self._secret(name, data, owner_uid) for name, data in contents]
+        secrets = [self._secret(name, data, owner_uid) for name, data in contents]
         if self.values:
             values = {name: value.encode() for name, value in self.values.items()}
-            found.append(self._secret(self._values, values, owner_uid))
-        return found
+            secrets.append(self._secret(self._values, values, owner_uid))
+        return secrets
 
     @property
     def _place(self) -> ClusterPlace:
@@ -217,10 +217,10 @@ class Revision:
     def _env(self) -> list[Manifest]:
         target = self.placed.target
         plain = {"HOME": _TMP, **target.env, "PORT": str(target.port)}
-        found: list[Manifest] = [{"name": name, "value": _plain(value)} for name, value in plain.items()]
+        entries: list[Manifest] = [{"name": name, "value": _plain(value)} for name, value in plain.items()]
         for name in self.values:
-            found.append({"name": name, "valueFrom": {"secretKeyRef": {"name": self._values, "key": name}}})
-        return found
+            entries.append({"name": name, "valueFrom": {"secretKeyRef": {"name": self._values, "key": name}}})
+        return entries
 
     def _volumes(self) -> list[Manifest]:
         size = f"{self._place.disk_mb}Mi"
@@ -317,12 +317,12 @@ def service(environment: str, kept: Kept, *, namespace: str, version: str | None
     }
 
 
-def kept_in(found: Mapping[str, Any] | None, environment: str) -> Kept:
+def kept_in(service: Mapping[str, Any] | None, environment: str) -> Kept:
     """What the Service says; nothing when it is on its way out. Raises StoreUnavailable when it is somebody else's, or
     does not say it."""
-    if found is None or found["metadata"].get("deletionTimestamp"):
+    if service is None or service["metadata"].get("deletionTimestamp"):
         return Kept()
-    place: Manifest = found["metadata"]
+    place: Manifest = service["metadata"]
     labels: Mapping[str, str] = place.get("labels") or {}
     annotations: Mapping[str, str] = place.get("annotations") or {}
     name = f"fleet-{environment}"

@@ -99,12 +99,12 @@ def _homeless(status: Mapping[str, Any]) -> str:
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    found = (_mapping(one) for one in _list(status.get("conditions")))
-    return _mapping(next((one for one in found if one.get("type") == kind), None))
+    conditions = (_mapping(one) for one in _list(status.get("conditions")))
+    return _mapping(next((one for one in conditions if one.get("type") == kind), None))
 
 
-def _words(found: Mapping[str, Any]) -> str:
-    said = [str(found[key]) for key in ("reason", "message") if found.get(key)]
+def _words(state: Mapping[str, Any]) -> str:
+    said = [str(state[key]) for key in ("reason", "message") if state.get(key)]
     return ": ".join(dict.fromkeys(said))[:_WORDS]
 
 

@@ -141,11 +141,11 @@ async def drop(api: ClusterApi, placed: Placed) -> None:
 async def tidy(api: ClusterApi, environment: str, kept: Kept) -> None:
     """Nothing is left but what runs, and what a rollback goes back to, without pods."""
     current, previous = (revision_name(one) if one else None for one in (kept.current, kept.previous))
-    for found in await api.find("Deployment", environment_labels(environment)):
-        name = str(found["metadata"]["name"])
+    for deployment in await api.find("Deployment", environment_labels(environment)):
+        name = str(deployment["metadata"]["name"])
         if name == current:
             continue
         if name != previous:
             await api.delete("Deployment", name)
-        elif found["spec"].get("replicas") != 0:
+        elif deployment["spec"].get("replicas") != 0:
             await api.merge("Deployment", name, scaled(0))

@@ -154,9 +154,9 @@ class KubernetesDeployments:
     async def _service(self, api: ClusterApi, environment: str) -> dict[str, Any] | None:
         """The Service, once an earlier one is gone: a balancer outside of the cluster may hold it for a while."""
         until = self._clock.monotonic_ms() + 1000 * _GONE_S
-        while (found := await api.get("Service", f"fleet-{environment}")) is not None:
-            if not found["metadata"].get("deletionTimestamp"):
-                return found
+        while (service := await api.get("Service", f"fleet-{environment}")) is not None:
+            if not service["metadata"].get("deletionTimestamp"):
+                return service
             if self._clock.monotonic_ms() >= until:
                 raise SandboxUnavailable(
                     f"Service fleet-{environment} does not go away within {_GONE_S} s: see what holds it",
@@ -168,13 +168,13 @@ class KubernetesDeployments:
     async def _switch(self, api: ClusterApi, environment: str, before: Kept, after: Kept) -> None:
         """The Service leads to what runs after this, and says so. Raises SandboxUnavailable when it cannot be."""
         for _ in range(_WRITES):
-            found = await self._service(api, environment)
-            now = kept_in(found, environment)
+            present = await self._service(api, environment)
+            now = kept_in(present, environment)
             if now == after:
                 return  # the answer to an earlier write was lost
             if now != before:
                 break
-            version = str(found["metadata"].get("resourceVersion", "")) if found else None
+            version = str(present["metadata"].get("resourceVersion", "")) if present else None
             with contextlib.suppress(Conflict):
                 await api.apply(service(environment, after, namespace=api.namespace, version=version))
                 return
@@ -213,9 +213,9 @@ class KubernetesDeployments:
 
     async def _settle(self, api: ClusterApi, environment: str, kept: Kept, *, also: Kept | None = None) -> None:
         """The way in from outside fits what runs, and nothing else is left: what follows the write of the Service."""
-        wanted = ingress(environment, kept, namespace=api.namespace)
-        if wanted is not None:
-            await api.apply(wanted)
+        entrance = ingress(environment, kept, namespace=api.namespace)
+        if entrance is not None:
+            await api.apply(entrance)
         elif also is not None and ingress(environment, also, namespace=api.namespace) is not None:
             await api.delete("Ingress", f"fleet-{environment}")
         await tidy(api, environment, kept)
@@ -311,11 +311,11 @@ class RoutedDeployments:
 
     def _of(self, environment: str) -> Deployments:
         kind = self._kind_of.get(environment, "process")
-        found = self._kinds.get(kind)
-        if found is None:
+        deployments = self._kinds.get(kind)
+        if deployments is None:
             raise ConfigError(
                 f"environment {environment} is of kind {kind}, which nothing here keeps: declare it under "
                 "deploy.targets, or for kind process set sandbox.backend to bubblewrap",
                 environment=environment,
             )
-        return found
+        return deployments

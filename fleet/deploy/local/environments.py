@@ -155,10 +155,10 @@ class ProcessDeployments:
     async def resume(self) -> None:
         """Start again what was to run when the last process of this name ended. What is undeclared now stays off."""
         for name in sorted(self._declared):
-            found = self._environment(name)
-            async with found.changing:
-                if found.kept.current is not None:
-                    await self._move_door(found, await self._door(found, found.kept.current))
+            environment = self._environment(name)
+            async with environment.changing:
+                if environment.kept.current is not None:
+                    await self._move_door(environment, await self._door(environment, environment.kept.current))
 
     async def keep(self) -> None:
         """`resume`, and `close` when this is cancelled."""
@@ -176,31 +176,29 @@ class ProcessDeployments:
 
     async def deploy(self, placed: Placed) -> Standing:
         """See the port."""
-        found = self._environment(placed.target.environment)
-        async with found.changing:
-            old = found.current
+        slot = self._environment(placed.target.environment)
+        async with slot.changing:
+            old = slot.current
             if old is not None and old.placed.key == placed.key:
-                return standing_of(found.kept)
-            why = await self._taken_over(
-                found, placed, replace(found.kept, current=placed, previous=found.kept.current)
-            )
+                return standing_of(slot.kept)
+            why = await self._taken_over(slot, placed, replace(slot.kept, current=placed, previous=slot.kept.current))
             if why is not None:
                 return Standing(
-                    "failed", key=key_of(found.kept.current), previous=key_of(found.kept.previous), detail=why
+                    "failed", key=key_of(slot.kept.current), previous=key_of(slot.kept.previous), detail=why
                 )
-            return standing_of(found.kept)
+            return standing_of(slot.kept)
 
     async def standing(self, environment: str) -> Standing:
         """See the port."""
-        found = self._environment(environment)
+        slot = self._environment(environment)
         # Whoever asks whether a deployment happened that is just being made has to wait for it.
-        async with found.changing:
-            return standing_of(found.kept)
+        async with slot.changing:
+            return standing_of(slot.kept)
 
     async def occupancy(self, environment: str) -> Occupancy:
         """See the port."""
-        found = self._environment(environment)
-        kept, current = found.kept, found.current
+        slot = self._environment(environment)
+        kept, current = slot.kept, slot.current
         return Occupancy(
             running=kept.current,
             since_ms=kept.since_ms if kept.current else 0,
@@ -211,19 +209,19 @@ class ProcessDeployments:
 
     async def roll_back(self, environment: str, *, failed: RunKey, told: str = "") -> Standing:
         """See the port."""
-        found = self._environment(environment)
-        async with found.changing:
-            old, before = found.current, found.kept.previous
+        slot = self._environment(environment)
+        async with slot.changing:
+            old, before = slot.current, slot.kept.previous
             if old is None or old.placed.key != failed:
-                return standing_of(found.kept)
-            ended = found.kept.ended_by(told)
+                return standing_of(slot.kept)
+            ended = slot.kept.ended_by(told)
             if before is None:
-                await self._emptied(environment, found, ended)
+                await self._emptied(environment, slot, ended)
                 return Standing("nothing")
-            why = await self._taken_over(found, before, Kept(before, ended=ended))
+            why = await self._taken_over(slot, before, Kept(before, ended=ended))
             if why is not None:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
-            return standing_of(found.kept)
+            return standing_of(slot.kept)
 
     async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
         """See the port."""
@@ -234,45 +232,45 @@ class ProcessDeployments:
 
     async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
         """See the port."""
-        found = self._environment(environment)
-        async with found.changing:
-            if only in (None, key_of(found.kept.current)):
-                await self._emptied(environment, found, found.kept.ended_by(told))
-            return standing_of(found.kept)
+        slot = self._environment(environment)
+        async with slot.changing:
+            if only in (None, key_of(slot.kept.current)):
+                await self._emptied(environment, slot, slot.kept.ended_by(told))
+            return standing_of(slot.kept)
 
     # What is kept.
 
     def _environment(self, name: str) -> _Environment:
-        found = self._environments.get(name)
-        if found is None:
+        environment = self._environments.get(name)
+        if environment is None:
             kept = self._read(name)
-            found = self._environments[name] = _Environment(kept)
+            environment = self._environments[name] = _Environment(kept)
             if kept.current is not None:
-                found.current = self._instance(kept.current, was_ready=True)
-                found.current.begin()
-        return found
+                environment.current = self._instance(kept.current, was_ready=True)
+                environment.current.begin()
+        return environment
 
     def _instance(self, placed: Placed, *, was_ready: bool = False) -> Instance:
         return Instance(self._backend, self._clock, placed, secrets=self._secrets, was_ready=was_ready)
 
-    async def _taken_over(self, found: _Environment, placed: Placed, kept: Kept) -> str | None:
+    async def _taken_over(self, slot: _Environment, placed: Placed, kept: Kept) -> str | None:
         """None once it runs in place of what ran before, which has ended. Else why not, and all is as it was."""
         fresh = self._instance(placed)
         # Before it starts: what it may not have and a port that somebody else has are no fault of the program.
         await fresh.require_secrets()
-        door = await self._door(found, placed)
-        old = found.current
+        door = await self._door(slot, placed)
+        old = slot.current
         try:
             why = await self._started(fresh)
             if why is None:
-                self._switch(found, fresh, kept)
+                self._switch(slot, fresh, kept)
         finally:
             # People come in where the target of what runs has its door, also after a failure.
-            if found.current is fresh:
-                await self._move_door(found, door)
+            if slot.current is fresh:
+                await self._move_door(slot, door)
             else:
                 await fresh.end()
-                if door is not None and door is not found.door:
+                if door is not None and door is not slot.door:
                     await door.close()
         if why is None and old is not None:
             await old.end()
@@ -290,35 +288,35 @@ class ProcessDeployments:
             await fresh.end()
         return why
 
-    def _switch(self, found: _Environment, fresh: Instance, kept: Kept) -> None:
+    def _switch(self, slot: _Environment, fresh: Instance, kept: Kept) -> None:
         kept = replace(kept, since_ms=self._clock.now_ms())
         self._write(fresh.placed.target.environment, kept)
-        found.kept, found.current = kept, fresh
+        slot.kept, slot.current = kept, fresh
 
-    async def _emptied(self, name: str, found: _Environment, ended: Ended | None) -> None:
+    async def _emptied(self, name: str, slot: _Environment, ended: Ended | None) -> None:
         kept = Kept(ended=ended)
         if ended is None:
             with contextlib.suppress(FileNotFoundError):
                 self._path(name).unlink()
         else:
             self._write(name, kept)
-        found.kept = kept
-        await _shut(found)
+        slot.kept = kept
+        await _shut(slot)
 
-    async def _door(self, found: _Environment, placed: Placed) -> Door | None:
+    async def _door(self, slot: _Environment, placed: Placed) -> Door | None:
         """The open door that the target of a program declares; the one that is there where it has that port."""
         port = placed.target.expose
         if port is None:
             return None
-        if found.door is not None and found.door.port == port:
-            return found.door
-        door = Door(port, partial(_connect, found))
+        if slot.door is not None and slot.door.port == port:
+            return slot.door
+        door = Door(port, partial(_connect, slot))
         await door.open()
         return door
 
-    async def _move_door(self, found: _Environment, door: Door | None) -> None:
+    async def _move_door(self, slot: _Environment, door: Door | None) -> None:
         """People come in by this door, and by no other."""
-        old, found.door = found.door, door
+        old, slot.door = slot.door, door
         if old is not None and old is not door:
             await old.close()
 
@@ -347,13 +345,13 @@ class ProcessDeployments:
             raise StoreUnavailable(f"what runs in {name} cannot be written down: {error}") from error
 
 
-async def _connect(found: _Environment) -> Streams | None:
-    return await found.current.connect() if found.current is not None else None
+async def _connect(slot: _Environment) -> Streams | None:
+    return await slot.current.connect() if slot.current is not None else None
 
 
-async def _shut(found: _Environment) -> None:
-    old, found.current = found.current, None
-    door, found.door = found.door, None
+async def _shut(slot: _Environment) -> None:
+    old, slot.current = slot.current, None
+    door, slot.door = slot.door, None
     if door is not None:
         await door.close()
     if old is not None:

@@ -86,9 +86,9 @@ class Rehydrator:
         state = state if cut is None else cut.state(state)
         view = StoryView(state=state, summaries=await self._summaries(state) if with_summaries else {})
         phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
-        wanted = sorted(set(roles)) or sorted({t.task.role for t in tasks_of(state)})
+        chosen = sorted(set(roles)) or sorted({t.task.role for t in tasks_of(state)})
         packs, denied = dict[str, RolePack](), list[str]()
-        for role in wanted:
+        for role in chosen:
             try:
                 scopes = scopes_for(self._config, phase, role)
             except PolicyDenied:
@@ -108,10 +108,10 @@ class Rehydrator:
         )
         return Rehydrated(bundle, digest_of(_stored(bundle)), self._clock.now_ms())
 
-    async def keep(self, found: Rehydrated, *, ttl_s: int) -> None:
+    async def keep(self, rehydrated: Rehydrated, *, ttl_s: int) -> None:
         """The bundle can be read under its story, version and hash for `ttl_s` seconds after its last use."""
-        bundle = found.bundle
-        await self._kept.keep(StoryId(bundle.story_id), bundle.as_of, found.hash, _stored(bundle), ttl_s=ttl_s)
+        bundle = rehydrated.bundle
+        await self._kept.keep(StoryId(bundle.story_id), bundle.as_of, rehydrated.hash, _stored(bundle), ttl_s=ttl_s)
 
     async def kept(
         self, story_id: StoryId, version: int, hash: Digest, *, cut: RowCut | None = None
@@ -122,25 +122,25 @@ class Rehydrator:
         """
         data = await self._kept.get(story_id, version, hash)
         if data is not None and digest_of(data) == hash:
-            found = RehydrationBundle.model_validate_json(data)
-            if cut is None or await self._shows(cut, found):
-                return found
+            bundle = RehydrationBundle.model_validate_json(data)
+            if cut is None or await self._shows(cut, bundle):
+                return bundle
         raise NotFound(f"no bundle of story {story_id} is kept under {hash}: build it again", hash=str(hash))
 
-    async def _shows(self, cut: RowCut, found: RehydrationBundle) -> bool:
-        told = {line.version for line in found.timeline}
-        events = await self._planning.events(StoryId(found.story_id)) if told else []
-        is_summed_up = any(pack.last_summary for pack in found.packs.values())
+    async def _shows(self, cut: RowCut, bundle: RehydrationBundle) -> bool:
+        told = {line.version for line in bundle.timeline}
+        events = await self._planning.events(StoryId(bundle.story_id)) if told else []
+        is_summed_up = any(pack.last_summary for pack in bundle.packs.values())
         return (
             not is_summed_up
-            and not cut.names(found.model_dump(mode="json"))
+            and not cut.names(bundle.model_dump(mode="json"))
             and told <= {event.version for event in events if cut.takes(event)}
         )
 
     def _check_roles(self, roles: Collection[str]) -> None:
-        known = self._config.roles | self._config.profiles.keys()
-        if unknown := sorted(set(roles) - known):
-            raise InvalidInput(f"there is no role {unknown[0][:60]!r}", field="roles", allowed=sorted(known))
+        names = self._config.roles | self._config.profiles.keys()
+        if unknown := sorted(set(roles) - names):
+            raise InvalidInput(f"there is no role {unknown[0][:60]!r}", field="roles", allowed=sorted(names))
 
     async def _state(self, story_id: StoryId, min_version: int) -> StoryState:
         deadline_ms = self._clock.monotonic_ms() + int(MAX_WAIT_S * 1000)

@@ -103,12 +103,12 @@ class ContextStatistics:
         """
         async with self._reading:
             latest = {story: await self._readable(story, cut_of) for story in stories}
-            found = {story: known for story, known in latest.items() if known is not None}
+            figures_of = {story: figures for story, figures in latest.items() if figures is not None}
         told = _not_told() if cut_of is not None else self._activity(projects)
-        lag, activity = await asyncio.gather(self._lag(found), told)
+        lag, activity = await asyncio.gather(self._lag(figures_of), told)
         # Between two events of a large sum others have their turn; see StoryStream.
-        figures = await asyncio.to_thread(sum_figures, [known.figures for known in found.values()])
-        return ContextReport(len(found), figures, lag, activity)
+        figures = await asyncio.to_thread(sum_figures, [each.figures for each in figures_of.values()])
+        return ContextReport(len(figures_of), figures, lag, activity)
 
     async def _readable(self, story: StoryId, cut_of: CutOf | None) -> _Known | None:
         """As `_counted`; None for a story that cannot be read, which must not hide the figures of the others."""
@@ -132,23 +132,27 @@ class ContextStatistics:
     async def _latest(self, story: StoryId) -> _Known | None:
         """The figures of all events of a story: those that are remembered, and of the events since."""
         stream = StreamId.of_story(story)
-        head, known = await self._log.head(stream), self._known.pop(story, None)
-        if known is None or head.version < known.version or (head.version == known.version and head.hash != known.hash):
-            known = None
-        while known is None or known.version < head.version:
-            events = await self._log.read(stream, after=known.version if known else 0, limit=_BATCH)
+        head, figures = await self._log.head(stream), self._known.pop(story, None)
+        if (
+            figures is None
+            or head.version < figures.version
+            or (head.version == figures.version and head.hash != figures.hash)
+        ):
+            figures = None
+        while figures is None or figures.version < head.version:
+            events = await self._log.read(stream, after=figures.version if figures else 0, limit=_BATCH)
             if not events:
                 return None
-            if known is not None and events[0].prev_hash != known.hash:
+            if figures is not None and events[0].prev_hash != figures.hash:
                 # It is another stream than it was: archived, or gone back in time (EV-19).
-                known = None
+                figures = None
                 continue
-            known = _with(known, events)
+            figures = _with(figures, events)
             await asyncio.sleep(0)
-        self._known[story] = known
-        return known
+        self._known[story] = figures
+        return figures
 
-    async def _lag(self, found: Mapping[StoryId, _Known]) -> GraphLag | Away:
+    async def _lag(self, figures_of: Mapping[StoryId, _Known]) -> GraphLag | Away:
         try:
             async with asyncio.timeout(_WITHIN_S):
                 cursors = await self._graph.cursors()
@@ -156,8 +160,8 @@ class ContextStatistics:
             return Away(error.message)
         except TimeoutError:
             return Away(f"the decision graph did not answer within {_WITHIN_S:g} s")
-        streams = {StreamId.of_story(story): known for story, known in found.items()}
-        behind = [known.after(cursors[s].version if s in cursors else 0) for s, known in streams.items()]
+        streams = {StreamId.of_story(story): figures for story, figures in figures_of.items()}
+        behind = [figures.after(cursors[s].version if s in cursors else 0) for s, figures in streams.items()]
         return GraphLag(sum(behind), sum(one > 0 for one in behind))
 
     async def _activity(self, projects: frozenset[str] | None) -> PackActivity | Away:
@@ -174,6 +178,6 @@ async def _not_told() -> Away:
     return Away("what the builder of packs did is told of whole projects, to those who see all of their stories")
 
 
-def _with(known: _Known | None, events: list[StoredEvent]) -> _Known:
+def _with(before: _Known | None, events: list[StoredEvent]) -> _Known:
     new, last = context_figures(events), events[-1]
-    return _Known(sum_figures([known.figures, new]) if known else new, last.version, last.hash)
+    return _Known(sum_figures([before.figures, new]) if before else new, last.version, last.hash)

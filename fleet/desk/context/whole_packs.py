@@ -30,18 +30,18 @@ class WholePacks:
 
         Raises ContextTooLarge, beside what the port says, with the tokens of what is around among its `sizes`.
         """
-        wanted = request.token_budget
-        if wanted is not None:
-            request = replace(request, token_budget=max(0, wanted - beside))
+        budget = request.token_budget
+        if budget is not None:
+            request = replace(request, token_budget=max(0, budget - beside))
         try:
-            found = await self._packs.pack(request)
+            pack = await self._packs.pack(request)
         except ContextTooLarge as error:
-            raise _too_large(error, beside, wanted) from error
-        return replace(found, token_count=found.token_count + beside, budget=found.budget + beside)
+            raise _too_large(error, beside, budget) from error
+        return replace(pack, token_count=pack.token_count + beside, budget=pack.budget + beside)
 
 
-def _too_large(error: ContextTooLarge, beside: int, wanted: int | None) -> ContextTooLarge:
-    budget = wanted if wanted is not None else int(error.details["budget"]) + beside
+def _too_large(error: ContextTooLarge, beside: int, asked_for: int | None) -> ContextTooLarge:
+    budget = asked_for if asked_for is not None else int(error.details["budget"]) + beside
     sizes = {**error.details["sizes"], "system and tools": beside}
     return ContextTooLarge(
         f"what may not be left out takes about {sum(sizes.values())} tokens, {beside} of them for the prompt of the "

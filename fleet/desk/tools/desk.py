@@ -139,7 +139,7 @@ class ToolSessionDesk(DeskSteps):
         if task_id is not None and task_id not in state.tasks:
             raise NotFound(f"story {story_id} has no task {task_id}", task_id=task_id)
         phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
-        found = offered(self._policy, as_role, phase=phase, is_read_only=is_read_only)
+        operations = offered(self._policy, as_role, phase=phase, is_read_only=is_read_only)
         session = ToolSession(
             session_id=derive_id("se", story_id, f"{principal}\0{key}\0{state.epoch}"),
             principal=principal,
@@ -149,26 +149,26 @@ class ToolSessionDesk(DeskSteps):
             phase=phase,
             epoch=state.epoch,
             is_read_only=is_read_only,
-            offered=tuple(c.name for c in found),
+            offered=tuple(c.name for c in operations),
         )
         opened = await self._sessions.open(session, idle_s=SESSION_IDLE_S)
-        wanted = (as_role, task_id, is_read_only)
-        if (opened.role, opened.task_id, opened.is_read_only) != wanted:
+        asked = (as_role, task_id, is_read_only)
+        if (opened.role, opened.task_id, opened.is_read_only) != asked:
             raise IdempotencyMismatch(f"key {key!r} opened another session: send a new one with a new key")
         await self._sessions.remember(opened.session_id, ToolOrigin(story_id=story_id, principal=principal))
         return opened
 
     async def session(self, session_id: EntityId, *, principal: Principal) -> ToolSession:
         """The principal's own session, alive for another 3,600 s; NotFound when it is over, with its task or story."""
-        found = await self._sessions.use(session_id, idle_s=SESSION_IDLE_S)
-        if found is None or found.principal != principal:
+        session = await self._sessions.use(session_id, idle_s=SESSION_IDLE_S)
+        if session is None or session.principal != principal:
             raise NotFound(f"there is no tool session {session_id}: open one", session_id=session_id)
-        state = await self._planning.state(found.story_id)
-        task = state.tasks.get(found.task_id or "")
+        state = await self._planning.state(session.story_id)
+        task = state.tasks.get(session.task_id or "")
         if state.is_over or (task is not None and task.is_terminal):
             await self._sessions.close(session_id)
             raise NotFound(f"tool session {session_id} ended with its task or story", session_id=session_id)
-        return found
+        return session
 
     async def close_session(self, session_id: EntityId, *, principal: Principal) -> None:
         """The session is over, also when it was before; NotFound when it is not the principal's."""
@@ -178,8 +178,8 @@ class ToolSessionDesk(DeskSteps):
     async def tools(self, session_id: EntityId, *, principal: Principal) -> tuple[Capability, ...]:
         """The operations that were offered when the session was opened, with their typed arguments (RT-35)."""
         session = await self.session(session_id, principal=principal)
-        known = self._policy.capabilities
-        return tuple(known[name] for name in session.offered if name in known)
+        capabilities = self._policy.capabilities
+        return tuple(capabilities[name] for name in session.offered if name in capabilities)
 
 
 def _check_role(policy: Policy, principal: Principal, held: frozenset[str], role: str) -> None:
@@ -402,10 +402,10 @@ class ToolDesk(ToolSessionDesk, ToolRunDesk):
         self, invocation_id: EntityId, *, principal: Principal, story_id: StoryId | None = None, wait_s: float = 0
     ) -> Invocation:
         """As `read_invocation`, by the id that `invoke` gave."""
-        found = await self.story_of(invocation_id, principal=principal, story_id=story_id)
+        story = await self.story_of(invocation_id, principal=principal, story_id=story_id)
         session, _, invocation = invocation_id.rpartition("-")
         return await self.read_invocation(
-            found, StepId(f"tool/{session}/{invocation}"), principal=principal, wait_s=wait_s
+            story, StepId(f"tool/{session}/{invocation}"), principal=principal, wait_s=wait_s
         )
 
     async def blob(self, digest: Digest) -> bytes:

@@ -136,8 +136,8 @@ class TaskDesk:
                 allowed=[],
             )
         kept = {f"{_WORKSPACE}/{a.path}": a for a in record.result.artifacts}
-        wanted = tuple(map(_plain, paths)) or tuple(kept)
-        if unknown := [path for path in wanted if path not in kept]:
+        names = tuple(map(_plain, paths)) or tuple(kept)
+        if unknown := [path for path in names if path not in kept]:
             raise InvalidInput(
                 f"run {run_id} declared no artifact {unknown[0][:200]!r}", field="paths", allowed=sorted(kept)
             )
@@ -149,7 +149,7 @@ class TaskDesk:
                 truncated=kept[path].truncated,
                 missing=kept[path].blob is None,
             )
-            for path in wanted
+            for path in names
         )
 
     async def cancel(self, run_id: EntityId, *, principal: Principal, story_id: StoryId | None = None) -> TaskResult:
@@ -184,7 +184,7 @@ def _status(record: RunRecord) -> RunStatus:
 
 
 def _told(record: RunRecord) -> TaskResult:
-    found = task_result(
+    result = task_result(
         run_id=record.run_id,
         story_id=record.story_id,
         task_id=record.task_id,
@@ -196,8 +196,8 @@ def _told(record: RunRecord) -> TaskResult:
         started_ms=record.started_ms,
         finished_ms=record.finished_ms,
     )
-    assert (found.status in FINAL_STATUSES) == (record.status == "finished")
-    return found
+    assert (result.status in FINAL_STATUSES) == (record.status == "finished")
+    return result
 
 
 def _plain(path: str) -> str:
@@ -239,8 +239,8 @@ def moves_of(events: Sequence[tuple[StoredEvent, Payload]], task_id: str) -> tup
 
 def estimate_of(events: Sequence[tuple[StoredEvent, Payload]], task_id: str) -> TaskEstimated | None:
     """The last estimate that a council gave of the task; None when none did (PL-81)."""
-    found = (p for _, p in reversed(events) if isinstance(p, TaskEstimated) and p.task_id == task_id)
-    return next(found, None)
+    estimates = (p for _, p in reversed(events) if isinstance(p, TaskEstimated) and p.task_id == task_id)
+    return next(estimates, None)
 
 
 def evidence_on(

@@ -159,11 +159,11 @@ class RedisDeadLetters:
 
         An entry that is no letter is passed over: it names no stream, and must not stop the consumer of all others.
         """
-        found: list[DeadLetter] = []
+        letters: list[DeadLetter] = []
         for key, entry_id, fields in await self._entries():
             with suppress(LogCorrupted):
-                found.append(letter_of(key, entry_id, pairs(fields)))
-        return standing_still([letter for letter in found if letter.failure.source == source])
+                letters.append(letter_of(key, entry_id, pairs(fields)))
+        return standing_still([letter for letter in letters if letter.failure.source == source])
 
     async def letter(self, source: LetterSource, stream: StreamId, version: int) -> DeadLetter | None:
         """The letter of exactly this piece of work. LogCorrupted when what lies there is none."""
@@ -174,8 +174,8 @@ class RedisDeadLetters:
 
     async def letters(self) -> list[DeadLetter]:
         """Every letter, oldest first. Raises LogCorrupted naming an entry that is none."""
-        found = [letter_of(key, entry_id, pairs(fields)) for key, entry_id, fields in await self._entries()]
-        return sorted(found, key=lambda letter: (letter.last_seen_ms, letter.letter_id))
+        letters = [letter_of(key, entry_id, pairs(fields)) for key, entry_id, fields in await self._entries()]
+        return sorted(letters, key=lambda letter: (letter.last_seen_ms, letter.letter_id))
 
     async def _entries(self) -> list[tuple[str, bytes, Sequence[bytes]]]:
         """Key, id and fields of every entry of every dlq."""

@@ -39,7 +39,7 @@ class RedisFeed:
         """The cursor after every hint so far."""
         commands = [("XREVRANGE", feed_key(partition), "+", "-", "COUNT", 1) for partition in PARTITIONS]
         newest = await call_together(self._client, commands, doing="find the end of the feed")
-        return _encode({p: found[0][0].decode() for p, found in zip(PARTITIONS, newest, strict=True) if found})
+        return _encode({p: entries[0][0].decode() for p, entries in zip(PARTITIONS, newest, strict=True) if entries})
 
     async def wait(self, cursor: str, *, timeout_s: float) -> tuple[list[FeedHint], str]:
         """Hints after `cursor` and the next cursor; empty when the time is over. InvalidInput for a foreign cursor."""
@@ -115,26 +115,26 @@ class RedisFeedGroup:
         deadline = loop.time() + timeout_s
 
         async def look() -> list[Taken]:
-            found = await self._group.take_over(consumer, idle_ms=self._abandoned_after_ms)
-            block_s = 0.0 if found else min(deadline - loop.time(), self._block_s)
-            return found + await self._group.fresh(consumer, block_s=block_s)
+            abandoned = await self._group.take_over(consumer, idle_ms=self._abandoned_after_ms)
+            block_s = 0.0 if abandoned else min(deadline - loop.time(), self._block_s)
+            return abandoned + await self._group.fresh(consumer, block_s=block_s)
 
         while True:
-            found = await self._readable(await self._group.guarded(look))
-            if found or loop.time() >= deadline:
-                return found
+            hints = await self._readable(await self._group.guarded(look))
+            if hints or loop.time() >= deadline:
+                return hints
 
     async def _readable(self, taken: Sequence[Taken]) -> list[HintDelivery]:
         """The hints of these entries. What is none leaves the group: it can tell nobody anything."""
-        found: list[HintDelivery] = []
+        hints: list[HintDelivery] = []
         strange: list[str] = []
         for entry in taken:
             try:
-                found.append(HintDelivery(receipt=entry.receipt, hint=_hint(entry), attempts=entry.attempts))
+                hints.append(HintDelivery(receipt=entry.receipt, hint=_hint(entry), attempts=entry.attempts))
             except (KeyError, ValueError, FleetError):
                 strange.append(entry.receipt)
         await self._leave(strange)
-        return found
+        return hints
 
     async def acknowledge(self, deliveries: Sequence[HintDelivery]) -> None:
         """These hints are not delivered again."""

@@ -88,12 +88,14 @@ class ConsumerGroup:
         """Entries that were delivered and left for `idle_ms`; those that were trimmed meanwhile are dropped."""
         commands = [self._autoclaim(consumer, partition, idle_ms) for partition in PARTITIONS]
         replies = await call_together(self._client, commands, doing=f"take over abandoned {self._what}")
-        found: list[Taken] = []
+        abandoned: list[Taken] = []
         for partition, reply in zip(PARTITIONS, replies, strict=True):
             self._scan[partition] = reply[0].decode()
             attempts = await self._attempts(partition, consumer, [entry_id for entry_id, _ in reply[1]])
-            found += [Taken(partition, entry_id, fields, attempts.get(entry_id, 1)) for entry_id, fields in reply[1]]
-        return found
+            abandoned += [
+                Taken(partition, entry_id, fields, attempts.get(entry_id, 1)) for entry_id, fields in reply[1]
+            ]
+        return abandoned
 
     def _autoclaim(self, consumer: str, partition: str, idle_ms: int) -> list[Word]:
         start = self._scan.get(partition, "0-0")
@@ -120,8 +122,8 @@ class ConsumerGroup:
     async def entry(self, partition: str, entry_id: bytes) -> Sequence[bytes] | None:
         """The fields of one entry; None when it is gone."""
         words: list[Word] = ["XRANGE", self._key_of(partition), entry_id, entry_id]
-        found = await call(self._client, *words, doing=f"read abandoned {self._what}")
-        return found[0][1] if found else None
+        entries = await call(self._client, *words, doing=f"read abandoned {self._what}")
+        return entries[0][1] if entries else None
 
 
 def _has_prefix(error: StoreUnavailable, prefix: str) -> bool:

@@ -151,9 +151,9 @@ class RedisInbox:
             return [delivery for taken in fresh if (delivery := await self._wanted(taken))]
 
         while True:
-            found = await self._group.guarded(look)
-            if found or loop.time() >= deadline:
-                return found
+            deliveries = await self._group.guarded(look)
+            if deliveries or loop.time() >= deadline:
+                return deliveries
 
     async def _abandoned(self, consumer: str) -> Delivery | None:
         """One command that was taken and left. Those that need no consumer any more leave the queue on the way."""

@@ -178,20 +178,20 @@ class RedisEventLog:
 
         Raises LogCorrupted naming the first version that is missing, altered or out of order.
         """
-        found: list[StoredEvent] = []
+        events: list[StoredEvent] = []
         prev = GENESIS_HASH if after <= 0 else None
         version = max(after, 0)
-        while limit is None or len(found) < limit:
-            count = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        while limit is None or len(events) < limit:
+            count = _PAGE if limit is None else min(_PAGE, limit - len(events))
             page = await self._page(stream, after=version, count=count)
             for entry_id, fields in page:
                 event = decode(stream, entry_id, pairs(fields), expected_version=version + 1)
                 check_entry(event, expected_version=version + 1, prev_hash=prev)
-                found.append(event)
+                events.append(event)
                 version, prev = event.version, event.hash
             if len(page) < count:
                 break
-        return found
+        return events
 
     async def _page(self, stream: StreamId, *, after: int, count: int) -> list[tuple[bytes, list[bytes]]]:
         key, first = stream_key(stream, "log"), f"({after}-0"
@@ -244,8 +244,8 @@ class RedisEventLog:
         """
         key, doing = stream_key(stream, "cmds"), f"read the commands of {stream}"
         flat: list[bytes] = await call(self._client, "HGETALL", key, doing=doing)
-        found = [_command(stream, name, value) for name, value in pairs(flat).items()]
-        return dict(sorted(found, key=lambda entry: entry[1]))
+        commands = [_command(stream, name, value) for name, value in pairs(flat).items()]
+        return dict(sorted(commands, key=lambda entry: entry[1]))
 
     async def erase(self, stream: StreamId, *, expected: Head) -> None:
         """Entries, commands, lease and snapshot of the stream are gone; of the head only the epoch is left."""
@@ -290,8 +290,8 @@ def _outcome(
         case ["OK"]:
             last = events[-1]
             return Appended(head=Head(last.version, last.hash, last.epoch), events=events)
-        case ["DUP", known]:
-            first, last_version = known.split("-")
+        case ["DUP", versions]:
+            first, last_version = versions.split("-")
             return Duplicate(first=int(first), last=int(last_version))
         case ["REFUSED", reason]:
             raise regressed(request.stream, reason)

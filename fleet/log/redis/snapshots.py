@@ -38,8 +38,8 @@ class RedisSnapshotStore:
     async def get(self, stream: StreamId) -> Snapshot | None:
         """The newest snapshot that was put, if it is still there and whole."""
         key = stream_key(stream, "snap")
-        found = await call(self._client, "HMGET", key, "v", "h", "s", "d", doing=f"read the snapshot of {stream}")
-        version, hash_, schema, data = found
+        fields = await call(self._client, "HMGET", key, "v", "h", "s", "d", doing=f"read the snapshot of {stream}")
+        version, hash_, schema, data = fields
         if data is None or version is None or not version.isdigit() or hash_ is None or schema is None:
             return None
         whole = unpacked(data)

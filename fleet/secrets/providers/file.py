@@ -48,8 +48,8 @@ class FileSecrets:
     def _resolve(self, name: str) -> SecretValue:
         if name not in self._names:
             raise self._source.not_found(name, "config does not list it there")
-        found = self._read(name)
-        return self._source.value(name, found.data, version=found.version)
+        content = self._read(name)
+        return self._source.value(name, content.data, version=content.version)
 
     def _read(self, name: str) -> PrivateBytes:
         try:
@@ -57,8 +57,8 @@ class FileSecrets:
                 if stat.S_ISDIR(os.fstat(handle).st_mode):
                     private_directory(handle, str(self._path))
                     return _of_folder(handle, name, shown=str(self._path / name))
-                found = private_file(handle, str(self._path), limit=_MAX_DOCUMENT_BYTES)
-                return self._of_document(found, name)
+                content = private_file(handle, str(self._path), limit=_MAX_DOCUMENT_BYTES)
+                return self._of_document(content, name)
         except FileNotFoundError as error:
             missing = str(error.filename)
         except Unsafe as error:
@@ -67,8 +67,8 @@ class FileSecrets:
             raise self._source.broken(name, f"{self._path}: {error.strerror}") from error
         raise self._source.not_found(name, f"there is no file {missing}")
 
-    def _of_document(self, found: PrivateBytes, name: str) -> PrivateBytes:
-        values = _mapping(found.data)
+    def _of_document(self, document: PrivateBytes, name: str) -> PrivateBytes:
+        values = _mapping(document.data)
         if values is None:
             raise self._source.broken(name, f"{self._path} is no JSON object")
         if name not in values:
@@ -76,13 +76,13 @@ class FileSecrets:
         value = values[name]
         if not isinstance(value, str):
             raise self._source.broken(name, f"{self._path} holds no text under that key")
-        return PrivateBytes(value.encode("utf-8", "surrogatepass"), found.version)
+        return PrivateBytes(value.encode("utf-8", "surrogatepass"), document.version)
 
 
 def _of_folder(folder: int, name: str, *, shown: str) -> PrivateBytes:
     with opened(name, dir_fd=folder) as handle:
-        found = private_file(handle, shown)
-    return found._replace(data=found.data.removesuffix(b"\n").removesuffix(b"\r"))
+        content = private_file(handle, shown)
+    return content._replace(data=content.data.removesuffix(b"\n").removesuffix(b"\r"))
 
 
 def _mapping(data: bytes) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ def opened(path: str, *, dir_fd: int | None = None) -> Generator[int]:
 
 def private_directory(handle: int, name: str) -> None:
     """Raises Unsafe unless this user alone may look into the directory."""
-    _private(os.fstat(handle), name, wanted="0700")
+    _private(os.fstat(handle), name, mode="0700")
 
 
 def private_file(handle: int, name: str, *, limit: int = MAX_SECRET_BYTES) -> PrivateBytes:
@@ -53,7 +53,7 @@ def private_file(handle: int, name: str, *, limit: int = MAX_SECRET_BYTES) -> Pr
         raise Unsafe(f"{name} is no plain file")
     if status.st_nlink != 1:
         raise Unsafe(f"{name} has {status.st_nlink} names (hard links); keep one")
-    _private(status, name, wanted="0600")
+    _private(status, name, mode="0600")
     return PrivateBytes(read_whole(handle, limit=limit), f"{status.st_ino}-{status.st_mtime_ns}")
 
 
@@ -65,8 +65,8 @@ def read_whole(handle: int, *, limit: int = MAX_SECRET_BYTES) -> bytes:
     return data
 
 
-def _private(status: os.stat_result, name: str, *, wanted: str) -> None:
+def _private(status: os.stat_result, name: str, *, mode: str) -> None:
     if status.st_uid != os.geteuid():
         raise Unsafe(f"{name} belongs to user {status.st_uid}; it must belong to user {os.geteuid()}")
     if stat.S_IMODE(status.st_mode) & 0o077:
-        raise Unsafe(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, so others may use it; set {wanted}")
+        raise Unsafe(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}, so others may use it; set {mode}")

@@ -149,22 +149,22 @@ def _finding(item: dict[str, Any]) -> dict[str, JsonValue]:
 async def _secret_scan(call: ToolCall, context: ToolContext, blobs: BlobStore) -> ToolOutcome:
     """Which files hold secrets, by class and never by value (RC-67)."""
     tree = decode_tree(await blobs.get(context.tree)) if context.tree else {}
-    wanted = texts_of(call.args.get("paths"))
-    found: list[tuple[str, str]] = []
+    paths = texts_of(call.args.get("paths"))
+    places: list[tuple[str, str]] = []
     for path, entry in sorted(tree.items()):
-        if entry.mode in ("100644", "100755") and _is_wanted(path, wanted):
-            found += [(path, kind) for kind in await _classes(entry.blob, blobs)]
-    findings: list[JsonValue] = [{"path": path, "class": kind} for path, kind in found[:_MAX_ITEMS]]
+        if entry.mode in ("100644", "100755") and _is_wanted(path, paths):
+            places += [(path, kind) for kind in await _classes(entry.blob, blobs)]
+    findings: list[JsonValue] = [{"path": path, "class": kind} for path, kind in places[:_MAX_ITEMS]]
     return ToolOutcome(
-        outcome="failed" if found else "succeeded",
-        reason="secrets_found" if found else "ok",
-        content={"total": len(found), "findings": findings},
-        text="\n".join(f"{path}: {kind}" for path, kind in found) or "no secret found",
+        outcome="failed" if places else "succeeded",
+        reason="secrets_found" if places else "ok",
+        content={"total": len(places), "findings": findings},
+        text="\n".join(f"{path}: {kind}" for path, kind in places) or "no secret found",
     )
 
 
-def _is_wanted(path: str, wanted: tuple[str, ...]) -> bool:
-    return not wanted or any(w == "." or path == w or path.startswith(f"{w}/") for w in wanted)
+def _is_wanted(path: str, paths: tuple[str, ...]) -> bool:
+    return not paths or any(w == "." or path == w or path.startswith(f"{w}/") for w in paths)
 
 
 async def _classes(blob: Digest, blobs: BlobStore) -> list[str]:

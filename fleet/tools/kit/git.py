@@ -62,8 +62,8 @@ class GitTool:
         answer = _answer(result, await printed(result, self._blobs))
         if answer is None:
             return await outcome_of(result, context, self._blobs)
-        found = await outcome_of(result, context, self._blobs, content=answer["data"], text=str(answer["text"]))
-        return found.model_copy(update={"reason": _REASONS.get(result.exit_code or 0, found.reason)})
+        outcome = await outcome_of(result, context, self._blobs, content=answer["data"], text=str(answer["text"]))
+        return outcome.model_copy(update={"reason": _REASONS.get(result.exit_code or 0, outcome.reason)})
 
     async def _spec(self, call: ToolCall, context: ToolContext, repository: str) -> RunSpec:
         request: dict[str, Any] = {"op": call.op, **call.args}

@@ -62,15 +62,15 @@ async def open_change(target: ChangeTarget | None, call: ToolCall, context: Tool
         return ToolOutcome(outcome="failed", reason=_REASONS[error.code], text=error.message)
 
 
-def _outcome(found: OpenedChange | EndedChange) -> ToolOutcome:
-    content: JsonValue = {"number": found.number, "link": found.link}
-    match found:
+def _outcome(change: OpenedChange | EndedChange) -> ToolOutcome:
+    content: JsonValue = {"number": change.number, "link": change.link}
+    match change:
         case OpenedChange():
-            text = f"change request {found.number} is {found.outcome}: {found.link}"
-            return ToolOutcome(outcome="succeeded", reason=str(found.outcome), text=text, content=content)
+            text = f"change request {change.number} is {change.outcome}: {change.link}"
+            return ToolOutcome(outcome="succeeded", reason=str(change.outcome), text=text, content=content)
         case EndedChange():
-            ended = "merged" if found.is_merged else "closed"
-            text = f"change request {found.number} was {ended} by somebody and stays so: {found.link}"
+            ended = "merged" if change.is_merged else "closed"
+            text = f"change request {change.number} was {ended} by somebody and stays so: {change.link}"
             return ToolOutcome(outcome="failed", reason=ended, text=text, content=content)
 
 

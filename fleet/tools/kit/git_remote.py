@@ -99,10 +99,10 @@ class RemoteGit:
         return result, await printed(result, self._blobs)
 
     def _target(self, address: GitAddress) -> GitTarget:
-        found = git_target(self._targets, address)
-        if found is None:
+        target = git_target(self._targets, address)
+        if target is None:
             raise PolicyDenied(f"{address.url} is no listed repository", rule_id="target_not_listed", url=address.url)
-        return found
+        return target
 
 
 def check_branch(branch: str, context: ToolContext) -> None:
@@ -123,8 +123,8 @@ def _limits(context: ToolContext) -> Limits:
 
 def _answer(text: str) -> tuple[str, Any] | None:
     try:
-        found: Any = json.loads(text)
-        return str(found["text"]), found["data"]
+        answer: Any = json.loads(text)
+        return str(answer["text"]), answer["data"]
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -73,11 +73,11 @@ class SearchTool:
         limit = min(cast("int", call.args.get("max_results") or _DEFAULT_ANSWERS), _MAX_ANSWERS)
         try:
             async with asyncio.timeout(context.obligations.timeout_s):
-                found = await self._knowledge.search(context.tree, str(call.args["query"]), limit=limit)
+                answers = await self._knowledge.search(context.tree, str(call.args["query"]), limit=limit)
         except TimeoutError:
             why = f"the index is not up to date after {context.obligations.timeout_s} s; ask again: it goes on there"
             return ToolOutcome(outcome="timed_out", reason="timeout", text=why)
-        rows = [_row(answer) for answer in found]
+        rows = [_row(answer) for answer in answers]
         text = "\n".join(f"{_line({**row, 'text': ''})}\n{row['text']}" for row in rows)
         items = cast("list[JsonValue]", rows)
         return ToolOutcome(

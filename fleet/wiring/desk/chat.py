@@ -66,8 +66,8 @@ def make_chat_parts(
 
 
 def _check_engines(models: ModelsConfig, settings: ChatFrontSettings, path: str) -> None:
-    known = {engine.engine_id for engine in models.engines}
-    if unknown := sorted({*settings.also_offered, *settings.roles} - known):
+    engines = {engine.engine_id for engine in models.engines}
+    if unknown := sorted({*settings.also_offered, *settings.roles} - engines):
         raise ConfigError(
             f"{path}: chat names engines that models.yaml does not have: {', '.join(unknown)}",
             file=path,

@@ -39,13 +39,13 @@ def served_engines(endpoints: Endpoints) -> tuple[ActorEngine, ...]:
     listed = endpoints.models.serve
     if not listed:
         return ()
-    known = _models(endpoints)
+    config = _models(endpoints)
     if len(set(listed)) != len(listed):
         raise ConfigError("models.serve in fleet.yaml names an engine twice", listed=list(listed))
-    found: list[ActorEngine] = []
+    engines: list[ActorEngine] = []
     for name in listed:
         try:
-            engine = known.engine(name)
+            engine = config.engine(name)
         except InvalidInput as error:
             raise ConfigError(f"models.serve in fleet.yaml: {error.message}", **error.details) from error
         if not isinstance(engine, ActorEngine):
@@ -59,8 +59,8 @@ def served_engines(endpoints: Endpoints) -> tuple[ActorEngine, ...]:
                 f"engine {name!r} has tensor_parallel {engine.tensor_parallel} and {engine.gpus} GPUs: raise `gpus`",
                 engine=name,
             )
-        found.append(engine)
-    return tuple(found)
+        engines.append(engine)
+    return tuple(engines)
 
 
 def _models(endpoints: Endpoints) -> ModelsConfig:

@@ -35,12 +35,12 @@ MODEL_TOOL, MODEL_OP = "model", "call"
 class SecretKey:
     """An `ApiKey` that asks the broker at every call; the broker keeps the value for its short life."""
 
-    def __init__(self, reference: str, broker: SecretBroker, known: KnownSecrets, *, role: str) -> None:
+    def __init__(self, reference: str, broker: SecretBroker, known_secrets: KnownSecrets, *, role: str) -> None:
         name = parse_reference(reference)
         assert name is not None, "the configuration of an engine takes references alone"
         self._name = name
         self._broker = broker
-        self._known = known
+        self._known = known_secrets
         self._role = role
 
     async def get(self) -> str:
@@ -80,7 +80,7 @@ def wants_secret_keys(models: ModelsConfig) -> bool:
 
 
 def make_model_keys(
-    endpoints: Endpoints, *, role: str, known: KnownSecrets, environ: Mapping[str, str] | None = None
+    endpoints: Endpoints, *, role: str, known_secrets: KnownSecrets, environ: Mapping[str, str] | None = None
 ) -> KeyOf:
     """From a reference to a key, for calls of this role. Nothing is read before the first call.
 
@@ -90,8 +90,8 @@ def make_model_keys(
     """
     record = recorded_accesses(RedisAccessTrail(connect_redis(endpoints.redis_url)))
     seen = os.environ if environ is None else environ
-    broker = make_secret_broker(endpoints, environ=seen, record=record, known=known)
-    return lambda reference: SecretKey(reference, broker, known, role=role)
+    broker = make_secret_broker(endpoints, environ=seen, record=record, known_secrets=known_secrets)
+    return lambda reference: SecretKey(reference, broker, known_secrets, role=role)
 
 
 Replicas = Callable[[ActorEngine], Mapping[str, ChatModel]]
@@ -173,13 +173,13 @@ class EngineModels(Mapping[str, ChatModel]):
 def make_models(endpoints: Endpoints, config: ModelsConfig, *, role: str, replicas: Replicas = _nobody) -> EngineModels:
     """The models that this process may ask, for calls of this role; nothing is connected yet."""
     record_dir = Path(endpoints.record_dir) if endpoints.record_dir else None
-    known = KnownSecrets()
-    key_of = make_model_keys(endpoints, role=role, known=known) if wants_secret_keys(config) else None
+    known_secrets = KnownSecrets()
+    key_of = make_model_keys(endpoints, role=role, known_secrets=known_secrets) if wants_secret_keys(config) else None
     return EngineModels(
         config,
         ChatModels(config, environ=endpoints.environ, key_of=key_of, plugin=plugin_model),
         clock=SystemClock(),
         replicas=replicas,
         record_dir=record_dir,
-        redact=recording_redaction(config, endpoints.environ, known),
+        redact=recording_redaction(config, endpoints.environ, known_secrets),
     )

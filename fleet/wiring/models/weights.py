@@ -75,5 +75,5 @@ def make_llama_source(
     from fleet.models.engines.llama_engine import LlamaPlaces, LlamaTokenSource
 
     places = LlamaPlaces(home, llama.python, llama.server)
-    found = weights_of(engine, home, environ)
-    return LlamaTokenSource(engine, places, found, told=told, port=port, api_key=api_key)
+    weights = weights_of(engine, home, environ)
+    return LlamaTokenSource(engine, places, weights, told=told, port=port, api_key=api_key)

@@ -73,5 +73,5 @@ async def open_lone_sandbox(
 def _backend(settings: FleetSettings, blobs: BlobStore, policy: Policy) -> SandboxBackend:
     from fleet.sandbox.backends.identity import reachable_state_root
 
-    root, found = reachable_state_root(settings.home / "sandbox"), settings.sandbox
-    return make_backend(found.backend, root, blobs, policy=policy, waived=found.waived)
+    root, sandbox = reachable_state_root(settings.home / "sandbox"), settings.sandbox
+    return make_backend(sandbox.backend, root, blobs, policy=policy, waived=sandbox.waived)

@@ -27,13 +27,13 @@ def find_plugins() -> tuple[ToolPlugin, ...]:
     Raises:
         ConfigError: one cannot be imported, is no ToolPlugin, or has the name of another.
     """
-    found: dict[str, ToolPlugin] = {}
+    plugins: dict[str, ToolPlugin] = {}
     for name in sorted(names(TOOLS) - REMOTE):
         plugin = find(TOOLS, name)
-        if plugin.name in found:
+        if plugin.name in plugins:
             raise ConfigError(f"two tool plug-ins are named {plugin.name!r}: uninstall one of them", tool=plugin.name)
-        found[plugin.name] = plugin
-    return tuple(found[name] for name in sorted(found))
+        plugins[plugin.name] = plugin
+    return tuple(plugins[name] for name in sorted(plugins))
 
 
 def remote_tools(parts: ToolParts) -> Mapping[str, Callable[[], Tool]]:

@@ -107,7 +107,7 @@ def make_supervisor(
     endpoints: Endpoints, parts: SandboxParts, *, name: str, telemetry: Telemetry = NO_TELEMETRY
 ) -> ToolSupervisor:
     """The service behind the actor of this name, `sandbox:<node>`."""
-    client, known, node = connect_redis(endpoints.redis_url), KnownSecrets(), name.removeprefix("sandbox:")
+    client, known_secrets, node = connect_redis(endpoints.redis_url), KnownSecrets(), name.removeprefix("sandbox:")
     return ToolSupervisor(
         TimedBackend(parts.backend, node, meter=telemetry.meter, clock=parts.clock, tracer=telemetry.tracer),
         RedisRunLedger(client),
@@ -116,9 +116,12 @@ def make_supervisor(
         name,
         logs=RedisRunLogs(connect_redis(endpoints.cache_url)),
         secrets=make_secret_broker(
-            endpoints, environ=os.environ, record=recorded_accesses(RedisAccessTrail(client)), known=known
+            endpoints,
+            environ=os.environ,
+            record=recorded_accesses(RedisAccessTrail(client)),
+            known_secrets=known_secrets,
         ),
-        known=known,
+        known=known_secrets,
         peers=make_peers(endpoints),
         limits=SupervisorLimits(max_runs=2 * (os.cpu_count() or 1) + endpoints.sandbox_waiting),
     )

@@ -70,9 +70,9 @@ def make_node_toolbox(
     endpoints: Endpoints, sandbox: Sandbox, blobs: BlobStore, *, name: str, changes: ChangeRequests | None = None
 ) -> Toolbox:
     """The tools of one node, over its sandbox; ConfigError as `make_toolbox` and `active_policy`."""
-    client, known, policy = connect_redis(endpoints.redis_url), KnownSecrets(), active_policy(endpoints.files)
+    client, known_secrets, policy = connect_redis(endpoints.redis_url), KnownSecrets(), active_policy(endpoints.files)
     record = recorded_accesses(RedisAccessTrail(client))
-    broker = make_secret_broker(endpoints, environ=os.environ, record=record, known=known)
+    broker = make_secret_broker(endpoints, environ=os.environ, record=record, known_secrets=known_secrets)
     parts = ToolParts(
         sandbox=sandbox,
         blobs=blobs,
@@ -82,7 +82,7 @@ def make_node_toolbox(
         change_target=change_target(endpoints, changes) if changes else None,
     )
     ledger, knowledge = RedisRunLedger(client), make_knowledge(endpoints, blobs)
-    return make_toolbox(parts, policy, ledger=ledger, name=f"{name}/tools", secrets=known, knowledge=knowledge)
+    return make_toolbox(parts, policy, ledger=ledger, name=f"{name}/tools", secrets=known_secrets, knowledge=knowledge)
 
 
 def _made(plugin: ToolPlugin, parts: ToolParts) -> Tool:

@@ -124,7 +124,7 @@ def _reader(endpoints: Endpoints, *, environ: Mapping[str, str], clock: Clock) -
                 endpoints,
                 environ=environ,
                 record=recorded_accesses(RedisAccessTrail(trail)),
-                known=KnownSecrets(),
+                known_secrets=KnownSecrets(),
                 clock=clock,
             )
             return [await broker.resolve(name, **_USE) for name in names]

@@ -42,7 +42,7 @@ def make_secret_broker(
     *,
     environ: Mapping[str, str],
     record: RecordAccess,
-    known: KnownSecrets,
+    known_secrets: KnownSecrets,
     clock: Clock | None = None,
 ) -> SecretBroker:
     """The one way from `secret://<name>` to a value. Nothing is read or connected before the first use.
@@ -67,7 +67,9 @@ def make_secret_broker(
     providers: dict[str, SecretProvider] = {}
     for entry in settings.providers:
         providers |= dict.fromkeys(entry.secrets, _provider(entry, environ, clock=ticking, ttl_s=settings.life_s))
-    return SecretBroker(providers, policy, clock=ticking, record=record, known=known, max_life_s=settings.life_s)
+    return SecretBroker(
+        providers, policy, clock=ticking, record=record, known_secrets=known_secrets, max_life_s=settings.life_s
+    )
 
 
 def check_providers(endpoints: Endpoints) -> None:

@@ -141,11 +141,11 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
 
 def _end_to_end(records: Sequence[StageRecord], out: Outputs) -> Suite | None:
     """The end-to-end tests and the pages of the preview; None when either could not be measured (RC-79, RC-103)."""
-    found = {"e2e": out.e2e, "preview": out.preview}
-    parts = [r for r in records if r.name in found]
+    result_of = {"e2e": out.e2e, "preview": out.preview}
+    parts = [r for r in records if r.name in result_of]
     if any(r.status in ("error", "timeout") for r in parts):
         return None
-    suites = [found[r.name] for r in parts if r.status in ("passed", "failed")]
+    suites = [result_of[r.name] for r in parts if r.status in ("passed", "failed")]
     return Suite(tuple(case for suite in suites if suite for case in suite.cases)) if suites else None
 
 
@@ -157,9 +157,9 @@ def _is_complete(out: Outputs) -> bool:
 
 def _records(out: Outputs) -> list[StageRecord]:
     """The shim's records; a stage whose result file cannot be read is `error` (RC-79)."""
-    found = {"unit": out.suite, "e2e": out.e2e, "preview": out.preview, "lint": out.lint, "static": out.static}
+    result_of = {"unit": out.suite, "e2e": out.e2e, "preview": out.preview, "lint": out.lint, "static": out.static}
     records = out.summary.stages if out.summary else ()
-    return [_settled(r, readable=found.get(r.name, out) is not None) for r in records]
+    return [_settled(r, readable=result_of.get(r.name, out) is not None) for r in records]
 
 
 def _stages(records: Sequence[StageRecord], log: Digest | None) -> tuple[StageRun, ...]:
@@ -226,8 +226,8 @@ def _suite(suite: Suite | None, failing_on_base: Sequence[str], junit: Digest | 
     if suite is None or not suite.cases:
         # Nothing collected is no evidence (RG-11), and lets a declaration of RG-77 hold.
         return None
-    known = set(failing_on_base) & set(suite.failing)
-    cases = [c for c in suite.cases if c.id not in known]
+    failing_before = set(failing_on_base) & set(suite.failing)
+    cases = [c for c in suite.cases if c.id not in failing_before]
     count = Counter(c.outcome for c in cases)
     failures = [c for c in cases if c.outcome in ("failed", "errored")]
     return TestSection(
@@ -236,7 +236,7 @@ def _suite(suite: Suite | None, failing_on_base: Sequence[str], junit: Digest | 
         failed=count["failed"],
         errored=count["errored"],
         skipped=count["skipped"],
-        known_failing=tuple(sorted(known)),
+        known_failing=tuple(sorted(failing_before)),
         failures=tuple(TestFailure(id=c.id, message=c.message, file=c.file, line=c.line) for c in failures)[
             :_MAX_FAILURES
         ],
@@ -288,9 +288,9 @@ def severity(code: str) -> Severity:
     return "minor" if code in _MINOR or code.startswith("B") else "major"
 
 
-def _new(found: Sequence[Finding], base: Sequence[Finding]) -> list[Finding]:
+def _new(findings: Sequence[Finding], base: Sequence[Finding]) -> list[Finding]:
     """Findings that the base lacks; the same one twice where it was once counts once."""
-    rest = Counter(found) - Counter(base)
+    rest = Counter(findings) - Counter(base)
     return sorted(rest.elements(), key=lambda f: (f.path, f.code, f.message))
 
 
@@ -334,10 +334,10 @@ def _tool_run(out: Outputs) -> ToolRun:
     return ToolRun(name=name, version=out.summary.tools.get(name, "") if out.summary else "")
 
 
-def _lint(found: Sequence[Finding] | None, base: Measurement | None, out: Outputs) -> LintSection | None:
-    if found is None:
+def _lint(findings: Sequence[Finding] | None, base: Measurement | None, out: Outputs) -> LintSection | None:
+    if findings is None:
         return None
-    new = _new(found, base.lint if base else ())
+    new = _new(findings, base.lint if base else ())
     warnings = sum(f.severity == "minor" for f in new)
     errors = len(new) - warnings
     return LintSection(ok=errors == 0, errors=errors, warnings=warnings, tool=_tool(out, "lint"))

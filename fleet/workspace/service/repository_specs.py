@@ -127,17 +127,17 @@ def _reached(address: GitAddress, target: GitTarget) -> tuple[str, ...]:
             field="repo",
             missing=missing,
         )
-    known = GitAddress(address.scheme, address.host, address.port, address.path, address.user or target.user)
-    return ("--url", known.url, *secret, *(part for key in target.host_keys for part in ("--host-key", key)))
+    complete = GitAddress(address.scheme, address.host, address.port, address.path, address.user or target.user)
+    return ("--url", complete.url, *secret, *(part for key in target.host_keys for part in ("--host-key", key)))
 
 
 def fetched_of(address: GitAddress, facts: bytes, *, pack: Digest, pack_index: Digest) -> FetchedRepository | None:
     """What a fetch left, as the forge takes it; None when the facts are not those of a fetch."""
     try:
-        found = _Facts.model_validate_json(facts)
+        fetched = _Facts.model_validate_json(facts)
     except ValidationError:
         return None
-    return FetchedRepository(address.url, found.commit, found.branch, pack, pack_index, found.refs)
+    return FetchedRepository(address.url, fetched.commit, fetched.branch, pack, pack_index, fetched.refs)
 
 
 def _grantee(target: GitTarget, grantee: Grantee) -> Grantee | None:

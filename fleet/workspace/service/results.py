@@ -185,8 +185,8 @@ def parse_edits(data: bytes | None) -> EditReport | None:
 
 def parse_tests(data: bytes | None) -> tuple[TestFile, ...] | None:
     """The outcomes of given tests, by file."""
-    found = _json(_Tests, data)
-    return found.files if found else None
+    results = _json(_Tests, data)
+    return results.files if results else None
 
 
 _FINDINGS = TypeAdapter(Annotated[list[_RuffFinding], Field(max_length=200_000)])
@@ -198,13 +198,13 @@ def parse_findings(data: bytes | None, *, root: str = "/workspace/") -> tuple[Fi
     if data is None or len(data) > MAX_BYTES:
         return None
     try:
-        found = _FINDINGS.validate_json(data)
+        rows = _FINDINGS.validate_json(data)
     except ValidationError:
         return _eslint(data, root)
     # A file that does not parse has findings without a code.
     return tuple(
         Finding(path=_inside(f.filename, root), code=f.code or "E999", message=f.message[:500], severity=f.severity)
-        for f in found
+        for f in rows
     )
 
 

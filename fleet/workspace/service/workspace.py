@@ -153,8 +153,8 @@ class WorkspaceService:
         Args:
             protect: globs that no edit may touch; without a slash they hold for every name in a path.
         """
-        wanted = [edit.model_dump() if isinstance(edit, Edit) else dict(edit) for edit in edits]
-        request = canonical_json({"edits": wanted, "protect": list(protect), "format": is_formatted})
+        documents = [edit.model_dump() if isinstance(edit, Edit) else dict(edit) for edit in edits]
+        request = canonical_json({"edits": documents, "protect": list(protect), "format": is_formatted})
         spec = specs.apply_spec(tree, await self._blobs.put(request), toolchain=toolchain)
         result = await self._held(spec)
         report = parse_edits(await self._artifact(result, specs.EDITS))
@@ -353,12 +353,12 @@ class WorkspaceService:
 
     async def _line_changes(self, old: Tree, new: Tree) -> dict[str, tuple[LineChanges, int]]:
         """Path -> changed lines and secrets on them, for every text file that the new tree adds, changes or removes."""
-        found: dict[str, tuple[LineChanges, int]] = {}
+        changes: dict[str, tuple[LineChanges, int]] = {}
         for change in changed_paths(old, new):
             before, after = await self._text(old, change.path), await self._text(new, change.path)
             # Megabytes of text are compared outside of the event loop: other stories live there.
-            found[change.path] = await asyncio.to_thread(_compare, before, after)
-        return found
+            changes[change.path] = await asyncio.to_thread(_compare, before, after)
+        return changes
 
     async def _text(self, tree: Tree, path: str) -> str:
         entry = tree.get(path)

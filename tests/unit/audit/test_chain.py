@@ -40,7 +40,7 @@ def test_chain_as_it_was_written_verifies(size: int) -> None:
 
 
 def test_chain_is_followed_from_the_middle() -> None:
-    chain = ChainCheck(STREAM, after=Head(4, ENTRIES[3].fields["h"].decode()), wanted=frozenset({6, 9}))
+    chain = ChainCheck(STREAM, after=Head(4, ENTRIES[3].fields["h"].decode()), kept_versions=frozenset({6, 9}))
     chain.take(ENTRIES[4:])
     chain.close(HEAD)
     assert (chain.findings, chain.end, set(chain.hashes)) == ([], HEAD, {6})

@@ -55,7 +55,7 @@ def key_of(folder: Path, lines: list[SecretAccess]) -> Callable[[str], SecretKey
         SecretPolicy(grants=(grant,)),
         clock=MemoryClock(),
         record=record,
-        known=known,
+        known_secrets=known,
     )
     return lambda reference: SecretKey(reference, broker, known, role="developer")
 
@@ -151,7 +151,7 @@ grants: [{{secret: groq-api-key, roles: [developer], tool: model, ops: [call]}}]
         code_digest="sha256:" + "0" * 64,
         environ={},
     )
-    key = make_model_keys(endpoints, role="developer", known=KnownSecrets())("secret://groq-api-key")
+    key = make_model_keys(endpoints, role="developer", known_secrets=KnownSecrets())("secret://groq-api-key")
     with pytest.raises(ModelUnavailable) as caught:
         await key.get()
     assert caught.value.details["reason"] == "store_unavailable"

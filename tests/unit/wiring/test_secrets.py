@@ -58,7 +58,7 @@ def broker_of(tmp_path: Path, lines: list[SecretAccess]) -> Callable[[str], Secr
             endpoints,
             environ={"CI_SECRET_OF_ENVIRONMENT": "from-environment"},
             record=record,
-            known=KnownSecrets(),
+            known_secrets=KnownSecrets(),
             clock=MemoryClock(),
         )
 

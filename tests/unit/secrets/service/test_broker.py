@@ -41,7 +41,7 @@ class Bench:
             SecretPolicy(grants=GRANTS),
             clock=self.clock,
             record=self.record,
-            known=self.known,
+            known_secrets=self.known,
             max_life_s=max_life_s,
         )
 
