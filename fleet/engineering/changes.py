@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from sys import stdlib_module_names
 from typing import NamedTuple
 
 from fleet.policy.arguments import glob_matches
 from fleet.trees.service import is_test
 from fleet.trees.tree import FileEntry, Tree, changed_paths
 
-JUDGES = ("conftest.py", "pytest.ini", "tox.ini", ".coveragerc", ".github/**", ".ci/**", ".fleet/**")
-"""What decides how work is judged: an author's version of it does not count, not even a new one."""
+JUDGES = (
+    *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", ".coveragerc"),
+    *("ruff.toml", ".ruff.toml", "sitecustomize.py", "usercustomize.py", "*.pth"),
+    *("**/*.dist-info/**", "**/*.egg-info/**", ".cargo/**", ".config/nextest.toml"),
+    *("jest.config.*", "vitest.config.*", "vitest.workspace.*", ".mocharc*", ".nycrc*", ".c8rc*"),
+    *(".eslintrc*", "eslint.config.*", ".github/**", ".ci/**", ".fleet/**"),
+)
+"""What decides how work is judged: an author's version of it does not count, not even a new one.
+
+Settings that stand in files with other things are those of `fleet.engineering.settings`.
+"""
+_RUNNERS = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "coverage", "ruff", "xdist"})
+_MODULE = re.compile(r"(?:src/)?(\w+)(?:/__init__)?(?:\.[\w-]+)*\.(?:py|pyc|so|pyd)")
 _STRAY = ("*.orig", "*.rej", "*.bak", "*.swp", "*~", "scratch*", "tmp*", "debug*", "nohup.out", "*.log")
 _RULES = ("AGENTS.md", "CLAUDE.md", ".cursorrules", "**/*.lock", "*.lock", "package-lock.json", "go.sum")
 _LISTED = 30
@@ -24,6 +37,8 @@ class Judged(NamedTuple):
     """Tests and settings of the base that the author had changed or removed: they are as they were."""
     left_out: tuple[str, ...]
     """New files that would decide how the work is judged."""
+    merged: tuple[str, ...] = ()
+    """Files with settings among other things: those settings are the base's."""
 
 
 class Moved(NamedTuple):
@@ -41,7 +56,7 @@ def judged(head: Tree, base: Tree) -> Judged:
         if path in base and (is_test(path) or is_judge(path)):
             tree[path] = base[path]
             restored.append(path)
-        elif path not in base and is_judge(path):
+        elif path not in base and (is_judge(path) or shadows_runner(path, base)):
             del tree[path]
             left_out.append(path)
     return Judged(tree, tuple(restored), tuple(left_out))
@@ -50,6 +65,21 @@ def judged(head: Tree, base: Tree) -> Judged:
 def is_judge(path: str) -> bool:
     """Whether the file decides how work is judged, wherever in the repository it lies."""
     return _fits(path, JUDGES)
+
+
+def shadows_runner(path: str, base: Tree) -> bool:
+    """Whether a new file would be imported instead of a module that the tests are run with.
+
+    The project's folders come first where its tests look for modules. A name that the base has is the project's own.
+    """
+    found = _MODULE.fullmatch(path)
+    if found is None:
+        return False
+    name = found.group(1)
+    if name not in _RUNNERS and name not in stdlib_module_names:
+        return False
+    own = tuple(f"{folder}{name}{end}" for folder in ("", "src/") for end in (".", "/"))
+    return not any(other.startswith(own) for other in base)
 
 
 def _fits(path: str, globs: Sequence[str]) -> bool:
@@ -96,13 +126,12 @@ class Review(NamedTuple):
     """What should be looked at before the second submission."""
 
 
-def reviewed(base: Tree, head: Tree) -> Review:
-    """What the changed paths alone say of the work."""
+def reviewed(base: Tree, head: Tree, found: Judged) -> Review:
+    """What the changed paths say of the work, and what of it is not judged."""
     signs = {"added": "+", "removed": "-", "modified": "~"}
     changes = changed_paths(base, head)
     rows = [f"{signs[change.change]} {' '.join(change.path.split())[:200]}" for change in changes]
     more = [f"... and {len(rows) - _LISTED} more"] if len(rows) > _LISTED else []
-    found = judged(head, base)
     stray = [c.path for c in changes if c.change == "added" and _fits(c.path, _STRAY) and not is_test(c.path)]
     rules = [c.path for c in changes if _fits(c.path, _RULES)]
     remarks: list[str] = []
@@ -113,6 +142,11 @@ def reviewed(base: Tree, head: Tree) -> Review:
         )
     if found.left_out:
         remarks.append(f"These decide how work is judged and are left out: {_named(found.left_out)}.")
+    if found.merged:
+        remarks.append(
+            f"Settings of tests and linters stay as they were before, the rest of these files counts: "
+            f"{_named(found.merged)}."
+        )
     if stray:
         remarks.append(f"These look like leftovers; remove them unless the task asks for them: {_named(stray)}.")
     if rules:

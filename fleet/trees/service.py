@@ -14,6 +14,10 @@ from fleet.trees.tree import Tree, decode_tree, differing_rows
 _DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
 _TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
 _SOURCE = (".py",)
+_TEST_FILE = re.compile(
+    r"/(?:tests?|__tests__)/|/test_[^/]*$|/conftest\.py$|_test\.(?:py|go|rb|exs)$|_spec\.rb$|Tests?\.(?:java|kt|cs)$"
+    r"|(?:/test[^/]*/.*|/test(?:[.-][^/]*)?|[.\-_](?:test|spec|e2e|integ)(?:\.[^/]*)?)\.[cm]?[jt]sx?$"
+)
 
 
 async def read_tree(blobs: BlobStore, tree: Digest) -> Tree:
@@ -65,9 +69,8 @@ def _sources(tree: Tree) -> list[str]:
 
 
 def is_test(path: str) -> bool:
-    """Whether the path names a test file by convention."""
-    name = path.rsplit("/", 1)[-1]
-    return name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py" or "/tests/" in f"/{path}"
+    """Whether the path names a test file, or what lies beside one, by the conventions of its language."""
+    return _TEST_FILE.search(f"/{path}") is not None
 
 
 async def unified_diff(blobs: BlobStore, old: Digest, new: Digest, *, paths: Iterable[str] | None = None) -> str:

@@ -32,6 +32,10 @@ NAMES_OF_OTHER_MODULES = frozenset(
     # A check of a value; a registry that was given no way to fetch a schema holds what it was given.
     | {("jsonschema", n) for n in ("Draft202012Validator", "SchemaError", "ValidationError")}
     | {("referencing", "Registry"), ("referencing.exceptions", "Unresolvable")}
+    # Settings of a text that is given; tables that keep the text around them.
+    | {("configparser", n) for n in ("ConfigParser", "Error")}
+    | {("tomlkit", n) for n in ("parse", "table")}
+    | {("tomlkit.exceptions", "TOMLKitError"), ("sys", "stdlib_module_names")}
     # A tree of a text; nothing of it is run.
     | {("ast", "parse")}
 )

@@ -225,7 +225,11 @@ def _pipeline(start: ProgramStart) -> ProgramEnd:
     hits = "".join(f'<line number="{n}" hits="1"/>' for n in range(1, lines + 1))
     written = {
         specs.SUMMARY: _json(
-            {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in stages]}
+            {
+                "schema": 1,
+                "exit_code": 0,
+                "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in stages],
+            }
         ),
         specs.JUNIT: junit,
         specs.COVERAGE: f'<coverage><class filename="{_PATH}">{hits}</class></coverage>'.encode(),

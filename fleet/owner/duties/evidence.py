@@ -62,7 +62,7 @@ async def measure_candidates(sitting: Sitting, duty: OwedEvidence) -> None:
     contents = {c: _content(sitting, c, duty.round) or sitting.state.version(c).digest for c in names}
     payloads: list[CouncilSaid] = []
     if sitting.is_code and sitting.opened.kind != "gate":
-        executed = await together(_execute(sitting, c, digest, duty.round) for c, digest in contents.items())
+        executed = await together(execute(sitting, c, digest, duty.round) for c, digest in contents.items())
         filtered = sitting.state.filtered
         if duty.filter_tests and any(e.generated for e in executed):
             on_base = await _on_base(sitting)
@@ -148,7 +148,8 @@ async def _by_form(sitting: Sitting, candidate: str) -> Evidence:
     )
 
 
-async def _execute(sitting: Sitting, candidate: str, content: Digest, number: int) -> Executed:
+async def execute(sitting: Sitting, candidate: str, content: Digest, number: int) -> Executed:
+    """The candidate as it behaves: its gates, and with all of them the generated tests (CN-30, CN-32)."""
     bench, state, task_id = sitting.bench, sitting.bench.state, sitting.opened.task_id
     assert state.tree is not None
     prefix = f"{sitting.council_id}/evidence/{number}/{candidate}"
@@ -160,12 +161,13 @@ async def _execute(sitting: Sitting, candidate: str, content: Digest, number: in
         text = "; ".join(applied.problems) or "the change could not be applied"
         gate = EvidenceGate(name="applies", ok=False, run_id=run_id)
         return Executed(candidate, None, None, 0, (gate,), 0, (), {}, text, run_id)
+    base = await base_measurement(bench, applied.tree)
     measured = await space.measure(
         applied.tree,
         run_id=run_id,
         story_id=state.story_id,
         task_id=task_id,
-        base=await base_measurement(bench, applied.tree),
+        base=base,
         commit=None,
         base_commit=state.base_commit,
         rigor=state.rigor,
@@ -174,7 +176,7 @@ async def _execute(sitting: Sitting, candidate: str, content: Digest, number: in
     )
     report = measured.report
     examples = await _run(space, applied.tree, "examples", examples_module(state.content.constraints), bench)
-    unit_ok = report.unit is None or not (report.unit.failed or report.unit.errored)
+    unit_ok = measured.keeps(base)
     limit = bench.rules.rigor.level(state.rigor).lint.max_errors
     lint = report.lint.errors or 0 if report.lint else 0
     gates = (
@@ -189,7 +191,8 @@ async def _execute(sitting: Sitting, candidate: str, content: Digest, number: in
     outcomes = {f"example/{k}": v for k, v in (examples.signature if examples else {}).items()}
     outcomes |= {f"test/{k}": v for k, v in (generated[0].signature if generated else {}).items()}
     failures = "\n".join(
-        [f"{f.id}: {f.message}" for f in (report.unit.failures if report.unit else ())]
+        ([] if report.unit or unit_ok else ["the tests of the project left no result that can be believed"])
+        + [f"{f.id}: {f.message}" for f in (report.unit.failures if report.unit else ())]
         + ([examples.failures] if examples else [])
         + [g.failures for g in generated[:1]]
     )
@@ -292,7 +295,7 @@ async def repair(sitting: Sitting, duty: OwedRepair) -> None:
     content, kept, reason = old.digest, "old", "the author gave no usable repair"
     if answer is not None:
         content, reason = answer, "its evidence is not strictly better"
-        found = _evidence_of(await _execute(sitting, candidate, content, number), state.filtered, number)
+        found = _evidence_of(await execute(sitting, candidate, content, number), state.filtered, number)
         if is_better(evidence.Evidence.model_validate(found.model_dump()), old.evidence):
             kept, reason = "new", "strictly better evidence"
             # Tests that nobody has filtered yet are run, and filtered, with all that pass in this round.
@@ -330,7 +333,7 @@ async def _failures_of(sitting: Sitting, old: Version, number: int) -> str:
     group = next(c for c in sitting.state.candidates(number - 1) if old in c.versions)
     # Of equal versions the first was executed, and its runs are on record.
     first = group.versions[0]
-    return (await _execute(sitting, first.candidate_id, first.digest, first.changed_in)).failures
+    return (await execute(sitting, first.candidate_id, first.digest, first.changed_in)).failures
 
 
 async def _what_fails(sitting: Sitting, old: Version, number: int) -> str:

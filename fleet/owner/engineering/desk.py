@@ -14,10 +14,11 @@ from fleet.engineering.tools import SessionCall, checked_glob
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
 from fleet.owner.engineering.diffs import tree_diff
+from fleet.owner.engineering.evidence_tree import judged_tree
 from fleet.policy.arguments import glob_matches
 from fleet.redaction.secrets import find_secrets
 from fleet.trees.port import BlobStore
-from fleet.trees.service import read_changes, read_tree
+from fleet.trees.service import read_tree
 from fleet.trees.tree import FileEntry, Tree, check_path, encode_tree
 
 MAX_FILE_BYTES = 2 << 20
@@ -171,8 +172,8 @@ class Desk:
                 "or go on."
             )
             return Looked("review", told, state.head)
-        base, head = await read_changes(self._blobs, state.base, state.head)
-        found = reviewed(base, head)
+        base, head = await read_tree(self._blobs, state.base), await self.tree(state.head)
+        found = reviewed(base, head, await judged_tree(self._blobs, head, base))
         diff = await tree_diff(self._blobs, state.base, state.head, chars=state.terms.read_chars)
         added = "\n".join(line[1:] for line in diff.split("\n") if line.startswith("+") and line[:4] != "+++ ")
         remarks = list(found.remarks)

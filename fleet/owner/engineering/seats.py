@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fleet.council.rounds import FRESH_TEMPERATURE
-from fleet.engineering.changes import judged, moved
+from fleet.engineering.changes import moved
 from fleet.engineering.shown import untrusted
 from fleet.engineering.terms import SessionTerms, terms_for
 from fleet.events.council import CouncilBudget, RosterMember
@@ -17,6 +17,7 @@ from fleet.kernel.types import Frozen
 from fleet.models.engine_config import Strategy
 from fleet.owner.duties.members import Sitting, request_of, work_of
 from fleet.owner.engineering.diffs import tree_diff
+from fleet.owner.engineering.evidence_tree import judged_tree
 from fleet.owner.engineering.session import Assignment, Worked, work_session
 from fleet.owner.workbench import Workbench
 from fleet.story.sessions.steps import forks_in
@@ -210,9 +211,9 @@ async def _applied(blobs: BlobStore, found: TreeCandidate, onto: Digest) -> Appl
     if on_top.conflicts:
         named = ", ".join(on_top.conflicts[:10])
         return Applied(tree=None, problems=(f"changed meanwhile by other work: {named}",))
-    tree = await blobs.put(encode_tree(judged(on_top.tree, there).tree))
+    tree = await blobs.put(encode_tree((await judged_tree(blobs, on_top.tree, there)).tree))
     if tree == onto:
-        return Applied(tree=None, problems=("nothing is changed but tests that were there before",))
+        return Applied(tree=None, problems=("nothing is changed but what its author is judged by",))
     before, after = await read_changes(blobs, onto, tree)
     diff = await tree_diff(blobs, onto, tree, chars=_MAX_MEASURED)
     rows = [line for line in diff.split("\n") if line[:1] in ("+", "-") and line[:4] not in ("+++ ", "--- ")]

@@ -170,8 +170,10 @@ def _run_child(file: Path, suite: Suite, workspace: Path, limit_s: int) -> tuple
     finally:
         _kill_group(child)
     try:
-        document = json.loads(result.read_bytes())
+        document = json.loads(result.read_bytes()) if child.returncode == 0 else None
     except (OSError, ValueError):
+        document = None
+    if document is None:
         return [], f"the tests ended their process with exit code {child.returncode}"
     for test in document["tests"]:
         test["outcome"] = test["outcome"] or "error"

@@ -28,7 +28,7 @@ from fleet.workspace.report import (
     WorkspaceReport,
     static_gate,
 )
-from fleet.workspace.service.results import Finding, LineHits, Severity, StageRecord, Suite, Summary
+from fleet.workspace.service.results import Finding, LineHits, Severity, StageRecord, Suite, SuiteCase, Summary
 from fleet.workspace.service.specs import ALL_STAGES
 
 _CRITICAL = frozenset(
@@ -48,10 +48,21 @@ class Measurement(Frozen):
     failing: tuple[str, ...] = ()
     """Ids of the tests that failed or errored, those of `known_failing` too."""
     failing_e2e: tuple[str, ...] = ()
+    passing: tuple[str, ...] | None = None
+    """Ids of the tests that passed; None in measurements from before it was kept, or where none ran."""
 
     def encode(self) -> bytes:
         """Canonical JSON."""
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+    def keeps(self, base: Measurement | None) -> bool:
+        """Whether the project's tests hold; without evidence only where there was none before either (RG-11)."""
+        report = self.report
+        if report.unit is not None:
+            return not (report.unit.failed or report.unit.errored)
+        stage = report.stage("unit")
+        is_unmeasured = stage is not None and stage.status in ("error", "timeout")
+        return not is_unmeasured and (base is None or base.report.unit is None)
 
     @classmethod
     def decode(cls, data: bytes) -> Measurement:
@@ -102,7 +113,7 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
     records, base = _records(out), head.base
     stages = _stages(records, out.log)
     ran = {r.name for r in records if r.status in ("passed", "failed")}
-    unit = _suite(out.suite, base.failing if base else (), out.blobs.get("unit")) if "unit" in ran else None
+    unit = _unit(base, out) if "unit" in ran else None
     end_to_end = _end_to_end(records, out)
     e2e = _suite(end_to_end, base.failing_e2e if base else (), out.blobs.get("e2e"))
     if e2e is not None and "preview" in ran:
@@ -136,7 +147,30 @@ def build_measurement(head: Head, out: Outputs) -> Measurement:
         static=static or (),
         failing=out.suite.failing if out.suite else (),
         failing_e2e=end_to_end.failing if end_to_end else (),
+        passing=out.suite.passing if out.suite and unit is not None else None,
     )
+
+
+def _unit(base: Measurement | None, out: Outputs) -> TestSection | None:
+    """The project's own tests; one that passed on the base and did not run here is an error of this tree (PL-52).
+
+    How many cases of one test function ran is compared, as the names of its cases may change with the code.
+    """
+    suite, before = out.suite, base.passing if base is not None else None
+    if suite is not None and before:
+        ran = Counter(_function_of(c.id) for c in suite.cases if c.outcome != "skipped")
+        gone = sorted((Counter(map(_function_of, before)) - ran).items())
+        suite = Suite((*suite.cases, *(_not_run(name, count) for name, count in gone)))
+    return _suite(suite, base.failing if base else (), out.blobs.get("unit"))
+
+
+def _function_of(test: str) -> str:
+    return test.partition("[")[0]
+
+
+def _not_run(name: str, count: int) -> SuiteCase:
+    which = "it" if count == 1 else f"{count} of its cases"
+    return SuiteCase(id=name, outcome="errored", message=f"{which} passed before the change and did not run now")
 
 
 def _end_to_end(records: Sequence[StageRecord], out: Outputs) -> Suite | None:
@@ -156,10 +190,21 @@ def _is_complete(out: Outputs) -> bool:
 
 
 def _records(out: Outputs) -> list[StageRecord]:
-    """The shim's records; a stage whose result file cannot be read is `error` (RC-79)."""
-    result_of = {"unit": out.suite, "e2e": out.e2e, "preview": out.preview, "lint": out.lint, "static": out.static}
+    """The shim's records; a stage whose result file cannot be read, or says what its exit code denies, is `error`.
+
+    RC-79. A program that failed has tests that failed: without any its report is not its own.
+    """
+    suites = {"unit": out.suite, "e2e": out.e2e, "preview": out.preview}
+    result_of = {**suites, "lint": out.lint, "static": out.static}
     records = out.summary.stages if out.summary else ()
-    return [_settled(r, readable=result_of.get(r.name, out) is not None) for r in records]
+    return [
+        _settled(r, readable=result_of.get(r.name, out) is not None and not _is_denied(r, suites.get(r.name)))
+        for r in records
+    ]
+
+
+def _is_denied(record: StageRecord, suite: Suite | None) -> bool:
+    return suite is not None and bool(suite.cases) and record.status == "failed" and not suite.failing
 
 
 def _stages(records: Sequence[StageRecord], log: Digest | None) -> tuple[StageRun, ...]:
@@ -248,7 +293,7 @@ def _coverage(out: Outputs) -> CoverageSection | None:
     """Coverage of the changed lines of product code; tests do not cover themselves (RG-14)."""
     if out.coverage is None:
         return None
-    product = {path: lines for path, lines in out.coverage.files.items() if not _is_test(path)}
+    product = {path: lines for path, lines in out.coverage.files.items() if not is_test(path)}
     new = [
         product[path][n]
         for path, numbers in out.changed.items()
@@ -265,14 +310,6 @@ def _coverage(out: Outputs) -> CoverageSection | None:
         tool=out.summary.coverage_tool if out.summary else "",
         report=out.blobs.get("coverage"),
     )
-
-
-def _is_test(path: str) -> bool:
-    """Whether the path names a test file by the conventions of any of the four languages."""
-    folder, _, name = f"/{path}".rpartition("/")
-    is_script = re.search(r"\.[cm]?[jt]sx?$", name) is not None
-    is_node_test = is_script and ("/test" in folder or re.search(r"[.\-_](?:test|spec|e2e|integ)\.", name) is not None)
-    return is_test(path) or name.endswith("_test.go") or is_node_test
 
 
 def _percent(hits: Sequence[bool]) -> Decimal | None:
@@ -311,7 +348,7 @@ def _static(new: Sequence[Finding] | None, out: Outputs) -> StaticSection | None
 
 def _severities(new: Sequence[Finding]) -> Counter[Severity]:
     # A test may open a shell or use a fixed password: security rules are about the product.
-    return Counter(_severity(f) for f in new if not (_is_security(f) and _is_test(f.path)))
+    return Counter(_severity(f) for f in new if not (_is_security(f) and is_test(f.path)))
 
 
 def _severity(finding: Finding) -> Severity:

@@ -57,6 +57,8 @@ class Summary(_Read):
     ] = {}
     """Name of a tool -> its version."""
     coverage_tool: Annotated[str, Field(max_length=80)] = "coverage"
+    exit_code: Annotated[int, Field(ge=-(1 << 31), lt=1 << 32)] | None = None
+    """What the shim ended with; None while stages were still to come."""
 
     def stage(self, name: str) -> StageRecord | None:
         """The record of one stage."""
@@ -164,6 +166,11 @@ class Suite:
     def failing(self) -> tuple[str, ...]:
         """Ids of the tests that failed or errored, sorted."""
         return tuple(sorted({c.id for c in self.cases if c.outcome in ("failed", "errored")}))
+
+    @property
+    def passing(self) -> tuple[str, ...]:
+        """Ids of the tests that passed, sorted."""
+        return tuple(sorted({c.id for c in self.cases if c.outcome == "passed"}))
 
 
 @dataclass(frozen=True, slots=True)

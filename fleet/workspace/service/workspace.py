@@ -30,6 +30,7 @@ from fleet.workspace.service import specs
 from fleet.workspace.service.report import Head, Measurement, Outputs, build_measurement
 from fleet.workspace.service.results import (
     MAX_BYTES,
+    Summary,
     TestFile,
     TestOutcome,
     parse_coverage,
@@ -45,9 +46,12 @@ SandboxRun = Callable[[RunSpec], Awaitable[RunResult]]
 
 PROTECTED_FROM_AUTHORS = (
     *("tests/**", "test/**", "test_*.py", "*_test.py", "conftest.py"),
+    *("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg", "pyproject.toml"),
+    *("ruff.toml", ".ruff.toml", "sitecustomize.py", "usercustomize.py", "*.pth"),
+    *("*.dist-info/**", "*.egg-info/**", "pytest.py", "_pytest/**"),
     *(".github/**", ".ci/**", ".fleet/**"),
 )
-"""What the author of a candidate must not change: the evidence that judges it."""
+"""What the author of a candidate of one reply must not change: the evidence that judges it."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\n?")
 _TEST_NAME = re.compile(r"test[A-Za-z0-9_]*\.py")
@@ -181,7 +185,8 @@ class WorkspaceService:
         blobs = {name: await self._blobs.put(text.encode()) for name, text in tests.items()}
         result = await self._held(specs.given_tests_spec(tree, blobs, toolchain=toolchain))
         files = parse_tests(await self._artifact(result, specs.TESTS))
-        if files is None:
+        # Whoever ended the runner may have written its record too.
+        if files is None or result.status != "passed":
             return TestRun(problem=f"the tests left no record: {result.reason}")
         return TestRun(files=files)
 
@@ -335,7 +340,7 @@ class WorkspaceService:
         }
         files = {name: await self._artifact(result, path) for name, path in paths.items()}
         return Outputs(
-            summary=parse_summary(await self._artifact(result, specs.SUMMARY)),
+            summary=_believed(parse_summary(await self._artifact(result, specs.SUMMARY)), result),
             suite=await asyncio.to_thread(parse_junit, files["unit"]),
             e2e=await asyncio.to_thread(parse_junit, files["e2e"]),
             preview=await asyncio.to_thread(parse_junit, files["preview"]),
@@ -372,6 +377,19 @@ def _compare(before: str, after: str) -> tuple[LineChanges, int]:
     lines = changed_lines(before, after)
     text = after.replace("\r\n", "\n").split("\n")
     return lines, len(find_secrets("\n".join(text[n - 1] for n in lines.added)))
+
+
+_ENDED_FROM_OUTSIDE = frozenset({"timeout", "idle_timeout", "oom_killed", "pids_limit", "disk_limit", "output_limit"})
+
+
+def _believed(summary: Summary | None, result: RunResult) -> Summary | None:
+    """The summary, None where the run ended otherwise than it says: then something else may have written it.
+
+    A run that the sandbox ended leaves what its stages had come to.
+    """
+    if summary is None or result.reason in _ENDED_FROM_OUTSIDE:
+        return summary
+    return summary if summary.exit_code is not None and summary.exit_code == result.exit_code else None
 
 
 def _patch(lines: Mapping[str, tuple[LineChanges, int]]) -> PatchSection:

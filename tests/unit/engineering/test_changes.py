@@ -61,10 +61,21 @@ def test_new_tests_count_and_new_settings_of_the_judges_do_not():
     assert found.restored == ()
 
 
+def test_new_files_that_would_be_imported_by_the_tests_runner_are_left_out():
+    base = {"a.py": FileEntry("100644", digest_of(b"")), "src/queue/__init__.py": FileEntry("100644", digest_of(b""))}
+    new = {
+        *("pytest.py", "src/_pytest/__init__.py", "json.py", "coverage.cpython-311-x86_64-linux-gnu.so", "x.pth"),
+        *("sitecustomize.py", "demo-1.dist-info/entry_points.txt", "src/usercustomize.py", ".cargo/config.toml"),
+    }
+    kept = {"docs/json.py", "src/queue/more.py", "src/queue.py", "pkg/typing.py", "src/tools.py"}
+    head = {**base, **dict.fromkeys(new | kept, FileEntry("100644", digest_of(b"x")))}
+    assert set(judged(head, base).left_out) == new
+
+
 def test_review_names_what_should_be_looked_at():
     base = tree(a="x", tests__test_a="x")
     head = {**tree(a="y", tests__test_a="weaker", scratch_1="x"), **{"uv.lock": FileEntry("100644", digest_of(b""))}}
-    found = reviewed(base, head)
+    found = reviewed(base, head, judged(head, base))
     assert found.changed == ("~ a.py", "+ scratch_1.py", "~ tests/test_a.py", "+ uv.lock")
     said = "\n".join(found.remarks)
     assert "judged as they were: tests/test_a.py" in said

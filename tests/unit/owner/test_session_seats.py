@@ -92,7 +92,7 @@ async def test_session_is_judged_by_the_tests_that_were_there_and_its_new_ones()
 
 async def test_session_that_changed_tests_alone_has_nothing_to_judge():
     found, _ = await judged(await SessionWorld(()).begin(), {**FILES, "tests/test_slug.py": b"pass\n"})
-    assert found.problems == ("nothing is changed but tests that were there before",)
+    assert found.problems == ("nothing is changed but what its author is judged by",)
 
 
 async def test_work_on_another_tree_is_moved_or_named_where_both_changed_the_same():

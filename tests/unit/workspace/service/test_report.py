@@ -91,7 +91,7 @@ def test_coverage_counts_changed_executable_lines_of_product_code() -> None:
 @pytest.mark.rule("PL-52")
 def test_tests_failing_on_the_base_are_excluded_by_name_and_listed() -> None:
     suite = Suite((case("t1"), case("old", "failed"), case("new", "failed"), case("err", "errored")))
-    head = replace(HEAD, base=base(failing=("gone", "old", "t1")))
+    head = replace(HEAD, base=base(failing=("gone", "old", "t1"), passing=()))
     measurement = build_measurement(head, replace(GOOD, suite=suite))
     unit = measurement.report.unit
     assert unit is not None
@@ -99,6 +99,33 @@ def test_tests_failing_on_the_base_are_excluded_by_name_and_listed() -> None:
     assert unit.known_failing == ("old",)
     assert [failure.id for failure in unit.failures] == ["new", "err"]
     assert measurement.failing == ("err", "new", "old")
+
+
+@pytest.mark.rule("PL-52", "RG-11")
+def test_test_that_passed_on_the_base_and_did_not_run_is_an_error_by_its_function() -> None:
+    names = ("t1", "t2", "t3[a]", "t3[b]", "t3[c]", "t4", "x[<obj at 0x1>]")
+    first = build_measurement(HEAD, replace(GOOD, suite=Suite(tuple(map(case, names)))))
+    assert first.passing == tuple(sorted(names))
+    now = (case("t1"), case("t2", "skipped"), case("t3[a]"), case("x[<obj at 0x2>]"), case("t5"))
+    unit = build_measurement(replace(HEAD, base=first), replace(GOOD, suite=Suite(now))).report.unit
+    assert unit is not None
+    assert (unit.ok, unit.passed, unit.errored) == (False, 4, 3)
+    said = {failure.id: failure.message for failure in unit.failures}
+    assert set(said) == {"t2", "t3", "t4"}
+    assert said["t3"] == "2 of its cases passed before the change and did not run now"
+    old = first.model_copy(update={"passing": None})
+    unmeasured = build_measurement(replace(HEAD, base=old), replace(GOOD, suite=Suite(now))).report.unit
+    assert unmeasured is not None
+    assert unmeasured.ok is True
+
+
+@pytest.mark.rule("RC-79", "RG-13")
+@pytest.mark.parametrize("name", ["unit", "e2e"])
+def test_program_that_failed_without_a_failed_test_is_no_evidence(name: str) -> None:
+    out = replace(GOOD, summary=summary(record(name, status="failed", exit_code=1)))
+    report = build_measurement(HEAD, out).report
+    assert getattr(report, name) is None
+    assert [s.name for s in report.stages if s.status == "error"] == [name]
 
 
 @pytest.mark.rule("RC-65")
@@ -262,3 +289,15 @@ def test_stages_that_a_language_lacks_are_skipped_and_their_sections_absent() ->
     assert report.complete
     assert (report.static, report.lint, report.coverage) == (None, None, None)
     assert {s.name: s.status for s in report.stages}["static"] == "skipped"
+
+
+@pytest.mark.rule("RG-11", "CN-30")
+def test_nothing_measured_is_kept_only_where_nothing_was_before():
+    sound, empty = build_measurement(HEAD, GOOD), build_measurement(HEAD, replace(GOOD, suite=Suite(())))
+    lost = build_measurement(HEAD, replace(GOOD, suite=None))
+    assert sound.keeps(None)
+    assert sound.keeps(empty)
+    assert empty.keeps(empty)
+    assert not empty.keeps(sound)
+    assert not lost.keeps(empty)
+    assert not lost.keeps(None)

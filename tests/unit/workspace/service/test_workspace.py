@@ -203,7 +203,7 @@ async def test_measure_compares_with_the_base_tree(
         '<coverage><class filename="a.py"><line number="1" hits="1"/><line number="2" hits="0"/></class></coverage>'
     )
     names = ("build", "unit", "lint", "static", "e2e")
-    summary = {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in names]}
+    summary = {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in names], "exit_code": 0}
     junit = b'<testsuites><testcase name="t" classname="x"/></testsuites>'
     sandbox.files = {
         specs.SUMMARY: json.dumps(summary).encode(),
@@ -257,7 +257,7 @@ async def test_declared_preview_is_looked_at_and_its_pages_count_as_end_to_end_t
 ) -> None:
     tree = await put(blobs, {"app.py": "", ".fleet/workspace.toml": DECLARED})
     names = ("build", "unit", "lint", "static", "e2e", "preview")
-    summary = {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in names]}
+    summary = {"schema": 1, "stages": [{"name": n, "status": "passed", "exit_code": 0} for n in names], "exit_code": 0}
     sandbox.files = {
         specs.SUMMARY: json.dumps(summary).encode(),
         specs.E2E_JUNIT: b'<testsuites><testcase name="t" classname="x"/></testsuites>',
@@ -328,3 +328,38 @@ async def test_commit_asks_for_parent_base_and_earlier_packs(
 async def test_changes_lists_paths(service: WorkspaceService, blobs: MemoryBlobStore) -> None:
     found = await service.changes(await put(blobs, {"a": "1"}), await put(blobs, {"a": "2"}))
     assert [change.model_dump() for change in found] == [{"path": "a", "change": "modified"}]
+
+
+@pytest.mark.rule("RC-79", "RG-13")
+@pytest.mark.parametrize(
+    ("exit_code", "said", "is_believed"),
+    [(0, 0, True), (1, 1, True), (137, 0, False), (0, None, False), (1, 0, False)],
+)
+async def test_summary_is_believed_when_the_run_ended_as_it_says(
+    service: WorkspaceService,
+    sandbox: Sandbox,
+    blobs: MemoryBlobStore,
+    exit_code: int,
+    said: int | None,
+    is_believed: bool,
+) -> None:
+    summary = {"schema": 1, "stages": [{"name": "build", "status": "passed", "exit_code": 0}], "exit_code": said}
+    sandbox.files = {specs.SUMMARY: json.dumps(summary).encode()}
+    sandbox.fields = {"status": "failed" if exit_code else "passed", "reason": "exit_nonzero", "exit_code": exit_code}
+    ids = {"run_id": EntityId("rn-1"), "story_id": StoryId("st-1")}
+    report = (await service.measure(await put(blobs, {"a.py": ""}), rigor="L1", **ids)).report
+    assert (report.build is not None) == is_believed
+
+
+@pytest.mark.rule("RC-79")
+async def test_record_of_tests_is_believed_only_from_a_runner_that_came_to_its_end(
+    service: WorkspaceService, sandbox: Sandbox, blobs: MemoryBlobStore
+) -> None:
+    passed = {"id": "test_a", "outcome": "passed"}
+    record = {"files": [{"name": "test_x.py", "collected": True, "tests": [passed]}]}
+    sandbox.files = {specs.TESTS: json.dumps(record).encode()}
+    tree = await put(blobs, {})
+    assert (await service.run_tests(tree, {"test_x.py": ""})).all_passed
+    sandbox.fields = {"status": "failed", "reason": "signal", "exit_code": 137}
+    killed = await service.run_tests(tree, {"test_x.py": ""})
+    assert (killed.problem, killed.all_passed) == ("the tests left no record: signal", False)
