@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
-from weakref import WeakValueDictionary
 
 from pydantic import JsonValue
 
@@ -29,7 +28,8 @@ from fleet.policy.catalogue import WRITE_OPS
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import EXCERPT_CHARS, ToolOutcome, excerpt_of, plain_text
 from fleet.redaction.redact_json import redact_json
-from fleet.sandbox.port import Claimed, Done, RunLedger, Running
+from fleet.sandbox.port import RunLedger
+from fleet.sandbox.service.keyed_work import KeyClaim, KeyedWork, Live
 from fleet.secrets.service import KnownSecrets
 from fleet.tools.port import PreviewableTool, Tool, ToolContext
 from fleet.trees.port import BlobStore
@@ -104,12 +104,8 @@ def _checked(content: JsonValue, limit_bytes: int) -> JsonValue:
     return content
 
 
-_POLL_S = 0.25
-_MAX_POLL_S = 2.0
 _SKEW_S = 60
 """Between the ledger's clock and ours."""
-_FOREVER_S = 3_650 * 86_400
-"""The claim of an UNSAFE call outlives every reader: what may have happened is never claimed anew (RC-52)."""
 _NOTHING_HAPPENED = (PolicyDenied, InvalidInput, SandboxUnavailable, ToolFailed, StoreUnavailable)
 """Errors of a tool that say that nothing was carried out."""
 
@@ -167,13 +163,8 @@ class Toolbox:
         self._later = dict(later)
         if both := sorted(self._tools.keys() & self._later.keys()):
             raise ConfigError(f"two tools are named {both[0]!r}: rename one of them", tool=both[0])
-        self._ledger, self._blobs, self._clock, self._name = ledger, blobs, clock, name
-        self._secrets, self._queue_s = secrets, queue_s
-        self._live: dict[RunKey, asyncio.Task[ToolOutcome]] = {}
-        self._stops: dict[RunKey, asyncio.Event] = {}
-        """Of the calls under way that may be cut off: all but UNSAFE ones."""
-        # Claiming a key and registering its task are one step, or a second caller would take the first for dead.
-        self._locks: WeakValueDictionary[RunKey, asyncio.Lock] = WeakValueDictionary()
+        self._blobs, self._secrets, self._queue_s = blobs, secrets, queue_s
+        self._work = KeyedWork[ToolOutcome](ledger, clock, name, read=self._recorded)
 
     @property
     def names(self) -> frozenset[str]:
@@ -183,7 +174,7 @@ class Toolbox:
     @property
     def active(self) -> int:
         """Calls under way here."""
-        return len(self._live)
+        return len(self._work.live)
 
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """The outcome of this call; it goes on when the caller is cancelled.
@@ -199,18 +190,19 @@ class Toolbox:
             raise ToolFailed(
                 f"no tool {call.tool!r} is wired here; there are {', '.join(sorted(self.names))}", tool=call.tool
             )
-        pause_s = _POLL_S
-        while True:
-            match await self._claim(tool, call, context):
-                case asyncio.Task() as task:
-                    return await asyncio.shield(task)
-                case Done(result):
-                    return await self._recorded(result)
-                case Running(deadline_ms=deadline_ms):
-                    if context.obligations.effect == "UNSAFE" and self._is_dead(deadline_ms):
-                        raise _unknown(call, context, "whoever sent it is gone")
-                    await self._clock.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _MAX_POLL_S)
+        is_unsafe = context.obligations.effect == "UNSAFE"
+        claim = KeyClaim(
+            key=context.key,
+            story=context.story_id,
+            epoch=context.epoch,
+            spec=call_digest(call, context),
+            ttl_s=context.obligations.timeout_s + int(self._queue_s) + _SKEW_S,
+            name=f"call {call.tool}.{call.op} {context.key[:12]}",
+            unknown=partial(_unknown, call, context) if is_unsafe else None,
+        )
+        return await self._work.result(
+            claim, partial(self._once if is_unsafe else self._again, tool, call, context, claim)
+        )
 
     async def preview(self, call: ToolCall, context: ToolContext) -> ToolOutcome | None:
         """What the call would do; None when its tool cannot say, or when it only reads. See the port."""
@@ -236,74 +228,25 @@ class Toolbox:
 
         False when there is none, or when it is UNSAFE: cut off half-way nobody would know what it did.
         """
-        if (stop := self._stops.get(key)) is None:
+        live = self._work.live.get(key)
+        if live is None or live.is_once:
             return False
-        stop.set()
+        live.wants_end.set()
         return True
 
-    def _is_dead(self, deadline_ms: int) -> bool:
-        return deadline_ms - (_FOREVER_S - _SKEW_S) * 1000 < self._clock.now_ms()
-
-    async def _claim(
-        self, tool: Tool, call: ToolCall, context: ToolContext
-    ) -> asyncio.Task[ToolOutcome] | Done | Running:
-        key, is_unsafe = context.key, context.obligations.effect == "UNSAFE"
-        ttl_s = context.obligations.timeout_s + int(self._queue_s) + (_FOREVER_S if is_unsafe else _SKEW_S)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            while True:
-                claim = await self._ledger.claim(
-                    key,
-                    story=context.story_id,
-                    epoch=context.epoch,
-                    spec=call_digest(call, context),
-                    supervisor=self._name,
-                    ttl_s=ttl_s,
-                )
-                match claim:
-                    case Claimed() if key not in self._live:
-                        return self._start(tool, call, context)
-                    case Claimed():
-                        return self._live[key]
-                    case Running(supervisor) if supervisor == self._name and key in self._live:
-                        return self._live[key]
-                    case Running(supervisor) if supervisor == self._name and is_unsafe:
-                        raise _unknown(call, context, "an earlier life of this host sent it and died")
-                    case Running(supervisor) if supervisor == self._name:
-                        # An earlier life of ours claimed it: PURE and KEYED calls are carried out again.
-                        await self._ledger.forget(key, supervisor=self._name)
-                    case _:
-                        return claim
-
-    def _start(self, tool: Tool, call: ToolCall, context: ToolContext) -> asyncio.Task[ToolOutcome]:
-        key = context.key
-        task = asyncio.create_task(self._carry_out(tool, call, context), name=f"call {call.tool}.{call.op} {key[:12]}")
-        self._live[key] = task
-        if context.obligations.effect != "UNSAFE":
-            self._stops[key] = asyncio.Event()
-        task.add_done_callback(lambda done: self._ended(key, done))
-        return task
-
-    def _ended(self, key: RunKey, task: asyncio.Task[ToolOutcome]) -> None:
-        self._live.pop(key, None)
-        self._stops.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # every caller may be gone; then nobody else looks at it
-
-    async def _carry_out(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
-        if context.obligations.effect == "UNSAFE":
-            return await self._once(tool, call, context)
+    async def _again(
+        self, tool: Tool, call: ToolCall, context: ToolContext, claim: KeyClaim, live: Live[ToolOutcome]
+    ) -> ToolOutcome:
+        """The outcome of a call that may be made again: done again under this key it counts once."""
         try:
-            outcome = await self._within_time(tool, call, context)
-            return await self._record(outcome, context)
+            outcome = await self._within_time(tool, call, context, live.wants_end)
+            return await self._record(outcome, context, claim)
         except (FleetError, asyncio.CancelledError):
-            # Done again under this key it counts once. The first error is the one to tell.
-            with contextlib.suppress(FleetError):
-                await self._ledger.forget(context.key, supervisor=self._name)
+            await self._work.forget(context.key)  # the first error is the one to tell
             raise
 
-    async def _within_time(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
-        obligations, stop = context.obligations, self._stops[context.key]
+    async def _within_time(self, tool: Tool, call: ToolCall, context: ToolContext, stop: asyncio.Event) -> ToolOutcome:
+        obligations = context.obligations
         work = asyncio.ensure_future(tool.call(call, context))
         stopped = asyncio.ensure_future(stop.wait())
         try:
@@ -323,28 +266,27 @@ class Toolbox:
             )
         return ToolOutcome(outcome="timed_out", reason="timeout", text="no answer in time; nothing was changed")
 
-    async def _once(self, tool: Tool, call: ToolCall, context: ToolContext) -> ToolOutcome:
+    async def _once(
+        self, tool: Tool, call: ToolCall, context: ToolContext, claim: KeyClaim, live: Live[ToolOutcome]
+    ) -> ToolOutcome:
         """The outcome of a call that must not be sent twice: its claim is given back only when nothing was sent."""
         try:
             async with asyncio.timeout(context.obligations.timeout_s + self._queue_s):
                 outcome = await tool.call(call, context)
         except _NOTHING_HAPPENED:
-            with contextlib.suppress(FleetError):
-                await self._ledger.forget(context.key, supervisor=self._name)
+            await self._work.forget(context.key)
             raise
         except (TimeoutError, ToolTimeout) as error:
             raise _unknown(call, context, "it was sent and not answered in time") from error
         try:
-            return await self._record(outcome, context)
+            return await self._record(outcome, context, claim)
         except FleetError as error:
             raise _unknown(call, context, f"it was carried out, and its outcome was lost: {error.message}") from error
 
-    async def _record(self, outcome: ToolOutcome, context: ToolContext) -> ToolOutcome:
+    async def _record(self, outcome: ToolOutcome, context: ToolContext, claim: KeyClaim) -> ToolOutcome:
         limit = context.obligations.output_limit_kb * 1024
         kept = await finished(outcome, blobs=self._blobs, limit_bytes=limit, secrets=self._secrets)
-        digest = await self._blobs.put(kept.model_dump_json().encode())
-        recorded = await self._ledger.finish(context.key, epoch=context.epoch, supervisor=self._name, result=digest)
-        return kept if recorded == digest else await self._recorded(recorded)
+        return await self._work.finish(claim, await self._blobs.put(kept.model_dump_json().encode()), kept)
 
     async def _recorded(self, digest: Digest) -> ToolOutcome:
         return ToolOutcome.model_validate_json(await self._blobs.get(digest))

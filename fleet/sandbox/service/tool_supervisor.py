@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, NotFound, SandboxUnavailable
@@ -16,7 +16,6 @@ from fleet.kernel.ids import RunKey, StoryId
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.port import (
-    Claimed,
     Done,
     LogPage,
     Lost,
@@ -28,6 +27,7 @@ from fleet.sandbox.port import (
     SandboxBackend,
     SandboxHealth,
 )
+from fleet.sandbox.service.keyed_work import KeyClaim, KeyedWork, Live
 from fleet.sandbox.service.runs import LOST, RunRecords, RunSecrets, refused_result
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.trees.port import BlobStore
@@ -110,16 +110,6 @@ class SupervisorLimits(NamedTuple):
     """Between two new deadlines of a run; a run that waits for its turn must not count as lost."""
 
 
-@dataclass(eq=False, slots=True)
-class _LiveRun:
-    wants_end: asyncio.Event = field(default_factory=asyncio.Event)
-    is_unattended: bool = False
-    """Nobody waits for the task: what goes wrong has to be recorded."""
-    has_ended: bool = False
-    """The backend is done with it; only the recording is left."""
-    task: asyncio.Task[RunResult] = field(init=False)
-
-
 class ToolSupervisor:
     """One sandbox backend behind the run ledger. Implements the port Sandbox.
 
@@ -150,16 +140,13 @@ class ToolSupervisor:
         self._ledger = ledger
         self._records = RunRecords(blobs)
         self._clock = clock
-        self._name = name
         self._logs = logs
         self._known = known or KnownSecrets()
         self._secrets = RunSecrets(secrets, self._known)
-        self._peers = peers
         self._limits = limits or SupervisorLimits()
-        self._total = 0
-        self._live: dict[RunKey, _LiveRun] = {}
-        # Claiming a key and registering its task are one step, or a second caller would take the first for dead.
-        self._locks: WeakValueDictionary[RunKey, asyncio.Lock] = WeakValueDictionary()
+        self._work = KeyedWork[RunResult](
+            ledger, clock, name, read=self._records.get, admit=self._check_room, peers=peers
+        )
 
     async def run(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunResult:
         """Run the command once per key and say how it ended; goes on when the caller is cancelled.
@@ -171,17 +158,8 @@ class ToolSupervisor:
             IdempotencyMismatch: the key names another specification.
         """
         self._secrets.check(spec)
-        pause_s = _POLL_S
-        while True:
-            found = await self._claim(spec, story=story, key=key, epoch=epoch)
-            match found:
-                case _LiveRun():
-                    return await asyncio.shield(found.task)
-                case Done(result):
-                    return await self._records.get(result)
-                case Running():
-                    await self._clock.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _MAX_POLL_S)
+        claim = _claim(spec, story=story, key=key, epoch=epoch)
+        return await self._work.result(claim, partial(self._carry_out, spec, claim))
 
     async def submit(self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int) -> RunProgress:
         """Start the run, once per key, and return at once (RC-20). Raises like `run`.
@@ -190,10 +168,10 @@ class ToolSupervisor:
         when this supervisor dies (RC-27).
         """
         self._secrets.check(spec)
-        found = await self._claim(spec, story=story, key=key, epoch=epoch, is_detached=True)
-        match found:
-            case _LiveRun():
-                return await self._begun(found)
+        claim = _claim(spec, story=story, key=key, epoch=epoch, is_detached=True)
+        match await self._work.attach(claim, partial(self._carry_out, spec, claim)):
+            case Live() as live:
+                return await self._begun(live)
             case Done(result):
                 return _final(await self._records.get(result))
             case Running():
@@ -204,7 +182,7 @@ class ToolSupervisor:
         until_ms = self._clock.monotonic_ms() + int(wait_s * 1000)
         while True:
             left_s = max(0, until_ms - self._clock.monotonic_ms()) / 1000
-            if (live := self._live.get(key)) is not None:
+            if (live := self._work.live.get(key)) is not None:
                 done, _ = await asyncio.wait({live.task}, timeout=left_s)
                 if not done:
                     return RunProgress("running")
@@ -213,8 +191,8 @@ class ToolSupervisor:
                 return _final(await self._records.get(found.result))
             if left_s <= 0:
                 # An earlier life of ours ran it for a caller who will ask again: then it starts anew.
-                is_waiting = found.supervisor == self._name and key not in self._live
-                return RunProgress("pending" if is_waiting or await self._is_dropped(key, found) else "running")
+                is_waiting = found.supervisor == self._work.name and not self._is_live(key)
+                return RunProgress("pending" if is_waiting or await self._work.is_dropped(key, found) else "running")
             await self._clock.sleep(min(left_s, _POLL_S))
 
     async def logs(self, key: RunKey, *, after: int = 0, limit: int = 500, wait_s: float = 0) -> LogPage:
@@ -239,7 +217,7 @@ class ToolSupervisor:
 
         Its result is recorded as `cancelled`. A run that is over keeps its result.
         """
-        live = self._live.get(key)
+        live = self._work.live.get(key)
         if live is not None:
             live.wants_end.set()
             return not live.has_ended
@@ -247,19 +225,19 @@ class ToolSupervisor:
             found = await self._found(key)
         except NotFound:
             return False
-        if isinstance(found, Running) and found.supervisor != self._name and not await self._is_dropped(key, found):
-            return await self._ledger.request_cancel(key)
-        return False
+        if isinstance(found, Done) or found.supervisor == self._work.name or await self._work.is_dropped(key, found):
+            return False
+        return await self._ledger.request_cancel(key)
 
     async def holds(self, key: RunKey) -> bool:
         """Whether this run is under way here. If not, what the ledger says of us is what an earlier life left."""
-        async with self._lock(key):
-            return key in self._live
+        async with self._work.lock(key):
+            return self._is_live(key)
 
     async def health(self) -> SandboxHealth:
         """What the backend enforces on this node, and how much is under way (RC-25)."""
         found = await self._backend.health()
-        return replace(found, active=self.active, total=self._total, capacity=self._limits.max_runs)
+        return replace(found, active=self.active, total=self._work.total, capacity=self._limits.max_runs)
 
     async def sweep(self) -> int:
         """Remove what dead runs left on this node; the number of things removed."""
@@ -268,138 +246,77 @@ class ToolSupervisor:
     @property
     def active(self) -> int:
         """Runs under way here."""
-        return len(self._live)
-
-    # Who runs a key.
-
-    async def _claim(
-        self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool = False
-    ) -> _LiveRun | Done | Running:
-        while True:
-            found = await self._claim_once(spec, story=story, key=key, epoch=epoch, is_detached=is_detached)
-            if not (isinstance(found, Running) and await self._is_dropped(key, found)):
-                return found
-            await self._ledger.drop(key, found)
-
-    async def _is_dropped(self, key: RunKey, found: Running) -> bool:
-        # Never asked with the lock of the key held: the other one needs its own for the answer, and may ask us.
-        return (
-            self._peers is not None
-            and found.supervisor != self._name
-            and await self._peers.has_dropped(found.supervisor, key)
-        )
-
-    async def _claim_once(
-        self, spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool
-    ) -> _LiveRun | Done | Running:
-        ttl_s = _ttl_s(spec)
-        async with self._lock(key):
-            while True:
-                await self._check_room(key)
-                found = await self._ledger.claim(
-                    key,
-                    story=story,
-                    epoch=epoch,
-                    spec=spec.digest,
-                    supervisor=self._name,
-                    ttl_s=ttl_s,
-                    is_detached=is_detached,
-                )
-                match found:
-                    case Claimed() if key not in self._live:
-                        return self._start(spec, key, epoch)
-                    case Claimed():
-                        # The clock of the store ran ahead of our deadline: the run goes on, and is the one of its key.
-                        return self._live[key]
-                    case Running(supervisor) if supervisor == self._name and key in self._live:
-                        return self._live[key]
-                    case Running(supervisor) if supervisor == self._name:
-                        # An earlier life of ours claimed it; its processes died with it.
-                        await self._ledger.forget(key, supervisor=self._name)
-                    case _:
-                        return found
-
-    def _lock(self, key: RunKey) -> asyncio.Lock:
-        return self._locks.setdefault(key, asyncio.Lock())
+        return len(self._work.live)
 
     async def _check_room(self, key: RunKey) -> None:
-        if len(self._live) < self._limits.max_runs or key in self._live:
+        if len(self._work.live) < self._limits.max_runs or self._is_live(key):
             return
         # A key that is known needs no room.
         if await self._ledger.lookup(key) is None:
             raise SandboxUnavailable(
-                f"{len(self._live)} runs are under way or waiting on {self._name}, which is all it takes; "
+                f"{len(self._work.live)} runs are under way or waiting on {self._work.name}, which is all it takes; "
                 "try again later, or raise sandbox.max_waiting",
                 missing="room",
-                active=len(self._live),
+                active=len(self._work.live),
             )
 
     async def _found(self, key: RunKey) -> Running | Done:
         """What is known of the key. A detached run without a supervisor is recorded as lost (RC-27)."""
         found = await self._looked_up(key)
-        if isinstance(found, Running) and found.is_detached and await self._is_dropped(key, found):
+        if isinstance(found, Running) and found.is_detached and await self._work.is_dropped(key, found):
             # It may have ended, or given its key back, while we asked.
             again = await self._looked_up(key)
             return await self._lost(key) if again == found else again
         return found
 
     async def _looked_up(self, key: RunKey) -> Running | Done:
-        async with self._lock(key):
+        async with self._work.lock(key):
             found = await self._ledger.lookup(key)
             match found:
                 case None:
                     raise NotFound(f"no run has key {key}; check the key", run=key)
                 case Lost():
                     return await self._lost(key)
-                case Running(supervisor) if found.is_detached and supervisor == self._name and key not in self._live:
+                case Running(supervisor) if (
+                    found.is_detached and supervisor == self._work.name and not self._is_live(key)
+                ):
                     return await self._lost(key)
                 case _:
                     return found
 
+    def _is_live(self, key: RunKey) -> bool:
+        return key in self._work.live
+
     async def _lost(self, key: RunKey) -> Done:
         digest = await self._records.put(LOST)
-        return Done(await self._ledger.finish(key, epoch=0, supervisor=self._name, result=digest))
+        return Done(await self._ledger.finish(key, epoch=0, supervisor=self._work.name, result=digest))
 
     # One run.
 
-    def _start(self, spec: RunSpec, key: RunKey, epoch: int) -> _LiveRun:
-        live = self._live[key] = _LiveRun()
-        self._total += 1
-        live.task = asyncio.create_task(self._carry_out(spec, live, key, epoch), name=f"run {key[:12]}")
-        live.task.add_done_callback(lambda _: self._ended(key, live))
-        return live
-
-    def _ended(self, key: RunKey, live: _LiveRun) -> None:
-        if self._live.get(key) is live:
-            del self._live[key]
-        if not live.task.cancelled():
-            live.task.exception()  # every caller may be gone; then nobody else looks at it
-
-    async def _begun(self, live: _LiveRun) -> RunProgress:
+    async def _begun(self, live: Live[RunResult]) -> RunProgress:
         await asyncio.wait({live.task}, timeout=_REFUSED_WITHIN_S)
         if live.has_ended:
             return _final(await asyncio.shield(live.task))
         live.is_unattended = True
         return RunProgress("running")
 
-    async def _carry_out(self, spec: RunSpec, live: _LiveRun, key: RunKey, epoch: int) -> RunResult:
+    async def _carry_out(self, spec: RunSpec, claim: KeyClaim, live: Live[RunResult]) -> RunResult:
+        key = claim.key
         lines = RunLines(key, self._logs, self._known)
         try:
             result = await self._tended(spec, live, key, lines)
         except (FleetError, asyncio.CancelledError) as error:
             if not (live.is_unattended and isinstance(error, FleetError)):
                 # Nothing ran, or it was killed before an end. The backend's error is the one to tell.
-                with contextlib.suppress(FleetError):
-                    await self._ledger.forget(key, supervisor=self._name)
+                await self._work.forget(key)
                 raise
             result = refused_result(error)
-        digest = await self._records.put(result)
-        recorded = await self._ledger.finish(key, epoch=epoch, supervisor=self._name, result=digest)
+        recorded = await self._work.finish(claim, await self._records.put(result), result)
         # Not before: who reads the end of the lines finds a final status.
         await lines.close()
-        return result if recorded == digest else await self._records.get(recorded)
+        return recorded
 
-    async def _tended(self, spec: RunSpec, live: _LiveRun, key: RunKey, lines: RunLines) -> RunResult:
+    async def _tended(self, spec: RunSpec, live: Live[RunResult], key: RunKey, lines: RunLines) -> RunResult:
         beside = [
             asyncio.create_task(lines.publish(), name=f"lines of run {key[:12]}"),
             asyncio.create_task(self._watch(live, key, _ttl_s(spec)), name=f"watch of run {key[:12]}"),
@@ -413,7 +330,7 @@ class ToolSupervisor:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
-    async def _watch(self, live: _LiveRun, key: RunKey, ttl_s: int) -> None:
+    async def _watch(self, live: Live[RunResult], key: RunKey, ttl_s: int) -> None:
         """The backend is told once the end was asked for, here or in the ledger. Until then the deadline moves on."""
         loop = asyncio.get_running_loop()
         renewed = loop.time()
@@ -424,10 +341,10 @@ class ToolSupervisor:
                     break
             with contextlib.suppress(FleetError):  # a store that is down is asked again
                 found = await self._ledger.lookup(key)
-                if isinstance(found, Running) and found.supervisor == self._name and found.is_cancel_requested:
+                if isinstance(found, Running) and found.supervisor == self._work.name and found.is_cancel_requested:
                     live.wants_end.set()
                 if loop.time() - renewed >= self._limits.renew_s:
-                    await self._ledger.renew(key, supervisor=self._name, ttl_s=ttl_s)
+                    await self._ledger.renew(key, supervisor=self._work.name, ttl_s=ttl_s)
                     renewed = loop.time()
         # The backend does not know a run yet that still waits for its secrets or for the probes.
         while not await self._backend.cancel(key):
@@ -437,6 +354,18 @@ class ToolSupervisor:
         if self._logs is None:
             return LogPage((), is_over=False)
         return await self._logs.read(key, after=after, limit=limit, wait_s=wait_s)
+
+
+def _claim(spec: RunSpec, *, story: StoryId, key: RunKey, epoch: int, is_detached: bool = False) -> KeyClaim:
+    return KeyClaim(
+        key=key,
+        story=story,
+        epoch=epoch,
+        spec=spec.digest,
+        ttl_s=_ttl_s(spec),
+        name=f"run {key[:12]}",
+        is_detached=is_detached,
+    )
 
 
 def _ttl_s(spec: RunSpec) -> int:
