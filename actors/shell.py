@@ -14,7 +14,6 @@ from typing import Any
 from actors.causes import carrying_causes
 from fleet.kernel.collector import expect_long_life
 from fleet.kernel.errors import FleetError
-from fleet.models.service.redaction import redact_logs
 from fleet.remote.meter import RayMeter
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores.redaction import use_configured_redaction
@@ -35,7 +34,6 @@ class Shell:
 
     def __init__(self, name: str, endpoints: Endpoints) -> None:
         use_configured_redaction(endpoints.files)
-        redact_logs()
         expect_long_life()
         self.name, self.endpoints = name, endpoints
         self.telemetry = make_telemetry(endpoints.observability, name, meter=RayMeter())

@@ -95,8 +95,11 @@ async def send(
         check_version(header, (await desk.state(story)).version)
     note_command(request.scope, story, CommandId(f"{who}/{key}"))
     trace_id = trace_id_of(request.headers.get(TRACE_HEADER))
-    found = await desk.command(story, sent, principal=who, key=key, trace_id=trace_id)
-    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), redacted_in(sent))
+    body = recorded_body(sent)
+    found = await desk.command(story, sent, principal=who, key=key, trace_id=trace_id, body=body)
+    taken = redacted_fields(sent.body(), body)
+    views = tuple(RedactionView(field=row.field, kind=row.kind, count=row.count) for row in taken)
+    return Sent(story, CommandId(f"{who}/{key}"), isinstance(found, Pending), views)
 
 
 async def answered(
@@ -130,9 +133,3 @@ async def carried_out(
     """None once the command is carried out, else where its outcome can be asked for."""
     came = await send(request, desk, story_id, sent, who=who, key=key, created=created)
     return came.pending() if came.is_pending else None
-
-
-def redacted_in(sent: StoryCommand) -> tuple[RedactionView, ...]:
-    """What the desk takes out of the body of this command before it is recorded: how many of which class, and where."""
-    fields = redacted_fields(sent.body(), recorded_body(sent))
-    return tuple(RedactionView(field=row.field, kind=row.kind, count=row.count) for row in fields)

@@ -180,8 +180,12 @@ class PlanningDesk:
         key: str,
         timeout_s: float = ANSWER_S,
         trace_id: str = "",
+        body: dict[str, Any] | None = None,
     ) -> dict[str, Any] | Pending:
         """The owner's result, or Pending when it did not decide in time. Errors of the owner arrive as themselves.
+
+        Args:
+            body: `recorded_body` of the command, from whoever looked at it already.
 
         IdempotencyMismatch when the key's stored answer is that to another request (AP-2).
         """
@@ -191,7 +195,7 @@ class PlanningDesk:
             stream=StreamId.of_story(story_id),
             name=sent.command,
             principal=principal,
-            body=recorded_body(sent),
+            body=recorded_body(sent) if body is None else body,
             trace_id=trace_id,
         )
         await self._inbox.submit(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -15,6 +15,7 @@ from fleet.policy.secret_grants import SECRET_RULE, SecretAccess, SecretOutcome,
 from fleet.policy.secret_refs import parse_reference, plan_delivery, references_in
 from fleet.redaction.known_values import MIN_SECRET_CHARS, RedactedText, forms_of, redact_known
 from fleet.redaction.redact import redact
+from fleet.redaction.redact_json import redact_json
 from fleet.secrets.port import SecretDelivery, SecretProvider, SecretValue
 
 _KEPT_VERSIONS = 8
@@ -56,6 +57,22 @@ class KnownSecrets:
     def redact_values(self, text: str) -> RedactedText:
         """The text without any of the values: for what was looked at for secrets before, where they were not known."""
         return redact_known(text, self._forms)
+
+    def redact_json(self, value: Any) -> Any:
+        """The data without any of the values or what looks like a secret, names of fields too."""
+        return redact_json(self._without_values(value))
+
+    def _without_values(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.redact_values(value).text
+            case list() | tuple():
+                return [self._without_values(item) for item in cast("Sequence[Any]", value)]
+            case Mapping():
+                items = cast("Mapping[str, Any]", value).items()
+                return {self.redact_values(name).text: self._without_values(item) for name, item in items}
+            case _:
+                return value
 
     def __repr__(self) -> str:
         return f"KnownSecrets({len(self._values)} names)"

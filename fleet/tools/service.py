@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -27,7 +27,6 @@ from fleet.kernel.ids import Digest, RunKey
 from fleet.policy.catalogue import WRITE_OPS
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import EXCERPT_CHARS, ToolOutcome, excerpt_of, plain_text
-from fleet.redaction.redact_json import redact_json
 from fleet.sandbox.port import RunLedger
 from fleet.sandbox.service.keyed_work import KeyClaim, KeyedWork, Live
 from fleet.secrets.service import KnownSecrets
@@ -57,7 +56,7 @@ async def finished(
         update={
             "text": excerpt_of(shown),
             "output": stored,
-            "content": _checked(redact_json(_without_values(outcome.content, secrets)), limit_bytes),
+            "content": _checked(secrets.redact_json(outcome.content), limit_bytes),
             "reason": secrets.redact(outcome.reason).text,
         }
     )
@@ -76,20 +75,6 @@ def _within(text: str, limit_bytes: int) -> str:
     head, tail = limit_bytes * 6 // 10, limit_bytes * 3 // 10
     line = f"\n[... {len(data) - head - tail} bytes left out: over the output limit ...]\n"
     return data[:head].decode(errors="ignore") + line + data[-tail:].decode(errors="ignore")
-
-
-def _without_values(value: JsonValue, secrets: KnownSecrets) -> JsonValue:
-    """The data without the known values in any text, names of fields too."""
-    match value:
-        case str():
-            return secrets.redact_values(value).text
-        case list():
-            return [_without_values(item, secrets) for item in cast("list[JsonValue]", value)]
-        case dict():
-            items = cast("dict[str, JsonValue]", value).items()
-            return {secrets.redact_values(name).text: _without_values(item, secrets) for name, item in items}
-        case _:
-            return value
 
 
 def _checked(content: JsonValue, limit_bytes: int) -> JsonValue:

@@ -11,7 +11,6 @@ from fleet.config.settings import ServeSettings
 from fleet.kernel.clock import SystemClock
 from fleet.models.figures import ModelFigures
 from fleet.models.service.model_reporter import figures_of_routers
-from fleet.models.service.redaction import redact_logs
 from fleet.remote.meter import RayMeter
 from fleet.wiring.desk.chat import make_chat_parts
 from fleet.wiring.endpoints import Endpoints, load_principals
@@ -25,7 +24,6 @@ from serve_apps.observed import ObservedRequests
 def llm_app(endpoints: Endpoints, front: ServeSettings) -> FastAPI:
     """The routes over the models of this fleet."""
     use_configured_redaction(endpoints.files)
-    redact_logs()
     principals, clock = load_principals(endpoints.principals_file), SystemClock()
     telemetry = make_telemetry(endpoints.observability, "llm", meter=RayMeter())
     parts = make_chat_parts(endpoints, front.chat, telemetry=telemetry)

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 
 from fleet.config.settings import ServeSettings
 from fleet.kernel.clock import SystemClock
-from fleet.models.service.redaction import redact_logs
 from fleet.remote.meter import RayMeter
 from fleet.telemetry.sinks.kept_meter import KeptMeter
 from fleet.wiring.desk.desk import make_budget_desk, make_desk, make_tool_desk
@@ -23,7 +22,6 @@ from serve_apps.routes.gateway import build_gateway
 def gateway_app(endpoints: Endpoints, front: ServeSettings) -> FastAPI:
     """The routes over the stores of this fleet."""
     use_configured_redaction(endpoints.files)
-    redact_logs()
     principals = load_principals(endpoints.principals_file)
     tools, budgets = make_tool_desk(endpoints), make_budget_desk(endpoints)
     desk = make_desk(endpoints)

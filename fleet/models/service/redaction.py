@@ -1,10 +1,8 @@
-"""Where secrets are taken out of prompts, transcripts and log records (CX-60)."""
+"""Where secrets are taken out of prompts and transcripts (CX-60)."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from fleet.models.chat import ChatMessage, ChatRequest, ToolOffer
@@ -62,31 +60,3 @@ def redacted_request(chat: ChatRequest) -> tuple[ChatRequest, Counter[str]]:
 def redacted_value(value: dict[str, Any], *, kind: str) -> dict[str, Any]:
     """The value of a reply as it may be recorded; files in it stay as they are."""
     return value if kind in _OF_FILES else redact_json(value)
-
-
-def redact_logs() -> None:
-    """From here on no log record of this process holds a secret, whoever made it; doing it again changes nothing."""
-    inner = logging.getLogRecordFactory()
-    if not isinstance(inner, _RedactingRecords):
-        logging.setLogRecordFactory(_RedactingRecords(inner))
-
-
-class _RedactingRecords:
-    """Makes records as `inner` does, and takes secrets out of their text and of the traceback they carry."""
-
-    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
-        self._inner = inner
-
-    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = self._inner(*args, **kwargs)
-        try:
-            text = record.getMessage()
-        except (TypeError, ValueError, KeyError):
-            # What cannot be formatted is reported by the handler, as ever.
-            return record
-        plain = redact(text).text
-        if plain != text:
-            record.msg, record.args = plain, ()
-        if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info)).text
-        return record

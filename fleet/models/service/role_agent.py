@@ -166,7 +166,8 @@ class RoleAgent:
             raise _listing(work.error or late, work)
         chat = self._chat_request(work.request, link)
         if call.shows_problems:
-            chat = redacted_chat(with_problems(chat, work.bad_reply, work.problems, work.bad_uses))
+            chat = with_problems(chat, work.bad_reply, work.problems, work.bad_uses)
+        chat = redacted_chat(chat)
         prompt = await self._blobs.put(canonical_json(chat))
         try:
             reply = await self._call(link, chat, work, timeout_s=min(left_s, link.entry.timeout_s))
@@ -259,7 +260,7 @@ class RoleAgent:
             json_schema=request.json_schema,
             constrain=entry.json_schema != "off",
         )
-        return redacted_chat(with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat)
+        return with_turns(chat, request.turns, request.tools) if request.turns or request.tools else chat
 
 
 def _prompt_tokens(request: AgentRequest, chat: ChatRequest) -> int:

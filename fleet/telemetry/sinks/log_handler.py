@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from fleet.redaction.redact import redact
 from fleet.telemetry.log_line import LogEntry, json_line, text_line
@@ -18,7 +18,9 @@ _OURS = ("fleet", "actors", "serve_apps", "cluster")
 
 
 class FleetLogHandler(logging.Handler):
-    """Writes each record as one line, with story, step and trace of the task that made it, and without secrets.
+    """Writes each record as one line, with story, step and trace of the task that made it.
+
+    Records hold no secrets: `redact_logs` takes them out where they are made.
 
     Args:
         process: name of the actor, deployment or command.
@@ -45,11 +47,11 @@ class FleetLogHandler(logging.Handler):
             at_ms=int(record.created * 1000),
             level=record.levelname,
             logger=record.name,
-            message=redact(record.getMessage()).text,
+            message=record.getMessage(),
             process=self._process,
             pid=record.process or os.getpid(),
             cause=current_cause(),
-            traceback=redact(_traceback(record)).text,
+            traceback=_traceback(record),
         )
         return json_line(entry) if is_json else text_line(entry)
 
@@ -77,11 +79,40 @@ def _traceback(record: logging.LogRecord) -> str:
     return logging.Formatter().formatException(error) if error and error[1] is not None else ""
 
 
+def redact_logs() -> None:
+    """From here on no log record of this process holds a secret, whoever made it; doing it again changes nothing."""
+    inner = logging.getLogRecordFactory()
+    if not isinstance(inner, _RedactingRecords):
+        logging.setLogRecordFactory(_RedactingRecords(inner))
+
+
+class _RedactingRecords:
+    """Makes records as `inner` does, and takes secrets out of their text and of the traceback they carry."""
+
+    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
+        self._inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._inner(*args, **kwargs)
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # What cannot be formatted is reported by the handler, as ever.
+            return record
+        plain = redact(text).text
+        if plain != text:
+            record.msg, record.args = plain, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info)).text
+        return record
+
+
 def log_to(handler: FleetLogHandler, *, level: str) -> None:
-    """Records of this process from `level` on go to the handler, in place of one that was set before.
+    """Records of this process from `level` on go without secrets to the handler, in place of one that was set before.
 
     Of libraries only warnings and errors do: some of them tell every request.
     """
+    redact_logs()
     root = logging.getLogger()
     for present in [one for one in root.handlers if isinstance(one, FleetLogHandler)]:
         root.removeHandler(present)

@@ -15,7 +15,7 @@ from fleet.report.service.trajectories.port import ExportSinkPlugin
 from fleet.secrets.service import KnownSecrets
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.plugins import Group, choose
-from fleet.wiring.stores.redaction import recording_redaction
+from fleet.wiring.stores.redaction import with_engine_keys
 from fleet.wiring.stores.stores import make_blobs
 
 SINKS = Group("swe_fleet.export_sinks", "export format", ExportSinkPlugin)
@@ -46,7 +46,7 @@ async def open_trajectory_export(
             log=WholeLog(RedisEventLog(redis), blobs),
             blobs=blobs,
             sink=sink.plugin.make(sink.options, folder),
-            redact=recording_redaction(models, environ, KnownSecrets()),
+            secrets=with_engine_keys(models, environ, KnownSecrets()),
             progress=progress,
         )
     finally:

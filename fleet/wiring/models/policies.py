@@ -22,7 +22,7 @@ from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.models.plugins import plugin_model
-from fleet.wiring.stores.redaction import recording_redaction
+from fleet.wiring.stores.redaction import with_engine_keys
 from fleet.wiring.stores.secrets import make_secret_broker, recorded_accesses
 
 if TYPE_CHECKING:
@@ -175,11 +175,13 @@ def make_models(endpoints: Endpoints, config: ModelsConfig, *, role: str, replic
     record_dir = Path(endpoints.record_dir) if endpoints.record_dir else None
     known_secrets = KnownSecrets()
     key_of = make_model_keys(endpoints, role=role, known_secrets=known_secrets) if wants_secret_keys(config) else None
+    secrets = with_engine_keys(config, endpoints.environ, known_secrets)
     return EngineModels(
         config,
         ChatModels(config, environ=endpoints.environ, key_of=key_of, plugin=plugin_model),
         clock=SystemClock(),
         replicas=replicas,
         record_dir=record_dir,
-        redact=recording_redaction(config, endpoints.environ, known_secrets),
+        # The digest of a request is that of the request as sent: what is taken out does not change what replays.
+        redact=lambda text: secrets.redact(text).text,
     )

@@ -20,9 +20,9 @@ def use_configured_redaction(files: ConfigFiles) -> None:
     Raises:
         ConfigError: a pattern is not bounded, fails its samples, or is slow; nothing changes then.
     """
-    patterns = files.load("context.yaml", ContextConfig).redaction.patterns
-    check_speed(patterns, seconds=_seconds)
-    use_operator_patterns([pattern.compiled for pattern in patterns])
+    wanted = files.load("context.yaml", ContextConfig).redaction.patterns
+    check_speed(wanted, seconds=_seconds)
+    use_operator_patterns([pattern.compiled for pattern in wanted])
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -35,20 +35,10 @@ _RUN_S = 86_400
 """A variable does not change while its process runs."""
 
 
-def recording_redaction(
-    config: ModelsConfig, environ: Mapping[str, str], known_secrets: KnownSecrets
-) -> Callable[[str], str]:
-    """Take out the keys of the engines, in every form in which a program prints them. What looks like a secret goes
-    too.
-
-    The digest of a request is that of the request as sent: what is taken out does not change what replays.
-    """
+def with_engine_keys(config: ModelsConfig, environ: Mapping[str, str], known_secrets: KnownSecrets) -> KnownSecrets:
+    """The known secrets, from now on with the keys of the engines that stand in the environment."""
     names = sorted(name for engine in config.engines if isinstance(name := getattr(engine, "api_key_env", None), str))
     for name in names:
         if SecretValue.fits(text := environ.get(name, "")):
             known_secrets.register(SecretValue(text, name=name, provider="environment", version=None, ttl_s=_RUN_S))
-
-    def redact(text: str) -> str:
-        return known_secrets.redact(text).text
-
-    return redact
+    return known_secrets

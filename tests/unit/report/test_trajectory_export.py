@@ -27,11 +27,11 @@ from fleet.log.port import AppendRequest
 from fleet.models.chat import ChatMessage, ChatRequest, Sampling, TokenUsage, ToolUse
 from fleet.models.port import AgentAnswer
 from fleet.owner.journal.step_records import failed_step, finished_ask
-from fleet.redaction.redact import redact
 from fleet.report.memory import MemoryTrajectorySink
 from fleet.report.service.trajectories.export import ExportProgress, ExportSummary, TrajectoryExport
 from fleet.report.service.trajectories.rows import TrajectoryRow
 from fleet.report.usage import sum_usage, usage_rows
+from fleet.secrets.service import KnownSecrets
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.damaged import DAMAGED, DamagedLog
 from tests.support.event_samples import samples
@@ -72,17 +72,13 @@ class World:
             log=WholeLog(self.log, self.blobs),
             blobs=self.blobs,
             sink=self.sink,
-            redact=plain,
+            secrets=KnownSecrets(),
             progress=self.told.append,
         )
         return await export.run(stories)
 
     def rows(self, table: str) -> Sequence[Any]:
         return self.sink.rows[table]
-
-
-def plain(text: str) -> str:
-    return redact(text).text
 
 
 async def world_of(log: StoryLog) -> World:
@@ -369,7 +365,7 @@ async def test_full_disk_ends_the_export_and_nothing_is_left() -> None:
             self.is_abandoned = True
 
     world, sink = await world_of(story(until="created")), Full()
-    export = TrajectoryExport(log=WholeLog(world.log), blobs=world.blobs, sink=sink, redact=lambda text: text)
+    export = TrajectoryExport(log=WholeLog(world.log), blobs=world.blobs, sink=sink, secrets=KnownSecrets())
     with pytest.raises(StoreFull):
         await export.run()
     assert sink.is_abandoned
@@ -398,7 +394,7 @@ async def test_long_story_is_read_page_by_page_and_its_rows_leave_at_once() -> N
     await log.write_to(paged)
     asked.clear()
     held.clear()
-    export = TrajectoryExport(log=WholeLog(paged), blobs=MemoryBlobStore(), sink=sink, redact=plain)
+    export = TrajectoryExport(log=WholeLog(paged), blobs=MemoryBlobStore(), sink=sink, secrets=KnownSecrets())
     done = await export.run([STORY])
     assert done.events == 1201
     assert asked == [500, 500, 201]

@@ -21,7 +21,7 @@ from fleet.models.profiles import load_models
 from fleet.secrets.service import KnownSecrets
 from fleet.wiring.models.policies import EngineModels
 from fleet.wiring.models.weights import make_llama_source, weights_of
-from fleet.wiring.stores.redaction import recording_redaction
+from fleet.wiring.stores.redaction import with_engine_keys
 from tests.support.llama_stub import fake_llama
 from tests.support.openai_server import Scripted, serving
 
@@ -134,9 +134,13 @@ def test_fleet_that_is_up_has_to_serve_the_engine(tmp_path: Path) -> None:
 async def test_recorded_reply_holds_neither_the_keys_of_engines_nor_what_looks_like_a_secret(tmp_path: Path) -> None:
     token = "ghp_" + "a1B2" * 9
     said = f"the key is {KEY}, the token {token}"
-    redact = recording_redaction(CONFIG, {"FLEET_LOCAL_API_KEY": KEY}, KnownSecrets())
+    secrets = with_engine_keys(CONFIG, {"FLEET_LOCAL_API_KEY": KEY}, KnownSecrets())
     models = EngineModels(
-        CONFIG, {"local": ScriptedChatModel.of(said)}, clock=SystemClock(), record_dir=tmp_path, redact=redact
+        CONFIG,
+        {"local": ScriptedChatModel.of(said)},
+        clock=SystemClock(),
+        record_dir=tmp_path,
+        redact=lambda text: secrets.redact(text).text,
     )
     asked = ChatRequest(messages=(ChatMessage(role="user", content=f"is {KEY} the key?"),))
     reply = await models["local"].complete(asked, request_id="r", timeout_s=60)

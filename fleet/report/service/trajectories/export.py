@@ -19,6 +19,7 @@ from fleet.report.service.trajectories.port import TrajectorySink, WrittenTable
 from fleet.report.service.trajectories.rows import EventRow, TrajectoryRow
 from fleet.report.service.trajectories.steps import StepRows, TrajectoryTexts
 from fleet.report.service.trajectories.story import StorySums
+from fleet.secrets.service import KnownSecrets
 from fleet.trees.port import BlobStore
 
 _PAGE = 500
@@ -54,7 +55,7 @@ class TrajectoryExport:
     """Writes whole stories, archived ones too, in the order of their ids: the same log gives the same rows.
 
     Args:
-        redact: takes secrets out of a text.
+        secrets: what is taken out of every row.
         progress: is told after each page of events.
     """
 
@@ -64,11 +65,11 @@ class TrajectoryExport:
         log: WholeLog,
         blobs: BlobStore,
         sink: TrajectorySink,
-        redact: Callable[[str], str],
+        secrets: KnownSecrets,
         progress: Callable[[ExportProgress], None] = lambda _: None,
     ) -> None:
         self._log, self._sink = log, sink
-        self._texts = TrajectoryTexts(blobs, redact)
+        self._texts = TrajectoryTexts(blobs, secrets)
         self._progress = progress
 
     async def run(self, stories: Sequence[StoryId] = ()) -> ExportSummary:

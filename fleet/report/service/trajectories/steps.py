@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, TypeVar, cast, get_type_hints
@@ -13,8 +13,8 @@ from fleet.events.payload import Payload
 from fleet.events.step import Cost, Provenance, StepFinished, StepOutcomeUnknown, StepResolved, StepStarted, ToolDenied
 from fleet.kernel.errors import ArtifactNotFound, FleetError
 from fleet.kernel.ids import Digest, StepId
-from fleet.redaction.redact_json import redact_json
 from fleet.report.service.trajectories.rows import JsonText, MessageRow, StepRow, ToolAsked
+from fleet.secrets.service import KnownSecrets
 from fleet.trees.port import BlobStore
 
 T = TypeVar("T")
@@ -26,13 +26,13 @@ class TrajectoryTexts:
     """Reads blobs and cleans rows. `missing` counts the blobs that nobody has any more.
 
     Args:
-        redact: takes secrets out of a text.
+        secrets: what is taken out of every row.
     """
 
-    def __init__(self, blobs: BlobStore, redact: Callable[[str], str]) -> None:
-        self._blobs, self._redact_long = blobs, redact
+    def __init__(self, blobs: BlobStore, secrets: KnownSecrets) -> None:
+        self._blobs, self._secrets = blobs, secrets
         # Names of fields, ids and kinds come again and again.
-        self._redact_short = lru_cache(maxsize=10_000)(redact)
+        self._redact_short = lru_cache(maxsize=10_000)(self._redact_long)
         self.missing = 0
 
     async def text(self, digest: Digest | None) -> str | None:
@@ -55,7 +55,7 @@ class TrajectoryTexts:
 
     def json(self, value: Any) -> JsonText:
         """The value without secrets as JSON: keys sorted, no insignificant space."""
-        plain = self._all(redact_json(value))
+        plain = self._secrets.redact_json(value)
         return JsonText(json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
     def json_or_none(self, value: Any) -> JsonText | None:
@@ -65,6 +65,9 @@ class TrajectoryTexts:
     def cleaned(self, row: T) -> T:
         """The row with every secret in its texts replaced; JSON was cleaned when it was made."""
         return cast("T", self._all(row))
+
+    def _redact_long(self, text: str) -> str:
+        return self._secrets.redact(text).text
 
     def _redact(self, text: str) -> str:
         return self._redact_short(text) if len(text) <= _SHORT else self._redact_long(text)

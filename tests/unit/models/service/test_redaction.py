@@ -21,13 +21,13 @@ from fleet.kernel.ids import CommandId, Digest, Principal, StreamId
 from fleet.log.memory import MemoryEventLog, MemoryLeaseStore
 from fleet.models.memory import ScriptedChatModel
 from fleet.models.port import AgentRequest
-from fleet.models.service.redaction import redact_logs
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.takeover import Defects
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.sandbox.backends.output import RunOutput
 from fleet.story.commands.catalogue import parse_command
+from fleet.telemetry.sinks.log_handler import redact_logs
 from fleet.tools.service import finished
 from fleet.trees.memory import MemoryBlobStore
 from serve_apps.problems import problem_response

@@ -11,7 +11,7 @@ import pytest
 
 from fleet.telemetry.log_line import Cause
 from fleet.telemetry.service import on_behalf_of
-from fleet.telemetry.sinks.log_handler import FleetLogHandler, log_to
+from fleet.telemetry.sinks.log_handler import FleetLogHandler, log_to, redact_logs
 
 SECRET = "ghp_" + "a1B2" * 9
 CAUSE = Cause(story="st-a-1", step="t/1", traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -25,10 +25,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def alone() -> Iterator[None]:
+    made = logging.getLogRecordFactory()
+    redact_logs()
     LOG.propagate = False
     yield
     LOG.propagate = True
     LOG.handlers.clear()
+    logging.setLogRecordFactory(made)
 
 
 def handler(stream: io.StringIO, **more: object) -> FleetLogHandler:
