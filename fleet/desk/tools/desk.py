@@ -42,8 +42,10 @@ LOOK_S = 0.2
 _LONGEST_LOOK_S = 1.0
 
 
-class DeskSteps:
-    """Steps within stories, each for whoever asked for it.
+class ToolDesk:
+    """Tool sessions, calls and runs within stories, each for whoever asked for it.
+
+    Errors of the owner arrive as themselves.
 
     Args:
         planning: how commands reach the owner of a story, and how a story is read.
@@ -112,9 +114,7 @@ class DeskSteps:
             return False
         return await self._planning.answer(sent) is None
 
-
-class ToolSessionDesk(DeskSteps):
-    """Sessions of principals, and their workspaces."""
+    # Sessions
 
     async def open_session(
         self,
@@ -135,7 +135,7 @@ class ToolSessionDesk(DeskSteps):
         """
         state = await self._planning.state(story_id)
         held = roles_held(self._policy, principal, self._roles_of(principal))
-        _check_role(self._policy, principal, held, as_role)
+        require_chosen(principal, held & self._policy.roles.roles.keys(), as_role)
         if task_id is not None and task_id not in state.tasks:
             raise NotFound(f"story {story_id} has no task {task_id}", task_id=task_id)
         phase = self._fsm.lifecycles[state.lifecycle].phase(state.state)
@@ -181,13 +181,7 @@ class ToolSessionDesk(DeskSteps):
         capabilities = self._policy.capabilities
         return tuple(capabilities[name] for name in session.offered if name in capabilities)
 
-
-def _check_role(policy: Policy, principal: Principal, held: frozenset[str], role: str) -> None:
-    require_chosen(principal, held & policy.roles.roles.keys(), role)
-
-
-class ToolRunDesk(DeskSteps):
-    """Runs within stories. Errors of the owner arrive as themselves."""
+    # Runs
 
     async def health(self) -> SandboxHealth:
         """What the sandbox enforces (RC-25)."""
@@ -326,9 +320,7 @@ class ToolRunDesk(DeskSteps):
             return RunRecord(story_id=story_id, run_id=run_id, status="queued")
         return await self.read_run(story_id, run_id, principal=principal)
 
-
-class ToolDesk(ToolSessionDesk, ToolRunDesk):
-    """Sessions, tool calls and runs. Errors of the owner arrive as themselves."""
+    # Calls
 
     @property
     def policy(self) -> Policy:
