@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, cast
@@ -10,9 +10,11 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from fleet.events.envelope import StoredEvent
+from fleet.kernel.collector import all_alive
 from fleet.kernel.digest import digest_of, digest_of_json
 from fleet.kernel.errors import LogCorrupted
 from fleet.kernel.ids import Digest
+from fleet.log.port import Snapshot
 from fleet.story.evolve.story import fold
 from fleet.story.intents import Intent
 from fleet.story.lifecycle import FsmConfig
@@ -68,6 +70,22 @@ def _shape_of(schema: dict[str, Any]) -> object:
 def encode_state(state: StoryState) -> bytes:
     """The state as JSON; `decode_state` gives an equal one."""
     return _adapter().dump_json(state)
+
+
+def confirmed_state(snapshot: Snapshot, tail: Sequence[StoredEvent]) -> StoryState | None:
+    """The state of a snapshot of this form; None when it is unreadable or the log does not confirm it.
+
+    Args:
+        tail: the events of the log from the version of the snapshot on.
+    """
+    if not tail or tail[0].hash != snapshot.hash:
+        return None
+    try:
+        with all_alive():
+            state = decode_state(snapshot.data)
+    except LogCorrupted:
+        return None
+    return state if state.version == snapshot.version else None
 
 
 def decode_state(data: bytes) -> StoryState:

@@ -15,12 +15,11 @@ from cachetools import LRUCache
 
 from fleet.context.view import Milestone, StoryView, milestones
 from fleet.events.envelope import StoredEvent
-from fleet.kernel.collector import all_alive
-from fleet.kernel.errors import FleetError, StoreError
+from fleet.kernel.errors import FleetError
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.log.port import EventLog, SnapshotStore
 from fleet.story.evolve.story import fold
-from fleet.story.snapshot import decode_state, state_schema
+from fleet.story.snapshot import confirmed_state, state_schema
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore
 
@@ -85,14 +84,7 @@ class StoryViews:
         if snapshot is None or snapshot.schema != state_schema() or not 0 < snapshot.version <= as_of:
             return None
         tail = await self._log.read(stream, after=snapshot.version - 1, limit=as_of - snapshot.version + 1)
-        if not tail or tail[0].hash != snapshot.hash:
-            return None
-        try:
-            with all_alive():
-                state = decode_state(snapshot.data)
-        except StoreError:
-            return None
-        if state.version != snapshot.version:
+        if (state := confirmed_state(snapshot, tail)) is None:
             return None
         state = await _folded(tail[1:], state)
         return await self._held_at(state, await self._looked_back(tail, state), hash=tail[-1].hash)

@@ -10,13 +10,12 @@ from fleet.events.codec import decode, encode
 from fleet.events.envelope import Head, NewEvent, StoredEvent
 from fleet.events.payload import Payload
 from fleet.kernel.clock import Clock
-from fleet.kernel.collector import all_alive
 from fleet.kernel.errors import CommitUnknown, FleetError, LogRegressed, OwnershipLost, StoreError, VersionConflict
 from fleet.kernel.ids import SYSTEM, CommandId, Principal, StoryId, StreamId
 from fleet.log.port import Appended, AppendRequest, Duplicate, EventLog, Snapshot, SnapshotStore
 from fleet.owner.tenure import Tenure
 from fleet.story.evolve.story import fold
-from fleet.story.snapshot import decode_state, encode_state, state_schema
+from fleet.story.snapshot import confirmed_state, encode_state, state_schema
 from fleet.story.state import StoryState
 from fleet.story.text import staleness
 
@@ -100,14 +99,7 @@ class StoryStream:
         if found is None or self._snapshots is None:
             return False
         tail = await self._log.read(self.stream, after=found.version - 1)
-        if not tail or tail[0].hash != found.hash:
-            return False
-        try:
-            with all_alive():
-                state = decode_state(found.data)
-        except StoreError:
-            return False
-        if state.version != found.version:
+        if (state := confirmed_state(found, tail)) is None:
             return False
         self._state, self._snapped = state, found.version
         self._head = Head(version=found.version, hash=found.hash, epoch=self._epoch)

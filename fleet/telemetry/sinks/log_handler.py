@@ -108,9 +108,9 @@ class _RedactingRecords:
 
 
 def log_to(handler: FleetLogHandler, *, level: str) -> None:
-    """Records of this process from `level` on go without secrets to the handler, in place of one that was set before.
+    """Records of this process go without secrets to the handler, in place of one that was set before.
 
-    Of libraries only warnings and errors do: some of them tell every request.
+    Those of our own modules do from `level` on, and of libraries only warnings and errors: some tell every request.
     """
     redact_logs()
     root = logging.getLogger()
