@@ -196,7 +196,7 @@ class JobClient:
 
 
 class _Tail:
-    """The log of one job from its first line on, which Ray sends as it is printed; received in a thread."""
+    """The log of one job from its first line on, as it is printed; received in a thread."""
 
     def __init__(self, connect: Callable[[], JobSubmissionClient], job_id: str) -> None:
         self.job_id, self._connect = job_id, connect

@@ -118,7 +118,7 @@ class Course:
         return with_heard(state, found["text"])
 
     async def over(self, state: Session, reason: SessionEnding) -> None:
-        """The end is on record, and in which circle the session went (MB-41); what it left goes on as it is."""
+        """The end is on record, and the circle in which the session went (MB-41). What it left goes on as it is."""
         await self._record_stuck(reason, state)
         assert self._work.council_id is not None, "sessions work for councils"
         ended = SessionEnded(
