@@ -10,12 +10,11 @@ from cluster.local.record import find_running
 from fleet.config.environment import load_settings
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import StoreUnavailable
+from fleet.models.engines.recorded import read_about
+from fleet.models.profiles import RECORDED_PREFIX, recorded_directory, recorded_profile
 
 if TYPE_CHECKING:
     from fleet.wiring.places import StorePlaces
-
-
-_RECORDED = "recorded:"
 
 
 def settings() -> FleetSettings:
@@ -40,7 +39,17 @@ def needed_addresses(found: FleetSettings) -> StorePlaces:
 
 
 def absolute_model(model: str | None) -> str | None:
-    """The profile with the folder of a recording made absolute, because actors have another working directory."""
-    if model is None or not model.startswith(_RECORDED):
+    """The profile with the folder of a recording made absolute, because actors have another working directory.
+
+    It gets the terms that the recording was made under, where the folder says so.
+    """
+    named = recorded_directory(model) if model is not None else None
+    if model is None or named is None:
         return model
-    return _RECORDED + str(Path(model.removeprefix(_RECORDED)).absolute())
+    folder, terms = Path(named).absolute(), model.removeprefix(f"{RECORDED_PREFIX}{named}")
+    about = read_about(folder) if not terms else None
+    if about is None:
+        return f"{RECORDED_PREFIX}{folder}{terms}"
+    return recorded_profile(
+        str(folder), strategy=about.strategy, max_context=about.max_context, max_output=about.max_output
+    )

@@ -9,13 +9,15 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
 from fleet.kernel.types import Frozen
-from fleet.models.engine_config import AnyEngine, Decimal, EngineConfig, RecordedEngine
+from fleet.models.engine_config import AnyEngine, Decimal, EngineConfig, RecordedEngine, Strategy
 from fleet.models.presets import Capability
 from fleet.models.routing.budget import BudgetLimits
 
 RUN_PROFILE = "profile"
 """Entry that stands for the engine a run names (`--model`); without one the entry is left out of the chain."""
 RECORDED_PREFIX = "recorded:"
+_TERMS = "?strategy="
+"""Parts the folder of a recording from the terms of the engine that was recorded."""
 
 
 class PolicyEntry(Frozen):
@@ -136,16 +138,13 @@ class ModelsConfig(Frozen):
         return tuple(engine.engine_id for engine in self.engines)
 
     def engine(self, engine_id: str) -> AnyEngine:
-        """The engine of this id; `recorded:DIR` names a folder of recorded replies.
+        """The engine of this id; `recorded:DIR` names a folder of recorded replies (`recorded_profile`).
 
         Raises:
             InvalidInput: there is no such engine; `allowed` lists those that exist (MB-2).
         """
         if engine_id.startswith(RECORDED_PREFIX) and len(engine_id) > len(RECORDED_PREFIX):
-            directory = engine_id.removeprefix(RECORDED_PREFIX)
-            return RecordedEngine(
-                kind="recorded", engine_id="recorded", model="recorded", directory=directory, unpriced=True
-            )
+            return _recorded(engine_id)
         for engine in self.engines:
             if engine.engine_id == engine_id:
                 return engine
@@ -194,6 +193,39 @@ class ModelsConfig(Frozen):
             max_context=engine.max_context,
             capabilities=engine.capabilities,
         )
+
+
+def recorded_profile(directory: str, *, strategy: Strategy, max_context: int, max_output: int) -> str:
+    """The profile that replays this folder under the terms of the engine that was recorded.
+
+    They stand in the name, so that they are on record with the story that is started with it.
+    """
+    return f"{RECORDED_PREFIX}{directory}{_TERMS}{strategy}&max_context={max_context}&max_output={max_output}"
+
+
+def recorded_directory(profile: str) -> str | None:
+    """The folder that a profile replays; None for one that replays none."""
+    if not profile.startswith(RECORDED_PREFIX):
+        return None
+    return profile.removeprefix(RECORDED_PREFIX).partition(_TERMS)[0]
+
+
+def _recorded(profile: str) -> RecordedEngine:
+    directory, mark, named = profile.removeprefix(RECORDED_PREFIX).partition(_TERMS)
+    given = {"kind": "recorded", "engine_id": "recorded", "model": "recorded", "directory": directory, "unpriced": "1"}
+    pairs = [pair.partition("=") for pair in f"strategy={named}".split("&")] if mark else []
+    terms = {name: value for name, _, value in pairs}
+    try:
+        if unknown := sorted(terms.keys() - {"strategy", "max_context", "max_output"}):
+            raise ValueError(f"nothing is known of {', '.join(unknown)}")
+        return RecordedEngine.model_validate_strings({**given, **terms})
+    except ValueError as error:
+        raise InvalidInput(
+            f"the terms of profile {profile!r} cannot be read: {error}; give recorded:DIR alone, or behind it "
+            f"{_TERMS}session&max_context=N&max_output=N as the recorded engine had them",
+            field="model",
+            value=profile,
+        ) from error
 
 
 def load_models(data: Mapping[str, Any], *, source: str = "config/models.yaml") -> ModelsConfig:

@@ -13,7 +13,7 @@ from fleet.config.environment import config_files
 from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import InvalidInput, ModelUnavailable
 from fleet.models.engine_config import ActorEngine
-from fleet.models.profiles import explain_no_model, load_models
+from fleet.models.profiles import explain_no_model, load_models, recorded_directory
 from fleet.owner.commands.delegations import check_delegates
 from fleet.policy.commands.git import git_address
 from fleet.story.commands.catalogue import parse_command
@@ -69,8 +69,9 @@ def _check_model(settings: FleetSettings, options: RunOptions) -> None:
         from fleet.wiring.models.tokenizers import check_tokenizer
 
         check_tokenizer(engine, settings.home, os.environ)
-    if options.model.startswith("recorded:") and not Path(options.model.removeprefix("recorded:")).is_dir():
-        raise InvalidInput(f"{options.model.removeprefix('recorded:')} is no folder of recorded replies", field="model")
+    replies = recorded_directory(options.model)
+    if replies is not None and not Path(replies).is_dir():
+        raise InvalidInput(f"{replies} is no folder of recorded replies", field="model")
 
 
 def check_repo(repo: str) -> None:

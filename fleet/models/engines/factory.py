@@ -165,7 +165,7 @@ def build_chat_model(
         case PluginEngine():
             made = plugin(engine, _key(engine, key_of) if engine.api_key else None)
             model = made if "tools" in engine.capabilities else TextToolsChatModel(made, engine.tool_form)
-    return model if record_dir is None else RecordingChatModel(model, record_dir, redact=redact)
+    return model if record_dir is None else RecordingChatModel(model, record_dir, engine=engine, redact=redact)
 
 
 def _http_model(engine: HttpEngine, environ: Mapping[str, str], key_of: KeyOf | None) -> ChatModel:

@@ -157,7 +157,7 @@ class EngineModels(Mapping[str, ChatModel]):
         model = self._routed(engine) if is_behind_queue else self._bare[engine_id]
         if self._record_dir is None or isinstance(engine, RecordedEngine):
             return model
-        return RecordingChatModel(model, self._record_dir, redact=self._redact)
+        return RecordingChatModel(model, self._record_dir, engine=engine, redact=self._redact)
 
     def _routed(self, engine: HttpEngine | ActorEngine | PluginEngine) -> ChatModel:
         name = engine.engine_id

@@ -10,7 +10,14 @@ import yaml
 
 from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
 from fleet.models.engine_config import RecordedEngine
-from fleet.models.profiles import Budgets, ModelsConfig, explain_no_model, load_models
+from fleet.models.profiles import (
+    Budgets,
+    ModelsConfig,
+    explain_no_model,
+    load_models,
+    recorded_directory,
+    recorded_profile,
+)
 from fleet.models.routing.budget import BudgetLimits
 
 SHIPPED = Path(__file__).parents[3] / "config" / "models.yaml"
@@ -117,6 +124,17 @@ def test_recorded_folder_is_an_engine_of_its_own() -> None:
     made = config().engine("recorded:some/dir")
     assert isinstance(made, RecordedEngine)
     assert made.directory == "some/dir"
+
+
+def test_recorded_folder_is_replayed_under_the_terms_that_its_profile_names() -> None:
+    profile = recorded_profile("/a?b/replies", strategy="session", max_context=64_000, max_output=9_000)
+    engine = config().engine(profile)
+    assert (engine.strategy, engine.max_context, engine.max_output) == ("session", 64_000, 9_000)
+    assert isinstance(engine, RecordedEngine)
+    assert engine.directory == recorded_directory(profile) == "/a?b/replies"
+    for wrong in ("max_context=12", "price=1", "max_output=many"):
+        with pytest.raises(InvalidInput, match=f"(?s){wrong.partition('=')[0]}.*give recorded:DIR alone"):
+            config().engine(f"recorded:/x?strategy=session&{wrong}")
 
 
 def test_decimal_values_are_text_so_that_requests_have_one_digest() -> None:

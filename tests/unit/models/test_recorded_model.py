@@ -11,7 +11,15 @@ import pytest
 
 from fleet.kernel.errors import ModelTimeout, ModelUnavailable
 from fleet.models.chat import ChatMessage, ChatRequest, Sampling
-from fleet.models.engines.recorded import RecordedChatModel, RecordingChatModel
+from fleet.models.engine_config import MockEngine
+from fleet.models.engines.recorded import (
+    RecordedChatModel,
+    RecordingChatModel,
+    Toolchain,
+    place_of,
+    present_toolchain,
+    read_about,
+)
 from fleet.models.memory import Rule, ScriptedChatModel
 
 
@@ -41,14 +49,14 @@ async def test_two_writers_of_one_request_agree_on_one_reply(tmp_path: Path) -> 
     replies = await asyncio.gather(*(model.complete(request(), request_id="r", timeout_s=60) for model in models))
     replayed = await RecordedChatModel(tmp_path).complete(request(), request_id="r", timeout_s=60)
     assert {reply.text for reply in replies} == {replayed.text}
-    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".json"]
 
 
 async def test_redaction_runs_before_anything_is_written(tmp_path: Path) -> None:
     inner = ScriptedChatModel.of("the key is s3cret")
     model = RecordingChatModel(inner, tmp_path, redact=lambda text: text.replace("s3cret", "[gone]"))
     reply = await model.complete(request("use s3cret"), request_id="r", timeout_s=60)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.rglob("*.json")
     assert "s3cret" not in path.read_text()
     assert reply.text == "the key is [gone]"
     replayed = await RecordedChatModel(tmp_path).complete(request("use s3cret"), request_id="r", timeout_s=60)
@@ -61,6 +69,50 @@ async def test_error_of_the_model_is_not_recorded(tmp_path: Path) -> None:
         await model.complete(request(), request_id="r", timeout_s=60)
     reply = await model.complete(request(), request_id="r", timeout_s=60)
     assert reply.text == "then"
+
+
+async def test_reply_is_kept_under_session_and_turn_and_never_given_to_another_question(tmp_path: Path) -> None:
+    first, again = "st-slugs-abc123/co-fkirjfcsnwkis", "st-slugs-abc123-2/co-aaaaaaaaaaaaa"
+    live = RecordingChatModel(ScriptedChatModel.of("look", "edit"), tmp_path)
+    await live.complete(request("line 1\nexit 0, 3 passed"), request_id=f"{first}/draft/d-1/2#1", timeout_s=60)
+    await live.complete(request("line 1\nexit 1, 3 failed"), request_id=f"{first}/draft/d-1/3#1", timeout_s=60)
+    kept = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")}
+    assert kept == {"co/draft/d-1/2", "co/draft/d-1/3"}
+    model = RecordedChatModel(tmp_path)
+    reply = await model.complete(request("line 1\nexit 0, 3 passed"), request_id=f"{again}/draft/d-1/2#1", timeout_s=60)
+    assert reply.text == "look"
+    with pytest.raises(ModelUnavailable) as caught:
+        await model.complete(request("line 1\nexit 0, 4 passed"), request_id=f"{again}/draft/d-1/2#1", timeout_s=60)
+    assert caught.value.details["place"] == "co/draft/d-1/2"
+    told = str(caught.value)
+    assert "differs at message 2 (user), line 2:\n  recorded: exit 0, 3 passed\n  asked:    exit 0, 4 passed" in told
+
+
+async def test_recording_says_under_which_terms_and_with_which_tools_it_was_made(tmp_path: Path) -> None:
+    engine = MockEngine(kind="mock", engine_id="able", model="m", unpriced=True, max_context=64_000, strategy="session")
+    live = RecordingChatModel(ScriptedChatModel.of("x"), tmp_path, engine=engine)
+    await live.complete(request(), request_id="r", timeout_s=60)
+    about = read_about(tmp_path)
+    assert about is not None
+    assert (about.strategy, about.max_context, about.toolchain) == ("session", 64_000, present_toolchain())
+    other = about.model_copy(update={"toolchain": Toolchain(python="2.7", pytest="3.0")})
+    (tmp_path / "recording.json").write_text(other.model_dump_json())
+    with pytest.raises(ModelUnavailable, match=r"recorded with Python 2\.7 and pytest 3\.0"):
+        await RecordedChatModel(tmp_path).complete(request("another"), request_id="r", timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("request_id", "place"),
+    [
+        ("st-a-1/co-fkirjfcsnwkis/draft/developer-001/12#1", "co/draft/developer-001/12"),
+        ("st-a-1/co-fkirjfcsnwkis/draft/developer-001/12#2", "co/draft/developer-001/12/call-2"),
+        ("st-a-1/docs/0123456789abcdef/document#1", "docs/tree/document"),
+        ("../../etc/x y", "_/_/etc/x_y"),
+        ("r", "r"),
+    ],
+)
+def test_place_names_nothing_that_another_run_calls_otherwise(request_id: str, place: str) -> None:
+    assert place_of(request_id) == place
 
 
 async def test_miss_names_digest_work_folder_how_to_record_and_where_the_nearest_differs(tmp_path: Path) -> None:
@@ -81,8 +133,8 @@ async def test_miss_names_digest_work_folder_how_to_record_and_where_the_nearest
 
 async def test_changed_recording_is_refused(tmp_path: Path) -> None:
     await RecordingChatModel(ScriptedChatModel.of("x"), tmp_path).complete(request(), request_id="r", timeout_s=60)
-    (path,) = tmp_path.iterdir()
-    other = tmp_path / f"{request(seed=2).digest.hex}.json"
+    (path,) = tmp_path.rglob("*.json")
+    other = path.with_name(f"{request(seed=2).digest.hex}.json")
     other.write_bytes(path.read_bytes())
     with pytest.raises(ModelUnavailable, match="another request"):
         await RecordedChatModel(tmp_path).complete(request(seed=2), request_id="r", timeout_s=60)
