@@ -33,12 +33,16 @@ _CLEAN: dict[str, str] = {
     "PYTHONPATH": "/workspace:/workspace/src",
     "PYTEST_ADDOPTS": "-p no:cacheprovider",
     "TZ": "UTC",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "COLUMNS": "80",
 }
 """The environment of every command, so that its output is the same on another day and machine."""
 _LIMITS = Limits(memory_bytes=2 << 30, pids=512, output_bytes=8 << 20)
 _TESTS: dict[str, str] = {"python": "pytest", "go": "go_test", "node": "npm_test", "rust": "cargo_test"}
 _FAILED = re.compile(r"\bFAIL(?:ED|URE)?\b|\bERROR\b|\w+(?:Error|Exception)\b|\bpanicked\b|^--- FAIL", re.MULTILINE)
 _NUMBERS = re.compile(r"\d+")
+_WORDS = re.compile(r"[\s;|&<>()=,]+")
 _MAX_NAMED = 12
 
 
@@ -164,6 +168,13 @@ def ended_as(result: RunResult, spec: RunSpec) -> str:
     return _ENDED.get(result.reason, f"exit {result.exit_code}")
 
 
+def _place_of_hit(hit: str) -> tuple[str, int]:
+    """File and line: `grep` goes through a folder in the order of its disk."""
+    path, _, rest = hit.partition(":")
+    number = rest.partition(":")[0]
+    return path, int(number) if number.isdecimal() else 0
+
+
 def changed_line(changes: Sequence[PathChange]) -> str:
     """Which files the command changed, in one line; "" when it changed none."""
     signs = {"added": "+", "removed": "-", "modified": "~"}
@@ -182,13 +193,23 @@ def failure_of(result: RunResult, lines: Sequence[str]) -> Digest | None:
     return digest_of_json({"reason": result.reason, "said": folded[:100]})
 
 
+def named_files(command: str, cwd: str, paths: Collection[str]) -> tuple[str, ...]:
+    """The files of the repository that a command names, as `cat` and `sed` are told what to show."""
+    below = "" if cwd in ("", ".") else f"{cwd.strip('/')}/"
+    words = dict.fromkeys(
+        word.strip("'\"").removeprefix("/workspace/").removeprefix("./") for word in _WORDS.split(command)
+    )
+    found = [path for word in words for path in (f"{below}{word}", word) if word and path in paths]
+    return tuple(dict.fromkeys(found))[:_MAX_NAMED]
+
+
 def found_by(lines: Sequence[str], *, glob: str, most: int, chars: int) -> str:
     """The hits of a search: how many in which file first, then the first of them; "" when there are none.
 
     Args:
         glob: of the whole path where it has a slash; names alone were compared by the search itself.
     """
-    hits = [line.removeprefix("./") for line in lines if line.strip()]
+    hits = sorted((line.removeprefix("./") for line in lines if line.strip()), key=_place_of_hit)
     if "/" in glob:
         hits = [hit for hit in hits if glob_matches(glob, hit.partition(":")[0])]
     if not hits:

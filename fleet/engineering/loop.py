@@ -145,13 +145,16 @@ def _cut_note(state: Session) -> str:
 
 
 def _standing(state: Session) -> str:
-    """Where the session stands, in one line that never changes again."""
+    """Where the session stands, in one line that never changes again.
+
+    Time is told only once it is short: how long a command took is another number in every run, and a reply that was
+    recorded answers the same words only.
+    """
     terms, spent = state.terms, state.spent
     used = max(
         spent.prompt_tokens * 100 // terms.prompt_tokens,
         spent.output_tokens * 100 // terms.output_tokens,
-        spent.wall_ms // (terms.wall_s * 10),
     )
-    line = f"[turn {len(state.turns)} of {terms.turns}; {min(used, 100)} % of the budget used]"
-    little = max(used, len(state.turns) * 100 // terms.turns) >= _TELL_AT
+    line = f"[turn {len(state.turns)} of {terms.turns}; {min(used, 100)} % of the tokens used]"
+    little = max(used, len(state.turns) * 100 // terms.turns, spent.wall_ms // (terms.wall_s * 10)) >= _TELL_AT
     return f"{line} Little is left: finish, run the tests, submit." if little else line

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from fleet.models.replies.json_reply import normalise_output
+from fleet.engineering.normal import normal_lines
 from fleet.redaction.redact import redact
 
 _OURS = re.compile(r"<(?=/?(?:tool_result|context|your_input|persona|person_says)\b)", re.IGNORECASE)
@@ -39,10 +39,9 @@ def said_by(person: str, text: str) -> str:
     return f'A person of your team says:\n<person_says who="{person}">\n{untrusted(text)}\n</person_says>'
 
 
-def output_lines(text: str) -> list[str]:
-    """The lines of an output in their normal form: no colours, no progress, no durations, repetitions folded."""
-    settled = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-    return _folded([_cut_line(line) for line in normalise_output(settled).split("\n")])
+def output_lines(text: str, *, command: str = "", known: Collection[str] = ()) -> list[str]:
+    """The lines of an output in their normal form (`normal_lines`), long ones cut, repetitions folded."""
+    return _folded([_cut_line(line) for line in normal_lines(text, command=command, known=known)])
 
 
 def _cut_line(line: str) -> str:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
-from fleet.engineering.commands import changed_line, ended_as, failure_of, found_by, spec_of, told_of_tests
+from fleet.engineering.commands import (
+    changed_line,
+    ended_as,
+    failure_of,
+    found_by,
+    named_files,
+    spec_of,
+    told_of_tests,
+)
 from fleet.engineering.shown import cut_output, fenced, output_lines, untrusted
 from fleet.engineering.state import Outcome, SeenKind, Session
 from fleet.engineering.tools import SessionCall
@@ -20,13 +29,15 @@ from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.service.runs import language_of, toolchain_for
 from fleet.trees.port import BlobStore
-from fleet.trees.service import read_changes
+from fleet.trees.service import file_text, read_changes
 from fleet.trees.tree import Tree, changed_paths
 from fleet.workspace.service.results import parse_junit
 
 RUNS = frozenset({"run", "tests", "search"})
 """The tools that are runs in the sandbox."""
 _MAX_HITS = 50
+_NAMED_CHARS = 200_000
+"""Of a file that a command names and its output may show."""
 _KEPT_OUTPUT = 2 << 20
 """Characters of an output that can be read afterwards; of a longer one the beginning and the end."""
 
@@ -47,7 +58,9 @@ async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, s
     except InvalidInput as error:
         return Outcome("result", f"Not executed: {error.message}.", state.head)
     result = await bench.journal.run(step, spec, work)
-    lines = output_lines(await _printed(bench.blobs, result))
+    command = call.text("command")
+    known = await _lines_of(bench.blobs, tree, named_files(command, call.text("cwd"), tree))
+    lines = output_lines(await _printed(bench.blobs, result), command=command, known=known)
     if call.name == "search" and result.exit_code in (0, 1):
         return _found(call, lines if result.exit_code == 0 else [], result, state)
     outcome = await _ended(bench.blobs, call, spec, result, lines, state)
@@ -103,6 +116,12 @@ async def _with_tests(bench: Workbench, outcome: Outcome, result: RunResult) -> 
     return replace(
         outcome, kind=kind, text=f"{line}\n{outcome.text}", failure=said.failure, brief=f"{outcome.brief}; {line[:300]}"
     )
+
+
+async def _lines_of(blobs: BlobStore, tree: Tree, paths: Sequence[str]) -> frozenset[str]:
+    """The lines of these files: an output that shows them shows what they say, and no machine's doing."""
+    texts = [await file_text(blobs, tree, path, limit=_NAMED_CHARS) for path in paths]
+    return frozenset(line.rstrip() for text in texts if text for line in text.split("\n"))
 
 
 async def _printed(blobs: BlobStore, result: RunResult) -> str:

@@ -70,7 +70,7 @@ def test_session_begins_with_a_question_and_makes_calls_in_their_order():
     state = after_outcome(state, second.call, Outcome("edit", "Edited a.py.", head("one")))
     assert next_step(state) == Ask(2)
     assert state.head == head("one")
-    assert told(state).endswith("[turn 1 of 30; 0 % of the budget used]")
+    assert told(state).endswith("[turn 1 of 30; 0 % of the tokens used]")
 
 
 def test_what_cannot_be_carried_out_is_answered_in_its_place():
