@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fleet.council.evidence import Evidence
 from fleet.events.codec import decode
 from fleet.events.council import BallotCast, DraftReceived
 from fleet.events.envelope import StoredEvent
 from fleet.events.story import StoryTransitioned
-from fleet.story.state import StoryState
+from fleet.story.state import CouncilRecord, StoryState
 
 
 def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: str | None) -> dict[str, Any]:
@@ -49,14 +50,45 @@ def summarise(state: StoryState, events: Sequence[StoredEvent], *, waiting_for: 
     return facts | {"lines": _lines(facts)}
 
 
-def _council(record: Any) -> dict[str, Any]:
+def _council(record: CouncilRecord) -> dict[str, Any]:
     return {
         "kind": f"advice on {record.opened.output_kind}" if record.is_advice else record.opened.output_kind,
         "status": record.status,
         "winner": record.winner,
         "reason": record.reason,
         "drafts": sum(isinstance(p, DraftReceived) for p in record.said.values()),
+        "why": why_chosen(record),
     }
+
+
+def why_chosen(record: CouncilRecord) -> str | None:
+    """Why this work on a task was chosen before the others, in the order in which the rules look at it (CN-53).
+
+    None where nothing was chosen, or what was chosen cannot be executed.
+    """
+    if record.winner is None or record.opened.output_kind != "code_patch":
+        return None
+    found = {version.author: version for version in record.deliberation.versions() if version.evidence is not None}
+    author, won = record.chosen.author, record.chosen.evidence
+    assert won is not None, "only what was measured is chosen"
+    others = [version.evidence for name, version in found.items() if name != author and version.evidence is not None]
+    told = [f"chose the work of {author}: {_shown(won)}"]
+    told += [f"{name}: {_shown(v.evidence)}" for name, v in sorted(found.items()) if name != author and v.evidence]
+    if not others:
+        return told[0]
+    if any((e.gates_ok, e.trusted_passed) != (won.gates_ok, won.trusted_passed) for e in others):
+        by = "what was executed decided"
+    elif any(e.cluster_id != won.cluster_id for e in others):
+        by = "most of them behave like it" if won.cluster_size > 1 else "ballots decided between equals"
+    else:
+        by = "they behave alike, and the smallest change was taken"
+    return f"{'; '.join(told)}; {by}"
+
+
+def _shown(found: Evidence) -> str:
+    failed = [gate.name for gate in found.gates if not gate.ok]
+    gates = f"gate {', '.join(failed)} failed" if failed else "gates passed"
+    return f"{gates}, {found.trusted_passed} of {found.trusted_total} independent tests, {found.diff_lines} lines"
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -75,6 +107,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         left = "open" if council["status"] == "IN_PROGRESS" else "a verdict, in its record"
         what = council["winner"] or council["reason"] or left
         lines.append(("council", f"{council['kind']}: {council['drafts']} drafts, {council['status'].lower()}: {what}"))
+        lines += [("why", council["why"])] if council["why"] else []
     lines.append(("votes", f"{facts['ballots']} ballots"))
     lines.append(("model", f"{facts['model_calls']} calls, {facts['tokens']} tokens"))
     lines.append(("phases", ", ".join(f"{k} {v} s" for k, v in facts["phases"].items())))

@@ -18,6 +18,11 @@ def test_finished_story_names_branch_tests_score_and_councils():
     labels = [label for label, _ in facts["lines"]]
     assert labels[:4] == ["branch", "commit", "unit", "quality"]
     assert "next" not in labels
+    (why,) = [value for label, value in facts["lines"] if label == "why"]
+    assert why == (
+        "chose the work of developer-001: gates passed, 4 of 4 independent tests, 20 lines; developer-002: gates "
+        "passed, 4 of 4 independent tests, 20 lines; ballots decided between equals"
+    )
 
 
 @pytest.mark.parametrize(
