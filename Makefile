@@ -15,7 +15,8 @@ FOUND := $(shell for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do
 .NOTPARALLEL:
 
 help: ## this list
-	@echo "make demo       run the main job on the example repository (MODEL=<profile> asks a live model)"
+	@echo "make demo       a feature of a real library, by sessions with recorded replies (MODEL=<profile> asks a live"
+	@echo "                model; EXAMPLE=bundled takes the small example of this repository)"
 	@echo "make local      fetch the small local model and build llama.cpp, once (1.1 GB, 15 minutes), for MODEL=local"
 	@echo "make test       every check but the slow ones: lint, types, imports, rules, docs, tests"
 	@echo "make coverage   the same, and how much of each package its tests run (CI has this; as 'make test COVERAGE=1')"
@@ -45,7 +46,7 @@ $(READY): requirements-dev.lock pyproject.toml docs/openapi.json scripts/setup_e
 	@$(FOUND) scripts/setup_env.py $(VENV)
 
 demo: $(READY)
-	@MODEL="$(MODEL)" $(BIN)/python scripts/demo.py
+	@MODEL="$(MODEL)" EXAMPLE="$(EXAMPLE)" $(BIN)/python -m scripts.demo
 
 local: $(READY)
 	@FLEET_HOME="$${FLEET_HOME:-$(CURDIR)/.fleet/home}" $(BIN)/fleet models pull local --engine

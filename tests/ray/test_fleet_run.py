@@ -21,6 +21,7 @@ from fleet.kernel.ids import StreamId
 from fleet.log.redis.connection import connect_redis
 from fleet.log.redis.log import RedisEventLog
 from fleet.story.evolve.story import fold
+from scripts.examples import BUNDLED
 from tests.support.processes import processes_below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +31,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def example_repository(folder: Path) -> Path:
     """A fresh copy of the example repository, with the same commit id everywhere."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import demo; from pathlib import Path; "
-    code += f"demo.STAGE = Path({str(folder)!r}); demo.fresh_repository()"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return folder / "repo"
+    return BUNDLED.repository(folder / "repo")
 
 
 def command(home: Path, repo: Path, *more: str) -> list[str]:

@@ -186,9 +186,7 @@ def ids(envelopes: list[dict[str, Any]]) -> list[str]:
 
 
 def test_run_while_a_fleet_is_up_uses_it_and_leaves_it_up(up: Up, tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); import demo; from pathlib import Path; "
-    code += f"demo.STAGE = Path({str(tmp_path)!r}); demo.fresh_repository()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    demo_repository(tmp_path)
     before = find_running(up.home)
     story, model = str(DEMO / "story.yaml"), f"recorded:{DEMO / 'replies'}"
     repo = str(tmp_path / "repo")

@@ -21,7 +21,8 @@ EXAMPLE = ROOT / "examples" / "inflection"
 @pytest.mark.rule("PL-52", "RC-70", "LC-64")
 async def test_story_on_a_library_from_its_source_distribution_is_delivered(tmp_path: Path) -> None:
     fetched = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "second_example.py"), str(tmp_path)],
+        [sys.executable, "-m", "scripts.second_example", str(tmp_path)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -16,6 +15,7 @@ from fleet.models.engines.recorded import RecordedChatModel
 from fleet.models.memory import Outcome, ScriptedChatModel
 from fleet.models.port import ChatModel
 from fleet.models.prompts.prompt import kind_of
+from scripts.examples import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
@@ -43,13 +43,7 @@ def demo_story() -> dict[str, Any]:
 
 def demo_repository(folder: Path) -> Path:
     """A fresh copy of the example repository below `folder`, with the same commit id everywhere."""
-    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "scripts" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-    demo.__dict__["STAGE"] = folder
-    return demo.fresh_repository()
+    return BUNDLED.repository(folder / "repo")
 
 
 def _proposal(risk: str) -> str:
