@@ -112,7 +112,11 @@ def library_repository(archive: Path, wanted: Distribution, repo: Path) -> Path:
     shutil.rmtree(repo, ignore_errors=True)
     repo.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=repo.parent) as part, tarfile.open(archive) as bundle:
-        bundle.extractall(part, filter="data")
+        # Early releases of 3.11 have no filters; the archive is known by its digest.
+        if hasattr(tarfile, "data_filter"):
+            bundle.extractall(part, filter="data")
+        else:
+            bundle.extractall(part)
         (Path(part) / f"{wanted.name}-{wanted.version}").rename(repo)
     for path in sorted(repo.rglob("*")):
         if path.is_file():

@@ -26,7 +26,8 @@ from fleet.models.port import ChatModel
 WORDS = "{{the words of a person}}"
 """Stands in a recorded request where a person may have said anything: the reply is the same whatever it was."""
 _MOST = 4000
-_SHOWN = 240
+_BEFORE, _SHOWN = 60, 240
+"""Characters of a line that are shown: before the place where two lines part, and in all."""
 # Work that is rejected is done again, and its prompts are recorded; any other gate is only asked for again.
 _TURNED_DOWN = re.compile(r"^- gate (?!task_acceptance )[a-z_]+ rejected by role [a-z]+\n", re.MULTILINE)
 _HOW = "record it with `--model PROFILE --record DIR`"
@@ -45,7 +46,7 @@ class Recording(Frozen):
     """Session and turn, or the name of the step; "" in recordings of format 1, which knew none."""
 
 
-class Toolchain(Frozen):
+class ToolVersions(Frozen):
     """The versions that the outputs of tools in a recording come from."""
 
     python: str
@@ -60,7 +61,7 @@ class About(Frozen):
     max_context: int
     """Of the engine that was recorded, in tokens: what sessions are shown is cut to it."""
     max_output: int
-    toolchain: Toolchain
+    toolchain: ToolVersions
 
 
 _ABOUT = "recording.json"
@@ -87,13 +88,13 @@ def place_of(request_id: str) -> str:
     return "/".join([*found, *([f"call-{call}"] if call.isdecimal() and call != "1" else [])])
 
 
-def present_toolchain() -> Toolchain:
+def present_toolchain() -> ToolVersions:
     """The versions that tools of this environment run with."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     try:
-        return Toolchain(python=python, pytest=version("pytest"))
+        return ToolVersions(python=python, pytest=version("pytest"))
     except PackageNotFoundError:
-        return Toolchain(python=python, pytest="none")
+        return ToolVersions(python=python, pytest="none")
 
 
 def read_about(directory: Path) -> About | None:
@@ -146,14 +147,13 @@ def first_difference(recorded: ChatRequest, asked: ChatRequest) -> Difference | 
     """Where the two stop being equal; None for equal ones."""
     for one, other in zip_longest(lines_of(recorded), lines_of(asked), fillvalue=("", _NOTHING)):
         if one != other:
-            return Difference(other[0] or one[0], *_around(one[1], other[1]))
+            start = max(0, len(os.path.commonprefix([one[1], other[1]])) - _BEFORE)
+            return Difference(other[0] or one[0], _part(one[1], start), _part(other[1], start))
     return None
 
 
-def _around(one: str, other: str) -> tuple[str, str]:
-    """Both lines from a little before the place where they part."""
-    start = max(0, len(os.path.commonprefix([one, other])) - 60)
-    return tuple(f"{'...' if start else ''}{line[start : start + _SHOWN]}" for line in (one, other))  # pyright: ignore[reportReturnType]
+def _part(line: str, start: int) -> str:
+    return f"{'...' if start else ''}{line[start : start + _SHOWN]}"
 
 
 def lines_of(request: ChatRequest) -> Iterator[tuple[str, str]]:

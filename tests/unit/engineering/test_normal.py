@@ -33,7 +33,7 @@ total 24
 uid=0(root) gid=0(root)
 2027-01-03 11:12:13,999 INFO listening on 127.0.0.1:51999
 Sun Jan  3 11:12:13 UTC 2027
-wrote /var/tmp/tmpzz99yy88/out.txt and /var/tmp/tmpzz99yy88
+wrote /srv/scratch/tmpzz99yy88/out.txt and /srv/scratch/tmpzz99yy88
 worker pid 22 at 0x55aa0001
 bash: line 3:    17 Killed                  python loop.py
 [1] 12

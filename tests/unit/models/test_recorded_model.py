@@ -15,7 +15,7 @@ from fleet.models.engine_config import MockEngine
 from fleet.models.engines.recorded import (
     RecordedChatModel,
     RecordingChatModel,
-    Toolchain,
+    ToolVersions,
     place_of,
     present_toolchain,
     read_about,
@@ -95,7 +95,7 @@ async def test_recording_says_under_which_terms_and_with_which_tools_it_was_made
     about = read_about(tmp_path)
     assert about is not None
     assert (about.strategy, about.max_context, about.toolchain) == ("session", 64_000, present_toolchain())
-    other = about.model_copy(update={"toolchain": Toolchain(python="2.7", pytest="3.0")})
+    other = about.model_copy(update={"toolchain": ToolVersions(python="2.7", pytest="3.0")})
     (tmp_path / "recording.json").write_text(other.model_dump_json())
     with pytest.raises(ModelUnavailable, match=r"recorded with Python 2\.7 and pytest 3\.0"):
         await RecordedChatModel(tmp_path).complete(request("another"), request_id="r", timeout_s=60)

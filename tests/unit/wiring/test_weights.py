@@ -144,7 +144,7 @@ async def test_recorded_reply_holds_neither_the_keys_of_engines_nor_what_looks_l
     )
     asked = ChatRequest(messages=(ChatMessage(role="user", content=f"is {KEY} the key?"),))
     reply = await models["local"].complete(asked, request_id="r", timeout_s=60)
-    (kept,) = tmp_path.iterdir()
+    (kept,) = tmp_path.glob("r/*.json")
     assert kept.name == f"{asked.digest.hex}.json"
     assert not any(secret in kept.read_text() + reply.text for secret in (KEY, token))
     assert reply.text == "the key is [REDACTED:KNOWN_SECRET], the token [REDACTED:GITHUB]"

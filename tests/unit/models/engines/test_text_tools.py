@@ -93,7 +93,7 @@ async def test_recording_holds_no_secret_in_the_arguments_of_a_call(tmp_path: Pa
     messages = (*REQUEST.messages, ChatMessage(role="assistant", content="", tool_uses=(use,)))
     answer = await model.complete(REQUEST.model_copy(update={"messages": messages}), request_id="r", timeout_s=60)
     assert answer.tool_uses[0].arguments == '{"path": "[secret]"}'
-    (kept,) = tmp_path.glob("*.json")
+    (kept,) = tmp_path.rglob("*.json")
     assert "a.py" not in kept.read_text()
 
 
