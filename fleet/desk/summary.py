@@ -62,7 +62,7 @@ def _council(record: CouncilRecord) -> dict[str, Any]:
 
 
 def why_chosen(record: CouncilRecord) -> str | None:
-    """Why this work on a task was chosen before the others, in the order in which the rules look at it (CN-53).
+    """Why this work on a task was chosen before the others (CN-53).
 
     None where nothing was chosen, or what was chosen cannot be executed.
     """
