@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from fleet.forge.port import FetchedRepository, StagedRepository
-from fleet.kernel.errors import ArtifactNotFound, ToolFailed
+from fleet.kernel.errors import ToolFailed
 from fleet.kernel.ids import Digest
 from fleet.owner.workbench import Workbench
 from fleet.policy.commands.git import GitAddress, git_address
-from fleet.policy.runs.toolchains import Language
-from fleet.sandbox.service.runs import language_of
-from fleet.trees.tree import decode_tree
 from fleet.workspace.service.repository_specs import FETCHED, fetched_of
 
 FETCH_STEPS = "base/fetch/"
@@ -64,16 +61,3 @@ async def packs_of(bench: Workbench, commit: str) -> tuple[Digest, ...]:
         if (await bench.blobs.get(found["commit.txt"])).decode(errors="replace").strip() == commit:
             return (found["new.pack"],)
     return ()
-
-
-async def project_language(bench: Workbench, tree: Digest | None) -> Language:
-    """The language of the story's toolchain; a Python one says nothing of the project, so its files say it."""
-    known = bench.journal.policy.policy.toolchains.get(bench.toolchain)
-    if known is not None and known.language != "python":
-        return known.language
-    if tree is None:
-        return "python"
-    try:
-        return language_of(decode_tree(await bench.blobs.get(tree)))
-    except ArtifactNotFound:
-        return "python"  # the tool that needs the tree says what is wrong

@@ -16,7 +16,7 @@ CODE = ("fleet", "serve_apps", "actors", "cluster")
 MOST_PACKAGES, MOST_MODULES, MOST_FOLDERS, MOST_IMPORTS, MOST_WORDS, SMALL = 34, 15, 8, 20, 20, 80
 
 CEILINGS = {
-    "small modules with one importer in their folder": 11,
+    "small modules with one importer in their folder": 10,
     "lines with `pyright: ignore`": 107,
     "parameters of any mapping in story, owner and desk": 21,
     "public class names that several modules define": 66,

@@ -17,7 +17,6 @@ from typing import Any
 from fleet.kernel.errors import ContextTooLarge, FleetError, ModelUnavailable
 from fleet.models.chat import CallTag, ChatRequest, FinishReason, TokenUsage
 from fleet.models.engine_config import ActorEngine
-from fleet.models.engines.chat_template import template_messages, template_tools
 from fleet.models.engines.children import descendants, end
 from fleet.models.engines.vllm_options import (
     RANKS,
@@ -26,6 +25,8 @@ from fleet.models.engines.vllm_options import (
     engine_environment,
     free_memory,
     has_wide_floats,
+    template_messages,
+    template_tools,
 )
 from fleet.models.port import LoadedModel, TokenPiece
 from fleet.models.prompts.tool_text import tool_uses_in

@@ -1,14 +1,18 @@
-"""What vLLM is told: its arguments and environment from an entry of config/models.yaml. Needs no vLLM."""
+"""What vLLM is told: arguments and environment of an engine, and conversations as chat templates take them.
+
+Needs no vLLM.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fleet.kernel.errors import ModelUnavailable
-from fleet.models.chat import Priority
+from fleet.models.chat import ChatMessage, Priority, ToolOffer
 from fleet.models.engine_config import ActorEngine
 
 RANKS: Mapping[Priority, int] = {"person": 0, "story": 1, "batch": 2}
@@ -109,3 +113,33 @@ def has_wide_floats(cpuinfo: str) -> bool:
     """Whether the CPU computes in bfloat16 at speed, by the text of /proc/cpuinfo."""
     flags = next((line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))), "").split()
     return bool({"avx512f", "amx_bf16", "avx512_bf16", "bf16"} & set(flags))
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Messages as chat templates expect them."""
+    return [_message(message) for message in messages]
+
+
+def template_tools(tools: Sequence[ToolOffer]) -> list[dict[str, Any]]:
+    """Offers as chat templates expect them."""
+    return [{"type": "function", "function": tool.model_dump()} for tool in tools]
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    known: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_uses:
+        known["tool_calls"] = [
+            {"type": "function", "id": use.id, "function": {"name": use.name, "arguments": _read(use.arguments)}}
+            for use in message.tool_uses
+        ]
+    if message.tool_use_id is not None:
+        known["tool_call_id"] = message.tool_use_id
+    return known
+
+
+def _read(arguments: str) -> Any:
+    # Templates print arguments as JSON themselves; what is broken is shown as the model wrote it.
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

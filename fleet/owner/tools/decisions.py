@@ -14,7 +14,7 @@ from fleet.log.port import Command
 from fleet.owner.commands.consent import ask_consent
 from fleet.owner.journal.step_records import denied_call
 from fleet.owner.journal.steps import Seat, Work, approvals_of
-from fleet.owner.story_repository import packs_of, project_language, staged_repository
+from fleet.owner.story_repository import packs_of, staged_repository
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import (
     Allowed,
@@ -29,6 +29,7 @@ from fleet.policy.rules.config import Policy
 from fleet.policy.rules.policy import decide, enforce, obligations_of
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunSpec
+from fleet.sandbox.service.runs import project_language
 from fleet.story.commands.command import Caller
 from fleet.story.state import MAX_DENIALS, StoryState, stuck_on_denial
 from fleet.story.tool_steps import claimed_by, known_trees
@@ -127,7 +128,7 @@ async def context_of(
 
     Raises StoreUnavailable: what the call is about cannot be read now.
     """
-    is_git = call.tool == "git"
+    is_git, toolchain = call.tool == "git", bench.journal.policy.policy.toolchains.get(bench.toolchain)
     staged = await staged_repository(bench) if is_git else None
     return ToolContext(
         story_id=bench.state.story_id,
@@ -143,7 +144,7 @@ async def context_of(
         repository=staged.name if staged else None,
         packs=await packs_of(bench, str(call.args.get("commit"))) if is_git and call.op == "push_branch" else (),
         toolchain=bench.toolchain,
-        language=await project_language(bench, facts.tree),
+        language=await project_language(bench.blobs, facts.tree, toolchain),
         environment=facts.environment,
     )
 

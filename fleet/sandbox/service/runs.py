@@ -7,17 +7,18 @@ from collections.abc import Collection
 from pydantic import ValidationError
 
 from fleet.kernel.digest import canonical_json
-from fleet.kernel.errors import FleetError, LogCorrupted, PolicyDenied, SandboxUnavailable
+from fleet.kernel.errors import ArtifactNotFound, FleetError, LogCorrupted, PolicyDenied, SandboxUnavailable
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import OutputStream, RunResult, RunSpec
-from fleet.policy.runs.toolchains import Language
+from fleet.policy.runs.toolchains import Language, ToolchainConfig
 from fleet.policy.secret_grants import SECRET_RULE
 from fleet.policy.secret_refs import plan_delivery
 from fleet.sandbox.port import LogPage
 from fleet.secrets.port import SecretDelivery
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.trees.port import BlobStore
+from fleet.trees.tree import decode_tree
 
 LOST = RunResult(status="error", reason="sandbox_lost", exit_code=None)
 """What is recorded for a run whose supervisor died (RC-27)."""
@@ -123,6 +124,18 @@ def language_of(paths: Collection[str]) -> Language:
             if name in root:
                 return language
     return "python"
+
+
+async def project_language(blobs: BlobStore, tree: Digest | None, toolchain: ToolchainConfig | None) -> Language:
+    """The language of a toolchain; a Python one says nothing of the project, so its files say it."""
+    if toolchain is not None and toolchain.language != "python":
+        return toolchain.language
+    if tree is None:
+        return "python"
+    try:
+        return language_of(decode_tree(await blobs.get(tree)))
+    except ArtifactNotFound:
+        return "python"  # the tool that needs the tree says what is wrong
 
 
 def toolchain_for(language: Language, toolchain: str) -> str:

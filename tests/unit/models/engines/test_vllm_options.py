@@ -9,13 +9,14 @@ import pytest
 from fleet.kernel.errors import ModelUnavailable
 from fleet.models.chat import ChatMessage, ToolOffer, ToolUse
 from fleet.models.engine_config import LoraAdapter
-from fleet.models.engines.chat_template import template_messages, template_tools
 from fleet.models.engines.vllm_options import (
     check_memory,
     engine_arguments,
     engine_environment,
     free_memory,
     has_wide_floats,
+    template_messages,
+    template_tools,
 )
 from fleet.models.weight_sources.folder import check_digest, digest_of_path, present, size_of_weights
 from tests.support.engines import actor_engine
