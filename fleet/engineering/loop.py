@@ -9,11 +9,14 @@ from fleet.engineering.state import (
     Session,
     SessionEnding,
     settled,
+    with_facts,
     with_outcome,
     with_reply,
+    with_summary,
     without_reply,
 )
 from fleet.engineering.stuck import nudge_for, pattern_in
+from fleet.engineering.summary import known_facts
 from fleet.engineering.tools import TOOL_NAMES, SessionCall, call_of
 from fleet.engineering.transcript import all_masked, masks_of, prompt_tokens
 from fleet.kernel.ids import Digest
@@ -22,6 +25,10 @@ from fleet.models.replies.session_reply import SessionReply
 
 _TELL_AT = 80
 """Per cent of a budget from which on the engineer is told that little is left."""
+_BETWEEN_SUMMARIES = 10
+"""Turns that a summary must last; one that lasts less long ends the session as going in a circle."""
+_TOO_OFTEN = 3
+"""Prompts in a row that the engine found too long: masked after the first, summarised after the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,15 @@ class Ask:
 
     number: int
     """Of the turn, from 1."""
+    is_summary: bool = False
+    """It is asked for a summary of the conversation, which takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What the program knows is to be put beside the summary of this turn."""
+
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +66,7 @@ class Over:
     reason: SessionEnding
 
 
-Step = Ask | Carry | Over
+Step = Ask | Carry | Recall | Over
 
 
 def next_step(state: Session) -> Step:
@@ -60,13 +76,21 @@ def next_step(state: Session) -> Step:
     """
     if state.ended is not None:
         return Over(state.ended)
+    if state.turns and state.turns[-1].is_summary and state.turns[-1].facts is None:
+        return Recall(len(state.turns))
     use = state.pending
     if use is not None:
         call = call_of(use)
         assert isinstance(call, SessionCall), "uses that are no call have their answer"
         return Carry(len(state.turns), len(state.turns[-1].seen) + 1, call, state.head)
-    ending = pattern_in(state) or _used_up(state)
-    return Over(ending) if ending is not None else Ask(len(state.turns) + 1)
+    if state.too_long >= _TOO_OFTEN:
+        return Over(SessionEnding.CONTEXT_USED)
+    if ending := pattern_in(state) or _used_up(state):
+        return Over(ending)
+    is_crowded = _is_crowded(state)
+    if is_crowded and (ending := _no_room(state)):
+        return Over(ending)
+    return Ask(len(state.turns) + 1, is_summary=is_crowded)
 
 
 def _used_up(state: Session) -> SessionEnding | None:
@@ -77,14 +101,30 @@ def _used_up(state: Session) -> SessionEnding | None:
         return SessionEnding.TOKENS_USED
     if spent.wall_ms >= terms.wall_s * 1000:
         return SessionEnding.TIME_USED
-    if prompt_tokens(state) + terms.output + terms.largest_result > terms.window:
+    return None
+
+
+def _is_crowded(state: Session) -> bool:
+    """Whether there is no room for a reply and what it may ask for, masked as the conversation is."""
+    terms, used = state.terms, prompt_tokens(state)
+    if state.too_long == _TOO_OFTEN - 1 and not state.turns[-1].is_summary:
+        return True
+    return used > terms.crowded_above or used + terms.output + terms.largest_result > terms.window
+
+
+def _no_room(state: Session) -> SessionEnding | None:
+    """Why a summary is of no use; None when it is."""
+    since = len(state.turns) - state.summarised
+    if state.summarised and since < _BETWEEN_SUMMARIES:
+        return SessionEnding.SUMMARISED_AGAIN if since else SessionEnding.CONTEXT_USED
+    if prompt_tokens(state) - state.terms.prompt < state.terms.worth_summing and not state.too_long:
         return SessionEnding.CONTEXT_USED
     return None
 
 
 def after_reply(state: Session, reply: SessionReply, usage: TokenUsage, *, latency_ms: int) -> Session:
     """The state once this reply is on record."""
-    state = with_reply(state, reply, usage, latency_ms=latency_ms)
+    state = replace(with_reply(state, reply, usage, latency_ms=latency_ms), too_long=0)
     if not reply.uses:
         state = _with_problem(state, _without_call(reply))
     return _advanced(state)
@@ -99,7 +139,23 @@ def after_unusable(
         is_too_long: the engine found the prompt too long; from here on it is as short as it can be.
     """
     state = without_reply(state, problem, usage, latency_ms=latency_ms)
-    return _advanced(replace(state, masked=all_masked(state)) if is_too_long else state)
+    if is_too_long:
+        state = replace(state, masked=all_masked(state), too_long=state.too_long + 1)
+    return _advanced(state)
+
+
+def after_summary(state: Session, text: str, usage: TokenUsage, *, latency_ms: int) -> Session:
+    """The state once the summary is on record.
+
+    Args:
+        text: "" when the engine gave none: what the program knows goes on alone.
+    """
+    return with_summary(state, text, usage, latency_ms=latency_ms)
+
+
+def after_facts(state: Session, diff: str) -> Session:
+    """The state once the changes so far are on record beside the summary."""
+    return _advanced(with_facts(state, known_facts(state, diff)))
 
 
 def after_outcome(state: Session, call: SessionCall, outcome: Outcome) -> Session:

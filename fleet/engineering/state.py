@@ -40,6 +40,8 @@ class SessionEnding(StrEnum):
     NO_USABLE_REPLY = "no_usable_reply"
     STOPPED = "stopped"
     """A person ended it."""
+    SUMMARISED_AGAIN = "summarised_again"
+    """Its summary was hardly written when there was no room any more: it goes in a circle of summaries."""
     COUNCIL_OVER = "council_over"
     """The time or the tokens of its council are used."""
 
@@ -96,6 +98,10 @@ class Turn:
     """Words of ours after the last result: where the session stands, and a nudge. They never change again."""
     heard: str = ""
     """What people said before this reply."""
+    is_summary: bool = False
+    """The reply takes the place of all turns before it."""
+    facts: str | None = None
+    """What the program adds to a summary; None until that is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,8 @@ class Session:
     notes: tuple[str, ...] = field(default=())
     heard: str = ""
     """What people said since the last reply: it stands before the next one."""
+    too_long: int = 0
+    """How often in a row the engine found the prompt too long."""
 
     @property
     def seen(self) -> Iterator[Seen]:
@@ -143,6 +151,11 @@ class Session:
         if last is None or last.reply is None or len(last.seen) == len(last.reply.uses):
             return None
         return last.reply.uses[len(last.seen)]
+
+    @property
+    def summarised(self) -> int:
+        """Number of the turn that is the last summary; 0 when there is none."""
+        return max((number for number, turn in enumerate(self.turns, 1) if turn.is_summary), default=0)
 
     @property
     def is_reviewed(self) -> bool:
@@ -199,6 +212,17 @@ def without_reply(state: Session, problem: str, usage: TokenUsage, *, latency_ms
 
 def _with_turn(state: Session, turn: Turn) -> Session:
     return replace(state, turns=(*state.turns, replace(turn, heard=state.heard)), heard="")
+
+
+def with_summary(state: Session, text: str, usage: TokenUsage, *, latency_ms: int) -> Session:
+    """The summary is there; what the program adds is not."""
+    turn = Turn(SessionReply(text=text), is_summary=True)
+    return _with_turn(spending(state, usage, latency_ms=latency_ms), turn)
+
+
+def with_facts(state: Session, facts: str) -> Session:
+    """The summary of the last turn is whole."""
+    return replace(state, turns=(*state.turns[:-1], replace(state.turns[-1], facts=facts)))
 
 
 def with_heard(state: Session, text: str) -> Session:

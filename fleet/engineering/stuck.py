@@ -87,7 +87,8 @@ def _unusable(state: Session) -> int:
     return sum(
         1
         for _ in takewhile(
-            lambda turn: all(one.kind == "problem" for one in turn.seen) if turn.seen else True, reversed(state.turns)
+            lambda turn: all(one.kind == "problem" for one in turn.seen) if turn.seen else True,
+            (turn for turn in reversed(state.turns) if not turn.is_summary),
         )
     )
 

@@ -60,6 +60,16 @@ class SessionTerms(Frozen):
         return self.window * 60 // 100
 
     @property
+    def crowded_above(self) -> int:
+        """A summary takes the place of the conversation once the prompt is longer than this."""
+        return self.window * 80 // 100
+
+    @property
+    def worth_summing(self) -> int:
+        """A conversation of fewer tokens is not worth a summary: that would free too little."""
+        return self.window * 30 // 100
+
+    @property
     def mask_down_to(self) -> int:
         """So many tokens the prompt may have after old results were masked."""
         return self.window * 35 // 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet.engineering.state import Seen, Session, Turn
+from fleet.engineering.summary import words_of
 from fleet.models.chat import ChatMessage
 from fleet.models.routing.routing import estimate_tokens
 
@@ -17,7 +18,9 @@ _NO_WORDS = "(no words)"
 
 def messages_of(state: Session) -> tuple[ChatMessage, ...]:
     """The messages after the first prompt. What was sent once stays as it was, but for results that are masked."""
-    turns = (message for number, turn in enumerate(state.turns, 1) for message in _messages(turn, number, state.masked))
+    since = state.summarised
+    numbered = [(number, turn) for number, turn in enumerate(state.turns, 1) if number >= since]
+    turns = (message for number, turn in numbered for message in _messages(turn, number, state.masked))
     return (*turns, *_heard(state.heard))
 
 
@@ -27,6 +30,11 @@ def _heard(text: str) -> Iterator[ChatMessage]:
 
 
 def _messages(turn: Turn, number: int, masked: frozenset[tuple[int, int]]) -> Iterator[ChatMessage]:
+    if turn.is_summary:
+        # What people said stands in the facts, with all that they said before.
+        yield ChatMessage(role="assistant", content=words_of(turn.reply.text if turn.reply is not None else ""))
+        yield ChatMessage(role="user", content=_joined(turn.facts or "", turn.said))
+        return
     yield from _heard(turn.heard)
     if turn.reply is None:
         yield ChatMessage(role="user", content=_joined(turn.problem, turn.said))
@@ -91,8 +99,12 @@ def _masked(state: Session, too_much: int) -> frozenset[tuple[int, int]]:
 
 
 def _maskable(state: Session) -> Iterator[tuple[tuple[int, int], Seen]]:
+    since = state.summarised
     placed = [
-        ((number, place), seen) for number, turn in enumerate(state.turns, 1) for place, seen in enumerate(turn.seen)
+        ((number, place), seen)
+        for number, turn in enumerate(state.turns, 1)
+        for place, seen in enumerate(turn.seen)
+        if number > since
     ]
     tests = [at for at, seen in placed if seen.call is not None and seen.call.name == "tests"][-1:]
     for at, seen in placed[: max(0, len(placed) - _KEPT)]:

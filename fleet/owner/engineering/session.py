@@ -6,6 +6,7 @@ way is asked for by its key, begins at the recorded files, and counts once.
 
     <step>/begin             PURE   the terms, fixed from here on
     <step>/<n>               PURE   the n-th reply
+    <step>/<n>/call/1        PURE   the changes so far, beside a reply that is the summary of what was said
     <step>/<n>/told          PURE   what people said before the n-th reply; absent where they said nothing
     <step>/<n>/call/<m>      PURE   a look or an edit: the files before and after
                              KEYED  a command: a run on the files as they were recorded last
@@ -21,8 +22,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from fleet.engineering.loop import Ask, Carry, Over, after_outcome, after_reply, after_unusable, next_step, over_budget
+from fleet.engineering.loop import (
+    Ask,
+    Carry,
+    Over,
+    Recall,
+    after_facts,
+    after_outcome,
+    after_reply,
+    after_summary,
+    after_unusable,
+    next_step,
+    over_budget,
+)
 from fleet.engineering.state import Outcome, Session, SessionEnding, begin
+from fleet.engineering.summary import asked_for_summary
 from fleet.engineering.terms import SessionTerms
 from fleet.engineering.tools import OFFERS, SessionCall
 from fleet.engineering.transcript import messages_of
@@ -44,6 +58,7 @@ from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
+from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.runs import RUNS, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
@@ -152,26 +167,52 @@ class _Loop:
         found = await bench.journal.compute(f"{given.step}/begin", request, work, fixed)
         return cls(bench, given, SessionTerms.model_validate(found["terms"]), Digest(found["base"]))
 
-    def name_of(self, step: Ask | Carry) -> str:
+    def name_of(self, step: Ask | Carry | Recall) -> str:
         """The name under which this step is on record."""
-        if isinstance(step, Ask):
-            return self.course.turn(step.number)
-        return f"{self.course.turn(step.turn)}/call/{step.number}"
+        match step:
+            case Ask():
+                return self.course.turn(step.number)
+            case Carry():
+                return f"{self.course.turn(step.turn)}/call/{step.number}"
+            case Recall():
+                return f"{self.course.turn(step.turn)}/call/1"
 
-    async def take(self, state: Session, step: Ask | Carry) -> Session:
+    async def take(self, state: Session, step: Ask | Carry | Recall) -> Session:
         """The state once this step is on record."""
-        if isinstance(step, Ask):
-            return await self.ask(await self.course.hear(state, step.number), step.number)
-        return after_outcome(state, step.call, await self.carry_out(state, step))
+        match step:
+            case Ask():
+                state = await self.course.hear(state, step.number)
+                return await self.ask(state, step.number, is_summary=step.is_summary)
+            case Carry():
+                return after_outcome(state, step.call, await self.carry_out(state, step))
+            case Recall():
+                return after_facts(state, await self._changes(state, self.name_of(step)))
 
-    async def ask(self, state: Session, number: int) -> Session:
+    async def _changes(self, state: Session, name: str) -> str:
+        """The diff of the session so far, within what one reading shows."""
+
+        async def effect() -> Computed:
+            diff = await tree_diff(self._bench.blobs, state.base, state.head, chars=state.terms.read_chars)
+            result = {"kind": "result", "text": diff, "head": state.head, "brief": ""}
+            return Computed(result, (state.head, state.head))
+
+        work = replace(self._is.work, tool="files", op="diff", about="changes so far, for the summary")
+        request = digest_of_json({"base": state.base, "head": state.head})
+        return str((await self._bench.journal.compute(name, request, work, effect))["text"])
+
+    async def ask(self, state: Session, number: int, *, is_summary: bool = False) -> Session:
         """The next reply is on record, or that the engine gave none."""
         sampling = self._is.request.sampling.model_copy(update={"max_tokens": self.terms.output})
-        request = replace(self._is.request, tools=OFFERS, turns=messages_of(state), sampling=sampling)
+        turns = messages_of(state)
+        turns = asked_for_summary(turns) if is_summary else turns
+        request = replace(self._is.request, tools=OFFERS, turns=turns, sampling=sampling)
         work = replace(self._is.work, tool="model", op="engineer", about=f"turn {number} of {self.terms.turns}")
         try:
             answer = await self._patiently(self.course.turn(number), request, work, state)
         except (ReplyRefused, ReplyMalformed, ContextTooLarge) as error:
+            if is_summary:
+                usage = self._paid(error, number)
+                return after_summary(state, "", usage, latency_ms=cost_of_failure(error).latency_ms)
             return self._without_reply(state, error, number)
         except BudgetExceeded as error:
             # A council decides on what its members left; everything else waits for a person to raise the limit.
@@ -180,6 +221,8 @@ class _Loop:
             return over_budget(state)
         self._count(number, answer.usage)
         reply = SessionReply.model_validate(answer.value)
+        if is_summary:
+            return after_summary(state, reply.text, answer.usage, latency_ms=answer.latency_ms)
         return after_reply(state, reply, answer.usage, latency_ms=answer.latency_ms)
 
     async def _patiently(self, name: str, request: AgentRequest, work: Work, state: Session) -> AgentAnswer:
@@ -206,14 +249,21 @@ class _Loop:
         if self.course.is_own(self.course.turn(number)):
             self.tokens += usage.tokens_in + usage.tokens_out
 
-    def _without_reply(self, state: Session, error: FleetError, number: int) -> Session:
+    def _paid(self, error: FleetError, number: int) -> TokenUsage:
+        """What a reply cost that could not be used; it is counted."""
         cost = cost_of_failure(error)
         usage = TokenUsage(tokens_in=cost.tokens_in, tokens_out=cost.tokens_out, tokens_cached=cost.tokens_cached)
         self._count(number, usage)
+        return usage
+
+    def _without_reply(self, state: Session, error: FleetError, number: int) -> Session:
+        usage = self._paid(error, number)
         is_too_long = isinstance(error, ContextTooLarge)
         problem = "The conversation was too long for the engine; older results are left out now. Go on."
         problem = problem if is_too_long else "Your last reply could not be used. Call a tool."
-        return after_unusable(state, problem, usage, latency_ms=cost.latency_ms, is_too_long=is_too_long)
+        return after_unusable(
+            state, problem, usage, latency_ms=cost_of_failure(error).latency_ms, is_too_long=is_too_long
+        )
 
     async def carry_out(self, state: Session, carry: Carry) -> Outcome:
         """The call was carried out or refused by the policy, and that is on record."""
