@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fleet.engineering.state import Seen, Session, SessionEnding
 
 _WINDOW = 20
+"""Turns that are looked at."""
 _SAME_CALL = 5
 _SAME_FAILURE, _SAME_FAILURE_ENDS = 4, 7
 _RETURNS, _RETURNS_END = 2, 4
@@ -79,7 +80,8 @@ def _nudges(state: Session) -> Iterator[Nudge]:
 
 
 def _recent(state: Session) -> list[Seen]:
-    return list(state.seen)[-_WINDOW:]
+    """What was seen of the calls of the last turns that were made."""
+    return [one for turn in state.turns[-_WINDOW:] for one in turn.seen if one.kind != "skipped"]
 
 
 def _unusable(state: Session) -> int:
@@ -87,7 +89,7 @@ def _unusable(state: Session) -> int:
     return sum(
         1
         for _ in takewhile(
-            lambda turn: all(one.kind == "problem" for one in turn.seen) if turn.seen else True,
+            lambda turn: all(one.kind in ("problem", "skipped") for one in turn.seen),
             (turn for turn in reversed(state.turns) if not turn.is_summary),
         )
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from fleet.engineering.state import Seen, Session, Turn
 from fleet.engineering.summary import words_of
-from fleet.models.chat import ChatMessage
+from fleet.engineering.terms import BYTES_PER_TOKEN
+from fleet.models.chat import ChatMessage, ToolUse
 from fleet.models.routing.routing import estimate_tokens
 
 _KEPT = 10
@@ -20,7 +22,7 @@ def messages_of(state: Session) -> tuple[ChatMessage, ...]:
     """The messages after the first prompt. What was sent once stays as it was, but for results that are masked."""
     since = state.summarised
     numbered = [(number, turn) for number, turn in enumerate(state.turns, 1) if number >= since]
-    turns = (message for number, turn in numbered for message in _messages(turn, number, state.masked))
+    turns = (message for number, turn in numbered for message in _messages(turn, number, state))
     return (*turns, *_heard(state.heard))
 
 
@@ -29,7 +31,7 @@ def _heard(text: str) -> Iterator[ChatMessage]:
         yield ChatMessage(role="user", content=text)
 
 
-def _messages(turn: Turn, number: int, masked: frozenset[tuple[int, int]]) -> Iterator[ChatMessage]:
+def _messages(turn: Turn, number: int, state: Session) -> Iterator[ChatMessage]:
     if turn.is_summary:
         # What people said stands in the facts, with all that they said before.
         yield ChatMessage(role="assistant", content=words_of(turn.reply.text if turn.reply is not None else ""))
@@ -39,16 +41,26 @@ def _messages(turn: Turn, number: int, masked: frozenset[tuple[int, int]]) -> It
     if turn.reply is None:
         yield ChatMessage(role="user", content=_joined(turn.problem, turn.said))
         return
-    uses = turn.reply.uses
+    # No engine writes more than it may; what one sends beyond that is not read to it again and again.
+    most = 2 * BYTES_PER_TOKEN * state.terms.output
+    uses = tuple(_kept(use, most) for use in turn.reply.uses)
     text = turn.reply.text if turn.reply.text.strip() or uses else _NO_WORDS
+    text = text if len(text) <= most else f"{text[:most]}\n[... {len(text) - most} more characters are left out ...]"
     yield ChatMessage(role="assistant", content=text, tool_uses=uses)
     if not uses:
         yield ChatMessage(role="user", content=_joined(turn.problem, turn.said))
         return
     for place, seen in enumerate(turn.seen):
-        text = masked_text(seen) if (number, place) in masked else seen.text
+        text = masked_text(seen) if (number, place) in state.masked else seen.text
         is_last = place == len(uses) - 1
         yield ChatMessage(role="tool", content=_joined(text, turn.said if is_last else ""), tool_use_id=seen.use.id)
+
+
+def _kept(use: ToolUse, most: int) -> ToolUse:
+    if len(use.arguments) <= most:
+        return use
+    told = json.dumps({"left_out": f"{len(use.arguments)} characters of arguments"})
+    return use.model_copy(update={"arguments": told})
 
 
 def _joined(*texts: str) -> str:
