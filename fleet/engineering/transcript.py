@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from fleet.engineering.state import Seen, Session, Turn
-from fleet.engineering.summary import words_of
+from fleet.engineering.summary import asked_for_summary, words_of
 from fleet.engineering.terms import BYTES_PER_TOKEN
 from fleet.models.chat import ChatMessage, ToolUse
 from fleet.models.routing.routing import estimate_tokens
@@ -24,6 +24,11 @@ def messages_of(state: Session) -> tuple[ChatMessage, ...]:
     numbered = [(number, turn) for number, turn in enumerate(state.turns, 1) if number >= since]
     turns = (message for number, turn in numbered for message in _messages(turn, number, state))
     return (*turns, *_heard(state.heard))
+
+
+def messages_for(state: Session, *, is_summary: bool) -> tuple[ChatMessage, ...]:
+    """The messages of the next question: for the next reply, or for a summary of them all."""
+    return asked_for_summary(messages_of(state)) if is_summary else messages_of(state)
 
 
 def _heard(text: str) -> Iterator[ChatMessage]:

@@ -164,6 +164,10 @@ class Desk:
         self._held = head, after
         return head
 
+    async def changes(self, state: Session) -> str:
+        """The diff of the session so far, within what one reading shows."""
+        return await tree_diff(self._blobs, state.base, state.head, chars=state.terms.read_chars)
+
     async def review(self, state: Session) -> Looked:
         """What the first submission is answered with: the whole diff, and what to look at."""
         if state.head == state.base:
@@ -174,7 +178,7 @@ class Desk:
             return Looked("review", told, state.head)
         base, head = await read_tree(self._blobs, state.base), await self.tree(state.head)
         found = reviewed(base, head, await judged_tree(self._blobs, head, base))
-        diff = await tree_diff(self._blobs, state.base, state.head, chars=state.terms.read_chars)
+        diff = await self.changes(state)
         added = "\n".join(line[1:] for line in diff.split("\n") if line.startswith("+") and line[:4] != "+++ ")
         remarks = list(found.remarks)
         if secrets := sorted(set(find_secrets(added))):

@@ -36,10 +36,9 @@ from fleet.engineering.loop import (
     over_budget,
 )
 from fleet.engineering.state import Outcome, Session, SessionEnding, begin
-from fleet.engineering.summary import asked_for_summary
 from fleet.engineering.terms import SessionTerms
 from fleet.engineering.tools import OFFERS, SessionCall
-from fleet.engineering.transcript import messages_of
+from fleet.engineering.transcript import messages_for
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import (
     BudgetExceeded,
@@ -58,7 +57,6 @@ from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
-from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.runs import RUNS, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
@@ -192,8 +190,7 @@ class _Loop:
         """The diff of the session so far, within what one reading shows."""
 
         async def effect() -> Computed:
-            diff = await tree_diff(self._bench.blobs, state.base, state.head, chars=state.terms.read_chars)
-            result = {"kind": "result", "text": diff, "head": state.head, "brief": ""}
+            result = {"kind": "result", "text": await self._desk.changes(state), "head": state.head, "brief": ""}
             return Computed(result, (state.head, state.head))
 
         work = replace(self._is.work, tool="files", op="diff", about="changes so far, for the summary")
@@ -203,8 +200,7 @@ class _Loop:
     async def ask(self, state: Session, number: int, *, is_summary: bool = False) -> Session:
         """The next reply is on record, or that the engine gave none."""
         sampling = self._is.request.sampling.model_copy(update={"max_tokens": self.terms.output})
-        turns = messages_of(state)
-        turns = asked_for_summary(turns) if is_summary else turns
+        turns = messages_for(state, is_summary=is_summary)
         request = replace(self._is.request, tools=OFFERS, turns=turns, sampling=sampling)
         work = replace(self._is.work, tool="model", op="engineer", about=f"turn {number} of {self.terms.turns}")
         try:

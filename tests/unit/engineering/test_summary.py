@@ -150,7 +150,7 @@ def forgetful(request: AgentRequest) -> dict[str, Any] | FleetError:
     if any("Next act: submit." in message.content for message in request.turns):
         return reply_of([("submit", {"summary": "all is there"})], turn_of(request))
     number = turn_of(request)
-    return reply_of([("write", {"path": f"f{number}.txt", "content": f"{number}\n" * 9_000})], number)
+    return reply_of([("write", {"path": f"f{number}.txt", "content": f"{number}\n" * 7_000})], number)
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["after", "before"])
