@@ -13,7 +13,7 @@ from tests.support.demo_run import git_says as git
 from tests.support.openai_server import served_in_thread
 from tests.support.team import team
 from tests.support.team_models import demo_repository, demo_story
-from tests.support.team_server import engineers_answer, working_engine
+from tests.support.team_server import engineers_answer, several_tasks_answer, working_engine
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -51,3 +51,35 @@ async def test_developers_solve_a_task_over_several_files_with_a_test_of_their_o
     last = [str(m["content"]) for m in asked[-1]["messages"]]
     assert any("exit 3\nchanged: ~textkit/__init__.py" in text for text in last)
     assert all(r["max_tokens"] == 8_000 for r in asked if "max_tokens" in r)
+
+
+@pytest.mark.rule("CN-22", "LC-100", "PL-41")
+async def test_plan_of_several_tasks_is_worked_off_file_by_file_and_a_readme_alone_is_a_task(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    with served_in_thread() as server:
+        server.answer = several_tasks_answer
+        async with team(tmp_path, configured=engine_at(server.base_url)) as t:
+            story = demo_story()
+            story["constraints"].pop("paths")
+            story_id = await t.create(story)
+            await t.start(story_id, repo, model="able")
+            state = await t.settled(story_id, within_s=500)
+    assert state.closed, state.park
+    assert {task.task.title: task.state for task in state.tasks.values()} == {
+        "Add slugify in a module of its own": "done",
+        "Describe slugify in the readme": "done",
+        "Make file names of titles": "done",
+    }
+    branch = f"fleet/{story_id}"
+    # Each task is a commit of its own that holds what its engineer did, and no work of another task again.
+    commits = git(repo, "log", "--reverse", "--format=%H %s", f"main..{branch}").splitlines()
+    changed = {
+        subject: set(git(repo, "show", "--name-only", "--format=", commit).split())
+        for commit, _, subject in (line.partition(" ") for line in commits)
+    }
+    readme = next(files for subject, files in changed.items() if "readme" in subject)
+    names = next(files for subject, files in changed.items() if "file names" in subject)
+    assert {path for path in readme if not path.startswith("tests/")} == {"README.md"}
+    assert {"textkit/names.py", "tests/test_names.py"} <= names
+    assert "textkit/slugs.py" not in names
+    assert "`slugify` makes the slug" in git(repo, "show", f"{branch}:README.md")

@@ -74,6 +74,68 @@ def engineers_answer(request: dict[str, Any]) -> Scripted:
     return Scripted(ENGINEER[min(turn, len(ENGINEER) - 1)])
 
 
+def _task(title: str, kind: str, refs: list[str], needs: list[int], *paths: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "description": f"{title}: {', '.join(paths)}.",
+        "role": "developer",
+        "kind": kind,
+        "estimated_hours": 2,
+        "priority": 1,
+        "keywords": ["slug", "text"],
+        "depends_on": needs,
+        "acceptance_refs": refs,
+        "paths": list(paths),
+    }
+
+
+_CRITERIA = ["ac-1", "ac-2", "ac-3"]
+_TASKS = (
+    _task("Add slugify in a module of its own", "code", _CRITERIA, [], "textkit/slugs.py", "textkit/words.py"),
+    _task("Describe slugify in the readme", "docs", ["ac-1"], [0], "README.md"),
+    _task("Make file names of titles", "code", ["ac-2"], [0], "textkit/names.py", "tests/test_names.py"),
+)
+_NAMES = (
+    "from textkit.slugs import slugify\n\n\ndef file_name(title: str) -> str:\n"
+    '    """The name of a file for this title."""\n    return f"{slugify(title)}.txt"\n'
+)
+_NAMES_TEST = (
+    "from textkit.names import file_name\n\n\ndef test_file_name():\n"
+    '    assert file_name("Hello World") == "hello-world.txt"\n'
+)
+_DONE = (_call("submit", summary="done as asked"), _call("submit", summary="done as asked"))
+_WORK: dict[str, tuple[str, ...]] = {
+    "Add slugify": ENGINEER,
+    "Describe slugify": (
+        _call("read", path="README.md"),
+        _call("run", command="printf '\n`slugify` makes the slug of a title.\n' >> README.md"),
+        *_DONE,
+    ),
+    "Make file names": (
+        _call("files", glob="textkit/*.py"),
+        _call("write", path="textkit/names.py", content=_NAMES)
+        + _call("write", path="tests/test_names.py", content=_NAMES_TEST),
+        _call("tests"),
+        *_DONE,
+    ),
+}
+"""What an engineer writes turn by turn, by the first words of its task."""
+
+
+def several_tasks_answer(request: dict[str, Any]) -> Scripted:
+    """As `engineers_answer`, with a plan of three tasks: several files, a readme alone, and new files on the first."""
+    messages = request["messages"]
+    first = str(messages[0]["content"])
+    if first.startswith("Work: derive"):
+        return Scripted(json.dumps({"tasks": list(_TASKS)}))
+    if not first.startswith("Work: engineer"):
+        return team_answer(request)
+    told = "\n".join(str(message["content"]) for message in messages[:2])
+    work = next(turns for title, turns in _WORK.items() if f"Task: {title}" in told)
+    turn = sum(message["role"] == "assistant" for message in messages)
+    return Scripted(work[min(turn, len(work) - 1)])
+
+
 def team_answer(request: dict[str, Any]) -> Scripted:
     """The reply to one chat request; equal requests get equal replies."""
     messages = tuple(ChatMessage(role=m["role"], content=str(m["content"])) for m in request["messages"])
