@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fleet.council.ballot import CountedBallot, count_ballots
 from fleet.council.counterfactuals import Counterfactual, counterfactuals
 from fleet.council.evidence import Contender, Evidence, early_exit, on_ballot, order_key
-from fleet.council.facts import TestsAuthored, TestsFailed
+from fleet.council.facts import DeliveredTests, MissingTests
 from fleet.council.roster import voter_weights
 from fleet.council.state import CouncilState
 from fleet.council.tally import Decided, NoDecision, Result, Tally, tally_gate, tally_selection
@@ -207,7 +207,7 @@ def tokens_by_phase(state: CouncilState) -> dict[str, int]:
     ballots = [c.tokens for c in (*state.ballots.values(), *state.refused.values())]
     return {
         "draft": sum(d.tokens for d in state.drafts.values()),
-        "tests": state.tests.tokens if isinstance(state.tests, TestsAuthored | TestsFailed) else 0,
+        "tests": state.tests.tokens if isinstance(state.tests, DeliveredTests | MissingTests) else 0,
         "critique": sum(c.tokens for c in state.critiques.values()),
         "repair": sum(r.tokens for r in state.repairs.values()),
         "ballots": sum(ballots) + sum(r.tokens for r in state.ignored),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.council.facts import EstimateCast
+from fleet.council.facts import CastEstimate
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
 from fleet.kernel.digest import digest_of_json
@@ -25,7 +25,7 @@ from fleet.planning.planning_config import EstimateConfig
 
 @dataclass(frozen=True, slots=True)
 class OwedEstimate:
-    """This voter has not answered in this round; answer with EstimateCast, or BallotRefused whose attempt is the round.
+    """This voter has not answered in this round; answer with CastEstimate, or RefusedBallot whose attempt is the round.
 
     `before` is what it is shown of the round before; None in the first.
     """
@@ -137,7 +137,7 @@ def _is_answered(state: CouncilState, member: Member, number: int) -> bool:
 
 def _round(state: CouncilState, number: int) -> EstimateRound:
     scale, voters = state.opened.scale, state.opened.voters
-    said: list[EstimateCast] = [
+    said: list[CastEstimate] = [
         cast for m in voters if (cast := state.estimates.get((str(m.member_id), number))) and cast.value in scale
     ]
     values = sorted(cast.value for cast in said)

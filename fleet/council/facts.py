@@ -16,7 +16,7 @@ from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class CouncilTerms:
     """Everything that was fixed when the council opened (CN-20); a later change of config changes nothing here."""
 
     council_id: str
@@ -60,7 +60,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftReceived:
+class DeliveredDraft:
     """A proposer delivered. Without `normal_digest` only equal bytes are one candidate (CN-34)."""
 
     member_id: str
@@ -72,7 +72,7 @@ class DraftReceived:
 
 # Source: CN-24.
 @dataclass(frozen=True, slots=True)
-class DraftFailed:
+class MissingDraft:
     """A proposer gave no usable draft; it still counts as invited."""
 
     member_id: str
@@ -81,10 +81,8 @@ class DraftFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class TestsAuthored:
+class DeliveredTests:
     """The test author delivered `count` tests (CN-23)."""
-
-    __test__ = False
 
     author: str
     digest: Digest
@@ -93,10 +91,8 @@ class TestsAuthored:
 
 
 @dataclass(frozen=True, slots=True)
-class TestsFailed:
+class MissingTests:
     """There are no generated tests, so the trusted set stays empty."""
-
-    __test__ = False
 
     author: str
     code: str
@@ -104,10 +100,8 @@ class TestsFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class TestsFiltered:
+class KeptTests:
     """The validity filter ran, once, in the first round with a gate-passing candidate (CN-33)."""
-
-    __test__ = False
 
     kept: tuple[str, ...]
     dropped: tuple[DroppedTest, ...]
@@ -115,14 +109,14 @@ class TestsFiltered:
 
 
 @dataclass(frozen=True, slots=True)
-class EvidenceRecorded:
+class MeasuredCandidate:
     """One candidate was measured in `evidence.round`; for a gate the candidate is `SUBJECT_ID`."""
 
     evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
-class CritiqueReceived:
+class DeliveredCritique:
     """A member that is not the author wrote a critique for the repair of this round (CN-41)."""
 
     round: int
@@ -133,7 +127,7 @@ class CritiqueReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class CritiqueFailed:
+class MissingCritique:
     """There is no critique; the author repairs from the failures alone."""
 
     round: int
@@ -144,7 +138,7 @@ class CritiqueFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairReceived:
+class DeliveredRepair:
     """An author gave a new version. `kept` None or `new`: its evidence is owed, or comes with it; `old`: it was
     measured and is not better. In any case the evidence decides, not this field (CN-42).
     """
@@ -158,7 +152,7 @@ class RepairReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairFailed:
+class MissingRepair:
     """The author gave no new version; the old one stays."""
 
     round: int
@@ -168,7 +162,7 @@ class RepairFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class BallotCast:
+class CastBallot:
     """A valid answer to one ballot paper (CN-45)."""
 
     ballot: Ballot
@@ -176,7 +170,7 @@ class BallotCast:
 
 
 @dataclass(frozen=True, slots=True)
-class EstimateCast:
+class CastEstimate:
     """A voter's blind value in this round, from 1 (CN-70)."""
 
     member_id: str
@@ -186,7 +180,7 @@ class EstimateCast:
 
 
 @dataclass(frozen=True, slots=True)
-class BallotRefused:
+class RefusedBallot:
     """A ballot that counts for nothing; only `invalid` answers the paper (CN-47, CN-48).
 
     In an estimate its attempt is the round in which the voter gave no value (PL-83).
@@ -214,19 +208,19 @@ class Closed:
 
 
 Fact = (
-    DraftReceived
-    | DraftFailed
-    | TestsAuthored
-    | TestsFailed
-    | TestsFiltered
-    | EvidenceRecorded
-    | CritiqueReceived
-    | CritiqueFailed
-    | RepairReceived
-    | RepairFailed
-    | BallotCast
-    | BallotRefused
-    | EstimateCast
+    DeliveredDraft
+    | MissingDraft
+    | DeliveredTests
+    | MissingTests
+    | KeptTests
+    | MeasuredCandidate
+    | DeliveredCritique
+    | MissingCritique
+    | DeliveredRepair
+    | MissingRepair
+    | CastBallot
+    | RefusedBallot
+    | CastEstimate
     | Interrupted
     | Closed
 )

@@ -9,7 +9,7 @@ from fleet.council.ballot import Attempt, Ballot, BallotPaper, ballot_paper
 from fleet.council.candidate import Candidate
 from fleet.council.delphi import OwedEstimate, owed_estimates
 from fleet.council.evidence import Contender, early_exit, on_ballot
-from fleet.council.facts import CritiqueReceived, RepairReceived, TestsAuthored
+from fleet.council.facts import DeliveredCritique, DeliveredRepair, DeliveredTests
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState
 from fleet.kernel.ids import Digest
@@ -25,14 +25,14 @@ _PERCENT: dict[CouncilPhase, int] = {"drafting": 5, "evidence": 30, "repairing":
 
 @dataclass(frozen=True, slots=True)
 class OwedDraft:
-    """This proposer has not drafted; answer with DraftReceived or DraftFailed."""
+    """This proposer has not drafted; answer with DeliveredDraft or MissingDraft."""
 
     member: Member
 
 
 @dataclass(frozen=True, slots=True)
 class OwedTests:
-    """The test author has not delivered; answer with TestsAuthored or TestsFailed."""
+    """The test author has not delivered; answer with DeliveredTests or MissingTests."""
 
     member: Member
 
@@ -42,7 +42,7 @@ class OwedEvidence:
     """These candidates have to be measured; answer with one EvidenceRecorded each, of this round.
 
     With `filter_tests` there are generated tests that nobody has filtered: if any candidate passes its gates, run them,
-    and record TestsFiltered together with the evidence. `candidates` is empty when only the filter is missing.
+    and record KeptTests together with the evidence. `candidates` is empty when only the filter is missing.
     """
 
     round: int
@@ -54,7 +54,7 @@ class OwedEvidence:
 class OwedCritique:
     """One critique of a failing candidate, or of one that is put to the vote.
 
-    Answer with CritiqueReceived or CritiqueFailed under these names.
+    Answer with DeliveredCritique or MissingCritique under these names.
     """
 
     round: int
@@ -64,7 +64,7 @@ class OwedCritique:
 
 @dataclass(frozen=True, slots=True)
 class OwedRepair:
-    """The author may repair once; answer with RepairReceived (and its evidence, or let it be owed) or RepairFailed."""
+    """The author may repair once; answer with DeliveredRepair (and its evidence, or let it be owed) or MissingRepair."""
 
     round: int
     candidate_id: str
@@ -77,7 +77,7 @@ class OwedRepair:
 
 @dataclass(frozen=True, slots=True)
 class OwedBallot:
-    """This voter has not answered this paper; answer with BallotCast or BallotRefused invalid."""
+    """This voter has not answered this paper; answer with CastBallot or RefusedBallot invalid."""
 
     voter: Member
     paper: BallotPaper
@@ -121,7 +121,7 @@ def _drafting(state: CouncilState) -> tuple[Owed, ...]:
 
 def _measuring(state: CouncilState, number: int) -> tuple[Owed, ...]:
     missing = _unmeasured(state, number)
-    tests_wait = isinstance(state.tests, TestsAuthored) and state.tests.count > 0 and state.filtered is None
+    tests_wait = isinstance(state.tests, DeliveredTests) and state.tests.count > 0 and state.filtered is None
     passing = any(c.gates_ok for c in state.contenders(number))
     if missing or (tests_wait and passing):
         return (OwedEvidence(number, missing, tests_wait),)
@@ -136,7 +136,7 @@ def _unmeasured(state: CouncilState, number: int) -> tuple[str, ...]:
     missing: list[str] = []
     for version in before:
         repair = state.repairs.get((version.candidate_id, number))
-        if not isinstance(repair, RepairReceived) or repair.kept == "old":
+        if not isinstance(repair, DeliveredRepair) or repair.kept == "old":
             continue
         normal = repair.normal_digest or repair.digest
         if normal not in seen and (version.candidate_id, number) not in state.evidence:
@@ -177,7 +177,7 @@ def _repairing(state: CouncilState, number: int) -> tuple[Owed, ...]:
         if critic is not None and critique is None and repairs:
             pending.append(OwedCritique(number, candidate.candidate_id, critic))
             continue
-        ref = critique.ref if isinstance(critique, CritiqueReceived) else None
+        ref = critique.ref if isinstance(critique, DeliveredCritique) else None
         pending += [OwedRepair(number, v.candidate_id, _member(state, v.author), ref) for v in repairs]
     return tuple(pending)
 
@@ -262,7 +262,7 @@ def _last_round(state: CouncilState) -> int:
 
 
 def admit(state: CouncilState, ballot: Ballot) -> BallotRefusal | None:
-    """Why a ballot that came in does not count, None when it does: record BallotCast then, else BallotRefused."""
+    """Why a ballot that came in does not count, None when it does: record CastBallot then, else RefusedBallot."""
     voter = next((m for m in state.opened.voters if m.member_id == ballot.voter), None)
     if voter is None or ballot.council_id != state.opened.council_id:
         return "ineligible"

@@ -10,23 +10,23 @@ from typing import Any, TypeVar, assert_never
 from fleet.council.candidate import Candidate, Version, contenders_of, merge_equal
 from fleet.council.evidence import Contender, Evidence, has_failure, is_better
 from fleet.council.facts import (
-    BallotCast,
-    BallotRefused,
+    CastBallot,
+    CastEstimate,
     Closed,
-    CritiqueFailed,
-    CritiqueReceived,
-    DraftFailed,
-    DraftReceived,
-    EstimateCast,
-    EvidenceRecorded,
+    CouncilTerms,
+    DeliveredCritique,
+    DeliveredDraft,
+    DeliveredRepair,
+    DeliveredTests,
     Fact,
     Interrupted,
-    Opened,
-    RepairFailed,
-    RepairReceived,
-    TestsAuthored,
-    TestsFailed,
-    TestsFiltered,
+    KeptTests,
+    MeasuredCandidate,
+    MissingCritique,
+    MissingDraft,
+    MissingRepair,
+    MissingTests,
+    RefusedBallot,
 )
 
 SUBJECT_ID = "cd-subject"
@@ -45,24 +45,24 @@ def _empty() -> Mapping[Any, Any]:
 class CouncilState:
     """What is recorded of one council. Equal facts give an equal state and equal duties, whatever their order."""
 
-    opened: Opened
-    drafts: Mapping[str, DraftReceived | DraftFailed] = field(default_factory=_empty)
+    opened: CouncilTerms
+    drafts: Mapping[str, DeliveredDraft | MissingDraft] = field(default_factory=_empty)
     """By member id."""
-    tests: TestsAuthored | TestsFailed | None = None
-    filtered: TestsFiltered | None = None
+    tests: DeliveredTests | MissingTests | None = None
+    filtered: KeptTests | None = None
     evidence: Mapping[tuple[str, int], Evidence] = field(default_factory=_empty)
     """By candidate id and round."""
-    critiques: Mapping[tuple[str, int], CritiqueReceived | CritiqueFailed] = field(default_factory=_empty)
+    critiques: Mapping[tuple[str, int], DeliveredCritique | MissingCritique] = field(default_factory=_empty)
     """By candidate id and round."""
-    repairs: Mapping[tuple[str, int], RepairReceived | RepairFailed] = field(default_factory=_empty)
+    repairs: Mapping[tuple[str, int], DeliveredRepair | MissingRepair] = field(default_factory=_empty)
     """By candidate id and round."""
-    ballots: Mapping[tuple[str, int], BallotCast] = field(default_factory=_empty)
+    ballots: Mapping[tuple[str, int], CastBallot] = field(default_factory=_empty)
     """By voter and attempt."""
-    refused: Mapping[tuple[str, int], BallotRefused] = field(default_factory=_empty)
+    refused: Mapping[tuple[str, int], RefusedBallot] = field(default_factory=_empty)
     """Papers that only a broken answer came to, by voter and attempt."""
-    ignored: tuple[BallotRefused, ...] = ()
+    ignored: tuple[RefusedBallot, ...] = ()
     """Refused for being late, foreign or repeated: recorded, and without effect (CN-110)."""
-    estimates: Mapping[tuple[str, int], EstimateCast] = field(default_factory=_empty)
+    estimates: Mapping[tuple[str, int], CastEstimate] = field(default_factory=_empty)
     """By voter and round."""
     interrupted: Interrupted | None = None
     closed: Closed | None = None
@@ -117,7 +117,7 @@ def _first_versions(state: CouncilState) -> tuple[Version, ...]:
     received = [
         Version(d.candidate_id, d.member_id, d.digest, d.normal_digest or d.digest)
         for d in drafts
-        if isinstance(d, DraftReceived)
+        if isinstance(d, DeliveredDraft)
     ]
     return _measured(state, received, 0)
 
@@ -144,7 +144,7 @@ def _after_repairs(state: CouncilState, old: tuple[Version, ...], number: int) -
 
 def _attempt(state: CouncilState, old: Version, number: int) -> Version | None:
     repair = state.repairs.get((old.candidate_id, number))
-    if not isinstance(repair, RepairReceived) or repair.kept == "old":
+    if not isinstance(repair, DeliveredRepair) or repair.kept == "old":
         return None
     return Version(
         old.candidate_id, old.author, repair.digest, repair.normal_digest or repair.digest, changed_in=number
@@ -166,7 +166,7 @@ def evolve(state: CouncilState, fact: Fact) -> CouncilState:
 
     After `Interrupted` only the end itself is taken in. Nothing here checks a ballot: record what `admit` admits.
     """
-    if isinstance(fact, BallotRefused) and fact.code != "invalid":
+    if isinstance(fact, RefusedBallot) and fact.code != "invalid":
         return replace(state, ignored=(*state.ignored, fact))
     if state.closed is not None or (state.interrupted is not None and not isinstance(fact, Closed)):
         return state
@@ -175,22 +175,22 @@ def evolve(state: CouncilState, fact: Fact) -> CouncilState:
 
 def _take(s: CouncilState, fact: Fact) -> CouncilState:
     match fact:
-        case DraftReceived() | DraftFailed():
+        case DeliveredDraft() | MissingDraft():
             return replace(s, drafts=_first(s.drafts, fact.member_id, fact))
-        case TestsAuthored() | TestsFailed():
+        case DeliveredTests() | MissingTests():
             return replace(s, tests=s.tests or fact)
-        case TestsFiltered():
+        case KeptTests():
             return replace(s, filtered=s.filtered or fact)
-        case EvidenceRecorded():
+        case MeasuredCandidate():
             key = (str(fact.evidence.candidate_id), fact.evidence.round)
             return replace(s, evidence=_first(s.evidence, key, fact.evidence))
-        case CritiqueReceived() | CritiqueFailed():
+        case DeliveredCritique() | MissingCritique():
             return replace(s, critiques=_first(s.critiques, (fact.candidate_id, fact.round), fact))
-        case RepairReceived() | RepairFailed():
+        case DeliveredRepair() | MissingRepair():
             return replace(s, repairs=_first(s.repairs, (fact.candidate_id, fact.round), fact))
-        case BallotCast() | BallotRefused():
+        case CastBallot() | RefusedBallot():
             return _take_ballot(s, fact)
-        case EstimateCast():
+        case CastEstimate():
             return _take_estimate(s, fact)
         case Interrupted():
             return replace(s, interrupted=fact)
@@ -200,21 +200,21 @@ def _take(s: CouncilState, fact: Fact) -> CouncilState:
             assert_never(fact)
 
 
-def _take_estimate(s: CouncilState, fact: EstimateCast) -> CouncilState:
+def _take_estimate(s: CouncilState, fact: CastEstimate) -> CouncilState:
     key = (fact.member_id, fact.round)
     if key in s.refused or fact.member_id not in {m.member_id for m in s.opened.voters}:
         return s
     return replace(s, estimates=_first(s.estimates, key, fact))
 
 
-def _take_ballot(s: CouncilState, fact: BallotCast | BallotRefused) -> CouncilState:
+def _take_ballot(s: CouncilState, fact: CastBallot | RefusedBallot) -> CouncilState:
     voter, attempt = (
-        (fact.ballot.voter, fact.ballot.attempt) if isinstance(fact, BallotCast) else (fact.voter, fact.attempt)
+        (fact.ballot.voter, fact.ballot.attempt) if isinstance(fact, CastBallot) else (fact.voter, fact.attempt)
     )
     key = (str(voter), int(attempt))
     is_answered = key in s.ballots or key in s.estimates or key in s.refused
     if is_answered or key[0] not in {m.member_id for m in s.opened.voters}:
         return s
-    if isinstance(fact, BallotCast):
+    if isinstance(fact, CastBallot):
         return replace(s, ballots={**s.ballots, key: fact})
     return replace(s, refused={**s.refused, key: fact})

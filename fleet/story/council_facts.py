@@ -8,7 +8,7 @@ from typing import assert_never
 from fleet.council import facts
 from fleet.council.ballot import Ballot
 from fleet.council.evidence import Evidence
-from fleet.council.facts import Fact, Opened, TestsFailed
+from fleet.council.facts import CouncilTerms, Fact, MissingTests
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState, evolve
 from fleet.council.tests_filter import DroppedTest
@@ -84,9 +84,9 @@ def council_state(opened: CouncilOpened, said: Iterable[CouncilSaid]) -> Council
     return state
 
 
-def _opened(p: CouncilOpened) -> Opened:
+def _opened(p: CouncilOpened) -> CouncilTerms:
     is_code = p.output_kind == "code_patch"
-    return Opened(
+    return CouncilTerms(
         council_id=p.council_id,
         kind=p.kind,
         output_kind=p.output_kind,
@@ -111,27 +111,27 @@ def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> Fact:
     match p:
         case DraftReceived():
             form = normal.get((p.candidate_id, 0))
-            return facts.DraftReceived(p.member_id, p.candidate_id, p.candidate_digest, form, tokens=p.tokens)
+            return facts.DeliveredDraft(p.member_id, p.candidate_id, p.candidate_digest, form, tokens=p.tokens)
         case DraftFailed():
-            failed = TestsFailed if p.member_id == test_author else facts.DraftFailed
+            failed = MissingTests if p.member_id == test_author else facts.MissingDraft
             return failed(p.member_id, p.code)
         case TestsAuthored():
-            return facts.TestsAuthored(p.author, p.tests_digest, p.count)
+            return facts.DeliveredTests(p.author, p.tests_digest, p.count)
         case TestsFiltered():
-            return facts.TestsFiltered(p.kept, tuple(DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
+            return facts.KeptTests(p.kept, tuple(DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
         case EvidenceRecorded():
-            return facts.EvidenceRecorded(Evidence.model_validate(p.evidence.model_dump()))
+            return facts.MeasuredCandidate(Evidence.model_validate(p.evidence.model_dump()))
         case CritiqueReceived():
-            return facts.CritiqueReceived(p.round, p.candidate_id, p.critic, p.critique_digest)
+            return facts.DeliveredCritique(p.round, p.candidate_id, p.critic, p.critique_digest)
         case RepairReceived():
             form = normal.get((p.candidate_id, p.round))
-            return facts.RepairReceived(p.round, p.candidate_id, p.new_digest, form, p.kept)
+            return facts.DeliveredRepair(p.round, p.candidate_id, p.new_digest, form, p.kept)
         case BallotCast():
-            return facts.BallotCast(_ballot(p), tokens=p.tokens)
+            return facts.CastBallot(_ballot(p), tokens=p.tokens)
         case BallotRefused():
-            return facts.BallotRefused(p.voter, p.attempt, p.code)
+            return facts.RefusedBallot(p.voter, p.attempt, p.code)
         case EstimateCast():
-            return facts.EstimateCast(p.member_id, p.round, p.value, p.reason_digest)
+            return facts.CastEstimate(p.member_id, p.round, p.value, p.reason_digest)
         case _:
             assert_never(p)
 

@@ -11,19 +11,19 @@ from fleet.council.ballot import CountedBallot, read_ballot
 from fleet.council.conclusion import conclude
 from fleet.council.evidence import Contender, Evidence, GateCheck
 from fleet.council.facts import (
-    BallotCast,
+    CastBallot,
     Closed,
-    CritiqueReceived,
-    DraftFailed,
-    DraftReceived,
-    EvidenceRecorded,
+    CouncilTerms,
+    DeliveredCritique,
+    DeliveredDraft,
+    DeliveredRepair,
+    DeliveredTests,
     Fact,
-    Opened,
-    RepairFailed,
-    RepairReceived,
-    TestsAuthored,
-    TestsFailed,
-    TestsFiltered,
+    KeptTests,
+    MeasuredCandidate,
+    MissingDraft,
+    MissingRepair,
+    MissingTests,
 )
 from fleet.council.roster import Member, quorum_of
 from fleet.council.rounds import (
@@ -73,7 +73,7 @@ def quality_seat() -> Member:
     return member("qa-001", can_propose=False, can_vote=False, test_author=True)
 
 
-def opened(*roster: Member, **changes: Any) -> Opened:
+def opened(*roster: Member, **changes: Any) -> CouncilTerms:
     """An opened selection of code with three voters and a test author, unless told otherwise."""
     seats = roster or (*voters(3), quality_seat())
     kind = changes.get("kind", "selection")
@@ -88,7 +88,7 @@ def opened(*roster: Member, **changes: Any) -> Opened:
         "rubric_digest": sha("rubric"),
         "rule_version": 1,
     }
-    return Opened(**(known | changes))
+    return CouncilTerms(**(known | changes))
 
 
 def evidence(candidate: str, *, round: int = 0, ok: bool = True, passed: int = 2, total: int = 2, **more: Any) -> Any:
@@ -154,17 +154,17 @@ class World:
                 return (self._draft(str(seat.member_id)),)
             case OwedTests(seat):
                 if not self.tests:
-                    return (TestsFailed(str(seat.member_id), "reply_malformed", tokens=1),)
-                return (TestsAuthored(str(seat.member_id), sha("tests"), self.tests, tokens=20),)
+                    return (MissingTests(str(seat.member_id), "reply_malformed", tokens=1),)
+                return (DeliveredTests(str(seat.member_id), sha("tests"), self.tests, tokens=20),)
             case OwedEvidence():
                 return self._evidence(duty, state)
             case OwedCritique(number, candidate, critic):
-                return (CritiqueReceived(number, candidate, str(critic.member_id), sha("critique"), tokens=5),)
+                return (DeliveredCritique(number, candidate, str(critic.member_id), sha("critique"), tokens=5),)
             case OwedRepair(number, candidate, author):
                 text = self._text(str(author.member_id), number)
                 if text is None:
-                    return (RepairFailed(number, candidate, "model_timeout", tokens=1),)
-                return (RepairReceived(number, candidate, sha(text), sha(text.strip()), tokens=10),)
+                    return (MissingRepair(number, candidate, "model_timeout", tokens=1),)
+                return (DeliveredRepair(number, candidate, sha(text), sha(text.strip()), tokens=10),)
             case OwedBallot():
                 return (self.vote(duty) if self.vote else ballot(duty),)
             case OwedDecision():
@@ -178,8 +178,8 @@ class World:
     def _draft(self, author: str) -> Fact:
         text = self._text(author, 0)
         if text is None:
-            return DraftFailed(author, "model_timeout", tokens=1)
-        return DraftReceived(author, f"cd-{author}", sha(text), sha(text.strip()), tokens=10)
+            return MissingDraft(author, "model_timeout", tokens=1)
+        return DeliveredDraft(author, f"cd-{author}", sha(text), sha(text.strip()), tokens=10)
 
     def _evidence(self, duty: OwedEvidence, state: CouncilState) -> tuple[Fact, ...]:
         facts: list[Fact] = []
@@ -191,14 +191,14 @@ class World:
             )
             total = self.tests if state.opened.output_kind == "code_patch" else 0
             known["passed"] = min(known["passed"], total)
-            facts.append(EvidenceRecorded(evidence(candidate, round=duty.round, total=total, **known)))
+            facts.append(MeasuredCandidate(evidence(candidate, round=duty.round, total=total, **known)))
         if duty.filter_tests and (not duty.candidates or any(f.evidence.gates_ok for f in facts)):  # pyright: ignore
             kept = tuple(f"t{n}" for n in range(self.tests))
-            facts.insert(0, TestsFiltered(kept, (DroppedTest("t9", "failed_by_all"),), trusted=True))
+            facts.insert(0, KeptTests(kept, (DroppedTest("t9", "failed_by_all"),), trusted=True))
         return tuple(facts)
 
 
-def ballot(duty: OwedBallot, *, order: tuple[str, ...] | None = None, votes: str = "approve") -> BallotCast:
+def ballot(duty: OwedBallot, *, order: tuple[str, ...] | None = None, votes: str = "approve") -> CastBallot:
     """A valid answer to a paper: ranks by candidate id, or by `order`."""
     names = sorted(duty.paper.candidates, key=(order or tuple(sorted(duty.paper.candidates))).index)
     labels = {e.candidate_id: e.label for e in duty.paper.entries}
@@ -206,12 +206,12 @@ def ballot(duty: OwedBallot, *, order: tuple[str, ...] | None = None, votes: str
         "votes": [{"label": label, "vote": votes, "reason": f"seen as {label}"} for label in duty.paper.labels],
         "ranking": [labels[name] for name in names],
     }
-    return BallotCast(read_ballot(answer, duty.paper), tokens=3)
+    return CastBallot(read_ballot(answer, duty.paper), tokens=3)
 
 
 def run(
     world: World,
-    start: Opened,
+    start: CouncilTerms,
     *,
     pick: Callable[[int], int] = lambda count: 0,
     stop: Callable[[CouncilState], Fact | None] = lambda state: None,

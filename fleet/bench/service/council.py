@@ -18,21 +18,21 @@ from fleet.council.config import CouncilConfig
 from fleet.council.delphi import OwedEstimate
 from fleet.council.evidence import Evidence, GateCheck, order_key
 from fleet.council.facts import (
-    BallotCast,
-    BallotRefused,
-    CritiqueFailed,
-    CritiqueReceived,
-    DraftFailed,
-    DraftReceived,
-    EvidenceRecorded,
+    CastBallot,
+    CouncilTerms,
+    DeliveredCritique,
+    DeliveredDraft,
+    DeliveredRepair,
+    DeliveredTests,
     Fact,
     Interrupted,
-    Opened,
-    RepairFailed,
-    RepairReceived,
-    TestsAuthored,
-    TestsFailed,
-    TestsFiltered,
+    KeptTests,
+    MeasuredCandidate,
+    MissingCritique,
+    MissingDraft,
+    MissingRepair,
+    MissingTests,
+    RefusedBallot,
 )
 from fleet.council.roster import Member, build_roster, derive_seed, quorum_of
 from fleet.council.rounds import (
@@ -69,11 +69,11 @@ class CouncilRules:
     seats: int
     rounds: int
 
-    def opened(self, task_id: str, seed: int) -> Opened:
+    def opened(self, task_id: str, seed: int) -> CouncilTerms:
         """The council of one task; the same task and seed is the same council."""
         name = digest_of_json([task_id, seed]).hex[:16]
         roster = build_roster("selection", "code_patch", proposer_role=_ROLE, num_agents=self.seats, config=self.config)
-        return Opened(
+        return CouncilTerms(
             council_id=f"co-{name}",
             kind="selection",
             output_kind="code_patch",
@@ -139,11 +139,11 @@ class _Session:
                 solution = await self._drafted(member)
                 seat, name = str(member.member_id), self._candidate_id(member)
                 digests = self._kept(solution)
-                return (DraftReceived(seat, name, *digests, tokens=meter.spent - before),)
+                return (DeliveredDraft(seat, name, *digests, tokens=meter.spent - before),)
             case OwedTests(member):
                 self.tests = await self.solver.author_tests()
                 digest, count = digest_of(self.tests.code.encode()), len(self.tests.cases)
-                return (TestsAuthored(str(member.member_id), digest, count, tokens=meter.spent - before),)
+                return (DeliveredTests(str(member.member_id), digest, count, tokens=meter.spent - before),)
             case OwedEvidence():
                 return await self._evidence(duty)
             case OwedCritique(number, candidate, critic):
@@ -151,14 +151,14 @@ class _Session:
                 ref = digest_of(text.encode())
                 self.critiques[ref] = text
                 spent = meter.spent - before
-                return (CritiqueReceived(number, candidate, str(critic.member_id), ref, tokens=spent),)
+                return (DeliveredCritique(number, candidate, str(critic.member_id), ref, tokens=spent),)
             case OwedRepair():
                 solution = await self._repaired(duty)
                 digests = self._kept(solution)
-                return (RepairReceived(duty.round, duty.candidate_id, *digests, tokens=meter.spent - before),)
+                return (DeliveredRepair(duty.round, duty.candidate_id, *digests, tokens=meter.spent - before),)
             case OwedBallot():
                 ballot = await self._ballot(duty)
-                return (BallotCast(ballot, tokens=meter.spent - before),)
+                return (CastBallot(ballot, tokens=meter.spent - before),)
             case OwedDecision() | OwedEstimate():
                 return ()  # a benchmark selects; it estimates nothing
             case _:
@@ -168,15 +168,15 @@ class _Session:
         """The fact that settles a duty whose call gave nothing; without tokens no ballot is asked for any more."""
         match duty:
             case OwedDraft(member):
-                return DraftFailed(str(member.member_id), error.code, tokens=tokens)
+                return MissingDraft(str(member.member_id), error.code, tokens=tokens)
             case OwedTests(member):
-                return TestsFailed(str(member.member_id), error.code, tokens=tokens)
+                return MissingTests(str(member.member_id), error.code, tokens=tokens)
             case OwedCritique(number, candidate, critic):
-                return CritiqueFailed(number, candidate, str(critic.member_id), error.code, tokens=tokens)
+                return MissingCritique(number, candidate, str(critic.member_id), error.code, tokens=tokens)
             case OwedRepair(number, candidate):
-                return RepairFailed(number, candidate, error.code, tokens=tokens)
+                return MissingRepair(number, candidate, error.code, tokens=tokens)
             case OwedBallot(voter, paper) if isinstance(error, ReplyMalformed):
-                return BallotRefused(str(voter.member_id), paper.attempt, "invalid", tokens=tokens)
+                return RefusedBallot(str(voter.member_id), paper.attempt, "invalid", tokens=tokens)
             case OwedBallot():
                 return Interrupted("budget_exhausted")
             case OwedEvidence() | OwedDecision() | OwedEstimate():
@@ -236,12 +236,12 @@ class _Session:
                 filtered = self._filtered(passing)
                 facts.append(filtered)
         kept = filtered.kept if filtered is not None else ()
-        facts += [EvidenceRecorded(self._evidence_of(c, r, kept, duty.round)) for c, r in shown.items()]
+        facts += [MeasuredCandidate(self._evidence_of(c, r, kept, duty.round)) for c, r in shown.items()]
         return tuple(facts)
 
     def _solution(self, candidate_id: str, number: int) -> Solution:
         repair = self.state.repairs.get((candidate_id, number))
-        if isinstance(repair, RepairReceived):
+        if isinstance(repair, DeliveredRepair):
             return self.solutions[repair.digest]
         return self._version(candidate_id, max(0, number - 1))
 
@@ -251,7 +251,7 @@ class _Session:
         older = {v.candidate_id: self.results.get(str(v.normal_digest)) for v in self.state.versions(duty.round)}
         return {c: r for c, r in older.items() if r is not None} | dict(shown)
 
-    def _filtered(self, passing: Mapping[str, Mapping[str, CaseResult]]) -> TestsFiltered:
+    def _filtered(self, passing: Mapping[str, Mapping[str, CaseResult]]) -> KeptTests:
         given = {k: v for c in self.solver.visible for k, v in self._expected(c.code).items()}
         runs = [
             TestRuns(
@@ -263,7 +263,7 @@ class _Session:
             for case in self.tests.cases
         ]
         found = filter_tests(runs)
-        return TestsFiltered(found.kept, found.dropped, found.trusted)
+        return KeptTests(found.kept, found.dropped, found.trusted)
 
     def _expected(self, code: str) -> dict[str, str]:
         return expectations_in(code, self.solver.task.entry_point)

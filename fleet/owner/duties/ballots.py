@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleet.council.ballot import Ballot, ballot_schema, read_ballot
-from fleet.council.facts import CritiqueReceived
+from fleet.council.facts import DeliveredCritique
 from fleet.council.rounds import OwedBallot
 from fleet.events.council import BallotCast, BallotRefused, RosterMember
 from fleet.events.payload import Payload
@@ -93,7 +93,7 @@ async def _candidate_text(sitting: Sitting, candidate: str) -> str:
         lines = [f"{k}: {value[k]}" for k in ("summary", "interface", "path", "risk", "text") if value.get(k)]
         lines += [plan_text(value)] if sitting.opened.output_kind == "plan" else []
         said = sitting.state.critiques.get((candidate, 1))
-        if isinstance(said, CritiqueReceived):
+        if isinstance(said, DeliveredCritique):
             critique = await sitting.load(said.ref)
             lines.append(f"critique ({critique['severity']}): {critique['problem']}")
         return "\n".join(lines)

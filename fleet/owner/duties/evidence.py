@@ -9,7 +9,7 @@ from functools import partial
 from fleet.council import evidence, facts
 from fleet.council.candidate import Version, cluster_id_of, cluster_sizes
 from fleet.council.evidence import is_better
-from fleet.council.facts import TestsAuthored
+from fleet.council.facts import DeliveredTests
 from fleet.council.rounds import FRESH_TEMPERATURE, OwedEvidence, OwedRepair
 from fleet.council.tests_filter import TestRuns, filter_tests
 from fleet.events.council import DroppedTest, Evidence, EvidenceGate, EvidenceRecorded, RepairReceived, TestsFiltered
@@ -84,7 +84,7 @@ def _content(sitting: Sitting, candidate: str, number: int) -> Digest | None:
     if number == 0:
         return sitting.state.version(candidate, 0).digest
     repair = sitting.state.repairs.get((candidate, number))
-    return repair.digest if isinstance(repair, facts.RepairReceived) and repair.kept != "old" else None
+    return repair.digest if isinstance(repair, facts.DeliveredRepair) and repair.kept != "old" else None
 
 
 def _event(sitting: Sitting, found: Evidence) -> EvidenceRecorded:
@@ -216,7 +216,7 @@ async def _run(space: WorkspaceService, tree: Digest, name: str, code: str, benc
 
 async def _generated(sitting: Sitting, space: WorkspaceService, tree: Digest) -> tuple[TestRun, ...]:
     tests = sitting.state.tests
-    if not isinstance(tests, TestsAuthored) or not tests.count:
+    if not isinstance(tests, DeliveredTests) or not tests.count:
         return ()
     code = str((await sitting.load(tests.digest))["code"])
     runs = [await _run(space, tree, "generated", code, sitting.bench) for _ in range(2)]
@@ -227,7 +227,7 @@ async def _on_base(sitting: Sitting) -> dict[str, str] | None:
     """How the generated tests end on the tree that the candidates change (CN-32): what passes there tells them apart
     from each other alone, and not from doing nothing. None by the rules of an older council."""
     tests, tree = sitting.state.tests, sitting.bench.state.tree
-    if sitting.opened.rule_version < _ON_BASE_SINCE or not isinstance(tests, TestsAuthored):
+    if sitting.opened.rule_version < _ON_BASE_SINCE or not isinstance(tests, DeliveredTests):
         return None
     assert tree is not None
     work = Work(seat=QA, tool="tests", op="pytest", task_id=sitting.opened.task_id, council_id=sitting.council_id)
@@ -236,7 +236,7 @@ async def _on_base(sitting: Sitting) -> dict[str, str] | None:
     return run.signature if run is not None else {}
 
 
-def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts.TestsFiltered:
+def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts.KeptTests:
     """Which generated tests can be believed (CN-33)."""
     ran = {e.candidate: [r.signature for r in e.generated] for e in executed if e.generated}
     names = dict.fromkeys(name for first, _ in ran.values() for name in first)
@@ -252,10 +252,10 @@ def _filtered(executed: Sequence[Executed], on_base: Mapping[str, str]) -> facts
             for name in names
         ]
     )
-    return facts.TestsFiltered(found.kept, found.dropped, found.trusted)
+    return facts.KeptTests(found.kept, found.dropped, found.trusted)
 
 
-def _filter_event(sitting: Sitting, found: facts.TestsFiltered, on_base: dict[str, str] | None) -> TestsFiltered:
+def _filter_event(sitting: Sitting, found: facts.KeptTests, on_base: dict[str, str] | None) -> TestsFiltered:
     return TestsFiltered(
         council_id=sitting.council_id,
         kept=found.kept,
@@ -265,7 +265,7 @@ def _filter_event(sitting: Sitting, found: facts.TestsFiltered, on_base: dict[st
     )
 
 
-def _evidence_of(e: Executed, filtered: facts.TestsFiltered | None, number: int) -> Evidence:
+def _evidence_of(e: Executed, filtered: facts.KeptTests | None, number: int) -> Evidence:
     kept = filtered.kept if filtered is not None else ()
     shared = {k: v for k, v in e.outcomes.items() if k.startswith("example/") or k.removeprefix("test/") in kept}
     return Evidence(
@@ -299,7 +299,7 @@ async def repair(sitting: Sitting, duty: OwedRepair) -> None:
         if is_better(evidence.Evidence.model_validate(found.model_dump()), old.evidence):
             kept, reason = "new", "strictly better evidence"
             # Tests that nobody has filtered yet are run, and filtered, with all that pass in this round.
-            is_unfiltered = isinstance(state.tests, TestsAuthored) and state.filtered is None
+            is_unfiltered = isinstance(state.tests, DeliveredTests) and state.filtered is None
             payloads = [] if is_unfiltered and found.gates_ok else [_event(sitting, found)]
     repaired = RepairReceived(
         council_id=sitting.council_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fleet.council.facts import TestsAuthored
+from fleet.council.facts import DeliveredTests
 from fleet.events.payload import Payload
 from fleet.events.task import TaskClaimed, TaskClaimReleased, TaskTransitioned, TreeMerged
 from fleet.kernel.errors import ModelError
@@ -101,7 +101,7 @@ def _routed(bench: Workbench, task: TaskState, from_: str) -> Payload:
 async def _with_tests(bench: Workbench, task: TaskState, council_id: str, tree: Digest, who: Seat) -> Digest:
     council = bench.state.councils[council_id].deliberation
     parts = [examples_module(bench.state.content.constraints)]
-    if isinstance(council.tests, TestsAuthored) and council.filtered is not None and council.filtered.kept:
+    if isinstance(council.tests, DeliveredTests) and council.filtered is not None and council.filtered.kept:
         code = str(json.loads(await bench.blobs.get(council.tests.digest))["code"])
         parts.append(keep_tests(code, frozenset(council.filtered.kept)))
     text = merge_modules([p for p in parts if p])

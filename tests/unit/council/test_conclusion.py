@@ -13,13 +13,13 @@ from fleet.council.ballot import read_ballot
 from fleet.council.conclusion import RejectingReason, conclude
 from fleet.council.evidence import GateCheck
 from fleet.council.facts import (
-    BallotCast,
-    DraftReceived,
-    EvidenceRecorded,
+    CastBallot,
+    DeliveredDraft,
+    DeliveredTests,
     Fact,
     Interrupted,
-    TestsAuthored,
-    TestsFiltered,
+    KeptTests,
+    MeasuredCandidate,
 )
 from fleet.council.rounds import OwedBallot, owed
 from fleet.council.state import CouncilState, evolve
@@ -40,12 +40,12 @@ def example(
     """The worked example of the specification; the first `silent` voters are not heard before the deadline."""
     state = CouncilState(opened(*VOTERS, *AUTHORS, quality_seat(), rounds=0, double_ballot=False, **more))
     facts: list[Fact] = [
-        DraftReceived(str(m.member_id), name, sha(name)) for m, name in zip(AUTHORS, (A, B, C), strict=True)
+        DeliveredDraft(str(m.member_id), name, sha(name)) for m, name in zip(AUTHORS, (A, B, C), strict=True)
     ]
-    facts += [TestsAuthored("qa-001", sha("tests"), 2), TestsFiltered(("t1", "t2"), (), trusted=True)]
+    facts += [DeliveredTests("qa-001", sha("tests"), 2), KeptTests(("t1", "t2"), (), trusted=True)]
     for name, diff in ((A, 40), (B, 55), (C, 60)):
         known: dict[str, Any] = {"diff_lines": diff, "passed": 1} | (changes or {}).get(name, {})
-        facts.append(EvidenceRecorded(evidence(name, ok=c_builds or name != C, **known)))
+        facts.append(MeasuredCandidate(evidence(name, ok=c_builds or name != C, **known)))
     for fact in facts:
         state = evolve(state, fact)
     return _vote(state, silent)
@@ -57,7 +57,7 @@ def _vote(state: CouncilState, silent: int) -> CouncilState:
         labels = {e.candidate_id: e.label for e in duty.paper.entries}
         votes = [{"label": label, "vote": "approve", "reason": "It works."} for label in duty.paper.labels]
         answer = {"votes": votes, "ranking": [labels[c] for c in ranking if c in labels]}
-        state = evolve(state, BallotCast(read_ballot(answer, duty.paper)))
+        state = evolve(state, CastBallot(read_ballot(answer, duty.paper)))
     return evolve(state, Interrupted("deadline")) if silent else state
 
 
@@ -117,7 +117,7 @@ def test_minority_report_holds_rejections_untrusted_tests_and_equal_candidates()
     state = replace(
         state,
         ballots={**state.ballots, key: replace(cast, ballot=rejecting)},
-        filtered=TestsFiltered((), dropped, trusted=False),
+        filtered=KeptTests((), dropped, trusted=False),
     )
     minority = conclude(state).minority
     assert minority.rejections == (RejectingReason("developer-001", B, "It works."),)

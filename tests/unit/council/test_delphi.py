@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.council.delphi import OwedEstimate, conclude_estimate, estimate_rounds
-from fleet.council.facts import BallotRefused, EstimateCast, Fact, Interrupted
+from fleet.council.facts import CastEstimate, Fact, Interrupted, RefusedBallot
 from fleet.council.rounds import OwedDecision, owed, progress
 from fleet.council.state import CouncilState, evolve
 from fleet.planning.estimates import Estimated
@@ -29,8 +29,8 @@ def start(size: int = 3, **changes: Any) -> CouncilState:
 
 def fact(member: str, number: int, value: int | None) -> Fact:
     if value is None:
-        return BallotRefused(member, number, "invalid")
-    return EstimateCast(member, number, value, sha(f"{member} says {value} in {number}"))
+        return RefusedBallot(member, number, "invalid")
+    return CastEstimate(member, number, value, sha(f"{member} says {value} in {number}"))
 
 
 def played(

@@ -15,20 +15,20 @@ from fleet.council import rounds as council_rounds
 from fleet.council.conclusion import conclude
 from fleet.council.evidence import GateCheck, is_better
 from fleet.council.facts import (
-    BallotCast,
-    BallotRefused,
+    CastBallot,
     Closed,
-    CritiqueFailed,
-    CritiqueReceived,
-    DraftFailed,
-    DraftReceived,
-    EvidenceRecorded,
+    DeliveredCritique,
+    DeliveredDraft,
+    DeliveredRepair,
+    DeliveredTests,
     Fact,
     Interrupted,
-    RepairFailed,
-    RepairReceived,
-    TestsAuthored,
-    TestsFailed,
+    MeasuredCandidate,
+    MissingCritique,
+    MissingDraft,
+    MissingRepair,
+    MissingTests,
+    RefusedBallot,
 )
 from fleet.council.rounds import Owed, OwedBallot, OwedCritique, OwedEvidence, OwedRepair, Progress, admit, progress
 from fleet.council.state import SUBJECT_ID, CouncilState, evolve
@@ -81,13 +81,13 @@ def test_majority_of_one_behaviour_that_passes_everything_is_decided_without_bal
     result = conclude(state).result
     assert isinstance(result, Decided)
     assert result.decided_in == "P3"
-    assert not any(isinstance(f, BallotCast | RepairReceived) for f in facts)
+    assert not any(isinstance(f, CastBallot | DeliveredRepair) for f in facts)
 
 
 @pytest.mark.rule("CN-40", "CN-24")
 def test_cluster_is_measured_against_the_drafts_invited_not_those_received():
     state, facts = run(world("x", None, None), opened(rounds=0))
-    assert any(isinstance(f, BallotCast) for f in facts)
+    assert any(isinstance(f, CastBallot) for f in facts)
     assert winner(state) == f"cd-{ONE}"
 
 
@@ -95,7 +95,7 @@ def test_cluster_is_measured_against_the_drafts_invited_not_those_received():
 def test_majority_without_trusted_tests_still_goes_to_ballots():
     w = world("x", "x ", "y", tests=0)
     state, facts = run(w, opened(rounds=0))
-    assert any(isinstance(f, BallotCast) for f in facts)
+    assert any(isinstance(f, CastBallot) for f in facts)
     assert winner(state) in (f"cd-{ONE}", f"cd-{TWO}")
 
 
@@ -118,7 +118,7 @@ def test_council_without_any_draft_has_no_valid_candidate():
 @pytest.mark.rule("CN-44", "CN-56")
 def test_council_whose_candidates_all_fail_a_gate_has_no_valid_candidate_and_asks_nobody_to_vote():
     state, facts = run(world("bad", "worse", "bad", worth=WORTH), opened(rounds=0))
-    assert not any(isinstance(f, BallotCast) for f in facts)
+    assert not any(isinstance(f, CastBallot) for f in facts)
     result = conclude(state).result
     assert isinstance(result, NoDecision)
     assert result.reason == "no_valid_candidate"
@@ -127,7 +127,7 @@ def test_council_whose_candidates_all_fail_a_gate_has_no_valid_candidate_and_ask
 @pytest.mark.rule("CN-41", "CN-42", "CN-43")
 def test_failing_candidates_are_repaired_and_a_strictly_better_version_is_kept():
     state, facts = run(World(dict(zip((ONE, TWO, THREE), MIXED, strict=True)), WORTH), opened(rounds=2))
-    repairs = [f for f in facts if isinstance(f, RepairReceived | RepairFailed)]
+    repairs = [f for f in facts if isinstance(f, DeliveredRepair | MissingRepair)]
     assert {(r.candidate_id, r.round) for r in repairs} == {
         (f"cd-{TWO}", 1),
         (f"cd-{THREE}", 1),
@@ -158,10 +158,10 @@ def test_where_nothing_passes_the_best_is_mended_and_the_other_authors_draft_ane
     half = (failed[0], GateCheck(name="given-2", ok=True))
     state = after(
         state,
-        *[DraftReceived(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)],
-        TestsFailed("qa-001", "model_timeout"),
-        *[EvidenceRecorded(evidence(f"cd-{m}", ok=False, gates=failed, total=0, passed=0)) for m in (ONE, TWO)],
-        EvidenceRecorded(evidence(f"cd-{THREE}", ok=False, gates=half, total=0, passed=0)),
+        *[DeliveredDraft(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)],
+        MissingTests("qa-001", "model_timeout"),
+        *[MeasuredCandidate(evidence(f"cd-{m}", ok=False, gates=failed, total=0, passed=0)) for m in (ONE, TWO)],
+        MeasuredCandidate(evidence(f"cd-{THREE}", ok=False, gates=half, total=0, passed=0)),
     )
     repairs = [d for d in council_rounds.owed(state) if isinstance(d, OwedRepair)]
     assert {str(d.author.member_id) for d in repairs} == {ONE, TWO, THREE}
@@ -171,7 +171,7 @@ def test_where_nothing_passes_the_best_is_mended_and_the_other_authors_draft_ane
 @pytest.mark.rule("CN-41")
 def test_nobody_drafts_anew_once_something_passes():
     _, facts = run(world("good", ["bad", "good"], ["worse", "good"], worth=WORTH), opened(rule_version=3))
-    assert any(isinstance(f, RepairReceived) for f in facts)
+    assert any(isinstance(f, DeliveredRepair) for f in facts)
     state, _ = run(
         world("good", "bad", "worse", worth=WORTH),
         opened(rule_version=3),
@@ -185,7 +185,7 @@ def test_nobody_drafts_anew_once_something_passes():
 @pytest.mark.rule("CN-43")
 def test_rounds_stop_when_no_candidate_changed():
     _, facts = run(world("good", ["bad", "bad ", "good"], "worse", worth=WORTH), opened(rounds=2))
-    assert {f.round for f in facts if isinstance(f, RepairReceived)} == {1}
+    assert {f.round for f in facts if isinstance(f, DeliveredRepair)} == {1}
 
 
 @pytest.mark.rule("CN-42", "CN-128")
@@ -193,19 +193,19 @@ def test_version_that_is_measured_and_not_better_leaves_the_old_one():
     state = CouncilState(opened(rounds=1, critiques=False))
     state = after(
         state,
-        *[DraftReceived(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)],
-        TestsFailed("qa-001", "model_timeout"),
-        *[EvidenceRecorded(evidence(f"cd-{m}", ok=m != TWO, total=0, passed=0)) for m in (ONE, TWO, THREE)],
+        *[DeliveredDraft(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)],
+        MissingTests("qa-001", "model_timeout"),
+        *[MeasuredCandidate(evidence(f"cd-{m}", ok=m != TWO, total=0, passed=0)) for m in (ONE, TWO, THREE)],
     )
     (repair,) = council_rounds.owed(state)
     assert isinstance(repair, OwedRepair)
-    kept_old = after(state, RepairReceived(1, f"cd-{TWO}", sha("new"), kept="old"))
+    kept_old = after(state, DeliveredRepair(1, f"cd-{TWO}", sha("new"), kept="old"))
     assert kinds(council_rounds.owed(kept_old)) == ["OwedBallot"] * 4
-    measured = after(state, RepairReceived(1, f"cd-{TWO}", sha("new"), kept="new"))
+    measured = after(state, DeliveredRepair(1, f"cd-{TWO}", sha("new"), kept="new"))
     assert council_rounds.owed(measured) == (OwedEvidence(1, (f"cd-{TWO}",), filter_tests=False),)
-    worse = after(measured, EvidenceRecorded(evidence(f"cd-{TWO}", round=1, ok=False, total=0, passed=0)))
+    worse = after(measured, MeasuredCandidate(evidence(f"cd-{TWO}", round=1, ok=False, total=0, passed=0)))
     assert worse.versions()[1].digest == sha(TWO)
-    better = after(measured, EvidenceRecorded(evidence(f"cd-{TWO}", round=1, total=0, passed=0)))
+    better = after(measured, MeasuredCandidate(evidence(f"cd-{TWO}", round=1, total=0, passed=0)))
     assert better.versions()[1].digest == sha("new")
 
 
@@ -230,7 +230,7 @@ def test_failed_critique_leaves_the_repair_without_one():
     state, _ = run(w, opened(), stop=lambda s: Interrupted("deadline") if _critiques_owed(s) else None)
     before = replace(state, interrupted=None, closed=None)
     failed = [
-        CritiqueFailed(d.round, d.candidate_id, str(d.critic.member_id), "model_timeout")
+        MissingCritique(d.round, d.candidate_id, str(d.critic.member_id), "model_timeout")
         for d in council_rounds.owed(before)
         if isinstance(d, OwedCritique)
     ]
@@ -246,31 +246,31 @@ def _critiques_owed(state: CouncilState) -> bool:
 
 def test_nobody_criticises_what_every_voter_wrote():
     _, facts = run(world("bad", "bad", "bad", worth=WORTH), opened())
-    assert not any(isinstance(f, CritiqueReceived) for f in facts)
+    assert not any(isinstance(f, DeliveredCritique) for f in facts)
 
 
 @pytest.mark.rule("CN-33")
 def test_tests_are_filtered_in_the_first_round_in_which_something_passes_its_gates():
     w = world(["bad", "good"], "bad", "bad", worth=WORTH)
     state, facts = run(w, opened(critiques=False))
-    assert isinstance(facts[4], EvidenceRecorded)
+    assert isinstance(facts[4], MeasuredCandidate)
     assert not facts[4].evidence.gates_ok
     assert state.filtered is not None
     assert winner(state) == f"cd-{ONE}"
 
 
 def test_filter_alone_is_owed_when_only_it_is_missing():
-    drafts = [DraftReceived(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)]
-    known = [EvidenceRecorded(evidence(f"cd-{m}")) for m in (ONE, TWO, THREE)]
-    state = after(CouncilState(opened()), *drafts, TestsAuthored("qa-001", sha("t"), 2), *known)
+    drafts = [DeliveredDraft(m, f"cd-{m}", sha(m)) for m in (ONE, TWO, THREE)]
+    known = [MeasuredCandidate(evidence(f"cd-{m}")) for m in (ONE, TWO, THREE)]
+    state = after(CouncilState(opened()), *drafts, DeliveredTests("qa-001", sha("t"), 2), *known)
     assert council_rounds.owed(state) == (OwedEvidence(0, (), filter_tests=True),)
 
 
 @pytest.mark.rule("CN-31", "CN-7")
 def test_council_on_a_design_asks_for_no_tests_and_ends_in_ballots():
     state, facts = run(world("x", "y", "z"), opened(*voters(3), output_kind="design"))
-    assert not any(isinstance(f, TestsAuthored | TestsFailed) for f in facts)
-    assert sum(isinstance(f, BallotCast) for f in facts) == 6
+    assert not any(isinstance(f, DeliveredTests | MissingTests) for f in facts)
+    assert sum(isinstance(f, CastBallot) for f in facts) == 6
     conclusion = conclude(state)
     assert isinstance(conclusion.result, Decided)
     assert conclusion.results[0].score is None
@@ -279,22 +279,22 @@ def test_council_on_a_design_asks_for_no_tests_and_ends_in_ballots():
 @pytest.mark.rule("CN-46", "CN-127")
 def test_each_voter_is_asked_twice_about_the_candidates_of_others():
     _, facts = run(world("x", "y", "z"), opened(rounds=0))
-    ballots = [f.ballot for f in facts if isinstance(f, BallotCast)]
+    ballots = [f.ballot for f in facts if isinstance(f, CastBallot)]
     assert sorted((b.voter, b.attempt) for b in ballots) == [(v, a) for v in (ONE, TWO, THREE) for a in (1, 2)]
     assert all(f"cd-{b.voter}" not in b.votes for b in ballots)
     _, once = run(world("x", "y", "z"), opened(rounds=0, double_ballot=False))
-    assert sum(isinstance(f, BallotCast) for f in once) == 3
+    assert sum(isinstance(f, CastBallot) for f in once) == 3
 
 
 def test_single_candidate_is_voted_on_once_because_its_reverse_is_the_same_paper():
     _, facts = run(world("x", None, None), opened(rounds=0))
-    assert sorted(f.ballot.voter for f in facts if isinstance(f, BallotCast)) == [TWO, THREE]
+    assert sorted(f.ballot.voter for f in facts if isinstance(f, CastBallot)) == [TWO, THREE]
 
 
 def refuse(which: str) -> Callable[[OwedBallot], Fact]:
     def vote(duty: OwedBallot) -> Fact:
         if duty.voter.member_id in which.split():
-            return BallotRefused(str(duty.voter.member_id), duty.paper.attempt, "invalid", tokens=3)
+            return RefusedBallot(str(duty.voter.member_id), duty.paper.attempt, "invalid", tokens=3)
         return ballot(duty)
 
     return vote
@@ -334,9 +334,9 @@ def test_ballot_that_may_not_count_is_refused_with_its_code():
     assert admit(state, good.model_copy(update={"council_id": "co-other1"})) == "ineligible"
     assert admit(state, good.model_copy(update={"round": 1})) == "late"
     assert admit(state, good.model_copy(update={"ranking": good.ranking[:1]})) == "invalid"
-    assert admit(after(state, BallotCast(good)), good) == "duplicate"
+    assert admit(after(state, CastBallot(good)), good) == "duplicate"
     assert admit(after(state, Interrupted("deadline")), good) == "late"
-    assert admit(after(state, BallotRefused(str(good.voter), 1, "invalid")), good) == "late"
+    assert admit(after(state, RefusedBallot(str(good.voter), 1, "invalid")), good) == "late"
     assert admit(CouncilState(opened()), good) == "late"
 
 
@@ -346,11 +346,11 @@ def test_late_foreign_and_repeated_ballots_are_recorded_and_change_nothing():
     plain = conclude(state)
     first = next(iter(state.ballots.values()))
     foreign = first.ballot.model_copy(update={"voter": "developer-099"})
-    more = after(state, BallotRefused(ONE, 1, "late", tokens=2), first, BallotCast(foreign))
+    more = after(state, RefusedBallot(ONE, 1, "late", tokens=2), first, CastBallot(foreign))
     assert [r.code for r in more.ignored] == ["late"]
     assert conclude(more).decision_hash == plain.decision_hash
     assert conclude(more).result == plain.result
-    assert after(in_ballots(), BallotCast(foreign)) == in_ballots()
+    assert after(in_ballots(), CastBallot(foreign)) == in_ballots()
 
 
 @pytest.mark.rule("CN-57", "CN-119")
@@ -365,7 +365,7 @@ def test_interruption_owes_the_decision_alone_and_gives_its_cause_when_nothing_w
 
         state, facts = run(world("x", "bad", "z", worth=WORTH), opened(), stop=stop)
         result = conclude(state).result
-        cast = sum(isinstance(f, BallotCast) for f in facts)
+        cast = sum(isinstance(f, CastBallot) for f in facts)
         if not cast:
             assert isinstance(result, NoDecision)
             assert result.reason == cause
@@ -384,7 +384,7 @@ def test_interruption_is_still_decided_where_the_evidence_agrees():
 def test_nothing_is_owed_or_taken_in_after_the_end():
     state = after(CouncilState(opened()), Closed("cancelled"))
     assert council_rounds.owed(state) == ()
-    assert after(state, DraftFailed(ONE, "model_timeout")) == state
+    assert after(state, MissingDraft(ONE, "model_timeout")) == state
     assert progress(state).phase == "complete"
 
 
@@ -394,7 +394,7 @@ GATE: dict[str, Any] = {"kind": "gate", "output_kind": "text", "subject": sha("s
 @pytest.mark.rule("CN-50", "CN-10")
 def test_gate_measures_its_subject_and_asks_every_voter_once():
     state, facts = run(World({}), opened(*voters(3), **GATE))
-    assert [type(f).__name__ for f in facts] == ["EvidenceRecorded", *["BallotCast"] * 3, "Closed"]
+    assert [type(f).__name__ for f in facts] == ["MeasuredCandidate", *["CastBallot"] * 3, "Closed"]
     result = conclude(state).result
     assert isinstance(result, Decided)
     assert (result.verdict, conclude(state).counterfactuals) == ("approve", {})
@@ -403,11 +403,11 @@ def test_gate_measures_its_subject_and_asks_every_voter_once():
 @pytest.mark.rule("CN-129", "CN-117")
 def test_gate_with_silent_voters_or_a_failing_subject_approves_nothing():
     seats = voters(3)
-    silent = after(CouncilState(opened(*seats, **GATE)), EvidenceRecorded(evidence(SUBJECT_ID)))
+    silent = after(CouncilState(opened(*seats, **GATE)), MeasuredCandidate(evidence(SUBJECT_ID)))
     assert conclude(after(silent, Interrupted("deadline"))).result == NoDecision("deadline", Tally(missing=3))
     failing = World({}, {"subject": {"ok": False}})
     state, facts = run(failing, opened(*seats, **GATE))
-    assert not any(isinstance(f, BallotCast) for f in facts)
+    assert not any(isinstance(f, CastBallot) for f in facts)
     result = conclude(state).result
     assert isinstance(result, NoDecision)
     assert result.reason == "no_valid_candidate"
@@ -449,7 +449,7 @@ def test_any_interleaving_ends_in_the_same_decision(texts: list[list[str | None]
     plain, _ = deliberate(lambda count: 0)
     state, facts = deliberate(random.Random(seed).randrange)
     assert conclude(state) == conclude(plain)
-    assert {r.round for r in facts if isinstance(r, RepairReceived | RepairFailed)} <= set(range(1, rounds + 1))
+    assert {r.round for r in facts if isinstance(r, DeliveredRepair | MissingRepair)} <= set(range(1, rounds + 1))
     for before, later in ((0, 1), (1, 2)):
         for old, new in zip(state.versions(before), state.versions(later), strict=True):
             if old.evidence is not None and new is not old and new.digest != old.digest:
@@ -470,7 +470,7 @@ def test_every_prefix_of_the_record_owes_what_is_missing_and_nothing_that_is_rec
         assert council_rounds.owed(prefix)
         assert council_rounds.owed(after(prefix, fact)) != council_rounds.owed(prefix)
         prefix = evolve(prefix, fact)
-        assert evolve(prefix, fact) == prefix or isinstance(fact, BallotRefused)
+        assert evolve(prefix, fact) == prefix or isinstance(fact, RefusedBallot)
     assert conclude(prefix) == conclude(state)
 
 
@@ -507,8 +507,8 @@ def test_progress_goes_through_the_phases_in_order():
 def test_reviewed_candidates_on_the_ballot_get_a_critique_by_the_next_voter_before_anybody_votes():
     w = world("x", "y", "bad", worth=WORTH)
     state, facts = run(w, opened(*voters(3), output_kind="design", rounds=0, is_reviewed=True))
-    critiques = [f for f in facts if isinstance(f, CritiqueReceived)]
+    critiques = [f for f in facts if isinstance(f, DeliveredCritique)]
     assert {(c.candidate_id, c.critic) for c in critiques} == {(f"cd-{ONE}", TWO), (f"cd-{TWO}", THREE)}
-    first_ballot = next(n for n, f in enumerate(facts) if isinstance(f, BallotCast))
+    first_ballot = next(n for n, f in enumerate(facts) if isinstance(f, CastBallot))
     assert all(facts.index(c) < first_ballot for c in critiques)
     assert winner(state) is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.council import rounds
 from fleet.council.conclusion import conclude
-from fleet.council.facts import TestsFailed
+from fleet.council.facts import MissingTests
 from fleet.council.rounds import Owed, OwedBallot, OwedCritique, OwedEvidence, OwedRepair
 from fleet.council.state import SUBJECT_ID
 from fleet.events.council import (
@@ -101,7 +101,7 @@ def owed(*said: CouncilSaid, **changes: Any) -> tuple[Owed, ...]:
 def test_failed_members_are_not_asked_again():
     asked = owed(draft(1), failed(MEMBERS[1]))
     assert [type(d).__name__ for d in asked] == ["OwedDraft", "OwedTests"]
-    assert council_state(opened(), [NO_TESTS]).tests == TestsFailed("qa-001", "reply_malformed")
+    assert council_state(opened(), [NO_TESTS]).tests == MissingTests("qa-001", "reply_malformed")
     assert council_state(opened(), [failed(MEMBERS[1])]).tests is None
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.council.facts import TestsFailed
+from fleet.council.facts import MissingTests
 from fleet.events.approval import ApprovalExpired, ApprovalRejected, ApprovalRequested, ApprovalRevoked
 from fleet.events.council import BallotCast, CouncilCancelled, DraftFailed
 from fleet.events.decision import DecisionAccepted, DecisionRejected
@@ -305,7 +305,7 @@ def test_failed_test_author_counts_as_having_delivered():
     log = StoryLog().add(created_payload(), actor=PO).add(open_council(TASK_COUNCIL, task_id=TASK))
     assert log.state.councils[TASK_COUNCIL].deliberation.tests is None
     log.add(DraftFailed(council_id=TASK_COUNCIL, member_id=EntityId("qa-001"), attempt=1, code="reply_malformed"))
-    assert log.state.councils[TASK_COUNCIL].deliberation.tests == TestsFailed("qa-001", "reply_malformed")
+    assert log.state.councils[TASK_COUNCIL].deliberation.tests == MissingTests("qa-001", "reply_malformed")
 
 
 def test_cancelled_council_says_so_and_events_of_an_unknown_one_change_nothing():
