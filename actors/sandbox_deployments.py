@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.deploy.port import Deployments, Occupancy, Placed, Standing
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.ids import RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 
 
 class DeploymentMethods:
@@ -29,7 +29,7 @@ class DeploymentMethods:
         """Run again what ran before."""
         return await self._required_deployments().roll_back(environment, failed=failed, told=told)
 
-    async def sample_deployment(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample_deployment(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """Look once at what runs in an environment."""
         return await self._required_deployments().sample(environment, check)
 

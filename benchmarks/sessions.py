@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from fleet.context.item import one_line
-from fleet.context.session import Turn
+from fleet.context.session import HistoryTurn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 _LIST = (
@@ -32,7 +32,7 @@ class LongSession:
     """Turns, and by class the texts that have to be found after compression."""
 
     name: str
-    turns: tuple[Turn, ...]
+    turns: tuple[HistoryTurn, ...]
     facts: Mapping[str, Sequence[str]]
 
     @property
@@ -54,11 +54,11 @@ def found_in(text: str, session: LongSession) -> dict[str, float]:
 @dataclass
 class _Writer:
     draw: random.Random
-    turns: list[Turn] = field(default_factory=list[Turn])
+    turns: list[HistoryTurn] = field(default_factory=list[HistoryTurn])
     facts: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def say(self, kind: Any, text: str, **named: Any) -> None:
-        self.turns.append(Turn(version=len(self.turns) + 1, kind=kind, text=text, **named))
+        self.turns.append(HistoryTurn(version=len(self.turns) + 1, kind=kind, text=text, **named))
 
     def keep(self, kind: str, *items: str) -> None:
         self.facts.setdefault(kind, []).extend(items)
@@ -208,7 +208,7 @@ def recorded(example: str) -> LongSession:
     """Every call of a recorded story as one session; what must survive is read from the story file and the prompts."""
     folder = EXAMPLES / example
     story = yaml.safe_load((folder / "story.yaml").read_text())
-    turns = list[Turn]()
+    turns = list[HistoryTurn]()
     facts: dict[str, set[str]] = {
         kind: set() for kind in ("criterion", "constraint", "decision", "question", "path", "id")
     }
@@ -217,8 +217,8 @@ def recorded(example: str) -> LongSession:
         call = json.loads(path.read_text())
         prompt = "\n\n".join(message["content"] for message in call["request"]["messages"])
         turns += [
-            Turn(version=len(turns) + 1, kind="prompt", text=prompt),
-            Turn(version=len(turns) + 2, kind="reply", text=call["reply"]["text"]),
+            HistoryTurn(version=len(turns) + 1, kind="prompt", text=prompt),
+            HistoryTurn(version=len(turns) + 2, kind="reply", text=call["reply"]["text"]),
         ]
         for title, kind in (("Decisions", "decision"), ("Constraints", "constraint"), ("Open questions", "question")):
             for part in prompt.split(f"## {title}\n")[1:]:

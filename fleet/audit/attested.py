@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.audit.checkpoint import Checkpoint, Leaf, LeafMark, SignedCheckpoint
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.key_ring import KeyRing
 from fleet.audit.loss import Loss, excused
 from fleet.audit.merkle import merkle_root
@@ -26,46 +26,50 @@ class Opened:
     digest: Digest
 
 
-def check_note(note: str, keys: KeyRing, check: SignCheck, *, sequence: int | None) -> Checkpoint | Finding:
+def check_note(note: str, keys: KeyRing, check: SignCheck, *, sequence: int | None) -> Checkpoint | LogFinding:
     """The checkpoint of the note that is kept as number `sequence` (None: any), or what is wrong with it."""
     try:
         checkpoint = keys.open(note, check)
     except LogCorrupted as error:
-        return Finding(Verdict.BAD_SIGNATURE, _SUBJECT, sequence, error.message)
+        return LogFinding(Verdict.BAD_SIGNATURE, _SUBJECT, sequence, error.message)
     except InvalidInput as error:
-        return Finding(Verdict.ALTERED, _SUBJECT, sequence, error.message)
+        return LogFinding(Verdict.ALTERED, _SUBJECT, sequence, error.message)
     if sequence is not None and checkpoint.sequence != sequence:
-        return Finding(Verdict.REORDERED, _SUBJECT, sequence, f"holds the signed checkpoint {checkpoint.sequence}")
+        return LogFinding(Verdict.REORDERED, _SUBJECT, sequence, f"holds the signed checkpoint {checkpoint.sequence}")
     return checkpoint
 
 
-def check_root(checkpoint: Checkpoint, signed: SignedCheckpoint) -> Finding | None:
+def check_root(checkpoint: Checkpoint, signed: SignedCheckpoint) -> LogFinding | None:
     """The leaves are those that were signed, each stream once and in order."""
     streams = [leaf.stream for leaf in signed.leaves]
     is_ordered = streams == sorted(set(streams))
     if is_ordered and len(streams) == checkpoint.size and merkle_root(signed.leaf_hashes) == checkpoint.root:
         return None
-    return Finding(Verdict.ALTERED, _SUBJECT, checkpoint.sequence, "its list of heads is not the one that was signed")
+    return LogFinding(
+        Verdict.ALTERED, _SUBJECT, checkpoint.sequence, "its list of heads is not the one that was signed"
+    )
 
 
-def check_order(earlier: Opened | None, later: Checkpoint) -> Finding | None:
+def check_order(earlier: Opened | None, later: Checkpoint) -> LogFinding | None:
     """The later checkpoint follows the earlier one and names its digest; None before the first."""
     expected = earlier.checkpoint.sequence + 1 if earlier else 1
     if later.sequence != expected:
         gone = f"checkpoints {expected} to {later.sequence - 1} are" if later.sequence > expected + 1 else "it is"
-        return Finding(Verdict.MISSING, _SUBJECT, expected, f"{gone} gone, while checkpoint {later.sequence} is there")
+        return LogFinding(
+            Verdict.MISSING, _SUBJECT, expected, f"{gone} gone, while checkpoint {later.sequence} is there"
+        )
     if earlier is not None and later.previous != earlier.digest:
         detail = f"it does not follow the checkpoint {earlier.checkpoint.sequence} that is kept"
-        return Finding(Verdict.FORKED, _SUBJECT, later.sequence, detail)
+        return LogFinding(Verdict.FORKED, _SUBJECT, later.sequence, detail)
     return None
 
 
 def check_successor(
     earlier: Sequence[Leaf], later: Sequence[Leaf], losses: Sequence[Loss], *, sequence: int
-) -> list[Finding]:
+) -> list[LogFinding]:
     """No stream of checkpoint `sequence` is missing or shorter in the next one, but for accepted losses."""
     after = {leaf.stream: leaf for leaf in later}
-    findings: list[Finding] = []
+    findings: list[LogFinding] = []
     for leaf in earlier:
         now = after.get(leaf.stream)
         reached = now.version if now else 0
@@ -76,7 +80,7 @@ def check_successor(
         detail = (
             f"checkpoint {sequence} attests version {leaf.version}, checkpoint {sequence + 1} {reached or 'nothing'}"
         )
-        findings.append(Finding(verdict, str(leaf.stream), leaf.version, detail))
+        findings.append(LogFinding(verdict, str(leaf.stream), leaf.version, detail))
     return findings
 
 
@@ -95,7 +99,7 @@ class StreamState:
 
 def check_leaf(
     leaf: Leaf, state: StreamState | None, losses: Sequence[Loss], *, sequence: int
-) -> Finding | Loss | None:
+) -> LogFinding | Loss | None:
     """The log holds what the leaf of checkpoint `sequence` attests; else the accepted loss, or the finding."""
     actual = state.hashes.get(leaf.version) if state else None
     if actual == leaf.hash or _is_archived(leaf, state):
@@ -126,14 +130,14 @@ def _is_archived(leaf: Leaf, state: StreamState | None) -> bool:
     return leaf.version < state.tombstone.version
 
 
-def _not_in_archive(leaf: Leaf, last: int, at: str) -> Finding:
+def _not_in_archive(leaf: Leaf, last: int, at: str) -> LogFinding:
     if leaf.version > last:
         return _finding(Verdict.ROLLED_BACK, leaf, f"{at}, the archive ends at {last}")
     return _finding(Verdict.FORKED, leaf, f"{at}, the archive holds another event there")
 
 
-def _finding(verdict: Verdict, leaf: Leaf, detail: str) -> Finding:
-    return Finding(verdict, str(leaf.stream), leaf.version, detail)
+def _finding(verdict: Verdict, leaf: Leaf, detail: str) -> LogFinding:
+    return LogFinding(verdict, str(leaf.stream), leaf.version, detail)
 
 
 def attested_heads(leaves: Sequence[Leaf], losses: Sequence[Loss], *, sequence: int) -> dict[StreamId, Head]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.events.envelope import GENESIS_HASH, Head, StoredEvent, event_hash
 from fleet.kernel.ids import StreamId
 
@@ -101,7 +101,7 @@ class ChainCheck:
     after: Head = field(default_factory=Head)
     is_linked: bool = True
     kept_versions: frozenset[int] = frozenset()
-    findings: list[Finding] = field(default_factory=list[Finding])
+    findings: list[LogFinding] = field(default_factory=list[LogFinding])
     hashes: dict[int, str] = field(default_factory=dict[int, str])
     version: int = field(init=False)
     _prev: str | None = field(init=False)
@@ -203,7 +203,7 @@ class ChainCheck:
 
     def _record(self, verdict: Verdict, version: int | None, detail: str) -> None:
         if len(self.findings) < _MAX_FINDINGS:
-            self.findings.append(Finding(verdict, str(self.stream), version, detail))
+            self.findings.append(LogFinding(verdict, str(self.stream), version, detail))
 
 
 def _around(version: int) -> range:

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LogFinding:
     """One difference: what it is, in which stream (or `checkpoint`, `loss`) and at which version or sequence."""
 
     verdict: Verdict

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fleet.context.budget import estimate_tokens
 from fleet.context.extract import facts_of, ids_in, paths_in
 from fleet.context.item import one_line
-from fleet.context.session import FACT_CLASSES, Fact, FactClass, Turn
+from fleet.context.session import FACT_CLASSES, Fact, FactClass, HistoryTurn
 
 MIN_RATIO = 0.6
 """The part of the tokens that has to go (CX-51)."""
@@ -70,7 +70,7 @@ class CompressedSession:
         return 1 - self.tokens_after / self.tokens_before if self.tokens_before else 0.0
 
 
-def compress(turns: Sequence[Turn], *, count: Callable[[str], int] = estimate_tokens) -> CompressedSession:
+def compress(turns: Sequence[HistoryTurn], *, count: Callable[[str], int] = estimate_tokens) -> CompressedSession:
     """The session in far fewer tokens, with every fact of CX-52 word for word. Pure: same turns, same text.
 
     Args:
@@ -101,7 +101,7 @@ def compress(turns: Sequence[Turn], *, count: Callable[[str], int] = estimate_to
 
 def with_prose(
     session: CompressedSession,
-    turns: Sequence[Turn],
+    turns: Sequence[HistoryTurn],
     prose: str,
     *,
     count: Callable[[str], int] = estimate_tokens,
@@ -125,7 +125,7 @@ def with_prose(
     return told if told.is_whole and not is_too_long else None
 
 
-def recall_of(turns: Sequence[Turn], text: str) -> dict[str, float]:
+def recall_of(turns: Sequence[HistoryTurn], text: str) -> dict[str, float]:
     """By class, the part of the session's items that the text holds; 1 for a class without items (CX-54)."""
     plain = one_line(text)
     items_of: dict[str, list[str]] = {kind: [] for kind in FACT_CLASSES}
@@ -146,7 +146,7 @@ def _share(items: Sequence[str], holds: Callable[[str], bool]) -> float:
     return sum(map(holds, items)) / len(items) if items else 1.0
 
 
-def _with_names(turns: Sequence[Turn], facts: Sequence[Fact]) -> list[Fact]:
+def _with_names(turns: Sequence[HistoryTurn], facts: Sequence[Fact]) -> list[Fact]:
     """The facts, and every id and path that none of them names."""
     source = "\n".join(f"{turn.id} {turn.text}" for turn in turns)
     said = "\n".join(fact.line for fact in facts)
@@ -167,7 +167,7 @@ def _ledger(facts: Sequence[Fact]) -> str:
     return "\n\n".join(parts)
 
 
-def _summary(turns: Sequence[Turn]) -> str:
+def _summary(turns: Sequence[HistoryTurn]) -> str:
     """What was left out, by numbers: runs by how they ended; files with the digest of what was last seen of them."""
     runs: dict[str, list[int]] = {}
     files: dict[str, tuple[str, str]] = {}
@@ -182,7 +182,7 @@ def _summary(turns: Sequence[Turn]) -> str:
     return "\n".join(["## What was done", *lines]) if lines else ""
 
 
-def _window(turns: Sequence[Turn], said: str, *, tokens: int, count: Callable[[str], int]) -> str:
+def _window(turns: Sequence[HistoryTurn], said: str, *, tokens: int, count: Callable[[str], int]) -> str:
     """The last turns, whole, newest first until the budget is full, in chronological order (CX-30).
 
     A call and its result are kept or left together (CX-31).
@@ -198,9 +198,9 @@ def _window(turns: Sequence[Turn], said: str, *, tokens: int, count: Callable[[s
     return "\n".join(["## Latest", *reversed(kept)]) if kept else ""
 
 
-def _pairs(turns: Sequence[Turn]) -> list[list[Turn]]:
+def _pairs(turns: Sequence[HistoryTurn]) -> list[list[HistoryTurn]]:
     """The turns in their order, each call with its result: turns of one event, and a prompt with the reply to it."""
-    pairs = list[list[Turn]]()
+    pairs = list[list[HistoryTurn]]()
     for turn in turns:
         last = pairs[-1][-1] if pairs else None
         is_result = last is not None and (last.version == turn.version or (last.kind, turn.kind) == ("prompt", "reply"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from fleet.context.item import one_line
-from fleet.context.session import Fact, FactClass, Turn
+from fleet.context.session import Fact, FactClass, HistoryTurn
 
 _ID = re.compile(r"(?<![\w./-])(?:pr|ep|st|tk|pv|ac|de|qu|ap|rn|co|cd|ce|in|dg|rp)-[a-z0-9]+(?:-[a-z0-9]+)*(?![\w/-])")
 _PATH = re.compile(
@@ -73,7 +73,7 @@ def paths_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in paths if "site-packages" not in path))
 
 
-def facts_of(turns: Sequence[Turn]) -> tuple[Fact, ...]:
+def facts_of(turns: Sequence[HistoryTurn]) -> tuple[Fact, ...]:
     """Every fact of the session in order; of one that was said again the last wording, at its first place."""
     facts: dict[tuple[str, str], Fact] = {}
     for turn in turns:
@@ -92,7 +92,7 @@ def facts_in(text: str) -> tuple[Fact, ...]:
     return tuple({(fact.kind, fact.key): fact for fact in _in_prose(text)}.values())
 
 
-def _facts(turn: Turn) -> Iterator[Fact]:
+def _facts(turn: HistoryTurn) -> Iterator[Fact]:
     whole = _WHOLE.get(turn.kind)
     if whole is not None:
         status = f" [{turn.status}]" if turn.status else ""
@@ -140,7 +140,7 @@ def _kind_of(said: str) -> FactClass | None:
     return None
 
 
-def _open_ends(turns: Sequence[Turn]) -> Iterator[Fact]:
+def _open_ends(turns: Sequence[HistoryTurn]) -> Iterator[Fact]:
     """Failures that no later run of the same command took back, and steps that were started and not finished."""
     last = {(turn.kind, turn.id): turn for turn in turns if turn.kind in ("run", "step")}
     for turn in last.values():
@@ -150,7 +150,7 @@ def _open_ends(turns: Sequence[Turn]) -> Iterator[Fact]:
             yield from _failures(turn)
 
 
-def _failures(turn: Turn) -> Iterator[Fact]:
+def _failures(turn: HistoryTurn) -> Iterator[Fact]:
     lines = [line.strip() for line in turn.text.splitlines()]
     first = next((line for line in lines if _FAILED.search(line)), lines[0] if lines else "failed")
     tests = tuple(dict.fromkeys(test for line in lines if _FAILED.search(line) for test in _TEST.findall(line)))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from fleet.context.budget import estimate_tokens
-from fleet.context.session import Turn, TurnKind
+from fleet.context.session import HistoryTurn, TurnKind
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.story.state import Step, StoryState
@@ -67,7 +67,7 @@ def text_digests(steps: Sequence[Step]) -> list[Digest]:
     return [step.finished.result_digest for step in steps if step.finished and step.started.kind == "model"]
 
 
-def turns_of(state: StoryState, steps: Sequence[Step], texts: Mapping[Digest, str]) -> tuple[Turn, ...]:
+def turns_of(state: StoryState, steps: Sequence[Step], texts: Mapping[Digest, str]) -> tuple[HistoryTurn, ...]:
     """The steps as turns, and what people refused meanwhile and why; in the order of their versions.
 
     Args:
@@ -78,7 +78,7 @@ def turns_of(state: StoryState, steps: Sequence[Step], texts: Mapping[Digest, st
     return tuple(sorted([*said, *_refusals(state, until=last)], key=lambda turn: turn.version))
 
 
-def _turns(step: Step, texts: Mapping[Digest, str]) -> Iterator[Turn]:
+def _turns(step: Step, texts: Mapping[Digest, str]) -> Iterator[HistoryTurn]:
     started, done, at = step.started, step.finished, step.finished_version
     assert done is not None
     task = started.task_id or ""
@@ -89,10 +89,10 @@ def _turns(step: Step, texts: Mapping[Digest, str]) -> Iterator[Turn]:
     name = started.op and f"{started.tool}.{started.op}" or started.tool or started.kind
     kind = _KINDS.get(started.tool, "run" if started.kind == "run" else "tool")
     status = "passed" if done.outcome == "succeeded" else "failed"
-    yield Turn(at, kind, done.excerpt or done.reason or done.outcome, id=name, status=status, task_id=task)
+    yield HistoryTurn(at, kind, done.excerpt or done.reason or done.outcome, id=name, status=status, task_id=task)
 
 
-def _replies(answer: str, at: int, task: str) -> Iterator[Turn]:
+def _replies(answer: str, at: int, task: str) -> Iterator[HistoryTurn]:
     """One turn for the words of an answer, and one for each file that it holds."""
     try:
         value: Any = json.loads(answer)
@@ -103,9 +103,9 @@ def _replies(answer: str, at: int, task: str) -> Iterator[Turn]:
     files = list[tuple[str, str]]()
     words = "\n".join(_words(value, files))
     if words.strip():
-        yield Turn(at, "reply", words, task_id=task)
+        yield HistoryTurn(at, "reply", words, task_id=task)
     for path, text in files:
-        yield Turn(at, "diff", text, id=path, task_id=task)
+        yield HistoryTurn(at, "diff", text, id=path, task_id=task)
 
 
 def _words(value: Any, files: list[tuple[str, str]]) -> Iterator[str]:
@@ -128,11 +128,11 @@ def _words(value: Any, files: list[tuple[str, str]]) -> Iterator[str]:
             yield from str(value).splitlines()
 
 
-def _refusals(state: StoryState, *, until: int) -> Iterator[Turn]:
+def _refusals(state: StoryState, *, until: int) -> Iterator[HistoryTurn]:
     for approval in state.approvals.values():
         if approval.reason and approval.requested_version <= until:
             gate = approval.request.gate
-            yield Turn(approval.requested_version, "human", f"gate {gate} refused: {approval.reason}")
+            yield HistoryTurn(approval.requested_version, "human", f"gate {gate} refused: {approval.reason}")
 
 
 def _said(step: Step) -> int:

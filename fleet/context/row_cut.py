@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class VisibleRows:
     """Ids of the tasks, of every plan version, and decisions of one story: those that somebody sees, and the others."""
 
     shown: frozenset[str]
@@ -49,12 +49,12 @@ class RowCut:
         version: of the last event that was looked at; later ones are not shown.
     """
 
-    rows: Rows
+    rows: VisibleRows
     hidden: frozenset[str] = frozenset()
     version: int = 0
 
     @classmethod
-    def of(cls, rows: Rows, events: Iterable[StoredEvent]) -> RowCut:
+    def of(cls, rows: VisibleRows, events: Iterable[StoredEvent]) -> RowCut:
         """The cut after these events, which begin with the first one."""
         return cls(rows, rows.hidden).on(events)
 

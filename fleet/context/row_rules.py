@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fleet.context.row_cut import Rows
+from fleet.context.row_cut import VisibleRows
 from fleet.kernel.ids import Principal
 from fleet.policy.roles import Role
 from fleet.story.approvals import pending_approvals
@@ -94,7 +94,7 @@ class RowRules:
         is_bound = any(role.visibility.stories == "assigned_epics" for role in self._of(frozenset(held)))
         return is_bound and decision.proposed.category in _ACROSS_EPICS
 
-    def rows_of(self, who: Principal, held: Iterable[str], state: StoryState) -> Rows:
+    def rows_of(self, who: Principal, held: Iterable[str], state: StoryState) -> VisibleRows:
         """Which tasks, of every plan version, and decisions of a story that the caller sees are its rows."""
         names = frozenset(held)
         planned = (task for plan in state.plans.values() for task in plan.proposal.tasks)
@@ -103,7 +103,7 @@ class RowRules:
         shown |= {
             id for id, one in state.decisions.items() if self.sees_decision(who, names, one, epic_id=state.epic_id)
         }
-        return Rows(frozenset(shown), frozenset({*tasks, *state.decisions} - shown))
+        return VisibleRows(frozenset(shown), frozenset({*tasks, *state.decisions} - shown))
 
     def _of(self, held: Iterable[str]) -> list[Role]:
         return [self.roles[name] for name in held if name in self.roles]

@@ -30,7 +30,7 @@ FACT_CLASSES: tuple[FactClass, ...] = get_args(FactClass)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class HistoryTurn:
     """One thing that was said or done.
 
     Attributes:

@@ -34,7 +34,7 @@ class Ballot(Frozen):
     """Candidate -> why; may be empty where the texts are in a blob. No part of the decision hash."""
 
 
-class Label(NamedTuple):
+class BallotLabel(NamedTuple):
     """A candidate under its name on one paper."""
 
     label: str
@@ -50,7 +50,7 @@ class BallotPaper:
     voter: str
     attempt: Attempt
     order_seed: int
-    entries: tuple[Label, ...]
+    entries: tuple[BallotLabel, ...]
     """In the order to be shown; labels follow the order, so that a liking for a label is undone as well."""
 
     @property
@@ -73,7 +73,7 @@ def ballot_paper(
     """
     shown = [c.candidate_id for c in contenders if voter not in c.authors]
     shown.sort(key=lambda c: hashlib.sha256(f"{seed}/{voter}/{c}".encode()).digest(), reverse=attempt == 2)
-    entries = tuple(Label(chr(ord("A") + n), c) for n, c in enumerate(shown))
+    entries = tuple(BallotLabel(chr(ord("A") + n), c) for n, c in enumerate(shown))
     return BallotPaper(council_id, round, voter, attempt, seed, entries) if entries else None
 
 

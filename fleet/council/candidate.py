@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fleet.council.evidence import Contender, Evidence
+from fleet.council.evidence import CandidateEvidence, Contender
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import Digest
 
@@ -20,7 +20,7 @@ class Version:
     digest: Digest
     normal_digest: Digest
     """Digest after formatting and comment removal; the content digest where nothing normalises (CN-34)."""
-    evidence: Evidence | None = None
+    evidence: CandidateEvidence | None = None
     changed_in: int = 0
     """Round whose repair produced it; 0 for the draft."""
 
@@ -32,7 +32,7 @@ class Candidate:
     candidate_id: str
     digest: Digest
     authors: tuple[str, ...]
-    evidence: Evidence | None
+    evidence: CandidateEvidence | None
     versions: tuple[Version, ...]
 
 

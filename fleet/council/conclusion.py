@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from fleet.council.ballot import CountedBallot, count_ballots
 from fleet.council.counterfactuals import Counterfactual, counterfactuals
-from fleet.council.evidence import Contender, Evidence, early_exit, on_ballot, order_key
+from fleet.council.evidence import CandidateEvidence, Contender, early_exit, on_ballot, order_key
 from fleet.council.facts import DeliveredTests, MissingTests
 from fleet.council.roster import voter_weights
 from fleet.council.state import CouncilState
 from fleet.council.tally import Decided, NoDecision, Result, Tally, tally_gate, tally_selection
-from fleet.council.tests_filter import DroppedTest
+from fleet.council.tests_filter import UntrustedTest
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.ids import Digest
 
@@ -43,7 +43,7 @@ class CandidateResult:
     rank: int
     score: tuple[int, int] | None
     checks: Checks
-    evidence: Evidence
+    evidence: CandidateEvidence
 
 
 class RejectingReason(NamedTuple):
@@ -59,7 +59,7 @@ class MinorityReport:
     """What speaks against the outcome (CN-58)."""
 
     rejections: tuple[RejectingReason, ...]
-    untrusted_tests: tuple[DroppedTest, ...]
+    untrusted_tests: tuple[UntrustedTest, ...]
     questions: tuple[str, ...]
     """Tests that every candidate fails."""
     equals: tuple[str, ...]
@@ -175,7 +175,7 @@ def _ranked(contenders: Sequence[Contender], result: Result) -> list[Contender]:
     )
 
 
-def _checks(evidence: Evidence) -> Checks:
+def _checks(evidence: CandidateEvidence) -> Checks:
     named = {g.name: g.ok for g in evidence.gates}
     main = ("policy", "lint", "applies")
     others = tuple((g.name, g.ok) for g in evidence.gates if g.name not in main)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fleet.council.ballot import CountedBallot
 from fleet.council.candidate import Candidate
-from fleet.council.evidence import Evidence
+from fleet.council.evidence import CandidateEvidence
 from fleet.council.state import CouncilState
 
 
@@ -18,7 +18,7 @@ class Counterfactual:
 
     candidate_id: str
     digest: str
-    evidence: Evidence | None
+    evidence: CandidateEvidence | None
 
 
 def counterfactuals(state: CouncilState, ballots: Sequence[CountedBallot]) -> dict[str, Counterfactual | None]:

@@ -22,7 +22,7 @@ class GateCheck(Frozen):
     run_id: EntityId | None = None
 
 
-class Evidence(Frozen):
+class CandidateEvidence(Frozen):
     """What is known of one candidate after one round; field for field the value of the event (CN-36).
 
     At least one gate: a candidate that nothing has checked is not one that passed (GL-18).
@@ -87,17 +87,17 @@ def order_key(c: Contender, position: int = 0) -> OrderKey:
     return OrderKey(not c.gates_ok, -c.trusted_passed, -c.cluster_size, position, c.diff_lines, c.digest)
 
 
-def has_failure(evidence: Evidence) -> bool:
+def has_failure(evidence: CandidateEvidence) -> bool:
     """Whether there is something to repair: a gate or a trusted test that fails (CN-43)."""
     return not evidence.gates_ok or evidence.trusted_passed < evidence.trusted_total
 
 
-def is_better(new: Evidence, old: Evidence) -> bool:
+def is_better(new: CandidateEvidence, old: CandidateEvidence) -> bool:
     """Whether a repaired version replaces the old one: strictly better in the order of CN-42."""
     return _repair_key(new) > _repair_key(old)
 
 
-def _repair_key(e: Evidence) -> tuple[bool, int, int, int]:
+def _repair_key(e: CandidateEvidence) -> tuple[bool, int, int, int]:
     return (e.gates_ok, sum(g.ok for g in e.gates), e.trusted_passed, -e.lint_errors)
 
 

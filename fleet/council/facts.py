@@ -8,9 +8,9 @@ from typing import Literal
 
 from fleet.council.ballot import Ballot
 from fleet.council.config import PassThreshold
-from fleet.council.evidence import Evidence
+from fleet.council.evidence import CandidateEvidence
 from fleet.council.roster import Member
-from fleet.council.tests_filter import DroppedTest
+from fleet.council.tests_filter import UntrustedTest
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import BallotRefusal, CouncilKind, OutputKind
 
@@ -104,7 +104,7 @@ class KeptTests:
     """The validity filter ran, once, in the first round with a gate-passing candidate (CN-33)."""
 
     kept: tuple[str, ...]
-    dropped: tuple[DroppedTest, ...]
+    dropped: tuple[UntrustedTest, ...]
     trusted: bool
 
 
@@ -112,7 +112,7 @@ class KeptTests:
 class MeasuredCandidate:
     """One candidate was measured in `evidence.round`; for a gate the candidate is `SUBJECT_ID`."""
 
-    evidence: Evidence
+    evidence: CandidateEvidence
 
 
 @dataclass(frozen=True, slots=True)

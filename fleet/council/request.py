@@ -38,7 +38,7 @@ class Constraints(Frozen):
         return digest_of_json(list(self.rubric))
 
 
-class CouncilBudget(Frozen):
+class CouncilAllowance(Frozen):
     """What the council may use; `gpu_ms` None is unlimited (CN-8)."""
 
     tokens: Annotated[int, Field(gt=0)]
@@ -58,7 +58,7 @@ class CouncilRequest(Frozen):
     rounds: Annotated[int, Field(ge=0, le=2)]
     constraints: Constraints
     output_kind: OutputKind
-    budget: CouncilBudget
+    budget: CouncilAllowance
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     subject: Digest | None = None
     roster: Annotated[tuple[Member, ...], Field(min_length=1)]

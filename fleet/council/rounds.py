@@ -64,7 +64,10 @@ class OwedCritique:
 
 @dataclass(frozen=True, slots=True)
 class OwedRepair:
-    """The author may repair once; answer with DeliveredRepair (and its evidence, or let it be owed) or MissingRepair."""
+    """The author may repair once; answer with DeliveredRepair or MissingRepair.
+
+    The evidence of the repair comes with it, or is owed.
+    """
 
     round: int
     candidate_id: str

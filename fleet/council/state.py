@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar, assert_never
 
 from fleet.council.candidate import Candidate, Version, contenders_of, merge_equal
-from fleet.council.evidence import Contender, Evidence, has_failure, is_better
+from fleet.council.evidence import CandidateEvidence, Contender, has_failure, is_better
 from fleet.council.facts import (
     CastBallot,
     CastEstimate,
@@ -50,7 +50,7 @@ class CouncilState:
     """By member id."""
     tests: DeliveredTests | MissingTests | None = None
     filtered: KeptTests | None = None
-    evidence: Mapping[tuple[str, int], Evidence] = field(default_factory=_empty)
+    evidence: Mapping[tuple[str, int], CandidateEvidence] = field(default_factory=_empty)
     """By candidate id and round."""
     critiques: Mapping[tuple[str, int], DeliveredCritique | MissingCritique] = field(default_factory=_empty)
     """By candidate id and round."""
@@ -124,7 +124,7 @@ def _first_versions(state: CouncilState) -> tuple[Version, ...]:
 
 def _measured(state: CouncilState, versions: list[Version], number: int) -> tuple[Version, ...]:
     # Versions that are equal in normal form behave alike: evidence of one is evidence of all.
-    by_normal_form: dict[str, Evidence] = {}
+    by_normal_form: dict[str, CandidateEvidence] = {}
     for v in versions:
         if (own := state.evidence.get((v.candidate_id, number))) is not None:
             by_normal_form.setdefault(v.normal_digest, own)
@@ -151,7 +151,7 @@ def _attempt(state: CouncilState, old: Version, number: int) -> Version | None:
     )
 
 
-def _better_of(old: Version, new: Version | None, evidence: Evidence | None) -> Version:
+def _better_of(old: Version, new: Version | None, evidence: CandidateEvidence | None) -> Version:
     if new is None or evidence is None or old.evidence is None or not is_better(evidence, old.evidence):
         return old
     return replace(new, evidence=evidence)

@@ -26,7 +26,7 @@ class TestRuns:
     """Outcome on the base tree, by rule version 4; kept for the record, it drops nothing (CN-32, CN-33)."""
 
 
-class DroppedTest(NamedTuple):
+class UntrustedTest(NamedTuple):
     """A test that is not trusted, and why: a DropReason, or what an older record says."""
 
     test: str
@@ -38,7 +38,7 @@ class FilteredTests:
     """The trusted set; empty when `trusted` is false, because too many tests were dropped."""
 
     kept: tuple[str, ...]
-    dropped: tuple[DroppedTest, ...]
+    dropped: tuple[UntrustedTest, ...]
     trusted: bool
 
     @property
@@ -54,7 +54,7 @@ class FilteredTests:
 def filter_tests(tests: Sequence[TestRuns]) -> FilteredTests:
     """Drop what cannot be believed; when more than half is dropped, believe nothing. Order of input is kept."""
     reasons = [(t.test_id, _reason(t)) for t in tests]
-    dropped = tuple([DroppedTest(test, reason) for test, reason in reasons if reason is not None])
+    dropped = tuple([UntrustedTest(test, reason) for test, reason in reasons if reason is not None])
     trusted = bool(tests) and 2 * len(dropped) <= len(tests)
     kept = tuple(test for test, reason in reasons if reason is None) if trusted else ()
     return FilteredTests(kept, dropped, trusted)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleet.deploy.port import Ended, Occupancy, Placed, Standing
+from fleet.deploy.port import EndedRevision, Occupancy, Placed, Standing
 from fleet.kernel.ids import Digest, RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 
 _LOOK = HealthCheckSpec(name="ready", kind="http", target="/", threshold=0)
 
@@ -24,12 +24,12 @@ class MemoryDeployments:
         self,
         *,
         starts: Callable[[Digest], str | None] = lambda _: None,
-        looks: Callable[[Digest, HealthCheckSpec], Sample] = lambda _, __: Sample(0.0, "well"),
+        looks: Callable[[Digest, HealthCheckSpec], HealthSample] = lambda _, __: HealthSample(0.0, "well"),
         now_ms: Callable[[], int] = lambda: 1,
     ) -> None:
         self._starts, self._looks, self._now_ms = starts, looks, now_ms
         self._since: dict[str, int] = {}
-        self._ended: dict[str, Ended] = {}
+        self._ended: dict[str, EndedRevision] = {}
         self._now: dict[str, tuple[Placed, Placed | None]] = {}
         self.deployed: list[Placed] = []
         """Everything that was started, in order."""
@@ -88,10 +88,10 @@ class MemoryDeployments:
         self._note(environment, failed, told)
         return await self.standing(environment)
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """See the port."""
         if (revisions := self._now.get(environment)) is None:
-            return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
+            return HealthSample(value=float("inf"), detail=f"nothing runs in {environment}")
         return self._looks(revisions[0].tree, check)
 
     async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
@@ -104,4 +104,4 @@ class MemoryDeployments:
 
     def _note(self, environment: str, key: RunKey, told: str) -> None:
         if told:
-            self._ended[environment] = Ended(key, told)
+            self._ended[environment] = EndedRevision(key, told)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from fleet.kernel.ids import Digest, RunKey, StoryId
-from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, HealthSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedRevision:
     """What a person ended in an environment."""
 
     key: RunKey
@@ -54,7 +54,7 @@ class Occupancy:
     """Whether it answered the path of its target's `ready` just now."""
     previous: RunKey | None = None
     """Of what a rollback goes back to."""
-    ended: Ended | None = None
+    ended: EndedRevision | None = None
     """What a person ended there last."""
 
 
@@ -90,7 +90,7 @@ class Deployments(Protocol):
         """
         ...
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """One look of the check at what runs there. A program that is not there fails the look; it does not raise."""
         ...
 

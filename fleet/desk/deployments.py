@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.deploy.port import Deployments, Ended, Occupancy
+from fleet.deploy.port import Deployments, EndedRevision, Occupancy
 from fleet.desk.planning import Pending, PlanningDesk
 from fleet.kernel.errors import (
     ConfigError,
@@ -103,7 +103,7 @@ class DeploymentDesk:
             else:
                 await self._roll_back(name, revision, told)
         occupancy = await self._deployments.occupancy(name)
-        if occupancy.ended != Ended(revision, told):
+        if occupancy.ended != EndedRevision(revision, told):
             runs = (
                 f"runs {occupancy.running.key}, of {occupancy.running.story}" if occupancy.running else "runs nothing"
             )

@@ -26,7 +26,7 @@ MAX_FILES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class StoryCost:
     """What the story has used so far; `cost_microusd` covers the calls that have a price."""
 
     tokens: int
@@ -69,7 +69,7 @@ class GateCard:
     """Of the readiness score, at a gate about the story's text."""
     councils: tuple[GateCouncil, ...]
     feedback: tuple[str, ...]
-    cost: Cost
+    cost: StoryCost
 
 
 class GateDesk:
@@ -211,9 +211,9 @@ def _concerns(council: CouncilSummary, approval: Approval) -> bool:
     return subject.kind != "object" or council.council_id == subject.id
 
 
-def _cost(state: StoryState) -> Cost:
+def _cost(state: StoryState) -> StoryCost:
     costs: Sequence[Any] = [step.finished.cost for step in state.steps.values() if step.finished is not None]
-    return Cost(
+    return StoryCost(
         tokens=state.tokens,
         calls=state.calls,
         gpu_ms=sum(cost.gpu_ms for cost in costs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.council.evidence import Evidence
+from fleet.council.evidence import CandidateEvidence
 from fleet.events.codec import decode
 from fleet.events.council import BallotCast, DraftReceived
 from fleet.events.envelope import StoredEvent
@@ -85,7 +85,7 @@ def why_chosen(record: CouncilRecord) -> str | None:
     return f"{'; '.join(told)}; {by}"
 
 
-def _shown(found: Evidence) -> str:
+def _shown(found: CandidateEvidence) -> str:
     failed = [gate.name for gate in found.gates if not gate.ok]
     gates = f"gate {', '.join(failed)} failed" if failed else "gates passed"
     return f"{gates}, {found.trusted_passed} of {found.trusted_total} independent tests, {found.diff_lines} lines"

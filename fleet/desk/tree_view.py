@@ -39,7 +39,7 @@ class FileText:
 
 
 @dataclass(frozen=True, slots=True)
-class FileChange:
+class TreeDifference:
     """One path that differs. `patch` is a unified diff, None for what is no text or too large to be compared."""
 
     path: str
@@ -55,7 +55,7 @@ class TreeChanges:
 
     old: Digest
     new: Digest
-    files: tuple[FileChange, ...]
+    files: tuple[TreeDifference, ...]
     left_out: int
 
 
@@ -79,7 +79,7 @@ async def tree_changes(blobs: BlobStore, old: Digest, new: Digest, *, path: str 
     """What the new tree has other than the old one; of one path alone when it is named."""
     before, after = await read_changes(blobs, old, new)
     changes = [c for c in changed_paths(before, after) if path is None or is_shown_as(c.path, path)]
-    files: list[FileChange] = []
+    files: list[TreeDifference] = []
     for start in range(0, min(len(changes), MAX_FILES), _TOGETHER):
         some = changes[start : min(start + _TOGETHER, MAX_FILES)]
         entries = [(before.get(c.path), after.get(c.path)) for c in some]
@@ -99,7 +99,7 @@ def _all_compared(
     changes: Sequence[PathChange],
     entries: Sequence[tuple[FileEntry | None, FileEntry | None]],
     content: Mapping[Digest, bytes],
-) -> list[FileChange]:
+) -> list[TreeDifference]:
     return [
         _compared(change.path, change.change, _side(old, content), _side(new, content))
         for change, (old, new) in zip(changes, entries, strict=True)
@@ -122,17 +122,17 @@ def _text(raw: bytes) -> str | None:
     return text if len(text) <= MAX_TEXT else None
 
 
-def _compared(path: str, change: ChangeKind, old: str | None, new: str | None) -> FileChange:
+def _compared(path: str, change: ChangeKind, old: str | None, new: str | None) -> TreeDifference:
     path = shown_name(path)
     if old is None or new is None:
-        return FileChange(path, change, 0, 0, None)
+        return TreeDifference(path, change, 0, 0, None)
     a, b = old.splitlines(), new.splitlines()
     if _differing(a, b) > _COMPARED and min(len(a), len(b)) > 0:
-        return FileChange(path, change, len(b), len(a), None)
+        return TreeDifference(path, change, len(b), len(a), None)
     lines = changed_lines(old, new)
     sides = ("/dev/null" if change == "added" else f"a/{path}", "/dev/null" if change == "removed" else f"b/{path}")
     patch = shown_patch(difflib.unified_diff(a, b, *sides, lineterm="", n=3), shown_lines(old), shown_lines(new))
-    return FileChange(path, change, len(lines.added), lines.removed, "\n".join(patch))
+    return TreeDifference(path, change, len(lines.added), lines.removed, "\n".join(patch))
 
 
 def _differing(a: Sequence[str], b: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fleet.forge.local.change_text import Wanted, checked, checked_commit, checked_link, one_line
+from fleet.forge.local.change_text import CheckedChange, checked, checked_commit, checked_link, one_line
 from fleet.forge.port import (
     ChangeOutcome,
     ChangeRequest,
@@ -96,7 +96,7 @@ class MemoryChange:
     """One change request as it stands."""
 
     number: int
-    request: Wanted
+    request: CheckedChange
     state: Literal["open", "closed", "merged"] = "open"
 
 

@@ -168,7 +168,7 @@ class WhoApproved(Page):
         return Label.STORY, self.story_id
 
 
-class CouncilRecord(Query):
+class CouncilOutcome(Query):
     """One row: what the council considered, how it voted and what came of it (GR-89).
 
     `tally`, `counterfactuals` and each ballot's `votes` are JSON text.
@@ -252,7 +252,7 @@ QUERIES: Mapping[str, type[Query]] = MappingProxyType(
         "decision_impact": DecisionImpact,
         "unanswered_questions": UnansweredQuestions,
         "who_approved": WhoApproved,
-        "council_record": CouncilRecord,
+        "council_record": CouncilOutcome,
         "critical_decisions": CriticalDecisions,
         "decision_cycles": DecisionCycles,
         "plan_layers": PlanLayerRows,

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fleet.knowledge.facts import Symbol
-from fleet.knowledge.rank import Question
+from fleet.knowledge.facts import Definition
+from fleet.knowledge.rank import IndexedText
 from fleet.knowledge.words import terms_of, words_in
 
 _WINDOW = 6
@@ -43,7 +43,7 @@ class RankedNote:
     score_milli: int
 
 
-def cite(text: str, symbols: Iterable[Symbol], question: Question, rarity: Callable[[str], float]) -> Citation:
+def cite(text: str, symbols: Iterable[Definition], question: IndexedText, rarity: Callable[[str], float]) -> Citation:
     """The lines that together hold the most telling terms of the question, the first of equal ones."""
     lines = [line[:_MAX_LINE] for line in text.replace("\r\n", "\n").split("\n")[:_MAX_LINES]]
     held = [frozenset(t for word in words_in(line) for t in terms_of(word) if t in question.terms) for line in lines]
@@ -73,12 +73,12 @@ def _best_window(held: Sequence[frozenset[str]], worth: dict[str, float]) -> int
     return at
 
 
-def _around(symbols: Iterable[Symbol], line: int) -> str:
+def _around(symbols: Iterable[Definition], line: int) -> str:
     inside = [symbol for symbol in symbols if symbol.line <= line <= symbol.end]
     return max(inside, key=lambda symbol: symbol.line).name if inside else ""
 
 
-def rank_notes(notes: Sequence[Note], question: Question, *, limit: int) -> list[RankedNote]:
+def rank_notes(notes: Sequence[Note], question: IndexedText, *, limit: int) -> list[RankedNote]:
     """The notes that share words with the question, the best first (BM25), equal ones by id."""
     counted = [Counter(term for word in words_in(note.text) for term in terms_of(word)) for note in notes]
     mean = sum(terms.total() for terms in counted) / len(counted) if counted else 1.0

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from fleet.knowledge.facts import FileFacts, Symbol
+from fleet.knowledge.facts import Definition, FileFacts
 from fleet.knowledge.languages import Language
 from fleet.knowledge.words import MAX_WORD, count_terms, words_in
 
@@ -68,7 +68,7 @@ def _stands_alone(match: re.Match[str]) -> bool:
     return not before.strip()
 
 
-def _symbols(language: Language, code: str, lines: int) -> Iterator[Symbol]:
+def _symbols(language: Language, code: str, lines: int) -> Iterator[Definition]:
     found = list(islice(_definitions(language, code), _MAX_SYMBOLS))
     ends = _ends(found, lines)
     owners: list[tuple[int, str]] = []
@@ -77,7 +77,7 @@ def _symbols(language: Language, code: str, lines: int) -> Iterator[Symbol]:
             owners.pop()
         owner = owners[-1][1] if owners and language.nests else ""
         qualified = f"{owner}.{name}"[-200:] if owner else name
-        yield Symbol("method" if owner and kind == "function" else kind, qualified, line, end)
+        yield Definition("method" if owner and kind == "function" else kind, qualified, line, end)
         # Without a bound a file of ever deeper classes would cost the square of its size.
         if kind in ("class", "function") and len(owners) < 10:
             owners.append((indent, qualified))

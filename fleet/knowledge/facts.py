@@ -17,7 +17,7 @@ FactKey = str
 """`<form>:<language>:<64 hex digits>`."""
 
 
-class Symbol(NamedTuple):
+class Definition(NamedTuple):
     """A definition: its kind, its name with the classes around it, its first and last line from 1."""
 
     kind: str
@@ -30,7 +30,7 @@ class FileFacts(Frozen):
     """Symbols, imports and words of one file; empty where the file is binary or too large to be read."""
 
     lines: int = 0
-    symbols: tuple[Symbol, ...] = ()
+    symbols: tuple[Definition, ...] = ()
     imports: tuple[str, ...] = ()
     """Modules and single names as dotted paths; leading dots are relative to the file."""
     names: Terms = {}

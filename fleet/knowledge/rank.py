@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.knowledge.facts import Symbol
+from fleet.knowledge.facts import Definition
 from fleet.knowledge.index import CodeIndex
 from fleet.knowledge.languages import Role, stem_of
 from fleet.knowledge.words import terms_of, words_in
@@ -30,7 +30,7 @@ _MARKED = re.compile(r"`[~.]?([A-Za-z_]\w{1,99})(?:\(\))?`|\b([A-Za-z_]\w{1,99})
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class IndexedText:
     """A text as the index reads it: terms with how often, names and paths that stand in it."""
 
     terms: Mapping[str, int]
@@ -49,7 +49,7 @@ class RankedFile:
     symbol: str = ""
 
 
-def ask(text: str) -> Question:
+def ask(text: str) -> IndexedText:
     """What there is to look for in a text."""
     text = text[:MAX_QUESTION]
     # `Cart.add` names one method, `Cart` alone a class or an ordinary word: it counts where it is marked as code.
@@ -58,7 +58,7 @@ def ask(text: str) -> Question:
     names |= dict.fromkeys(name for name in _NAME.findall(text) if _is_compound(name))
     paths = dict.fromkeys(p.strip(".") for p in _PATH.findall(text) if "/" in p or "." in p[1:-1])
     terms = Counter(term for word in words_in(text) for term in terms_of(word))
-    return Question(terms=terms, names=tuple(names)[:50], paths=tuple(paths)[:50])
+    return IndexedText(terms=terms, names=tuple(names)[:50], paths=tuple(paths)[:50])
 
 
 def _is_compound(name: str) -> bool:
@@ -66,7 +66,7 @@ def _is_compound(name: str) -> bool:
 
 
 def rank_files(
-    index: CodeIndex, question: Question, *, limit: int, roles: frozenset[Role] = frozenset({"source"})
+    index: CodeIndex, question: IndexedText, *, limit: int, roles: frozenset[Role] = frozenset({"source"})
 ) -> list[RankedFile]:
     """The files of these roles that fit best, the best first; equal ones by path. Files that nothing speaks for are not
     in it."""
@@ -91,7 +91,7 @@ def rank_files(
 _Credit = Callable[[str, float, str], None]
 
 
-def _bm25(index: CodeIndex, question: Question) -> dict[str, float]:
+def _bm25(index: CodeIndex, question: IndexedText) -> dict[str, float]:
     rarities = {term: index.rarity(term) * (1 + math.log(n)) for term, n in question.terms.items()}
     telling = sorted(rarities, key=lambda term: (-rarities[term], term))[:_MAX_TERMS]
     mean = index.mean_length
@@ -108,7 +108,7 @@ def _bm25(index: CodeIndex, question: Question) -> dict[str, float]:
     return scores
 
 
-def _credit_named(index: CodeIndex, question: Question, credit: _Credit) -> None:
+def _credit_named(index: CodeIndex, question: IndexedText, credit: _Credit) -> None:
     for place in question.paths:
         for path in index.at(place):
             credit(path, _NAMED_PATH, f"names {place}")
@@ -119,7 +119,7 @@ def _credit_named(index: CodeIndex, question: Question, credit: _Credit) -> None
             credit(path, share / len(places), f"defines {name}")
 
 
-def _says_names_alone(question: Question) -> bool:
+def _says_names_alone(question: IndexedText) -> bool:
     named = {term for name in question.names for word in words_in(name) for term in terms_of(word)}
     return named.issuperset(question.terms)
 
@@ -148,13 +148,13 @@ def sources_of_test(index: CodeIndex, path: str, imported: Sequence[str]) -> lis
     return among or (named if len(named) == 1 else [])
 
 
-def _ranked(index: CodeIndex, question: Question, path: str, score: float, reasons: Sequence[str]) -> RankedFile:
+def _ranked(index: CodeIndex, question: IndexedText, path: str, score: float, reasons: Sequence[str]) -> RankedFile:
     found = best_symbol(index, question, path)
     line, name = (found.line, found.name) if found else (1, "")
     return RankedFile(path, line, round(score * 1000), tuple(reasons[:5]), name)
 
 
-def best_symbol(index: CodeIndex, question: Question, path: str) -> Symbol | None:
+def best_symbol(index: CodeIndex, question: IndexedText, path: str) -> Definition | None:
     """The definition whose name shares the most telling terms with the question; the first of equals, None without any.
 
     Terms that stand in many of the file's names say little about one of them.

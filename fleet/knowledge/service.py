@@ -21,7 +21,7 @@ from fleet.knowledge.facts import FactKey, FileFacts, blob_in, fact_key, languag
 from fleet.knowledge.index import CodeIndex
 from fleet.knowledge.languages import LANGUAGES, Role, language_of, role_of
 from fleet.knowledge.port import FactStore
-from fleet.knowledge.rank import Question, RankedFile, ask, rank_files
+from fleet.knowledge.rank import IndexedText, RankedFile, ask, rank_files
 from fleet.trees.port import BlobStore
 from fleet.trees.tree import decode_tree, differing_rows
 
@@ -100,7 +100,7 @@ class CodeKnowledge:
             ranked = await asyncio.to_thread(rank_files, held.index, question, limit=limit, roles=_EVERYTHING)
             return [CodeAnswer(row, await self._place(held, row, question)) for row in ranked]
 
-    async def _place(self, held: _Held, row: RankedFile, question: Question) -> Citation:
+    async def _place(self, held: _Held, row: RankedFile, question: IndexedText) -> Citation:
         facts = held.index.files[row.path].facts
         if facts.lines == 0:
             return Citation(1, 1, "", "")

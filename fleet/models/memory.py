@@ -33,7 +33,7 @@ When = Digest | Callable[[ChatRequest], bool]
 
 
 @dataclass(slots=True)
-class Rule:
+class ReplyRule:
     """For requests that match, the outcomes in turn; the last one repeats."""
 
     when: When
@@ -57,7 +57,7 @@ class ScriptedChatModel:
     Texts are counted as one token per word. A request without a rule is ModelUnavailable, like an unrecorded one.
     """
 
-    rules: list[Rule] = field(default_factory=list[Rule])
+    rules: list[ReplyRule] = field(default_factory=list[ReplyRule])
     engine: str = "scripted"
     calls: list[ChatRequest] = field(default_factory=list[ChatRequest])
     _aborts: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
@@ -65,12 +65,12 @@ class ScriptedChatModel:
     @classmethod
     def of(cls, *outcomes: Outcome, engine: str = "scripted") -> ScriptedChatModel:
         """A model that gives these outcomes to whatever comes, the last one for ever."""
-        return cls([Rule(lambda request: True, list(outcomes))], engine=engine)
+        return cls([ReplyRule(lambda request: True, list(outcomes))], engine=engine)
 
     @classmethod
     def when(cls, *rules: tuple[When, Outcome | list[Outcome]], engine: str = "scripted") -> ScriptedChatModel:
         """A model with one rule per pair of condition and outcome (or outcomes in turn)."""
-        return cls([Rule(when, what if isinstance(what, list) else [what]) for when, what in rules], engine=engine)
+        return cls([ReplyRule(when, what if isinstance(what, list) else [what]) for when, what in rules], engine=engine)
 
     async def complete(
         self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG

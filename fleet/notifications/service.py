@@ -41,7 +41,7 @@ _MAX_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Subscription:
     """What one target hears of; no project named is every project."""
 
     kinds: frozenset[NoticeKind]
@@ -63,7 +63,7 @@ def delivery_id(target: str, stream: str, version: int) -> str:
 
 
 def notification_of(
-    target: str, config: Wanted, stored: StoredEvent, payload: Payload, state: StoryState
+    target: str, config: Subscription, stored: StoredEvent, payload: Payload, state: StoryState
 ) -> Notification | None:
     """What the target is told, with the story as it is now; None when it is not to be told.
 
@@ -176,7 +176,7 @@ class Notifier:
         self,
         name: str,
         target: NotificationTarget,
-        config: Wanted,
+        config: Subscription,
         *,
         log: EventLog,
         feed: Feed,

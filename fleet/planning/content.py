@@ -15,7 +15,7 @@ MAX_TAG, MAX_TAGS = 40, 20
 """GL-14, in characters after NFC and in entries."""
 
 
-class StoryText(NamedTuple):
+class ReadableText(NamedTuple):
     """What people read of a story."""
 
     title: str

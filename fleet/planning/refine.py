@@ -11,7 +11,7 @@ from fleet.kernel.errors import InvalidInput
 from fleet.kernel.types import Frozen
 from fleet.planning.coach import Reading, StoryScore, score_story
 from fleet.planning.coach_config import CoachConfig
-from fleet.planning.content import StoryText
+from fleet.planning.content import ReadableText
 from fleet.planning.matching import Hit, Prepared, find_at_clause_starts, prepare
 
 CLARIFY = " [CLARIFY]"
@@ -47,7 +47,7 @@ class RefinedStory(Frozen):
 class _Draft:
     """A story while it is refined. A change is kept only when it leaves the score as it is (SC-42, SC-43)."""
 
-    text: StoryText
+    text: ReadableText
     language: str
     config: CoachConfig
     only: frozenset[str] | None = None
@@ -56,7 +56,7 @@ class _Draft:
     refused: dict[str, RefineChange] = field(default_factory=dict[str, RefineChange])
     _points: int | None = None
 
-    def score(self, text: StoryText | None = None) -> StoryScore:
+    def score(self, text: ReadableText | None = None) -> StoryScore:
         title, description, criteria = text or self.text
         return score_story(title, description, criteria, language=self.language, threshold=0, config=self.config)
 
@@ -70,7 +70,7 @@ class _Draft:
     def reading(self) -> Reading:
         return Reading.of(*self.text, language=self.language, config=self.config)
 
-    def offer(self, text: StoryText, changes: Sequence[RefineChange]) -> None:
+    def offer(self, text: ReadableText, changes: Sequence[RefineChange]) -> None:
         """Keep the new text, or remember the first change as a question."""
         if self.only is not None and changes[0].proposal not in self.only:
             return
@@ -106,7 +106,7 @@ def refine_story(
     Raises:
         InvalidInput: a language that is not configured, or a text over the limits of GL-14.
     """
-    text = StoryText(title, description, tuple(acceptance_criteria))
+    text = ReadableText(title, description, tuple(acceptance_criteria))
     draft = _Draft(text, language, config, only=None if only is None else frozenset(only))
     before = draft.points
     previous = None
@@ -128,7 +128,7 @@ def refine_story(
     )
 
 
-def keeps_every_character(original: StoryText, refined: StoryText) -> bool:
+def keeps_every_character(original: ReadableText, refined: ReadableText) -> bool:
     """True when title, description and each criterion are subsequences of the refined ones, in order (SC-41)."""
     added = len(refined.acceptance_criteria) - len(original.acceptance_criteria)
     pairs = [(original.title, refined.title), (original.description, refined.description)]
@@ -177,7 +177,7 @@ def _lacks_marker(prepared: Prepared, hit: Hit) -> bool:
     return not hit.text.startswith("[CLARIFY") and not prepared.text[hit.end :].lstrip().startswith("[CLARIFY")
 
 
-def _with(text: StoryText, name: str, value: str) -> StoryText:
+def _with(text: ReadableText, name: str, value: str) -> ReadableText:
     match name.split("/"):
         case ["title"]:
             return text._replace(title=value)

@@ -14,7 +14,7 @@ _URL = re.compile(r"(https?|ssh)://([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(:
 _SCP = re.compile(r"git@([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):[^\s\\:]+")
 
 
-class Problem(NamedTuple):
+class ArgumentProblem(NamedTuple):
     """Why an argument is refused, under which rule id."""
 
     rule_id: str
@@ -37,11 +37,13 @@ def texts_of(value: object) -> tuple[str, ...]:
             return ()
 
 
-def path_problems(args: Mapping[str, Any], specs: Mapping[str, ArgSpec]) -> Iterator[Problem]:
+def path_problems(args: Mapping[str, Any], specs: Mapping[str, ArgSpec]) -> Iterator[ArgumentProblem]:
     """Every path that by its text is not below the workspace root (RT-57); links are the supervisor's to resolve."""
     for name, spec in specs.items():
         if spec.type in ("path", "paths") and name in args:
-            yield from (Problem("path_outside", name, why) for text in texts_of(args[name]) if (why := _outside(text)))
+            yield from (
+                ArgumentProblem("path_outside", name, why) for text in texts_of(args[name]) if (why := _outside(text))
+            )
 
 
 def _outside(text: str) -> str | None:
@@ -58,16 +60,18 @@ def _outside(text: str) -> str | None:
     return None
 
 
-def argument_problems(args: Mapping[str, Any], specs: Mapping[str, ArgSpec]) -> Iterator[Problem]:
+def argument_problems(args: Mapping[str, Any], specs: Mapping[str, ArgSpec]) -> Iterator[ArgumentProblem]:
     """Every argument that is unknown, missing, of another type, or over a limit (RT-56)."""
     for name in sorted(set(args) - set(specs)):
-        yield Problem("argument_invalid", name, f"no such argument; it takes {', '.join(sorted(specs)) or 'none'}")
+        yield ArgumentProblem(
+            "argument_invalid", name, f"no such argument; it takes {', '.join(sorted(specs)) or 'none'}"
+        )
     for name, spec in specs.items():
         if name not in args:
             if spec.required:
-                yield Problem("argument_invalid", name, "it is missing")
+                yield ArgumentProblem("argument_invalid", name, "it is missing")
         elif (why := _wrong(args[name], spec)) is not None:
-            yield Problem("argument_invalid", name, why)
+            yield ArgumentProblem("argument_invalid", name, why)
 
 
 def _wrong(value: object, spec: ArgSpec) -> str | None:

@@ -186,7 +186,7 @@ def _reference(value: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class HealthSample:
     """What one look of a check found."""
 
     value: float
@@ -205,7 +205,7 @@ class Window:
     """Of the sample that tells most."""
 
 
-def judged(check: HealthCheckSpec, samples: Sequence[Sample]) -> Window:
+def judged(check: HealthCheckSpec, samples: Sequence[HealthSample]) -> Window:
     """Whether the window is healthy. Without a sample it is not: missing evidence is failure (GL-18)."""
     if not samples:
         return Window(ok=False, value=0.0, detail="no look could be taken")

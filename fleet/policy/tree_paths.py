@@ -13,7 +13,7 @@ PathKind = Literal["file", "folder", "link", "submodule", "missing"]
 _KINDS: dict[str, PathKind] = {"100644": "file", "100755": "file", "120000": "link", "160000": "submodule"}
 
 
-class Place(NamedTuple):
+class PathInTree(NamedTuple):
     """What is at a path; `blocked_by` is the file or submodule that stands where one of its folders would be."""
 
     path: str
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     blocked_by: str = ""
 
 
-def place_of(tree: Tree, path: str, *, may_be_link: bool = False) -> Place:
+def place_of(tree: Tree, path: str, *, may_be_link: bool = False) -> PathInTree:
     """What is at the path; `.` is the root, which is a folder always.
 
     Args:
@@ -32,7 +32,7 @@ def place_of(tree: Tree, path: str, *, may_be_link: bool = False) -> Place:
         PolicyDenied: rule `path_outside`: the path leaves the workspace by its text, or passes or ends in a link.
     """
     if path == ".":
-        return Place(".", "folder")
+        return PathInTree(".", "folder")
     try:
         check_path(path)
     except InvalidInput as error:
@@ -41,13 +41,13 @@ def place_of(tree: Tree, path: str, *, may_be_link: bool = False) -> Place:
         if (above := tree.get(path[:end])) is not None:
             if above.mode == "120000":
                 raise _linked(path[:end])
-            return Place(path, "missing", blocked_by=path[:end])
+            return PathInTree(path, "missing", blocked_by=path[:end])
     entry = tree.get(path)
     if entry is not None:
         if entry.mode == "120000" and not may_be_link:
             raise _linked(path)
-        return Place(path, _KINDS[entry.mode], entry)
-    return Place(path, "folder" if any(below(tree, path)) else "missing")
+        return PathInTree(path, _KINDS[entry.mode], entry)
+    return PathInTree(path, "folder" if any(below(tree, path)) else "missing")
 
 
 def _linked(path: str) -> PolicyDenied:

@@ -24,7 +24,7 @@ _SCALAR = re.compile(
 _SCALAR_MARK = re.compile(r": {1,8}[|>]")
 
 
-class Block(NamedTuple):
+class SecretBlock(NamedTuple):
     """Where a secret of several lines stands, and where the text begins that tells so.
 
     `is_open` when text that is still to come may belong to it; without an extent it is only a beginning so far.
@@ -36,14 +36,14 @@ class Block(NamedTuple):
     told_at: int
 
 
-def blocks(text: str) -> Iterable[tuple[Block, str]]:
+def blocks(text: str) -> Iterable[tuple[SecretBlock, str]]:
     """The blocks with their class, in no order; an open one without an extent is only a beginning."""
     for look, kind in ((next_key, "PRIVATE_KEY"), (next_scalar, "KEY_VALUE")):
         for block in each_block(look, text):
             yield block, kind
 
 
-def each_block(look: Callable[[str, int], Block | None], text: str) -> Iterable[Block]:
+def each_block(look: Callable[[str, int], SecretBlock | None], text: str) -> Iterable[SecretBlock]:
     """The blocks of one kind, in order."""
     at = 0
     while (block := look(text, at)) is not None:
@@ -51,7 +51,7 @@ def each_block(look: Callable[[str, int], Block | None], text: str) -> Iterable[
         at = block.end
 
 
-def next_key(text: str, at: int) -> Block | None:
+def next_key(text: str, at: int) -> SecretBlock | None:
     """The first private key from `at` on: up to its last line, or as far as what looks like a key goes on.
 
     A first line that something else follows is no more than that line.
@@ -61,7 +61,7 @@ def next_key(text: str, at: int) -> Block | None:
         return None
     limit = begin.end() + MAX_BLOCK_CHARS
     end, is_open = _end_of_key(text, begin.end(), min(len(text), limit))
-    return Block(begin.start(), end, is_open=is_open and len(text) < limit, told_at=begin.start())
+    return SecretBlock(begin.start(), end, is_open=is_open and len(text) < limit, told_at=begin.start())
 
 
 def _end_of_key(text: str, at: int, limit: int) -> tuple[int, bool]:
@@ -101,7 +101,7 @@ def _material(line: str) -> int:
     return end
 
 
-def next_scalar(text: str, at: int) -> Block | None:
+def next_scalar(text: str, at: int) -> SecretBlock | None:
     """The first block scalar from `at` on whose name is that of a secret; its lines without their first indent."""
     while (match := _SCALAR_MARK.search(text, at)) is not None:
         mark = match.start()
@@ -115,7 +115,7 @@ def next_scalar(text: str, at: int) -> Block | None:
     return None
 
 
-def _lines_below(text: str, at: int, *, indent: int, told_at: int) -> Block | None:
+def _lines_below(text: str, at: int, *, indent: int, told_at: int) -> SecretBlock | None:
     first, end, limit = -1, -1, at + MAX_BLOCK_CHARS
     is_open = True
     while at < min(len(text), limit):
@@ -132,5 +132,5 @@ def _lines_below(text: str, at: int, *, indent: int, told_at: int) -> Block | No
         at = stop + 1
     is_open = is_open and len(text) < limit
     if first < 0 or is_placeholder(text[first:end]):
-        return Block(at, at, is_open=True, told_at=told_at) if is_open else None
-    return Block(first, end, is_open=is_open, told_at=told_at)
+        return SecretBlock(at, at, is_open=True, told_at=told_at) if is_open else None
+    return SecretBlock(first, end, is_open=is_open, told_at=told_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.deploy.port import Occupancy, Placed, Standing
 from fleet.kernel.ids import RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 from fleet.remote.patience import PatientCalls
 from fleet.remote.resolver import ActorResolver
 
@@ -37,7 +37,7 @@ class RayDeployments:
             self._name, "roll_back", environment, failed=failed, told=told, timeout_s=_CHANGE_S
         )
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """See the port."""
         return await self._calls.call(self._name, "sample_deployment", environment, check, timeout_s=_SAMPLE_S)
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _ANSWER_S = 3.0
 
 
-class Patience(NamedTuple):
+class SearchPatience(NamedTuple):
     """How often a caller looks for supervisors, and how long it waits for one; in seconds."""
 
     fresh_s: float = 3.0
@@ -37,10 +37,15 @@ class Supervisors:
     """
 
     def __init__(
-        self, resolver: ActorResolver, home: str, watch: NodeWatch | None = None, *, patience: Patience | None = None
+        self,
+        resolver: ActorResolver,
+        home: str,
+        watch: NodeWatch | None = None,
+        *,
+        patience: SearchPatience | None = None,
     ) -> None:
         self._resolver, self._home, self._watch = resolver, home, watch or NodeWatch()
-        self._patience = patience or Patience()
+        self._patience = patience or SearchPatience()
         self._names, self._asked = (home,), float("-inf")
         self._asking = asyncio.Lock()  # one question at a time; who waits gets the same answer
 

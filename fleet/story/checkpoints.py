@@ -9,7 +9,7 @@ from fleet.kernel.ids import Digest, Principal
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class TreeCheckpoint:
     """A tree of the story that a person can go back to, and where every task stood then (PL-47)."""
 
     checkpoint_id: str

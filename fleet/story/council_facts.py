@@ -7,11 +7,11 @@ from typing import assert_never
 
 from fleet.council import facts
 from fleet.council.ballot import Ballot
-from fleet.council.evidence import Evidence
+from fleet.council.evidence import CandidateEvidence
 from fleet.council.facts import CouncilTerms, Fact, MissingTests
 from fleet.council.roster import Member
 from fleet.council.state import CouncilState, evolve
-from fleet.council.tests_filter import DroppedTest
+from fleet.council.tests_filter import UntrustedTest
 from fleet.events.council import (
     BallotCast,
     BallotRefused,
@@ -118,9 +118,9 @@ def _fact(p: CouncilSaid, test_author: str | None, normal: Normal) -> Fact:
         case TestsAuthored():
             return facts.DeliveredTests(p.author, p.tests_digest, p.count)
         case TestsFiltered():
-            return facts.KeptTests(p.kept, tuple(DroppedTest(d.test, d.reason) for d in p.dropped), p.trusted)
+            return facts.KeptTests(p.kept, tuple(UntrustedTest(d.test, d.reason) for d in p.dropped), p.trusted)
         case EvidenceRecorded():
-            return facts.MeasuredCandidate(Evidence.model_validate(p.evidence.model_dump()))
+            return facts.MeasuredCandidate(CandidateEvidence.model_validate(p.evidence.model_dump()))
         case CritiqueReceived():
             return facts.DeliveredCritique(p.round, p.candidate_id, p.critic, p.critique_digest)
         case RepairReceived():

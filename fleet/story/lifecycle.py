@@ -174,7 +174,7 @@ class TaskWorkflow(Frozen):
         return next((r for r in self.transitions if r.action == action and state in r.from_), None)
 
 
-class Limits(Frozen):
+class LoopLimits(Frozen):
     """How often a story may go round before a person is asked."""
 
     max_loopbacks: Annotated[int, Field(ge=0)] = 5
@@ -188,7 +188,7 @@ class FsmConfig(Frozen):
 
     lifecycles: dict[str, Lifecycle]
     gates: dict[str, Gate]
-    limits: Limits
+    limits: LoopLimits
     task_workflow: TaskWorkflow
 
     @model_validator(mode="after")

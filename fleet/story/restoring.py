@@ -8,13 +8,13 @@ from fleet.events.story import StoryTransitioned
 from fleet.events.task import TaskTransitioned
 from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import EntityId
-from fleet.story.checkpoints import Checkpoint, Restoration
+from fleet.story.checkpoints import Restoration, TreeCheckpoint
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.lifecycle import FsmConfig, Transition
 from fleet.story.state import StoryState, TaskState
 
 
-def find_checkpoint(state: StoryState, name: str) -> Checkpoint:
+def find_checkpoint(state: StoryState, name: str) -> TreeCheckpoint:
     """The checkpoint with this id, or that was saved as this version; NotFound names those that there are."""
     wanted = name.strip()
     for checkpoint in state.checkpoints.values():
@@ -27,7 +27,7 @@ def find_checkpoint(state: StoryState, name: str) -> Checkpoint:
     )
 
 
-def restored_states(state: StoryState, checkpoint: Checkpoint) -> dict[str, str]:
+def restored_states(state: StoryState, checkpoint: TreeCheckpoint) -> dict[str, str]:
     """Where every task stands once the tree is that of the checkpoint: what it lacks is open, what it holds is done.
 
     Work that was under way then or is now began from another tree, so it begins anew. What a person discarded stays so.
@@ -43,7 +43,7 @@ def restored_states(state: StoryState, checkpoint: Checkpoint) -> dict[str, str]
 
 
 def follow_restoration(
-    state: StoryState, config: FsmConfig, wanted: Restoration, checkpoint: Checkpoint, *, now_ms: int
+    state: StoryState, config: FsmConfig, wanted: Restoration, checkpoint: TreeCheckpoint, *, now_ms: int
 ) -> tuple[Payload, ...]:
     """What comes with the merge: councils on work that begins anew end, tasks change, the story is in its build."""
     after = restored_states(state, checkpoint)

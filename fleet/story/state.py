@@ -33,7 +33,7 @@ from fleet.kernel.ids import Digest, Principal, StoryId
 from fleet.kernel.types import ApprovalStatus, DecisionStatus, Rigor
 from fleet.policy.rules.calls import ApprovalRecord
 from fleet.story.budgets import StoryBudgets
-from fleet.story.checkpoints import Checkpoint, Restoration
+from fleet.story.checkpoints import Restoration, TreeCheckpoint
 from fleet.story.council_facts import CouncilSaid, council_state
 from fleet.story.deployments import Deployment, Incident
 
@@ -58,7 +58,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Park:
+class ParkReason:
     """Why the story waits for a person (LC-94)."""
 
     cause: str
@@ -278,7 +278,7 @@ class StoryState:
     """By id, oldest first."""
     incidents: Mapping[str, Incident] = field(default_factory=_frozen_map)
     disposition: Disposition = "active"
-    park: Park | None = None
+    park: ParkReason | None = None
     closed: bool = False
     is_paused: bool = False
     """No step starts until a person resumes the story (PL-50)."""
@@ -303,7 +303,7 @@ class StoryState:
     commit: str | None = None
     tree_authors: tuple[Principal, ...] = ()
     """Everybody whose work is in the tree since the base."""
-    checkpoints: Mapping[str, Checkpoint] = field(default_factory=_frozen_map)
+    checkpoints: Mapping[str, TreeCheckpoint] = field(default_factory=_frozen_map)
     """By id, oldest first."""
     restoration: Restoration | None = None
     """What was asked for and is to be done next."""

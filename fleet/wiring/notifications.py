@@ -64,7 +64,7 @@ async def _unread() -> SecretValue:
 @asynccontextmanager
 async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter: Meter) -> AsyncGenerator[Notifier]:
     """What follows the log for one target; its connections end with the block."""
-    from fleet.notifications.service import Notifier, Wanted
+    from fleet.notifications.service import Notifier, Subscription
 
     redis, cache = connect_redis(endpoints.redis_url), connect_redis(endpoints.cache_url)
     try:
@@ -74,7 +74,7 @@ async def open_notifier(endpoints: Endpoints, settings: TargetSettings, *, meter
             yield Notifier(
                 settings.name,
                 _target(endpoints, settings, partial(broker.resolve, settings.secret_name or "", **_USE)),
-                Wanted(frozenset(settings.events), frozenset(settings.projects)),
+                Subscription(frozenset(settings.events), frozenset(settings.projects)),
                 log=RedisEventLog(redis),
                 feed=RedisFeed(redis),
                 book=RedisNotificationBook(redis),

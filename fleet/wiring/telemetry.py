@@ -76,12 +76,12 @@ def make_telemetry(settings: ObservabilitySettings, process: str, *, meter: Mete
     if not settings.has_traces:
         return Telemetry(meter)
     from fleet.telemetry.sinks.otel_spans import CollectorPlace, OtelSpans
-    from fleet.telemetry.sinks.places import FilePlace, Place
+    from fleet.telemetry.sinks.places import BatchSink, FilePlace
 
     def lost(reason: str, number: int) -> None:
         meter.add("fleet_spans_lost_total", number, {"reason": reason})
 
-    places: list[Place] = []
+    places: list[BatchSink] = []
     if settings.otlp_endpoint is not None:
         places.append(CollectorPlace(settings.otlp_endpoint, headers=_headers(settings)))
     if settings.trace_file is not None:

@@ -76,7 +76,7 @@ class StaticReading(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ReportCase:
     """A report as it is read at one level."""
 
     report: WorkspaceReport

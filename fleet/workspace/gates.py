@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from fleet.kernel.types import Dimension, Frozen
-from fleet.workspace.evidence import Case
+from fleet.workspace.evidence import ReportCase
 from fleet.workspace.levels import GateName, LevelConfig
 from fleet.workspace.score import decimal_text
 
@@ -39,7 +39,7 @@ _DIMENSION_OF: dict[GateName, Dimension] = {
 }
 
 
-def check_gates(case: Case, level: LevelConfig, *, waived: Collection[Dimension] = ()) -> list[GateResult]:
+def check_gates(case: ReportCase, level: LevelConfig, *, waived: Collection[Dimension] = ()) -> list[GateResult]:
     """The level's hard gates, in the order of its table. Those of a waived or not applicable dimension are left out."""
     return [
         GateResult(name=name, ok=checked.ok, value=checked.value, limit=checked.limit)
@@ -49,7 +49,7 @@ def check_gates(case: Case, level: LevelConfig, *, waived: Collection[Dimension]
     ]
 
 
-def _applies(name: GateName, case: Case, waived: Collection[Dimension]) -> bool:
+def _applies(name: GateName, case: ReportCase, waived: Collection[Dimension]) -> bool:
     dimension = _DIMENSION_OF.get(name)
     if dimension is None:
         return True
@@ -60,7 +60,7 @@ def _applies(name: GateName, case: Case, waived: Collection[Dimension]) -> bool:
     return dimension not in waived
 
 
-def _check(name: GateName, case: Case, level: LevelConfig) -> _Checked:
+def _check(name: GateName, case: ReportCase, level: LevelConfig) -> _Checked:
     match name:
         case "build":
             ok = case.build()
@@ -82,7 +82,7 @@ def _check(name: GateName, case: Case, level: LevelConfig) -> _Checked:
             return _Checked(errors is not None and _within(errors, maximum), _text(errors), _at_most(maximum, "errors"))
 
 
-def _rate(name: Literal["unit", "e2e"], case: Case, level: LevelConfig) -> _Checked:
+def _rate(name: Literal["unit", "e2e"], case: ReportCase, level: LevelConfig) -> _Checked:
     reading = case.tests(name)
     limit = (level.unit if name == "unit" else level.e2e).min_pass_rate
     if reading is None:
@@ -90,7 +90,7 @@ def _rate(name: Literal["unit", "e2e"], case: Case, level: LevelConfig) -> _Chec
     return _Checked(reading.rate >= Fraction(limit), decimal_text(reading.rate, places=4), f">= {limit}")
 
 
-def _static(name: Literal["static_critical", "static_gate"], case: Case, level: LevelConfig) -> _Checked:
+def _static(name: Literal["static_critical", "static_gate"], case: ReportCase, level: LevelConfig) -> _Checked:
     analysis, limits = case.static(), level.static
     if name == "static_critical":
         limit = _at_most(limits.max_critical, "critical")

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from fleet.kernel.types import Dimension, EvidenceState
-from fleet.workspace.evidence import Case
+from fleet.workspace.evidence import ReportCase
 from fleet.workspace.levels import DIMENSIONS, LevelConfig
 
 _FULL = Fraction(100)
@@ -16,7 +16,7 @@ _NOTHING = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
-class DimensionScore:
+class ScoredDimension:
     """One dimension: its points of the table, its exact score 0..100, what was found and what was asked for."""
 
     name: Dimension
@@ -38,12 +38,14 @@ class _Found:
     value: str | None
 
 
-def score_dimensions(case: Case, level: LevelConfig, *, waived: Collection[Dimension] = ()) -> list[DimensionScore]:
+def score_dimensions(
+    case: ReportCase, level: LevelConfig, *, waived: Collection[Dimension] = ()
+) -> list[ScoredDimension]:
     """Every dimension in the order of the table."""
     return [_dimension(d, case, level, d in waived) for d in DIMENSIONS]
 
 
-def total_score(dimensions: Sequence[DimensionScore]) -> Fraction:
+def total_score(dimensions: Sequence[ScoredDimension]) -> Fraction:
     """sum(weight * score) / sum(weight) over what counts: the spread of RG-14, RG-43 and RG-77 keeps proportions."""
     counted = [d for d in dimensions if d.is_counted]
     weight = sum(d.weight for d in counted)
@@ -58,22 +60,22 @@ def decimal_text(value: Fraction, *, places: int) -> str:
     return f"{whole}.{rest:0{places}d}"
 
 
-def _dimension(name: Dimension, case: Case, level: LevelConfig, is_waived: bool) -> DimensionScore:
+def _dimension(name: Dimension, case: ReportCase, level: LevelConfig, is_waived: bool) -> ScoredDimension:
     weight, limit = level.weights.of(name), _limit(name, level)
     applicable = {"coverage": case.coverage_is_applicable, "e2e": case.e2e_is_applicable}.get(name)
     if applicable is not None and not applicable():
-        return DimensionScore(name, weight, _NOTHING, "not_applicable", None, limit)
+        return ScoredDimension(name, weight, _NOTHING, "not_applicable", None, limit)
     measure = _measure(name, case, level)
     value = measure.value if measure else None
     if is_waived:
-        return DimensionScore(name, weight, _NOTHING, "waived", value, limit)
+        return ScoredDimension(name, weight, _NOTHING, "waived", value, limit)
     if measure is None:
         is_skipped = name in ("unit", "e2e") and case.is_mostly_skipped(name)
-        return DimensionScore(name, weight, _NOTHING, "missing", "mostly_skipped" if is_skipped else None, limit)
-    return DimensionScore(name, weight, measure.score, "present", value, limit)
+        return ScoredDimension(name, weight, _NOTHING, "missing", "mostly_skipped" if is_skipped else None, limit)
+    return ScoredDimension(name, weight, measure.score, "present", value, limit)
 
 
-def _measure(name: Dimension, case: Case, level: LevelConfig) -> _Found | None:
+def _measure(name: Dimension, case: ReportCase, level: LevelConfig) -> _Found | None:
     match name:
         case "build":
             ok = case.build()
@@ -95,7 +97,7 @@ def _toward(value: Fraction, limit: Fraction) -> Fraction:
     return _FULL if value >= limit else _FULL * value / limit
 
 
-def _tests(name: Literal["unit", "e2e"], case: Case, level: LevelConfig) -> _Found | None:
+def _tests(name: Literal["unit", "e2e"], case: ReportCase, level: LevelConfig) -> _Found | None:
     reading = case.tests(name)
     if reading is None:
         return None
@@ -107,7 +109,7 @@ def _tests(name: Literal["unit", "e2e"], case: Case, level: LevelConfig) -> _Fou
     )
 
 
-def _static(case: Case, level: LevelConfig) -> _Found | None:
+def _static(case: ReportCase, level: LevelConfig) -> _Found | None:
     reading = case.static()
     if reading is None:
         return None
@@ -126,7 +128,7 @@ def _within(count: int, maximum: int | None) -> bool:
     return maximum is None or count <= maximum
 
 
-def _lint(case: Case, level: LevelConfig) -> _Found | None:
+def _lint(case: ReportCase, level: LevelConfig) -> _Found | None:
     errors, maximum = case.lint_errors(), level.lint.max_errors
     if errors is None:
         return None

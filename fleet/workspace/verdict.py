@@ -10,11 +10,11 @@ from typing import Any, Literal
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest, EntityId
 from fleet.kernel.types import Dimension, EvidenceState, Frozen, Reason, Rigor, Verdict
-from fleet.workspace.evidence import Case, E2eDeclaration, FlakyTests, is_inconsistent
+from fleet.workspace.evidence import E2eDeclaration, FlakyTests, ReportCase, is_inconsistent
 from fleet.workspace.gates import GateResult, check_gates
 from fleet.workspace.levels import LEVELS, RigorConfig, check_rigor
 from fleet.workspace.report import WorkspaceReport
-from fleet.workspace.score import DimensionScore, decimal_text, score_dimensions, total_score
+from fleet.workspace.score import ScoredDimension, decimal_text, score_dimensions, total_score
 
 _WORSE: tuple[Verdict, ...] = ("pass", "warn", "block")
 
@@ -71,7 +71,7 @@ class _LevelResult:
     verdict: Verdict
     total: Fraction
     gates: list[GateResult]
-    dimensions: list[DimensionScore]
+    dimensions: list[ScoredDimension]
 
 
 def score_workspace(
@@ -105,7 +105,7 @@ def score_workspace(
     held = () if level == "L3" else tuple(waivers)
     waived = frozenset[Dimension](w.dimension for w in held)
     results = [
-        _at_level(Case(report, name, e2e_declaration, flaky), config, waived)
+        _at_level(ReportCase(report, name, e2e_declaration, flaky), config, waived)
         for name in LEVELS[: LEVELS.index(level) + 1]
     ]
     own, decided = results[-1], _deciding(results)
@@ -130,7 +130,7 @@ def active_waivers(waivers: Sequence[Waiver], *, now_ms: int) -> tuple[Waiver, .
     return tuple(w for w in waivers if now_ms < w.expires_at_ms)
 
 
-def _at_level(case: Case, config: RigorConfig, waived: frozenset[Dimension]) -> _LevelResult:
+def _at_level(case: ReportCase, config: RigorConfig, waived: frozenset[Dimension]) -> _LevelResult:
     level = config.level(case.rigor)
     gates = check_gates(case, level, waived=waived)
     dimensions = score_dimensions(case, level, waived=waived)
@@ -150,7 +150,7 @@ def _deciding(results: list[_LevelResult]) -> _LevelResult:
     return results[-1] if results[-1].verdict == worst.verdict else worst
 
 
-def _result(dimension: DimensionScore) -> DimensionResult:
+def _result(dimension: ScoredDimension) -> DimensionResult:
     return DimensionResult(
         name=dimension.name,
         weight=dimension.weight,

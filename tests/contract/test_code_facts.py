@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from fleet.kernel.errors import StoreFull, StoreUnavailable
-from fleet.knowledge.facts import FileFacts, Symbol
+from fleet.knowledge.facts import Definition, FileFacts
 from fleet.knowledge.memory import MemoryFactStore
 from fleet.knowledge.port import FactStore
 from fleet.knowledge.sqlite import SqliteFactStore
 
 FACTS = FileFacts(
     lines=3,
-    symbols=(Symbol("function", "f", 1, 3),),
+    symbols=(Definition("function", "f", 1, 3),),
     imports=("os",),
     names={"f": 1},
     prose={"größe": 2},

@@ -15,11 +15,11 @@ import pytest_asyncio
 
 from fleet.deploy.local.environments import ProcessDeployments
 from fleet.deploy.memory import MemoryDeployments
-from fleet.deploy.port import Deployments, Ended, Occupancy, Placed, Standing
+from fleet.deploy.port import Deployments, EndedRevision, Occupancy, Placed, Standing
 from fleet.kernel.clock import SystemClock
 from fleet.kernel.errors import ConfigError, StoreUnavailable
 from fleet.kernel.ids import Digest, RunKey, StoryId
-from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, HealthSample
 from fleet.sandbox.backends.bubblewrap.backend import BubblewrapBackend
 from fleet.trees.memory import MemoryBlobStore
 from tests.support.deployed import app, free_port, target_of
@@ -98,13 +98,17 @@ async def _starts(blobs: MemoryBlobStore) -> Callable[[Digest], str | None]:
     return lambda tree: "the program ended with 3: ERROR no database" if tree == broken else None
 
 
-async def _looks(blobs: MemoryBlobStore) -> Callable[[Digest, HealthCheckSpec], Sample]:
+async def _looks(blobs: MemoryBlobStore) -> Callable[[Digest, HealthCheckSpec], HealthSample]:
     ill = await put_tree(blobs, {"app.py": app(well=False, errors=3)})
 
-    def look(tree: Digest, check: HealthCheckSpec) -> Sample:
+    def look(tree: Digest, check: HealthCheckSpec) -> HealthSample:
         if tree != ill or check.kind == "command":
-            return Sample(0.0, "well")
-        return Sample(1.0, "status 503 from /healthz") if check.kind == "http" else Sample(3.0, "ERROR number 0")
+            return HealthSample(0.0, "well")
+        return (
+            HealthSample(1.0, "status 503 from /healthz")
+            if check.kind == "http"
+            else HealthSample(3.0, "ERROR number 0")
+        )
 
     return look
 
@@ -268,12 +272,12 @@ async def test_person_ends_what_is_named_alone_and_who_did_it_is_kept(world: Wor
     await world.now.roll_back(name, failed=second.key, told="user:ana rolled it back")
     await world.now.roll_back(name, failed=second.key, told="user:dev came too late")
     found = await world.now.occupancy(name)
-    assert (found.running, found.ended) == (first, Ended(second.key, "user:ana rolled it back"))
+    assert (found.running, found.ended) == (first, EndedRevision(second.key, "user:ana rolled it back"))
 
     assert await world.now.stop(name, only=first.key, told="user:ana stopped it") == Standing("nothing")
-    assert await world.now.occupancy(name) == Occupancy(ended=Ended(first.key, "user:ana stopped it"))
+    assert await world.now.occupancy(name) == Occupancy(ended=EndedRevision(first.key, "user:ana stopped it"))
     await world.now.deploy(second)
-    assert (await world.now.occupancy(name)).ended == Ended(first.key, "user:ana stopped it")
+    assert (await world.now.occupancy(name)).ended == EndedRevision(first.key, "user:ana stopped it")
 
 
 # What only real programs do.
@@ -323,7 +327,7 @@ async def test_what_was_to_run_runs_again_after_a_restart_with_what_it_goes_back
         assert (await found.sample(name, ALIVE)).value == 0
         assert (await found.occupancy(name)).since_ms > 0
         assert (await found.roll_back(name, failed=second.key, told="user:ana did")).key == first.key
-        assert (await programs.again(name).occupancy(name)).ended == Ended(second.key, "user:ana did")
+        assert (await programs.again(name).occupancy(name)).ended == EndedRevision(second.key, "user:ana did")
     finally:
         await found.close()
 

@@ -21,7 +21,7 @@ from cluster.kuberay.access import target_rights
 from fleet.deploy.kubernetes.api import ClusterApi
 from fleet.deploy.kubernetes.target import KubernetesDeployments, RoutedDeployments
 from fleet.deploy.memory import MemoryDeployments
-from fleet.deploy.port import Ended, Occupancy, Placed, Standing
+from fleet.deploy.port import EndedRevision, Occupancy, Placed, Standing
 from fleet.kernel.clock import SystemClock
 from fleet.kernel.errors import ConfigError, NotFound, PolicyDenied, SandboxUnavailable, StoreUnavailable
 from fleet.kernel.ids import RunKey, StoryId
@@ -114,7 +114,7 @@ async def test_service_moves_with_what_runs_and_stays_where_a_new_one_fails(at: 
 
     await at.now.roll_back(ENV, failed=second.key, told="user:ana did")
     assert at.said() == "first"
-    assert (await at.now.occupancy(ENV)).ended == Ended(second.key, "user:ana did")
+    assert (await at.now.occupancy(ENV)).ended == EndedRevision(second.key, "user:ana did")
     await eventually(lambda: at.cluster.names("Deployment") == [name_of(first)])
     await at.now.stop(ENV)
     assert at.said() is None
@@ -417,7 +417,7 @@ async def test_way_in_from_outside_comes_and_goes_with_the_target_that_declares_
     assert at.cluster.names("Ingress") == [SERVICE]
     await at.now.stop(ENV, told="user:ana stopped it")
     assert at.cluster.names("Ingress") == []
-    assert await at.now.occupancy(ENV) == Occupancy(ended=Ended(first.key, "user:ana stopped it"))
+    assert await at.now.occupancy(ENV) == Occupancy(ended=EndedRevision(first.key, "user:ana stopped it"))
 
 
 # Secrets.

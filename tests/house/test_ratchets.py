@@ -19,7 +19,7 @@ CEILINGS = {
     "small modules with one importer in their folder": 10,
     "lines with `pyright: ignore`": 107,
     "parameters of any mapping in story, owner and desk": 21,
-    "public class names that several modules define": 66,
+    "public class names that several modules define": 21,
     "docstrings with a long first sentence": 26,
 }
 """How many there are today. A rise fails; a fall by more than a twentieth has to be written down here."""

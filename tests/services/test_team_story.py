@@ -14,7 +14,7 @@ import pytest
 from fleet.events.envelope import StoredEvent
 from fleet.kernel.errors import InvalidInput, InvalidTransition, ModelUnavailable, NotFound, PolicyDenied
 from fleet.kernel.ids import Principal, StoryId
-from fleet.models.memory import Rule, ScriptedChatModel
+from fleet.models.memory import ReplyRule, ScriptedChatModel
 from fleet.models.port import ChatModel
 from fleet.models.prompts.prompt import kind_of
 from fleet.story.commands.catalogue import parse_command
@@ -329,7 +329,7 @@ async def test_designs_without_valid_ballots_park_the_story(tmp_path: Path) -> N
 async def test_reviewer_that_always_names_a_broken_criterion_parks_at_the_rework_limit(tmp_path: Path) -> None:
     model = scripted(review=BROKEN_REVIEW)
     first = model.rules.index(next(r for r in model.rules if r.outcomes == [GOOD]))
-    model.rules.insert(first, Rule(lambda c: kind_of(c) == "draft" and c.sampling.seed > 1, ["No code from me."]))
+    model.rules.insert(first, ReplyRule(lambda c: kind_of(c) == "draft" and c.sampling.seed > 1, ["No code from me."]))
     state, events, repo = await run_to_rest(tmp_path, model)
     assert_parked_without_result(state, repo, "rework_limit")
     (task,) = state.tasks.values()

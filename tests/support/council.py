@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.council.ballot import CountedBallot, read_ballot
 from fleet.council.conclusion import conclude
-from fleet.council.evidence import Contender, Evidence, GateCheck
+from fleet.council.evidence import CandidateEvidence, Contender, GateCheck
 from fleet.council.facts import (
     CastBallot,
     Closed,
@@ -39,7 +39,7 @@ from fleet.council.rounds import (
 )
 from fleet.council.state import CouncilState, evolve
 from fleet.council.tally import Decided
-from fleet.council.tests_filter import DroppedTest
+from fleet.council.tests_filter import UntrustedTest
 from fleet.kernel.ids import Digest, EntityId, Principal
 
 COUNCIL = "co-test1"
@@ -104,7 +104,7 @@ def evidence(candidate: str, *, round: int = 0, ok: bool = True, passed: int = 2
         "cluster_size": 1,
         "diff_lines": 10,
     }
-    return Evidence(**(known | more))
+    return CandidateEvidence(**(known | more))
 
 
 def contender(name: str, **changes: Any) -> Contender:
@@ -194,7 +194,7 @@ class World:
             facts.append(MeasuredCandidate(evidence(candidate, round=duty.round, total=total, **known)))
         if duty.filter_tests and (not duty.candidates or any(f.evidence.gates_ok for f in facts)):  # pyright: ignore
             kept = tuple(f"t{n}" for n in range(self.tests))
-            facts.insert(0, KeptTests(kept, (DroppedTest("t9", "failed_by_all"),), trusted=True))
+            facts.insert(0, KeptTests(kept, (UntrustedTest("t9", "failed_by_all"),), trusted=True))
         return tuple(facts)
 
 

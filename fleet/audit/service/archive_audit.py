@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleet.audit.chain import RawEntry, raw_entry
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.service.attest import Buried
 from fleet.audit.service.stream_export import StreamExport, read_export
 from fleet.kernel.errors import ArtifactNotFound, LogCorrupted
@@ -21,7 +21,7 @@ class OpenedArchive:
     """Version and hash of each of its events: what checkpoints may have attested of it."""
 
 
-async def open_archive(blobs: BlobStore, buried: Buried) -> OpenedArchive | Finding:
+async def open_archive(blobs: BlobStore, buried: Buried) -> OpenedArchive | LogFinding:
     """The story behind the tombstone, or what is wrong with its blob. StoreUnavailable when that cannot be told."""
     try:
         export = read_export(await blobs.get(buried.export))
@@ -33,7 +33,7 @@ async def open_archive(blobs: BlobStore, buried: Buried) -> OpenedArchive | Find
     return _other_story(buried, export) or _opened(export)
 
 
-def _other_story(buried: Buried, export: StreamExport) -> Finding | None:
+def _other_story(buried: Buried, export: StreamExport) -> LogFinding | None:
     end = export.head
     if (export.stream, end.version, end.hash) == (buried.stream, buried.head.version, buried.head.hash):
         return None
@@ -49,5 +49,5 @@ def _opened(export: StreamExport) -> OpenedArchive:
     return OpenedArchive(entries, frozenset((event.version, event.hash) for event in export.events))
 
 
-def _finding(verdict: Verdict, buried: Buried, detail: str) -> Finding:
-    return Finding(verdict, str(buried.stream), buried.head.version, detail)
+def _finding(verdict: Verdict, buried: Buried, detail: str) -> LogFinding:
+    return LogFinding(verdict, str(buried.stream), buried.head.version, detail)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fleet.audit.attested import Opened, check_note, check_order, check_root
 from fleet.audit.chain import RawEntry
 from fleet.audit.checkpoint import Checkpoint, Leaf, SignedCheckpoint
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.key_ring import KeyRing
 from fleet.audit.loss import AttestedHead, Loss, loss_id
 from fleet.audit.port import CheckpointExport, CheckpointStore, RawLog, Signer, Verifier
@@ -82,8 +82,8 @@ async def _latest(store: CheckpointStore, keys: KeyRing, verifier: Verifier) -> 
 
 def _trusted(signed: SignedCheckpoint, keys: KeyRing, verifier: Verifier, *, sequence: int | None) -> _Held:
     checkpoint = check_note(signed.note, keys, verifier.check, sequence=sequence)
-    problem = checkpoint if isinstance(checkpoint, Finding) else check_root(checkpoint, signed)
-    if isinstance(checkpoint, Finding) or problem is not None:
+    problem = checkpoint if isinstance(checkpoint, LogFinding) else check_root(checkpoint, signed)
+    if isinstance(checkpoint, LogFinding) or problem is not None:
         raise LogCorrupted(f"{problem}; run `fleet audit verify` before anything else is signed")
     return _Held(signed, checkpoint)
 
@@ -106,7 +106,7 @@ async def _restore(
 
 async def open_losses(
     store: CheckpointStore, export: CheckpointExport, keys: KeyRing, verifier: Verifier, *, repair: bool
-) -> tuple[list[Loss], list[Finding]]:
+) -> tuple[list[Loss], list[LogFinding]]:
     """Every accepted loss that is signed, and a finding for each record that is not.
 
     Args:
@@ -114,13 +114,13 @@ async def open_losses(
     """
     in_store, copied = await store.losses(), await export.losses()
     losses: list[Loss] = []
-    findings: list[Finding] = []
+    findings: list[LogFinding] = []
     for note in dict.fromkeys([*in_store, *copied]):
         try:
             losses.append(keys.open_loss(note, verifier.check))
         except (LogCorrupted, InvalidInput) as error:
             verdict = Verdict.BAD_SIGNATURE if isinstance(error, LogCorrupted) else Verdict.ALTERED
-            findings.append(Finding(verdict, "loss", None, error.message))
+            findings.append(LogFinding(verdict, "loss", None, error.message))
             continue
         if repair and note not in copied:
             await export.add_loss(note, loss=loss_id(note))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fleet.audit.attested import Opened, StreamState, check_leaf, check_note, check_order, check_root, check_successor
 from fleet.audit.chain import ChainCheck, RawEntry
 from fleet.audit.checkpoint import Checkpoint, Leaf, SignedCheckpoint, parse_checkpoint
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.key_ring import KeyRing, is_handover
 from fleet.audit.loss import Loss, loss_id
 from fleet.audit.note import NoteKey, note_text
@@ -110,7 +110,7 @@ async def _archived(raw: RawLog, blobs: BlobStore, stream: StreamId) -> list[Raw
     if not buried:
         return []
     archive = await open_archive(blobs, buried[-1])
-    if isinstance(archive, Finding):
+    if isinstance(archive, LogFinding):
         raise LogCorrupted(f"{archive}", stream=str(stream))
     return list(archive.entries)
 
@@ -135,7 +135,7 @@ class AuditReport:
     exported: int
     newest: int
     """The highest sequence whose signature holds; 0 when there is none."""
-    findings: tuple[Finding, ...]
+    findings: tuple[LogFinding, ...]
     accepted: tuple[Loss, ...]
     """Losses that excuse what would be findings otherwise."""
     remarks: tuple[str, ...]
@@ -159,7 +159,7 @@ class _Audit:
     """One verification under way."""
 
     losses: list[Loss] = field(default_factory=list[Loss])
-    findings: list[Finding] = field(default_factory=list[Finding])
+    findings: list[LogFinding] = field(default_factory=list[LogFinding])
     remarks: list[str] = field(default_factory=list[str])
     attested: dict[StreamId, dict[tuple[int, str, str], _Attested]] = field(
         default_factory=dict[StreamId, dict[tuple[int, str, str], _Attested]]
@@ -264,12 +264,12 @@ class Auditor:
             return await self._export.read(sequence)
         except (InvalidInput, ArtifactNotFound) as error:
             audit.exported[sequence] = ""
-            audit.findings.append(Finding(Verdict.ALTERED, _CHECKPOINT, sequence, f"exported copy: {error.message}"))
+            audit.findings.append(LogFinding(Verdict.ALTERED, _CHECKPOINT, sequence, f"exported copy: {error.message}"))
             return None
 
     def _opened(self, audit: _Audit, note: str, sequence: int | None) -> Checkpoint | None:
         checkpoint = check_note(note, self._keys, self._verifier.check, sequence=sequence)
-        if isinstance(checkpoint, Finding):
+        if isinstance(checkpoint, LogFinding):
             audit.findings.append(checkpoint)
             return None
         audit.newest = max(audit.newest, checkpoint.sequence)
@@ -292,7 +292,7 @@ class Auditor:
             checkpoint = None if same == kept.note and same else self._opened(audit, kept.note, kept.sequence)
             if same and same != kept.note:
                 detail = "the checkpoint in the store is not the one that was exported"
-                audit.findings.append(Finding(Verdict.FORKED, _CHECKPOINT, kept.sequence, detail))
+                audit.findings.append(LogFinding(Verdict.FORKED, _CHECKPOINT, kept.sequence, detail))
             if checkpoint is None:
                 before = None
                 continue
@@ -315,23 +315,23 @@ class Auditor:
         try:
             signed = await self._store.latest()
         except LogCorrupted as error:
-            audit.findings.append(Finding(Verdict.ALTERED, _CHECKPOINT, max(stored, default=0), error.message))
+            audit.findings.append(LogFinding(Verdict.ALTERED, _CHECKPOINT, max(stored, default=0), error.message))
             return
         if signed is None:
             return
         checkpoint = check_note(signed.note, self._keys, self._verifier.check, sequence=None)
-        if not isinstance(checkpoint, Finding):
+        if not isinstance(checkpoint, LogFinding):
             self._attest(audit, checkpoint, signed)
 
     def _compare_places(self, audit: _Audit, stored: dict[int, str], *, copies: set[int]) -> None:
         last, exported = max(stored, default=0), max(audit.exported, default=0)
         if exported > last:
             detail = f"{exported} was exported, the store ends at {last}: the whole store went back in time"
-            audit.findings.append(Finding(Verdict.ROLLED_BACK, _CHECKPOINT, exported, detail))
+            audit.findings.append(LogFinding(Verdict.ROLLED_BACK, _CHECKPOINT, exported, detail))
         for sequence in _gaps(range(1, last + 1), stored):
-            audit.findings.append(Finding(Verdict.MISSING, _CHECKPOINT, sequence, "it is gone from the store"))
+            audit.findings.append(LogFinding(Verdict.MISSING, _CHECKPOINT, sequence, "it is gone from the store"))
         for sequence in _gaps(range(1, last), copies):
-            audit.findings.append(Finding(Verdict.MISSING, _CHECKPOINT, sequence, "its exported copy is gone"))
+            audit.findings.append(LogFinding(Verdict.MISSING, _CHECKPOINT, sequence, "its exported copy is gone"))
         if last > max(copies, default=0):
             audit.remarks.append(f"checkpoint {last} is not exported yet; the notary repeats that")
         if not last and not exported:
@@ -345,10 +345,10 @@ class Auditor:
         here = stored.get(checkpoint.sequence) or audit.exported.get(checkpoint.sequence)
         if here is None:
             detail = "the given checkpoint is newer than those that are kept here"
-            audit.findings.append(Finding(Verdict.ROLLED_BACK, _CHECKPOINT, checkpoint.sequence, detail))
+            audit.findings.append(LogFinding(Verdict.ROLLED_BACK, _CHECKPOINT, checkpoint.sequence, detail))
         elif here != extra.note:
             detail = "the given checkpoint is not the one that is kept here"
-            audit.findings.append(Finding(Verdict.FORKED, _CHECKPOINT, checkpoint.sequence, detail))
+            audit.findings.append(LogFinding(Verdict.FORKED, _CHECKPOINT, checkpoint.sequence, detail))
 
     async def _look_at_streams(self, audit: _Audit, tell: Progress) -> None:
         listed, held = set(await self._raw.listed()), set(await self._raw.held())
@@ -356,7 +356,7 @@ class Auditor:
             # Listed a moment later is how a stream looks that has just begun.
             if stream not in await self._raw.listed():
                 detail = "it is not in the list of streams, so that nobody would look at it"
-                audit.findings.append(Finding(Verdict.ALTERED, str(stream), None, detail))
+                audit.findings.append(LogFinding(Verdict.ALTERED, str(stream), None, detail))
         streams = sorted({*listed, *held, *audit.attested})
         for done, stream in enumerate(streams, start=1):
             tell("streams", done, len(streams))
@@ -372,7 +372,7 @@ class Auditor:
         audit.states[stream] = StreamState(chain.end, head, chain.hashes)
         if is_listed and chain.version == 0 and stream in await self._raw.listed():
             detail = "it is in the list of streams, but has no entry"
-            audit.findings.append(Finding(Verdict.DELETED, str(stream), None, detail))
+            audit.findings.append(LogFinding(Verdict.DELETED, str(stream), None, detail))
 
     async def _look_at_archives(self, audit: _Audit, tell: Progress) -> None:
         """Every story that left the log is whole where its tombstone says that it is."""
@@ -380,7 +380,7 @@ class Auditor:
         for done, buried in enumerate(audit.archive.buried, start=1):
             tell("archived stories", done, len(audit.archive.buried))
             archive = await open_archive(self._blobs, buried)
-            if isinstance(archive, Finding):
+            if isinstance(archive, LogFinding):
                 audit.findings.append(archive)
                 unread.add(buried.stream)
                 continue
@@ -397,7 +397,7 @@ class Auditor:
             tombstone, archived = audit.archive.heads.get(stream), audit.opened.get(stream)
             state = StreamState(seen.end, seen.head, seen.hashes, tombstone, archived)
             told = {finding.verdict for finding in audit.findings if finding.subject == stream}
-            wrong: dict[Verdict, Finding] = {}
+            wrong: dict[Verdict, LogFinding] = {}
             for leaf, sequence in sorted(attested.values(), key=lambda a: a.leaf.version):
                 outcome = check_leaf(leaf, state, audit.losses, sequence=sequence)
                 if isinstance(outcome, Loss):
@@ -451,7 +451,7 @@ def _tell_nobody(_: str, __: int, ___: int) -> None:
     return
 
 
-def _add(audit: _Audit, finding: Finding | None) -> None:
+def _add(audit: _Audit, finding: LogFinding | None) -> None:
     if finding is not None:
         audit.findings.append(finding)
 
@@ -460,9 +460,9 @@ def _gaps(expected: range, present: Container[int]) -> list[int]:
     return [sequence for sequence in expected if sequence not in present]
 
 
-def _without_repeats(findings: list[Finding]) -> list[Finding]:
+def _without_repeats(findings: list[LogFinding]) -> list[LogFinding]:
     """The first finding of each kind and place; a stream that is deleted is so only once."""
-    kept: dict[tuple[Verdict, str, int | None], Finding] = {}
+    kept: dict[tuple[Verdict, str, int | None], LogFinding] = {}
     for finding in findings:
         version = None if finding.verdict in (Verdict.DELETED, Verdict.ROLLED_BACK) else finding.version
         kept.setdefault((finding.verdict, finding.subject, version), finding)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fleet.audit.attested import StreamState, check_leaf
 from fleet.audit.chain import ChainCheck
 from fleet.audit.checkpoint import Leaf, LeafMark, SignedCheckpoint, parse_checkpoint, sign_checkpoint
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.loss import Loss, excused
 from fleet.audit.note import note_text
 from fleet.audit.port import CheckpointExport, CheckpointStore, RawLog, Signer, Verifier
@@ -35,7 +35,7 @@ class Notarized:
     """False when nothing had changed since the checkpoint before."""
     streams: int
     versions: int
-    findings: tuple[Finding, ...]
+    findings: tuple[LogFinding, ...]
     """Streams that are refused because they do not hold any more what was attested."""
     restored: int
     """Checkpoints that the store had lost; above 0 the whole server went back in time."""
@@ -49,7 +49,7 @@ class _Look:
     losses: list[Loss]
     refused: dict[StreamId, str]
     leaves: list[Leaf] = field(default_factory=list[Leaf])
-    findings: list[Finding] = field(default_factory=list[Finding])
+    findings: list[LogFinding] = field(default_factory=list[LogFinding])
 
 
 class Notary:
@@ -214,7 +214,7 @@ class Notary:
     async def _visit(self, look: _Look, stream: StreamId, leaf: Leaf | None) -> None:
         """The stream's leaf for the next checkpoint is in the look; a stream that does not verify is refused."""
         leaf_or_finding = await self._leaf(look, stream, leaf)
-        if isinstance(leaf_or_finding, Finding):
+        if isinstance(leaf_or_finding, LogFinding):
             look.findings.append(leaf_or_finding)
             if stream not in look.refused:
                 await self._log.refuse(stream, reason=str(leaf_or_finding)[:1000])
@@ -225,7 +225,7 @@ class Notary:
         if leaf is not None:
             look.leaves.append(leaf.model_copy(update={"mark": LeafMark.REFUSED}))
 
-    async def _leaf(self, look: _Look, stream: StreamId, leaf: Leaf | None) -> Leaf | Finding | None:
+    async def _leaf(self, look: _Look, stream: StreamId, leaf: Leaf | None) -> Leaf | LogFinding | None:
         """Where the stream ends now, what is wrong with it, or None when nothing of it is left to attest."""
         loss = leaf and excused(look.losses, stream, version=leaf.version, sequence=look.newest.sequence)
         if leaf is None or loss:
@@ -237,11 +237,11 @@ class Notary:
         if chain.version < leaf.version:
             return await self._gone(stream, leaf, look.losses, sequence=look.newest.sequence)
         wrong = check_leaf(leaf, StreamState(chain.end, head, chain.hashes), look.losses, sequence=look.newest.sequence)
-        if isinstance(wrong, Finding):
+        if isinstance(wrong, LogFinding):
             return wrong
         return chain.findings[0] if chain.findings else _leaf_at(stream, chain.end)
 
-    async def _whole(self, stream: StreamId, *, must_hold: int, loss: Loss | None) -> Leaf | Finding | None:
+    async def _whole(self, stream: StreamId, *, must_hold: int, loss: Loss | None) -> Leaf | LogFinding | None:
         chain = ChainCheck(stream, kept_versions=frozenset({must_hold}))
         await follow(self._raw, chain)
         if chain.findings:
@@ -249,10 +249,10 @@ class Notary:
         if loss is not None and loss.present.version and chain.hashes.get(must_hold) != loss.present.hash:
             verdict = Verdict.FORKED if chain.version >= must_hold else Verdict.ROLLED_BACK
             detail = f"the loss was accepted at version {must_hold}, which the log does not hold any more"
-            return Finding(verdict, str(stream), must_hold, detail)
+            return LogFinding(verdict, str(stream), must_hold, detail)
         return _leaf_at(stream, chain.end) if chain.version else None
 
-    async def _gone(self, stream: StreamId, leaf: Leaf, losses: list[Loss], *, sequence: int) -> Leaf | Finding:
+    async def _gone(self, stream: StreamId, leaf: Leaf, losses: list[Loss], *, sequence: int) -> Leaf | LogFinding:
         """The attested version is not there: archived, or what has happened to it."""
         chain = ChainCheck(stream)
         head = await follow(self._raw, chain)
@@ -260,7 +260,7 @@ class Notary:
         archive = await tombstones(self._raw, projects) if chain.version == 0 else None
         tombstone = archive.heads.get(stream) if archive else None
         wrong = check_leaf(leaf, StreamState(chain.end, head, {}, tombstone), losses, sequence=sequence)
-        if isinstance(wrong, Finding):
+        if isinstance(wrong, LogFinding):
             return wrong
         end = tombstone or Head(leaf.version, leaf.hash)
         return Leaf(stream=stream, version=end.version, hash=end.hash, mark=LeafMark.ARCHIVED)

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from fleet.bench.row import ArmName
 from fleet.bench.service.council import CouncilRules, deliberate
-from fleet.bench.service.execution import Case, CaseResult, Solution
+from fleet.bench.service.execution import CaseResult, ProgramCase, Solution
 from fleet.bench.service.solved import Solved
 from fleet.bench.service.solver import MAX_INPUTS, AuthoredTests, Solver, failures_of, passed_of
 from fleet.bench.service.source import calls_in
@@ -82,12 +82,12 @@ async def _authored(solver: Solver) -> AuthoredTests:
         return AuthoredTests()
 
 
-async def _selecting(solver: Solver) -> tuple[Case, ...]:
+async def _selecting(solver: Solver) -> tuple[ProgramCase, ...]:
     """What this arm selects by: the visible tests, or where there are none, tests that the model writes."""
     return solver.visible or (await _authored(solver)).cases
 
 
-async def _sampled(solver: Solver, cases: Sequence[Case], *, until_all_pass: bool) -> _Sampled:
+async def _sampled(solver: Solver, cases: Sequence[ProgramCase], *, until_all_pass: bool) -> _Sampled:
     found = _Sampled()
     for number in range(MAX_DRAFTS):
         try:
@@ -133,7 +133,9 @@ async def _plurality(solver: Solver) -> Solved:
     authored = await _authored(solver)
     visible = solver.visible
     known = [*authored.calls, *(call for c in visible for call in calls_in(c.code, solver.task.entry_point))]
-    inputs = [Case(f"input-{n}", "call", call) for n, call in enumerate(dict.fromkeys(known).keys())][:MAX_INPUTS]
+    inputs = [ProgramCase(f"input-{n}", "call", call) for n, call in enumerate(dict.fromkeys(known).keys())][
+        :MAX_INPUTS
+    ]
     found = await _sampled(solver, (*visible, *inputs), until_all_pass=False)
     return Solved(
         by_plurality(found.drafts, visible, inputs),
@@ -142,11 +144,13 @@ async def _plurality(solver: Solver) -> Solved:
     )
 
 
-def _counted(tried: Sequence[_Tried], visible: Sequence[Case]) -> list[_Tried]:
+def _counted(tried: Sequence[_Tried], visible: Sequence[ProgramCase]) -> list[_Tried]:
     return [_Tried(t.solution, passed_of(t.results, visible), t.results) for t in tried]
 
 
-def by_plurality(tried: Sequence[_Tried], visible: Sequence[Case], inputs: Sequence[Case]) -> Solution | None:
+def by_plurality(
+    tried: Sequence[_Tried], visible: Sequence[ProgramCase], inputs: Sequence[ProgramCase]
+) -> Solution | None:
     """One of the largest cluster of behaviour among those that pass the visible tests, if any does."""
     passing = [t for t in tried if passed_of(t.results, visible) == len(visible)] or list(tried)
     clusters = [(behaviour_of(t.solution, t.results, inputs), t) for t in passing]
@@ -155,7 +159,7 @@ def by_plurality(tried: Sequence[_Tried], visible: Sequence[Case], inputs: Seque
     return best[1].solution if best else None
 
 
-def behaviour_of(solution: Solution, results: Mapping[str, CaseResult], inputs: Sequence[Case]) -> str:
+def behaviour_of(solution: Solution, results: Mapping[str, CaseResult], inputs: Sequence[ProgramCase]) -> str:
     """Name of the cluster: what the shared inputs show, or the normal form where there are none."""
     shown = {c.code: results[c.id].value or results[c.id].outcome for c in inputs if c.id in results}
     return cluster_id_of(str(solution.normal_digest), shown)
@@ -188,6 +192,6 @@ async def _self_repair(solver: Solver) -> Solved:
     return Solved(_best(tried), ended, {"first_draft": draft})
 
 
-async def _tried(solver: Solver, solution: Solution, cases: Sequence[Case]) -> _Tried:
+async def _tried(solver: Solver, solution: Solution, cases: Sequence[ProgramCase]) -> _Tried:
     results: Mapping[str, CaseResult] = await solver.run(solution, cases) if cases else {}
     return _Tried(solution, passed_of(results, cases), results)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
-from fleet.bench.service.execution import Case, CaseResult, Solution
+from fleet.bench.service.execution import CaseResult, ProgramCase, Solution
 from fleet.bench.service.solved import Solved
 from fleet.bench.service.solver import MAX_INPUTS, AuthoredTests, Solver, failures_of
 from fleet.bench.service.source import calls_in, expectations_in
@@ -16,7 +16,7 @@ from fleet.council.candidate import cluster_id_of
 from fleet.council.conclusion import Conclusion, conclude
 from fleet.council.config import CouncilConfig
 from fleet.council.delphi import OwedEstimate
-from fleet.council.evidence import Evidence, GateCheck, order_key
+from fleet.council.evidence import CandidateEvidence, GateCheck, order_key
 from fleet.council.facts import (
     CastBallot,
     CouncilTerms,
@@ -205,18 +205,18 @@ class _Session:
     # Evidence (P2)
 
     @property
-    def _inputs(self) -> tuple[Case, ...]:
+    def _inputs(self) -> tuple[ProgramCase, ...]:
         known = [*self.tests.calls]
         for case in self.solver.visible:
             known += calls_in(case.code, self.solver.task.entry_point)
-        return tuple(Case(f"input-{n}", "call", c) for n, c in enumerate(dict.fromkeys(known)))[:MAX_INPUTS]
+        return tuple(ProgramCase(f"input-{n}", "call", c) for n, c in enumerate(dict.fromkeys(known)))[:MAX_INPUTS]
 
     async def _measured(self, solution: Solution) -> Mapping[str, CaseResult]:
         """One run for everything; generated tests run twice in it, so that unstable ones are seen."""
         key = str(solution.normal_digest)
         if key not in self.results:
-            again = [Case(f"{c.id}/again", c.kind, c.code) for c in self.tests.cases]
-            build = () if self.solver.task.is_repository else (Case("build", "test", "pass"),)
+            again = [ProgramCase(f"{c.id}/again", c.kind, c.code) for c in self.tests.cases]
+            build = () if self.solver.task.is_repository else (ProgramCase("build", "test", "pass"),)
             cases = (*build, *self.solver.visible, *self.tests.cases, *again, *self._inputs)
             self.results[key] = await self.solver.run(solution, cases)
         return self.results[key]
@@ -268,7 +268,7 @@ class _Session:
     def _expected(self, code: str) -> dict[str, str]:
         return expectations_in(code, self.solver.task.entry_point)
 
-    def _contradicts(self, case: Case, given: Mapping[str, str]) -> bool:
+    def _contradicts(self, case: ProgramCase, given: Mapping[str, str]) -> bool:
         name = case.code.rstrip().rsplit("\n", 1)[-1].removesuffix("()")
         body = case.code.partition(f"def {name}(")[2].partition("\ndef ")[0]
         claimed = self._expected(f"def {name}({body}")
@@ -276,10 +276,10 @@ class _Session:
 
     def _evidence_of(
         self, candidate: str, results: Mapping[str, CaseResult], kept: Sequence[str], number: int
-    ) -> Evidence:
+    ) -> CandidateEvidence:
         gates = self._gates(results)
         behaviour = {c.code: results[c.id].value or results[c.id].outcome for c in self._inputs if c.id in results}
-        return Evidence(
+        return CandidateEvidence(
             candidate_id=EntityId(candidate),
             round=number,
             gates=gates,
@@ -300,7 +300,7 @@ class _Session:
         kept = self.state.filtered.kept if self.state.filtered is not None else ()
         trusted = [c for c in self.tests.cases if c.id in kept]
         return failures_of(results, (*self.solver.visible, *trusted)) or failures_of(
-            results, (Case("build", "test", ""),)
+            results, (ProgramCase("build", "test", ""),)
         )
 
     async def _critique(self, candidate_id: str) -> str:

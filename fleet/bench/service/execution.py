@@ -57,7 +57,7 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ProgramCase:
     """One thing to run: a test passes when it raises nothing, a call shows its value."""
 
     id: str
@@ -77,7 +77,7 @@ class CaseResult:
 class Execute(Protocol):
     """Runs what an arm asks for, and judges its choice."""
 
-    async def run(self, task: SolveTask, solution: Solution, cases: Sequence[Case]) -> Mapping[str, CaseResult]:
+    async def run(self, task: SolveTask, solution: Solution, cases: Sequence[ProgramCase]) -> Mapping[str, CaseResult]:
         """The result of every case; for a repository task of the one case `command`. Raises SandboxUnavailable."""
         ...
 
@@ -93,7 +93,7 @@ class SandboxExecution:
         self._sandbox = sandbox
         self._blobs = blobs
 
-    async def run(self, task: SolveTask, solution: Solution, cases: Sequence[Case]) -> Mapping[str, CaseResult]:
+    async def run(self, task: SolveTask, solution: Solution, cases: Sequence[ProgramCase]) -> Mapping[str, CaseResult]:
         """See `Execute.run`."""
         if task.is_repository:
             result = await self._command(task, task.command, solution, {}, ARM_RUNS)
@@ -105,12 +105,12 @@ class SandboxExecution:
         if task.is_repository:
             result = await self._command(task, hidden.command, solution, hidden.files, JUDGE_RUNS)
             return result.status == "passed"
-        cases = [Case(f"hidden-{n}", "test", code) for n, code in enumerate(hidden.tests)]
+        cases = [ProgramCase(f"hidden-{n}", "test", code) for n, code in enumerate(hidden.tests)]
         found = await self._cases(hidden.setup, solution, cases, JUDGE_RUNS)
         return bool(found) and all(r.outcome == "passed" for r in found.values())
 
     async def _cases(
-        self, setup: str, solution: Solution, cases: Sequence[Case], story: StoryId
+        self, setup: str, solution: Solution, cases: Sequence[ProgramCase], story: StoryId
     ) -> Mapping[str, CaseResult]:
         listed = [{"id": c.id, "kind": c.kind, "code": c.code} for c in cases]
         document = {"setup": setup, "solution": solution.text, "cases": listed, "limit_s": _CASE_LIMIT_S}
@@ -159,7 +159,7 @@ def _of_command(result: RunResult) -> CaseResult:
     return CaseResult("failed", text[-1500:], str(digest_of(text.encode())))
 
 
-def _read(data: bytes, cases: Sequence[Case]) -> Mapping[str, CaseResult]:
+def _read(data: bytes, cases: Sequence[ProgramCase]) -> Mapping[str, CaseResult]:
     # The solution ran beside what wrote this file: nothing in it is taken for granted.
     try:
         document = json.loads(data)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fleet.bench.meter import TokenMeter
-from fleet.bench.service.execution import Case, CaseResult, Execute, Solution
+from fleet.bench.service.execution import CaseResult, Execute, ProgramCase, Solution
 from fleet.bench.service.source import calls_in, defined_tests, one_assertion_each
 from fleet.bench.task import SOLUTION, SolveTask
 from fleet.kernel.errors import ContextTooLarge, ReplyMalformed, ReplyRefused
@@ -50,7 +50,7 @@ class AuthoredTests:
     """Tests that a model wrote: cases by test function, and the calls that serve as shared inputs."""
 
     code: str = ""
-    cases: tuple[Case, ...] = ()
+    cases: tuple[ProgramCase, ...] = ()
     calls: tuple[str, ...] = ()
 
 
@@ -75,13 +75,13 @@ class Solver:
     drafts: list[Solution] = field(default_factory=list[Solution])
 
     @property
-    def visible(self) -> tuple[Case, ...]:
+    def visible(self) -> tuple[ProgramCase, ...]:
         """The tests that this arm may run."""
         if self.blind:
             return ()
         if self.task.is_repository:
-            return (Case("command", "test", ""),)
-        return tuple(Case(f"visible-{n}", "test", code) for n, code in enumerate(self.task.visible))
+            return (ProgramCase("command", "test", ""),)
+        return tuple(ProgramCase(f"visible-{n}", "test", code) for n, code in enumerate(self.task.visible))
 
     async def draft(self, number: int, *, temperature: str | None = None, variant: int = 0) -> Solution:
         """Draft `number`; the same number, seed and variant is the same request in every arm.
@@ -130,7 +130,7 @@ class Solver:
         )
         return await self._parsed("ballots" if kind == "vote" else kind, request, lambda reply: parse(reply.text))
 
-    async def run(self, solution: Solution, cases: Sequence[Case]) -> Mapping[str, CaseResult]:
+    async def run(self, solution: Solution, cases: Sequence[ProgramCase]) -> Mapping[str, CaseResult]:
         """What the cases show of the solution."""
         return await self.execute.run(self.task, solution, cases)
 
@@ -227,7 +227,7 @@ class Solver:
         if not names:
             problem = "the test code is no valid Python: write complete functions named test_... without arguments"
             raise ReplyMalformed(problem, problems=[problem])
-        cases = tuple(Case(f"test-{n}", "test", f"{code}\n\n{name}()\n") for n, name in enumerate(names))
+        cases = tuple(ProgramCase(f"test-{n}", "test", f"{code}\n\n{name}()\n") for n, name in enumerate(names))
         return AuthoredTests(code, cases, calls_in(code, self.task.entry_point)[:MAX_INPUTS])
 
 
@@ -252,12 +252,12 @@ def _function_of(text: str, entry_point: str) -> str:
     raise ReplyMalformed(problem, problems=[problem])
 
 
-def passed_of(results: Mapping[str, CaseResult], cases: Sequence[Case]) -> int:
+def passed_of(results: Mapping[str, CaseResult], cases: Sequence[ProgramCase]) -> int:
     """How many of these cases passed."""
     return sum(c.id in results and results[c.id].outcome == "passed" for c in cases)
 
 
-def failures_of(results: Mapping[str, CaseResult], cases: Sequence[Case]) -> str:
+def failures_of(results: Mapping[str, CaseResult], cases: Sequence[ProgramCase]) -> str:
     """What failed, for the author: the test's last line and what it showed."""
     lines: list[str] = []
     for case in cases:

@@ -16,7 +16,7 @@ from fleet.deploy.port import Placed
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import SandboxUnavailable
 from fleet.kernel.ids import RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 from fleet.web.answers import Unanswered
 
 _HTTP_S = 10.0
@@ -40,7 +40,7 @@ class ClusterLooks:
         self._seen: dict[tuple[RunKey, str, str], str] = {}
         """Deployment, check and pod -> the time of the newest line that was counted."""
 
-    async def take(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> Sample:
+    async def take(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> HealthSample:
         """One look of the check at what was placed."""
         match check.kind:
             case "http":
@@ -63,34 +63,36 @@ class ClusterLooks:
         """Of other deployments than these nothing is remembered any more."""
         self._seen = {seen: at for seen, at in self._seen.items() if seen[0] in kept}
 
-    async def _http(self, api: ClusterApi, placed: Placed, path: str) -> Sample:
+    async def _http(self, api: ClusterApi, placed: Placed, path: str) -> HealthSample:
         try:
             status, text = await api.ask_program(_service(placed), path, timeout_s=_HTTP_S)
         except Unanswered as error:
-            return Sample(1.0, f"no answer from {path}: {error}")
+            return HealthSample(1.0, f"no answer from {path}: {error}")
         said = "" if status < 400 else f": {self._plain(placed, text)[:_SAID_CHARS]}"
-        return Sample(float(status >= 400), f"status {status} from {path}{said}")
+        return HealthSample(float(status >= 400), f"status {status} from {path}{said}")
 
-    async def _metric(self, api: ClusterApi, placed: Placed, target: str) -> Sample:
+    async def _metric(self, api: ClusterApi, placed: Placed, target: str) -> HealthSample:
         path, _, name = target.partition("#")
         try:
             status, text = await api.ask_program(_service(placed), path, timeout_s=_HTTP_S)
         except Unanswered as error:
-            return Sample(inf, f"no answer from {path}: {error}")
+            return HealthSample(inf, f"no answer from {path}: {error}")
         values = [float(m[1]) for m in re.finditer(_SERIES % re.escape(name), text, re.MULTILINE)]
         if status >= 400 or not values:
-            return Sample(inf, f"{path} has no metric {name} (status {status})")
-        return Sample(max(values), f"{name} is {max(values):g}")
+            return HealthSample(inf, f"{path} has no metric {name} (status {status})")
+        return HealthSample(max(values), f"{name} is {max(values):g}")
 
-    async def _log(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> Sample:
+    async def _log(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> HealthSample:
         pods = pods_seen(await api.find("Pod", revision_labels(placed.target.environment, placed.key)))
         if not pods:
-            return Sample(inf, "it has no pod")
+            return HealthSample(inf, "it has no pod")
         lines: list[str] = []
         for pod in pods:
             lines += await self._new_lines(api, placed, check, pod)
         lines = [line for line in lines if re.search(check.target, line)]
-        return Sample(float(len(lines)), self._plain(placed, lines[0])[:_SAID_CHARS] if lines else "no line matches")
+        return HealthSample(
+            float(len(lines)), self._plain(placed, lines[0])[:_SAID_CHARS] if lines else "no line matches"
+        )
 
     async def _new_lines(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec, pod: PodSeen) -> list[str]:
         log = await api.log(pod.name, container=PROGRAM, tail=_LINES, dated=True)
@@ -103,10 +105,10 @@ class ClusterLooks:
 
     # A command: a Job beside the program.
 
-    async def _command(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> Sample:
+    async def _command(self, api: ClusterApi, placed: Placed, check: HealthCheckSpec) -> HealthSample:
         deployment = await api.get("Deployment", revision_name(placed))
         if deployment is None:
-            return Sample(1.0, "its Deployment is gone")
+            return HealthSample(1.0, "its Deployment is gone")
         name = f"{_service(placed)}-look-{secrets.token_hex(4)}"
         try:
             await api.apply(look(deployment, name, check.argv, placed, start_s=_LOOK_START_S))
@@ -115,24 +117,24 @@ class ClusterLooks:
             with contextlib.suppress(SandboxUnavailable):
                 await api.delete("Job", name)
 
-    async def _ended(self, api: ClusterApi, placed: Placed, name: str, program: str) -> Sample:
+    async def _ended(self, api: ClusterApi, placed: Placed, name: str, program: str) -> HealthSample:
         begun, until = self._clock.monotonic_ms(), _LOOK_START_S
         started = False
         while self._clock.monotonic_ms() - begun <= 1000 * until:
             pod = next(iter(pods_seen(await api.find("Pod", {LOOK_LABEL: name}))), None)
             if pod is not None and (why := pod.broken or pod.refused):
-                return Sample(1.0, self._plain(placed, f"{program} cannot be started: {why}")[:_SAID_CHARS])
+                return HealthSample(1.0, self._plain(placed, f"{program} cannot be started: {why}")[:_SAID_CHARS])
             if pod is not None and pod.has_ended:
                 return await self._said(api, placed, pod)
             if pod is not None and pod.has_started and not started:
                 started, begun, until = True, self._clock.monotonic_ms(), LOOK_S
             await self._clock.sleep(api.poll_s)
-        return Sample(1.0, f"{program} did not {'end' if started else 'start'} within {until} s")
+        return HealthSample(1.0, f"{program} did not {'end' if started else 'start'} within {until} s")
 
-    async def _said(self, api: ClusterApi, placed: Placed, pod: PodSeen) -> Sample:
+    async def _said(self, api: ClusterApi, placed: Placed, pod: PodSeen) -> HealthSample:
         log = await api.log(pod.name, container=PROGRAM, tail=20)
         said = self._plain(placed, log.text)[-_SAID_CHARS:].strip()
-        return Sample(float(pod.exit_code != 0), f"exit code {pod.exit_code}: {said}")
+        return HealthSample(float(pod.exit_code != 0), f"exit code {pod.exit_code}: {said}")
 
 
 def _service(placed: Placed) -> str:

@@ -21,11 +21,11 @@ from fleet.deploy.kubernetes.objects import Revision, ingress, kept_in, service
 from fleet.deploy.kubernetes.rollout import Rollout, drop, tidy
 from fleet.deploy.local.environments import Kept, key_of, standing_of
 from fleet.deploy.local.instance import GRANTEE
-from fleet.deploy.port import Deployments, Ended, Occupancy, Placed, Standing
+from fleet.deploy.port import Deployments, EndedRevision, Occupancy, Placed, Standing
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ConfigError, FleetError, InvalidInput, SandboxUnavailable
 from fleet.kernel.ids import RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 from fleet.policy.runs.spec import RunSpec
 from fleet.sandbox.backends.kubernetes.inputs import pack_tree
 from fleet.sandbox.service.runs import RunSecrets
@@ -126,12 +126,12 @@ class KubernetesDeployments:
                 return Standing("failed", key=failed, previous=kept.previous.key, detail=why)
             return Standing("running", key=kept.previous.key)
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """See the port."""
         api = self._apis(environment)
         current = (await self._kept(api, environment)).current
         if current is None:
-            return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
+            return HealthSample(value=float("inf"), detail=f"nothing runs in {environment}")
         return await self._looks.take(api, current, check)
 
     async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
@@ -221,7 +221,7 @@ class KubernetesDeployments:
         await tidy(api, environment, kept)
         self._looks.forget({one.key for one in (kept.current, kept.previous) if one})
 
-    async def _emptied(self, api: ClusterApi, environment: str, kept: Kept, ended: Ended | None) -> None:
+    async def _emptied(self, api: ClusterApi, environment: str, kept: Kept, ended: EndedRevision | None) -> None:
         after = Kept(ended=ended)
         if ended is None:
             await api.delete("Service", f"fleet-{environment}")
@@ -301,7 +301,7 @@ class RoutedDeployments:
         """See the port."""
         return await self._of(environment).roll_back(environment, failed=failed, told=told)
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """See the port."""
         return await self._of(environment).sample(environment, check)
 

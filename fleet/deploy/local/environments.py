@@ -17,11 +17,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from fleet.deploy.local.instance import Instance
-from fleet.deploy.port import Ended, Occupancy, Placed, Standing
+from fleet.deploy.port import EndedRevision, Occupancy, Placed, Standing
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ConfigError, StoreUnavailable
 from fleet.kernel.ids import RunKey
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 from fleet.sandbox.port import ServingBackend
 from fleet.sandbox.service.runs import RunSecrets
 from fleet.secrets.service import KnownSecrets
@@ -97,12 +97,12 @@ class Kept:
     previous: Placed | None = None
     since_ms: int = 0
     """When the current one became ready."""
-    ended: Ended | None = None
+    ended: EndedRevision | None = None
     """What a person ended there last."""
 
-    def ended_by(self, told: str) -> Ended | None:
+    def ended_by(self, told: str) -> EndedRevision | None:
         """What is kept of who ended what runs there; what was kept before, when nobody says anything."""
-        return Ended(self.current.key, told) if told and self.current is not None else self.ended
+        return EndedRevision(self.current.key, told) if told and self.current is not None else self.ended
 
 
 KEPT = TypeAdapter(Kept)
@@ -223,11 +223,11 @@ class ProcessDeployments:
                 return Standing("failed", key=failed, previous=before.key, detail=why)
             return standing_of(slot.kept)
 
-    async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+    async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
         """See the port."""
         current = self._environment(environment).current
         if current is None:
-            return Sample(value=float("inf"), detail=f"nothing runs in {environment}")
+            return HealthSample(value=float("inf"), detail=f"nothing runs in {environment}")
         return await current.sample(check)
 
     async def stop(self, environment: str, *, only: RunKey | None = None, told: str = "") -> Standing:
@@ -293,7 +293,7 @@ class ProcessDeployments:
         self._write(fresh.placed.target.environment, kept)
         slot.kept, slot.current = kept, fresh
 
-    async def _emptied(self, name: str, slot: _Environment, ended: Ended | None) -> None:
+    async def _emptied(self, name: str, slot: _Environment, ended: EndedRevision | None) -> None:
         kept = Kept(ended=ended)
         if ended is None:
             with contextlib.suppress(FileNotFoundError):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fleet.deploy.port import Placed
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError
-from fleet.policy.deploy import HealthCheckSpec, Sample
+from fleet.policy.deploy import HealthCheckSpec, HealthSample
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import Grantee, Limits, RunResult, RunSpec
 from fleet.sandbox.port import ServingBackend
@@ -38,7 +38,7 @@ _FAILED = inf
 """The number of a look that could not be taken: over every threshold."""
 
 
-class Seen(NamedTuple):
+class CheckReading(NamedTuple):
     """What one look found; `value` None when it could not be taken."""
 
     value: float | None
@@ -59,7 +59,7 @@ class Instance:
         self.placed, self._secrets = placed, secrets
         self._backend, self._clock, self._was_ready = backend, clock, was_ready
         self._numbers, self._runs = count(1), count(1)
-        self._waiting: dict[int, asyncio.Future[Seen]] = {}
+        self._waiting: dict[int, asyncio.Future[CheckReading]] = {}
         self._run_id, self._is_up = "", False
         self._why = "it has not started yet"
         self._task: asyncio.Task[None] | None = None
@@ -90,12 +90,12 @@ class Instance:
             await self._clock.sleep(_LOOK_AGAIN_S)
         return self._why
 
-    async def sample(self, check: HealthCheckSpec) -> Sample:
+    async def sample(self, check: HealthCheckSpec) -> HealthSample:
         """One look of the check; of a program that is just being started again, once it is there."""
         if self._was_ready and not self._is_up:
             await self.ready(at_most_s=_COMES_BACK_S)
         seen = await self._look(_request(check))
-        return Sample(value=_failed(check) if seen.value is None else seen.value, detail=seen.detail)
+        return HealthSample(value=_failed(check) if seen.value is None else seen.value, detail=seen.detail)
 
     async def answers(self) -> bool:
         """Whether it answers the path of its target's `ready` now, at once or within a few seconds."""
@@ -183,27 +183,27 @@ class Instance:
             waiting = self._waiting.pop(int(message.get("id", 0)), None)
             if waiting is not None and not waiting.done():
                 value = message.get("value")
-                waiting.set_result(Seen(None if value is None else float(value), detail))
+                waiting.set_result(CheckReading(None if value is None else float(value), detail))
 
     def _nobody_answers(self) -> None:
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_result(Seen(None, "the program ended"))
+                waiting.set_result(CheckReading(None, "the program ended"))
         self._waiting.clear()
 
-    async def _look(self, request: dict[str, Any]) -> Seen:
+    async def _look(self, request: dict[str, Any]) -> CheckReading:
         number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
             line = json.dumps({"id": number, **request}).encode() + b"\n"
             if not self._run_id or not await self._backend.write_stdin(self._run_id, line):
-                return Seen(None, self._why if not self._run_id else "it is being started")
+                return CheckReading(None, self._why if not self._run_id else "it is being started")
             async with asyncio.timeout(_ANSWER_S):
                 return await answer
         except TimeoutError:
-            return Seen(None, f"no answer within {_ANSWER_S:g} s")
+            return CheckReading(None, f"no answer within {_ANSWER_S:g} s")
         except FleetError as error:
-            return Seen(None, error.message)
+            return CheckReading(None, error.message)
         finally:
             self._waiting.pop(number, None)
 

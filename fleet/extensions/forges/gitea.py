@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict
 
 from fleet.extensions.forges.github import owner_and_name
 from fleet.extensions.forges.http import ForgeHttp
-from fleet.forge.local.change_text import STATUS_NAME, Wanted
-from fleet.forge.local.keyed import Found, FoundState, Status
+from fleet.forge.local.change_text import STATUS_NAME, CheckedChange
+from fleet.forge.local.keyed import FoundState, HostedChange, Status
 from fleet.forge.port import CommitState
 
 _COLOR = "#6a737d"
@@ -58,9 +58,9 @@ class _Pull(_Answer):
     labels: tuple[_Label, ...] | None = None
     draft: bool = False
 
-    def found(self) -> Found:
+    def found(self) -> HostedChange:
         ended = FoundState.MERGED if self.merged else FoundState.CLOSED
-        return Found(
+        return HostedChange(
             number=self.number,
             link=self.html_url,
             state=FoundState.OPEN if self.state == "open" else ended,
@@ -102,23 +102,23 @@ class GiteaApi:
         """The connections are closed."""
         await self._http.close()
 
-    def shown(self, wanted: Wanted) -> tuple[str, str]:
+    def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """The title with its mark, the text as it is."""
         return (f"WIP: {wanted.title}" if wanted.is_draft else wanted.title), wanted.text
 
-    async def find(self, repository: str, head: str) -> list[Found]:
+    async def find(self, repository: str, head: str) -> list[HostedChange]:
         """See `HostedApi.find`."""
         pulls = await self._http.pages(_Pull, "repos", *owner_and_name(repository), "pulls", state="all")
         return [p.found() for p in pulls if head in (p.head.label, p.head.ref) and p.head.repo_id == p.base.repo_id]
 
-    async def create(self, wanted: Wanted) -> Found:
+    async def create(self, wanted: CheckedChange) -> HostedChange:
         """See `HostedApi.create`."""
         title, text = self.shown(wanted)
         body = {"title": title, "body": text, "head": wanted.head, "base": wanted.base}
         answer = await self._http.write("POST", "repos", *owner_and_name(wanted.repository), "pulls", body=body)
         return answer.as_one(_Pull).found()
 
-    async def edit(self, wanted: Wanted, number: int) -> None:
+    async def edit(self, wanted: CheckedChange, number: int) -> None:
         """See `HostedApi.edit`."""
         title, text = self.shown(wanted)
         path = ("repos", *owner_and_name(wanted.repository), "pulls", number)

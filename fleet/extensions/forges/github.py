@@ -18,8 +18,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fleet.extensions.forges.http import ForgeHttp
-from fleet.forge.local.change_text import STATUS_NAME, Wanted
-from fleet.forge.local.keyed import Found, FoundState, Status
+from fleet.forge.local.change_text import STATUS_NAME, CheckedChange
+from fleet.forge.local.keyed import FoundState, HostedChange, Status
 from fleet.forge.port import CommitState
 from fleet.kernel.errors import InvalidInput
 
@@ -56,9 +56,9 @@ class _Pull(_Answer):
     labels: tuple[_Label, ...] = ()
     draft: bool = False
 
-    def found(self) -> Found:
+    def found(self) -> HostedChange:
         ended = FoundState.MERGED if self.merged_at else FoundState.CLOSED
-        return Found(
+        return HostedChange(
             number=self.number,
             link=self.html_url,
             state=FoundState.OPEN if self.state == "open" else ended,
@@ -112,18 +112,18 @@ class GitHubApi:
         """The connections are closed."""
         await self._http.close()
 
-    def shown(self, wanted: Wanted) -> tuple[str, str]:
+    def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """Title and text as they are: being a draft is a field of its own."""
         return wanted.title, wanted.text
 
-    async def find(self, repository: str, head: str) -> list[Found]:
+    async def find(self, repository: str, head: str) -> list[HostedChange]:
         """See `HostedApi.find`."""
         owner, name = owner_and_name(repository)
         path = ("repos", owner, name, "pulls")
         pulls = await self._http.pages(_Pull, *path, head=f"{owner}:{head}", state="all")
         return [p.found() for p in pulls if p.head.ref == head and _is_own(p, repository)]
 
-    async def create(self, wanted: Wanted) -> Found:
+    async def create(self, wanted: CheckedChange) -> HostedChange:
         """See `HostedApi.create`."""
         body = {
             "title": wanted.title,
@@ -135,7 +135,7 @@ class GitHubApi:
         answer = await self._http.write("POST", "repos", *owner_and_name(wanted.repository), "pulls", body=body)
         return answer.as_one(_Pull).found()
 
-    async def edit(self, wanted: Wanted, number: int) -> None:
+    async def edit(self, wanted: CheckedChange, number: int) -> None:
         """See `HostedApi.edit`."""
         path = ("repos", *owner_and_name(wanted.repository), "pulls", number)
         await self._http.write("PATCH", *path, body={"title": wanted.title, "body": wanted.text, "base": wanted.base})

@@ -21,8 +21,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fleet.extensions.forges.http import ForgeHttp
-from fleet.forge.local.change_text import STATUS_NAME, Wanted
-from fleet.forge.local.keyed import Found, FoundState, Status
+from fleet.forge.local.change_text import STATUS_NAME, CheckedChange
+from fleet.forge.local.keyed import FoundState, HostedChange, Status
 from fleet.forge.port import CommitState
 from fleet.kernel.errors import InvalidInput
 
@@ -56,8 +56,8 @@ class _MergeRequest(_Answer):
     labels: tuple[str, ...] = ()
     draft: bool = False
 
-    def found(self) -> Found:
-        return Found(
+    def found(self) -> HostedChange:
+        return HostedChange(
             number=self.iid,
             link=self.web_url,
             state=_STATES[self.state],
@@ -106,19 +106,19 @@ class GitLabApi:
         """The connections are closed."""
         await self._http.close()
 
-    def shown(self, wanted: Wanted) -> tuple[str, str]:
+    def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """The title with its mark; lines of the text that would be carried out as commands are shown instead."""
         title = f"Draft: {wanted.title}" if wanted.is_draft else wanted.title
         return title, _QUICK_ACTION.sub(r"\1\\/", wanted.text)
 
-    async def find(self, repository: str, head: str) -> list[Found]:
+    async def find(self, repository: str, head: str) -> list[HostedChange]:
         """See `HostedApi.find`."""
         path = ("projects", _project(repository), "merge_requests")
         # Without scope GitLab lists only what this token's own user opened.
         requests = await self._http.pages(_MergeRequest, *path, source_branch=head, state="all", scope="all")
         return [r.found() for r in requests if r.source_branch == head and r.source_project_id == r.target_project_id]
 
-    async def create(self, wanted: Wanted) -> Found:
+    async def create(self, wanted: CheckedChange) -> HostedChange:
         """See `HostedApi.create`."""
         title, text = self.shown(wanted)
         body = {
@@ -131,7 +131,7 @@ class GitLabApi:
         path = ("projects", _project(wanted.repository), "merge_requests")
         return (await self._http.write("POST", *path, body=body)).as_one(_MergeRequest).found()
 
-    async def edit(self, wanted: Wanted, number: int) -> None:
+    async def edit(self, wanted: CheckedChange, number: int) -> None:
         """See `HostedApi.edit`."""
         title, text = self.shown(wanted)
         path = ("projects", _project(wanted.repository), "merge_requests", number)

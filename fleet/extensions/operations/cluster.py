@@ -8,7 +8,7 @@ from fleet.extensions.operations.arguments import maybe_text, unknown_op
 from fleet.kernel.errors import PolicyDenied
 from fleet.policy.catalogue import TOOL_OPS, WRITE_OPS
 from fleet.policy.commands.cluster import (
-    Place,
+    ClusterContext,
     chart_hosts,
     diff_argv,
     dry_run_argv,
@@ -31,7 +31,7 @@ _CLUSTERLESS = frozenset({"lint"})
 
 
 class _Where(NamedTuple):
-    place: Place
+    place: ClusterContext
     hosts: tuple[str, ...]
 
 
@@ -96,12 +96,12 @@ class ClusterTool:
             content["diff"] = str(await self._blobs.put(text.encode()))
         return tried.model_copy(update={"content": dict(content), "text": text})
 
-    def _argv(self, call: ToolCall, place: Place) -> tuple[str, ...]:
+    def _argv(self, call: ToolCall, place: ClusterContext) -> tuple[str, ...]:
         if self._program == "kubectl":
             return kubectl_argv(call.op, call.args, place)
         return helm_argv(call.op, call.args, place, charts=self._targets.charts)
 
-    def _trial(self, call: ToolCall, place: Place) -> tuple[str, ...]:
+    def _trial(self, call: ToolCall, place: ClusterContext) -> tuple[str, ...]:
         if self._program == "kubectl":
             return dry_run_argv(call.op, call.args, place)
         return helm_argv(call.op, call.args, place, charts=self._targets.charts, is_dry_run=True)
@@ -121,7 +121,7 @@ class ClusterTool:
                 f"namespace {namespace[:80]!r} of {environment!r} is not listed under targets.namespaces",
                 rule_id="RT-62",
             )
-        return _Where(Place(cluster.kubeconfig, cluster.context, namespace), (cluster.server,))
+        return _Where(ClusterContext(cluster.kubeconfig, cluster.context, namespace), (cluster.server,))
 
     async def _run(
         self, argv: tuple[str, ...], call: ToolCall, context: ToolContext, where: _Where, *, name: str

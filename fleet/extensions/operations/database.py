@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from pydantic import JsonValue
 
-from fleet.policy.commands.sql import Statement
+from fleet.policy.commands.sql import ClassifiedStatement
 from fleet.policy.rules.calls import ToolCall
 
 STATEMENT_S = 30.0
@@ -55,7 +55,7 @@ class Rows:
 class Database(Protocol):
     """One kind of database. Statements have been classified before they come here."""
 
-    def classify(self, call: ToolCall) -> Statement:
+    def classify(self, call: ToolCall) -> ClassifiedStatement:
         """The class of what the call wants to have carried out."""
         ...
 

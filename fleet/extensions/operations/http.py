@@ -17,7 +17,7 @@ from fleet.policy.addresses import addresses_refusal
 from fleet.policy.commands.http import (
     CREDENTIAL_HEADERS,
     MAX_REDIRECTS,
-    Target,
+    RequestTarget,
     check_target,
     checked_headers,
     redirected,
@@ -47,7 +47,7 @@ async def system_lookup(host: str, port: int) -> Sequence[str]:
 
 
 class _Answer(NamedTuple):
-    target: Target
+    target: RequestTarget
     status: int
     headers: httpx2.Headers
     body: bytes
@@ -132,7 +132,7 @@ class HttpTool:
             headers["idempotency-key"] = context.key
         return headers, list(values.values())
 
-    async def _follow(self, call: ToolCall, target: Target, headers: dict[str, str]) -> _Answer:
+    async def _follow(self, call: ToolCall, target: RequestTarget, headers: dict[str, str]) -> _Answer:
         method, body = _METHODS[call.op], (maybe_text(call, "body") or "").encode()
         for hops in range(MAX_REDIRECTS + 1):
             answer = await self._exchange(method, target, headers, body, hops=hops)
@@ -151,7 +151,7 @@ class HttpTool:
         )
 
     async def _exchange(
-        self, method: str, target: Target, headers: Mapping[str, str], body: bytes, *, hops: int
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], body: bytes, *, hops: int
     ) -> _Answer:
         why = ""
         for address in await self._addresses(target):
@@ -170,7 +170,7 @@ class HttpTool:
                 ) from error
         raise ToolFailed(f"{target.host} cannot be reached: {why}; check that it runs", host=target.host)
 
-    async def _addresses(self, target: Target) -> Sequence[str]:
+    async def _addresses(self, target: RequestTarget) -> Sequence[str]:
         try:
             found = await self._lookup(target.host, target.port)
         except (OSError, UnicodeError) as error:
@@ -180,7 +180,7 @@ class HttpTool:
         return found
 
     async def _at(
-        self, address: str, method: str, target: Target, headers: Mapping[str, str], body: bytes, *, hops: int
+        self, address: str, method: str, target: RequestTarget, headers: Mapping[str, str], body: bytes, *, hops: int
     ) -> _Answer:
         at = target._replace(host=address)
         sent = {"accept": "*/*", "user-agent": "swe-fleet", **headers}

@@ -15,7 +15,7 @@ from fleet.extensions.operations.arguments import text_of
 from fleet.extensions.operations.database import STATEMENT_S, Rejected, Rows
 from fleet.kernel.errors import ToolFailed, ToolTimeout
 from fleet.policy.commands.cypher import classify_cypher
-from fleet.policy.commands.sql import Statement
+from fleet.policy.commands.sql import ClassifiedStatement
 from fleet.policy.rules.calls import ToolCall
 
 _CONNECT_S = 5.0
@@ -24,7 +24,7 @@ _CONNECT_S = 5.0
 class Neo4jDatabase:
     """Connects once per statement. Addresses are `bolt://user:password@host:port[?database=name]`."""
 
-    def classify(self, call: ToolCall) -> Statement:
+    def classify(self, call: ToolCall) -> ClassifiedStatement:
         """By the text of the statement."""
         return classify_cypher(text_of(call, "statement"))
 

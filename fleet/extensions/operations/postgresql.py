@@ -12,7 +12,7 @@ import asyncpg as _asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from fleet.extensions.operations.arguments import text_of
 from fleet.extensions.operations.database import STATEMENT_S, Rejected, Rows
 from fleet.kernel.errors import ToolFailed, ToolTimeout
-from fleet.policy.commands.sql import Statement, classify_sql
+from fleet.policy.commands.sql import ClassifiedStatement, classify_sql
 from fleet.policy.rules.calls import ToolCall
 
 # The driver has no types.
@@ -36,7 +36,7 @@ class PostgresqlDatabase:
     def __init__(self, *, statement_s: float = STATEMENT_S) -> None:
         self._statement_s = statement_s
 
-    def classify(self, call: ToolCall) -> Statement:
+    def classify(self, call: ToolCall) -> ClassifiedStatement:
         """By the text of the statement."""
         return classify_sql(text_of(call, "statement"))
 

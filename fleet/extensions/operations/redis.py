@@ -14,7 +14,7 @@ from fleet.extensions.operations.arguments import lines_of
 from fleet.extensions.operations.database import STATEMENT_S, Rejected, Rows, as_json_value
 from fleet.kernel.errors import ToolFailed, ToolTimeout
 from fleet.policy.commands.redis import classify_redis
-from fleet.policy.commands.sql import Statement
+from fleet.policy.commands.sql import ClassifiedStatement
 from fleet.policy.rules.calls import ToolCall
 
 _CONNECT_S = 5.0
@@ -23,7 +23,7 @@ _CONNECT_S = 5.0
 class RedisDatabase:
     """Connects once per command, and sends it once: a command whose reply was lost is never repeated."""
 
-    def classify(self, call: ToolCall) -> Statement:
+    def classify(self, call: ToolCall) -> ClassifiedStatement:
         """By the name of the command."""
         return classify_redis(lines_of(call, "command"))
 

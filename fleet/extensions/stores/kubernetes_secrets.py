@@ -15,7 +15,7 @@ from typing import Any
 from fleet.extensions.stores.secrets_http import checked_address
 from fleet.extensions.stores.tokens import projected_token
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
-from fleet.secrets.providers.failures import Source, as_mapping
+from fleet.secrets.providers.failures import NamedProvider, as_mapping
 from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, read_whole
 from fleet.web.answers import Unanswered
 from fleet.web.kubernetes import Access, Answer, KubernetesClient
@@ -40,7 +40,7 @@ class MountedSecrets:
     """
 
     def __init__(self, label: str, mount: Path, names: Collection[str], *, ttl_s: int) -> None:
-        self._source = Source(label, ttl_s=ttl_s)
+        self._source = NamedProvider(label, ttl_s=ttl_s)
         self._mount = mount
         self._names = frozenset(names)
 
@@ -122,7 +122,7 @@ class KubernetesSecrets:
         keys: Mapping[str, KubernetesKey],
         ttl_s: int,
     ) -> None:
-        self._source = Source(label, ttl_s=ttl_s)
+        self._source = NamedProvider(label, ttl_s=ttl_s)
         self._client = client
         self._namespace = namespace
         self._keys = dict(keys)

@@ -12,7 +12,7 @@ from fleet.extensions.stores.secrets_http import Answer, SecretHttp
 from fleet.extensions.stores.tokens import private_token, projected_token
 from fleet.kernel.clock import Clock
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
-from fleet.secrets.providers.failures import Source, as_mapping
+from fleet.secrets.providers.failures import NamedProvider, as_mapping
 from fleet.secrets.providers.reading import Unsafe
 from fleet.web.answers import Unanswered
 
@@ -77,7 +77,7 @@ class VaultSecrets:
         clock: Clock,
         ttl_s: int,
     ) -> None:
-        self._source = Source(label, ttl_s=ttl_s)
+        self._source = NamedProvider(label, ttl_s=ttl_s)
         self._http = http
         self._mount = mount
         self._namespace = namespace

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleet.forge.local.change_text import STATUS_NAME, Wanted, checked, checked_commit, checked_link, one_line
-from fleet.forge.local.layout import Layout, find_repository
+from fleet.forge.local.change_text import STATUS_NAME, CheckedChange, checked, checked_commit, checked_link, one_line
+from fleet.forge.local.layout import RepositoryLayout, find_repository
 from fleet.forge.local.objects import has_object
 from fleet.forge.local.records import Records, file_errors, opened_records
 from fleet.forge.local.refs import read_ref
@@ -96,7 +96,7 @@ class LocalChangeRequests:
         plain = _NOT_PLAIN.sub("-", name)[:60].strip("-") or "repository"
         return self._root / f"{plain}-{hashlib.sha256(str(real).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
-    def _open_or_update(self, change: Wanted) -> OpenedChange | EndedChange:
+    def _open_or_update(self, change: CheckedChange) -> OpenedChange | EndedChange:
         with file_errors(f"the change request of '{change.head}'"):
             layout = find_repository(change.repository)
             commit = _branch_commit(layout, change.repository, change.head)
@@ -121,7 +121,7 @@ class LocalChangeRequests:
                     records.write(f"{status.commit}.json", data)
 
 
-def _branch_commit(layout: Layout, repository: str, branch: str) -> str:
+def _branch_commit(layout: RepositoryLayout, repository: str, branch: str) -> str:
     commit = read_ref(layout, f"refs/heads/{branch}")
     if commit is None:
         raise NotFound(f"{repository} has no branch '{branch}': publish it first", repository=repository, branch=branch)
@@ -138,7 +138,7 @@ def _file_name(branch: str) -> str:
 
 
 def _write(
-    records: Records, name: str, change: Wanted, commit: str, present: LocalChange | None
+    records: Records, name: str, change: CheckedChange, commit: str, present: LocalChange | None
 ) -> tuple[int, ChangeOutcome]:
     record = LocalChange(
         number=present.number if present else _next_number(records),
@@ -161,7 +161,7 @@ def _write(
     return record.number, ChangeOutcome.UPDATED if present else ChangeOutcome.OPENED
 
 
-def _patch_digest(change: Wanted, present: LocalChange | None) -> str | None:
+def _patch_digest(change: CheckedChange, present: LocalChange | None) -> str | None:
     if change.patch:
         return str(digest_of(change.patch))
     return present.patch_digest if present else None

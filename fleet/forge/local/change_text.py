@@ -29,7 +29,7 @@ _CUT = "\n\n_The rest was cut: see the report._"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CheckedChange:
     """A change request whose names are checked and whose text has its final form."""
 
     repository: str
@@ -42,7 +42,7 @@ class Wanted:
     patch: bytes
 
 
-def checked(change: ChangeRequest) -> Wanted:
+def checked(change: ChangeRequest) -> CheckedChange:
     """What the forge shall show.
 
     Raises:
@@ -53,7 +53,7 @@ def checked(change: ChangeRequest) -> Wanted:
     title = one_line(_DRAFT_MARK.sub("", one_line(change.title, 2 * MAX_TITLE), count=1), MAX_TITLE)
     if not title:
         raise InvalidInput("the change request has no title: give it one", head=change.head)
-    return Wanted(
+    return CheckedChange(
         repository=change.repository,
         base=change.base,
         head=change.head,

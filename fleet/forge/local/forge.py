@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from fleet.forge.local.layout import Layout, find_repository
+from fleet.forge.local.layout import RepositoryLayout, find_repository
 from fleet.forge.local.objects import check_pack, has_object
 from fleet.forge.local.publishing import add_pack, check_name, check_old, move_branch
 from fleet.forge.local.refs import all_refs, check_branch, pinned, read_ref
@@ -86,7 +86,7 @@ def _publish(url: str, branch: str, commit: Commit, expected_old: str | None, pa
         raise StoreUnavailable(f"{url} cannot be written: {error.strerror} ({error.filename})", url=url) from error
 
 
-def _warnings(layout: Layout) -> tuple[str, ...]:
+def _warnings(layout: RepositoryLayout) -> tuple[str, ...]:
     """What a run will not see, as far as that shows without comparing files (see `dirty_paths`)."""
     warnings: list[str] = []
     if layout.worktree and (layout.worktree / ".gitmodules").is_file():

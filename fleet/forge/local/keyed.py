@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from fleet.forge.local.change_text import Wanted, checked, checked_commit, checked_link, one_line
+from fleet.forge.local.change_text import CheckedChange, checked, checked_commit, checked_link, one_line
 from fleet.forge.port import ChangeOutcome, ChangeRequest, CommitState, EndedChange, OpenedChange
 from fleet.kernel.errors import CommitUnknown, FleetError, InvalidInput, VersionConflict
 
@@ -23,7 +23,7 @@ class FoundState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class HostedChange:
     """A change request as the forge holds it; `title` with the forge's mark for drafts where it has one."""
 
     number: int
@@ -53,19 +53,19 @@ class HostedApi(Protocol):
         """Whether `edit` makes it a draft or takes that back, as a mark in the title does."""
         ...
 
-    def shown(self, wanted: Wanted) -> tuple[str, str]:
+    def shown(self, wanted: CheckedChange) -> tuple[str, str]:
         """Title and text as this forge has to be given them: draft mark, and nothing that it would carry out."""
         ...
 
-    async def find(self, repository: str, head: str) -> list[Found]:
+    async def find(self, repository: str, head: str) -> list[HostedChange]:
         """Every change request whose head is this branch of this very repository, in any state."""
         ...
 
-    async def create(self, wanted: Wanted) -> Found:
+    async def create(self, wanted: CheckedChange) -> HostedChange:
         """A new one."""
         ...
 
-    async def edit(self, wanted: Wanted, number: int) -> None:
+    async def edit(self, wanted: CheckedChange, number: int) -> None:
         """Title, text and base are as wanted."""
         ...
 
@@ -128,12 +128,12 @@ class HostedChangeRequests:
             if await _looked_up(self._api.status(repository, commit), after=error) != status:
                 raise
 
-    async def _newest(self, request: Wanted) -> Found | None:
+    async def _newest(self, request: CheckedChange) -> HostedChange | None:
         """The open one, else the newest of those that ended."""
         changes = await self._api.find(request.repository, request.head)
         return max(changes, key=lambda f: (f.state is FoundState.OPEN, f.number), default=None)
 
-    async def _opened(self, request: Wanted) -> tuple[Found, ChangeOutcome]:
+    async def _opened(self, request: CheckedChange) -> tuple[HostedChange, ChangeOutcome]:
         try:
             return await self._api.create(request), ChangeOutcome.OPENED
         except (CommitUnknown, InvalidInput, VersionConflict) as error:
@@ -143,7 +143,7 @@ class HostedChangeRequests:
                 raise
             return present, ChangeOutcome.UPDATED
 
-    async def _brought_up(self, request: Wanted, present: Found) -> bool:
+    async def _brought_up(self, request: CheckedChange, present: HostedChange) -> bool:
         """Whether anything had to be written so that it says what is wanted."""
         is_same = (present.title, _normal(present.text), present.base) == self._goal(request)
         if not is_same:
@@ -153,7 +153,7 @@ class HostedChangeRequests:
             await self._api.add_labels(request.repository, present.number, missing)
         return not is_same or bool(missing)
 
-    def _goal(self, request: Wanted) -> tuple[str, str, str]:
+    def _goal(self, request: CheckedChange) -> tuple[str, str, str]:
         title, text = self._api.shown(request)
         return title, _normal(text), request.base
 

@@ -15,7 +15,7 @@ _MAX_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RepositoryLayout:
     """A repository: `git_dir` holds HEAD, `common_dir` objects and refs (another one for a linked worktree)."""
 
     git_dir: Path
@@ -28,7 +28,7 @@ class Layout:
         return self.common_dir / "objects"
 
 
-def find_repository(url: str) -> Layout:
+def find_repository(url: str) -> RepositoryLayout:
     """The repository at a path or `file://` URL.
 
     Raises:
@@ -55,16 +55,16 @@ def _local_path(url: str) -> Path:
     return Path(url).expanduser().absolute()
 
 
-def _worktree_layout(path: Path) -> Layout | None:
+def _worktree_layout(path: Path) -> RepositoryLayout | None:
     dot_git = path / ".git"
     if dot_git.is_file():
         dot_git = _pointer(dot_git, "gitdir:")
-    return Layout(dot_git, _common_dir(dot_git), path) if dot_git.is_dir() else None
+    return RepositoryLayout(dot_git, _common_dir(dot_git), path) if dot_git.is_dir() else None
 
 
-def _bare_layout(path: Path) -> Layout | None:
+def _bare_layout(path: Path) -> RepositoryLayout | None:
     is_bare = (path / "objects").is_dir() and (path / "refs").is_dir()
-    return Layout(path, path, None) if is_bare else None
+    return RepositoryLayout(path, path, None) if is_bare else None
 
 
 def _common_dir(git_dir: Path) -> Path:
@@ -80,7 +80,7 @@ def _pointer(file: Path, prefix: str) -> Path:
     return (file.parent / line.removeprefix(prefix).strip()).resolve()
 
 
-def _check_format(layout: Layout, url: str) -> None:
+def _check_format(layout: RepositoryLayout, url: str) -> None:
     settings = _settings(layout.common_dir / "config")
     object_format = settings.get("extensions.objectformat", "sha1").lower()
     storage = settings.get("extensions.refstorage", "files").lower()

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleet.forge.local.layout import Layout
+from fleet.forge.local.layout import RepositoryLayout
 from fleet.forge.local.refs import all_refs, checked_out, read_ref
 from fleet.kernel.errors import InvalidInput, StoreUnavailable, VersionConflict
 
@@ -53,7 +53,7 @@ def _opened(root: Path, parts: tuple[str, ...], owner: _Owner) -> Generator[int]
         os.close(current)
 
 
-def add_pack(layout: Layout, name: str, pack: bytes, index: bytes) -> None:
+def add_pack(layout: RepositoryLayout, name: str, pack: bytes, index: bytes) -> None:
     """`pack-<name>.pack` and its index are in the object store; the index comes last, for git looks for that one."""
     owner = _Owner(layout.common_dir)
     with _opened(layout.objects, ("pack",), owner) as folder:
@@ -83,7 +83,7 @@ def _write_file(folder: int, name: str, data: bytes, *, mode: int, owner: _Owner
         os.fsync(file.fileno())
 
 
-def check_name(layout: Layout, branch: str) -> None:
+def check_name(layout: RepositoryLayout, branch: str) -> None:
     """Return when the branch can exist beside the present refs, and nobody has it checked out; else InvalidInput."""
     name = f"refs/heads/{branch}"
     if name in checked_out(layout):
@@ -101,7 +101,7 @@ def check_name(layout: Layout, branch: str) -> None:
         )
 
 
-def move_branch(layout: Layout, branch: str, commit: str, *, expected_old: str | None) -> None:
+def move_branch(layout: RepositoryLayout, branch: str, commit: str, *, expected_old: str | None) -> None:
     """The branch is at the commit; the same again changes nothing.
 
     Raises:
@@ -129,7 +129,7 @@ def move_branch(layout: Layout, branch: str, commit: str, *, expected_old: str |
         os.fsync(folder)
 
 
-def check_old(layout: Layout, branch: str, commit: str, expected_old: str | None) -> None:
+def check_old(layout: RepositoryLayout, branch: str, commit: str, expected_old: str | None) -> None:
     """Return when the branch is where the caller left it, or at the commit already; else VersionConflict."""
     current = read_ref(layout, f"refs/heads/{branch}")
     if current not in (expected_old, commit):

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleet.forge.local.layout import Layout
+from fleet.forge.local.layout import RepositoryLayout
 from fleet.forge.local.objects import has_object, read_object
 from fleet.kernel.errors import InvalidInput
 
@@ -26,7 +26,7 @@ def check_branch(branch: str) -> str:
     return branch
 
 
-def pinned(layout: Layout, ref: str | None, url: str) -> tuple[str, str]:
+def pinned(layout: RepositoryLayout, ref: str | None, url: str) -> tuple[str, str]:
     """Commit id and branch that `ref` means now (None: the current branch).
 
     Looked up as a branch, a tag, a full ref name, a remote branch, a full commit id, in this order.
@@ -57,7 +57,7 @@ def _short(name: str) -> str:
     return name
 
 
-def _head(layout: Layout) -> tuple[str, str | None]:
+def _head(layout: RepositoryLayout) -> tuple[str, str | None]:
     text = _read_small(layout.git_dir / "HEAD")
     if text.startswith("ref:"):
         name = text[4:].strip()
@@ -65,7 +65,7 @@ def _head(layout: Layout) -> tuple[str, str | None]:
     return "HEAD", text if _ID.fullmatch(text) else None
 
 
-def read_ref(layout: Layout, name: str) -> str | None:
+def read_ref(layout: RepositoryLayout, name: str) -> str | None:
     """The object id at a full ref name, links followed; None when there is none."""
     for _ in range(_MAX_LINKS):
         if not name.startswith("refs/") or _BAD_REF.search(name):
@@ -90,7 +90,7 @@ def _read_small(path: Path) -> str:
         os.close(descriptor)
 
 
-def read_packed(layout: Layout) -> Mapping[str, str]:
+def read_packed(layout: RepositoryLayout) -> Mapping[str, str]:
     """Full name -> object id of the packed refs."""
     try:
         lines = (layout.common_dir / "packed-refs").read_text("utf-8", "replace").splitlines()
@@ -104,7 +104,7 @@ def read_packed(layout: Layout) -> Mapping[str, str]:
     return refs
 
 
-def all_refs(layout: Layout) -> dict[str, str]:
+def all_refs(layout: RepositoryLayout) -> dict[str, str]:
     """Full name -> object id of every ref that can be read; a loose one wins over a packed one."""
     refs = dict(read_packed(layout))
     root = layout.common_dir / "refs"
@@ -116,7 +116,7 @@ def all_refs(layout: Layout) -> dict[str, str]:
     return refs
 
 
-def _commit_of(layout: Layout, object_id: str, url: str) -> str:
+def _commit_of(layout: RepositoryLayout, object_id: str, url: str) -> str:
     for _ in range(_MAX_TAGS):
         git_object = read_object(layout.objects, object_id)
         if git_object is None:
@@ -129,7 +129,7 @@ def _commit_of(layout: Layout, object_id: str, url: str) -> str:
     raise InvalidInput(f"{url}: {object_id} is not a commit", url=url, object=object_id)
 
 
-def checked_out(layout: Layout) -> set[str]:
+def checked_out(layout: RepositoryLayout) -> set[str]:
     """Full names of the branches that some working tree has checked out."""
     heads = [layout.common_dir / "HEAD", *sorted((layout.common_dir / "worktrees").glob("*/HEAD"))]
     texts = [_read_small(head) for head in heads]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fleet.forge.local.layout import Layout
+from fleet.forge.local.layout import RepositoryLayout
 from fleet.forge.local.objects import check_pack
 from fleet.forge.port import FetchedRepository
 from fleet.kernel.errors import InvalidInput, StoreFull, StoreUnavailable
@@ -22,7 +22,7 @@ _PACK = re.compile(r"pack-[0-9a-f]{40}\.(pack|idx)")
 _ATTEMPTS = 3
 
 
-def staged_name(layout: Layout, commit: str) -> str:
+def staged_name(layout: RepositoryLayout, commit: str) -> str:
     """The name of the copy: 64 hex digits, one per repository and commit."""
     return hashlib.sha256(f"{layout.common_dir.resolve()}\0{commit}".encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -54,7 +54,7 @@ def write_fetched(fetched: FetchedRepository, pack: bytes, index: bytes, target:
         raise _translated(error, target) from error
 
 
-def copy_repository(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) -> None:
+def copy_repository(layout: RepositoryLayout, refs: Mapping[str, str], commit: str, target: Path) -> None:
     """The copy exists at `target`, whole, and every user may read it; an existing one is left as it is.
 
     Raises:
@@ -104,7 +104,7 @@ def _write_refs(refs: Mapping[str, str], commit: str, target: Path) -> None:
     (target / "HEAD").write_text(f"{commit}\n")
 
 
-def _fill(layout: Layout, refs: Mapping[str, str], commit: str, target: Path) -> None:
+def _fill(layout: RepositoryLayout, refs: Mapping[str, str], commit: str, target: Path) -> None:
     _make_folders(target)
     for source in _object_files(layout.objects):
         copy = target / "objects" / source.parent.name / source.name

@@ -21,7 +21,7 @@ from fleet.owner.duties.gates import fix_task_id, record_park
 from fleet.owner.journal.steps import Probe, Work
 from fleet.owner.tools.tool_steps import parsed
 from fleet.owner.workbench import Workbench, seat, together
-from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample, Window, judged
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, HealthSample, Window, judged
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Caller
 from fleet.story.deployments import Deployment
@@ -169,7 +169,7 @@ async def watch(deployments: Deployments, target: DeployTarget, *, clock: Clock)
 async def _window(
     deployments: Deployments, environment: str, check: HealthCheckSpec, *, clock: Clock, ends_early: list[str]
 ) -> Window:
-    ends, samples = clock.monotonic_ms() + check.window_s * 1000, list[Sample]()
+    ends, samples = clock.monotonic_ms() + check.window_s * 1000, list[HealthSample]()
     while True:
         samples.append(await deployments.sample(environment, check))
         found = judged(check, samples)

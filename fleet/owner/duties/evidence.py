@@ -296,7 +296,7 @@ async def repair(sitting: Sitting, duty: OwedRepair) -> None:
     if answer is not None:
         content, reason = answer, "its evidence is not strictly better"
         found = _evidence_of(await execute(sitting, candidate, content, number), state.filtered, number)
-        if is_better(evidence.Evidence.model_validate(found.model_dump()), old.evidence):
+        if is_better(evidence.CandidateEvidence.model_validate(found.model_dump()), old.evidence):
             kept, reason = "new", "strictly better evidence"
             # Tests that nobody has filtered yet are run, and filtered, with all that pass in this round.
             is_unfiltered = isinstance(state.tests, DeliveredTests) and state.filtered is None

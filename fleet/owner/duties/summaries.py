@@ -9,7 +9,7 @@ from fleet.context.compress import CompressedSession, compress, with_prose
 from fleet.context.history import SUMMING_UP, history_of, is_long, steps_after, text_digests, told_texts, turns_of
 from fleet.context.port import CountRequest
 from fleet.context.scope import scopes_for
-from fleet.context.session import Turn
+from fleet.context.session import HistoryTurn
 from fleet.context.summary_text import outline_of
 from fleet.events.context import SummaryRecorded
 from fleet.kernel.errors import ArtifactNotFound, ReplyMalformed, ReplyRefused
@@ -85,7 +85,7 @@ async def _heard(bench: Workbench, role: str, new: Sequence[Step]) -> int | None
 
 
 async def _told(
-    bench: Workbench, role: str, name: str, found: CompressedSession, turns: Sequence[Turn]
+    bench: Workbench, role: str, name: str, found: CompressedSession, turns: Sequence[HistoryTurn]
 ) -> CompressedSession | None:
     """The summary with the model's words in it; None when it gave none that can be used."""
     request = prose_request(found, role, bench.model)

@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _PATH = re.compile(r"(?!-)[^\x00-\x1f\x7f]{1,1024}")
 
 
-class Place(NamedTuple):
+class ClusterContext(NamedTuple):
     """Where a call goes; from the config of its environment, never from its arguments."""
 
     kubeconfig: str
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     namespace: str
 
 
-def kubectl_argv(op: str, args: Mapping[str, JsonValue], place: Place) -> tuple[str, ...]:
+def kubectl_argv(op: str, args: Mapping[str, JsonValue], place: ClusterContext) -> tuple[str, ...]:
     """The command line of an operation.
 
     Raises:
@@ -62,7 +62,7 @@ def kubectl_argv(op: str, args: Mapping[str, JsonValue], place: Place) -> tuple[
             raise InvalidInput(f"kubectl has no operation {op!r}; call one that is declared", op=op)
 
 
-def dry_run_argv(op: str, args: Mapping[str, JsonValue], place: Place) -> tuple[str, ...]:
+def dry_run_argv(op: str, args: Mapping[str, JsonValue], place: ClusterContext) -> tuple[str, ...]:
     """The same call carried out by the server without keeping anything; it prints `kind.group/name` per object."""
     if op == "rollout_undo":
         return (*kubectl_argv(op, args, place), "--dry-run=server")
@@ -72,7 +72,7 @@ def dry_run_argv(op: str, args: Mapping[str, JsonValue], place: Place) -> tuple[
     return (*kubectl_argv(op, args, place), "--dry-run=server", "-o", "name")
 
 
-def diff_argv(args: Mapping[str, JsonValue], place: Place) -> tuple[str, ...]:
+def diff_argv(args: Mapping[str, JsonValue], place: ClusterContext) -> tuple[str, ...]:
     """What applying the manifest would change; exit code 1 means that there is a difference."""
     manifest = _path(args, "manifest")
     return (*_kubectl(place), "diff", "--server-side", f"--field-manager={MANAGER}", "-f", manifest)
@@ -102,7 +102,12 @@ _ODD_LINE = re.compile(r"^(?:--- +)?[{\"'?!&*\[%]|^---[ \t]+[^\s#]|^\.\.\.", re.
 
 
 def helm_argv(
-    op: str, args: Mapping[str, JsonValue], place: Place, *, charts: Iterable[str] = (), is_dry_run: bool = False
+    op: str,
+    args: Mapping[str, JsonValue],
+    place: ClusterContext,
+    *,
+    charts: Iterable[str] = (),
+    is_dry_run: bool = False,
 ) -> tuple[str, ...]:
     """The command line of an operation; a dry run only for those that change something. Raises as `kubectl_argv`."""
     base = ("helm", "--kubeconfig", place.kubeconfig, "--kube-context", place.context, "--namespace", place.namespace)
@@ -137,7 +142,7 @@ def chart_hosts(chart: JsonValue) -> tuple[str, ...]:
 _CHART_ADDRESS = re.compile(r"(?:oci|https)://([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/")
 
 
-def _kubectl(place: Place) -> tuple[str, ...]:
+def _kubectl(place: ClusterContext) -> tuple[str, ...]:
     if not _NAME.fullmatch(place.namespace):
         raise InvalidInput(f"{place.namespace[:80]!r} is no namespace; correct it", field="namespace")
     fixed = ("--context", place.context, "--namespace", place.namespace, "--request-timeout=60s")

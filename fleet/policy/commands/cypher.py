@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fleet.policy.commands.sql import Statement
+from fleet.policy.commands.sql import ClassifiedStatement
 
 _LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`]|``)*`|//[^\n\r]*|/\*.*?\*/""", re.DOTALL)
 _READS = frozenset({"MATCH", "OPTIONAL", "UNWIND", "WITH", "RETURN", "CALL", "SHOW"})
@@ -35,31 +35,31 @@ _REFUSED = (
 )
 
 
-def classify_cypher(text: str) -> Statement:
+def classify_cypher(text: str) -> ClassifiedStatement:
     """What the statement does. Words within strings, quoted names and comments do not count."""
     bare = _LITERAL.sub(" q ", text).upper()
     if "/*" in bare or "'" in bare or '"' in bare or "`" in bare:
-        return Statement("refused", "a comment or a literal does not end")
+        return ClassifiedStatement("refused", "a comment or a literal does not end")
     # Escapes of the form \\uXXXX are read before the words are, so a word may be hidden in one.
     if "\\" in bare:
-        return Statement("refused", "an escape stands outside of a literal")
+        return ClassifiedStatement("refused", "an escape stands outside of a literal")
     parts = [part for part in bare.split(";") if part.strip()]
     if len(parts) != 1:
-        return Statement("refused", "it must be exactly one statement")
+        return ClassifiedStatement("refused", "it must be exactly one statement")
     words = re.sub(r"^\s*(?:EXPLAIN|PROFILE|CYPHER(?:\s+\w+=\w+)*)\s+", "", parts[0]).strip()
     if why := next((why for form, why in _REFUSED if form.search(words)), None):
-        return Statement("refused", why)
+        return ClassifiedStatement("refused", why)
     first = re.match(r"[A-Z]*", words)
     verb = first[0] if first else ""
     if verb not in _READS | _WRITES:
-        return Statement("refused", f"{verb or 'a statement of no word'} is not carried out by this tool")
+        return ClassifiedStatement("refused", f"{verb or 'a statement of no word'} is not carried out by this tool")
     return _of_words(words)
 
 
-def _of_words(words: str) -> Statement:
+def _of_words(words: str) -> ClassifiedStatement:
     if match := _CHANGING.search(words):
-        return Statement("write", f"{match[1]} changes the graph")
+        return ClassifiedStatement("write", f"{match[1]} changes the graph")
     unsafe = [name for name in _CALLED.findall(words) if name not in _SAFE_PROCEDURES]
     if unsafe:
-        return Statement("write", f"procedure {unsafe[0].lower()[:60]} may change the graph")
-    return Statement("read", "it reads only")
+        return ClassifiedStatement("write", f"procedure {unsafe[0].lower()[:60]} may change the graph")
+    return ClassifiedStatement("read", "it reads only")

@@ -24,7 +24,7 @@ _URL = re.compile(
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """Where a request goes; the host in lower case without brackets."""
 
     scheme: str
@@ -49,7 +49,7 @@ def _port_of(scheme: str) -> int:
     return 443 if scheme == "https" else 80
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> RequestTarget:
     """The parts of an http address. InvalidInput for another scheme, credentials, or what is no address."""
     match = _URL.fullmatch(url)
     port = int(match[3] or _port_of(match[1])) if match else 0
@@ -58,10 +58,12 @@ def target_of(url: str) -> Target:
             "the address must be http(s)://host[:port]/path without credentials; correct it", field="url"
         )
     path = match[4] or "/"
-    return Target(match[1], match[2].strip("[]").lower(), port, path if path.startswith("/") else f"/{path}")
+    return RequestTarget(match[1], match[2].strip("[]").lower(), port, path if path.startswith("/") else f"/{path}")
 
 
-def redirected(before: Target, location: str, *, hosts: Iterable[str], plain_hosts: Iterable[str] = ()) -> Target:
+def redirected(
+    before: RequestTarget, location: str, *, hosts: Iterable[str], plain_hosts: Iterable[str] = ()
+) -> RequestTarget:
     """Where the redirect leads.
 
     Raises:
@@ -75,7 +77,7 @@ def redirected(before: Target, location: str, *, hosts: Iterable[str], plain_hos
     return after
 
 
-def check_target(target: Target, *, hosts: Iterable[str], plain_hosts: Iterable[str] = ()) -> None:
+def check_target(target: RequestTarget, *, hosts: Iterable[str], plain_hosts: Iterable[str] = ()) -> None:
     """Return when the host is listed and the scheme is https or listed; PolicyDenied otherwise."""
     if not host_is_listed(target.host, hosts):
         raise _denied(
@@ -89,7 +91,7 @@ def _denied(message: str, *, host: str) -> PolicyDenied:
     return PolicyDenied(message, rule_id="RT-59", host=host)
 
 
-def _absolute(before: Target, location: str) -> str:
+def _absolute(before: RequestTarget, location: str) -> str:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
         return location
     if location.startswith("//"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleet.policy.commands.sql import Statement
+from fleet.policy.commands.sql import ClassifiedStatement
 
 READ_COMMANDS = frozenset(
     """
@@ -33,15 +33,15 @@ WRITE_COMMANDS = frozenset(
 """Commands that change keys which they name. Scripts and what is about the server as a whole are in no list."""
 
 
-def classify_redis(command: Sequence[str]) -> Statement:
+def classify_redis(command: Sequence[str]) -> ClassifiedStatement:
     """What the command does; `refused` for everything that is in neither list."""
     if not command:
-        return Statement("refused", "there is no command")
+        return ClassifiedStatement("refused", "there is no command")
     words = [word.upper() for word in command]
     if words[0] == "XREAD" and "BLOCK" in words[1:]:
-        return Statement("refused", "XREAD must not block")
+        return ClassifiedStatement("refused", "XREAD must not block")
     if words[0] in READ_COMMANDS or tuple(words[:2]) in _READ_PAIRS:
-        return Statement("read", "it reads only")
+        return ClassifiedStatement("read", "it reads only")
     if words[0] in WRITE_COMMANDS:
-        return Statement("write", f"{words[0]} changes the database")
-    return Statement("refused", f"{command[0][:40]!r} is in no list of commands")
+        return ClassifiedStatement("write", f"{words[0]} changes the database")
+    return ClassifiedStatement("refused", f"{command[0][:40]!r} is in no list of commands")

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 StatementClass = Literal["read", "write", "refused"]
 
 
-class Statement(NamedTuple):
+class ClassifiedStatement(NamedTuple):
     """The class of one statement, and why it is not `read`."""
 
     kind: StatementClass
@@ -38,7 +38,7 @@ _SIDE_EFFECTS = re.compile(
 )
 
 
-def classify_sql(text: str) -> Statement:
+def classify_sql(text: str) -> ClassifiedStatement:
     """What the statement does: `read`, `write`, or `refused` for what no operation carries out.
 
     The words count, wherever they stand outside of literals and comments. A statement that reads but looks like one
@@ -46,28 +46,28 @@ def classify_sql(text: str) -> Statement:
     """
     bare = _without_literals(text)
     if bare is None:
-        return Statement("refused", "a comment or a literal does not end")
+        return ClassifiedStatement("refused", "a comment or a literal does not end")
     parts = [part for part in bare.upper().split(";") if part.strip()]
     if len(parts) != 1:
-        return Statement("refused", "it must be exactly one statement")
+        return ClassifiedStatement("refused", "it must be exactly one statement")
     words = parts[0].strip().lstrip("( \t\r\n")
     first = re.match(r"[A-Z]*", words)
     verb = first[0] if first else ""
     if verb in _WRITES:
-        return Statement("write", f"{verb} changes the database")
+        return ClassifiedStatement("write", f"{verb} changes the database")
     if verb not in _READS:
-        return Statement("refused", f"{verb or 'a statement of no word'} is not carried out by this tool")
+        return ClassifiedStatement("refused", f"{verb or 'a statement of no word'} is not carried out by this tool")
     return _of_reading(words)
 
 
-def _of_reading(words: str) -> Statement:
+def _of_reading(words: str) -> ClassifiedStatement:
     if _CHANGING.search(words) or _INNER.search(words):
-        return Statement("write", "a part of it changes the database")
+        return ClassifiedStatement("write", "a part of it changes the database")
     if _LOCKING.search(words):
-        return Statement("write", "it locks rows")
+        return ClassifiedStatement("write", "it locks rows")
     if match := _SIDE_EFFECTS.search(words):
-        return Statement("write", f"{match[0].rstrip('( ').lower()} has side effects")
-    return Statement("read", "it reads only")
+        return ClassifiedStatement("write", f"{match[0].rstrip('( ').lower()} has side effects")
+    return ClassifiedStatement("read", "it reads only")
 
 
 def _without_literals(text: str) -> str | None:

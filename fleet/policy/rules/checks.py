@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CallCase:
     """A call whose principal, role and operation exist."""
 
     call: ToolCall
@@ -50,7 +50,7 @@ class Case:
         return (rule for rule in fitting if rule.effect in effects)
 
 
-def open_case(call: ToolCall, facts: CallFacts, policy: Policy) -> Case | Refusal:
+def open_case(call: ToolCall, facts: CallFacts, policy: Policy) -> CallCase | Refusal:
     """Steps 1 to 3 of RT-30."""
     if not facts.is_enabled:
         return Refusal("principal_disabled", f"{facts.principal} is not authenticated or not enabled")
@@ -65,8 +65,8 @@ def open_case(call: ToolCall, facts: CallFacts, policy: Policy) -> Case | Refusa
     if capability is None:
         return Refusal("op_undeclared", f"{call.tool}.{call.op} is declared nowhere")
     if facts.origin == "product":
-        return Case(call, facts, policy, role, capability)
-    return Case(call, facts, policy, role, capability, role.tools.get(call.tool, ToolGrant(ops=frozenset())))
+        return CallCase(call, facts, policy, role, capability)
+    return CallCase(call, facts, policy, role, capability, role.tools.get(call.tool, ToolGrant(ops=frozenset())))
 
 
 def role_refusal(role: Role, capability: Capability, phase: Phase) -> Refusal | None:
@@ -82,7 +82,7 @@ def role_refusal(role: Role, capability: Capability, phase: Phase) -> Refusal | 
     return None
 
 
-def _check_allowlist(case: Case) -> Refusal | None:
+def _check_allowlist(case: CallCase) -> Refusal | None:
     """Step 4."""
     if case.facts.is_read_only and case.capability.is_write:
         return Refusal("read_only", f"this step may only read, and {case.capability.name} does more")
@@ -91,7 +91,7 @@ def _check_allowlist(case: Case) -> Refusal | None:
     return None
 
 
-def _check_phase(case: Case) -> Refusal | None:
+def _check_phase(case: CallCase) -> Refusal | None:
     """Steps 5 and 6."""
     facts, name = case.facts, case.capability.name
     if facts.story != "active":
@@ -111,7 +111,7 @@ def _check_phase(case: Case) -> Refusal | None:
     return None
 
 
-def _check_claim(case: Case) -> Refusal | None:
+def _check_claim(case: CallCase) -> Refusal | None:
     """Step 7."""
     facts = case.facts
     if not case.is_callers or not case.capability.is_write:
@@ -121,7 +121,7 @@ def _check_claim(case: Case) -> Refusal | None:
     return None
 
 
-def _check_paths(case: Case) -> Refusal | None:
+def _check_paths(case: CallCase) -> Refusal | None:
     """Step 8."""
     specs = case.capability.args
     if not case.is_callers:
@@ -137,7 +137,7 @@ def _check_paths(case: Case) -> Refusal | None:
     return None
 
 
-def _check_arguments(case: Case) -> Refusal | None:
+def _check_arguments(case: CallCase) -> Refusal | None:
     """Step 9: types and limits, programs of the role, then rules that look at arguments."""
     if case.is_callers:
         if problem := next(argument_problems(case.call.args, case.capability.args), None):
@@ -151,7 +151,7 @@ def _check_arguments(case: Case) -> Refusal | None:
     return None
 
 
-def _program_refusal(case: Case) -> Refusal | None:
+def _program_refusal(case: CallCase) -> Refusal | None:
     for name, spec in case.capability.args.items():
         if spec.type == "argv" and name in case.call.args:
             program = texts_of(case.call.args[name])[0]
@@ -161,7 +161,7 @@ def _program_refusal(case: Case) -> Refusal | None:
     return None
 
 
-def _check_targets(case: Case) -> Refusal | None:
+def _check_targets(case: CallCase) -> Refusal | None:
     """Step 10."""
     if not case.is_callers:
         return None
@@ -172,7 +172,7 @@ def _check_targets(case: Case) -> Refusal | None:
     return None
 
 
-def _is_listed(case: Case, spec: ArgSpec, text: str) -> bool:
+def _is_listed(case: CallCase, spec: ArgSpec, text: str) -> bool:
     targets, grant = case.policy.targets, case.grant
     match spec.target:
         case "host":
@@ -198,7 +198,7 @@ def _is_listed(case: Case, spec: ArgSpec, text: str) -> bool:
             return text in targets.mcp_servers
 
 
-def _is_listed_repository(case: Case, text: str) -> bool:
+def _is_listed_repository(case: CallCase, text: str) -> bool:
     try:
         address = parse_git_address(text)
     except InvalidInput:
@@ -211,7 +211,7 @@ def _has_host(listed: Iterable[str], host: str) -> bool:
     return any(host == name or (name.startswith(".") and host.endswith(name)) for name in listed)
 
 
-CHECKS: tuple[Callable[[Case], Refusal | None], ...] = (
+CHECKS: tuple[Callable[[CallCase], Refusal | None], ...] = (
     _check_allowlist,
     _check_phase,
     _check_claim,

@@ -21,7 +21,7 @@ from fleet.policy.rules.calls import (
     ToolCall,
     request_digest,
 )
-from fleet.policy.rules.checks import CHECKS, Case, Refusal, open_case
+from fleet.policy.rules.checks import CHECKS, CallCase, Refusal, open_case
 from fleet.policy.rules.config import Policy
 
 _RIGORS: tuple[Rigor, ...] = ("L0", "L1", "L2", "L3")
@@ -173,7 +173,7 @@ class _Ask(NamedTuple):
     reason: str
 
 
-def _deciding_rule(case: Case) -> tuple[str, _Ask | None]:
+def _deciding_rule(case: CallCase) -> tuple[str, _Ask | None]:
     """The rule that lets the call through, and the consent that it needs."""
     capability, args = case.capability, case.call.args
     allowing = next(rule for rule in case.rules("allow") if rule.holds(args))
@@ -188,7 +188,7 @@ def _deciding_rule(case: Case) -> tuple[str, _Ask | None]:
 
 
 def _consent(
-    case: Case, gate: ToolGate, subject: Digest, approvals: list[ApprovalRecord], now_ms: int
+    case: CallCase, gate: ToolGate, subject: Digest, approvals: list[ApprovalRecord], now_ms: int
 ) -> ApprovalRecord | Refusal | None:
     """The grant that holds now, else the request that waits, else None; a refusal when a person said no."""
     about = [a for a in approvals if a.gate == gate.name and a.subject == subject]
@@ -199,7 +199,7 @@ def _consent(
     return next((a for a in reversed(about) if a.status == "requested"), None)
 
 
-def _is_valid(case: Case, gate: ToolGate, record: ApprovalRecord, now_ms: int) -> bool:
+def _is_valid(case: CallCase, gate: ToolGate, record: ApprovalRecord, now_ms: int) -> bool:
     """Whether a recorded grant opens the gate now (LC-70..LC-77)."""
     if record.status != "granted" or record.is_consumed or record.principal is None or record.as_role != gate.role:
         return False
@@ -214,7 +214,7 @@ def _is_valid(case: Case, gate: ToolGate, record: ApprovalRecord, now_ms: int) -
     return record.principal.is_human and not (is_own and case.facts.rigor == "L3")
 
 
-def _obligations(case: Case, consumes: EntityId | None) -> Obligations:
+def _obligations(case: CallCase, consumes: EntityId | None) -> Obligations:
     declared, args = case.capability.declared, case.call.args
     specs = case.capability.args
     hosts = [

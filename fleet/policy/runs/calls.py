@@ -17,7 +17,7 @@ _SECURITY_RULES = "S,B,PLE,F82,E9"
 """bandit's rules, bug patterns, errors that pylint calls fatal, undefined names, syntax errors."""
 
 
-class Command(NamedTuple):
+class RunCommand(NamedTuple):
     """What to start for a call, and which files it leaves."""
 
     argv: tuple[str, ...]
@@ -29,7 +29,7 @@ class Command(NamedTuple):
     """Whether what it changes in the workspace is recorded."""
 
 
-def command_of(call: ToolCall, *, language: str) -> Command:
+def command_of(call: ToolCall, *, language: str) -> RunCommand:
     """The command that carries this call out in a workspace of this language.
 
     Raises:
@@ -62,10 +62,10 @@ class _Args:
         return tuple(f"./{path}" if path != "." else path for path in self.texts("paths")) or tuple(default)
 
 
-_Translation = Callable[[_Args], Command]
+_Translation = Callable[[_Args], RunCommand]
 
 
-def _by_language(call: ToolCall, args: _Args, language: str, translations: Mapping[str, _Translation]) -> Command:
+def _by_language(call: ToolCall, args: _Args, language: str, translations: Mapping[str, _Translation]) -> RunCommand:
     if language not in translations:
         raise PolicyDenied(
             f"{call.tool}.{call.op} has no program for {language}: use it for {', '.join(sorted(translations))}, or "
@@ -76,7 +76,7 @@ def _by_language(call: ToolCall, args: _Args, language: str, translations: Mappi
     return translations[language](args)
 
 
-def _pytest(args: _Args) -> Command:
+def _pytest(args: _Args) -> RunCommand:
     fixed = (
         "python",
         "-m",
@@ -88,27 +88,27 @@ def _pytest(args: _Args) -> Command:
         "-o",
         "junit_family=xunit1",
     )
-    return Command((*fixed, *args.texts("options"), *args.paths(())), artifacts=(JUNIT,), reads="junit")
+    return RunCommand((*fixed, *args.texts("options"), *args.paths(())), artifacts=(JUNIT,), reads="junit")
 
 
-def _go_test(args: _Args) -> Command:
-    return Command(("go", "test", *args.texts("options"), *args.paths(("./...",))), _go_env())
+def _go_test(args: _Args) -> RunCommand:
+    return RunCommand(("go", "test", *args.texts("options"), *args.paths(("./...",))), _go_env())
 
 
-def _npm_test(args: _Args) -> Command:
-    return Command(("npm", "test", "--", *args.texts("options"), *args.paths(())), artifacts=(JUNIT,), reads="junit")
+def _npm_test(args: _Args) -> RunCommand:
+    return RunCommand(("npm", "test", "--", *args.texts("options"), *args.paths(())), artifacts=(JUNIT,), reads="junit")
 
 
-def _cargo_test(args: _Args) -> Command:
+def _cargo_test(args: _Args) -> RunCommand:
     # cargo selects by name, not by file: a path names the integration test of its file.
     names = tuple(
         part for path in args.texts("paths") for part in ("--test", path.rpartition("/")[2].removesuffix(".rs"))
     )
-    return Command(("cargo", "test", "--offline", *names, *args.texts("options")))
+    return RunCommand(("cargo", "test", "--offline", *names, *args.texts("options")))
 
 
-def _make_test(args: _Args) -> Command:
-    return Command(("make", "test", *args.texts("options")), artifacts=(JUNIT,), reads="junit")
+def _make_test(args: _Args) -> RunCommand:
+    return RunCommand(("make", "test", *args.texts("options")), artifacts=(JUNIT,), reads="junit")
 
 
 def _go_env() -> Mapping[str, str]:
@@ -117,22 +117,22 @@ def _go_env() -> Mapping[str, str]:
 
 def _plain(*argv: str, env: Mapping[str, str] = _OFFLINE, artifacts: tuple[str, ...] = ()) -> _Translation:
     """A command that takes the options of the call at its end."""
-    return lambda args: Command((*argv, *args.texts("options")), env, artifacts)
+    return lambda args: RunCommand((*argv, *args.texts("options")), env, artifacts)
 
 
 def _on_paths(*argv: str, keeps_tree: bool = False, reads: Literal["nothing", "json"] = "nothing") -> _Translation:
     """A command that takes the paths of the call at its end."""
-    return lambda args: Command((*argv, *args.paths()), keeps_tree=keeps_tree, reads=reads)
+    return lambda args: RunCommand((*argv, *args.paths()), keeps_tree=keeps_tree, reads=reads)
 
 
-def _exec(args: _Args) -> Command:
+def _exec(args: _Args) -> RunCommand:
     argv = args.texts("argv")
     if not argv or "/" in argv[0]:
         raise PolicyDenied(
             f"{argv[0][:80] if argv else ''!r} is no name of a program: name one of the role's commands without a path",
             rule_id="command_not_listed",
         )
-    return Command(argv)
+    return RunCommand(argv)
 
 
 _RUFF = ("python", "-m", "ruff")
@@ -145,7 +145,7 @@ _TESTS: Mapping[str, _Translation] = {
 }
 _BUILD: Mapping[str, _Translation] = {
     # The shim makes the folder of its result files; compiling takes no options.
-    "python": lambda _: Command(
+    "python": lambda _: RunCommand(
         ("python", f"{_INSIDE}/agent_task.py"),
         {**_OFFLINE, "TASK": "build", "TASK_LANG": "python"},
         ("out/build.json",),

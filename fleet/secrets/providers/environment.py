@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fleet.secrets.port import SecretValue
-from fleet.secrets.providers.failures import Source
+from fleet.secrets.providers.failures import NamedProvider
 
 
 def variable_of(name: str, *, prefix: str) -> str:
@@ -29,7 +29,7 @@ class EnvironmentSecrets:
     def __init__(
         self, label: str, environ: Mapping[str, str], *, prefix: str, names: Collection[str], ttl_s: int
     ) -> None:
-        self._source = Source(label, ttl_s=ttl_s)
+        self._source = NamedProvider(label, ttl_s=ttl_s)
         self._environ = environ
         self._prefix = prefix
         self._names = frozenset(names)

@@ -12,7 +12,7 @@ from fleet.kernel.errors import NotFound, PolicyDenied, StoreUnavailable
 from fleet.secrets.port import MAX_SECRET_BYTES, SecretValue
 
 
-class Source:
+class NamedProvider:
     """One provider by its label: makes its values and its errors.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.secrets.port import SecretValue
-from fleet.secrets.providers.failures import Source, as_mapping, decoded
+from fleet.secrets.providers.failures import NamedProvider, as_mapping, decoded
 from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, private_directory, private_file
 
 _MAX_DOCUMENT_BYTES = 1_048_576
@@ -32,7 +32,7 @@ class FileSecrets:
     """
 
     def __init__(self, label: str, path: Path, names: Collection[str], *, ttl_s: int) -> None:
-        self._source = Source(label, ttl_s=ttl_s)
+        self._source = NamedProvider(label, ttl_s=ttl_s)
         self._path = path
         self._names = frozenset(names)
 

@@ -24,8 +24,7 @@ from fleet.kernel.ids import Digest, EntityId
 from fleet.kernel.types import Frozen, QuestionKind, Reason
 from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig
-from fleet.planning.content import StoryText as ContentText
-from fleet.planning.content import content_digest
+from fleet.planning.content import ReadableText, content_digest
 from fleet.planning.refine import RefinedStory, keeps_every_character, refine_story
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Attachment, Facts, Outcome, StoryCommand, require_not_over
@@ -96,13 +95,13 @@ class ApplyAdvice(ApplyRequest, StoryCommand):
         facts.caller.require("po", rule_id="LC-11")
         require_not_over(state, self.command)
         content, coach = state.content, facts.coach
-        before = ContentText(content.title, content.description, tuple(c.text for c in content.acceptance_criteria))
+        before = ReadableText(content.title, content.description, tuple(c.text for c in content.acceptance_criteria))
         offered = sorted({c.proposal for c in _refined(state, before, coach, None).changes if c.kind != "question"})
         names = set(self.proposals)
         if unknown := sorted(names - set(offered)):
             raise InvalidInput(f"the coach proposes no {unknown[0][:80]!r}", field="proposals", allowed=offered)
         refined = _refined(state, before, coach, names)
-        after = ContentText(refined.title, refined.description, refined.acceptance_criteria)
+        after = ReadableText(refined.title, refined.description, refined.acceptance_criteria)
         assert keeps_every_character(before, after), "a refined text keeps every character"
         known = [{"ac_id": c.ac_id, "text": t} for c, t in zip(content.acceptance_criteria, after[2], strict=False)]
         added = [{"text": text} for text in after.acceptance_criteria[len(known) :]]
@@ -242,7 +241,7 @@ def _edit(state: StoryState, facts: Facts, wanted: Mapping[str, Any], reason: st
     return (edited, scored, *_plan_question(state, facts))
 
 
-def _refined(state: StoryState, text: ContentText, coach: CoachConfig, only: Collection[str] | None) -> RefinedStory:
+def _refined(state: StoryState, text: ReadableText, coach: CoachConfig, only: Collection[str] | None) -> RefinedStory:
     return refine_story(*text, language=state.language, config=coach, only=only)
 
 

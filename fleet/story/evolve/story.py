@@ -44,7 +44,7 @@ from fleet.story.evolve import tasks as evolve_tasks
 from fleet.story.evolve import tree as evolve_tree
 from fleet.story.milestones import with_milestone
 from fleet.story.ownership import counts_against
-from fleet.story.state import Approval, Content, Decision, Grant, Park, Question, Step, StoryState, Summary
+from fleet.story.state import Approval, Content, Decision, Grant, ParkReason, Question, Step, StoryState, Summary
 
 Handler = Callable[[StoryState, Any, StoredEvent], StoryState]
 
@@ -174,7 +174,7 @@ def _voided(approval: Approval) -> Approval:
 
 
 def _parked(s: StoryState, p: StoryParked, event: StoredEvent) -> StoryState:
-    return s.with_(disposition="parked", park=Park(cause=p.cause, detail=p.detail, version=event.version))
+    return s.with_(disposition="parked", park=ParkReason(cause=p.cause, detail=p.detail, version=event.version))
 
 
 def _unparked(s: StoryState, _p: StoryUnparked, _: StoredEvent) -> StoryState:

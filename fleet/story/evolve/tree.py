@@ -13,7 +13,7 @@ from fleet.events.task import RestoreRequested, TreeMerged
 from fleet.events.workspace import DocsProduced, WorkspaceReported, WorkspaceScored
 from fleet.kernel.digest import digest_of_json
 from fleet.story.approvals import is_tool_gate
-from fleet.story.checkpoints import Checkpoint, Restoration
+from fleet.story.checkpoints import Restoration, TreeCheckpoint
 from fleet.story.state import Approval, Docs, StoryState
 
 _OF_TREES = ("tree", "docs", "report", "tree+environment")
@@ -51,7 +51,7 @@ def _is_about_a_tree(approval: Approval) -> bool:
 
 def _checkpoint(s: StoryState, p: CheckpointSaved, event: StoredEvent) -> StoryState:
     states: dict[str, str] = {task_id: state for task_id, state in p.task_states.items()}
-    saved = Checkpoint(
+    saved = TreeCheckpoint(
         checkpoint_id=p.checkpoint_id,
         version=event.version,
         ts_ms=event.ts_ms,

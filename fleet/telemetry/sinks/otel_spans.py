@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from fleet.telemetry.otlp import LONGEST, Attribute, FinishedSpan, TraceContext, otlp_document
-from fleet.telemetry.sinks.places import Place, SpanBatch, SpansRefused
+from fleet.telemetry.sinks.places import BatchSink, SpanBatch, SpansRefused
 
 _LOG = logging.getLogger("fleet.telemetry")
 _QUEUE = 8192
@@ -51,12 +51,12 @@ class CollectorPlace:
         )
 
     def put(self, batch: SpanBatch) -> None:
-        """See `Place.put`."""
+        """See `BatchSink.put`."""
         if self._exporter.export(batch.spans) is not SpanExportResult.SUCCESS:
             raise SpansRefused("not_taken")
 
     def close(self) -> None:
-        """See `Place.close`."""
+        """See `BatchSink.close`."""
         self._exporter.shutdown()
 
 
@@ -87,7 +87,7 @@ def _context(context: TraceContext) -> SpanContext:
 
 class _Exporter(SpanExporter):
     def __init__(
-        self, places: Sequence[Place], resource: Mapping[str, Attribute], lost: Callable[[str, int], None]
+        self, places: Sequence[BatchSink], resource: Mapping[str, Attribute], lost: Callable[[str, int], None]
     ) -> None:
         self._places, self._resource, self._lost = places, resource, lost
         self._failing: set[str] = set()
@@ -124,7 +124,7 @@ class OtelSpans:
         lost: is told why and how many spans were lost.
     """
 
-    def __init__(self, places: Sequence[Place], *, process: str, lost: Callable[[str, int], None]) -> None:
+    def __init__(self, places: Sequence[BatchSink], *, process: str, lost: Callable[[str, int], None]) -> None:
         facts: dict[str, Attribute] = {"service.name": "swe-fleet", "service.instance.id": process}
         self._resource = Resource(facts)
         self._processor = BatchSpanProcessor(

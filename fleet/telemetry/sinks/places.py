@@ -30,7 +30,7 @@ class SpanBatch:
     """See `otlp_document`."""
 
 
-class Place(Protocol):
+class BatchSink(Protocol):
     """Takes one batch at a time, from one thread."""
 
     def put(self, batch: SpanBatch) -> None:
@@ -49,7 +49,7 @@ class FilePlace:
         self._path = path
 
     def put(self, batch: SpanBatch) -> None:
-        """See `Place.put`. One write for each line, so that lines of several processes do not mix."""
+        """See `BatchSink.put`. One write for each line, so that lines of several processes do not mix."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             number = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -61,4 +61,4 @@ class FilePlace:
             raise SpansRefused("unwritable") from error
 
     def close(self) -> None:
-        """See `Place.close`."""
+        """See `BatchSink.close`."""

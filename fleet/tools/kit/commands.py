@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fleet.kernel.ids import Digest
 from fleet.policy.arguments import texts_of
 from fleet.policy.rules.calls import ToolCall
-from fleet.policy.runs.calls import JUNIT, Command, command_of
+from fleet.policy.runs.calls import JUNIT, RunCommand, command_of
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import Grantee, RunResult, RunSpec
 from fleet.redaction.secrets import find_secrets
@@ -34,7 +34,7 @@ _NOT_CHECKED: dict[str, JsonValue] = {
 }
 
 
-def spec_of(command: Command, call: ToolCall, context: ToolContext) -> RunSpec:
+def spec_of(command: RunCommand, call: ToolCall, context: ToolContext) -> RunSpec:
     """The run that carries the command out; it has no network (RT-53, RC-6)."""
     return RunSpec(
         argv=command.argv,
@@ -78,7 +78,7 @@ class CommandTool:
         return await outcome_of(result, context, self._parts.blobs, content=content)
 
 
-async def _content(command: Command, result: RunResult, blobs: BlobStore) -> JsonValue:
+async def _content(command: RunCommand, result: RunResult, blobs: BlobStore) -> JsonValue:
     match command.reads:
         case "junit":
             return await _tests(result, blobs)

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from fleet.kernel.errors import PolicyDenied
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.runs.outcome import ToolOutcome
-from fleet.policy.tree_paths import Place, below, check_writable, place_of
+from fleet.policy.tree_paths import PathInTree, below, check_writable, place_of
 from fleet.tools.kit.parts import ToolParts
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
@@ -48,7 +48,7 @@ class _Desk(NamedTuple):
     context: ToolContext
     blobs: BlobStore
 
-    def place(self, name: str = "path", *, may_be_link: bool = False) -> Place:
+    def place(self, name: str = "path", *, may_be_link: bool = False) -> PathInTree:
         """What is at the path of an argument; the root when it was left out."""
         return place_of(self.tree, str(self.args.get(name, ".")), may_be_link=may_be_link)
 
@@ -57,7 +57,7 @@ class _Desk(NamedTuple):
         for path in paths:
             check_writable(path, self.context.obligations.write_paths)
 
-    async def bytes_of(self, place: Place) -> bytes:
+    async def bytes_of(self, place: PathInTree) -> bytes:
         """The content of the file there."""
         if place.kind != "file" or place.entry is None:
             raise _Failed(*_not_a_file(place))
@@ -95,7 +95,7 @@ class FilesTool:
         return ToolOutcome(outcome="succeeded", text=summary, tree_out=tree_out if changed else None)
 
 
-def _not_a_file(place: Place) -> tuple[str, str]:
+def _not_a_file(place: PathInTree) -> tuple[str, str]:
     if place.kind == "missing":
         return "not_found", f"there is no file {place.path}"
     return f"is_{place.kind}", f"{place.path} is a {place.kind}, no file"
@@ -227,7 +227,7 @@ async def _diffable(entry: FileEntry | None, blobs: BlobStore) -> str | None:
 # Writing: each changes the tree of the desk and says what it did.
 
 
-def _new_file(desk: _Desk, place: Place) -> None:
+def _new_file(desk: _Desk, place: PathInTree) -> None:
     """Return when a file can be at this place."""
     if place.blocked_by:
         raise _Failed("not_a_folder", f"{place.blocked_by} is no folder, so nothing can be below it")
@@ -236,7 +236,7 @@ def _new_file(desk: _Desk, place: Place) -> None:
     desk.may_write(place.path)
 
 
-async def _put(desk: _Desk, place: Place, data: bytes) -> None:
+async def _put(desk: _Desk, place: PathInTree, data: bytes) -> None:
     if len(data) > _MAX_FILE_BYTES:
         raise _Failed("too_large", f"{place.path} would have {len(data)} bytes, at most {_MAX_FILE_BYTES}")
     mode = place.entry.mode if place.entry else "100644"

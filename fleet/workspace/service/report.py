@@ -28,7 +28,15 @@ from fleet.workspace.report import (
     WorkspaceReport,
     static_gate,
 )
-from fleet.workspace.service.results import Finding, LineHits, Severity, StageRecord, Suite, SuiteCase, Summary
+from fleet.workspace.service.results import (
+    CheckSummary,
+    CodeFinding,
+    JUnitSuite,
+    LineHits,
+    Severity,
+    StageRecord,
+    SuiteCase,
+)
 from fleet.workspace.service.specs import ALL_STAGES
 
 _CRITICAL = frozenset(
@@ -43,8 +51,8 @@ class Measurement(Frozen):
     """A report and what the next one is compared with: findings and failing tests by name (PL-52, RC-65)."""
 
     report: WorkspaceReport
-    lint: tuple[Finding, ...] = ()
-    static: tuple[Finding, ...] = ()
+    lint: tuple[CodeFinding, ...] = ()
+    static: tuple[CodeFinding, ...] = ()
     failing: tuple[str, ...] = ()
     """Ids of the tests that failed or errored, those of `known_failing` too."""
     failing_e2e: tuple[str, ...] = ()
@@ -71,7 +79,7 @@ class Measurement(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ReportHead:
     """What a report is about (RC-60). `base` is the measurement to compare with; None: everything counts as new."""
 
     run_id: EntityId
@@ -88,15 +96,15 @@ class Head:
 class Outputs:
     """What a pipeline run left, parsed: None where a file is missing or is not of its form."""
 
-    summary: Summary | None = None
-    suite: Suite | None = None
-    e2e: Suite | None = None
-    preview: Suite | None = None
+    summary: CheckSummary | None = None
+    suite: JUnitSuite | None = None
+    e2e: JUnitSuite | None = None
+    preview: JUnitSuite | None = None
     pictures: tuple[Digest, ...] = ()
     """Pictures of the preview's pages, in their order."""
     coverage: LineHits | None = None
-    lint: tuple[Finding, ...] | None = None
-    static: tuple[Finding, ...] | None = None
+    lint: tuple[CodeFinding, ...] | None = None
+    static: tuple[CodeFinding, ...] | None = None
     blobs: Mapping[str, Digest] = field(default_factory=dict[str, Digest])
     """Section -> digest of its result file."""
     log: Digest | None = None
@@ -108,7 +116,7 @@ class Outputs:
     patch: PatchSection | None = None
 
 
-def build_measurement(head: Head, out: Outputs) -> Measurement:
+def build_measurement(head: ReportHead, out: Outputs) -> Measurement:
     """The report of the tree, and what later ones are compared with; a section without evidence is absent (RC-69)."""
     records, base = _records(out), head.base
     stages = _stages(records, out.log)
@@ -160,7 +168,7 @@ def _unit(base: Measurement | None, out: Outputs) -> TestSection | None:
     if suite is not None and before:
         ran = Counter(_function_of(c.id) for c in suite.cases if c.outcome != "skipped")
         gone = sorted((Counter(map(_function_of, before)) - ran).items())
-        suite = Suite((*suite.cases, *(_not_run(name, count) for name, count in gone)))
+        suite = JUnitSuite((*suite.cases, *(_not_run(name, count) for name, count in gone)))
     return _suite(suite, base.failing if base else (), out.blobs.get("unit"))
 
 
@@ -173,14 +181,14 @@ def _not_run(name: str, count: int) -> SuiteCase:
     return SuiteCase(id=name, outcome="errored", message=f"{which} passed before the change and did not run now")
 
 
-def _end_to_end(records: Sequence[StageRecord], out: Outputs) -> Suite | None:
+def _end_to_end(records: Sequence[StageRecord], out: Outputs) -> JUnitSuite | None:
     """The end-to-end tests and the pages of the preview; None when either could not be measured (RC-79, RC-103)."""
     result_of = {"e2e": out.e2e, "preview": out.preview}
     parts = [r for r in records if r.name in result_of]
     if any(r.status in ("error", "timeout") for r in parts):
         return None
     suites = [result_of[r.name] for r in parts if r.status in ("passed", "failed")]
-    return Suite(tuple(case for suite in suites if suite for case in suite.cases)) if suites else None
+    return JUnitSuite(tuple(case for suite in suites if suite for case in suite.cases)) if suites else None
 
 
 def _is_complete(out: Outputs) -> bool:
@@ -203,7 +211,7 @@ def _records(out: Outputs) -> list[StageRecord]:
     ]
 
 
-def _is_denied(record: StageRecord, suite: Suite | None) -> bool:
+def _is_denied(record: StageRecord, suite: JUnitSuite | None) -> bool:
     return suite is not None and bool(suite.cases) and record.status == "failed" and not suite.failing
 
 
@@ -267,7 +275,7 @@ def _build(stages: Sequence[StageRun], out: Outputs) -> BuildSection | None:
     return BuildSection(ok=stage.status == "passed", exit_code=stage.exit_code, log=out.log)
 
 
-def _suite(suite: Suite | None, failing_on_base: Sequence[str], junit: Digest | None) -> TestSection | None:
+def _suite(suite: JUnitSuite | None, failing_on_base: Sequence[str], junit: Digest | None) -> TestSection | None:
     if suite is None or not suite.cases:
         # Nothing collected is no evidence (RG-11), and lets a declaration of RG-77 hold.
         return None
@@ -325,13 +333,13 @@ def severity(code: str) -> Severity:
     return "minor" if code in _MINOR or code.startswith("B") else "major"
 
 
-def _new(findings: Sequence[Finding], base: Sequence[Finding]) -> list[Finding]:
+def _new(findings: Sequence[CodeFinding], base: Sequence[CodeFinding]) -> list[CodeFinding]:
     """Findings that the base lacks; the same one twice where it was once counts once."""
     rest = Counter(findings) - Counter(base)
     return sorted(rest.elements(), key=lambda f: (f.path, f.code, f.message))
 
 
-def _static(new: Sequence[Finding] | None, out: Outputs) -> StaticSection | None:
+def _static(new: Sequence[CodeFinding] | None, out: Outputs) -> StaticSection | None:
     if new is None:
         return None
     counts = _severities(new)
@@ -346,16 +354,16 @@ def _static(new: Sequence[Finding] | None, out: Outputs) -> StaticSection | None
     )
 
 
-def _severities(new: Sequence[Finding]) -> Counter[Severity]:
+def _severities(new: Sequence[CodeFinding]) -> Counter[Severity]:
     # A test may open a shell or use a fixed password: security rules are about the product.
     return Counter(_severity(f) for f in new if not (_is_security(f) and is_test(f.path)))
 
 
-def _severity(finding: Finding) -> Severity:
+def _severity(finding: CodeFinding) -> Severity:
     return finding.severity or severity(finding.code)
 
 
-def _is_security(finding: Finding) -> bool:
+def _is_security(finding: CodeFinding) -> bool:
     """Whether it is one of bandit's rules, as ruff numbers them; other analysers have codes of other forms."""
     return re.fullmatch(r"S\d{3}", finding.code) is not None
 
@@ -371,7 +379,7 @@ def _tool_run(out: Outputs) -> ToolRun:
     return ToolRun(name=name, version=out.summary.tools.get(name, "") if out.summary else "")
 
 
-def _lint(findings: Sequence[Finding] | None, base: Measurement | None, out: Outputs) -> LintSection | None:
+def _lint(findings: Sequence[CodeFinding] | None, base: Measurement | None, out: Outputs) -> LintSection | None:
     if findings is None:
         return None
     new = _new(findings, base.lint if base else ())
@@ -380,7 +388,7 @@ def _lint(findings: Sequence[Finding] | None, base: Measurement | None, out: Out
     return LintSection(ok=errors == 0, errors=errors, warnings=warnings, tool=_tool(out, "lint"))
 
 
-def _security(new: Sequence[Finding] | None, out: Outputs) -> SecuritySection:
+def _security(new: Sequence[CodeFinding] | None, out: Outputs) -> SecuritySection:
     """Secrets by our own patterns, on every language; rules about security only where an analyser has such (ruff)."""
     tools, counts = [ToolRun(name="secrets")], None
     if new is not None and _tool(out, "static") == "ruff":

@@ -47,7 +47,7 @@ class StageRecord(_Read):
     """What measured; "" in summaries that did not name it yet."""
 
 
-class Summary(_Read):
+class CheckSummary(_Read):
     """`out/summary.json`."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -65,7 +65,7 @@ class Summary(_Read):
         return next((s for s in self.stages if s.name == name), None)
 
 
-class Finding(Frozen):
+class CodeFinding(Frozen):
     """One finding of an analyser, without its line: that moves when code above it changes."""
 
     path: str
@@ -75,7 +75,7 @@ class Finding(Frozen):
     """What the analyser's own reader said; None leaves it to the code."""
 
 
-class EditProblem(_Read):
+class RefusedEdit(_Read):
     """Why an edit was refused."""
 
     path: Text
@@ -86,7 +86,7 @@ class EditReport(_Read):
     """`edits.json`: what became of a model's edits."""
 
     applied: bool
-    problems: tuple[EditProblem, ...] = ()
+    problems: tuple[RefusedEdit, ...] = ()
     files: tuple[Text, ...] = ()
     normal_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     diff_lines: Count
@@ -157,7 +157,7 @@ class SuiteCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
+class JUnitSuite:
     """A JUnit file: its tests in order."""
 
     cases: tuple[SuiteCase, ...]
@@ -180,9 +180,9 @@ class LineHits:
     files: Mapping[str, Mapping[int, bool]] = field(default_factory=dict[str, Mapping[int, bool]])
 
 
-def parse_summary(data: bytes | None) -> Summary | None:
+def parse_summary(data: bytes | None) -> CheckSummary | None:
     """The shim's summary."""
-    return _json(Summary, data)
+    return _json(CheckSummary, data)
 
 
 def parse_edits(data: bytes | None) -> EditReport | None:
@@ -200,7 +200,7 @@ _FINDINGS = TypeAdapter(Annotated[list[_RuffFinding], Field(max_length=200_000)]
 _ESLINT = TypeAdapter(Annotated[list[_EslintFile], Field(max_length=200_000)])
 
 
-def parse_findings(data: bytes | None, *, root: str = "/workspace/") -> tuple[Finding, ...] | None:
+def parse_findings(data: bytes | None, *, root: str = "/workspace/") -> tuple[CodeFinding, ...] | None:
     """The findings of an analyser, in ruff's JSON or in ESLint's; paths relative to the workspace."""
     if data is None or len(data) > MAX_BYTES:
         return None
@@ -210,19 +210,19 @@ def parse_findings(data: bytes | None, *, root: str = "/workspace/") -> tuple[Fi
         return _eslint(data, root)
     # A file that does not parse has findings without a code.
     return tuple(
-        Finding(path=_inside(f.filename, root), code=f.code or "E999", message=f.message[:500], severity=f.severity)
+        CodeFinding(path=_inside(f.filename, root), code=f.code or "E999", message=f.message[:500], severity=f.severity)
         for f in rows
     )
 
 
-def _eslint(data: bytes, root: str) -> tuple[Finding, ...] | None:
+def _eslint(data: bytes, root: str) -> tuple[CodeFinding, ...] | None:
     """A warning of ESLint is minor; a file that does not parse has a finding without a rule."""
     try:
         files = _ESLINT.validate_json(data)
     except ValidationError:
         return None
     return tuple(
-        Finding(
+        CodeFinding(
             path=_inside(file.path, root),
             code=one.rule or "syntax",
             message=one.message[:500],
@@ -246,12 +246,12 @@ def _json(model: type[_T], data: bytes | None) -> _T | None:
         return None
 
 
-def parse_junit(data: bytes | None) -> Suite | None:
+def parse_junit(data: bytes | None) -> JUnitSuite | None:
     """The tests of a JUnit XML file."""
     root = _xml(data)
     if root is None or root.tag not in ("testsuites", "testsuite"):
         return None
-    return Suite(tuple(_case(element) for element in root.iter("testcase")))
+    return JUnitSuite(tuple(_case(element) for element in root.iter("testcase")))
 
 
 def _case(element: Element) -> SuiteCase:

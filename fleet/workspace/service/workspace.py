@@ -27,10 +27,10 @@ from fleet.trees.service import read_changes, read_tree
 from fleet.trees.tree import LineChanges, PathChange, Tree, changed_lines, changed_paths
 from fleet.workspace.report import PatchSection
 from fleet.workspace.service import specs
-from fleet.workspace.service.report import Head, Measurement, Outputs, build_measurement
+from fleet.workspace.service.report import Measurement, Outputs, ReportHead, build_measurement
 from fleet.workspace.service.results import (
     MAX_BYTES,
-    Summary,
+    CheckSummary,
     TestFile,
     TestOutcome,
     parse_coverage,
@@ -225,7 +225,7 @@ class WorkspaceService:
             toolchain=toolchain_for(language, toolchain),
         )
         result = await self._held(spec)
-        head = Head(
+        head = ReportHead(
             run_id=run_id,
             story_id=story_id,
             tree=tree,
@@ -382,7 +382,7 @@ def _compare(before: str, after: str) -> tuple[LineChanges, int]:
 _ENDED_FROM_OUTSIDE = frozenset({"timeout", "idle_timeout", "oom_killed", "pids_limit", "disk_limit", "output_limit"})
 
 
-def _believed(summary: Summary | None, result: RunResult) -> Summary | None:
+def _believed(summary: CheckSummary | None, result: RunResult) -> CheckSummary | None:
     """The summary, None where the run ended otherwise than it says: then something else may have written it.
 
     A run that the sandbox ended leaves what its stages had come to.

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.audit.chain import FIELDS, ChainCheck, RawEntry
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.events.envelope import Head
 from fleet.kernel.ids import StreamId
 from tests.support.audit import entries_of
@@ -136,9 +136,9 @@ def test_findings_of_one_stream_are_bounded() -> None:
 
 
 def test_finding_says_what_and_where() -> None:
-    assert str(Finding(Verdict.ROLLED_BACK, "story:st-a", 4, "why")) == "rolled back: story:st-a version 4: why"
-    assert str(Finding(Verdict.DELETED, "story:st-a", None, "why")) == "deleted: story:st-a: why"
-    assert Finding(Verdict.MISSING, "checkpoint", 1, "w").to_json() == {
+    assert str(LogFinding(Verdict.ROLLED_BACK, "story:st-a", 4, "why")) == "rolled back: story:st-a version 4: why"
+    assert str(LogFinding(Verdict.DELETED, "story:st-a", None, "why")) == "deleted: story:st-a: why"
+    assert LogFinding(Verdict.MISSING, "checkpoint", 1, "w").to_json() == {
         "verdict": "missing",
         "subject": "checkpoint",
         "version": 1,

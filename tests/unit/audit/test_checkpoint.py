@@ -29,7 +29,7 @@ from fleet.audit.checkpoint import (
     sign_checkpoint,
 )
 from fleet.audit.files.signing import Ed25519Verifier
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.loss import AttestedHead, Loss, excused, open_loss, parse_loss, sign_loss
 from fleet.audit.merkle import merkle_root
 from fleet.audit.note import note_text, sign_note
@@ -164,7 +164,7 @@ def test_note_is_judged_by_signature_form_and_number() -> None:
     }
     for verdict, (note, sequence) in verdicts.items():
         found = check_note(note, SIGNER.ring, CHECK, sequence=sequence)
-        assert isinstance(found, Finding)
+        assert isinstance(found, LogFinding)
         assert (found.verdict, found.subject, found.version) == (verdict, "checkpoint", sequence)
 
 
@@ -236,7 +236,7 @@ def state(end: int = 8, head: int | None = None, tombstone: Head | None = None, 
 )
 def test_leaf_against_the_log(found: StreamState | None, verdict: Verdict | None) -> None:
     finding = check_leaf(leaf(), found, [], sequence=2)
-    assert (finding.verdict if isinstance(finding, Finding) else finding) == verdict
+    assert (finding.verdict if isinstance(finding, LogFinding) else finding) == verdict
 
 
 def test_archived_leaf_holds_only_with_its_own_tombstone() -> None:
@@ -249,9 +249,9 @@ def test_archived_leaf_holds_only_with_its_own_tombstone() -> None:
 def test_accepted_loss_excuses_what_older_checkpoints_attest_beyond_it() -> None:
     found = loss()
     assert check_leaf(leaf(), state(end=4), [found], sequence=3) == found
-    assert isinstance(check_leaf(leaf(), state(end=4), [found], sequence=4), Finding)
-    assert isinstance(check_leaf(leaf(version=4), state(end=3), [found], sequence=3), Finding)
-    assert isinstance(check_leaf(leaf(TWO), state(end=3), [found], sequence=3), Finding)
+    assert isinstance(check_leaf(leaf(), state(end=4), [found], sequence=4), LogFinding)
+    assert isinstance(check_leaf(leaf(version=4), state(end=3), [found], sequence=3), LogFinding)
+    assert isinstance(check_leaf(leaf(TWO), state(end=3), [found], sequence=3), LogFinding)
     newer = loss(reason="it died once more")
     assert excused([found, newer], ONE, version=5, sequence=1) is newer
 

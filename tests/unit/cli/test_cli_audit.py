@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from fleet.audit.checkpoint import sign_checkpoint
 from fleet.audit.files.signing import KeyFile, read_public_key
 from fleet.audit.files.witness import CheckpointFolder
-from fleet.audit.finding import Finding, Verdict
+from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.service.auditor import AuditReport
 from fleet.cli.app import app
 from fleet.cli.audit.verify import report_of, stream_of
@@ -25,7 +25,7 @@ def fleet(home: Path, *args: str) -> Result:
     return CliRunner().invoke(app, list(args), env=environ)
 
 
-def report(*findings: Finding) -> AuditReport:
+def report(*findings: LogFinding) -> AuditReport:
     return AuditReport(
         streams=2,
         events=9,
@@ -52,7 +52,7 @@ def test_clean_report_ends_with_ok_and_zero(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.rule("EV-32")
 def test_finding_is_named_and_the_command_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    found = Finding(Verdict.ROLLED_BACK, "story:st-a", 4, "checkpoint 2 attests version 4, the log ends at 3")
+    found = LogFinding(Verdict.ROLLED_BACK, "story:st-a", 4, "checkpoint 2 attests version 4, the log ends at 3")
     assert report_of(Output(as_json=True), report(found)) == 4
     told = capsys.readouterr()
     assert "rolled back: story:st-a version 4: checkpoint 2 attests version 4" in told.err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.sessions import LongSession, found_in, generated, recorded
 from fleet.context.compress import PROSE, compress, recall_of, with_prose
 from fleet.context.extract import facts_of, ids_in, paths_in
-from fleet.context.session import FACT_CLASSES, Turn
+from fleet.context.session import FACT_CLASSES, HistoryTurn
 
 SIZES = (8000, 9000, 12_000, 20_000, 40_000)
 SESSIONS = [generated(seed, tokens=SIZES[seed % len(SIZES)]) for seed in range(20)]
@@ -46,11 +46,11 @@ def test_recall_notices_every_line_that_is_taken_out_of_a_ledger() -> None:
             assert min(recall_of(session.turns, cut).values()) < 1, line
 
 
-def turn(kind: str, text: str, **named: str) -> Turn:
-    return Turn(version=1, kind=kind, text=text, **named)  # type: ignore[arg-type]
+def turn(kind: str, text: str, **named: str) -> HistoryTurn:
+    return HistoryTurn(version=1, kind=kind, text=text, **named)  # type: ignore[arg-type]
 
 
-def kept(*turns: Turn) -> list[tuple[str, str]]:
+def kept(*turns: HistoryTurn) -> list[tuple[str, str]]:
     return [(fact.kind, fact.line) for fact in facts_of(turns)]
 
 
@@ -122,7 +122,7 @@ def test_session_of_facts_alone_says_which_class_is_too_large() -> None:
 
 @pytest.mark.rule("CX-30")
 def test_window_holds_the_last_turns_in_order() -> None:
-    turns = [Turn(n + 1, "reasoning", f"thought {n} about nothing at all") for n in range(400)]
+    turns = [HistoryTurn(n + 1, "reasoning", f"thought {n} about nothing at all") for n in range(400)]
     shown = compress(turns).window.splitlines()
     assert shown[-1] == "[reasoning] thought 399 about nothing at all"
     assert shown[1:] == sorted(shown[1:], key=lambda line: int(line.split()[2]))
@@ -139,8 +139,8 @@ def test_window_keeps_a_call_and_its_result_together_or_leaves_both_out(same_eve
             one
             for n in range(200)
             for one in (
-                Turn(2 * n, "prompt", f"call {n} asks for something"),
-                Turn(2 * n + (not same_event), "reply", f"result {n} " + "of it " * words),
+                HistoryTurn(2 * n, "prompt", f"call {n} asks for something"),
+                HistoryTurn(2 * n + (not same_event), "reply", f"result {n} " + "of it " * words),
             )
         ]
         lines = compress(turns).window.splitlines()[1:]
@@ -162,7 +162,7 @@ PIECES = ["## Decisions", "```", "de-1a", "a/b/c.py", "./x.md", "must", "?", "E 
 TEXTS = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(PIECES)), max_size=8).map(" ".join)
 TURNS = st.lists(
     st.builds(
-        Turn,
+        HistoryTurn,
         version=st.integers(1, 9),
         kind=KINDS,
         text=TEXTS,
@@ -176,7 +176,7 @@ TURNS = st.lists(
 @pytest.mark.rule("CX-52", "CX-54")
 @given(TURNS)
 @settings(max_examples=200, deadline=None)
-def test_any_session_is_compressed_with_full_recall_and_always_alike(turns: list[Turn]) -> None:
+def test_any_session_is_compressed_with_full_recall_and_always_alike(turns: list[HistoryTurn]) -> None:
     found = compress(turns)
     assert dict.fromkeys(FACT_CLASSES, 1.0) == found.recall
     assert recall_of(turns, found.text) == found.recall

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.context.compress import compress
 from fleet.context.history import CompressionRule, history_of, is_long, text_digests, turns_of
-from fleet.context.session import Turn
+from fleet.context.session import HistoryTurn
 from fleet.context.summary_text import outline_of
 from fleet.events.approval import ApprovalRejected, ApprovalRequested
 from fleet.kernel.ids import EntityId, Principal
@@ -27,7 +27,7 @@ def long_story(steps: int, *, who: Principal = DEVELOPER, tokens: int = 100) -> 
     return log
 
 
-def of(log: StoryLog, role: str = "developer") -> list[Turn]:
+def of(log: StoryLog, role: str = "developer") -> list[HistoryTurn]:
     config = context_config()
     steps = history_of(log.state, config.roles_of(role))
     texts = {d: json.dumps({"value": {"summary": f"We will use {d.hex[:4]}.py"}}) for d in text_digests(steps)}

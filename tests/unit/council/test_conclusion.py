@@ -24,7 +24,7 @@ from fleet.council.facts import (
 from fleet.council.rounds import OwedBallot, owed
 from fleet.council.state import CouncilState, evolve
 from fleet.council.tally import Decided, NoDecision
-from fleet.council.tests_filter import DroppedTest
+from fleet.council.tests_filter import UntrustedTest
 from tests.support.council import evidence, member, opened, quality_seat, sha, voters
 
 FEW = settings(max_examples=60, deadline=None)
@@ -113,7 +113,7 @@ def test_minority_report_holds_rejections_untrusted_tests_and_equal_candidates()
     state = example()
     key, cast = next(iter(sorted(state.ballots.items())))
     rejecting = cast.ballot.model_copy(update={"votes": cast.ballot.votes | {B: "reject"}})
-    dropped = (DroppedTest("t8", "unstable"), DroppedTest("t9", "failed_by_all"))
+    dropped = (UntrustedTest("t8", "unstable"), UntrustedTest("t9", "failed_by_all"))
     state = replace(
         state,
         ballots={**state.ballots, key: replace(cast, ballot=rejecting)},

@@ -24,7 +24,7 @@ from fleet.kernel.ids import CommandId, Digest, Principal
 from fleet.log.port import Command
 from fleet.owner.story_owner import StoryOwner
 from fleet.owner.workbench import Workbench
-from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, HealthSample
 from tests.support.acting import Crash, MortalLog
 from tests.support.bench import ANA, World, definitions
 from tests.support.deployed import target_of
@@ -106,8 +106,8 @@ def in_state(name: str) -> Callable[[Workbench], bool]:
     return lambda bench: bench.state.state == name
 
 
-def ill(_: Digest, check: HealthCheckSpec) -> Sample:
-    return Sample(1.0, f"status 503 from {check.target}")
+def ill(_: Digest, check: HealthCheckSpec) -> HealthSample:
+    return HealthSample(1.0, f"status 503 from {check.target}")
 
 
 def parked(bench: Workbench) -> bool:
@@ -209,7 +209,7 @@ async def test_rollback_that_fails_waits_for_a_person_and_then_goes_back():
 async def test_later_breach_opens_an_incident_that_closes_once_a_later_deployment_has_been_healthy():
     looks = iter([0.0, 0.0, 0.0, 1.0])
     at = Watcher(
-        deployments=MemoryDeployments(looks=lambda _, __: Sample(next(looks, 0.0), "seen")),
+        deployments=MemoryDeployments(looks=lambda _, __: HealthSample(next(looks, 0.0), "seen")),
         monitor={"window_s": 60, "checks": [check("alive")]},
     )
     # A person sends it back here: what the system does by itself then is asked of the plan.
@@ -238,10 +238,10 @@ async def test_environment_that_runs_something_else_says_nothing_about_the_story
     class Busy(MemoryDeployments):
         """As soon as something is watched, another story is deployed there."""
 
-        async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+        async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
             current, _ = self._now[environment]
             await self.deploy(replace(current, key=key_of("c"), story=story_id()))
-            return Sample(0.0, "well")
+            return HealthSample(0.0, "well")
 
     at = await Watcher(deployments=Busy(), monitor={"window_s": 600, "checks": [check("alive")]}).begin()
     bench = await at.work(parked)
@@ -293,7 +293,7 @@ async def test_story_that_sees_it_before_it_is_told_names_who_did_it_too():
     class Ends(MemoryDeployments):
         """A person ends it while it is looked at, and the story is not told yet."""
 
-        async def sample(self, environment: str, check: HealthCheckSpec) -> Sample:
+        async def sample(self, environment: str, check: HealthCheckSpec) -> HealthSample:
             if (await self.standing(environment)).key:
                 await self.stop(environment, told="user:root stopped it by hand: it leaks memory")
             return await super().sample(environment, check)

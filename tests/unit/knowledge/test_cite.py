@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.knowledge.cite import Note, cite, rank_notes
-from fleet.knowledge.facts import Symbol
+from fleet.knowledge.facts import Definition
 from fleet.knowledge.rank import ask
 
 TEXT = "import os\n\n\n\n\n\n\n\ndef add(item):\n    reserve = True\n\n    expires = 3\n    return reserve\n"
-SYMBOLS = (Symbol("function", "add", 9, 14),)
+SYMBOLS = (Definition("function", "add", 9, 14),)
 
 
 def flat(_: str) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.knowledge.extract import MAX_BYTES, extract
-from fleet.knowledge.facts import FileFacts, Symbol, decode_facts, encode_facts
+from fleet.knowledge.facts import Definition, FileFacts, decode_facts, encode_facts
 from fleet.knowledge.languages import LANGUAGES, language_of, role_of
 
 PYTHON = b'''"""Shopping carts."""
@@ -44,11 +44,11 @@ def facts_of(path: str, data: bytes) -> FileFacts:
 
 def test_python_file_gives_symbols_with_owner_and_lines() -> None:
     assert facts_of("shop/cart.py", PYTHON).symbols == (
-        Symbol("value", "LIMIT", 10, 11),
-        Symbol("class", "Cart", 12, 21),
-        Symbol("method", "Cart.add", 15, 19),
-        Symbol("method", "Cart.drop", 20, 21),
-        Symbol("function", "total", 22, 23),
+        Definition("value", "LIMIT", 10, 11),
+        Definition("class", "Cart", 12, 21),
+        Definition("method", "Cart.add", 15, 19),
+        Definition("method", "Cart.drop", 20, 21),
+        Definition("function", "total", 22, 23),
     )
 
 

@@ -20,7 +20,7 @@ from fleet.models.engines.recorded import (
     present_toolchain,
     read_about,
 )
-from fleet.models.memory import Rule, ScriptedChatModel
+from fleet.models.memory import ReplyRule, ScriptedChatModel
 
 
 def request(text: str = "write add", *, seed: int = 0) -> ChatRequest:
@@ -116,7 +116,7 @@ def test_place_names_nothing_that_another_run_calls_otherwise(request_id: str, p
 
 
 async def test_miss_names_digest_work_folder_how_to_record_and_where_the_nearest_differs(tmp_path: Path) -> None:
-    inner = ScriptedChatModel([Rule(lambda asked: True, ["x"])])
+    inner = ScriptedChatModel([ReplyRule(lambda asked: True, ["x"])])
     await RecordingChatModel(inner, tmp_path).complete(request("the task takes 5 steps"), request_id="r", timeout_s=60)
     (tmp_path / "broken.json").write_text("{")
     asked = request("the task takes 7 steps")

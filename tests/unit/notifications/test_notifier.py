@@ -23,13 +23,13 @@ from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId
 from fleet.log.memory import MemoryDeadLetters, MemoryEventLog, MemoryFeed
 from fleet.notifications.memory import MemoryNotificationBook, MemoryNotificationTarget
 from fleet.notifications.port import Notification, OwedNotice
-from fleet.notifications.service import WAITS_S, Notifier, StateOf, Wanted, delivery_id
+from fleet.notifications.service import WAITS_S, Notifier, StateOf, Subscription, delivery_id
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 from fleet.telemetry.memory import MemoryMeter
 from tests.support.story_events import CONTENT, PO, STORY, TASK, StoryLog, created_payload, story, subject
 
-ALL = Wanted(frozenset(["approval_requested", "time_limit_passed", "incident_opened"]))
+ALL = Subscription(frozenset(["approval_requested", "time_limit_passed", "incident_opened"]))
 SECRET = "ghp_" + "a1B2" * 9
 
 
@@ -137,7 +137,7 @@ class World:
         self,
         name: str = "bot",
         *,
-        wanted: Wanted = ALL,
+        wanted: Subscription = ALL,
         target: MemoryNotificationTarget | None = None,
         state_of: StateOf | None = None,
     ) -> Notifier:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fleet.kernel.errors import InvalidInput
 from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig
-from fleet.planning.content import StoryText
+from fleet.planning.content import ReadableText
 from fleet.planning.refine import RefinedStory, keeps_every_character, refine_story
 from fleet.planning.suggest import StorySuggestion, suggest_story
 
@@ -29,8 +29,8 @@ def refine(title: str, description: str, criteria: Any, *, language: str = "en")
     return refine_story(title, description, criteria, language=language, config=CONFIG)
 
 
-def text_of(refined: RefinedStory) -> StoryText:
-    return StoryText(refined.title, refined.description, refined.acceptance_criteria)
+def text_of(refined: RefinedStory) -> ReadableText:
+    return ReadableText(refined.title, refined.description, refined.acceptance_criteria)
 
 
 @pytest.mark.rule("SC-40", "SC-42")
@@ -121,7 +121,7 @@ texts = st.one_of(
 def test_refine_keeps_every_character_and_is_idempotent(
     title: str, description: str, criteria: list[str], language: str
 ) -> None:
-    original = StoryText(title, description, tuple(criteria))
+    original = ReadableText(title, description, tuple(criteria))
     refined = refine(*original, language=language)
     assert keeps_every_character(original, text_of(refined))
     assert refined.score_after == refined.score_before
@@ -134,15 +134,15 @@ def test_refine_keeps_every_character_and_is_idempotent(
 @pytest.mark.parametrize(
     ("refined", "is_kept"),
     [
-        (StoryText("A Title", "text", ("one", "two")), True),
-        (StoryText("a Title", "text", ("one",)), False),
-        (StoryText("A Title", "text", ()), False),
-        (StoryText("A Title", "txet", ("one",)), False),
-        (StoryText("A Title", "text", ("on",)), False),
+        (ReadableText("A Title", "text", ("one", "two")), True),
+        (ReadableText("a Title", "text", ("one",)), False),
+        (ReadableText("A Title", "text", ()), False),
+        (ReadableText("A Title", "txet", ("one",)), False),
+        (ReadableText("A Title", "text", ("on",)), False),
     ],
 )
-def test_proposal_that_removes_or_changes_a_character_is_found(refined: StoryText, is_kept: bool) -> None:
-    assert keeps_every_character(StoryText("A Title", "text", ("one",)), refined) is is_kept
+def test_proposal_that_removes_or_changes_a_character_is_found(refined: ReadableText, is_kept: bool) -> None:
+    assert keeps_every_character(ReadableText("A Title", "text", ("one",)), refined) is is_kept
 
 
 @pytest.mark.rule("SC-50", "SC-51")
@@ -162,7 +162,7 @@ def test_suggest_keeps_the_goal_and_asks_for_every_placeholder(language: str) ->
     )  # fmt: skip
     assert found.score == 100
     refined = refine(story.title, story.description, story.acceptance_criteria, language=language)
-    assert text_of(refined) == StoryText(story.title, story.description, story.acceptance_criteria)
+    assert text_of(refined) == ReadableText(story.title, story.description, story.acceptance_criteria)
 
 
 @pytest.mark.rule("SC-50", "SC-51")

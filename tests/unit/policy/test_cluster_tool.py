@@ -14,7 +14,7 @@ from fleet.kernel.ids import RunKey, StoryId
 from fleet.policy.catalogue import TOOL_OPS, WRITE_OPS
 from fleet.policy.commands.cluster import (
     KINDS,
-    Place,
+    ClusterContext,
     chart_hosts,
     dry_run_argv,
     helm_argv,
@@ -31,7 +31,7 @@ from fleet.trees.memory import MemoryBlobStore
 from tests.support.tool_calls import call_of, context_of
 from tests.support.tool_kit import DirectSandbox
 
-PLACE = Place("secret://kube-staging", "staging", "shop")
+PLACE = ClusterContext("secret://kube-staging", "staging", "shop")
 FIXED = ("--kubeconfig", "secret://kube-staging", "--context", "staging", "--namespace", "shop")
 ARGS: dict[str, Any] = {"kind": "deployment", "name": "web", "manifest": "k8s/web.yaml", "replicas": 2}
 HELM: dict[str, Any] = {"release": "web", "chart": "oci://charts.test/web", "path": "chart"}

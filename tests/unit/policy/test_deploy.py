@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fleet.policy.deploy import DeployTarget, HealthCheckSpec, Sample, judged, target_for
+from fleet.policy.deploy import DeployTarget, HealthCheckSpec, HealthSample, judged, target_for
 from tests.support.deployed import target_of
 
 CHECK: dict[str, Any] = {"name": "alive", "kind": "http", "target": "/healthz", "threshold": 0}
@@ -119,14 +119,14 @@ def test_target_in_a_cluster_of_the_wrong_form_is_refused(target: dict[str, Any]
 
 @pytest.mark.rule("LC-49", "GL-18")
 def test_window_counts_failed_looks_and_lines_and_takes_the_highest_of_a_metric():
-    seen = [Sample(1.0, "status 503"), Sample(0.0, "status 200"), Sample(1.0, "again")]
+    seen = [HealthSample(1.0, "status 503"), HealthSample(0.0, "status 200"), HealthSample(1.0, "again")]
     assert judged(check(threshold=2), seen).ok
     assert not judged(check(threshold=1), seen).ok
     assert judged(check(threshold=1), seen).detail == "status 503"
     assert judged(check(kind="log_pattern", target="ERROR", threshold=2), seen).value == 2
     metric = check(kind="metric", target="/metrics#errors_total", threshold=1)
     assert judged(metric, seen).ok
-    assert judged(metric, [*seen, Sample(1.5)]).value == 1.5
+    assert judged(metric, [*seen, HealthSample(1.5)]).value == 1.5
     assert not judged(check(threshold=5), []).ok
 
 

@@ -14,7 +14,7 @@ from fleet.kernel.ids import RunKey, StoryId
 from fleet.policy.runs.spec import RepoMount, RunSpec
 from fleet.remote.nodes import NodeView, NodeWatch
 from fleet.remote.ports import RaySandbox
-from fleet.remote.supervisors import Patience, RayPeers, Supervisors
+from fleet.remote.supervisors import RayPeers, SearchPatience, Supervisors
 from fleet.sandbox.port import SandboxHealth
 from fleet.sandbox.service.spread import ranked
 
@@ -63,7 +63,7 @@ class Ray:
 
     def supervisors(self, *, fresh_s: float = 60, verdict_s: float = 60) -> Supervisors:
         given: Any = self
-        return Supervisors(given, HOME, given, patience=Patience(fresh_s, 0.01, verdict_s))
+        return Supervisors(given, HOME, given, patience=SearchPatience(fresh_s, 0.01, verdict_s))
 
     def sandbox(self, spread: Supervisors | None = None) -> RaySandbox:
         given: Any = self

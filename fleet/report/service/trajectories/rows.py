@@ -69,7 +69,7 @@ class StoryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepRow:
+class WorkRow:
     """One thing that was done: a model call, a tool call, a run in the sandbox, or a call that the policy denied."""
 
     story_id: str
@@ -294,13 +294,13 @@ class EventRow:
 
 
 TrajectoryRow: TypeAlias = (
-    StoryRow | StepRow | MessageRow | CouncilRow | ContributionRow | EvidenceRow | BallotRow | EventRow
+    StoryRow | WorkRow | MessageRow | CouncilRow | ContributionRow | EvidenceRow | BallotRow | EventRow
 )
 
 TRAJECTORY_TABLES: Mapping[str, type[TrajectoryRow]] = MappingProxyType(
     {
         "stories": StoryRow,
-        "steps": StepRow,
+        "steps": WorkRow,
         "messages": MessageRow,
         "councils": CouncilRow,
         "contributions": ContributionRow,

@@ -13,7 +13,7 @@ from fleet.events.payload import Payload
 from fleet.events.step import Cost, Provenance, StepFinished, StepOutcomeUnknown, StepResolved, StepStarted, ToolDenied
 from fleet.kernel.errors import ArtifactNotFound, FleetError
 from fleet.kernel.ids import Digest, StepId
-from fleet.report.service.trajectories.rows import JsonText, MessageRow, StepRow, ToolAsked
+from fleet.report.service.trajectories.rows import JsonText, MessageRow, ToolAsked, WorkRow
 from fleet.secrets.service import KnownSecrets
 from fleet.trees.port import BlobStore
 
@@ -115,7 +115,7 @@ class StepRows:
         """Steps that were begun so far."""
         return len(self._done) + len(self._open)
 
-    async def take(self, event: StoredEvent, payload: Payload) -> list[StepRow | MessageRow]:
+    async def take(self, event: StoredEvent, payload: Payload) -> list[WorkRow | MessageRow]:
         """The rows that are complete with this event."""
         match payload:
             case StepStarted():
@@ -134,12 +134,12 @@ class StepRows:
             case _:
                 return []
 
-    def end(self) -> list[StepRow | MessageRow]:
+    def end(self) -> list[WorkRow | MessageRow]:
         """The rows of steps that are not over."""
         left = sorted(self._open.values(), key=lambda step: step.event.version)
         return [self._row(step, "unknown" if step.is_unknown else "unfinished") for step in left]
 
-    async def _finished(self, step: _Open, event: StoredEvent, done: StepFinished) -> list[StepRow | MessageRow]:
+    async def _finished(self, step: _Open, event: StoredEvent, done: StepFinished) -> list[WorkRow | MessageRow]:
         result: Any = await self._texts.value(done.result_digest)
         if step.started.kind != "model":
             return [self._row(step, done.outcome, done=done, at_ms=event.ts_ms, result=result)]
@@ -197,10 +197,10 @@ class StepRows:
         at_ms: int | None = None,
         result: Any = None,
         request: Any = None,
-    ) -> StepRow:
+    ) -> WorkRow:
         started, cost = step.started, done.cost if done else Cost()
         made = done.provenance if done else Provenance()
-        return StepRow(
+        return WorkRow(
             story_id=self._story_id,
             step_id=started.step_id,
             version=step.event.version,
@@ -236,8 +236,8 @@ class StepRows:
             cost_microusd=cost.cost_microusd if cost.priced else None,
         )
 
-    def _denied(self, event: StoredEvent, denied: ToolDenied) -> StepRow:
-        return StepRow(
+    def _denied(self, event: StoredEvent, denied: ToolDenied) -> WorkRow:
+        return WorkRow(
             story_id=self._story_id,
             step_id=None,
             version=event.version,

@@ -9,11 +9,11 @@ import pytest
 
 from fleet.kernel.digest import digest_of
 from fleet.kernel.ids import EntityId, StoryId
-from fleet.workspace.service.report import Head, Measurement, Outputs, build_measurement, severity
-from fleet.workspace.service.results import Finding, LineHits, StageRecord, Suite, SuiteCase, Summary
+from fleet.workspace.service.report import Measurement, Outputs, ReportHead, build_measurement, severity
+from fleet.workspace.service.results import CheckSummary, CodeFinding, JUnitSuite, LineHits, StageRecord, SuiteCase
 
 TREE = digest_of(b"tree")
-HEAD = Head(run_id=EntityId("rn-1"), story_id=StoryId("st-1"), tree=TREE, rigor="L1")
+HEAD = ReportHead(run_id=EntityId("rn-1"), story_id=StoryId("st-1"), tree=TREE, rigor="L1")
 NAMES = ("build", "unit", "lint", "static", "e2e")
 
 
@@ -22,24 +22,24 @@ def record(name: str, **fields: object) -> StageRecord:
     return StageRecord.model_validate({"name": name, **defaults, **fields})
 
 
-def summary(*records: StageRecord) -> Summary:
+def summary(*records: StageRecord) -> CheckSummary:
     given = {r.name: r for r in records}
     stages = tuple(given.get(name, record(name)) for name in NAMES)
-    return Summary(schema=1, stages=stages, tools={"ruff": "0.14"})  # type: ignore[call-arg]
+    return CheckSummary(schema=1, stages=stages, tools={"ruff": "0.14"})  # type: ignore[call-arg]
 
 
 def case(name: str, outcome: str = "passed") -> SuiteCase:
     return SuiteCase(id=name, outcome=outcome, message="no", file="tests/test_a.py", line=3)  # type: ignore[arg-type]
 
 
-def finding(code: str, path: str = "a.py", message: str = "m") -> Finding:
-    return Finding(path=path, code=code, message=message)
+def finding(code: str, path: str = "a.py", message: str = "m") -> CodeFinding:
+    return CodeFinding(path=path, code=code, message=message)
 
 
 GOOD = Outputs(
     summary=summary(),
-    suite=Suite((case("t1"), case("t2"))),
-    e2e=Suite((case("e1"),)),
+    suite=JUnitSuite((case("t1"), case("t2"))),
+    e2e=JUnitSuite((case("e1"),)),
     coverage=LineHits({"src/a.py": {1: True, 2: True, 3: False}, "tests/test_a.py": {1: True}}),
     lint=(),
     static=(),
@@ -90,7 +90,7 @@ def test_coverage_counts_changed_executable_lines_of_product_code() -> None:
 
 @pytest.mark.rule("PL-52")
 def test_tests_failing_on_the_base_are_excluded_by_name_and_listed() -> None:
-    suite = Suite((case("t1"), case("old", "failed"), case("new", "failed"), case("err", "errored")))
+    suite = JUnitSuite((case("t1"), case("old", "failed"), case("new", "failed"), case("err", "errored")))
     head = replace(HEAD, base=base(failing=("gone", "old", "t1"), passing=()))
     measurement = build_measurement(head, replace(GOOD, suite=suite))
     unit = measurement.report.unit
@@ -104,17 +104,17 @@ def test_tests_failing_on_the_base_are_excluded_by_name_and_listed() -> None:
 @pytest.mark.rule("PL-52", "RG-11")
 def test_test_that_passed_on_the_base_and_did_not_run_is_an_error_by_its_function() -> None:
     names = ("t1", "t2", "t3[a]", "t3[b]", "t3[c]", "t4", "x[<obj at 0x1>]")
-    first = build_measurement(HEAD, replace(GOOD, suite=Suite(tuple(map(case, names)))))
+    first = build_measurement(HEAD, replace(GOOD, suite=JUnitSuite(tuple(map(case, names)))))
     assert first.passing == tuple(sorted(names))
     now = (case("t1"), case("t2", "skipped"), case("t3[a]"), case("x[<obj at 0x2>]"), case("t5"))
-    unit = build_measurement(replace(HEAD, base=first), replace(GOOD, suite=Suite(now))).report.unit
+    unit = build_measurement(replace(HEAD, base=first), replace(GOOD, suite=JUnitSuite(now))).report.unit
     assert unit is not None
     assert (unit.ok, unit.passed, unit.errored) == (False, 4, 3)
     said = {failure.id: failure.message for failure in unit.failures}
     assert set(said) == {"t2", "t3", "t4"}
     assert said["t3"] == "2 of its cases passed before the change and did not run now"
     old = first.model_copy(update={"passing": None})
-    unmeasured = build_measurement(replace(HEAD, base=old), replace(GOOD, suite=Suite(now))).report.unit
+    unmeasured = build_measurement(replace(HEAD, base=old), replace(GOOD, suite=JUnitSuite(now))).report.unit
     assert unmeasured is not None
     assert unmeasured.ok is True
 
@@ -181,14 +181,14 @@ def test_lost_result_file_makes_its_section_absent_and_its_stage_an_error(
 def test_pages_of_a_preview_count_as_end_to_end_tests_and_without_a_browser_there_is_no_evidence() -> None:
     def with_preview(tests: StageRecord, looks: StageRecord, **fields: object) -> Outputs:
         stages = (*summary(tests).stages, looks)
-        pages = Suite((case("preview::/", "failed"), case("preview::/b")))
+        pages = JUnitSuite((case("preview::/", "failed"), case("preview::/b")))
         found = {"preview": pages, "pictures": (TREE,), "blobs": {"preview": TREE}, **fields}
         return replace(GOOD, summary=GOOD.summary.model_copy(update={"stages": stages}), **found)  # type: ignore[union-attr]
 
     none = record("e2e", status="skipped", exit_code=5)
     red = record("preview", status="failed", exit_code=1, started_at_ms=2000, finished_at_ms=2500)
     both = build_measurement(HEAD, with_preview(record("e2e"), red))
-    alone = build_measurement(HEAD, with_preview(none, red, e2e=Suite(())))
+    alone = build_measurement(HEAD, with_preview(none, red, e2e=JUnitSuite(())))
     assert both.failing_e2e == ("preview::/",)
     assert both.report.e2e is not None
     assert (both.report.e2e.ok, both.report.e2e.passed, both.report.e2e.failed) == (False, 2, 1)
@@ -229,21 +229,21 @@ def test_run_without_a_summary_is_not_complete_and_proves_nothing() -> None:
 
 @pytest.mark.rule("RG-11")
 def test_suite_that_collected_nothing_is_no_evidence() -> None:
-    out = replace(GOOD, summary=summary(record("e2e", status="skipped", exit_code=5)), e2e=Suite(()))
+    out = replace(GOOD, summary=summary(record("e2e", status="skipped", exit_code=5)), e2e=JUnitSuite(()))
     report = build_measurement(HEAD, out).report
     assert report.e2e is None
     assert report.complete is True
-    assert build_measurement(HEAD, replace(GOOD, suite=Suite(()))).report.unit is None
+    assert build_measurement(HEAD, replace(GOOD, suite=JUnitSuite(()))).report.unit is None
 
 
 def test_unknown_stage_of_a_newer_shim_is_left_out() -> None:
-    extra = Summary(schema=1, stages=(*summary().stages, record("deploy")))  # type: ignore[call-arg]
+    extra = CheckSummary(schema=1, stages=(*summary().stages, record("deploy")))  # type: ignore[call-arg]
     names = [stage.name for stage in build_measurement(HEAD, replace(GOOD, summary=extra)).report.stages]
     assert "deploy" not in names
 
 
 def test_measurement_survives_its_encoding() -> None:
-    out = replace(GOOD, lint=(finding("F401"),), suite=Suite((case("t", "failed"),)))
+    out = replace(GOOD, lint=(finding("F401"),), suite=JUnitSuite((case("t", "failed"),)))
     measurement = build_measurement(HEAD, out)
     assert Measurement.decode(measurement.encode()) == measurement
     assert Measurement.decode(measurement.encode()).encode() == measurement.encode()
@@ -254,12 +254,12 @@ def test_tools_of_another_language_are_named_and_give_no_security_rules() -> Non
     stages = summary(record("static", tool="clippy"), record("lint", tool="eslint"), record("unit", tool="cargo test"))
     said = stages.model_copy(update={"tools": {"clippy": "1.95.0"}, "coverage_tool": "go cover"})
     found = [
-        Finding(path="a.rs", code=code, message="m", severity=level)
+        CodeFinding(path="a.rs", code=code, message="m", severity=level)
         for code, level in (("E0308", "critical"), ("S100", "major"), ("clippy::x", "minor"))
     ]
     lint = (
-        Finding(path="a.js", code="semi", message="m"),
-        Finding(path="a.js", code="x", message="m", severity="minor"),
+        CodeFinding(path="a.js", code="semi", message="m"),
+        CodeFinding(path="a.js", code="x", message="m", severity="minor"),
     )
     report = build_measurement(HEAD, replace(GOOD, summary=said, static=tuple(found), lint=lint)).report
     assert report.static is not None
@@ -293,7 +293,7 @@ def test_stages_that_a_language_lacks_are_skipped_and_their_sections_absent() ->
 
 @pytest.mark.rule("RG-11", "CN-30")
 def test_nothing_measured_is_kept_only_where_nothing_was_before():
-    sound, empty = build_measurement(HEAD, GOOD), build_measurement(HEAD, replace(GOOD, suite=Suite(())))
+    sound, empty = build_measurement(HEAD, GOOD), build_measurement(HEAD, replace(GOOD, suite=JUnitSuite(())))
     lost = build_measurement(HEAD, replace(GOOD, suite=None))
     assert sound.keeps(None)
     assert sound.keeps(empty)
