@@ -28,7 +28,7 @@ def main() -> int:
     if named not in EXAMPLES:
         say(f"There is no example {named!r}: choose one of {', '.join(EXAMPLES)}.")
         return 2
-    example, repo = _repository(EXAMPLES[named])
+    example, repo = example_at_hand(EXAMPLES[named])
     if model == "recorded":
         _say_what_is_recorded(example)
         model = f"recorded:{example.replies}"
@@ -40,7 +40,7 @@ def main() -> int:
     return code
 
 
-def _repository(example: Example) -> tuple[Example, Path]:
+def example_at_hand(example: Example) -> tuple[Example, Path]:
     """The example with its repository; the bundled one where the library cannot be had."""
     try:
         return example, example.repository(STAGE / "repo")
