@@ -11,7 +11,8 @@ so that a person, or a model that has no such server, can be the model of a run 
                             === END
     0007.reply.json     the same, where a script writes it: {"text": "...", "uses": [{"name": "...", "arguments": {}}]}
 
-A reply whose only line is `=== AGAIN` is the earlier one that the request names: it was looked at, and still fits.
+A reply whose only line is `=== AGAIN` is the earlier one that the request names: it was looked at, and still fits. The
+same difference in later requests of the run needs no further look.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class PlayedModel:
 
     def __init__(self, folder: Path, recall: Recall) -> None:
         self._folder, self._recall = folder, recall
-        self._lock, self._count = threading.Lock(), 0
+        self._lock, self._count, self._accepted = threading.Lock(), 0, set[str]()
         self.differences: dict[str, int] = {}
         """What differed in the frames of replies that were taken again, and how often."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ class PlayedModel:
     def answer(self, request: dict[str, Any], is_wanted: Callable[[], bool]) -> Reply | None:
         """The reply, once it is there; None when nobody waits for it any more."""
         earlier = self._recall(request)
-        if earlier is not None and earlier.is_frame:
+        if earlier is not None and (earlier.is_frame or self._accepted.issuperset(earlier.difference.splitlines())):
             if earlier.difference:
                 with self._lock:
                     self.differences[earlier.difference] = self.differences.get(earlier.difference, 0) + 1
@@ -101,6 +102,7 @@ class PlayedModel:
             return None
         text = written.read_text()
         if text.strip() == AGAIN and earlier is not None:
+            self._accepted.update(earlier.difference.splitlines())
             return earlier.reply
         offers = [ToolOffer.model_validate(tool["function"]) for tool in request.get("tools", [])]
         if not offers:

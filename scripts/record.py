@@ -75,10 +75,24 @@ def main(arguments: Sequence[str]) -> int:
     if played.differences and not given.yes and not _is_accepted():
         say(f"The recording {kept} is as it was; the new one is in {fresh}.")
         return 1
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(fresh, kept)
+    put_in_place(fresh, kept)
     say(f"{kept} holds the recording.")
     return 0
+
+
+def put_in_place(fresh: Path, kept: Path) -> None:
+    """The folder holds the fresh recording; what was recorded before for the same request stays as it was."""
+    wanted = {path.relative_to(fresh) for path in fresh.rglob("*.json")}
+    for path in sorted(kept.rglob("*"), reverse=True):
+        if path.is_file() and path.relative_to(kept) not in wanted:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    for name in sorted(wanted):
+        # Versions of tools may have changed, which no digest of a request says.
+        if not (kept / name).exists() or len(name.parts) == 1:
+            (kept / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fresh / name, kept / name)
 
 
 def _run(story: Path, repo: Path, model: str | None, address: str, replies: Path) -> int:

@@ -87,7 +87,7 @@ def _search(call: SessionCall, head: Digest, toolchain: str) -> RunSpec:
     where = "." if path == "." else f"./{check_path(path)}"
     # grep gives up on a pattern that explodes, and it does so inside: no expression of a model runs in this process.
     include = (f"--include={glob.rpartition('/')[2]}",) if glob else ()
-    fixed = ("grep", "-rnIP", "--max-count=200", "--exclude-dir=.git", *include, "-e", pattern, "--", where)
+    fixed = ("grep", "-rnHIP", "--max-count=200", "--exclude-dir=.git", *include, "-e", pattern, "--", where)
     limits = _LIMITS.model_copy(update={"overall_s": _SEARCH_S, "idle_s": _SEARCH_S, "output_bytes": 1 << 20})
     return RunSpec(argv=fixed, tree=head, env=_CLEAN, limits=limits, toolchain=toolchain)
 

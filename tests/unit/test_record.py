@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -18,7 +19,7 @@ from fleet.models.engines.openai import OpenAIChatModel
 from fleet.models.engines.recorded import RecordedChatModel, RecordingChatModel
 from fleet.models.memory import ScriptedChatModel
 from scripts.played_model import AGAIN, MODEL, PlayedModel, served
-from scripts.record import ENGINE, Recalled
+from scripts.record import ENGINE, Recalled, put_in_place
 
 RULES = "Work: engineer\nCall a tool."
 BLOCK = "I look.\n=== CALL read\n=== ARG path\na.py\n=== END\n"
@@ -103,6 +104,8 @@ async def test_request_that_asks_something_else_waits_for_who_looks_at_the_diffe
     folder = tmp_path / "asked"
     with served(PlayedModel(folder, Recalled(tmp_path / "replies"))) as address, writing(folder, AGAIN) as read:
         reply = await ask(address, asked(result="exit 1"))
+        # The same difference once more needs nobody.
+        assert await ask(address, asked(result="exit 1")) == reply.model_copy(update={"latency_ms": ANY})
     assert reply.text == "now the tests"
     assert "-exit 0\n+exit 1" in read[0]
     # The recording itself answers the question that it was asked, and no other.
@@ -123,3 +126,17 @@ async def test_request_that_nobody_waits_for_any_more_is_marked(tmp_path: Path) 
                 return
             await asyncio.sleep(0.05)
     pytest.fail("the request still waits")
+
+
+def test_fresh_recording_replaces_the_old_one_but_for_requests_that_are_the_same(tmp_path: Path) -> None:
+    fresh, kept = tmp_path / "fresh", tmp_path / "kept"
+    for folder, names in ((kept, ("a/1/same", "a/2/old", "b/1/gone")), (fresh, ("a/1/same", "a/2/new"))):
+        for name in names:
+            path = folder / f"{name}.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(folder.name)
+        (folder / "recording.json").write_text(folder.name)
+    put_in_place(fresh, kept)
+    found = {path.relative_to(kept).as_posix(): path.read_text() for path in kept.rglob("*") if path.is_file()}
+    assert found == {"a/1/same.json": "kept", "a/2/new.json": "fresh", "recording.json": "fresh"}
+    assert not (kept / "b").exists()

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.engineering.commands import found_by, spec_of
+from fleet.engineering.tools import SessionCall
 from fleet.kernel.errors import ReplyMalformed
+from fleet.kernel.ids import Digest
 from fleet.policy.rules.table import Rule
 from fleet.policy.runs.calls import JUNIT
 from fleet.sandbox.memory import Program, ProgramEnd, ProgramStart
@@ -256,3 +261,13 @@ async def test_reply_of_any_size_and_form_is_answered_in_the_session():
     with pytest.raises(ReplyMalformed):
         await world.deliver()
     assert 1 <= len(world.agents.requests) <= 3
+
+
+def test_search_in_one_file_names_the_file_too(tmp_path: Path):
+    (tmp_path / "a.py").write_text("x = 1\ny = 2\n")
+    call = SessionCall(name="search", args={"pattern": "y =", "path": "a.py"})
+    spec = spec_of(call, Digest(f"sha256:{'0' * 64}"), toolchain="python", language="python")
+    found = subprocess.run(spec.argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (
+        found_by(found.stdout.splitlines(), glob="", most=9, chars=999) == "1 hits in 1 files: a.py (1)\na.py:2:y = 2"
+    )
