@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from fleet.kernel.errors import ConfigError
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that are this machine: plain HTTP to them can be read by nobody else."""
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 
 def safe_address(url: str, *, allow_http: bool = False) -> httpx2.URL | None:
-    """The address, if a secret may be sent there: https, or plain HTTP to this machine, without user, query, fragment.
+    """The address, or None where no secret may be sent to it.
 
-    None for any other text. A caller words the refusal and shows no more of the text than its own rules allow: what
-    is no address may hold a password.
+    One may over TLS and to this machine, and the address has neither user nor query nor fragment. A caller words the
+    refusal, and shows no more of the text than its own rules allow: what is no address may hold a password.
 
     Args:
         allow_http: plain HTTP to other machines as well.
@@ -27,7 +29,8 @@ def safe_address(url: str, *, allow_http: bool = False) -> httpx2.URL | None:
     except (httpx2.InvalidURL, ValueError):
         return None
     is_safe = found.scheme == "https" or (found.scheme == "http" and (allow_http or found.host in LOOPBACK))
-    return found if is_safe and found.host and not (found.userinfo or found.query or found.fragment) else None
+    is_plain = _HOST.fullmatch(found.host) and not (found.userinfo or found.query or found.fragment)
+    return found if is_safe and is_plain else None
 
 
 def trust_of(ca_file: Path | None, *, key: str | None = None) -> ssl.SSLContext:

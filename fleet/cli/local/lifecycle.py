@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fleet.models.figures import EngineFigures
     from fleet.planning.platform_state import FleetPause
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 def desk_address(url: str | None, token_file: Path, *, is_terminal: bool) -> str | None:
     """Where a browser finds the desk; with the token of the local user after `#`, which no browser sends anywhere.
@@ -36,7 +34,9 @@ def desk_address(url: str | None, token_file: Path, *, is_terminal: bool) -> str
     """
     if url is None:
         return None
-    token = _token(token_file) if is_terminal and urlsplit(url).hostname in _LOOPBACK else ""
+    from fleet.web.trust import LOOPBACK
+
+    token = _token(token_file) if is_terminal and urlsplit(url).hostname in LOOPBACK else ""
     return f"{url}/#token={quote(token, safe='')}" if token else url
 
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 from fleet.extensions.forges.http_answers import Answer, Asked, refusal
 from fleet.kernel.errors import ConfigError, FleetError, InvalidInput, StoreUnavailable, ToolFailed
+from fleet.web.http import start_of
+from fleet.web.trust import safe_address
 
 M = TypeVar("M", bound=BaseModel)
 TokenSource = Callable[[], str | Awaitable[str]]
@@ -25,8 +27,6 @@ _MAX_ANSWER = 16 << 20
 _MAX_HOPS = 3
 _MAX_PAGES = 400
 _PER_PAGE = 100
-_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # The request was never sent, so nothing can have been written.
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
@@ -142,12 +142,10 @@ class ForgeHttp:
         if content is not None:
             headers["content-type"] = "application/json"
         async with self._client.stream(asked.method, url, headers=headers, content=content) as response:
-            data = bytearray()
-            async for piece in response.aiter_bytes():
-                data += piece
-                if len(data) > _MAX_ANSWER:
-                    raise asked.lost("answered with more than 16 MiB", reason="too large")
-            return response, bytes(data)
+            data, is_whole = await start_of(response.aiter_bytes(), _MAX_ANSWER)
+            if not is_whole:
+                raise asked.lost("answered with more than 16 MiB", reason="too large")
+            return response, data
 
     async def _current(self) -> str:
         found = self._token()
@@ -161,19 +159,14 @@ class ForgeHttp:
 
 
 def _checked_root(url: str, forge: str, *, allow_http: bool) -> str:
-    try:
-        parts = httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError):
-        parts = httpx2.URL("")
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and (allow_http or parts.host in _LOOPBACK))
-    if not is_safe or not _HOST.fullmatch(parts.host) or parts.userinfo or parts.query or parts.fragment:
-        shown = str(parts.copy_with(userinfo=b"", query=None, fragment=None)) if parts.host else "its address"
+    found = safe_address(url, allow_http=allow_http)
+    if found is None:
         raise ConfigError(
-            f"{forge}: {shown[:200]!r} is no address of a forge: give https://host/path without user, query and "
-            "fragment (http only on this machine)",
+            f"{forge}: its address is none of a forge: give https://host/path without user, query and fragment (http "
+            "only on this machine)",
             forge=forge,
         )
-    return str(parts).rstrip("/")
+    return str(found).rstrip("/")
 
 
 def _next_hop(asked: Asked, url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:

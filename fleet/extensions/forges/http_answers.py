@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
 import httpx2
@@ -24,6 +23,7 @@ from fleet.kernel.errors import (
     ToolFailed,
     VersionConflict,
 )
+from fleet.web.answers import epoch_of, seconds_of
 
 M = TypeVar("M", bound=BaseModel)
 _MAX_WAIT_S = 86_400
@@ -168,13 +168,12 @@ def _wait_s(response: httpx2.Response) -> int | None:
     """Seconds until the forge takes requests again, 1 to 86,400, if it says so."""
     headers = response.headers
     if after := headers.get("retry-after"):
-        found = _number(after)
-        return _bounded(found if found is not None else _seconds_until(after, headers.get("date")))
+        return _bounded(seconds_of(after, date=headers.get("date")))
     is_spent = headers.get("x-ratelimit-remaining") == "0" or response.status_code == 429
     reset = _number(headers.get("x-ratelimit-reset") or headers.get("ratelimit-reset") or "")
     if not is_spent or reset is None:
         return None
-    return _bounded(reset - _epoch(headers.get("date")))
+    return _bounded(reset - (epoch_of(headers.get("date")) or time.time()))
 
 
 def _bounded(seconds: float | None) -> int | None:
@@ -183,18 +182,3 @@ def _bounded(seconds: float | None) -> int | None:
 
 def _number(text: str) -> float | None:
     return float(text) if text.strip().isdecimal() and len(text) < 16 else None
-
-
-def _seconds_until(date: str, now: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp() - _epoch(now)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _epoch(date: str | None) -> float:
-    # The forge's own clock when it shows it: ours may differ by minutes.
-    try:
-        return parsedate_to_datetime(date).timestamp() if date else time.time()
-    except (ValueError, OverflowError):
-        return time.time()

@@ -22,6 +22,7 @@ from fleet.kernel.errors import PolicyDenied, ToolFailed, ToolTimeout
 from fleet.kernel.plugin import Secret
 from fleet.notifications.port import Notification, NotificationTargetPlugin, TargetParts
 from fleet.policy.commands.http import target_of
+from fleet.web.trust import trust_of
 
 _PREFIX = "whsec_"
 
@@ -128,11 +129,7 @@ class WebhookTarget:
 
     def _trust(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = (
-                ssl.create_default_context(cafile=str(self._ca_file))
-                if self._ca_file
-                else httpx2.create_ssl_context(trust_env=False)
-            )
+            self._tls = trust_of(self._ca_file)
         return self._tls
 
 

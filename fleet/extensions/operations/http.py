@@ -29,6 +29,7 @@ from fleet.secrets.port import SecretValue
 from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
+from fleet.web.http import is_distrust, start_of
 
 MAX_BODY_BYTES = 1 << 20
 """Bytes of an answer that are kept (RT-59)."""
@@ -158,9 +159,7 @@ class HttpTool:
             try:
                 return await self._at(address, method, target, headers, body, hops=hops)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                why = (
-                    type(error).__name__ if "CERTIFICATE_VERIFY" not in str(error) else "its certificate is not trusted"
-                )
+                why = "its certificate is not trusted" if is_distrust(error) else type(error).__name__
             except (httpx2.TransportError, OSError) as error:
                 if isinstance(error, httpx2.TimeoutException):
                     raise
@@ -193,10 +192,10 @@ class HttpTool:
             request = client.build_request(method, at.url, headers=sent, content=body or None, extensions=extensions)
             response = await client.send(request, stream=True, follow_redirects=False)
             try:
-                data, is_cut = await _bounded(response)
+                data, is_whole = await start_of(response.aiter_raw(), MAX_BODY_BYTES)
             finally:
                 await response.aclose()
-        return _Answer(target, response.status_code, response.headers, data, is_cut, hops)
+        return _Answer(target, response.status_code, response.headers, data, not is_whole, hops)
 
     async def _outcome(self, answer: _Answer, values: list[SecretValue]) -> ToolOutcome:
         text = without_secrets(answer.body.decode("utf-8", "replace"), values)
@@ -217,15 +216,6 @@ class HttpTool:
                 "is_cut": answer.is_cut,
             },
         )
-
-
-async def _bounded(response: httpx2.Response) -> tuple[bytes, bool]:
-    data = b""
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            return data[:MAX_BODY_BYTES], True
-    return data, False
 
 
 PLUGIN = ToolPlugin(

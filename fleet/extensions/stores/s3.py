@@ -7,9 +7,7 @@ import hashlib
 import hmac
 import random
 import re
-import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +29,9 @@ from fleet.kernel.errors import (
     StoreUnavailable,
 )
 from fleet.kernel.ids import Digest
+from fleet.web.answers import Unanswered, seconds_of
+from fleet.web.http import HttpAnswer, HttpExchanges
+from fleet.web.trust import safe_address, trust_of
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
@@ -89,10 +90,7 @@ def _signing_key(secret: str, scope: str) -> bytes:
     return key
 
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
-_MAX_ERROR_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +131,12 @@ class Answer(NamedTuple):
         return f"{self.status} {self.code}".rstrip()
 
 
-class Unanswered(Exception):  # noqa: N818 - a finding for the store to word, never seen outside of it
-    """No answer came; the text says why."""
-
-
 class TooLarge(Unanswered):
     """The answer is larger than any blob."""
 
 
 class S3Http:
     """Asks one bucket. Certificates are checked; redirects, proxies and keys of the environment are not used.
-
-    Connections are shared by the requests that are under way at one time and closed after the last of them, so that
-    none outlives its event loop.
 
     Args:
         place: where the bucket is.
@@ -162,10 +153,8 @@ class S3Http:
         self._is_in_path = place.addressing == "path"
         self._host = host if self._is_in_path else f"{place.bucket}.{host}"
         self._root = f"{url.scheme}://{self._host}"
-        self._place, self._timeout_s, self._max_bytes = place, timeout_s, max_bytes
-        self._tls = _tls(place.ca_file)
-        self._client: httpx2.AsyncClient | None = None
-        self._users = 0
+        self._place, self._max_bytes = place, max_bytes
+        self._http = HttpExchanges(trust_of(place.ca_file, key="blobs.ca_file"), timeout_s=timeout_s)
 
     @property
     def shown(self) -> str:
@@ -186,93 +175,38 @@ class S3Http:
             region=self._place.region,
             now_ms=now_ms,
         )
-        # Not signed, since proxies rewrite it: a compressed answer would not be the bytes of the blob.
-        signed["accept-encoding"] = "identity"
-        why = ""
         try:
-            async with asyncio.timeout(self._timeout_s), self._shared() as client:
-                return await self._exchange(client, method, self._root + path, body, signed)
-        except TimeoutError:
-            why = f"it did not answer in {self._timeout_s:g} s"
-        # Errors of the client hold the request, and with it its signature: only their kind is kept.
-        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
-            why = _kind(error)
-        raise Unanswered(why)
-
-    async def _exchange(
-        self, client: httpx2.AsyncClient, method: str, url: str, body: bytes, headers: Mapping[str, str]
-    ) -> Answer:
-        async with client.stream(method, url, headers=headers, content=body or None) as response:
-            limit = self._max_bytes if response.is_success else _MAX_ERROR_BYTES
-            data = bytearray()
-            async for piece in response.aiter_raw():
-                data += piece
-                if len(data) > limit and response.is_success:
-                    raise TooLarge(f"it answered with more than {limit} bytes")
-                if len(data) > limit:
-                    break
-            return _answer(response, bytes(data))
-
-    @asynccontextmanager
-    async def _shared(self) -> AsyncGenerator[httpx2.AsyncClient]:
-        if self._client is None:
-            self._client = httpx2.AsyncClient(
-                verify=self._tls, trust_env=False, timeout=self._timeout_s, follow_redirects=False
+            found = await self._http.ask(
+                method, self._root + path, headers=signed, content=body or None, most=self._max_bytes
             )
-        client = self._client
-        self._users += 1
-        try:
-            yield client
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._client = None
-                await client.aclose()
+        except Unanswered as error:
+            hint = " (blobs.ca_file names the authority)" if error.is_distrust else ""
+            raise Unanswered(f"{error}{hint}") from None
+        if found.is_success and not found.is_whole:
+            raise TooLarge(f"it answered with more than {self._max_bytes} bytes")
+        return _answer(found)
 
 
-def _answer(response: httpx2.Response, data: bytes) -> Answer:
-    found = None if response.is_success else _CODE.search(data)
-    wait = response.headers.get("retry-after", "")
+def _answer(found: HttpAnswer) -> Answer:
+    code = None if found.is_success else _CODE.search(found.data)
     return Answer(
-        response.status_code,
-        data,
-        found.group(1).decode() if found else "",
-        float(wait) if re.fullmatch(r"[0-9]{1,4}", wait) else None,
-        response.headers.get("x-amz-bucket-region"),
+        found.status,
+        found.data,
+        code.group(1).decode() if code else "",
+        seconds_of(found.headers.get("retry-after"), date=found.headers.get("date")),
+        found.headers.get("x-amz-bucket-region"),
     )
 
 
 def _checked(place: S3Place) -> httpx2.URL:
-    try:
-        url = httpx2.URL(place.url)
-    except (httpx2.InvalidURL, ValueError):
-        url = httpx2.URL("")
-    is_safe = url.scheme == "https" or (url.scheme == "http" and (place.allow_http or url.host in _LOOPBACK))
-    if not is_safe or not _HOST.fullmatch(url.host) or url.userinfo or url.query or url.fragment or url.path != "/":
+    url = safe_address(place.url, allow_http=place.allow_http)
+    if url is None or url.path != "/":
         raise ConfigError(
             "blobs.url must be https://host[:port] without path, user, query or fragment; plain http is for this "
             "machine, or for others with blobs.allow_http; mend fleet.yaml",
             key="blobs.url",
         )
     return url
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return httpx2.create_ssl_context(trust_env=False)
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the certificates {ca_file} (blobs.ca_file): {error}", file=str(ca_file), key="blobs.ca_file"
-        ) from error
-
-
-def _kind(error: Exception) -> str:
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE_VERIFY" in str(error):
-        return "its TLS certificate is not trusted (blobs.ca_file names the authority)"
-    return f"it cannot be asked ({type(error).__name__})"
 
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -502,5 +436,5 @@ class S3BlobStore:
 def _pause_s(number: int, asked_s: float | None) -> float:
     """0.2 s, doubled each time to 5 s at most, by chance up to half as long; or what the store asks, up to 20 s."""
     if asked_s is not None:
-        return min(asked_s, 20.0)
+        return min(max(asked_s, 0.0), 20.0)
     return min(0.2 * 2**number, 5.0) * random.uniform(0.5, 1.0)

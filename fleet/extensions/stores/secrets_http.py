@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +10,7 @@ import httpx2
 
 from fleet.kernel.errors import ConfigError
 from fleet.web.answers import Unanswered, document_of
+from fleet.web.http import HttpExchanges
 from fleet.web.trust import safe_address, trust_of
 
 _MAX_BODY_BYTES = 1_048_576
@@ -40,8 +39,7 @@ class SecretHttp:
     def __init__(self, url: str, *, ca_file: Path | None, timeout_s: float) -> None:
         checked_address(url)
         self._url = url.rstrip("/")
-        self._timeout_s = timeout_s
-        self._tls = trust_of(ca_file)
+        self._http = HttpExchanges(trust_of(ca_file), timeout_s=timeout_s)
 
     async def ask(
         self,
@@ -53,36 +51,14 @@ class SecretHttp:
         body: Mapping[str, str] | None = None,
     ) -> Answer:
         """The answer, whatever its status. Raises Unanswered."""
-        why = ""
+        sent = {**headers, "Accept": "application/json"}
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(method, path, headers=headers, params=params, body=body)
-        except TimeoutError:
-            why = f"{self._url} did not answer in {self._timeout_s:g} s"
-        # Errors of the client hold the request, and with it the token: only their kind is kept.
-        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
-            why = f"{self._url} cannot be asked ({_kind(error)})"
-        raise Unanswered(why)
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None,
-        body: Mapping[str, str] | None,
-    ) -> Answer:
-        # A client per exchange: values are kept for a while, so exchanges are rare, and none outlives its event loop.
-        async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=self._timeout_s) as client:
-            sent = {**headers, "Accept": "application/json"}
-            async with client.stream(method, self._url + path, headers=sent, params=params, json=body) as response:
-                data = b""
-                async for chunk in response.aiter_bytes():
-                    data += chunk
-                    if len(data) > _MAX_BODY_BYTES:
-                        return Answer(response.status_code, None)
-                return Answer(response.status_code, document_of(data))
+            found = await self._http.ask(
+                method, self._url + path, headers=sent, params=params, json=body, most=_MAX_BODY_BYTES
+            )
+        except Unanswered as error:
+            raise Unanswered(f"{self._url}: {error}") from None
+        return Answer(found.status, document_of(found.data) if found.is_whole else None)
 
 
 def checked_address(url: str) -> httpx2.URL:
@@ -93,10 +69,3 @@ def checked_address(url: str) -> httpx2.URL:
             "for this machine alone; mend config/secrets.yaml"
         )
     return found
-
-
-def _kind(error: Exception) -> str:
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE_VERIFY" in str(error):
-        return "its TLS certificate is not trusted"
-    return type(error).__name__
