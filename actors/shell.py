@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -71,7 +72,8 @@ class Shell:
                 _LOG.exception("background work failed; it starts again in %g s", pause_s)
             if time.monotonic() - started > _WELL_S:
                 pause_s = self.first_pause_s
-            await asyncio.sleep(pause_s)
+            # By chance, so that actors that lost the same server do not come back at the same moment.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             self._again_at = time.monotonic()
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from neo4j import AsyncDriver, AsyncGraphDatabase, AsyncManagedTransaction, AsyncSession
 from neo4j import exceptions as driver
 from neo4j.exceptions import ConfigurationError, ConstraintError, TransientError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from fleet.graph.neo4j.statements import schema_statements
 from fleet.kernel.errors import ConfigError, FleetError, StoreUnavailable
@@ -99,17 +100,13 @@ class Bolt:
 
     async def write(self, work: Work[T], *, doing: str) -> T:
         """What `work` returned. A writer that merged the same new node first costs a repetition, not an error."""
+
+        async def once() -> T:
+            async with self._session() as session:
+                return await session.execute_write(work)
+
         with translated(doing):
-            attempt = 1
-            while True:
-                try:
-                    async with self._session() as session:
-                        return await session.execute_write(work)
-                except ConstraintError:
-                    if attempt == _ATTEMPTS:
-                        raise
-                    await asyncio.sleep(_PAUSE_S * 2**attempt)
-                    attempt += 1
+            return await _again(ConstraintError)(once)
 
     async def rows(self, text: str, params: Row, *, doing: str) -> list[Row]:
         """The rows of one statement that only reads."""
@@ -183,14 +180,21 @@ async def rows_of(tx: AsyncManagedTransaction, text: str, params: Row) -> list[R
 
 async def _run_repeatedly(session: AsyncSession, text: str) -> None:
     """The statement was carried out; another process that creates the same gives way to it or it to that one."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            await (await session.run(trusted(text))).consume()
-            return
-        except (TransientError, ConstraintError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-            await asyncio.sleep(_PAUSE_S * 2**attempt)
+
+    async def once() -> None:
+        await (await session.run(trusted(text))).consume()
+
+    await _again(TransientError, ConstraintError)(once)
+
+
+def _again(*reasons: type[Exception]) -> AsyncRetrying:
+    # By chance, so that two who hindered each other do not come back at the same moment.
+    return AsyncRetrying(
+        retry=retry_if_exception_type(reasons),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(multiplier=_PAUSE_S) + wait_random(0, _PAUSE_S),
+        reraise=True,
+    )
 
 
 def _malformed() -> ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -196,7 +197,8 @@ async def repeat(client: Redis, attempt: Callable[[Send], Awaitable[T]], *, doin
                 f"the reply was lost when it was time to {doing}, and none came in {margin_s} s: "
                 "repeat with the same command id"
             ) from lost
-        await asyncio.sleep(pause_s)
+        # By chance, so that those who lost the same server do not come back at the same moment.
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
