@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.config.files import ConfigFiles, packaged_directory
+from fleet.engineering.tools import OFFERS
 from fleet.models.profiles import ModelsConfig, load_models
 from tests.support.demo_run import git_says as git
 from tests.support.openai_server import served_in_thread
 from tests.support.team import team
 from tests.support.team_models import demo_repository, demo_story
-from tests.support.team_server import engineers_answer, several_tasks_answer, working_engine
+from tests.support.team_server import engineers_answer, several_tasks_answer, with_native_calls, working_engine
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def engine_at(url: str) -> ModelsConfig:
+def engine_at(url: str, **more: Any) -> ModelsConfig:
     """The packaged models.yaml with one more engine, on which developers work in sessions."""
     document = dict(ConfigFiles(packaged_directory()).document("models.yaml"))
-    return load_models({**document, "engines": [*document["engines"], working_engine(url)]})
+    return load_models({**document, "engines": [*document["engines"], {**working_engine(url), **more}]})
 
 
 @pytest.mark.rule("CN-22", "RC-36", "MB-14")
@@ -83,3 +85,27 @@ async def test_plan_of_several_tasks_is_worked_off_file_by_file_and_a_readme_alo
     assert {"textkit/names.py", "tests/test_names.py"} <= names
     assert "textkit/slugs.py" not in names
     assert "`slugify` makes the slug" in git(repo, "show", f"{branch}:README.md")
+
+
+@pytest.mark.rule("MB-14", "CN-22")
+async def test_engineers_call_tools_natively_and_results_go_back_under_the_ids_of_their_calls(tmp_path: Path) -> None:
+    repo = demo_repository(tmp_path / "stage")
+    with served_in_thread() as server:
+        server.answer = with_native_calls
+        async with team(tmp_path, configured=engine_at(server.base_url, capabilities=["tools"])) as t:
+            story = demo_story()
+            story["constraints"].pop("paths")
+            story_id = await t.create(story)
+            await t.start(story_id, repo, model="able")
+            state = await t.settled(story_id, within_s=400)
+    assert state.closed, state.park
+    asked = [r for r in server.requests if str(r["messages"][0]["content"]).startswith("Work: engineer")]
+    assert {len(r["tools"]) for r in asked} == {len(OFFERS)}
+    # The part that an engine keeps in its cache is the same for every turn of every engineer.
+    assert len({json.dumps([r["tools"], r["messages"][0]]) for r in asked}) == 1
+    last = asked[-1]["messages"]
+    called = [use["id"] for message in last for use in message.get("tool_calls") or ()]
+    answered = [message["tool_call_id"] for message in last if message["role"] == "tool"]
+    assert called == answered
+    assert len(called) > 6
+    assert "A\ttests/test_slugs.py" in git(repo, "diff", "--name-status", "main", f"fleet/{story_id}").splitlines()

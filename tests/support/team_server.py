@@ -8,9 +8,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from fleet.engineering.tools import OFFERS
 from fleet.kernel.errors import InvalidInput
 from fleet.models.chat import ChatMessage, ChatRequest
 from fleet.models.prompts.prompt import kind_of
+from fleet.models.prompts.tool_text import tool_uses_in
 from tests.support.openai_server import FakeOpenAIServer, Scripted, served_in_thread
 from tests.support.team_models import GOOD_REPLIES, ballot
 
@@ -134,6 +136,34 @@ def several_tasks_answer(request: dict[str, Any]) -> Scripted:
     work = next(turns for title, turns in _WORK.items() if f"Task: {title}" in told)
     turn = sum(message["role"] == "assistant" for message in messages)
     return Scripted(work[min(turn, len(work) - 1)])
+
+
+def with_native_calls(request: dict[str, Any]) -> Scripted:
+    """As `engineers_answer`, of a model that calls its tools natively, in the wire format of vLLM and llama.cpp too."""
+    said = engineers_answer(request)
+    if not str(request["messages"][0]["content"]).startswith("Work: engineer"):
+        return said
+    turn = sum(message["role"] == "assistant" for message in request["messages"])
+    calls = [
+        # Ids are the model's; the arguments come in two pieces, as servers send them.
+        {"index": n, "id": f"call_{turn}_{n}", "function": {"name": use.name, "arguments": use.arguments[:7]}}
+        for n, use in enumerate(tool_uses_in(said.text, "blocks", OFFERS).uses)
+    ]
+    rest = [
+        {"index": n, "function": {"arguments": use.arguments[7:]}}
+        for n, use in enumerate(tool_uses_in(said.text, "blocks", OFFERS).uses)
+    ]
+    usage = {"prompt_tokens": 900, "completion_tokens": 50, "prompt_tokens_details": {"cached_tokens": 800}}
+    chunks = [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Next step."}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": rest}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        {"choices": [], "usage": usage},
+    ]
+    common = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": request["model"]}
+    lines = [f"data: {json.dumps({**common, **chunk})}\n\n" for chunk in chunks]
+    return Scripted(raw="".join([*lines, "data: [DONE]\n\n"]).encode())
 
 
 def team_answer(request: dict[str, Any]) -> Scripted:
