@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fleet.policy.arguments import glob_matches
 from fleet.trees.service import is_test
-from fleet.trees.tree import FileEntry, Tree, changed_paths
+from fleet.trees.tree import Tree, changed_paths
 
 JUDGES = (
     *("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", ".coveragerc"),
@@ -110,11 +110,6 @@ def blocked_by(tree: Tree, path: str) -> str:
     if any(other.startswith(f"{path}/") for other in tree):
         return f"{path} is a folder"
     return ""
-
-
-def with_file(tree: Tree, path: str, entry: FileEntry) -> Tree:
-    """The tree with this file."""
-    return {**tree, path: entry}
 
 
 class Review(NamedTuple):

@@ -23,6 +23,7 @@ from fleet.knowledge.languages import LANGUAGES, Role, language_of, role_of
 from fleet.knowledge.port import FactStore
 from fleet.knowledge.rank import IndexedText, RankedFile, ask, rank_files
 from fleet.trees.port import BlobStore
+from fleet.trees.service import read_listing
 from fleet.trees.tree import decode_tree, differing_rows
 
 MAX_FILES = 20_000
@@ -111,7 +112,7 @@ class CodeKnowledge:
         for held in self._held:
             if held.tree == tree:
                 return held
-        data = await self._blobs.get(tree)
+        data = await read_listing(self._blobs, tree)
         way = await asyncio.to_thread(self._way, data)
         nearest = way.start
         facts = await self._facts_of(way.come)

@@ -31,7 +31,8 @@ from fleet.sandbox.backends.request import MAX_STDIN_BYTES, check_delivery, chec
 from fleet.sandbox.port import Claimed, Done, LogPage, LogSink, Lost, Running, SandboxHealth
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import FileEntry, Tree, decode_tree, encode_tree
+from fleet.trees.service import put_kept, read_tree
+from fleet.trees.tree import FileEntry, Tree, encode_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class MemorySandboxBackend:
             raise InvalidInput(f"run {run_id!r} is under way already", run_id=run_id)
         cancelled = self._live[run_id] = asyncio.Event()
         try:
-            before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
+            before = await read_tree(self._blobs, spec.tree) if spec.tree else {}
             start = await self._start(spec, before, secrets)
             if not _has_folder(start.files, spec.cwd):
                 return _without_cwd(spec)
@@ -180,7 +181,8 @@ class MemorySandboxBackend:
         files = {path: data for path, data in {**start.files, **end.written}.items() if data is not None}
         tree_out = spec.tree if spec.keep_tree else None
         if spec.keep_tree and end_reason in ENDED_BY_COMMAND:
-            tree_out = await self._blobs.put(encode_tree(await self._kept(spec, before, end)))
+            left = await self._kept(spec, before, end)
+            tree_out = await put_kept(self._blobs, left, root=spec.folder and spec.folder.root)
         return RunResult(
             status=STATUS_OF[reason],
             reason=reason,

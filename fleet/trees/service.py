@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fleet.kernel.ids import Digest
+from fleet.trees.delta import Delta, Rows, applied, decode_delta, encode_delta, entries_in, rows_of
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import Tree, decode_tree, differing_rows
+from fleet.trees.tree import FileEntry, Tree, decode_tree, differing_rows, encode_tree
 
 _DEFINITION = re.compile(r"^(?:async )?(?:def|class) \w+[^\n]*", re.MULTILINE)
 _TOP_DEF = re.compile(r"^(?:async )?def (\w+)")
@@ -20,16 +21,81 @@ _TEST_FILE = re.compile(
 )
 
 
-async def read_tree(blobs: BlobStore, tree: Digest) -> Tree:
-    """The tree's entries by path."""
-    return decode_tree(await blobs.get(tree))
+async def read_tree(blobs: BlobStore, tree: Digest) -> dict[str, FileEntry]:
+    """The tree's entries by path, whether it is stored whole or as a delta."""
+    data = await blobs.get(tree)
+    delta = decode_delta(data)
+    return decode_tree(data) if delta is None else applied(decode_tree(await blobs.get(delta.base)), delta.rows)
+
+
+async def read_delta(blobs: BlobStore, tree: Digest) -> Delta:
+    """The tree as rows over its base; one that is stored whole is its own base."""
+    return decode_delta(await blobs.get(tree)) or Delta(tree, {})
+
+
+async def read_listing(blobs: BlobStore, tree: Digest) -> bytes:
+    """The canonical bytes of the whole tree."""
+    data = await blobs.get(tree)
+    delta = decode_delta(data)
+    return data if delta is None else encode_tree(applied(decode_tree(await blobs.get(delta.base)), delta.rows))
+
+
+async def put_tree(blobs: BlobStore, delta: Delta) -> Digest:
+    """The digest of the stored tree, as a delta; that of its base when nothing differs."""
+    return await blobs.put(encode_delta(delta)) if delta.rows else delta.base
+
+
+async def put_kept(blobs: BlobStore, tree: Tree, *, root: Digest | None) -> Digest:
+    """The digest of the stored tree: as a delta over the whole tree `root`, or whole where there is none."""
+    if root is None:
+        return await blobs.put(encode_tree(tree))
+    return await put_tree(blobs, Delta(root, rows_of(await read_tree(blobs, root), tree)))
+
+
+async def put_whole(blobs: BlobStore, tree: Digest) -> Digest:
+    """The digest under which the same tree is stored whole: equal for equal trees, whatever they were made from."""
+    delta = await read_delta(blobs, tree)
+    return await blobs.put(await read_listing(blobs, tree)) if delta.rows else delta.base
+
+
+async def rows_over(blobs: BlobStore, base: Digest, tree: Digest) -> Rows:
+    """What the tree has otherwise than this whole tree."""
+    delta = await read_delta(blobs, tree)
+    if delta.base == base:
+        return delta.rows
+    gone, come = await read_changes(blobs, base, tree)
+    return {**dict.fromkeys(gone), **come}
 
 
 async def read_changes(blobs: BlobStore, old: Digest, new: Digest) -> tuple[Tree, Tree]:
     """The entries of each tree that the other has not, by path; the rest of neither is looked at."""
-    listings = await blobs.get_many([old, new])
-    gone, come = await asyncio.to_thread(differing_rows, *listings)
-    return decode_tree(gone), decode_tree(come)
+    data, other = await blobs.get_many([old, new])
+    before, after = decode_delta(data), decode_delta(other)
+    if before is None and after is None:
+        gone, come = await asyncio.to_thread(differing_rows, data, other)
+        return decode_tree(gone), decode_tree(come)
+    before, after = before or Delta(old, {}), after or Delta(new, {})
+    if before.base == after.base:
+        return await _changed_rows(blobs, before, after)
+    whole = [decode_tree(await read_listing(blobs, tree)) for tree in (old, new)]
+    return dict(whole[0].items() - whole[1].items()), dict(whole[1].items() - whole[0].items())
+
+
+async def _changed_rows(blobs: BlobStore, old: Delta, new: Delta) -> tuple[Tree, Tree]:
+    """As `read_changes`, of two trees over one base."""
+    paths = {path for path, _ in old.rows.items() ^ new.rows.items()}
+    below: Tree = {}
+    if unsaid := [path for path in paths if not (path in old.rows and path in new.rows)]:
+        listing = await blobs.get(old.base)
+        found = entries_in(listing, unsaid)
+        below = decode_tree(listing) if found is None else found
+
+    def entries(rows: Rows) -> dict[str, FileEntry]:
+        told = {path: rows.get(path, below.get(path)) for path in paths}
+        return {path: entry for path, entry in told.items() if entry is not None}
+
+    gone, come = entries(old.rows), entries(new.rows)
+    return dict(gone.items() - come.items()), dict(come.items() - gone.items())
 
 
 async def file_text(blobs: BlobStore, tree: Tree, path: str, *, limit: int = 6000) -> str | None:

@@ -17,7 +17,7 @@ from fleet.kernel.types import ChangeKind, Frozen
 
 Mode = Literal["100644", "100755", "120000", "160000"]
 """Git's modes: file, executable file, symbolic link (the blob is its target), submodule (the blob is its commit id)."""
-_MODES: frozenset[str] = frozenset(get_args(Mode))
+MODES: frozenset[str] = frozenset(get_args(Mode))
 
 
 class FileEntry(NamedTuple):
@@ -91,7 +91,7 @@ def decode_tree(data: bytes) -> dict[str, FileEntry]:
     try:
         tree = {path: FileEntry(mode, Digest(blob)) for path, mode, blob in json.loads(data)}
         check_paths(tree)
-        is_tree = _MODES.issuperset({entry.mode for entry in tree.values()})
+        is_tree = MODES.issuperset({entry.mode for entry in tree.values()})
     except (ValueError, TypeError) as error:
         raise InvalidInput("these bytes are no tree manifest") from error
     if not is_tree:

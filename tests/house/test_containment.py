@@ -18,7 +18,9 @@ def suites() -> list[Path]:
 
 
 def test_list_of_checks_is_whole() -> None:
-    assert list(CHECKS) == [f"{n:02}" for n in range(45)] + [f"S{n}" for n in range(1, 29)]
+    assert list(CHECKS) == [f"{n:02}" for n in range(45)] + [f"S{n}" for n in range(1, 29)] + [
+        f"O{n}" for n in range(1, 7)
+    ]
 
 
 @pytest.mark.rule("RC-31")

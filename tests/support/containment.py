@@ -91,6 +91,12 @@ CHECKS: Mapping[str, str] = {
     "S26": "control sequences are kept raw and rendered plain",
     "S27": "the sandbox holds for any argument list",
     "S28": "impossible requests are refused before anything is started",
+    "O1": "no program makes a whiteout in the folder of a session",
+    "O2": "no program sets an attribute that overlayfs reads",
+    "O3": "links that a command left lead neither reader nor writer of the folder out",
+    "O4": "files of a session belong to its story's user, and a base is never written",
+    "O5": "the table of mounts names neither story nor session",
+    "O6": "a file of another user cannot be copied up, so a base belongs to the story's user",
 }
 
 NOT_APPLICABLE: Mapping[str, str] = {

@@ -36,7 +36,7 @@ from fleet.kernel.ids import StoryId
 from fleet.models.profiles import load_models
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState
-from fleet.trees.tree import decode_tree
+from fleet.trees.service import read_tree
 from fleet.wiring.desk.desk import open_desk, open_reports
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.stores.stores import make_blobs
@@ -182,7 +182,7 @@ async def _warn_of_dirt(endpoints: Endpoints, state: StoryState, output: Output)
 
     if state.start is None or state.base_tree is None:
         return
-    tree = decode_tree(await make_blobs(endpoints).get(state.base_tree))
+    tree = await read_tree(make_blobs(endpoints), state.base_tree)
     repo = Path(state.start.repo.url)
     if state.start.repo.provider == "local" and (repo / ".git").exists():
         found = await asyncio.to_thread(dirty_paths, repo, tree)

@@ -31,7 +31,7 @@ from fleet.sandbox.backends.kubernetes.inputs import pack_tree
 from fleet.sandbox.service.runs import RunSecrets
 from fleet.secrets.service import KnownSecrets
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree
+from fleet.trees.service import read_tree
 
 _LOG = logging.getLogger("fleet.deployments")
 _WRITES = 5
@@ -238,7 +238,7 @@ class KubernetesDeployments:
                 f"{placed.target.environment} is in a cluster now, and what is to run there was deployed to the node: "
                 "deploy it anew"
             )
-        tree = decode_tree(await self._blobs.get(placed.tree))
+        tree = await read_tree(self._blobs, placed.tree)
         setting = f"kubernetes.max_tree_bytes of deploy target {placed.target.environment}"
         packed = await pack_tree(tree, self._blobs, max_bytes=place.max_tree_bytes, setting=setting)
         return Revision(placed, api.namespace, packed, values)

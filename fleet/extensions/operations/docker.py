@@ -41,7 +41,8 @@ from fleet.tools.kit.parts import ToolPlugin
 from fleet.tools.kit.runs import limits_of
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import Tree, decode_tree
+from fleet.trees.service import read_tree
+from fleet.trees.tree import Tree
 
 _MAX_OUTPUT = 10 << 20
 _GRACE_S = 5.0
@@ -180,7 +181,7 @@ class DockerTool:
     async def _made(self, engine: Engine, order: ContainerOrder, context: ToolContext) -> _Said:
         said = await self._ask(create_argv(order, engine.name, cpus=os.cpu_count() or 1), context)
         if said.code == 0 and context.tree is not None and engine.name == "podman":
-            async with self._task_folder(decode_tree(await self._blobs.get(context.tree))) as folder:
+            async with self._task_folder(await read_tree(self._blobs, context.tree)) as folder:
                 said = await self._ask(("cp", f"{folder}/tree/.", f"{order.name}:/workspace"), context)
         return await self._ask(("start", order.name), context) if said.code == 0 else said
 
@@ -190,7 +191,7 @@ class DockerTool:
             raise SandboxUnavailable(
                 "docker builds without limits: install podman on this node to build images", missing="podman"
             )
-        tree = decode_tree(await self._blobs.get(context.tree)) if context.tree else {}
+        tree = await read_tree(self._blobs, context.tree) if context.tree else {}
         text = await self._containerfile(text_of(call, "path"), tree)
         for image in base_images(text, listed=self._images):
             if not await engine.has_image(image):

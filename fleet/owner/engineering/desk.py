@@ -6,7 +6,7 @@ import ast
 import difflib
 from typing import NamedTuple
 
-from fleet.engineering.changes import blocked_by, reviewed, with_file
+from fleet.engineering.changes import blocked_by, reviewed
 from fleet.engineering.edits import Refused, Replacement, edit_text, numbered
 from fleet.engineering.shown import fenced, is_binary, untrusted, window
 from fleet.engineering.state import SeenKind, Session
@@ -17,9 +17,10 @@ from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.evidence_tree import judged_tree
 from fleet.policy.arguments import glob_matches
 from fleet.redaction.secrets import find_secrets
+from fleet.trees.delta import Delta, applied, with_row
 from fleet.trees.port import BlobStore
-from fleet.trees.service import read_tree
-from fleet.trees.tree import FileEntry, Tree, check_path, encode_tree
+from fleet.trees.service import put_tree, read_delta, read_tree, rows_over
+from fleet.trees.tree import FileEntry, Tree, check_path
 
 MAX_FILE_BYTES = 2 << 20
 """Of a file that is edited or written by a call; a command may leave larger ones."""
@@ -38,19 +39,45 @@ class Looked(NamedTuple):
     brief: str = ""
 
 
+class _Held(NamedTuple):
+    """A tree, and how it is told."""
+
+    head: Digest
+    delta: Delta
+    base: Tree
+    tree: Tree
+
+
 class Desk:
     """The files of one session as they lie in the blob store."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._held: tuple[Digest, Tree] | None = None
+        self._base: tuple[Digest, Tree] | None = None
+        """The whole tree that the last one is told over: all trees of a session have one, which is read once."""
+        self._held: _Held | None = None
         """The last tree: most calls are about the files that the one before was about."""
 
     async def tree(self, head: Digest) -> Tree:
         """The files of this tree by path."""
-        if self._held is None or self._held[0] != head:
-            self._held = head, await read_tree(self._blobs, head)
-        return self._held[1]
+        return (await self._hold(head)).tree
+
+    async def root(self, head: Digest) -> Digest:
+        """The whole tree that this one is told over, and those that come of it will be."""
+        return (await self._hold(head)).delta.base
+
+    async def told_over(self, root: Digest, tree: Digest) -> Digest:
+        """The same tree, told over another whole one."""
+        return await put_tree(self._blobs, Delta(root, await rows_over(self._blobs, root, tree)))
+
+    async def _hold(self, head: Digest) -> _Held:
+        if self._held is None or self._held.head != head:
+            delta = await read_delta(self._blobs, head)
+            if self._base is None or self._base[0] != delta.base:
+                self._base = delta.base, await read_tree(self._blobs, delta.base)
+            base = self._base[1]
+            self._held = _Held(head, delta, base, applied(base, delta.rows) if delta.rows else base)
+        return self._held
 
     async def carry_out(self, call: SessionCall, state: Session) -> Looked:
         """What the call comes to; whatever is wrong with it is told and changes nothing."""
@@ -122,7 +149,7 @@ class Desk:
         edited = edit_text(text, _replacements(call), path=path)
         if isinstance(edited, Refused):
             return Looked("refused", untrusted(f"{edited.message}{_last_change(state, path)}"), state.head)
-        head = await self._put(tree, path, edited.text)
+        head = await self._put(state, path, edited.text)
         notes = [f"{note}." for note in edited.notes]
         notes += [problem] if (problem := _new_syntax_error(path, text, edited.text)) else []
         told = "\n".join([f"Edited {path}.", *notes, fenced("edit", edited.shown)])
@@ -147,21 +174,22 @@ class Desk:
         before = (await self._blobs.get(entry.blob)).decode(errors="replace") if entry is not None else ""
         if entry is not None and before == content:
             return Looked("refused", f"{path} has this very content already. Nothing was changed.", state.head)
-        head = await self._put(tree, path, content)
+        head = await self._put(state, path, content)
         lines = content.count("\n") + (not content.endswith("\n"))
         problem = _new_syntax_error(path, before, content)
         done = "Wrote" if entry is not None else "Made"
         return Looked("edit", "\n".join(filter(None, (f"{done} {path}, {lines} lines.", problem))), head)
 
-    async def _put(self, tree: Tree, path: str, text: str) -> Digest:
+    async def _put(self, state: Session, path: str, text: str) -> Digest:
         try:
             blob = await self._blobs.put(text.encode())
         except UnicodeEncodeError as error:
             raise InvalidInput("the text holds half of a character (a lone surrogate)") from error
-        mode = tree[path].mode if path in tree else "100644"
-        after = with_file(tree, path, FileEntry(mode, blob))
-        head = await self._blobs.put(encode_tree(after))
-        self._held = head, after
+        held = await self._hold(state.head)
+        entry = FileEntry(held.tree[path].mode if path in held.tree else "100644", blob)
+        delta = Delta(held.delta.base, with_row(held.base, held.delta.rows, path, entry))
+        head = await put_tree(self._blobs, delta)
+        self._held = _Held(head, delta, held.base, {**held.tree, path: entry})
         return head
 
     async def changes(self, state: Session) -> str:

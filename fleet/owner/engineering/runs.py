@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from fleet.engineering.commands import (
     changed_line,
@@ -20,13 +21,14 @@ from fleet.engineering.shown import cut_output, fenced, output_lines, untrusted
 from fleet.engineering.state import Outcome, SeenKind, Session
 from fleet.engineering.tools import SessionCall
 from fleet.kernel.errors import ArtifactNotFound, InvalidInput
+from fleet.kernel.ids import Digest
 from fleet.owner.duties.procedure import base_measurement
 from fleet.owner.journal.step_records import is_no_result
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench
 from fleet.policy.runs.calls import JUNIT
 from fleet.policy.runs.log_lines import LogLine
-from fleet.policy.runs.spec import RunResult, RunSpec
+from fleet.policy.runs.spec import LiveFolder, RunResult, RunSpec
 from fleet.sandbox.service.runs import language_of, toolchain_for
 from fleet.trees.port import BlobStore
 from fleet.trees.service import file_text, read_changes
@@ -42,24 +44,34 @@ _KEPT_OUTPUT = 2 << 20
 """Characters of an output that can be read afterwards; of a longer one the beginning and the end."""
 
 
-async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, state: Session, tree: Tree) -> Outcome:
-    """How the command ended, as the engineer is told it, and the files that it left.
+class Files(NamedTuple):
+    """The files that the commands of a session begin with."""
 
-    Args:
-        tree: the files of the state's head.
+    session: str
+    """Step of the session: commands of one session find what its last one left."""
+    tree: Tree
+    """Those of the state's head."""
+    root: Digest
+    """The whole tree that the head is told over."""
+
+
+async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, state: Session, files: Files) -> Outcome:
+    """How the command ended, as the engineer is told it, and the files that it left.
 
     Raises:
         SandboxUnavailable, StoreUnavailable: nothing could carry it out now; later, by the same name.
     """
-    language = language_of(tree)
+    language = language_of(files.tree)
     try:
         toolchain = toolchain_for(language, bench.toolchain)
         spec = spec_of(call, state.head, toolchain=toolchain, language=language)
+        folder = LiveFolder(story=bench.journal.story_id, session=files.session, root=files.root)
+        spec = spec.model_copy(update={"folder": folder})
     except InvalidInput as error:
         return Outcome("result", f"Not executed: {error.message}.", state.head)
     result = await bench.journal.run(step, spec, work)
     command = call.text("command")
-    known = await _lines_of(bench.blobs, tree, named_files(command, call.text("cwd"), tree))
+    known = await _lines_of(bench.blobs, files.tree, named_files(command, call.text("cwd"), files.tree))
     lines = output_lines(await _printed(bench.blobs, result), command=command, known=known)
     if call.name == "search" and result.exit_code in (0, 1):
         return _found(call, lines if result.exit_code == 0 else [], result, state)

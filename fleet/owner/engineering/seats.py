@@ -22,7 +22,7 @@ from fleet.owner.engineering.session import Assignment, Worked, work_session
 from fleet.owner.workbench import Workbench
 from fleet.story.sessions.steps import forks_in
 from fleet.trees.port import BlobStore
-from fleet.trees.service import file_text, read_changes, read_tree
+from fleet.trees.service import file_text, put_whole, read_changes, read_tree
 from fleet.trees.tree import Tree, encode_tree
 from fleet.workspace.service.workspace import PROTECTED_FROM_AUTHORS, Applied, WorkspaceService
 
@@ -130,6 +130,7 @@ async def deliver(
     *,
     step: str,
     base: Digest,
+    root: Digest | None = None,
     own: str = "",
     temperature: str | None = None,
     draw: int = 0,
@@ -138,6 +139,7 @@ async def deliver(
 
     Args:
         step: name of the session below its council.
+        root: the whole tree over which its trees are told, where that is another one than `base`.
         own: what this session alone is told.
 
     Raises:
@@ -163,6 +165,7 @@ async def deliver(
         request=request,
         work=work_of(sitting.record, member, "engineer"),
         base=base,
+        root=root,
         terms=_terms_of(bench, member),
         is_cut=sitting.is_closing,
     )
@@ -180,7 +183,9 @@ async def _candidate(bench: Workbench, worked: Worked, base: Digest) -> Digest |
     if worked.head == base:
         return None
     diff = untrusted(await tree_diff(bench.blobs, base, worked.head, chars=_MAX_DIFF))
-    return await bench.blobs.put(canonical_json(TreeCandidate(tree=worked.head, base=base, diff=diff)))
+    # Whole, so that equal work has one digest whatever it began with, and whoever gets it needs no base.
+    tree = await put_whole(bench.blobs, worked.head)
+    return await bench.blobs.put(canonical_json(TreeCandidate(tree=tree, base=base, diff=diff)))
 
 
 async def code_of(sitting: Sitting, content: Digest) -> str:
@@ -272,5 +277,5 @@ async def worked_on(
             f"{found.diff[:_MAX_SHOWN]}\n\nThey were measured, and this fails:\n{untrusted(failures)[:_MAX_FAILURES]}\n"
             "Mend it, run what failed, and submit."
         )
-        new = await deliver(sitting, author, step=step, base=found.tree, own=own)
+        new = await deliver(sitting, author, step=step, base=found.tree, root=found.base, own=own)
     return None if new.candidate == old else new.candidate

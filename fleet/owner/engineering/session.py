@@ -57,7 +57,7 @@ from fleet.models.replies.session_reply import SessionReply
 from fleet.models.routing.routing import estimate_tokens
 from fleet.owner.engineering.course import Course
 from fleet.owner.engineering.desk import Desk
-from fleet.owner.engineering.runs import RUNS, run_call
+from fleet.owner.engineering.runs import RUNS, Files, run_call
 from fleet.owner.journal.step_records import cost_of_failure
 from fleet.owner.journal.steps import Computed, Work
 from fleet.owner.workbench import Workbench
@@ -94,6 +94,8 @@ class Assignment:
     terms: SessionTerms
     is_cut: bool = False
     """Its council takes no more work: what is on record is all that there is of it."""
+    root: Digest | None = None
+    """The whole tree over which the trees of the session are told, where that is another one than `base`."""
 
 
 class Worked(NamedTuple):
@@ -158,7 +160,11 @@ class _Loop:
             source = bench.state.steps[first].finished if first in bench.state.steps else None
             if source is not None:
                 return Computed(json.loads(await bench.blobs.get(source.result_digest)), (given.base, given.base))
-            return Computed({"terms": terms.model_dump(mode="json"), "base": given.base}, (given.base, given.base))
+            base = given.base
+            if given.root is not None:
+                # Engineers on one base share its folder, also the one who goes on with what another session left.
+                base = await Desk(bench.blobs).told_over(given.root, base)
+            return Computed({"terms": terms.model_dump(mode="json"), "base": base}, (given.base, given.base))
 
         work = replace(given.work, tool="files", op="list")
         request = digest_of_json({"base": given.base})
@@ -290,8 +296,8 @@ class _Loop:
         return _tested(outcome, await self._run(state, _ALL_TESTS, tests))
 
     async def _run(self, state: Session, call: SessionCall, step: str) -> Outcome:
-        tree = await self._desk.tree(state.head)
-        return await run_call(self._bench, step, self._work_of(call), call, state, tree)
+        files = Files(self._is.step, await self._desk.tree(state.head), await self._desk.root(state.head))
+        return await run_call(self._bench, step, self._work_of(call), call, state, files)
 
     async def _compute(self, state: Session, call: SessionCall, step: str) -> Outcome:
         """A look or an edit: a function of the files and of the arguments."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fleet.kernel.digest import digest_of_json
-from fleet.kernel.ids import Digest
+from fleet.kernel.ids import Digest, StoryId
 from fleet.kernel.types import Frozen
 
 RunStatus = Literal["pending", "running", "passed", "failed", "error", "timeout", "cancelled"]
@@ -102,6 +102,19 @@ class Grantee(Frozen):
     op: str
 
 
+class LiveFolder(Frozen):
+    """Where the commands of a work session run: a folder that a node keeps between them.
+
+    The folder is a cache of the recorded files. Each run begins with `RunSpec.tree`, whatever lies in it.
+    """
+
+    story: StoryId
+    session: Annotated[str, Field(min_length=1, max_length=400)]
+    """Its name in the story; two sessions never have one folder at the same time."""
+    root: Digest
+    """The whole tree that the session began with: what a run leaves is recorded as a delta over it."""
+
+
 class RunSpec(Frozen):
     """One command over one tree: it starts from `tree` at /workspace and ends in `RunResult.tree_out`.
 
@@ -135,6 +148,9 @@ class RunSpec(Frozen):
     """Who may have the `secret://` references that stand in `argv` and `env`; None allows none."""
     interactive: bool = False
     """The command's input stays open and is written while it runs (port SandboxSessions); then `stdin` is None."""
+
+    folder: Annotated[LiveFolder | None, Field(exclude=True)] = None
+    """None: a folder of its own. It says how a run is carried out, not what it is, and so it is in no digest."""
 
     @property
     def digest(self) -> Digest:

@@ -118,11 +118,15 @@ def toolchain_root(state: Path) -> Path:
     return state / "toolchain"
 
 
+def boot_id() -> str:
+    """Names the present boot of this machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+
+
 def process_name(pid: int) -> str:
     """`<pid>-<start ticks>-<boot>`: names one process of this machine for good, also after its pid is used again."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-    return f"{pid}-{fields[19]}-{boot}"
+    return f"{pid}-{fields[19]}-{boot_id()}"
 
 
 def is_alive(name: str) -> bool:

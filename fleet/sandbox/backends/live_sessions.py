@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from fleet.kernel.errors import SandboxUnavailable
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import RunSpec
-from fleet.sandbox.backends.stamps import Stamps
-from fleet.sandbox.folders.run_folder import RunFolder
-from fleet.sandbox.folders.tree_reader import WorkspaceFull, capture_tree
-from fleet.trees.port import BlobStore
-from fleet.trees.tree import Tree, encode_tree
+from fleet.sandbox.folders.run_folder import Left, RunFolder, Space
+from fleet.sandbox.folders.tree_reader import WorkspaceFull
 
 MAX_UNREAD_BYTES = 1 << 20
 """What may wait for a command that does not read, beside the 64 KiB of the pipe itself."""
@@ -85,27 +82,23 @@ class _Session:
     pipe: InputPipe
     spec: RunSpec
     folder: RunFolder
-    before: Tree
-    stamps: Stamps
+    left: Left
 
 
 class LiveSessions:
     """Invariant: an id is here exactly while its sandbox may live, and its folder with it."""
 
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
+    def __init__(self) -> None:
         self._open: dict[str, _Session] = {}
 
     @contextlib.contextmanager
-    def opened(
-        self, run_id: str, spec: RunSpec, folder: RunFolder, before: Tree, stamps: Stamps
-    ) -> Generator[int | None]:
+    def opened(self, run_id: str, spec: RunSpec, space: Space) -> Generator[int | None]:
         """The descriptor that the command of an interactive run reads from; None for any other run."""
         if not spec.interactive:
             yield None
             return
         pipe = InputPipe()
-        self._open[run_id] = _Session(pipe, spec, folder, before, stamps)
+        self._open[run_id] = _Session(pipe, spec, space.folder, space)
         try:
             yield pipe.read_end
         finally:
@@ -155,16 +148,7 @@ class LiveSessions:
         raise SandboxUnavailable("the files of the session change too fast to be read; ask again", missing="quiet")
 
     async def _captured(self, session: _Session) -> Digest:
-        spec = session.spec
         try:
-            capture = await capture_tree(
-                session.folder.descriptor,
-                self._blobs,
-                before=session.before,
-                discard=spec.discard,
-                max_bytes=spec.limits.disk_bytes,
-                stamps=session.stamps,
-            )
+            return (await session.left.kept(session.spec))[0]
         except WorkspaceFull as error:
             raise SandboxUnavailable(f"the session has more files than it may have: {error}", missing="room") from error
-        return await self._blobs.put(encode_tree(capture.tree))

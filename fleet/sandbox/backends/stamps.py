@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
+
+_REALTIME_COARSE = 5
+"""Of Linux; the module `time` has no name for it."""
 
 
 class Stamp(NamedTuple):
@@ -35,3 +39,8 @@ def settled(stamps: Stamps) -> Stamps:
     """Those whose next change must show: the kernel's clock moves in steps, and it has not moved on since the last."""
     last = max((stamp.ctime_ns for stamp in stamps.values()), default=0)
     return {path: stamp for path, stamp in stamps.items() if stamp.ctime_ns < last}
+
+
+def now_ns() -> int:
+    """The clock from which the kernel takes the times of files: later changes have no earlier time."""
+    return time.clock_gettime_ns(_REALTIME_COARSE)

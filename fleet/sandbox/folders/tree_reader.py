@@ -36,7 +36,7 @@ class Capture:
     left_out: int
 
 
-class _File(NamedTuple):
+class FoundFile(NamedTuple):
     """A file or link that must be read."""
 
     path: str
@@ -49,7 +49,7 @@ class _Survey:
     """What lies in a folder; `size` in bytes of content."""
 
     unchanged: set[str] = field(default_factory=set[str])
-    others: list[_File] = field(default_factory=list[_File])
+    others: list[FoundFile] = field(default_factory=list[FoundFile])
     size: int = 0
     left_out: int = 0
 
@@ -78,18 +78,36 @@ async def capture_tree(
     found = await asyncio.to_thread(_survey, root, discard, submodules, stamps)
     tree = dict(before)
     for path in before.keys() - found.unchanged:
-        if path not in submodules and not _is_skipped(path, discard):
+        if path not in submodules and not is_skipped(path, discard):
             del tree[path]
     if found.size > max_bytes or len(tree) + len(found.others) > MAX_ENTRIES:
         raise WorkspaceFull(f"the run left more than {max_bytes} bytes or {MAX_ENTRIES} files")
-    for batch in _batches(found.others):
-        tree |= await _stored(await asyncio.to_thread(_read_batch, root, batch, max_bytes), before, blobs)
+    known = {entry.blob for entry in before.values()}
+    tree |= await read_files(root, found.others, blobs, known=known, max_bytes=max_bytes)
     return Capture(tree, found.left_out)
+
+
+async def read_files(
+    root: int, files: Sequence[FoundFile], blobs: BlobStore | None, *, known: Collection[Digest] = (), max_bytes: int
+) -> dict[str, FileEntry]:
+    """The entry of each, when the store has its bytes.
+
+    Args:
+        blobs: None reads them and stores nothing.
+        known: what the store has already.
+    """
+    found: dict[str, FileEntry] = {}
+    for batch in _batches(files):
+        read = await asyncio.to_thread(_read_batch, root, batch, max_bytes)
+        if blobs is not None:
+            await _store(read, known, blobs)
+        found |= {path: entry for path, entry, _ in read}
+    return found
 
 
 def _survey(root: int, discard: Collection[str], submodules: frozenset[str], stamps: Stamps) -> _Survey:
     def enters(folder: str) -> bool:
-        return folder not in submodules and not _is_skipped(folder, discard)
+        return folder not in submodules and not is_skipped(folder, discard)
 
     survey = _Survey()
     unchanged, size = survey.unchanged, 0
@@ -108,19 +126,20 @@ def _add(survey: _Survey, path: str, status: os.stat_result) -> None:
     if mode is None or not is_valid(path):
         survey.left_out += 1
         return
-    survey.others.append(_File(path, mode, status.st_size))
+    survey.others.append(FoundFile(path, mode, status.st_size))
     survey.size += status.st_size
 
 
-def _is_skipped(path: str, discard: Collection[str]) -> bool:
+def is_skipped(path: str, discard: Collection[str]) -> bool:
+    """Whether nobody looks at what lies at the path: repositories, caches, top-level names to discard."""
     parts = path.split("/")
     if parts[0] in discard or not CACHE_NAMES.isdisjoint(parts):
         return True
     return ".git" in path.lower() and any(part.lower() == ".git" for part in parts)
 
 
-def _batches(found: Sequence[_File]) -> Iterator[list[_File]]:
-    batch: list[_File] = []
+def _batches(found: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
+    batch: list[FoundFile] = []
     size = 0
     for one in found:
         batch.append(one)
@@ -132,7 +151,7 @@ def _batches(found: Sequence[_File]) -> Iterator[list[_File]]:
         yield batch
 
 
-def _read_batch(root: int, batch: Sequence[_File], max_bytes: int) -> list[tuple[str, FileEntry, bytes]]:
+def _read_batch(root: int, batch: Sequence[FoundFile], max_bytes: int) -> list[tuple[str, FileEntry, bytes]]:
     read: list[tuple[str, FileEntry, bytes]] = []
     for path, mode, _ in batch:
         content = _content(root, path, mode, max_bytes)
@@ -151,11 +170,8 @@ def _content(root: int, path: str, mode: Mode, max_bytes: int) -> bytes:
         os.close(parent)
 
 
-async def _stored(read: Sequence[tuple[str, FileEntry, bytes]], before: Tree, blobs: BlobStore) -> dict[str, FileEntry]:
-    """The entries by path, when the store has the bytes of each."""
-    known: set[Digest] = {entry.blob for entry in before.values()}
+async def _store(read: Sequence[tuple[str, FileEntry, bytes]], known: Collection[Digest], blobs: BlobStore) -> None:
     new = list({entry.blob: content for _, entry, content in read if entry.blob not in known}.values())
     # A store waits for its disk with each of them, and the disk takes several at once.
     for start in range(0, len(new), _AT_ONCE):
         await asyncio.gather(*map(blobs.put, new[start : start + _AT_ONCE]))
-    return {path: entry for path, entry, _ in read}

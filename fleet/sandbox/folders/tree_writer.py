@@ -108,36 +108,12 @@ class _Writer:
             os.close(root)
 
     def _write(self, parent: int, entry: _Entry) -> None:
-        match entry.mode:
-            case "160000":
-                self._make_folder(parent, entry.name)
-            case "120000":
-                os.symlink(entry.content, os.fsencode(entry.name), dir_fd=parent)
-                if self._owner.is_dropped:
-                    os.chown(entry.name, self._owner.uid, self._owner.gid, dir_fd=parent, follow_symlinks=False)
-            case "100644" | "100755":
-                mode = 0o755 if entry.mode == "100755" else 0o644
-                path = f"{entry.folder}/{entry.name}" if entry.folder else entry.name
-                self.stamps[path] = self._write_file(parent, entry.name, mode, entry.content)
-
-    def _write_file(self, parent: int, name: str, mode: int, content: bytes) -> Stamp:
-        file = os.open(name, _NEW, mode, dir_fd=parent)
-        try:
-            _write_all(file, content)
-            return stamp_of(self._handed_over(file, mode))
-        finally:
-            os.close(file)
-
-    def _handed_over(self, descriptor: int, mode: int) -> os.stat_result:
-        """The status of the file or folder when it has its owner and mode."""
-        if self._owner.is_dropped:
-            os.fchown(descriptor, self._owner.uid, self._owner.gid)
-        status = os.fstat(descriptor)
-        if stat.S_IMODE(status.st_mode) == mode:
-            return status
-        # The process has a umask that takes more than others' right to write.
-        os.fchmod(descriptor, mode)
-        return os.fstat(descriptor)
+        if entry.mode == "160000":
+            self._make_folder(parent, entry.name)
+            return
+        stamp = write_file(parent, entry.name, entry.mode, entry.content, self._owner)
+        if stamp is not None:
+            self.stamps[f"{entry.folder}/{entry.name}" if entry.folder else entry.name] = stamp
 
     def _folder(self, root: int, folder: str) -> contextlib.AbstractContextManager[int]:
         """A descriptor of the folder, which is made when it is not there yet."""
@@ -156,7 +132,7 @@ class _Writer:
         os.mkdir(name, 0o755, dir_fd=parent)  # noqa: PTH102
         descriptor = os.open(name, _FOLDER, dir_fd=parent)
         try:
-            self._handed_over(descriptor, 0o755)
+            _handed_over(descriptor, 0o755, self._owner)
         finally:
             os.close(descriptor)
 
@@ -168,6 +144,34 @@ def _opened(root: int, folder: str) -> Generator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write_file(parent: int, name: str, mode: Mode, content: bytes, owner: Identity) -> Stamp | None:
+    """A file or link of this name is in the folder; its stamp, None for a link. Nothing may be there yet."""
+    if mode == "120000":
+        os.symlink(content, os.fsencode(name), dir_fd=parent)
+        if owner.is_dropped:
+            os.chown(name, owner.uid, owner.gid, dir_fd=parent, follow_symlinks=False)
+        return None
+    rights = 0o755 if mode == "100755" else 0o644
+    file = os.open(name, _NEW, rights, dir_fd=parent)
+    try:
+        _write_all(file, content)
+        return stamp_of(_handed_over(file, rights, owner))
+    finally:
+        os.close(file)
+
+
+def _handed_over(descriptor: int, mode: int, owner: Identity) -> os.stat_result:
+    """The status of the file or folder when it has its owner and mode."""
+    if owner.is_dropped:
+        os.fchown(descriptor, owner.uid, owner.gid)
+    status = os.fstat(descriptor)
+    if stat.S_IMODE(status.st_mode) == mode:
+        return status
+    # The process has a umask that takes more than others' right to write.
+    os.fchmod(descriptor, mode)
+    return os.fstat(descriptor)
 
 
 def _write_all(file: int, content: bytes) -> None:

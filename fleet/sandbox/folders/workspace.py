@@ -24,7 +24,7 @@ MAX_ALL_ARTIFACTS_BYTES = 1 << 30
 MAX_ARTIFACTS = 1_000
 NO_ROOM = 1 << 62
 _FREE_FLOOR_BYTES = 64 << 20
-_MAX_PATH_BYTES = 4_000
+MAX_PATH_BYTES = 4_000
 
 
 def disk_usage(root: int, *, repair: bool = False) -> int:
@@ -37,16 +37,21 @@ def disk_usage(root: int, *, repair: bool = False) -> int:
     # A descriptor of its own: the walk may outlive the run that it watches.
     root = os.dup(root)
     try:
-        disk = os.fstatvfs(root)
-        if disk.f_bavail * disk.f_frsize < _FREE_FLOOR_BYTES:
+        if not has_room(root):
             return NO_ROOM
         for count, (path, status) in enumerate(walk_beneath(root, repair=repair, max_entries=MAX_ENTRIES), 1):
             total += status.st_blocks * 512
-            if count >= MAX_ENTRIES or len(os.fsencode(path)) > _MAX_PATH_BYTES:
+            if count >= MAX_ENTRIES or len(os.fsencode(path)) > MAX_PATH_BYTES:
                 return NO_ROOM
     finally:
         os.close(root)
     return total
+
+
+def has_room(root: int) -> bool:
+    """Whether the disk of the folder has more free than nobody may use."""
+    disk = os.fstatvfs(root)
+    return disk.f_bavail * disk.f_frsize >= _FREE_FLOOR_BYTES
 
 
 def mode_of(status: os.stat_result) -> Mode | None:

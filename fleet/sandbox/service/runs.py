@@ -18,7 +18,7 @@ from fleet.sandbox.port import LogPage
 from fleet.secrets.port import SecretDelivery
 from fleet.secrets.service import KnownSecrets, SecretBroker
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree
+from fleet.trees.service import read_tree
 
 LOST = RunResult(status="error", reason="sandbox_lost", exit_code=None)
 """What is recorded for a run whose supervisor died (RC-27)."""
@@ -133,7 +133,7 @@ async def project_language(blobs: BlobStore, tree: Digest | None, toolchain: Too
     if tree is None:
         return "python"
     try:
-        return language_of(decode_tree(await blobs.get(tree)))
+        return language_of(await read_tree(blobs, tree))
     except ArtifactNotFound:
         return "python"  # the tool that needs the tree says what is wrong
 

@@ -21,7 +21,7 @@ from fleet.tools.kit.parts import ToolParts
 from fleet.tools.kit.runs import limits_of, outcome_of, run_once
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree
+from fleet.trees.service import read_tree
 from fleet.workspace.service.results import parse_junit
 
 _MAX_ITEMS = 200
@@ -148,7 +148,7 @@ def _finding(item: dict[str, Any]) -> dict[str, JsonValue]:
 
 async def _secret_scan(call: ToolCall, context: ToolContext, blobs: BlobStore) -> ToolOutcome:
     """Which files hold secrets, by class and never by value (RC-67)."""
-    tree = decode_tree(await blobs.get(context.tree)) if context.tree else {}
+    tree = await read_tree(blobs, context.tree) if context.tree else {}
     paths = texts_of(call.args.get("paths"))
     places: list[tuple[str, str]] = []
     for path, entry in sorted(tree.items()):

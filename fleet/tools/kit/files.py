@@ -21,8 +21,9 @@ from fleet.policy.tree_paths import PathInTree, below, check_writable, place_of
 from fleet.tools.kit.parts import ToolParts
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
+from fleet.trees.service import read_tree
 from fleet.trees.text_diff import unified_diff
-from fleet.trees.tree import FileEntry, changed_paths, decode_tree, encode_tree
+from fleet.trees.tree import FileEntry, changed_paths, encode_tree
 
 _MAX_READ_BYTES = 4 << 20
 _MAX_DIFF_BYTES = 1 << 20
@@ -77,7 +78,7 @@ class FilesTool:
 
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """See the port. The operations that change something keep the tree's other files as they are."""
-        tree = decode_tree(await self._blobs.get(context.tree)) if context.tree else {}
+        tree = await read_tree(self._blobs, context.tree) if context.tree else {}
         desk = _Desk(tree, call.args, context, self._blobs)
         try:
             if call.op in _READING:
@@ -185,7 +186,7 @@ def _matching(paths: list[str], pattern: str) -> list[str]:
 
 async def _diff(desk: _Desk) -> ToolOutcome:
     place = desk.place(may_be_link=True)
-    base = decode_tree(await desk.blobs.get(desk.context.base_tree)) if desk.context.base_tree else {}
+    base = await read_tree(desk.blobs, desk.context.base_tree) if desk.context.base_tree else {}
     changes = [c for c in changed_paths(base, desk.tree) if _is_within(c.path, place.path)]
     parts = [await _file_diff(base.get(c.path), desk.tree.get(c.path), c.path, desk.blobs) for c in changes]
     files: list[JsonValue] = [{"path": c.path, "change": c.change} for c in changes[:_MAX_LISTED]]

@@ -25,7 +25,8 @@ from fleet.tools.kit.git_remote import REMOTE_OPS, RemoteGit, check_branch
 from fleet.tools.kit.parts import ToolParts
 from fleet.tools.kit.runs import limits_of, outcome_of, printed, run_once
 from fleet.tools.port import ToolContext
-from fleet.trees.tree import FileEntry, changed_paths, decode_tree
+from fleet.trees.service import read_tree
+from fleet.trees.tree import FileEntry, changed_paths
 
 _FOLDER = ".fleet-out"
 _PACK = (f"{_FOLDER}/commit.txt", f"{_FOLDER}/new.pack", f"{_FOLDER}/new.idx")
@@ -85,8 +86,8 @@ class GitTool:
 
     async def _base(self, context: ToolContext) -> dict[str, str | None]:
         """Path -> git's id of what each changed file was before the task."""
-        old = decode_tree(await self._blobs.get(context.base_tree)) if context.base_tree else {}
-        new = decode_tree(await self._blobs.get(context.tree)) if context.tree else {}
+        old = await read_tree(self._blobs, context.base_tree) if context.base_tree else {}
+        new = await read_tree(self._blobs, context.tree) if context.tree else {}
         paths = [change.path for change in changed_paths(old, new)]
         return {path: await self._git_id(old.get(path)) for path in paths}
 

@@ -18,7 +18,8 @@ from fleet.policy.runs.spec import Limits, OutputStream, RunResult, RunSpec, Run
 from fleet.sandbox.port import Sandbox
 from fleet.tools.port import ToolContext
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import changed_paths, decode_tree
+from fleet.trees.service import read_tree
+from fleet.trees.tree import changed_paths
 
 _KINDS: Mapping[RunStatus, OutcomeKind] = {
     "passed": "succeeded",
@@ -115,8 +116,8 @@ async def check_write_paths(before: Digest | None, after: Digest, globs: tuple[s
     """Return when all that differs between the trees may be written; PolicyDenied names the first path otherwise."""
     if not globs:
         return
-    old = decode_tree(await blobs.get(before)) if before else {}
-    for change in changed_paths(old, decode_tree(await blobs.get(after))):
+    old = await read_tree(blobs, before) if before else {}
+    for change in changed_paths(old, await read_tree(blobs, after)):
         if not any(glob_matches(glob, change.path) for glob in globs):
             raise PolicyDenied(
                 f"the call changed {change.path!r}, and this role writes only {', '.join(globs)}: nothing was recorded",

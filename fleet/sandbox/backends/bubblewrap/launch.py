@@ -52,6 +52,8 @@ class Layout:
     workspace: Path
     inputs: Path | None = None
     repo: Path | None = None
+    overlay: tuple[Path, Path] | None = None
+    """`workspace` is the upper layer: what lies below it, and a folder for overlayfs beside it."""
     binds: tuple[tuple[Path, str], ...] = ()
     """Further read-only binds: host path, path inside."""
     cwd: str = "."
@@ -72,10 +74,17 @@ def bubblewrap_args(stage: Stage, toolchain: Toolchain, layout: Layout, env: Map
     binds += [(path, target) for path, target in ((layout.inputs, "/inputs"), (layout.repo, "/repo.git")) if path]
     binds += layout.binds
     args += [a for source, target in binds for a in ("--ro-bind", str(source), target)]
-    args += ["--bind", str(layout.workspace), "/workspace", "--remount-ro", "/"]
+    args += [*_workspace(layout), "--remount-ro", "/"]
     args += ["--chdir", str(PurePosixPath("/workspace", layout.cwd)), "--clearenv"]
     values = {**FIXED_ENV, "PATH": toolchain.path, **dict(toolchain.env), **env}
     return args + [a for name, value in values.items() for a in ("--setenv", name, value)]
+
+
+def _workspace(layout: Layout) -> list[str]:
+    if layout.overlay is None:
+        return ["--bind", str(layout.workspace), "/workspace"]
+    lower, work = layout.overlay
+    return ["--overlay-src", str(lower), "--overlay", str(layout.workspace), str(work), "/workspace"]
 
 
 def _system_links() -> list[str]:

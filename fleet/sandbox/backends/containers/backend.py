@@ -32,7 +32,7 @@ from fleet.sandbox.backends.containers.launch import (
     enter_request,
 )
 from fleet.sandbox.backends.containers.process import ContainerEnded, ContainerLaunch, run_container
-from fleet.sandbox.backends.identity import Identity, is_alive, is_root, lease_identity, process_name, toolchain_root
+from fleet.sandbox.backends.identity import Identity, is_alive, is_root, process_name, toolchain_root
 from fleet.sandbox.backends.live_runs import KeptHealth, LiveRuns
 from fleet.sandbox.backends.output import RunOutput
 from fleet.sandbox.backends.probes import (
@@ -50,8 +50,8 @@ from fleet.sandbox.backends.toolchain import Toolchain, build_python, user_envir
 from fleet.sandbox.backends.waive import require_isolation
 from fleet.sandbox.folders.run_folder import (
     RunFolder,
+    leased_folder,
     make_passable,
-    opened_folder,
     put_inputs,
     put_stdin,
     read_result,
@@ -59,12 +59,10 @@ from fleet.sandbox.folders.run_folder import (
     without_repo,
 )
 from fleet.sandbox.folders.stage import Stage, build_stage
-from fleet.sandbox.folders.tree_writer import write_tree
 from fleet.sandbox.folders.workspace import disk_usage, remove_shared_tree
 from fleet.sandbox.port import LogSink, SandboxHealth
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import decode_tree
 
 
 def limits_probe() -> RunSpec:
@@ -276,18 +274,13 @@ class ContainerBackend:
         toolchain = await self._toolchain(spec, ready)
         if (refused := without_repo(spec, self.repos)) is not None:
             return None, refused.model_copy(update={"backend": self._engine.name})
-        before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
-        with lease_identity() as who:
-            async with opened_folder(self._root / "containers" / "runs" / self._me, who) as folder:
-                stamps = await write_tree(before, folder.workspace, self._blobs, who)
-                if (refused := without_cwd(spec, folder)) is not None:
-                    return None, refused.model_copy(update={"backend": self._engine.name})
-                output = RunOutput(spec.limits.output_bytes, forms=forms_in(order.secrets), log=order.log)
-                launch = await self._launch(order, ready, toolchain, who=who, folder=folder, output=output)
-                ended = await run_container(self._engine, launch, order.stop)
-                result = await read_result(
-                    spec, ended, output, before=before, folder=folder, blobs=self._blobs, stamps=stamps
-                )
+        async with leased_folder(self._root / "containers" / "runs" / self._me, spec, self._blobs) as left:
+            if not left.has_folder(spec.cwd):
+                return None, without_cwd(spec).model_copy(update={"backend": self._engine.name})
+            output = RunOutput(spec.limits.output_bytes, forms=forms_in(order.secrets), log=order.log)
+            launch = await self._launch(order, ready, toolchain, who=left.who, folder=left.folder, output=output)
+            ended = await run_container(self._engine, launch, order.stop)
+            result = await read_result(spec, ended, output, left, self._blobs)
         return ended, result.model_copy(
             update={
                 "backend": self._engine.name,

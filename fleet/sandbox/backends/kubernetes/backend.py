@@ -13,7 +13,7 @@ import os
 import secrets as tokens
 import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,13 +43,12 @@ from fleet.sandbox.backends.output import RunOutput
 from fleet.sandbox.backends.redaction import forms_in
 from fleet.sandbox.backends.request import check_delivery, check_spec
 from fleet.sandbox.backends.waive import require_isolation
-from fleet.sandbox.folders.run_folder import make_passable, opened_folder, read_result, without_repo
-from fleet.sandbox.folders.tree_writer import write_tree
+from fleet.sandbox.folders.run_folder import laid_folder, make_passable, read_result, tree_of, without_repo
 from fleet.sandbox.folders.workspace import remove_shared_tree
 from fleet.sandbox.port import LogSink, SandboxHealth
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.port import BlobStore
-from fleet.trees.tree import FileEntry, Tree, decode_tree
+from fleet.trees.tree import FileEntry, Tree
 
 NAME = "kubernetes"
 MECHANISMS: dict[str, str] = {
@@ -258,7 +257,7 @@ class KubernetesBackend:
         spec = order.spec
         if order.stop.cause is not None:
             return self._made(RunResult(status="cancelled", reason="cancelled", exit_code=None, tree_in=spec.tree))
-        before = decode_tree(await self._blobs.get(spec.tree)) if spec.tree else {}
+        before = await tree_of(spec, self._blobs)
         if (refused := self._refused(spec, before)) is not None:
             return self._made(refused)
         packed = await pack_inputs(
@@ -320,15 +319,13 @@ class KubernetesBackend:
         make_passable(self._root / "kubernetes")
         try:
             left = await self._left(spec, ended, before)
-            async with opened_folder(self._root / "kubernetes" / self._me, me) as folder:
-                await write_tree(left, folder.workspace, self._blobs, me)
+            async with laid_folder(self._root / "kubernetes" / self._me, me, left, self._blobs) as folder:
                 result = await read_result(
                     spec,
                     ended,
                     output,
-                    before=before,
-                    folder=folder,
-                    blobs=self._blobs,
+                    replace(folder, before=before, stamps={}),
+                    self._blobs,
                     came_back=bool(ended.returned),
                 )
         except (BadFrame, InvalidInput) as error:
