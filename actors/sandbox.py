@@ -30,7 +30,7 @@ with all_alive():
     from fleet.policy.runs.outcome import ToolOutcome
     from fleet.tools.port import ToolContext
     from fleet.wiring.change_requests import make_change_requests
-    from fleet.wiring.deploying import make_deployments
+    from fleet.wiring.deployments import make_deployments
     from fleet.wiring.endpoints import Endpoints
     from fleet.wiring.roster import spreads_runs
     from fleet.wiring.sandbox.services import make_forge, make_sessions, remove_abandoned

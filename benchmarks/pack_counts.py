@@ -21,7 +21,7 @@ from fleet.kernel.clock import SystemClock
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.log.redis.log import RedisEventLog
-from fleet.models.prompts.reading import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
 from fleet.models.weights import TokenizerId, UrlSource, Weights
 from fleet.trees.files import FileBlobStore
 

@@ -20,7 +20,7 @@ from fleet.kernel.clock import Clock
 from fleet.log.port import DeadLetters, HasBacklog
 from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
-from fleet.wiring.deploying import make_deployment_desk
+from fleet.wiring.deployments import make_deployment_desk
 from fleet.wiring.desk.contexts import make_context_statistics, make_rehydrator
 from fleet.wiring.desk.desk import (
     make_audit_desk,

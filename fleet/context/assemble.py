@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fleet.context.budget import ceiling
-from fleet.context.counting import BY_ESTIMATE, Counting
 from fleet.context.extract import facts_in, ids_in, paths_in
 from fleet.context.item import MUST_KEEP, TASK_BLOCK, Item, fence, one_line
 from fleet.context.lessons import lesson_items
 from fleet.context.scope import ContextConfig, scopes_for
 from fleet.context.sections import Reader, section, tasks_of
+from fleet.context.token_counter import BY_ESTIMATE, Counting
 from fleet.context.view import StoryView
 from fleet.kernel.errors import ContextTooLarge, InvalidInput
 from fleet.knowledge.cite import Note, rank_notes

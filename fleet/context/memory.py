@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleet.context.budget import estimate_tokens
-from fleet.context.counting import TokenCounter
+from fleet.context.token_counter import TokenCounter
 from fleet.kernel.clock import Clock, SystemClock
 from fleet.kernel.errors import ConfigError
 from fleet.kernel.ids import Digest, StoryId

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.context.counting import TokenCounter
+from fleet.context.token_counter import TokenCounter
 from fleet.kernel.ids import Digest, EntityId, StoryId
 from fleet.models.weights import TokenizerId
 

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
-from fleet.context.counting import TokenCounter
+from fleet.context.token_counter import TokenCounter
 from fleet.kernel.errors import ConfigError
 from fleet.models.weight_sources.files import FileWeightsStore
 from fleet.models.weights import TOKENIZER_FILE, TokenizerId, Weights

@@ -159,7 +159,9 @@ StateOf = Callable[[StoryId], Awaitable[StoryState]]
 
 
 class Notifier:
-    """What a target is owed stands in the book before anything is sent, and goes out of it after it was received.
+    """Writes into the book what a target is owed before anything is sent.
+
+    It goes out of the book after it was received.
 
     So a process may die at any point: the next one sends what is owed, and the receiver knows a repeat by its id. What
     fails is tried again after growing waits and ends in the dead letters, from where `retry` sends it once more; other

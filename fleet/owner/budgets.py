@@ -13,7 +13,7 @@ from fleet.kernel.ids import StepId, StoryId
 from fleet.models.engine_config import Price
 from fleet.models.port import AgentRequest
 from fleet.models.profiles import Budgets, ModelsConfig
-from fleet.models.prompts.reading import PROMPT_FRAME_TOKENS
+from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, Spend
 from fleet.models.routing.routing import estimate_tokens
 from fleet.models.usage import dearest

@@ -11,7 +11,7 @@ from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 from fleet.planning.coach_config import CoachConfig, LanguageBlock
 from fleet.planning.content import check_content, content_digest
-from fleet.planning.matching import (
+from fleet.planning.phrases import (
     Hit,
     Prepared,
     count_words,

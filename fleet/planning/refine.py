@@ -12,7 +12,7 @@ from fleet.kernel.types import Frozen
 from fleet.planning.coach import Reading, StoryScore, score_story
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.content import ReadableText
-from fleet.planning.matching import Hit, Prepared, find_at_clause_starts, prepare
+from fleet.planning.phrases import Hit, Prepared, find_at_clause_starts, prepare
 
 CLARIFY = " [CLARIFY]"
 

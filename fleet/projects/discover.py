@@ -25,7 +25,7 @@ one Given/When/Then sentence. `depends_on` names earlier stories by position, fr
 
 
 class Discoverer:
-    """Makes one proposal of each goal; a model that fails or does not keep to the rules leaves that of the rules."""
+    """Makes one proposal of each goal. A model that fails or does not keep to the rules leaves that of the rules."""
 
     def __init__(self, calls: ProjectCalls, blobs: BlobStore, coach: CoachConfig) -> None:
         self._calls, self._blobs, self._coach = calls, blobs, coach

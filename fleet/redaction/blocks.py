@@ -87,7 +87,10 @@ def _end_of_key(text: str, at: int, limit: int) -> tuple[int, bool]:
 
 
 def _leads_to_end(text: str, *, is_first: bool) -> bool:
-    """Whether a last line follows on what stands before it in its line; two marks side by side are code about keys."""
+    """Says whether a last line follows on what stands before it in its line.
+
+    Two marks side by side are code about keys.
+    """
     return bool(_MATERIAL.search(text)) or (not is_first and bool(_SHORT.match(text)))
 
 

@@ -21,7 +21,7 @@ _ESCAPE = re.compile(r"\\(?:(?P<place>[bB])|[dDwWsSt]|x[0-9A-Fa-f]{2}|[^A-Za-z0-
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many ways there are to try it at one place, and how short and long what it matches can be."""
+    """Says in how many ways it can be tried at one place. It also holds how short and how long a match can be."""
 
     ways: int
     least: int

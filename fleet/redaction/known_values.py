@@ -1,4 +1,4 @@
-"""Take values that are known to be secret out of text, in every form in which a program may print them (CX-60)."""
+"""Takes values that are known to be secret out of text (CX-60). Every form in which a program may print them counts."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _apart(spans: list[SecretSpan], text: str) -> tuple[SecretSpan, ...]:
 
 
 class RedactingStream:
-    """What goes in comes out without secrets, line by line; joined it is `redact` of the whole, however it was cut.
+    """Gives out what goes in without secrets, line by line. Joined it is `redact` of the whole, however it was cut.
 
     Held back are a line that has not ended, and a block that may go on, 64 KiB of it at most. Not thread-safe.
     """

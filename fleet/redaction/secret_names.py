@@ -260,7 +260,10 @@ def _bare_value(text: str, at: int, *, is_env: bool, is_strong: bool) -> NamedVa
 
 
 def _closing(text: str, at: int, slashes: int, quote: str) -> int:
-    """Where the quote of the same depth of escapes ends the value, or the line where the value was cut off."""
+    """Finds where the quote of the same depth of escapes ends the value.
+
+    It is the end of the line where the value was cut off.
+    """
     stop = text.find("\n", at, at + _MOST)
     stop = min(len(text), at + _MOST) if stop < 0 else stop
     position = text.find(quote, at, stop)

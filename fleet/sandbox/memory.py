@@ -17,17 +17,17 @@ from fleet.log.memory import Signal
 from fleet.log.rules import key_reused, run_fenced
 from fleet.policy.runs.log_lines import LogLine
 from fleet.policy.runs.spec import Artifact, BlobMount, OutputStream, RunReason, RunResult, RunSpec
-from fleet.sandbox.backends.ending import (
+from fleet.sandbox.backends.live_sessions import MAX_UNREAD_BYTES
+from fleet.sandbox.backends.output import RunOutput
+from fleet.sandbox.backends.redaction import forms_in
+from fleet.sandbox.backends.request import MAX_STDIN_BYTES, check_delivery, check_spec
+from fleet.sandbox.backends.run_end import (
     ENDED_BY_COMMAND,
     STATUS_OF,
     is_config_error,
     is_missing_program,
     natural_reason,
 )
-from fleet.sandbox.backends.live_sessions import MAX_UNREAD_BYTES
-from fleet.sandbox.backends.output import RunOutput
-from fleet.sandbox.backends.redaction import forms_in
-from fleet.sandbox.backends.request import MAX_STDIN_BYTES, check_delivery, check_spec
 from fleet.sandbox.port import Claimed, Done, LogPage, LogSink, Lost, Running, SandboxHealth
 from fleet.secrets.port import SecretDelivery
 from fleet.trees.port import BlobStore

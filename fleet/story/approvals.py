@@ -32,7 +32,10 @@ def is_tool_gate(name: str) -> bool:
 
 
 def terms_of(state: StoryState, config: FsmConfig, request: ApprovalRequested) -> Terms:
-    """The terms of a request; those of a tool gate are its own, as the policy set them when it asked (RT-22)."""
+    """Returns the terms of a request.
+
+    Those of a tool gate are its own, as the policy set them when it asked (RT-22).
+    """
     if is_tool_gate(request.gate):
         return Terms(role=request.role, actor="human", grant_ttl_s=MAX_GRANT_S)
     gate = config.gate(state.lifecycle, request.gate)
@@ -68,7 +71,10 @@ def pending_approvals(state: StoryState) -> tuple[Approval, ...]:
 
 
 def unanswered_gates(state: StoryState) -> tuple[Approval, ...]:
-    """The requests at gates of the story that wait, those that expire first at the front; not those of tool calls."""
+    """Returns the requests at gates of the story that wait, without those of tool calls.
+
+    Those that expire first come first.
+    """
     waiting = [a for a in pending_approvals(state) if not is_tool_gate(a.request.gate)]
     return tuple(sorted(waiting, key=lambda a: (a.request.expires_at, a.request.approval_id)))
 

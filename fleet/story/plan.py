@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fleet.story.approvals import last_request, pending_consents, subject_of, unanswered_gates, valid_grant
-from fleet.story.delegating import delegated_intents
+from fleet.story.delegation import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
 from fleet.story.guards import GuardContext, evaluate
 from fleet.story.intents import (

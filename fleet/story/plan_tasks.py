@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.events.task import TaskTransitioned
 from fleet.kernel.ids import SYSTEM, EntityId
 from fleet.story.approvals import last_request, subject_of
-from fleet.story.delegating import delegated_intents
+from fleet.story.delegation import delegated_intents
 from fleet.story.escalation import escalation_intents, is_asked_again
 from fleet.story.intents import (
     CommitWork,

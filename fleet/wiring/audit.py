@@ -31,7 +31,7 @@ class NotaryParts:
 
 def make_notary_parts(endpoints: Endpoints) -> NotaryParts:
     """The services behind actor `notary`."""
-    from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+    from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile
     from fleet.audit.files.witness import CheckpointFolder
     from fleet.audit.service.losses import LossDesk
     from fleet.audit.service.notary import Notary
@@ -64,7 +64,7 @@ def _announce(line: str) -> None:
 @asynccontextmanager
 async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> AsyncGenerator[Auditor]:
     """What `fleet audit verify` and `fleet audit proof` run. The key is the one in the home unless one is given."""
-    from fleet.audit.files.signing import Ed25519Verifier, read_handovers, read_public_key
+    from fleet.audit.files.ed25519 import Ed25519Verifier, read_handovers, read_public_key
     from fleet.audit.files.witness import CheckpointFolder
     from fleet.audit.service.auditor import Auditor
 
@@ -86,7 +86,7 @@ async def open_auditor(endpoints: Endpoints, key: NoteKey | None = None) -> Asyn
 @asynccontextmanager
 async def open_loss_desk(endpoints: Endpoints) -> AsyncGenerator[LossDesk]:
     """What `fleet accept-loss` runs."""
-    from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+    from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile
     from fleet.audit.files.witness import CheckpointFolder
     from fleet.audit.service.losses import LossDesk
 

@@ -8,7 +8,7 @@ from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.planning.coach_config import CoachConfig
 from fleet.wiring.change_requests import check_forge
-from fleet.wiring.deploying import check_deployments
+from fleet.wiring.deployments import check_deployments
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.models.plugins import check_engines
 from fleet.wiring.models.tokenizers import check_tokenizers

@@ -38,7 +38,7 @@ from fleet.remote.shard_figures import ShardFigures
 from fleet.remote.traced_ports import TracedAgents, TracedPacks, TracedSandbox, TracedToolHost
 from fleet.report.service.reports import ReportService
 from fleet.wiring.change_requests import change_target
-from fleet.wiring.deploying import deploy_targets
+from fleet.wiring.deployments import deploy_targets
 from fleet.wiring.desk.projects import make_project_owner
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.models.engines import engine_usage, is_there

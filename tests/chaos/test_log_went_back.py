@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from fleet.audit.files.signing import Ed25519Verifier, KeyFile
+from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile
 from fleet.audit.files.witness import CheckpointFolder
 from fleet.audit.finding import Verdict
 from fleet.audit.redis import RedisCheckpointStore, RedisRawLog

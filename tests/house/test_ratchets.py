@@ -20,7 +20,7 @@ CEILINGS = {
     "lines with `pyright: ignore`": 107,
     "parameters of any mapping in story, owner and desk": 21,
     "public class names that several modules define": 21,
-    "docstrings with a long first sentence": 26,
+    "docstrings with a long first sentence": 6,
 }
 """How many there are today. A rise fails; a fall by more than a twentieth has to be written down here."""
 
@@ -70,20 +70,8 @@ WIDE = {
 
 GERUNDS = frozenset(
     [
-        "fleet/audit/files/signing.py",
-        "fleet/context/counting.py",
-        "fleet/forge/local/beginning.py",
-        "fleet/forge/local/publishing.py",
-        "fleet/forge/local/staging.py",
-        "fleet/models/prompts/reading.py",
         "fleet/owner/tools/acting.py",
-        "fleet/planning/matching.py",
-        "fleet/sandbox/backends/ending.py",
         "fleet/sandbox/inside/formatting.py",
-        "fleet/secrets/providers/reading.py",
-        "fleet/story/delegating.py",
-        "fleet/story/restoring.py",
-        "fleet/wiring/deploying.py",
     ]
 )
 """Modules whose name tells a doing and not a thing. No new one; those that are renamed leave this list."""

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.service.notary import Notary
 from fleet.config.settings import ServeSettings
 from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from fleet.audit.files.signing import KeyFile
+from fleet.audit.files.ed25519 import KeyFile
 from fleet.audit.port import CheckpointStore
 from fleet.config.settings import ServeSettings
 from fleet.desk.principals import PrincipalEntry, PrincipalRegistry, hash_token

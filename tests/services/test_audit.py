@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from cluster.local.identity import ProcessIdentity
 from cluster.local.record import Addresses, RunningFleet, forget_fleet, save_fleet
 from fleet.audit.chain import FIELDS, RawEntry
-from fleet.audit.files.signing import Ed25519Verifier, KeyFile, read_public_key
+from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile, read_public_key
 from fleet.audit.files.witness import CheckpointFolder, FolderWitness
 from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
 from fleet.audit.service.auditor import Auditor

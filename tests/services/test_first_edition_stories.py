@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cluster.local.valkey import StoreKind, Valkey
-from fleet.audit.files.signing import Ed25519Verifier, read_public_key
+from fleet.audit.files.ed25519 import Ed25519Verifier, read_public_key
 from fleet.audit.files.witness import CheckpointFolder
 from fleet.audit.redis import RedisCheckpointStore, RedisRawLog
 from fleet.audit.service.auditor import Auditor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet.audit.chain import RawEntry, raw_entry
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.key_ring import KeyRing
 from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
 from fleet.audit.note import NoteKey

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
 from fleet.audit.service.losses import LossDesk
 from fleet.context.port import Tokenizers
@@ -25,7 +25,7 @@ from fleet.log.memory import MemoryEventLog, MemoryFeed, MemoryInbox, MemoryLeas
 from fleet.models.chat import TokenUsage
 from fleet.models.port import AgentAnswer, AgentRequest, Agents
 from fleet.models.profiles import load_models
-from fleet.models.prompts.reading import PackReaders
+from fleet.models.prompts.pack_readers import PackReaders
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.delegations import DelegationRules, agent_roles

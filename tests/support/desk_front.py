@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.service.auditor import Auditor
 from fleet.config.settings import ServeSettings
 from fleet.context.scope import ContextConfig

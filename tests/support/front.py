@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore, MemoryRawLog
 from fleet.audit.port import CheckpointStore
 from fleet.audit.service.auditor import Auditor

@@ -33,7 +33,7 @@ from fleet.log.redis.feed import RedisFeed
 from fleet.log.redis.inbox import RedisInbox
 from fleet.log.redis.log import RedisEventLog
 from fleet.models.profiles import load_models
-from fleet.models.prompts.reading import PackReaders, pack_readers
+from fleet.models.prompts.pack_readers import PackReaders, pack_readers
 from fleet.policy.roles import load_roles
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.state import StoryState

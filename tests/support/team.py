@@ -30,8 +30,8 @@ from fleet.log.redis.log import RedisEventLog
 from fleet.models.engines.factory import ChatModels
 from fleet.models.port import Agents, ChatModel
 from fleet.models.profiles import ModelsConfig, load_models
+from fleet.models.prompts.pack_readers import PackReaders
 from fleet.models.prompts.prompt import parse_prompts
-from fleet.models.prompts.reading import PackReaders
 from fleet.models.service.role_agent import LocalAgents, RoleAgent
 from fleet.models.service.usage_logs import UsageLogs
 from fleet.owner.budgets import Budgeting

@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 from rich.progress import TaskID
 
 from fleet.audit.checkpoint import SignedCheckpoint
-from fleet.audit.files.signing import HANDOVERS, Ed25519Verifier, KeyFile, read_handovers, read_public_key
+from fleet.audit.files.ed25519 import HANDOVERS, Ed25519Verifier, KeyFile, read_handovers, read_public_key
 from fleet.audit.files.witness import CheckpointFolder
 from fleet.audit.key_ring import KeyRing
 from fleet.audit.proof import Proof, check_proof

@@ -35,7 +35,7 @@ _PATIENCE_S = 300.0
 
 def prepare(settings: FleetSettings, options: RunOptions) -> None:
     """A new folder is a repository without a file. Nothing is made for a goal that names nothing to build (PL-54)."""
-    from fleet.forge.local.beginning import begin_repository, is_unused
+    from fleet.forge.local.begin import begin_repository, is_unused
 
     assert options.goal is not None
     coach = config_files(settings).load("coach.yaml", CoachConfig)
@@ -111,7 +111,7 @@ async def _requested(projects: ProjectDesk, options: RunOptions) -> str:
 
 
 def _is_new(options: RunOptions) -> bool:
-    from fleet.forge.local.beginning import is_unused
+    from fleet.forge.local.begin import is_unused
 
     return git_address(options.repo) is None and is_unused(Path(options.repo))
 

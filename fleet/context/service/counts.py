@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from fleet.context.counting import BY_ESTIMATE, ESTIMATE, Counting, TokenCounter
 from fleet.context.port import TokenCounts, Tokenizers
+from fleet.context.token_counter import BY_ESTIMATE, ESTIMATE, Counting, TokenCounter
 from fleet.kernel.errors import ConfigError, StoreUnavailable, ToolTimeout
 from fleet.kernel.ids import Digest
 from fleet.models.chat import ChatRequest
 from fleet.models.port import AgentRequest
-from fleet.models.prompts.reading import PACK_READERS, PackReader, PackReaders
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReader, PackReaders
 from fleet.models.weights import TokenizerId
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore

@@ -11,20 +11,20 @@ from typing import NamedTuple
 from cachetools import LRUCache
 
 from fleet.context.assemble import build_pack
-from fleet.context.counting import Counting, TokenCounter
 from fleet.context.lessons import Lesson, LessonRule, lessons_of
 from fleet.context.port import CountRequest, Pack, PackActivity, PackRequest, Tokenizers
 from fleet.context.row_cut import cut_to
 from fleet.context.scope import ContextConfig
 from fleet.context.service.counts import PackCounting
 from fleet.context.service.story_views import StoryViews
+from fleet.context.token_counter import Counting, TokenCounter
 from fleet.events.codec import decode
 from fleet.events.story import StoryClosed, StoryCreated
 from fleet.kernel.clock import Clock
 from fleet.kernel.errors import FleetError, LogCorrupted, StoreUnavailable, StoryNotFound, UnsupportedSchema
 from fleet.kernel.ids import StoryId, StreamId
 from fleet.log.port import EventLog, SnapshotStore
-from fleet.models.prompts.reading import PackReaders
+from fleet.models.prompts.pack_readers import PackReaders
 from fleet.models.weights import TokenizerId
 from fleet.story.state import StoryState
 from fleet.trees.port import BlobStore

@@ -100,7 +100,10 @@ class Answer:
 
 
 def refusal(asked: Asked, response: httpx2.Response, data: bytes) -> FleetError:
-    """The error that a status of 300 or more stands for; `retry_after_s` in its details when the forge names a time."""
+    """Returns the error that a status of 300 or more stands for.
+
+    Its details hold `retry_after_s` when the forge names a time.
+    """
     status, said = response.status_code, asked.clean(_said(data))
     wait_s = _wait_s(response)
     details: dict[str, Any] = {"forge": asked.forge, "url": asked.url, "status": status}

@@ -16,7 +16,7 @@ from fleet.extensions.stores.secrets_http import checked_address
 from fleet.extensions.stores.tokens import projected_token
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import NamedProvider, as_mapping
-from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, read_whole
+from fleet.secrets.providers.private_file import PrivateBytes, Unsafe, opened, read_whole
 from fleet.web.answers import Unanswered
 from fleet.web.kubernetes import Access, Answer, KubernetesClient
 from fleet.web.trust import trust_of

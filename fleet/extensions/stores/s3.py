@@ -216,7 +216,7 @@ _REFUSED_KEYS = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
 
 
 def is_refused_key(answer: Answer) -> bool:
-    """The store does not accept the keys, or does not say why it refuses (an answer to HEAD has no body)."""
+    """The store does not accept the keys, or does not say why. An answer to HEAD has no body."""
     return answer.status == 401 or (answer.status in (400, 403) and (answer.code in _REFUSED_KEYS or not answer.code))
 
 
@@ -434,7 +434,10 @@ class S3BlobStore:
 
 
 def _pause_s(number: int, asked_s: float | None) -> float:
-    """0.2 s, doubled each time to 5 s at most, by chance up to half as long; or what the store asks, up to 20 s."""
+    """Returns how long to wait.
+
+    0.2 s, doubled each time to 5 s at most, by chance up to half as long; or what the store asks, up to 20 s.
+    """
     if asked_s is not None:
         return min(max(asked_s, 0.0), 20.0)
     return min(0.2 * 2**number, 5.0) * random.uniform(0.5, 1.0)

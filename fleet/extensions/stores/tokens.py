@@ -1,11 +1,14 @@
-"""Tokens by which this process shows a store of secrets who it is; read at each use, so that they may rotate."""
+"""Reads the tokens by which this process shows a store of secrets who it is.
+
+They are read at each use and may rotate.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fleet.secrets.providers.failures import decoded
-from fleet.secrets.providers.reading import Unsafe, opened, private_file
+from fleet.secrets.providers.private_file import Unsafe, opened, private_file
 
 _MAX_BYTES = 16_384
 

@@ -13,7 +13,7 @@ from fleet.extensions.stores.tokens import private_token, projected_token
 from fleet.kernel.clock import Clock
 from fleet.secrets.port import ProviderParts, SecretProviderPlugin, SecretValue
 from fleet.secrets.providers.failures import NamedProvider, as_mapping
-from fleet.secrets.providers.reading import Unsafe
+from fleet.secrets.providers.private_file import Unsafe
 from fleet.web.answers import Unanswered
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fleet.forge.local.layout import RepositoryLayout, find_repository
 from fleet.forge.local.objects import check_pack, has_object
-from fleet.forge.local.publishing import add_pack, check_name, check_old, move_branch
+from fleet.forge.local.publish import add_pack, check_name, check_old, move_branch
 from fleet.forge.local.refs import all_refs, check_branch, pinned, read_ref
-from fleet.forge.local.staging import copy_repository, fetched_name, staged_name, write_fetched
+from fleet.forge.local.stage import copy_repository, fetched_name, staged_name, write_fetched
 from fleet.forge.port import Commit, FetchedRepository, StagedRepository
 from fleet.kernel.errors import InvalidInput, StoreUnavailable
 from fleet.trees.port import BlobStore

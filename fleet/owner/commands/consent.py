@@ -36,7 +36,7 @@ async def ask_consent(
     call: Mapping[str, Any],
     preview: Callable[[int], Awaitable[Mapping[str, Any] | None]] | None = None,
 ) -> EntityId:
-    """The id of the one request that waits for an answer about exactly this call; recorded if there was none (RT-34).
+    """Returns the id of the request that waits for an answer about this call. It is recorded if there was none (RT-34).
 
     Args:
         requester: who asked; `system:...` for the story's own procedures, which all wait until a person decided.

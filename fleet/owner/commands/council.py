@@ -120,7 +120,7 @@ async def reject_council(handler: object, bench: Workbench, command: Command, ca
 
 
 async def cancel_council(handler: object, bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The council ends without an outcome, and so do its calls; a story whose own council it was waits for a person.
+    """Ends the council and its calls without an outcome. A story whose own council it was waits for a person.
 
     Raises:
         PolicyDenied: the caller holds neither role.
@@ -331,7 +331,7 @@ def _seat_problems(bench: Workbench, request: CouncilRequest, config: CouncilCon
 
 
 def _denied(bench: Workbench, role: str, phase: str) -> str | None:
-    """Why a member in this role would be shown nothing of the story (CX-3); None when it is shown its pack."""
+    """Says why a member in this role would be shown nothing of the story (CX-3). None when it is shown its pack."""
     try:
         scopes_for(bench.rules.context, phase, role)
     except PolicyDenied as error:

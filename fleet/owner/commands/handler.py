@@ -20,7 +20,7 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import Digest, EntityId, Principal
 from fleet.log.port import Command, EventLog
 from fleet.models.profiles import ModelsConfig
-from fleet.models.prompts.reading import PACK_READERS, PackReaders
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReaders
 from fleet.owner.commands.council import COUNCIL_COMMANDS
 from fleet.owner.commands.delegations import run_delegations, standing_delegations
 from fleet.owner.commands.preliminary_plans import propose_plan

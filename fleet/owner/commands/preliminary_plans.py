@@ -80,7 +80,7 @@ def takes_outline(state: StoryState | None) -> bool:
 
 
 def propose_plan(bench: Workbench, command: Command, caller: Caller) -> tuple[Payload, ...]:
-    """The story has the outline as a plan version that is proposed; it binds nobody until a plan is adopted (PL-10)."""
+    """Records the outline as a plan version that is proposed. It binds nobody until a plan is adopted (PL-10)."""
     caller.require("po")
     state, body = bench.state, command.body
     if not takes_outline(state):

@@ -15,7 +15,7 @@ from fleet.story.approvals import delegation_for, expiries_in_a_row, subject_of
 from fleet.story.commands.command import Caller
 from fleet.story.commands.gates import decide_gate, fire, fix_task
 from fleet.story.commands.request_approval import escalation_request, gate_request, request_name
-from fleet.story.delegating import gate_council
+from fleet.story.delegation import gate_council
 from fleet.story.escalation import ESCALATION
 from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestEscalation, RequestGate
 from fleet.story.ownership import takeover_cause

@@ -7,7 +7,7 @@ from fleet.owner.duties.checkpoints import checkpoint
 from fleet.owner.duties.tasks import commit_tree
 from fleet.owner.workbench import Workbench, seat
 from fleet.story.intents import RestoreTree
-from fleet.story.restoring import follow_restoration, restored_states
+from fleet.story.restoration import follow_restoration, restored_states
 
 DEVOPS = seat("devops")
 

@@ -16,7 +16,7 @@ from fleet.kernel.errors import ArtifactNotFound, ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import Digest
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
-from fleet.models.prompts.reading import PACK_READERS
+from fleet.models.prompts.pack_readers import PACK_READERS
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat
 from fleet.story.state import Step

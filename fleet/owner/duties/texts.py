@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.context.counting import ESTIMATE
 from fleet.context.port import CountRequest, Pack, PackRequest, Packs
+from fleet.context.token_counter import ESTIMATE
 from fleet.events.context import ContextPackBuilt, DroppedScope
 from fleet.kernel.ids import CommandId, Digest, EntityId
 from fleet.owner.workbench import Workbench

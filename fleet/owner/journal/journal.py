@@ -48,7 +48,7 @@ from fleet.kernel.types import ProbeResult
 from fleet.log.port import EventLog, SnapshotStore
 from fleet.models.chat import CallTag
 from fleet.models.port import AgentAnswer, AgentRequest, Agents
-from fleet.models.prompts.reading import PACK_READERS
+from fleet.models.prompts.pack_readers import PACK_READERS
 from fleet.owner.budgets import Budgeting, bounded_request, refusal_of
 from fleet.owner.commands.consent import ask_consent
 from fleet.owner.journal.step_records import (

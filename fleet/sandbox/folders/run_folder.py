@@ -14,16 +14,16 @@ from typing import Protocol
 from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import Artifact, BlobMount, OutputStream, RepoMount, RunReason, RunResult, RunSpec, Usage
-from fleet.sandbox.backends.ending import (
+from fleet.sandbox.backends.identity import Identity, is_root, lease_identity
+from fleet.sandbox.backends.output import RunOutput
+from fleet.sandbox.backends.request import MAX_STDIN_BYTES
+from fleet.sandbox.backends.run_end import (
     ENDED_BY_COMMAND,
     STATUS_OF,
     UNCHANGED_TREE,
     is_config_error,
     is_missing_program,
 )
-from fleet.sandbox.backends.identity import Identity, is_root, lease_identity
-from fleet.sandbox.backends.output import RunOutput
-from fleet.sandbox.backends.request import MAX_STDIN_BYTES
 from fleet.sandbox.backends.stamps import Stamp, Stamps
 from fleet.sandbox.folders.beneath import open_beneath
 from fleet.sandbox.folders.tree_reader import WorkspaceFull, capture_tree

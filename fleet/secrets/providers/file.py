@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet.secrets.port import SecretValue
 from fleet.secrets.providers.failures import NamedProvider, as_mapping, decoded
-from fleet.secrets.providers.reading import PrivateBytes, Unsafe, opened, private_directory, private_file
+from fleet.secrets.providers.private_file import PrivateBytes, Unsafe, opened, private_directory, private_file
 
 _MAX_DOCUMENT_BYTES = 1_048_576
 

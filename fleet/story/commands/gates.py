@@ -222,7 +222,10 @@ def _row(state: StoryState, config: FsmConfig, event: str) -> Transition:
 
 
 def _require_tree(state: StoryState, event: str) -> None:
-    """Returns when the tree is the one that a decision is about; not while another is about to take its place."""
+    """Returns when the tree is the one that a decision is about.
+
+    It refuses while another is about to take its place.
+    """
     if state.restoration is not None:
         raise InvalidTransition(
             f"story {state.story_id} is being restored to checkpoint {state.restoration.checkpoint_id}: "

@@ -24,7 +24,7 @@ from fleet.kernel.ids import EntityId
 from fleet.kernel.types import Frozen, NoteRequest, Reason, ReasonRequest
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, StoryCommand
-from fleet.story.restoring import find_checkpoint
+from fleet.story.restoration import find_checkpoint
 from fleet.story.state import StoryState
 
 

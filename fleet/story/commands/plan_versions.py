@@ -338,7 +338,7 @@ def require_proposed(plan: Plan, *, event: str) -> None:
 
 
 def require_plannable(state: StoryState, *, event: str) -> None:
-    """Returns while plans of the story are worked on; a parked one takes a plan where it lacks one (LC-93, PL-23)."""
+    """Returns while plans of the story are worked on. A parked one takes a plan where it lacks one (LC-93, PL-23)."""
     if state.is_over:
         raise InvalidTransition(f"story {state.story_id} is over", state=state.state, event=event, allowed=[])
     if state.disposition == "parked" and state.park is not None and state.park.cause not in _ANSWERED_BY_A_PLAN:

@@ -9,7 +9,7 @@ from fleet.context.tokenizers import FileTokenizers
 from fleet.kernel.errors import ConfigError
 from fleet.models.engine_config import ActorEngine, EngineConfig
 from fleet.models.profiles import ModelsConfig, load_models
-from fleet.models.prompts.reading import PackReaders, is_another_model, pack_readers
+from fleet.models.prompts.pack_readers import PackReaders, is_another_model, pack_readers
 from fleet.models.weights import TOKENIZER_FILE, TokenizerFile, Weights
 from fleet.wiring.endpoints import Endpoints
 from fleet.wiring.sandbox.plugins import active_roles

@@ -98,7 +98,7 @@ def remove_abandoned(parts: SandboxParts, alive: Collection[str]) -> int:
         alive: the nodes of this fleet by the names that `make_sandbox_parts` has for them. During an upgrade another
             fleet may have the same home, of which nothing is known here: hence the day.
     """
-    from fleet.sandbox.backends.ending import remove_unused
+    from fleet.sandbox.backends.run_end import remove_unused
 
     return remove_unused(parts.state_root / _NODES, keep=alive, unused_s=_UNUSED_S)
 

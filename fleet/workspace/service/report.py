@@ -160,7 +160,9 @@ def build_measurement(head: ReportHead, out: Outputs) -> Measurement:
 
 
 def _unit(base: Measurement | None, out: Outputs) -> TestSection | None:
-    """The project's own tests; one that passed on the base and did not run here is an error of this tree (PL-52).
+    """Returns the project's own tests.
+
+    One that passed on the base and did not run here is an error of this tree (PL-52).
 
     How many cases of one test function ran is compared, as the names of its cases may change with the code.
     """

@@ -28,7 +28,7 @@ from fleet.audit.checkpoint import (
     parse_checkpoint,
     sign_checkpoint,
 )
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.loss import AttestedHead, Loss, excused, open_loss, parse_loss, sign_loss
 from fleet.audit.merkle import merkle_root

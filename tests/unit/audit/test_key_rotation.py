@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.audit.checkpoint import parse_checkpoint, sign_checkpoint
-from fleet.audit.files.signing import Ed25519Verifier, KeyFile, read_public_key
+from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile, read_public_key
 from fleet.audit.finding import Verdict
 from fleet.audit.key_ring import KeyRing, is_handover
 from fleet.audit.loss import AttestedHead, Loss, sign_loss

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.note import MAX_NOTE_BYTES, NoteKey, note_text, open_note, sign_note
 from fleet.kernel.errors import InvalidInput, LogCorrupted
 from tests.support.audit import OTHER_SIGNER, SIGNER

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.audit.checkpoint import Leaf, sign_checkpoint
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.proof import MAX_PROOF_BYTES, Proof, check_proof, make_proof
 from fleet.kernel.errors import FleetError, InvalidInput, LogCorrupted
 from fleet.kernel.ids import StreamId

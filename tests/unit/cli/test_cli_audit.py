@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fleet.audit.checkpoint import sign_checkpoint
-from fleet.audit.files.signing import KeyFile, read_public_key
+from fleet.audit.files.ed25519 import KeyFile, read_public_key
 from fleet.audit.files.witness import CheckpointFolder
 from fleet.audit.finding import LogFinding, Verdict
 from fleet.audit.service.auditor import AuditReport

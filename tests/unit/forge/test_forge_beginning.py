@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.forge.local.beginning import begin_repository, is_unused
+from fleet.forge.local.begin import begin_repository, is_unused
 from fleet.forge.local.forge import check_repository
 from fleet.kernel.errors import InvalidInput
 

@@ -18,7 +18,7 @@ from fleet.log.memory import MemoryEventLog
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
 from fleet.models.profiles import Budgets
-from fleet.models.prompts.reading import (
+from fleet.models.prompts.pack_readers import (
     PACK_READERS,
     PROMPT_FRAME_TOKENS,
     PackReaders,

@@ -10,7 +10,7 @@ from ray import serve
 from fleet.cli.local.local_principals import ensure_principals
 from fleet.kernel.errors import ConfigError
 from fleet.wiring.checks import check_configuration
-from fleet.wiring.deploying import deploy_targets
+from fleet.wiring.deployments import deploy_targets
 from fleet.wiring.places import cluster_endpoints
 from serve_apps.deployed import gateway, llm
 

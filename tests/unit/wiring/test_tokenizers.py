@@ -11,7 +11,7 @@ import yaml
 
 from fleet.cli.local.local_principals import ensure_principals
 from fleet.kernel.errors import ConfigError
-from fleet.models.prompts.reading import PackReader
+from fleet.models.prompts.pack_readers import PackReader
 from fleet.wiring.checks import check_configuration
 from fleet.wiring.desk.contexts import make_context_service
 from fleet.wiring.endpoints import Endpoints

@@ -24,7 +24,6 @@ from fleet.sandbox.backends.bubblewrap.overlays import PROBE_STORY, SESSION_FOLD
 from fleet.sandbox.backends.bubblewrap.process import run_process
 from fleet.sandbox.backends.bubblewrap.seccomp import host_filter
 from fleet.sandbox.backends.bubblewrap.stop import Stop
-from fleet.sandbox.backends.ending import kill_orphans, remove_orphans
 from fleet.sandbox.backends.identity import is_alive, is_root, process_name, toolchain_root
 from fleet.sandbox.backends.live_runs import KeptHealth, LiveRuns
 from fleet.sandbox.backends.live_sessions import LiveSessions
@@ -42,6 +41,7 @@ from fleet.sandbox.backends.probes import (
 from fleet.sandbox.backends.reach import Reach
 from fleet.sandbox.backends.redaction import forms_in
 from fleet.sandbox.backends.request import MAX_STDIN_BYTES, check_delivery, check_spec
+from fleet.sandbox.backends.run_end import kill_orphans, remove_orphans
 from fleet.sandbox.backends.toolchain import Toolchain, build_python
 from fleet.sandbox.backends.toolchains import MissingToolchain, Toolchains
 from fleet.sandbox.backends.waive import require_isolation

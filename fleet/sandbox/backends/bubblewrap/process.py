@@ -27,8 +27,8 @@ from fleet.sandbox.backends.bubblewrap.limits import Sample, rlimit_argv, sample
 from fleet.sandbox.backends.bubblewrap.memory_files import memory_file
 from fleet.sandbox.backends.bubblewrap.stop import Stop
 from fleet.sandbox.backends.command import terminate_command
-from fleet.sandbox.backends.ending import natural_reason
 from fleet.sandbox.backends.output import RunOutput, StreamBuffer, StreamName
+from fleet.sandbox.backends.run_end import natural_reason
 
 _ENV = "/usr/bin/env"
 _RESTORED_BY_POPEN = frozenset({signal.SIGPIPE, signal.SIGXFSZ})

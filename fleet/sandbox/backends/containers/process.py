@@ -21,8 +21,8 @@ from fleet.sandbox.backends.bubblewrap.limits import Sample, sample_processes
 from fleet.sandbox.backends.bubblewrap.stop import Stop
 from fleet.sandbox.backends.containers.engine import Engine
 from fleet.sandbox.backends.containers.link import Link
-from fleet.sandbox.backends.ending import natural_reason
 from fleet.sandbox.backends.output import RunOutput, StreamName
+from fleet.sandbox.backends.run_end import natural_reason
 
 _ROOT = Path("/sys/fs/cgroup")
 

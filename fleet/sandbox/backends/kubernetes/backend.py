@@ -24,7 +24,6 @@ from fleet.kernel.ids import Digest
 from fleet.policy.runs.spec import Limits, OutputStream, RunResult, RunSpec
 from fleet.sandbox.backends.bubblewrap.launch import FIXED_ENV
 from fleet.sandbox.backends.bubblewrap.stop import Stop
-from fleet.sandbox.backends.ending import STATUS_OF
 from fleet.sandbox.backends.identity import Identity, is_alive, process_name
 from fleet.sandbox.backends.kubernetes.api import ATTEMPT, KubernetesApi, Right, cluster_client
 from fleet.sandbox.backends.kubernetes.frames import BadFrame, unpack_returned
@@ -42,6 +41,7 @@ from fleet.sandbox.backends.live_runs import KeptHealth, LiveRuns
 from fleet.sandbox.backends.output import RunOutput
 from fleet.sandbox.backends.redaction import forms_in
 from fleet.sandbox.backends.request import check_delivery, check_spec
+from fleet.sandbox.backends.run_end import STATUS_OF
 from fleet.sandbox.backends.waive import require_isolation
 from fleet.sandbox.folders.run_folder import laid_folder, make_passable, read_result, tree_of, without_repo
 from fleet.sandbox.folders.workspace import remove_shared_tree

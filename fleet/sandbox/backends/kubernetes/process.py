@@ -11,11 +11,11 @@ from typing import Any
 from fleet.kernel.errors import SandboxUnavailable
 from fleet.policy.runs.spec import Limits, RunReason, Usage
 from fleet.sandbox.backends.bubblewrap.stop import Stop
-from fleet.sandbox.backends.ending import natural_reason
 from fleet.sandbox.backends.kubernetes.api import KubernetesApi
 from fleet.sandbox.backends.kubernetes.frames import MAX_LINE_BYTES, BadFrame, Frame, FrameReader, JobResult
 from fleet.sandbox.backends.kubernetes.job import Pod, reason_of
 from fleet.sandbox.backends.output import RunOutput
+from fleet.sandbox.backends.run_end import natural_reason
 from fleet.web.answers import Unanswered
 
 _SLACK_S = 30

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.proof import check_proof
 from fleet.audit.service.stream_export import export_stream
 from fleet.events.envelope import Head

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.audit.checkpoint import SignedCheckpoint, sign_checkpoint
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.memory import MemoryCheckpointExport, MemoryCheckpointStore
 from fleet.audit.proof import check_proof
 from fleet.audit.service.auditor import copy_checkpoints

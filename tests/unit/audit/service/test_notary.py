@@ -8,7 +8,7 @@ import pytest
 
 from fleet.audit.chain import RawEntry
 from fleet.audit.checkpoint import LeafMark, SignedCheckpoint, open_checkpoint, sign_checkpoint
-from fleet.audit.files.signing import Ed25519Verifier
+from fleet.audit.files.ed25519 import Ed25519Verifier
 from fleet.audit.finding import Verdict
 from fleet.audit.loss import AttestedHead, Loss, loss_id, sign_loss
 from fleet.audit.memory import MemoryCheckpointStore, MemoryWitness

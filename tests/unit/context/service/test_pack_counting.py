@@ -22,7 +22,7 @@ from fleet.kernel.errors import ArtifactNotFound, ConfigError, ContextTooLarge
 from fleet.kernel.ids import CommandId, Digest, Principal, StoryId, StreamId
 from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Command
-from fleet.models.prompts.reading import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
 from fleet.models.weights import TokenizerId
 from fleet.owner.duties.texts import pack_text
 from fleet.owner.workbench import Workbench

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.context.counting import ESTIMATE
 from fleet.context.port import TokenCounts, Tokenizers
 from fleet.context.scope import ContextConfig
 from fleet.context.service.counts import PromptCounts
 from fleet.context.service.packs import ContextService
+from fleet.context.token_counter import ESTIMATE
 from fleet.context.tokenizers import FileTokenizers
 from fleet.desk.chat import ChatDesk
 from fleet.desk.principals import PrincipalSpending
@@ -24,7 +24,7 @@ from fleet.models.chat import NO_TAG, ChatMessage, ChatRequest, Sampling, ToolOf
 from fleet.models.memory import ScriptedChatModel
 from fleet.models.port import AgentRequest
 from fleet.models.profiles import Budgets
-from fleet.models.prompts.reading import PROMPT_FRAME_TOKENS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
+from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
 from fleet.models.routing.budget import BudgetLimits
 from fleet.models.routing.routing import estimate_tokens
 from fleet.models.weights import TokenizerId

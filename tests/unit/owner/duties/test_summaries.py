@@ -21,7 +21,7 @@ from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import ReplyMalformed, ReplyRefused
 from fleet.kernel.ids import Principal, StreamId
 from fleet.log.memory import MemoryEventLog
-from fleet.models.prompts.reading import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReaders, ReadingChain, ReadingEngine, ReadingLink
 from fleet.owner.duties.summaries import keep_summaries, keep_summary
 from fleet.owner.workbench import Workbench
 from tests.support.bench import ScriptedAgents, World

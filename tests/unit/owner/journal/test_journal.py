@@ -29,7 +29,7 @@ from fleet.log.port import Appended, AppendRequest, Duplicate
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentAnswer, AgentRequest, PassedOver
 from fleet.models.profiles import Budgets
-from fleet.models.prompts.reading import PROMPT_FRAME_TOKENS
+from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS
 from fleet.models.routing.budget import BudgetLimits
 from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.journal import Journal

@@ -27,7 +27,7 @@ from fleet.story.commands.gates import decide_gate, fire
 from fleet.story.commands.interventions import RestoreStory
 from fleet.story.intents import OpenTaskCouncil, RestoreTree, StartTask
 from fleet.story.plan import plan
-from fleet.story.restoring import follow_restoration
+from fleet.story.restoration import follow_restoration
 from tests.support.rules import fsm
 from tests.support.story_events import (
     BASE,

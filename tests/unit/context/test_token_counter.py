@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from fleet.context.assemble import assemble, build_pack
 from fleet.context.budget import estimate_tokens
-from fleet.context.counting import ESTIMATE, Counting
 from fleet.context.item import Item
 from fleet.context.summary_text import outline_of
+from fleet.context.token_counter import ESTIMATE, Counting
 from fleet.kernel.errors import ContextTooLarge
 from tests.support.context import context_config, view_of
 from tests.support.story_events import TASK, story

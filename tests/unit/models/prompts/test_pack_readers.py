@@ -9,7 +9,7 @@ import pytest
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import ConfigError
 from fleet.models.profiles import ModelsConfig, load_models
-from fleet.models.prompts.reading import PROMPT_FRAME_TOKENS, PackReader, PackReaders, pack_readers
+from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS, PackReader, PackReaders, pack_readers
 from fleet.models.weights import TokenizerFile, TokenizerId
 
 SHA = "a" * 64

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fleet.audit.files.signing import Ed25519Verifier, KeyFile, read_public_key
+from fleet.audit.files.ed25519 import Ed25519Verifier, KeyFile, read_public_key
 from fleet.kernel.errors import ConfigError, InvalidInput
 
 

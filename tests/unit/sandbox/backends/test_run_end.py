@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from fleet.policy.runs.spec import FINAL_STATUSES, RunReason
-from fleet.sandbox.backends.ending import STATUS_OF, is_config_error, is_missing_program, natural_reason, remove_orphans
 from fleet.sandbox.backends.output import RunOutput
+from fleet.sandbox.backends.run_end import (
+    STATUS_OF,
+    is_config_error,
+    is_missing_program,
+    natural_reason,
+    remove_orphans,
+)
 
 
 def test_status_of_every_reason_is_final() -> None:
