@@ -32,6 +32,7 @@ from fleet.cli.project.app import discovery, epic, project
 from fleet.cli.project.ceremony_app import app as ceremony
 from fleet.cli.store.app import dlq, graph, sandbox
 from fleet.cli.story.app import app as story
+from fleet.cli.story.app import session
 
 _VERSION = f"fleet {__version__}"
 _VARIABLE = "FLEET_OBSERVABILITY_LOG_FORM"
@@ -54,6 +55,7 @@ LogJson = Annotated[bool, typer.Option("--log-json", callback=write_json_logs, h
 
 GROUPS = {
     "story": story,
+    "session": session,
     "project": project,
     "epic": epic,
     "discovery": discovery,

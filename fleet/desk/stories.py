@@ -76,6 +76,11 @@ class StoryDesk:
         """The present, in milliseconds since 1970 UTC."""
         return self._clock.now_ms()
 
+    @property
+    def blobs(self) -> BlobStore:
+        """Where the files and outputs of stories lie."""
+        return self._blobs
+
     async def blob(self, digest: Digest) -> bytes:
         """The bytes of a blob that a report or document of a story names. What may be shown is for the caller to know.
 

@@ -25,11 +25,13 @@ from fleet.story.commands.interventions import (
 from fleet.story.commands.text import AnswerQuestion, AnswerRequest, EditStory, QuestionRequest, RigorRequest, SetRigor
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
+from serve_apps.sessions.routes import session_router
 from serve_apps.sight import require_project
 from serve_apps.wire.intervention import EditRequest
 from serve_apps.wire.story import StartRequest, StoryView
 
 intervention_router = APIRouter(prefix="/api")
+intervention_router.include_router(session_router)
 
 _STORY = "/planner/stories/{story_id}"
 

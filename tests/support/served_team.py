@@ -17,6 +17,7 @@ from fleet.cli.app import app
 from fleet.cli.local.local_principals import ensure_principals
 from fleet.log.redis.connection import connect_redis
 from fleet.models.port import Agents, ChatModel
+from fleet.models.profiles import ModelsConfig
 from tests.support.team import team
 
 
@@ -47,7 +48,12 @@ def _say_up(home: Path, url: str) -> None:
 
 @contextmanager
 def served_team(
-    home: Path, url: str, *, models: Mapping[str, ChatModel] | None = None, agents: Agents | None = None
+    home: Path,
+    url: str,
+    *,
+    models: Mapping[str, ChatModel] | None = None,
+    agents: Agents | None = None,
+    configured: ModelsConfig | None = None,
 ) -> Iterator[ServedTeam]:
     """The team runs on a loop of its own until the block ends; database `url` is emptied first."""
     home.mkdir()
@@ -59,7 +65,7 @@ def served_team(
         client = connect_redis(url)
         try:
             await client.flushdb()
-            async with team(home, models=models, redis=client, agents=agents):
+            async with team(home, models=models, redis=client, agents=agents, configured=configured):
                 up.set()
                 await asyncio.to_thread(over.wait)
         finally:

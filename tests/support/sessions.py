@@ -6,14 +6,15 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.events.task import TreeMerged
 from fleet.events.workspace import WorkspaceReported, WorkspaceSummary
 from fleet.kernel.clock import Clock, MemoryClock
+from fleet.kernel.errors import FleetError
 from fleet.kernel.ids import CommandId, Digest, Principal, StreamId
-from fleet.log.port import Command
+from fleet.log.port import Answer, Command
 from fleet.models.chat import ToolUse
 from fleet.models.port import AgentAnswer, AgentRequest
 from fleet.models.profiles import ModelsConfig, load_models
@@ -192,6 +193,17 @@ class SessionWorld(World):
         bench = self._bench or await self.bench()
         stream = StreamId.of_story(STORY)
         return await self.commands.handle(bench, Command(CommandId(f"{who}/{key}"), stream, name, who, body))
+
+    async def serve(self) -> None:
+        """Answers commands from the inbox as the owner that is at work, until it is cancelled."""
+        while True:
+            for delivery in await self.inbox.take("council:test", timeout_s=5.0):
+                try:
+                    result = await self.commands.handle(self._bench or await self.bench(), delivery.command)
+                    answer = Answer(ok=True, result=result)
+                except FleetError as error:
+                    answer = Answer(ok=False, problem=error.to_wire())
+                await self.inbox.acknowledge(delivery, replace(answer, request=delivery.command.request))
 
     async def measure_base(self, *failing: str) -> None:
         """The base was measured, and these of its tests fail."""

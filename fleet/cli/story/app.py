@@ -275,3 +275,73 @@ def story_archive(
 
     output = Output(as_json=as_json)
     guarded(output, lambda: archive_story(output, story_id, proof=proof))
+
+
+session = typer.Typer(help="See engineers at work, speak to them, stop or fork them.", no_args_is_help=True)
+SessionArg = Annotated[str, typer.Argument(help="Id of a work session.", metavar="SESSION")]
+
+
+@session.command("list")
+def session_list(story_id: StoryArg, as_json: AsJson = False) -> None:
+    """List the work sessions of a story: turn, last command, tests, tokens, and what each waits for."""
+    from fleet.cli.story.sessions import list_sessions
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: list_sessions(output, story_id))
+
+
+@session.command("show")
+def session_show(
+    story_id: StoryArg,
+    session_id: SessionArg,
+    after: Annotated[int, typer.Option(help="Only turns after this one.")] = 0,
+    with_diff: Annotated[bool, typer.Option("--diff/--no-diff", help="The diff after each call.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Read a whole session like a terminal recording: turn by turn, call by call, with the diff after each."""
+    from fleet.cli.story.sessions import show_session
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: show_session(output, story_id, session_id, after=after, with_diff=with_diff))
+
+
+@session.command("tell")
+def session_tell(
+    story_id: StoryArg,
+    session_id: SessionArg,
+    text: Annotated[str, typer.Argument(help="What the engineer should know.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell an engineer something; it reads it once, before its next reply."""
+    from fleet.cli.story.sessions import tell
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: tell(output, story_id, session_id, text))
+
+
+@session.command("stop")
+def session_stop(
+    story_id: StoryArg,
+    session_id: SessionArg,
+    reason: Annotated[str, typer.Option(help="Why; 10 characters or more.")],
+    as_json: AsJson = False,
+) -> None:
+    """End a session with the files that it has: they are its submission."""
+    from fleet.cli.story.sessions import stop
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: stop(output, story_id, session_id, reason=reason))
+
+
+@session.command("fork")
+def session_fork(
+    story_id: StoryArg,
+    session_id: SessionArg,
+    turn: Annotated[int | None, typer.Option(help="The last turn to take over; else the last complete one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a further session with the records of this one, as another candidate of its council."""
+    from fleet.cli.story.sessions import fork
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: fork(output, story_id, session_id, turn=turn))

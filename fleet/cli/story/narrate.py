@@ -9,6 +9,9 @@ from fleet.cli.output import shown
 from fleet.events.council import DraftReceived
 from fleet.events.envelope import StoredEvent
 from fleet.events.payload import Payload
+from fleet.events.step import SessionEnded, StepFinished, StepStarted
+from fleet.kernel.ids import StoryId
+from fleet.story.sessions.steps import session_id_of
 
 
 def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None = None) -> tuple[str, ...]:
@@ -27,6 +30,77 @@ def narrate(event: StoredEvent, payload: Payload, names: dict[str, str] | None =
     for candidate, author in known.items():
         line = line.replace(candidate, f"the draft of {author}")
     return (shown(line),) if line else ()
+
+
+_MOST_CALLS, _MOST_ABOUT, _MOST_SAID = 4, 72, 80
+
+
+class TurnLines:
+    """The turns of work sessions as one line each, once a turn is over: who, which turn, what was called, what came.
+
+    It remembers the turns under way, so one is for one watcher.
+    """
+
+    def __init__(self, story_id: StoryId) -> None:
+        self._story = story_id
+        self._turns: dict[str, tuple[str, list[str]]] = {}
+        """By session: the turn under way, and its calls."""
+        self._calls: dict[str, tuple[str, int]] = {}
+        """By step of a call: its session, and its place."""
+
+    def tell(self, payload: Payload) -> tuple[str, ...] | None:
+        """The lines for a step of a session or its end; None for any other payload."""
+        match payload:
+            case StepStarted(about=str(about)) if payload.kind == "model":
+                return self._began(payload, about)
+            case StepStarted(about=str(about)) if (session := self._session_of(payload.step_id)) is not None:
+                calls = self._turns[session][1]
+                calls.append(_cut(about, _MOST_ABOUT))
+                self._calls[payload.step_id] = session, len(calls) - 1
+                return ()
+            case StepFinished() if payload.step_id in self._calls:
+                self._ended(payload)
+                return ()
+            case SessionEnded():
+                over = [each for each in self._turns if session_id_of(self._story, each) == payload.session_id]
+                lines = [line for each in over for line in self._out(each)]
+                why = payload.reason.replace("_", " ")
+                return (*lines, shown(f"  session {payload.session_id} is over after {payload.turns} turns: {why}"))
+            case _:
+                return None
+
+    def _began(self, step: StepStarted, about: str) -> tuple[str, ...]:
+        session = step.step_id.rpartition("/")[0]
+        lines = self._out(session)
+        self._turns[session] = f"{step.principal.partition(':')[2]}, {about}", []
+        return lines
+
+    def _session_of(self, step_id: str) -> str | None:
+        session = step_id.partition("/call/")[0].rpartition("/")[0]
+        return session if "/call/" in step_id and session in self._turns else None
+
+    def _ended(self, step: StepFinished) -> None:
+        session, place = self._calls.pop(step.step_id)
+        if session not in self._turns:
+            return
+        calls = self._turns[session][1]
+        if step.exit_code is not None or step.reason is not None:
+            is_exit = step.reason in (None, "ok", "exit_nonzero")
+            calls[place] += f": exit {step.exit_code}" if is_exit else f": {step.reason}".replace("_", " ")
+        elif step.excerpt:
+            calls[place] += f": {_cut(step.excerpt, _MOST_SAID)}"
+
+    def _out(self, session: str) -> tuple[str, ...]:
+        if (found := self._turns.pop(session, None)) is None:
+            return ()
+        who, calls = found
+        more = [f"{len(calls) - _MOST_CALLS} more"] if len(calls) > _MOST_CALLS else []
+        return (shown(f"  {who}: {'; '.join([*calls[:_MOST_CALLS], *more]) or 'no call'}"),)
+
+
+def _cut(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _steps(p: Any) -> str:
@@ -99,6 +173,10 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "ApprovalGranted": _grant,
     "ApprovalRejected": lambda p: f"gate rejected by {p.principal}: {p.reason}",
     "StepStarted": _steps,
+    "SessionTold": lambda p: f"  {p.by} told session {p.session_id}: {_cut(p.text, 200)}",
+    "SessionStopped": lambda p: f"  {p.by} stopped session {p.session_id}: {p.reason}",
+    "SessionForked": lambda p: f"  {p.by} forked session {p.source_id} at turn {p.turn}: {p.session_id}",
+    "SessionEnded": lambda p: f"  session {p.session_id} is over after {p.turns} turns: {p.reason.replace('_', ' ')}",
     "StoryParked": lambda p: f"parked ({p.cause}): {p.detail}",
     "StoryUnparked": lambda p: f"goes on: {p.note}",
     "BudgetWarning": lambda p: f"budget: {p.used} of {p.max} {p.limit} of {p.scope.kind} {p.scope.id} are used",

@@ -20,7 +20,7 @@ from fleet.cli.local.fleet_hooks import FleetHooks
 from fleet.cli.local.local_principals import local_principal
 from fleet.cli.models.local_engine import Engine, served, with_actors
 from fleet.cli.output import Output, shown
-from fleet.cli.story.narrate import narrate
+from fleet.cli.story.narrate import TurnLines, narrate
 from fleet.cli.story.run_options import RunOptions, check_start, start_command
 from fleet.cli.story.story_file import read_story
 from fleet.config.environment import config_files
@@ -112,12 +112,13 @@ async def watch_to_end(
     desk: PlanningDesk, endpoints: Endpoints, story_id: StoryId, output: Output, *, after: int, started: float
 ) -> int:
     """Print what happens until the story is closed, parked, or waits for a person."""
-    names: dict[str, str] = {}
+    names, turns = dict[str, str](), TurnLines(story_id)
     require_up = fleet_guard(Path(endpoints.home))
     async for event in watch_patiently(desk, story_id, output, after=after, require_up=require_up):
         if event is not None:
             payload = decode(event)
-            for line in narrate(event, payload, names):
+            lines = turns.tell(payload)
+            for line in lines if lines is not None else narrate(event, payload, names):
                 output.note(f"[dim]{time.monotonic() - started:6.1f}s[/] {line}")
             if isinstance(payload, TreeMerged) and payload.task_id is None and not payload.files:
                 await _warn_of_dirt(endpoints, await desk.state(story_id), output)

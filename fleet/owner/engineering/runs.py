@@ -72,7 +72,7 @@ async def run_call(bench: Workbench, step: str, work: Work, call: SessionCall, s
     result = await bench.journal.run(step, spec, work)
     command = call.text("command")
     known = await _lines_of(bench.blobs, files.tree, named_files(command, call.text("cwd"), files.tree))
-    lines = output_lines(await _printed(bench.blobs, result), command=command, known=known)
+    lines = output_lines(await printed(bench.blobs, result), command=command, known=known)
     if call.name == "search" and result.exit_code in (0, 1):
         return _found(call, lines if result.exit_code == 0 else [], result, state)
     outcome = await _ended(bench.blobs, call, spec, result, lines, state)
@@ -136,7 +136,7 @@ async def _lines_of(blobs: BlobStore, tree: Tree, paths: Sequence[str]) -> froze
     return frozenset(line.rstrip() for text in texts if text for line in text.split("\n"))
 
 
-async def _printed(blobs: BlobStore, result: RunResult) -> str:
+async def printed(blobs: BlobStore, result: RunResult) -> str:
     """Both streams in the order in which they were read."""
     if result.log is None:
         return result.stdout.text + result.stderr.text

@@ -65,6 +65,7 @@ from fleet.story.sessions.steps import step_of_turn
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 """Between two tries of an engine that limits or fails."""
+_MAX_SAID = 300
 _FRAME_TOKENS = 1_000
 """Rules and persona, which the agent puts before what the owner sends."""
 STEP_OF: Mapping[str, str] = {
@@ -308,7 +309,9 @@ class _Loop:
                 return Computed({"kind": "note", "text": "Submitted.", "head": state.head, "brief": ""})
             looked = await self._desk.carry_out(call, state)
             result = {"kind": looked.kind, "text": looked.text, "head": looked.head, "brief": looked.brief}
-            return Computed(result, (state.head, looked.head))
+            # Those who watch see that an edit was refused without reading its result.
+            said = {"summary": looked.text.partition("\n")[0][:_MAX_SAID]} if looked.kind == "refused" else {}
+            return Computed({**result, **said}, (state.head, looked.head))
 
         request = digest_of_json({"call": call.model_dump(mode="json"), "head": state.head})
         found = await self._bench.journal.compute(step, request, self._work_of(call), effect)

@@ -13,13 +13,17 @@ from rich.text import Text
 from fleet.cli.local.local_principals import ensure_principals, local_principal, read_token
 from fleet.cli.output import Output, guarded
 from fleet.cli.settings import absolute_model
-from fleet.cli.story.narrate import narrate
+from fleet.cli.story.narrate import TurnLines, narrate
 from fleet.cli.story.story_file import read_story
+from fleet.events.codec import decode
 from fleet.events.story import StoryParked
 from fleet.kernel.errors import GateClosed, InvalidInput
 from fleet.wiring.endpoints import load_principals
 from tests.support.event_samples import samples
-from tests.support.story_events import story
+from tests.support.sessions import Script, SessionWorld
+from tests.support.story_events import STORY, story
+
+FIX = {"path": "text/slug.py", "old": "    raise NotImplementedError", "new": "    return title.lower()"}
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -95,6 +99,30 @@ def test_turns_edits_and_commands_of_a_session_are_told():
         f"    {who}: edit text/slug.py",
         f"    {who}: run pytest -q [a]",
     ]
+
+
+async def test_turn_of_a_session_is_one_line_with_what_came_of_its_calls():
+    script: Script = (
+        [("edit", {**FIX, "old": "nowhere"}), ("edit", FIX), ("run", {"command": "say [b]; fail"})],
+        [("read", {"path": "text/slug.py", "from": line}) for line in range(1, 7)],
+        "I would like to help.",
+        [("submit", {"summary": "s"})],
+        [("submit", {"summary": "s"})],
+    )
+    world = await SessionWorld(script).begin()
+    await world.deliver()
+    turns, lines = TurnLines(STORY), list[str]()
+    for event in await world.events():
+        lines += [Text.from_markup(line).plain for line in turns.tell(decode(event)) or ()]
+    refused = "edit text/slug.py: `old` is not in text/slug.py"
+    assert lines[0].startswith(f"  developer-001, turn 1 of 60: {refused}")
+    assert lines[0].endswith("; edit text/slug.py; run say [b]; fail: exit 1")
+    assert lines[1].startswith("  developer-001, turn 2 of 60: read text/slug.py; ")
+    assert lines[1].endswith("; 2 more")
+    assert lines[2] == "  developer-001, turn 3 of 60: no call"
+    assert lines[4] == "  developer-001, turn 5 of 60: submit"
+    assert lines[5].endswith(" is over after 5 turns: submitted")
+    assert len(lines) == 6
 
 
 def test_goal_becomes_a_story_and_rigor_replaces_that_of_the_file(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""Work sessions of engineers as people read them: where each stands, and each turn afterwards."""

@@ -1,0 +1,1 @@
+"""Work sessions of engineers over HTTP."""
