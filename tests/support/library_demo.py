@@ -28,6 +28,8 @@ class Replayed:
     @property
     def facts(self) -> dict[str, object]:
         """What is equal for every replay of the same recording."""
+        if not self.state.closed:
+            return {"closed": False, "parked": str(self.state.park or "")}
         (council,) = (one for one in self.state.councils.values() if one.opened.output_kind == "code_patch")
         assert self.state.tree is not None
         unit = self.state.reports[self.state.tree].summary.unit
