@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from pydantic import Field, ValidationError
@@ -62,6 +63,36 @@ class CouncilRequest(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     subject: Digest | None = None
     roster: Annotated[tuple[Member, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRequest:
+    """The request of a council as it is kept: checked, with the criteria that the story had then."""
+
+    request: CouncilRequest
+    criteria: tuple[tuple[str, str], ...]
+    """Id and text of each."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The value that is stored."""
+        return {"request": self.request.model_dump(mode="json"), "criteria": [list(c) for c in self.criteria]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> KeptRequest:
+        """The stored value."""
+        return cls(
+            CouncilRequest.model_validate(value["request"]), tuple((str(i), str(t)) for i, t in value["criteria"])
+        )
+
+    @property
+    def requirements(self) -> tuple[tuple[str, str], ...]:
+        """Id and text of what the request demands."""
+        return tuple((f"r-{n}", text) for n, text in enumerate(self.request.constraints.requirements, 1))
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The ids that a text has to say something about (CN-31)."""
+        return tuple(name for name, _ in (*self.requirements, *self.criteria))
 
 
 def parse_request(document: Mapping[str, Any], config: CouncilConfig, *, council_id: str) -> CouncilRequest:

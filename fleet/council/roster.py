@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from fleet.council.config import FIRST_NAMED, LAST_NAMED, MAX_VOTERS, MIN_VOTERS, CouncilConfig, PassThreshold
+from fleet.events.council import RosterMember
 from fleet.kernel.ids import EntityId, Principal
 from fleet.kernel.types import CouncilKind, Frozen, OutputKind
 
@@ -49,6 +50,11 @@ def build_roster(
     if kind == "selection" and output_kind == "code_patch":
         voters.append(_test_author(config, taken=num_agents if config.test_author_role == proposer_role else 0))
     return tuple(voters)
+
+
+def seated(roster: Iterable[Member], config: CouncilConfig) -> tuple[RosterMember, ...]:
+    """The members as the council records them, each named agent with its persona: never one that a request names."""
+    return tuple(RosterMember(**m.model_dump(), persona=config.persona_of_seat(m.member_id, m.role)) for m in roster)
 
 
 def seats(roles: Sequence[str], *, config: CouncilConfig) -> tuple[Member, ...]:

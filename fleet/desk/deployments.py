@@ -23,10 +23,9 @@ from fleet.kernel.errors import (
     StoryNotFound,
 )
 from fleet.kernel.ids import CommandId, Principal, RunKey, StoryId
-from fleet.owner.duties.deploy import Action, deployment_of, ended_words
 from fleet.policy.deploy import DeployTarget
 from fleet.redaction.redact import redact
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.interventions import Action, EndDeployment, deployment_of, ended_words
 from fleet.story.deployments import Deployment
 from fleet.story.state import StoryState
 
@@ -88,10 +87,8 @@ class DeploymentDesk:
             raise _not_now(action, f"{name} is just being deployed by {story_id}: come again once that is on record")
         if not await self._is_answered(CommandId(f"{principal}/{key}")):
             await self._change(name, action, RunKey(revision), told)
-        body = {"environment": name, "revision": revision, "action": action, "reason": reason}
-        return await self._planning.command(
-            story_id, parse_command("end_deployment", body), principal=principal, key=key, trace_id=trace_id
-        )
+        sent = EndDeployment(environment=name, revision=revision, action=action, reason=reason)
+        return await self._planning.command(story_id, sent, principal=principal, key=key, trace_id=trace_id)
 
     async def _change(self, name: str, action: Action, revision: RunKey, told: str) -> None:
         before = await self._deployments.occupancy(name)

@@ -11,13 +11,14 @@ from fleet.events.project import CeremonyStoryDecided
 from fleet.kernel.errors import NotFound, StoreUnavailable, StoryNotFound
 from fleet.kernel.ids import CommandId, EntityId, Principal, StoryId, StreamId, derive_id
 from fleet.log.port import Command, EventLog, Inbox
-from fleet.owner.commands.preliminary_plans import read_review, takes_outline
 from fleet.planning.backlog_review import BacklogReview
 from fleet.planning.discovery import DiscoveryProposal
 from fleet.planning.project_state import DEFAULT_PROJECT, Ceremony, Discovery, Epic, ProjectState
+from fleet.projects.outlines import read_review
 from fleet.projects.project_commands import read_discovery
 from fleet.projects.project_owner import project_state
 from fleet.redaction.redact_json import redact_json
+from fleet.story.commands.plan_versions import takes_outline
 from fleet.trees.port import BlobStore
 
 _PATIENCE_S = 60.0

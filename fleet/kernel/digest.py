@@ -73,3 +73,18 @@ def digest_of(data: bytes) -> Digest:
 def digest_of_json(value: Any) -> Digest:
     """Digest of the canonical JSON of a structured value."""
     return digest_of(canonical_json(value))
+
+
+def canonical_value(value: Any) -> Any:
+    """The value in what canonical JSON has a form for: floats as text, models as mappings."""
+    match value:
+        case float():
+            return repr(value)
+        case dict():
+            return {str(k): canonical_value(v) for k, v in cast("dict[Any, Any]", value).items()}
+        case list() | tuple():
+            return [canonical_value(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return canonical_value(value.model_dump(mode="json")) if hasattr(value, "model_dump") else str(value)

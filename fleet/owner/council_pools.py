@@ -6,15 +6,13 @@ its own stream, so one that is open keeps its seats whatever is said later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from fleet.council.config import CouncilConfig, CouncilPool, NamedAgent
-from fleet.council.roster import Member, roster_problems, seats
-from fleet.events.council import RosterMember
+from fleet.council.roster import roster_problems, seats
 from fleet.events.payload import Payload
 from fleet.events.platform import CouncilPoolRemoved, CouncilPoolSet
 from fleet.kernel.errors import InvalidInput, NotFound
@@ -85,11 +83,6 @@ async def council_rules(bench: Workbench) -> CouncilConfig:
         return config
     pools = {role: one.pool for role, one in pools_in_force(config, state).items()}
     return config.model_copy(update={"pools": pools, "agents": _named(state)})
-
-
-def seated(roster: Iterable[Member], config: CouncilConfig) -> tuple[RosterMember, ...]:
-    """The members as the council records them, each named agent with its persona: never one that a request names."""
-    return tuple(RosterMember(**m.model_dump(), persona=config.persona_of_seat(m.member_id, m.role)) for m in roster)
 
 
 def _named(state: PlatformState) -> dict[str, tuple[NamedAgent, ...]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 
-from fleet.kernel.errors import ApprovalRequired
 from fleet.log.port import EventLog, Feed
 from fleet.planning.platform_state import PLATFORM, FleetPause, PlatformState, fold_platform
 
@@ -44,16 +43,6 @@ class PlatformView:
     async def pause_of(self, project_id: str) -> FleetPause | None:
         """What holds stories of the project back now."""
         return (await self.state()).pause_of(project_id)
-
-    async def require_running(self, project_id: str) -> None:
-        """Returns when a new step may start; ApprovalRequired while the fleet or the project is paused (PL-50)."""
-        state = await self.state()
-        pause = state.pause_of(project_id)
-        if pause is not None:
-            what = "the fleet" if state.pause is not None else f"project {project_id}"
-            raise ApprovalRequired(
-                f"{what} is paused by {pause.by}: no step starts until an admin resumes it. Reason: {pause.reason}"
-            )
 
     async def until_running(self, project_id: str) -> None:
         """Returns once a new step may start; at once when nothing is paused."""

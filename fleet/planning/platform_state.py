@@ -19,6 +19,7 @@ from fleet.events.platform import (
     FleetResumed,
 )
 from fleet.events.values import Json
+from fleet.kernel.errors import ApprovalRequired
 from fleet.kernel.ids import StreamId
 
 PLATFORM = StreamId("platform:main")
@@ -98,6 +99,15 @@ class PlatformState:
     def pause_of(self, project_id: str) -> FleetPause | None:
         """What holds stories of this project back: the pause of the whole fleet before that of the project."""
         return self.pause or self.project_pauses.get(project_id)
+
+    def require_running(self, project_id: str) -> None:
+        """Returns when a new step may start; ApprovalRequired while the fleet or the project is paused (PL-50)."""
+        pause = self.pause_of(project_id)
+        if pause is not None:
+            what = "the fleet" if self.pause is not None else f"project {project_id}"
+            raise ApprovalRequired(
+                f"{what} is paused by {pause.by}: no step starts until an admin resumes it. Reason: {pause.reason}"
+            )
 
 
 def fold_platform(events: Iterable[StoredEvent], state: PlatformState | None = None) -> PlatformState:

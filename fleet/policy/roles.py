@@ -358,6 +358,14 @@ def _granted(name: str, entry: RoleEntry) -> Iterator[Granted]:
         yield Granted(role=name, extends=base, permission=f"tool {tool}: {', '.join(sorted(grant.ops))}")
 
 
+def roles_held(config: RolesConfig, principal: Principal, registered: frozenset[str]) -> frozenset[str]:
+    """The roles of a principal: those of the registry; an agent that is not in it has the one it is named after."""
+    if registered or principal.kind != "agent":
+        return registered
+    named = principal.split(":", 1)[1].rsplit("-", 1)[0]
+    return frozenset({named}) & frozenset(config.roles)
+
+
 def require_role(
     principal: Principal,
     held: Set[str],

@@ -18,13 +18,16 @@ from fleet.events.project import (
 from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import CommandId, EntityId, StoryId, StreamId
 from fleet.log.port import Command, EventLog
-from fleet.owner.commands.preliminary_plans import chosen_plan, preliminary_plan_id, proposal_of, takes_outline
 from fleet.owner.council_pools import PoolRules, check_role
 from fleet.planning.backlog_review import REVIEWABLE, BacklogReview, check_stories, next_status, read_decision
 from fleet.planning.platform_state import PlatformState
 from fleet.planning.project_state import Ceremony, ProjectState
+from fleet.projects.outlines import chosen_plan
 from fleet.projects.project_commands import Decide, Deciding, made_id, read_reason, require_open
-from fleet.story.commands.command import Caller
+from fleet.story.commands.command import Caller, StoryCommand
+from fleet.story.commands.gates import Approve
+from fleet.story.commands.plan_versions import ProposePlan, preliminary_plan_id, takes_outline
+from fleet.story.commands.request_approval import RequestApproval
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState
 
@@ -206,28 +209,35 @@ async def consent_of(at: Deciding, state: ProjectState, command: Command) -> tup
     # What is on record decides: the story may have gone on since.
     decided = found.decisions[str(command.body["story_id"])]
     chosen = await _chosen(at, found, command) if decided.plan_id is not None else None
-    planned = (
-        () if chosen is None else (_on_story(command, "propose_plan", proposal_of(found.ceremony_id, *chosen, notes)),)
-    )
+    planned = () if chosen is None else (_on_story(command, _proposal(found.ceremony_id, *chosen, notes)),)
     story = await _story(at.log, str(command.body["story_id"]))
     if story is None or story.state != "DRAFT" or story.score is None or not story.score.dor_ok:
         return planned
     # The gate is asked for by the work on a story, which has not begun; a request that waits already is answered too.
     return (
         *planned,
-        _on_story(command, "request_approval", {"gate": "approve_scope"}),
-        _on_story(command, "approve", {"gate": "approve_scope", "notes": notes}),
+        _on_story(command, RequestApproval(gate="approve_scope")),
+        _on_story(command, Approve(gate="approve_scope", notes=notes)),
     )
 
 
-def _on_story(command: Command, name: str, body: Mapping[str, Any]) -> Command:
+def _proposal(ceremony_id: str, council: str, review: BacklogReview, notes: str) -> ProposePlan:
+    """What brings an outline to its story."""
+    return ProposePlan(
+        ceremony_id=ceremony_id, council=council, feedback=review.feedback, tasks=review.plan, notes=notes
+    )
+
+
+def _on_story(command: Command, sent: StoryCommand) -> Command:
     story_id = StoryId(str(command.body["story_id"]))
     return Command(
-        command_id=CommandId(f"{command.principal}/{story_id}/{name}-by-ceremony-{command.body['ceremony_id']}"),
+        command_id=CommandId(
+            f"{command.principal}/{story_id}/{sent.command}-by-ceremony-{command.body['ceremony_id']}"
+        ),
         stream=StreamId.of_story(story_id),
-        name=name,
+        name=sent.command,
         principal=command.principal,
-        body=dict(body),
+        body=sent.body(),
         trace_id=command.trace_id,
     )
 

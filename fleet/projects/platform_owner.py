@@ -12,11 +12,11 @@ from fleet.kernel.errors import InvalidInput, InvalidTransition, StoreUnavailabl
 from fleet.kernel.ids import EntityId, Principal, StreamId, derive_id
 from fleet.log.port import Command, EventLog
 from fleet.owner.brief_claims import BriefClaims
-from fleet.owner.commands.delegations import DelegationRules, grant_delegation, revoke_delegation
 from fleet.owner.council_pools import remove_council_pool, set_council_pool
 from fleet.owner.platform_view import PlatformView
 from fleet.planning.platform_state import PLATFORM, PlatformState
 from fleet.projects.ceremonies import register_agent, unregister_agent
+from fleet.projects.platform_commands import DelegationRules, grant_delegation, revoke_delegation
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Caller
 

@@ -12,12 +12,12 @@ from fleet.kernel.ids import Digest, StoryId, StreamId
 from fleet.log.port import EventLog
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
-from fleet.owner.commands.preliminary_plans import read_review, stored_review
 from fleet.owner.workbench import seat
 from fleet.planning.backlog_review import BacklogReview, review_form, review_unit
 from fleet.planning.estimates import AnotherRound, NoEstimate, close_estimate_round, told_of_round
 from fleet.planning.planning_config import Bounds, CeremonyConfig, EstimateConfig
 from fleet.planning.project_state import Ceremony
+from fleet.projects.outlines import read_review, stored_review
 from fleet.projects.project_calls import ProjectCalls
 from fleet.story.evolve.story import fold
 from fleet.story.state import StoryState

@@ -1,13 +1,28 @@
-"""Calls of tools and runs that people and agents asked for within a story: which steps they are, what they need."""
+"""Calls of tools and runs within a story: which steps they are, what they need, and a person's consent to one."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from fleet.kernel.ids import Digest, EntityId, Principal
-from fleet.story.state import Step, StoryState
+from fleet.events.approval import ApprovalExpired, ApprovalRequested, Subject
+from fleet.events.payload import Payload
+from fleet.events.story import StoryParked
+from fleet.kernel.digest import canonical_json, canonical_value, digest_of
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StreamId, derive_id
+from fleet.policy.rules.calls import NeedsApproval
+from fleet.redaction.redact_json import redact_json
+from fleet.story.state import Approval, Step, StoryState
 
 _PREFIXES = ("tool/", "run/")
+MAX_EXPIRIES = 3
+"""Unanswered requests in a row until the story is parked (LC-73)."""
+_NO_PREVIEW: Mapping[str, Any] = {
+    "outcome": "none",
+    "text": "what it would do cannot be tried beforehand: judge it by its arguments, its tree and its target",
+}
+"""On the card of a call that nothing can try, as a step of the story's own is: that it was not tried is said."""
 Due = Literal["carry_out", "declare_unknown", "conclude"]
 
 
@@ -73,3 +88,120 @@ def claimed_by(state: StoryState, task_id: EntityId | None, *, now_ms: int) -> P
     task = state.tasks.get(task_id or "")
     claim = task.claim if task is not None else None
     return claim.principal if claim is not None and claim.expires_at_ms > now_ms else None
+
+
+def step_key(story_id: str, step_id: str, request: Digest, attempt: int = 1) -> RunKey:
+    """The key that travels to the receiver (RC-53); another one for each attempt that somebody allowed (RC-52)."""
+    text = f"{story_id}\0{step_id}\0{request}" + (f"\0{attempt}" if attempt > 1 else "")
+    return RunKey(hashlib.sha256(text.encode()).hexdigest())
+
+
+class ConsentRequest(NamedTuple):
+    """The request for a person's consent to one call, and what is recorded for it."""
+
+    approval_id: EntityId
+    name: str = ""
+    """The command under which `records` are recorded."""
+    records: tuple[Payload, ...] = ()
+    """Empty when the request is on record already."""
+    card: bytes = b""
+    """What the decider sees; it is stored before `records` are recorded, which name it by its digest."""
+
+
+def consent_attempt(state: StoryState, decision: NeedsApproval, *, requester: Principal, now_ms: int) -> int | None:
+    """The number of the request that has to be made for exactly this call; None when none has to."""
+    before = _consents(state, decision)
+    if before and _waits(before[-1], now_ms):
+        return None
+    return None if _is_unanswered(before, requester) else len(before) + 1
+
+
+def request_consent(
+    state: StoryState,
+    decision: NeedsApproval,
+    *,
+    requester: Principal,
+    call: Mapping[str, Any],
+    now_ms: int,
+    preview: Mapping[str, Any] | None = None,
+) -> ConsentRequest:
+    """The one request that waits for an answer about exactly this call, or the next one (RT-34).
+
+    Args:
+        requester: who asked; `system:...` for the story's own procedures, which all wait until a person decided. After
+            three requests in a row that nobody answered the story is parked instead.
+        call: for the card that the decider sees: tool, op, args, tree, role, principal (LC-79).
+        preview: what the call would do (RT-62); None when nothing can say that.
+    """
+    before = _consents(state, decision)
+    last = before[-1] if before else None
+    expired = tuple[Payload, ...]()
+    if last is not None and last.status == "requested" and not last.voided:
+        if _waits(last, now_ms):
+            return ConsentRequest(last.request.approval_id)
+        expired = (ApprovalExpired(approval_id=last.request.approval_id, attempt=last.request.attempt),)
+        if _is_unanswered(before, requester):
+            approval_id = last.request.approval_id
+            return ConsentRequest(approval_id, f"gate/expired/{approval_id}", (*expired, _park(last)))
+    gate, attempt = decision.gate, len(before) + 1
+    name = f"gate/{gate.name}/{decision.request_digest.hex[:16]}/{attempt}"
+    shown = {**call, "preview": _NO_PREVIEW if preview is None else preview}
+    card = canonical_json(
+        redact_json(
+            {
+                "gate": gate.name,
+                "reason": decision.reason,
+                "risk": gate.risk,
+                "story": {"id": state.story_id, "title": state.content.title, "state": state.state},
+                "tokens": state.tokens,
+                "call": canonical_value(shown),
+            }
+        )
+    )
+    request = ApprovalRequested(
+        approval_id=derive_id("ap", StreamId.of_story(state.story_id), name),
+        gate=gate.name,
+        role=gate.role,
+        actor=gate.actor,
+        subject=Subject(kind="request", id=gate.name.removeprefix("tool:"), digest=decision.request_digest),
+        risk=gate.risk,
+        expires_at=now_ms + gate.request_ttl_s * 1000,
+        attempt=attempt,
+        card_digest=digest_of(card),
+        requested_by=requester,
+    )
+    return ConsentRequest(request.approval_id, name, (*expired, request), card)
+
+
+def _consents(state: StoryState, decision: NeedsApproval) -> list[Approval]:
+    return [
+        a
+        for a in state.approvals.values()
+        if a.request.gate == decision.gate.name and a.request.subject.digest == decision.request_digest
+    ]
+
+
+def _waits(approval: Approval, now_ms: int) -> bool:
+    return approval.status == "requested" and not approval.voided and approval.request.expires_at > now_ms
+
+
+def _is_unanswered(requests: Sequence[Approval], requester: Principal) -> bool:
+    """Whether the last request, whose time is over, is one too many that nobody answered."""
+    if requester.kind != "system" or not requests or requests[-1].status != "requested" or requests[-1].voided:
+        return False
+    count = 1
+    for approval in reversed(requests[:-1]):
+        if approval.status != "expired":
+            break
+        count += 1
+    return count % MAX_EXPIRIES == 0
+
+
+def _park(last: Approval) -> StoryParked:
+    request = last.request
+    return StoryParked(
+        cause="approval_unanswered",
+        detail=f"nobody answered {MAX_EXPIRIES} requests in a row at gate {request.gate}, which is for role "
+        f"{request.role}: let the story go on when somebody can, and it is asked again",
+        ref=request.approval_id,
+    )

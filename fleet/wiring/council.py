@@ -19,7 +19,6 @@ from fleet.log.service import SharedFeed
 from fleet.models.profiles import load_models
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
-from fleet.owner.commands.delegations import DelegationRules, agent_roles
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.council_pools import PoolRules
 from fleet.owner.journal.journal import Journal
@@ -30,6 +29,7 @@ from fleet.owner.spending.redis import RedisDaySpending
 from fleet.owner.workbench import Workbench
 from fleet.planning.coach_config import CoachConfig
 from fleet.projects.brief_owners import BriefOwners
+from fleet.projects.platform_commands import DelegationRules, agent_roles
 from fleet.projects.platform_owner import PlatformOwner
 from fleet.projects.project_calls import ProjectCalls
 from fleet.projects.project_owner import project_state

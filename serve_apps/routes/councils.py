@@ -12,9 +12,15 @@ from fleet.desk.platform import PlatformDesk
 from fleet.desk.stories import StoryDesk
 from fleet.kernel.errors import NotFound
 from fleet.kernel.ids import Principal, StreamId
-from fleet.owner.commands.council import council_id_of
 from fleet.owner.council_pools import pools_in_force
-from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.councils import (
+    CancelCouncil,
+    CouncilAsk,
+    CouncilReason,
+    RejectCouncil,
+    RequestCouncil,
+    council_id_of,
+)
 from fleet.story.state import StoryState
 from serve_apps.commanding import Sent, send
 from serve_apps.requests import Caller, Desk, Key, NamedStory, Stories, require_one_of
@@ -23,9 +29,7 @@ from serve_apps.sight import sight_of
 from serve_apps.wire.council import CouncilPage, council_page
 from serve_apps.wire.councils import (
     CouncilAccepted,
-    CouncilAsk,
     CouncilLineList,
-    CouncilReason,
     PoolList,
     PoolRemoved,
     PoolRequest,
@@ -49,8 +53,9 @@ Councils = Annotated[CouncilDesk, Depends(_councils)]
 )
 async def ask_council(request: Request, desk: Desk, who: Caller, key: Key, body: CouncilAsk) -> Response:
     """Ask for a council about a story: it advises beside the story's own work, and moves nothing."""
-    sent = await send(request, desk, body.story_id, parse_command("request_council", body.document()), who=who, key=key)
-    return _accepted(sent)
+    # What was left out takes its default where the owner checks the request.
+    asked = RequestCouncil(**body.model_dump(exclude_none=True))
+    return _accepted(await send(request, desk, body.story_id, asked, who=who, key=key))
 
 
 @council_router.get("/councils", response_model=CouncilLineList, operation_id="list_councils_api_councils_get")
@@ -110,8 +115,8 @@ async def cancel_council(
 ) -> Any:
     """End a council that is at work. A story whose own council it was is parked until a person lets it go on."""
     state = await _seen(request, councils, who, council_id)
-    wanted = {"council_id": council_id, "reason": body.reason}
-    sent = await send(request, desk, state.story_id, parse_command("cancel_council", wanted), who=who, key=key)
+    wanted = CancelCouncil(council_id=council_id, reason=body.reason)
+    sent = await send(request, desk, state.story_id, wanted, who=who, key=key)
     return (
         sent.pending()
         if sent.is_pending
@@ -130,10 +135,8 @@ async def reject_council(
 ) -> Response:
     """Send the outcome of a council on request back: a new one is asked the same, and judged by the reason too."""
     state = await _seen(request, councils, who, council_id)
-    wanted = {"council_id": council_id, "reason": body.reason}
-    return _accepted(
-        await send(request, desk, state.story_id, parse_command("reject_council", wanted), who=who, key=key)
-    )
+    wanted = RejectCouncil(council_id=council_id, reason=body.reason)
+    return _accepted(await send(request, desk, state.story_id, wanted, who=who, key=key))
 
 
 def _accepted(sent: Sent) -> Response:

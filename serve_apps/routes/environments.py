@@ -13,7 +13,7 @@ from fleet.desk.planning import Pending
 from fleet.kernel.errors import NotFound, SandboxUnavailable
 from fleet.kernel.ids import Principal
 from fleet.kernel.types import ReasonRequest
-from fleet.owner.duties.deploy import Action
+from fleet.story.commands.interventions import Action
 from serve_apps.requests import Caller, Key, require_one_of
 from serve_apps.sight import sees_project, sight_of
 from serve_apps.tracing import TRACE_HEADER, trace_id_of

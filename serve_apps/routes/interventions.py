@@ -20,15 +20,25 @@ from fleet.story.commands.interventions import (
     RestoreRequest,
     RestoreStory,
     ResumeStory,
+    StartRequest,
+    StartStory,
     Unpark,
 )
-from fleet.story.commands.text import AnswerQuestion, AnswerRequest, EditStory, QuestionRequest, RigorRequest, SetRigor
+from fleet.story.commands.text import (
+    AnswerQuestion,
+    AnswerRequest,
+    CreateStory,
+    EditStory,
+    QuestionRequest,
+    RigorRequest,
+    SetRigor,
+)
 from serve_apps.commanding import answered
 from serve_apps.requests import Caller, Desk, Json, Key, SelectedRole, Story, check_role
 from serve_apps.sessions.routes import session_router
 from serve_apps.sight import require_project
 from serve_apps.wire.intervention import EditRequest
-from serve_apps.wire.story import StartRequest, StoryView
+from serve_apps.wire.story import StoryView
 
 intervention_router = APIRouter(prefix="/api")
 intervention_router.include_router(session_router)
@@ -46,9 +56,7 @@ async def create_story(request: Request, desk: Desk, who: Caller, key: Key, body
     """Create a story; the same Idempotency-Key creates it once."""
     story_id = StoryId(derive_id("st", "platform:main", f"{who}/{key}"))
     _require_project(request, who, body)
-    return await answered(
-        request, desk, story_id, parse_command("create_story", {"story": body}), who=who, key=key, created=True
-    )
+    return await answered(request, desk, story_id, CreateStory(story=body), who=who, key=key, created=True)
 
 
 def _require_project(request: Request, who: Principal, body: Any) -> None:
@@ -196,9 +204,7 @@ async def start_story(
     request: Request, desk: Desk, who: Caller, key: Key, story_id: Story, body: StartRequest
 ) -> Response:
     """Start the work on a story (the HTTP form of `fleet run`)."""
-    return await answered(
-        request, desk, story_id, parse_command("start_story", body.model_dump(mode="json")), who=who, key=key
-    )
+    return await answered(request, desk, story_id, StartStory(**body.model_dump()), who=who, key=key)
 
 
 @intervention_router.post(

@@ -17,23 +17,6 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# Source: AP-57.
-class StartRequest(Wire):
-    """Start the work on a story."""
-
-    repo: Annotated[str, Field(min_length=1, max_length=4096)]
-    """Path of a local git repository, or the https address of one that `targets.git` lists."""
-    ref: str | None = None
-    """Branch, tag or commit; the current branch when left out."""
-    model: str | None = None
-    """Model profile."""
-    delegate: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(po|qa|council:[a-z][a-z0-9_-]{0,59})$")], ...], Field(max_length=3)
-    ] = ()
-    """Who may decide gates in this run (LC-77): agents those of role `po` or `qa`, and one council, `council:<role>`,
-    those of the roles that are not named beside it."""
-
-
 # Source: LC-130.
 class ClaimRequest(Wire):
     """Take a task."""

@@ -19,7 +19,7 @@ CEILINGS = {
     "small modules with one importer in their folder": 10,
     "lines with `pyright: ignore`": 107,
     "parameters of any mapping in story, owner and desk": 21,
-    "public class names that several modules define": 21,
+    "public class names that several modules define": 18,
     "docstrings with a long first sentence": 6,
 }
 """How many there are today. A rise fails; a fall by more than a twentieth has to be written down here."""
@@ -47,7 +47,6 @@ WIDE = {
     "fleet/desk/stories.py": 31,
     "fleet/desk/tools/desk.py": 24,
     "fleet/graph/effects/table.py": 23,
-    "fleet/owner/commands/council.py": 23,
     "fleet/owner/commands/handler.py": 30,
     "fleet/owner/duties/councils.py": 28,
     "fleet/owner/duties/delivery.py": 24,

@@ -24,8 +24,8 @@ from fleet.log.memory import MemoryEventLog
 from fleet.log.port import Appended, AppendRequest, Command, Duplicate
 from fleet.models.memory import ScriptedChatModel
 from fleet.models.port import AgentRequest
-from fleet.owner.commands.council import council_id_of
 from fleet.owner.story_owner import StoryOwner
+from fleet.story.commands.councils import council_id_of
 from fleet.story.evolve.story import fold
 from fleet.story.plan import plan, waiting_for
 from fleet.story.state import StoryState

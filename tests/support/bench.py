@@ -28,7 +28,6 @@ from fleet.models.profiles import load_models
 from fleet.models.prompts.pack_readers import PackReaders
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
-from fleet.owner.commands.delegations import DelegationRules, agent_roles
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.council_pools import PoolRules
 from fleet.owner.journal.journal import Journal
@@ -39,6 +38,7 @@ from fleet.planning.coach_config import CoachConfig
 from fleet.policy.roles import load_roles
 from fleet.projects.brief_owners import BriefOwners
 from fleet.projects.discover import Discoverer
+from fleet.projects.platform_commands import DelegationRules, agent_roles
 from fleet.projects.platform_owner import PlatformOwner
 from fleet.projects.project_calls import ProjectCalls
 from fleet.projects.project_commands import Deciding

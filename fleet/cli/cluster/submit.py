@@ -34,7 +34,7 @@ def submit_command(
     from fleet.cli.settings import settings
     from fleet.cli.story.story_file import read_story
     from fleet.kernel.ids import Principal
-    from fleet.owner.commands.delegations import check_delegates
+    from fleet.story.delegation import check_delegates
 
     output = Output(as_json=as_json)
 

@@ -14,10 +14,10 @@ from fleet.config.settings import FleetSettings
 from fleet.kernel.errors import InvalidInput, ModelUnavailable
 from fleet.models.engine_config import ActorEngine
 from fleet.models.profiles import explain_no_model, load_models, recorded_directory
-from fleet.owner.commands.delegations import check_delegates
 from fleet.policy.commands.git import git_address
 from fleet.story.commands.catalogue import parse_command
 from fleet.story.commands.command import StoryCommand
+from fleet.story.delegation import check_delegates
 from fleet.wiring.sandbox.plugins import active_roles
 
 

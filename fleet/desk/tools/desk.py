@@ -21,9 +21,8 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ArtifactNotFound, IdempotencyMismatch, NotFound, from_wire
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, RunKey, StepId, StoryId, derive_id
 from fleet.owner.journal.step_records import run_attempts
-from fleet.owner.tools.decisions import roles_held
 from fleet.policy.capabilities import Capability
-from fleet.policy.roles import require_chosen
+from fleet.policy.roles import require_chosen, roles_held
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.rules.config import Policy
 from fleet.policy.rules.matrix import offered
@@ -134,7 +133,7 @@ class ToolDesk:
         IdempotencyMismatch: the key opened another session of the story.
         """
         state = await self._planning.state(story_id)
-        held = roles_held(self._policy, principal, self._roles_of(principal))
+        held = roles_held(self._policy.roles, principal, self._roles_of(principal))
         require_chosen(principal, held & self._policy.roles.roles.keys(), as_role)
         if task_id is not None and task_id not in state.tasks:
             raise NotFound(f"story {story_id} has no task {task_id}", task_id=task_id)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fleet.council.request import CouncilRequest
+from fleet.council.request import KeptRequest
 from fleet.council.state import SUBJECT_ID
 from fleet.events.council import Evidence, EvidenceGate
 from fleet.kernel.digest import digest_of_json
@@ -30,43 +29,13 @@ _SHOWN = 12_000
 """Characters of a subject that voters are shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked, as it is kept: the checked request, and the story's criteria as they were then."""
-
-    request: CouncilRequest
-    criteria: tuple[tuple[str, str], ...]
-    """Id and text of each."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The value that is stored."""
-        return {"request": self.request.model_dump(mode="json"), "criteria": [list(c) for c in self.criteria]}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Asked:
-        """The stored value."""
-        return cls(
-            CouncilRequest.model_validate(value["request"]), tuple((str(i), str(t)) for i, t in value["criteria"])
-        )
-
-    @property
-    def requirements(self) -> tuple[tuple[str, str], ...]:
-        """Id and text of what the request demands."""
-        return tuple((f"r-{n}", text) for n, text in enumerate(self.request.constraints.requirements, 1))
-
-    @property
-    def refs(self) -> tuple[str, ...]:
-        """The ids that a text has to say something about (CN-31)."""
-        return tuple(name for name, _ in (*self.requirements, *self.criteria))
-
-
-async def asked_of(bench: Workbench, record: CouncilRecord) -> Asked | None:
+async def kept_request(bench: Workbench, record: CouncilRecord) -> KeptRequest | None:
     """What the council was asked; None of one that the story convened itself."""
     digest = record.opened.request_digest
-    return None if digest is None else Asked.from_json(json.loads(await bench.blobs.get(digest)))
+    return None if digest is None else KeptRequest.from_json(json.loads(await bench.blobs.get(digest)))
 
 
-def question(asked: Asked) -> str:
+def question(asked: KeptRequest) -> str:
     """What members and voters are told of the request: the same bytes for all of them."""
     constraints = asked.request.constraints
     rubric = [f"- {entry.name} (weight {entry.weight}): {entry.text}" for entry in constraints.rubric]
@@ -76,7 +45,7 @@ def question(asked: Asked) -> str:
     return "\n\n".join([*parts, "It is judged by:\n" + "\n".join(rubric)])
 
 
-def draft_form(asked: Asked) -> dict[str, Any]:
+def draft_form(asked: KeptRequest) -> dict[str, Any]:
     """The form of a text that a member proposes."""
     return advice_schema(asked.refs)
 
@@ -92,7 +61,7 @@ def evidence_of_text(candidate: str, value: dict[str, Any], refs: Sequence[str])
     return _evidence(candidate, gates, cluster=digest_of_json([text]).hex[:16])
 
 
-def plan_form(bench: Workbench, asked: Asked) -> dict[str, Any]:
+def plan_form(bench: Workbench, asked: KeptRequest) -> dict[str, Any]:
     """The form of a plan that a member proposes: what a planner answers, and how it meets what the request demands."""
     rules = bench.rules
     form = derivation_schema([name for name, _ in asked.criteria], rules.assignable_roles, rules.planning)
@@ -103,7 +72,7 @@ def plan_form(bench: Workbench, asked: Asked) -> dict[str, Any]:
     return {**form, "properties": properties, "required": list(properties)}
 
 
-def evidence_of_plan(bench: Workbench, candidate: str, value: dict[str, Any], asked: Asked) -> Evidence:
+def evidence_of_plan(bench: Workbench, candidate: str, value: dict[str, Any], asked: KeptRequest) -> Evidence:
     """A plan is checked by the rules of every plan, and by what the request demands (CN-31, PL-20, PL-30)."""
     found = validate_derivation(
         {"tasks": value["tasks"]},

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fleet.council.delphi import OwedEstimate
 from fleet.council.facts import Interrupted
-from fleet.council.roster import Member, build_roster, derive_seed, quorum_of
+from fleet.council.roster import Member, build_roster, derive_seed, quorum_of, seated
 from fleet.council.roster import seats as seats_of
 from fleet.council.rounds import (
     Owed,
@@ -42,7 +42,7 @@ from fleet.kernel.ids import Digest, EntityId
 from fleet.models.port import WorkKind
 from fleet.models.replies.replies import critique_schema, proposal_schema
 from fleet.models.routing.budget import BudgetLimits, BudgetTotals, spent_out
-from fleet.owner.council_pools import council_rules, seated
+from fleet.owner.council_pools import council_rules
 from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
@@ -211,7 +211,7 @@ async def _handed_in(sitting: Sitting) -> bool:
 
 async def _do(bench: Workbench, record: CouncilRecord, state: CouncilState, duties: tuple[Owed, ...]) -> bool:
     """Everything owed now is answered, all of it at once; whether the deadline came before the last answer (CN-57)."""
-    asked = await advice.asked_of(bench, record)
+    asked = await advice.kept_request(bench, record)
     text = advice.question(asked) if asked is not None else ""
     shared = await material(bench, record)
     sitting = Sitting(bench, record, state, f"{text}\n\n{shared}" if text else shared, text)
@@ -309,7 +309,7 @@ async def _form(sitting: Sitting) -> _Form:
     assert bench.state.tree is not None
     if sitting.is_code:
         return _Form("draft", None)
-    asked = await advice.asked_of(bench, sitting.record)
+    asked = await advice.kept_request(bench, sitting.record)
     if asked is not None and sitting.opened.output_kind == "text":
         return _Form("advise", advice.draft_form(asked), max_tokens=2000)
     if asked is not None and sitting.opened.output_kind == "plan":

@@ -121,7 +121,7 @@ def _sized(sitting: Sitting, payloads: Sequence[CouncilSaid]) -> list[CouncilSai
 async def _by_form(sitting: Sitting, candidate: str) -> Evidence:
     """A design is checked by form: each criterion answered, a file named that the story may change (CN-31)."""
     value = await sitting.load(sitting.state.version(candidate).digest)
-    asked = await advice.asked_of(sitting.bench, sitting.record)
+    asked = await advice.kept_request(sitting.bench, sitting.record)
     if asked is not None and sitting.opened.output_kind == "text":
         return advice.evidence_of_text(candidate, value, asked.refs)
     if asked is not None and sitting.opened.output_kind == "plan":

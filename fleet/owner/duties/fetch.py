@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fleet.forge.port import StagedRepository
-from fleet.kernel.errors import FleetError, InvalidInput, PolicyDenied, ToolFailed, ToolTimeout
+from fleet.kernel.errors import FleetError, InvalidInput, ToolFailed, ToolTimeout
 from fleet.kernel.ids import StepId
 from fleet.owner.journal.steps import Work
 from fleet.owner.story_repository import FETCH_STEPS, staged_repository
 from fleet.owner.workbench import Workbench, seat
-from fleet.policy.commands.git import GitAddress, GitTarget, git_target
+from fleet.policy.commands.git import GitAddress, GitTarget, require_target
 from fleet.policy.runs.spec import RunResult
 from fleet.workspace.service.repository_specs import EXIT_AGAIN, EXIT_NO_PERMISSION, EXIT_TOO_LARGE, fetch_spec
 
@@ -20,16 +20,7 @@ def listed_target(bench: Workbench, address: GitAddress) -> GitTarget:
         PolicyDenied: it is not listed.
     """
     policy = bench.journal.policy.policy
-    found = git_target(policy.targets.git, address)
-    if found is None:
-        raise PolicyDenied(
-            f"{address.url} is no listed repository: add {address.place!r} to targets.git of config/policy.yaml, or "
-            "name a local clone",
-            rule_id="target_not_listed",
-            policy_digest=str(policy.digest),
-            url=address.url,
-        )
-    return found
+    return require_target(policy.targets.git, address, policy_digest=policy.digest)
 
 
 async def fetch_repository(bench: Workbench, address: GitAddress) -> StagedRepository:

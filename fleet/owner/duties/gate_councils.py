@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.context.scope import scopes_for
 from fleet.council.config import CouncilConfig
-from fleet.council.roster import Member, derive_seed, quorum_of, roster_problems, seats
+from fleet.council.roster import Member, derive_seed, quorum_of, roster_problems, seated, seats
 from fleet.events.approval import Subject
 from fleet.events.council import CouncilBudget, CouncilOpened, Evidence, RoundOpened
 from fleet.events.platform import DelegationRevoked
@@ -14,9 +14,9 @@ from fleet.events.story import RunDelegation
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import PolicyDenied
 from fleet.kernel.ids import Digest
-from fleet.owner.commands.delegations import revoked_since
-from fleet.owner.council_pools import council_rules, seated
+from fleet.owner.council_pools import council_rules
 from fleet.owner.duties.advice import evidence_of_subject, plan_text, subject_text
+from fleet.owner.duties.gates import revoked_since
 from fleet.owner.duties.members import Sitting
 from fleet.owner.workbench import Workbench
 from fleet.story.approvals import delegation_for, subject_authors

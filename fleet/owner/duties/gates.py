@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from fleet.events.approval import ApprovalExpired
 from fleet.events.payload import Payload
+from fleet.events.platform import DelegationRevoked
 from fleet.events.report import OwnershipTaken
-from fleet.events.story import StoryParked
+from fleet.events.story import RunDelegation, StoryParked
 from fleet.kernel.errors import GateClosed
 from fleet.kernel.ids import SYSTEM, Digest, EntityId, Principal
-from fleet.owner.commands.consent import MAX_EXPIRIES
-from fleet.owner.commands.delegations import revoked_since
 from fleet.owner.workbench import Workbench
 from fleet.story.approvals import delegation_for, expiries_in_a_row, subject_of
 from fleet.story.commands.command import Caller
 from fleet.story.commands.gates import decide_gate, fire, fix_task
 from fleet.story.commands.request_approval import escalation_request, gate_request, request_name
-from fleet.story.delegation import gate_council
+from fleet.story.delegation import gate_council, revocation_of
 from fleet.story.escalation import ESCALATION
 from fleet.story.intents import DecideGate, ExpireGate, FireTransition, LoopBack, Park, RequestEscalation, RequestGate
 from fleet.story.ownership import takeover_cause
+from fleet.story.tool_steps import MAX_EXPIRIES
 
 REVIEWER = Principal("agent:reviewer-001")
 """Decides delegated po gates; authors nothing (LC-75)."""
@@ -94,6 +94,12 @@ async def decide_delegated_gate(bench: Workbench, intent: DecideGate) -> None:
         delegation_id=delegation.delegation_id,
     )
     await bench.journal.record(f"decide/{intent.approval_id}", *payloads, actor=delegation.delegate)
+
+
+async def revoked_since(bench: Workbench, delegation: RunDelegation) -> DelegationRevoked | None:
+    """What the story has to say when a standing delegation of it was revoked; None while it holds."""
+    platform = bench.journal.platform
+    return revocation_of(await platform.state(), delegation) if platform is not None else None
 
 
 def _by_council(bench: Workbench, approval_id: str) -> str:

@@ -50,7 +50,6 @@ from fleet.models.chat import CallTag
 from fleet.models.port import AgentAnswer, AgentRequest, Agents
 from fleet.models.prompts.pack_readers import PACK_READERS
 from fleet.owner.budgets import Budgeting, bounded_request, refusal_of
-from fleet.owner.commands.consent import ask_consent
 from fleet.owner.journal.step_records import (
     ANSWER,
     RUN_TRIES,
@@ -67,7 +66,6 @@ from fleet.owner.journal.step_records import (
     require_sent,
     run_attempts,
     started_step,
-    step_key,
 )
 from fleet.owner.journal.steps import Computed, Probe, StepPolicy, StepTerms, Work
 from fleet.owner.journal.story_stream import StoryStream
@@ -80,6 +78,7 @@ from fleet.story.allowance import CallNeed, allow_again, exhaustion_of, require_
 from fleet.story.commands.interventions import require_unpaused
 from fleet.story.evolve.budgets import without_hold
 from fleet.story.state import Step
+from fleet.story.tool_steps import request_consent, step_key
 from fleet.trees.port import BlobStore
 
 _COMPUTED_S = 60
@@ -507,12 +506,6 @@ class Journal(StoryStream):
 
     # Start and end
 
-    async def require_running(self) -> None:
-        """Returns when a new step may start; ApprovalRequired while story, project or fleet is paused (PL-50)."""
-        require_unpaused(self.state)
-        if self.platform is not None:
-            await self.platform.require_running(self.state.project_id)
-
     def is_open(self, step_id: StepId, request: Digest) -> bool:
         """Whether the step is on record as started with this very request, and may still be carried out under it."""
         step = self.state.steps.get(step_id)
@@ -593,8 +586,12 @@ class Journal(StoryStream):
             case NeedsApproval():
                 call = {"tool": work.tool, "op": work.op, "args": dict(work.args), "tree": self.state.tree}
                 call |= {"role": seat.role, "principal": seat.principal, "step": step_id, "task": work.task_id}
-                asked = await ask_consent(self, self.blobs, decision, requester=SYSTEM, call=call)
-                decision = decision.model_copy(update={"approval_id": asked})
+                consent = request_consent(self.state, decision, requester=SYSTEM, call=call, now_ms=self.clock.now_ms())
+                if consent.card:
+                    await self.blobs.put(consent.card)
+                if consent.records:
+                    await self.record(consent.name, *consent.records)
+                decision = decision.model_copy(update={"approval_id": consent.approval_id})
             case Allowed():
                 pass
         return enforce(decision)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -20,7 +19,7 @@ from fleet.events.step import (
     StepStarted,
     ToolDenied,
 )
-from fleet.kernel.digest import canonical_json, digest_of_json
+from fleet.kernel.digest import canonical_json, canonical_value, digest_of_json
 from fleet.kernel.errors import FleetError, NondeterministicPlan, OutcomeUnknown
 from fleet.kernel.ids import Digest, RunKey, StepId
 from fleet.kernel.types import OutcomeKind
@@ -31,6 +30,7 @@ from fleet.policy.runs.outcome import ToolOutcome, excerpt_of
 from fleet.policy.runs.spec import EgressDecision, RunResult, RunSpec
 from fleet.redaction.redact_json import redact_json
 from fleet.story.state import Step, StoryState
+from fleet.story.tool_steps import step_key
 from fleet.trees.port import BlobStore
 
 RUN_TRIES = 12
@@ -48,15 +48,9 @@ _OUTCOMES: dict[str, OutcomeKind] = {
 }
 
 
-def step_key(story_id: str, step_id: str, request: Digest, attempt: int = 1) -> RunKey:
-    """The key that travels to the receiver (RC-53); another one for each attempt that somebody allowed (RC-52)."""
-    text = f"{story_id}\0{step_id}\0{request}" + (f"\0{attempt}" if attempt > 1 else "")
-    return RunKey(hashlib.sha256(text.encode()).hexdigest())
-
-
 def request_digest(request: AgentRequest) -> Digest:
     """The digest of what an agent is asked."""
-    return digest_of_json(plain(request.pinned()))
+    return digest_of_json(canonical_value(request.pinned()))
 
 
 def run_attempts(story_id: str, step_id: str, request: Digest) -> tuple[RunKey, ...]:
@@ -259,7 +253,7 @@ async def failed_step(
     return StepFinished(
         step_id=step_id,
         outcome=outcome,
-        result_digest=await blobs.put(canonical_json(redact_json(plain(error.to_wire())))),
+        result_digest=await blobs.put(canonical_json(redact_json(canonical_value(error.to_wire())))),
         excerpt=error.message[:4000],
         # Tokens of replies that could not be used were spent all the same (MB-30).
         cost=cost_of_failure(error),
@@ -333,18 +327,3 @@ def _numbers(error: FleetError, name: str) -> dict[str, Any]:
 def _excerpt(result: RunResult) -> str | None:
     text = (result.stdout.text + result.stderr.text).strip()
     return (text[:6000] + "\n[...]\n" + text[-3000:] if len(text) > 9500 else text) or None
-
-
-def plain(value: Any) -> Any:
-    """The value in what canonical JSON has a form for: floats as text, models as mappings."""
-    match value:
-        case float():
-            return repr(value)
-        case dict():
-            return {str(k): plain(v) for k, v in cast("dict[Any, Any]", value).items()}
-        case list() | tuple():
-            return [plain(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
-        case None | bool() | int() | str():
-            return value
-        case _:
-            return plain(value.model_dump(mode="json")) if hasattr(value, "model_dump") else str(value)

@@ -34,12 +34,12 @@ from fleet.kernel.ids import Digest, StepId
 from fleet.owner.journal.step_records import denied_call, failed_step, finished_call, finished_run, run_attempts
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.tools.decisions import call_tool, context_of, facts_of
-from fleet.owner.tools.requests import cancelled_run
 from fleet.owner.workbench import Workbench
 from fleet.policy.rules.calls import ToolCall
 from fleet.policy.rules.policy import obligations_of
 from fleet.policy.runs.outcome import ToolOutcome
 from fleet.policy.runs.spec import RunSpec
+from fleet.story.commands.calls import cancelled_run
 from fleet.story.commands.command import Caller
 from fleet.story.state import Step
 from fleet.story.tool_steps import asked_steps, base_tree, due_of, open_asked_steps, session_steps
@@ -277,7 +277,9 @@ async def end_calls(bench: Workbench) -> None:
                 await bench.journal.record(f"{started.step_id}/unknown/{step.attempt}", unknown)
             continue
         if started.kind == "run":
-            finished = await cancelled_run(bench, started)
+            spec = RunSpec.model_validate_json(await bench.blobs.get(started.request_digest))
+            result, finished = cancelled_run(started.step_id, spec)
+            await bench.blobs.put(result.data)
         else:
             outcome = ToolOutcome(outcome="cancelled", reason="story_over", text="the story is over")
             finished = await finished_call(bench.blobs, started.step_id, outcome, tree_in=None)

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fleet.kernel.errors import InvalidInput
+from fleet.kernel.errors import InvalidInput, PolicyDenied
+from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
 
 _HOST = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"
@@ -124,3 +125,37 @@ def git_target(targets: Mapping[str, GitTarget], address: GitAddress) -> GitTarg
     holding = [place for place in targets if f"{address.place}/".startswith(f"{place.removesuffix('.git')}/")]
     target = targets[max(holding, key=len)] if holding else None
     return None if target is None or (address.scheme == "http" and not target.plain_http) else target
+
+
+def require_target(targets: Mapping[str, GitTarget], address: GitAddress, *, policy_digest: Digest) -> GitTarget:
+    """How the policy lets the address be reached.
+
+    Raises:
+        PolicyDenied: it is not listed.
+    """
+    found = git_target(targets, address)
+    if found is None:
+        raise PolicyDenied(
+            f"{address.url} is no listed repository: add {address.place!r} to targets.git of config/policy.yaml, or "
+            "name a local clone",
+            rule_id="target_not_listed",
+            policy_digest=str(policy_digest),
+            url=address.url,
+        )
+    return found
+
+
+def require_keys(address: GitAddress, target: GitTarget) -> None:
+    """Returns when a run can ask about the repository; InvalidInput for an ssh address without key or host keys."""
+    if address.scheme != "ssh":
+        return
+    given = (("credentials", target.credentials), ("host_keys", target.host_keys))
+    if missing := [name for name, value in given if not value]:
+        raise InvalidInput(
+            f"{address.url} is an ssh address, and targets.git has no {' and no '.join(missing)} for "
+            f"{address.place!r}: name the secret with the private key as credentials, and the keys of the host as "
+            f"host_keys (`ssh-keyscan {address.host}` prints them; compare them with those that the host publishes), "
+            "or give the https address",
+            field="repo",
+            missing=missing,
+        )

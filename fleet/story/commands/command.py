@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -29,6 +29,8 @@ from fleet.policy.deploy import DeployTarget
 from fleet.policy.roles import require_chosen, require_role
 from fleet.story.lifecycle import FsmConfig
 from fleet.story.state import StoryState
+
+Gathered = TypeVar("Gathered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,13 @@ class Facts:
     """Where stories are deployed."""
     history: Sequence[StoredEvent] = ()
     """Every event of the story, for a command that keeps them (`archive_story`); empty for any other."""
+    gathered: object = None
+    """What one command alone is decided on, as the class that its module defines for that; see `of`."""
+
+    def of(self, kind: type[Gathered]) -> Gathered:
+        """What was gathered for this command."""
+        assert isinstance(self.gathered, kind), f"the owner gathers {kind.__name__} for it"
+        return self.gathered
 
     def new_id(self, prefix: str, name: str, ordinal: int = 0) -> EntityId:
         """The id of an entity that the story makes under this name; the same on every replay (GL-9)."""
@@ -100,11 +109,14 @@ class RefusedOnRecord(Exception):  # noqa: N818
 
     Args:
         records: what is recorded before `error` is raised; `name` is its command, so that it is recorded once.
+        noticed: what the system records after that, by the name of its command.
     """
 
-    def __init__(self, name: str, records: Outcome, error: FleetError) -> None:
+    def __init__(
+        self, name: str, records: Outcome, error: FleetError, *, noticed: tuple[str, Payload] | None = None
+    ) -> None:
         super().__init__(error.message)
-        self.name, self.records, self.error = name, records, error
+        self.name, self.records, self.error, self.noticed = name, records, error, noticed
 
 
 class StoryCommand(Frozen):

@@ -1,16 +1,28 @@
-"""Commands that hold a story back, let it go on, give it up, set it back or lay it aside."""
+"""Commands that start a story, hold it back, let it go on, or end it and what it deployed."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fleet.audit.service.stream_export import commands_of, export_stream
 from fleet.events.payload import Payload
 from fleet.events.step import Cost, Provenance, StepFinished, StepResolved
-from fleet.events.story import StoryArchived, StoryCancelled, StoryPaused, StoryResumed, StoryUnparked
+from fleet.events.story import (
+    RepoSource,
+    StoryArchived,
+    StoryCancelled,
+    StoryParked,
+    StoryPaused,
+    StoryResumed,
+    StoryStarted,
+    StoryUnparked,
+)
 from fleet.events.task import RestoreRequested
+from fleet.events.workspace import DeploymentRecorded
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.errors import (
     ApprovalRequired,
@@ -20,10 +32,16 @@ from fleet.kernel.errors import (
     OutcomeUnknown,
     PolicyDenied,
 )
-from fleet.kernel.ids import EntityId
+from fleet.kernel.ids import Digest, EntityId, Principal, RunKey, StepId
 from fleet.kernel.types import Frozen, NoteRequest, Reason, ReasonRequest
+from fleet.models.profiles import RUN_PROFILE, ModelsConfig
+from fleet.planning.platform_state import StandingDelegation
+from fleet.policy.commands.git import GitTarget, git_address, require_keys, require_target
 from fleet.story.approvals import check_notes
+from fleet.story.commands.budgets import Limits, SetBudget
 from fleet.story.commands.command import Attachment, Caller, Facts, Outcome, StoryCommand
+from fleet.story.delegation import run_delegations, taken_in
+from fleet.story.deployments import Deployment
 from fleet.story.restoration import find_checkpoint
 from fleet.story.state import StoryState
 
@@ -43,6 +61,182 @@ class ResolveRequest(Frozen):
 
     outcome: Literal["happened", "not_happened"]
     note: Reason
+
+
+# Source: AP-57.
+class StartRequest(Frozen):
+    """Start the work on a story."""
+
+    repo: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Path of a local git repository, or the https address of one that `targets.git` lists."""
+    ref: str | None = None
+    """Branch, tag or commit; the current branch when left out."""
+    model: str | None = None
+    """Model profile."""
+    delegate: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(po|qa|council:[a-z][a-z0-9_-]{0,59})$")], ...], Field(max_length=3)
+    ] = ()
+    """Who may decide gates in this run (LC-77): agents those of role `po` or `qa`, and one council, `council:<role>`,
+    those of the roles that are not named beside it."""
+
+
+Action = Literal["stop", "rollback"]
+"""What a person does to a deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartFacts:
+    """What the start of a story is decided on."""
+
+    councils: tuple[str, ...]
+    """The roles that councils may be of."""
+    standing: tuple[StandingDelegation, ...]
+    """Delegations of the platform, oldest first."""
+    git: Mapping[str, GitTarget]
+    """The repositories that the policy lists, by place."""
+    policy_digest: Digest
+    models: ModelsConfig | None
+    """The models that may be named; None takes any name."""
+    absent: frozenset[str]
+    """Engines of `models` that nothing stands for in this fleet."""
+
+
+class StartStory(StartRequest, StoryCommand):
+    """The story may be worked on: on which repository, with which model, with which gates delegated.
+
+    A parked story may be started again, with what was wrong set right: it goes on by that.
+    """
+
+    command = "start_story"
+    sentences = {"repo": "start needs a repository: its path, or its address on another machine"}
+    delegate: tuple[str, ...] = ()
+    """Checked by `check_delegates`, which knows the councils of this fleet."""
+    toolchain: str | None = None
+    """The named toolchain; `python` when left out."""
+    record: bool = False
+    """Whether replies of the model are recorded."""
+    budget: Limits | None = None
+    """Limits that are set with the start, as `set_budget` takes them."""
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The start, with its delegations and limits.
+
+        Raises:
+            PolicyDenied: the caller is no po, the repository is not listed, or a gate may not be delegated.
+            InvalidTransition: the story is at work or over, or its repository was read and another one is named.
+            InvalidInput: the model, the delegates, the limits or the address of the repository are wrong.
+            OutcomeUnknown: a step has to be resolved first.
+        """
+        caller, gathered = facts.caller, facts.of(StartFacts)
+        caller.require("po", rule_id="LC-11")
+        again = _started_again(state, repo=self.repo, model=self.model or "", caller=caller)
+        address = git_address(self.repo)
+        if address is not None:
+            require_keys(address, require_target(gathered.git, address, policy_digest=gathered.policy_digest))
+        if gathered.models is not None:
+            _require_profile(gathered.models, self.model, absent=gathered.absent)
+        delegations = run_delegations(
+            state,
+            facts.fsm,
+            self.delegate,
+            councils=gathered.councils,
+            by=caller.principal,
+            now_ms=facts.now_ms,
+            new_id=facts.new_id,
+        )
+        started = StoryStarted(
+            repo=RepoSource(
+                provider="git" if address else "local", url=address.url if address else self.repo, ref=self.ref
+            ),
+            model=self.model,
+            toolchain=self.toolchain or "python",
+            delegations=(*delegations, *taken_in(state, facts.fsm, gathered.standing, now_ms=facts.now_ms)),
+            record=self.record,
+        )
+        return (started, *again, *self._limits(state, facts))
+
+    def _limits(self, state: StoryState, facts: Facts) -> Outcome:
+        if not self.budget:
+            return ()
+        return SetBudget(limits=self.budget, note="set when the run was started").decide(state, facts)
+
+
+class EndDeployment(StoryCommand):
+    """A person ended what the story deployed (LC-49): also of a story that is over.
+
+    The environment was changed before: whoever sends this saw that what is meant runs there no more.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    command = "end_deployment"
+    environment: Annotated[str, Field(max_length=40)]
+    revision: Annotated[str, Field(max_length=64)]
+    """The key under which the environment knows it."""
+    action: Action
+    reason: str
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The end, and by whom; a story that watches the deployment waits for a person.
+
+        Raises:
+            PolicyDenied: the caller holds neither role devops nor admin.
+            NotFound: the story has no such deployment.
+            InvalidTransition: it was rolled back or ended before.
+            InvalidInput: the reason has not 10 to 4,000 characters.
+        """
+        facts.caller.require("devops", "admin", rule_id="LC-11")
+        told = ended_words(facts.caller.principal, self.action, check_notes(self.reason, "reason"))
+        deployment = deployment_of(state, self.revision)
+        if deployment is None or deployment.environment != self.environment:
+            raise NotFound(f"story {state.story_id} deployed nothing of this revision to {self.environment}")
+        if deployment.status == "rolled_back":
+            raise InvalidTransition(
+                f"deployment {deployment.deployment_id} was ended before: {deployment.detail}",
+                state=state.state,
+                event=self.command,
+                allowed=[],
+            )
+        recorded = DeploymentRecorded(
+            deployment_id=EntityId(deployment.deployment_id),
+            environment=deployment.environment,
+            tree_digest=deployment.tree,
+            revision=RunKey(deployment.revision),
+            status="rolled_back",
+            step_id=StepId(f"deployments/{list(state.deployments).index(deployment.deployment_id) + 1}"),
+            rollback_ref=deployment.rollback_ref,
+            detail=told[:2000],
+        )
+        if not _is_watched(state, facts, deployment):
+            return (recorded,)
+        detail = lost_words(state, deployment.environment, told)[:4000]
+        return (recorded, StoryParked(cause="operator", detail=detail))
+
+
+def ended_words(who: Principal, action: Action, reason: str) -> str:
+    """Who did what by hand, and why."""
+    did = "stopped it" if action == "stop" else "rolled it back"
+    return f"{who} {did} by hand: {reason.strip()}"
+
+
+def lost_words(state: StoryState, environment: str, told: str) -> str:
+    """Why a story that watches an environment waits, and what to do."""
+    return (
+        f"{environment} does not run what this story deployed any more: {told}. Let the story go on with `fleet resume "
+        f"{state.story_id}`, and it goes back to build with a task for this; or give it up with `fleet story cancel "
+        f"{state.story_id}`"
+    )
+
+
+def deployment_of(state: StoryState, revision: str) -> Deployment | None:
+    """The deployment that an environment knows by this key."""
+    return next((one for one in state.deployments.values() if one.revision == revision), None)
+
+
+def _is_watched(state: StoryState, facts: Facts, deployment: Deployment) -> bool:
+    """Whether the story waits for this deployment to have been healthy for long enough."""
+    if state.closed or state.disposition != "active" or state.deployment != deployment:
+        return False
+    return any("health_ok" in row.guards for row in facts.fsm.lifecycles[state.lifecycle].legal(state.state))
 
 
 class PauseStory(ReasonRequest, StoryCommand):
@@ -222,7 +416,7 @@ def unpark(state: StoryState, *, caller: Caller, note: str) -> tuple[Payload, ..
     return (StoryUnparked(by=caller.principal, note=why, cause=state.park.cause),)  # pyright: ignore[reportArgumentType]
 
 
-def started_again(state: StoryState, *, repo: str, model: str, caller: Caller) -> tuple[Payload, ...]:
+def _started_again(state: StoryState, *, repo: str, model: str, caller: Caller) -> tuple[Payload, ...]:
     """What goes with a start: nothing at the first one; of a parked story, which may be started again, that it goes on.
 
     Raises:
@@ -238,3 +432,33 @@ def started_again(state: StoryState, *, repo: str, model: str, caller: Caller) -
         raise _not_now(state, works_on, "start")
     note = f"started again on {repo} with {model or 'the models of the roles'}"
     return unpark(state, caller=caller, note=note[:4000])
+
+
+def _require_profile(models: ModelsConfig, profile: str | None, *, absent: Collection[str] = ()) -> None:
+    """Returns when some role has an engine; None leaves every role to its policy.
+
+    Args:
+        absent: engines of the file that nothing stands for in this fleet.
+
+    Raises:
+        InvalidInput: no engine is called so, this fleet does not serve it, or none was named and no policy has one of
+            its own (MB-2).
+    """
+    if profile is not None:
+        engine = models.engine(profile)
+        if engine.engine_id in absent:
+            raise InvalidInput(
+                f"this fleet does not serve engine {profile!r}: name it in models.serve of fleet.yaml and start the "
+                "fleet again, or choose another model",
+                field="model",
+                allowed=[name for name in (*models.profiles, "recorded:DIR") if name not in absent],
+            )
+        return
+    if all(entry.engine_id == RUN_PROFILE for policy in models.policies.values() for entry in policy.chain):
+        allowed = [*models.profiles, "recorded:DIR"]
+        raise InvalidInput(
+            f"no model is configured for any role: name one of {', '.join(allowed)}, or give a role an engine of its "
+            "own in models.yaml",
+            field="model",
+            allowed=allowed,
+        )

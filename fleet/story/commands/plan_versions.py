@@ -1,4 +1,4 @@
-"""Plan versions by hand: written or edited by a person, adopted on a decision, or rejected (PL-10..PL-13, PL-25).
+"""Plan versions that are not derived: written by a person, or outlined in a backlog review (PL-10..PL-13, PL-67).
 
 A plan never changes. Whoever wants another one writes a new version, in which tasks that stay keep their ids.
 """
@@ -6,7 +6,7 @@ A plan never changes. Whoever wants another one writes a new version, in which t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -15,7 +15,8 @@ from fleet.events.plan import Dependency, PlanProposed, PlanRejected, Task, Task
 from fleet.kernel.digest import digest_of_json
 from fleet.kernel.errors import AlreadyClaimed, InvalidInput, InvalidTransition, NotFound
 from fleet.kernel.ids import EntityId, Principal, StoryId, StreamId, derive_id
-from fleet.kernel.types import Frozen, Reason, Risk
+from fleet.kernel.types import Frozen, Reason, Risk, TaskKind
+from fleet.planning.backlog_review import REVIEWABLE, PlanOutlineTask
 from fleet.planning.coach import Problem
 from fleet.planning.tasks import DerivedPlan, complexity_of, validate_derivation
 from fleet.story.approvals import check_notes
@@ -29,6 +30,14 @@ from fleet.story.undecided import require_decided_design
 
 _EXTRAS = ("notes", "replaces", "risk", "suggested_tech")
 """What a person may say of a task beside what a planner answers."""
+_KINDS: Mapping[str, TaskKind] = {
+    "architect": "design",
+    "data": "data",
+    "designer": "design",
+    "devops": "infra",
+    "qa": "test",
+}
+"""What the outlined tasks of a role are; those of all others are code."""
 _ANSWERED_BY_A_PLAN = ("derivation_failed", "plan_stalled")
 """Why a story is parked that a plan by hand gets out of there (PL-23, PL-46)."""
 
@@ -197,6 +206,92 @@ class DeriveTasks(StoryCommand):
             raise AlreadyClaimed(f"tasks are being derived as plan {under_way}: wait for it", holder=under_way)
         plan_id = _plan_id(StoryId(state.story_id), facts.command_id)
         return (TaskDerivationRequested(plan_id=plan_id, content_digest=state.content.digest, attempt=1),)
+
+
+class ProposePlan(StoryCommand):
+    """The outline of a council in a backlog review is a plan version of the story (PL-67, PL-69).
+
+    Nobody is bound by it until a plan is adopted (PL-10).
+    """
+
+    command = "propose_plan"
+    ceremony_id: Annotated[str, Field(max_length=80)]
+    council: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$")]
+    """The role of the council."""
+    feedback: str
+    """What the council said of the story."""
+    tasks: tuple[PlanOutlineTask, ...]
+    notes: str
+    """Why the product owner approved the story."""
+
+    def decide(self, state: StoryState, facts: Facts) -> Outcome:
+        """The version, whose tasks nobody has estimated in detail.
+
+        Raises:
+            PolicyDenied: the caller is no po.
+            InvalidTransition: the work on the story has begun.
+        """
+        facts.caller.require("po")
+        if not takes_outline(state):
+            raise InvalidTransition(
+                f"story {state.story_id} is {state.state}: an outline comes before the work",
+                state=state.state,
+                event=self.command,
+                allowed=sorted(REVIEWABLE),
+            )
+        author = Principal(f"agent:{self.council}-001")
+        plan_id = preliminary_plan_id(self.ceremony_id, state.story_id)
+        tasks = tuple(
+            Task(
+                task_id=facts.new_id("tk", f"ceremony/{self.ceremony_id}", number),
+                story_id=StoryId(state.story_id),
+                plan_id=plan_id,
+                title=task.title,
+                description=task.title,
+                role=task.role,
+                kind=_KINDS.get(task.role, "code"),
+                # 0 says that nobody estimated it: so it is in reviews that are older than the question.
+                estimated_hours=task.estimated_hours or 0,
+                priority=min(number + 1, 10),
+                risk="low",
+                author=author,
+            )
+            for number, task in enumerate(self.tasks)
+        )
+        return (
+            PlanProposed(
+                plan_id=plan_id,
+                version=len(state.plans) + 1,
+                previous_plan_id=EntityId(state.plan_id) if state.plan_id else None,
+                author=author,
+                rationale=self.feedback,
+                tasks=tasks,
+                estimated_complexity=complexity_of(len(tasks)),
+                task_decisions=tuple(
+                    TaskDecision(
+                        task_index=number,
+                        task_description=task.title,
+                        decided_by=facts.caller.principal,
+                        decision_reason=self.notes,
+                        council_feedback=self.feedback,
+                        decided_at=facts.now_ms,
+                    )
+                    for number, task in enumerate(self.tasks)
+                ),
+                content_digest=state.content.digest,
+                plan_digest=digest_of_json([json.loads(task.model_dump_json()) for task in tasks]),
+            ),
+        )
+
+
+def takes_outline(state: StoryState | None) -> bool:
+    """Whether an outline can still become a plan version of the story: its work has not begun, and it is not over."""
+    return state is not None and state.state in REVIEWABLE and not state.is_over
+
+
+def preliminary_plan_id(ceremony_id: str, story_id: str) -> EntityId:
+    """The id of the plan that an approval of this story makes, the same each time (GL-9)."""
+    return derive_id("pv", StreamId.of_story(StoryId(story_id)), f"ceremony/{ceremony_id}")
 
 
 def plan_by_hand(story_id: StoryId, who: Principal, key: str) -> EntityId:

@@ -1,8 +1,9 @@
-"""Commands on what a story asks for: edit it, take advice in, work at another rigor, ask and answer questions."""
+"""Commands on what a story asks for: create it, edit it, take advice in, change its rigor, ask and answer questions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -14,18 +15,23 @@ from fleet.events.story import (
     QuestionAnswered,
     QuestionRaised,
     RigorChanged,
+    StoryCreated,
     StoryEdited,
     StoryScored,
+    StoryTransitioned,
     Topic,
 )
 from fleet.kernel.digest import canonical_json, digest_of_json
-from fleet.kernel.errors import InvalidInput, NotFound, PolicyDenied, VersionConflict
+from fleet.kernel.errors import InvalidInput, InvalidTransition, NotFound, PolicyDenied, VersionConflict
 from fleet.kernel.ids import Digest, EntityId
 from fleet.kernel.types import Frozen, QuestionKind, Reason
+from fleet.models.prompts.pack_readers import PACK_READERS, PackReaders
 from fleet.planning.coach import score_story
 from fleet.planning.coach_config import CoachConfig
 from fleet.planning.content import ReadableText, content_digest
+from fleet.planning.project_state import DEFAULT_EPIC, DEFAULT_PROJECT, ProjectState
 from fleet.planning.refine import RefinedStory, keeps_every_character, refine_story
+from fleet.policy.deploy import target_for
 from fleet.story.approvals import check_notes
 from fleet.story.commands.command import Attachment, Facts, Outcome, StoryCommand, require_not_over
 from fleet.story.lifecycle import RIGORS
@@ -64,6 +70,110 @@ class ApplyRequest(Frozen):
     proposals: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(min_length=1, max_length=60)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class CreationFacts:
+    """What a new story is created under."""
+
+    project: ProjectState | None
+    """The project that its text names; None for a text that is no mapping."""
+    config: Mapping[str, Digest]
+    """The digests of the configuration files by name (GL-23)."""
+    readers: PackReaders | None = None
+    """The models that may read its packs; None counts by estimate (CX-20)."""
+
+
+class CreateStory(StoryCommand):
+    """A story begins: with the defaults of its project, its first score, in its first state (LC-12, SC-31)."""
+
+    command = "create_story"
+    story: Any = None
+    """The fields of `StoryText`, or their other names; they are judged here, so that all problems are listed."""
+
+    @property
+    def project_id(self) -> EntityId | None:
+        """The project that the text names; None when it is no mapping. InvalidInput for what names none."""
+        if not isinstance(self.story, dict):
+            return None
+        return EntityId(str(self.story.get("project_id", DEFAULT_PROJECT)))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+    def decide(self, state: StoryState | None, facts: Facts) -> Outcome:
+        """The story, its score and its first transition. Unlike for any other command, `state` is None at first.
+
+        Raises:
+            PolicyDenied: the caller is no po.
+            InvalidTransition: the story exists already, its project is archived or its epic is closed.
+            NotFound: there is no such project, or it has no such epic.
+            InvalidInput: the text is wrong; all problems are listed. Or there is no such lifecycle.
+        """
+        caller, gathered = facts.caller, facts.of(CreationFacts)
+        caller.require("po", rule_id="LC-11")
+        if state is not None:
+            raise InvalidTransition(
+                f"story {state.story_id} exists already", state=state.state, event=self.command, allowed=[]
+            )
+        text = parse(_parented(self.story, gathered.project))
+        lifecycles = facts.fsm.lifecycles
+        if text.lifecycle not in lifecycles:
+            allowed = sorted(lifecycles)
+            raise InvalidInput(
+                f"there is no lifecycle {text.lifecycle!r}; allowed: {', '.join(allowed)}", allowed=allowed
+            )
+        target = target_for(facts.targets, text.project_id) if text.lifecycle == "sdlc" else None
+        # Where nothing is deployed the full table would end in a state that nothing leaves (LC-46).
+        name = "sdlc-no-deploy" if text.lifecycle == "sdlc" and target is None else text.lifecycle
+        digest = content_digest(text.title, text.description, text.acceptance_criteria, text.constraints, text.tags)
+        config, kept = gathered.config, tuple[Attachment, ...]()
+        if gathered.readers is not None:
+            kept = (Attachment(canonical_json(gathered.readers)),)
+            config = {**config, PACK_READERS: kept[0].digest}
+        created = StoryCreated(
+            project_id=EntityId(text.project_id),
+            epic_id=EntityId(text.epic_id),
+            title=text.title,
+            description=text.description,
+            acceptance_criteria=tuple(
+                AcceptanceCriterion(ac_id=EntityId(f"ac-{n}"), text=t)
+                for n, t in enumerate(text.acceptance_criteria, 1)
+            ),
+            constraints=text.constraints,
+            tags=text.tags,
+            rigor=text.rigor,
+            lifecycle=name,
+            language=text.language,
+            priority=text.priority,
+            requester=caller.principal,
+            content_digest=digest,
+            config=dict(config),
+            environment=target.environment if target else None,
+        )
+        scored = scored_event(text, digest, threshold=facts.thresholds[text.rigor], coach=facts.coach)
+        is_taken_up = name == "agile" and not text.hold
+        first = (StoryTransitioned(from_="BACKLOG", event=self.command, to="DRAFT"),) if is_taken_up else ()
+        return (*kept, created, scored, *first)
+
+
+def _parented(data: Any, project: ProjectState | None) -> Any:
+    """The story's fields with the defaults of its project; its parents exist and are open (PL-1, PL-2)."""
+    if not isinstance(data, dict) or project is None:
+        return data  # pyright: ignore[reportUnknownVariableType]
+    if not project.exists:
+        raise NotFound(f"there is no project {project.project_id}", project_id=project.project_id)
+    fields: dict[str, Any] = {"rigor": project.default_rigor, "lifecycle": project.default_lifecycle, **data}
+    if fields.get("epic_id", DEFAULT_EPIC) == DEFAULT_EPIC:
+        fields["epic_id"] = project.inbox
+    epic = project.epics.get(str(fields["epic_id"]))
+    if epic is None:
+        raise NotFound(
+            f"project {project.project_id} has no epic {str(fields['epic_id'])[:80]!r}", project_id=project.project_id
+        )
+    for name, status in ((project.project_id, project.status), (epic.epic_id, epic.status)):
+        if status in ("archived", "cancelled", "completed"):
+            raise InvalidTransition(
+                f"{name} is {status}: it takes no more stories", state=status, event="create_story", allowed=[]
+            )
+    return fields
 
 
 class EditStory(StoryCommand):

@@ -8,9 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet.forge.port import FetchedRepository
-from fleet.kernel.errors import InvalidInput
 from fleet.kernel.ids import Digest
-from fleet.policy.commands.git import GitAddress, GitTarget
+from fleet.policy.commands.git import GitAddress, GitTarget, require_keys
 from fleet.policy.runs.spec import BlobMount, Grantee, Limits, RepoMount, RunSpec
 
 EXIT_TOO_LARGE, EXIT_AGAIN, EXIT_NO_PERMISSION = 3, 75, 77
@@ -107,26 +106,12 @@ def push_spec(
     )
 
 
-def check_reached(address: GitAddress, target: GitTarget) -> None:
-    """A run can be asked about the repository. Raises InvalidInput for an ssh address without key or host keys."""
-    _reached(address, target)
-
-
 def _reached(address: GitAddress, target: GitTarget) -> tuple[str, ...]:
     """Arguments with the address and what opens it; InvalidInput for an ssh address without key or host keys."""
     secret = ("--token", target.credentials) if target.credentials else ()
     if address.scheme != "ssh":
         return ("--url", address.url, *(("--user", target.user, *secret) if secret else ()))
-    missing = [name for name, value in (("credentials", secret), ("host_keys", target.host_keys)) if not value]
-    if missing:
-        raise InvalidInput(
-            f"{address.url} is an ssh address, and targets.git has no {' and no '.join(missing)} for "
-            f"{address.place!r}: name the secret with the private key as credentials, and the keys of the host as "
-            f"host_keys (`ssh-keyscan {address.host}` prints them; compare them with those that the host publishes), "
-            "or give the https address",
-            field="repo",
-            missing=missing,
-        )
+    require_keys(address, target)
     complete = GitAddress(address.scheme, address.host, address.port, address.path, address.user or target.user)
     return ("--url", complete.url, *secret, *(part for key in target.host_keys for part in ("--host-key", key)))
 

@@ -121,14 +121,14 @@ async def test_paused_project_holds_its_own_stories_and_stays_paused_when_the_fl
     world = World()
     owner, view = world.platform_owner(), PlatformView(world.log, world.feed)
     await owner.handle(command("pause_fleet", WHY | {"project_id": "pr-shop"}))
-    await view.require_running("pr-default")
+    (await view.state()).require_running("pr-default")
     with pytest.raises(ApprovalRequired, match="project pr-shop is paused by user:root"):
-        await view.require_running("pr-shop")
+        (await view.state()).require_running("pr-shop")
     await owner.handle(command("pause_fleet", WHY, key="key-2"))
     with pytest.raises(ApprovalRequired, match="the fleet is paused by user:root"):
-        await view.require_running("pr-default")
+        (await view.state()).require_running("pr-default")
     await owner.handle(command("resume_fleet", {}, key="key-3"))
-    await view.require_running("pr-default")
+    (await view.state()).require_running("pr-default")
     assert await view.pause_of("pr-shop") is not None
     await owner.handle(command("resume_fleet", {"project_id": "pr-shop"}, key="key-4"))
     assert await view.pause_of("pr-shop") is None

@@ -30,11 +30,12 @@ from fleet.log.port import Appended, AppendRequest, Command, Duplicate
 from fleet.models.chat import Sampling
 from fleet.models.port import AgentRequest
 from fleet.owner.journal.journal import Journal
-from fleet.owner.journal.step_records import RUN_TRIES, is_no_result, step_key
+from fleet.owner.journal.step_records import RUN_TRIES, is_no_result
 from fleet.owner.journal.steps import Probe, StepTerms, Work
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunResult, RunSpec
 from fleet.sandbox.memory import ProgramEnd
+from fleet.story.tool_steps import step_key
 from tests.support.bench import ScriptedAgents, World
 from tests.support.story_events import STORY, digest, story
 

@@ -26,11 +26,11 @@ from fleet.models.profiles import Budgets
 from fleet.models.replies.replies import advice_schema
 from fleet.models.routing.budget import BudgetLimits
 from fleet.owner.budgets import Budgeting
-from fleet.owner.commands.council import council_id_of
 from fleet.owner.duties.advice import evidence_of_text
 from fleet.owner.duties.councils import advance_council, open_design_council, open_task_council, reopen_task_council
 from fleet.owner.workbench import Workbench
 from fleet.report.timeline import describe
+from fleet.story.commands.councils import council_id_of
 from fleet.story.intents import AdvanceCouncil, CommitWork, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
 from fleet.story.plan import plan
 from fleet.story.plan_tasks import plan_tasks

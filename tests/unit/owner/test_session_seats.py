@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from fleet.council.roster import build_roster
+from fleet.council.roster import build_roster, seated
 from fleet.events.council import RosterMember
 from fleet.kernel.digest import canonical_json
 from fleet.kernel.ids import Digest, Principal
-from fleet.owner.council_pools import seated
 from fleet.owner.duties.members import Sitting
 from fleet.owner.duties.procedure import workspace_of
 from fleet.owner.engineering import seats

@@ -13,12 +13,12 @@ from fleet.kernel.errors import InvalidInput, InvalidTransition, ModelTimeout, N
 from fleet.kernel.ids import CommandId, EntityId, Principal, StoryId, StreamId
 from fleet.log.port import AppendRequest, Command
 from fleet.models.port import AgentRequest
-from fleet.owner.commands.preliminary_plans import preliminary_plan_id
 from fleet.planning.backlog_review import BacklogReview, review_form
 from fleet.planning.planning_config import Bounds
 from fleet.planning.project_state import DEFAULT_PROJECT, Ceremony
 from fleet.projects.project_owner import ProjectOwner
 from fleet.story.commands.catalogue import parse_command
+from fleet.story.commands.plan_versions import preliminary_plan_id
 from tests.support.bench import STORY_TEXT, ScriptedAgents
 from tests.support.town import Town, running
 
@@ -336,7 +336,10 @@ async def test_outline_is_proposed_once_however_often_it_is_asked_for():
             await town.pass_time(5)
         assert len((await town.desk.state(TWO)).plans) == 1
         with pytest.raises(PolicyDenied):
-            await town.desk.require(TWO, parse_command("propose_plan", {}), principal=DEV, key="outline")
+            await town.desk.require(TWO, parse_command("propose_plan", OUTLINED), principal=DEV, key="outline")
+
+
+OUTLINED = {"ceremony_id": "ce-1", "council": "qa", "feedback": "It is clear.", "tasks": [], "notes": NOTES}
 
 
 @pytest.mark.rule("PL-68", "GL-15")

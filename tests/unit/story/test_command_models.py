@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fleet.kernel.errors import InvalidInput
-from fleet.owner.commands.handler import COMMANDS
-from fleet.story.commands.catalogue import NAMES, UNTYPED, parse_command
+from fleet.policy.runs.spec import RunSpec
+from fleet.story.commands.catalogue import NAMES, parse_command
 
 WHY = "nobody needs it any more"
 QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -73,6 +73,74 @@ QUEUED: dict[str, tuple[str, dict[str, Any]]] = {
         "act_on_task",
         {"task_id": "tk-1", "as_role": None, "action": "APPROVE_DESIGN", "feedback": "", "artifacts": []},
     ),
+    "story is created": ("create_story", {"story": {"title": "Fold", "ac": ["Given a table"]}}),
+    "story is created by a front": ("create_story", {"story": ["no mapping"]}),
+    "story is started by a front": (
+        "start_story",
+        {"repo": "/srv/text", "ref": None, "model": None, "delegate": ["po", "council:architect"]},
+    ),
+    "story is started by the command line": (
+        "start_story",
+        {
+            "repo": "/srv/text",
+            "model": "mock",
+            "delegate": [],
+            "toolchain": None,
+            "record": True,
+            "budget": {"tokens": 5, "wall_ms": None},
+            "ref": "main",
+        },
+    ),
+    "deployment is ended": (
+        "end_deployment",
+        {"environment": "preview", "revision": "0a", "action": "rollback", "reason": WHY},
+    ),
+    "outline becomes a plan": (
+        "propose_plan",
+        {
+            "ceremony_id": "ce-1",
+            "council": "qa",
+            "feedback": "It is clear.",
+            "tasks": [{"title": "Fold", "role": "developer", "estimated_hours": None}],
+            "notes": WHY,
+        },
+    ),
+    "council is asked for": (
+        "request_council",
+        {
+            "kind": "selection",
+            "story_id": "st-1",
+            "task_description": "How?",
+            "role": "architect",
+            "constraints": {"rubric": [{"name": "fit", "text": "Does it fit?", "weight": 1}], "timeout_seconds": 900},
+            "output_kind": "text",
+            "budget": {"tokens": 5, "wall_s": 60},
+        },
+    ),
+    "council is sent back": ("reject_council", {"council_id": "co-1", "reason": WHY}),
+    "council is cancelled": ("cancel_council", {"council_id": "co-1", "reason": WHY}),
+    "tool is called": (
+        "invoke_tool",
+        {
+            "session_id": "se-1",
+            "invocation": "0a1b2c3d",
+            "as_role": "developer",
+            "task_id": None,
+            "epoch": 3,
+            "is_read_only": False,
+            "call": {"tool": "files", "op": "read", "args": {"path": "a.py"}},
+        },
+    ),
+    "run is started": (
+        "start_run",
+        {
+            "run_id": "rn-1",
+            "as_role": "developer",
+            "task_id": "tk-1",
+            "spec": RunSpec(argv=("make", "x")).model_dump(mode="json"),
+        },
+    ),
+    "run is cancelled": ("cancel_run", {"run_id": "rn-1"}),
     "step is resolved": ("resolve_step", {"step_id": "run/rn-1", "outcome": "happened", "note": WHY}),
 }
 """Bodies as version 1.0 queued them, by who sent which."""
@@ -97,6 +165,13 @@ def test_body_of_an_earlier_version_is_read_and_asks_for_the_same(which: str):
         ("pause_story", {}, "reason has 0 characters; write 10 to 4,000", "reason"),
         ("cancel", {"reason": "x" * 4001}, "reason has 4001 characters; write 10 to 4,000", "reason"),
         ("approve", {"gate": ""}, "name the gate or the approval id", "gate"),
+        ("start_story", {}, "start needs a repository: its path, or its address on another machine", "repo"),
+        (
+            "cancel_council",
+            {"council_id": "co-1", "reason": "x" * 2001},
+            "reason has 2001 characters; write 10 to 2,000",
+            "reason",
+        ),
         (
             "resolve_step",
             {"step_id": "run/rn-1", "outcome": "maybe", "note": WHY},
@@ -122,7 +197,3 @@ def test_unknown_command_is_told_those_that_there_are():
     with pytest.raises(InvalidInput, match="there is no command 'explode'") as refused:
         parse_command("explode", {})
     assert refused.value.details["allowed"] == sorted(NAMES)
-
-
-def test_commands_without_a_model_are_those_that_the_owner_reads_itself():
-    assert frozenset(COMMANDS) == UNTYPED

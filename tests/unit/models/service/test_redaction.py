@@ -102,7 +102,14 @@ async def test_command_of_a_person_is_queued_without_secrets(planted: PlantedSec
 
 
 def of_files() -> dict[str, object]:
-    return {"session": "s", "args": {"content": f"PASSWORD = '{NAMED['python'].secret}'"}}
+    content = f"PASSWORD = '{NAMED['python'].secret}'"
+    return {
+        "session_id": "se-1",
+        "invocation": "0a1b2c3d",
+        "as_role": "developer",
+        "epoch": 1,
+        "call": {"tool": "files", "op": "write", "args": {"path": "settings.py", "content": content}},
+    }
 
 
 async def test_files_that_a_command_carries_are_queued_byte_for_byte() -> None:

@@ -25,11 +25,11 @@ from fleet.kernel.errors import (
 from fleet.kernel.ids import CommandId, Digest, EntityId, Principal, StoryId, StreamId
 from fleet.log.port import Command
 from fleet.models.profiles import ModelsConfig, load_models
-from fleet.owner.commands.delegations import DELEGATION_S
 from fleet.owner.commands.handler import CommandHandler
 from fleet.owner.workbench import Workbench
 from fleet.planning.coach_config import CoachConfig
 from fleet.projects.project_owner import project_state
+from fleet.story.delegation import DELEGATION_S
 from tests.support.bench import PEOPLE, STORY_TEXT, World
 from tests.support.deployed import target_of
 from tests.support.rules import files

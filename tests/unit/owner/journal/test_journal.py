@@ -13,7 +13,7 @@ from fleet.events.codec import decode
 from fleet.events.step import ModelFallbackUsed, StepFinished, StepStarted
 from fleet.events.story import StoryParked
 from fleet.kernel.clock import SystemClock
-from fleet.kernel.digest import digest_of_json
+from fleet.kernel.digest import canonical_value, digest_of_json
 from fleet.kernel.errors import (
     CommitUnknown,
     ContextTooLarge,
@@ -33,7 +33,6 @@ from fleet.models.prompts.pack_readers import PROMPT_FRAME_TOKENS
 from fleet.models.routing.budget import BudgetLimits
 from fleet.owner.budgets import Budgeting
 from fleet.owner.journal.journal import Journal
-from fleet.owner.journal.step_records import plain
 from fleet.owner.journal.steps import StepTerms, Work
 from fleet.owner.workbench import seat
 from fleet.policy.runs.spec import RunSpec
@@ -194,7 +193,7 @@ async def test_request_goes_out_with_the_tag_of_its_story_which_is_no_part_of_wh
         STORY,
     )
     started_digest = journal.state.steps["co-one1/draft/1"].started.request_digest
-    assert started_digest == digest_of_json(plain(request().pinned()))
+    assert started_digest == digest_of_json(canonical_value(request().pinned()))
     assert "tag" not in request().pinned()
 
 
