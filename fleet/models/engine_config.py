@@ -31,9 +31,9 @@ class Price(Frozen):
     out_microusd_per_mtok: Annotated[int, Field(ge=0)]
 
 
-Strategy = Literal["draft", "session"]
-"""How an engine does the work of a developer: `draft` with one reply of new and changed functions, `session` with tools
-in the repository, turn by turn."""
+Strategy = Literal["draft", "session", "cascade"]
+"""How an engine does the work of a developer: `draft` in one reply, `session` with tools in the repository, turn by
+turn, `cascade` in one reply, and in a session that goes on from its files where its evidence is not good."""
 
 
 class _Engine(Frozen):

@@ -13,11 +13,16 @@ from fleet.trees.tree import check_path
 
 _OPEN = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$")
 _PATH = r"[A-Za-z0-9_.\-/]*[A-Za-z0-9_\-]\.[A-Za-z0-9]{1,8}"
+_SAID = r"(?:file(?:name)?|path)\s*:\s*"
+_ANY_PATH = r"[A-Za-z0-9_.\-/]+"
+# Said to be a file, a name needs no ending: Makefile, LICENSE.
 _PATH_INSIDE = re.compile(
-    rf"^\s*(?:#|//|--|<!--|/\*)\s*(?:(?:file(?:name)?|path)\s*:\s*)?({_PATH})\s*(?:-->|\*/)?\s*$", re.I
+    rf"^\s*(?:#|//|--|<!--|/\*)\s*(?:{_SAID}(?P<said>{_ANY_PATH})|(?P<path>{_PATH}))\s*(?:-->|\*/)?\s*$", re.I
 )
 _PATH_BEFORE = re.compile(
-    rf"^[\s#>*_\-]*(?:\d+\.\s*)?(?:(?:file(?:name)?|path)\s*:\s*)?[`*\"']*({_PATH})[`*\"']*\s*:?\**\s*$", re.I
+    rf"^[\s#>*_\-]*(?:\d+\.\s*)?[`*\"']*(?:{_SAID}[`*\"']*(?P<said>{_ANY_PATH})|(?P<path>{_PATH}))"
+    r"[`*\"']*\s*:?\**\s*$",
+    re.I,
 )
 _TEST_NAME = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(test_\w+)[ \t]*\(", re.MULTILINE)
 _NOT_CODE = frozenset({"bash", "sh", "shell", "console", "text", "txt", "plaintext", "output", "diff", "json", "yaml"})
@@ -62,9 +67,9 @@ def _closing(lines: Sequence[str], start: int, fence: str) -> int:
 def _block(language: str, before: str, body: list[str]) -> CodeBlock:
     path: str | None = None
     if body and (inside := _PATH_INSIDE.match(body[0])):
-        path, body = inside.group(1), body[1:]
+        path, body = inside["said"] or inside["path"], body[1:]
     elif outside := _PATH_BEFORE.match(before):
-        path = outside.group(1)
+        path = outside["said"] or outside["path"]
     return CodeBlock(language, path, "\n".join(body).strip("\n") + "\n")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never
 from fleet.kernel.errors import ReplyMalformed
 from fleet.models.acting.reply import act_reply
 from fleet.models.chat import FinishReason, ToolOffer, ToolUse
+from fleet.models.replies.change_reply import change_of
 from fleet.models.replies.code_reply import authored_tests, edits_of
 from fleet.models.replies.json_reply import json_object
 from fleet.models.replies.json_schema import schema_problems
@@ -27,6 +28,7 @@ ReplyKind = Literal[
     "advise",
     "summarize",
     "engineer",
+    "change",
 ]
 """The kinds of work that a model is asked for."""
 
@@ -44,8 +46,9 @@ def parse_reply(
     uses: Sequence[ToolUse] = (),
     offers: Sequence[ToolOffer] = (),
 ) -> dict[str, Any]:
-    """The reply's value: edits for draft and repair, code and names for tests, an `ActReply` for act, a `SessionReply`
-    for engineer, the JSON object for all others.
+    """The reply's value: edits for draft, repair and change, code and names for tests, the JSON object for all others.
+
+    For act it is an `ActReply`, for engineer a `SessionReply`.
 
     Raises:
         ReplyMalformed: the reply was cut off, or is not of the form; `problems` lists what to show the model (MB-6).
@@ -56,6 +59,8 @@ def parse_reply(
     match kind:
         case "draft" | "repair":
             return edits_of(text, target_paths=target_paths, new_paths=new_paths)
+        case "change":
+            return change_of(text)
         case "tests":
             return _tests(text, is_cut=is_cut)
         case "act":

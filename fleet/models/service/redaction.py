@@ -10,7 +10,7 @@ from fleet.redaction.redact import redact
 from fleet.redaction.redact_counts import redacted_fields
 from fleet.redaction.redact_json import redact_json
 
-_OF_FILES = frozenset(["draft", "repair", "tests", "document", "act", "engineer"])
+_OF_FILES = frozenset(["draft", "repair", "tests", "document", "act", "engineer", "change"])
 """Work whose value holds files or changes of files, which are kept byte for byte: another byte is another program."""
 
 

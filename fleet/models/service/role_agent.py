@@ -241,7 +241,7 @@ class RoleAgent:
         template = self._prompts.template(request.kind)
         entry, asked = link.entry, request.sampling
         longest = min(template.max_tokens, entry.max_tokens)
-        if request.kind == "engineer":
+        if request.kind in ("engineer", "change"):
             # What an engineer may write is bound by its engine and its budget: the whole of a large file is one call.
             longest = self._policies.engine(link.engine_id).max_output
         sampling = Sampling(

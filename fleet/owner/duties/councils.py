@@ -47,7 +47,7 @@ from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
 from fleet.owner.duties.texts import SittingPacks, source_paths
-from fleet.owner.engineering import seats
+from fleet.owner.engineering import authors, seats
 from fleet.owner.workbench import Workbench, together
 from fleet.story.allowance import limits_of
 from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
@@ -324,7 +324,8 @@ async def _draft(sitting: Sitting, member: RosterMember) -> None:
     bench, name = sitting.bench, f"draft/{member.member_id}"
     payload: DraftReceived | DraftFailed
     try:
-        if member.strategy == "session":
+        paths = await task_paths(bench, sitting.record) if sitting.is_code else ()
+        if sitting.is_code and authors.makes_trees(member, paths):
             payload = await _worked(sitting, member, name)
             await sitting.say(f"{name}/received", payload, by=member.principal)
             return
@@ -337,7 +338,7 @@ async def _draft(sitting: Sitting, member: RosterMember) -> None:
             step=name,
             shared=sitting.shared,
             schema=form.schema,
-            target_paths=await task_paths(bench, sitting.record) if sitting.is_code else (),
+            target_paths=paths,
             max_tokens=form.max_tokens,
         )
         tokens = answer.usage.tokens_in + answer.usage.tokens_out
@@ -348,9 +349,10 @@ async def _draft(sitting: Sitting, member: RosterMember) -> None:
 
 
 async def _worked(sitting: Sitting, member: RosterMember, name: str) -> DraftReceived:
-    """The candidate of a member that works in a session, from the tree on that the council was opened on."""
-    assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"
-    found = await seats.deliver(sitting, member, step=name, base=sitting.opened.subject_digest)
+    """The candidate of a member whose work is a tree."""
+    # A session has always had the name of the draft; a reply of this form is another step than one of definitions.
+    step = name if member.strategy == "session" else f"{name}/change"
+    found = await authors.propose(sitting, member, step=step)
     return _received(sitting, member, found.candidate, tokens=found.tokens)
 
 

@@ -20,7 +20,7 @@ from fleet.owner.duties import advice, gate_councils
 from fleet.owner.duties.members import Sitting, ask_member, task_paths, usable
 from fleet.owner.duties.procedure import base_measurement, workspace_of
 from fleet.owner.duties.texts import examples_module
-from fleet.owner.engineering import seats
+from fleet.owner.engineering import authors, seats
 from fleet.owner.journal.steps import Work
 from fleet.owner.workbench import Workbench, seat, together
 from fleet.story.council_facts import CouncilSaid, council_state
@@ -317,9 +317,9 @@ async def _repaired(sitting: Sitting, duty: OwedRepair, old: Version) -> Digest 
     """The new version, None when the author gave none that can be used."""
     bench, number, step = sitting.bench, duty.round, f"repair/{duty.round}/{duty.candidate_id}"
     author, paths = sitting.seat(str(duty.author.member_id)), await task_paths(bench, sitting.record)
-    if author.strategy == "session":
+    if seats.tree_candidate(await sitting.load(old.digest)) is not None:
         failures = None if duty.is_fresh else await _failures_of(sitting, old, number)
-        new = seats.worked_on(sitting, author, step=step, old=old.digest, failures=failures, draw=number)
+        new = authors.mend(sitting, author, step=step, old=old.digest, failures=failures, draw=number)
         return await usable(new)
     ask = partial(ask_member, bench, sitting.record, author, step=step, shared=sitting.shared, target_paths=paths)
     if duty.is_fresh:

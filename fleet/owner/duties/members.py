@@ -150,8 +150,11 @@ _SEEDS_A_DRAW = 100
 
 
 async def task_paths(bench: Workbench, record: CouncilRecord) -> tuple[str, ...]:
-    """The files that work on this council's task may change: those of the accepted design, else of the story."""
+    """The files that this council's task is about: those it names, else those of the design, else of the story."""
     assert bench.state.tree is not None
+    task_id = record.opened.task_id
+    if task_id is not None and (named := bench.state.tasks[task_id].task.paths):
+        return named
     allowed = await source_paths(bench, bench.state.tree)
     for decision in reversed(list(bench.state.decisions.values())):
         council = bench.state.councils.get(decision.proposed.council_id or "")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fleet.council.rounds import FRESH_TEMPERATURE
-from fleet.engineering.changes import moved
+from fleet.engineering.changes import judged, moved
 from fleet.engineering.shown import untrusted
 from fleet.engineering.terms import SessionTerms, terms_for
 from fleet.events.council import CouncilBudget, RosterMember
@@ -14,7 +14,6 @@ from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.errors import FleetError, ReplyMalformed
 from fleet.kernel.ids import Digest
 from fleet.kernel.types import Frozen
-from fleet.models.engine_config import Strategy
 from fleet.owner.duties.members import Sitting, request_of, work_of
 from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.evidence_tree import judged_tree
@@ -33,8 +32,10 @@ _WINDOW, _OUTPUT = 32_768, 4_096
 """Of an engine that is not known any more: a council that began with it goes on with what most engines hold."""
 
 
-class _Facts(NamedTuple):
-    strategy: Strategy
+class EngineFacts(NamedTuple):
+    """What the work of a member rests on: tokens of prompt and reply together, and of the reply."""
+
+    strategy: Literal["draft", "session", "cascade"]
     window: int
     output: int
 
@@ -45,18 +46,18 @@ def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[R
     It is fixed with the council: a change of models.yaml changes no work that has begun. One reply, which has always
     been the way, is not written down.
     """
-    return tuple(
-        member.model_copy(update={"strategy": "session"})
-        if member.can_propose and _facts(bench, member).strategy == "session"
-        else member
-        for member in roster
-    )
+    return tuple(_with_strategy(bench, member) if member.can_propose else member for member in roster)
+
+
+def _with_strategy(bench: Workbench, member: RosterMember) -> RosterMember:
+    strategy = facts_of(bench, member).strategy
+    return member if strategy == "draft" else member.model_copy(update={"strategy": strategy})
 
 
 def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int) -> CouncilBudget:
     """What a council gets: that of council.yaml, and the terms of the sessions of its members (MB-21, MB-43)."""
     defaults = bench.rules.council.defaults
-    terms = [_terms_of(bench, member) for member in members if member.strategy == "session"]
+    terms = [_terms_of(bench, member) for member in members if member.strategy is not None]
     # Sessions of one round go on side by side: their tokens add up, their time does not.
     tokens = sum(one.prompt_tokens + one.output_tokens for one in terms)
     wall_s = max((one.wall_s for one in terms), default=0)
@@ -66,14 +67,15 @@ def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int)
 
 def _terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
     """The terms of a session of this member that begins now."""
-    facts = _facts(bench, member)
+    facts = facts_of(bench, member)
     step = bench.journal.budgeting.limits.step.tokens or _NO_LIMIT
     return terms_for(window=min(facts.window, step), output=facts.output, rigor=bench.state.rigor)
 
 
-def _facts(bench: Workbench, member: RosterMember) -> _Facts:
+def facts_of(bench: Workbench, member: RosterMember) -> EngineFacts:
+    """The engine that is asked first for this member; that of most engines where it is not known any more."""
     models, roles = bench.journal.budgeting.models, bench.journal.policy.policy.roles
-    unknown = _Facts("draft", _WINDOW, _OUTPUT)
+    unknown = EngineFacts("draft", _WINDOW, _OUTPUT)
     if models is None:
         return unknown
     role = roles.role(member.role)
@@ -85,7 +87,7 @@ def _facts(bench: Workbench, member: RosterMember) -> _Facts:
     except FleetError:
         return unknown  # who carries the call out says what is wrong with its engines
     # An engine further back in the chain may have to stand in for the first in the middle of a session.
-    return _Facts(engine.strategy, min(link.max_context for link in chain.entries), engine.max_output)
+    return EngineFacts(engine.strategy, min(link.max_context for link in chain.entries), engine.max_output)
 
 
 _MAX_PATHS = 300
@@ -95,10 +97,6 @@ _MAX_DIFF = 100_000
 """Characters of a diff that stands in a candidate, for those who judge it."""
 _MAX_MEASURED = 2_000_000
 """Characters of a diff that is counted in lines: beyond it a candidate is large, however large it is."""
-
-
-_MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
-"""Characters of its own diff and of what failed that an author is shown again."""
 
 
 class TreeCandidate(Frozen):
@@ -111,8 +109,8 @@ class TreeCandidate(Frozen):
     """For those who judge it; of a long one the beginning."""
 
 
-def _of_session(value: object) -> TreeCandidate | None:
-    """The candidate of a session; None when it is the edits of one reply."""
+def tree_candidate(value: object) -> TreeCandidate | None:
+    """The candidate that is a tree; None when it is definitions of one Python file."""
     is_tree = isinstance(value, dict) and "tree" in value
     return TreeCandidate.model_validate(value) if is_tree else None
 
@@ -155,7 +153,7 @@ async def deliver(
         sitting.record,
         member,
         "engineer",
-        shared=await _material(sitting, base),
+        shared=await shared_material(sitting, base),
         own=own,
         temperature=temperature,
         draw=draw,
@@ -171,34 +169,34 @@ async def deliver(
     )
     worked = await work_session(bench, given)
     assert sitting.opened.subject_digest is not None, "councils on tasks are opened on a tree"
-    candidate = await _candidate(bench, worked, sitting.opened.subject_digest)
+    candidate = await candidate_of(bench, worked.head, sitting.opened.subject_digest)
     if candidate is None:
         why = worked.summary or f"it ended as {worked.reason.value}"
         raise ReplyMalformed(f"the session of {member.member_id} changed nothing: {why[:500]}")
     return Delivered(candidate, worked.tokens)
 
 
-async def _candidate(bench: Workbench, worked: Worked, base: Digest) -> Digest | None:
+async def candidate_of(bench: Workbench, head: Digest, base: Digest) -> Digest | None:
     """The blob of the candidate; None when nothing is changed."""
-    if worked.head == base:
+    if head == base:
         return None
-    diff = untrusted(await tree_diff(bench.blobs, base, worked.head, chars=_MAX_DIFF))
+    diff = untrusted(await tree_diff(bench.blobs, base, head, chars=_MAX_DIFF))
     # Whole, so that equal work has one digest whatever it began with, and whoever gets it needs no base.
-    tree = await put_whole(bench.blobs, worked.head)
+    tree = await put_whole(bench.blobs, head)
     return await bench.blobs.put(canonical_json(TreeCandidate(tree=tree, base=base, diff=diff)))
 
 
 async def code_of(sitting: Sitting, content: Digest) -> str:
     """What those who judge a candidate are shown of it."""
     value = await sitting.load(content)
-    found = _of_session(value)
+    found = tree_candidate(value)
     return found.diff if found else "\n".join(str(edit["content"]).rstrip() for edit in value["edits"])
 
 
 async def applied(sitting: Sitting, space: WorkspaceService, content: Digest, onto: Digest) -> Applied:
     """The tree that evidence of a candidate is taken of, or why there is none: that of a session, or with its edits."""
     value, bench = await sitting.load(content), sitting.bench
-    found = _of_session(value)
+    found = tree_candidate(value)
     if found is not None:
         return await _applied(bench.blobs, found, onto)
     return await space.apply(onto, value["edits"], protect=PROTECTED_FROM_AUTHORS, toolchain=bench.toolchain)
@@ -239,7 +237,7 @@ def _rows(before: Tree, after: Tree) -> list[list[str]]:
     return [*gone, *([path, entry.mode, entry.blob] for path, entry in sorted(after.items()))]
 
 
-async def _material(sitting: Sitting, base: Digest) -> str:
+async def shared_material(sitting: Sitting, base: Digest) -> str:
     """What all engineers of the council are told: the task, the files there are, and the rules of the house."""
     bench, task_id = sitting.bench, sitting.opened.task_id
     assert task_id is not None, "sessions work on tasks"
@@ -254,28 +252,3 @@ async def _material(sitting: Sitting, base: Digest) -> str:
         text = await file_text(bench.blobs, tree, name, limit=_RULE_CHARS)
         parts += [f"{name}, the rules of this repository:\n{text}"] if text else []
     return "\n\n".join(parts)
-
-
-async def worked_on(
-    sitting: Sitting, author: RosterMember, *, step: str, old: Digest, failures: str | None, draw: int
-) -> Digest | None:
-    """What the author's next session left; None when it is what there was before.
-
-    Args:
-        failures: what was measured of the old candidate, on whose files it goes on; None begins anew.
-
-    Raises:
-        ReplyMalformed: as `deliver`.
-    """
-    found = _of_session(await sitting.load(old))
-    assert found is not None, "who works in sessions has left a tree"
-    if failures is None:
-        new = await deliver(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
-    else:
-        own = (
-            "You worked on this task before; the files are as you left them. Your changes so far:\n"
-            f"{found.diff[:_MAX_SHOWN]}\n\nThey were measured, and this fails:\n{untrusted(failures)[:_MAX_FAILURES]}\n"
-            "Mend it, run what failed, and submit."
-        )
-        new = await deliver(sitting, author, step=step, base=found.tree, root=found.base, own=own)
-    return None if new.candidate == old else new.candidate

@@ -12,7 +12,7 @@ from fleet.kernel.digest import canonical_json
 from fleet.kernel.ids import Digest, Principal
 from fleet.owner.duties.members import Sitting
 from fleet.owner.duties.procedure import workspace_of
-from fleet.owner.engineering import seats
+from fleet.owner.engineering import authors, seats
 from fleet.owner.journal.steps import Seat, Work
 from fleet.owner.workbench import Workbench
 from fleet.story.council_facts import council_state
@@ -116,7 +116,7 @@ async def test_repair_goes_on_from_the_authors_own_files_and_a_fresh_one_from_th
     value = {"tree": await written(world.blobs, before), "base": base, "diff": "-old\n+half"}
     old = await world.blobs.put(canonical_json(value))
     author = record.opened.roster[0]
-    new = await seats.worked_on(sitting, author, step="repair/1/cd", old=old, failures="FAILED test_ac_1", draw=1)
+    new = await authors.mend(sitting, author, step="repair/1/cd", old=old, failures="FAILED test_ac_1", draw=1)
     assert new is not None
     tree = Digest(json.loads(await world.blobs.get(new))["tree"])
     assert await world.texts(tree) == {
@@ -125,7 +125,7 @@ async def test_repair_goes_on_from_the_authors_own_files_and_a_fresh_one_from_th
     told = world.agents.requests[-1].own
     assert "-old\n+half" in told
     assert "FAILED test_ac_1" in told
-    fresh = await seats.worked_on(sitting, author, step="repair/2/cd", old=old, failures=None, draw=2)
+    fresh = await authors.mend(sitting, author, step="repair/2/cd", old=old, failures=None, draw=2)
     assert fresh is not None
     tree = Digest(json.loads(await world.blobs.get(fresh))["tree"])
     assert "raise NotImplementedError" in (await world.texts(tree))["text/slug.py"]

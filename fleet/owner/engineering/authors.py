@@ -1,0 +1,83 @@
+"""How a member of a council works on code: in one reply, in a session, or in one reply with a session to mend it."""
+
+from __future__ import annotations
+
+from fleet.council.rounds import FRESH_TEMPERATURE
+from fleet.engineering.shown import untrusted
+from fleet.events.council import RosterMember
+from fleet.kernel.errors import ReplyMalformed
+from fleet.kernel.ids import Digest
+from fleet.owner.duties.members import Sitting
+from fleet.owner.engineering.one_reply import change
+from fleet.owner.engineering.seats import Delivered, TreeCandidate, deliver, tree_candidate
+
+_MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
+"""Characters of its own diff and of what failed that an author is shown again."""
+
+
+def makes_trees(member: RosterMember, paths: tuple[str, ...]) -> bool:
+    """Whether the member's candidate is a tree; else it is definitions of the one Python file that the task is about.
+
+    Args:
+        paths: the files that the task is about, as far as they are known.
+    """
+    return member.strategy is not None or not (len(paths) == 1 and paths[0].endswith(".py"))
+
+
+async def propose(sitting: Sitting, member: RosterMember, *, step: str) -> Delivered:
+    """The member's first candidate, from the tree on that the council was opened on.
+
+    In a cascade a session takes over at once where no reply fits; where one fits, the evidence decides.
+
+    Raises:
+        ReplyMalformed: there is no change.
+    """
+    base = sitting.opened.subject_digest
+    assert base is not None, "councils on tasks are opened on a tree"
+    if member.strategy == "session":
+        return await deliver(sitting, member, step=step, base=base)
+    try:
+        return await change(sitting, member, step=step, base=base)
+    except ReplyMalformed:
+        if member.strategy is None:
+            raise
+        return await deliver(sitting, member, step=f"{step}/session", base=base)
+
+
+async def mend(
+    sitting: Sitting, author: RosterMember, *, step: str, old: Digest, failures: str | None, draw: int
+) -> Digest | None:
+    """The author's next candidate; None when it is the one there was before.
+
+    Args:
+        failures: what was measured of the old candidate, on whose files it goes on; None begins anew.
+
+    Raises:
+        ReplyMalformed: there is no change.
+    """
+    found = tree_candidate(await sitting.load(old))
+    assert found is not None, "who makes trees has left one"
+    if author.strategy is None:
+        new = await _changed_again(sitting, author, found, step=step, failures=failures, draw=draw)
+    elif failures is None:
+        new = await deliver(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
+    else:
+        own = f"{_told(found, failures)}\nMend it, run what failed, and submit."
+        new = await deliver(sitting, author, step=step, base=found.tree, own=own)
+    return None if new.candidate == old else new.candidate
+
+
+async def _changed_again(
+    sitting: Sitting, author: RosterMember, found: TreeCandidate, *, step: str, failures: str | None, draw: int
+) -> Delivered:
+    if failures is None:
+        return await change(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
+    own = f"{_told(found, failures)}\nMend it: write blocks against the files as they are now."
+    return await change(sitting, author, step=step, base=found.tree, own=own)
+
+
+def _told(found: TreeCandidate, failures: str) -> str:
+    return (
+        "You worked on this task before; the files are as you left them. Your changes so far:\n"
+        f"{found.diff[:_MAX_SHOWN]}\n\nThey were measured, and this fails:\n{untrusted(failures)[:_MAX_FAILURES]}"
+    )
