@@ -31,9 +31,13 @@ class Price(Frozen):
     out_microusd_per_mtok: Annotated[int, Field(ge=0)]
 
 
-Strategy = Literal["draft", "session", "cascade"]
-"""How an engine does the work of a developer: `draft` in one reply, `session` with tools in the repository, turn by
-turn, `cascade` in one reply, and in a session that goes on from its files where its evidence is not good."""
+Strategy = Literal["auto", "draft", "session", "cascade"]
+"""How a developer works on an engine.
+
+`draft` is one reply. `session` works with tools in the repository, turn by turn. `cascade` begins with one reply, and a
+session goes on from its files where its evidence is not good. `auto` is what `fleet models probe` chose; `draft` for an
+engine that was never probed.
+"""
 
 
 class _Engine(Frozen):
@@ -69,9 +73,12 @@ class _Engine(Frozen):
     """Data leaves the owner's machines (MB-10)."""
     capabilities: frozenset[Capability] = frozenset()
     """What the engine can do beyond plain text."""
-    strategy: Strategy = "draft"
-    """How a developer works on this engine. A session asks much more of a model than a draft: calls of tools in their
-    form, edits that fit, and a window of 24,000 tokens at least."""
+    strategy: Strategy = "auto"
+    """How a developer works on this engine: `draft`, `session`, `cascade`, or `auto` for what its probe chose.
+
+    A session asks much more of a model than a draft: calls of tools in their form, edits that fit, and a window of
+    24,000 tokens at least.
+    """
     tool_form: TextToolForm = "json"
     """How a model without the capability `tools` is asked to write its calls: JSON, labelled blocks, or an object
     that the engine holds to a schema (MB-14)."""

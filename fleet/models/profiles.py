@@ -11,6 +11,7 @@ from fleet.kernel.errors import ConfigError, InvalidInput, ModelUnavailable
 from fleet.kernel.types import Frozen
 from fleet.models.engine_config import AnyEngine, Decimal, EngineConfig, RecordedEngine, Strategy
 from fleet.models.presets import Capability
+from fleet.models.probed import ChosenStrategy, ProbedEngine, choose_strategy
 from fleet.models.routing.budget import BudgetLimits
 
 RUN_PROFILE = "profile"
@@ -116,6 +117,8 @@ class ModelsConfig(Frozen):
     budgets: Budgets = Budgets()
     tenant_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)
     """Shares of tenants (projects, or principals without one) where calls wait for an engine; 1 for all others."""
+    probes: dict[str, ProbedEngine] = Field(default_factory=dict)
+    """What `fleet models probe` measured, by engine. Kept in the home; here for a fleet of several machines."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -155,6 +158,23 @@ class ModelsConfig(Frozen):
             value=engine_id,
             allowed=allowed,
         )
+
+    def with_probes(self, probes: Mapping[str, ProbedEngine]) -> ModelsConfig:
+        """The configuration with these probes; those that stand in its file win."""
+        return self.model_copy(update={"probes": {**probes, **self.probes}})
+
+    def strategy_of(self, engine_id: str) -> ChosenStrategy:
+        """How a developer works on this engine, and why. InvalidInput as `engine`."""
+        engine = self.engine(engine_id)
+        if engine.strategy != "auto":
+            return ChosenStrategy(engine.strategy, "models.yaml says so")
+        return choose_strategy(self.probe_of(engine_id))
+
+    def probe_of(self, engine_id: str) -> ProbedEngine | None:
+        """What was measured of the engine, while it is configured with the model that was probed."""
+        engine, probed = self.engine(engine_id), self.probes.get(engine_id)
+        is_another = probed is not None and engine.model not in ("auto", probed.model)
+        return None if is_another else probed
 
     def policy_for(self, role: str, *, inherits: Sequence[str] = ()) -> Policy:
         """The policy of the role, else of the first of `inherits` that has one, else `default` (MB-2)."""

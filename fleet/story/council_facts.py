@@ -43,6 +43,9 @@ CouncilSaid = (
 Normal = Mapping[tuple[str, int], Digest | None]
 """Normal form by candidate and round, where execution told it."""
 
+_OF_WORK = {"persona", "strategy", "strategy_reason"}
+"""How a member works, which its vote does not depend on."""
+
 
 def duty_of(p: CouncilSaid) -> str:
     """The duty that a payload answers: the first answer counts (CN-48, CN-109)."""
@@ -90,7 +93,7 @@ def _opened(p: CouncilOpened) -> CouncilTerms:
         council_id=p.council_id,
         kind=p.kind,
         output_kind=p.output_kind,
-        roster=tuple(Member.model_validate(m.model_dump(exclude={"persona", "strategy"})) for m in p.roster),
+        roster=tuple(Member.model_validate(m.model_dump(exclude=_OF_WORK)) for m in p.roster),
         # Only what can be executed says what there is to repair; anything else is reviewed once, for the voters.
         rounds=p.rounds if is_code or p.kind == "estimate" else 0,
         is_reviewed=not is_code and p.rounds > 0 and p.kind != "estimate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from fleet.context.service.counts import PromptCounts
 from fleet.kernel.clock import SystemClock
@@ -16,7 +17,6 @@ from fleet.log.redis.lease import RedisLeaseStore
 from fleet.log.redis.log import RedisEventLog
 from fleet.log.redis.snapshots import RedisSnapshotStore
 from fleet.log.service import SharedFeed
-from fleet.models.profiles import load_models
 from fleet.owner.brief_claims import BriefClaims
 from fleet.owner.budgets import Budgeting
 from fleet.owner.commands.handler import CommandHandler
@@ -42,6 +42,7 @@ from fleet.wiring.deployments import deploy_targets
 from fleet.wiring.desk.projects import make_project_owner
 from fleet.wiring.endpoints import Endpoints, load_definitions, load_principals
 from fleet.wiring.models.engines import engine_usage, is_there
+from fleet.wiring.models.probes import probed_models
 from fleet.wiring.models.tokenizers import make_pack_readers
 from fleet.wiring.sandbox.plugins import active_policy, active_roles
 from fleet.wiring.sandbox.spread import make_sandbox
@@ -79,7 +80,7 @@ def make_council_parts(
     digests = files.digests()
     policy = StepPolicy(active_policy(files), rules.fsm)
     registry = load_principals(endpoints.principals_file)
-    models = load_models(files.document("models.yaml"))
+    models = probed_models(files, Path(endpoints.home))
     usage, readers = engine_usage(endpoints), make_pack_readers(endpoints)
     knowledge = make_knowledge(endpoints, blobs)
     staffed = frozenset(role for role, size in endpoints.pools.items() if size)

@@ -95,6 +95,18 @@ def test_command_runs_in_the_sandbox(world: World, tmp_path: Path) -> None:
     assert (done.ok()["result"]["status"], (tmp_path / "work" / "made.txt").read_text()) == ("passed", "1000")
 
 
+@pytest.mark.door("fleet models probe")
+def test_engine_is_probed_and_its_strategy_follows(world: World) -> None:
+    said = world.fleet("models", "probe", "openai", "--window", "4000").ok()
+    # The team's server says `hello` to whatever it does not know.
+    assert (said["engine_id"], said["text_calls"], said["facts"]["right"]) == ("openai", {"right": 0, "of": 6}, 0)
+    assert (said["strategy"], said["configured"]) == ("draft", "auto")
+    assert said["reason"] == "its window is 0 tokens, and a session needs 24000"
+    again = world.fleet("models", "probe", "mock")
+    assert again.code == 2
+    assert "has no model behind it that could be probed" in again.error
+
+
 @pytest.mark.door("fleet models list", "fleet deploy list")
 def test_engines_and_environments_are_listed(world: World) -> None:
     engines = {m["engine_id"]: m for m in world.fleet("models", "list").ok()["models"]}

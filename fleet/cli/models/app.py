@@ -55,6 +55,20 @@ def models_serve(
     guarded(output, lambda: serve_model(output, engine, port=port))
 
 
+@models.command("probe")
+def models_probe(
+    engine: EngineArg,
+    window: Annotated[int, typer.Option(help="Longest prompt to try, in tokens.")] = 32_000,
+    keep: Annotated[bool, typer.Option(help="Keep the result for engines with strategy auto.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what an engine can do, and choose how engineers work on it: about 60,000 tokens."""
+    from fleet.cli.models.probe import probe_model
+
+    output = Output(as_json=as_json)
+    guarded(output, lambda: probe_model(output, engine, window=window, is_kept=keep))
+
+
 @budget.command("show")
 def budget_show(
     story_id: Annotated[

@@ -38,6 +38,8 @@ class EngineFacts(NamedTuple):
     strategy: Literal["draft", "session", "cascade"]
     window: int
     output: int
+    reason: str = ""
+    """Why it has this strategy."""
 
 
 def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[RosterMember, ...]:
@@ -50,8 +52,10 @@ def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[R
 
 
 def _with_strategy(bench: Workbench, member: RosterMember) -> RosterMember:
-    strategy = facts_of(bench, member).strategy
-    return member if strategy == "draft" else member.model_copy(update={"strategy": strategy})
+    facts = facts_of(bench, member)
+    if facts.strategy == "draft":
+        return member
+    return member.model_copy(update={"strategy": facts.strategy, "strategy_reason": facts.reason})
 
 
 def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int) -> CouncilBudget:
@@ -83,11 +87,15 @@ def facts_of(bench: Workbench, member: RosterMember) -> EngineFacts:
     named, inherits = (role.model_policy, (role.name, *role.lineage)) if own else (member.model_policy, ())
     try:
         chain = models.chain_for(named, bench.model, inherits=inherits)
-        engine = models.engine(chain.entries[0].engine_id)
+        first = chain.entries[0].engine_id
+        engine, chosen, probed = models.engine(first), models.strategy_of(first), models.probe_of(first)
     except FleetError:
         return unknown  # who carries the call out says what is wrong with its engines
     # An engine further back in the chain may have to stand in for the first in the middle of a session.
-    return EngineFacts(engine.strategy, min(link.max_context for link in chain.entries), engine.max_output)
+    window = min(link.max_context for link in chain.entries)
+    if probed is not None and probed.window and probed.is_smaller:
+        window = min(window, probed.window)
+    return EngineFacts(chosen.strategy, window, engine.max_output, chosen.reason)
 
 
 _MAX_PATHS = 300

@@ -64,7 +64,7 @@ def test_reply_changes_files_of_any_language_and_makes_new_ones():
     assert made.problems == ()
     assert made.texts["tax/rate.go"] == (
         'package tax\n\nvar rates = map[string]int{"de": 19}\n\nfunc Rate(region string) int {\n'
-        '\treturn rates[region]\n}'
+        "\treturn rates[region]\n}"
         '\n\nfunc Name() string { return "tax" }\n'
     )
     assert made.texts["Makefile"] == "test:\n\tgo test ./...\n"

@@ -33,6 +33,7 @@ async def test_members_that_propose_work_as_their_engine_says():
     world = await SessionWorld(()).begin()
     bench, members = await roster(world)
     assert {member.strategy for member in members if member.can_propose} == {"session"}
+    assert {member.strategy_reason for member in members if member.can_propose} == {"models.yaml says so"}
     assert {member.strategy for member in members if not member.can_propose} == {None}
     bench, members = await roster(await SessionWorld((), strategy="draft").begin())
     assert {member.strategy for member in members} == {None}
