@@ -15,7 +15,7 @@ _CALLS_PERCENT, _EDITS_PERCENT = 95, 90
 Worked = Literal["draft", "session", "cascade"]
 
 
-class Score(Frozen):
+class ExerciseScore(Frozen):
     """How many of so many exercises came out right."""
 
     right: Annotated[int, Field(ge=0)]
@@ -39,21 +39,21 @@ class ProbedEngine(Frozen):
     """Tokens of prompt and reply together that it really took and could recall from."""
     is_smaller: bool = False
     """Whether a longer prompt than `window` was tried and failed; else the window is as far as the probe went."""
-    native_calls: Score | None = None
+    native_calls: ExerciseScore | None = None
     """Calls of tools in the engine's own form; None where it has none."""
-    text_calls: Score
+    text_calls: ExerciseScore
     """Calls of tools that are written as text."""
-    edits: Score
+    edits: ExerciseScore
     """Exact replacements in a file of 200 lines."""
-    facts: Score
+    facts: ExerciseScore
     """Facts that stood at the beginning, in the middle and near the end of a long prompt."""
-    fixes: Score
+    fixes: ExerciseScore
     """Failing tests that were mended in a short session."""
     tokens: Annotated[int, Field(ge=0)]
     """Of all prompts and replies of the probe."""
 
     @property
-    def calls(self) -> Score:
+    def calls(self) -> ExerciseScore:
         """Calls in the better of the two forms."""
         if self.native_calls is None or self.native_calls.percent < self.text_calls.percent:
             return self.text_calls

@@ -104,7 +104,7 @@ def test_engine_is_probed_and_its_strategy_follows(world: World) -> None:
     assert said["reason"] == "its window is 0 tokens, and a session needs 24000"
     again = world.fleet("models", "probe", "mock")
     assert again.code == 2
-    assert "has no model behind it that could be probed" in again.error
+    assert "has no model behind it that could be probed" in again.err
 
 
 @pytest.mark.door("fleet models list", "fleet deploy list")

@@ -18,7 +18,7 @@ from fleet.kernel.clock import Clock
 from fleet.kernel.errors import ContextTooLarge, ModelError, Retry
 from fleet.models.chat import ChatReply, ChatRequest, TokenUsage
 from fleet.models.port import ChatModel
-from fleet.models.probed import ProbedEngine, Score
+from fleet.models.probed import ExerciseScore, ProbedEngine
 
 _TIMEOUT_S = 600
 _LEAST_RECALL = 2_000
@@ -96,7 +96,7 @@ class _Probe:
         self._usage, self._last = self._usage + reply.usage, reply
         return reply
 
-    async def _score(self, what: str, exercises: Sequence[Exercise], model: ChatModel | None) -> Score | None:
+    async def _score(self, what: str, exercises: Sequence[Exercise], model: ChatModel | None) -> ExerciseScore | None:
         if model is None:
             return None
         right = 0
@@ -104,9 +104,9 @@ class _Probe:
             reply = await self._ask(model, exercise.request)
             right += reply is not None and exercise.is_right(reply.text, reply.tool_uses)
         self._is.told(f"{what}: {right} of {len(exercises)}")
-        return Score(right=right, of=len(exercises))
+        return ExerciseScore(right=right, of=len(exercises))
 
-    async def _recalled(self) -> tuple[int, Score, bool]:
+    async def _recalled(self) -> tuple[int, ExerciseScore, bool]:
         """The window that holds, what was recalled in it, and whether a longer one failed: it is halved then."""
         first = window = min(self._is.window, self._is.most)
         while True:
@@ -121,10 +121,10 @@ class _Probe:
             self._is.told(f"a prompt of {window} tokens: {right} of {len(exercise.answers)} facts; trying the half")
             window //= 2
         self._is.told(f"a prompt of {window} tokens: {right} of {len(exercise.answers)} facts")
-        facts = Score(right=right, of=len(exercise.answers))
+        facts = ExerciseScore(right=right, of=len(exercise.answers))
         return (window if facts.percent == 100 else 0), facts, window < first
 
-    async def _fixed(self, model: ChatModel) -> Score:
+    async def _fixed(self, model: ChatModel) -> ExerciseScore:
         state = fix_exercise()
         while not state.is_over:
             reply = await self._ask(model, state.request)
@@ -132,4 +132,4 @@ class _Probe:
                 break
             state = after_fix_reply(state, reply.text, reply.tool_uses)
         self._is.told(f"a short session: {'mended' if state.is_mended else 'not mended'} in {state.turns} turns")
-        return Score(right=int(state.is_mended), of=1)
+        return ExerciseScore(right=int(state.is_mended), of=1)

@@ -19,7 +19,7 @@ from fleet.kernel.errors import InvalidInput
 from fleet.models.engine_config import ActorEngine, HttpEngine, MockEngine, PluginEngine, RecordedEngine
 from fleet.models.engines.factory import build_chat_model
 from fleet.models.port import ChatModel
-from fleet.models.probed import ProbedEngine, Score, choose_strategy
+from fleet.models.probed import ExerciseScore, ProbedEngine, choose_strategy
 from fleet.wiring.models.plugins import plugin_model
 from fleet.wiring.models.probes import keep_probe, probed_models
 
@@ -95,7 +95,7 @@ async def _models(engine: Engine, environ: Mapping[str, str]) -> AsyncGenerator[
 
 
 def _lines(probed: ProbedEngine) -> list[str]:
-    def told(score: Score | None) -> str:
+    def told(score: ExerciseScore | None) -> str:
         return f"{score.right} of {score.of}" if score else "none"
 
     more = "" if probed.is_smaller else ", as far as it was tried"

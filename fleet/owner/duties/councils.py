@@ -47,7 +47,7 @@ from fleet.owner.duties import advice, ballots, estimates, evidence, verdicts
 from fleet.owner.duties.members import Sitting, ask_member, material, task_paths, unless_final
 from fleet.owner.duties.summaries import keep_summaries
 from fleet.owner.duties.texts import SittingPacks, source_paths
-from fleet.owner.engineering import authors, seats
+from fleet.owner.engineering import authors
 from fleet.owner.workbench import Workbench, together
 from fleet.story.allowance import limits_of
 from fleet.story.intents import AdvanceCouncil, EndCouncil, OpenDesignCouncil, OpenTaskCouncil, ReopenTaskCouncil
@@ -117,8 +117,8 @@ async def _open(
     defaults = bench.rules.council.defaults
     rubric = [{"name": "criteria", "text": c.text, "weight": 1} for c in bench.criteria]
     members = seated(roster, await council_rules(bench))
-    members = seats.with_strategies(bench, members) if output_kind == "code_patch" else members
-    budget = seats.budget_of(bench, members, rounds=rounds)
+    members = authors.with_strategies(bench, members) if output_kind == "code_patch" else members
+    budget = authors.budget_of(bench, members, rounds=rounds)
     opened = CouncilOpened(
         council_id=council_id,
         kind="selection",

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fleet.council.rounds import FRESH_TEMPERATURE
 from fleet.engineering.shown import untrusted
-from fleet.events.council import RosterMember
+from fleet.events.council import CouncilBudget, RosterMember
 from fleet.kernel.errors import ReplyMalformed
 from fleet.kernel.ids import Digest
 from fleet.owner.duties.members import Sitting
 from fleet.owner.engineering.one_reply import change
-from fleet.owner.engineering.seats import Delivered, TreeCandidate, deliver, tree_candidate
+from fleet.owner.engineering.seats import Delivered, TreeCandidate, deliver, facts_of, terms_of, tree_candidate
+from fleet.owner.workbench import Workbench
 
 _MAX_SHOWN, _MAX_FAILURES = 20_000, 8_000
 """Characters of its own diff and of what failed that an author is shown again."""
+
+
+def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[RosterMember, ...]:
+    """The members, each that proposes with the strategy of the engine that is asked first for it.
+
+    It is fixed with the council: a change of models.yaml changes no work that has begun. One reply, which has always
+    been the way, is not written down.
+    """
+    return tuple(_with_strategy(bench, member) if member.can_propose else member for member in roster)
+
+
+def _with_strategy(bench: Workbench, member: RosterMember) -> RosterMember:
+    facts = facts_of(bench, member)
+    if facts.strategy == "draft":
+        return member
+    return member.model_copy(update={"strategy": facts.strategy, "strategy_reason": facts.reason})
+
+
+def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int) -> CouncilBudget:
+    """What a council gets: that of council.yaml, and the terms of the sessions of its members (MB-21, MB-43)."""
+    defaults = bench.rules.council.defaults
+    terms = [terms_of(bench, member) for member in members if member.strategy is not None]
+    # Sessions of one round go on side by side: their tokens add up, their time does not.
+    tokens = sum(one.prompt_tokens + one.output_tokens for one in terms)
+    wall_s = max((one.wall_s for one in terms), default=0)
+    times = 1 + rounds
+    return CouncilBudget(tokens=defaults.tokens + times * tokens, wall_s=defaults.timeout_seconds + times * wall_s)
 
 
 def makes_trees(member: RosterMember, paths: tuple[str, ...]) -> bool:
@@ -63,7 +93,7 @@ async def mend(
         new = await deliver(sitting, author, step=step, base=found.base, temperature=FRESH_TEMPERATURE, draw=draw)
     else:
         own = f"{_told(found, failures)}\nMend it, run what failed, and submit."
-        new = await deliver(sitting, author, step=step, base=found.tree, own=own)
+        new = await deliver(sitting, author, step=step, base=found.tree, root=found.base, own=own)
     return None if new.candidate == old else new.candidate
 
 

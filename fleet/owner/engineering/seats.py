@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from fleet.council.rounds import FRESH_TEMPERATURE
 from fleet.engineering.changes import judged, moved
 from fleet.engineering.shown import untrusted
 from fleet.engineering.terms import SessionTerms, terms_for
-from fleet.events.council import CouncilBudget, RosterMember
+from fleet.events.council import RosterMember
 from fleet.kernel.digest import canonical_json, digest_of_json
 from fleet.kernel.errors import FleetError, ReplyMalformed
 from fleet.kernel.ids import Digest
@@ -42,34 +41,7 @@ class EngineFacts(NamedTuple):
     """Why it has this strategy."""
 
 
-def with_strategies(bench: Workbench, roster: Iterable[RosterMember]) -> tuple[RosterMember, ...]:
-    """The members, each that proposes with the strategy of the engine that is asked first for it.
-
-    It is fixed with the council: a change of models.yaml changes no work that has begun. One reply, which has always
-    been the way, is not written down.
-    """
-    return tuple(_with_strategy(bench, member) if member.can_propose else member for member in roster)
-
-
-def _with_strategy(bench: Workbench, member: RosterMember) -> RosterMember:
-    facts = facts_of(bench, member)
-    if facts.strategy == "draft":
-        return member
-    return member.model_copy(update={"strategy": facts.strategy, "strategy_reason": facts.reason})
-
-
-def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int) -> CouncilBudget:
-    """What a council gets: that of council.yaml, and the terms of the sessions of its members (MB-21, MB-43)."""
-    defaults = bench.rules.council.defaults
-    terms = [_terms_of(bench, member) for member in members if member.strategy is not None]
-    # Sessions of one round go on side by side: their tokens add up, their time does not.
-    tokens = sum(one.prompt_tokens + one.output_tokens for one in terms)
-    wall_s = max((one.wall_s for one in terms), default=0)
-    times = 1 + rounds
-    return CouncilBudget(tokens=defaults.tokens + times * tokens, wall_s=defaults.timeout_seconds + times * wall_s)
-
-
-def _terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
+def terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
     """The terms of a session of this member that begins now."""
     facts = facts_of(bench, member)
     step = bench.journal.budgeting.limits.step.tokens or _NO_LIMIT
@@ -171,8 +143,12 @@ async def deliver(
         request=request,
         work=work_of(sitting.record, member, "engineer"),
         base=base,
+<<<<<<< HEAD
         root=root,
         terms=_terms_of(bench, member),
+=======
+        terms=terms_of(bench, member),
+>>>>>>> 0f7a26b (The command that probes is documented, and who proposes how is decided in one module)
         is_cut=sitting.is_closing,
     )
     worked = await work_session(bench, given)

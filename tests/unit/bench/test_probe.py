@@ -15,7 +15,7 @@ from fleet.bench.service.probe import Probing, probe_engine
 from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import ContextTooLarge, ModelUnavailable
 from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatReply, ChatRequest, TokenUsage, ToolUse
-from fleet.models.probed import ProbedEngine, Score, choose_strategy
+from fleet.models.probed import ExerciseScore, ProbedEngine, choose_strategy
 
 _WRITE = re.compile(r"Make the file (\S+) .*?=====\n(.*)=====\Z", re.DOTALL)
 _EDIT = re.compile(r"In the function (rate_\d+) the factor must be (\d+)")
@@ -107,7 +107,7 @@ async def probed(text: Model, native: Model | None, *, window: int = 64_000, mos
 async def test_model_that_can_all_of_it_gets_a_session():
     text, native = Model(), Model()
     found = await probed(text, native)
-    six, three = Score(right=6, of=6), Score(right=3, of=3)
+    six, three = ExerciseScore(right=6, of=6), ExerciseScore(right=3, of=3)
     assert (found.native_calls, found.text_calls, found.edits, found.facts) == (six, six, six, three)
     assert (found.fixes.right, found.window, found.is_smaller) == (1, 32_000, False)
     assert (found.model, found.revision) == ("m-1", "r7")

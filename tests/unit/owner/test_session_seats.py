@@ -26,7 +26,7 @@ async def roster(world: World) -> tuple[Workbench, tuple[RosterMember, ...]]:
     """A council on code as it would open now."""
     bench, config = await world.bench(), definitions().council
     members = build_roster("selection", "code_patch", proposer_role="developer", num_agents=3, config=config)
-    return bench, seats.with_strategies(bench, seated(members, config))
+    return bench, authors.with_strategies(bench, seated(members, config))
 
 
 async def test_members_that_propose_work_as_their_engine_says():
@@ -37,7 +37,7 @@ async def test_members_that_propose_work_as_their_engine_says():
     assert {member.strategy for member in members if not member.can_propose} == {None}
     bench, members = await roster(await SessionWorld((), strategy="draft").begin())
     assert {member.strategy for member in members} == {None}
-    assert seats.budget_of(bench, members, rounds=2).tokens == definitions().council.defaults.tokens
+    assert authors.budget_of(bench, members, rounds=2).tokens == definitions().council.defaults.tokens
 
 
 @pytest.mark.rule("MB-21", "MB-43")
@@ -45,7 +45,7 @@ async def test_council_gets_the_terms_of_its_sessions_and_of_their_repairs():
     bench, members = await roster(await SessionWorld(()).begin())
     working = sum(member.strategy == "session" for member in members)
     assert working == 3
-    budget = seats.budget_of(bench, members, rounds=2)
+    budget = authors.budget_of(bench, members, rounds=2)
     defaults = definitions().council.defaults
     assert budget.tokens == defaults.tokens + 3 * working * 2_060_000
     assert budget.wall_s == defaults.timeout_seconds + 3 * 2_700

@@ -548,7 +548,7 @@ async def test_story_whose_owner_died_three_times_in_one_step_is_parked_by_the_f
 async def end_of_the_machine(town: Works, task: asyncio.Task[None]) -> None:
     """The shard dies, and so do all runs: their keys are free again."""
     await crash(task)
-    for run in list(town.sandbox._live.values()):  # pyright: ignore[reportPrivateUsage]
+    for run in list(town.sandbox._work.live.values()):  # pyright: ignore[reportPrivateUsage]
         run.task.cancel()
         await asyncio.gather(run.task, return_exceptions=True)
 

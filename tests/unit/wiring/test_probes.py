@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 
 from fleet.kernel.errors import ConfigError
-from fleet.models.probed import ProbedEngine, Score
+from fleet.models.probed import ExerciseScore, ProbedEngine
 from fleet.models.profiles import ModelsConfig
 from fleet.wiring.models.probes import keep_probe, probe_file, probed_models
 from tests.support.rules import files
 from tests.support.sessions import models
 
-ALL = Score(right=6, of=6)
+ALL = ExerciseScore(right=6, of=6)
 
 
 def probe(engine: str = "recorded", **values: object) -> ProbedEngine:
     """A probe that all went well in."""
     given = {"model": "m", "probed_at": "2026-11-25T04:00:00Z", "window": 32_000, "tokens": 60_000}
-    scores = {"text_calls": ALL, "edits": ALL, "facts": Score(right=3, of=3), "fixes": Score(right=1, of=1)}
+    scores = {
+        "text_calls": ALL,
+        "edits": ALL,
+        "facts": ExerciseScore(right=3, of=3),
+        "fixes": ExerciseScore(right=1, of=1),
+    }
     return ProbedEngine.model_validate({"engine_id": engine, **given, **scores, **values})
 
 
