@@ -66,6 +66,9 @@ async def propose(sitting: Sitting, member: RosterMember, *, step: str) -> Deliv
     assert base is not None, "councils on tasks are opened on a tree"
     if member.strategy == "session":
         return await deliver(sitting, member, step=step, base=base)
+    if sitting.is_closing:
+        # Nobody is asked any more. A session that had taken over hands in what it has; all else has handed in nothing.
+        return await deliver(sitting, member, step=f"{step}/session", base=base)
     try:
         return await change(sitting, member, step=step, base=base)
     except ReplyMalformed:
