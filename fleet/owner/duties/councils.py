@@ -188,13 +188,14 @@ async def _handed_in(sitting: Sitting) -> bool:
 
     Each pass records one kind of answer and is looked at again, so whoever goes on after a crash comes to the same.
     """
-    bench, works = sitting.bench, {m.member_id for m in sitting.opened.roster if m.strategy == "session"}
+    bench, works = sitting.bench, {m.member_id: m.strategy for m in sitting.opened.roster if m.strategy is not None}
     if not works:
         return False
     under_way: list[OwedDraft | OwedRepair] = []
     for duty in owed(sitting.state):
         if isinstance(duty, OwedDraft) and duty.member.member_id in works:
             name = f"draft/{duty.member.member_id}"
+            name = name if works[duty.member.member_id] == "session" else f"{name}/change/session"
         elif isinstance(duty, OwedRepair) and duty.author.member_id in works:
             name = f"repair/{duty.round}/{duty.candidate_id}"
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from fleet.council.rounds import FRESH_TEMPERATURE
-from fleet.engineering.changes import judged, moved
+from fleet.engineering.changes import moved
 from fleet.engineering.shown import untrusted
 from fleet.engineering.terms import SessionTerms, terms_for
 from fleet.events.council import RosterMember
@@ -16,7 +16,7 @@ from fleet.kernel.types import Frozen
 from fleet.owner.duties.members import Sitting, request_of, work_of
 from fleet.owner.engineering.diffs import tree_diff
 from fleet.owner.engineering.evidence_tree import judged_tree
-from fleet.owner.engineering.session import Assignment, Worked, work_session
+from fleet.owner.engineering.session import Assignment, work_session
 from fleet.owner.workbench import Workbench
 from fleet.story.sessions.steps import forks_in
 from fleet.trees.port import BlobStore
