@@ -143,12 +143,8 @@ async def deliver(
         request=request,
         work=work_of(sitting.record, member, "engineer"),
         base=base,
-<<<<<<< HEAD
         root=root,
-        terms=_terms_of(bench, member),
-=======
         terms=terms_of(bench, member),
->>>>>>> 0f7a26b (The command that probes is documented, and who proposes how is decided in one module)
         is_cut=sitting.is_closing,
     )
     worked = await work_session(bench, given)
