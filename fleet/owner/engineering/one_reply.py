@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fleet.engineering.changes import blocked_by, with_file
+from fleet.engineering.changes import blocked_by
 from fleet.engineering.one_reply import Made, make_files
 from fleet.engineering.shown import is_binary, untrusted
 from fleet.engineering.terms import BYTES_PER_TOKEN
@@ -129,8 +129,8 @@ async def _made(sitting: Sitting, tree: Tree, edits: Sequence[FileEdit]) -> Made
 
 
 async def _stored(sitting: Sitting, tree: Tree, made: Made) -> Digest:
-    blobs, after = sitting.bench.blobs, tree
+    blobs, after = sitting.bench.blobs, dict(tree)
     for path, text in made.texts.items():
         mode = tree[path].mode if path in tree else "100644"
-        after = with_file(after, path, FileEntry(mode, await blobs.put(text.encode(errors="replace"))))
+        after[path] = FileEntry(mode, await blobs.put(text.encode(errors="replace")))
     return await blobs.put(encode_tree(after))
