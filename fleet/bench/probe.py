@@ -137,7 +137,7 @@ _FACTS = (("harbour", 2, "7134"), ("library", 50, "2908"), ("observatory", 95, "
 """What is told of which place, after so many hundredths of the prompt."""
 
 
-class Recall(NamedTuple):
+class RecallPrompt(NamedTuple):
     """A long prompt with facts in it."""
 
     request: ChatRequest
@@ -148,7 +148,7 @@ class Recall(NamedTuple):
         return sum(answer in text for answer in self.answers)
 
 
-def recall_exercise(tokens: int) -> Recall:
+def recall_exercise(tokens: int) -> RecallPrompt:
     """A prompt of about this many tokens that asks for three facts: from its beginning, its middle and its end."""
     rows = max(10, tokens * CHARS_PER_TOKEN // 64)
     lines = [f"Entry {n:>6}: the keeper of house {n * 7919 % 9973} saw nothing unusual." for n in range(rows)]
@@ -159,7 +159,7 @@ def recall_exercise(tokens: int) -> Recall:
     request = ChatRequest(
         messages=(ChatMessage(role="user", content=question),), sampling=Sampling(max_tokens=200, seed=1)
     )
-    return Recall(request, tuple(code for _, _, code in _FACTS))
+    return RecallPrompt(request, tuple(code for _, _, code in _FACTS))
 
 
 _BROKEN = (

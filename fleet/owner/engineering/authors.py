@@ -46,7 +46,9 @@ def budget_of(bench: Workbench, members: Iterable[RosterMember], *, rounds: int)
 
 
 def makes_trees(member: RosterMember, paths: tuple[str, ...]) -> bool:
-    """Whether the member's candidate is a tree; else it is definitions of the one Python file that the task is about.
+    """Whether the member's candidate is a tree.
+
+    Else it is definitions of the one Python file that the task is about.
 
     Args:
         paths: the files that the task is about, as far as they are known.
