@@ -31,7 +31,7 @@ _WINDOW, _OUTPUT = 32_768, 4_096
 """Of an engine that is not known any more: a council that began with it goes on with what most engines hold."""
 
 
-class EngineFacts(NamedTuple):
+class WorkFacts(NamedTuple):
     """What the work of a member rests on: tokens of prompt and reply together, and of the reply."""
 
     strategy: Literal["draft", "session", "cascade"]
@@ -48,10 +48,10 @@ def terms_of(bench: Workbench, member: RosterMember) -> SessionTerms:
     return terms_for(window=min(facts.window, step), output=facts.output, rigor=bench.state.rigor)
 
 
-def facts_of(bench: Workbench, member: RosterMember) -> EngineFacts:
+def facts_of(bench: Workbench, member: RosterMember) -> WorkFacts:
     """The engine that is asked first for this member; that of most engines where it is not known any more."""
     models, roles = bench.journal.budgeting.models, bench.journal.policy.policy.roles
-    unknown = EngineFacts("draft", _WINDOW, _OUTPUT)
+    unknown = WorkFacts("draft", _WINDOW, _OUTPUT)
     if models is None:
         return unknown
     role = roles.role(member.role)
@@ -67,7 +67,7 @@ def facts_of(bench: Workbench, member: RosterMember) -> EngineFacts:
     window = min(link.max_context for link in chain.entries)
     if probed is not None and probed.window and probed.is_smaller:
         window = min(window, probed.window)
-    return EngineFacts(chosen.strategy, window, engine.max_output, chosen.reason)
+    return WorkFacts(chosen.strategy, window, engine.max_output, chosen.reason)
 
 
 _MAX_PATHS = 300
