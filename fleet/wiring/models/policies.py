@@ -157,7 +157,10 @@ class EngineModels(Mapping[str, ChatModel]):
         model = self._routed(engine) if is_behind_queue else self._bare[engine_id]
         if self._record_dir is None or isinstance(engine, RecordedEngine):
             return model
-        return RecordingChatModel(model, self._record_dir, engine=engine, redact=self._redact)
+        # A replay has no probe to follow: it is told what this one led to.
+        strategy = self._config.strategy_of(engine_id).strategy
+        resolved = engine.model_copy(update={"strategy": strategy})
+        return RecordingChatModel(model, self._record_dir, engine=resolved, redact=self._redact)
 
     def _routed(self, engine: HttpEngine | ActorEngine | PluginEngine) -> ChatModel:
         name = engine.engine_id

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from fleet.kernel.clock import SystemClock
 from fleet.log.redis.connection import connect_redis
-from fleet.models.profiles import load_models
 from fleet.models.prompts.prompt import parse_prompts
 from fleet.models.service.role_agent import RoleAgent
 from fleet.remote.timed_ports import TimedBackend, TimedModels
@@ -21,6 +20,7 @@ from fleet.sandbox.service.tool_supervisor import SupervisorLimits, ToolSupervis
 from fleet.secrets.redis import RedisAccessTrail
 from fleet.secrets.service import KnownSecrets
 from fleet.wiring.endpoints import Endpoints
+from fleet.wiring.models.probes import probed_models
 from fleet.wiring.sandbox.backend import SandboxParts, make_backend
 from fleet.wiring.sandbox.plugins import active_policy, active_roles
 from fleet.wiring.sandbox.spread import make_peers
@@ -48,7 +48,7 @@ def make_role_parts(endpoints: Endpoints, *, role: str, telemetry: Telemetry = N
     from fleet.wiring.models.policies import make_models
 
     files = endpoints.files
-    policies = load_models(files.document("models.yaml"))
+    policies = probed_models(files, Path(endpoints.home))
     models = make_models(endpoints, policies, role=role, replicas=partial(engine_replicas, endpoints))
     texts = {n: files.read(n).decode() for n in files.names() if n.startswith("prompts/") and n.endswith(".md")}
     agent = RoleAgent(

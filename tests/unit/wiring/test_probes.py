@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from fleet.kernel.clock import MemoryClock
 from fleet.kernel.errors import ConfigError
+from fleet.models.chat import NO_TAG, CallTag, ChatChunk, ChatMessage, ChatReply, ChatRequest, TokenUsage
+from fleet.models.engines.recorded import read_about
 from fleet.models.probed import ExerciseScore, ProbedEngine
 from fleet.models.profiles import ModelsConfig
+from fleet.wiring.models.policies import EngineModels
 from fleet.wiring.models.probes import keep_probe, probe_file, probed_models
 from tests.support.rules import files
 from tests.support.sessions import models
@@ -55,3 +60,37 @@ def test_what_the_file_says_wins_over_a_probe_of_the_home():
     assert here.with_probes({"recorded": probe()}).probe_of("recorded") == probe(window=8_000)
     drafts = models(strategy="draft").with_probes({"recorded": probe()})
     assert drafts.strategy_of("recorded") == ("draft", "models.yaml says so")
+
+
+class Greeter:
+    """A model that says hello."""
+
+    async def complete(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> ChatReply:
+        """See `ChatModel.complete`."""
+        return ChatReply(text="hello", finish_reason="stop", usage=TokenUsage(), engine="mock", model="m")
+
+    def stream(
+        self, request: ChatRequest, *, request_id: str, timeout_s: float, tag: CallTag = NO_TAG
+    ) -> AsyncIterator[ChatChunk]:
+        """Not asked for here."""
+        raise AssertionError
+
+    async def abort(self, request_id: str) -> None:
+        """See `ChatModel.abort`."""
+
+    async def health(self) -> None:
+        """See `ChatModel.health`."""
+
+
+async def test_recording_says_which_strategy_the_probe_led_to(tmp_path: Path):
+    config = probed_models(files(), tmp_path)
+    assert config.engine("mock").strategy == "auto"
+    probed = config.with_probes({"mock": probe("mock", model=config.engine("mock").model)})
+    recorded = EngineModels(probed, {"mock": Greeter()}, clock=MemoryClock(), record_dir=tmp_path / "replies")
+    asked = ChatRequest(messages=(ChatMessage(role="user", content="hi"),))
+    await recorded["mock"].complete(asked, request_id="x/1", timeout_s=5)
+    about = read_about(tmp_path / "replies")
+    assert about is not None
+    assert about.strategy == "session"
