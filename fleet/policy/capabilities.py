@@ -19,6 +19,7 @@ PRODUCT_OPS: Mapping[str, frozenset[str]] = {
         {
             "act",
             "advise",
+            "change",
             "critique",
             "derive",
             "document",

@@ -364,6 +364,7 @@ async def eventually_swept(node: Node) -> None:
 
 async def test_sweep_leaves_a_session_in_use_alone(node: Node) -> None:
     session = await node.start()
+    await node.until(session, "ready")
     assert await node.desk.sweep() == 0
     assert (await node.desk.close(session)).reason == "ok"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ANSWER_S = 15.0
 _NO_AGENT = r"(?s).*No available agent to submit job"
 """What a cluster says that has just come up: the agent of its head takes no job yet."""
-_AGENT_S = 30.0
+_AGENT_S = 120.0
 _ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 

@@ -159,5 +159,5 @@ def test_forge_that_is_configured_wrongly_stops_the_start_and_shows_no_token(
 
 def test_forge_off_this_machine_without_tls_is_refused(tmp_path: Path) -> None:
     forge = hosted(tmp_path / "config", HOSTED.replace("https://api", "http://api"))
-    with pytest.raises(ConfigError, match="no address of a forge"):
+    with pytest.raises(ConfigError, match="none of a forge"):
         check_forge(endpoints_of(tmp_path, forge))
