@@ -61,12 +61,12 @@ def _spans(seeds: int, size: int) -> list[tuple[int, int]]:
 
 
 LEAN_SPANS = _spans(SEEDS, CHUNK)
-FULL_SPANS = _spans(max(1, SEEDS // 20), 25)
+FULL_SPANS = _spans(max(1, SEEDS // 6), 25)
 
 
 # All that somebody asks for; else what is enough to see everything, and the rest in `make test-wide`.
 LEAN_FIRST = LEAN_SPANS if "FLEET_SIM_SEEDS" in os.environ else LEAN_SPANS[:2]
-FULL_FIRST = FULL_SPANS if "FLEET_SIM_SEEDS" in os.environ else FULL_SPANS[:2]
+FULL_FIRST = FULL_SPANS if "FLEET_SIM_SEEDS" in os.environ else FULL_SPANS[:10]
 LEAN_REST, FULL_REST = LEAN_SPANS[len(LEAN_FIRST) :], FULL_SPANS[len(FULL_FIRST) :]
 
 
