@@ -178,6 +178,7 @@ _MAY_BE_EMPTY = (
     "/resume",
     "/unpark",
     "/grant",
+    "/fork",
 )
 BAD_BODIES: list[Any] = [None, [], 7, "text", {}, {"approved": True}, {"story_id": STORY, "force": True}, {"a": [{}]}]
 
