@@ -18,6 +18,14 @@ from tests.support.team_server import engineers_answer, working_engine
 
 pytestmark = pytest.mark.timeout(600)
 
+TOLD = (
+    "developer-001, turn 1 of 60: read textkit/words.py; read textkit/__init__.py",
+    "developer-001, turn 2 of 60: write textkit/slugs.py; run printf",
+    ">> textki...: exit 3; write tests/test_slugs.py",
+    "developer-001, turn 4 of 60: tests: exit 0",
+)
+"""Of each turn: who, which, its calls and what came of them."""
+
 
 @pytest.mark.wide
 @pytest.mark.rule("CN-22", "MB-43", "PL-43")
@@ -44,8 +52,8 @@ def test_run_tells_turns_and_commands_and_ends_with_what_the_engineers_made(
         )
     told = done.stdout + done.stderr
     assert done.returncode == 0, told[-4000:]
-    for line in ("developer-001, turn 1 of 60", "developer-001: write textkit/slugs.py", "developer-001: run printf"):
-        assert line in told
+    for line in TOLD:
+        assert line in told, told[-6000:]
     branch = next(
         name for name in git(repo, "branch", "--format=%(refname:short)").split() if name.startswith("fleet/")
     )
